@@ -1,0 +1,97 @@
+"""Keep browser agents logged in: their sessions live in Redis and come back at the next start.
+
+    async with reusable_session("shop.example/alice", agent_id="agent-7") as session:
+        ...
+
+Names are loaded when they are first used: importing the package imports no Redis client, no metrics, no logging.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from session_reuse.api import persist_session, reusable_session
+    from session_reuse.config import Config
+    from session_reuse.errors import (
+        AdapterError,
+        AlreadyEnteredError,
+        CircuitOpenError,
+        ConfigurationError,
+        CorruptStateError,
+        InvalidFingerprintError,
+        InvalidStateError,
+        LifecycleError,
+        ManagerClosedError,
+        MissingExtraError,
+        SessionBusyError,
+        SessionReuseError,
+        StateTooLargeError,
+        StoreAuthError,
+        StoreError,
+        StoreTimeoutError,
+        StoreUnavailableError,
+    )
+    from session_reuse.manager import SessionManager
+    from session_reuse.outcome import Outcome, SaveOutcome
+    from session_reuse.session import BrowserSession
+
+_HOMES = {
+    "api": ("persist_session", "reusable_session"),
+    "config": ("Config",),
+    "errors": (
+        "AdapterError", "AlreadyEnteredError", "CircuitOpenError", "ConfigurationError", "CorruptStateError",
+        "InvalidFingerprintError", "InvalidStateError", "LifecycleError", "ManagerClosedError", "MissingExtraError",
+        "SessionBusyError", "SessionReuseError", "StateTooLargeError", "StoreAuthError", "StoreError",
+        "StoreTimeoutError", "StoreUnavailableError",
+    ),
+    "manager": ("SessionManager",),
+    "outcome": ("Outcome", "SaveOutcome"),
+    "session": ("BrowserSession",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AdapterError",
+    "AlreadyEnteredError",
+    "BrowserSession",
+    "CircuitOpenError",
+    "Config",
+    "ConfigurationError",
+    "CorruptStateError",
+    "InvalidFingerprintError",
+    "InvalidStateError",
+    "LifecycleError",
+    "ManagerClosedError",
+    "MissingExtraError",
+    "Outcome",
+    "SaveOutcome",
+    "SessionBusyError",
+    "SessionManager",
+    "SessionReuseError",
+    "StateTooLargeError",
+    "StoreAuthError",
+    "StoreError",
+    "StoreTimeoutError",
+    "StoreUnavailableError",
+    "persist_session",
+    "reusable_session",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415  (only when asked for)
+
+        return version("session-reuse")
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

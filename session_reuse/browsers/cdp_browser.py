@@ -1,0 +1,236 @@
+"""One Chromium over a DevTools connection of our own: restored, followed, captured. Must never steer the user's pages.
+
+New tabs and popups wait for our init scripts before they load. Web storage is followed by events, cookies and databases
+are polled shortly after something has happened; so a browser that is killed loses what happened since the last look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from session_reuse.browsers import javascript
+from session_reuse.browsers.cdp_connection import CdpConnection, CdpError, Transport
+from session_reuse.browsers.cdp_databases import CdpDatabases
+from session_reuse.browsers.cdp_page import CdpPage
+from session_reuse.browsers.cdp_restore import CdpRestore
+from session_reuse.browsers.cookies import from_cdp
+from session_reuse.browsers.environment import changed, recorded
+from session_reuse.browsers.live_mirror import DATABASE_EVENTS, STORAGE_EVENTS, LiveMirror
+from session_reuse.browsers.origins import origin_of, origin_of_storage, shares_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from session_reuse.browsers.cdp_hidden_page import HiddenPage
+    from session_reuse.session import BrowserSession
+    from session_reuse.state.storage_state import StorageState
+
+DEBOUNCE: Final = 0.25
+"""Seconds between something that happens in the browser and our look at it."""
+_IDLE_INTERVAL: Final = 1.0
+"""Seconds between looks when nothing is seen to happen: scripts set cookies without an event."""
+_CAPTURE_LIMIT: Final = 8.0
+_STIRRING: Final = frozenset({"Page.loadEventFired", "Page.navigatedWithinDocument", "Page.frameStoppedLoading"})
+
+
+class CdpBrowser:
+    """The browser behind one transport.
+
+    Args:
+        transport: an open websocket to the browser's own endpoint, not to a page's.
+        session: its state is restored; what cannot be restored or captured is reported to it.
+        fresh: whether the browser was started for this session.
+        on_change: called after each look that found something new.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        session: BrowserSession,
+        *,
+        fresh: bool,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        state = session.storage_state
+        self._session = session
+        self._on_change = on_change
+        self._connection = CdpConnection(transport, self._on_event)
+        self._mirror = LiveMirror(state)
+        self._recorded = recorded(state)
+        self._hidden: dict[str, HiddenPage] = {}
+        self._restore = CdpRestore(self._connection, state, session.report, now=time.time(), fresh=fresh)
+        self._databases = CdpDatabases(self._connection, self._mirror, state["origins"], session.report, self._hidden)
+        self._pages: dict[str, CdpPage] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stirred = asyncio.Event()
+        self._has_environment = False
+        self._seen = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """True when the connection has ended, because of us or because the browser did."""
+        return self._connection.ended.is_set()
+
+    async def start(self) -> Self:
+        """Restore what has to be there before the first page, arm the rest, and follow all tabs from now on.
+
+        Raises:
+            CdpError: the browser did not answer.
+        """
+        await self._restore.set_cookies()
+        await self._restore.fill_large(self._hidden)
+        tabs = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": [{"type": "page"}]}
+        await self._connection.send("Target.setAutoAttach", tabs)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._spawn(self._watch())
+        return self
+
+    async def capture(self) -> StorageState:
+        """Return the current state, or the last one seen when the browser is gone.
+
+        Raises:
+            CdpError: nothing was ever read.
+        """
+        if not self.is_gone:
+            try:
+                await asyncio.wait_for(self._look(everything=True), _CAPTURE_LIMIT)
+            except TimeoutError:
+                self._session.report("capture_limited", f"the browser did not answer in {_CAPTURE_LIMIT:g} s")
+            except CdpError:
+                pass  # it went away meanwhile
+        if self.is_gone:
+            self._session.report("browser_gone", "the state is as it was last seen, shortly before the browser ended")
+        state = self.last_seen()
+        if state is None:
+            raise CdpError("the browser was gone before anything could be read from it")
+        return state
+
+    def last_seen(self) -> StorageState | None:
+        """Return the state as it was last seen, without asking the browser; None when nothing was."""
+        return self._mirror.state() if self._mirror.has_read else None
+
+    async def close(self) -> None:
+        """Let go of the browser; the scripts that are still armed go too."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._connection.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            with contextlib.suppress(CdpError):
+                await work
+
+        task = asyncio.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_event(self, method: str, params: dict[str, Any], session: str) -> None:
+        if session in self._hidden:
+            self._hidden[session].on_event(method, params)
+        elif method == "Target.attachedToTarget":
+            self._attached(params)
+        elif method == "Target.detachedFromTarget":
+            self._detached(params["sessionId"])
+        elif session in self._pages:
+            self._page_event(self._pages[session], method, params)
+
+    def _attached(self, params: dict[str, Any]) -> None:
+        session, target = params["sessionId"], params["targetInfo"]
+        if target["type"] != "page":
+            return
+        page = self._pages[session] = CdpPage(self._connection, session, target["targetId"])
+        self._connection.post("Page.enable", session=session)
+        self._connection.post("DOMStorage.enable", session=session)
+        self._databases.watch(session)
+        self._restore.arm(session)
+        ready = self._connection.post("Runtime.runIfWaitingForDebugger", session=session)
+        self._spawn(self._adopt(page, ready, is_new=bool(params["waitingForDebugger"])))
+
+    async def _adopt(self, page: CdpPage, ready: asyncio.Future[Any], *, is_new: bool) -> None:
+        """Take in a page that may have started without our scripts; a new one that had to be filled is loaded again."""
+        await ready
+        frame = await page.load_frame()
+        origin = origin_of(str(frame.get("url")))
+        if origin is None or page.origin == origin:
+            return
+        filled = False
+        if self._restore.is_pending(origin):
+            filled = await self._restore.fill_open(page.session, origin, await page.isolated_world())
+        self._committed(page, frame)
+        if filled and is_new:
+            self._connection.post("Page.reload", session=page.session)
+
+    def _detached(self, session: str) -> None:
+        page = self._pages.pop(session, None)
+        if page is not None:
+            self._restore.disarm(session)
+            self._mirror.tab_closed(page.target)
+            self._stirred.set()
+
+    def _page_event(self, page: CdpPage, method: str, params: dict[str, Any]) -> None:
+        if method in STORAGE_EVENTS:
+            self._mirror.storage_event(page.target, method, params)
+        elif method in DATABASE_EVENTS:
+            if origin := origin_of_storage(params):
+                self._mirror.databases_changed(origin)
+        elif method == "Page.frameNavigated":
+            self._committed(page, params["frame"])
+        elif method == "Page.frameDetached":
+            page.frame_gone(params["frameId"])
+        elif method not in _STIRRING:
+            return
+        self._stirred.set()
+
+    def _committed(self, page: CdpPage, frame: dict[str, Any]) -> None:
+        origin, ancestors = page.committed(frame)
+        if origin is None:
+            return
+        self._restore.committed(origin, ancestors)
+        if not ancestors:
+            self._mirror.committed(origin)
+            self._databases.visited(page.session, origin)
+        if shares_storage(origin, ancestors):
+            self._spawn(page.read_storage(self._mirror, origin))
+
+    async def _watch(self) -> None:
+        """Look at the browser after each stir and now and then, until it is gone."""
+        while not self.is_gone:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), _IDLE_INTERVAL)
+            await asyncio.sleep(DEBOUNCE)
+            self._stirred.clear()
+            with contextlib.suppress(CdpError):
+                await self._look(everything=False)
+            if self._mirror.version != self._seen:
+                self._seen = self._mirror.version
+                self._on_change()
+
+    async def _look(self, *, everything: bool) -> None:
+        """Bring the mirror up to date.
+
+        Args:
+            everything: also what events tell already, for the last look.
+        """
+        cookies = await self._connection.send("Storage.getCookies")
+        self._mirror.cookies_read([from_cdp(cookie) for cookie in cookies["cookies"]])
+        pages = list(self._pages.values())
+        if everything:
+            at = [(page, page.origin) for page in pages]
+            await asyncio.gather(*(page.read_storage(self._mirror, origin) for page, origin in at if origin))
+        await self._databases.read(pages)
+        await self._read_environment(pages)
+
+    async def _read_environment(self, pages: list[CdpPage]) -> None:
+        page = next((page for page in pages if page.origin), None)
+        if page is None or self._has_environment:
+            return
+        self._has_environment = True
+        now: dict[str, Any] = await page.evaluate(javascript.call("environment"))
+        for name in changed(self._recorded, now):
+            self._session.report("environment_changed", name)
+        self._mirror.environment = {**self._mirror.environment, **now}

@@ -1,0 +1,168 @@
+"""Restoring a state into a running Chromium over DevTools. Must never remove what the browser holds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from session_reuse.browsers import javascript
+from session_reuse.browsers.cdp_connection import CdpConnection, CdpError
+from session_reuse.browsers.cdp_hidden_page import HiddenPage, hidden_page
+from session_reuse.browsers.cookies import Cookie, clean_cookies, described, to_cdp
+from session_reuse.browsers.lazy_restore import LazyScripts, Payload, fill_script, plan_restore
+from session_reuse.browsers.origins import Items, storage_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_reuse.state.storage_state import StorageState
+
+
+class CdpRestore:
+    """What is to be restored into one browser, and what of it is still to come.
+
+    Args:
+        connection: to the browser.
+        state: to restore.
+        report: told what cannot be restored: kind and place, never a value.
+        now: unix seconds.
+        fresh: whether the browser was started for this session, so that any storage in it is newer than the state.
+    """
+
+    def __init__(
+        self,
+        connection: CdpConnection,
+        state: StorageState,
+        report: Callable[[str, str], None],
+        *,
+        now: float,
+        fresh: bool,
+    ) -> None:
+        self._connection = connection
+        self._report = report
+        self._cookies, problems = clean_cookies(state["cookies"], now)
+        self._plan = plan_restore(state["origins"])
+        self._scripts = LazyScripts(self._plan.lazy, fresh=fresh)
+        self._registered: dict[str, dict[int, asyncio.Future[dict[str, Any]]]] = {}
+        for problem in problems:
+            report(problem.kind, problem.detail)
+        for origin in self._plan.unusable:
+            report("origin_unusable", origin[:200])
+
+    async def set_cookies(self) -> None:
+        """Set the cookies, those that the browser takes."""
+        await self._set_cookies(self._cookies)
+
+    async def _set_cookies(self, cookies: list[Cookie]) -> None:
+        """Set cookies at once, else in halves: Chromium refuses all for one that it does not like."""
+        if not cookies or self._connection.ended.is_set():
+            return
+        try:
+            await self._connection.send("Storage.setCookies", {"cookies": [to_cdp(cookie) for cookie in cookies]})
+        except CdpError:
+            if len(cookies) == 1:
+                self._report("cookie_rejected", f"{described(cookies[0])}: the browser refused it")
+                return
+            half = len(cookies) // 2
+            await self._set_cookies(cookies[:half])
+            await self._set_cookies(cookies[half:])
+
+    async def fill_large(self, hidden: dict[str, HiddenPage]) -> None:
+        """Fill the origins that cannot be restored lazily, on a hidden page."""
+        if not self._plan.eager:
+            return
+        try:
+            async with hidden_page(self._connection, hidden) as page:
+                for payload in self._plan.eager:
+                    await self._fill(page, payload)
+        except CdpError:
+            for payload in self._plan.eager:
+                self._report("restore_failed", f"{payload.origin} could not be filled: no hidden page")
+
+    async def _fill(self, page: HiddenPage, payload: Payload) -> None:
+        try:
+            for failed in await page.evaluate_at(payload.origin, fill_script(payload)) or ():
+                self._report("restore_failed", f"{payload.origin} {failed}")
+        except CdpError:
+            self._report("restore_failed", f"{payload.origin} could not be filled")
+
+    def arm(self, session: str) -> None:
+        """Register the scripts of all origins that are still to be restored in a page that is about to start."""
+        sources = {batch: source for batch in self._scripts.batches() if (source := self._scripts.source(batch))}
+        self._registered[session] = {batch: self._register(session, source) for batch, source in sources.items()}
+
+    def disarm(self, session: str) -> None:
+        """Forget a page that is gone."""
+        self._registered.pop(session, None)
+
+    def is_pending(self, origin: str) -> bool:
+        """Return whether an origin is still to be restored."""
+        return origin in self._scripts.pending
+
+    def committed(self, origin: str, ancestors: list[str]) -> None:
+        """Note the commit of a document; its origin is not filled again, in any page.
+
+        Args:
+            origin: the document's.
+            ancestors: origins of the frames around it, from the inside out; empty for a top-level page.
+        """
+        batch = self._scripts.committed(origin, ancestors)
+        if batch is None:
+            return
+        source = self._scripts.source(batch)
+        for session, registered in self._registered.items():
+            old = registered.pop(batch, None)
+            if source:
+                registered[batch] = self._register(session, source)
+            if old:
+                self._remove(session, old)
+
+    def _register(self, session: str, source: str) -> asyncio.Future[dict[str, Any]]:
+        return self._connection.post("Page.addScriptToEvaluateOnNewDocument", {"source": source}, session)
+
+    def _remove(self, session: str, registration: asyncio.Future[dict[str, Any]]) -> None:
+        def remove(registered: asyncio.Future[dict[str, Any]]) -> None:
+            if not registered.cancelled() and registered.exception() is None:
+                self._connection.post("Page.removeScriptToEvaluateOnNewDocument", registered.result(), session)
+
+        registration.add_done_callback(remove)
+
+    async def fill_open(self, session: str, origin: str, context: int) -> bool:
+        """Fill the storage of a page that has started without our script, where it is empty.
+
+        Args:
+            session: the page's.
+            origin: of its document.
+            context: an isolated world in it.
+
+        Returns:
+            Whether anything was filled, so that the page would look different after a reload.
+
+        Raises:
+            CdpError: the page is gone.
+        """
+        payload = self._scripts.payload(origin)
+        self.committed(origin, [])
+        filled = await self._fill_if_empty(session, origin, payload.local, is_local=True)
+        filled = await self._fill_if_empty(session, origin, payload.session, is_local=False) or filled
+        if payload.databases:
+            load = javascript.call("indexeddb_load", javascript.literal(payload.databases))
+            params = {"expression": load, "contextId": context, "awaitPromise": True, "returnByValue": True}
+            await self._connection.send("Runtime.evaluate", params, session)
+            filled = True
+        return filled
+
+    async def _fill_if_empty(self, session: str, origin: str, items: Items, *, is_local: bool) -> bool:
+        if not items:
+            return False
+        storage = {"storageId": {"storageKey": storage_key(origin), "isLocalStorage": is_local}}
+        found = await self._connection.send("DOMStorage.getDOMStorageItems", storage, session)
+        if found["entries"]:
+            self._report("origin_open", f"{origin} is open and not empty; its storage was left as it is")
+            return False
+        writes = [
+            self._connection.post("DOMStorage.setDOMStorageItem", {**storage, "key": key, "value": value}, session)
+            for key, value in items
+        ]
+        await asyncio.gather(*writes)
+        return True

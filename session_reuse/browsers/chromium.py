@@ -1,0 +1,107 @@
+"""Where Chromium is, and with which flags it is launched. Must never download or start anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from session_reuse.errors import AdapterError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENVIRONMENT_VARIABLE: Final = "SESSION_REUSE_CHROMIUM"
+
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+_MACOS_APPLICATIONS: Final = (
+    "Chromium.app/Contents/MacOS/Chromium",
+    "Google Chrome.app/Contents/MacOS/Google Chrome",
+    "Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+)
+_PLAYWRIGHT_PATTERNS: Final = (
+    "chromium-*/chrome-linux*/chrome",
+    "chromium-*/chrome-mac*/*.app/Contents/MacOS/*",
+    "chromium_headless_shell-*/chrome-*/*headless[-_]shell",
+)
+_QUIET: Final = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--metrics-recording-only",
+    "--no-default-browser-check",
+    "--no-first-run",
+)
+
+
+def launch_arguments() -> list[str]:
+    """Return flags for a Chromium that stays quiet on machines without a network and starts for root in containers."""
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return [*_QUIET, "--no-sandbox"] if is_root else list(_QUIET)
+
+
+def find_chromium(executable: str | Path | None = None, environment: Mapping[str, str] | None = None) -> str:
+    """Return the path of a Chromium.
+
+    Args:
+        executable: a path or a name on PATH that must be used.
+        environment: the variables to look in; `os.environ` if not given.
+
+    Raises:
+        AdapterError: there is none; the message says how to get one.
+    """
+    environment = os.environ if environment is None else environment
+    if executable:
+        return _required(str(executable), "the argument", environment)
+    if environment.get(ENVIRONMENT_VARIABLE):
+        return _required(environment[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE, environment)
+    found = _from_playwright(environment) or _from_path(environment) or _from_applications()
+    if found:
+        return found
+    raise AdapterError(
+        "no Chromium found: run `playwright install chromium`, or install the package `chromium` of your system, "
+        f"or name one in {ENVIRONMENT_VARIABLE}"
+    )
+
+
+def _required(name: str, origin: str, environment: Mapping[str, str]) -> str:
+    found = shutil.which(name, path=environment.get("PATH"))
+    if found is None:
+        raise AdapterError(f"no executable Chromium at {name}, which {origin} names")
+    return found
+
+
+def _from_playwright(environment: Mapping[str, str]) -> str | None:
+    """Look where `playwright install` puts it; newest revision first."""
+    folder = environment.get("PLAYWRIGHT_BROWSERS_PATH")
+    if not folder or folder == "0":
+        caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
+        folder = str(Path(environment.get("HOME", "~")).expanduser() / caches / "ms-playwright")
+    for pattern in _PLAYWRIGHT_PATTERNS:
+        found = [path for path in Path(folder).glob(pattern) if os.access(path, os.X_OK)]
+        if found:
+            return str(max(found, key=_revision))
+    return None
+
+
+def _revision(path: Path) -> int:
+    numbers = [part.rpartition("-")[2] for part in path.parts if part.startswith("chromium")]
+    return int(numbers[-1]) if numbers and numbers[-1].isdigit() else 0
+
+
+def _from_path(environment: Mapping[str, str]) -> str | None:
+    found = (shutil.which(name, path=environment.get("PATH")) for name in _NAMES)
+    return next((path for path in found if path), None)
+
+
+def _from_applications() -> str | None:
+    if sys.platform != "darwin":
+        return None
+    folders = (Path("/Applications"), Path.home() / "Applications")
+    paths = (folder / application for folder in folders for application in _MACOS_APPLICATIONS)
+    return next((str(path) for path in paths if os.access(path, os.X_OK)), None)

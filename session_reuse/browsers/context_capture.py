@@ -1,0 +1,155 @@
+"""Reads a Playwright context once more before a save, written once for both APIs. Must never lose what was seen before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse.browsers import indexeddb, javascript
+from session_reuse.browsers.context_watch import ContextWatch, Tab
+from session_reuse.browsers.hidden_page import Client, visit_origins
+from session_reuse.browsers.origins import items_of, origin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_reuse.browsers.live_mirror import LiveMirror
+    from session_reuse.browsers.steps import Steps
+    from session_reuse.session import BrowserSession
+    from session_reuse.state.storage_state import StorageState
+
+SWEEP_LIMIT: Final = 2.0
+"""Seconds for visiting origins again whose page was gone before it could be read."""
+
+
+class ContextCapture:
+    """Brings the mirror up to date: cookies, open pages, changed databases, origins missed on the way.
+
+    Args:
+        session: to report to.
+        context: the Playwright context.
+        mirror: to bring up to date.
+        watch: the tabs.
+        client: the face in use.
+        clock: monotonic seconds.
+        opfs: whether origin private file systems are read.
+        credentials: whether WebAuthn credentials are read.
+    """
+
+    def __init__(
+        self,
+        session: BrowserSession,
+        context: Any,
+        mirror: LiveMirror,
+        watch: ContextWatch,
+        client: Client,
+        *,
+        clock: Callable[[], float],
+        opfs: bool,
+        credentials: bool,
+    ) -> None:
+        self._session = session
+        self._context = context
+        self._mirror = mirror
+        self._watch = watch
+        self._client = client
+        self._clock = clock
+        self._extras = {"opfs": True} if opfs else {}
+        self._extras |= {"credentials": True} if credentials else {}
+
+    def capture(self) -> Steps[StorageState]:
+        """Return what the browser holds now, or what it was last seen to hold when it is gone."""
+        if self._watch.is_gone or not (yield from self._watch.poll_cookies()):
+            self._session.report("browser_gone", "the state is the one last seen")
+        elif self._watch.has_protocol:
+            yield from self._read_pages()
+        else:
+            yield from self._read_without_protocol()
+        if self._extras and not self._watch.is_gone:
+            yield from self._read_extras()
+        for loss in self._mirror.lost():
+            self._session.report("lost", str(loss))
+        return self._mirror.state()
+
+    def _read_pages(self) -> Steps[None]:
+        open_tabs: dict[str, Tab] = {}
+        for tab in list(self._watch.tabs):
+            origin = tab.origin
+            if tab.cdp is not None and origin is not None:
+                yield from self._watch.read(tab, origin)
+                open_tabs[origin] = tab
+        for origin in sorted(self._mirror.dirty_databases & open_tabs.keys()):
+            yield from self._copy_databases(open_tabs[origin], origin)
+        missed = self._mirror.unread | self._mirror.dirty_databases
+        if missed:
+            yield from self._sweep(sorted(missed))
+
+    def refresh(self) -> Steps[None]:
+        """Read what no event tells, between saves: cookies, and databases that have changed in open pages."""
+        if self._watch.is_gone or not (yield from self._watch.poll_cookies()):
+            return
+        for tab in list(self._watch.tabs):
+            if tab.cdp is not None and tab.origin in self._mirror.dirty_databases:
+                yield from self._copy_databases(tab, tab.origin)
+
+    def _copy_databases(self, tab: Tab, origin: str) -> Steps[None]:
+        self._mirror.dirty_databases.discard(origin)
+        try:
+            text = yield from self._watch.evaluate_apart(tab, indexeddb.dump_script())
+            if tab.origin == origin and isinstance(text, str):
+                self._mirror.databases_read(origin, indexeddb.read_dump(origin, text))
+                return
+        except self._client.errors:
+            pass  # the page has gone meanwhile
+        self._mirror.dirty_databases.add(origin)
+
+    def _sweep(self, origins: list[str]) -> Steps[None]:
+        """Visit origins again that could not be read while their page was there."""
+        deadline = self._clock() + SWEEP_LIMIT
+
+        def visit(page: Any, origin: str) -> Steps[None]:
+            if self._clock() > deadline:
+                return
+            tab = Tab(page, (yield self._context.new_cdp_session(page)))
+            yield self._client.send(tab.cdp, "DOMStorage.enable", {})
+            yield from self._watch.read(tab, origin, with_session=False)
+            if origin in self._mirror.dirty_databases:
+                yield from self._copy_databases(tab, origin)
+
+        self._watch.hide_new_pages()
+        try:
+            yield from visit_origins(self._context, self._client, origins, visit)
+        except self._client.errors:
+            pass  # the context has gone meanwhile
+        finally:
+            self._watch.show_new_pages()
+        for origin in sorted(self._mirror.unread | self._mirror.dirty_databases):
+            self._session.report("capture_limited", f"{origin} could not be read again; what was last seen is kept")
+
+    def _read_without_protocol(self) -> Steps[None]:
+        """Read with Playwright's own means: slower, and without IndexedDB."""
+        self._mirror.source = "storage_state"
+        found = yield self._context.storage_state()
+        stored = {entry["origin"]: items_of(entry, "localStorage") for entry in found["origins"]}
+        tabs = {tab.origin: tab for tab in self._watch.tabs if tab.origin}
+        for origin in sorted({*stored, *self._mirror.visited, *tabs}):
+            reading = self._mirror.begin_read(tabs.get(origin), origin)
+            session = None
+            try:
+                if origin in tabs:
+                    session = (yield tabs[origin].page.evaluate(javascript.call("storage_read")))["session"]
+            except self._client.errors:
+                pass  # the page has gone meanwhile
+            finally:
+                self._mirror.finish_read(reading, stored.get(origin, []), session)
+
+    def _read_extras(self) -> Steps[None]:
+        try:
+            found = yield self._context.storage_state(**self._extras)
+        except self._client.errors:
+            self._session.report("capture_limited", "OPFS or credentials could not be read")
+            return
+        if "opfs" in self._extras:
+            files = {entry["origin"]: entry.get("opfs", []) for entry in found["origins"]}
+            self._mirror.files_read({origin_of(origin) or origin: listed for origin, listed in files.items()})
+        if "credentials" in self._extras:
+            self._mirror.credentials_read(found.get("credentials", []))

@@ -1,0 +1,178 @@
+"""Restoring a state into a Playwright context, written once for both APIs. Must never remove what the context holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from session_reuse.browsers.cookies import Cookie, clean_cookies, described
+from session_reuse.browsers.hidden_page import Client, visit_origins
+from session_reuse.browsers.lazy_restore import LazyScripts, Payload, fill_script, plan_restore
+from session_reuse.browsers.origins import origin_of
+
+if TYPE_CHECKING:
+    from session_reuse.browsers.steps import Steps
+    from session_reuse.session import BrowserSession
+
+
+class ContextRestore:
+    """What is to be restored into one context, and what of it is still to come.
+
+    Args:
+        session: with the state to restore; what cannot be restored is reported to it.
+        client: the face in use.
+        now: unix seconds.
+        fresh: whether the context is made for this session.
+        indexed_db: whether databases are restored.
+    """
+
+    def __init__(self, session: BrowserSession, client: Client, *, now: float, fresh: bool, indexed_db: bool) -> None:
+        state = session.storage_state
+        self._session = session
+        self._client = client
+        self._state = state
+        self.cookies, problems = clean_cookies(state["cookies"], now)
+        self._plan = plan_restore(state["origins"], indexed_db=indexed_db)
+        self.scripts = LazyScripts(self._plan.lazy, fresh=fresh)
+        self._registered: dict[int, Any] = {}
+        self._outdated: set[int] = set()
+        self._renewing: set[int] = set()
+        for problem in problems:
+            session.report(problem.kind, problem.detail)
+        for origin in self._plan.unusable:
+            session.report("origin_unusable", origin[:200])
+
+    def new_context(self, browser: Any, options: dict[str, Any], *, opfs: bool, credentials: bool) -> Steps[Any]:
+        """Return a new context with the cookies, and with what only Playwright itself can restore."""
+        native = self._native(opfs=opfs, credentials=credentials)
+        try:
+            return (yield browser.new_context(**options, storage_state=native))
+        except self._client.errors:
+            context = yield browser.new_context(**options)
+        if len(native) > 2 or native["origins"]:
+            self._session.report("restore_failed", "OPFS or credentials were not accepted")
+        yield from self.add_cookies(context)
+        return context
+
+    def _native(self, *, opfs: bool, credentials: bool) -> dict[str, Any]:
+        native: dict[str, Any] = {"cookies": self.cookies, "origins": []}
+        if credentials and self._state.get("credentials"):
+            native["credentials"] = self._state["credentials"]
+        if opfs:
+            with_files = [entry for entry in self._state["origins"] if entry.get("opfs")]
+            native["origins"] = [{"origin": e["origin"], "localStorage": [], "opfs": e["opfs"]} for e in with_files]
+        return native
+
+    def add_cookies(self, context: Any) -> Steps[None]:
+        """Add the cookies to a context, those that it takes."""
+        yield from self._add_cookies(context, self.cookies)
+
+    def _add_cookies(self, context: Any, cookies: list[Cookie]) -> Steps[None]:
+        if not cookies:
+            return
+        try:
+            yield context.add_cookies(cookies)
+        except self._client.errors:
+            if len(cookies) == 1:
+                self._session.report("cookie_rejected", f"{described(cookies[0])}: the browser refused it")
+                return
+            half = len(cookies) // 2
+            yield from self._add_cookies(context, cookies[:half])
+            yield from self._add_cookies(context, cookies[half:])
+
+    def fill_large(self, context: Any) -> Steps[None]:
+        """Fill the origins that cannot be restored lazily, on a hidden page."""
+        payloads = {payload.origin: payload for payload in self._plan.eager}
+        if not payloads:
+            return
+
+        def fill(page: Any, origin: str) -> Steps[None]:
+            for failed in (yield page.evaluate(fill_script(payloads[origin]))):
+                self._session.report("restore_failed", f"{origin} {failed}")
+
+        for origin in (yield from visit_origins(context, self._client, payloads, fill)):
+            self._session.report("restore_failed", f"{origin} could not be filled")
+
+    def register(self, context: Any) -> Steps[None]:
+        """Register the init scripts of all batches."""
+        yield from self._register(context, self.scripts.batches())
+
+    def _register(self, context: Any, batches: range) -> Steps[None]:
+        sources = {batch: source for batch in batches if (source := self.scripts.source(batch))}
+        disposables = yield [context.add_init_script(source) for source in sources.values()]
+        self._registered.update(zip(sources, disposables, strict=True))
+
+    def rearm_session_storage(self, context: Any, contents: dict[str, dict[str, str]]) -> Steps[None]:
+        """Restore sessionStorage once more, for the next tab, because the tab that had it was closed by us.
+
+        Args:
+            context: the context.
+            contents: origin -> items.
+        """
+        payloads = [Payload(origin, [], [[k, v] for k, v in items.items()], []) for origin, items in contents.items()]
+        yield from self._register(context, self.scripts.add_session_storage(payloads))
+
+    def committed(self, context: Any, origin: str, ancestors: list[str]) -> None:
+        """Note the commit of a document; its origin is not filled again."""
+        batch = self.scripts.committed(origin, ancestors)
+        if batch is not None:
+            self._outdated.add(batch)
+            self._client.spawn(self._renew(context, batch))
+
+    def _renew(self, context: Any, batch: int) -> Steps[None]:
+        """Register the script of a batch anew, first the new one, so that none of its origins is ever without."""
+        if batch in self._renewing:
+            return
+        self._renewing.add(batch)
+        try:
+            while batch in self._outdated:
+                self._outdated.discard(batch)
+                source, old = self.scripts.source(batch), self._registered.pop(batch, None)
+                if source:
+                    self._registered[batch] = yield context.add_init_script(source)
+                if old:
+                    yield old.close()
+        except self._client.errors:
+            return  # the context is gone
+        finally:
+            self._renewing.discard(batch)
+
+    def fill_open_pages(self, context: Any) -> Steps[None]:
+        """Deal with pages that were open before: fill their storage where it is empty, else leave it alone."""
+        for page in context.pages:
+            origin = origin_of(page.url)
+            if origin not in self.scripts.pending:
+                continue
+            payload = self.scripts.payload(origin)
+            self.committed(context, origin, [])
+            if not (yield from self._fill_open_page(context, page, payload)):
+                self._session.report("origin_open", f"{origin} is open and not empty; its storage was left as it is")
+
+    def _fill_open_page(self, context: Any, page: Any, payload: Payload) -> Steps[bool]:
+        try:
+            cdp = yield context.new_cdp_session(page)
+            yield self._client.send(cdp, "DOMStorage.enable", {})
+            filled = True
+            for items, is_local in ((payload.local, True), (payload.session, False)):
+                filled = (yield from self._fill_if_empty(cdp, payload.origin, items, is_local=is_local)) and filled
+            yield cdp.detach()
+        except self._client.errors:
+            return False
+        return filled and not payload.databases
+
+    def _fill_if_empty(self, cdp: Any, origin: str, items: list[list[str]], *, is_local: bool) -> Steps[bool]:
+        storage = {"storageId": {"securityOrigin": origin, "isLocalStorage": is_local}}
+        found = yield self._client.send(cdp, "DOMStorage.getDOMStorageItems", storage)
+        if found["entries"]:
+            return not items
+        for key, value in items:
+            yield self._client.send(cdp, "DOMStorage.setDOMStorageItem", {**storage, "key": key, "value": value})
+        return True
+
+    def release(self) -> Steps[None]:
+        """Take the remaining scripts out of a context that lives on."""
+        for batch in list(self._registered):
+            disposable = self._registered.pop(batch)
+            try:
+                yield disposable.close()
+            except self._client.errors:
+                return

@@ -1,0 +1,257 @@
+"""Follows the tabs of a Playwright context into a `LiveMirror`, written once for both APIs. Must never disturb a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from session_reuse.browsers import environment, javascript
+from session_reuse.browsers.live_mirror import DATABASE_EVENTS, STORAGE_EVENTS, LiveMirror
+from session_reuse.browsers.origins import origin_of, origin_of_storage, storage_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_reuse.browsers.context_restore import ContextRestore
+    from session_reuse.browsers.hidden_page import Client
+    from session_reuse.browsers.steps import Steps
+    from session_reuse.session import BrowserSession
+
+
+@dataclass(slots=True, eq=False)
+class Tab:
+    """A page of the agent: its debugging session, once there is one, and the origins whose databases are tracked."""
+
+    page: Any
+    cdp: Any = None
+    tracked: set[str] = field(default_factory=set)
+
+    @property
+    def origin(self) -> str | None:
+        """Origin of the document in it."""
+        return origin_of(self.page.url)
+
+
+class ContextWatch:
+    """Keeps the mirror of one context up to date while the agent works.
+
+    Args:
+        session: to report to.
+        context: the Playwright context.
+        mirror: to feed.
+        restore: to tell about commits.
+        client: the face in use.
+        indexed_db: whether databases are watched.
+
+    Attributes:
+        tabs: the pages that are open now.
+        is_gone: the context was closed.
+        has_protocol: the browser speaks the debugging protocol; False for Firefox and WebKit.
+    """
+
+    def __init__(
+        self,
+        session: BrowserSession,
+        context: Any,
+        mirror: LiveMirror,
+        restore: ContextRestore,
+        client: Client,
+        *,
+        indexed_db: bool,
+    ) -> None:
+        self._session = session
+        self._context = context
+        self._mirror = mirror
+        self._restore = restore
+        self._client = client
+        self._indexed_db = indexed_db
+        self._before = mirror.environment
+        self._knows_environment = False
+        self._held: list[Any] | None = None
+        self._handlers: dict[str, Callable[..., None]] = {}
+        self.tabs: list[Tab] = []
+        self.is_gone = False
+        self.has_protocol = True
+
+    def start(self) -> Steps[None]:
+        """Follow the pages that are open and all that will be."""
+        self._handlers = {"page": lambda page: self._opened(page), "close": lambda _: self._gone()}  # noqa: PLW0108
+        for event, handler in self._handlers.items():
+            self._context.on(event, handler)
+        for page in self._context.pages:
+            yield from self._attach(self._new_tab(page))
+
+    def stop(self) -> Steps[None]:
+        """Let go of a context that lives on."""
+        for event, handler in self._handlers.items():
+            self._context.remove_listener(event, handler)
+        for tab in self.tabs:
+            if tab.cdp is not None:
+                try:
+                    yield tab.cdp.detach()
+                except self._client.errors:
+                    continue  # this tab is gone
+
+    def hide_new_pages(self) -> None:
+        """Hold pages that are opened from now on, because one of them is ours."""
+        self._held = []
+
+    def show_new_pages(self) -> None:
+        """Follow those held pages that are still open: ours is closed by now."""
+        held, self._held = self._held or [], None
+        for page in held:
+            if not page.is_closed():
+                self._opened(page)
+
+    def _opened(self, page: Any) -> None:
+        if self._held is not None:
+            self._held.append(page)
+            return
+        self._client.spawn(self._attach(self._new_tab(page)))
+
+    def _new_tab(self, page: Any) -> Tab:
+        tab = Tab(page)
+        self.tabs.append(tab)
+        page.on("framenavigated", lambda frame: self._navigated(tab, frame))
+        page.on("close", lambda _: self._closed(tab))
+        self._committed(tab.origin, [])
+        return tab
+
+    def _gone(self) -> None:
+        self.is_gone = True
+
+    def _closed(self, tab: Tab) -> None:
+        if tab in self.tabs:
+            self.tabs.remove(tab)
+        self._mirror.tab_closed(tab)
+
+    def _attach(self, tab: Tab) -> Steps[None]:
+        try:
+            cdp = yield self._context.new_cdp_session(tab.page)
+            for method in STORAGE_EVENTS:
+                cdp.on(method, lambda params, method=method: self._mirror.storage_event(tab, method, params))
+            for method in DATABASE_EVENTS:
+                cdp.on(method, lambda params: self._database_event(params))
+            yield self._client.send(cdp, "DOMStorage.enable", {})
+        except self._client.errors as error:
+            self._not_attached(tab, error)
+            return
+        tab.cdp = cdp
+        yield from self._look(tab, tab.origin, is_main=True)
+
+    def _not_attached(self, tab: Tab, error: Exception) -> None:
+        if not tab.page.is_closed() and "Chromium" in str(error):
+            self.has_protocol = False
+            self._session.report("capture_limited", "this browser has no live mirror: storage is read at save time only")
+
+    def _database_event(self, params: dict[str, Any]) -> None:
+        origin = origin_of_storage(params)
+        if origin is not None and self._indexed_db:
+            self._mirror.databases_changed(origin)
+
+    def _navigated(self, tab: Tab, frame: Any) -> None:
+        origin, ancestors = origin_of(frame.url), _ancestor_origins(frame)
+        self._committed(origin, ancestors)
+        if tab.cdp is not None:
+            self._client.spawn(self._look(tab, origin, is_main=not ancestors))
+
+    def _committed(self, origin: str | None, ancestors: list[str]) -> None:
+        if origin is None:
+            return
+        self._restore.committed(self._context, origin, ancestors)
+        if not ancestors:
+            self._mirror.committed(origin)
+
+    def _look(self, tab: Tab, origin: str | None, *, is_main: bool) -> Steps[None]:
+        """Read what a new document has of its origin."""
+        if origin is None:
+            return
+        yield from self.read(tab, origin)
+        if is_main:
+            yield from self._track_databases(tab, origin)
+            yield from self.poll_cookies()
+            yield from self._note_environment(tab)
+
+    def read(self, tab: Tab, origin: str, *, with_session: bool = True) -> Steps[None]:
+        """Read the web storage of an origin that has a frame in this tab."""
+        reading = self._mirror.begin_read(tab, origin)
+        local = session = None
+        try:
+            steps = [self._items(tab, origin, is_local=True)]
+            if with_session:
+                steps.append(self._items(tab, origin, is_local=False))
+            found = yield steps
+            local, session = found[0]["entries"], found[-1]["entries"] if with_session else None
+        except self._client.errors:
+            return  # the document has gone, or its storage is partitioned
+        finally:
+            self._mirror.finish_read(reading, local, session)
+
+    def _items(self, tab: Tab, origin: str, *, is_local: bool) -> Any:
+        storage_id = {"storageKey": storage_key(origin), "isLocalStorage": is_local}
+        return self._client.send(tab.cdp, "DOMStorage.getDOMStorageItems", {"storageId": storage_id})
+
+    def _track_databases(self, tab: Tab, origin: str) -> Steps[None]:
+        if origin in tab.tracked or not self._indexed_db:
+            return
+        tab.tracked.add(origin)
+        key = {"storageKey": storage_key(origin)}
+        try:
+            yield self._client.send(tab.cdp, "Storage.trackIndexedDBForStorageKey", key)
+            found = yield self._client.send(tab.cdp, "IndexedDB.requestDatabaseNames", key)
+        except self._client.errors:
+            tab.tracked.discard(origin)
+            return
+        if found["databaseNames"]:
+            self._mirror.databases_changed(origin)
+
+    def poll_cookies(self) -> Steps[bool]:
+        """Read all cookies; return whether the browser has answered."""
+        try:
+            cookies = yield self._context.cookies()
+        except self._client.errors:
+            return False
+        self._mirror.cookies_read(cookies)
+        return True
+
+    def _note_environment(self, tab: Tab) -> Steps[None]:
+        if self._knows_environment:
+            return
+        self._knows_environment = True
+        try:
+            now = yield from self.evaluate_apart(tab, javascript.call("environment"))
+        except self._client.errors:
+            self._knows_environment = False
+            return
+        self.environment_seen({**now, **({"viewport": tab.page.viewport_size} if tab.page.viewport_size else {})})
+
+    def environment_seen(self, now: environment.Environment) -> None:
+        """Take over what sites see now, and report what differs from what was recorded."""
+        for name in environment.changed(self._before, now):
+            self._session.report("environment_changed", name)
+        self._mirror.environment = {**self._before, **now}
+
+    def evaluate_apart(self, tab: Tab, expression: str) -> Steps[Any]:
+        """Evaluate in a world of its own, where the page's scripts have replaced nothing."""
+        tree = yield self._client.send(tab.cdp, "Page.getFrameTree", {})
+        frame = {"frameId": tree["frameTree"]["frame"]["id"], "worldName": "session_reuse"}
+        world = yield self._client.send(tab.cdp, "Page.createIsolatedWorld", frame)
+        answer = yield self._client.send(
+            tab.cdp,
+            "Runtime.evaluate",
+            {
+                "expression": expression,
+                "contextId": world["executionContextId"],
+                "awaitPromise": True,
+                "returnByValue": True,
+            },
+        )
+        return answer.get("result", {}).get("value")
+
+
+def _ancestor_origins(frame: Any) -> list[str]:
+    """Return the origins of the frames around a frame; an opaque one counts as an origin of its own."""
+    origins = []
+    while (frame := frame.parent_frame) is not None:
+        origins.append(origin_of(frame.url) or "null")
+    return origins

@@ -1,0 +1,46 @@
+"""What sites see of the browser besides its storage: recorded, offered at restore, compared. Must never do I/O."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+Environment: TypeAlias = dict[str, Any]
+"""`user_agent`, `locale`, `timezone` as strings, `viewport` as `{"width", "height"}`; each may be missing."""
+
+_OPTIONS: Final = {"user_agent": "user_agent", "locale": "locale", "timezone": "timezone_id", "viewport": "viewport"}
+"""Our name -> Playwright's option of `new_context`."""
+
+
+def recorded(state: dict[str, Any]) -> Environment:
+    """Return the environment that a storage state was captured in; what is malformed is left out."""
+    block = state.get("session_reuse")
+    environment = block.get("environment") if isinstance(block, dict) else None
+    if not isinstance(environment, dict):
+        return {}
+    known = {
+        name: environment[name] for name in ("user_agent", "locale", "timezone") if _is_text(environment.get(name))
+    }
+    return {**known, "viewport": environment["viewport"]} if _is_viewport(environment.get("viewport")) else known
+
+
+def context_options(environment: Environment, given: dict[str, Any]) -> dict[str, Any]:
+    """Return options for `new_context` that bring an environment back, without those that the caller has given."""
+    options = {option: environment[name] for name, option in _OPTIONS.items() if name in environment}
+    if given.get("no_viewport"):
+        options.pop("viewport", None)
+    return {option: value for option, value in options.items() if option not in given}
+
+
+def changed(before: Environment, now: Environment) -> list[str]:
+    """Return the names of settings that are known of both and differ."""
+    return [name for name in _OPTIONS if name in before and name in now and before[name] != now[name]]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_viewport(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        type(value.get(side)) is int and value[side] > 0 for side in ("width", "height")
+    )

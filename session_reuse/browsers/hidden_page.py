@@ -1,0 +1,73 @@
+"""A page of our own that visits origins without a request reaching the network. Must never run a site's scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from session_reuse.browsers.steps import Steps
+
+VISIT_LIMIT: Final = 3.0
+"""Seconds that one origin may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What the asynchronous and the synchronous client of Playwright do differently.
+
+    Attributes:
+        errors: what a call raises when the browser is gone or does not answer.
+        send: sends a command over a debugging session, within a time limit; a step.
+        spawn: runs a procedure that nobody waits for.
+    """
+
+    errors: tuple[type[Exception], ...]
+    send: Callable[[Any, str, dict[str, Any]], Any]
+    spawn: Callable[[Steps[Any]], None]
+
+
+def visit_origins(
+    context: Any, client: Client, origins: Iterable[str], visit: Callable[[Any, str], Steps[None]]
+) -> Steps[list[str]]:
+    """Open each origin on a hidden page whose requests are all answered here, and close the page.
+
+    Args:
+        context: a Playwright context.
+        client: of that context.
+        origins: to visit, in turn.
+        visit: called with the page and the origin.
+
+    Returns:
+        The origins that could not be visited.
+    """
+    page = yield context.new_page()
+    failed = []
+    try:
+        yield page.route("**/*", _answer)
+        yield from _bypass_service_workers(context, client, page)
+        for origin in origins:
+            try:
+                yield page.goto(f"{origin}/", timeout=VISIT_LIMIT * 1000, wait_until="commit")
+                yield from visit(page, origin)
+            except client.errors:
+                failed.append(origin)
+    finally:
+        yield page.close()
+    return failed
+
+
+def _answer(route: Any) -> Any:
+    return route.fulfill(status=200, content_type="text/html", body="<!doctype html>")
+
+
+def _bypass_service_workers(context: Any, client: Client, page: Any) -> Steps[None]:
+    """Keep an installed service worker from answering with the site's own page."""
+    try:
+        cdp = yield context.new_cdp_session(page)
+        yield client.send(cdp, "Network.enable", {})
+        yield client.send(cdp, "Network.setBypassServiceWorker", {"bypass": True})
+    except client.errors:
+        return  # not Chromium

@@ -1,0 +1,159 @@
+"""HTTP clients on a session's cookies: httpx, httpx2, requests. Must never touch what only a browser can hold.
+
+`open_httpx`, `open_httpx_async`, `open_httpx2`, `open_httpx2_async` and `open_requests` open a client that is logged in as
+the session is; `attach_client` does the same for a client that exists. Web storage, IndexedDB and partitioned cookies stay in
+the session as they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from session_reuse.browsers.cookie_jar import BoundJar
+from session_reuse.browsers.environment import recorded
+from session_reuse.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    import httpx
+    import httpx2
+    import requests  # type: ignore[import-untyped, unused-ignore]
+
+    from session_reuse.session import BrowserSession
+    from session_reuse.state.storage_state import StorageState
+
+    Client = TypeVar("Client", httpx.Client, httpx.AsyncClient, httpx2.Client, httpx2.AsyncClient, requests.Session)
+
+_OWN_NAMES: Final = ("python-httpx/", "python-httpx2/", "python-requests/")
+"""How the clients call themselves when their user names no other User-Agent."""
+
+__all__ = ["attach_client", "open_httpx", "open_httpx2", "open_httpx2_async", "open_httpx_async", "open_requests"]
+
+
+@contextmanager
+def open_httpx(session: BrowserSession, **client_options: Any) -> Iterator[httpx.Client]:
+    """Open an `httpx.Client` with the session's cookies; what it changes is captured when it is closed.
+
+    Args:
+        session: the session, entered.
+        client_options: arguments of `httpx.Client`.
+
+    Raises:
+        MissingExtraError: httpx is not installed.
+    """
+    with _library("httpx", "http").Client(**client_options) as client, attach_client(session, client):
+        yield client
+
+
+@asynccontextmanager
+async def open_httpx_async(session: BrowserSession, **client_options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Open an `httpx.AsyncClient` with the session's cookies; see `open_httpx`."""
+    async with _library("httpx", "http").AsyncClient(**client_options) as client:
+        with attach_client(session, client):
+            yield client
+
+
+@contextmanager
+def open_httpx2(session: BrowserSession, **client_options: Any) -> Iterator[httpx2.Client]:
+    """Open an `httpx2.Client` with the session's cookies; see `open_httpx`."""
+    with _library("httpx2", "httpx2").Client(**client_options) as client, attach_client(session, client):
+        yield client
+
+
+@asynccontextmanager
+async def open_httpx2_async(session: BrowserSession, **client_options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """Open an `httpx2.AsyncClient` with the session's cookies; see `open_httpx`."""
+    async with _library("httpx2", "httpx2").AsyncClient(**client_options) as client:
+        with attach_client(session, client):
+            yield client
+
+
+@contextmanager
+def open_requests(session: BrowserSession) -> Iterator[requests.Session]:
+    """Open a `requests.Session` with the session's cookies; see `open_httpx`."""
+    with _library("requests", "http").Session() as client, attach_client(session, client):
+        yield client
+
+
+@contextmanager
+def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
+    """Put the session's cookies into a client that exists; what it changes is captured at each save and at the end.
+
+    Args:
+        session: the session, entered.
+        client: of httpx, httpx2 or requests, asynchronous ones too. Cookies that it holds already stay, and are
+            captured with the others.
+    """
+    is_requests = not hasattr(client, "event_hooks")
+    cookies: Any = client.cookies
+    jar = BoundJar(cookies if is_requests else cookies.jar, session.report)
+    jar.fill(session.storage_state, time.time())
+    release = _rule_requests(client, jar) if is_requests else _rule_httpx(client, jar)
+    _adopt_user_agent(session, client)
+
+    def capture() -> StorageState:
+        return jar.capture(session.storage_state, time.time())
+
+    unbind = session.bind_capture(capture)
+    try:
+        yield client
+    finally:
+        unbind()
+        release()
+        session.storage_state = capture()
+
+
+def _rule_httpx(client: Any, jar: BoundJar) -> Callable[[], None]:
+    """Have each request of an httpx client, redirects too, carry what `jar` says; return how to undo it."""
+
+    def rule(request: Any) -> None:
+        _set_header(request.headers, jar.header(str(request.url), request.headers.get("Cookie"), time.time()))
+
+    async def rule_async(request: Any) -> None:
+        rule(request)
+
+    hook = rule_async if hasattr(client, "aclose") else rule
+    hooks: list[Any] = client.event_hooks["request"]
+    hooks.append(hook)
+    return lambda: hooks.remove(hook)
+
+
+def _rule_requests(client: Any, jar: BoundJar) -> Callable[[], None]:
+    """Have each request of a `requests.Session`, redirects too, carry what `jar` says; return how to undo it."""
+    send = client.send
+
+    def ruled_send(request: Any, **options: Any) -> Any:
+        _set_header(request.headers, jar.header(request.url, request.headers.get("Cookie"), time.time()))
+        return send(request, **options)
+
+    def release() -> None:
+        if vars(client).get("send") is ruled_send:
+            del client.send
+
+    client.send = ruled_send
+    return release
+
+
+def _adopt_user_agent(session: BrowserSession, client: Any) -> None:
+    """Say who logged in, because sites take the same cookies from another User-Agent for theft."""
+    user_agent = recorded(session.storage_state).get("user_agent")
+    if user_agent and str(client.headers.get("User-Agent", "")).startswith(_OWN_NAMES):
+        client.headers["User-Agent"] = user_agent
+
+
+def _set_header(headers: Any, cookie: str | None) -> None:
+    if cookie is not None:
+        headers["Cookie"] = cookie
+    elif "Cookie" in headers:
+        del headers["Cookie"]
+
+
+def _library(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingExtraError(extra, f"an HTTP client of {name}") from None

@@ -1,0 +1,36 @@
+"""The JavaScript that runs in pages, kept as package data. Must never put a value into a script unescaped."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@cache
+def source(name: str) -> str:
+    """Return one of our functions as a JavaScript expression, without its leading comment.
+
+    Args:
+        name: the file's name in `js/`, without its ending.
+    """
+    text = (files(__package__) / "js" / f"{name}.js").read_text("utf-8")
+    lines = text.splitlines()
+    start = next(index for index, line in enumerate(lines) if not line.startswith("//"))
+    return "\n".join(lines[start:])
+
+
+def literal(value: Any) -> str:
+    """Return a JSON value as a JavaScript literal in ASCII; lone surrogates stay what they are."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def call(name: str, *arguments: str) -> str:
+    """Return an expression that calls one of our functions.
+
+    Args:
+        name: the file's name in `js/`, without its ending.
+        arguments: JavaScript expressions, such as `literal` and `source` return.
+    """
+    return f"({source(name)})({','.join(arguments)})"

@@ -1,0 +1,59 @@
+// Fills the storage of one document before its own scripts run. Must never fill a storage twice, and never hand
+// the data of one origin to another: the only lookup is by the document's own origin.
+//
+// payloads: origin -> JSON text {l: [[key, value]], s: [[key, value]], d: [database]}, without a prototype.
+// fresh: the context was made for this session, so whatever is in a storage is newer than the payload.
+// load: the function of indexeddb_load.js, or null.
+(payloads, fresh, load) => {
+  try {
+    const payload = payloads[location.origin];
+    if (payload === undefined || !mayFill()) return;
+    const data = JSON.parse(payload);
+    fill(() => localStorage, data.l);
+    fill(() => sessionStorage, data.s);
+    if (data.d && load) load(data.d).catch(() => {});
+  } catch {
+    // Storage is denied to this document, or full: it starts as it would have without us.
+  }
+
+  function mayFill() {
+    const entry = performance.getEntriesByType('navigation')[0];
+    if (entry && entry.type !== 'navigate') return false;
+    if (window !== window.top) return isFirstOfItsSite();
+    return !cameFromItself();
+  }
+
+  // A document that was reached from its own origin is not the first one: the page may have logged out in between.
+  function cameFromItself() {
+    const from = window.navigation && navigation.activation && navigation.activation.from;
+    if (from && from.url && from.url !== 'about:blank') return true;
+    try {
+      return new URL(document.referrer).origin === location.origin;
+    } catch {
+      return false;
+    }
+  }
+
+  // A frame shares its storage with top-level documents of its origin only when the top-level site is its own.
+  function isFirstOfItsSite() {
+    const ancestors = location.ancestorOrigins;
+    if (!ancestors || !ancestors.length || ancestors.contains(location.origin)) return false;
+    const top = new URL(ancestors[ancestors.length - 1]);
+    return top.protocol === location.protocol && site(top.hostname) === site(location.hostname);
+  }
+
+  function site(hostname) {
+    if (/^[\d.]+$|:/.test(hostname)) return hostname;
+    const labels = hostname.split('.');
+    const [second, first] = labels.slice(-2);
+    const isShortSuffix = labels.length > 2 && first.length === 2 && second.length <= 3;
+    return labels.slice(isShortSuffix ? -3 : -2).join('.');
+  }
+
+  function fill(open, items) {
+    if (!items || !items.length) return;
+    const storage = open();
+    if (fresh && storage.length) return;
+    for (const [key, value] of items) storage.setItem(key, value);
+  }
+}

@@ -1,0 +1,165 @@
+"""Which origin is restored how, and the init scripts that do it. Must never fill an origin twice, and never do I/O.
+
+Small origins are restored lazily: an init script fills the storage of an origin in its first document, before the
+page's own scripts run. Origins share a script up to `BATCH_BYTES`; after the first commit of one of them its script is
+registered again without it, so that a page that clears its storage is not refilled and a token it has refreshed is not
+rolled back. Large origins, and IndexedDB with CryptoKeys (importing one is asynchronous), are filled on a hidden page
+before the agent starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from session_reuse.browsers import javascript
+from session_reuse.browsers.origins import Items, OriginEntry, databases_of, items_of, origin_of, shares_storage
+
+LAZY_ORIGIN_BYTES: Final = 128 * 1024
+"""Origins with a larger payload are filled on a hidden page."""
+LAZY_TOTAL_BYTES: Final = 4 * 1024 * 1024
+"""All scripts together: they are shipped to each new page (1 MB costs about 20 ms a document, measured 2026-11-22)."""
+BATCH_BYTES: Final = 64 * 1024
+"""Payload of one init script that several origins share."""
+
+
+class Payload(NamedTuple):
+    """What one origin gets back."""
+
+    origin: str
+    local: Items
+    session: Items
+    databases: list[dict[str, Any]]
+
+    @property
+    def text(self) -> str:
+        """JSON for `restore.js` and `fill.js`."""
+        content: dict[str, Any] = {"l": self.local, "s": self.session}
+        if self.databases:
+            content["d"] = self.databases
+        return javascript.literal(content)
+
+    @property
+    def needs_waiting(self) -> bool:
+        """True when it cannot be restored before the scripts of a page run."""
+        return any(database.get("keys") for database in self.databases)
+
+
+class RestorePlan(NamedTuple):
+    """How the origins of a state are restored."""
+
+    lazy: list[Payload]
+    eager: list[Payload]
+    unusable: list[str]
+    """Names of stored origins that are not web origins."""
+
+
+def plan_restore(entries: list[OriginEntry], *, indexed_db: bool = True) -> RestorePlan:
+    """Decide for each stored origin how it is restored.
+
+    Args:
+        entries: `storage_state["origins"]`.
+        indexed_db: whether databases are restored.
+    """
+    plan = RestorePlan([], [], [])
+    total = 0
+    for entry in entries:
+        if origin_of(entry["origin"]) is None:
+            plan.unusable.append(entry["origin"])
+            continue
+        payload = _payload(entry, indexed_db=indexed_db)
+        if not (payload.local or payload.session or payload.databases):
+            continue
+        size = len(payload.text)
+        if payload.needs_waiting or size > LAZY_ORIGIN_BYTES or total + size > LAZY_TOTAL_BYTES:
+            plan.eager.append(payload)
+            continue
+        total += size
+        plan.lazy.append(payload)
+    # A hidden page cannot fill the sessionStorage of another: that part of a large origin stays lazy.
+    plan.lazy.extend(Payload(p.origin, [], p.session, []) for p in plan.eager if p.session)
+    return plan
+
+
+def _payload(entry: OriginEntry, *, indexed_db: bool) -> Payload:
+    origin = origin_of(entry["origin"]) or ""
+    databases = databases_of(entry) if indexed_db else []
+    return Payload(origin, items_of(entry, "localStorage"), items_of(entry, "sessionStorage"), databases)
+
+
+class LazyScripts:
+    """The init scripts of one context, and which origins they still have to fill.
+
+    Args:
+        payloads: of the origins to restore.
+        fresh: the context was made for this session: a storage that is not empty was filled by a page, and stays.
+    """
+
+    def __init__(self, payloads: list[Payload], *, fresh: bool) -> None:
+        self._fresh = fresh
+        self._batches: list[dict[str, Payload]] = []
+        self._batch_of: dict[str, int] = {}
+        self._add(payloads)
+
+    @property
+    def pending(self) -> frozenset[str]:
+        """Origins that have not been restored yet."""
+        return frozenset(self._batch_of)
+
+    def payload(self, origin: str) -> Payload:
+        """Return what a pending origin gets back."""
+        return self._batches[self._batch_of[origin]][origin]
+
+    def batches(self) -> range:
+        """Return the numbers of all batches, filled or not."""
+        return range(len(self._batches))
+
+    def source(self, batch: int) -> str | None:
+        """Return the script of a batch as it should be registered now, or None when nothing is left in it."""
+        payloads = self._batches[batch]
+        return restore_script(list(payloads.values()), fresh=self._fresh) if payloads else None
+
+    def committed(self, origin: str, ancestors: list[str]) -> int | None:
+        """Note the commit of a document.
+
+        Args:
+            origin: the document's.
+            ancestors: origins of the frames around it, from the inside out; empty for a top-level page.
+
+        Returns:
+            The batch whose script is to be registered anew, or None.
+        """
+        if not shares_storage(origin, ancestors):
+            return None
+        batch = self._batch_of.pop(origin, None)
+        if batch is not None:
+            del self._batches[batch][origin]
+        return batch
+
+    def add_session_storage(self, payloads: list[Payload]) -> range:
+        """Arm origins again whose sessionStorage belonged to a tab that is gone; return the new batches."""
+        first = len(self._batches)
+        self._add([payload for payload in payloads if payload.origin not in self._batch_of])
+        return range(first, len(self._batches))
+
+    def _add(self, payloads: list[Payload]) -> None:
+        room = 0
+        for payload in payloads:
+            size = len(payload.text)
+            if size > room:
+                self._batches.append({})
+                room = BATCH_BYTES
+            room -= size
+            self._batches[-1][payload.origin] = payload
+            self._batch_of[payload.origin] = len(self._batches) - 1
+
+
+def restore_script(payloads: list[Payload], *, fresh: bool) -> str:
+    """Return an init script that fills the storage of any of these origins, each with its own payload only."""
+    texts = ",".join(f"{javascript.literal(p.origin)}:{javascript.literal(p.text)}" for p in payloads)
+    load = javascript.source("indexeddb_load") if any(p.databases for p in payloads) else "null"
+    return javascript.call("restore", f"{{__proto__:null,{texts}}}", javascript.literal(fresh), load)
+
+
+def fill_script(payload: Payload) -> str:
+    """Return an expression that fills localStorage and IndexedDB of the hidden page's origin and waits for it."""
+    return javascript.call("fill", payload.text, javascript.source("indexeddb_load"))

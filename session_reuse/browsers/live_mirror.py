@@ -1,0 +1,239 @@
+"""A mirror of what a browser holds, fed by what adapters see. Must never do I/O, and never forget what it cannot see.
+
+It starts from the restored state. Origins that were not visited are carried over, visited ones replaced, and dropped
+when they are empty. It stays readable when the page, the context or the browser is gone.
+
+An adapter calls `committed` for each document of a main frame, `begin_read`/`finish_read` around reading a storage,
+`storage_event` for each `DOMStorage` event, `cookies_read` and `databases_read` for what it has polled.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse.browsers.environment import Environment, recorded
+from session_reuse.browsers.origins import Items, OriginEntry, items_of, named, origin_of, origin_of_storage
+from session_reuse.browsers.tab_storage import TabStorage
+from session_reuse.state.storage_state import StorageState, cookie_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from session_reuse.browsers.indexeddb import Dump, Loss
+
+STORAGE_EVENTS: Final = (
+    "DOMStorage.domStorageItemAdded",
+    "DOMStorage.domStorageItemUpdated",
+    "DOMStorage.domStorageItemRemoved",
+    "DOMStorage.domStorageItemsCleared",
+)
+DATABASE_EVENTS: Final = ("Storage.indexedDBContentUpdated", "Storage.indexedDBListUpdated")
+
+_MIRRORED: Final = ("origin", "localStorage", "sessionStorage", "indexedDB", "indexedDBRich")
+
+
+@dataclass(slots=True, eq=False)
+class Reading:
+    """A read under way: events that arrive meanwhile may be newer than its result, so they are applied again."""
+
+    tab: Hashable
+    origin: str
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+class LiveMirror:
+    """What the browser holds, as far as it was seen.
+
+    Args:
+        base: the state that was restored into the browser.
+        clock: unix seconds.
+
+    Attributes:
+        version: grows with each change seen.
+        unread: origins that were visited and could not be read since.
+        dirty_databases: origins whose IndexedDB has changed since it was copied.
+        environment: as seen in this run, or else as recorded.
+        has_read: whether anything was read from the browser.
+        source: how it was read, for the storage state.
+    """
+
+    def __init__(self, base: StorageState, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._rest = {key: value for key, value in base.items() if key not in ("cookies", "origins")}
+        self._base = {origin_of(entry["origin"]) or entry["origin"]: entry for entry in base["origins"]}
+        self._cookies: list[dict[str, Any]] = list(base["cookies"])
+        self._local: dict[str, dict[str, str]] = {}
+        self._session: dict[str, TabStorage] = {}
+        self._databases: dict[str, Dump] = {}
+        self._files: dict[str, list[Any]] = {}
+        self._readings: list[Reading] = []
+        self.version = 0
+        self.unread: set[str] = set()
+        self.dirty_databases: set[str] = set()
+        self.environment: Environment = recorded(base)
+        self.has_read = False
+        self.source = "mirror"
+
+    @property
+    def visited(self) -> frozenset[str]:
+        """Origins of which anything was seen."""
+        return frozenset({*self._local, *self._session, *self._databases, *self.unread})
+
+    def committed(self, origin: str) -> None:
+        """Note that a document of this origin has started in a main frame."""
+        self.unread.add(origin)
+
+    def begin_read(self, tab: Hashable, origin: str) -> Reading:
+        """Announce that the web storage of an origin is being read in a tab."""
+        reading = Reading(tab, origin)
+        self._readings.append(reading)
+        return reading
+
+    def finish_read(self, reading: Reading, local: Items | None, session: Items | None) -> None:
+        """Take over what was read; None for a storage that could not be."""
+        self._readings.remove(reading)
+        if local is None and session is None:
+            return
+        self.has_read = True
+        self.unread.discard(reading.origin)
+        if local is not None:
+            self._local_read(reading, local)
+        if session is not None:
+            items = _replayed(session, reading, is_local=False)
+            self.version += self._tabs(reading.origin).read(reading.tab, items)
+
+    def _local_read(self, reading: Reading, local: Items) -> None:
+        items = _replayed(local, reading, is_local=True)
+        self.version += items != self._local.get(reading.origin)
+        self._local[reading.origin] = items
+
+    def storage_event(self, tab: Hashable, method: str, params: dict[str, Any]) -> None:
+        """Apply one of `STORAGE_EVENTS`."""
+        storage_id = params.get("storageId") or {}
+        origin = origin_of_storage(storage_id)
+        if origin is None:
+            return
+        self.has_read = True
+        for reading in self._readings:
+            if reading.tab == tab and reading.origin == origin:
+                reading.events.append((method, params))
+        items = self._changing(tab, origin, is_local=bool(storage_id.get("isLocalStorage")))
+        self.version += _apply(items, method, params)
+
+    def _changing(self, tab: Hashable, origin: str, *, is_local: bool) -> dict[str, str]:
+        base = self._base.get(origin, {})
+        if not is_local:
+            return self._tabs(origin).changing(tab, dict(items_of(base, "sessionStorage")))
+        return self._local.setdefault(origin, dict(items_of(base, "localStorage")))
+
+    def _tabs(self, origin: str) -> TabStorage:
+        return self._session.setdefault(origin, TabStorage())
+
+    def tab_closed(self, tab: Hashable) -> None:
+        """Note that a tab is gone."""
+        for tabs in self._session.values():
+            tabs.close(tab)
+
+    def cookies_read(self, cookies: list[dict[str, Any]]) -> None:
+        """Take over all cookies of the browser, in Playwright's form."""
+        self.has_read = True
+        self.version += _by_identity(cookies) != _by_identity(self._cookies)
+        self._cookies = cookies
+
+    def databases_changed(self, origin: str) -> None:
+        """Note that the copy of an origin's databases is out of date."""
+        self.dirty_databases.add(origin)
+        self.version += 1
+
+    def databases_read(self, origin: str, dump: Dump) -> None:
+        """Take over a copy of an origin's databases."""
+        self.has_read = True
+        self.version += dump != self._databases.get(origin)
+        self._databases[origin] = dump
+
+    def files_read(self, files: dict[str, list[Any]]) -> None:
+        """Take over the origin private file systems of the visited origins, in Playwright's form."""
+        self._files = {**{origin: [] for origin in self.visited}, **files}
+
+    def credentials_read(self, credentials: list[Any]) -> None:
+        """Take over the WebAuthn credentials of the browser, in Playwright's form."""
+        self._rest["credentials"] = credentials
+
+    def session_storage(self, origin: str) -> dict[str, str]:
+        """Return the sessionStorage of an origin as it would be saved."""
+        tabs = self._session.get(origin)
+        return (
+            tabs.current() if tabs and tabs.is_known else dict(items_of(self._base.get(origin, {}), "sessionStorage"))
+        )
+
+    def lost(self) -> list[Loss]:
+        """Return what the copies of this run could not hold."""
+        return [loss for dump in self._databases.values() for loss in dump.lost]
+
+    def state(self) -> StorageState:
+        """Return what is to be saved: a new state, independent of later changes."""
+        names = [*self._base, *sorted({*self.visited, *self._files} - self._base.keys())]
+        entries = (self._entry(name) for name in names)
+        kept = [entry for entry in entries if len(entry) > 2 or entry["localStorage"]]
+        return {**self._rest, "cookies": list(self._cookies), "origins": kept, "session_reuse": self._block()}
+
+    def _entry(self, origin: str) -> OriginEntry:
+        base = self._base.get(origin, {})
+        entry: OriginEntry = {"origin": origin, "localStorage": base.get("localStorage", [])}
+        if origin in self._local:
+            entry["localStorage"] = named(self._local[origin])
+        if session := self.session_storage(origin):
+            entry["sessionStorage"] = named(session)
+        dump = self._databases.get(origin)
+        plain = base.get("indexedDB") if dump is None else dump.plain
+        rich = base.get("indexedDBRich") if dump is None else dump.rich
+        entry |= {"indexedDB": plain} if plain else {}
+        entry |= {"indexedDBRich": rich} if rich else {}
+        entry |= {key: value for key, value in base.items() if key not in _MIRRORED}
+        if not self._files.get(origin, entry.get("opfs")):
+            entry.pop("opfs", None)
+        elif origin in self._files:
+            entry["opfs"] = self._files[origin]
+        return entry
+
+    def _block(self) -> dict[str, Any]:
+        block = self._rest.get("session_reuse") or {}
+        before = [loss for loss in block.get("lost") or () if isinstance(loss, dict)]
+        lost = [loss for loss in before if loss.get("origin") not in self._databases]
+        lost += [loss._asdict() for loss in self.lost()]
+        return {
+            **block,
+            "v": 1,
+            "captured_at": round(self._clock(), 3),
+            "source": self.source,
+            "complete": not lost and not self.unread and not self.dirty_databases,
+            "lost": lost,
+            "environment": self.environment,
+        }
+
+
+def _replayed(items: Items, reading: Reading, *, is_local: bool) -> dict[str, str]:
+    current = {key: value for key, value in items}  # noqa: C416 - lists of two, not tuples
+    for method, params in reading.events:
+        if bool(params["storageId"].get("isLocalStorage")) is is_local:
+            _apply(current, method, params)
+    return current
+
+
+def _apply(items: dict[str, str], method: str, params: dict[str, Any]) -> bool:
+    """Apply a storage event; return whether it changed anything."""
+    if method == "DOMStorage.domStorageItemsCleared":
+        changed = bool(items)
+        items.clear()
+    elif method == "DOMStorage.domStorageItemRemoved":
+        changed = items.pop(params["key"], None) is not None
+    else:
+        changed = items.get(params["key"]) != params["newValue"]
+        items[params["key"]] = params["newValue"]
+    return changed
+
+
+def _by_identity(cookies: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    return {cookie_identity(cookie): cookie for cookie in cookies}

@@ -1,0 +1,79 @@
+"""Origins of URLs and of stored entries. Must never do I/O."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+OriginEntry: TypeAlias = dict[str, Any]
+"""One item of `storage_state["origins"]`."""
+Items: TypeAlias = list[list[str]]
+"""Key and value of each item of a web storage."""
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def origin_of(url: str) -> str | None:
+    """Return the origin of a web page as browsers write it, or None when pages of this kind have no storage."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or ""), parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in _DEFAULT_PORTS or not host:
+        return None
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}{'' if port in (None, _DEFAULT_PORTS[parts.scheme]) else f':{port}'}"
+
+
+def storage_key(origin: str) -> str:
+    """Return how the debugging protocol names an origin's own, unpartitioned storage."""
+    return f"{origin}/"
+
+
+def origin_of_storage(storage_id: dict[str, Any]) -> str | None:
+    """Return the origin of a `DOMStorage.StorageId`, or None for storage that is partitioned under another site."""
+    key = storage_id.get("storageKey")
+    if not isinstance(key, str):
+        return origin_of(str(storage_id.get("securityOrigin")))
+    return None if "^" in key else origin_of(key)
+
+
+def shares_storage(frame_origin: str, ancestor_origins: list[str]) -> bool:
+    """Return whether a frame is the first of its origin and shares its storage with top-level pages of that origin.
+
+    Args:
+        frame_origin: the frame's own.
+        ancestor_origins: of the frames around it, from the inside out; empty for a top-level page.
+    """
+    if not ancestor_origins:
+        return True
+    return frame_origin not in ancestor_origins and site_of(frame_origin) == site_of(ancestor_origins[-1])
+
+
+def site_of(origin: str) -> str:
+    """Return the scheme and the registrable domain, guessed without the public suffix list, as `restore.js` does."""
+    parts = urlsplit(origin)
+    host = parts.hostname or ""
+    labels = host.split(".")
+    if ":" in host or len(labels) < 2 or all(label.isdigit() for label in labels):
+        return f"{parts.scheme}://{host}"
+    has_short_suffix = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
+    return f"{parts.scheme}://{'.'.join(labels[-3 if has_short_suffix else -2 :])}"
+
+
+def items_of(entry: OriginEntry, section: str) -> Items:
+    """Return a web storage of an origin as pairs of key and value."""
+    return [[item["name"], item["value"]] for item in entry.get(section) or ()]
+
+
+def named(items: dict[str, str]) -> list[dict[str, str]]:
+    """Return a web storage as it stands in a storage state."""
+    return [{"name": name, "value": value} for name, value in items.items()]
+
+
+def databases_of(entry: OriginEntry) -> list[dict[str, Any]]:
+    """Return the IndexedDB databases of an origin, in Playwright's form and in ours; malformed ones left out."""
+    plain = [database for database in entry.get("indexedDB") or () if isinstance(database.get("stores"), list)]
+    rich = [database for database in entry.get("indexedDBRich") or () if isinstance(database.get("dump"), str)]
+    return [*plain, *rich]

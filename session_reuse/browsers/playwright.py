@@ -1,0 +1,299 @@
+"""Playwright's asynchronous contexts: restored, followed, captured. Must never stop an agent for want of a capture.
+
+    async with reusable_session("shop.example/alice") as session:
+        async with open_context(session, browser) as context:
+            ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse.browsers.binding import Binding, Options
+from session_reuse.browsers.hidden_page import Client
+from session_reuse.browsers.steps import Steps, run
+from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
+
+try:
+    from playwright.async_api import Error
+except ImportError:
+    raise MissingExtraError("playwright", "session_reuse.browsers.playwright") from None
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from playwright.async_api import Browser, BrowserContext, Page
+
+    from session_reuse.session import BrowserSession
+    from session_reuse.state.storage_state import StorageState
+
+__all__ = ["BoundContext", "attach_context", "open_context"]
+
+COMMAND_LIMIT: Final = 2.0
+"""Seconds that one command of the debugging protocol may take: a page that hangs does not answer."""
+CAPTURE_LIMIT: Final = 5.0
+"""Seconds that the capture at exit may take; after that, what was seen so far is kept."""
+VERIFY_LIMIT: Final = 30.0
+
+_logger = logging.getLogger("session_reuse.browsers")
+_background: set[asyncio.Task[Any]] = set()
+"""Tasks that outlive a cancelled exit: the loop itself keeps no strong reference to them."""
+
+
+def open_context(
+    session: BrowserSession,
+    browser: Browser,
+    *,
+    verify: Callable[[Page], Any] | None = None,
+    checkpoint_after: float | None = 2.0,
+    indexed_db: bool = True,
+    opfs: bool = False,
+    credentials: bool = False,
+    restore_environment: bool = False,
+    **new_context_options: Any,
+) -> BoundContext:
+    """Open a context with the session's state; use it in `async with`, at whose end it is captured and closed.
+
+    Args:
+        session: whose state is restored, and which gets what was captured.
+        browser: any browser of Playwright; with others than Chromium, storage is read at save time only.
+        verify: called with a page of the context when a state was restored; when it returns False or raises, the agent
+            starts with a clean context and `session.outcome` is `unverified`. See `session_reuse.browsers.checks`.
+        checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
+        indexed_db: whether IndexedDB is restored and captured.
+        opfs: whether origin private file systems are too; Playwright visits each origin for it.
+        credentials: whether WebAuthn credentials are too.
+        restore_environment: whether the context gets the recorded user agent, locale, timezone and viewport.
+        new_context_options: for `browser.new_context`.
+
+    Raises:
+        ConfigurationError: `storage_state` is among the options; the session brings it.
+    """
+    if "storage_state" in new_context_options:
+        raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
+    options = Options(
+        verify=verify,
+        checkpoint_after=checkpoint_after,
+        indexed_db=indexed_db,
+        opfs=opfs,
+        credentials=credentials,
+        restore_environment=restore_environment,
+    )
+    return BoundContext(session, options, browser=browser, given=new_context_options)
+
+
+def attach_context(
+    session: BrowserSession,
+    context: BrowserContext,
+    *,
+    checkpoint_after: float | None = 2.0,
+    indexed_db: bool = True,
+    opfs: bool = False,
+    credentials: bool = False,
+) -> BoundContext:
+    """Bring the session's state into a context that exists, such as a persistent one or one of `connect_over_cdp`.
+
+    Nothing that the context holds is removed. Cookies and storage keys of the state replace those of the same name;
+    an origin that is open in a page is filled only where its storage is empty. At the end of the `async with` the context
+    is captured and left open.
+
+    Args:
+        session: whose state is restored, and which gets what was captured.
+        context: of any browser of Playwright.
+        checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
+        indexed_db: whether IndexedDB is restored and captured; databases that exist are never touched.
+        opfs: whether origin private file systems are captured.
+        credentials: whether WebAuthn credentials are captured.
+    """
+    options = Options(checkpoint_after=checkpoint_after, indexed_db=indexed_db, opfs=opfs, credentials=credentials)
+    return BoundContext(session, options, context=context)
+
+
+class BoundContext:
+    """A context bound to a session, for `async with`."""
+
+    def __init__(
+        self,
+        session: BrowserSession,
+        options: Options,
+        *,
+        browser: Browser | None = None,
+        given: dict[str, Any] | None = None,
+        context: BrowserContext | None = None,
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._browser = browser
+        self._given = given or {}
+        self._attached = context
+        self._client = Client((Error, TimeoutError), _send, self._spawn)
+        self._binding: Binding | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._undo: list[Callable[[], None]] = []
+        self._capturing = asyncio.Lock()
+        self._is_final = False
+
+    async def __aenter__(self) -> BrowserContext:
+        """Restore the state and start to follow the context."""
+        if self._binding is not None:
+            raise LifecycleError("a bound context can be entered once; open another")
+        binding = await self._open()
+        if binding.must_verify and not await self._verified(binding):
+            binding.start_fresh()
+            await binding.context.close()
+            binding = await self._open()
+        self._undo.append(self._session.bind_capture(self._capture))
+        self._undo.append(_before_close(binding.context, self._finalize))
+        if binding.context.browser is not None:
+            self._undo.append(_before_close(binding.context.browser, self._finalize))
+        if self._options.checkpoint_after is not None:
+            self._keep(asyncio.create_task(self._checkpoint_regularly(self._options.checkpoint_after)))
+        context: BrowserContext = binding.context
+        return context
+
+    async def _open(self) -> Binding:
+        binding = Binding(self._session, self._client, self._options, fresh=self._attached is None)
+        self._binding = binding
+        try:
+            if self._attached is not None:
+                await run(binding.attach(self._attached))
+            else:
+                await run(binding.open(self._browser, self._given))
+        except BaseException:
+            if self._attached is None and binding.context is not None:
+                await asyncio.shield(_quietly(binding.context.close()))
+            raise
+        return binding
+
+    async def _verified(self, binding: Binding) -> bool:
+        verify = self._options.verify
+        try:
+            async with asyncio.timeout(VERIFY_LIMIT):
+                page = await binding.context.new_page()
+                answer = verify(page) if verify else True
+                is_good = bool(await answer if inspect.isawaitable(answer) else answer)
+                if is_good:
+                    await run(binding.close_verified(page))
+                return is_good
+        except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
+            _logger.debug("verify raised %s", type(error).__name__)
+            return False
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Capture, give the session the state, and close the context if it was opened here.
+
+        Whatever is cancelled here, the session has what was seen so far, and the rest is done in the background.
+        """
+        binding = self._entered()
+        if not self._is_final:
+            binding.keep_last_seen()
+        task = asyncio.create_task(self._finish(binding))
+        _background.add(task)
+        task.add_done_callback(_background.discard)
+        await asyncio.shield(task)
+
+    async def _finish(self, binding: Binding) -> None:
+        await self._finalize()
+        if self._attached is None:
+            await _quietly(binding.context.close())
+        else:
+            await _quietly(run(binding.release()))
+
+    async def _finalize(self) -> None:
+        """Capture for the last time; from the agent's own `close` as well as from our exit."""
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
+        if self._is_final:
+            return
+        self._is_final = True
+        try:
+            async with asyncio.timeout(CAPTURE_LIMIT):
+                self._session.storage_state = await self._capture()
+        except (Error, TimeoutError):
+            self._entered().keep_last_seen()
+            self._session.report("capture_limited", "the browser did not answer in time; the state is the one last seen")
+
+    async def _capture(self) -> StorageState:
+        async with self._capturing:
+            return await run(self._entered().captured())
+
+    async def _checkpoint_regularly(self, seconds: float) -> None:
+        binding = self._entered()
+        while not binding.watch.is_gone:
+            await asyncio.sleep(seconds)
+            async with self._capturing:
+                await run(binding.capture.refresh())
+            if binding.is_dirty:
+                await self._checkpoint(binding)
+
+    async def _checkpoint(self, binding: Binding) -> None:
+        try:
+            await self._session.checkpoint()
+        except LifecycleError:
+            self._session.storage_state = await self._capture()  # a session without a store: kept in memory
+        except Exception as error:  # noqa: BLE001 - the agent works on; the state is saved at exit
+            binding.session.report("checkpoint_failed", type(error).__name__)
+
+    def _entered(self) -> Binding:
+        if self._binding is None:
+            raise LifecycleError("a bound context is used in `async with`")
+        return self._binding
+
+    def _spawn(self, steps: Steps[Any]) -> None:
+        self._keep(asyncio.create_task(self._guarded(steps)))
+
+    async def _guarded(self, steps: Steps[Any]) -> None:
+        try:
+            await run(steps)
+        except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
+            self._session.report("capture_limited", f"an event could not be followed: {type(error).__name__}")
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _send(cdp: Any, method: str, params: dict[str, Any]) -> Any:
+    async with asyncio.timeout(COMMAND_LIMIT):
+        return await cdp.send(method, params)
+
+
+async def _quietly(closing: Awaitable[Any]) -> None:
+    try:
+        await closing
+    except Error:
+        return  # it was closed before
+
+
+def _before_close(target: Any, hook: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    """Have `hook` awaited before `target.close()`, on this object only; return what takes that back."""
+    close = vars(target).get("close")
+    if close is None:
+        original = target.close
+        hooks: list[Callable[[], Awaitable[None]]] = []
+
+        async def close(*args: Any, **options: Any) -> None:
+            for each in list(hooks):
+                await each()
+            await original(*args, **options)
+
+        close.hooks = hooks  # type: ignore[attr-defined]
+        target.close = close
+    close.hooks.append(hook)
+
+    def undo() -> None:
+        if hook in close.hooks:
+            close.hooks.remove(hook)
+        if not close.hooks:
+            vars(target).pop("close", None)
+
+    return undo

@@ -1,0 +1,97 @@
+"""What all visits of one manager share. Must hold no state of a single visit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+from session_reuse.observe.logs import Event, log
+from session_reuse.observe.metrics import Metrics
+from session_reuse.outcome import Outcome
+from session_reuse.resilience.failure import Failure
+from session_reuse.resilience.guard import Guard
+from session_reuse.resilience.pending import PendingSaves
+from session_reuse.state.codec import Codec
+from session_reuse.store.interface import Store
+from session_reuse.store.keys import Keys
+
+if TYPE_CHECKING:
+    from session_reuse.config import Config
+    from session_reuse.lifecycle.save import SaveRequest
+
+
+_REMEMBERED_AGENTS: Final = 4096
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this process has seen, for `stats()`; the same numbers as the metrics, without a registry."""
+
+    entered: dict[str, int] = field(default_factory=dict)
+    saved: dict[str, int] = field(default_factory=dict)
+    flushed: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """The store and the ways to it, the codec, the waiting saves, metrics, background tasks."""
+
+    config: Config
+    keys: Keys
+    store: Store
+    guard: Guard
+    codec: Codec
+    metrics: Metrics
+    pending: PendingSaves[SaveRequest]
+    on_pending: Callable[[], None] = lambda: None
+    on_failure: Callable[[Failure], None] = lambda _: None
+    wall_clock: Callable[[], float] = time.time
+    counts: Counts = field(default_factory=Counts)
+    last_fingerprints: dict[str, str] = field(default_factory=dict)
+    """The last fingerprint of agents seen in this process, for when the store cannot be asked."""
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _told_of_credentials: bool = False
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run work in a task of its own that lives until it is done or the manager is closed."""
+        task = asyncio.get_running_loop().create_task(work, name=f"session_reuse:{name}")
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def lock(self, fingerprint: str) -> asyncio.Lock:
+        """Return the lock that puts this process's saves of one session in a row."""
+        lock = self._locks.get(fingerprint)
+        if lock is None:
+            lock = self._locks[fingerprint] = asyncio.Lock()
+        return lock
+
+    def remember_fingerprint(self, agent_id: str, fingerprint: str) -> None:
+        """Note an agent's last fingerprint; the oldest notes give way."""
+        self.last_fingerprints.pop(agent_id, None)
+        self.last_fingerprints[agent_id] = fingerprint
+        if len(self.last_fingerprints) > _REMEMBERED_AGENTS:
+            del self.last_fingerprints[next(iter(self.last_fingerprints))]
+
+    def degraded(self, operation: str, failure: Failure, fingerprint: str) -> Outcome:
+        """Count and log that the store did not do something, and return the reason."""
+        reason = failure.error.outcome
+        self.metrics.degraded(operation, reason)
+        self.note_failure(operation, failure, fingerprint)
+        return reason
+
+    def note_failure(self, operation: str, failure: Failure, fingerprint: str) -> None:
+        """Log a failure; wrong credentials once and loudly."""
+        reason = failure.error.outcome
+        fields = {"operation": operation, "reason": reason.value, "error": failure.code}
+        if reason is Outcome.AUTH and not self._told_of_credentials:
+            self._told_of_credentials = True
+            log.error(Event.AUTH_FAILED, **fields, remedy="check user, password and rights of the store")
+        log.info(Event.DEGRADED, **fields, fingerprint=fingerprint)
+        self.on_failure(failure)

@@ -1,0 +1,389 @@
+"""One visit: the life of one `with`, from enter to leave. Must never let the store's trouble reach the body."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import secrets
+from time import monotonic
+from typing import Any
+
+from session_reuse.errors import InvalidStateError, SessionBusyError
+from session_reuse.lifecycle.lease import Heartbeat, give_back
+from session_reuse.lifecycle.options import VisitOptions
+from session_reuse.lifecycle.restore import Restored, restore
+from session_reuse.lifecycle.save import Saved, SaveRequest, save
+from session_reuse.lifecycle.services import Services
+from session_reuse.lifecycle.waiting import flush_one, keep_waiting
+from session_reuse.observe.logs import Event, log
+from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.resilience.failure import Failure
+from session_reuse.resilience.guard import Direction
+from session_reuse.session import BrowserSession
+from session_reuse.state import document
+from session_reuse.state.baseline import Baseline, Expectation
+from session_reuse.state.health import BAD_MARK, GOOD_MARK
+from session_reuse.state.storage_state import is_empty
+from session_reuse.store.interface import Lease
+from session_reuse.transfer import document_of, exported, new_save_id
+
+
+class Visit:
+    """Restores into a session, saves it, keeps its lease meanwhile.
+
+    Args:
+        services: the manager's.
+        session: the session to fill.
+        options: what the caller asked for.
+    """
+
+    def __init__(self, services: Services, session: BrowserSession, options: VisitOptions) -> None:
+        self._services = services
+        self._session = session
+        self._options = options
+        self._holder = f"{session.agent_id or 'agent'}-{secrets.token_hex(6)}"
+        self._lease: Lease | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._waiting: SaveRequest | None = None
+        """The waiting save that this session was restored from."""
+        self._saved_before = False
+        self._marked = False
+
+    # Enter -----------------------------------------------------------------------------------------------------------
+
+    async def enter(self, spent: float = 0.0) -> None:
+        """Fill the session from the store, or say why it starts fresh.
+
+        Args:
+            spent: seconds of the budget that are used up already.
+
+        Raises:
+            SessionBusyError: the lease is another's, and `on_busy="raise"`.
+            StoreError, CorruptStateError: with `strict`.
+        """
+        began = monotonic() - spent
+        try:
+            await self._enter(began)
+        except asyncio.CancelledError:
+            self._abandon_lease()
+            raise
+        session = self._session
+        session.keeper = self
+        took = monotonic() - began
+        outcome = session.outcome
+        self._services.metrics.entered(outcome, took)
+        counts = self._services.counts.entered
+        counts[outcome.value] = counts.get(outcome.value, 0) + 1
+        event = Event.RESTORED if session.reused else Event.MISSED
+        log.debug(event, fingerprint=session.fingerprint, outcome=outcome.value, seconds=round(took, 6))
+        if outcome is Outcome.BUSY and self._options.on_busy == "raise":
+            raise SessionBusyError(f"{session.fingerprint!r} is in exclusive use by another agent")
+
+    async def _enter(self, began: float) -> None:
+        if self._services.pending and await self._enter_from_waiting():
+            return
+        services, session = self._services, self._session
+        budget = services.config.restore_timeout - (monotonic() - began)
+        try:
+            restored = await restore(services, session.fingerprint, self._options, self._holder, budget)
+        except Failure as failure:
+            services.note_failure("restore", failure, session.fingerprint)
+            if self._options.strict:
+                raise failure.error from None
+            restored = Restored(failure.error.outcome, Baseline(expectation=Expectation.UNKNOWN, entered=began))
+            if self._options.exclusive:
+                self._abandon_lease()
+        await self._adopt(restored)
+
+    async def _enter_from_waiting(self) -> bool:
+        """Bring a waiting save of this session through first; while the store is away, start from it."""
+        services, fingerprint = self._services, self._session.fingerprint
+        waiting = services.pending.get(fingerprint)
+        if waiting is None or await flush_one(services, waiting, services.config.restore_timeout / 2):
+            return False
+        found = document.load(waiting.document, waiting.dialect)
+        self._fill(found)
+        self._session.outcome = Outcome.REUSED
+        self._session.baseline = waiting.baseline
+        self._waiting, self._lease = waiting, waiting.lease
+        await self._verify_restored()
+        return True
+
+    async def _adopt(self, restored: Restored) -> None:
+        session = self._session
+        session.outcome = restored.outcome
+        session.baseline = restored.baseline
+        if restored.lease is not None:
+            self._lease = restored.lease
+            self._heartbeat = Heartbeat(self._services, session.fingerprint, restored.lease)
+        if restored.document is not None:
+            self._fill(restored.document)
+            await self._verify_restored()
+
+    def _fill(self, found: document.Document) -> None:
+        self._session.storage_state = found["storage_state"]
+        self._session.data = found["data"]
+
+    async def _verify_restored(self) -> None:
+        if self._options.verify is not None and not await self._verified():
+            self._session.start_fresh(Outcome.UNVERIFIED)
+
+    async def _verified(self) -> bool:
+        """Ask the caller's hook; a hook that raises or does not end says no."""
+        verify = self._options.verify
+        if verify is None:
+            return True
+        try:
+            async with asyncio.timeout(self._services.config.verify_timeout):
+                verdict = verify(self._session)
+                return bool(await verdict if inspect.isawaitable(verdict) else verdict)
+        except Exception as error:  # noqa: BLE001  (by contract: raising means not verified)
+            self._session.report("verify_failed", type(error).__name__)
+            return False
+
+    def _abandon_lease(self) -> None:
+        """Give back a lease that may have been taken without our having heard of it."""
+        if self._options.exclusive:
+            give_back(self._services, self._session.fingerprint, self._lease or Lease(0, self._holder))
+            self._stop_heartbeat()
+
+    async def look(self) -> None:
+        """Learn what is stored, so that a session made by hand replaces it and nothing newer."""
+        session, services = self._session, self._services
+        began = monotonic()
+        try:
+            restored = await restore(services, session.fingerprint, VisitOptions(), self._holder, services.config.restore_timeout)
+            session.baseline = restored.baseline
+        except Failure as failure:
+            services.degraded("save", failure, session.fingerprint)
+            session.baseline = Baseline(expectation=Expectation.UNKNOWN, entered=began)
+        session.keeper = self
+
+    def belongs_to(self, services: Services) -> bool:
+        """Return whether this is a visit of the manager with these services."""
+        return self._services is services
+
+    # Save ------------------------------------------------------------------------------------------------------------
+
+    async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
+        """Save now; the lease stays."""
+        if session.discarded:
+            return SaveOutcome.SKIPPED
+        return await self._save(final=False)
+
+    def start_leaving(self, *, failed: bool) -> asyncio.Task[SaveOutcome]:
+        """Begin to leave in a task of its own.
+
+        Args:
+            failed: whether the body raised or was cancelled.
+        """
+        if failed and not self._options.save_on_error:
+            self._session.discard()
+        return self._services.spawn(self.leave(), "leave")
+
+    async def leave(self) -> SaveOutcome:
+        """Save for the last time and give the lease back.
+
+        Raises:
+            InvalidStateError: the state was changed into something that cannot be stored; the stored one stays.
+        """
+        try:
+            return await self._save(final=True)
+        except asyncio.CancelledError:
+            self._keep_what_is_there()
+            raise
+        except InvalidStateError as error:
+            log.error(Event.INVALID_STATE, fingerprint=self._session.fingerprint, why=str(error))
+            self._finish(SaveOutcome.SKIPPED, monotonic())
+            self._release()
+            raise
+        finally:
+            self._stop_heartbeat()
+
+    def _keep_what_is_there(self) -> None:
+        """Keep the state as it is for later: the event loop is ending under a save."""
+        marked_bad = self._session.verdict is not None and not self._session.verdict[0]
+        if self._session.save_outcome is None and not self._session.discarded and not marked_bad:
+            request = self._request(final=True)
+            if request is not None:
+                keep_waiting(self._services, request, after=self._waiting)
+
+    async def _save(self, *, final: bool) -> SaveOutcome:
+        began = monotonic()
+        if not self._session.discarded:
+            await self._capture()
+        request = await self._request_if_worth_it(final=final)
+        if request is not None:
+            return self._finish(await self._bring_through(request), began)
+        await self._mark()
+        if final:
+            self._release()
+        return self._finish(SaveOutcome.SKIPPED, began)
+
+    async def _bring_through(self, request: SaveRequest) -> SaveOutcome:
+        services, session = self._services, self._session
+        try:
+            saved = await save(services, request, services.config.save_timeout)
+        except Failure as failure:
+            services.degraded("save", failure, session.fingerprint)
+            return self._keep_waiting(request, failure)
+        except BaseException:
+            session.save_outcome = keep_waiting(services, request, after=self._waiting)
+            raise
+        if saved.outcome is SaveOutcome.STALE:
+            log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
+        self._settle(saved)
+        return saved.outcome
+
+    def _keep_waiting(self, request: SaveRequest, failure: Failure) -> SaveOutcome:
+        outcome = keep_waiting(self._services, request, after=self._waiting)
+        self._waiting = self._services.pending.get(request.fingerprint)
+        if self._options.strict:
+            self._finish(outcome, monotonic())
+            raise failure.error from None
+        return outcome
+
+    def _settle(self, saved: Saved) -> None:
+        if self._session.agent_id is not None:
+            self._services.remember_fingerprint(self._session.agent_id, self._session.fingerprint)
+        if saved.baseline is not None:
+            self._session.baseline = saved.baseline
+            self._saved_before = True
+        if self._waiting is not None:
+            self._services.pending.remove(self._waiting.fingerprint, self._waiting)
+            self._services.metrics.pending(len(self._services.pending))
+            self._waiting = None
+        if self._session.verdict == (True, ""):
+            self._session.verdict = None
+
+    async def _capture(self) -> None:
+        """Ask the adapters for the current state; what cannot be read leaves the stored state alone."""
+        for capture in list(self._session.captures):
+            try:
+                async with asyncio.timeout(self._services.config.capture_timeout):
+                    state: Any = capture()
+                    self._session.storage_state = await state if inspect.isawaitable(state) else state
+            except Exception as error:  # noqa: BLE001  (whatever an adapter raises, the stored state must stay)
+                self._session.capture_failed(type(error).__name__)
+
+    async def _request_if_worth_it(self, *, final: bool) -> SaveRequest | None:
+        """Return the save to make; None for a session that must not replace the stored one."""
+        session = self._session
+        marked_bad = session.verdict is not None and not session.verdict[0]
+        if session.discarded or marked_bad or session.outcome is Outcome.BUSY:
+            return None
+        if final and not await self._verified():
+            return None
+        return self._request(final=final)
+
+    async def _mark(self) -> None:
+        """Tell all agents that the login did not work."""
+        session, services = self._session, self._services
+        header = session.baseline.header if session.baseline else None
+        if self._marked or session.verdict is None or session.verdict[0] or header is None:
+            return
+        self._marked = True
+        log.info(Event.MARKED_BAD, fingerprint=session.fingerprint, why=session.verdict[1])
+        epoch = session.baseline.epoch if session.baseline else 0
+
+        async def mark(timeout: float) -> int | None:
+            return await services.store.mark(
+                session.fingerprint, created_at=header.created_at, epoch=epoch, change=BAD_MARK, timeout=timeout
+            )
+
+        try:
+            await services.guard.run(Direction.WRITE, mark, services.config.save_timeout)
+        except Failure as failure:
+            services.degraded("mark", failure, session.fingerprint)
+
+    def _request(self, *, final: bool) -> SaveRequest | None:
+        """Return the save to make; None when there is nothing good to save."""
+        session, baseline = self._session, self._ground()
+        found = document_of(session)
+        fresh = session.outcome in {Outcome.UNVERIFIED, Outcome.RETIRED} and not self._saved_before
+        if not self._state_is_good(baseline, found):
+            before = document.load(baseline.view, baseline.dialect)
+            if fresh or before["data"] == found["data"]:
+                return None
+            found["storage_state"] = before["storage_state"]
+        body, dialect = document.dump(found)
+        return SaveRequest(
+            fingerprint=session.fingerprint,
+            agent_id=session.agent_id,
+            document=body,
+            dialect=dialect,
+            baseline=baseline,
+            save_id=new_save_id(),
+            saved_at=self._services.wall_clock(),
+            lease=self._lease,
+            release=final and self._lease is not None,
+            fresh=fresh,
+            score_change=GOOD_MARK if session.verdict == (True, "") else 0,
+        )
+
+    def _ground(self) -> Baseline:
+        """Return the baseline, following a waiting save that has got through meanwhile."""
+        if self._waiting is not None and self._waiting.settled:
+            self._session.baseline = self._waiting.settled[-1]
+            self._waiting = None
+        baseline = self._session.baseline
+        return baseline or Baseline(expectation=Expectation.UNKNOWN, entered=monotonic())
+
+    def _state_is_good(self, baseline: Baseline, found: document.Document) -> bool:
+        """Return whether this storage state may replace the stored one: captured, and not empty after non-empty."""
+        if not baseline.view:
+            return self._session.capture_reason is None or not is_empty(found["storage_state"])
+        if self._session.capture_reason is not None:
+            return False
+        if not is_empty(found["storage_state"]):
+            return True
+        return is_empty(document.load(baseline.view, baseline.dialect)["storage_state"])
+
+    def _finish(self, outcome: SaveOutcome, began: float) -> SaveOutcome:
+        session = self._session
+        session.save_outcome = outcome
+        took = monotonic() - began
+        self._services.metrics.saved(outcome, took)
+        counts = self._services.counts.saved
+        counts[outcome.value] = counts.get(outcome.value, 0) + 1
+        log.debug(Event.SAVED, fingerprint=session.fingerprint, outcome=outcome.value, seconds=round(took, 6))
+        return outcome
+
+    def _release(self) -> None:
+        if self._lease is not None:
+            give_back(self._services, self._session.fingerprint, self._lease)
+
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
+
+    # The rest ----------------------------------------------------------------------------------------------------------
+
+    async def invalidate(self, session: BrowserSession, reason: str) -> None:
+        """Delete the stored state for everyone."""
+        await invalidate(self._services, session.fingerprint, reason)
+
+    def export(self, session: BrowserSession) -> bytes:
+        """Return the stored form, sealed as the manager's sessions are."""
+        return exported(session, self._services.codec, self._services.keys)
+
+
+async def invalidate(services: Services, fingerprint: str, reason: str) -> bool:
+    """Delete a session for everyone; return whether there was one.
+
+    Raises:
+        StoreError: the store could not be told.
+    """
+    services.pending.remove(fingerprint)
+
+    async def attempt(timeout: float) -> bool:
+        return await services.store.invalidate(fingerprint, ttl=services.config.ttl, timeout=timeout)
+
+    try:
+        existed = await services.guard.run(Direction.WRITE, attempt, services.config.save_timeout)
+    except Failure as failure:
+        services.degraded("invalidate", failure, fingerprint)
+        raise failure.error from None
+    log.info(Event.INVALIDATED, fingerprint=fingerprint, why=reason, existed=existed)
+    return existed

@@ -1,0 +1,59 @@
+"""The closed sets: what an enter found and what a save did. Used alike by code, metrics, logs, docs and command line."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What entering a session found."""
+
+    REUSED = "reused"
+    """A stored state was restored."""
+    MISSING = "missing"
+    """The store answered, and holds nothing for this fingerprint."""
+    CORRUPT = "corrupt"
+    """A value is there but cannot be trusted: damaged, foreign, or not readable with the configured keys."""
+    UNVERIFIED = "unverified"
+    """A state was restored, but the `verify` hook did not accept it."""
+    RETIRED = "retired"
+    """A state is there, but it is too old, used up, or was marked bad."""
+    BUSY = "busy"
+    """Another agent holds the exclusive lease."""
+    UNAVAILABLE = "unavailable"
+    """The store could not be reached or refused the command."""
+    TIMEOUT = "timeout"
+    """The store did not answer within the budget."""
+    CIRCUIT_OPEN = "circuit_open"
+    """The store failed shortly before, so it was not asked."""
+    AUTH = "auth"
+    """The store rejected the credentials or lacks the rights."""
+
+    @property
+    def degraded(self) -> bool:
+        """True when the store, not the data, is the reason for a fresh session."""
+        return self in _DEGRADED
+
+
+_DEGRADED = frozenset({Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.CIRCUIT_OPEN, Outcome.AUTH})
+
+
+class SaveOutcome(StrEnum):
+    """What a save did."""
+
+    SAVED = "saved"
+    """The state was written."""
+    UNCHANGED = "unchanged"
+    """Nothing had changed; the time to live was refreshed."""
+    MERGED = "merged"
+    """Another holder had saved meanwhile; both sets of changes were written."""
+    PENDING = "pending"
+    """The store is away; the state is kept in memory and written when it is back."""
+    SPOOLED = "spooled"
+    """The store is away; the state is kept in memory and, encrypted, on disk."""
+    SKIPPED = "skipped"
+    """Not written, on purpose: discarded, marked bad, empty, failed verification, or not ours to overwrite."""
+    STALE = "stale"
+    """Refused: the lease was lost, or the session was invalidated meanwhile."""
+    LOST = "lost"
+    """Not written and not kept: the bounds of what may stay pending were reached."""

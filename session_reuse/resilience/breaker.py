@@ -1,0 +1,309 @@
+"""The circuit breaker: whether the store is asked at all. Must never await, lock, raise into the caller or do I/O.
+
+A state machine in plain synchronous code, so that each step is atomic within one event loop; it is not thread-safe, so
+each loop has its own. Its state is local to the process on purpose: a breaker kept in Redis needs the Redis that is down.
+
+A caller asks `allow()` for a permit and gives it back exactly once: `record()` for an answer or a failure of the store,
+`release()` for what says nothing about the store. A permit is the number of the generation it was granted in. Every
+change of state begins a new generation, and permits of earlier ones change nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from time import monotonic
+from typing import Final
+
+from session_reuse.errors import ConfigurationError
+
+_log = logging.getLogger("session_reuse")
+
+
+class BreakerState(StrEnum):
+    """Whether calls pass."""
+
+    CLOSED = "closed"
+    """All calls pass; their results are counted."""
+    OPEN = "open"
+    """No call passes until the open time is over."""
+    HALF_OPEN = "half_open"
+    """A few probes pass; they decide whether to close or to open again."""
+    FORCED_OPEN = "forced_open"
+    """An operator lets no call pass."""
+    DISABLED = "disabled"
+    """An operator lets all calls pass; nothing is counted."""
+
+
+Listener = Callable[[str, BreakerState, BreakerState], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BreakerPolicy:
+    """When a breaker opens and how it closes again. Durations are seconds."""
+
+    window: int = 20
+    """How many of the last results are looked at."""
+    min_calls: int = 5
+    """With fewer results than this the breaker stays closed."""
+    failure_rate: float = 0.5
+    """Open at this share of failures in the window."""
+    slow_after: float = math.inf
+    """A call that took this long or longer is slow, whether it failed or not."""
+    slow_rate: float = 0.8
+    """Open at this share of slow calls in the window."""
+    open_for: float = 0.5
+    """How long to stay open the first time; doubled at each opening until the breaker has closed."""
+    open_cap: float = 30.0
+    """Longest open time. What is used is between half and the whole, at random, so that processes do not probe at once."""
+    probes: int = 1
+    """How many calls may be in flight while half-open."""
+    successes: int = 1
+    """How many probes must succeed before the breaker closes."""
+    probe_lease: float = 5.0
+    """How long after the last probe was let through others may take the place of those that never came back."""
+    horizon: float = 60.0
+    """Results older than this are forgotten."""
+
+    def __post_init__(self) -> None:
+        """Refuse a policy that could never open, or never close."""
+        for name in ("window", "min_calls", "probes", "successes"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} of a breaker must be at least 1, not {getattr(self, name)!r}")
+        if self.min_calls > self.window:
+            raise ConfigurationError(f"min_calls={self.min_calls} of a breaker is more than window={self.window}")
+        for name in ("failure_rate", "slow_rate"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigurationError(
+                    f"{name} of a breaker must be above 0 and at most 1, not {getattr(self, name)!r}"
+                )
+        for name in ("slow_after", "open_for", "open_cap", "probe_lease", "horizon"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} of a breaker must be above 0 seconds, not {getattr(self, name)!r}")
+
+
+_FAILED: Final = 1
+_SLOW: Final = 2
+
+
+class ResultWindow:
+    """The last results, none older than the horizon, with running counts of failures and slow calls."""
+
+    __slots__ = ("_entries", "_horizon", "_size", "failures", "slows")
+
+    def __init__(self, size: int, horizon: float) -> None:
+        self._size = size
+        self._horizon = horizon
+        self._entries: deque[tuple[float, int]] = deque()
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def clear(self) -> None:
+        """Forget all results."""
+        self._entries.clear()
+        self.failures = 0
+        self.slows = 0
+
+    def add(self, now: float, marks: int) -> None:
+        """Count one result; `marks` is 0 for a good one."""
+        entries = self._entries
+        entries.append((now, marks))
+        if marks:
+            self._count(marks, 1)
+        if len(entries) > self._size:
+            self._forget_oldest()
+        while now - entries[0][0] > self._horizon:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        marks = self._entries.popleft()[1]
+        if marks:
+            self._count(marks, -1)
+
+    def _count(self, marks: int, step: int) -> None:
+        if marks & _FAILED:
+            self.failures += step
+        if marks & _SLOW:
+            self.slows += step
+
+
+class CircuitBreaker:
+    """Let calls pass while the store answers, and spare them the wait while it does not.
+
+    Args:
+        name: what the listeners are told, e.g. `read`.
+        policy: when to open and how to close.
+        on_change: called with (name, old state, new state) after each change of state.
+        clock: seconds that never go back.
+        uniform: a random number between its two arguments.
+
+    Attributes:
+        on_change: the listeners; append to it or remove from it at any time.
+        rejected: how many calls were not let through.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: BreakerPolicy | None = None,
+        *,
+        on_change: Iterable[Listener] = (),
+        clock: Callable[[], float] = monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.name = name
+        self.on_change = list(on_change)
+        self.rejected = 0
+        self._policy = policy or BreakerPolicy()
+        self._clock = clock
+        self._uniform = uniform
+        self._window = ResultWindow(self._policy.window, self._policy.horizon)
+        self._state = BreakerState.CLOSED
+        self._generation = 1
+        self._open_until = 0.0
+        self._span = 0.0
+        self._lease_ends = 0.0
+        self._probes_out = 0
+        self._successes = 0
+
+    @property
+    def state(self) -> BreakerState:
+        """The state as of the last call; looking at it changes nothing."""
+        return self._state
+
+    @property
+    def retry_in(self) -> float:
+        """Seconds until `allow()` may grant a permit again: 0.0 if now, infinity while forced open."""
+        if self._state is BreakerState.FORCED_OPEN:
+            return math.inf
+        if self._state is BreakerState.OPEN:
+            return max(0.0, self._open_until - self._clock())
+        if self._state is BreakerState.HALF_OPEN and self._probes_out >= self._policy.probes:
+            return max(0.0, self._lease_ends - self._clock())
+        return 0.0
+
+    def allow(self) -> int:
+        """Return a permit, to be given back by `record()` or `release()`; 0 when the call must not be made."""
+        if self._state is BreakerState.CLOSED or self._state is BreakerState.DISABLED:
+            return self._generation
+        permit = self._allow_probe()
+        if not permit:
+            self.rejected += 1
+        return permit
+
+    def record(self, permit: int, *, failed: bool, took: float) -> None:
+        """Count what a permitted call did: whether the store failed it, and how many seconds it took."""
+        if permit != self._generation:
+            return
+        marks = (_FAILED if failed else 0) | (_SLOW if took >= self._policy.slow_after else 0)
+        if self._state is BreakerState.CLOSED:
+            self._window.add(self._clock(), marks)
+            if marks and self._too_many():
+                self._open(self._next_span())
+        elif self._state is BreakerState.HALF_OPEN:
+            self._judge_probe(marks)
+
+    def release(self, permit: int) -> None:
+        """Give a permit back without a verdict: the call was cancelled, or failed for a reason of its own."""
+        if permit == self._generation and self._probes_out:
+            self._probes_out -= 1
+
+    def trip(self, span: float | None = None) -> None:
+        """Open at once, whatever was counted, e.g. on a wrong password; an operator's state is left as it is.
+
+        Args:
+            span: seconds to stay open; as long as after any other opening if not given. Never shortens an open time.
+        """
+        if self._state is BreakerState.OPEN:
+            self._open_until = max(self._open_until, self._clock() + (span or 0.0))
+        elif self._state in (BreakerState.CLOSED, BreakerState.HALF_OPEN):
+            self._open(self._next_span() if span is None else span)
+
+    def force_open(self) -> None:
+        """Let no call pass until `enable()` or `reset()`."""
+        self._move(BreakerState.FORCED_OPEN)
+
+    def disable(self) -> None:
+        """Let all calls pass and count nothing until `enable()` or `reset()`."""
+        self._move(BreakerState.DISABLED)
+
+    def enable(self) -> None:
+        """End `force_open()` or `disable()`; otherwise change nothing."""
+        if self._state in (BreakerState.FORCED_OPEN, BreakerState.DISABLED):
+            self.reset()
+
+    def reset(self) -> None:
+        """Close now, from any state, and forget all that was counted."""
+        self._span = 0.0
+        self._move(BreakerState.CLOSED)
+
+    def _allow_probe(self) -> int:
+        if self._state is BreakerState.FORCED_OPEN:
+            return 0
+        now = self._clock()
+        if self._state is BreakerState.OPEN:
+            if now < self._open_until:
+                return 0
+            self._move(BreakerState.HALF_OPEN)
+        elif self._probes_out >= self._policy.probes and now >= self._lease_ends:
+            self._generation += (
+                1  # the probes that never came back are replaced; should they still come, they are stale
+            )
+            self._probes_out = 0
+        return self._grant_probe(now)
+
+    def _grant_probe(self, now: float) -> int:
+        if self._state is not BreakerState.HALF_OPEN or self._probes_out >= self._policy.probes:
+            return 0
+        self._probes_out += 1
+        self._lease_ends = now + self._policy.probe_lease
+        return self._generation
+
+    def _judge_probe(self, marks: int) -> None:
+        if not self._probes_out:
+            return  # given back before
+        self._probes_out -= 1
+        if marks:
+            self._open(self._next_span())
+            return
+        self._successes += 1
+        if self._successes >= self._policy.successes:
+            self.reset()
+
+    def _too_many(self) -> bool:
+        window, policy = self._window, self._policy
+        calls = len(window)
+        if calls < policy.min_calls:
+            return False
+        return window.failures / calls >= policy.failure_rate or window.slows / calls >= policy.slow_rate
+
+    def _next_span(self) -> float:
+        self._span = min(self._policy.open_cap, max(self._policy.open_for, 2 * self._span))
+        return self._span * self._uniform(0.5, 1.0)
+
+    def _open(self, span: float) -> None:
+        self._open_until = self._clock() + span
+        self._move(BreakerState.OPEN)
+
+    def _move(self, new: BreakerState) -> None:
+        old, self._state = self._state, new
+        self._generation += 1
+        self._window.clear()
+        self._probes_out = 0
+        self._successes = 0
+        if new is not old:
+            self._notify(old, new)
+
+    def _notify(self, old: BreakerState, new: BreakerState) -> None:
+        for listener in tuple(self.on_change):
+            try:
+                listener(self.name, old, new)
+            except Exception:  # noqa: BLE001  # foreign code, whatever it raises
+                _log.exception("A listener of the circuit breaker %r failed; the change of state stands", self.name)

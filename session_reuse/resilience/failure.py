@@ -1,0 +1,53 @@
+"""What a failed attempt means: for a retry, for the breaker, for the caller. Must never carry a server's own words.
+
+Servers quote arguments in their errors, and our arguments are credentials: only the class and the error code are kept.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from session_reuse.errors import CircuitOpenError, StoreError
+
+
+class Retry(StrEnum):
+    """When another attempt makes sense."""
+
+    NEVER = "never"
+    SAVE = "save"
+    """Only when it can wait: the attempt has used up an enter's time."""
+    ALWAYS = "always"
+
+
+class Blame(StrEnum):
+    """Which breaker a failure counts for."""
+
+    NOBODY = "nobody"
+    """Our own limits, or the data."""
+    WRITES = "writes"
+    """The server reads but does not write."""
+    SERVER = "server"
+    CREDENTIALS = "credentials"
+    """Will not heal by itself: stop asking at once."""
+
+
+class Failure(Exception):  # noqa: N818  (a verdict on an attempt, turned into an outcome before anybody sees it)
+    """One failed attempt.
+
+    Attributes:
+        error: what a caller with `strict=True` gets.
+        code: class name or the server's error code, for logs.
+    """
+
+    def __init__(self, error: StoreError, code: str, retry: Retry, blame: Blame) -> None:
+        super().__init__(code)
+        self.error = error
+        self.code = code
+        self.retry = retry
+        self.blame = blame
+
+
+def circuit_open(name: str, retry_in: float) -> Failure:
+    """Return the failure of an attempt that was not made."""
+    error = CircuitOpenError(f"the store failed shortly before; {name}s are tried again in {retry_in:.1f} s")
+    return Failure(error, "circuit_open", Retry.NEVER, Blame.NOBODY)

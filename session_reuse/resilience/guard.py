@@ -1,0 +1,103 @@
+"""The way to the store: deadline > retry > breaker > attempt. Must never let a store outage become a caller's error.
+
+Reads and writes have a breaker each: a full disk or a read-only replica stops saves, not restores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from time import monotonic
+from typing import TypeVar
+
+from session_reuse.errors import StoreTimeoutError
+from session_reuse.resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
+from session_reuse.resilience.failure import Blame, Failure, Retry, circuit_open
+from session_reuse.resilience.retry import retry, worth_retrying
+
+T = TypeVar("T")
+Attempt = Callable[[float], Awaitable[T]]
+"""Does one thing within the seconds it is given, or raises `Failure`."""
+Listener = Callable[[str, BreakerState, BreakerState], None]
+
+_CREDENTIALS_SPAN = 10.0
+"""How long the store is left alone after it has rejected our credentials."""
+_READ_RETRIES = 1
+_WRITE_RETRIES = 3
+
+
+class Direction(StrEnum):
+    """Which breaker an operation belongs to."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+class Guard:
+    """Runs operations against the store within a budget.
+
+    Args:
+        attempt_timeout: seconds for one attempt.
+        policy: when the breakers open.
+        on_change: told of each change of a breaker's state.
+    """
+
+    def __init__(
+        self, *, attempt_timeout: float, policy: BreakerPolicy | None = None, on_change: Listener | None = None
+    ) -> None:
+        listeners = (on_change,) if on_change else ()
+        self.attempt_timeout = attempt_timeout
+        self.read = CircuitBreaker(Direction.READ.value, policy or BreakerPolicy(), on_change=listeners)
+        self.write = CircuitBreaker(Direction.WRITE.value, policy or BreakerPolicy(), on_change=listeners)
+
+    async def run(self, direction: Direction, attempt: Attempt[T], budget: float) -> T:
+        """Run an attempt, and again where that makes sense, within `budget` seconds.
+
+        Raises:
+            Failure: it did not work out, or the breaker is open.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + budget
+        breaker = self.read if direction is Direction.READ else self.write
+        patient = direction is Direction.WRITE
+
+        async def once() -> T:
+            left = deadline - loop.time()
+            if left <= 0:
+                raise Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.NEVER, Blame.NOBODY)
+            return await self._attempt(breaker, attempt, min(self.attempt_timeout, left))
+
+        try:
+            return await once()
+        except Failure as failure:
+            if not worth_retrying(failure, patient=patient) or breaker.retry_in > 0:
+                raise
+            retries = _WRITE_RETRIES if patient else _READ_RETRIES
+            return await retry(once, failure, deadline=deadline, attempts=retries, patient=patient)
+
+    async def _attempt(self, breaker: CircuitBreaker, attempt: Attempt[T], timeout: float) -> T:
+        permit = breaker.allow()
+        if not permit:
+            raise circuit_open(breaker.name, breaker.retry_in)
+        began = monotonic()
+        try:
+            result = await attempt(timeout)
+        except Failure as failure:
+            self._judge(breaker, permit, failure, monotonic() - began)
+            raise
+        except BaseException:
+            breaker.release(permit)
+            raise
+        breaker.record(permit, failed=False, took=monotonic() - began)
+        return result
+
+    def _judge(self, breaker: CircuitBreaker, permit: int, failure: Failure, took: float) -> None:
+        if failure.blame is Blame.CREDENTIALS:
+            breaker.record(permit, failed=True, took=took)
+            self.read.trip(_CREDENTIALS_SPAN)
+            self.write.trip(_CREDENTIALS_SPAN)
+        elif failure.blame is Blame.NOBODY or (failure.blame is Blame.WRITES and breaker is self.read):
+            breaker.release(permit)
+        else:
+            breaker.record(permit, failed=True, took=took)

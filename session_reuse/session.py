@@ -1,0 +1,226 @@
+"""`BrowserSession`: what an agent holds between enter and exit. Must never show a cookie or a storage value by itself.
+
+It keeps the state and the agent's wishes about it; reading and writing the store is its keeper's work.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from session_reuse.errors import InvalidStateError, LifecycleError, StateTooLargeError
+from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.state import document
+from session_reuse.state.storage_state import StorageState, empty_storage_state, validate_storage_state
+
+if TYPE_CHECKING:
+    from session_reuse.state.baseline import Baseline
+    from session_reuse.state.document import Document
+
+Capture = Callable[[], "StorageState | Awaitable[StorageState]"]
+Verdict = Callable[["BrowserSession"], "bool | Awaitable[bool]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that could not be restored or captured in full.
+
+    Attributes:
+        kind: a short word such as `cookie_rejected`, `capture_failed`, `lost`, `environment_changed`.
+        detail: where, for people: a cookie's name and domain, an origin, a setting. Never a value.
+    """
+
+    kind: str
+    detail: str
+
+
+class Keeper(Protocol):
+    """Who reads and writes the store for a session that is open."""
+
+    async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
+        """Save now."""
+
+    async def invalidate(self, session: BrowserSession, reason: str) -> None:
+        """Delete the stored state for everyone."""
+
+    def export(self, session: BrowserSession) -> bytes:
+        """Return the stored form."""
+
+
+class BrowserSession:
+    """One agent's session: cookies, storage and notes, and how it came by them.
+
+    Args:
+        fingerprint: name of the identity, such as `"shop.example/alice"`.
+        agent_id: name of the agent that uses it.
+        storage_state: Playwright's storage state or a superset of it; empty if not given.
+        data: the agent's own notes, JSON values by name.
+
+    Attributes:
+        outcome: what entering found.
+        save_outcome: what the last save did; None before the first.
+        problems: what could not be restored or captured in full.
+    """
+
+    __slots__ = (
+        "__weakref__", "_data", "_storage_state", "agent_id", "baseline", "capture_reason", "captures", "discarded",
+        "fingerprint", "keeper", "outcome", "problems", "save_outcome", "verdict",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        fingerprint: str,
+        agent_id: str | None = None,
+        *,
+        storage_state: StorageState | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.agent_id = agent_id
+        self.outcome = Outcome.MISSING
+        self.save_outcome: SaveOutcome | None = None
+        self.problems: list[Problem] = []
+        self.baseline: Baseline | None = None
+        self.capture_reason: str | None = None
+        self.keeper: Keeper | None = None
+        self.captures: list[Capture] = []
+        self.discarded = False
+        self.verdict: tuple[bool, str] | None = None
+        self.storage_state = empty_storage_state() if storage_state is None else storage_state
+        self.data = {} if data is None else data
+
+    @property
+    def reused(self) -> bool:
+        """True when a stored state was restored."""
+        return self.outcome is Outcome.REUSED
+
+    @property
+    def degraded(self) -> bool:
+        """True when the store, not the data, is the reason for a fresh session."""
+        return self.outcome.degraded
+
+    @property
+    def storage_state(self) -> StorageState:
+        """Cookies and origins: Playwright's storage state and more. Change it in place or assign a new one.
+
+        Raises:
+            InvalidStateError: on assigning something that is not a storage state; the old one stays.
+        """
+        return self._storage_state
+
+    @storage_state.setter
+    def storage_state(self, value: StorageState) -> None:
+        self._storage_state = validate_storage_state(value)
+        self.capture_reason = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The agent's own notes: JSON values by name.
+
+        Raises:
+            InvalidStateError: on assigning something else; the old notes stay.
+        """
+        return self._data
+
+    @data.setter
+    def data(self, value: dict[str, Any]) -> None:
+        if not isinstance(value, dict):
+            raise InvalidStateError(f"data must be a dict, not {type(value).__name__}")
+        document.check_json(value, "data")
+        self._data = value
+
+    async def checkpoint(self) -> SaveOutcome:
+        """Save now and go on. Never raises for trouble of the store."""
+        return await self._open_keeper().checkpoint(self)
+
+    def discard(self) -> None:
+        """Leave without saving, whatever happens from here on."""
+        self.discarded = True
+
+    async def invalidate(self, reason: str = "") -> None:
+        """Delete the stored state for everyone, and refuse late saves of all who hold it now.
+
+        Args:
+            reason: for the log; at most a sentence, without secrets.
+
+        Raises:
+            StoreError: the store could not be told; the stored state may still be there.
+        """
+        await self._open_keeper().invalidate(self, reason)
+        self.discard()
+
+    def mark_good(self) -> None:
+        """Say that the login worked: it lowers the error score that all agents share, at the next save."""
+        self.verdict = (True, "")
+
+    def mark_bad(self, reason: str = "") -> None:
+        """Say that the login is broken: this state is not saved, and the shared error score rises at exit.
+
+        Args:
+            reason: for the log; at most a sentence, without secrets.
+        """
+        self.verdict = (False, reason)
+
+    def _open_keeper(self) -> Keeper:
+        if self.keeper is None:
+            raise LifecycleError("this session is not open: use it inside `async with reusable_session(...)`")
+        return self.keeper
+
+    def bind_capture(self, capture: Capture) -> Callable[[], None]:
+        """Have `capture` asked for the current storage state before each save; for adapters.
+
+        Args:
+            capture: returns a storage state, or an awaitable of one. When it raises, the stored state stays.
+
+        Returns:
+            A function that takes the binding back.
+        """
+        self.captures.append(capture)
+
+        def unbind() -> None:
+            if capture in self.captures:
+                self.captures.remove(capture)
+
+        return unbind
+
+    def capture_failed(self, reason: str) -> None:
+        """Say that the state could not be read from the browser, so that the stored one is kept; for adapters."""
+        self.capture_reason = reason
+        self.report("capture_failed", reason)
+
+    def report(self, kind: str, detail: str) -> None:
+        """Note something that could not be restored or captured in full; for adapters."""
+        problem = Problem(kind, detail)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def start_fresh(self, outcome: Outcome) -> None:
+        """Drop the restored state and say why; for adapters whose own check did not accept it."""
+        self.outcome = outcome
+        self._storage_state = empty_storage_state()
+        self._data = {}
+
+    def export(self) -> bytes:
+        """Return the stored form of this session: what stands in Redis, byte for byte readable by `import_`."""
+        from session_reuse.transfer import exported  # noqa: PLC0415  (it needs this module)
+
+        return exported(self) if self.keeper is None else self.keeper.export(self)
+
+    @classmethod
+    def import_(cls, data: bytes) -> BrowserSession:
+        """Read a stored form, encrypted ones with the keys in `SESSION_REUSE_ENCRYPTION_KEYS`.
+
+        Raises:
+            CorruptStateError: damaged, foreign, or not readable with the configured keys.
+        """
+        from session_reuse.transfer import imported  # noqa: PLC0415  (it needs this module)
+
+        return imported(data)
+
+    def __repr__(self) -> str:
+        """Show what it is and how it came, never what is in it."""
+        agent = f" agent_id={self.agent_id!r}" if self.agent_id else ""
+        cookies, origins = len(self._storage_state["cookies"]), len(self._storage_state["origins"])
+        return f"<BrowserSession {self.fingerprint!r}{agent} {self.outcome} cookies={cookies} origins={origins}>"

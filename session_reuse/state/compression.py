@@ -1,0 +1,124 @@
+"""Compression of stored states, bounded in both directions. Must never inflate beyond the limit it is given."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from functools import cache
+from typing import Final, NamedTuple
+
+from session_reuse.errors import CorruptStateError, MissingExtraError
+
+THRESHOLD: Final = 1024
+"""States smaller than this many bytes are stored as they are."""
+
+
+class Compressor(NamedTuple):
+    """One algorithm: its one-letter flag in the header, and both directions."""
+
+    flag: str
+    compress: Callable[[bytes], bytes]
+    decompress: Callable[[bytes, int], bytes]
+
+
+@cache
+def compressor(name: str) -> Compressor:
+    """Return the algorithm called `name`; `auto` is the best that is installed.
+
+    Raises:
+        MissingExtraError: the algorithm needs the extra `compression`.
+    """
+    if name == "auto":
+        return _best_installed()
+    return _FACTORIES[name]()
+
+
+def decompress(flag: str, data: bytes, limit: int) -> bytes:
+    """Undo the algorithm named by its header flag.
+
+    Raises:
+        CorruptStateError: an unknown flag, damaged data, more than `limit` bytes, or an algorithm not installed here.
+    """
+    name = _NAMES.get(flag)
+    if name is None:
+        raise CorruptStateError("compressed in an unknown way")
+    try:
+        return compressor(name).decompress(data, limit)
+    except MissingExtraError as error:
+        raise CorruptStateError(f"compressed with {name}: {error}") from None
+
+
+def _best_installed() -> Compressor:
+    for name in ("zstd", "lz4"):
+        try:
+            return compressor(name)
+        except MissingExtraError:
+            continue
+    return compressor("zlib")
+
+
+def _zstd() -> Compressor:
+    try:
+        import zstandard
+    except ImportError:
+        raise MissingExtraError("compression", "zstd compression") from None
+
+    def compress(data: bytes) -> bytes:
+        return zstandard.ZstdCompressor(level=1).compress(data)
+
+    def decompress(data: bytes, limit: int) -> bytes:
+        try:
+            size = zstandard.frame_content_size(data)
+            if not 0 <= size <= limit:
+                raise CorruptStateError("inflates beyond the size limit, or does not say to what size")
+            return zstandard.ZstdDecompressor().decompress(data, max_output_size=limit)
+        except zstandard.ZstdError:
+            raise CorruptStateError("the compressed state is damaged") from None
+
+    return Compressor("z", compress, decompress)
+
+
+def _lz4() -> Compressor:
+    try:
+        from lz4 import block
+    except ImportError:
+        raise MissingExtraError("compression", "lz4 compression") from None
+
+    def decompress(data: bytes, limit: int) -> bytes:
+        if len(data) < 4 or int.from_bytes(data[:4], "little") > limit:
+            raise CorruptStateError("inflates beyond the size limit")
+        try:
+            return bytes(block.decompress(data))
+        except (block.LZ4BlockError, ValueError, MemoryError):
+            raise CorruptStateError("the compressed state is damaged") from None
+
+    return Compressor("l", lambda data: bytes(block.compress(data)), decompress)
+
+
+def _zlib() -> Compressor:
+    def decompress(data: bytes, limit: int) -> bytes:
+        inflater = zlib.decompressobj()
+        try:
+            inflated = inflater.decompress(data, limit + 1)
+        except zlib.error:
+            raise CorruptStateError("the compressed state is damaged") from None
+        if len(inflated) > limit or not inflater.eof:
+            raise CorruptStateError("inflates beyond the size limit, or is cut off")
+        return inflated
+
+    return Compressor("d", lambda data: zlib.compress(data, 1), decompress)
+
+
+def _identity(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise CorruptStateError("larger than the size limit")
+    return data
+
+
+_FACTORIES: Final[dict[str, Callable[[], Compressor]]] = {
+    "zstd": _zstd,
+    "lz4": _lz4,
+    "zlib": _zlib,
+    "none": lambda: Compressor("-", bytes, _identity),
+}
+_NAMES: Final = {"z": "zstd", "l": "lz4", "d": "zlib", "-": "none"}

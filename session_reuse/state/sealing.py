@@ -1,0 +1,102 @@
+"""Sealing of stored bodies: AES-256-GCM with the configured keys, or a checksum without. Must never open what fails.
+
+With keys, only what one of them has sealed is opened: a plain or foreign body is corrupt, whatever it says.
+The seal covers the body, the key name and the fixed part of the header, so a value copied to another key does not open.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from hashlib import blake2b
+from typing import Final, Protocol
+
+from session_reuse.errors import CorruptStateError, MissingExtraError
+
+NO_KEY: Final = "00000000"
+_NONCE_LENGTH: Final = 12
+_DIGEST_LENGTH: Final = 16
+
+
+class Seal(Protocol):
+    """One way of sealing: its one-letter flag, the id of the key in use, and both directions."""
+
+    flag: str
+    key_id: str
+
+    def close(self, body: bytes, associated: bytes) -> bytes:
+        """Return the body sealed together with the associated data."""
+
+    def open(self, flag: str, key_id: str, sealed: bytes, associated: bytes) -> bytes:
+        """Return the body, or raise CorruptStateError."""
+
+
+def key_id(key: bytes) -> str:
+    """Return eight hex digits that name a key and tell nothing about it."""
+    return blake2b(key, digest_size=4, person=b"session_reuse").hexdigest()
+
+
+class Checksum:
+    """Seal without keys: finds damage, not forgery."""
+
+    flag = "-"
+    key_id = NO_KEY
+
+    def close(self, body: bytes, associated: bytes) -> bytes:
+        """Prepend a keyless digest."""
+        return self._digest(body, associated) + body
+
+    def open(self, flag: str, key_id: str, sealed: bytes, associated: bytes) -> bytes:  # noqa: ARG002
+        """Check the digest."""
+        if flag != self.flag:
+            raise CorruptStateError("encrypted, and no encryption_keys are configured here")
+        digest, body = sealed[:_DIGEST_LENGTH], sealed[_DIGEST_LENGTH:]
+        if not hmac.compare_digest(digest, self._digest(body, associated)):
+            raise CorruptStateError("the checksum does not match")
+        return body
+
+    @staticmethod
+    def _digest(body: bytes, associated: bytes) -> bytes:
+        digest = blake2b(associated, digest_size=_DIGEST_LENGTH)
+        digest.update(body)
+        return digest.digest()
+
+
+class AesGcm:
+    """Seal with AES-256-GCM and a random 96-bit nonce; the first key seals, all open."""
+
+    flag = "a"
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        try:
+            from cryptography.exceptions import InvalidTag
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        except ImportError:
+            raise MissingExtraError("encryption", "encryption_keys") from None
+        self._ciphers = {key_id(key): AESGCM(key) for key in reversed(keys)}
+        self._invalid = InvalidTag
+        self.key_id = key_id(keys[0])
+
+    def close(self, body: bytes, associated: bytes) -> bytes:
+        """Encrypt with the first key."""
+        nonce = os.urandom(_NONCE_LENGTH)
+        return nonce + self._ciphers[self.key_id].encrypt(nonce, body, associated)
+
+    def open(self, flag: str, key_id: str, sealed: bytes, associated: bytes) -> bytes:
+        """Decrypt with the key that the header names."""
+        cipher = self._ciphers.get(key_id)
+        if flag != self.flag or cipher is None:
+            raise CorruptStateError("not encrypted with one of the configured encryption_keys")
+        try:
+            return cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], associated)
+        except (self._invalid, ValueError):
+            raise CorruptStateError("damaged, forged, or moved here from another key") from None
+
+
+def seal(keys: tuple[bytes, ...]) -> Seal:
+    """Return the seal for these keys.
+
+    Raises:
+        MissingExtraError: there are keys, and the extra `encryption` is not installed.
+    """
+    return AesGcm(keys) if keys else Checksum()

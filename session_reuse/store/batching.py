@@ -1,0 +1,172 @@
+"""Commands of many agents in few writes, over redis-py's own pipeline. Must never mix up whose reply is whose.
+
+While a lane waits for its replies, further commands queue; when it is free, all that has queued goes out as one
+pipeline. An idle lane sends at once, in the caller's own task. Large values have a lane of their own, so that small
+ones do not wait behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+Command = tuple[Any, ...]
+Replies = list[Any]
+
+LARGE: Final = 64 * 1024
+"""Commands with more bytes than this take the lane for large values."""
+_MAX_BATCH: Final = 256
+
+
+class _Waiter:
+    __slots__ = ("commands", "deadline", "replies")
+
+    def __init__(self, commands: tuple[Command, ...], deadline: float, replies: asyncio.Future[Replies]) -> None:
+        self.commands = commands
+        self.deadline = deadline
+        self.replies = replies
+
+    def expire(self) -> None:
+        if not self.replies.done():
+            self.replies.set_exception(TimeoutError())
+
+
+class _Queue:
+    """One queue and the lanes that serve it."""
+
+    def __init__(self, client: Any, lanes: int) -> None:
+        self._client = client
+        self._lanes = lanes
+        self._busy = 0
+        self._waiting: deque[_Waiter] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def execute(self, commands: tuple[Command, ...], timeout: float) -> Replies:
+        if self._busy < self._lanes and not self._waiting:
+            return await self._execute_now(commands, timeout)
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(commands, loop.time() + timeout, loop.create_future())
+        timer = loop.call_at(waiter.deadline, waiter.expire)
+        self._waiting.append(waiter)
+        try:
+            return await waiter.replies
+        finally:
+            timer.cancel()
+
+    async def _execute_now(self, commands: tuple[Command, ...], timeout: float) -> Replies:
+        self._busy += 1
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._send(commands)
+        except TimeoutError:
+            self._fail_waiting()
+            raise
+        finally:
+            self._busy -= 1
+            self._serve()
+
+    async def _send(self, commands: tuple[Command, ...] | list[Command]) -> Replies:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: Replies = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    def _serve(self) -> None:
+        if self._waiting and self._busy < self._lanes:
+            self._busy += 1
+            task = asyncio.get_running_loop().create_task(self._drain())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self) -> None:
+        try:
+            while batch := self._take():
+                await self._send_batch(batch)
+        finally:
+            self._busy -= 1
+
+    def _take(self) -> list[_Waiter]:
+        batch: list[_Waiter] = []
+        room = _MAX_BATCH
+        while self._waiting and room > 0:
+            waiter = self._waiting.popleft()
+            if not waiter.replies.done():
+                batch.append(waiter)
+                room -= len(waiter.commands)
+        return batch
+
+    async def _send_batch(self, batch: list[_Waiter]) -> None:
+        commands = [command for waiter in batch for command in waiter.commands]
+        try:
+            async with asyncio.timeout_at(max(waiter.deadline for waiter in batch)):
+                replies = await self._send(commands)
+        except TimeoutError:
+            self._fail(batch, TimeoutError)
+            self._fail_waiting()
+        except asyncio.CancelledError:
+            self._fail(batch, TimeoutError)
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is the waiters' to know)
+            for waiter in batch:
+                if not waiter.replies.done():
+                    waiter.replies.set_exception(error)
+        else:
+            _hand_out(batch, replies)
+
+    @staticmethod
+    def _fail(batch: list[_Waiter], kind: type[Exception]) -> None:
+        for waiter in batch:
+            if not waiter.replies.done():
+                waiter.replies.set_exception(kind())
+
+    def _fail_waiting(self) -> None:
+        """Fail what queued behind a frozen batch: the server does not answer, and their time is better spent."""
+        waiting, self._waiting = list(self._waiting), deque()
+        self._fail(waiting, TimeoutError)
+
+    async def aclose(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._fail_waiting()
+
+
+def _hand_out(batch: list[_Waiter], replies: Replies) -> None:
+    position = 0
+    for waiter in batch:
+        end = position + len(waiter.commands)
+        if not waiter.replies.done():
+            waiter.replies.set_result(replies[position:end])
+        position = end
+
+
+class Batcher:
+    """Sends groups of commands; each group goes out together and its replies come back together.
+
+    Args:
+        client: an asyncio redis-py client, standalone, Sentinel or Cluster.
+        lanes: connections for small values.
+    """
+
+    def __init__(self, client: Any, lanes: int) -> None:
+        self._small = _Queue(client, lanes)
+        self._large = _Queue(client, 1)
+
+    async def execute(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
+        """Send the commands in one write and return their replies, errors of single commands in their place.
+
+        Args:
+            commands: name and arguments of each.
+            timeout: seconds until TimeoutError, waiting for a lane included.
+            size: bytes of the values sent; decides on the lane.
+        """
+        queue = self._large if size > LARGE else self._small
+        return await queue.execute(commands, timeout)
+
+    async def aclose(self) -> None:
+        """Fail what still waits and end the lanes."""
+        await self._small.aclose()
+        await self._large.aclose()

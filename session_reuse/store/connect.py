@@ -1,0 +1,155 @@
+"""From a URL to a client: standalone, Sentinel, Cluster, or the private embedded server. Must never leave a default
+of redis-py in charge: they retry ten times, retry a wrong password, and hang for a minute on a silent server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from session_reuse.config import Config, redacted_url
+from session_reuse.errors import ConfigurationError
+
+SCHEMES: Final = (
+    "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "embedded",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A client, and what to do to open and to close it besides.
+
+    Attributes:
+        client: an asyncio redis-py client.
+        revive: brings a private server back when it is gone; blocks. None for servers that are not ours.
+        release: lets go of a private server; blocks.
+    """
+
+    client: Any
+    revive: Callable[[], None] | None = None
+    release: Callable[[], None] | None = None
+
+
+def connect(config: Config) -> Connection:
+    """Make the client for `config.url`. Connects to nothing, except that `embedded://` starts its server; blocks then.
+
+    Raises:
+        ConfigurationError: the URL is wrong, or no redis-server can be had for `embedded://`.
+    """
+    parts = urlsplit(config.url)
+    if parts.scheme not in SCHEMES:
+        raise ConfigurationError(f"url {redacted_url(config.url)!r}: the scheme must be one of {', '.join(SCHEMES)}")
+    try:
+        if parts.scheme == "embedded":
+            return _embedded(config)
+        if parts.scheme.endswith("+sentinel"):
+            return Connection(_sentinel(config))
+        if parts.scheme.endswith("+cluster"):
+            return Connection(_cluster(config))
+        if parts.scheme != "unix" and not parts.hostname:
+            raise ValueError("there is no host")
+        return Connection(Redis.from_url(config.url, **_options(config)))
+    except (ValueError, TypeError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(f"url {redacted_url(config.url)!r}: {_reason(error)}") from None
+
+
+def check_client(client: Any) -> None:
+    """Refuse a client that we cannot work with.
+
+    Raises:
+        ConfigurationError: it is synchronous, or it decodes replies.
+    """
+    name = f"{type(client).__module__}.{type(client).__qualname__}"
+    if not hasattr(client, "aclose") or not callable(getattr(client, "pipeline", None)):
+        raise ConfigurationError(f"expected a URL or an asyncio Redis client, not {name}")
+    if _decodes(client):
+        raise ConfigurationError("the Redis client must be made with decode_responses=False: sessions are bytes")
+
+
+def _decodes(client: Any) -> bool:
+    pool = getattr(client, "connection_pool", None)
+    arguments = getattr(pool, "connection_kwargs", None) or getattr(client, "connection_kwargs", None) or {}
+    return bool(arguments.get("decode_responses"))
+
+
+def _options(config: Config) -> dict[str, Any]:
+    return {
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": config.connect_timeout,
+        "socket_timeout": config.save_timeout + 1.0,
+        "socket_keepalive": True,
+        "protocol": 2,
+        "driver_info": None,
+    }
+
+
+def _embedded(config: Config) -> Connection:
+    from session_reuse.store import embedded  # noqa: PLC0415  (only for those who use it)
+
+    location = config.url.partition("://")[2]
+    server = embedded.acquire(Path(unquote(location)).expanduser() if location else None)
+    client = Redis(unix_socket_path=str(server.socket_path), **_options(config))
+    return Connection(client, revive=server.ensure_running, release=server.release)
+
+
+def _sentinel(config: Config) -> Redis:
+    url, hosts = _many_hosts(config.url, 26379)
+    name, _, database = url.path.strip("/").partition("/")
+    if not name:
+        raise ValueError("a Sentinel URL ends in /master-name or /master-name/db")
+    options = _options(config) | _credentials(url)
+    if url.scheme.startswith("rediss"):
+        options["ssl"] = True
+    sentinel_options = {key: value for key, value in options.items() if key not in {"username", "password"}}
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        hosts, sentinel_kwargs=sentinel_options, **options
+    )
+    client: Redis = sentinel.master_for(name, db=int(database or 0))
+    return client
+
+
+def _cluster(config: Config) -> RedisCluster:
+    url, hosts = _many_hosts(config.url, 6379)
+    options = _options(config) | _credentials(url)
+    retry = options.pop("retry")
+    return RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in hosts],
+        ssl=url.scheme.startswith("rediss"),
+        retry=retry,
+        cluster_error_retry_attempts=0,
+        **options,
+    )
+
+
+def _many_hosts(url: str, default_port: int) -> tuple[Any, list[tuple[str, int]]]:
+    parts = urlsplit(url)
+    hosts = []
+    for part in parts.netloc.rpartition("@")[2].split(","):
+        one = urlsplit(f"//{part}")
+        if not one.hostname:
+            raise ValueError("there is no host")
+        hosts.append((one.hostname, one.port or default_port))
+    return parts, hosts
+
+
+def _credentials(url: Any) -> dict[str, Any]:
+    user, _, password = url.netloc.rpartition("@")[0].partition(":")
+    found = {"username": unquote(user), "password": unquote(password)}
+    return {name: value for name, value in found.items() if value} | dict(parse_qsl(url.query))
+
+
+def _reason(error: Exception) -> str:
+    """Return why a URL was refused, without the parts of it that redis-py and urllib quote."""
+    text = str(error)
+    return "the port or the database is not a number" if "Port" in text or "int()" in text else text.split("'")[0]

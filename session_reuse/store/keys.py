@@ -1,0 +1,95 @@
+"""Names of all keys, and nothing else: no other module spells one. Must never let a name break out of its place."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote, unquote
+from zlib import crc32
+
+from session_reuse.errors import InvalidFingerprintError
+
+MAX_NAME_BYTES: Final = 512
+_STANDS_AS_IT_IS: Final = "._-~/:@+="
+
+
+@lru_cache(maxsize=4096)
+def encoded(name: str, what: str = "fingerprint") -> str:
+    """Return a fingerprint or agent_id as it stands in a key: letters, digits and `._-~/:@+=`, the rest in percent.
+
+    Raises:
+        InvalidFingerprintError: not a string, empty, over 512 bytes, or not encodable as UTF-8.
+    """
+    if not isinstance(name, str):
+        raise InvalidFingerprintError(f"{what} must be a string, not {type(name).__name__}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidFingerprintError(f"{what} holds a lone surrogate, which UTF-8 cannot carry") from None
+    if not 1 <= size <= MAX_NAME_BYTES:
+        raise InvalidFingerprintError(f"{what} must be 1 to {MAX_NAME_BYTES} bytes long, not {size}")
+    return quote(name, safe=_STANDS_AS_IT_IS)
+
+
+def checked(name: object, what: str) -> str:
+    """Return the name, or raise InvalidFingerprintError; also for what cannot be hashed."""
+    if not isinstance(name, str):
+        raise InvalidFingerprintError(f"{what} must be a string, not {type(name).__name__}")
+    encoded(name, what)
+    return name
+
+
+class Keys:
+    """Key names under one prefix. Side keys of a session carry its key as hash tag: the same Cluster slot."""
+
+    def __init__(self, prefix: str = "browser", buckets: int = 16) -> None:
+        self.prefix = prefix
+        self.buckets = buckets
+        self._session = f"{prefix}:session:"
+
+    def session(self, fingerprint: str) -> str:
+        """String: header and sealed body."""
+        return self._session + encoded(fingerprint)
+
+    def lease(self, fingerprint: str) -> str:
+        """String `<token>:<holder>`, with the lease's time to live."""
+        return f"{self.prefix}:lease:{{{self.session(fingerprint)}}}"
+
+    def tombstone(self, fingerprint: str) -> str:
+        """String: server time in µs of the last invalidation."""
+        return f"{self.prefix}:tombstone:{{{self.session(fingerprint)}}}"
+
+    def agents(self, fingerprint: str) -> str:
+        """Set: the agents that used the session, whose affinity goes when the session goes."""
+        return f"{self.prefix}:agents:{{{self.session(fingerprint)}}}"
+
+    def quarantine(self, fingerprint: str) -> str:
+        """A value that could not be read, set aside for people to look at."""
+        return f"{self.prefix}:quarantine:{{{self.session(fingerprint)}}}"
+
+    def staging(self, fingerprint: str, save_id: str) -> str:
+        """A payload on its way: sent by a native SET, then renamed by the commit script."""
+        return f"{self.prefix}:staging:{{{self.session(fingerprint)}}}:{save_id}"
+
+    def affinity(self, agent_id: str) -> str:
+        """String: the fingerprint the agent used last."""
+        return f"{self.prefix}:affinity:{encoded(agent_id, 'agent_id')}"
+
+    def deadlines(self, fingerprint: str) -> str:
+        """Sorted set: encoded fingerprint -> earliest possible deadline, unix milliseconds."""
+        return self.deadline_bucket(crc32(encoded(fingerprint).encode()) % self.buckets)
+
+    def deadline_bucket(self, bucket: int) -> str:
+        """Return the key of one bucket of the index of deadlines."""
+        return f"{self.prefix}:deadlines:{bucket:02d}"
+
+    def sessions_pattern(self) -> str:
+        """Return the MATCH pattern of all session keys."""
+        return self._session.translate(_GLOB) + "*"
+
+    def fingerprint_of(self, key: str) -> str | None:
+        """Return the fingerprint of a session key, None for any other key."""
+        return unquote(key.removeprefix(self._session)) if key.startswith(self._session) else None
+
+
+_GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\^"})

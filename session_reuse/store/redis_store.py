@@ -1,0 +1,275 @@
+"""Sessions in Redis: one round trip to enter, one to leave. Must never send a payload through Lua.
+
+Speaks to standalone servers, Sentinel and Cluster alike; from redis-py it needs the pipeline only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from session_reuse.store.batching import Batcher, Command, Replies
+from session_reuse.store.failures import error_code, failure_from, writes_refused
+from session_reuse.store.interface import (
+    Busy,
+    Commit,
+    CommitOutcome,
+    Committed,
+    Entered,
+    Lease,
+    Listed,
+    Touch,
+    TouchOutcome,
+    WrongType,
+)
+from session_reuse.store.keys import Keys, encoded
+from session_reuse.store.listing import list_sessions
+from session_reuse.store.scripts import script
+
+_NO_TOKEN: Final = "0" * 20
+_STAGING_MS: Final = 60_000
+_AGENTS_OUTLIVE: Final = 3600.0
+"""How much longer than the session the list of its agents is kept, so that the clean-up finds it."""
+_BYTES_PER_SECOND: Final = 16 * 1024 * 1024
+"""Speed a link must have for large values; they get so much more time."""
+
+
+class RedisStore:
+    """Sessions over an asyncio redis-py client.
+
+    Args:
+        client: `redis.asyncio.Redis`, `RedisCluster`, or a double of them, without `decode_responses`.
+        keys: the names.
+        lanes: connections for small values.
+        wait: replicas to wait for after each save, and for how many seconds; 0 for none.
+        own_client: whether `aclose` closes the client.
+    """
+
+    def __init__(
+        self, client: Any, keys: Keys, *, lanes: int = 2, wait: tuple[int, float] = (0, 0.1), own_client: bool = True
+    ) -> None:
+        self.client = client
+        self.keys = keys
+        self._batcher = Batcher(client, lanes)
+        self._wait = wait
+        self._own_client = own_client
+        self._sent: set[str] = set()
+
+    async def enter(
+        self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
+        count_use: bool = False,
+    ) -> Entered:  # fmt: skip
+        """Read a session and start its time to live anew; with `lease` (holder, seconds) take the lease as well."""
+        key = self.keys.session(fingerprint)
+        read: Command = ("GET", key) if ttl is None else ("GETEX", key, "PX", _ms(ttl))
+        if lease is None and not count_use:
+            (value,) = await self._send(read, timeout=timeout)
+            return Entered(await self._readable(value, key, timeout))
+        commands: list[Command] = []
+        if lease is not None:
+            holder, seconds = lease
+            names = (key, self.keys.lease(fingerprint), self.keys.tombstone(fingerprint))
+            commands.append(self._script("acquire", names, holder, _ms(seconds)))
+        if count_use:
+            commands.append(self._script("count_use", (key,)))
+        *answers, value = await self._send(*commands, read, timeout=timeout)
+        held = _lease(_checked(answers.pop(0)), lease[0]) if lease is not None else None
+        uses = int(_checked(answers.pop(0))) if count_use else None
+        return Entered(await self._readable(value, key, timeout), held, uses)
+
+    async def read(self, fingerprint: str, *, timeout: float) -> bytes | None:
+        """Read a session and leave its time to live alone."""
+        key = self.keys.session(fingerprint)
+        (value,) = await self._send(("GET", key), timeout=timeout)
+        return _value(value)
+
+    async def commit(self, commit: Commit, *, timeout: float) -> Committed:
+        """Stage the payload by a native SET and commit it by script, in one write together with the index."""
+        keys, fingerprint = self.keys, commit.fingerprint
+        staging = keys.staging(fingerprint, commit.save_id)
+        commands: list[Command] = []
+        if not commit.indexed:
+            deadline = int((time.time() + commit.ttl) * 1000)
+            commands.append(("ZADD", keys.deadlines(fingerprint), "NX", deadline, encoded(fingerprint)))
+        if commit.agent_id is not None:
+            commands.append(self._affinity(commit.agent_id, fingerprint, commit.ttl))
+        commands.append(("SET", staging, commit.value, "PX", _STAGING_MS))
+        position = len(commands)
+        commands.append(self._commit_script(commit, staging))
+        if self._wait[0]:
+            commands.append(("WAIT", self._wait[0], _ms(self._wait[1])))
+        size = len(commit.value)
+        replies = await self._send(*commands, timeout=timeout + size / _BYTES_PER_SECOND, size=size)
+        _checked(replies[position - 1])
+        return _committed(_checked(replies[position]), replies[position + 1 :])
+
+    def _commit_script(self, commit: Commit, staging: str) -> Command:
+        keys, fingerprint = self.keys, commit.fingerprint
+        names = (
+            keys.session(fingerprint), staging, keys.lease(fingerprint), keys.tombstone(fingerprint),
+            keys.agents(fingerprint), keys.quarantine(fingerprint),
+        )  # fmt: skip
+        return self._script(
+            "commit", names, commit.expectation.value, commit.known, f"{commit.epoch:020d}", commit.save_id,
+            *_lease_arguments(commit.lease), int(commit.release), _ms(commit.age), _ms(commit.ttl),
+            commit.agent_id or "", _ms(commit.ttl + _AGENTS_OUTLIVE), int(commit.fresh), commit.score_change,
+            f"{commit.created_at:014d}",
+        )  # fmt: skip
+
+    async def touch(self, touch: Touch, *, timeout: float) -> TouchOutcome:
+        """Start the time to live of an unchanged session anew."""
+        keys, fingerprint = self.keys, touch.fingerprint
+        names = (keys.session(fingerprint), keys.lease(fingerprint), keys.tombstone(fingerprint), keys.agents(fingerprint))
+        command = self._script(
+            "touch", names, f"{touch.epoch:020d}", *_lease_arguments(touch.lease), int(touch.release),
+            _ms(touch.ttl), touch.agent_id or "", _ms(touch.ttl + _AGENTS_OUTLIVE), touch.score_change,
+        )  # fmt: skip
+        commands = [command]
+        if touch.agent_id is not None:
+            commands.append(self._affinity(touch.agent_id, fingerprint, touch.ttl))
+        replies = await self._send(*commands, timeout=timeout)
+        return TouchOutcome(_text(_checked(replies[0])[0]))
+
+    async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
+        """Prolong a lease; False when it is ours no more."""
+        command = self._script("renew", (self.keys.lease(fingerprint),), *_lease_arguments(lease), _ms(ttl))
+        (reply,) = await self._send(command, timeout=timeout)
+        return bool(_checked(reply))
+
+    async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
+        """Give a lease back; False when it was ours no more."""
+        command = self._script("release", (self.keys.lease(fingerprint),), *_lease_arguments(lease))
+        (reply,) = await self._send(command, timeout=timeout)
+        return bool(_checked(reply))
+
+    async def invalidate(self, fingerprint: str, *, ttl: float, timeout: float) -> bool:
+        """Delete a session, its lease and its agents' affinity, and refuse late saves for `ttl` seconds."""
+        keys = self.keys
+        names = (
+            keys.session(fingerprint), keys.lease(fingerprint), keys.tombstone(fingerprint), keys.agents(fingerprint),
+            keys.quarantine(fingerprint),
+        )  # fmt: skip
+        (reply,) = await self._send(self._script("invalidate", names, _ms(ttl)), timeout=timeout)
+        _, existed, agents = _checked(reply)
+        commands = [("ZREM", keys.deadlines(fingerprint), encoded(fingerprint))]
+        commands += [self.forget_affinity(_text(agent), fingerprint) for agent in agents]
+        await self._send(*commands, timeout=timeout)
+        return bool(existed)
+
+    def forget_affinity(self, agent_id: str, fingerprint: str) -> Command:
+        """Return the command that removes an affinity, if it still points to this session."""
+        return self._script("forget_affinity", (self.keys.affinity(agent_id),), fingerprint)
+
+    async def mark(self, fingerprint: str, *, created_at: int, epoch: int, change: int, timeout: float) -> int | None:
+        """Change the error score of this very session; None when another has replaced it."""
+        arguments = (f"{created_at:014d}", f"{epoch:020d}", change)
+        (reply,) = await self._send(
+            self._script("mark", (self.keys.session(fingerprint),), *arguments), timeout=timeout
+        )
+        score = int(_checked(reply))
+        return None if score < 0 else score
+
+    async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
+        """Return the fingerprint the agent used last."""
+        (reply,) = await self._send(("GET", self.keys.affinity(agent_id)), timeout=timeout)
+        try:
+            value = _value(reply)
+            return value.decode() if value else None
+        except (WrongType, UnicodeDecodeError):
+            return None
+
+    def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
+        """List the sessions by cursor, over all primaries of a Cluster."""
+        return list_sessions(self.client, self.keys, timeout)
+
+    async def aclose(self) -> None:
+        """End the lanes, and close the client if it is ours."""
+        await self._batcher.aclose()
+        if self._own_client:
+            await self.client.aclose()
+
+    async def _send(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
+        try:
+            replies = await self._batcher.execute(*commands, timeout=timeout, size=size)
+            if any(isinstance(reply, NoScriptError) for reply in replies):
+                self._sent.clear()
+                replies = await self._batcher.execute(*map(_with_source, commands), timeout=timeout, size=size)
+        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
+            raise failure_from(error) from None
+        return replies
+
+    async def _readable(self, reply: Any, key: str, timeout: float) -> bytes | None:
+        """Return the value of a GETEX, or of a plain GET where the server reads but does not write."""
+        if isinstance(reply, RedisError) and writes_refused(reply):
+            (reply,) = await self._send(("GET", key), timeout=timeout)
+        return _value(reply)
+
+    def _affinity(self, agent_id: str, fingerprint: str, ttl: float) -> Command:
+        return ("SET", self.keys.affinity(agent_id), fingerprint, "PX", _ms(ttl))
+
+    def _script(self, name: str, keys: tuple[str, ...], *arguments: Any) -> Command:
+        """Return EVAL the first time, which also loads the script, then EVALSHA: always one round trip."""
+        lua = script(name)
+        if name in self._sent:
+            return ("EVALSHA", lua.sha, len(keys), *keys, *arguments)
+        self._sent.add(name)
+        return ("EVAL", lua.source, len(keys), *keys, *arguments)
+
+
+def _with_source(command: Command) -> Command:
+    if command[0] != "EVALSHA":
+        return command
+    return ("EVAL", script_source(command[1]), *command[2:])
+
+
+def script_source(sha: str) -> str:
+    """Return the source of one of our scripts by its SHA-1."""
+    names = (
+        "acquire", "commit", "touch", "renew", "release", "invalidate", "mark", "count_use", "forget_affinity",
+    )  # fmt: skip
+    return next(lua.source for lua in map(script, names) if lua.sha == sha)
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _text(reply: Any) -> str:
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
+
+
+def _checked(reply: Any) -> Any:
+    if isinstance(reply, Exception):
+        raise failure_from(reply) from None
+    return reply
+
+
+def _value(reply: Any) -> bytes | None:
+    if isinstance(reply, ResponseError) and error_code(reply) == "WRONGTYPE":
+        raise WrongType
+    value = _checked(reply)
+    return value if value is None else bytes(value)
+
+
+def _lease_arguments(lease: Lease | None) -> tuple[str, str]:
+    return (f"{lease.token:020d}", lease.holder) if lease else (_NO_TOKEN, "")
+
+
+def _lease(reply: Any, holder: str) -> Lease | Busy:
+    status, detail = _text(reply[0]), reply[1]
+    if status == "ok":
+        return Lease(int(detail), holder)
+    return Busy(max(0, int(detail)) / 1000, foreign=status == "foreign")
+
+
+def _committed(reply: Any, waited: Replies) -> Committed:
+    status = _text(reply[0])
+    if status == "unstaged":
+        raise failure_from(TimeoutError())
+    replicas = int(waited[0]) if waited and not isinstance(waited[0], Exception) else None
+    return Committed(CommitOutcome(status), int(reply[1]) if len(reply) > 1 else 0, replicas)
+
+

@@ -1,0 +1,36 @@
+-- Refresh the time to live of a state that has not changed. No payload travels.
+-- KEYS: session, lease, tombstone, agents
+-- ARGV: epoch, token, holder, release (0|1), ttl ms, agent, agents ttl ms, score change
+-- Reply: {outcome, score}; outcomes: unchanged stale gone
+local token = ARGV[2]
+
+local function string_at(key, first, last)
+  if redis.call('TYPE', key).ok ~= 'string' then return '' end
+  return redis.call('GETRANGE', key, first, last)
+end
+
+local function finish(outcome, score)
+  if ARGV[4] == '1' and string_at(KEYS[2], 0, -1) == token .. ':' .. ARGV[3] then redis.call('DEL', KEYS[2]) end
+  return {outcome, score}
+end
+
+local head = string_at(KEYS[1], 0, 175)
+if token ~= '00000000000000000000' then
+  local lease = string_at(KEYS[2], 0, 19)
+  if (#lease == 20 and lease > token) or string.sub(head, 37, 56) > token then return finish('stale') end
+end
+local tombstone = string_at(KEYS[3], 0, 19)
+if (#tombstone == 20 and tombstone > ARGV[1]) or string.sub(head, 17, 36) > ARGV[1] then return finish('stale') end
+if string.sub(head, 1, 4) ~= 'SRS1' then return {'gone'} end
+
+local score = string.sub(head, 167, 170)
+if ARGV[8] ~= '0' then
+  score = string.format('%04d', math.min(9999, math.max(0, (tonumber(score) or 0) + tonumber(ARGV[8]))))
+  redis.call('SETRANGE', KEYS[1], 166, score)
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+if ARGV[6] ~= '' then
+  redis.call('SADD', KEYS[4], ARGV[6])
+  redis.call('PEXPIRE', KEYS[4], ARGV[7])
+end
+return finish('unchanged', score)

@@ -1,0 +1,100 @@
+"""The stored form of sessions that no manager holds: for files and other tools. Must never touch a store."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from session_reuse.config import Config, decoded_key
+from session_reuse.errors import CorruptStateError, InvalidStateError
+from session_reuse.outcome import Outcome
+from session_reuse.session import BrowserSession
+from session_reuse.state import document
+from session_reuse.state.codec import Codec
+from session_reuse.state.header import SAVE_ID_LENGTH, Header
+from session_reuse.state.storage_state import validate_storage_state
+from session_reuse.store.keys import Keys, encoded
+
+
+def codec_for(config: Config) -> Codec:
+    """Return the codec that the settings ask for; asks a callable for its keys now.
+
+    Raises:
+        ConfigurationError: a key is not 32 bytes, or compression or encryption is not installed.
+    """
+    source = config.encryption_keys
+    keys = tuple(decoded_key(key) for key in (source() if callable(source) else source))
+    return Codec(compression=config.compression, keys=keys, max_bytes=config.max_state_bytes)
+
+
+def document_of(session: BrowserSession) -> document.Document:
+    """Return what is stored of a session.
+
+    Raises:
+        InvalidStateError: storage_state or data was changed into something that cannot be stored.
+    """
+    if not isinstance(session.data, dict):
+        raise InvalidStateError("data must be a dict")
+    if session.data:
+        document.check_json(session.data, "data")
+    return {
+        "fingerprint": session.fingerprint,
+        "storage_state": validate_storage_state(session.storage_state),
+        "data": session.data,
+    }
+
+
+def opened(data: bytes, dialect: str, fingerprint: str) -> document.Document:
+    """Return a stored document.
+
+    Raises:
+        CorruptStateError: not a document, or one of another fingerprint.
+    """
+    found = document.load(data, dialect)
+    if found.get("fingerprint") != fingerprint:
+        raise CorruptStateError("the state belongs to another fingerprint")
+    try:
+        validate_storage_state(found["storage_state"])
+    except InvalidStateError:
+        raise CorruptStateError("the storage state inside has a wrong shape") from None
+    return found
+
+
+def new_save_id() -> str:
+    """Return the name of one save."""
+    return secrets.token_hex(SAVE_ID_LENGTH // 2)
+
+
+def exported(session: BrowserSession, codec: Codec | None = None, keys: Keys | None = None) -> bytes:
+    """Return the stored form of a session, as if it had just been saved for the first time.
+
+    Raises:
+        InvalidStateError: not storable, or too large.
+    """
+    config = Config.from_env()
+    codec = codec or codec_for(config)
+    keys = keys or Keys(config.key_prefix)
+    now = int(time.time() * 1000)
+    body, dialect = document.dump(document_of(session))
+    header = Header(save_ids=(new_save_id(),), created_at=now, saved_at=now)
+    return codec.encode(body, dialect, header, keys.session(session.fingerprint))
+
+
+def imported(value: bytes, codec: Codec | None = None) -> BrowserSession:
+    """Return the session in a stored form.
+
+    Raises:
+        CorruptStateError: damaged, foreign, or not readable with these keys.
+    """
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise CorruptStateError(f"expected bytes, not {type(value).__name__}")
+    codec = codec or codec_for(Config.from_env())
+    decoded = codec.decode(bytes(value))
+    found = document.load(decoded.document, decoded.header.flags[2])
+    fingerprint = found.get("fingerprint")
+    if not isinstance(fingerprint, str) or not decoded.key.endswith(f":session:{encoded(fingerprint)}"):
+        raise CorruptStateError("the state belongs to another fingerprint")
+    found = opened(decoded.document, decoded.header.flags[2], fingerprint)
+    session = BrowserSession(fingerprint, storage_state=found["storage_state"], data=found["data"])
+    session.outcome = Outcome.REUSED
+    return session

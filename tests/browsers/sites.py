@@ -1,0 +1,270 @@
+"""Local sites for the browser tests, one server for all hostnames under `.localhost`. Must never leave the machine.
+
+Each page shows what it thinks in `<html data-login="in|out">`, once it knows. What the server remembers is per hostname.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.cookies import SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+_SHOW = "const show = (isIn) => { document.documentElement.dataset.login = isIn ? 'in' : 'out'; };"
+
+_OPEN_DATABASE = """
+const open = () => new Promise((resolve, reject) => {
+  const request = indexedDB.open('auth', 3);
+  request.onupgradeneeded = () => {
+    const store = request.result.createObjectStore('users', { keyPath: 'id' });
+    store.createIndex('by_name', 'user.name', { unique: true });
+    request.result.createObjectStore('loose', { autoIncrement: true });
+  };
+  request.onsuccess = () => resolve(request.result);
+  request.onerror = () => reject(request.error);
+});
+const done = (request) => new Promise((resolve, reject) => {
+  request.onsuccess = () => resolve(request.result);
+  request.onerror = () => reject(request.error);
+});
+"""
+
+_DATABASE_VALUES = {
+    "plain": "({ id: 1, user: { name: 'alice', tags: ['a', null, true, 1.5] } })",
+    "rich": """(await (async () => {
+      const key = await crypto.subtle?.generateKey({ name: 'HMAC', hash: 'SHA-256' }, true, ['sign', 'verify']);
+      const shared = { x: 1 };
+      return { id: 1, user: { name: 'alice' }, when: new Date(86400000), map: new Map([['k', new Set([1n, -0])]]),
+        view: new Uint16Array([1, 2, 65535]), data: new DataView(new ArrayBuffer(4)), blob: new Blob(['hi'], { type: 'a/b' }),
+        file: new File(['x'], 'f.txt', { lastModified: 5 }), nan: NaN, undef: undefined, hole: [1, , 3], pattern: /a+/gi,
+        error: new TypeError('t'), boxed: Object('s'), shared, again: shared, surrogate: '\\ud800', list: ['h', 1], key };
+    })())""",
+    "cyclic": "(() => { const value = { id: 1, user: { name: 'alice' }, self: [] }; value.self.push(value); return value; })()",
+}
+
+_DATABASE_CHECKS = {
+    "plain": "value.user.name === 'alice' && value.user.tags[1] === null && value.user.tags[3] === 1.5",
+    "rich": """value.when.getTime() === 86400000 && value.map.get('k').has(1n) && value.view[2] === 65535
+      && value.data.byteLength === 4 && await value.blob.text() === 'hi' && value.blob.type === 'a/b'
+      && value.file.name === 'f.txt' && value.file.lastModified === 5 && Number.isNaN(value.nan) && 'undef' in value
+      && !(1 in value.hole) && value.hole[2] === 3 && value.pattern.flags === 'gi' && value.error instanceof TypeError
+      && value.boxed instanceof String && value.shared === value.again && value.surrogate === '\\ud800'
+      && value.list[0] === 'h' && (!crypto.subtle || (await crypto.subtle.exportKey('jwk', value.key)).kty === 'oct')""",
+    "cyclic": "value.self[0] === value",
+}
+
+
+def _page(script: str, body: str = "") -> str:
+    return f"<!doctype html><title>t</title><body>{body}<script>{_SHOW}\n{script}</script>"
+
+
+def _web_storage(name: str) -> dict[str, str]:
+    return {
+        f"/{name}": _page(f"show({name}Storage.getItem('token') === 'T\\u0000\\ud800\\u00fc');"),
+        f"/{name}/login": _page(f"{name}Storage.setItem('token', 'T\\u0000\\ud800\\u00fc'); location.href = '/{name}';"),
+    }
+
+
+def _databases() -> dict[str, str]:
+    pages = {}
+    for kind, value in _DATABASE_VALUES.items():
+        check = _DATABASE_CHECKS[kind]
+        pages[f"/idb-{kind}"] = _page(
+            f"{_OPEN_DATABASE}(async () => {{ const db = await open();"
+            "const value = await done(db.transaction('users').objectStore('users').index('by_name').get('alice'));"
+            f"db.close(); show(Boolean(value) && {check}); }})().catch((error) => {{ console.log(error); show(false); }});"
+        )
+        pages[f"/idb-{kind}/login"] = _page(
+            f"{_OPEN_DATABASE}(async () => {{ const value = {value}; const db = await open();"
+            "await done(db.transaction('users', 'readwrite').objectStore('users').put(value)); db.close();"
+            f"location.href = '/idb-{kind}'; }})();"
+        )
+    return pages
+
+
+_STALE = (
+    "if (localStorage.getItem('token')) { localStorage.clear(); sessionStorage.clear(); %s } else show(false);"
+)
+_PAGES = {
+    "/blank": _page(""),
+    **_web_storage("local"),
+    **_web_storage("session"),
+    **_databases(),
+    "/idb-key/login": _page(
+        f"{_OPEN_DATABASE}(async () => {{ const db = await open();"
+        "const key = await crypto.subtle.generateKey({ name: 'AES-GCM', length: 128 }, false, ['encrypt']);"
+        "await done(db.transaction('users', 'readwrite').objectStore('users').put({ id: 1, user: { name: 'a' }, key }));"
+        "await done(db.transaction('loose', 'readwrite').objectStore('loose').put('kept'));"
+        "db.close(); show(true); })();"
+    ),
+    "/idb-big/login": _page(
+        f"{_OPEN_DATABASE}(async () => {{ const db = await open();"
+        "await done(db.transaction('loose', 'readwrite').objectStore('loose').put('x'.repeat(3_000_000)));"
+        "db.close(); show(true); })();"
+    ),
+    "/stale/reload": _page(_STALE % "location.reload();"),
+    "/stale/replace": _page(_STALE % "location.replace('/stale/replace?again');"),
+    "/stale/elsewhere": _page(_STALE % "location.href = document.location.search.slice(1);"),
+    "/rotating": _page(
+        "fetch('/rotate', { method: 'POST', body: localStorage.getItem('refresh') || '' }).then((answer) => answer.json())"
+        ".then(({ next }) => { if (next) localStorage.setItem('refresh', next); show(Boolean(next)); });"
+    ),
+    "/hostile": _page(
+        "const set = Storage.prototype.setItem, get = Storage.prototype.getItem;"
+        "const had = get.call(localStorage, 'token') === 'H';"
+        "for (const name of ['setItem', 'getItem', 'removeItem', 'clear', 'key'])"
+        " Storage.prototype[name] = () => { throw new Error('mine'); };"
+        "Object.defineProperty(Storage.prototype, 'length', { get: () => 0 }); JSON.parse = JSON.stringify = () => '{}';"
+        "window.indexedDB = null; Object.defineProperty(window, 'localStorage', { value: null });"
+        "Promise.all = () => new Promise(() => {}); show(had); window.login = (storage) => set.call(storage, 'token', 'H');"
+    ),
+    "/hostile/login": _page("localStorage.setItem('token', 'H'); location.href = '/hostile';"),
+    "/logout": _page(
+        "localStorage.clear(); sessionStorage.clear();"
+        "const request = indexedDB.deleteDatabase('auth'); request.onsuccess = request.onerror = () => show(false);"
+    ),
+    "/framed": _page(
+        "addEventListener('message', ({ data }) => show(data === 'in'));"
+        "const frame = document.createElement('iframe'); frame.src = location.search.slice(1); document.body.append(frame);"
+    ),
+    "/inner": _page(
+        "const isIn = localStorage.getItem('token') !== null; show(isIn); parent.postMessage(isIn ? 'in' : 'out', '*');"
+    ),
+    "/sso/app": _page(
+        "const code = new URLSearchParams(location.search).get('code'); if (code) localStorage.setItem('app', code);"
+        "if (localStorage.getItem('app') === 'fresh') { show(true); } else if (localStorage.getItem('app') === 'old')"
+        "{ location.href = location.href.replace('//app', '//hub').replace('/sso/app', '/sso/hub'); } else show(false);"
+    ),
+    "/sso/hub": _page(
+        "if (localStorage.getItem('tenant')) location.href = location.href.replace('//hub', '//idp').replace('/hub', '/idp');"
+        "else show(false);"
+    ),
+    "/sso/idp": _page(
+        "if (sessionStorage.getItem('ticket') && localStorage.getItem('idp')) location.href ="
+        " location.href.replace('//idp', '//app').replace('/sso/idp', '/sso/app?code=fresh'); else show(false);"
+    ),
+    "/popup": _page(
+        "addEventListener('message', ({ data }) => { localStorage.setItem('token', data); show(true); });"
+        "show(localStorage.getItem('token') !== null);",
+        "<button onclick=\"window.open(location.href.replace('//app', '//idp').replace('/popup', '/popup/idp'))\">go</button>",
+    ),
+    "/popup/idp": _page("localStorage.setItem('idp', 'I'); opener.postMessage('T', '*'); window.close();"),
+    "/form": _page("", "<form method=post action=/form/login><input name=user><button>go</button></form>"),
+}
+
+_COOKIES = {
+    "httponly": "sid=S; Path=/; HttpOnly; SameSite=Strict",
+    "persistent": "sid=S; Path=/; Max-Age=864000",
+    "session": "sid=S; Path=/",
+    "prefixed": "__Host-sid=S; Path=/; Secure; HttpOnly; SameSite=None",
+    "chips": "chips=S; Path=/; Secure; SameSite=None; Partitioned; HttpOnly",
+}
+
+
+class Sites:
+    """The running server.
+
+    Attributes:
+        port: where it listens.
+        hits: number of requests per hostname and path.
+        refresh_tokens: hostname -> the one refresh token that is good.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.hits: Counter[tuple[str, str]] = Counter()
+        self.refresh_tokens: dict[str, str] = {}
+
+    def origin(self, host: str) -> str:
+        """Return the origin of a hostname under `.localhost`."""
+        return f"http://{host}.localhost:{self.port}"
+
+    def url(self, host: str, path: str) -> str:
+        """Return the URL of a page."""
+        return self.origin(host) + path
+
+    def rotate(self, host: str, token: str) -> str:
+        """Exchange a refresh token for the next; a token used twice ends the login."""
+        good = self.refresh_tokens.get(host, "")
+        self.refresh_tokens[host] = f"r{int(good[1:]) + 1}" if good and token == good else ""
+        return self.refresh_tokens[host]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    sites: Sites
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        host = self.headers["Host"].split(".")[0]
+        self.sites.hits[host, parts.path] += 1
+        cookies = SimpleCookie(self.headers.get("Cookie", ""))
+        query = parse_qs(parts.query)
+        if parts.path == "/cookie/login":
+            self._answer(_page("location.href = '/cookie';"), cookie=_COOKIES[query["kind"][0]])
+        elif parts.path in ("/cookie", "/chips"):
+            is_in = any(cookies[name].value == "S" for name in ("sid", "__Host-sid", "chips") if name in cookies)
+            told = "parent.postMessage(document.documentElement.dataset.login, '*');" if parts.path == "/chips" else ""
+            self._answer(_page(f"show({json.dumps(is_in)}); {told}"))
+        elif parts.path == "/chips/login":
+            self._answer(_page("location.href = '/chips';"), cookie=_COOKIES["chips"])
+        elif parts.path == "/logout":
+            self._answer(_PAGES["/logout"], cookie="sid=; Path=/; Max-Age=0")
+        elif parts.path == "/redirect":
+            self._answer("", status=302, location=query["to"][0])
+        else:
+            self._answer(_PAGES.get(parts.path, ""), status=200 if parts.path in _PAGES else 404)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        host = self.headers["Host"].split(".")[0]
+        if self.path == "/rotate":
+            self._answer(json.dumps({"next": self.sites.rotate(host, body)}), kind="application/json")
+        else:
+            self._answer("", status=303, location="/cookie", cookie=_COOKIES["httponly"])
+
+    def _answer(
+        self, text: str, *, status: int = 200, kind: str = "text/html", cookie: str = "", location: str = ""
+    ) -> None:
+        body = text.encode("utf-8")
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Referrer-Policy", "no-referrer")
+        if cookie:
+            self.send_header("Set-Cookie", cookie)
+        if location:
+            self.send_header("Location", location)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of connections that a killed browser has dropped."""
+
+
+@contextmanager
+def serve_sites() -> Iterator[Sites]:
+    """Run the sites on a free port."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    sites = Sites(server.server_address[1])
+    server.RequestHandlerClass = type("Handler", (_Handler,), {"sites": sites})
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield sites
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

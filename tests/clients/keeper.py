@@ -1,0 +1,58 @@
+"""A keeper that stores in memory what a real one would write. Must never be kinder than the real one.
+
+It asks the captures before each save, keeps the stored state when one raises, and merges three ways against the state
+that the session restored, as concurrent holders need.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.session import BrowserSession
+from session_reuse.state.merge import merge_storage_states
+
+
+class StubKeeper:
+    """One stored state, and the sessions that come and go."""
+
+    def __init__(self, stored: dict[str, Any] | None = None) -> None:
+        self.stored = stored
+        self.saves = 0
+        self._bases: dict[int, dict[str, Any]] = {}
+
+    def enter(self) -> BrowserSession:
+        """Return a session as a `reusable_session` would on entering."""
+        state = copy.deepcopy(self.stored) if self.stored is not None else None
+        session = BrowserSession("site/alice", storage_state=state)
+        session.outcome = Outcome.MISSING if state is None else Outcome.REUSED
+        session.keeper = self
+        self._bases[id(session)] = copy.deepcopy(session.storage_state)
+        return session
+
+    async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
+        for capture in session._captures:
+            try:
+                captured = capture()
+                session.storage_state = await captured if inspect.isawaitable(captured) else captured
+            except Exception as error:
+                session.capture_failed(str(error))
+        if session.capture_reason is not None:
+            return SaveOutcome.SKIPPED
+        base, mine = self._bases[id(session)], copy.deepcopy(session.storage_state)
+        self.stored = merge_storage_states(base, mine, self.stored if self.stored is not None else base)
+        self._bases[id(session)] = mine
+        self.saves += 1
+        return SaveOutcome.SAVED
+
+    async def leave(self, session: BrowserSession) -> SaveOutcome:
+        """Save as the end of a `reusable_session` would."""
+        return await self.checkpoint(session)
+
+    async def invalidate(self, session: BrowserSession, reason: str) -> None:
+        self.stored = None
+
+    def export(self, session: BrowserSession) -> bytes:
+        raise NotImplementedError

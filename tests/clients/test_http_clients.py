@@ -1,0 +1,259 @@
+"""HTTP clients: a session's cookies go out where a browser would send them, and what a server changes comes back."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import requests
+
+from session_reuse.browsers import http_clients
+from session_reuse.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from session_reuse.session import BrowserSession
+    from tests.clients.keeper import StubKeeper
+    from tests.clients.site import Site
+
+    Opener = Callable[[BrowserSession], AbstractContextManager[Any]]
+
+
+@contextmanager
+def _httpx(session: BrowserSession) -> Iterator[httpx.Client]:
+    with http_clients.open_httpx(session, follow_redirects=True) as client:
+        yield client
+
+
+@contextmanager
+def _httpx2(session: BrowserSession) -> Iterator[Any]:
+    with http_clients.open_httpx2(session, follow_redirects=True) as client:
+        yield client
+
+
+@pytest.fixture(params=[_httpx, _httpx2, http_clients.open_requests], ids=["httpx", "httpx2", "requests"])
+def open_client(request: pytest.FixtureRequest) -> Opener:
+    return request.param
+
+
+def cookie(name: str, value: str = "1", domain: str = "shop.localhost", **fields: Any) -> dict[str, Any]:
+    plain = {"name": name, "value": value, "domain": domain, "path": "/", "expires": -1}
+    return {**plain, "httpOnly": False, "secure": False, "sameSite": "Lax", **fields}
+
+
+def names(header: str) -> set[str]:
+    return {pair.partition("=")[0] for pair in header.split("; ") if pair}
+
+
+def stored_cookie(session: BrowserSession, name: str) -> dict[str, Any] | None:
+    return next((cookie for cookie in session.storage_state["cookies"] if cookie["name"] == name), None)
+
+
+async def test_login_is_reused_by_the_next_client(open_client: Opener, keeper: StubKeeper, site: Site) -> None:
+    """A login made over HTTP is there for the next client, with its flags."""
+    first = keeper.enter()
+    with open_client(first) as client:
+        assert "Welcome" in client.post(site.url("/login"), data={"user": "alice"}).text
+    await keeper.leave(first)
+    second = keeper.enter()
+    with open_client(second) as client:
+        assert client.get(site.url("/me")).json() == {"user": "alice"}
+    assert site.logins == 1
+    sid = stored_cookie(second, "sid")
+    assert sid is not None
+    assert (sid["domain"], sid["httpOnly"], sid["sameSite"], sid["expires"]) == ("shop.localhost", True, "Lax", -1)
+
+
+async def test_async_clients_reuse_it_too(keeper: StubKeeper, site: Site) -> None:
+    """The asynchronous clients of httpx and httpx2 restore and capture as the others do."""
+    first = keeper.enter()
+    async with http_clients.open_httpx_async(first, follow_redirects=True) as client:
+        await client.post(site.url("/login"), data={"user": "alice"})
+    await keeper.leave(first)
+    async with http_clients.open_httpx2_async(keeper.enter()) as other:
+        assert (await other.get(site.url("/me"))).json() == {"user": "alice"}
+
+
+async def test_logout_propagates(open_client: Opener, keeper: StubKeeper, site: Site) -> None:
+    """A cookie that the server deletes is gone from the session, and nothing else is."""
+    site.sessions["s1"] = "alice"
+    keeper.stored = {"cookies": [cookie("sid", "s1"), cookie("theme")], "origins": []}
+    session = keeper.enter()
+    with open_client(session) as client:
+        client.get(site.url("/logout"))
+    await keeper.leave(session)
+    assert [c["name"] for c in keeper.stored["cookies"]] == ["theme"]
+
+
+async def test_browser_only_state_survives(open_client: Opener, keeper: StubKeeper, site: Site) -> None:
+    """Web storage, partitioned cookies and the flags and kind of known cookies outlive a visit over HTTP."""
+    later = int(time.time()) + 1000
+    partitioned = cookie("embed", secure=True, sameSite="None", partitionKey="https://top.example")
+    keeper.stored = {
+        "cookies": [partitioned, cookie("kept", httpOnly=True, sameSite="Strict", expires=later + 0.5, priority="High")],
+        "origins": [{"origin": site.origin(), "localStorage": [{"name": "token", "value": "t"}]}],
+        "session_reuse": {"v": 1},
+    }
+    session, before = keeper.enter(), keeper.stored
+    with open_client(session) as client:
+        client.get(site.url("/set?cookie=kept=2;Max-Age=50"))
+    kept = stored_cookie(session, "kept")
+    assert kept is not None
+    assert (kept["value"], kept["httpOnly"], kept["sameSite"], kept["priority"]) == ("2", True, "Strict", "High")
+    assert 0 < kept["expires"] < later
+    assert stored_cookie(session, "embed") == partitioned
+    assert session.storage_state["origins"] == before["origins"]
+    assert session.storage_state["session_reuse"] == {"v": 1}
+
+
+async def test_untouched_cookies_are_unchanged(open_client: Opener, keeper: StubKeeper, site: Site) -> None:
+    """A visit that changes nothing leaves a state that is equal to the restored one."""
+    keeper.stored = {"cookies": [cookie("a", expires=time.time() + 99.5), cookie("b", domain=".localhost")], "origins": []}
+    session = keeper.enter()
+    with open_client(session) as client:
+        client.get(site.url("/blank"))
+    assert session.storage_state == keeper.stored
+
+
+def test_host_only_cookies_stay_with_their_host(open_client: Opener, session: BrowserSession, site: Site) -> None:
+    """A cookie without a domain attribute is not sent to a subdomain, one with it is."""
+    session.storage_state["cookies"] = [cookie("host"), cookie("wide", domain=".shop.localhost")]
+    with open_client(session) as client:
+        client.get(site.url("/blank"))
+        client.get(site.url("/blank", host="evil.shop"))
+    assert [names(header) for _, header in site.seen_cookies] == [{"host", "wide"}, {"wide"}]
+
+
+def test_paths_and_expiry_are_respected(open_client: Opener, session: BrowserSession, site: Site) -> None:
+    """A cookie goes to its path and below it only, and a dead one goes nowhere."""
+    dead = cookie("dead", expires=time.time() - 5)
+    session.storage_state["cookies"] = [cookie("deep", path="/a/b"), cookie("all"), dead]
+    with open_client(session) as client:
+        for path in ("/a/b/c", "/a/bc", "/"):
+            client.get(site.url(path))
+    assert [names(header) for _, header in site.seen_cookies] == [{"deep", "all"}, {"all"}, {"all"}]
+
+
+def test_secure_cookies_need_a_trusted_channel(open_client: Opener, session: BrowserSession, site: Site) -> None:
+    """A Secure cookie goes over plain HTTP to loopback, as in Chromium, and to no other host."""
+    session.storage_state["cookies"] = [
+        cookie("__Host-id", secure=True),
+        cookie("id", domain="shop.test", secure=True),
+        cookie("plain", domain="shop.test"),
+    ]
+    with open_client(session) as client:
+        client.get(site.url("/blank"))
+        proxy = site.origin().replace("shop.localhost", "127.0.0.1")
+        _get_through(client, proxy, "http://shop.test/blank", session)
+    assert [names(header) for _, header in site.seen_cookies] == [{"__Host-id"}, {"plain"}]
+
+
+def _get_through(client: Any, proxy: str, url: str, session: BrowserSession) -> None:
+    if isinstance(client, requests.Session):
+        client.get(url, proxies={"http": proxy})
+        return
+    kind = http_clients.open_httpx if isinstance(client, httpx.Client) else http_clients.open_httpx2
+    with kind(session, proxy=proxy) as proxied:
+        proxied.get(url)
+
+
+def test_redirects_to_another_host_carry_its_cookies_only(
+    open_client: Opener, session: BrowserSession, site: Site
+) -> None:
+    """After a redirect the cookies of the new host go out, not those of the first."""
+    session.storage_state["cookies"] = [cookie("a"), cookie("b", domain="other.localhost")]
+    with open_client(session) as client:
+        client.get(site.url("/to-other", host="shop"))
+    assert [(host, names(header)) for host, header in site.seen_cookies] == [("shop", {"a"}), ("other", {"b"})]
+
+
+def test_hosts_without_a_dot_keep_their_name(open_client: Opener, keeper: StubKeeper, site: Site) -> None:
+    """A cookie of `localhost` is filed under `localhost`, not under the name that Python's jar invents."""
+    session = keeper.enter()
+    url = site.url("/set?cookie=sid=9").replace("shop.localhost", "localhost")
+    with open_client(session) as client:
+        client.get(url)
+        client.get(url)
+    assert [(c["name"], c["domain"]) for c in session.storage_state["cookies"]] == [("sid", "localhost")]
+    assert site.seen_cookies[1][1] == "sid=9"
+
+
+def test_what_a_jar_cannot_hold_is_reported(open_client: Opener, session: BrowserSession, site: Site) -> None:
+    """Partitioned and non-ASCII cookies are skipped, named without their value, and still in the session after it."""
+    session.storage_state["cookies"] = [
+        cookie("embed", "hush-1", secure=True, partitionKey="https://top.example"),
+        cookie("word", "hush-é"),
+    ]
+    with open_client(session) as client:
+        client.get(site.url("/blank"))
+    assert site.seen_cookies[-1][1] == ""
+    assert {problem.kind for problem in session.problems} == {"cookie_skipped"}
+    assert len(session.problems) == 2
+    assert "hush" not in str(session.problems)
+    assert len(session.storage_state["cookies"]) == 2
+
+
+def test_partitioned_cookies_from_a_server_are_not_spread(
+    open_client: Opener, session: BrowserSession, site: Site
+) -> None:
+    """A cookie that the server wants in one partition does not enter the session without it."""
+    with open_client(session) as client:
+        client.get(site.url("/set?cookie=p%3D1%3BSecure%3BPartitioned"))
+    assert session.storage_state["cookies"] == []
+    assert [problem.kind for problem in session.problems] == ["cookie_not_captured"]
+
+
+def test_the_users_own_cookies_go_out_too(open_client: Opener, session: BrowserSession, site: Site) -> None:
+    """Cookies that the user gives to one request or to the client are sent beside the session's."""
+    session.storage_state["cookies"] = [cookie("sid")]
+    with open_client(session) as client:
+        client.cookies.set("mine", "2")
+        client.get(site.url("/blank"), headers={"Cookie": "own=3"}) if isinstance(client, requests.Session) else (
+            client.get(site.url("/blank"))
+        )
+    expected = {"sid", "own"} if isinstance(client, requests.Session) else {"sid", "mine"}
+    assert names(site.seen_cookies[-1][1]) == expected
+
+
+async def test_checkpoint_captures_an_open_client(open_client: Opener, keeper: StubKeeper, site: Site) -> None:
+    """A save in the middle holds what the server has set so far."""
+    session = keeper.enter()
+    with open_client(session) as client:
+        client.post(site.url("/login"))
+        await session.checkpoint()
+        assert keeper.stored is not None
+        assert [c["name"] for c in keeper.stored["cookies"]] == ["sid"]
+
+
+def test_detach_lets_go_of_the_client(session: BrowserSession, site: Site) -> None:
+    """After detaching, the client works as before, and what it does is not captured any more."""
+    with requests.Session() as client:
+        with http_clients.attach_client(session, client):
+            client.get(site.url("/set?cookie=a=1"))
+        client.get(site.url("/set?cookie=b=1"))
+        assert "send" not in vars(client)
+    assert [c["name"] for c in session.storage_state["cookies"]] == ["a"]
+    assert session._captures == []
+
+
+def test_who_logged_in_is_who_calls(open_client: Opener, session: BrowserSession) -> None:
+    """The client calls itself as the browser that logged in, unless its user has chosen a name."""
+    session.storage_state["session_reuse"] = {"environment": {"user_agent": "Mozilla/5.0 (the browser)"}}
+    with open_client(session) as client:
+        assert client.headers["User-Agent"] == "Mozilla/5.0 (the browser)"
+    with http_clients.open_httpx(session, headers={"User-Agent": "mine"}) as named:
+        assert named.headers["User-Agent"] == "mine"
+
+
+def test_missing_library_names_the_extra(session: BrowserSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the library the message says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "httpx2", None)
+    with (
+        pytest.raises(MissingExtraError, match=r"session-reuse\[httpx2\]"),
+        http_clients.open_httpx2(session),
+    ):
+        pass

@@ -1,0 +1,1 @@
+"""Real servers, a faulty network and patient waiting, for tests."""

@@ -1,0 +1,594 @@
+"""The circuit breaker against the failures that breakers are known for, and against a model of what it should do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from session_reuse.errors import ConfigurationError
+from session_reuse.resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> _Clock:
+    """Give the time of this test."""
+    return _Clock()
+
+
+@pytest.fixture
+def make(clock: _Clock) -> Callable[..., CircuitBreaker]:
+    """Give a builder of breakers that open at 3 failures for 1, 2, 4, 8 s, and draw the longest time."""
+
+    def build(**policy: Any) -> CircuitBreaker:
+        defaults = {"min_calls": 3, "open_for": 1.0, "open_cap": 8.0}
+        return CircuitBreaker("read", BreakerPolicy(**defaults | policy), clock=clock, uniform=lambda _, high: high)
+
+    return build
+
+
+def _fail(breaker: CircuitBreaker, times: int = 1) -> None:
+    for _ in range(times):
+        breaker.record(breaker.allow(), failed=True, took=0.0)
+
+
+def _succeed(breaker: CircuitBreaker, times: int = 1) -> None:
+    for _ in range(times):
+        breaker.record(breaker.allow(), failed=False, took=0.0)
+
+
+def _half_open(breaker: CircuitBreaker, clock: _Clock) -> int:
+    """Open the breaker, let the open time pass, and return the first probe's permit."""
+    breaker.trip(1.0)
+    clock.now += 1.0
+    permit = breaker.allow()
+    assert permit
+    assert breaker.state is BreakerState.HALF_OPEN
+    return permit
+
+
+# --- opening -----------------------------------------------------------------------------------------------------------
+
+
+def test_store_in_trouble_is_not_asked_again_and_again(make, clock) -> None:
+    """After enough failures no call passes, and the breaker says for how long."""
+    breaker = make()
+    _fail(breaker, 3)
+    assert breaker.state is BreakerState.OPEN
+    assert [breaker.allow() for _ in range(4)] == [0, 0, 0, 0]
+    assert (breaker.rejected, breaker.retry_in) == (4, 1.0)
+
+
+def test_first_failures_of_a_young_process_do_not_open(make) -> None:
+    """Below `min_calls` results the rate means nothing."""
+    breaker = make()
+    _fail(breaker, 2)
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_rate_at_exactly_the_threshold_opens(make) -> None:
+    """11 failures of 20 are a rate of 0.55, whatever 0.55 * 20 is in binary."""
+    breaker = make(failure_rate=0.55, min_calls=20)
+    _succeed(breaker, 9)
+    _fail(breaker, 10)
+    assert breaker.state is BreakerState.CLOSED
+    _fail(breaker)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_first_success_after_trouble_does_not_open(make) -> None:
+    """A success may complete `min_calls`, but an answering store is no reason to open."""
+    breaker = make(min_calls=4)
+    _fail(breaker, 3)
+    _succeed(breaker)
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_failures_of_an_hour_ago_do_not_add_up_with_new_ones(make, clock) -> None:
+    """A rare failure on a quiet client never opens the breaker, however many hours it runs."""
+    breaker = make(horizon=60.0)
+    for _ in range(20):
+        _fail(breaker)
+        clock.now += 31.0
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_slow_answers_count_as_trouble(make) -> None:
+    """A store that answers, but only just, opens the breaker by the rate of slow calls."""
+    breaker = make(slow_after=0.1, slow_rate=0.8, min_calls=5)
+    for took in (0.01, 0.1, 0.2, 0.1, 0.3):
+        breaker.record(breaker.allow(), failed=False, took=took)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_failures_that_took_long_count_as_both(make) -> None:
+    """Timeouts and slow answers together say that the store is too slow, even below the failure rate."""
+    breaker = make(slow_after=0.1, slow_rate=0.8, failure_rate=0.9, min_calls=5)
+    _succeed(breaker)
+    for failed in (True, False, True, True):
+        breaker.record(breaker.allow(), failed=failed, took=0.1)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_result_as_old_as_the_horizon_still_counts(make, clock) -> None:
+    """The horizon itself is inside, what is older is outside."""
+    breaker = make(horizon=60.0)
+    _fail(breaker, 2)
+    clock.now += 60.0
+    _fail(breaker)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_old_good_results_leave_the_window(make) -> None:
+    """Only the last `window` results count, so a long healthy past cannot hide an outage."""
+    breaker = make(window=4, min_calls=4)
+    _succeed(breaker, 1000)
+    _fail(breaker, 2)
+    assert breaker.state is BreakerState.OPEN
+
+
+# --- neutral results ---------------------------------------------------------------------------------------------------
+
+
+def test_errors_of_the_data_are_neither_failure_nor_success(make) -> None:
+    """A corrupt value says nothing about the store: released permits move no count."""
+    breaker = make()
+    _fail(breaker, 2)
+    for _ in range(50):
+        breaker.release(breaker.allow())
+    assert breaker.state is BreakerState.CLOSED
+    _fail(breaker)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_cancelled_probe_does_not_block_recovery(make, clock) -> None:
+    """A cancelled probe gives its permit back at once and decides nothing."""
+    breaker = make()
+    breaker.release(_half_open(breaker, clock))
+    assert breaker.state is BreakerState.HALF_OPEN
+    _succeed(breaker)
+    assert breaker.state is BreakerState.CLOSED
+
+
+# --- half-open ---------------------------------------------------------------------------------------------------------
+
+
+async def test_recovering_store_is_not_trampled(make, clock) -> None:
+    """Of 50 callers at the moment of half-open, one asks the store, and 49 are turned away without waiting."""
+    breaker = make()
+    half_open_since, ran = _half_open(breaker, clock), 0
+    breaker.release(half_open_since)
+    answer = asyncio.Event()
+
+    async def call() -> None:
+        nonlocal ran
+        if permit := breaker.allow():
+            ran += 1
+            await answer.wait()
+            breaker.record(permit, failed=False, took=0.0)
+
+    callers = [asyncio.create_task(call()) for _ in range(50)]
+    _, waiting = await asyncio.wait(callers, timeout=0)
+    await asyncio.sleep(0)
+    assert (ran, sum(not caller.done() for caller in callers)) == (1, 1)
+    answer.set()
+    await asyncio.wait(waiting)
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_hung_probe_is_replaced(make, clock) -> None:
+    """A probe that never comes back holds its permit for the lease only, and its late result is dropped."""
+    breaker = make(probe_lease=5.0)
+    hung = _half_open(breaker, clock)
+    clock.now += 4.75
+    assert (breaker.allow(), breaker.retry_in) == (0, 0.25)
+    clock.now += 0.25
+    fresh = breaker.allow()
+    assert fresh > hung
+    breaker.record(hung, failed=True, took=9.0)
+    assert breaker.state is BreakerState.HALF_OPEN
+    breaker.record(fresh, failed=False, took=0.0)
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_probe_let_through_late_has_its_own_lease(make, clock) -> None:
+    """The lease counts from the last probe, so a young one is not replaced because half-open began long ago."""
+    breaker = make(probe_lease=5.0, successes=2)
+    first = _half_open(breaker, clock)
+    clock.now += 4.5
+    breaker.record(first, failed=False, took=0.0)
+    assert breaker.allow()
+    clock.now += 4.5
+    assert not breaker.allow()
+
+
+def test_probe_given_back_twice_does_not_let_two_through(make, clock) -> None:
+    """A permit is worth one call, even when a caller returns it twice."""
+    breaker = make()
+    permit = _half_open(breaker, clock)
+    breaker.release(permit)
+    breaker.release(permit)
+    assert breaker.allow()
+    assert not breaker.allow()
+
+
+def test_slow_probe_is_no_recovery(make, clock) -> None:
+    """A probe that took as long as a failure opens the breaker again."""
+    breaker = make(slow_after=0.1)
+    breaker.record(_half_open(breaker, clock), failed=False, took=0.1)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_one_lucky_probe_is_not_enough_when_more_are_asked_for(make, clock) -> None:
+    """With `successes=3`, the third success closes; a failure before it opens again and the count starts anew."""
+    breaker = make(successes=3, probes=2)
+    breaker.record(_half_open(breaker, clock), failed=False, took=0.0)
+    _succeed(breaker)
+    _fail(breaker)
+    assert breaker.state is BreakerState.OPEN
+    clock.now += breaker.retry_in
+    _succeed(breaker, 2)
+    assert breaker.state is BreakerState.HALF_OPEN
+    _succeed(breaker)
+    assert breaker.state is BreakerState.CLOSED
+
+
+# --- results that come late --------------------------------------------------------------------------------------------
+
+
+def test_success_begun_before_opening_does_not_close(make) -> None:
+    """An answer that was already on its way is no sign of recovery."""
+    breaker = make()
+    early = breaker.allow()
+    _fail(breaker, 3)
+    breaker.record(early, failed=False, took=0.0)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_failures_begun_before_recovery_do_not_open_again(make, clock) -> None:
+    """Timeouts of the outage that arrive after the recovery are history."""
+    breaker = make()
+    early = [breaker.allow() for _ in range(3)]
+    breaker.record(_half_open(breaker, clock), failed=False, took=0.0)
+    for permit in early:
+        breaker.record(permit, failed=True, took=30.0)
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_closing_forgets_the_outage(make, clock) -> None:
+    """After the recovery it takes the full threshold to open again."""
+    breaker = make()
+    breaker.record(_half_open(breaker, clock), failed=False, took=0.0)
+    _fail(breaker, 2)
+    assert breaker.state is BreakerState.CLOSED
+    _fail(breaker)
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_rejected_call_that_records_anyway_changes_nothing(make) -> None:
+    """0 is not a permit."""
+    breaker = make()
+    for _ in range(9):
+        breaker.record(0, failed=True, took=0.0)
+        breaker.release(0)
+    assert breaker.state is BreakerState.CLOSED
+
+
+# --- open time ---------------------------------------------------------------------------------------------------------
+
+
+def test_open_time_doubles_to_its_cap_through_a_day_of_outage(make, clock) -> None:
+    """The open time grows 1, 2, 4, 8, 8, ... without overflow, and starts anew after a recovery."""
+    breaker, spans = make(), []
+    _fail(breaker, 3)
+    for _ in range(3000):
+        spans.append(breaker.retry_in)
+        clock.now += breaker.retry_in
+        _fail(breaker)
+    assert spans[:5] == [1.0, 2.0, 4.0, 8.0, 8.0]
+    assert set(spans[5:]) == {8.0}
+    clock.now += 8.0
+    _succeed(breaker)
+    _fail(breaker, 3)
+    assert breaker.retry_in == 1.0
+
+
+def test_processes_do_not_probe_in_step(clock) -> None:
+    """The open time is spread between half and the whole of its length."""
+    drawn: list[tuple[float, float]] = []
+    breaker = CircuitBreaker("read", clock=clock, uniform=lambda low, high: drawn.append((low, high)) or low)
+    breaker.trip()
+    assert drawn == [(0.5, 1.0)]
+    assert breaker.retry_in == 0.25
+
+
+def test_wrong_password_opens_at_once_and_for_long(make, clock) -> None:
+    """`trip()` needs no count, lasts as long as asked, and a second one never shortens it."""
+    breaker = make()
+    breaker.trip(30.0)
+    breaker.trip(1.0)
+    breaker.trip()
+    assert breaker.retry_in == 30.0
+    clock.now += 10.0
+    breaker.trip(30.0)
+    assert breaker.retry_in == 30.0
+
+
+# --- operators and listeners -------------------------------------------------------------------------------------------
+
+
+def test_operator_has_the_last_word(make, clock) -> None:
+    """Forced open stays open for any time and any trip; disabled lets all pass whatever fails; enable ends both."""
+    breaker = make()
+    breaker.force_open()
+    clock.now += 1e9
+    breaker.trip()
+    assert (breaker.allow(), breaker.state, breaker.retry_in) == (0, BreakerState.FORCED_OPEN, math.inf)
+    breaker.disable()
+    _fail(breaker, 100)
+    assert (breaker.state, breaker.retry_in) == (BreakerState.DISABLED, 0.0)
+    breaker.enable()
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_enable_does_not_end_a_real_outage(make) -> None:
+    """`enable()` undoes an operator's word only; `reset()` closes from any state."""
+    breaker = make()
+    _fail(breaker, 3)
+    breaker.enable()
+    assert breaker.state is BreakerState.OPEN
+    breaker.reset()
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_raising_listener_does_not_break_the_caller(make, caplog) -> None:
+    """What a listener raises is logged, the other listeners are told, and the state is what it should be."""
+    breaker, told = make(), []
+    breaker.on_change.append(lambda *_: 1 / 0)
+    breaker.on_change.append(lambda *change: told.append(change))
+    with caplog.at_level(logging.ERROR, logger="session_reuse"):
+        _fail(breaker, 3)
+    assert told == [("read", BreakerState.CLOSED, BreakerState.OPEN)]
+    assert [record.name for record in caplog.records] == ["session_reuse"]
+
+
+def test_listener_may_use_the_breaker(make, clock) -> None:
+    """A listener that forces the breaker open at half-open wins over the probe that was about to pass."""
+    breaker = make()
+    breaker.trip(1.0)
+    breaker.on_change.append(lambda _, __, new: new is BreakerState.HALF_OPEN and breaker.force_open())
+    clock.now += 1.0
+    assert breaker.allow() == 0
+    assert breaker.state is BreakerState.FORCED_OPEN
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"min_calls": 21}, {"window": 0}, {"failure_rate": 0.0}, {"slow_rate": 1.1}, {"probes": 0}, {"probe_lease": 0.0}],
+    ids=str,
+)
+def test_policy_that_could_never_open_or_close_is_refused(wrong) -> None:
+    """The message names the setting that is wrong."""
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        BreakerPolicy(**wrong)
+
+
+# --- against a model ---------------------------------------------------------------------------------------------------
+
+
+class _Model:
+    """The breaker as its documentation describes it, with everything kept and nothing optimised."""
+
+    def __init__(self, policy: BreakerPolicy, now: float) -> None:
+        self.policy, self.now = policy, now
+        self.rejected = 0
+        self.changes: list[tuple[BreakerState, BreakerState]] = []
+        self.state = BreakerState.CLOSED
+        self.openings_in_a_row = 0
+        self.opened_until = 0.0
+        self.begin_era()
+
+    def begin_era(self) -> None:
+        self.era = object()
+        self.results: list[tuple[float, bool, bool]] = []
+        self.probes: list[float] = []
+        self.succeeded = 0
+
+    def move(self, new: BreakerState) -> None:
+        if new is not self.state:
+            self.changes.append((self.state, new))
+        if new is BreakerState.CLOSED:
+            self.openings_in_a_row = 0
+        self.state = new
+        self.begin_era()
+
+    def open(self, span: float | None) -> None:
+        if span is None:
+            span = min(self.policy.open_cap, self.policy.open_for * 2**self.openings_in_a_row) * 0.75
+            self.openings_in_a_row += 1
+        self.opened_until = self.now + span
+        self.move(BreakerState.OPEN)
+
+    def allow(self) -> object | None:
+        if self.state is BreakerState.OPEN and self.now >= self.opened_until:
+            self.move(BreakerState.HALF_OPEN)
+        if self.state is BreakerState.HALF_OPEN:
+            if self.retry_in == 0.0 and len(self.probes) >= self.policy.probes:
+                self.era, self.probes = object(), []
+            if len(self.probes) < self.policy.probes:
+                self.probes.append(self.now)
+                return self.era
+        elif self.state in (BreakerState.CLOSED, BreakerState.DISABLED):
+            return self.era
+        self.rejected += 1
+        return None
+
+    @property
+    def retry_in(self) -> float:
+        if self.state is BreakerState.FORCED_OPEN:
+            return math.inf
+        if self.state is BreakerState.OPEN:
+            return max(0.0, self.opened_until - self.now)
+        if self.state is BreakerState.HALF_OPEN and len(self.probes) >= self.policy.probes:
+            return max(0.0, max(self.probes) + self.policy.probe_lease - self.now)
+        return 0.0
+
+    def record(self, era: object, granted: float, *, failed: bool, slow: bool) -> None:
+        if era is not self.era:
+            return
+        if self.state is BreakerState.HALF_OPEN:
+            self.give_back(granted)
+            self.succeeded += 1
+            if failed or slow:
+                self.open(None)
+            elif self.succeeded >= self.policy.successes:
+                self.move(BreakerState.CLOSED)
+        elif self.state is BreakerState.CLOSED:
+            self.results.append((self.now, failed, slow))
+            if (failed or slow) and self.too_many():
+                self.open(None)
+
+    def too_many(self) -> bool:
+        recent = self.results[-self.policy.window :]
+        recent = [result for result in recent if self.now - result[0] <= self.policy.horizon]
+        if len(recent) < self.policy.min_calls:
+            return False
+        failures = sum(failed for _, failed, _ in recent) / len(recent)
+        slows = sum(slow for _, _, slow in recent) / len(recent)
+        return failures >= self.policy.failure_rate or slows >= self.policy.slow_rate
+
+    def release(self, era: object, granted: float) -> None:
+        if era is self.era and self.state is BreakerState.HALF_OPEN:
+            self.give_back(granted)
+
+    def give_back(self, granted: float) -> None:
+        self.probes.remove(granted)
+
+
+class _BreakerAgainstModel(RuleBasedStateMachine):
+    """Any order of calls, results, waits and operators: breaker and model agree on all that can be seen."""
+
+    @initialize(probes=st.integers(1, 3), successes=st.integers(1, 3), window=st.integers(3, 8))
+    def begin(self, probes: int, successes: int, window: int) -> None:
+        policy = BreakerPolicy(
+            window=window,
+            min_calls=3,
+            slow_after=1.0,
+            open_for=1.0,
+            open_cap=4.0,
+            probes=probes,
+            successes=successes,
+            horizon=10.0,
+        )
+        self.clock, self.told = _Clock(), []
+        self.breaker = CircuitBreaker(
+            "read",
+            policy,
+            on_change=[lambda _, old, new: self.told.append((old, new))],
+            clock=self.clock,
+            uniform=lambda low, high: (low + high) / 2,
+        )
+        self.model = _Model(policy, self.clock.now)
+        self.in_flight: list[tuple[int, object, float]] = []
+        self.permit_of_era: dict[object, int] = {}
+
+    @rule(seconds=st.sampled_from([0.25, 0.75, 1.5, 3.0, 5.0, 10.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.model.now = self.clock.now
+
+    @rule(calls=st.integers(1, 4))
+    def callers_come(self, calls: int) -> None:
+        for _ in range(calls):
+            self.call()
+
+    def call(self) -> None:
+        permit, era = self.breaker.allow(), self.model.allow()
+        assert bool(permit) is (era is not None)
+        if era is not None:
+            assert self.permit_of_era.setdefault(era, permit) == permit
+            assert permit == max(self.permit_of_era.values())
+            self.in_flight.append((permit, era, self.clock.now))
+
+    @precondition(lambda self: self.in_flight)
+    @rule(pick=st.integers(0, 1000), failed=st.booleans(), took=st.sampled_from([0.0, 0.5, 1.0, 9.0]))
+    def result_arrives(self, pick: int, failed: bool, took: float) -> None:
+        self.settle(pick, failed=failed, took=took)
+
+    def settle(self, pick: int, *, failed: bool, took: float) -> None:
+        permit, era, granted = self.in_flight.pop(pick % len(self.in_flight))
+        self.breaker.record(permit, failed=failed, took=took)
+        self.model.record(era, granted, failed=failed, slow=took >= 1.0)
+
+    @rule(results=st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 1.0])), min_size=1, max_size=8))
+    def calls_one_after_the_other(self, results: list[tuple[bool, float]]) -> None:
+        for failed, took in results:
+            before = len(self.in_flight)
+            self.call()
+            if len(self.in_flight) > before:
+                self.settle(before, failed=failed, took=took)
+            self.same_to_see()
+
+    @precondition(lambda self: self.in_flight)
+    @rule(pick=st.integers(0, 1000))
+    def caller_is_cancelled(self, pick: int) -> None:
+        permit, era, granted = self.in_flight.pop(pick % len(self.in_flight))
+        self.breaker.release(permit)
+        self.model.release(era, granted)
+
+    @rule(span=st.sampled_from([None, 0.5, 6.0]))
+    def trip(self, span: float | None) -> None:
+        self.breaker.trip(span)
+        if self.model.state is BreakerState.OPEN:
+            self.model.opened_until = max(self.model.opened_until, self.model.now + (span or 0.0))
+        elif self.model.state in (BreakerState.CLOSED, BreakerState.HALF_OPEN):
+            self.model.open(span)
+
+    @precondition(lambda self: self.model.state in (BreakerState.FORCED_OPEN, BreakerState.DISABLED))
+    @rule()
+    def operator_goes_home(self) -> None:
+        self.breaker.enable()
+        self.model.move(BreakerState.CLOSED)
+
+    @rule(word=st.sampled_from(["force_open", "disable", "enable", "reset"]))
+    def operator_speaks(self, word: str) -> None:
+        getattr(self.breaker, word)()
+        forced = self.model.state in (BreakerState.FORCED_OPEN, BreakerState.DISABLED)
+        if word == "force_open":
+            self.model.move(BreakerState.FORCED_OPEN)
+        elif word == "disable":
+            self.model.move(BreakerState.DISABLED)
+        elif word == "reset" or forced:
+            self.model.move(BreakerState.CLOSED)
+
+    @invariant()
+    def same_to_see(self) -> None:
+        assert self.breaker.state is self.model.state
+        assert self.breaker.retry_in == self.model.retry_in
+        assert self.breaker.rejected == self.model.rejected
+        assert self.told == self.model.changes
+
+
+TestBreakerAgainstModel = _BreakerAgainstModel.TestCase
+TestBreakerAgainstModel.settings = settings(
+    max_examples=100, stateful_step_count=60, derandomize=True, deadline=None, database=None
+)
