@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
@@ -12,7 +12,7 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from session_reuse.config import Config, redacted_url
-from session_reuse.errors import CorruptStateError, LifecycleError, ManagerClosedError, SessionReuseError
+from session_reuse.errors import ConfigurationError, CorruptStateError, LifecycleError, ManagerClosedError, SessionReuseError
 from session_reuse.lifecycle.options import VisitOptions
 from session_reuse.lifecycle.services import Services
 from session_reuse.lifecycle.visit import Visit, invalidate
@@ -32,8 +32,8 @@ from session_reuse.store.keys import Keys, checked
 from session_reuse.store.redis_store import RedisStore
 from session_reuse.transfer import codec_for
 
-_EMBEDDED_START: float = 10.0
-"""How long the very first enter may wait for a private server to start."""
+_EMBEDDED_START: float = 2.0
+"""How long the very first enter may wait for a private server to start; it goes on starting after that."""
 _LISTING_TIMEOUT: float = 5.0
 
 
@@ -185,12 +185,10 @@ class SessionManager:
             return store
         if self._given is not None:
             self._connection = Connection(self._given)
-        elif config.url.startswith("embedded:"):
-            async with asyncio.timeout(_EMBEDDED_START):
-                self._connection = await asyncio.to_thread(connect, config)
-            log.info(Event.EMBEDDED_STARTED, note="no Redis configured: using a private redis-server of this user")
         else:
             self._connection = connect(config)
+            if self._connection.revive is not None:
+                await self._start_private_server(self._connection.revive)
         return RedisStore(
             self._connection.client,
             keys,
@@ -198,6 +196,19 @@ class SessionManager:
             wait=(config.wait_replicas, config.wait_timeout),
             own_client=self._given is None,
         )
+
+    @staticmethod
+    async def _start_private_server(start: Callable[[], None]) -> None:
+        """Start the embedded server; if it takes long, enters degrade meanwhile as for any store that is away."""
+        starting = asyncio.create_task(asyncio.to_thread(start))
+        done, _ = await asyncio.wait({starting}, timeout=_EMBEDDED_START)
+        error = starting.exception() if done else TimeoutError()
+        if isinstance(error, ConfigurationError):
+            raise error
+        if error is None:
+            log.info(Event.EMBEDDED_STARTED, note="no Redis configured: using a private redis-server of this user")
+        else:
+            log.warning(Event.DEGRADED, operation="start", error=type(error).__name__)
 
     def _revive(self, failure: Failure) -> None:
         """Start a private server again that has died."""
@@ -252,7 +263,13 @@ class SessionManager:
 
     # Sessions ----------------------------------------------------------------------------------------------------------
 
-    async def open(self, fingerprint: str | None, agent_id: str | None, options: VisitOptions) -> tuple[BrowserSession, Visit]:
+    async def open(
+        self,
+        fingerprint: str | None,
+        agent_id: str | None,
+        options: VisitOptions,
+        session_class: type[BrowserSession] = BrowserSession,
+    ) -> tuple[BrowserSession, Visit]:
         """Enter a session; what `reusable_session` does first."""
         services = await self.services()
         began = monotonic()
@@ -260,7 +277,7 @@ class SessionManager:
             checked(agent_id, "agent_id")
         if fingerprint is None:
             fingerprint = await self._last_fingerprint(services, agent_id)
-        session = BrowserSession(checked(fingerprint, "fingerprint"), agent_id)
+        session = session_class(checked(fingerprint, "fingerprint"), agent_id)
         visit = Visit(services, session, options)
         await visit.enter(spent=monotonic() - began)
         return session, visit

@@ -51,9 +51,7 @@ class Binding:
         self.context: Any = None
         self.mirror = LiveMirror(session.storage_state)
         self._fresh = fresh
-        self._restore = ContextRestore(
-            session, client, now=time.time(), fresh=fresh, indexed_db=options.indexed_db
-        )
+        self._restore = ContextRestore(session, client, now=time.time(), fresh=fresh, indexed_db=options.indexed_db)
         self._captured_version = 0
         self.watch: ContextWatch
         self.capture: ContextCapture
@@ -112,7 +110,9 @@ class Binding:
             yield from self.watch.read(tab, tab.origin)
         contents = {origin: self.mirror.session_storage(origin) for origin in origins if origin}
         yield page.close()
-        yield from self._restore.rearm_session_storage(self.context, {o: items for o, items in contents.items() if items})
+        yield from self._restore.rearm_session_storage(
+            self.context, {o: items for o, items in contents.items() if items}
+        )
 
     def start_fresh(self) -> None:
         """Tell the session that its state was not accepted."""

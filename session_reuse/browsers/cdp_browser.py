@@ -20,13 +20,13 @@ from session_reuse.browsers.cookies import from_cdp
 from session_reuse.browsers.environment import changed, recorded
 from session_reuse.browsers.live_mirror import DATABASE_EVENTS, STORAGE_EVENTS, LiveMirror
 from session_reuse.browsers.origins import origin_of, origin_of_storage, shares_storage
+from session_reuse.state.storage_state import StorageState, empty_storage_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from session_reuse.browsers.cdp_hidden_page import HiddenPage
     from session_reuse.session import BrowserSession
-    from session_reuse.state.storage_state import StorageState
 
 DEBOUNCE: Final = 0.25
 """Seconds between something that happens in the browser and our look at it."""
@@ -42,6 +42,7 @@ class CdpBrowser:
     Args:
         transport: an open websocket to the browser's own endpoint, not to a page's.
         session: its state is restored; what cannot be restored or captured is reported to it.
+        restore: whether the state is restored; otherwise the browser holds it already, and is followed only.
         fresh: whether the browser was started for this session.
         on_change: called after each look that found something new.
     """
@@ -51,6 +52,7 @@ class CdpBrowser:
         transport: Transport,
         session: BrowserSession,
         *,
+        restore: bool = True,
         fresh: bool,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -61,7 +63,8 @@ class CdpBrowser:
         self._mirror = LiveMirror(state)
         self._recorded = recorded(state)
         self._hidden: dict[str, HiddenPage] = {}
-        self._restore = CdpRestore(self._connection, state, session.report, now=time.time(), fresh=fresh)
+        to_restore = state if restore else empty_storage_state()
+        self._restore = CdpRestore(self._connection, to_restore, session.report, now=time.time(), fresh=fresh)
         self._databases = CdpDatabases(self._connection, self._mirror, state["origins"], session.report, self._hidden)
         self._pages: dict[str, CdpPage] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -142,7 +142,9 @@ class ContextWatch:
     def _not_attached(self, tab: Tab, error: Exception) -> None:
         if not tab.page.is_closed() and "Chromium" in str(error):
             self.has_protocol = False
-            self._session.report("capture_limited", "this browser has no live mirror: storage is read at save time only")
+            self._session.report(
+                "capture_limited", "this browser has no live mirror: storage is read at save time only"
+            )
 
     def _database_event(self, params: dict[str, Any]) -> None:
         origin = origin_of_storage(params)

@@ -2,7 +2,7 @@
 
 A database whose values are all plain JSON is kept in Playwright's form, in `origins[].indexedDB`. Any other is kept in
 `origins[].indexedDBRich` as `{"name", "version", "keys", "dump"}`: `dump` is JSON text in the encoding of
-`js/indexeddb_dump.js`, opaque to everything else; `keys` says that it holds CryptoKeys.
+`js/indexeddb_dump.js`, opaque to everything else; `keys` are its CryptoKeys.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Playwright's asynchronous contexts: restored, followed, captured. Must never stop an agent for want of a capture.
 
-    async with reusable_session("shop.example/alice") as session:
-        async with open_context(session, browser) as context:
-            ...
+async with reusable_session("shop.example/alice") as session:
+    async with open_context(session, browser) as context:
+        ...
 """
 
 from __future__ import annotations
@@ -220,7 +220,9 @@ class BoundContext:
                 self._session.storage_state = await self._capture()
         except (Error, TimeoutError):
             self._entered().keep_last_seen()
-            self._session.report("capture_limited", "the browser did not answer in time; the state is the one last seen")
+            self._session.report(
+                "capture_limited", "the browser did not answer in time; the state is the one last seen"
+            )
 
     async def _capture(self) -> StorageState:
         async with self._capturing:

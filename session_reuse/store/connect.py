@@ -4,10 +4,11 @@ of redis-py in charge: they retry ten times, retry a wrong password, and hang fo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis, Sentinel
@@ -17,6 +18,9 @@ from redis.backoff import NoBackoff
 
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from session_reuse.store.embedded import EmbeddedServer
 
 SCHEMES: Final = (
     "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "embedded",
@@ -29,7 +33,7 @@ class Connection:
 
     Attributes:
         client: an asyncio redis-py client.
-        revive: brings a private server back when it is gone; blocks. None for servers that are not ours.
+        revive: starts a private server, also again when it is gone; blocks. None for servers that are not ours.
         release: lets go of a private server; blocks.
     """
 
@@ -39,7 +43,7 @@ class Connection:
 
 
 def connect(config: Config) -> Connection:
-    """Make the client for `config.url`. Connects to nothing, except that `embedded://` starts its server; blocks then.
+    """Make the client for `config.url`. Connects to nothing and starts nothing.
 
     Raises:
         ConfigurationError: the URL is wrong, or no redis-server can be had for `embedded://`.
@@ -95,12 +99,43 @@ def _options(config: Config) -> dict[str, Any]:
 
 
 def _embedded(config: Config) -> Connection:
-    from session_reuse.store import embedded  # noqa: PLC0415  (only for those who use it)
+    from session_reuse.store.embedded_server import find_server_binary, open_folder  # noqa: PLC0415  (only if used)
 
     location = config.url.partition("://")[2]
-    server = embedded.acquire(Path(unquote(location)).expanduser() if location else None)
-    client = Redis(unix_socket_path=str(server.socket_path), **_options(config))
-    return Connection(client, revive=server.ensure_running, release=server.release)
+    folder = open_folder(Path(unquote(location)).expanduser() if location else None)
+    find_server_binary()
+    private = _PrivateServer(folder.path)
+    client = Redis(unix_socket_path=str(folder.socket_path), **_options(config))
+    return Connection(client, revive=private.start, release=private.release)
+
+
+class _PrivateServer:
+    """The embedded server of one folder: started when it is needed, let go of at the end. For threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._handle: EmbeddedServer | None = None
+        self._lock = threading.Lock()
+        self._released = False
+
+    def start(self) -> None:
+        """Start the server, or make sure that it still runs."""
+        from session_reuse.store.embedded import acquire  # noqa: PLC0415  (only if used)
+
+        with self._lock:
+            if self._released:
+                return
+            if self._handle is None:
+                self._handle = acquire(self._folder)
+            else:
+                self._handle.ensure_running()
+
+    def release(self) -> None:
+        """Let go of it, for good."""
+        with self._lock:
+            self._released = True
+            if self._handle is not None:
+                self._handle.release()
 
 
 def _sentinel(config: Config) -> Redis:

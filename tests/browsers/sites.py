@@ -65,7 +65,9 @@ def _page(script: str, body: str = "") -> str:
 def _web_storage(name: str) -> dict[str, str]:
     return {
         f"/{name}": _page(f"show({name}Storage.getItem('token') === 'T\\u0000\\ud800\\u00fc');"),
-        f"/{name}/login": _page(f"{name}Storage.setItem('token', 'T\\u0000\\ud800\\u00fc'); location.href = '/{name}';"),
+        f"/{name}/login": _page(
+            f"{name}Storage.setItem('token', 'T\\u0000\\ud800\\u00fc'); location.href = '/{name}';"
+        ),
     }
 
 
@@ -86,9 +88,7 @@ def _databases() -> dict[str, str]:
     return pages
 
 
-_STALE = (
-    "if (localStorage.getItem('token')) { localStorage.clear(); sessionStorage.clear(); %s } else show(false);"
-)
+_STALE = "if (localStorage.getItem('token')) { localStorage.clear(); sessionStorage.clear(); %s } else show(false);"
 _PAGES = {
     "/blank": _page(""),
     **_web_storage("local"),

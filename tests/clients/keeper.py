@@ -33,7 +33,7 @@ class StubKeeper:
         return session
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
-        for capture in session._captures:
+        for capture in session.captures:
             try:
                 captured = capture()
                 session.storage_state = await captured if inspect.isawaitable(captured) else captured

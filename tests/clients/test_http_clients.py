@@ -237,7 +237,7 @@ def test_detach_lets_go_of_the_client(session: BrowserSession, site: Site) -> No
         client.get(site.url("/set?cookie=b=1"))
         assert "send" not in vars(client)
     assert [c["name"] for c in session.storage_state["cookies"]] == ["a"]
-    assert session._captures == []
+    assert session.captures == []
 
 
 def test_who_logged_in_is_who_calls(open_client: Opener, session: BrowserSession) -> None:

@@ -34,7 +34,7 @@ from redis.retry import Retry
 from tests.support.polling import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 HOST: Final = "127.0.0.1"
 BUS_OFFSET: Final = 10_000
@@ -180,8 +180,8 @@ class RedisServer:
         self._owner = 0
 
     def client(self, **options: Any) -> redis.Redis:
-        """Return a plain client with short timeouts and no retries; close it, or use it in a `with`."""
-        defaults = {"socket_timeout": 2.0, "socket_connect_timeout": 1.0, "retry": Retry(NoBackoff(), 0)}
+        """Return a plain client without retries; close it, or use it in a `with`."""
+        defaults = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0, "retry": Retry(NoBackoff(), 0)}
         return redis.Redis.from_url(self.url, **defaults | options)
 
     @asynccontextmanager
@@ -228,7 +228,7 @@ class RedisServer:
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            wait_until(self._answers, timeout=10.0, message=f"redis-server on port {self.port} answers")
+            wait_until(self._answers, timeout=30.0, message=f"redis-server on port {self.port} answers")
         except BaseException:
             self.kill()
             raise
@@ -413,13 +413,11 @@ class SentinelGroup(_Servers):
         port = self._primary_port(self.sentinels[0])
         return next(server for server in self.data if server.port == port)
 
-    def failover(self, *, timeout: float = 20.0) -> RedisServer:
+    def failover(self, *, timeout: float = 30.0) -> RedisServer:
         """Kill the primary, wait until all sentinels and replicas follow another, and return the new one."""
         old = self.primary
         old.kill()
-        wait_until(
-            lambda: self._agreed(old), timeout=timeout, interval=0.05, message="the sentinels name a new primary"
-        )
+        _settle(lambda: self._agreed(old), timeout, "the sentinels name a new primary")
         return self.primary
 
     def _build(self, stack: ExitStack) -> None:
@@ -428,10 +426,10 @@ class SentinelGroup(_Servers):
         follow = (*_REPLICATION, "--replicaof", HOST, str(primary.port))
         followers = [stack.enter_context(RedisServer(args=follow, password=self._password)) for _ in range(replicas)]
         self.data = [primary, *followers]
-        wait_until(lambda: all(map(_linked, followers)), timeout=15.0, interval=0.05, message="replicas are in step")
+        _settle(lambda: all(map(_linked, followers)), 30.0, "the replicas are in step")
         processes = [_SentinelProcess(watched=primary, group=self) for _ in range(sentinels)]
         self.sentinels = [stack.enter_context(process) for process in processes]
-        wait_until(lambda: all(map(self._knows_all, self.sentinels)), timeout=15.0, interval=0.05, message="sentinels")
+        _settle(lambda: all(map(self._knows_all, self.sentinels)), 30.0, "the sentinels know each other")
 
     def _knows_all(self, sentinel: RedisServer) -> bool:
         with sentinel.client() as client:
@@ -477,19 +475,18 @@ class RedisCluster(_Servers):
         old = self.primary_of(key)
         old.kill()
         alive = [node for node in self.nodes if node.running]
-        moved = lambda: all(_cluster_ok(node) and self._owner_port(node, key) != old.port for node in alive)  # noqa: E731
-        wait_until(moved, timeout=timeout, interval=0.05, message="the replica has taken over")
+        _settle(lambda: all(self._moved(node, key, old) for node in alive), timeout, "the replica has taken over")
         return old
 
     def _build(self, stack: ExitStack) -> None:
         options = {"cluster": True, "appendonly": self._appendonly, "args": self._args}
         self.nodes = [stack.enter_context(RedisServer(**options)) for _ in range(6)]
         self._introduce()
-        wait_until(lambda: all(map(self._knows_all, self.nodes)), timeout=15.0, interval=0.05, message="nodes have met")
+        _settle(lambda: all(map(self._knows_all, self.nodes)), 30.0, "the nodes have met")
         for primary, replica in zip(self.nodes[:3], self.nodes[3:], strict=True):
             _cluster(replica, "REPLICATE", _cluster(primary, "MYID"))
-        ready = lambda: all(map(_cluster_ok, self.nodes)) and all(map(_linked, self.nodes[3:]))  # noqa: E731
-        wait_until(ready, timeout=30.0, interval=0.05, message="the cluster is up")
+        _settle(lambda: all(map(self._is_whole, self.nodes)), 30.0, "the cluster is up")
+        _settle(lambda: all(map(_linked, self.nodes[3:])), 30.0, "the replicas are in step")
 
     def _introduce(self) -> None:
         bounds = [0, _SLOTS // 3, 2 * _SLOTS // 3, _SLOTS]
@@ -504,12 +501,29 @@ class RedisCluster(_Servers):
         lines = _cluster(node, "NODES").decode().splitlines()
         return len(lines) == len(self.nodes) and not any("handshake" in line for line in lines)
 
+    def _is_whole(self, node: RedisServer) -> bool:
+        return _cluster_ok(node) and all(len(servers) > 1 for _, _, *servers in _cluster(node, "SLOTS"))
+
+    def _moved(self, node: RedisServer, key: str, old: RedisServer) -> bool:
+        return _cluster_ok(node) and self._owner_port(node, key) != old.port
+
     def _owner_port(self, node: RedisServer, key: str) -> int:
         slot = key_slot(key.encode())
         for first, last, primary, *_ in _cluster(node, "SLOTS"):
             if first <= slot <= last:
                 return int(primary[1])
         return 0
+
+
+def _settle(condition: Callable[[], bool], timeout: float, what: str) -> None:
+    """Wait for servers to agree; one that is too busy to answer has not agreed yet."""
+
+    def agreed() -> bool:
+        with contextlib.suppress(redis.RedisError):
+            return condition()
+        return False
+
+    wait_until(agreed, timeout=timeout, interval=0.05, message=what)
 
 
 def _cluster(node: RedisServer, *words: Any) -> Any:

@@ -1,11 +1,13 @@
 // Reads the databases of an origin as JSON text. Must never change one, and never leave out a value without saying so.
 //
 // cap: how many characters of JSON all databases together may take.
-// Returns JSON text {databases: [{name, version, keys, stores} or {name, version, keys, dump}], lost: [[where, reason]]}:
-// `stores` in Playwright's form where JSON can say everything in a database, else `dump`, our own encoding.
+// Returns JSON text {databases: [{name, version, stores} or {name, version, keys, dump}], lost: [[where, reason]]}:
+// `stores` in Playwright's form where JSON can say everything in a database, else `dump`, our own encoding, and beside
+// it the CryptoKeys, because importing one is asynchronous.
 async (cap) => {
   class TooLarge extends Error {}
   class Lost extends Error {}
+  const MAX_DEPTH = 400;
   const lost = [];
   const databases = [];
   let left = cap;
@@ -19,14 +21,14 @@ async (cap) => {
   return JSON.stringify({ databases, lost });
 
   async function dumpDatabase(name, version) {
-    const context = { isPlain: true, hasKeys: false, pending: [], size: 0, budget: left };
+    const context = { isPlain: true, keys: [], pending: [], size: 0, budget: left };
     const database = await promised(indexedDB.open(name, version));
     try {
       const stores = [];
       for (const store of database.objectStoreNames) stores.push(await dumpStore(database, store, context));
       left -= context.size;
-      const content = context.isPlain ? { stores: stores.map(asPlaywright) } : { dump: JSON.stringify(stores) };
-      return { name, version, keys: context.hasKeys, ...content };
+      if (context.isPlain) return { name, version, stores: stores.map(asPlaywright) };
+      return { name, version, keys: context.keys, dump: JSON.stringify(stores) };
     } finally {
       database.close();
     }
@@ -59,7 +61,7 @@ async (cap) => {
     context.pending = [];
     let record;
     try {
-      record = [encode(key, new Map(), context), encode(value, new Map(), context)];
+      record = [encode(key, new Map(), context, 0), encode(value, new Map(), context, 0)];
       await Promise.all(context.pending.map((read) => read()));
     } catch (error) {
       if (error instanceof TooLarge) throw error;
@@ -103,14 +105,15 @@ async (cap) => {
   }
 
   // Values that JSON has are themselves, all others arrays [tag, ...]; an object met again is ['r', its number].
-  function encode(value, seen, context) {
+  function encode(value, seen, context, depth) {
     if (value === null || typeof value === 'string' || typeof value === 'boolean') return value;
     if (value === undefined) return ['u'];
     if (typeof value === 'bigint') return ['i', String(value)];
     if (typeof value === 'number') return isJson(value, 0) ? value : ['n', Object.is(value, -0) ? '-0' : String(value)];
     if (seen.has(value)) return ['r', seen.get(value)];
+    if (depth > MAX_DEPTH) throw new Lost('nested too deeply');
     seen.set(value, seen.size);
-    const inner = (content) => encode(content, seen, context);
+    const inner = (content) => encode(content, seen, context, depth + 1);
     const tag = tagOf(value);
     if (ArrayBuffer.isView(value)) return ['v', tag, inner(value.buffer), value.byteOffset, value.length ?? value.byteLength];
     switch (tag) {
@@ -139,11 +142,12 @@ async (cap) => {
 
   function encodeKey(value, context) {
     if (!value.extractable) throw new Lost('non-extractable CryptoKey');
-    context.hasKeys = true;
     const hash = value.algorithm.hash ? { hash: value.algorithm.hash.name } : {};
     const { name, namedCurve, length } = value.algorithm;
     const algorithm = JSON.parse(JSON.stringify({ name, namedCurve, length, ...hash }));
-    return later(['k', null, algorithm, value.usages], context, () => crypto.subtle.exportKey('jwk', value));
+    const key = { jwk: null, algorithm, usages: value.usages };
+    context.pending.push(async () => (key.jwk = await crypto.subtle.exportKey('jwk', value)));
+    return ['k', context.keys.push(key) - 1];
   }
 
   function later(encoded, context, read) {

@@ -1,16 +1,16 @@
 // Creates databases of an origin and fills them. Must never touch a database that exists: what is there is newer.
 //
-// databases: ours, {name, version, dump: JSON text}, or Playwright's, {name, version, stores}.
+// databases: ours, {name, version, keys, dump: JSON text}, or Playwright's, {name, version, stores}.
 // The databases are requested before this function returns, and each is filled within its upgrade: a page that opens
 // one of them in the same document, however early, finds it filled. Only CryptoKeys have to be awaited first.
 async (databases) => {
-  const keys = new Map();
-  const jobs = databases.map((database) => ({ ...database, stores: storesOf(database) }));
-  if (databases.some((database) => database.keys)) await importKeys();
+  const imported = new Map();
+  for (const { keys } of databases) if (keys && keys.length) imported.set(keys, await Promise.all(keys.map(importKey)));
+  const jobs = databases.map(({ name, version, ...content }) => ({ name, version, stores: storesOf(content) }));
   return (await Promise.all(jobs.map(create))).filter((reason) => reason);
 
-  function storesOf({ dump, stores }) {
-    if (dump) return JSON.parse(dump).map((store) => ({ ...store, decode: (value) => decode(value, []) }));
+  function storesOf({ dump, keys, stores }) {
+    if (dump) return JSON.parse(dump).map((store) => ({ ...store, decode: (value) => decode(value, [], imported.get(keys)) }));
     return stores.map((store) => ({
       name: store.name,
       keyPath: store.keyPathArray || store.keyPath,
@@ -56,8 +56,9 @@ async (databases) => {
   }
 
   // The inverse of `encode` in indexeddb_dump.js: refs are numbered in the order in which objects are met.
-  function decode(value, refs) {
+  function decode(value, refs, keys) {
     if (!Array.isArray(value)) return value;
+    const inner = (content) => decode(content, refs, keys);
     const [tag, first, second, third, fourth] = value;
     const known = (object) => (refs.push(object), object);
     switch (tag) {
@@ -67,51 +68,51 @@ async (databases) => {
       case 'r': return refs[first];
       case 'd': return known(new Date(first === null ? NaN : first));
       case 'x': return known(new RegExp(first, second));
-      case 'w': return known(Object(decode(first, refs)));
+      case 'w': return known(Object(inner(first)));
       case 'b': return known(new Blob([bytes(first)], { type: second }));
       case 'f': return known(new File([bytes(first)], third, { type: second, lastModified: fourth }));
       case 'y': return known(bytes(first).buffer);
-      case 'v': return view(first, second, third, fourth, refs);
-      case 'k': return known(keys.get(JSON.stringify(value)));
-      case 'e': return error(first, second, third, refs, known);
-      case 'm': return entries(known(new Map()), first, refs);
-      case 's': return members(known(new Set()), first, refs);
-      case 'a': return items(known([]), first, refs);
-      case 'h': return properties(known(new Array(first)), second, refs);
-      case 'o': return properties(known({}), Object.entries(first), refs);
+      case 'v': return view(first, second, third, fourth, refs, inner);
+      case 'k': return known(keys[first]);
+      case 'e': return known(error(first, second, third));
+      case 'm': return entries(known(new Map()), first, inner);
+      case 's': return members(known(new Set()), first, inner);
+      case 'a': return items(known([]), first, inner);
+      case 'h': return properties(known(new Array(first)), second, inner);
+      case 'o': return properties(known({}), Object.entries(first), inner);
       default: throw new TypeError('unknown tag');
     }
   }
 
-  function view(name, buffer, offset, length, refs) {
+  function view(name, buffer, offset, length, refs, inner) {
     const index = refs.push(null) - 1;
-    return (refs[index] = new globalThis[name](decode(buffer, refs), offset, length));
+    return (refs[index] = new globalThis[name](inner(buffer), offset, length));
   }
 
-  function error(name, message, stack, refs, known) {
-    const type = /^[A-Z][a-z]+Error$/.test(name) && globalThis[name] ? globalThis[name] : Error;
-    const object = known(new type(message));
+  function error(name, message, stack) {
+    const types = { EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
+    const object = new (types[name] || Error)(message);
     return Object.defineProperty(object, 'stack', { value: stack, writable: true, configurable: true });
   }
 
-  function entries(map, pairs, refs) {
-    for (const [key, value] of pairs) map.set(decode(key, refs), decode(value, refs));
+  function entries(map, pairs, inner) {
+    for (const [key, value] of pairs) map.set(inner(key), inner(value));
     return map;
   }
 
-  function members(set, values, refs) {
-    for (const value of values) set.add(decode(value, refs));
+  function members(set, values, inner) {
+    for (const value of values) set.add(inner(value));
     return set;
   }
 
-  function items(array, content, refs) {
-    for (const value of content) array.push(decode(value, refs));
+  function items(array, content, inner) {
+    for (const value of content) array.push(inner(value));
     return array;
   }
 
-  function properties(object, pairs, refs) {
+  function properties(object, pairs, inner) {
     for (const [key, value] of pairs) {
-      const content = { value: decode(value, refs), enumerable: true, writable: true, configurable: true };
+      const content = { value: inner(value), enumerable: true, writable: true, configurable: true };
       Object.defineProperty(object, key, content);
     }
     return object;
@@ -121,18 +122,8 @@ async (databases) => {
     return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   }
 
-  async function importKeys() {
-    for (const job of jobs) for (const store of job.stores) for (const record of store.records) await importFrom(record);
-  }
-
-  async function importFrom(value) {
-    if (value === null || typeof value !== 'object') return;
-    if (Array.isArray(value) && value[0] === 'k') {
-      const [, jwk, algorithm, usages] = value;
-      keys.set(JSON.stringify(value), await crypto.subtle.importKey('jwk', jwk, algorithm, true, usages));
-    } else {
-      for (const content of Object.values(value)) await importFrom(content);
-    }
+  function importKey({ jwk, algorithm, usages }) {
+    return crypto.subtle.importKey('jwk', jwk, algorithm, true, usages);
   }
 
   // The encoding of Playwright's storage_state(indexed_db=True), for states that were made by it.

@@ -1,0 +1,236 @@
+"""Chromium, side by side in one run: restore to first page, capture at exit, login against reuse.
+
+    python benchmarks/browser.py [--rounds 5] [--quick] [--json FILE]
+
+Each sample of a restore gets a browser of its own; the arms take turns. Read the ratios, not the milliseconds.
+Playwright's own restore takes 0.1 to 0.2 s per origin, so from 50 origins on it runs once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from playwright.async_api import async_playwright
+
+from session_reuse.browsers.chromium import find_chromium, launch_arguments
+from session_reuse.browsers.playwright import open_context
+from session_reuse.session import BrowserSession
+from session_reuse.state.storage_state import to_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Browser, BrowserContext, Playwright
+
+Samples = dict[str, list[float]]
+_PAGE = b"<!doctype html><title>t</title><body>"
+_FORM = b"<!doctype html><body><form method=post action=/login><input name=user><input name=word><button>go</button></form>"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/account":
+            time.sleep(_Handler.think_seconds)
+            is_in = "sid=S" in self.headers.get("Cookie", "")
+            self._answer(200 if is_in else 302, _PAGE + b"<p id=account>", {} if is_in else {"Location": "/form"})
+        else:
+            time.sleep(_Handler.think_seconds if self.path == "/form" else 0)
+            self._answer(200, _FORM if self.path == "/form" else _PAGE, {})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        time.sleep(_Handler.think_seconds)
+        self._answer(303, b"", {"Location": "/account", "Set-Cookie": "sid=S; HttpOnly; Path=/"})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "text/html", "Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    think_seconds = 0.1
+
+
+@contextmanager
+def serve() -> Iterator[int]:
+    """Run the site on a free port, for all hostnames under `.localhost`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+@asynccontextmanager
+async def warm_browser(playwright: Playwright, port: int) -> AsyncIterator[Browser]:
+    """Launch a browser that has shown one page, so that its first start-up work is done."""
+    browser = await playwright.chromium.launch(executable_path=find_chromium(), args=launch_arguments())
+    context = await browser.new_context()
+    await (await context.new_page()).goto(f"http://warm.localhost:{port}/")
+    await context.close()
+    yield browser
+    await browser.close()
+
+
+def made_state(origins: int, port: int, kilobytes: int) -> dict[str, Any]:
+    """Return a state with a cookie and this much localStorage in each origin."""
+    items = [{"name": "token", "value": "T"}, *({"name": f"k{j}", "value": "x" * 1020} for j in range(kilobytes))]
+    return {
+        "cookies": [
+            {"name": "c", "value": "1", "domain": f"s{i}.localhost", "path": "/", "expires": -1} for i in range(origins)
+        ],
+        "origins": [{"origin": f"http://s{i}.localhost:{port}", "localStorage": items} for i in range(origins)],
+    }
+
+
+async def time_to_first_page(arm: str, browser: Browser, state: dict[str, Any], port: int) -> float:
+    """Return the seconds from nothing to the first restored page."""
+    url = f"http://s0.localhost:{port}/"
+    start = time.perf_counter()
+    if arm == "ours":
+        async with open_context(BrowserSession("benchmark", storage_state=state), browser) as context:
+            return await _first_page(context, url, start, "T")
+    native = {"storage_state": to_playwright(state)} if arm == "playwright" else {}
+    context = await browser.new_context(**native)
+    return await _first_page(context, url, start, "T" if native else None)
+
+
+async def _first_page(context: BrowserContext, url: str, start: float, expected: str | None) -> float:
+    page = await context.new_page()
+    await page.goto(url)
+    seconds = time.perf_counter() - start
+    if await page.evaluate("localStorage.getItem('token')") != expected:
+        raise SystemExit("the page does not have the token that was to be restored")
+    return seconds
+
+
+async def measure_restore(playwright: Playwright, port: int, origins: int, rounds: int) -> Samples:
+    """Time each arm, in turns, in fresh browsers."""
+    samples: Samples = {"none": [], "ours": [], "playwright": []}
+    for round_number in range(rounds):
+        for arm in _rotated(list(samples), round_number):
+            if arm == "playwright" and origins >= 50 and round_number:
+                continue
+            async with warm_browser(playwright, port) as browser:
+                samples[arm].append(await time_to_first_page(arm, browser, made_state(origins, port, 10), port))
+    return samples
+
+
+def _rotated(arms: list[str], by: int) -> list[str]:
+    return arms[by % len(arms) :] + arms[: by % len(arms)]
+
+
+async def measure_capture(playwright: Playwright, port: int, origins: int, rounds: int) -> Samples:
+    """Visit origins, then time our capture and Playwright's of the same context."""
+    samples: Samples = {"ours": [], "playwright": []}
+    for _ in range(rounds):
+        session = BrowserSession("benchmark")
+        async with (
+            warm_browser(playwright, port) as browser,
+            open_context(session, browser, checkpoint_after=None) as context,
+        ):
+            page = await context.new_page()
+            for number in range(origins):
+                await page.goto(f"http://v{number}.localhost:{port}/")
+                await page.evaluate("localStorage.token = 'T'")
+            capture = session._captures[-1]  # noqa: SLF001
+            ours = await _timed(capture(), samples["ours"])
+            theirs = await _timed(context.storage_state(), samples["playwright"])
+            if _local(ours) != _local(theirs):
+                raise SystemExit("the two captures differ")
+    return samples
+
+
+def _local(state: Any) -> dict[str, Any]:
+    return {entry["origin"]: entry["localStorage"] for entry in state["origins"]}
+
+
+async def _timed(work: Any, samples: list[float]) -> Any:
+    start = time.perf_counter()
+    result = await work
+    samples.append(time.perf_counter() - start)
+    return result
+
+
+async def measure_login(playwright: Playwright, port: int, rounds: int) -> Samples:
+    """Time the way to a page behind a login: with the form, and with a session."""
+    samples: Samples = {"login": [], "reuse": []}
+    url = f"http://shop.localhost:{port}/account"
+    for _ in range(rounds):
+        session = BrowserSession("benchmark")
+        async with warm_browser(playwright, port) as browser:
+            start = time.perf_counter()
+            async with open_context(session, browser) as context:
+                page = await context.new_page()
+                await page.goto(url)
+                await page.fill("[name=user]", "alice")
+                await page.fill("[name=word]", "secret")
+                await page.click("button")
+                await page.wait_for_selector("#account", state="attached")
+                samples["login"].append(time.perf_counter() - start)
+        async with warm_browser(playwright, port) as browser:
+            start = time.perf_counter()
+            async with open_context(session, browser) as context:
+                page = await context.new_page()
+                await page.goto(url)
+                await page.wait_for_selector("#account", state="attached", timeout=5000)
+                samples["reuse"].append(time.perf_counter() - start)
+    return samples
+
+
+def report(title: str, samples: Samples, base: str) -> dict[str, Any]:
+    """Print medians and ratios to one arm; return them."""
+    medians = {arm: statistics.median(values) for arm, values in samples.items()}
+    print(f"\n{title}")
+    for arm, median in medians.items():
+        spread = f"{min(samples[arm]) * 1e3:.1f}..{max(samples[arm]) * 1e3:.1f}"
+        ratio = median / medians[base]
+        print(f"  {arm:<12}{median * 1e3:>10.1f} ms   {spread:>18}   x{ratio:<8.3f} n={len(samples[arm])}")
+    ratios = {arm: medians[arm] / medians[base] for arm in medians}
+    return {"title": title, "base": base, "medians": medians, "ratios": ratios, "samples": samples}
+
+
+async def main() -> None:
+    """Run all parts and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="two rounds, and Playwright's own not at 200 origins")
+    parser.add_argument("--json", type=Path, help="write the samples there")
+    arguments = parser.parse_args()
+    rounds = 2 if arguments.quick else arguments.rounds
+    results = []
+    with serve() as port:
+        async with async_playwright() as playwright:
+            for origins in (1, 10, 50) if arguments.quick else (1, 10, 50, 200):
+                samples = await measure_restore(playwright, port, origins, rounds)
+                results.append(report(f"restore to first page, {origins} origins of 10 KB", samples, "none"))
+            captures = await measure_capture(playwright, port, 30, rounds)
+            results.append(report("capture, 30 visited origins", captures, "playwright"))
+            logins = await measure_login(playwright, port, rounds)
+            results.append(report("to the page behind the login, 0.1 s per server answer", logins, "login"))
+    if arguments.json:
+        about = {"python": platform.python_version(), "machine": platform.platform(), "rounds": rounds}
+        await asyncio.to_thread(arguments.json.write_text, json.dumps({"about": about, "results": results}, indent=1))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,279 @@
+"""browser-use 0.13: sessions and agents that start logged in. Must never raise into its event bus, nor keep it waiting long.
+
+    async with reusable_session("shop.example/alice") as session:
+        async with open_browser_session(session, headless=True) as browser_session:
+            await Agent(task, llm=llm, browser_session=browser_session).run()
+
+browser-use's own `storage_state` stays None, so that its own persistence neither loads nor writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse.browsers.cdp_browser import CdpBrowser
+from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
+
+try:
+    from browser_use import BrowserSession as AgentBrowser
+    from browser_use.browser.events import (
+        BrowserConnectedEvent,
+        BrowserReconnectedEvent,
+        BrowserStopEvent,
+        SaveStorageStateEvent,
+    )
+    from websockets.asyncio.client import connect
+except ImportError:
+    raise MissingExtraError("browser-use", "session_reuse.browsers.browser_use") from None
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from session_reuse.session import BrowserSession
+    from session_reuse.state.storage_state import StorageState
+
+__all__ = ["attach_browser_session", "open_browser_session"]
+
+CONNECT_LIMIT: Final = 15.0
+"""Seconds that restoring may keep browser-use waiting before its first page; it gives its handlers 30."""
+_BUS_INTERVAL: Final = 0.01
+_BUS_LIMIT: Final = 60.0
+
+_logger = logging.getLogger("session_reuse.browsers")
+_background: set[asyncio.Task[Any]] = set()
+"""Tasks that outlive a cancelled exit: the loop itself keeps no strong reference to them."""
+
+
+@asynccontextmanager
+async def open_browser_session(
+    session: BrowserSession, *, checkpoint_after: float | None = 2.0, **browser_session_options: Any
+) -> AsyncIterator[AgentBrowser]:
+    """Open a browser-use session with the session's state; at the end it is captured and killed.
+
+    An agent may start and kill it as it likes: it is captured before it goes, and restored when it is started again.
+
+    Args:
+        session: whose state is restored, and which gets what was captured.
+        checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
+        browser_session_options: for `browser_use.BrowserSession`.
+
+    Raises:
+        ConfigurationError: `storage_state` is among the options; the session brings it.
+    """
+    if browser_session_options.get("storage_state") is not None:
+        raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
+    browser_session = AgentBrowser(**browser_session_options)
+    async with attach_browser_session(session, browser_session, checkpoint_after=checkpoint_after):
+        try:
+            yield browser_session
+        finally:
+            if browser_session.cdp_url is not None:
+                await _finished(_killed(browser_session))
+
+
+@asynccontextmanager
+async def attach_browser_session(
+    session: BrowserSession, browser_session: AgentBrowser, *, checkpoint_after: float | None = 2.0
+) -> AsyncIterator[AgentBrowser]:
+    """Bring the session's state into a browser-use session, started or not; at the end it is captured and left as it is.
+
+    Args:
+        session: whose state is restored, and which gets what was captured.
+        browser_session: of browser-use, without a `storage_state` of its own.
+        checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
+    """
+    if browser_session.browser_profile.storage_state is not None:
+        raise ConfigurationError("storage_state comes from the session: leave the browser-use session's own at None")
+    attachment = _Attachment(session, browser_session, checkpoint_after)
+    await attachment.start()
+    try:
+        yield browser_session
+    finally:
+        attachment.keep_last_seen()
+        await _finished(attachment.finish())
+
+
+class _Attachment:
+    """What is bound between one session and one browser-use session, over any number of its starts and ends."""
+
+    def __init__(self, session: BrowserSession, browser_session: AgentBrowser, checkpoint_after: float | None) -> None:
+        self._session = session
+        self._browser_session = browser_session
+        self._checkpoint_after = checkpoint_after
+        self._browser: CdpBrowser | None = None
+        self._bus: Any = None
+        self._cdp_url: str | None = None
+        self._connecting = asyncio.Lock()
+        self._is_fresh = False
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_finished = False
+        self._unbind = session.bind_capture(self._capture)
+
+    async def start(self) -> None:
+        """Listen, and restore at once when the browser is there already."""
+        self._listen()
+        if self._browser_session.is_cdp_connected:
+            await self._connect(str(self._browser_session.cdp_url))
+        if self._checkpoint_after is not None:
+            self._spawn(self._checkpoint_regularly(self._checkpoint_after))
+
+    def _listen(self) -> None:
+        """Put our handlers on the event bus in use; browser-use makes a new one at each stop and kill.
+
+        A handler cannot be taken off a bus again: after the end ours find `_is_finished`, and do nothing.
+        """
+        bus = self._bus = self._browser_session.event_bus
+        self._is_fresh = _has_empty_profile(self._browser_session)
+
+        async def on_session_reuse_connected(event: BrowserConnectedEvent | BrowserReconnectedEvent) -> None:
+            await self._connect(event.cdp_url)
+
+        async def on_session_reuse_save(_: SaveStorageStateEvent) -> None:
+            if not self._is_finished:
+                await (self._take() if self._checkpoint_after is None else self._checkpoint())
+
+        async def on_session_reuse_stop(_: BrowserStopEvent) -> None:
+            if not self._is_finished:
+                self._spawn(self._follow_bus())
+                await self._put_away()
+
+        bus.on(BrowserConnectedEvent, on_session_reuse_connected)
+        bus.on(BrowserReconnectedEvent, on_session_reuse_connected)
+        bus.on(SaveStorageStateEvent, on_session_reuse_save)
+        bus.on(BrowserStopEvent, on_session_reuse_stop)
+
+    async def _follow_bus(self) -> None:
+        """Wait for the new event bus, which comes without an event, and listen to it."""
+        old = self._bus
+        for _ in range(int(_BUS_LIMIT / _BUS_INTERVAL)):
+            if self._browser_session.event_bus is not old:
+                break
+            await asyncio.sleep(_BUS_INTERVAL)
+        if self._bus is not old or self._browser_session.event_bus is old:
+            return
+        self._listen()
+        if self._browser_session.is_cdp_connected:
+            await self._connect(str(self._browser_session.cdp_url))
+
+    async def _connect(self, cdp_url: str) -> None:
+        """Restore into the browser that has just been connected, and follow it.
+
+        `start()` of browser-use waits for this, so no page is loaded before. A browser that we had before and lost touch
+        with is followed only: what it holds is newer than what we know.
+        """
+        async with self._connecting:
+            if self._is_finished:
+                return
+            is_known = cdp_url == self._cdp_url
+            if self._browser is not None and is_known and not self._browser.is_gone:
+                return
+            self.keep_last_seen()
+            try:
+                async with asyncio.timeout(CONNECT_LIMIT):
+                    browser = await self._opened(cdp_url, restore=not is_known)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
+                self._session.report("restore_failed", f"browser-use: {type(error).__name__} while connecting")
+                _logger.warning("no connection of our own to browser-use's browser: %s", type(error).__name__)
+                return
+            await self._put_away()
+            self._browser, self._cdp_url = browser, cdp_url
+
+    async def _opened(self, cdp_url: str, *, restore: bool) -> CdpBrowser:
+        transport = await connect(
+            cdp_url,
+            max_size=None,
+            ping_interval=None,
+            close_timeout=1,
+            additional_headers=self._browser_session.browser_profile.headers,
+        )
+        browser = CdpBrowser(
+            transport, self._session, restore=restore, fresh=self._is_fresh, on_change=self._changed.set
+        )
+        try:
+            return await browser.start()
+        except BaseException:
+            await browser.close()
+            raise
+
+    async def _put_away(self) -> None:
+        """Let go of the browser that we have, if any; what was seen of it stays with the session."""
+        self.keep_last_seen()
+        browser, self._browser, self._cdp_url = self._browser, None, None
+        if browser is not None:
+            await browser.close()
+
+    async def _capture(self) -> StorageState:
+        if self._browser is not None and self._browser.is_gone and self._browser_session.is_cdp_connected:
+            await self._connect(str(self._browser_session.cdp_url))
+        if self._browser is None:
+            return self._session.storage_state
+        return await self._browser.capture()
+
+    async def _checkpoint_regularly(self, seconds: float) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(seconds)
+            self._changed.clear()
+            await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
+        try:
+            await self._session.checkpoint()
+        except LifecycleError:
+            await self._take()  # a session without a store: kept in memory
+        except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
+            self._session.report("checkpoint_failed", type(error).__name__)
+
+    async def _take(self) -> None:
+        try:
+            self._session.storage_state = await self._capture()
+        except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
+            self._session.capture_failed(f"browser-use: {error}")
+
+    def keep_last_seen(self) -> None:
+        """Give the session what was seen so far, without asking the browser."""
+        state = self._browser.last_seen() if self._browser is not None else None
+        if state is not None:
+            self._session.storage_state = state
+
+    async def finish(self) -> None:
+        """Capture a last time and let go; the browser-use session goes on without us."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._browser is not None:
+            await self._take()
+        self._unbind()
+        await self._put_away()
+        self._is_finished = True
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _has_empty_profile(browser_session: AgentBrowser) -> bool:
+    """Return whether the browser to come starts without any storage of its own."""
+    folder = browser_session.browser_profile.user_data_dir
+    if not browser_session.is_local or folder is None:
+        return False
+    return not Path(folder).exists() or not any(Path(folder).iterdir())
+
+
+async def _killed(browser_session: AgentBrowser) -> None:
+    with contextlib.suppress(Exception):  # it was gone before
+        await browser_session.kill()
+
+
+async def _finished(work: Any) -> None:
+    """Wait for work that goes on in the background when we are cancelled."""
+    task = asyncio.create_task(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    await asyncio.shield(task)

@@ -1,0 +1,103 @@
+"""Ready-made checks that a restored login is alive, for `verify=`. Must never say yes because they could not look.
+
+Those that look at a page serve `open_context(verify=...)` of the asynchronous and of the synchronous API alike;
+`cookie_alive` looks at the session itself and serves `reusable_session(verify=...)`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from session_reuse.state.storage_state import live_cookies
+
+if TYPE_CHECKING:
+    from session_reuse.session import BrowserSession
+
+PageCheck: TypeAlias = Callable[[Any], Any]
+"""Takes a page; returns a bool for a synchronous page, an awaitable of one for an asynchronous page."""
+
+WAIT_MS: Final = 10_000
+"""How long a check waits for what it looks for."""
+
+
+def url_matches(url: str, pattern: str | re.Pattern[str], *, timeout: float = WAIT_MS / 1000) -> PageCheck:
+    """Check that a page still has a URL that matches once it has loaded, and was not sent to a login form.
+
+    Args:
+        url: the page to open, one that only those who are logged in see.
+        pattern: a regular expression, searched in the URL that the browser ends up at.
+        timeout: seconds for the page to load.
+    """
+    expression = re.compile(pattern)
+
+    def matches(page: Any) -> bool:
+        return bool(expression.search(page.url))
+
+    return _check(lambda page: page.goto(url, timeout=timeout * 1000), lambda page: matches(page))  # noqa: PLW0108
+
+
+def selector_present(url: str, selector: str, *, timeout: float = WAIT_MS / 1000) -> PageCheck:
+    """Check that an element is in a page.
+
+    Args:
+        url: the page to open.
+        selector: any selector of Playwright.
+        timeout: seconds to wait for the page, and then for the element.
+    """
+    return _check(
+        lambda page: page.goto(url, timeout=timeout * 1000, wait_until="commit"),
+        lambda page: page.wait_for_selector(selector, state="attached", timeout=timeout * 1000),
+    )
+
+
+def text_present(url: str, text: str, *, timeout: float = WAIT_MS / 1000) -> PageCheck:
+    """Check that a page shows a text.
+
+    Args:
+        url: the page to open.
+        text: what is to be visible, such as the name of the account; part of a text is enough, case does not matter.
+        timeout: seconds to wait for the page, and then for the text.
+    """
+    return _check(
+        lambda page: page.goto(url, timeout=timeout * 1000, wait_until="commit"),
+        lambda page: page.get_by_text(text).first.wait_for(state="visible", timeout=timeout * 1000),
+    )
+
+
+def cookie_alive(name: str, domain: str | None = None) -> Callable[[BrowserSession], bool]:
+    """Check that the session has a cookie that has not expired; costs nothing.
+
+    Args:
+        name: of the cookie.
+        domain: the cookie's domain, or one above it; any if not given.
+    """
+
+    def check(session: BrowserSession) -> bool:
+        cookies = live_cookies(session.storage_state["cookies"], time.time())
+        return any(cookie["name"] == name and _is_within(cookie["domain"], domain) for cookie in cookies)
+
+    return check
+
+
+def _is_within(domain: str, wanted: str | None) -> bool:
+    domain, wanted = domain.lstrip(".").lower(), (wanted or "").lstrip(".").lower()
+    return not wanted or domain == wanted or domain.endswith(f".{wanted}")
+
+
+def _check(go: Callable[[Any], Any], look: Callable[[Any], Any]) -> PageCheck:
+    """Return a check of two steps; a step that raises means no, and so does a plain False."""
+
+    async def finish(page: Any, going: Any) -> bool:
+        await going
+        found = look(page)
+        return (await found if inspect.isawaitable(found) else found) is not False
+
+    def check(page: Any) -> Any:
+        going = go(page)
+        return finish(page, going) if inspect.isawaitable(going) else look(page) is not False
+
+    return check

@@ -1,0 +1,55 @@
+"""Fixtures for all tests: real servers of their own, managers that are always closed. Must never reach beyond loopback."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from session_reuse import SessionManager
+from tests.support.servers import RedisServer
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of the machine it runs on."""
+    for name in list(os.environ):
+        if name.startswith("SESSION_REUSE_") and name not in {"SESSION_REUSE_CHROMIUM", "SESSION_REUSE_REDIS_SERVER"}:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """One real server for all tests that leave it in good health."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(shared_redis: RedisServer) -> RedisServer:
+    """The shared real server, empty."""
+    with shared_redis.client() as client:
+        client.flushall()
+    return shared_redis
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A real server with an append-only file for this test alone: to be killed, frozen and restarted."""
+    with RedisServer(appendonly=True) as server:
+        yield server
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """A metrics registry of this test alone."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+async def manager(redis_server: RedisServer, registry: CollectorRegistry) -> AsyncIterator[SessionManager]:
+    """A manager over the shared real server."""
+    async with SessionManager(redis_server.url, registry=registry) as manager:
+        yield manager
