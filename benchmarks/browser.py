@@ -152,7 +152,7 @@ async def measure_capture(playwright: Playwright, port: int, origins: int, round
             for number in range(origins):
                 await page.goto(f"http://v{number}.localhost:{port}/")
                 await page.evaluate("localStorage.token = 'T'")
-            capture = session._captures[-1]  # noqa: SLF001
+            capture = session.captures[-1]
             ours = await _timed(capture(), samples["ours"])
             theirs = await _timed(context.storage_state(), samples["playwright"])
             if _local(ours) != _local(theirs):

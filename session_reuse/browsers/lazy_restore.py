@@ -9,6 +9,8 @@ before the agent starts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from session_reuse.browsers import javascript
@@ -22,7 +24,8 @@ BATCH_BYTES: Final = 64 * 1024
 """Payload of one init script that several origins share."""
 
 
-class Payload(NamedTuple):
+@dataclass(frozen=True)
+class Payload:
     """What one origin gets back."""
 
     origin: str
@@ -30,13 +33,13 @@ class Payload(NamedTuple):
     session: Items
     databases: list[dict[str, Any]]
 
-    @property
+    @cached_property
     def text(self) -> str:
         """JSON for `restore.js` and `fill.js`."""
         content: dict[str, Any] = {"l": self.local, "s": self.session}
         if self.databases:
             content["d"] = self.databases
-        return javascript.literal(content)
+        return javascript.json_text(content)
 
     @property
     def needs_waiting(self) -> bool:
@@ -162,4 +165,4 @@ def restore_script(payloads: list[Payload], *, fresh: bool) -> str:
 
 def fill_script(payload: Payload) -> str:
     """Return an expression that fills localStorage and IndexedDB of the hidden page's origin and waits for it."""
-    return javascript.call("fill", payload.text, javascript.source("indexeddb_load"))
+    return javascript.call("fill", f"JSON.parse({javascript.literal(payload.text)})", javascript.source("indexeddb_load"))

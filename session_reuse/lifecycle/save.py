@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Final
 
-from session_reuse.errors import CorruptStateError, StoreTimeoutError
+from session_reuse.errors import CorruptStateError, StateTooLargeError, StoreTimeoutError
 from session_reuse.lifecycle.services import Services
 from session_reuse.observe.logs import Event, log
 from session_reuse.outcome import Outcome, SaveOutcome
@@ -82,6 +82,9 @@ async def save(services: Services, request: SaveRequest, budget: float) -> Saved
     try:
         async with asyncio.timeout(budget), services.lock(request.fingerprint):
             saved = await _save(services, request, deadline)
+    except StateTooLargeError as error:
+        log.error(Event.INVALID_STATE, fingerprint=request.fingerprint, why=f"together with what others saved, {error}")
+        return Saved(SaveOutcome.SKIPPED)
     except TimeoutError:
         raise Failure(StoreTimeoutError("the save took too long"), "budget", Retry.SAVE, Blame.NOBODY) from None
     if saved.baseline is not None:

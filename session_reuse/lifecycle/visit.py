@@ -227,7 +227,7 @@ class Visit:
         except Failure as failure:
             services.degraded("save", failure, session.fingerprint)
             return self._keep_waiting(request, failure)
-        except BaseException:
+        except asyncio.CancelledError:
             session.save_outcome = keep_waiting(services, request, after=self._waiting)
             raise
         if saved.outcome is SaveOutcome.STALE:
@@ -307,6 +307,7 @@ class Visit:
                 return None
             found["storage_state"] = before["storage_state"]
         body, dialect = document.dump(found)
+        self._services.codec.check_size(body)
         return SaveRequest(
             fingerprint=session.fingerprint,
             agent_id=session.agent_id,

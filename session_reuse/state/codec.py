@@ -44,16 +44,20 @@ class Codec:
         """Name of the key that encrypts, or zeros."""
         return self._seal.key_id
 
+    def check_size(self, document: bytes) -> None:
+        """Raise StateTooLargeError for a document that must not be stored."""
+        if len(document) > self._max_bytes:
+            raise StateTooLargeError(
+                f"the session is {len(document)} bytes of JSON; the limit max_state_bytes is {self._max_bytes}"
+            )
+
     def encode(self, document: bytes, dialect: str, header: Header, key: str) -> bytes:
         """Return the stored form of a JSON document.
 
         Raises:
             StateTooLargeError: larger than `max_bytes`.
         """
-        if len(document) > self._max_bytes:
-            raise StateTooLargeError(
-                f"the session is {len(document)} bytes of JSON; the limit max_state_bytes is {self._max_bytes}"
-            )
+        self.check_size(document)
         packer = self._compressor if len(document) >= THRESHOLD else self._plain
         flags = f"{packer.flag}{self._seal.flag}{dialect}-"
         front = replace(header, flags=flags, key_id=self._seal.key_id).encode()

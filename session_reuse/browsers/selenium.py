@@ -1,0 +1,254 @@
+"""Selenium 4 drivers for Chromium and Edge: restored, followed, captured. Must never keep a driver from quitting.
+
+    with session_reuse.blocking.reusable_session("shop.example/alice") as session:
+        with open_driver(session) as driver:
+            ...
+
+WebDriver sees the cookies of the current site and the storage of the current tab only; so the browser is restored and
+followed over its own DevTools endpoint, from a background thread, whatever the driver is doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import logging
+import os
+import shutil
+import sys
+import urllib.request
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse.browsers.cdp_browser import CdpBrowser
+from session_reuse.browsers.cdp_connection import CdpError
+from session_reuse.browsers.cdp_thread import BlockingSocket, LoopThread
+from session_reuse.browsers.chromium import find_chromium, launch_arguments
+from session_reuse.errors import AdapterError, LifecycleError, MissingExtraError
+
+try:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+except ImportError:
+    raise MissingExtraError("selenium", "session_reuse.browsers.selenium") from None
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from selenium.webdriver.remote.webdriver import WebDriver
+
+    from session_reuse.session import BrowserSession
+    from session_reuse.state.storage_state import StorageState
+
+__all__ = ["attach_driver", "open_driver"]
+
+START_LIMIT: Final = 15.0
+"""Seconds that restoring may take before the agent starts without."""
+CAPTURE_LIMIT: Final = 10.0
+_OWN_DATA: Final = ("--user-data-dir", "user-data-dir")
+
+_logger = logging.getLogger("session_reuse.browsers")
+
+
+@contextmanager
+def open_driver(
+    session: BrowserSession,
+    driver: Options | Callable[[], WebDriver] | None = None,
+    *,
+    checkpoint_after: float | None = 2.0,
+) -> Iterator[WebDriver]:
+    """Open a driver with the session's state; at the end it is captured and quit.
+
+    Args:
+        session: whose state is restored, and which gets what was captured.
+        driver: options for `selenium.webdriver.Chrome`, or a function that makes a driver. Without, a Chromium is
+            looked for, and started headless where there is no display.
+        checkpoint_after: seconds after which changes are saved while the agent works, if the session is a blocking
+            one; None saves at exit only.
+
+    Raises:
+        AdapterError: there is no Chromium, or the driver is not one of Chromium.
+    """
+    options = default_options() if driver is None else driver
+    opened = webdriver.Chrome(options, _service()) if isinstance(options, Options) else options()
+    fresh = isinstance(options, Options) and _starts_empty(options)
+    try:
+        with _bound(session, opened, checkpoint_after, fresh=fresh):
+            yield opened
+    finally:
+        opened.quit()
+
+
+@contextmanager
+def attach_driver(
+    session: BrowserSession, driver: WebDriver, *, checkpoint_after: float | None = 2.0
+) -> Iterator[WebDriver]:
+    """Bring the session's state into the browser of a driver; at the end it is captured and left open.
+
+    Nothing that the browser holds is removed; an origin that is open in a tab is filled only where its storage is empty.
+
+    Args:
+        session: whose state is restored, and which gets what was captured.
+        driver: of Chromium or Edge, local or remote; it may quit itself.
+        checkpoint_after: seconds after which changes are saved while the agent works, if the session is a blocking
+            one; None saves at exit only.
+
+    Raises:
+        AdapterError: the driver is not one of Chromium.
+    """
+    with _bound(session, driver, checkpoint_after, fresh=False):
+        yield driver
+
+
+def default_options() -> Options:
+    """Return options for a Chromium that is found on this machine; headless where there is no display.
+
+    Raises:
+        AdapterError: there is none; the message says how to get one.
+    """
+    options = Options()
+    options.binary_location = find_chromium()
+    for argument in launch_arguments():
+        options.add_argument(argument)
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        options.add_argument("--headless=new")
+    return options
+
+
+def _service() -> Service | None:
+    """Return a service for the chromedriver on PATH; without one, Selenium's own manager looks for it."""
+    path = shutil.which("chromedriver")
+    return Service(executable_path=path) if path else None
+
+
+def _starts_empty(options: Options) -> bool:
+    return not (options.debugger_address or any(argument.startswith(_OWN_DATA) for argument in options.arguments))
+
+
+@contextmanager
+def _bound(
+    session: BrowserSession, driver: WebDriver, checkpoint_after: float | None, *, fresh: bool
+) -> Iterator[None]:
+    attachment = _Attachment(session, driver, checkpoint_after)
+    attachment.start(_endpoint(driver), fresh=fresh)
+    try:
+        yield
+    finally:
+        attachment.finish()
+
+
+class _Attachment:
+    """What is bound between one session and one driver."""
+
+    def __init__(self, session: BrowserSession, driver: WebDriver, checkpoint_after: float | None) -> None:
+        self._session = session
+        self._driver = driver
+        self._checkpoint_after = checkpoint_after
+        self._thread: LoopThread | None = None
+        self._browser: CdpBrowser | None = None
+        self._unbind = session.bind_capture(self._capture)
+        self._unwrap = [_before(driver, "quit", self.finish), _before(driver, "close", self._take)]
+
+    def start(self, endpoint: str, *, fresh: bool) -> None:
+        """Restore, and follow the browser; when that fails, the agent starts all the same, and the session says so."""
+        self._thread = LoopThread()
+        try:
+            self._browser = self._thread.run(self._opened(endpoint, fresh=fresh), START_LIMIT)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts)
+            self._session.report("restore_failed", f"selenium: {type(error).__name__} while connecting")
+            _logger.warning("no connection of our own to the driver's browser: %s", type(error).__name__)
+
+    async def _opened(self, endpoint: str, *, fresh: bool) -> CdpBrowser:
+        changed = asyncio.Event()
+        socket = BlockingSocket(await asyncio.to_thread(_websocket_url, endpoint))
+        browser = await CdpBrowser(socket, self._session, fresh=fresh, on_change=changed.set).start()
+        if self._checkpoint_after is not None:
+            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(changed, self._checkpoint_after))
+        return browser
+
+    async def _checkpoint_regularly(self, changed: asyncio.Event, seconds: float) -> None:
+        while True:
+            await changed.wait()
+            await asyncio.sleep(seconds)
+            changed.clear()
+            await asyncio.to_thread(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        """Save, from a thread that may wait; an asynchronous session is kept in memory, for nobody here can wait for it."""
+        try:
+            saving: Any = self._session.checkpoint()
+        except LifecycleError:
+            saving = None
+        except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
+            self._session.report("checkpoint_failed", type(error).__name__)
+            return
+        if inspect.iscoroutine(saving):
+            saving.close()
+        if not isinstance(saving, str):
+            self._take()
+
+    def _capture(self) -> StorageState:
+        if self._thread is None or self._browser is None:
+            raise CdpError("the browser could not be followed")
+        try:
+            return self._thread.run(self._browser.capture(), CAPTURE_LIMIT)
+        except TimeoutError:
+            raise CdpError("the browser did not answer") from None
+
+    def _take(self) -> None:
+        try:
+            self._session.storage_state = self._capture()
+        except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
+            self._session.capture_failed(f"selenium: {error}")
+
+    def finish(self) -> None:
+        """Capture a last time and let go; before the driver quits, or at the end of the `with`, whatever comes first."""
+        if self._thread is None:
+            return
+        self._take()
+        self._unbind()
+        for unwrap in self._unwrap:
+            unwrap()
+        browser, thread, self._browser, self._thread = self._browser, self._thread, None, None
+        with contextlib.suppress(TimeoutError):
+            if browser is not None:
+                thread.run(browser.close(), CAPTURE_LIMIT)
+        thread.stop()
+
+
+def _before(driver: WebDriver, name: str, hook: Callable[[], None]) -> Callable[[], None]:
+    """Have `hook` called before a method of this driver; return what takes that back."""
+    original = getattr(driver, name)
+
+    def method(*args: Any, **options: Any) -> Any:
+        hook()
+        return original(*args, **options)
+
+    def unwrap() -> None:
+        if vars(driver).get(name) is method:
+            delattr(driver, name)
+
+    setattr(driver, name, method)
+    return unwrap
+
+
+def _endpoint(driver: WebDriver) -> str:
+    """Return where the browser of a driver has its DevTools: a websocket of a grid, or a host and port."""
+    capabilities: dict[str, Any] = driver.capabilities
+    grid = capabilities.get("se:cdp")
+    local = capabilities.get("goog:chromeOptions") or capabilities.get("ms:edgeOptions") or {}
+    endpoint = grid or local.get("debuggerAddress")
+    if not isinstance(endpoint, str):
+        raise AdapterError(f"{capabilities.get('browserName')} has no DevTools: use a driver of Chromium or Edge")
+    return endpoint
+
+
+def _websocket_url(endpoint: str) -> str:
+    if "://" in endpoint:
+        return endpoint
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"http://{endpoint}/json/version", timeout=START_LIMIT) as answer:
+        return str(json.load(answer)["webSocketDebuggerUrl"])

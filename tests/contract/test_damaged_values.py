@@ -1,0 +1,117 @@
+"""Whatever stands under a session's key: the agent starts fresh, the breaker stays closed, nothing is overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from session_reuse import CorruptStateError, Outcome, SaveOutcome, SessionManager, reusable_session
+from tests.support.servers import RedisServer
+
+KEY = "browser:session:alice"
+QUARANTINE = "browser:quarantine:{browser:session:alice}"
+
+
+def flipped(value: bytes, position: int) -> bytes:
+    """Return the value with one bit turned."""
+    changed = bytearray(value)
+    changed[position] ^= 0x10
+    return bytes(changed)
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "a plain string": lambda _: b"hello",
+    "json": lambda _: b'{"cookies": []}',
+    "only the header": lambda value: value[:176],
+    "cut in the header": lambda value: value[:100],
+    "cut off": lambda value: value[:-1],
+    "wrong schema": lambda value: b"SRS9" + value[4:],
+    "bit flipped in the body": lambda value: flipped(value, len(value) - 5),
+    "bit flipped in the version": lambda value: flipped(value, 60),
+    "bit flipped in the creation time": lambda value: flipped(value, 120),
+    "longer than it was": lambda value: value + b"x",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+async def test_a_damaged_value_is_set_aside(
+    manager: SessionManager, redis_server: RedisServer, registry: CollectorRegistry, name: str
+) -> None:
+    """A fresh session, told as `corrupt`; the bad value is kept for people to look at, the new login is saved."""
+    async with reusable_session("alice", "agent", manager=manager) as session:
+        session.data["n"] = 1
+    with redis_server.client() as client:
+        bad = DAMAGES[name](client.get(KEY))
+        client.set(KEY, bad, ex=1000)
+        async with reusable_session("alice", "agent", manager=manager) as session:
+            assert session.outcome is Outcome.CORRUPT
+            assert not session.degraded
+            assert session.data == {}
+            session.data["n"] = 2
+        assert session.save_outcome is SaveOutcome.SAVED
+        assert client.get(QUARANTINE) == bad
+        assert client.ttl(QUARANTINE) > 0
+    assert manager.stats().breakers == {"read": "closed", "write": "closed"}
+    assert registry.get_sample_value("session_miss_total", {"reason": "corrupt"}) == 1
+    async with reusable_session("alice", "agent", manager=manager) as session:
+        assert session.data == {"n": 2}
+
+
+async def test_another_fingerprints_value_is_not_used(manager: SessionManager, redis_server: RedisServer) -> None:
+    """A value copied under another key is corrupt there: nobody ever gets another's cookies."""
+    async with reusable_session("bob", manager=manager) as session:
+        session.data["whose"] = "bob"
+    with redis_server.client() as client:
+        client.copy("browser:session:bob", KEY)
+    async with reusable_session("alice", manager=manager) as session:
+        assert session.outcome is Outcome.CORRUPT
+        assert session.data == {}
+
+
+@pytest.mark.parametrize("kind", ["list", "hash", "set", "zset", "stream"])
+async def test_another_type_under_the_key_is_set_aside(
+    manager: SessionManager, redis_server: RedisServer, kind: str
+) -> None:
+    """A value of another Redis type is corrupt too, and is kept."""
+    with redis_server.client() as client:
+        fill = {
+            "list": lambda: client.rpush(KEY, "x"),
+            "hash": lambda: client.hset(KEY, "a", "b"),
+            "set": lambda: client.sadd(KEY, "x"),
+            "zset": lambda: client.zadd(KEY, {"x": 1}),
+            "stream": lambda: client.xadd(KEY, {"a": "b"}),
+        }
+        fill[kind]()
+        async with reusable_session("alice", manager=manager) as session:
+            assert session.outcome is Outcome.CORRUPT
+            session.data["n"] = 1
+        assert session.save_outcome is SaveOutcome.SAVED
+        assert client.type(QUARANTINE).decode() == kind
+    async with reusable_session("alice", manager=manager) as session:
+        assert session.data == {"n": 1}
+
+
+async def test_a_value_repaired_meanwhile_is_not_set_aside(
+    manager: SessionManager, redis_server: RedisServer
+) -> None:
+    """When another agent has put a good state in place of the bad one, ours is merged into it."""
+    with redis_server.client() as client:
+        client.set(KEY, "bad")
+    async with reusable_session("alice", manager=manager) as session:
+        async with reusable_session("alice", manager=manager) as other:
+            other.data["other"] = 1
+        session.data["mine"] = 1
+    assert session.save_outcome is SaveOutcome.MERGED
+    async with reusable_session("alice", manager=manager) as session:
+        assert session.data == {"other": 1, "mine": 1}
+
+
+async def test_strict_callers_are_told(manager: SessionManager, redis_server: RedisServer) -> None:
+    """With strict=True a damaged value is an exception."""
+    with redis_server.client() as client:
+        client.set(KEY, "bad")
+    with pytest.raises(CorruptStateError):
+        await reusable_session("alice", manager=manager, strict=True).__aenter__()

@@ -1,0 +1,509 @@
+"""The main job: enter, restore, body, save, exit. On a real server, through the public interface."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from session_reuse import (
+    AlreadyEnteredError,
+    BrowserSession,
+    InvalidFingerprintError,
+    InvalidStateError,
+    LifecycleError,
+    ManagerClosedError,
+    Outcome,
+    SaveOutcome,
+    SessionBusyError,
+    SessionManager,
+    StateTooLargeError,
+    persist_session,
+    reusable_session,
+)
+from tests.support.servers import RedisServer
+
+COOKIE = {"name": "sid", "value": "s3cret", "domain": "shop.example", "path": "/", "expires": -1}
+
+
+async def logged_in(manager: SessionManager, fingerprint: str = "shop.example/alice", **data: Any) -> None:
+    """Leave a stored, good session."""
+    async with reusable_session(fingerprint, "agent-1", manager=manager) as session:
+        session.storage_state = {"cookies": [dict(COOKIE)], "origins": []}
+        session.data.update(data)
+    assert session.save_outcome in {SaveOutcome.SAVED, SaveOutcome.MERGED}
+
+
+async def test_an_agent_comes_back_logged_in(manager: SessionManager) -> None:
+    """What one agent leaves, the next one finds: cookies, origins and notes."""
+    async with reusable_session("shop.example/alice", "agent-1", manager=manager) as session:
+        assert session.outcome is Outcome.MISSING
+        assert not session.reused
+        assert not session.degraded
+        session.storage_state["cookies"].append(dict(COOKIE))
+        session.data["step"] = 3
+    assert session.save_outcome is SaveOutcome.SAVED
+    async with reusable_session("shop.example/alice", "agent-2", manager=manager) as session:
+        assert session.reused
+        assert session.outcome is Outcome.REUSED
+        assert session.storage_state["cookies"] == [COOKIE]
+        assert session.data == {"step": 3}
+    assert session.save_outcome is SaveOutcome.UNCHANGED
+
+
+async def test_an_unknown_fingerprint_follows_the_agent(manager: SessionManager) -> None:
+    """Without a fingerprint an agent gets the session it used last."""
+    await logged_in(manager)
+    async with reusable_session(agent_id="agent-1", manager=manager) as session:
+        assert session.fingerprint == "shop.example/alice"
+        assert session.reused
+    assert await manager.affinity("agent-1") == "shop.example/alice"
+    assert await manager.affinity("nobody") is None
+
+
+async def test_an_agent_without_a_past_gets_a_session_of_its_own(manager: SessionManager) -> None:
+    """An agent that never had a session starts one under its own name, and finds it again."""
+    async with reusable_session(agent_id="newcomer", manager=manager) as session:
+        session.data["first"] = True
+    async with reusable_session(agent_id="newcomer", manager=manager) as session:
+        assert session.reused
+        assert session.data == {"first": True}
+
+
+async def test_nothing_to_go_by_is_an_error(manager: SessionManager) -> None:
+    """Neither fingerprint nor agent_id is a mistake in the call, not a session for everybody."""
+    with pytest.raises(LifecycleError, match="fingerprint"):
+        await reusable_session(manager=manager).__aenter__()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 513, "é" * 257, "\ud800", 7, None, b"x", ["x"]])
+async def test_a_bad_agent_name_is_told_at_once(manager: SessionManager, name: Any) -> None:
+    """A wrong fingerprint or agent_id gets a clear error, and nothing is stored."""
+    if name is not None:
+        with pytest.raises(InvalidFingerprintError):
+            await reusable_session(name, "agent", manager=manager).__aenter__()
+        with pytest.raises(InvalidFingerprintError):
+            await reusable_session("fine", name, manager=manager).__aenter__()
+    assert [summary async for summary in manager.sessions()] == []
+
+
+async def test_names_with_braces_and_spaces_stay_apart(manager: SessionManager) -> None:
+    """Characters that could break out of a key are escaped, so that no two identities meet."""
+    names = ["a b", "a%20b", "{a}b", "a\nb", "a:b", "ä", "a/../b", "*"]
+    for name in names:
+        async with reusable_session(name, name, manager=manager) as session:
+            session.data["name"] = name
+    for name in names:
+        async with reusable_session(name, manager=manager) as session:
+            assert session.data == {"name": name}
+    assert sorted([summary.fingerprint async for summary in manager.sessions()]) == sorted(names)
+
+
+async def test_entering_twice_is_refused(manager: SessionManager) -> None:
+    """One object is one visit: a second enter would mix two of them."""
+    visit = reusable_session("a", manager=manager)
+    async with visit:
+        pass
+    with pytest.raises(AlreadyEnteredError):
+        await visit.__aenter__()
+
+
+async def test_a_closed_manager_says_so(redis_server: RedisServer) -> None:
+    """A closed manager is not silently opened again."""
+    manager = SessionManager(redis_server.url, registry=None)
+    async with manager:
+        pass
+    await manager.aclose()
+    with pytest.raises(ManagerClosedError):
+        await reusable_session("a", manager=manager).__aenter__()
+
+
+async def test_the_bodys_error_comes_out_and_the_work_is_saved(manager: SessionManager) -> None:
+    """An agent that fails half-way keeps the login it has made."""
+    with pytest.raises(ZeroDivisionError):
+        async with reusable_session("a", manager=manager) as session:
+            session.data["done"] = 1
+            raise ZeroDivisionError
+    assert session.save_outcome is SaveOutcome.SAVED
+    with pytest.raises(ZeroDivisionError):
+        async with reusable_session("a", manager=manager, save_on_error=False) as session:
+            session.data["done"] = 2
+            raise ZeroDivisionError
+    assert session.save_outcome is SaveOutcome.SKIPPED
+    async with reusable_session("a", manager=manager) as session:
+        assert session.data == {"done": 1}
+
+
+async def test_discard_leaves_the_stored_state_alone(manager: SessionManager) -> None:
+    """What an agent wants forgotten is not saved."""
+    await logged_in(manager)
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        session.storage_state["cookies"].clear()
+        session.data["junk"] = 1
+        session.discard()
+    assert session.save_outcome is SaveOutcome.SKIPPED
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert session.storage_state["cookies"] == [COOKIE]
+        assert session.data == {}
+
+
+async def test_a_checkpoint_is_safe_before_the_exit(manager: SessionManager) -> None:
+    """What was checkpointed is there for others while the body still runs, and later changes follow."""
+    async with reusable_session("a", manager=manager) as session:
+        session.data["n"] = 1
+        assert await session.checkpoint() is SaveOutcome.SAVED
+        async with reusable_session("a", manager=manager) as other:
+            assert other.data == {"n": 1}
+            other.data["other"] = True
+        session.data["n"] = 2
+        assert await session.checkpoint() is SaveOutcome.MERGED
+        assert await session.checkpoint() is SaveOutcome.UNCHANGED
+        session.data["n"] = 3
+    async with reusable_session("a", manager=manager) as session:
+        assert session.data == {"n": 3, "other": True}
+
+
+async def test_an_empty_state_never_replaces_a_good_one(manager: SessionManager) -> None:
+    """A capture that comes back empty after a login is a failure, not a logout."""
+    await logged_in(manager, step=1)
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        session.storage_state = {"cookies": [], "origins": []}
+    assert session.save_outcome is SaveOutcome.SKIPPED
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        session.storage_state = {"cookies": [], "origins": []}
+        session.data["step"] = 2
+    assert session.save_outcome is SaveOutcome.SAVED
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert session.storage_state["cookies"] == [COOKIE]
+        assert session.data == {"step": 2}
+
+
+async def test_a_failed_capture_keeps_the_stored_state(manager: SessionManager) -> None:
+    """When the browser cannot be read, what was stored stays, and the agent's notes are saved."""
+    await logged_in(manager)
+
+    async def broken() -> dict[str, Any]:
+        raise RuntimeError("the browser is gone")
+
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        session.bind_capture(broken)
+        session.data["note"] = "kept"
+    assert session.save_outcome is SaveOutcome.SAVED
+    assert [problem.kind for problem in session.problems] == ["capture_failed"]
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert session.storage_state["cookies"] == [COOKIE]
+        assert session.data == {"note": "kept"}
+
+
+async def test_a_hanging_capture_does_not_hang_the_agent(redis_server: RedisServer) -> None:
+    """Reading a frozen browser ends at its budget."""
+    async with SessionManager(redis_server.url, registry=None, capture_timeout=0.05) as manager:
+        await logged_in(manager)
+        async with reusable_session("shop.example/alice", manager=manager) as session:
+            session.bind_capture(lambda: asyncio.sleep(60))  # type: ignore[arg-type,return-value]
+        assert session.save_outcome is SaveOutcome.SKIPPED
+        assert session.problems
+
+
+async def test_a_bad_mark_protects_the_stored_state(manager: SessionManager) -> None:
+    """A session marked bad is not saved over the good one, and enough bad marks retire it for everybody."""
+    await logged_in(manager)
+    for attempt in range(3):
+        async with reusable_session("shop.example/alice", manager=manager) as session:
+            assert session.reused, attempt
+            session.storage_state["cookies"][0]["value"] = "logged out"
+            session.mark_bad("logged out")
+        assert session.save_outcome is SaveOutcome.SKIPPED
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert session.outcome is Outcome.RETIRED
+        assert session.storage_state == {"cookies": [], "origins": []}
+        session.storage_state["cookies"].append({**COOKIE, "value": "new"})
+    assert session.save_outcome is SaveOutcome.SAVED
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert session.reused
+        assert session.storage_state["cookies"][0]["value"] == "new"
+
+
+async def test_verify_decides_at_both_ends(manager: SessionManager) -> None:
+    """A state the hook does not accept is neither handed out nor stored."""
+    await logged_in(manager)
+
+    def has(value: str) -> Any:
+        return lambda session: any(cookie["value"] == value for cookie in session.storage_state["cookies"])
+
+    async with reusable_session("shop.example/alice", manager=manager, verify=has("other")) as session:
+        assert session.outcome is Outcome.UNVERIFIED
+        assert session.storage_state["cookies"] == []
+        session.storage_state["cookies"].append({**COOKIE, "value": "wrong"})
+    assert session.save_outcome is SaveOutcome.SKIPPED
+    async with reusable_session("shop.example/alice", manager=manager, verify=has("s3cret")) as session:
+        assert session.reused
+    async with reusable_session("shop.example/alice", manager=manager, verify=has("other")) as session:
+        session.storage_state["cookies"].append({**COOKIE, "value": "other"})
+    assert session.save_outcome is SaveOutcome.SAVED
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert [cookie["value"] for cookie in session.storage_state["cookies"]] == ["other"]
+
+
+async def test_a_hook_that_raises_says_no(manager: SessionManager) -> None:
+    """A broken or hanging check means not verified; it never stops the agent."""
+    await logged_in(manager)
+
+    async def broken(_: BrowserSession) -> bool:
+        raise RuntimeError("page did not load")
+
+    async with reusable_session("shop.example/alice", manager=manager, verify=broken) as session:
+        assert session.outcome is Outcome.UNVERIFIED
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert session.reused
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        None, [], "x", {"cookies": {}}, {"cookies": [1]}, {"cookies": [{"name": "a"}]},
+        {"cookies": [{"name": "a", "value": 1, "domain": "x"}]}, {"origins": [{"localStorage": []}]},
+        {"origins": [{"origin": "https://x", "localStorage": [{"name": 1, "value": "x"}]}]},
+    ],
+)  # fmt: skip
+async def test_what_is_no_storage_state_is_refused_on_assignment(manager: SessionManager, state: Any) -> None:
+    """A wrong shape is told where it is made, and the stored state stays."""
+    await logged_in(manager)
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        with pytest.raises(InvalidStateError):
+            session.storage_state = state
+        assert session.storage_state["cookies"] == [COOKIE]
+    assert session.save_outcome is SaveOutcome.UNCHANGED
+
+
+@pytest.mark.parametrize("value", [object(), {1: 2}, b"x", float("nan"), {1, 2}, {"deep": [object()]}])
+async def test_what_json_cannot_hold_is_told_at_exit(manager: SessionManager, value: Any) -> None:
+    """A value put in place that cannot be stored gets a clear error; the stored state stays."""
+    await logged_in(manager, step=1)
+    with pytest.raises(InvalidStateError):
+        async with reusable_session("shop.example/alice", manager=manager) as session:
+            session.data["bad"] = value
+    assert session.save_outcome is SaveOutcome.SKIPPED
+    with pytest.raises(KeyError):  # the body's own error wins over ours
+        async with reusable_session("shop.example/alice", manager=manager) as session:
+            session.data["bad"] = value
+            raise KeyError
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert session.data == {"step": 1}
+
+
+async def test_a_state_over_the_limit_is_refused(redis_server: RedisServer) -> None:
+    """A session over max_state_bytes gets a clear error; the stored one stays."""
+    async with SessionManager(redis_server.url, registry=None, max_state_bytes=10_000) as manager:
+        await logged_in(manager)
+        with pytest.raises(StateTooLargeError, match="max_state_bytes"):
+            async with reusable_session("shop.example/alice", manager=manager) as session:
+                session.data["big"] = "x" * 20_000
+        async with reusable_session("shop.example/alice", manager=manager) as session:
+            assert session.reused
+            assert session.data == {}
+
+
+async def test_large_states_come_back_whole(manager: SessionManager) -> None:
+    """Megabytes are coded in a thread and travel on their own lane, unharmed."""
+    big = {"origin": "https://x.example", "localStorage": [{"name": f"k{n}", "value": "v" * 9_999} for n in range(300)]}
+    async with reusable_session("big", manager=manager) as session:
+        session.storage_state["origins"].append(big)
+    assert session.save_outcome is SaveOutcome.SAVED
+    async with reusable_session("big", manager=manager) as session:
+        assert session.storage_state["origins"] == [big]
+
+
+async def test_a_lone_surrogate_in_local_storage_survives(manager: SessionManager) -> None:
+    """JavaScript strings that UTF-8 cannot carry are stored all the same, and merge with others."""
+    async with reusable_session("a", manager=manager) as session:
+        session.data["odd"] = "\ud83d"
+    async with reusable_session("a", manager=manager) as session:
+        assert session.data == {"odd": "\ud83d"}
+        async with reusable_session("a", manager=manager) as other:
+            other.data["even"] = "é"
+        session.data["third"] = 3
+    assert session.save_outcome is SaveOutcome.MERGED
+    async with reusable_session("a", manager=manager) as session:
+        assert session.data == {"odd": "\ud83d", "even": "é", "third": 3}
+
+
+async def test_invalidation_is_final_for_those_who_held_it(manager: SessionManager) -> None:
+    """A session invalidated during another's body stays dead; a new login afterwards is welcome."""
+    await logged_in(manager)
+    async with reusable_session("shop.example/alice", manager=manager) as late:
+        async with reusable_session("shop.example/alice", "agent-2", manager=manager) as session:
+            await session.invalidate("stolen")
+        assert session.save_outcome is SaveOutcome.SKIPPED
+        late.storage_state["cookies"].append({**COOKIE, "name": "late"})
+    assert late.save_outcome is SaveOutcome.STALE
+    assert await manager.restore("shop.example/alice") is None
+    assert await manager.affinity("agent-1") is None
+    await logged_in(manager)
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert session.reused
+
+
+async def test_a_login_made_before_an_invalidation_stays_dead(manager: SessionManager) -> None:
+    """An agent that entered fresh before the invalidation may have the stolen login too."""
+    async with reusable_session("a", manager=manager) as session:
+        await manager.evict("a")
+        session.data["n"] = 1
+    assert session.save_outcome is SaveOutcome.STALE
+
+
+async def test_exclusive_use_keeps_others_out(manager: SessionManager) -> None:
+    """A second exclusive agent is told that the session is busy, and changes nothing."""
+    await logged_in(manager)
+    async with reusable_session("shop.example/alice", manager=manager, exclusive=True) as first:
+        async with reusable_session("shop.example/alice", manager=manager, exclusive=True) as second:
+            assert second.outcome is Outcome.BUSY
+            second.data["mine"] = 1
+        assert second.save_outcome is SaveOutcome.SKIPPED
+        with pytest.raises(SessionBusyError):
+            await reusable_session("shop.example/alice", manager=manager, exclusive=True, on_busy="raise").__aenter__()
+        first.data["first"] = 1
+    assert first.save_outcome is SaveOutcome.SAVED
+    async with reusable_session("shop.example/alice", manager=manager, exclusive=True) as session:
+        assert session.data == {"first": 1}
+
+
+async def test_waiting_for_a_busy_session(manager: SessionManager) -> None:
+    """An agent that can wait gets the session, with all its predecessor has saved."""
+    await logged_in(manager)
+    entered = asyncio.Event()
+
+    async def holder() -> None:
+        async with reusable_session("shop.example/alice", manager=manager, exclusive=True) as session:
+            entered.set()
+            await asyncio.sleep(0.1)
+            session.data["held"] = True
+
+    task = asyncio.create_task(holder())
+    await entered.wait()
+    async with reusable_session("shop.example/alice", manager=manager, exclusive=True, wait=5) as session:
+        assert session.reused
+        assert session.data == {"held": True}
+    await task
+
+
+async def test_one_day_is_not_zero_seconds(redis_server: RedisServer) -> None:
+    """A timedelta of days keeps the session for days."""
+    async with SessionManager(redis_server.url, registry=None, ttl=timedelta(days=1)) as manager:
+        await logged_in(manager)
+        (summary,) = [summary async for summary in manager.sessions()]
+        assert summary.ttl is not None
+        assert 86_000 < summary.ttl <= 86_400
+
+
+async def test_a_hand_made_session_replaces_what_is_stored(manager: SessionManager) -> None:
+    """`save` of a session made by hand stores exactly that, and `restore` gives it back."""
+    await logged_in(manager, step=1)
+    made = BrowserSession("shop.example/alice", "agent-9", data={"by": "hand"})
+    made.storage_state = {"cookies": [{**COOKIE, "name": "only"}], "origins": []}
+    assert await manager.save(made) is SaveOutcome.SAVED
+    restored = await manager.restore("shop.example/alice", "agent-9")
+    assert restored is not None
+    assert restored.reused
+    assert restored.data == {"by": "hand"}
+    assert [cookie["name"] for cookie in restored.storage_state["cookies"]] == ["only"]
+    restored.data["again"] = 1
+    assert await manager.save(restored) is SaveOutcome.SAVED
+    assert await manager.save(restored) is SaveOutcome.UNCHANGED
+    assert await manager.affinity("agent-9") == "shop.example/alice"
+    assert await manager.restore("nobody") is None
+
+
+async def test_the_stored_form_is_portable(manager: SessionManager, redis_server: RedisServer) -> None:
+    """`import_` reads `export`'s bytes and what stands in Redis alike."""
+    await logged_in(manager, step=1)
+    session = await manager.restore("shop.example/alice")
+    assert session is not None
+    with redis_server.client() as client:
+        stored = client.get("browser:session:shop.example/alice")
+        assert isinstance(stored, bytes)
+        assert client.ttl("browser:session:shop.example/alice") > 86_000
+    for form in (session.export(), stored, BrowserSession.import_(stored).export()):
+        found = BrowserSession.import_(form)
+        assert found.fingerprint == "shop.example/alice"
+        assert found.data == {"step": 1}
+        assert found.storage_state["cookies"] == [COOKIE]
+
+
+async def test_max_age_and_max_uses_retire(manager: SessionManager) -> None:
+    """A session that is too old or used up is not handed out again."""
+    await logged_in(manager)
+    async with reusable_session("shop.example/alice", manager=manager, max_age=timedelta(hours=1)) as session:
+        assert session.reused
+    await asyncio.sleep(0.01)
+    async with reusable_session("shop.example/alice", manager=manager, max_age=0.001) as session:
+        assert session.outcome is Outcome.RETIRED
+    for _ in range(2):
+        async with reusable_session("shop.example/alice", manager=manager, max_uses=2) as session:
+            assert session.reused
+    async with reusable_session("shop.example/alice", manager=manager, max_uses=2) as session:
+        assert session.outcome is Outcome.RETIRED
+
+
+async def test_the_default_manager_survives_several_event_loops(redis_server: RedisServer) -> None:
+    """`asyncio.run` after `asyncio.run`, each with a manager of its own, closed with its loop."""
+
+    def run(url: str) -> list[Outcome]:
+        async def once() -> Outcome:
+            async with reusable_session("a", "b") as session:
+                session.data["n"] = session.data.get("n", 0) + 1
+            return session.outcome
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SESSION_REUSE_URL", url)
+            return [asyncio.run(once()) for _ in range(3)]
+
+    outcomes = await asyncio.to_thread(run, redis_server.url)
+    assert outcomes == [Outcome.MISSING, Outcome.REUSED, Outcome.REUSED]
+
+
+async def test_the_decorator_passes_the_session_and_leaves_no_trace(
+    manager: SessionManager,
+) -> None:
+    """Calls of one decorated function, overlapping ones too, share nothing but the store."""
+    seen: list[tuple[str, str | None, bool]] = []
+
+    class Shop:
+        @persist_session("shop.example/{account}", "{agent}", manager=manager)
+        async def checkout(self, account: str, agent: str = "anna", *, session: BrowserSession) -> str:
+            """Buy."""
+            await asyncio.sleep(0.01)
+            seen.append((session.fingerprint, session.agent_id, session.reused))
+            session.data["bought"] = account
+            return account
+
+    assert Shop.checkout.__name__ == "checkout"
+    assert Shop.checkout.__doc__ == "Buy."
+    shop = Shop()
+    results = await asyncio.gather(*(shop.checkout(name) for name in ("x", "y")), shop.checkout("z", agent="zoe"))  # type: ignore[call-arg]
+    assert results == ["x", "y", "z"]
+    assert sorted(seen) == [
+        ("shop.example/x", "anna", False), ("shop.example/y", "anna", False), ("shop.example/z", "zoe", False),
+    ]  # fmt: skip
+    await shop.checkout("x")  # type: ignore[call-arg]
+    assert seen[-1] == ("shop.example/x", "anna", True)
+
+
+async def test_metrics_tell_errors_from_misses(manager: SessionManager, registry: CollectorRegistry) -> None:
+    """Reuses, misses by reason and saves are counted, under the names everybody expects."""
+    await logged_in(manager)
+    async with reusable_session("shop.example/alice", manager=manager):
+        pass
+    assert registry.get_sample_value("session_reused_total") == 1
+    assert registry.get_sample_value("session_miss_total", {"reason": "missing"}) == 1
+    assert registry.get_sample_value("session_saved_total", {"outcome": "saved"}) == 1
+    assert registry.get_sample_value("session_saved_total", {"outcome": "unchanged"}) == 1
+    assert registry.get_sample_value("session_restore_seconds_count") == 2
+    assert registry.get_sample_value("session_save_seconds_count") == 2
+    assert registry.get_sample_value("session_breaker_state", {"breaker": "read", "state": "closed"}) == 1
+    stats = manager.stats()
+    assert stats.entered == {"missing": 1, "reused": 1}
+    assert stats.reuse_rate == 0.5
