@@ -1,5 +1,7 @@
 """Keep browser agents logged in: their sessions live in Redis and come back at the next start.
 
+Example::
+
     async with reusable_session("shop.example/alice", agent_id="agent-7") as session:
         ...
 
@@ -82,7 +84,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415  (only when asked for)
+        from importlib.metadata import version
 
         return version("session-reuse")
     home = _HOME_OF.get(name)

@@ -101,8 +101,9 @@ class persist_session:  # noqa: N801  (used like a function)
             the same arguments; None for the agent's last one.
         agent_id: likewise.
 
-    The session is passed in the parameter named `session` or annotated `BrowserSession`, if there is one. Works on
-    coroutine functions, on plain functions (through `session_reuse.blocking`) and on methods.
+    The session is passed in the parameter annotated `BrowserSession`, or named `session`, if there is one; give it a
+    default such as None if type checkers are to accept calls without it. Works on coroutine functions, on plain
+    functions (through `session_reuse.blocking`) and on methods.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class persist_session:  # noqa: N801  (used like a function)
         parameter = session_parameter(function)
         fingerprint, agent_id = (NameFrom(name, function, parameter) for name in self._names)
         if not inspect.iscoroutinefunction(function):
-            from session_reuse.blocking import wrapped  # noqa: PLC0415  (only for those who use it)
+            from session_reuse.blocking import wrapped
 
             return wrapped(function, parameter, fingerprint, agent_id, self._options)
 

@@ -16,6 +16,7 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from session_reuse.api import persist_session
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, LifecycleError, StoreError
 from session_reuse.lifecycle.options import OnBusy, Seconds, VisitOptions
 from session_reuse.lifecycle.visit import Visit
@@ -276,9 +277,3 @@ def wrapped(
     return persisted
 
 
-def __getattr__(name: str) -> Any:
-    if name == "persist_session":  # one decorator for both kinds of functions
-        from session_reuse.api import persist_session  # noqa: PLC0415  (it imports this module)
-
-        return persist_session
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -106,27 +106,33 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every value, so that a wrong one is named at the start and not in the middle of a run."""
+        self._check_numbers()
+        self._check_names()
+        object.__setattr__(self, "encryption_keys", _checked_keys(self.encryption_keys))
+        if self.spool_dir is not None:
+            object.__setattr__(self, "spool_dir", Path(self.spool_dir))
+            if not self.encryption_keys:
+                raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
+
+    def _check_numbers(self) -> None:
         for name in _DURATIONS:
-            value = _seconds(getattr(self, name), name)
-            object.__setattr__(self, name, value)
-        for name in _OPTIONAL_DURATIONS:
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _seconds(getattr(self, name), name))
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL:
+                object.__setattr__(self, name, _seconds(value, name))
         for name, minimum in _MINIMA.items():
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < minimum):
+            if value is None and name in _OPTIONAL:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
                 raise ConfigurationError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+
+    def _check_names(self) -> None:
         if not isinstance(self.url, str) or "://" not in self.url:
             raise ConfigurationError("url must look like redis://host:6379/0 or embedded://")
         if not self.key_prefix or any(character in self.key_prefix for character in "{} \t\r\n"):
             raise ConfigurationError("key_prefix must be non-empty and hold no braces or white space")
         if self.compression not in _COMPRESSIONS:
             raise ConfigurationError(f"compression must be one of {', '.join(_COMPRESSIONS)}, not {self.compression!r}")
-        object.__setattr__(self, "encryption_keys", _checked_keys(self.encryption_keys))
-        if self.spool_dir is not None:
-            object.__setattr__(self, "spool_dir", Path(self.spool_dir))
-            if not self.encryption_keys:
-                raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None, **arguments: Any) -> Config:
@@ -160,9 +166,9 @@ class Config:
 
 _DURATIONS: Final = (
     "ttl", "restore_timeout", "save_timeout", "attempt_timeout", "connect_timeout", "close_timeout", "capture_timeout", "verify_timeout",
-    "lease_ttl", "wait_timeout", "cleanup_interval", "flush_rate",
+    "lease_ttl", "wait_timeout", "cleanup_interval", "flush_rate", "max_age",
 )  # fmt: skip
-_OPTIONAL_DURATIONS: Final = ("max_age",)
+_OPTIONAL: Final = frozenset({"max_age", "max_uses"})
 _MINIMA: Final = {
     "max_uses": 1, "retire_after_bad": 1, "max_state_bytes": 1, "pending_max": 0, "pending_max_bytes": 0, "lanes": 1, "wait_replicas": 0,
     "deadline_buckets": 1,

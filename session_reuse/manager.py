@@ -12,7 +12,13 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from session_reuse.config import Config, redacted_url
-from session_reuse.errors import ConfigurationError, CorruptStateError, LifecycleError, ManagerClosedError, SessionReuseError
+from session_reuse.errors import (
+    ConfigurationError,
+    CorruptStateError,
+    LifecycleError,
+    ManagerClosedError,
+    SessionReuseError,
+)
 from session_reuse.lifecycle.options import VisitOptions
 from session_reuse.lifecycle.services import Services
 from session_reuse.lifecycle.visit import Visit, invalidate

@@ -5,19 +5,17 @@ It keeps the state and the agent's wishes about it; reading and writing the stor
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from session_reuse.errors import InvalidStateError, LifecycleError, StateTooLargeError
+from session_reuse.errors import InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.state import document
 from session_reuse.state.storage_state import StorageState, empty_storage_state, validate_storage_state
 
 if TYPE_CHECKING:
     from session_reuse.state.baseline import Baseline
-    from session_reuse.state.document import Document
 
 Capture = Callable[[], "StorageState | Awaitable[StorageState]"]
 Verdict = Callable[["BrowserSession"], "bool | Awaitable[bool]"]
@@ -204,7 +202,7 @@ class BrowserSession:
 
     def export(self) -> bytes:
         """Return the stored form of this session: what stands in Redis, byte for byte readable by `import_`."""
-        from session_reuse.transfer import exported  # noqa: PLC0415  (it needs this module)
+        from session_reuse.transfer import exported
 
         return exported(self) if self.keeper is None else self.keeper.export(self)
 
@@ -215,7 +213,7 @@ class BrowserSession:
         Raises:
             CorruptStateError: damaged, foreign, or not readable with the configured keys.
         """
-        from session_reuse.transfer import imported  # noqa: PLC0415  (it needs this module)
+        from session_reuse.transfer import imported
 
         return imported(data)
 

@@ -132,8 +132,9 @@ def _starts_empty(options: Options) -> bool:
 def _bound(
     session: BrowserSession, driver: WebDriver, checkpoint_after: float | None, *, fresh: bool
 ) -> Iterator[None]:
+    endpoint = _endpoint(driver)
     attachment = _Attachment(session, driver, checkpoint_after)
-    attachment.start(_endpoint(driver), fresh=fresh)
+    attachment.start(endpoint, fresh=fresh)
     try:
         yield
     finally:
@@ -222,13 +223,18 @@ class _Attachment:
 def _before(driver: WebDriver, name: str, hook: Callable[[], None]) -> Callable[[], None]:
     """Have `hook` called before a method of this driver; return what takes that back."""
     original = getattr(driver, name)
+    was_wrapped = name in vars(driver)
 
     def method(*args: Any, **options: Any) -> Any:
         hook()
         return original(*args, **options)
 
     def unwrap() -> None:
-        if vars(driver).get(name) is method:
+        if vars(driver).get(name) is not method:
+            return  # somebody else has wrapped it since; our hook does nothing any more
+        if was_wrapped:
+            setattr(driver, name, original)
+        else:
             delattr(driver, name)
 
     setattr(driver, name, method)

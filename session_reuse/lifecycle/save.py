@@ -280,12 +280,12 @@ def _instead_of_unknown(
 
 
 def _merged(request: SaveRequest, baseline: Baseline, theirs: document.Document) -> SaveRequest:
+    """Return the save with the others' changes; where both changed one item, the later save wins, not the later arrival."""
     base = _loaded(request.baseline.view, request.baseline.dialect)
     mine = _loaded(request.document, request.dialect)
-    result, dialect = document.dump(merge_documents(base, mine, theirs))
-    return replace(
-        request, document=result, dialect=dialect, baseline=baseline, save_id=new_save_id(), merged=True
-    )
+    newer = baseline.header is not None and baseline.header.saved_at > round(request.saved_at * 1000)
+    result, dialect = document.dump(merge_documents(base, *((theirs, mine) if newer else (mine, theirs))))
+    return replace(request, document=result, dialect=dialect, baseline=baseline, save_id=new_save_id(), merged=True)
 
 
 def _loaded(data: bytes, dialect: str) -> document.Document:

@@ -22,6 +22,7 @@ from session_reuse.store.keys import Keys
 if TYPE_CHECKING:
     from session_reuse.config import Config
     from session_reuse.lifecycle.save import SaveRequest
+    from session_reuse.lifecycle.spooling import Spooler
 
 
 _REMEMBERED_AGENTS: Final = 4096
@@ -48,6 +49,7 @@ class Services:
     codec: Codec
     metrics: Metrics
     pending: PendingSaves[SaveRequest]
+    spooler: Spooler | None = None
     on_pending: Callable[[], None] = lambda: None
     on_failure: Callable[[Failure], None] = lambda _: None
     wall_clock: Callable[[], float] = time.time
@@ -78,6 +80,16 @@ class Services:
         self.last_fingerprints[agent_id] = fingerprint
         if len(self.last_fingerprints) > _REMEMBERED_AGENTS:
             del self.last_fingerprints[next(iter(self.last_fingerprints))]
+
+    def lose(self, fingerprint: str, why: str) -> None:
+        """Count and log a save that is given up."""
+        self.counts.lost += 1
+        self.metrics.lost(1)
+        log.warning(Event.SAVE_LOST, fingerprint=fingerprint, why=why)
+
+    def credentials_work(self) -> None:
+        """Note that the store has answered, so that wrong credentials are said loudly again."""
+        self._told_of_credentials = False
 
     def degraded(self, operation: str, failure: Failure, fingerprint: str) -> Outcome:
         """Count and log that the store did not do something, and return the reason."""

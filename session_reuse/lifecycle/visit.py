@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import secrets
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from session_reuse.errors import InvalidStateError, SessionBusyError
 from session_reuse.lifecycle.lease import Heartbeat, give_back
@@ -26,6 +26,9 @@ from session_reuse.state.health import BAD_MARK, GOOD_MARK
 from session_reuse.state.storage_state import is_empty
 from session_reuse.store.interface import Lease
 from session_reuse.transfer import document_of, exported, new_save_id
+
+_SPOOL_PATIENCE: Final = 0.03
+"""Seconds a save waits for the disk even when its budget is used up."""
 
 
 class Visit:
@@ -152,7 +155,9 @@ class Visit:
         session, services = self._session, self._services
         began = monotonic()
         try:
-            restored = await restore(services, session.fingerprint, VisitOptions(), self._holder, services.config.restore_timeout)
+            restored = await restore(
+                services, session.fingerprint, VisitOptions(), self._holder, services.config.restore_timeout
+            )
             session.baseline = restored.baseline
         except Failure as failure:
             services.degraded("save", failure, session.fingerprint)
@@ -221,12 +226,12 @@ class Visit:
         return self._finish(SaveOutcome.SKIPPED, began)
 
     async def _bring_through(self, request: SaveRequest) -> SaveOutcome:
-        services, session = self._services, self._session
+        services, session, began = self._services, self._session, monotonic()
         try:
             saved = await save(services, request, services.config.save_timeout)
         except Failure as failure:
             services.degraded("save", failure, session.fingerprint)
-            return self._keep_waiting(request, failure)
+            return await self._keep_waiting(request, failure, began)
         except asyncio.CancelledError:
             session.save_outcome = keep_waiting(services, request, after=self._waiting)
             raise
@@ -235,9 +240,14 @@ class Visit:
         self._settle(saved)
         return saved.outcome
 
-    def _keep_waiting(self, request: SaveRequest, failure: Failure) -> SaveOutcome:
-        outcome = keep_waiting(self._services, request, after=self._waiting)
-        self._waiting = self._services.pending.get(request.fingerprint)
+    async def _keep_waiting(self, request: SaveRequest, failure: Failure, began: float) -> SaveOutcome:
+        services = self._services
+        outcome = self._session.save_outcome = keep_waiting(services, request, after=self._waiting)
+        self._waiting = services.pending.get(request.fingerprint)
+        if outcome is SaveOutcome.PENDING and services.spooler is not None:
+            patience = max(_SPOOL_PATIENCE, services.config.save_timeout - (monotonic() - began))
+            if await services.spooler.written(request.fingerprint, patience):
+                outcome = SaveOutcome.SPOOLED
         if self._options.strict:
             self._finish(outcome, monotonic())
             raise failure.error from None

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from dataclasses import replace
 from typing import Final
 
+from session_reuse.errors import InvalidStateError
 from session_reuse.lifecycle.save import SaveRequest, save
 from session_reuse.lifecycle.services import Services
 from session_reuse.observe.logs import Event, log
 from session_reuse.outcome import SaveOutcome
 from session_reuse.resilience.failure import Failure
 from session_reuse.state import document
+from session_reuse.state.baseline import Expectation
 from session_reuse.state.merge import merge_documents
 from session_reuse.transfer import new_save_id
 
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
+_LONGEST_WAIT: Final = 3600.0
 
 
 def keep_waiting(services: Services, request: SaveRequest, after: SaveRequest | None = None) -> SaveOutcome:
@@ -34,13 +38,13 @@ def keep_waiting(services: Services, request: SaveRequest, after: SaveRequest | 
     earlier = services.pending.get(request.fingerprint)
     waiting = request
     if earlier is not None and earlier is not after:
-        waiting = _joined(earlier, request)
+        waiting = joined(earlier, request)
+        if waiting is earlier:
+            return SaveOutcome.SKIPPED
     dropped = services.pending.put(waiting)
     services.metrics.pending(len(services.pending))
     for lost in dropped:
-        services.counts.lost += 1
-        services.metrics.lost(1)
-        log.warning(Event.SAVE_LOST, fingerprint=lost.fingerprint, why="pending_max or pending_max_bytes is reached")
+        services.lose(lost.fingerprint, "pending_max or pending_max_bytes is reached")
     if waiting in dropped:
         return SaveOutcome.LOST
     log.info(Event.SAVE_PENDING, fingerprint=request.fingerprint, waiting=len(services.pending))
@@ -48,12 +52,38 @@ def keep_waiting(services: Services, request: SaveRequest, after: SaveRequest | 
     return SaveOutcome.PENDING
 
 
-def _joined(earlier: SaveRequest, later: SaveRequest) -> SaveRequest:
-    """Return the later save with the earlier one's changes: two agents left while the store was away."""
-    base = _loaded(earlier.baseline.view, earlier.baseline.dialect)
+def joined(earlier: SaveRequest, later: SaveRequest) -> SaveRequest:
+    """Return one save with the changes of both: two agents left while the store was away.
+
+    Who never saw the store gives way to who did, and who entered before an invalidation to who entered after it: then
+    the other save comes back as it is. Of two that saw different versions, the older version is the base of the merge.
+    """
+    one, two = _knowledge(earlier), _knowledge(later)
+    if one[:2] != two[:2]:
+        return earlier if one > two else later
+    behind, ahead = (later, earlier) if one > two else (earlier, later)
+    base = _loaded(behind.baseline.view, behind.baseline.dialect)
     merged = merge_documents(base, _loaded(later.document, later.dialect), _loaded(earlier.document, earlier.dialect))
     body, dialect = document.dump(merged)
-    return replace(later, document=body, dialect=dialect, save_id=new_save_id(), merged=True)
+    return replace(
+        later,
+        document=body,
+        dialect=dialect,
+        baseline=ahead.baseline,
+        save_id=new_save_id(),
+        fresh=earlier.fresh or later.fresh,
+        score_change=earlier.score_change + later.score_change,
+        merged=True,
+    )
+
+
+def _knowledge(request: SaveRequest) -> tuple[bool, float, int, int]:
+    """Return how much a save knows of the store, to be compared: seen at all, since when valid, which version."""
+    baseline = request.baseline
+    header = baseline.header
+    if header is None or baseline.expectation is not Expectation.REVISION:
+        return baseline.expectation is not Expectation.UNKNOWN, 0, 0, 0
+    return True, baseline.epoch, header.created_at, header.version
 
 
 def _loaded(data: bytes, dialect: str) -> document.Document:
@@ -67,6 +97,11 @@ async def flush_one(services: Services, request: SaveRequest, budget: float) -> 
     except Failure as failure:
         services.note_failure("save", failure, request.fingerprint)
         return False
+    except InvalidStateError as error:
+        if services.pending.remove(request.fingerprint, request) is not None:
+            services.metrics.pending(len(services.pending))
+            services.lose(request.fingerprint, str(error))
+        return True
     if services.pending.remove(request.fingerprint, request) is not None:
         services.metrics.pending(len(services.pending))
         services.metrics.flushed()
@@ -81,23 +116,35 @@ class Flusher:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
 
     def wake(self) -> None:
-        """Start, unless it is at work."""
+        """Start, unless it is at work; then look at the breaker again."""
+        self._changed.set()
         if self._task is None or self._task.done():
             self._task = self._services.spawn(self._run(), "flusher")
 
     async def _run(self) -> None:
         services, pause = self._services, _SHORTEST_PAUSE
         while services.pending:
-            await asyncio.sleep(max(services.guard.write.retry_in, pause * random.uniform(0.5, 1.0)))
-            waiting = next(iter(services.pending), None)
-            if waiting is None:
-                return
-            if await flush_one(services, waiting, services.config.save_timeout):
-                pause = 1 / services.config.flush_rate
-            else:
-                pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, pause * 2))
+            for waiting in services.pending:
+                await self._until_allowed(pause * random.uniform(0.5, 1.0))
+                if services.pending.get(waiting.fingerprint) is not waiting:
+                    continue
+                if await flush_one(services, waiting, services.config.save_timeout):
+                    pause = 1 / services.config.flush_rate
+                else:
+                    pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, pause * 2))
+        if services.spooler is not None:
+            services.spooler.replay()
+
+    async def _until_allowed(self, pause: float) -> None:
+        await asyncio.sleep(pause)
+        while (closed_for := self._services.guard.write.retry_in) > 0:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(closed_for, _LONGEST_WAIT)):
+                    await self._changed.wait()
 
     async def finish(self, budget: float) -> list[SaveRequest]:
         """Bring through what still waits, within `budget` seconds, and return what could not be."""

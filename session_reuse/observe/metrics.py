@@ -29,7 +29,7 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        from prometheus_client import Counter, Gauge, Histogram  # noqa: PLC0415  (costs nothing at import)
+        from prometheus_client import Counter, Gauge, Histogram
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
@@ -48,9 +48,7 @@ class Metrics:
         self._restore = Histogram(
             "session_restore_seconds", "Time an enter spent on the store.", buckets=RESTORE_BUCKETS, registry=registry
         )
-        self._save = Histogram(
-            "session_save_seconds", "Time a save took.", buckets=SAVE_BUCKETS, registry=registry
-        )
+        self._save = Histogram("session_save_seconds", "Time a save took.", buckets=SAVE_BUCKETS, registry=registry)
         self._breaker = gauge("session_breaker_state", "1 for the state a breaker is in.", "breaker", "state")
         for breaker in ("read", "write"):
             self.breaker_changed(breaker, "closed")
@@ -139,7 +137,7 @@ def metrics_for(registry: Any) -> Metrics:
     if registry is None:
         return NoMetrics()
     if registry is DEFAULT_REGISTRY or registry == DEFAULT_REGISTRY:
-        from prometheus_client import REGISTRY as registry  # noqa: N811, PLC0415  (costs nothing at import)
+        from prometheus_client import REGISTRY as registry  # noqa: N811  (costs nothing at import)
     if registry not in _by_registry:
         _by_registry[registry] = Metrics(registry)
     return _by_registry[registry]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 
@@ -27,9 +27,13 @@ class PendingSaves(Generic[S]):
     Args:
         max_entries: how many may wait.
         max_bytes: how many bytes they may take together.
+
+    Attributes:
+        mirror: told of each change: the fingerprint, and the save that waits for it from now on, or None.
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self.mirror: Callable[[str, S | None], None] = lambda _fingerprint, _save: None
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._entries: dict[str, S] = {}
@@ -45,6 +49,10 @@ class PendingSaves(Generic[S]):
         """Return the save that waits for this fingerprint."""
         return self._entries.get(fingerprint)
 
+    def has_room(self, size: int) -> bool:
+        """Return whether one more save of this size would make none give way."""
+        return len(self._entries) < self._max_entries and self.bytes + size <= self._max_bytes
+
     def put(self, save: S) -> list[S]:
         """Keep a save in place of an earlier one of its fingerprint, and return what had to give way.
 
@@ -55,6 +63,7 @@ class PendingSaves(Generic[S]):
             return [save]
         self._entries[save.fingerprint] = save
         self.bytes += save.size
+        self.mirror(save.fingerprint, save)
         dropped = []
         while len(self._entries) > self._max_entries or self.bytes > self._max_bytes:
             oldest = next(iter(self._entries))
@@ -69,4 +78,5 @@ class PendingSaves(Generic[S]):
             return None
         del self._entries[fingerprint]
         self.bytes -= found.size
+        self.mirror(fingerprint, None)
         return found

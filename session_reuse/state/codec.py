@@ -51,6 +51,11 @@ class Codec:
                 f"the session is {len(document)} bytes of JSON; the limit max_state_bytes is {self._max_bytes}"
             )
 
+    @property
+    def seal(self) -> Seal:
+        """What seals the bodies; the spool seals its files with it as well."""
+        return self._seal
+
     def encode(self, document: bytes, dialect: str, header: Header, key: str) -> bytes:
         """Return the stored form of a JSON document.
 

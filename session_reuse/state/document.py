@@ -29,7 +29,9 @@ def dump(document: Document) -> tuple[bytes, str]:
     except TypeError:
         check_json(document)
     try:
-        return json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode(), SURROGATE_DIALECT
+        return json.dumps(
+            document, ensure_ascii=True, allow_nan=False, separators=(",", ":")
+        ).encode(), SURROGATE_DIALECT
     except (TypeError, ValueError, RecursionError):
         raise InvalidStateError("the session is nested too deeply or refers to itself") from None
 

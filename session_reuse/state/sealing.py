@@ -74,8 +74,17 @@ class AesGcm:
         except ImportError:
             raise MissingExtraError("encryption", "encryption_keys") from None
         self._ciphers = {key_id(key): AESGCM(key) for key in reversed(keys)}
+        self._naming_keys = [blake2b(key, digest_size=32, person=b"sr-spool-names").digest() for key in keys]
         self._invalid = InvalidTag
         self.key_id = key_id(keys[0])
+
+    def knows(self, key_id: str) -> bool:
+        """Return whether the key of this id is one of ours."""
+        return key_id in self._ciphers
+
+    def aliases(self, text: str) -> list[str]:
+        """Return names for a text that only holders of a key can work out: one for each key, the first key's first."""
+        return [hmac.digest(key, text.encode(), "sha256").hex()[:32] for key in self._naming_keys]
 
     def close(self, body: bytes, associated: bytes) -> bytes:
         """Encrypt with the first key."""

@@ -1,5 +1,6 @@
-"""From a URL to a client: standalone, Sentinel, Cluster, or the private embedded server. Must never leave a default
-of redis-py in charge: they retry ten times, retry a wrong password, and hang for a minute on a silent server.
+"""From a URL to a client: standalone, Sentinel, Cluster, embedded. Must never leave a default of redis-py in charge.
+
+Those retry ten times, retry a wrong password, and hang for a minute on a silent server.
 """
 
 from __future__ import annotations
@@ -58,13 +59,18 @@ def connect(config: Config) -> Connection:
             return Connection(_sentinel(config))
         if parts.scheme.endswith("+cluster"):
             return Connection(_cluster(config))
-        if parts.scheme != "unix" and not parts.hostname:
-            raise ValueError("there is no host")
-        return Connection(Redis.from_url(config.url, **_options(config)))
+        return Connection(_standalone(config, parts.scheme))
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigurationError):
             raise
         raise ConfigurationError(f"url {redacted_url(config.url)!r}: {_reason(error)}") from None
+
+
+def _standalone(config: Config, scheme: str) -> Redis:
+    if scheme != "unix" and not urlsplit(config.url).hostname:
+        raise ValueError("there is no host")
+    client: Redis = Redis.from_url(config.url, **_options(config))
+    return client
 
 
 def check_client(client: Any) -> None:
@@ -99,7 +105,7 @@ def _options(config: Config) -> dict[str, Any]:
 
 
 def _embedded(config: Config) -> Connection:
-    from session_reuse.store.embedded_server import find_server_binary, open_folder  # noqa: PLC0415  (only if used)
+    from session_reuse.store.embedded_server import find_server_binary, open_folder
 
     location = config.url.partition("://")[2]
     folder = open_folder(Path(unquote(location)).expanduser() if location else None)
@@ -120,7 +126,7 @@ class _PrivateServer:
 
     def start(self) -> None:
         """Start the server, or make sure that it still runs."""
-        from session_reuse.store.embedded import acquire  # noqa: PLC0415  (only if used)
+        from session_reuse.store.embedded import acquire
 
         with self._lock:
             if self._released:
@@ -187,4 +193,8 @@ def _credentials(url: Any) -> dict[str, Any]:
 def _reason(error: Exception) -> str:
     """Return why a URL was refused, without the parts of it that redis-py and urllib quote."""
     text = str(error)
-    return "the port or the database is not a number" if "Port" in text or "int()" in text else text.split("'")[0]
+    return (
+        "the port or the database is not a number"
+        if "Port" in text or "int()" in text
+        else text.split("'", maxsplit=1)[0]
+    )

@@ -113,7 +113,7 @@ def _end_with_guardian() -> Callable[[], object] | None:
     """On Linux, let the kernel terminate the server when the guardian is killed."""
     if sys.platform == "linux":
         with suppress(ImportError, OSError, AttributeError):
-            import ctypes  # noqa: PLC0415 - missing in some builds
+            import ctypes
 
             prctl = ctypes.CDLL(None).prctl
             return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

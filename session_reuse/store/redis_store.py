@@ -122,7 +122,12 @@ class RedisStore:
     async def touch(self, touch: Touch, *, timeout: float) -> TouchOutcome:
         """Start the time to live of an unchanged session anew."""
         keys, fingerprint = self.keys, touch.fingerprint
-        names = (keys.session(fingerprint), keys.lease(fingerprint), keys.tombstone(fingerprint), keys.agents(fingerprint))
+        names = (
+            keys.session(fingerprint),
+            keys.lease(fingerprint),
+            keys.tombstone(fingerprint),
+            keys.agents(fingerprint),
+        )
         command = self._script(
             "touch", names, f"{touch.epoch:020d}", *_lease_arguments(touch.lease), int(touch.release),
             _ms(touch.ttl), touch.agent_id or "", _ms(touch.ttl + _AGENTS_OUTLIVE), touch.score_change,
@@ -271,5 +276,3 @@ def _committed(reply: Any, waited: Replies) -> Committed:
         raise failure_from(TimeoutError())
     replicas = int(waited[0]) if waited and not isinstance(waited[0], Exception) else None
     return Committed(CommitOutcome(status), int(reply[1]) if len(reply) > 1 else 0, replicas)
-
-

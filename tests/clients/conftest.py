@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from session_reuse.session import BrowserSession
+from tests.clients.agents import QUIET
 from tests.clients.keeper import StubKeeper
 from tests.clients.site import Site
 
@@ -43,3 +44,12 @@ def localhost_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", loopback)
 
 
+
+@pytest.fixture(scope="session")
+def quiet_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Keep browser-use from phoning home, before it is imported; the environment is for its processes too."""
+    quiet = {**QUIET, "BROWSER_USE_CONFIG_DIR": str(tmp_path_factory.mktemp("browser-use"))}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in quiet.items():
+            patch.setenv(name, value)
+        yield quiet

@@ -6,6 +6,7 @@ that the session restored, as concurrent holders need.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import inspect
 from typing import Any
@@ -28,6 +29,18 @@ class StubKeeper:
         state = copy.deepcopy(self.stored) if self.stored is not None else None
         session = BrowserSession("site/alice", storage_state=state)
         session.outcome = Outcome.MISSING if state is None else Outcome.REUSED
+        session.keeper = self
+        self._bases[id(session)] = copy.deepcopy(session.storage_state)
+        return session
+
+    def enter_blocking(self) -> BrowserSession:
+        """Return a session whose `checkpoint` blocks, as those of `session_reuse.blocking` do."""
+
+        class Blocking(BrowserSession):
+            def checkpoint(self) -> SaveOutcome:
+                return asyncio.run(super().checkpoint())
+
+        session = Blocking("site/alice")
         session.keeper = self
         self._bases[id(session)] = copy.deepcopy(session.storage_state)
         return session

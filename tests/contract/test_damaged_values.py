@@ -94,9 +94,7 @@ async def test_another_type_under_the_key_is_set_aside(
         assert session.data == {"n": 1}
 
 
-async def test_a_value_repaired_meanwhile_is_not_set_aside(
-    manager: SessionManager, redis_server: RedisServer
-) -> None:
+async def test_a_value_repaired_meanwhile_is_not_set_aside(manager: SessionManager, redis_server: RedisServer) -> None:
     """When another agent has put a good state in place of the bad one, ours is merged into it."""
     with redis_server.client() as client:
         client.set(KEY, "bad")

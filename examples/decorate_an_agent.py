@@ -1,0 +1,40 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["session-reuse[embedded]"]
+# ///
+"""Decorate an agent's entry function: names are templates over its arguments, and plain functions work as well."""
+
+from __future__ import annotations
+
+import asyncio
+
+from session_reuse import BrowserSession, blocking, persist_session
+
+
+@persist_session(fingerprint="shop.example/{account}", agent_id="{agent}")
+async def checkout(account: str, agent: str, *, session: BrowserSession | None = None) -> str:
+    """Buy something; `session` is filled in by the decorator."""
+    assert session is not None
+    greeting = "welcome back" if session.reused else "please log in"
+    session.data["orders"] = session.data.get("orders", 0) + 1
+    return f"{account} via {agent}: {greeting}, order number {session.data['orders']}"
+
+
+@persist_session(fingerprint=lambda account: f"bank.example/{account}")
+def balance(account: str, *, session: blocking.BrowserSession | None = None) -> str:
+    """Look something up, in synchronous code."""
+    assert session is not None
+    session.data["looked"] = session.data.get("looked", 0) + 1
+    return f"{account}: looked {session.data['looked']} times, reused={session.reused}"
+
+
+async def main() -> None:
+    """Run two agents with accounts of their own at once, then the first one again."""
+    for line in await asyncio.gather(checkout("alice", "agent-1"), checkout("bob", "agent-2")):
+        print(line)
+    print(await checkout("alice", "agent-1"))
+
+
+asyncio.run(main())
+print(balance("carol"))
+print(balance("carol"))

@@ -1,0 +1,73 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["session-reuse[embedded]"]
+# ///
+"""Kill Redis while an agent works: the agent does not notice, and its work is saved when Redis is back.
+
+The Redis is a child of this program, on a unix socket in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from session_reuse import SessionManager, reusable_session
+from session_reuse.store.embedded import find_server_binary
+
+NAME = "shop.example/alice"
+
+
+def start_redis(folder: Path) -> subprocess.Popen[bytes]:
+    """Start a redis-server that keeps what it was told, and wait until it listens."""
+    socket = folder / "redis.sock"
+    socket.unlink(missing_ok=True)
+    options = ["--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--appendonly", "yes"]
+    server = subprocess.Popen(
+        [find_server_binary(), *options, "--appendfsync", "always", "--save", ""], stdout=subprocess.DEVNULL
+    )
+    while not socket.exists():
+        time.sleep(0.01)
+    return server
+
+
+def kill(server: subprocess.Popen[bytes]) -> None:
+    """End it as a crash would."""
+    server.kill()
+    server.wait()
+
+
+async def run(folder: Path) -> None:
+    """Live through an outage."""
+    server = start_redis(folder)
+    async with SessionManager(f"unix://{folder}/redis.sock") as manager:
+        async with reusable_session(NAME, "agent-1", manager=manager) as session:
+            session.data["basket"] = ["book"]
+        print(f"Redis runs:      enter {session.outcome}, leave {session.save_outcome}")
+
+        async with reusable_session(NAME, "agent-1", manager=manager) as session:
+            kill(server)
+            session.data["basket"].append("lamp")
+        print(f"killed in body:  enter {session.outcome}, leave {session.save_outcome}")
+
+        began = time.perf_counter()
+        async with reusable_session("shop.example/bob", "agent-2", manager=manager) as session:
+            took = time.perf_counter() - began
+        print(f"while away:      enter {session.outcome} after {took:.3f} s, degraded={session.degraded}")
+        print(f"                 {manager.stats().pending} saves wait in memory")
+
+        server = start_redis(folder)
+        while manager.stats().pending:
+            await asyncio.sleep(0.05)
+        print(f"Redis is back:   {manager.stats().flushed} saves were written")
+
+        async with reusable_session(NAME, "agent-3", manager=manager) as session:
+            print(f"next agent:      enter {session.outcome}, basket {session.data['basket']}")
+    kill(server)
+
+
+with tempfile.TemporaryDirectory(prefix="session-reuse-") as temporary:
+    asyncio.run(run(Path(temporary)))

@@ -1,0 +1,43 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["session-reuse[embedded]"]
+# ///
+"""Let several agents use one login at once: what each of them changed is kept. Or let one use it alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from session_reuse import SaveOutcome, reusable_session
+
+NAME = "mail.example/team"
+
+
+async def agent(name: str, all_in: asyncio.Barrier) -> SaveOutcome | None:
+    """Work on the shared login together with the others."""
+    async with reusable_session(NAME, agent_id=name) as session:
+        await all_in.wait()
+        session.data[f"read by {name}"] = True
+        session.storage_state["cookies"].append(
+            {"name": f"seen-{name}", "value": "1", "domain": "mail.example", "path": "/", "expires": -1}
+        )
+    return session.save_outcome
+
+
+async def main() -> None:
+    """Share, look, and take turns."""
+    all_in = asyncio.Barrier(3)
+    outcomes = await asyncio.gather(*(agent(name, all_in) for name in ("ann", "ben", "cem")))
+    print("three agents left:", ", ".join(sorted(map(str, outcomes))))
+
+    async with reusable_session(NAME) as session:
+        print("notes of all:    ", ", ".join(sorted(session.data)))
+        print("cookies of all:  ", ", ".join(sorted(cookie["name"] for cookie in session.storage_state["cookies"])))
+        session.discard()
+
+    async with reusable_session(NAME, "ann", exclusive=True) as first:
+        async with reusable_session(NAME, "ben", exclusive=True) as second:
+            print(f"taking turns:     ann {first.outcome}, ben {second.outcome}")
+
+
+asyncio.run(main())

@@ -1,0 +1,51 @@
+"""The local sites and the browsers of these tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import async_playwright
+
+from tests.browsers.sites import Sites, serve_sites
+from tests.browsers.visits import LAUNCH
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from playwright.async_api import Browser, Playwright
+
+
+@pytest.fixture(scope="session")
+def sites() -> Iterator[Sites]:
+    with serve_sites() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def playwright() -> AsyncIterator[Playwright]:
+    async with async_playwright() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(playwright: Playwright) -> AsyncIterator[Browser]:
+    """One browser for a module, for tests to which it does not matter that others were there before."""
+    launched = await playwright.chromium.launch(**LAUNCH)
+    yield launched
+    await launched.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def launch(playwright: Playwright) -> AsyncIterator[Callable[..., Awaitable[Browser]]]:
+    """Launch a browser process of its own, closed at the end of the test."""
+    launched: list[Browser] = []
+
+    async def launch(**options: Any) -> Browser:
+        launched.append(await playwright.chromium.launch(**{**LAUNCH, **options}))
+        return launched[-1]
+
+    yield launch
+    for each in launched:
+        await each.close()

@@ -1,0 +1,108 @@
+"""A browser-use agent whose model is a script, run in this process or in one of its own. Must never reach the network.
+
+    python -m tests.clients.agents <file of the stored state> <URL of the site> <user>
+
+prints, as JSON, what the agent saw and what became of the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.clients.keeper import StubKeeper
+
+QUIET = {
+    "ANONYMIZED_TELEMETRY": "false",
+    "BROWSER_USE_CLOUD_HINTS": "false",
+    "BROWSER_USE_CLOUD_SYNC": "false",
+    "BROWSER_USE_DISABLE_EXTENSIONS": "true",
+    "BROWSER_USE_LOGGING_LEVEL": "error",
+    "BROWSER_USE_SETUP_LOGGING": "false",
+    "BROWSER_USE_VERSION_CHECK": "false",
+    "SKIP_LLM_API_KEY_VERIFICATION": "true",
+}
+"""browser-use phones home, looks for updates and writes to the console unless it is told not to."""
+
+
+def browser_options() -> dict[str, Any]:
+    """Return options of a `browser_use.BrowserSession` that downloads nothing and starts for root."""
+    from session_reuse.browsers.chromium import find_chromium, launch_arguments
+
+    return {
+        "headless": True,
+        "executable_path": find_chromium(),
+        "args": launch_arguments(),
+        "chromium_sandbox": False,
+        "enable_default_extensions": False,
+    }
+
+
+class ScriptedModel:
+    """A chat model that logs in when it is shown a login form, and ends when it is not.
+
+    It follows browser-use's `BaseChatModel`; what it says depends on the page in the last message only.
+    """
+
+    model = name = provider = model_name = "scripted"
+    _verified_api_keys = True
+
+    def __init__(self, url: str, user: str) -> None:
+        self.url = url
+        self.user = user
+        self.steps = 0
+
+    async def ainvoke(self, messages: list[Any], output_format: type[Any] | None = None, **_: Any) -> Any:
+        from browser_use.llm.views import ChatInvokeCompletion
+
+        self.steps += 1
+        assert output_format is not None
+        answer = {"memory": "", "evaluation_previous_goal": "", "next_goal": "", "action": self._actions(messages)}
+        return ChatInvokeCompletion(completion=output_format.model_validate(answer), usage=None)
+
+    def _actions(self, messages: list[Any]) -> list[dict[str, Any]]:
+        page = messages[-1].text
+        if self.steps == 1:
+            return [{"navigate": {"url": self.url}}]
+        if "Please sign in" not in page:
+            return [{"done": {"text": "signed in", "success": True}}]
+        field, button = re.search(r"\[(\d+)\]<input", page), re.search(r"\[(\d+)\]<button", page)
+        assert field, page
+        assert button, page
+        return [{"input": {"index": int(field[1]), "text": self.user}}, {"click": {"index": int(button[1])}}]
+
+
+async def run_agent(browser_session: Any, url: str, user: str) -> ScriptedModel:
+    """Let an agent do its work with a browser-use session; it closes it at the end, as agents do."""
+    from browser_use import Agent
+
+    model = ScriptedModel(url, user)
+    agent = Agent(
+        "sign in", llm=model, browser_session=browser_session, use_vision=False, use_judge=False,
+        enable_planning=False, directly_open_url=False,
+    )  # fmt: skip
+    history = await agent.run(max_steps=6)
+    assert history.is_done(), history.errors()
+    return model
+
+
+async def _main(store: Path, url: str, user: str) -> dict[str, Any]:
+    from session_reuse.browsers.browser_use import open_browser_session
+
+    keeper = StubKeeper(json.loads(store.read_text()) if store.exists() else None)
+    session = keeper.enter()
+    async with open_browser_session(session, **browser_options()) as browser_session:
+        model = await run_agent(browser_session, url, user)
+    await keeper.leave(session)
+    store.write_text(json.dumps(keeper.stored))
+    return {"reused": session.reused, "steps": model.steps, "problems": [str(p) for p in session.problems]}
+
+
+if __name__ == "__main__":
+    os.environ.update(QUIET)
+    print(json.dumps(asyncio.run(_main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))))

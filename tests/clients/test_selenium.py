@@ -1,0 +1,285 @@
+"""Selenium: a login survives the driver, in every tab, whoever quits it and however the browser ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from session_reuse.browsers import selenium as adapter
+from session_reuse.errors import AdapterError, MissingExtraError
+from tests.clients.keeper import StubKeeper
+from tests.clients.visits import submit_driver, visit_driver
+from tests.support.polling import until, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from session_reuse.session import BrowserSession
+    from tests.clients.site import Site
+
+pytestmark = pytest.mark.browser
+
+
+@contextmanager
+def visiting(keeper: StubKeeper, **options: Any) -> Iterator[tuple[Any, BrowserSession]]:
+    session = keeper.enter()
+    with adapter.open_driver(session, **options) as driver:
+        yield driver, session
+
+
+async def log_in(keeper: StubKeeper, site: Site) -> None:
+    with visiting(keeper) as (driver, session):
+        visit_driver(driver, site.url())
+        submit_driver(driver)
+    await keeper.leave(session)
+
+
+def origin_of(keeper: StubKeeper, origin: str) -> dict[str, Any]:
+    assert keeper.stored is not None
+    return next((entry for entry in keeper.stored["origins"] if entry["origin"] == origin), {})
+
+
+def items(entry: dict[str, Any], section: str = "localStorage") -> dict[str, str]:
+    return {item["name"]: item["value"] for item in entry.get(section, [])}
+
+
+async def test_everything_comes_back_in_a_new_browser(keeper: StubKeeper, site: Site) -> None:
+    """After a login, a new browser has the httpOnly cookie, both storages and the database, before the page's scripts run."""
+    await log_in(keeper, site)
+    with visiting(keeper) as (driver, session):
+        assert visit_driver(driver, site.url()) == site.EVERYWHERE
+    assert session.reused
+    assert session.problems == []
+    assert site.logins == 1
+
+
+async def test_new_tabs_and_popups_are_restored_too(keeper: StubKeeper, site: Site) -> None:
+    """A tab opened by the driver and a window opened by a page start logged in, even as the first page of their origin."""
+    await log_in(keeper, site)
+    with visiting(keeper) as (driver, _):
+        driver.switch_to.new_window("tab")
+        assert visit_driver(driver, site.url()) == site.EVERYWHERE
+    with visiting(keeper) as (driver, _):
+        visit_driver_blank(driver, site.url("/blank", host="other"))
+        driver.execute_script(f"window.open('{site.url()}', '_blank', 'noopener')")
+        wait_until(lambda: len(driver.window_handles) == 2)
+        driver.switch_to.window(driver.window_handles[-1])
+        assert visit_driver(driver) == site.EVERYWHERE
+
+
+def visit_driver_blank(driver: Any, url: str) -> None:
+    driver.get(url)
+    wait_until(lambda: driver.title == "blank")
+
+
+async def test_tab_that_starts_with_a_url_is_filled(keeper: StubKeeper, site: Site) -> None:
+    """A tab that is created with a URL loads before any script of ours can; it is filled and loaded once more."""
+    await log_in(keeper, site)
+    with visiting(keeper) as (driver, _):
+        driver.execute_cdp_cmd("Target.createTarget", {"url": site.url()})
+        wait_until(lambda: len(driver.window_handles) == 2)
+        driver.switch_to.window(driver.window_handles[-1])
+        wait_until(lambda: driver.title == site.EVERYWHERE, message=f"the title stayed {driver.title}")
+
+
+async def test_logout_propagates(keeper: StubKeeper, site: Site) -> None:
+    """What the page deletes on logout is gone from the stored state, and does not come back."""
+    await log_in(keeper, site)
+    with visiting(keeper) as (driver, session):
+        visit_driver(driver, site.url())
+        visit_driver(driver, site.url("/logout"))
+    await keeper.leave(session)
+    assert keeper.stored is not None
+    assert keeper.stored["cookies"] == []
+    assert not origin_of(keeper, site.origin()).keys() - {"origin", "localStorage"}
+    with visiting(keeper) as (driver, _):
+        assert visit_driver(driver, site.url()) == site.LOGGED_OUT
+
+
+async def test_refreshed_token_survives(keeper: StubKeeper, site: Site) -> None:
+    """A token that works once is refreshed at each page load, within a run and over runs, and never rolled back."""
+    for _ in range(3):
+        with visiting(keeper) as (driver, session):
+            assert visit_driver(driver, site.url("/rotate")) == "done fresh"
+            visit_driver_blank(driver, site.url("/blank", host="other"))
+            assert visit_driver(driver, site.url("/rotate")) == "done fresh"
+        await keeper.leave(session)
+    assert items(origin_of(keeper, site.origin())) == {"refresh": site.refresh_token}
+
+
+async def test_page_that_clears_and_reloads_is_not_refilled(keeper: StubKeeper, site: Site) -> None:
+    """A page that clears its storage and loads itself again ends logged out, not in a loop."""
+    await log_in(keeper, site)
+    with visiting(keeper) as (driver, _):
+        visit_driver(driver, site.url())
+        driver.execute_script("localStorage.clear(); sessionStorage.clear(); document.title = 'cleared'")
+        driver.refresh()
+        assert visit_driver(driver) == "done cookie database"
+        driver.switch_to.new_window("tab")
+        assert visit_driver(driver, site.url()) == "done cookie database"
+
+
+async def test_origins_that_were_left_and_never_visited_are_kept(keeper: StubKeeper, site: Site) -> None:
+    """A tab that has gone from origin to origin, or not been there at all this time, costs no origin its storage."""
+    for hosts in (("one", "two", "three"), ("three",)):
+        with visiting(keeper) as (driver, session):
+            for host in hosts:
+                visit_driver(driver, site.url("/welcome", host=host))
+        await keeper.leave(session)
+    for host in ("one", "two", "three"):
+        entry = origin_of(keeper, site.origin(host))
+        assert items(entry) == {"token": "local-nobody"}
+        assert items(entry, "sessionStorage") == {"note": "session-nobody"}
+        assert [database["name"] for database in entry["indexedDBRich"]] == ["app"]
+
+
+async def test_large_origins_are_restored(keeper: StubKeeper, site: Site) -> None:
+    """An origin too large for an init script is there before the first page as well."""
+    with visiting(keeper) as (driver, session):
+        visit_driver_blank(driver, site.url("/blank"))
+        driver.execute_script("localStorage.big = 'x'.repeat(300000); localStorage.token = 't'")
+    await keeper.leave(session)
+    with visiting(keeper) as (driver, session):
+        visit_driver_blank(driver, site.url("/blank"))
+        assert driver.execute_script("return [localStorage.big.length, localStorage.token]") == [300000, "t"]
+    assert session.problems == []
+
+
+async def test_one_bad_cookie_does_not_cost_the_others(keeper: StubKeeper, site: Site) -> None:
+    """A cookie that Chromium refuses is reported by its name, and the others are set."""
+    site.sessions["s1"] = "alice"
+    good = {"name": "sid", "value": "s1", "domain": "shop.localhost", "path": "/", "expires": -1}
+    bad = {**good, "name": "partitioned", "value": "hush", "partitionKey": "not a site", "secure": True}
+    keeper.stored = {"cookies": [bad, good], "origins": []}
+    with visiting(keeper) as (driver, session):
+        assert visit_driver(driver, site.url()) == "done cookie"
+    assert [problem.kind for problem in session.problems] == ["cookie_rejected"]
+    assert "partitioned" in session.problems[0].detail
+    assert "hush" not in session.problems[0].detail
+
+
+async def test_agent_that_quits_itself_is_captured(keeper: StubKeeper, site: Site) -> None:
+    """A driver that is quit inside the `with` is captured before it goes, and quits."""
+    with visiting(keeper) as (driver, session):
+        visit_driver(driver, site.url())
+        submit_driver(driver)
+        driver.quit()
+        assert driver.service.process is None or driver.service.process.poll() is not None
+    await keeper.leave(session)
+    assert items(origin_of(keeper, site.origin())) == {"token": "local-alice"}
+    assert session.problems == []
+
+
+async def test_agent_that_closes_its_last_window_is_captured(keeper: StubKeeper, site: Site) -> None:
+    """A driver whose only window is closed, which ends the browser, has been captured."""
+    with visiting(keeper) as (driver, session):
+        visit_driver(driver, site.url())
+        submit_driver(driver)
+        driver.close()
+    await keeper.leave(session)
+    assert items(origin_of(keeper, site.origin()), "sessionStorage") == {"note": "session-alice"}
+
+
+async def test_killed_browser_loses_at_most_a_moment(keeper: StubKeeper, site: Site) -> None:
+    """Chromium and chromedriver killed outright: what was there a moment before is saved."""
+    with visiting(keeper) as (driver, session):
+        visit_driver(driver, site.url())
+        submit_driver(driver)
+        await until(lambda: has_all(session), message="the login was not seen")
+        for pid in (driver.service.process.pid, *children(driver.service.process.pid)):
+            os.kill(pid, signal.SIGKILL)
+    await keeper.leave(session)
+    assert has_all(session)
+    assert [problem.kind for problem in session.problems] == ["browser_gone"]
+
+
+def has_all(session: BrowserSession) -> bool:
+    state = session.storage_state
+    entries = [set(entry) for entry in state["origins"] if items(entry).get("token")]
+    return bool(state["cookies"] and entries and {"sessionStorage", "indexedDBRich"} <= entries[0])
+
+
+def children(pid: int) -> list[int]:
+    import psutil
+
+    return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+
+
+async def test_changes_are_saved_while_the_agent_works(keeper: StubKeeper, site: Site) -> None:
+    """A blocking session is saved some time after a change, so that an agent that dies loses little."""
+    session = keeper.enter_blocking()
+    with adapter.open_driver(session, checkpoint_after=0.05) as driver:
+        visit_driver(driver, site.url())
+        submit_driver(driver)
+        await until(lambda: keeper.stored and items(origin_of(keeper, site.origin())), message="nothing was saved")
+
+
+async def test_attached_driver_is_left_open(keeper: StubKeeper, site: Site) -> None:
+    """A driver that exists is restored, captured and left as it was; what it holds is not removed."""
+    await log_in(keeper, site)
+    with visiting(StubKeeper()) as (driver, _):
+        visit_driver_blank(driver, site.url("/blank", host="other"))
+        driver.add_cookie({"name": "theirs", "value": "1"})
+        session = keeper.enter()
+        with adapter.attach_driver(session, driver) as same:
+            assert same is driver
+            assert visit_driver(driver, site.url()) == site.EVERYWHERE
+        assert visit_driver(driver, site.url()) == site.EVERYWHERE
+        assert {cookie["name"] for cookie in session.storage_state["cookies"]} == {"sid", "theirs"}
+        assert "quit" in vars(driver)
+
+
+async def test_tab_with_storage_of_its_own_is_left_alone(keeper: StubKeeper, site: Site) -> None:
+    """An origin that is open and not empty when we come keeps its storage, and that is reported."""
+    await log_in(keeper, site)
+    with visiting(StubKeeper()) as (driver, _):
+        visit_driver_blank(driver, site.url("/blank"))
+        driver.execute_script("localStorage.token = 'newer'")
+        session = keeper.enter()
+        with adapter.attach_driver(session, driver):
+            assert driver.execute_script("return localStorage.token") == "newer"
+        assert "origin_open" in {problem.kind for problem in session.problems}
+
+
+async def test_dead_driver_does_not_replace_the_stored_state(keeper: StubKeeper, site: Site) -> None:
+    """A browser that is gone before anything was read from it leaves the stored state as it is, and says so."""
+    await log_in(keeper, site)
+    before = keeper.stored
+    with visiting(StubKeeper()) as (driver, _):
+        driver.quit()
+        session = keeper.enter()
+        with adapter.attach_driver(session, driver):
+            pass
+    assert session.capture_reason is not None
+    await keeper.leave(session)
+    assert keeper.stored == before
+
+
+def test_driver_of_another_browser_is_refused(session: BrowserSession) -> None:
+    """A driver without DevTools is refused by its name, and nothing stays bound."""
+
+    class Firefox:
+        capabilities = {"browserName": "firefox"}
+
+        def quit(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    driver = Firefox()
+    with pytest.raises(AdapterError, match="firefox"), adapter.attach_driver(session, driver):
+        pass
+    assert session.captures == []
+    assert vars(driver) == {}
+
+
+def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Selenium the message says what to install."""
+    monkeypatch.setitem(sys.modules, "selenium", None)
+    monkeypatch.delitem(sys.modules, "session_reuse.browsers.selenium")
+    with pytest.raises(MissingExtraError, match=r"session-reuse\[selenium\]"):
+        __import__("session_reuse.browsers.selenium")

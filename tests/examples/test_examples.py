@@ -1,0 +1,89 @@
+"""Every example runs as it is, within ten seconds, and says what its page promises."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+SUPPORT = {"login_site"}
+
+EXPECTED = {
+    "wrap_a_block": [r"reused=False outcome=missing", r"left: saved"],
+    "decorate_an_agent": [r"alice via agent-1: welcome back, order number 2", r"looked 2 times, reused=True"],
+    "playwright_login": [r"agent-1: 'Hello alice'.*reused=False", r"agent-2: 'Hello alice'.*reused=True", r"1 time"],
+    "redis_goes_away": [
+        r"enter reused, leave pending", r"degraded=True", r"2 saves were written", r"basket \['book', 'lamp'\]",
+    ],
+    "share_one_login": [r"merged, merged, saved", r"seen-ann, seen-ben, seen-cem", r"ann reused, ben busy"],
+    "blocking_script": [r"user-0 was used by \['thread-0', 'thread-2'\]", r"stored: shop.example/user-1"],
+    "serve_metrics": [r"session_reused_total 2\.0", r'session_miss_total\{reason="missing"\} 1\.0'],
+    "verify_and_health": [
+        r"second visit: +enter reused", r"no new login: +enter unverified +leave skipped",
+        r"marked bad three times: +enter retired +leave saved", r"max_age: +enter retired",
+    ],
+    "browser_use_agent": [r"run 1: .*reused=False", r"run 2: .*reused=True", r"1 time"],
+    "selenium_login": [r"agent-1: 'Hello alice'.*reused=False", r"agent-2: 'Hello alice'.*reused=True", r"1 time"],
+    "cleanup_job": [r"expired: shop\.example/alice"],
+}  # fmt: skip
+NEEDS = {
+    "playwright_login": ("playwright",), "selenium_login": ("selenium",), "browser_use_agent": ("browser_use",),
+}  # fmt: skip
+
+
+def run_example(name: str, folder: Path) -> str:
+    """Run one example against a data folder of its own and return what it printed."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SESSION_REUSE_")}
+    chromium = {key: value for key, value in os.environ.items() if key == "SESSION_REUSE_CHROMIUM"}
+    environment = {
+        **kept, **chromium, "SESSION_REUSE_URL": f"embedded://{folder}/redis", "PYTHONPATH": str(ROOT),
+        "BROWSER_USE_CONFIG_DIR": str(folder), "PYTHONWARNINGS": "default",
+    }  # fmt: skip
+    finished = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py"],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=45, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert "Traceback" not in finished.stderr, finished.stderr
+    return finished.stdout
+
+
+def test_every_example_is_tried() -> None:
+    """No example is published that nobody has run."""
+    found = {path.stem for path in EXAMPLES.glob("*.py")} - SUPPORT
+    assert found == set(EXPECTED)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_an_example_does_what_it_says(name: str, tmp_path: Path) -> None:
+    """A reader who copies an example sees what its text promises."""
+    for module in NEEDS.get(name, ()):
+        pytest.importorskip(module)
+    printed = run_example(name, tmp_path)
+    for pattern in EXPECTED[name]:
+        assert re.search(pattern, printed), f"{pattern!r} is not in:\n{printed}"
+
+
+@pytest.mark.redis
+def test_the_second_run_is_logged_in(tmp_path: Path) -> None:
+    """The first thing a newcomer tries twice works twice: the private Redis keeps what the first run left."""
+    run_example("wrap_a_block", tmp_path)
+    printed = run_example("wrap_a_block", tmp_path)
+    assert "reused=True outcome=reused" in printed
+    assert "visit number 2" in printed
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_an_example_names_what_it_needs(name: str) -> None:
+    """`uv run examples/x.py` works in an empty folder: the header names the package and its extras."""
+    text = (EXAMPLES / f"{name}.py").read_text()
+    assert re.match(r"# /// script\n# requires-python = \">=3\.11\"\n# dependencies = \[.*session-reuse.*\]\n# ///\n", text)
+    for module in NEEDS.get(name, ()):
+        assert module.replace("_", "-") in text.split("# ///")[1]

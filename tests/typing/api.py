@@ -1,0 +1,55 @@
+"""Never run: what type checkers must make of the public interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, assert_type
+
+from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, blocking, persist_session, reusable_session
+
+
+async def use() -> None:
+    """The context manager, asynchronous."""
+    async with SessionManager("redis://127.0.0.1", ttl=60.0) as manager:
+        async with reusable_session("a", agent_id="b", manager=manager, exclusive=True, wait=1) as session:
+            assert_type(session, BrowserSession)
+            assert_type(session.outcome, Outcome)
+            assert_type(await session.checkpoint(), SaveOutcome)
+            assert_type(session.data, dict[str, Any])
+        assert_type(await manager.restore("a"), BrowserSession | None)
+        assert_type(await manager.save(session), SaveOutcome)
+        assert_type(session.export(), bytes)
+
+
+def use_blocking() -> None:
+    """The context manager, synchronous."""
+    with blocking.reusable_session("a") as session:
+        assert_type(session.checkpoint(), SaveOutcome)
+
+
+@persist_session("shop/{account}")
+async def checkout(account: str, amount: int = 1) -> float:
+    """An asynchronous entry function."""
+    return amount * 1.0
+
+
+@persist_session(fingerprint=lambda account: account)
+def plain(account: str) -> int:
+    """A plain entry function."""
+    return len(account)
+
+
+assert_type(plain("x"), int)
+coroutine: Callable[..., Coroutine[Any, Any, float]] = checkout
+
+
+async def call() -> None:
+    """Callers see the function's own parameters."""
+    assert_type(await checkout("x", amount=2), float)
+    await checkout(1)  # type: ignore[arg-type]
+    await checkout("x", amount="2")  # type: ignore[arg-type]
+    await checkout("x", colour="red")  # type: ignore[call-arg]
+
+
+plain(b"x")  # type: ignore[arg-type]
+persist_session(on_busy="never")  # type: ignore[arg-type]
