@@ -16,7 +16,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 Samples = dict[str, list[float]]
 _PAGE = b"<!doctype html><title>t</title><body>"
-_FORM = b"<!doctype html><body><form method=post action=/login><input name=user><input name=word><button>go</button></form>"
+_FORM = (
+    b"<!doctype html><body><form method=post action=/login><input name=user><input name=word><button>go</button></form>"
+)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -61,6 +63,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def handle_one_request(self) -> None:
+        """Say nothing of connections that a closed browser has dropped."""
+        with suppress(ConnectionError):
+            super().handle_one_request()
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -10,6 +10,8 @@ The Redis is a child of this program, on a unix socket in a temporary folder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import subprocess
 import tempfile
 import time
@@ -23,13 +25,15 @@ NAME = "shop.example/alice"
 
 def start_redis(folder: Path) -> subprocess.Popen[bytes]:
     """Start a redis-server that keeps what it was told, and wait until it listens."""
-    socket = folder / "redis.sock"
-    socket.unlink(missing_ok=True)
-    options = ["--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--appendonly", "yes"]
+    address = str(folder / "redis.sock")
+    options = ["--port", "0", "--unixsocket", address, "--dir", str(folder), "--appendonly", "yes"]
     server = subprocess.Popen(
         [find_server_binary(), *options, "--appendfsync", "always", "--save", ""], stdout=subprocess.DEVNULL
     )
-    while not socket.exists():
+    while server.poll() is None:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(address)
+            break
         time.sleep(0.01)
     return server
 

@@ -35,9 +35,11 @@ async def main() -> None:
         print("cookies of all:  ", ", ".join(sorted(cookie["name"] for cookie in session.storage_state["cookies"])))
         session.discard()
 
-    async with reusable_session(NAME, "ann", exclusive=True) as first:
-        async with reusable_session(NAME, "ben", exclusive=True) as second:
-            print(f"taking turns:     ann {first.outcome}, ben {second.outcome}")
+    async with (
+        reusable_session(NAME, "ann", exclusive=True) as first,
+        reusable_session(NAME, "ben", exclusive=True) as second,
+    ):
+        print(f"taking turns:     ann {first.outcome}, ben {second.outcome}")
 
 
 asyncio.run(main())

@@ -60,6 +60,7 @@ async def main() -> None:
                 session.mark_bad("the page asks for a captcha")
         await visit(manager, "marked bad three times:")
 
+        await asyncio.sleep(0.01)
         async with reusable_session(NAME, manager=manager, max_age=timedelta(milliseconds=1)) as session:
             print(f"{'older than max_age:':34} enter {session.outcome}")
             session.discard()

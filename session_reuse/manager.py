@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
 
 from session_reuse.config import Config, redacted_url
@@ -32,11 +32,18 @@ from session_reuse.resilience.guard import Direction, Guard
 from session_reuse.resilience.pending import PendingSaves
 from session_reuse.session import BrowserSession
 from session_reuse.state.header import Header
+from session_reuse.state.sealing import AesGcm
 from session_reuse.store.connect import Connection, check_client, connect
 from session_reuse.store.interface import Listed, Store
 from session_reuse.store.keys import Keys, checked
 from session_reuse.store.redis_store import RedisStore
 from session_reuse.transfer import codec_for
+
+if TYPE_CHECKING:
+    from session_reuse.cleanup.reconcile import CleanupReport
+
+if TYPE_CHECKING:
+    from session_reuse.lifecycle.spooling import Spooler
 
 _EMBEDDED_START: float = 2.0
 """How long the very first enter may wait for a private server to start; it goes on starting after that."""
@@ -180,8 +187,11 @@ class SessionManager:
             pending=PendingSaves(config.pending_max, config.pending_max_bytes),
             on_failure=self._revive,
         )
-        self._flusher = Flusher(services)
-        services.on_pending = self._flusher.wake
+        self._flusher = flusher = Flusher(services)
+        services.on_pending = flusher.wake
+        services.spooler = _spooler_for(services)
+        for breaker in (services.guard.read, services.guard.write):
+            breaker.on_change.append(_recovery_listener(services, flusher))
         return services
 
     async def _store(self, keys: Keys) -> Store:
@@ -241,10 +251,12 @@ class SessionManager:
             return
         services = self._services
         await self._end_visits(services)
-        for lost in await self._flusher.finish(self.config.close_timeout):
-            services.counts.lost += 1
-            services.metrics.lost(1)
-            log.warning(Event.SAVE_LOST, fingerprint=lost.fingerprint, why="the store was away until the close")
+        waiting = await self._flusher.finish(self.config.close_timeout)
+        if services.spooler is not None:
+            await services.spooler.finish(self.config.close_timeout)
+        for request in waiting:
+            if services.spooler is None or not services.spooler.holds(request):
+                services.lose(request.fingerprint, "the store was away until the close")
         tasks = list(services.tasks)
         for task in tasks:
             task.cancel()
@@ -368,6 +380,39 @@ class SessionManager:
         except Failure as failure:
             raise failure.error from None
 
+    async def cleanup(self) -> None:
+        """Remove what expired sessions leave behind, until cancelled or until the manager is closed.
+
+        Calls `on_expired` once for each of them. Several of these may run at once, in any number of processes.
+
+        Raises:
+            ConfigurationError: the store is not a Redis.
+        """
+        from session_reuse.cleanup.job import cleanup
+
+        services = await self.services()
+        job = services.spawn(cleanup(services), "cleanup")
+        try:
+            await job
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise
+
+    async def cleanup_once(self) -> CleanupReport:
+        """Do one pass of the clean-up, and say what it did.
+
+        Raises:
+            ConfigurationError: the store is not a Redis.
+            StoreError: the store, or a part of it, could not be asked; what could be was done.
+        """
+        from session_reuse.cleanup.job import cleanup_once
+
+        try:
+            return await cleanup_once(await self.services())
+        except Failure as failure:
+            raise failure.error from None
+
     def stats(self) -> ManagerStats:
         """Return what this process has done so far."""
         services = self._services
@@ -395,6 +440,42 @@ def _breaker_listener(metrics: Metrics) -> Any:
         log.info(Event.BREAKER_CHANGED, breaker=name, old=old.value, new=new.value)
 
     return changed
+
+
+def _recovery_listener(services: Services, flusher: Flusher) -> Any:
+    def changed(_name: str, _old: BreakerState, new: BreakerState) -> None:
+        if new is not BreakerState.CLOSED:
+            return
+        services.credentials_work()
+        if services.pending:
+            flusher.wake()
+        if services.spooler is not None:
+            services.spooler.replay()
+
+    return changed
+
+
+def _spooler_for(services: Services) -> Spooler | None:
+    config = services.config
+    if config.spool_dir is None:
+        return None
+    from session_reuse.lifecycle.spooling import Spooler
+    from session_reuse.resilience.spool import Spool
+
+    seal = services.codec.seal
+    if not isinstance(seal, AesGcm):
+        raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
+    spool = Spool(
+        config.spool_dir,
+        seal,
+        max_entries=config.pending_max,
+        max_bytes=config.pending_max_bytes,
+        max_content=4 * config.max_state_bytes,
+        ttl=config.ttl,
+    )
+    spooler = Spooler(services, spool)
+    spooler.replay()
+    return spooler
 
 
 def _summary(listed: Listed) -> SessionSummary:

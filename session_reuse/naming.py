@@ -18,6 +18,10 @@ Name = str | Callable[..., str] | None
 
 def session_parameter(function: Callable[..., Any]) -> str | None:
     """Return the parameter that takes the session: the one annotated `BrowserSession`, else the one named `session`."""
+    if isinstance(function, staticmethod | classmethod):
+        raise ConfigurationError("persist_session goes below @staticmethod or @classmethod, next to the function")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigurationError(f"{function.__qualname__} is a generator: use reusable_session inside of it")
     parameters = inspect.signature(function).parameters
     for name, parameter in parameters.items():
         if _is_session(parameter.annotation, function):

@@ -91,6 +91,7 @@ class Binding:
             self.watch,
             self.client,
             clock=time.monotonic,
+            indexed_db=self.options.indexed_db,
             opfs=self.options.opfs,
             credentials=self.options.credentials,
         )

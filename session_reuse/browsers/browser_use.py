@@ -21,13 +21,9 @@ from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtr
 
 try:
     from browser_use import BrowserSession as AgentBrowser
-    from browser_use.browser.events import (
-        BrowserConnectedEvent,
-        BrowserReconnectedEvent,
-        BrowserStopEvent,
-        SaveStorageStateEvent,
-    )
     from websockets.asyncio.client import connect
+
+    from session_reuse.browsers.browser_use_bus import BusListener
 except ImportError:
     raise MissingExtraError("browser-use", "session_reuse.browsers.browser_use") from None
 
@@ -41,8 +37,6 @@ __all__ = ["attach_browser_session", "open_browser_session"]
 
 CONNECT_LIMIT: Final = 15.0
 """Seconds that restoring may keep browser-use waiting before its first page; it gives its handlers 30."""
-_BUS_INTERVAL: Final = 0.01
-_BUS_LIMIT: Final = 60.0
 
 _logger = logging.getLogger("session_reuse.browsers")
 _background: set[asyncio.Task[Any]] = set()
@@ -106,60 +100,31 @@ class _Attachment:
         self._browser_session = browser_session
         self._checkpoint_after = checkpoint_after
         self._browser: CdpBrowser | None = None
-        self._bus: Any = None
         self._cdp_url: str | None = None
         self._connecting = asyncio.Lock()
         self._is_fresh = False
         self._changed = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_finished = False
+        self._checkpoints: asyncio.Task[None] | None = None
+        self._listener = BusListener(
+            browser_session,
+            on_listen=self._look_at_profile,
+            on_connected=self._connect,
+            on_save=self._save,
+            on_stop=self._put_away,
+        )
         self._unbind = session.bind_capture(self._capture)
 
     async def start(self) -> None:
         """Listen, and restore at once when the browser is there already."""
-        self._listen()
-        if self._browser_session.is_cdp_connected:
-            await self._connect(str(self._browser_session.cdp_url))
+        await self._listener.listen()
         if self._checkpoint_after is not None:
-            self._spawn(self._checkpoint_regularly(self._checkpoint_after))
+            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self._checkpoint_after))
 
-    def _listen(self) -> None:
-        """Put our handlers on the event bus in use; browser-use makes a new one at each stop and kill.
-
-        A handler cannot be taken off a bus again: after the end ours find `_is_finished`, and do nothing.
-        """
-        bus = self._bus = self._browser_session.event_bus
+    def _look_at_profile(self) -> None:
         self._is_fresh = _has_empty_profile(self._browser_session)
 
-        async def on_session_reuse_connected(event: BrowserConnectedEvent | BrowserReconnectedEvent) -> None:
-            await self._connect(event.cdp_url)
-
-        async def on_session_reuse_save(_: SaveStorageStateEvent) -> None:
-            if not self._is_finished:
-                await (self._take() if self._checkpoint_after is None else self._checkpoint())
-
-        async def on_session_reuse_stop(_: BrowserStopEvent) -> None:
-            if not self._is_finished:
-                self._spawn(self._follow_bus())
-                await self._put_away()
-
-        bus.on(BrowserConnectedEvent, on_session_reuse_connected)
-        bus.on(BrowserReconnectedEvent, on_session_reuse_connected)
-        bus.on(SaveStorageStateEvent, on_session_reuse_save)
-        bus.on(BrowserStopEvent, on_session_reuse_stop)
-
-    async def _follow_bus(self) -> None:
-        """Wait for the new event bus, which comes without an event, and listen to it."""
-        old = self._bus
-        for _ in range(int(_BUS_LIMIT / _BUS_INTERVAL)):
-            if self._browser_session.event_bus is not old:
-                break
-            await asyncio.sleep(_BUS_INTERVAL)
-        if self._bus is not old or self._browser_session.event_bus is old:
-            return
-        self._listen()
-        if self._browser_session.is_cdp_connected:
-            await self._connect(str(self._browser_session.cdp_url))
+    async def _save(self) -> None:
+        await (self._take() if self._checkpoint_after is None else self._checkpoint())
 
     async def _connect(self, cdp_url: str) -> None:
         """Restore into the browser that has just been connected, and follow it.
@@ -168,8 +133,6 @@ class _Attachment:
         with is followed only: what it holds is newer than what we know.
         """
         async with self._connecting:
-            if self._is_finished:
-                return
             is_known = cdp_url == self._cdp_url
             if self._browser is not None and is_known and not self._browser.is_gone:
                 return
@@ -244,18 +207,13 @@ class _Attachment:
 
     async def finish(self) -> None:
         """Capture a last time and let go; the browser-use session goes on without us."""
-        for task in list(self._tasks):
-            task.cancel()
+        self._listener.close()
+        if self._checkpoints is not None:
+            self._checkpoints.cancel()
         if self._browser is not None:
             await self._take()
         self._unbind()
         await self._put_away()
-        self._is_finished = True
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _has_empty_profile(browser_session: AgentBrowser) -> bool:

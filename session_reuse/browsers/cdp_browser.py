@@ -70,6 +70,7 @@ class CdpBrowser:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stirred = asyncio.Event()
         self._has_environment = False
+        self._is_closed = False
         self._seen = 0
 
     @property
@@ -104,7 +105,7 @@ class CdpBrowser:
                 self._session.report("capture_limited", f"the browser did not answer in {_CAPTURE_LIMIT:g} s")
             except CdpError:
                 pass  # it went away meanwhile
-        if self.is_gone:
+        if self.is_gone and not self._is_closed:
             self._session.report("browser_gone", "the state is as it was last seen, shortly before the browser ended")
         state = self.last_seen()
         if state is None:
@@ -117,6 +118,7 @@ class CdpBrowser:
 
     async def close(self) -> None:
         """Let go of the browser; the scripts that are still armed go too."""
+        self._is_closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -163,6 +165,9 @@ class CdpBrowser:
             return
         filled = False
         if self._restore.is_pending(origin):
+            if is_new and self._restore.is_fresh:
+                await self._restore.start_over(page.session, origin, str(frame["url"]))
+                return
             filled = await self._restore.fill_open(page.session, origin, await page.isolated_world())
         self._committed(page, frame)
         if filled and is_new:

@@ -81,7 +81,7 @@ class CdpConnection:
         params: dict[str, Any] | None = None,
         session: str = "",
         *,
-        timeout: float = _COMMAND_TIMEOUT,  # noqa: ASYNC109  (each command has its own)
+        timeout: float = _COMMAND_TIMEOUT,
     ) -> dict[str, Any]:
         """Send a command and return its result.
 

@@ -48,6 +48,7 @@ class CdpDatabases:
             origin: names for entry in restored if (names := _names(entry)) and (origin := _origin(entry))
         }
         self._unchecked: set[str] = set()
+        self._interrupted: set[str] = set()
         self._lock = asyncio.Lock()
 
     def watch(self, session: str, origins: Iterable[str] | None = None) -> None:
@@ -107,13 +108,23 @@ class CdpDatabases:
                 await asyncio.sleep(_SECOND_LOOK)
                 dump = read_dump(origin, await evaluate(dump_script()))
         except (CdpError, ValueError, TypeError):
-            if not self._connection.ended.is_set():
-                self._report("capture_limited", f"{origin}: IndexedDB could not be copied")
+            self._failed(origin)
             return
         self._take(origin, dump)
 
+    def _failed(self, origin: str) -> None:
+        """Try once more at the next look: a page that goes on to another document interrupts a copy."""
+        if self._connection.ended.is_set():
+            return
+        if origin in self._interrupted:
+            self._report("capture_limited", f"{origin}: IndexedDB could not be copied")
+            return
+        self._interrupted.add(origin)
+        self._unchecked.add(origin)
+
     def _take(self, origin: str, dump: Dump) -> None:
         self._restored.pop(origin, None)
+        self._interrupted.discard(origin)
         self._mirror.databases_read(origin, dump)
         for loss in dump.lost:
             self._report("lost", str(loss))

@@ -42,6 +42,7 @@ class CdpRestore:
         self._report = report
         self._cookies, problems = clean_cookies(state["cookies"], now)
         self._plan = plan_restore(state["origins"])
+        self.is_fresh = fresh
         self._scripts = LazyScripts(self._plan.lazy, fresh=fresh)
         self._registered: dict[str, dict[int, asyncio.Future[dict[str, Any]]]] = {}
         for problem in problems:
@@ -126,6 +127,23 @@ class CdpRestore:
                 self._connection.post("Page.removeScriptToEvaluateOnNewDocument", registered.result(), session)
 
         registration.add_done_callback(remove)
+
+    async def start_over(self, session: str, origin: str, url: str) -> None:
+        """Load a new page again that was faster than our scripts; what its first try has stored goes.
+
+        Only for an origin that is still to be restored, in a browser that was started for this session: so there is
+        nothing else in it.
+
+        Raises:
+            CdpError: the page is gone.
+        """
+        own = {"storageId": {"storageKey": storage_key(origin), "isLocalStorage": False}}
+        kinds = {"origin": origin, "storageTypes": "local_storage,indexeddb"}
+        await self._connection.send("DOMStorage.clear", own, session)
+        await self._connection.send("Page.navigate", {"url": "about:blank"}, session)
+        await self._connection.send("Storage.clearDataForOrigin", kinds, session)
+        await self._connection.send("Page.navigate", {"url": url}, session)
+        await self._connection.send("Page.resetNavigationHistory", session=session)
 
     async def fill_open(self, session: str, origin: str, context: int) -> bool:
         """Fill the storage of a page that has started without our script, where it is empty.

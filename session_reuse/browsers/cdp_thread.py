@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
+import urllib.request
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class BlockingSocket:
     """
 
     def __init__(self, url: str) -> None:
-        import websocket  # noqa: PLC0415  (comes with selenium only)
+        import websocket
 
         # Chromium refuses connections with an Origin that was not allowed on its command line.
         self._socket = websocket.create_connection(url, timeout=_OPEN_LIMIT, suppress_origin=True)
@@ -100,3 +102,16 @@ class BlockingSocket:
             return self._socket.recv()
         except Exception:  # noqa: BLE001  (whatever ends the connection)
             return None
+
+
+def websocket_url(endpoint: str) -> str:
+    """Return the websocket of a browser, asking the browser itself for it where only host and port are known.
+
+    Raises:
+        OSError: there is no browser.
+    """
+    if "://" in endpoint:
+        return endpoint
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"http://{endpoint}/json/version", timeout=_OPEN_LIMIT) as answer:
+        return str(json.load(answer)["webSocketDebuggerUrl"])

@@ -31,6 +31,7 @@ class ContextCapture:
         watch: the tabs.
         client: the face in use.
         clock: monotonic seconds.
+        indexed_db: whether databases are copied.
         opfs: whether origin private file systems are read.
         credentials: whether WebAuthn credentials are read.
     """
@@ -44,6 +45,7 @@ class ContextCapture:
         client: Client,
         *,
         clock: Callable[[], float],
+        indexed_db: bool,
         opfs: bool,
         credentials: bool,
     ) -> None:
@@ -53,6 +55,7 @@ class ContextCapture:
         self._watch = watch
         self._client = client
         self._clock = clock
+        self._indexed_db = indexed_db
         self._extras = {"opfs": True} if opfs else {}
         self._extras |= {"credentials": True} if credentials else {}
 
@@ -76,12 +79,17 @@ class ContextCapture:
             origin = tab.origin
             if tab.cdp is not None and origin is not None:
                 yield from self._watch.read(tab, origin)
+                yield from self._watch.note_environment(tab)
                 open_tabs[origin] = tab
-        for origin in sorted(self._mirror.dirty_databases & open_tabs.keys()):
-            yield from self._copy_databases(open_tabs[origin], origin)
-        missed = self._mirror.unread | self._mirror.dirty_databases
+        if self._indexed_db:
+            for origin in sorted(open_tabs.keys() - self._mirror.copied | self._mirror.dirty_databases & open_tabs.keys()):
+                yield from self._copy_databases(open_tabs[origin], origin)
+        missed = self._missed()
         if missed:
             yield from self._sweep(sorted(missed))
+
+    def _missed(self) -> set[str]:
+        return self._mirror.unread | self._mirror.dirty_databases | self._watch.untracked
 
     def refresh(self) -> Steps[None]:
         """Read what no event tells, between saves: cookies, and databases that have changed in open pages."""
@@ -97,6 +105,7 @@ class ContextCapture:
             text = yield from self._watch.evaluate_apart(tab, indexeddb.dump_script())
             if tab.origin == origin and isinstance(text, str):
                 self._mirror.databases_read(origin, indexeddb.read_dump(origin, text))
+                self._watch.untracked.discard(origin)
                 return
         except self._client.errors:
             pass  # the page has gone meanwhile
@@ -112,7 +121,7 @@ class ContextCapture:
             tab = Tab(page, (yield self._context.new_cdp_session(page)))
             yield self._client.send(tab.cdp, "DOMStorage.enable", {})
             yield from self._watch.read(tab, origin, with_session=False)
-            if origin in self._mirror.dirty_databases:
+            if origin in self._mirror.dirty_databases | self._watch.untracked:
                 yield from self._copy_databases(tab, origin)
 
         self._watch.hide_new_pages()
@@ -122,7 +131,7 @@ class ContextCapture:
             pass  # the context has gone meanwhile
         finally:
             self._watch.show_new_pages()
-        for origin in sorted(self._mirror.unread | self._mirror.dirty_databases):
+        for origin in sorted(self._missed()):
             self._session.report("capture_limited", f"{origin} could not be read again; what was last seen is kept")
 
     def _read_without_protocol(self) -> Steps[None]:

@@ -45,6 +45,7 @@ class ContextWatch:
 
     Attributes:
         tabs: the pages that are open now.
+        untracked: origins that were visited and whose databases nobody watches yet.
         is_gone: the context was closed.
         has_protocol: the browser speaks the debugging protocol; False for Firefox and WebKit.
     """
@@ -70,6 +71,7 @@ class ContextWatch:
         self._held: list[Any] | None = None
         self._handlers: dict[str, Callable[..., None]] = {}
         self.tabs: list[Tab] = []
+        self.untracked: set[str] = set()
         self.is_gone = False
         self.has_protocol = True
 
@@ -114,7 +116,7 @@ class ContextWatch:
         self.tabs.append(tab)
         page.on("framenavigated", lambda frame: self._navigated(tab, frame))
         page.on("close", lambda _: self._closed(tab))
-        self._committed(tab.origin, [])
+        self._committed(tab.origin, [], tab)
         return tab
 
     def _gone(self) -> None:
@@ -153,26 +155,29 @@ class ContextWatch:
 
     def _navigated(self, tab: Tab, frame: Any) -> None:
         origin, ancestors = origin_of(frame.url), _ancestor_origins(frame)
-        self._committed(origin, ancestors)
+        self._committed(origin, ancestors, tab)
         if tab.cdp is not None:
             self._client.spawn(self._look(tab, origin, is_main=not ancestors))
 
-    def _committed(self, origin: str | None, ancestors: list[str]) -> None:
+    def _committed(self, origin: str | None, ancestors: list[str], tab: Tab) -> None:
         if origin is None:
             return
         self._restore.committed(self._context, origin, ancestors)
         if not ancestors:
             self._mirror.committed(origin)
+            if origin not in tab.tracked and self._indexed_db:
+                self.untracked.add(origin)
 
     def _look(self, tab: Tab, origin: str | None, *, is_main: bool) -> Steps[None]:
         """Read what a new document has of its origin."""
         if origin is None:
             return
-        yield from self.read(tab, origin)
         if is_main:
             yield from self._track_databases(tab, origin)
+        yield from self.read(tab, origin)
+        if is_main:
             yield from self.poll_cookies()
-            yield from self._note_environment(tab)
+            yield from self.note_environment(tab)
 
     def read(self, tab: Tab, origin: str, *, with_session: bool = True) -> Steps[None]:
         """Read the web storage of an origin that has a frame in this tab."""
@@ -196,16 +201,16 @@ class ContextWatch:
     def _track_databases(self, tab: Tab, origin: str) -> Steps[None]:
         if origin in tab.tracked or not self._indexed_db:
             return
-        tab.tracked.add(origin)
-        key = {"storageKey": storage_key(origin)}
         try:
-            yield self._client.send(tab.cdp, "Storage.trackIndexedDBForStorageKey", key)
-            found = yield self._client.send(tab.cdp, "IndexedDB.requestDatabaseNames", key)
+            yield self._client.send(
+                tab.cdp, "Storage.trackIndexedDBForStorageKey", {"storageKey": storage_key(origin)}
+            )
         except self._client.errors:
-            tab.tracked.discard(origin)
-            return
-        if found["databaseNames"]:
-            self._mirror.databases_changed(origin)
+            return  # the tab has gone; `untracked` still names the origin
+        tab.tracked.add(origin)
+        self.untracked.discard(origin)
+        if self._mirror.has_databases(origin):
+            self._mirror.databases_changed(origin)  # the page may have removed them before the first event
 
     def poll_cookies(self) -> Steps[bool]:
         """Read all cookies; return whether the browser has answered."""
@@ -216,15 +221,15 @@ class ContextWatch:
         self._mirror.cookies_read(cookies)
         return True
 
-    def _note_environment(self, tab: Tab) -> Steps[None]:
+    def note_environment(self, tab: Tab) -> Steps[None]:
+        """Learn once what sites see of the browser's setting."""
         if self._knows_environment:
             return
-        self._knows_environment = True
         try:
             now = yield from self.evaluate_apart(tab, javascript.call("environment"))
         except self._client.errors:
-            self._knows_environment = False
             return
+        self._knows_environment = True
         self.environment_seen({**now, **({"viewport": tab.page.viewport_size} if tab.page.viewport_size else {})})
 
     def environment_seen(self, now: environment.Environment) -> None:

@@ -165,4 +165,6 @@ def restore_script(payloads: list[Payload], *, fresh: bool) -> str:
 
 def fill_script(payload: Payload) -> str:
     """Return an expression that fills localStorage and IndexedDB of the hidden page's origin and waits for it."""
-    return javascript.call("fill", f"JSON.parse({javascript.literal(payload.text)})", javascript.source("indexeddb_load"))
+    return javascript.call(
+        "fill", f"JSON.parse({javascript.literal(payload.text)})", javascript.source("indexeddb_load")
+    )

@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.environment import Environment, recorded
-from session_reuse.browsers.origins import Items, OriginEntry, items_of, named, origin_of, origin_of_storage
+from session_reuse.browsers.origins import (
+    Items,
+    OriginEntry,
+    databases_of,
+    items_of,
+    named,
+    origin_of,
+    origin_of_storage,
+)
 from session_reuse.browsers.tab_storage import TabStorage
 from session_reuse.state.storage_state import StorageState, cookie_identity
 
@@ -141,6 +149,15 @@ class LiveMirror:
         self.has_read = True
         self.version += _by_identity(cookies) != _by_identity(self._cookies)
         self._cookies = cookies
+
+    @property
+    def copied(self) -> frozenset[str]:
+        """Origins whose databases were copied in this run."""
+        return frozenset(self._databases)
+
+    def has_databases(self, origin: str) -> bool:
+        """Return whether the state holds databases of an origin."""
+        return bool(databases_of(self._base.get(origin, {})))
 
     def databases_changed(self, origin: str) -> None:
         """Note that the copy of an origin's databases is out of date."""

@@ -13,25 +13,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import json
 import logging
-import os
-import shutil
-import sys
-import urllib.request
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.cdp_browser import CdpBrowser
 from session_reuse.browsers.cdp_connection import CdpError
-from session_reuse.browsers.cdp_thread import BlockingSocket, LoopThread
-from session_reuse.browsers.chromium import find_chromium, launch_arguments
+from session_reuse.browsers.cdp_thread import BlockingSocket, LoopThread, websocket_url
 from session_reuse.errors import AdapterError, LifecycleError, MissingExtraError
 
 try:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
+
+    from session_reuse.browsers.selenium_options import chromedriver, default_options, starts_empty
 except ImportError:
     raise MissingExtraError("selenium", "session_reuse.browsers.selenium") from None
 
@@ -48,7 +44,6 @@ __all__ = ["attach_driver", "open_driver"]
 START_LIMIT: Final = 15.0
 """Seconds that restoring may take before the agent starts without."""
 CAPTURE_LIMIT: Final = 10.0
-_OWN_DATA: Final = ("--user-data-dir", "user-data-dir")
 
 _logger = logging.getLogger("session_reuse.browsers")
 
@@ -73,8 +68,8 @@ def open_driver(
         AdapterError: there is no Chromium, or the driver is not one of Chromium.
     """
     options = default_options() if driver is None else driver
-    opened = webdriver.Chrome(options, _service()) if isinstance(options, Options) else options()
-    fresh = isinstance(options, Options) and _starts_empty(options)
+    opened = webdriver.Chrome(options, chromedriver()) if isinstance(options, Options) else options()
+    fresh = isinstance(options, Options) and starts_empty(options)
     try:
         with _bound(session, opened, checkpoint_after, fresh=fresh):
             yield opened
@@ -103,31 +98,6 @@ def attach_driver(
         yield driver
 
 
-def default_options() -> Options:
-    """Return options for a Chromium that is found on this machine; headless where there is no display.
-
-    Raises:
-        AdapterError: there is none; the message says how to get one.
-    """
-    options = Options()
-    options.binary_location = find_chromium()
-    for argument in launch_arguments():
-        options.add_argument(argument)
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        options.add_argument("--headless=new")
-    return options
-
-
-def _service() -> Service | None:
-    """Return a service for the chromedriver on PATH; without one, Selenium's own manager looks for it."""
-    path = shutil.which("chromedriver")
-    return Service(executable_path=path) if path else None
-
-
-def _starts_empty(options: Options) -> bool:
-    return not (options.debugger_address or any(argument.startswith(_OWN_DATA) for argument in options.arguments))
-
-
 @contextmanager
 def _bound(
     session: BrowserSession, driver: WebDriver, checkpoint_after: float | None, *, fresh: bool
@@ -150,6 +120,7 @@ class _Attachment:
         self._checkpoint_after = checkpoint_after
         self._thread: LoopThread | None = None
         self._browser: CdpBrowser | None = None
+        self._saving = threading.Lock()
         self._unbind = session.bind_capture(self._capture)
         self._unwrap = [_before(driver, "quit", self.finish), _before(driver, "close", self._take)]
 
@@ -164,7 +135,7 @@ class _Attachment:
 
     async def _opened(self, endpoint: str, *, fresh: bool) -> CdpBrowser:
         changed = asyncio.Event()
-        socket = BlockingSocket(await asyncio.to_thread(_websocket_url, endpoint))
+        socket = BlockingSocket(await asyncio.to_thread(websocket_url, endpoint))
         browser = await CdpBrowser(socket, self._session, fresh=fresh, on_change=changed.set).start()
         if self._checkpoint_after is not None:
             self._checkpoints = asyncio.create_task(self._checkpoint_regularly(changed, self._checkpoint_after))
@@ -179,17 +150,20 @@ class _Attachment:
 
     def _checkpoint(self) -> None:
         """Save, from a thread that may wait; an asynchronous session is kept in memory, for nobody here can wait for it."""
-        try:
-            saving: Any = self._session.checkpoint()
-        except LifecycleError:
-            saving = None
-        except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
-            self._session.report("checkpoint_failed", type(error).__name__)
-            return
-        if inspect.iscoroutine(saving):
-            saving.close()
-        if not isinstance(saving, str):
-            self._take()
+        with self._saving:
+            if self._thread is None:
+                return
+            try:
+                saving: Any = self._session.checkpoint()
+            except LifecycleError:
+                saving = None
+            except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
+                self._session.report("checkpoint_failed", type(error).__name__)
+                return
+            if inspect.iscoroutine(saving):
+                saving.close()
+            if not isinstance(saving, str):
+                self._take()
 
     def _capture(self) -> StorageState:
         if self._thread is None or self._browser is None:
@@ -207,13 +181,14 @@ class _Attachment:
 
     def finish(self) -> None:
         """Capture a last time and let go; before the driver quits, or at the end of the `with`, whatever comes first."""
-        if self._thread is None:
-            return
-        self._take()
-        self._unbind()
-        for unwrap in self._unwrap:
-            unwrap()
-        browser, thread, self._browser, self._thread = self._browser, self._thread, None, None
+        with self._saving:
+            if self._thread is None:
+                return
+            self._take()
+            self._unbind()
+            for unwrap in self._unwrap:
+                unwrap()
+            browser, thread, self._browser, self._thread = self._browser, self._thread, None, None
         with contextlib.suppress(TimeoutError):
             if browser is not None:
                 thread.run(browser.close(), CAPTURE_LIMIT)
@@ -250,11 +225,3 @@ def _endpoint(driver: WebDriver) -> str:
     if not isinstance(endpoint, str):
         raise AdapterError(f"{capabilities.get('browserName')} has no DevTools: use a driver of Chromium or Edge")
     return endpoint
-
-
-def _websocket_url(endpoint: str) -> str:
-    if "://" in endpoint:
-        return endpoint
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"http://{endpoint}/json/version", timeout=START_LIMIT) as answer:
-        return str(json.load(answer)["webSocketDebuggerUrl"])

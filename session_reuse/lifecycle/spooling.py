@@ -38,6 +38,7 @@ class Spooler:
         self._stepped = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._replaying: asyncio.Task[None] | None = None
+        self._closed = False
         services.pending.mirror = self._mirror
 
     def holds(self, request: SaveRequest) -> bool:
@@ -47,7 +48,7 @@ class Spooler:
 
     def replay(self) -> None:
         """Begin to bring back what an earlier process has left, unless that is under way."""
-        if self._replaying is None or self._replaying.done():
+        if not self._closed and (self._replaying is None or self._replaying.done()):
             self._replaying = self._services.spawn(self._replay(), "replay")
 
     async def written(self, fingerprint: str, patience: float) -> bool:
@@ -63,6 +64,7 @@ class Spooler:
 
     async def finish(self, patience: float) -> None:
         """Wait at most `patience` seconds for all that is to be written, and let other processes deliver."""
+        self._closed = True
         if self._replaying is not None:
             self._replaying.cancel()
         if self._worker is not None:

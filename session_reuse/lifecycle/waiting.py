@@ -147,15 +147,19 @@ class Flusher:
                     await self._changed.wait()
 
     async def finish(self, budget: float) -> list[SaveRequest]:
-        """Bring through what still waits, within `budget` seconds, and return what could not be."""
+        """Bring through what still waits, within `budget` seconds, and return what could not be.
+
+        The breaker is closed first: this is the last chance, and nobody else waits behind it.
+        """
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         services = self._services
-        try:
+        if services.pending:
+            services.guard.write.reset()
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(budget):
-                for waiting in services.pending:
-                    await flush_one(services, waiting, budget)
-        except TimeoutError:
-            pass
+                while waiting := next(iter(services.pending), None):
+                    if not await flush_one(services, waiting, budget):
+                        await asyncio.sleep(max(_SHORTEST_PAUSE, min(services.guard.write.retry_in, budget / 4)))
         return list(services.pending)

@@ -53,6 +53,8 @@ class BreakerPolicy:
     """With fewer results than this the breaker stays closed."""
     failure_rate: float = 0.5
     """Open at this share of failures in the window."""
+    consecutive: int = 0
+    """Open after so many failures in a row, however good the window looks; 0 never does so."""
     slow_after: float = math.inf
     """A call that took this long or longer is slow, whether it failed or not."""
     slow_rate: float = 0.8
@@ -77,6 +79,8 @@ class BreakerPolicy:
                 raise ConfigurationError(f"{name} of a breaker must be at least 1, not {getattr(self, name)!r}")
         if self.min_calls > self.window:
             raise ConfigurationError(f"min_calls={self.min_calls} of a breaker is more than window={self.window}")
+        if self.consecutive < 0:
+            raise ConfigurationError(f"consecutive of a breaker must not be negative, not {self.consecutive!r}")
         for name in ("failure_rate", "slow_rate"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigurationError(
@@ -172,6 +176,7 @@ class CircuitBreaker:
         self._lease_ends = 0.0
         self._probes_out = 0
         self._successes = 0
+        self._in_a_row = 0
 
     @property
     def state(self) -> BreakerState:
@@ -204,6 +209,7 @@ class CircuitBreaker:
             return
         marks = (_FAILED if failed else 0) | (_SLOW if took >= self._policy.slow_after else 0)
         if self._state is BreakerState.CLOSED:
+            self._in_a_row = self._in_a_row + 1 if failed else 0
             self._window.add(self._clock(), marks)
             if marks and self._too_many():
                 self._open(self._next_span())
@@ -225,6 +231,11 @@ class CircuitBreaker:
             self._open_until = max(self._open_until, self._clock() + (span or 0.0))
         elif self._state in (BreakerState.CLOSED, BreakerState.HALF_OPEN):
             self._open(self._next_span() if span is None else span)
+
+    def invite(self) -> None:
+        """End the open time now, so that the next call is a probe: there are signs that the store is back."""
+        if self._state is BreakerState.OPEN:
+            self._open_until = self._clock()
 
     def force_open(self) -> None:
         """Let no call pass until `enable()` or `reset()`."""
@@ -280,6 +291,8 @@ class CircuitBreaker:
     def _too_many(self) -> bool:
         window, policy = self._window, self._policy
         calls = len(window)
+        if policy.consecutive and self._in_a_row >= policy.consecutive:
+            return True
         if calls < policy.min_calls:
             return False
         return window.failures / calls >= policy.failure_rate or window.slows / calls >= policy.slow_rate
@@ -298,6 +311,7 @@ class CircuitBreaker:
         self._window.clear()
         self._probes_out = 0
         self._successes = 0
+        self._in_a_row = 0
         if new is not old:
             self._notify(old, new)
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from time import monotonic
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from session_reuse.errors import StoreTimeoutError
 from session_reuse.resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
@@ -21,6 +21,8 @@ Attempt = Callable[[float], Awaitable[T]]
 """Does one thing within the seconds it is given, or raises `Failure`."""
 Listener = Callable[[str, BreakerState, BreakerState], None]
 
+STORE_POLICY: Final = BreakerPolicy(consecutive=5)
+"""A frozen store fails all who wait for it at once: five in a row tell more than the good results before them."""
 _CREDENTIALS_SPAN = 10.0
 """How long the store is left alone after it has rejected our credentials."""
 _READ_RETRIES = 1
@@ -48,8 +50,10 @@ class Guard:
     ) -> None:
         listeners = (on_change,) if on_change else ()
         self.attempt_timeout = attempt_timeout
-        self.read = CircuitBreaker(Direction.READ.value, policy or BreakerPolicy(), on_change=listeners)
-        self.write = CircuitBreaker(Direction.WRITE.value, policy or BreakerPolicy(), on_change=listeners)
+        self.read = CircuitBreaker(Direction.READ.value, policy or STORE_POLICY, on_change=listeners)
+        self.write = CircuitBreaker(Direction.WRITE.value, policy or STORE_POLICY, on_change=listeners)
+        for breaker, other in ((self.read, self.write), (self.write, self.read)):
+            breaker.on_change.append(_inviting(other))
 
     async def run(self, direction: Direction, attempt: Attempt[T], budget: float) -> T:
         """Run an attempt, and again where that makes sense, within `budget` seconds.
@@ -62,21 +66,21 @@ class Guard:
         breaker = self.read if direction is Direction.READ else self.write
         patient = direction is Direction.WRITE
 
-        async def once() -> T:
+        async def once(*, first: bool = False) -> T:
             left = deadline - loop.time()
             if left <= 0:
                 raise Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.NEVER, Blame.NOBODY)
-            return await self._attempt(breaker, attempt, min(self.attempt_timeout, left))
+            return await self._attempt(breaker, attempt, min(self.attempt_timeout, left), first=first)
 
         try:
-            return await once()
+            return await once(first=True)
         except Failure as failure:
             if not worth_retrying(failure, patient=patient) or breaker.retry_in > 0:
                 raise
             retries = _WRITE_RETRIES if patient else _READ_RETRIES
             return await retry(once, failure, deadline=deadline, attempts=retries, patient=patient)
 
-    async def _attempt(self, breaker: CircuitBreaker, attempt: Attempt[T], timeout: float) -> T:
+    async def _attempt(self, breaker: CircuitBreaker, attempt: Attempt[T], timeout: float, *, first: bool) -> T:
         permit = breaker.allow()
         if not permit:
             raise circuit_open(breaker.name, breaker.retry_in)
@@ -84,7 +88,7 @@ class Guard:
         try:
             result = await attempt(timeout)
         except Failure as failure:
-            self._judge(breaker, permit, failure, monotonic() - began)
+            self._judge(breaker, permit, failure, monotonic() - began, first=first)
             raise
         except BaseException:
             breaker.release(permit)
@@ -92,12 +96,25 @@ class Guard:
         breaker.record(permit, failed=False, took=monotonic() - began)
         return result
 
-    def _judge(self, breaker: CircuitBreaker, permit: int, failure: Failure, took: float) -> None:
+    def _judge(self, breaker: CircuitBreaker, permit: int, failure: Failure, took: float, *, first: bool) -> None:
         if failure.blame is Blame.CREDENTIALS:
             breaker.record(permit, failed=True, took=took)
             self.read.trip(_CREDENTIALS_SPAN)
             self.write.trip(_CREDENTIALS_SPAN)
         elif failure.blame is Blame.NOBODY or (failure.blame is Blame.WRITES and breaker is self.read):
             breaker.release(permit)
+        elif first and failure.retry is Retry.ALWAYS and took < self.attempt_timeout / 2:
+            # One lost connection fails all whose commands were on it: what counts is whether a fresh one works.
+            breaker.release(permit)
         else:
             breaker.record(permit, failed=True, took=took)
+
+
+def _inviting(other: CircuitBreaker) -> Listener:
+    """Return a listener that has the other direction probed as soon as this one has recovered."""
+
+    def changed(_name: str, _old: BreakerState, new: BreakerState) -> None:
+        if new is BreakerState.CLOSED:
+            other.invite()
+
+    return changed

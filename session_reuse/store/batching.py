@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 Command = tuple[Any, ...]
 Replies = list[Any]
+Send = Callable[[Sequence[Command]], Awaitable[Replies]]
+"""Sends commands in one write and returns their replies, errors of single commands in their place."""
 
 LARGE: Final = 64 * 1024
 """Commands with more bytes than this take the lane for large values."""
@@ -35,8 +38,8 @@ class _Waiter:
 class _Queue:
     """One queue and the lanes that serve it."""
 
-    def __init__(self, client: Any, lanes: int) -> None:
-        self._client = client
+    def __init__(self, send: Send, lanes: int) -> None:
+        self._send = send
         self._lanes = lanes
         self._busy = 0
         self._waiting: deque[_Waiter] = deque()
@@ -45,14 +48,16 @@ class _Queue:
     async def execute(self, commands: tuple[Command, ...], timeout: float) -> Replies:
         if self._busy < self._lanes and not self._waiting:
             return await self._execute_now(commands, timeout)
+        return await self.submit(commands, timeout)
+
+    def submit(self, commands: tuple[Command, ...], timeout: float) -> asyncio.Future[Replies]:
         loop = asyncio.get_running_loop()
         waiter = _Waiter(commands, loop.time() + timeout, loop.create_future())
         timer = loop.call_at(waiter.deadline, waiter.expire)
+        waiter.replies.add_done_callback(lambda _: timer.cancel())
         self._waiting.append(waiter)
-        try:
-            return await waiter.replies
-        finally:
-            timer.cancel()
+        self._serve()
+        return waiter.replies
 
     async def _execute_now(self, commands: tuple[Command, ...], timeout: float) -> Replies:
         self._busy += 1
@@ -65,13 +70,6 @@ class _Queue:
         finally:
             self._busy -= 1
             self._serve()
-
-    async def _send(self, commands: tuple[Command, ...] | list[Command]) -> Replies:
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: Replies = await pipeline.execute(raise_on_error=False)
-        return replies
 
     def _serve(self) -> None:
         if self._waiting and self._busy < self._lanes:
@@ -101,7 +99,7 @@ class _Queue:
         commands = [command for waiter in batch for command in waiter.commands]
         try:
             async with asyncio.timeout_at(max(waiter.deadline for waiter in batch)):
-                replies = await self._send(commands)
+                replies = await _with_one_wait(self._send, commands)
         except TimeoutError:
             self._fail(batch, TimeoutError)
             self._fail_waiting()
@@ -143,17 +141,30 @@ def _hand_out(batch: list[_Waiter], replies: Replies) -> None:
         position = end
 
 
+async def _with_one_wait(send: Send, commands: list[Command]) -> Replies:
+    """Send a batch with its last WAIT only: that one covers all writes before it, and the others would add up."""
+    waits = [position for position, command in enumerate(commands) if command[0] == "WAIT"]
+    if len(waits) < 2:
+        return await send(commands)
+    spared = set(waits[:-1])
+    replies = await send([command for position, command in enumerate(commands) if position not in spared])
+    answer = replies[waits[-1] - len(spared)]
+    for position in waits[:-1]:
+        replies.insert(position, answer)
+    return replies
+
+
 class Batcher:
-    """Sends groups of commands; each group goes out together and its replies come back together.
+    """Sends groups of commands to one server; each group goes out together and its replies come back together.
 
     Args:
-        client: an asyncio redis-py client, standalone, Sentinel or Cluster.
+        send: sends commands to the server.
         lanes: connections for small values.
     """
 
-    def __init__(self, client: Any, lanes: int) -> None:
-        self._small = _Queue(client, lanes)
-        self._large = _Queue(client, 1)
+    def __init__(self, send: Send, lanes: int) -> None:
+        self._small = _Queue(send, lanes)
+        self._large = _Queue(send, 1)
 
     async def execute(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
         """Send the commands in one write and return their replies, errors of single commands in their place.
@@ -165,6 +176,11 @@ class Batcher:
         """
         queue = self._large if size > LARGE else self._small
         return await queue.execute(commands, timeout)
+
+    def submit(self, *commands: Command, timeout: float, size: int = 0) -> asyncio.Future[Replies]:
+        """Do the same, without a task of its own for the caller who waits for several servers at once."""
+        queue = self._large if size > LARGE else self._small
+        return queue.submit(commands, timeout)
 
     async def aclose(self) -> None:
         """Fail what still waits and end the lanes."""

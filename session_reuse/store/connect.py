@@ -69,7 +69,10 @@ def connect(config: Config) -> Connection:
 def _standalone(config: Config, scheme: str) -> Redis:
     if scheme != "unix" and not urlsplit(config.url).hostname:
         raise ValueError("there is no host")
-    client: Redis = Redis.from_url(config.url, **_options(config))
+    options = _options(config)
+    if scheme == "unix":
+        del options["socket_keepalive"]  # redis-py's unix connections raise a TypeError for it when they connect
+    client: Redis = Redis.from_url(config.url, **options)
     return client
 
 
@@ -168,7 +171,7 @@ def _cluster(config: Config) -> RedisCluster:
         startup_nodes=[ClusterNode(host, port) for host, port in hosts],
         ssl=url.scheme.startswith("rediss"),
         retry=retry,
-        cluster_error_retry_attempts=0,
+        require_full_coverage=False,
         **options,
     )
 

@@ -32,6 +32,7 @@ _FULL: Final = _Rule(
     StoreUnavailableError, Retry.NEVER, Blame.WRITES, "the store refuses writes: memory or disk is full"
 )
 _OWN_LIMIT: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.NOBODY, "all our connections are in use")
+_MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.NOBODY, "the cluster is moving the key")
 _REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, Blame.SERVER, "the store refused the command")
 
 _CODES: Final = {
@@ -48,6 +49,7 @@ _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
     (redis_errors.MasterDownError, _STARTING),
     (redis_errors.ClusterDownError, _STARTING),
     (redis_errors.TryAgainError, _STARTING),
+    (redis_errors.AskError, _MOVING),
     (redis_errors.ReadOnlyError, _READ_ONLY),
     (redis_errors.OutOfMemoryError, _FULL),
     (redis_errors.TimeoutError, _TIMEOUT),

@@ -101,11 +101,19 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Answer to a commit: outcome, epoch that now applies, replicas that acknowledged (None: not asked)."""
+    """Answer to a commit.
+
+    Attributes:
+        outcome: what it did.
+        epoch: µs of the last invalidation that now applies.
+        replicas: how many acknowledged; None when not asked.
+        exists: whether a session is there, as far as a refused commit says so.
+    """
 
     outcome: CommitOutcome
     epoch: int = 0
     replicas: int | None = None
+    exists: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,15 @@ def checked(name: object, what: str) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Return whether a string can be a fingerprint or agent_id."""
+    try:
+        encoded(name)
+    except InvalidFingerprintError:
+        return False
+    return True
+
+
 class Keys:
     """Key names under one prefix. Side keys of a session carry its key as hash tag: the same Cluster slot."""
 

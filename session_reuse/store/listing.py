@@ -7,56 +7,56 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from session_reuse.state.header import LENGTH
+from session_reuse.store.batching import Command
 from session_reuse.store.failures import failure_from
 from session_reuse.store.interface import Listed
-from session_reuse.store.keys import Keys
+from session_reuse.store.keys import Keys, is_name
+from session_reuse.store.sender import Sender, checked
+from session_reuse.store.topology import Topology
 
 _PAGE: Final = 500
 
 
-async def list_sessions(client: Any, keys: Keys, timeout: float) -> AsyncIterator[Listed]:
-    """Yield every session under the prefix: key by SCAN, head by GETRANGE, in pages."""
-    page: list[bytes] = []
-    cursor = client.scan_iter(match=keys.sessions_pattern(), count=_PAGE).__aiter__()
-    while True:
-        try:
-            async with asyncio.timeout(timeout):
-                page.append(await anext(cursor))
-        except StopAsyncIteration:
-            break
-        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError)
-            raise failure_from(error) from None
-        if len(page) >= _PAGE:
-            for listed in await _heads(client, keys, page, timeout):
-                yield listed
-            page = []
-    for listed in await _heads(client, keys, page, timeout):
-        yield listed
-
-
-async def _heads(client: Any, keys: Keys, page: list[bytes], timeout: float) -> list[Listed]:
-    if not page:
-        return []
-    pipeline = client.pipeline(transaction=False)
-    for key in page:
-        pipeline.getrange(key, 0, LENGTH - 1)
-        pipeline.pttl(key)
-        pipeline.strlen(key)
+async def session_keys(topology: Topology, keys: Keys, timeout: float) -> AsyncIterator[list[bytes]]:
+    """Yield the keys of all sessions under the prefix in pages, by SCAN, primary after primary."""
     try:
         async with asyncio.timeout(timeout):
-            replies = await pipeline.execute(raise_on_error=False)
+            primaries = await topology.primaries()
+        for primary in primaries:
+            cursor: int | None = None
+            while cursor != 0:
+                async with asyncio.timeout(timeout):
+                    cursor, page = await primary.execute_command(
+                        "SCAN", cursor or 0, "MATCH", keys.sessions_pattern(), "COUNT", _PAGE
+                    )
+                yield page
     except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError)
         raise failure_from(error) from None
-    return [
-        listed
-        for position, key in enumerate(page)
-        if (listed := _listed(keys, key, *replies[3 * position : 3 * position + 3])) is not None
-    ]
+
+
+async def fingerprints(topology: Topology, keys: Keys, timeout: float) -> AsyncIterator[list[str]]:
+    """Yield the fingerprints of all sessions in pages; keys that no fingerprint of ours has made are left out."""
+    async for page in session_keys(topology, keys, timeout):
+        names = [(key, keys.fingerprint_of(key.decode(errors="replace"))) for key in page]
+        yield [name for key, name in names if name and is_name(name) and keys.session(name).encode() == key]
+
+
+async def list_sessions(topology: Topology, sender: Sender, keys: Keys, timeout: float) -> AsyncIterator[Listed]:
+    """Yield every session under the prefix: key by SCAN, head by GETRANGE, in pages."""
+    async for page in session_keys(topology, keys, timeout):
+        commands: list[Command] = []
+        for key in page:
+            commands += (("GETRANGE", key, 0, LENGTH - 1), ("PTTL", key), ("STRLEN", key))
+        replies = await sender.send(*commands, timeout=timeout) if commands else []
+        for position, key in enumerate(page):
+            listed = _listed(keys, key, *replies[3 * position : 3 * position + 3])
+            if listed is not None:
+                yield listed
 
 
 def _listed(keys: Keys, key: bytes, head: Any, left: Any, size: Any) -> Listed | None:
     fingerprint = keys.fingerprint_of(key.decode(errors="replace"))
-    if fingerprint is None or isinstance(left, Exception) or left == -2:
+    if fingerprint is None or checked(left) == -2:
         return None
     if isinstance(head, Exception):
         head, size = b"", 0

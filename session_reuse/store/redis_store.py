@@ -5,13 +5,15 @@ Speaks to standalone servers, Sentinel and Cluster alike; from redis-py it needs
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from session_reuse.store.batching import Batcher, Command, Replies
+from session_reuse.resilience.failure import Failure
+from session_reuse.store.batching import Command, Replies
+from session_reuse.store.deadlines import Deadlines, Entry
 from session_reuse.store.failures import error_code, failure_from, writes_refused
 from session_reuse.store.interface import (
     Busy,
@@ -25,14 +27,17 @@ from session_reuse.store.interface import (
     TouchOutcome,
     WrongType,
 )
-from session_reuse.store.keys import Keys, encoded
-from session_reuse.store.listing import list_sessions
-from session_reuse.store.scripts import script
+from session_reuse.store.keys import Keys
+from session_reuse.store.listing import fingerprints, list_sessions
+from session_reuse.store.sender import Sender, checked, milliseconds, text
+from session_reuse.store.topology import topology_of
 
 _NO_TOKEN: Final = "0" * 20
 _STAGING_MS: Final = 60_000
 _AGENTS_OUTLIVE: Final = 3600.0
 """How much longer than the session the list of its agents is kept, so that the clean-up finds it."""
+_PERHAPS_NOT_INDEXED: Final = frozenset({CommitOutcome.RECREATED, CommitOutcome.RECOVERED})
+"""Outcomes that tell of an expiry or a fail-over, in which the index may have lost the session."""
 _BYTES_PER_SECOND: Final = 16 * 1024 * 1024
 """Speed a link must have for large values; they get so much more time."""
 
@@ -53,10 +58,13 @@ class RedisStore:
     ) -> None:
         self.client = client
         self.keys = keys
-        self._batcher = Batcher(client, lanes)
+        self.topology = topology_of(client, lanes)
+        self._sender = Sender(self.topology)
+        self.deadlines = Deadlines(keys, self._sender)
+        self._send = self._sender.send
+        self._script = self._sender.script
         self._wait = wait
         self._own_client = own_client
-        self._sent: set[str] = set()
 
     async def enter(
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
@@ -92,19 +100,36 @@ class RedisStore:
         staging = keys.staging(fingerprint, commit.save_id)
         commands: list[Command] = []
         if not commit.indexed:
-            deadline = int((time.time() + commit.ttl) * 1000)
-            commands.append(("ZADD", keys.deadlines(fingerprint), "NX", deadline, encoded(fingerprint)))
+            commands.append(self.deadlines.enter(fingerprint, commit.ttl))
         if commit.agent_id is not None:
             commands.append(self._affinity(commit.agent_id, fingerprint, commit.ttl))
         commands.append(("SET", staging, commit.value, "PX", _STAGING_MS))
         position = len(commands)
         commands.append(self._commit_script(commit, staging))
+        size = len(commit.value)
+        timeout += size / _BYTES_PER_SECOND
         if self._wait[0]:
             commands.append(("WAIT", self._wait[0], _ms(self._wait[1])))
-        size = len(commit.value)
-        replies = await self._send(*commands, timeout=timeout + size / _BYTES_PER_SECOND, size=size)
+            timeout += self._wait[1]
+        replies = await self._send(*commands, timeout=timeout, size=size)
         _checked(replies[position - 1])
-        return _committed(_checked(replies[position]), replies[position + 1 :])
+        committed = _committed(_checked(replies[position]), replies[position + 1 :])
+        await self._follow_up(commit, committed, None if commit.indexed else replies[0], timeout)
+        return committed
+
+    async def _follow_up(self, commit: Commit, committed: Committed, entered: Any, timeout: float) -> None:
+        """Put the index right after what is rare; what fails here is put right by the clean-up's repair."""
+        commands: list[Command] = []
+        if committed.outcome.written and (isinstance(entered, Exception) or committed.outcome in _PERHAPS_NOT_INDEXED):
+            commands.append(self.deadlines.enter(commit.fingerprint, commit.ttl))
+        elif committed.outcome is CommitOutcome.STALE and not committed.exists and commit.agent_id is not None:
+            commands.append(self.deadlines.forget_affinity(commit.agent_id, commit.fingerprint))
+        with suppress(Failure):
+            if commands:
+                await self._send(*commands, timeout=timeout)
+            if committed.outcome is CommitOutcome.STALE and isinstance(entered, list) and entered[0]:
+                mine = Entry(commit.fingerprint, _text(entered[1]))
+                await self.deadlines.settle([(mine, None)], timeout=timeout)
 
     def _commit_script(self, commit: Commit, staging: str) -> Command:
         keys, fingerprint = self.keys, commit.fingerprint
@@ -136,7 +161,12 @@ class RedisStore:
         if touch.agent_id is not None:
             commands.append(self._affinity(touch.agent_id, fingerprint, touch.ttl))
         replies = await self._send(*commands, timeout=timeout)
-        return TouchOutcome(_text(_checked(replies[0])[0]))
+        outcome, *detail = _checked(replies[0])
+        touched = TouchOutcome(_text(outcome))
+        if touched is TouchOutcome.STALE and touch.agent_id is not None and not detail[0]:
+            with suppress(Failure):
+                await self._send(self.deadlines.forget_affinity(touch.agent_id, fingerprint), timeout=timeout)
+        return touched
 
     async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
         """Prolong a lease; False when it is ours no more."""
@@ -157,16 +187,15 @@ class RedisStore:
             keys.session(fingerprint), keys.lease(fingerprint), keys.tombstone(fingerprint), keys.agents(fingerprint),
             keys.quarantine(fingerprint),
         )  # fmt: skip
+        # First the index: a new login that comes right after the script enters itself, and must stay in.
+        _checked((await self._send(self.deadlines.leave(fingerprint), timeout=timeout))[0])
         (reply,) = await self._send(self._script("invalidate", names, _ms(ttl)), timeout=timeout)
         _, existed, agents = _checked(reply)
-        commands = [("ZREM", keys.deadlines(fingerprint), encoded(fingerprint))]
-        commands += [self.forget_affinity(_text(agent), fingerprint) for agent in agents]
-        await self._send(*commands, timeout=timeout)
+        if agents:
+            forget = [self.deadlines.forget_affinity(_text(agent), fingerprint) for agent in agents]
+            with suppress(Failure):  # a hint, which ends by itself
+                await self._send(*forget, timeout=timeout)
         return bool(existed)
-
-    def forget_affinity(self, agent_id: str, fingerprint: str) -> Command:
-        """Return the command that removes an affinity, if it still points to this session."""
-        return self._script("forget_affinity", (self.keys.affinity(agent_id),), fingerprint)
 
     async def mark(self, fingerprint: str, *, created_at: int, epoch: int, change: int, timeout: float) -> int | None:
         """Change the error score of this very session; None when another has replaced it."""
@@ -188,23 +217,20 @@ class RedisStore:
 
     def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
         """List the sessions by cursor, over all primaries of a Cluster."""
-        return list_sessions(self.client, self.keys, timeout)
+        return list_sessions(self.topology, self._sender, self.keys, timeout)
+
+    def fingerprints(self, *, timeout: float) -> AsyncIterator[list[str]]:
+        """Yield the fingerprints of all sessions in pages, by cursor."""
+        return fingerprints(self.topology, self.keys, timeout)
 
     async def aclose(self) -> None:
         """End the lanes, and close the client if it is ours."""
-        await self._batcher.aclose()
+        await self.topology.aclose()
         if self._own_client:
             await self.client.aclose()
-
-    async def _send(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
-        try:
-            replies = await self._batcher.execute(*commands, timeout=timeout, size=size)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                self._sent.clear()
-                replies = await self._batcher.execute(*map(_with_source, commands), timeout=timeout, size=size)
-        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
-            raise failure_from(error) from None
-        return replies
+            sentinels = getattr(getattr(self.client, "connection_pool", None), "sentinel_manager", None)
+            if sentinels is not None:  # the master's client does not close them
+                await sentinels.aclose()
 
     async def _readable(self, reply: Any, key: str, timeout: float) -> bytes | None:
         """Return the value of a GETEX, or of a plain GET where the server reads but does not write."""
@@ -215,41 +241,10 @@ class RedisStore:
     def _affinity(self, agent_id: str, fingerprint: str, ttl: float) -> Command:
         return ("SET", self.keys.affinity(agent_id), fingerprint, "PX", _ms(ttl))
 
-    def _script(self, name: str, keys: tuple[str, ...], *arguments: Any) -> Command:
-        """Return EVAL the first time, which also loads the script, then EVALSHA: always one round trip."""
-        lua = script(name)
-        if name in self._sent:
-            return ("EVALSHA", lua.sha, len(keys), *keys, *arguments)
-        self._sent.add(name)
-        return ("EVAL", lua.source, len(keys), *keys, *arguments)
 
-
-def _with_source(command: Command) -> Command:
-    if command[0] != "EVALSHA":
-        return command
-    return ("EVAL", script_source(command[1]), *command[2:])
-
-
-def script_source(sha: str) -> str:
-    """Return the source of one of our scripts by its SHA-1."""
-    names = (
-        "acquire", "commit", "touch", "renew", "release", "invalidate", "mark", "count_use", "forget_affinity",
-    )  # fmt: skip
-    return next(lua.source for lua in map(script, names) if lua.sha == sha)
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
-
-
-def _text(reply: Any) -> str:
-    return reply.decode() if isinstance(reply, bytes) else str(reply)
-
-
-def _checked(reply: Any) -> Any:
-    if isinstance(reply, Exception):
-        raise failure_from(reply) from None
-    return reply
+_ms = milliseconds
+_text = text
+_checked = checked
 
 
 def _value(reply: Any) -> bytes | None:
@@ -274,5 +269,9 @@ def _committed(reply: Any, waited: Replies) -> Committed:
     status = _text(reply[0])
     if status == "unstaged":
         raise failure_from(TimeoutError())
-    replicas = int(waited[0]) if waited and not isinstance(waited[0], Exception) else None
+    replicas = None
+    if waited:
+        replicas = 0 if isinstance(waited[0], Exception) else int(waited[0])
+    if status == "stale":
+        return Committed(CommitOutcome.STALE, 0, replicas, exists=bool(reply[1]))
     return Committed(CommitOutcome(status), int(reply[1]) if len(reply) > 1 else 0, replicas)

@@ -132,7 +132,7 @@ _PAGES = {
         "const frame = document.createElement('iframe'); frame.src = location.search.slice(1); document.body.append(frame);"
     ),
     "/inner": _page(
-        "const isIn = localStorage.getItem('token') !== null; show(isIn); parent.postMessage(isIn ? 'in' : 'out', '*');"
+        "let isIn = false; try { isIn = localStorage.getItem('token') !== null; } catch {} show(isIn); parent.postMessage(isIn ? 'in' : 'out', '*');"
     ),
     "/sso/app": _page(
         "const code = new URLSearchParams(location.search).get('code'); if (code) localStorage.setItem('app', code);"

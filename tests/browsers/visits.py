@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.browsers.sites import Sites
 
 LAUNCH: dict[str, Any] = {"executable_path": find_chromium(), "args": launch_arguments()}
-SHOWN = "document.documentElement.dataset.login"
+SHOWN = "document.documentElement?.dataset.login"
 
 
 class Place(NamedTuple):
@@ -31,7 +31,10 @@ class Place(NamedTuple):
 
 
 PLACES = [
-    *(Place(kind, f"/cookie/login?kind={kind}", "/cookie") for kind in ("httponly", "persistent", "session", "prefixed")),
+    *(
+        Place(kind, f"/cookie/login?kind={kind}", "/cookie")
+        for kind in ("httponly", "persistent", "session", "prefixed")
+    ),
     Place("chips", "/framed?OTHER/chips/login", "/framed?OTHER/chips"),
     Place("local", "/local/login", "/local"),
     Place("sessionstorage", "/session/login", "/session"),

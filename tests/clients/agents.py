@@ -58,6 +58,7 @@ class ScriptedModel:
         self.steps = 0
 
     async def ainvoke(self, messages: list[Any], output_format: type[Any] | None = None, **_: Any) -> Any:
+        """Answer with the actions for the page that is shown."""
         from browser_use.llm.views import ChatInvokeCompletion
 
         self.steps += 1
@@ -91,18 +92,24 @@ async def run_agent(browser_session: Any, url: str, user: str) -> ScriptedModel:
     return model
 
 
-async def _main(store: Path, url: str, user: str) -> dict[str, Any]:
+async def _work(keeper: StubKeeper, url: str, user: str) -> dict[str, Any]:
     from session_reuse.browsers.browser_use import open_browser_session
 
-    keeper = StubKeeper(json.loads(store.read_text()) if store.exists() else None)
     session = keeper.enter()
     async with open_browser_session(session, **browser_options()) as browser_session:
         model = await run_agent(browser_session, url, user)
     await keeper.leave(session)
-    store.write_text(json.dumps(keeper.stored))
     return {"reused": session.reused, "steps": model.steps, "problems": [str(p) for p in session.problems]}
+
+
+def main(store: Path, url: str, user: str) -> None:
+    """Run one agent on the state in a file, and print what became of it."""
+    keeper = StubKeeper(json.loads(store.read_text()) if store.exists() else None)
+    report = asyncio.run(_work(keeper, url, user))
+    store.write_text(json.dumps(keeper.stored))
+    sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":
     os.environ.update(QUIET)
-    print(json.dumps(asyncio.run(_main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))))
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import socket
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,24 +14,55 @@ from session_reuse.session import BrowserSession
 from tests.clients.agents import QUIET
 from tests.clients.keeper import StubKeeper
 from tests.clients.site import Site
+from tests.clients.visits import submit_driver, visit_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture
-def site() -> Iterator[Site]:
+@pytest.fixture(scope="session")
+def running_site() -> Iterator[Site]:
+    """Serve the site for all tests, so that a login can be made once."""
     with Site() as running:
         yield running
 
 
 @pytest.fixture
+def site(running_site: Site) -> Site:
+    """Return the site without any account that is signed in."""
+    running_site.reset()
+    return running_site
+
+
+@pytest.fixture(scope="session")
+def login_state(running_site: Site) -> dict[str, Any]:
+    """Return the state after a login in a browser; made once, because it takes a second."""
+    from session_reuse.browsers.selenium import open_driver
+
+    session = StubKeeper().enter()
+    with open_driver(session, checkpoint_after=None) as driver:
+        visit_driver(driver, running_site.url())
+        submit_driver(driver)
+    return session.storage_state
+
+
+@pytest.fixture
+def logged_in(keeper: StubKeeper, site: Site, login_state: dict[str, Any]) -> StubKeeper:
+    """Return the keeper with a stored login that the site knows."""
+    keeper.stored = copy.deepcopy(login_state)
+    site.sessions[login_state["cookies"][0]["value"]] = "alice"
+    return keeper
+
+
+@pytest.fixture
 def keeper() -> StubKeeper:
+    """Return a keeper that has stored nothing yet."""
     return StubKeeper()
 
 
 @pytest.fixture
 def session(keeper: StubKeeper) -> BrowserSession:
+    """Return a session that found nothing stored."""
     return keeper.enter()
 
 
@@ -44,7 +78,6 @@ def localhost_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", loopback)
 
 
-
 @pytest.fixture(scope="session")
 def quiet_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Keep browser-use from phoning home, before it is imported; the environment is for its processes too."""
@@ -53,3 +86,12 @@ def quiet_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
         for name, value in quiet.items():
             patch.setenv(name, value)
         yield quiet
+
+
+@pytest.fixture
+def agent_leftovers(quiet_agents: dict[str, str]) -> Iterator[None]:
+    """Collect the pipes that browser-use leaves open to its Chromium where their warnings are known and harmless."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

@@ -46,11 +46,12 @@ class StubKeeper:
         return session
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
+        """Save as `session.checkpoint()` asks for."""
         for capture in session.captures:
             try:
                 captured = capture()
                 session.storage_state = await captured if inspect.isawaitable(captured) else captured
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (as the real one: whatever a capture raises)
                 session.capture_failed(str(error))
         if session.capture_reason is not None:
             return SaveOutcome.SKIPPED
@@ -65,7 +66,9 @@ class StubKeeper:
         return await self.checkpoint(session)
 
     async def invalidate(self, session: BrowserSession, reason: str) -> None:
+        """Forget the stored state."""
         self.stored = None
 
     def export(self, session: BrowserSession) -> bytes:
+        """Refuse; nothing here has a stored form."""
         raise NotImplementedError

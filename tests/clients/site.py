@@ -69,13 +69,17 @@ class Site:
     LOGGED_OUT = "done"
 
     def __init__(self) -> None:
+        self.reset()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    def reset(self) -> None:
+        """Forget all accounts that are signed in, and what was seen."""
         self.sessions: dict[str, str] = {}
         self.refresh_token = "first"
         self.logins = 0
         self.seen_cookies: list[tuple[str, str]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def url(self, path: str = "/", host: str = "shop") -> str:
         """Return a URL on one of the site's hosts."""

@@ -37,19 +37,23 @@ def _httpx2(session: BrowserSession) -> Iterator[Any]:
 
 @pytest.fixture(params=[_httpx, _httpx2, http_clients.open_requests], ids=["httpx", "httpx2", "requests"])
 def open_client(request: pytest.FixtureRequest) -> Opener:
+    """Return a function that opens one of the synchronous clients."""
     return request.param
 
 
 def cookie(name: str, value: str = "1", domain: str = "shop.localhost", **fields: Any) -> dict[str, Any]:
+    """Return a cookie as it stands in a storage state."""
     plain = {"name": name, "value": value, "domain": domain, "path": "/", "expires": -1}
     return {**plain, "httpOnly": False, "secure": False, "sameSite": "Lax", **fields}
 
 
 def names(header: str) -> set[str]:
+    """Return the names in a Cookie header."""
     return {pair.partition("=")[0] for pair in header.split("; ") if pair}
 
 
 def stored_cookie(session: BrowserSession, name: str) -> dict[str, Any] | None:
+    """Return the cookie of a name in the session."""
     return next((cookie for cookie in session.storage_state["cookies"] if cookie["name"] == name), None)
 
 
@@ -94,7 +98,10 @@ async def test_browser_only_state_survives(open_client: Opener, keeper: StubKeep
     later = int(time.time()) + 1000
     partitioned = cookie("embed", secure=True, sameSite="None", partitionKey="https://top.example")
     keeper.stored = {
-        "cookies": [partitioned, cookie("kept", httpOnly=True, sameSite="Strict", expires=later + 0.5, priority="High")],
+        "cookies": [
+            partitioned,
+            cookie("kept", httpOnly=True, sameSite="Strict", expires=later + 0.5, priority="High"),
+        ],
         "origins": [{"origin": site.origin(), "localStorage": [{"name": "token", "value": "t"}]}],
         "session_reuse": {"v": 1},
     }
@@ -112,7 +119,10 @@ async def test_browser_only_state_survives(open_client: Opener, keeper: StubKeep
 
 async def test_untouched_cookies_are_unchanged(open_client: Opener, keeper: StubKeeper, site: Site) -> None:
     """A visit that changes nothing leaves a state that is equal to the restored one."""
-    keeper.stored = {"cookies": [cookie("a", expires=time.time() + 99.5), cookie("b", domain=".localhost")], "origins": []}
+    keeper.stored = {
+        "cookies": [cookie("a", expires=time.time() + 99.5), cookie("b", domain=".localhost")],
+        "origins": [],
+    }
     session = keeper.enter()
     with open_client(session) as client:
         client.get(site.url("/blank"))

@@ -84,6 +84,8 @@ def test_the_second_run_is_logged_in(tmp_path: Path) -> None:
 def test_an_example_names_what_it_needs(name: str) -> None:
     """`uv run examples/x.py` works in an empty folder: the header names the package and its extras."""
     text = (EXAMPLES / f"{name}.py").read_text()
-    assert re.match(r"# /// script\n# requires-python = \">=3\.11\"\n# dependencies = \[.*session-reuse.*\]\n# ///\n", text)
+    assert re.match(
+        r"# /// script\n# requires-python = \">=3\.11\"\n# dependencies = \[.*session-reuse.*\]\n# ///\n", text
+    )
     for module in NEEDS.get(name, ()):
         assert module.replace("_", "-") in text.split("# ///")[1]

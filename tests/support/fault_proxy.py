@@ -79,6 +79,7 @@ class FaultProxy:
         accepted: how many connections were accepted.
         commands: how many commands came from clients, without greetings.
         uploaded, delivered: how many bytes were passed on to the server, and to clients.
+        on_commands: awaited with the names of commands that have come, before they are passed on.
         cuts: how many connections were cut by `cut_replies` or `drop_replies`, which says that the server has answered.
     """
 
@@ -91,6 +92,7 @@ class FaultProxy:
         self.fault = Fault.OK
         self.plan: _CutPlan | None = None
         self.injection: _Injection | None = None
+        self.on_commands: Callable[[list[str]], Awaitable[None]] | None = None
         self.flowing = asyncio.Event()
         self._connections: dict[_Connection, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
@@ -333,6 +335,9 @@ class _Connection:
         names = self._commands.feed(data)
         work = [name for name in names if name not in _GREETINGS]
         self._proxy.commands += len(work)
+        if work and self._proxy.on_commands is not None:
+            await self._proxy.on_commands(work)
+            await self._proxy.flowing.wait()
         injection = self._proxy.injection
         if injection is not None and (injection.greetings or work or not names):
             self._to_client.write(injection.reply * len(names if injection.greetings else work))

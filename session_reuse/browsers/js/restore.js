@@ -17,21 +17,17 @@
   }
 
   function mayFill() {
-    const entry = performance.getEntriesByType('navigation')[0];
-    if (entry && entry.type !== 'navigate') return false;
-    if (window !== window.top) return isFirstOfItsSite();
-    return !cameFromItself();
+    return window === window.top ? !cameFromItself() : isFirstOfItsSite();
   }
 
-  // A document that was reached from its own origin is not the first one: the page may have logged out in between.
+  // A document that replaces one of its own origin is not the first one: the page may have logged out in between.
+  // The referrer says nothing here: sites turn it off, and agents set it. After an error page there is no unload time,
+  // yet the entry it stood for (seen in Chromium 156, 2026-11-22).
   function cameFromItself() {
-    const from = window.navigation && navigation.activation && navigation.activation.from;
-    if (from && from.url && from.url !== 'about:blank') return true;
-    try {
-      return new URL(document.referrer).origin === location.origin;
-    } catch {
-      return false;
-    }
+    const [entry] = performance.getEntriesByType('navigation');
+    if (entry && (entry.type === 'back_forward' || entry.unloadEventStart > 0)) return true;
+    const activation = window.navigation && navigation.activation;
+    return Boolean(activation && activation.from && activation.navigationType === 'push');
   }
 
   // A frame shares its storage with top-level documents of its origin only when the top-level site is its own.

@@ -2,7 +2,8 @@
 -- KEYS: session, staging, lease, tombstone, agents, quarantine
 -- ARGV: expectation, revision or damaged head, epoch, save id, token, holder, release (0|1), age ms, ttl ms, agent,
 --       agents ttl ms, fresh login (0|1), score change, created_at
--- Reply: {outcome, epoch, uses, score}; outcomes: saved recovered recreated duplicate conflict exists stale unstaged
+-- Reply: {outcome, epoch, uses, score}; outcomes: saved recovered recreated duplicate conflict exists unstaged;
+--        {'stale', 1 when a session is there | 0}
 local HEAD = 175
 local expectation, known, epoch, save_id, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
@@ -18,7 +19,7 @@ end
 local function refuse(outcome)
   redis.call('DEL', KEYS[2])
   if outcome ~= 'conflict' then release() end
-  return {outcome}
+  return {outcome, redis.call('EXISTS', KEYS[1])}
 end
 
 local head = string_at(KEYS[1], 0, HEAD)

@@ -1,7 +1,7 @@
 -- Refresh the time to live of a state that has not changed. No payload travels.
 -- KEYS: session, lease, tombstone, agents
 -- ARGV: epoch, token, holder, release (0|1), ttl ms, agent, agents ttl ms, score change
--- Reply: {outcome, score}; outcomes: unchanged stale gone
+-- Reply: {'unchanged', score} | {'stale', 1 when a session is there | 0} | {'gone'}
 local token = ARGV[2]
 
 local function string_at(key, first, last)
@@ -17,10 +17,10 @@ end
 local head = string_at(KEYS[1], 0, 175)
 if token ~= '00000000000000000000' then
   local lease = string_at(KEYS[2], 0, 19)
-  if (#lease == 20 and lease > token) or string.sub(head, 37, 56) > token then return finish('stale') end
+  if (#lease == 20 and lease > token) or string.sub(head, 37, 56) > token then return finish('stale', redis.call('EXISTS', KEYS[1])) end
 end
 local tombstone = string_at(KEYS[3], 0, 19)
-if (#tombstone == 20 and tombstone > ARGV[1]) or string.sub(head, 17, 36) > ARGV[1] then return finish('stale') end
+if (#tombstone == 20 and tombstone > ARGV[1]) or string.sub(head, 17, 36) > ARGV[1] then return finish('stale', redis.call('EXISTS', KEYS[1])) end
 if string.sub(head, 1, 4) ~= 'SRS1' then return {'gone'} end
 
 local score = string.sub(head, 167, 170)

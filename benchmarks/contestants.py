@@ -1,0 +1,124 @@
+"""Ways to keep a session in Redis: plain ones, our own. Must never do more or less than the name says.
+
+Each one restores the session of a task, changes one cookie, and saves it. Other libraries are in `rivals.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any, Final, Protocol
+
+import orjson
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from session_reuse import SessionManager, reusable_session
+
+TTL: Final = 86400
+ENOUGH_CONNECTIONS: Final = 4096
+"""redis-py's default of 100 makes the 101st agent fail; the plain contestants are spared that."""
+
+
+class Contestant(Protocol):
+    """One way to restore and save."""
+
+    async def open(self, url: str, state: dict[str, Any]) -> None:
+        """Connect, and note the state that every session starts from."""
+
+    async def cycle(self, task: int) -> None:
+        """Restore the session of a task and save it."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+def change(state: dict[str, Any]) -> None:
+    """Change one cookie, as a site does that renews its session."""
+    state["cookies"][0]["value"] = os.urandom(16).hex()
+
+
+class Naive:
+    """redis-py, GET and SET of JSON: nothing is checked, nothing is kept safe."""
+
+    options: dict[str, Any] = {"max_connections": ENOUGH_CONNECTIONS}  # noqa: RUF012
+
+    async def open(self, url: str, state: dict[str, Any]) -> None:
+        """Connect."""
+        self.state = state
+        self.client = Redis.from_url(url, protocol=2, **self.options)
+
+    async def cycle(self, task: int) -> None:
+        """GET, change, SET."""
+        await self.save(task, await self.load(task))
+
+    async def load(self, task: int) -> dict[str, Any]:
+        """GET."""
+        value = await self.client.get(f"naive:{task}")
+        return orjson.loads(value) if value else copy.deepcopy(self.state)
+
+    async def save(self, task: int, state: dict[str, Any]) -> None:
+        """SET."""
+        change(state)
+        await self.client.set(f"naive:{task}", orjson.dumps(state), ex=TTL)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.client.aclose()
+
+
+class NaiveByDefault(Naive):
+    """The same with redis-py's default settings."""
+
+    options: dict[str, Any] = {}  # noqa: RUF012
+
+
+class Seed(Naive):
+    """What this project began with: GET and SET, and a SET for the affinity."""
+
+    async def save(self, task: int, state: dict[str, Any]) -> None:
+        """SET twice."""
+        await super().save(task, state)
+        await self.client.set(f"naive:affinity:{task}", f"site/{task}", ex=TTL)
+
+
+class Ours:
+    """This SDK, all safety on: versioned, encrypted, compressed, affinity, metrics, breaker."""
+
+    changes = True
+
+    def __init__(self, **config: Any) -> None:
+        self.config = {"encryption_keys": (bytes(32),), **config}
+
+    async def open(self, url: str, state: dict[str, Any]) -> None:
+        """Make the manager."""
+        self.state = state
+        self.manager = SessionManager(url, **{"registry": CollectorRegistry(), **self.config})
+
+    async def cycle(self, task: int) -> None:
+        """Enter, change, leave."""
+        async with reusable_session(f"site/{task}", f"agent-{task}", manager=self.manager) as session:
+            if not session.reused:
+                session.storage_state = copy.deepcopy(self.state)
+            elif self.changes:
+                change(session.storage_state)
+        if session.degraded or session.save_outcome not in {"saved", "unchanged"}:
+            raise RuntimeError(f"a cycle went wrong: {session.outcome}, {session.save_outcome}")
+
+    async def close(self) -> None:
+        """Close the manager."""
+        await self.manager.aclose()
+
+
+class OursUnchanged(Ours):
+    """The same, and the agent changes nothing."""
+
+    changes = False
+
+
+CONTESTANTS: Final[dict[str, type[Contestant]]] = {
+    "naive GET+SET": Naive,
+    "seed GET+SET+SET": Seed,
+    "ours": Ours,
+    "ours, unchanged": OursUnchanged,
+}

@@ -1,0 +1,44 @@
+"""How Selenium starts a Chromium of this machine. Must never start one itself, nor ask the network.
+
+Imported by the adapter only, after it has found Selenium to be installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import Final
+
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+from session_reuse.browsers.chromium import find_chromium, launch_arguments
+
+_OWN_DATA: Final = ("--user-data-dir", "user-data-dir")
+
+
+def default_options() -> Options:
+    """Return options for a Chromium that is found on this machine; headless where there is no display.
+
+    Raises:
+        AdapterError: there is none; the message says how to get one.
+    """
+    options = Options()
+    options.binary_location = find_chromium()
+    for argument in launch_arguments():
+        options.add_argument(argument)
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        options.add_argument("--headless=new")
+    return options
+
+
+def chromedriver() -> Service | None:
+    """Return a service for the chromedriver on PATH; without one, Selenium's own manager looks for it."""
+    path = shutil.which("chromedriver")
+    return Service(executable_path=path) if path else None
+
+
+def starts_empty(options: Options) -> bool:
+    """Return whether the browser to come starts without any storage of its own."""
+    return not (options.debugger_address or any(argument.startswith(_OWN_DATA) for argument in options.arguments))

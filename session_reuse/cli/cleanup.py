@@ -1,0 +1,62 @@
+"""`session-reuse cleanup`: the clean-up job as a process of its own. Must never delete a session."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from session_reuse.cli.connection import Place, connected
+from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.formatting import duration, plural, printable
+from session_reuse.cli.options import AsJson, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.output import Output
+from session_reuse.cli.running import run
+from session_reuse.config import redacted_url
+
+Once = Annotated[bool, typer.Option("--once", help="Do one pass and end.")]
+Configure = Annotated[
+    bool, typer.Option("--configure-notifications", help="Set the server's notify-keyspace-events if it lacks events.")
+]
+
+
+def cleanup(
+    once: Once = False,
+    configure_notifications: Configure = False,
+    url: Url = None,
+    key_prefix: KeyPrefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what expired sessions leave behind, until Ctrl-C or SIGTERM. Several of these share the work."""
+    work = partial(_once, Place(url, key_prefix)) if once else partial(_job, Place(url, key_prefix), configure_notifications)
+    run(work, as_json=as_json, on_interrupt=ExitCode.OK)
+
+
+async def _once(place: Place, output: Output) -> ExitCode:
+    async with connected(place) as manager:
+        report = await manager.cleanup_once()
+    output.emit(asdict(report))
+    lag = f", the oldest {duration(report.overdue)} over its deadline" if report.overdue else ""
+    output.show(f"{plural(report.expired, 'expired session')} cleaned up, {report.prolonged} live on{lag}")
+    return ExitCode.OK
+
+
+async def _job(place: Place, configure: bool, output: Output) -> ExitCode:
+    def expired(fingerprint: str) -> None:
+        output.emit({"expired": fingerprint})
+        output.show(f"expired: {printable(fingerprint)}")
+
+    settings = {"configure_notifications": True} if configure else {}
+    async with connected(place, on_expired=expired, **settings) as manager:
+        output.note(f"cleaning up {redacted_url(manager.config.url)}; Ctrl-C ends it")
+        job = asyncio.ensure_future(manager.cleanup())
+        with suppress(NotImplementedError):  # event loops of Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, job.cancel)
+        with suppress(asyncio.CancelledError):
+            await job
+    return ExitCode.OK

@@ -1,0 +1,21 @@
+"""Where `session-reuse` starts. Must never import typer or rich before it has looked whether they are there."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import NoReturn
+
+from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.errors import MissingExtraError
+
+
+def main() -> NoReturn:
+    """Run the command line; without the extra `cli`, say so in one line."""
+    if find_spec("typer") is None or find_spec("rich") is None:
+        print(MissingExtraError("cli", "the command session-reuse"), file=sys.stderr)  # noqa: T201  (no rich here)
+        sys.exit(ExitCode.USAGE)
+    from session_reuse.cli.app import app  # noqa: PLC0415  (needs the extra)
+
+    app(prog_name="session-reuse")
+    raise AssertionError("typer ends the process")

@@ -1,0 +1,40 @@
+"""The exit codes of every command: one closed set. Must never mean in one command what they do not mean in another.
+
+====  ===========  ==========================================================================================
+code  name         meaning
+====  ===========  ==========================================================================================
+0     OK           done; for `doctor`: nothing has failed (warnings do not count without `--strict`)
+1     WRONG        something is wrong, or what was asked for is not there
+2     USAGE        wrong arguments or settings, a file that cannot be used, an extra that is not installed
+3     STORE        the store is away, does not answer in time, or refuses our credentials
+4     UNREADABLE   a stored value or a file is damaged, foreign, or sealed with keys that are not configured
+130   INTERRUPTED  ended by Ctrl-C before it was done (`cleanup` and `top` are meant to be ended so, and give 0)
+====  ===========  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+
+class ExitCode(IntEnum):
+    """What a command tells the shell."""
+
+    OK = 0
+    WRONG = 1
+    USAGE = 2
+    STORE = 3
+    UNREADABLE = 4
+    INTERRUPTED = 130
+
+
+MEANINGS: Final = {
+    ExitCode.OK: "done",
+    ExitCode.WRONG: "something is wrong or not there",
+    ExitCode.USAGE: "wrong arguments, settings or files",
+    ExitCode.STORE: "the store is away or refuses us",
+    ExitCode.UNREADABLE: "a value or file cannot be read",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+EPILOG: Final = "Exit codes: " + ", ".join(f"{code.value} {meaning}" for code, meaning in MEANINGS.items()) + "."

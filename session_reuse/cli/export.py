@@ -1,0 +1,60 @@
+"""`session-reuse export`: one session into a file. Must never write a file that others may read, nor to a terminal."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from session_reuse.cli.connection import Place, Stored, connected, read_stored
+from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.formatting import printable, size
+from session_reuse.cli.options import AsJson, Fingerprint, KeyPrefix, Url  # noqa: TC001  (typer reads them)
+from session_reuse.cli.output import Output
+from session_reuse.cli.running import run
+from session_reuse.cli.storage_files import STANDARD_STREAM, FileFormat, as_json_file, write_private
+from session_reuse.errors import ConfigurationError
+
+Format = Annotated[FileFormat, typer.Option("--format", help="session-reuse is the stored form, sealed as in the store.")]
+Target = Annotated[Path, typer.Option("--output", "-o", help="The file; - for a pipe.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+
+
+def export(
+    fingerprint: Fingerprint,
+    output: Target,
+    file_format: Format = FileFormat.SESSION_REUSE,
+    force: Force = False,
+    url: Url = None,
+    key_prefix: KeyPrefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one session to a file of mode 0600, for `session-reuse import`, Playwright or browser-use."""
+    run(partial(_export, Place(url, key_prefix), fingerprint, output, file_format, force), as_json=as_json)
+
+
+async def _export(
+    place: Place, fingerprint: str, path: Path, file_format: FileFormat, force: bool, output: Output
+) -> ExitCode:
+    if path == STANDARD_STREAM and sys.stdout.isatty():
+        raise ConfigurationError("a session is a secret and is not printed on a terminal: name a file, or use a pipe")
+    async with connected(place) as manager:
+        stored = await read_stored(await manager.services(), fingerprint)
+    if stored is None:
+        output.error("NotThere", f"there is no session {fingerprint!r}", ExitCode.WRONG)
+        return ExitCode.WRONG
+    data = _content(stored, file_format)
+    write_private(path, data, replace=force)
+    if path != STANDARD_STREAM:
+        output.emit({"fingerprint": fingerprint, "file": str(path), "format": file_format.value, "bytes": len(data)})
+        output.show(f"{printable(fingerprint)} -> {path} ({file_format}, {size(len(data))}, mode 0600)")
+    return ExitCode.OK
+
+
+def _content(stored: Stored, file_format: FileFormat) -> bytes:
+    if file_format is FileFormat.SESSION_REUSE:
+        return stored.value
+    return as_json_file(stored.document["storage_state"], file_format)

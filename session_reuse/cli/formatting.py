@@ -1,0 +1,52 @@
+"""Numbers, durations and names for people. Must never change what a program reads with `--json`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def duration(seconds: float | None) -> str:
+    """Return a length of time in its two largest units, such as `23 h 59 min`; None is for ever."""
+    if seconds is None:
+        return "for ever"
+    if seconds < 0:
+        return "0 s"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    position = next(index for index, (size, _) in enumerate(_UNITS) if whole >= size)
+    parts = []
+    for size, unit in _UNITS[position : position + 2]:
+        count, whole = divmod(whole, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes, such as `12.3 KiB`."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    raise AssertionError("unreachable")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def printable(text: str) -> str:
+    """Return a name that comes from outside without what a terminal would obey."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def masked(length: int) -> str:
+    """Return what stands in the place of a value of this length."""
+    return f"••••• ({plural(length, 'character')})"

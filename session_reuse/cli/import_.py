@@ -1,0 +1,68 @@
+"""`session-reuse import`: one session from a file. Must never replace a stored session unasked."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from session_reuse.cli.connection import Place, ask, connected
+from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.formatting import plural, printable
+from session_reuse.cli.options import AsJson, File, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.output import Output
+from session_reuse.cli.running import run
+from session_reuse.cli.storage_files import read_file, read_session
+from session_reuse.errors import StoreUnavailableError
+from session_reuse.lifecycle.services import Services
+from session_reuse.outcome import SaveOutcome
+from session_reuse.session import BrowserSession
+from session_reuse.store.interface import WrongType
+
+Name = Annotated[str | None, typer.Option("--fingerprint", help="Name to store it under.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Replace the stored session of this name.")]
+
+
+def import_(
+    file: File,
+    fingerprint: Name = None,
+    force: Force = False,
+    url: Url = None,
+    key_prefix: KeyPrefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Store a session from a file: one of `session-reuse export`, or a storage_state of Playwright or browser-use."""
+    run(partial(_import, Place(url, key_prefix), file, fingerprint, force), as_json=as_json)
+
+
+async def _import(place: Place, file: Path, fingerprint: str | None, force: bool, output: Output) -> ExitCode:
+    data = read_file(file)
+    async with connected(place) as manager:
+        services = await manager.services()
+        session, file_format = read_session(data, fingerprint, services.codec)
+        name = session.fingerprint
+        if not force and await _is_taken(services, name):
+            output.error("Exists", f"there is a session {name!r} already: replace it with --force", ExitCode.WRONG)
+            return ExitCode.WRONG
+        outcome = await manager.save(session)
+        if outcome is SaveOutcome.PENDING:
+            raise StoreUnavailableError("the session was not stored")
+    output.emit({"fingerprint": name, "format": file_format.value, "outcome": outcome.value} | _counts(session))
+    counts = ", ".join(plural(count, noun.removesuffix("s")) for noun, count in _counts(session).items())
+    output.show(f"{outcome}: {printable(name)} ({file_format}, {counts})")
+    stored = {SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED}
+    return ExitCode.OK if outcome in stored else ExitCode.WRONG
+
+
+async def _is_taken(services: Services, fingerprint: str) -> bool:
+    try:
+        return await ask(services, lambda timeout: services.store.read(fingerprint, timeout=timeout)) is not None
+    except WrongType:
+        return True
+
+
+def _counts(session: BrowserSession) -> dict[str, int]:
+    state = session.storage_state
+    return {"cookies": len(state["cookies"]), "origins": len(state["origins"])}

@@ -1,0 +1,116 @@
+"""`session-reuse stats`: counts and sizes over all sessions. Must never name one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from session_reuse.cli.connection import Place, connected
+from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.formatting import duration, plural, size
+from session_reuse.cli.listing import each_session
+from session_reuse.cli.options import AsJson, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.output import Output, table
+from session_reuse.cli.running import run
+from session_reuse.manager import SessionSummary
+
+Soon = Annotated[float, typer.Option(min=0, help="Seconds to live that count as expiring soon.")]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What is added up over the sessions.
+
+    Attributes:
+        sessions: how many there are, foreign ones among them.
+        bytes: stored by all.
+        largest: bytes of the largest.
+        encrypted: how many are.
+        foreign: how many are not sessions of ours.
+        expiring_soon: how many live less than `soon` seconds.
+        without_end: how many have no time to live.
+        uses: reuses counted by agents that count.
+        marked_bad: how many have a positive error score.
+        oldest: seconds since the earliest first save.
+        idle_longest: seconds since the earliest last save.
+        idle_shortest: seconds since the latest last save.
+    """
+
+    sessions: int = 0
+    bytes: int = 0
+    largest: int = 0
+    encrypted: int = 0
+    foreign: int = 0
+    expiring_soon: int = 0
+    without_end: int = 0
+    uses: int = 0
+    marked_bad: int = 0
+    oldest: float | None = None
+    idle_longest: float | None = None
+    idle_shortest: float | None = None
+
+    def add(self, summary: SessionSummary, now: float, soon: float) -> None:
+        """Count one session."""
+        self.sessions += 1
+        self.bytes += summary.size
+        self.largest = max(self.largest, summary.size)
+        self.encrypted += summary.encrypted
+        self.expiring_soon += summary.ttl is not None and summary.ttl < soon
+        self.without_end += summary.ttl is None
+        self.uses += summary.uses
+        self.marked_bad += summary.error_score > 0
+        if summary.created_at is None or summary.saved_at is None:
+            self.foreign += 1
+            return
+        age, idle = max(0.0, now - summary.created_at), max(0.0, now - summary.saved_at)
+        self.oldest = max(age, self.oldest or 0.0)
+        self.idle_longest = max(idle, self.idle_longest or 0.0)
+        self.idle_shortest = idle if self.idle_shortest is None else min(idle, self.idle_shortest)
+
+    @property
+    def encrypted_share(self) -> float:
+        """Encrypted sessions of all; 0 when there are none."""
+        return self.encrypted / self.sessions if self.sessions else 0.0
+
+
+def stats(soon: Soon = 3600.0, url: Url = None, key_prefix: KeyPrefix = None, as_json: AsJson = False) -> None:
+    """Count the stored sessions: number, bytes, age, encrypted share, expiring soon."""
+    run(partial(_count, Place(url, key_prefix), soon), as_json=as_json)
+
+
+async def _count(place: Place, soon: float, output: Output) -> ExitCode:
+    totals, now = Totals(), time.time()
+    async with connected(place) as manager:
+        async for summary in each_session(manager):
+            totals.add(summary, now, soon)
+    output.emit(asdict(totals) | {"encrypted_share": totals.encrypted_share, "soon": soon})
+    made = table("", "", right=("",))
+    made.show_header = False
+    for name, value in _rows(totals, soon):
+        made.add_row(name, value)
+    output.show(made)
+    return ExitCode.OK
+
+
+def _rows(totals: Totals, soon: float) -> list[tuple[str, str]]:
+    average = totals.bytes // totals.sessions if totals.sessions else 0
+    rows = [
+        ("sessions", str(totals.sessions)),
+        ("stored", f"{size(totals.bytes)}, {size(average)} each, {size(totals.largest)} the largest"),
+        ("encrypted", f"{totals.encrypted} ({totals.encrypted_share:.0%})"),
+        (f"expiring within {duration(soon)}", str(totals.expiring_soon)),
+        ("marked bad", str(totals.marked_bad)),
+        ("reuses counted", str(totals.uses)),
+    ]
+    if totals.oldest is not None and totals.idle_shortest is not None:
+        rows.append(("first saved, the oldest", f"{duration(totals.oldest)} ago"))
+        rows.append(("last saved", f"{duration(totals.idle_shortest)} to {duration(totals.idle_longest)} ago"))
+    if totals.without_end:
+        rows.append(("without a time to live", plural(totals.without_end, "session")))
+    if totals.foreign:
+        rows.append(("not sessions of ours", plural(totals.foreign, "value")))
+    return rows

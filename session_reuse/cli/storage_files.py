@@ -1,0 +1,122 @@
+"""Sessions in files: our stored form, Playwright's storage_state, browser-use's. Must never leave one readable by others."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError
+from session_reuse.session import BrowserSession
+from session_reuse.state.codec import Codec
+from session_reuse.state.header import MAGIC
+from session_reuse.state.storage_state import (
+    StorageState,
+    playwright_cookie,
+    to_playwright,
+    validate_storage_state,
+)
+from session_reuse.transfer import imported
+
+STANDARD_STREAM: Final = Path("-")
+_BROWSER_USE_SECTIONS: Final = ("localStorage", "sessionStorage")
+
+
+class FileFormat(StrEnum):
+    """How a session stands in a file."""
+
+    SESSION_REUSE = "session-reuse"
+    """As in the store: sealed, with the agent's data and everything we keep beside the storage state."""
+    PLAYWRIGHT = "playwright"
+    """JSON for `new_context(storage_state=...)`."""
+    BROWSER_USE = "browser-use"
+    """JSON for `BrowserProfile(storage_state=...)`; it knows sessionStorage and no IndexedDB."""
+
+
+def as_json_file(state: StorageState, file_format: FileFormat) -> bytes:
+    """Return a storage state as Playwright or browser-use reads it."""
+    if file_format is FileFormat.PLAYWRIGHT:
+        return orjson.dumps(to_playwright(state), option=orjson.OPT_INDENT_2)
+    cookies = [playwright_cookie(cookie) for cookie in state["cookies"] if not cookie.get("partitionKey")]
+    origins = [_for_browser_use(entry) for entry in state["origins"]]
+    return orjson.dumps({"cookies": cookies, "origins": origins}, option=orjson.OPT_INDENT_2)
+
+
+def _for_browser_use(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"origin": entry["origin"]} | {
+        section: entry[section] for section in _BROWSER_USE_SECTIONS if entry.get(section)
+    }
+
+
+def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[BrowserSession, FileFormat]:
+    """Return the session in a file, whichever of the formats it has.
+
+    Args:
+        data: content of the file.
+        fingerprint: name to give it; None keeps the name inside, which only our own form has.
+        codec: opens our own form.
+
+    Raises:
+        CorruptStateError: none of the formats, damaged, or sealed with other keys.
+        ConfigurationError: the file does not say whose session it is, and `fingerprint` neither.
+    """
+    if data.startswith(MAGIC):
+        inside = imported(data, codec)
+        name = fingerprint or inside.fingerprint
+        return BrowserSession(name, storage_state=inside.storage_state, data=inside.data), FileFormat.SESSION_REUSE
+    state = _state_from_json(data)
+    if fingerprint is None:
+        raise ConfigurationError("a storage_state file does not say whose session it is: give --fingerprint")
+    has_tab_storage = any("sessionStorage" in entry for entry in state["origins"])
+    file_format = FileFormat.BROWSER_USE if has_tab_storage else FileFormat.PLAYWRIGHT
+    return BrowserSession(fingerprint, storage_state=state), file_format
+
+
+def _state_from_json(data: bytes) -> StorageState:
+    try:
+        value = orjson.loads(data)
+    except ValueError:
+        raise CorruptStateError("the file is neither a stored session nor JSON") from None
+    if not isinstance(value, dict) or not value.keys() & {"cookies", "origins"}:
+        raise CorruptStateError("the file is JSON, but no storage_state: it has neither cookies nor origins")
+    try:
+        return validate_storage_state(value)
+    except InvalidStateError as error:
+        raise CorruptStateError(f"the file is no storage_state: {error}") from None
+
+
+def read_file(path: Path) -> bytes:
+    """Return what stands in a file, or on standard input."""
+    return sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
+
+
+def write_private(path: Path, data: bytes, *, replace: bool) -> None:
+    """Write a file that only its owner may read, whole or not at all; `-` is standard output.
+
+    Raises:
+        ConfigurationError: it exists, and `replace` was not asked for.
+        OSError: it cannot be written.
+    """
+    if path == STANDARD_STREAM:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+        return
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        if replace:
+            Path(temporary).replace(path)
+        else:
+            os.link(temporary, path)
+    except FileExistsError:
+        raise ConfigurationError(f"{path} exists: name another file, or replace it with --force") from None
+    finally:
+        with suppress(FileNotFoundError):
+            Path(temporary).unlink()

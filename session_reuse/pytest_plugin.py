@@ -1,0 +1,58 @@
+"""Fixtures for users' own tests. Must never import more than pytest before a fixture is used: every test run loads this.
+
+`session_reuse_store` is a `MemoryStore`, `session_reuse_manager` a manager over it, `session_reuse_events` what is logged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from session_reuse.manager import SessionManager
+    from session_reuse.store.memory import MemoryStore
+
+
+class LoggedEvent(NamedTuple):
+    """One log event: its name from `session_reuse.observe.logs.Event`, its level as in `logging`, its fields."""
+
+    event: str
+    level: int
+    fields: dict[str, Any]
+
+
+@pytest.fixture
+def session_reuse_store() -> MemoryStore:
+    """An empty store in memory that behaves as Redis does; look into its attributes at will."""
+    from session_reuse.store.memory import MemoryStore
+
+    return MemoryStore()
+
+
+@pytest.fixture
+def session_reuse_manager(session_reuse_store: MemoryStore) -> SessionManager:
+    """A manager over `session_reuse_store`; give it to `reusable_session(manager=...)`.
+
+    For synchronous code make one of your own: `session_reuse.blocking.SessionManager(session_reuse_store)`.
+    """
+    from session_reuse.manager import SessionManager
+
+    return SessionManager(session_reuse_store, registry=None)
+
+
+@pytest.fixture
+def session_reuse_events(monkeypatch: pytest.MonkeyPatch) -> list[LoggedEvent]:
+    """Everything this package logs during the test, in order, whatever logging is configured to."""
+    from session_reuse.observe import logs
+
+    events: list[LoggedEvent] = []
+    write = logs.Log._write  # noqa: SLF001  (of the same package)
+
+    def captured(log: logs.Log, level: int, event: logs.Event, fields: dict[str, Any]) -> None:
+        logs.redact_secrets(None, "", fields)
+        events.append(LoggedEvent(event.value, level, dict(fields)))
+        write(log, level, event, fields)
+
+    monkeypatch.setattr(logs.Log, "_write", captured)
+    return events

@@ -1,0 +1,163 @@
+"""The index of deadlines: which session may be over, by the servers' own clocks. Must never be read as a whole.
+
+Each session has an entry: its earliest possible deadline. Restores do not touch it, so that they stay one command; the
+clean-up looks at what is due and gives a session that lives on its new deadline. All changes compare the score they
+have seen, so that any number of clean-ups may run at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from session_reuse.resilience.failure import Failure
+from session_reuse.store.batching import Command
+from session_reuse.store.failures import failure_from
+from session_reuse.store.keys import Keys, encoded, is_name
+from session_reuse.store.sender import Sender, checked, milliseconds, text
+
+_REMOVE: Final = "-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the index: its score is a server's unix time in milliseconds, as it stands there."""
+
+    fingerprint: str
+    score: str
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Entries whose deadline is over.
+
+    Attributes:
+        entries: oldest first within each bucket.
+        overdue: seconds since the oldest deadline.
+        more: whether there are more of them.
+        failure: why some buckets could not be read, if so.
+    """
+
+    entries: list[Entry]
+    overdue: float
+    more: bool
+    failure: Failure | None
+
+
+class Deadlines:
+    """The index of deadlines in the store.
+
+    Args:
+        keys: the names.
+        sender: the way to the servers.
+    """
+
+    def __init__(self, keys: Keys, sender: Sender) -> None:
+        self._keys = keys
+        self._sender = sender
+
+    def enter(self, fingerprint: str, ttl: float) -> Command:
+        """Return the command that enters a session; its reply says whether it is new, and its score."""
+        bucket = self._keys.deadlines(fingerprint)
+        return self._sender.script("index", (bucket,), encoded(fingerprint), milliseconds(ttl))
+
+    def leave(self, fingerprint: str) -> Command:
+        """Return the command that takes a session out, whatever its deadline."""
+        return ("ZREM", self._keys.deadlines(fingerprint), encoded(fingerprint))
+
+    async def due(self, limit: int, *, timeout: float) -> Due:
+        """Return what is due, at most `limit` entries of each bucket.
+
+        Raises:
+            Failure: no bucket could be read.
+        """
+        buckets = [self._keys.deadline_bucket(number) for number in range(self._keys.buckets)]
+        commands = [self._sender.script("due", (bucket,), limit) for bucket in buckets]
+        entries: list[Entry] = []
+        overdue, more = 0.0, False
+        failure: Failure | None = None
+        for reply in await self._sender.send(*commands, timeout=timeout):
+            if isinstance(reply, Exception):
+                failure = failure_from(reply)
+                continue
+            now, *found = map(text, reply)
+            members = zip(map(unquote, found[::2]), found[1::2], strict=True)
+            entries += [Entry(name, score) for name, score in members if is_name(name)]
+            more = more or len(found) == 2 * limit
+            if found:
+                overdue = max(overdue, (int(now) - float(found[1])) / 1000)
+        return Due(entries, overdue, more, failure)
+
+    async def entries(self, fingerprints: Iterable[str], *, timeout: float) -> dict[str, Entry | None]:
+        """Return the entries of these sessions, None for those that have none; what cannot be read is left out."""
+        by_bucket: dict[str, list[str]] = {}
+        for name in fingerprints:
+            by_bucket.setdefault(self._keys.deadlines(name), []).append(name)
+        commands = [("ZMSCORE", bucket, *map(encoded, names)) for bucket, names in by_bucket.items()]
+        found: dict[str, Entry | None] = {}
+        for names, reply in zip(by_bucket.values(), await self._sender.send(*commands, timeout=timeout), strict=True):
+            if not isinstance(reply, Exception):
+                scores = zip(names, reply, strict=True)
+                found |= {name: None if score is None else Entry(name, _score(score)) for name, score in scores}
+        return found
+
+    async def add(self, sessions: Iterable[tuple[str, float]], *, timeout: float) -> int:
+        """Enter sessions with the seconds they have left; return how many it was done for."""
+        replies = await self._sender.send(*(self.enter(*session) for session in sessions), timeout=timeout)
+        return sum(not isinstance(reply, Exception) for reply in replies)
+
+    async def times_to_live(self, fingerprints: Sequence[str], *, timeout: float) -> list[int | None]:
+        """Return PTTL of each session: milliseconds, -1 for no end, -2 for gone, None where it could not be asked."""
+        commands = [("PTTL", self._keys.session(name)) for name in fingerprints]
+        replies = await self._sender.send(*commands, timeout=timeout)
+        return [None if isinstance(reply, Exception) else int(reply) for reply in replies]
+
+    async def settle(self, changes: Sequence[tuple[Entry, int | None]], *, timeout: float) -> list[Entry]:
+        """Remove entries (None), or give them the milliseconds they have left, and return those that were as seen."""
+        by_bucket: dict[str, list[tuple[Entry, int | None]]] = {}
+        for entry, left in changes:
+            by_bucket.setdefault(self._keys.deadlines(entry.fingerprint), []).append((entry, left))
+        commands = [self._sender.script("settle", (name,), *_arguments(part)) for name, part in by_bucket.items()]
+        replies = await self._sender.send(*commands, timeout=timeout)
+        settled: list[Entry] = []
+        for part, reply in zip(by_bucket.values(), replies, strict=True):
+            if not isinstance(reply, Exception):
+                settled += [entry for (entry, _), done in zip(part, reply, strict=True) if done]
+        return settled
+
+    async def forget_agents(self, fingerprints: Sequence[str], *, timeout: float) -> None:
+        """Remove the affinity of the agents of sessions that are gone, as far as it still points to them.
+
+        Raises:
+            Failure: it could not be done for all; affinity ends by itself, like the session.
+        """
+        keys = self._keys
+        commands = [
+            self._sender.script("take_agents", (keys.session(name), keys.agents(name))) for name in fingerprints
+        ]
+        replies = await self._sender.send(*commands, timeout=timeout)
+        agents = [
+            self.forget_affinity(text(agent), name)
+            for name, reply in zip(fingerprints, replies, strict=True)
+            for agent in (reply if isinstance(reply, list) else ())
+        ]
+        for reply in [*replies, *(await self._sender.send(*agents, timeout=timeout) if agents else ())]:
+            checked(reply)
+
+    def forget_affinity(self, agent_id: str, fingerprint: str) -> Command:
+        """Return the command that removes an affinity, if it still points to this session."""
+        return self._sender.script("forget_affinity", (self._keys.affinity(agent_id),), fingerprint)
+
+
+def _arguments(changes: list[tuple[Entry, int | None]]) -> list[str]:
+    arguments: list[str] = []
+    for entry, left in changes:
+        arguments += (encoded(entry.fingerprint), entry.score, _REMOVE if left is None else str(max(1, left)))
+    return arguments
+
+
+def _score(reply: bytes | float) -> str:
+    """Return a score as the server's scripts see it; redis-py makes it a float where it can."""
+    return text(reply) if isinstance(reply, bytes) else f"{reply:.0f}"

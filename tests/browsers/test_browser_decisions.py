@@ -1,0 +1,249 @@
+"""The decisions behind the browser adapters, without a browser."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from session_reuse.browsers import chromium, environment, indexeddb
+from session_reuse.browsers.checks import cookie_alive
+from session_reuse.browsers.cookies import clean_cookies, from_cdp, to_cdp
+from session_reuse.browsers.lazy_restore import LAZY_ORIGIN_BYTES, LazyScripts, plan_restore
+from session_reuse.browsers.live_mirror import LiveMirror
+from session_reuse.browsers.origins import origin_of, origin_of_storage, shares_storage
+from session_reuse.errors import AdapterError
+from tests.browsers.visits import fresh, storing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+A, B = "https://a.example", "https://b.example"
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Shop.Example:443/x?y#z", "https://shop.example"),
+        ("http://shop.example:8080/", "http://shop.example:8080"),
+        ("http://user:word@[::1]:80/", "http://[::1]"),
+        ("about:blank", None),
+        ("chrome-error://chromewebdata/", None),
+        ("http://shop.example:port/", None),
+    ],
+)
+def test_origins_of_urls(url: str, origin: str | None) -> None:
+    """Origins are written as browsers write them, or there is none."""
+    assert origin_of(url) == origin
+
+
+def test_partitioned_storage_has_no_origin_of_its_own() -> None:
+    """What a frame stores under another site is not taken for what the site itself stores."""
+    assert origin_of_storage({"storageKey": "https://a.example/"}) == A
+    assert origin_of_storage({"storageKey": "https://a.example/^0https://b.example"}) is None
+    assert origin_of_storage({"securityOrigin": A}) == A
+
+
+@pytest.mark.parametrize(
+    ("frame", "ancestors", "shares"),
+    [
+        (A, [], True),
+        (A, [A], False),
+        ("https://login.a.example", [A], True),
+        (A, [B, "https://www.a.example"], True),
+        (A, [B], False),
+        ("http://a.example", [A], False),
+        ("https://a.co.uk", ["https://b.co.uk"], False),
+        ("https://x.a.co.uk", ["https://a.co.uk"], True),
+        ("http://127.0.0.1", ["http://10.0.0.1"], False),
+        (A, ["null"], False),
+    ],
+)
+def test_frames_that_share_the_storage_of_top_level_pages(frame: str, ancestors: list[str], shares: bool) -> None:
+    """A frame counts only where its top-level site is its own and no frame around it is of its origin."""
+    assert shares_storage(frame, ancestors) is shares
+
+
+def test_a_script_is_registered_anew_without_what_it_has_done() -> None:
+    """After an origin's commit its data is in no script, and that of its neighbours still is."""
+    entries = [storing(A, token="AAA")["origins"][0], storing(B, token="BBB")["origins"][0]]
+    scripts = LazyScripts(plan_restore(entries).lazy, fresh=True)
+    assert list(scripts.batches()) == [0]
+    assert scripts.committed(A, []) == 0
+    source = scripts.source(0) or ""
+    assert "AAA" not in source
+    assert "BBB" in source
+    assert scripts.committed(A, []) is None
+    assert scripts.committed(B, [A]) is None
+    assert (scripts.committed(B, []), scripts.source(0), scripts.pending) == (0, None, frozenset())
+
+
+def test_values_cannot_break_out_of_a_script() -> None:
+    """Whatever a site has stored stays data in the script that brings it back."""
+    nasty = "</script>`${alert(1)}`\u2028\ud800\"'\\"
+    source = LazyScripts(plan_restore(storing(A, token=nasty)["origins"]).lazy, fresh=True).source(0) or ""
+    assert source.isascii()
+    assert "\n" not in source.rpartition("__proto__")[2].partition("})")[0]
+
+
+def test_large_origins_and_keys_are_restored_before_the_start() -> None:
+    """Size and CryptoKeys decide what does not travel with pages; its sessionStorage still does."""
+    large = {**storing(A, big="x" * LAZY_ORIGIN_BYTES)["origins"][0], "sessionStorage": [{"name": "s", "value": "S"}]}
+    keyed = {"origin": B, "indexedDBRich": [{"name": "d", "version": 1, "keys": [{}], "dump": "[]"}]}
+    plan = plan_restore([large, keyed])
+    assert [payload.origin for payload in plan.eager] == [A, B]
+    assert [(payload.origin, payload.local, payload.session) for payload in plan.lazy] == [(A, [], [["s", "S"]])]
+    assert plan_restore([keyed], indexed_db=False).eager == []
+
+
+def test_cookies_go_through_the_debugging_protocol_and_back() -> None:
+    """Both forms of a cookie say the same; what Chromium refuses of its own export is left out."""
+    seen = {
+        "name": "n", "value": "v", "domain": "a.example", "path": "/", "expires": -1, "size": 2, "httpOnly": True,
+        "secure": True, "session": True, "priority": "Medium", "sourceScheme": "NonSecure", "sourcePort": 80,
+        "partitionKey": {"topLevelSite": "https://b.example", "hasCrossSiteAncestor": False},
+    }  # fmt: skip
+    kept = from_cdp(seen)
+    assert (kept["partitionKey"], kept["_crHasCrossSiteAncestor"], kept["sameSite"]) == (B, False, "Lax")
+    param = to_cdp(clean_cookies([kept], 0.0).cookies[0])
+    assert param["partitionKey"] == seen["partitionKey"]
+    assert not {"expires", "sourceScheme", "sourcePort", "size"} & param.keys()
+
+
+def _event(
+    kind: str, origin: str, key: str = "", value: str = "", *, is_local: bool = True
+) -> tuple[str, dict[str, Any]]:
+    params = {"storageId": {"storageKey": f"{origin}/", "isLocalStorage": is_local}, "key": key, "newValue": value}
+    return f"DOMStorage.domStorageItem{kind}", params
+
+
+def _local(mirror: LiveMirror, section: str = "localStorage") -> dict[str, dict[str, str]]:
+    return {
+        entry["origin"]: {item["name"]: item["value"] for item in entry.get(section, ())}
+        for entry in mirror.state()["origins"]
+    }
+
+
+def test_events_during_a_reading_are_newer_than_its_result() -> None:
+    """An answer that was overtaken by events does not undo them."""
+    mirror = LiveMirror({"cookies": [], "origins": []})
+    reading = mirror.begin_read(1, A)
+    mirror.storage_event(1, *_event("Updated", A, "k", "new"))
+    mirror.storage_event(1, *_event("Removed", A, "gone"))
+    mirror.finish_read(reading, [["k", "old"], ["gone", "x"], ["other", "o"]], [])
+    assert _local(mirror) == {A: {"k": "new", "other": "o"}}
+
+
+def test_events_without_a_reading_build_on_what_was_restored() -> None:
+    """A page that was gone before it could be read leaves its changes on top of the restored state."""
+    mirror = LiveMirror(storing(A, kept="1", changed="1"))
+    mirror.committed(A)
+    mirror.storage_event(1, *_event("Updated", A, "changed", "2"))
+    assert _local(mirror) == {A: {"kept": "1", "changed": "2"}}
+    mirror.storage_event(1, *_event("sCleared", A))
+    assert mirror.state()["origins"] == []
+    assert mirror.unread == {A}
+
+
+def test_the_session_storage_of_several_tabs() -> None:
+    """The tab of the last change counts, an empty second tab does not, and a logout in the last open tab does."""
+    mirror = LiveMirror({"cookies": [], "origins": []})
+    for tab, items in ((1, [["t", "first"]]), (2, [])):
+        mirror.finish_read(mirror.begin_read(tab, A), [], items)
+    assert _local(mirror, "sessionStorage") == {A: {"t": "first"}}
+    mirror.storage_event(2, *_event("Added", A, "t", "second", is_local=False))
+    assert _local(mirror, "sessionStorage") == {A: {"t": "second"}}
+    mirror.tab_closed(2)
+    assert _local(mirror, "sessionStorage") == {A: {"t": "second"}}
+    mirror.storage_event(1, *_event("sCleared", A, is_local=False))
+    assert mirror.state()["origins"] == []
+
+
+def test_only_changes_make_a_mirror_dirty() -> None:
+    """Repeated events and unchanged readings do not cause saves."""
+    mirror = LiveMirror({"cookies": [], "origins": []})
+    mirror.storage_event(1, *_event("Added", A, "k", "v"))
+    version = mirror.version
+    mirror.storage_event(2, *_event("Added", A, "k", "v"))
+    mirror.finish_read(mirror.begin_read(1, A), [["k", "v"]], None)
+    mirror.cookies_read([])
+    assert mirror.version == version
+
+
+def test_losses_are_kept_until_the_origin_is_copied_again() -> None:
+    """What an earlier run could not copy stays listed while its origin is only passed on."""
+    dump = indexeddb.read_dump(A, json.dumps({"databases": [], "lost": [["db/s", "reason"], ["db/s", "reason"]]}))
+    first = LiveMirror({"cookies": [], "origins": []}, clock=lambda: 5.0)
+    first.databases_read(A, dump)
+    state = first.state()
+    assert state["session_reuse"]["lost"] == [{"origin": A, "where": "db/s", "reason": "reason", "number": 2}]
+    second = LiveMirror(state)
+    assert second.state()["session_reuse"]["lost"] == state["session_reuse"]["lost"]
+    second.databases_read(A, indexeddb.Dump([], [], []))
+    assert second.state()["session_reuse"]["lost"] == []
+
+
+def test_a_recorded_environment_gives_way_to_options() -> None:
+    """What the caller gives wins; what is malformed in a state is ignored."""
+    recorded = {"user_agent": "U", "locale": 5, "timezone": "UTC", "viewport": {"width": 1, "height": True}, "more": 1}
+    known = environment.recorded({"session_reuse": {"environment": recorded}})
+    assert known == {"user_agent": "U", "timezone": "UTC"}
+    assert environment.context_options(known, {"timezone_id": "Asia/Tokyo"}) == {"user_agent": "U"}
+    assert environment.changed(known, {"user_agent": "V", "timezone": "UTC", "locale": "de"}) == ["user_agent"]
+    assert environment.recorded({"session_reuse": None}) == {}
+
+
+def test_where_chromium_is_found(tmp_path: Path) -> None:
+    """The argument wins, then the variable, then Playwright's folder, then PATH; else the message says what to do."""
+    names = (
+        "named",
+        "variable",
+        "browsers/chromium-9/chrome-linux64/chrome",
+        "browsers/chromium-10/chrome-linux/chrome",
+    )
+    named, variable, _, newest = (_executable(tmp_path / name) for name in names)
+    on_path = _executable(tmp_path / "bin" / "chromium")
+    everything = {
+        "SESSION_REUSE_CHROMIUM": variable,
+        "PLAYWRIGHT_BROWSERS_PATH": str(tmp_path / "browsers"),
+        "PATH": str(tmp_path / "bin"),
+        "HOME": str(tmp_path),
+    }
+    assert chromium.find_chromium(named, everything) == named
+    assert chromium.find_chromium(None, everything) == variable
+    del everything["SESSION_REUSE_CHROMIUM"]
+    assert chromium.find_chromium(None, everything) == newest
+    del everything["PLAYWRIGHT_BROWSERS_PATH"]
+    assert chromium.find_chromium(None, everything) == on_path
+
+
+def test_a_missing_chromium_is_named(tmp_path: Path) -> None:
+    """The message names what was asked for, or says how to get a browser."""
+    nothing = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    with pytest.raises(AdapterError, match="playwright install chromium"):
+        chromium.find_chromium(None, nothing)
+    with pytest.raises(AdapterError, match="/no/such"):
+        chromium.find_chromium("/no/such", nothing)
+    with pytest.raises(AdapterError, match="SESSION_REUSE_CHROMIUM"):
+        chromium.find_chromium(None, {**nothing, "SESSION_REUSE_CHROMIUM": "missing"})
+
+
+def _executable(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o755)
+    return str(path)
+
+
+def test_a_cookie_that_lives() -> None:
+    """A cookie counts while it has not expired, for its domain and those above."""
+    session = fresh()
+    assert not cookie_alive("sid")(session)
+    session.storage_state["cookies"] = [
+        {"name": "sid", "value": "S", "domain": ".login.shop.example", "path": "/"},
+        {"name": "old", "value": "S", "domain": "shop.example", "path": "/", "expires": 5},
+    ]
+    assert cookie_alive("sid")(session)
+    assert cookie_alive("sid", "shop.example")(session)
+    assert not cookie_alive("sid", "op.example")(session)
+    assert not cookie_alive("old")(session)

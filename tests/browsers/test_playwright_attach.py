@@ -1,0 +1,62 @@
+"""A context that others use too gets the session's state, and keeps everything of its own."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from session_reuse.browsers.playwright import attach_context
+from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
+
+if TYPE_CHECKING:
+    from tests.browsers.sites import Sites
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def test_a_persistent_context(sites: Sites, playwright: Any, tmp_path: Any) -> None:
+    """A login of one persistent profile is reused in another, which stays open at the end."""
+    session = fresh()
+    for folder, path, expected in (("a", "/idb-rich/login", "in"), ("b", "/idb-rich", "in")):
+        context = await playwright.chromium.launch_persistent_context(str(tmp_path / folder), **LAUNCH)
+        async with attach_context(session, context) as attached:
+            assert attached is context
+            assert await visited(attached, sites.url("profile", path)) == expected
+        assert len(context.pages) == 2
+        await context.close()
+        session = next_session(session)
+
+
+async def test_a_shared_browser_over_cdp(sites: Sites, playwright: Any, launch: Any) -> None:
+    """Over CDP the default context gets our cookies and storage, keeps the cookies of others, and goes on living."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    await launch(args=[*LAUNCH["args"], f"--remote-debugging-port={port}"])
+    shared = await playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{port}")
+    context = shared.contexts[0] if shared.contexts else await shared.new_context()
+    await context.add_cookies([{"name": "theirs", "value": "1", "domain": "them.localhost", "path": "/"}])
+    theirs = await context.new_page()
+    await theirs.goto(sites.url("open", "/inner"))
+    await theirs.evaluate("localStorage.setItem('token', 'live')")
+    empty = await context.new_page()
+    await empty.goto(sites.url("empty", "/inner"))
+    entries = [storing(sites.origin(host), token="old")["origins"][0] for host in ("open", "empty", "closed")]
+    cookie = {"name": "sid", "value": "S", "domain": "mine.localhost", "path": "/"}
+    session = reused({"cookies": [cookie], "origins": entries})
+    async with attach_context(session, context) as attached:
+        assert await visited(attached, sites.url("mine", "/cookie")) == "in"
+        assert await visited(attached, sites.url("closed", "/inner")) == "in"
+        await empty.reload()
+        assert await shown(empty) == "in"
+        assert await theirs.evaluate("localStorage.token") == "live"
+    assert {cookie["name"] for cookie in await context.cookies()} == {"theirs", "sid"}
+    assert "origin_open" in kinds(session)
+    assert items(session, sites.origin("open")) == {"token": "live"}
+    assert items(session, sites.origin("closed")) == {"token": "old"}
+    await theirs.evaluate("localStorage.clear()")
+    await theirs.reload()
+    assert await shown(theirs) == "out"
+    await shared.close()

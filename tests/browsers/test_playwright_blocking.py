@@ -1,0 +1,177 @@
+"""The synchronous API restores, follows and captures as the asynchronous one does, on its one thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from session_reuse.browsers.checks import selector_present
+from session_reuse.browsers.playwright_sync import attach_context, open_context
+from session_reuse.errors import ConfigurationError, LifecycleError
+from session_reuse.outcome import Outcome
+from tests.browsers.visits import (
+    LAUNCH, PLACES, Place, entry, fresh, items, kinds, next_session, reused, shown_blocking, storing,
+)  # fmt: skip
+from tests.support.polling import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, BrowserContext, Playwright
+
+    from tests.browsers.sites import Sites
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    launched = playwright.chromium.launch(**LAUNCH)
+    yield launched
+    launched.close()
+
+
+@pytest.fixture
+def launch(playwright: Playwright) -> Iterator[Callable[[], Browser]]:
+    launched: list[Browser] = []
+
+    def launch() -> Browser:
+        launched.append(playwright.chromium.launch(**LAUNCH))
+        return launched[-1]
+
+    yield launch
+    for each in launched:
+        each.close()
+
+
+def _visited(context: BrowserContext, url: str) -> str:
+    page = context.new_page()
+    page.goto(url)
+    return shown_blocking(page)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
+def test_a_login_survives_the_browser(place: Place, sites: Sites, browser: Any, launch: Any) -> None:
+    """A login made by one agent is there for the next, in a fresh browser process."""
+    login, check = place._replace(name=f"sync-{place.name}").urls(sites)
+    session = fresh()
+    with open_context(session, browser) as context:
+        page = context.new_page()
+        page.goto(login)
+        page.wait_for_url(lambda url: "login" not in url or "framed" in url)
+        assert shown_blocking(page) == "in"
+    following = next_session(session)
+    with open_context(following, launch()) as context:
+        assert _visited(context, check) == "in"
+    assert (session.problems, following.problems) == ([], [])
+
+
+def test_tokens_are_neither_refilled_nor_rolled_back(sites: Sites, browser: Any) -> None:
+    """A stale token ends logged out, a rotated one survives the next agent."""
+    sites.refresh_tokens["sync-rotating"] = "r1"
+    entries = [
+        storing(sites.origin("sync-stale"), token="stale")["origins"][0],
+        storing(sites.origin("sync-rotating"), refresh="r1")["origins"][0],
+    ]
+    session = reused({"cookies": [], "origins": entries})
+    for _ in range(2):
+        with open_context(session, browser) as context:
+            assert _visited(context, sites.url("sync-stale", "/stale/replace")) == "out"
+            for _ in range(2):
+                assert _visited(context, sites.url("sync-rotating", "/rotating")) == "in"
+        session = next_session(session)
+    assert entry(session, sites.origin("sync-stale")) == {}
+
+
+def test_an_agent_that_closes_its_context_itself(sites: Sites, browser: Any) -> None:
+    """`context.close()` inside the body captures first."""
+    session = fresh()
+    with open_context(session, browser) as context:
+        _visited(context, sites.url("sync-own", "/cookie/login?kind=session"))
+        context.close()
+    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
+    assert session.problems == []
+
+
+def test_changes_are_saved_while_the_agent_works(sites: Sites, browser: Any) -> None:
+    """Without a timer a change is saved at one of the next requests."""
+    session = fresh()
+    with open_context(session, browser, checkpoint_after=0.05) as context:
+        page = context.new_page()
+        page.goto(sites.url("sync-saver", "/blank"))
+        page.evaluate("localStorage.setItem('n', '1')")
+
+        def saved() -> bool:
+            page.evaluate("fetch('/blank').then((answer) => answer.text())")
+            return items(session, sites.origin("sync-saver")) == {"n": "1"}
+
+        wait_until(saved)
+
+
+def test_another_thread_gets_what_was_last_seen(sites: Sites, browser: Any) -> None:
+    """A capture asked for from another thread does not touch Playwright."""
+    session, states = fresh(), []
+    with open_context(session, browser) as context:
+        _visited(context, sites.url("sync-thread", "/local/login"))
+        thread = threading.Thread(target=lambda: states.append(session.captures[-1]()))
+        thread.start()
+        thread.join()
+    assert states[0]["origins"][0]["origin"] == sites.origin("sync-thread")
+
+
+def test_a_persistent_context(sites: Sites, playwright: Any, tmp_path: Any) -> None:
+    """A persistent context is filled and captured, and stays open."""
+    session = reused(storing(sites.origin("sync-profile"), token="T"))
+    context = playwright.chromium.launch_persistent_context(str(tmp_path), **LAUNCH)
+    with attach_context(session, context):
+        assert _visited(context, sites.url("sync-profile", "/inner")) == "in"
+        context.pages[-1].evaluate("localStorage.setItem('token', 'newer')")
+    assert context.pages
+    context.close()
+    assert items(session, sites.origin("sync-profile")) == {"token": "newer"}
+
+
+@pytest.mark.parametrize(("shown", "outcome"), [("in", Outcome.REUSED), ("never", Outcome.UNVERIFIED)])
+def test_a_check(shown: str, outcome: Outcome, sites: Sites, browser: Any) -> None:
+    """The ready-made checks serve synchronous pages too."""
+    url = sites.url("sync-checked", "/inner")
+    session = reused(storing(sites.origin("sync-checked"), token="T"))
+    check = selector_present(url, f"html[data-login={shown}]", timeout=1)
+    with open_context(session, browser, verify=check) as context:
+        assert _visited(context, url) == ("in" if shown == "in" else "out")
+    assert session.outcome is outcome
+
+
+def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:
+    """A page in an endless loop costs a time limit, and what it wrote before is captured."""
+    session = fresh()
+    with open_context(session, browser) as context:
+        _visited(context, sites.url("sync-hang", "/local/login"))
+        context.pages[-1].evaluate("setTimeout(() => { for (;;) {} }, 0)")
+    assert items(session, sites.origin("sync-hang"))
+
+
+def test_misuse_is_named(browser: Any) -> None:
+    """Entering twice and passing a storage state are errors that say what to do."""
+    with pytest.raises(ConfigurationError, match=r"session\.storage_state"):
+        open_context(fresh(), browser, storage_state={})
+    bound = open_context(fresh(), browser)
+    with bound, pytest.raises(LifecycleError):
+        bound.__enter__()
+
+
+def test_an_empty_visit_reports_nothing(browser: Any) -> None:
+    """An agent that opens no page leaves no problem behind."""
+    session = fresh()
+    with open_context(session, browser):
+        pass
+    assert kinds(session) == []

@@ -1,0 +1,251 @@
+"""Whatever ends a run, the session has what the browser held, and says what it could not take."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from session_reuse.browsers import playwright as adapter
+from session_reuse.browsers.context_watch import ContextWatch
+from session_reuse.browsers.playwright import open_context
+from session_reuse.errors import ConfigurationError, LifecycleError
+from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
+from tests.support.polling import until
+
+if TYPE_CHECKING:
+    from tests.browsers.sites import Sites
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def test_a_logout_propagates(sites: Sites, browser: Any) -> None:
+    """What a page removes, cookies and databases included, is not brought back for the next agent."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        for path in ("/cookie/login?kind=httponly", "/local/login", "/idb-rich/login"):
+            await visited(context, sites.url("leaver", path))
+    assert session.storage_state["cookies"]
+    assert entry(session, sites.origin("leaver"))
+    session = next_session(session)
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("leaver", "/logout")) == "out"
+    assert (session.storage_state["cookies"], session.storage_state["origins"]) == ([], [])
+
+
+async def test_origins_that_were_not_visited_are_carried_over(sites: Sites, browser: Any) -> None:
+    """A short visit to one site does not cost the logins of all others."""
+    kept = storing(sites.origin("kept"), token="T")["origins"][0]
+    kept |= {
+        "sessionStorage": [{"name": "s", "value": "S"}],
+        "indexedDBRich": [{"name": "d", "version": 1, "dump": "[]"}],
+    }
+    session = reused({"cookies": [], "origins": [kept], "future": {"of": "another version"}})
+    async with open_context(session, browser) as context:
+        await visited(context, sites.url("new", "/local/login"))
+    assert entry(session, sites.origin("kept")) == kept
+    assert items(session, sites.origin("new")) == {"token": "T\0\ud800ü"}
+    assert session.storage_state["future"] == {"of": "another version"}
+
+
+async def test_an_agent_that_closes_its_context_itself(sites: Sites, browser: Any) -> None:
+    """`context.close()` inside the body captures first."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        await visited(context, sites.url("own", "/cookie/login?kind=session"))
+        await context.close()
+    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
+    assert session.problems == []
+    assert "close" not in vars(browser)
+
+
+async def test_an_agent_that_closes_its_browser_itself(sites: Sites, launch: Any) -> None:
+    """`browser.close()` inside the body captures first."""
+    session, browser = fresh(), await launch()
+    async with open_context(session, browser) as context:
+        await visited(context, sites.url("own", "/cookie/login?kind=session"))
+        await browser.close()
+    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
+
+
+async def test_pages_that_are_closed_are_not_forgotten(sites: Sites, browser: Any) -> None:
+    """Storage of pages closed long before the end is captured."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        for host in ("closed1", "closed2"):
+            page = await context.new_page()
+            await page.goto(sites.url(host, "/session/login"))
+            await page.wait_for_url("**/session")
+            await shown(page)
+            await page.close()
+    assert [len(items(session, sites.origin(host), "sessionStorage")) for host in ("closed1", "closed2")] == [1, 1]
+
+
+async def test_a_killed_browser_costs_one_debounce_at_most(sites: Sites, playwright: Any, tmp_path: Any) -> None:
+    """After SIGKILL the session has everything up to the last checkpoint interval, cookies of requests included."""
+    from tests.browsers.visits import LAUNCH
+
+    session = fresh()
+    context = await playwright.chromium.launch_persistent_context(str(tmp_path), **LAUNCH)
+    async with adapter.attach_context(session, context, checkpoint_after=0.1) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("killed", "/local/login"))
+        await page.wait_for_url("**/local")
+        assert await shown(page) == "in"
+        await page.evaluate("fetch('/cookie/login?kind=httponly')")
+        await until(lambda: session.storage_state["cookies"])
+        os.kill(_browser_process(tmp_path), signal.SIGKILL)
+        await until(lambda: page.is_closed() or not context.pages)
+    assert items(session, sites.origin("killed")) == {"token": "T\0\ud800ü"}
+    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
+    assert "browser_gone" in kinds(session)
+
+
+def _browser_process(folder: Any) -> int:
+    """Return the pid of the browser that holds a profile: the lock names it."""
+    return int(os.readlink(folder / "SingletonLock").rpartition("-")[2])
+
+
+@pytest.mark.parametrize("cancellations", [1, 2])
+async def test_an_agent_that_is_cancelled(cancellations: int, sites: Sites, browser: Any) -> None:
+    """Cancelled once or twice, also in the midst of the capture, the session has what the browser held."""
+    session = fresh()
+    ready = asyncio.Event()
+
+    async def agent() -> None:
+        async with open_context(session, browser) as context:
+            await visited(context, sites.url("cancelled", "/local/login"))
+            ready.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(agent())
+    await ready.wait()
+    for _ in range(cancellations):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert items(session, sites.origin("cancelled")) == {"token": "T\0\ud800ü"}
+    await until(lambda: not adapter._background)
+    assert browser.contexts == []
+
+
+async def test_an_error_of_the_agent_comes_out_unchanged(sites: Sites, browser: Any) -> None:
+    """The body's own exception is raised as it is, and the state is captured."""
+    session = fresh()
+    with pytest.raises(ZeroDivisionError):
+        async with open_context(session, browser) as context:
+            await visited(context, sites.url("error", "/local/login"))
+            raise ZeroDivisionError
+    assert items(session, sites.origin("error"))
+
+
+async def test_changes_are_saved_while_the_agent_works(sites: Sites, browser: Any) -> None:
+    """A checkpoint follows a change, and none follows when nothing has changed."""
+    session, saved = fresh(), []
+    session.keeper = _Keeper(saved)
+    async with open_context(session, browser, checkpoint_after=0.05) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("saver", "/blank"))
+        await page.evaluate("localStorage.setItem('n', '1')")
+        await until(lambda: saved and saved[-1]["origins"][0]["localStorage"] == [{"name": "n", "value": "1"}])
+        count = len(saved)
+        await page.evaluate("localStorage.setItem('n', '1'); localStorage.getItem('n')")
+        await page.evaluate("document.cookie = 'c=1'")
+        await until(lambda: saved[-1]["cookies"])
+        assert len(saved) == count + 1
+
+
+class _Keeper:
+    def __init__(self, saved: list[Any]) -> None:
+        self._saved = saved
+
+    async def checkpoint(self, session: Any) -> str:
+        for capture in session.captures:
+            self._saved.append(await capture())
+        return "saved"
+
+
+async def test_what_cannot_be_copied_is_listed(sites: Sites, browser: Any) -> None:
+    """A key that cannot be exported and a database over the cap are named as lost; what stands beside them is kept."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("key", "/idb-key/login")) == "in"
+        assert await visited(context, sites.url("big", "/idb-big/login")) == "in"
+    lost = {(each["origin"], each["where"], each["reason"]) for each in session.storage_state["session_reuse"]["lost"]}
+    key, big = sites.origin("key"), sites.origin("big")
+    assert lost == {(key, "auth/users", "non-extractable CryptoKey"), (big, "auth", "over the size cap")}
+    assert kinds(session) == ["lost", "lost"]
+    assert session.storage_state["session_reuse"]["complete"] is False
+    assert '"kept"' in entry(session, key)["indexedDBRich"][0]["dump"]
+
+
+async def test_a_database_of_a_page_that_is_gone(sites: Sites, browser: Any) -> None:
+    """A database written by a page that the agent has left is copied from a hidden page, without a request."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("left", "/idb-cyclic/login"))
+        await page.wait_for_url("**/idb-cyclic")
+        assert await shown(page) == "in"
+        await page.goto(sites.url("elsewhere", "/blank"))
+        before = sites.hits.copy()
+        pages = len(context.pages)
+    assert [hit for hit in sites.hits - before if hit[1] != "/favicon.ico"] == []
+    assert pages == 1
+    assert entry(session, sites.origin("left"))["indexedDBRich"][0]["name"] == "auth"
+
+
+async def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:
+    """A page in an endless loop costs a time limit, and what it wrote before is captured."""
+    session = fresh()
+    async with asyncio.timeout(12), open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("hang", "/local/login"))
+        await page.wait_for_url("**/local")
+        await shown(page)
+        await page.evaluate("setTimeout(() => { for (;;) {} }, 0)")
+    assert items(session, sites.origin("hang")) == {"token": "T\0\ud800ü"}
+
+
+async def test_a_browser_without_the_protocol_is_read_at_save_time(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Firefox and WebKit have no live mirror: cookies and web storage are captured at exit, and the limit is said."""
+
+    def refuse(self: ContextWatch, tab: Any) -> Any:
+        self._not_attached(tab, adapter.Error("CDP session is only available in Chromium"))
+        yield from ()
+
+    monkeypatch.setattr(ContextWatch, "_attach", refuse)
+    session = reused(storing(sites.origin("unseen"), token="T"))
+    async with open_context(session, browser) as context:
+        for path in ("/local/login", "/session/login"):
+            await visited(context, sites.url("other-browser", path))
+    origin = sites.origin("other-browser")
+    assert items(session, origin) == items(session, origin, "sessionStorage") == {"token": "T\0\ud800ü"}
+    assert items(session, sites.origin("unseen")) == {"token": "T"}
+    assert kinds(session) == ["capture_limited"]
+
+
+async def test_an_empty_visit_keeps_the_state(browser: Any, sites: Sites) -> None:
+    """An agent that opens no page passes the state on."""
+    state = storing(sites.origin("idle"), token="T")
+    session = reused({**state, "cookies": [{"name": "a", "value": "b", "domain": "idle.localhost", "path": "/"}]})
+    async with open_context(session, browser):
+        pass
+    assert items(session, sites.origin("idle")) == {"token": "T"}
+    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["a"]
+
+
+async def test_misuse_is_named(browser: Any) -> None:
+    """Entering twice and passing a storage state are errors that say what to do."""
+    with pytest.raises(ConfigurationError, match=r"session\.storage_state"):
+        open_context(fresh(), browser, storage_state={})
+    bound = open_context(fresh(), browser)
+    async with bound:
+        with pytest.raises(LifecycleError):
+            await bound.__aenter__()

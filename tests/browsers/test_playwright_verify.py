@@ -1,0 +1,91 @@
+"""A restored login is looked at before the agent relies on it, in the setting it was made in."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from session_reuse.browsers.checks import selector_present, text_present, url_matches
+from session_reuse.browsers.playwright import open_context
+from session_reuse.outcome import Outcome
+from tests.browsers.visits import fresh, items, kinds, next_session, reused, storing, visited
+
+if TYPE_CHECKING:
+    from tests.browsers.sites import Sites
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest.mark.parametrize(("token", "outcome"), [("T", Outcome.REUSED), ("", Outcome.UNVERIFIED)])
+async def test_ready_made_checks(token: str, outcome: Outcome, sites: Sites, browser: Any) -> None:
+    """Each check accepts a live login, and a dead one leads to a clean context."""
+    url = sites.url("checked", "/inner")
+    state = "in" if token else "never"
+    for check in (
+        url_matches(url, re.compile("inner$" if token else "account")),
+        selector_present(url, f"html[data-login={state}]", timeout=1),
+        text_present(sites.url("checked", "/form"), "go" if token else "Welcome", timeout=1),
+    ):
+        session = reused(storing(sites.origin("checked"), token="T"))
+        async with open_context(session, browser, verify=check) as context:
+            assert context.pages == []
+            assert await visited(context, url) == ("in" if token else "out")
+        assert session.outcome is outcome
+
+
+@pytest.mark.parametrize("verify", [lambda page: 1 / 0, lambda page: False])
+async def test_a_check_that_fails_or_raises(verify: Any, sites: Sites, browser: Any) -> None:
+    """No answer is a no: the agent starts clean, and is told."""
+    session = reused(storing(sites.origin("raises"), token="T"))
+    async with open_context(session, browser, verify=verify) as context:
+        assert await visited(context, sites.url("raises", "/inner")) == "out"
+    assert session.outcome is Outcome.UNVERIFIED
+    assert session.storage_state["origins"] == []
+
+
+async def test_a_check_does_not_use_up_what_was_restored(sites: Sites, browser: Any) -> None:
+    """The sessionStorage and the rotated token of the checked page are there for the agent's own first page."""
+    sites.refresh_tokens["looked"] = "r1"
+    state = storing(sites.origin("looked"), refresh="r1")
+    state["origins"][0]["sessionStorage"] = [{"name": "token", "value": "T\0\ud800ü"}]
+    session = reused(state)
+    check = selector_present(sites.url("looked", "/rotating"), "html[data-login=in]")
+    async with open_context(session, browser, verify=check) as context:
+        assert await visited(context, sites.url("looked", "/session")) == "in"
+        assert await visited(context, sites.url("looked", "/rotating")) == "in"
+    assert items(session, sites.origin("looked")) == {"refresh": sites.refresh_tokens["looked"]}
+
+
+async def test_a_session_without_a_state_is_not_checked(browser: Any) -> None:
+    """A fresh agent has no login that could be checked."""
+    session = fresh()
+    async with open_context(session, browser, verify=lambda page: False):
+        pass
+    assert session.outcome is Outcome.MISSING
+
+
+async def test_the_environment_is_recorded_restored_and_compared(sites: Sites, browser: Any) -> None:
+    """User agent, locale, timezone and viewport come back when asked for, and a change is reported otherwise."""
+    settings = {
+        "user_agent": "Agent/1",
+        "locale": "de-DE",
+        "timezone_id": "Europe/Berlin",
+        "viewport": {"width": 900, "height": 700},
+    }
+    session = fresh()
+    async with open_context(session, browser, **settings) as context:
+        await visited(context, sites.url("setting", "/inner"))
+    session = next_session(session)
+    async with open_context(session, browser, restore_environment=True) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("setting", "/inner"))
+        seen = "[navigator.userAgent, navigator.language, Intl.DateTimeFormat().resolvedOptions().timeZone, innerWidth]"
+        assert await page.evaluate(seen) == ["Agent/1", "de-DE", "Europe/Berlin", 900]
+    assert session.problems == []
+    session = next_session(session)
+    async with open_context(session, browser, user_agent="Agent/1", locale="de-DE") as context:
+        await visited(context, sites.url("setting", "/inner"))
+    assert sorted(problem.detail for problem in session.problems) == ["timezone", "viewport"]
+    assert set(kinds(session)) == {"environment_changed"}

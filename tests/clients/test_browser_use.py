@@ -1,0 +1,250 @@
+"""browser-use: what its own persistence loses, rolls back or brings back, done right; and every way in which it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from session_reuse.errors import ConfigurationError, MissingExtraError
+from tests.clients.agents import browser_options, run_agent
+from tests.clients.visits import agent_title, submit_agent, visit_agent
+from tests.support.polling import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from session_reuse.session import BrowserSession
+    from tests.clients.keeper import StubKeeper
+    from tests.clients.site import Site
+
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("agent_leftovers")]
+
+
+@asynccontextmanager
+async def visiting(keeper: StubKeeper, **options: Any) -> AsyncIterator[tuple[Any, BrowserSession]]:
+    """Yield a started browser-use session, and ours; save at the end."""
+    from session_reuse.browsers.browser_use import open_browser_session
+
+    session = keeper.enter()
+    async with open_browser_session(session, **browser_options(), **options) as browser_session:
+        await browser_session.start()
+        yield browser_session, session
+    await keeper.leave(session)
+
+
+async def log_in(keeper: StubKeeper, site: Site, host: str = "shop") -> None:
+    """Log in with the form, and save."""
+    async with visiting(keeper) as (browser_session, _):
+        await visit_agent(browser_session, site.url(host=host))
+        await submit_agent(browser_session)
+
+
+def entry_of(keeper: StubKeeper, origin: str) -> dict[str, Any]:
+    """Return what is stored of an origin."""
+    stored = keeper.stored or {"origins": []}
+    return next((entry for entry in stored["origins"] if entry["origin"] == origin), {})
+
+
+def items(entry: dict[str, Any], section: str = "localStorage") -> dict[str, str]:
+    """Return a web storage as a dict."""
+    return {item["name"]: item["value"] for item in entry.get(section, [])}
+
+
+async def test_everything_comes_back_before_the_first_page(keeper: StubKeeper, site: Site) -> None:
+    """After a login, a new browser has the httpOnly session cookie, both storages and the database at its first page."""
+    await log_in(keeper, site)
+    async with visiting(keeper) as (browser_session, session):
+        assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE
+    assert session.reused
+    assert session.problems == []
+    assert site.logins == 1
+
+
+async def test_several_origins_in_one_tab_are_all_kept(keeper: StubKeeper, site: Site) -> None:
+    """Defect 1 of browser-use's own file: of two origins visited in one tab, it keeps the last only."""
+    async with visiting(keeper) as (browser_session, _):
+        for host in ("one", "two"):
+            await visit_agent(browser_session, site.url("/welcome", host=host))
+    for host in ("one", "two"):
+        assert items(entry_of(keeper, site.origin(host))) == {"token": "local-nobody"}
+        assert entry_of(keeper, site.origin(host))["indexedDBRich"]
+
+
+async def test_refreshed_token_is_not_rolled_back(keeper: StubKeeper, site: Site) -> None:
+    """Defect 2: a token that the page has refreshed is replaced by the restored one at each navigation."""
+    for _ in range(2):
+        async with visiting(keeper) as (browser_session, _):
+            assert await visit_agent(browser_session, site.url("/rotate")) == "done fresh"
+            await visit_agent(browser_session, site.url(host="other"))
+            assert await visit_agent(browser_session, site.url("/rotate")) == "done fresh"
+    assert items(entry_of(keeper, site.origin())) == {"refresh": site.refresh_token}
+
+
+async def test_logout_is_not_undone(logged_in: StubKeeper, site: Site) -> None:
+    """Defect 3: cookies that the site deleted at logout come back from the file."""
+    async with visiting(logged_in) as (browser_session, _):
+        await visit_agent(browser_session, site.url())
+        await visit_agent(browser_session, site.url("/logout"))
+    assert logged_in.stored is not None
+    assert logged_in.stored["cookies"] == []
+    assert items(entry_of(logged_in, site.origin())) == {}
+
+
+async def test_two_holders_of_one_identity_lose_nothing(keeper: StubKeeper, site: Site) -> None:
+    """Defect 4: two at once on one file lose saves; here what each of them did is in the stored state."""
+    async with visiting(keeper) as (one, _), visiting(keeper) as (two, _):
+        await visit_agent(one, site.url("/welcome", host="one"))
+        await visit_agent(two, site.url("/welcome", host="two"))
+    assert items(entry_of(keeper, site.origin("one")))
+    assert items(entry_of(keeper, site.origin("two")))
+
+
+async def test_killed_browser_loses_at_most_a_moment(keeper: StubKeeper, site: Site) -> None:
+    """Defect 5: a killed Chromium costs up to a minute; here what was there a moment before is saved."""
+    async with visiting(keeper, checkpoint_after=None) as (browser_session, session):
+        await visit_agent(browser_session, site.url())
+        await submit_agent(browser_session)
+        keep = session.captures[0]
+        mirror = keep.__self__._browser
+        await until(lambda: _has_everything(mirror.last_seen()), message="the login was not seen")
+        os.kill(browser_session._local_browser_watchdog._subprocess.pid, signal.SIGKILL)
+        await until(lambda: mirror.is_gone, message="the end of the browser was not seen")
+    assert keeper.stored is not None
+    assert [cookie["name"] for cookie in keeper.stored["cookies"]] == ["sid"]
+    assert items(entry_of(keeper, site.origin())) == {"token": "local-alice"}
+    assert "browser_gone" in {problem.kind for problem in session.problems}
+
+
+def _has_everything(state: dict[str, Any] | None) -> bool:
+    entries = (state or {}).get("origins", [])
+    return bool(state and state["cookies"] and any("indexedDBRich" in entry for entry in entries))
+
+
+async def test_state_given_as_a_dict_is_written_back(keeper: StubKeeper, site: Site) -> None:
+    """Defect 6: a state given as a dict is loaded and never written; here it grows by what the agent did."""
+    site.sessions["s1"] = "alice"
+    cookie = {"name": "sid", "value": "s1", "domain": "shop.localhost", "path": "/", "expires": -1}
+    keeper.stored = {"cookies": [cookie], "origins": []}
+    async with visiting(keeper) as (browser_session, _):
+        assert await visit_agent(browser_session, site.url()) == "done cookie"
+        await visit_agent(browser_session, site.url("/welcome"))
+    assert items(entry_of(keeper, site.origin())) == {"token": "local-alice"}
+
+
+async def test_browser_started_again_is_restored_again(logged_in: StubKeeper, site: Site) -> None:
+    """kill() and stop() replace the event bus; the next start() of the same session is logged in all the same."""
+    async with visiting(logged_in) as (browser_session, _):
+        assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE
+        for end in (browser_session.kill, browser_session.stop):
+            await end()
+            await browser_session.start()
+            assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE
+
+
+async def test_agent_that_closes_its_browser_is_captured(keeper: StubKeeper, site: Site) -> None:
+    """An agent that kills its browser at the end of its run has been captured, and saved, before."""
+    from session_reuse.browsers.browser_use import open_browser_session
+
+    session = keeper.enter()
+    async with open_browser_session(session, **browser_options()) as browser_session:
+        await run_agent(browser_session, site.url(), "alice")
+        assert browser_session.cdp_url is None
+        assert keeper.saves > 0
+        assert items(entry_of(keeper, site.origin()), "sessionStorage") == {"note": "session-alice"}
+    await keeper.leave(session)
+    assert items(entry_of(keeper, site.origin())) == {"token": "local-alice"}
+
+
+async def test_browser_kept_alive_is_followed_on(keeper: StubKeeper, site: Site) -> None:
+    """With keep_alive an agent saves nothing at its end; what it did, and what comes after, is captured at exit."""
+    from session_reuse.browsers.browser_use import open_browser_session
+
+    session = keeper.enter()
+    options = {**browser_options(), "keep_alive": True}
+    async with open_browser_session(session, checkpoint_after=None, **options) as browser_session:
+        await run_agent(browser_session, site.url(), "alice")
+        assert browser_session.is_cdp_connected
+        await visit_agent(browser_session, site.url("/welcome", host="other"))
+    await keeper.leave(session)
+    assert items(entry_of(keeper, site.origin())) == {"token": "local-alice"}
+    assert items(entry_of(keeper, site.origin("other"))) == {"token": "local-nobody"}
+
+
+async def test_connection_of_ours_that_drops_is_taken_up_again(logged_in: StubKeeper, site: Site) -> None:
+    """When our own connection is lost, the browser is followed again, and nothing older is put over what it holds."""
+    async with visiting(logged_in, checkpoint_after=None) as (browser_session, session):
+        await visit_agent(browser_session, site.url())
+        mirror = session.captures[0].__self__._browser
+        await mirror._connection._transport.close()
+        await until(lambda: mirror.is_gone)
+        await visit_agent(browser_session, site.url("/logout"))
+        await session.checkpoint()
+        assert logged_in.stored is not None
+        assert logged_in.stored["cookies"] == []
+        assert await visit_agent(browser_session, site.url()) == site.LOGGED_OUT
+    assert items(entry_of(logged_in, site.origin())) == {}
+
+
+async def test_attached_session_is_left_running(logged_in: StubKeeper, site: Site) -> None:
+    """A browser-use session that runs already is restored at once, and goes on after the end of ours."""
+    from browser_use import BrowserSession as AgentBrowser
+
+    from session_reuse.browsers.browser_use import attach_browser_session
+
+    browser_session = AgentBrowser(**browser_options())
+    await browser_session.start()
+    try:
+        session = logged_in.enter()
+        async with attach_browser_session(session, browser_session):
+            assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE
+        assert session.captures == []
+        assert await agent_title(browser_session) == site.EVERYWHERE
+    finally:
+        await browser_session.kill()
+
+
+async def test_new_tabs_are_restored(logged_in: StubKeeper, site: Site) -> None:
+    """A tab that the agent opens starts logged in, even as the first page of its origin."""
+    async with visiting(logged_in) as (browser_session, _):
+        await visit_agent(browser_session, site.url(host="other"))
+        await browser_session.navigate_to(site.url(), new_tab=True)
+        assert await agent_title(browser_session) == site.EVERYWHERE
+
+
+async def test_unreachable_browser_does_not_stop_the_agent(
+    logged_in: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When we cannot connect, the agent works without a login, the stored state stays, and the session says so."""
+    from session_reuse.browsers import browser_use
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError("refused")
+
+    before = logged_in.stored
+    monkeypatch.setattr(browser_use, "connect", refuse)
+    async with visiting(logged_in) as (browser_session, session):
+        assert await visit_agent(browser_session, site.url()) == site.LOGGED_OUT
+    assert [problem.kind for problem in session.problems] == ["restore_failed"]
+    assert logged_in.stored == before
+
+
+async def test_a_second_source_of_state_is_refused(session: BrowserSession) -> None:
+    """A storage_state of browser-use's own would load and write beside ours, so it is refused with the remedy."""
+    from session_reuse.browsers.browser_use import open_browser_session
+
+    with pytest.raises(ConfigurationError, match=r"session\.storage_state"):
+        async with open_browser_session(session, storage_state="state.json"):
+            pass
+
+
+def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without browser-use the message says what to install."""
+    monkeypatch.setitem(sys.modules, "browser_use", None)
+    monkeypatch.delitem(sys.modules, "session_reuse.browsers.browser_use", raising=False)
+    with pytest.raises(MissingExtraError, match=r"session-reuse\[browser-use\]"):
+        __import__("session_reuse.browsers.browser_use")

@@ -1,0 +1,59 @@
+"""One store of each kind, and a manager over it: what holds for one must hold for all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import fakeredis
+import pytest
+import redis.asyncio
+from fakeredis.aioredis import FakeRedis
+
+from session_reuse import SessionManager
+from session_reuse.store.interface import Store
+from tests.kit.stores import Kit, memory_kit, redis_kit
+
+
+@pytest.fixture(params=["memory", "fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
+async def kit(request: pytest.FixtureRequest) -> AsyncIterator[Kit]:
+    """Each kind of store in turn, empty."""
+    if request.param == "memory":
+        yield memory_kit()
+        return
+    if request.param == "fakeredis":
+        client: Any = FakeRedis(server=fakeredis.FakeServer())
+    else:
+        server = request.getfixturevalue("redis_server")
+        client = redis.asyncio.Redis.from_url(server.url, protocol=2)
+    made = redis_kit(client)
+    yield made
+    await made.store.aclose()
+
+
+@pytest.fixture
+def store(kit: Kit) -> Store:
+    """The store alone."""
+    return kit.store
+
+
+@pytest.fixture
+async def over(store: Store) -> AsyncIterator[Callable[..., SessionManager]]:
+    """Make managers over the store; they are closed at the end."""
+    made: list[SessionManager] = []
+
+    def make(**config: Any) -> SessionManager:
+        made.append(
+            SessionManager(store, **{"registry": None, "attempt_timeout": 2.0, "restore_timeout": 2.0, **config})
+        )
+        return made[-1]
+
+    yield make
+    for manager in made:
+        await manager.aclose()
+
+
+@pytest.fixture
+def manager(over: Callable[..., SessionManager]) -> SessionManager:
+    """A manager over the store with the defaults."""
+    return over()

@@ -1,0 +1,91 @@
+"""Spans: there when OpenTelemetry is, nothing when it is not, and nothing in them that is secret or scrubbed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from session_reuse import BrowserSession, Outcome, SaveOutcome
+from session_reuse.observe.tracing import fingerprint_hash, restore_span, save_span
+
+ROOT = Path(__file__).parents[2]
+SCRUBBED = re.compile(r"session|cookie|auth(?!ors?\b)|passw|secret|credential|jwt|csrf|token", re.IGNORECASE)
+"""Words that scrubbers of traces blank out wherever they meet them."""
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What is exported during the test."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    return exporter
+
+
+def only(spans: InMemorySpanExporter) -> ReadableSpan:
+    """Return the one span there is."""
+    (span,) = spans.get_finished_spans()
+    return span
+
+
+def test_a_restore_is_traced_with_its_outcome(spans: InMemorySpanExporter) -> None:
+    """Who follows an agent's trace sees how it started, and finds all visits of one identity by a hash."""
+    session = BrowserSession("shop.example/alice")
+    with restore_span(session):
+        session.outcome = Outcome.TIMEOUT
+    assert only(spans).name == "session_reuse.restore"
+    assert only(spans).attributes == {
+        "reuse.outcome": "timeout",
+        "reuse.degraded": True,
+        "reuse.fingerprint_hash": fingerprint_hash("shop.example/alice"),
+    }
+
+
+def test_a_save_is_traced_with_its_outcome(spans: InMemorySpanExporter) -> None:
+    """The same for leaving, also when the save did not come to its end."""
+    session = BrowserSession("a")
+    with save_span(session):
+        session.save_outcome = SaveOutcome.MERGED
+    session.save_outcome = None
+    with pytest.raises(ValueError, match="body"), save_span(session):
+        raise ValueError("body")
+    first, second = spans.get_finished_spans()
+    assert (first.attributes or {})["reuse.outcome"] == "merged"
+    assert first.status.is_ok
+    assert (second.attributes or {})["reuse.outcome"] == "none"
+    assert not second.status.is_ok
+    assert second.status.description is None
+    assert not second.events
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_no_attribute_is_blanked_or_tells_a_name(spans: InMemorySpanExporter, outcome: Outcome) -> None:
+    """Common scrubbers leave every attribute alone, and no span names an identity."""
+    session = BrowserSession("canary.example/alice", "canary-agent")
+    with restore_span(session):
+        session.outcome = outcome
+    for save_outcome in SaveOutcome:
+        with save_span(session):
+            session.save_outcome = save_outcome
+    for span in spans.get_finished_spans():
+        for key, value in (span.attributes or {}).items():
+            assert not SCRUBBED.search(f"{key} {value}")
+        assert "canary" not in span.to_json()
+
+
+def test_nothing_is_imported_and_nothing_done_without_opentelemetry() -> None:
+    """Who does not trace pays nothing: not an import, not a span."""
+    code = (
+        "import sys; from session_reuse.observe.tracing import restore_span\n"
+        "with restore_span(None): pass\n"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=30)
