@@ -334,13 +334,13 @@ class SessionManager:
         """
         services = await self.services()
         if isinstance(session.keeper, Visit) and session.keeper.belongs_to(services):
-            return await session.checkpoint()
+            return await session.keeper.checkpoint(session)
         checked(session.fingerprint, "fingerprint")
         if session.agent_id is not None:
             checked(session.agent_id, "agent_id")
         visit = Visit(services, session, VisitOptions.build(self.config))
         await visit.look()
-        return await session.checkpoint()
+        return await visit.checkpoint(session)
 
     async def evict(self, fingerprint: str, reason: str = "") -> bool:
         """Delete a stored session for everyone and refuse late saves of all who hold it now.

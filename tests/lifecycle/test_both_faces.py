@@ -1,0 +1,224 @@
+"""One behaviour, two faces: asynchronous and blocking code get the same promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from session_reuse import (
+    AlreadyEnteredError,
+    InvalidFingerprintError,
+    InvalidStateError,
+    LifecycleError,
+    Outcome,
+    SaveOutcome,
+    SessionBusyError,
+    StoreUnavailableError,
+    blocking,
+    persist_session,
+)
+from tests.lifecycle.faces import AsyncFace, BlockingFace
+from tests.support.servers import RedisServer
+
+Face = AsyncFace | BlockingFace
+COOKIE = {"name": "sid", "value": "1", "domain": "shop.example", "path": "/", "expires": -1}
+
+
+@pytest.fixture(params=[AsyncFace, BlockingFace])
+def face(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Face]:
+    """Each of the two faces over a real server."""
+    face = request.param(redis_server.url)
+    yield face
+    face.close()
+
+
+def test_it_comes_back(face: Face) -> None:
+    """Saved on exit, restored on enter, followed by affinity."""
+    with face.visit("a", "agent") as session:
+        assert session.outcome is Outcome.MISSING
+        assert type(session) is face.session_class
+        session.storage_state["cookies"].append(dict(COOKIE))
+    assert session.save_outcome is SaveOutcome.SAVED
+    with face.visit(None, "agent") as session:
+        assert session.reused
+        assert session.storage_state["cookies"] == [COOKIE]
+    assert session.save_outcome is SaveOutcome.UNCHANGED
+    assert face.manager("affinity", "agent") == "a"
+
+
+def test_concurrent_saves_are_merged(face: Face) -> None:
+    """Two holders at once both keep their changes."""
+    with face.visit("a") as one:
+        with face.visit("a") as two:
+            two.data["two"] = 2
+        one.data["one"] = 1
+        assert face.run(one.checkpoint()) is SaveOutcome.MERGED
+    restored = face.manager("restore", "a")
+    assert restored.data == {"one": 1, "two": 2}
+    restored.data["three"] = 3
+    assert face.manager("save", restored) is SaveOutcome.SAVED
+
+
+def test_captures_are_asked_before_each_save(face: Face) -> None:
+    """An adapter's capture gives the state that is saved; in blocking code it runs in the caller's thread."""
+    threads = []
+
+    def capture() -> dict[str, Any]:
+        threads.append(threading.current_thread())
+        return {"cookies": [dict(COOKIE)], "origins": []}
+
+    with face.visit("a") as session:
+        unbind = session.bind_capture(capture)
+        assert face.run(session.checkpoint()) is SaveOutcome.SAVED
+    unbind()
+    assert session.storage_state["cookies"] == [COOKIE]
+    assert set(threads) == {threading.current_thread()}
+    with face.visit("a") as session:
+        session.bind_capture(lambda: 1 / 0)
+    assert session.save_outcome is SaveOutcome.SKIPPED
+    assert session.problems[0].kind == "capture_failed"
+
+
+def test_verify_is_asked_at_both_ends(face: Face) -> None:
+    """False or raising means a fresh start, and a stored state that stays."""
+    with face.visit("a") as session:
+        session.data["n"] = 1
+    with face.visit("a", verify=lambda _: False) as session:
+        assert session.outcome is Outcome.UNVERIFIED
+        assert session.data == {}
+        session.data["n"] = 2
+    assert session.save_outcome is SaveOutcome.SKIPPED
+    with face.visit("a", verify=lambda _: 1 / 0) as session:  # type: ignore[arg-type,return-value]
+        assert session.outcome is Outcome.UNVERIFIED
+    with face.visit("a", verify=lambda session: session.data == {"n": 1}) as session:
+        assert session.reused
+
+
+def test_an_error_of_the_body_comes_out(face: Face) -> None:
+    """The body's exception is the one that is seen; the work is saved, unless told not to."""
+    with pytest.raises(ZeroDivisionError), face.visit("a") as session:
+        session.data["n"] = 1
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), face.visit("a", save_on_error=False) as session:
+        session.data["n"] = 2
+        raise ZeroDivisionError
+    assert face.manager("restore", "a").data == {"n": 1}
+
+
+def test_exclusive_invalidate_and_discard(face: Face) -> None:
+    """Leases keep others out, an invalidated session stays dead, a discarded one is not saved."""
+    with face.visit("a", exclusive=True) as session:
+        session.data["n"] = 1
+        with pytest.raises(SessionBusyError), face.visit("a", exclusive=True, on_busy="raise"):
+            pass
+    with face.visit("a") as late:
+        with face.visit("a") as session:
+            face.run(session.invalidate("stolen"))
+        late.data["n"] = 2
+    assert late.save_outcome is SaveOutcome.STALE
+    with face.visit("a") as session:
+        assert session.outcome is Outcome.MISSING
+        session.data["n"] = 3
+        session.discard()
+    assert session.save_outcome is SaveOutcome.SKIPPED
+    assert face.manager("evict", "a") is False
+
+
+def test_misuse_is_told(face: Face) -> None:
+    """Wrong names and wrong values get their error in both."""
+    with pytest.raises(InvalidFingerprintError), face.visit(""):
+        pass
+    with pytest.raises(InvalidStateError), face.visit("a") as session:
+        session.data["x"] = object()
+    assert session.save_outcome is SaveOutcome.SKIPPED
+
+
+@pytest.mark.parametrize("kind", [AsyncFace, BlockingFace])
+def test_a_dead_store_is_an_outcome(kind: type[Face]) -> None:
+    """Nothing listens: the body runs with a fresh session, the save waits, strict callers are told."""
+    face = kind("redis://127.0.0.1:1", close_timeout=0.1)
+    with face.visit("a") as session:
+        assert session.outcome is Outcome.UNAVAILABLE
+        assert session.degraded
+        session.data["n"] = 1
+    assert session.save_outcome is SaveOutcome.PENDING
+    with face.visit("a") as session:
+        assert session.reused
+        assert session.data == {"n": 1}
+    with pytest.raises(StoreUnavailableError), face.visit("b", strict=True):
+        pass
+    face.close()
+
+
+def test_blocking_inside_a_coroutine_is_refused() -> None:
+    """Blocking a running event loop would freeze everything on it: the message names the other face."""
+
+    async def main() -> None:
+        blocking.reusable_session("a").__enter__()
+
+    import asyncio
+
+    with pytest.raises(LifecycleError, match="session_reuse.blocking"):
+        asyncio.run(main())
+
+
+def test_entering_a_blocking_session_twice_is_refused(redis_server: RedisServer) -> None:
+    """One object is one visit."""
+    with blocking.SessionManager(redis_server.url, registry=None) as manager:
+        visit = blocking.reusable_session("a", manager=manager)
+        with visit:
+            pass
+        with pytest.raises(AlreadyEnteredError):
+            visit.__enter__()
+        assert [summary.fingerprint for summary in manager.sessions()] == ["a"]
+        assert manager.stats().entered == {"missing": 1}
+
+
+def test_plain_functions_are_decorated_too(redis_server: RedisServer) -> None:
+    """`persist_session` on a plain function, from many threads at once."""
+    with blocking.SessionManager(redis_server.url, registry=None) as manager:
+
+        @persist_session("shop/{account}", "{account}", manager=manager)
+        def work(account: str, *, session: blocking.BrowserSession | None = None) -> bool:
+            assert session is not None
+            session.data["by"] = account
+            return session.reused
+
+        results: list[bool] = []
+        for _ in range(2):
+            threads = [threading.Thread(target=lambda n=n: results.append(work(f"t{n}"))) for n in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert sorted(results) == [False] * 8 + [True] * 8
+
+
+SCRIPT = """
+import sys
+from session_reuse.blocking import reusable_session
+with reusable_session("a", "b") as session:
+    session.data["n"] = session.data.get("n", 0) + 1
+    if "interrupt" in sys.argv:
+        raise KeyboardInterrupt
+print(session.outcome, session.data["n"], session.save_outcome)
+"""
+
+
+def test_a_script_ends_by_itself(redis_server: RedisServer) -> None:
+    """The background loop never keeps a process alive, and closes what it opened."""
+    environment = {"SESSION_REUSE_URL": redis_server.url, "PYTHONPATH": ".", "PATH": ""}
+    outputs = []
+    for arguments in ([], ["interrupt"], []):
+        run = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", SCRIPT, *arguments],
+            env=environment, capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        outputs.append(run.stdout.strip())
+        assert "Warning" not in run.stderr
+    assert outputs == ["missing 1 saved", "", "reused 3 saved"]
