@@ -86,8 +86,12 @@ class BrowserSession:
         self.captures: list[Capture] = []
         self.discarded = False
         self.verdict: tuple[bool, str] | None = None
-        self.storage_state = empty_storage_state() if storage_state is None else storage_state
-        self.data = {} if data is None else data
+        self._storage_state = empty_storage_state()
+        self._data: dict[str, Any] = {}
+        if storage_state is not None:
+            self.storage_state = storage_state
+        if data is not None:
+            self.data = data
 
     @property
     def reused(self) -> bool:
@@ -128,6 +132,10 @@ class BrowserSession:
             raise InvalidStateError(f"data must be a dict, not {type(value).__name__}")
         document.check_json(value, "data")
         self._data = value
+
+    def fill(self, found: document.Document) -> None:
+        """Take over a stored document, which was checked when it was opened."""
+        self._storage_state, self._data = found["storage_state"], found["data"]
 
     async def checkpoint(self) -> SaveOutcome:
         """Save now and go on. Never raises for trouble of the store."""

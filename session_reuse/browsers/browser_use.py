@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.cdp_browser import CdpBrowser
+from session_reuse.browsers.cdp_connection import CdpError
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
 
 try:
@@ -141,8 +142,9 @@ class _Attachment:
                 async with asyncio.timeout(CONNECT_LIMIT):
                     browser = await self._opened(cdp_url, restore=not is_known)
             except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
-                self._session.report("restore_failed", f"browser-use: {type(error).__name__} while connecting")
-                _logger.warning("no connection of our own to browser-use's browser: %s", type(error).__name__)
+                reason = str(error) if isinstance(error, CdpError) else type(error).__name__
+                self._session.report("restore_failed", f"browser-use: no connection of our own: {reason}")
+                _logger.warning("no connection of our own to browser-use's browser: %s", reason)
                 return
             await self._put_away()
             self._browser, self._cdp_url = browser, cdp_url
@@ -159,10 +161,12 @@ class _Attachment:
             transport, self._session, restore=restore, fresh=self._is_fresh, on_change=self._changed.set
         )
         try:
-            return await browser.start()
+            await browser.start()
+            _require_tab(browser, self._browser_session.agent_focus_target_id)
         except BaseException:
             await browser.close()
             raise
+        return browser
 
     async def _put_away(self) -> None:
         """Let go of the browser that we have, if any; what was seen of it stays with the session."""
@@ -214,6 +218,11 @@ class _Attachment:
             await self._take()
         self._unbind()
         await self._put_away()
+
+
+def _require_tab(browser: CdpBrowser, tab: str | None) -> None:
+    if tab is not None and not browser.has_tab(tab):
+        raise CdpError("its endpoint gives each connection a browser of its own")
 
 
 def _has_empty_profile(browser_session: AgentBrowser) -> bool:

@@ -32,7 +32,9 @@ DEBOUNCE: Final = 0.25
 """Seconds between something that happens in the browser and our look at it."""
 _IDLE_INTERVAL: Final = 1.0
 """Seconds between looks when nothing is seen to happen: scripts set cookies without an event."""
-_CAPTURE_LIMIT: Final = 8.0
+_CAPTURE_LIMIT: Final = 6.0
+_ADOPTION_LIMIT: Final = 2.0
+"""Seconds to wait for tabs that are open already: one that shows a dialog does not answer."""
 _STIRRING: Final = frozenset({"Page.loadEventFired", "Page.navigatedWithinDocument", "Page.frameStoppedLoading"})
 
 
@@ -78,6 +80,10 @@ class CdpBrowser:
         """True when the connection has ended, because of us or because the browser did."""
         return self._connection.ended.is_set()
 
+    def has_tab(self, target: str) -> bool:
+        """Return whether a tab is one of this browser's."""
+        return any(page.target == target for page in self._pages.values())
+
     async def start(self) -> Self:
         """Restore what has to be there before the first page, arm the rest, and follow all tabs from now on.
 
@@ -88,7 +94,8 @@ class CdpBrowser:
         await self._restore.fill_large(self._hidden)
         tabs = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": [{"type": "page"}]}
         await self._connection.send("Target.setAutoAttach", tabs)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_ADOPTION_LIMIT)
         self._spawn(self._watch())
         return self
 
@@ -133,6 +140,7 @@ class CdpBrowser:
         task = asyncio.create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # if it was cancelled before it began
 
     def _on_event(self, method: str, params: dict[str, Any], session: str) -> None:
         if session in self._hidden:

@@ -101,6 +101,7 @@ class CdpDatabases:
         return any(part["storageType"] == "indexeddb" and part["usage"] for part in usage["usageBreakdown"])
 
     async def _copy(self, origin: str, evaluate: Callable[[str], Awaitable[Any]]) -> None:
+        was_dirty = origin in self._mirror.dirty_databases
         self._mirror.dirty_databases.discard(origin)
         try:
             dump = read_dump(origin, await evaluate(dump_script()))
@@ -108,11 +109,11 @@ class CdpDatabases:
                 await asyncio.sleep(_SECOND_LOOK)
                 dump = read_dump(origin, await evaluate(dump_script()))
         except (CdpError, ValueError, TypeError):
-            self._failed(origin)
+            self._failed(origin, was_dirty=was_dirty)
             return
         self._take(origin, dump)
 
-    def _failed(self, origin: str) -> None:
+    def _failed(self, origin: str, *, was_dirty: bool) -> None:
         """Try once more at the next look: a page that goes on to another document interrupts a copy."""
         if self._connection.ended.is_set():
             return
@@ -120,7 +121,7 @@ class CdpDatabases:
             self._report("capture_limited", f"{origin}: IndexedDB could not be copied")
             return
         self._interrupted.add(origin)
-        self._unchecked.add(origin)
+        (self._mirror.dirty_databases if was_dirty else self._unchecked).add(origin)
 
     def _take(self, origin: str, dump: Dump) -> None:
         self._restored.pop(origin, None)

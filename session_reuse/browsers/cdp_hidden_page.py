@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _NAVIGATION_TIMEOUT: Final = 5.0
-_EVALUATION_TIMEOUT: Final = 5.0
+_EVALUATION_TIMEOUT: Final = 4.0
 _DOCUMENT: Final = base64.b64encode(b"<!doctype html>").decode()
 
 
@@ -54,7 +54,7 @@ class HiddenPage:
         elif method == "Page.frameNavigated":
             self._arrived.set()
 
-    async def evaluate_at(self, origin: str, expression: str) -> Any:
+    async def evaluate_at(self, origin: str, expression: str, *, timeout: float = _EVALUATION_TIMEOUT) -> Any:
         """Go to an origin and return what an expression gives there.
 
         Raises:
@@ -68,7 +68,7 @@ class HiddenPage:
             await asyncio.wait_for(self._arrived.wait(), _NAVIGATION_TIMEOUT)
         except TimeoutError:
             raise CdpError(f"{origin} was not reached in {_NAVIGATION_TIMEOUT:g} s") from None
-        return await evaluate(self._connection, self.session, expression)
+        return await evaluate(self._connection, self.session, expression, timeout=timeout)
 
 
 @asynccontextmanager
@@ -96,7 +96,14 @@ async def hidden_page(connection: CdpConnection, hidden: dict[str, HiddenPage]) 
             await connection.send("Target.closeTarget", {"targetId": target_id})
 
 
-async def evaluate(connection: CdpConnection, session: str, expression: str, *, context: int | None = None) -> Any:
+async def evaluate(
+    connection: CdpConnection,
+    session: str,
+    expression: str,
+    *,
+    context: int | None = None,
+    timeout: float = _EVALUATION_TIMEOUT,
+) -> Any:
     """Return what an expression gives in a page, awaited.
 
     Raises:
@@ -105,7 +112,7 @@ async def evaluate(connection: CdpConnection, session: str, expression: str, *, 
     params: dict[str, Any] = {"expression": expression, "awaitPromise": True, "returnByValue": True}
     if context is not None:
         params["contextId"] = context
-    answer = await connection.send("Runtime.evaluate", params, session, timeout=_EVALUATION_TIMEOUT)
+    answer = await connection.send("Runtime.evaluate", params, session, timeout=timeout)
     if "exceptionDetails" in answer:
         raise CdpError("a script failed in the page")
     return answer["result"].get("value")

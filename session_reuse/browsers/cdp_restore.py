@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers import javascript
 from session_reuse.browsers.cdp_connection import CdpConnection, CdpError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from session_reuse.state.storage_state import StorageState
+
+_FILL_TIMEOUT: Final = 10.0
 
 
 class CdpRestore:
@@ -82,7 +84,8 @@ class CdpRestore:
 
     async def _fill(self, page: HiddenPage, payload: Payload) -> None:
         try:
-            for failed in await page.evaluate_at(payload.origin, fill_script(payload)) or ():
+            filling = page.evaluate_at(payload.origin, fill_script(payload), timeout=_FILL_TIMEOUT)
+            for failed in await filling or ():
                 self._report("restore_failed", f"{payload.origin} {failed}")
         except CdpError:
             self._report("restore_failed", f"{payload.origin} could not be filled")

@@ -119,7 +119,7 @@ class ContextCapture:
             if self._clock() > deadline:
                 return
             tab = Tab(page, (yield self._context.new_cdp_session(page)))
-            yield self._client.send(tab.cdp, "DOMStorage.enable", {})
+            yield from self._watch.enable(tab)
             yield from self._watch.read(tab, origin, with_session=False)
             if origin in self._mirror.dirty_databases | self._watch.untracked:
                 yield from self._copy_databases(tab, origin)

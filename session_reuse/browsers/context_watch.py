@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers import environment, javascript
 from session_reuse.browsers.live_mirror import DATABASE_EVENTS, STORAGE_EVENTS, LiveMirror
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from session_reuse.session import BrowserSession
 
 
+_WORLD: Final = "session_reuse"
+"""Name of the isolated world in which our scripts run: pages neither see it nor reach into it."""
+_BINDING: Final = "sessionReuseLeft"
+
+
 @dataclass(slots=True, eq=False)
 class Tab:
     """A page of the agent: its debugging session, once there is one, and the origins whose databases are tracked."""
 
     page: Any
     cdp: Any = None
+    frame_id: str = ""
     tracked: set[str] = field(default_factory=set)
 
     @property
@@ -134,12 +141,27 @@ class ContextWatch:
                 cdp.on(method, lambda params, method=method: self._mirror.storage_event(tab, method, params))
             for method in DATABASE_EVENTS:
                 cdp.on(method, lambda params: self._database_event(params))
-            yield self._client.send(cdp, "DOMStorage.enable", {})
+            cdp.on("Runtime.bindingCalled", lambda params: self._left(tab, params))
+            tab.cdp = cdp
+            yield from self.enable(tab)
         except self._client.errors as error:
+            tab.cdp = None
             self._not_attached(tab, error)
             return
-        tab.cdp = cdp
         yield from self._look(tab, tab.origin, is_main=True)
+
+    def enable(self, tab: Tab) -> Steps[None]:
+        """Have the debugging session of a tab tell about storage and about documents that are left."""
+        leaving = javascript.call("leaving", javascript.literal(_BINDING))
+        commands: list[tuple[str, dict[str, Any]]] = [
+            ("Page.getFrameTree", {}),
+            ("DOMStorage.enable", {}),
+            ("Page.enable", {}),
+            ("Runtime.addBinding", {"name": _BINDING, "executionContextName": _WORLD}),
+            ("Page.addScriptToEvaluateOnNewDocument", {"source": leaving, "worldName": _WORLD, "runImmediately": True}),
+        ]
+        tree, *_ = yield [self._client.send(tab.cdp, method, params) for method, params in commands]
+        tab.frame_id = tree["frameTree"]["frame"]["id"]
 
     def _not_attached(self, tab: Tab, error: Exception) -> None:
         if not tab.page.is_closed() and "Chromium" in str(error):
@@ -152,6 +174,15 @@ class ContextWatch:
         origin = origin_of_storage(params)
         if origin is not None and self._indexed_db:
             self._mirror.databases_changed(origin)
+
+    def _left(self, tab: Tab, params: dict[str, Any]) -> None:
+        """Take over what a document had stored when it was left."""
+        if params.get("name") != _BINDING:
+            return
+        told = json.loads(params["payload"])
+        origin = origin_of(told["origin"])
+        if origin is not None:
+            self._mirror.finish_read(self._mirror.begin_read(tab, origin), told["local"], told["session"])
 
     def _navigated(self, tab: Tab, frame: Any) -> None:
         origin, ancestors = origin_of(frame.url), _ancestor_origins(frame)
@@ -202,9 +233,7 @@ class ContextWatch:
         if origin in tab.tracked or not self._indexed_db:
             return
         try:
-            yield self._client.send(
-                tab.cdp, "Storage.trackIndexedDBForStorageKey", {"storageKey": storage_key(origin)}
-            )
+            yield self._client.send(tab.cdp, "Storage.trackIndexedDBForStorageKey", {"storageKey": storage_key(origin)})
         except self._client.errors:
             return  # the tab has gone; `untracked` still names the origin
         tab.tracked.add(origin)
@@ -240,8 +269,7 @@ class ContextWatch:
 
     def evaluate_apart(self, tab: Tab, expression: str) -> Steps[Any]:
         """Evaluate in a world of its own, where the page's scripts have replaced nothing."""
-        tree = yield self._client.send(tab.cdp, "Page.getFrameTree", {})
-        frame = {"frameId": tree["frameTree"]["frame"]["id"], "worldName": "session_reuse"}
+        frame = {"frameId": tab.frame_id, "worldName": _WORLD}
         world = yield self._client.send(tab.cdp, "Page.createIsolatedWorld", frame)
         answer = yield self._client.send(
             tab.cdp,

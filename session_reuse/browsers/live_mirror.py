@@ -49,6 +49,7 @@ class Reading:
     tab: Hashable
     origin: str
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    is_outdated: bool = False
 
 
 class LiveMirror:
@@ -100,10 +101,13 @@ class LiveMirror:
         return reading
 
     def finish_read(self, reading: Reading, local: Items | None, session: Items | None) -> None:
-        """Take over what was read; None for a storage that could not be."""
+        """Take over what was read, unless a reading that began later is done; None for a storage that could not be."""
+        began_before = self._readings[: self._readings.index(reading)]
         self._readings.remove(reading)
-        if local is None and session is None:
+        if reading.is_outdated or (local is None and session is None):
             return
+        for other in began_before:
+            other.is_outdated |= (other.tab, other.origin) == (reading.tab, reading.origin)
         self.has_read = True
         self.unread.discard(reading.origin)
         if local is not None:

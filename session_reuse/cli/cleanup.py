@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated
@@ -54,9 +51,5 @@ async def _job(place: Place, configure: bool, output: Output) -> ExitCode:
     settings = {"configure_notifications": True} if configure else {}
     async with connected(place, on_expired=expired, **settings) as manager:
         output.note(f"cleaning up {redacted_url(manager.config.url)}; Ctrl-C ends it")
-        job = asyncio.ensure_future(manager.cleanup())
-        with suppress(NotImplementedError):  # event loops of Windows
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, job.cancel)
-        with suppress(asyncio.CancelledError):
-            await job
+        await manager.cleanup()
     return ExitCode.OK

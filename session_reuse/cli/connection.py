@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from session_reuse.config import Config, redacted_url
-from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError
+from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError, StoreUnavailableError
 from session_reuse.lifecycle.services import Services
 from session_reuse.manager import SessionManager
 from session_reuse.resilience.failure import Failure
@@ -17,8 +16,8 @@ from session_reuse.resilience.guard import Attempt, Direction
 from session_reuse.state.codec import Codec
 from session_reuse.state.document import Document
 from session_reuse.state.header import Header
-from session_reuse.store.failures import failure_from
 from session_reuse.store.interface import WrongType
+from session_reuse.store.redis_store import RedisStore
 from session_reuse.transfer import opened
 
 T = TypeVar("T")
@@ -128,16 +127,11 @@ async def read_stored(services: Services, fingerprint: str, codec: Codec | None 
 
 async def time_to_live(services: Services, fingerprint: str) -> float | None:
     """Return the seconds a session has to live; None for ever."""
-    client: Any = getattr(services.store, "client", None)
-    if client is None:
+    store = services.store
+    if not isinstance(store, RedisStore):
         return None
-
-    async def attempt(timeout: float) -> int:
-        try:
-            async with asyncio.timeout(timeout):
-                return int(await client.pttl(services.keys.session(fingerprint)))
-        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see store/failures.py)
-            raise failure_from(error) from None
-
-    left = await ask(services, attempt)
+    deadlines = store.deadlines
+    (left,) = await ask(services, lambda timeout: deadlines.times_to_live([fingerprint], timeout=timeout))
+    if left is None:
+        raise StoreUnavailableError("the store did not say how long the session lives")
     return None if left == -1 else max(0, left) / 1000

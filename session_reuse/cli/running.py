@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn
 
@@ -29,17 +31,25 @@ def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUP
     Args:
         work: the command.
         as_json: whether programs read.
-        on_interrupt: exit code for Ctrl-C.
+        on_interrupt: exit code for Ctrl-C and SIGTERM.
     """
     output = Output(as_json=as_json)
     try:
-        code = asyncio.run(work(output))
-    except KeyboardInterrupt:
+        code = asyncio.run(_until_terminated(work(output)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         code = on_interrupt
     except (SessionReuseError, OSError) as error:
         code = exit_code_of(error)
         output.error(type(error).__name__, str(error), code)
     raise typer.Exit(code)
+
+
+async def _until_terminated(work: Coroutine[Any, Any, ExitCode]) -> ExitCode:
+    """Let SIGTERM end a command in order, as Ctrl-C does."""
+    task = asyncio.current_task()
+    if task is not None and sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
 
 
 def exit_code_of(error: Exception) -> ExitCode:

@@ -44,7 +44,7 @@ class Visit:
         self._services = services
         self._session = session
         self._options = options
-        self._holder = f"{session.agent_id or 'agent'}-{secrets.token_hex(6)}"
+        self._holder = f"{session.agent_id or 'agent'}-{secrets.token_hex(6)}" if options.exclusive else ""
         self._lease: Lease | None = None
         self._heartbeat: Heartbeat | None = None
         self._waiting: SaveRequest | None = None
@@ -105,7 +105,7 @@ class Visit:
         if waiting is None or await flush_one(services, waiting, services.config.restore_timeout / 2):
             return False
         found = document.load(waiting.document, waiting.dialect)
-        self._fill(found)
+        self._session.fill(found)
         self._session.outcome = Outcome.REUSED
         self._session.baseline = waiting.baseline
         self._waiting, self._lease = waiting, waiting.lease
@@ -120,12 +120,8 @@ class Visit:
             self._lease = restored.lease
             self._heartbeat = Heartbeat(self._services, session.fingerprint, restored.lease)
         if restored.document is not None:
-            self._fill(restored.document)
+            self._session.fill(restored.document)
             await self._verify_restored()
-
-    def _fill(self, found: document.Document) -> None:
-        self._session.storage_state = found["storage_state"]
-        self._session.data = found["data"]
 
     async def _verify_restored(self) -> None:
         if self._options.verify is not None and not await self._verified():

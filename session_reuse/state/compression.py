@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -11,6 +12,8 @@ from session_reuse.errors import CorruptStateError, MissingExtraError
 
 THRESHOLD: Final = 1024
 """States smaller than this many bytes are stored as they are."""
+
+_ZSTD_LEVEL: Final = 1
 
 
 class Compressor(NamedTuple):
@@ -63,15 +66,24 @@ def _zstd() -> Compressor:
     except ImportError:
         raise MissingExtraError("compression", "zstd compression") from None
 
+    class Contexts(threading.local):
+        """A pair for each thread: making one costs as much as using it, and two threads must not share it."""
+
+        def __init__(self) -> None:
+            self.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+            self.decompressor = zstandard.ZstdDecompressor()
+
+    contexts = Contexts()
+
     def compress(data: bytes) -> bytes:
-        return zstandard.ZstdCompressor(level=1).compress(data)
+        return contexts.compressor.compress(data)
 
     def decompress(data: bytes, limit: int) -> bytes:
         try:
             size = zstandard.frame_content_size(data)
             if not 0 <= size <= limit:
                 raise CorruptStateError("inflates beyond the size limit, or does not say to what size")
-            return zstandard.ZstdDecompressor().decompress(data, max_output_size=limit)
+            return contexts.decompressor.decompress(data, max_output_size=limit)
         except zstandard.ZstdError:
             raise CorruptStateError("the compressed state is damaged") from None
 

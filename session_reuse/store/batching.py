@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from session_reuse.store.watch import Deadline, Watch
+
 Command = tuple[Any, ...]
 Replies = list[Any]
 Send = Callable[[Sequence[Command]], Awaitable[Replies]]
@@ -20,17 +22,22 @@ Send = Callable[[Sequence[Command]], Awaitable[Replies]]
 LARGE: Final = 64 * 1024
 """Commands with more bytes than this take the lane for large values."""
 _MAX_BATCH: Final = 256
+_PATIENCE: Final = 2.0
+"""How many timeouts a group waits for a lane; it fails sooner when the lane it waits for does."""
 
 
 class _Waiter:
-    __slots__ = ("commands", "deadline", "replies")
+    __slots__ = ("commands", "patience", "replies", "timeout")
 
-    def __init__(self, commands: tuple[Command, ...], deadline: float, replies: asyncio.Future[Replies]) -> None:
+    def __init__(
+        self, commands: tuple[Command, ...], timeout: float, patience: Deadline, replies: asyncio.Future[Replies]
+    ) -> None:
         self.commands = commands
-        self.deadline = deadline
+        self.timeout = timeout
+        self.patience = patience
         self.replies = replies
 
-    def expire(self) -> None:
+    def fail(self) -> None:
         if not self.replies.done():
             self.replies.set_exception(TimeoutError())
 
@@ -44,67 +51,72 @@ class _Queue:
         self._busy = 0
         self._waiting: deque[_Waiter] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watch: Watch | None = None
 
     async def execute(self, commands: tuple[Command, ...], timeout: float) -> Replies:
         if self._busy < self._lanes and not self._waiting:
-            return await self._execute_now(commands, timeout)
+            return await self._execute_now(self._watched(), commands, timeout)
         return await self.submit(commands, timeout)
 
     def submit(self, commands: tuple[Command, ...], timeout: float) -> asyncio.Future[Replies]:
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(commands, loop.time() + timeout, loop.create_future())
-        timer = loop.call_at(waiter.deadline, waiter.expire)
-        waiter.replies.add_done_callback(lambda _: timer.cancel())
-        self._waiting.append(waiter)
-        self._serve()
-        return waiter.replies
+        watch = self._watched()
+        replies = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiter(commands, timeout, watch.deadline(_PATIENCE * timeout), replies))
+        self._serve(watch)
+        return replies
 
-    async def _execute_now(self, commands: tuple[Command, ...], timeout: float) -> Replies:
+    def _watched(self) -> Watch:
+        if self._watch is None:
+            self._watch = Watch()
+        return self._watch
+
+    async def _execute_now(self, watch: Watch, commands: tuple[Command, ...], timeout: float) -> Replies:
         self._busy += 1
         try:
-            async with asyncio.timeout(timeout):
-                return await self._send(commands)
+            return await watch.within(watch.deadline(timeout), self._send(commands))
         except TimeoutError:
             self._fail_waiting()
             raise
         finally:
             self._busy -= 1
-            self._serve()
+            self._serve(watch)
 
-    def _serve(self) -> None:
+    def _serve(self, watch: Watch) -> None:
         if self._waiting and self._busy < self._lanes:
             self._busy += 1
-            task = asyncio.get_running_loop().create_task(self._drain())
+            task = asyncio.get_running_loop().create_task(self._drain(watch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _drain(self) -> None:
+    async def _drain(self, watch: Watch) -> None:
         try:
-            while batch := self._take():
-                await self._send_batch(batch)
+            while batch := self._take(watch):
+                await self._send_batch(watch, batch)
         finally:
             self._busy -= 1
 
-    def _take(self) -> list[_Waiter]:
+    def _take(self, watch: Watch) -> list[_Waiter]:
         batch: list[_Waiter] = []
         room = _MAX_BATCH
         while self._waiting and room > 0:
             waiter = self._waiting.popleft()
-            if not waiter.replies.done():
+            if watch.passed(waiter.patience):
+                waiter.fail()
+            elif not waiter.replies.done():
                 batch.append(waiter)
                 room -= len(waiter.commands)
         return batch
 
-    async def _send_batch(self, batch: list[_Waiter]) -> None:
+    async def _send_batch(self, watch: Watch, batch: list[_Waiter]) -> None:
         commands = [command for waiter in batch for command in waiter.commands]
+        deadline = watch.deadline(max(waiter.timeout for waiter in batch))
         try:
-            async with asyncio.timeout_at(max(waiter.deadline for waiter in batch)):
-                replies = await _with_one_wait(self._send, commands)
+            replies = await watch.within(deadline, _with_one_wait(self._send, commands))
         except TimeoutError:
-            self._fail(batch, TimeoutError)
+            self._fail(batch)
             self._fail_waiting()
         except asyncio.CancelledError:
-            self._fail(batch, TimeoutError)
+            self._fail(batch)
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, it is the waiters' to know)
             for waiter in batch:
@@ -114,15 +126,14 @@ class _Queue:
             _hand_out(batch, replies)
 
     @staticmethod
-    def _fail(batch: list[_Waiter], kind: type[Exception]) -> None:
+    def _fail(batch: list[_Waiter]) -> None:
         for waiter in batch:
-            if not waiter.replies.done():
-                waiter.replies.set_exception(kind())
+            waiter.fail()
 
     def _fail_waiting(self) -> None:
         """Fail what queued behind a frozen batch: the server does not answer, and their time is better spent."""
         waiting, self._waiting = list(self._waiting), deque()
-        self._fail(waiting, TimeoutError)
+        self._fail(waiting)
 
     async def aclose(self) -> None:
         tasks = list(self._tasks)
@@ -171,7 +182,7 @@ class Batcher:
 
         Args:
             commands: name and arguments of each.
-            timeout: seconds until TimeoutError, waiting for a lane included.
+            timeout: seconds from the write until TimeoutError; see `watch.py` for how they are counted.
             size: bytes of the values sent; decides on the lane.
         """
         queue = self._large if size > LARGE else self._small

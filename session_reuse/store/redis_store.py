@@ -139,7 +139,7 @@ class RedisStore:
         )  # fmt: skip
         return self._script(
             "commit", names, commit.expectation.value, commit.known, f"{commit.epoch:020d}", commit.save_id,
-            *_lease_arguments(commit.lease), int(commit.release), _ms(commit.age), _ms(commit.ttl),
+            *_lease_arguments(commit.lease), int(commit.release), int(commit.age * 1e6), _ms(commit.ttl),
             commit.agent_id or "", _ms(commit.ttl + _AGENTS_OUTLIVE), int(commit.fresh), commit.score_change,
             f"{commit.created_at:014d}",
         )  # fmt: skip

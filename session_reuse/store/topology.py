@@ -11,6 +11,7 @@ from redis.exceptions import ReadOnlyError
 
 from session_reuse.store.batching import Batcher, Command, Replies
 from session_reuse.store.cluster import ClusterTopology
+from session_reuse.store.connections import LaneConnections
 
 _LEAVING_PAUSE: Final = 0.1
 """How often at most the connections to a read-only server are given up."""
@@ -45,16 +46,13 @@ class SingleTopology:
 
     def __init__(self, client: Any, lanes: int) -> None:
         self._client = client
+        self._connections = LaneConnections(client.connection_pool)
         self._batcher = Batcher(self._send, lanes)
         self._left_at = 0.0
         self.execute = self._batcher.execute
-        self.aclose = self._batcher.aclose
 
     async def _send(self, commands: Sequence[Command]) -> Replies:
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: Replies = await pipeline.execute(raise_on_error=False)
+        replies = await self._connections.send(commands)
         for reply in replies:
             if isinstance(reply, ReadOnlyError):
                 await self._leave_old_primary()
@@ -63,10 +61,16 @@ class SingleTopology:
 
     async def _leave_old_primary(self) -> None:
         """Drop the connections, so that the next ones find the new primary behind the same name."""
-        pool, now = getattr(self._client, "connection_pool", None), monotonic()
-        if pool is not None and now - self._left_at > _LEAVING_PAUSE:
+        now = monotonic()
+        if now - self._left_at > _LEAVING_PAUSE:
             self._left_at = now
-            await pool.disconnect(inuse_connections=False)
+            await self._connections.release()
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def aclose(self) -> None:
+        """Fail what still waits, and give the connections back."""
+        await self._batcher.aclose()
+        await self._connections.release()
 
     async def primaries(self) -> list[Any]:
         """Return the client itself."""

@@ -135,6 +135,15 @@ def test_events_during_a_reading_are_newer_than_its_result() -> None:
     assert _local(mirror) == {A: {"k": "new", "other": "o"}}
 
 
+def test_a_reading_that_is_overtaken_by_a_later_one_counts_no_more() -> None:
+    """A slow answer does not undo what a document told when it was left."""
+    mirror = LiveMirror({"cookies": [], "origins": []})
+    slow, fast = mirror.begin_read(1, A), mirror.begin_read(1, A)
+    mirror.finish_read(fast, [["k", "v"]], [])
+    mirror.finish_read(slow, [], [])
+    assert _local(mirror) == {A: {"k": "v"}}
+
+
 def test_events_without_a_reading_build_on_what_was_restored() -> None:
     """A page that was gone before it could be read leaves its changes on top of the restored state."""
     mirror = LiveMirror(storing(A, kept="1", changed="1"))

@@ -40,6 +40,9 @@ def browser_options() -> dict[str, Any]:
         "args": launch_arguments(),
         "chromium_sandbox": False,
         "enable_default_extensions": False,
+        "minimum_wait_page_load_time": 0.0,
+        "wait_between_actions": 0.0,
+        "wait_for_network_idle_page_load_time": 0.0,
     }
 
 

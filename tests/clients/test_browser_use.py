@@ -233,6 +233,20 @@ async def test_unreachable_browser_does_not_stop_the_agent(
     assert logged_in.stored == before
 
 
+async def test_endpoint_that_leads_elsewhere_is_noticed(
+    logged_in: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that gives each connection a browser of its own is not taken for the agent's; nothing is captured of it."""
+    from session_reuse.browsers.cdp_browser import CdpBrowser
+
+    before = logged_in.stored
+    monkeypatch.setattr(CdpBrowser, "has_tab", lambda *_: False)
+    async with visiting(logged_in) as (browser_session, session):
+        await visit_agent(browser_session, site.url("/logout"))
+    assert "a browser of its own" in session.problems[0].detail
+    assert logged_in.stored == before
+
+
 async def test_a_second_source_of_state_is_refused(session: BrowserSession) -> None:
     """A storage_state of browser-use's own would load and write beside ours, so it is refused with the remedy."""
     from session_reuse.browsers.browser_use import open_browser_session

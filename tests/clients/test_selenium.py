@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,22 @@ async def test_one_bad_cookie_does_not_cost_the_others(keeper: StubKeeper, site:
     assert [problem.kind for problem in session.problems] == ["cookie_rejected"]
     assert "partitioned" in session.problems[0].detail
     assert "hush" not in session.problems[0].detail
+
+
+async def test_partitioned_and_persistent_cookies_come_back(keeper: StubKeeper, site: Site) -> None:
+    """Cookies of a partition, with an expiry, and of a whole domain come out as they went in."""
+    plain = {"name": "a", "value": "1", "domain": "shop.localhost", "path": "/", "expires": -1, "httpOnly": True}
+    plain |= {"secure": True, "sameSite": "None"}
+    partitioned = {**plain, "name": "b", "partitionKey": "https://top.example", "_crHasCrossSiteAncestor": True}
+    persistent = {**plain, "name": "c", "domain": ".shop.localhost", "path": "/p", "expires": 4102444800}
+    keeper.stored = {"cookies": [plain, partitioned, persistent], "origins": []}
+    with visiting(keeper) as (driver, session):
+        visit_driver_blank(driver, site.url("/blank"))
+    found = {cookie["name"]: cookie for cookie in session.storage_state["cookies"]}
+    assert found["c"].pop("expires") > time.time()
+    assert found.pop("c").items() <= persistent.items()
+    assert found == {"a": plain, "b": partitioned}
+    assert session.problems == []
 
 
 async def test_agent_that_quits_itself_is_captured(keeper: StubKeeper, site: Site) -> None:

@@ -123,11 +123,12 @@ class FaultProxy:
 
     async def switch(self, fault: Fault) -> None:
         """Treat connections in this way from now on."""
-        self.fault = fault
-        self._close_listener()
+        serving, self.fault = self._server is not None, fault
+        if not serving or fault in (Fault.REFUSE, Fault.SYN_BLACK_HOLE):
+            self._close_listener()
         if fault is Fault.SYN_BLACK_HOLE:
             self._fill_backlog()
-        elif fault is not Fault.REFUSE:
+        elif fault is not Fault.REFUSE and self._server is None:
             self._server = await asyncio.start_server(self._accept, HOST, self.port, limit=2**22)
         if fault is Fault.REFUSE:
             self.cut(Cut.CLOSE)

@@ -1,6 +1,6 @@
 -- Put a staged payload in place, if it is still right to. Reads and patches headers, never the body.
 -- KEYS: session, staging, lease, tombstone, agents, quarantine
--- ARGV: expectation, revision or damaged head, epoch, save id, token, holder, release (0|1), age ms, ttl ms, agent,
+-- ARGV: expectation, revision or damaged head, epoch, save id, token, holder, release (0|1), age µs, ttl ms, agent,
 --       agents ttl ms, fresh login (0|1), score change, created_at
 -- Reply: {outcome, epoch, uses, score}; outcomes: saved recovered recreated duplicate conflict exists unstaged;
 --        {'stale', 1 when a session is there | 0}
@@ -52,7 +52,7 @@ if expectation == 'revision' then
   if current > epoch then return refuse('stale') end
 else
   local now = redis.call('TIME')
-  local entered = now[1] * 1000000 + now[2] - tonumber(ARGV[8]) * 1000
+  local entered = now[1] * 1000000 + now[2] - tonumber(ARGV[8])
   if tonumber(tombstone) > entered then return refuse('stale') end
 end
 

@@ -1,0 +1,159 @@
+"""Directives that write reference tables from the code itself. Must never hold a fact that the code holds.
+
+`config-fields` reads the docstrings of `Config`, `enum-members` those of an enum, `metrics-table` what `Metrics`
+registers, `log-events` the calls of `log`; where prose is needed, it stands in the page and is compared with the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections import defaultdict
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sphinx.application import Sphinx
+
+PACKAGE = Path(__file__).resolve().parents[2] / "session_reuse"
+
+
+def class_docstrings(path: Path, name: str) -> dict[str, str]:
+    """Return the docstring under each assignment in the body of a class."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    body = next(node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name)
+    found: dict[str, str] = {}
+    for statement, following in zip(body, body[1:], strict=False):
+        target = getattr(statement, "target", None) or (getattr(statement, "targets", None) or [None])[0]
+        text = getattr(getattr(following, "value", None), "value", None)
+        if isinstance(target, ast.Name) and isinstance(following, ast.Expr) and isinstance(text, str):
+            found[target.id] = " ".join(text.split())
+    return found
+
+
+def config_rows() -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, environment variable, default and meaning of each setting, in the order of the code."""
+    from session_reuse.config import _FROM_ENVIRONMENT, ENVIRONMENT_PREFIX, Config
+
+    texts = class_docstrings(PACKAGE / "config.py", "Config")
+    for field in fields(Config):
+        variable = f"`{ENVIRONMENT_PREFIX}{field.name.upper()}`" if field.name in _FROM_ENVIRONMENT else "in code only"
+        yield f"`{field.name}`", variable, f"`{field.default!r}`", texts[field.name]
+
+
+def enum_rows(name: str) -> Iterator[tuple[str, str]]:
+    """Yield value and meaning of each member of an enum, given by its full name."""
+    module, _, cls = name.rpartition(".")
+    enum = getattr(importlib.import_module(module), cls)
+    texts = class_docstrings(Path(str(importlib.import_module(module).__file__)), cls)
+    for member in enum:
+        yield f"`{member.value}`", texts[member.name]
+
+
+def metric_rows() -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, type, labels and meaning of each metric, from a registry of its own."""
+    from prometheus_client import CollectorRegistry
+
+    from session_reuse.observe.metrics import Metrics
+
+    registry = CollectorRegistry()
+    Metrics(registry)
+    for collector in registry._collector_to_names:
+        labels = ", ".join(f"`{label}`" for label in collector._labelnames) or "none"
+        yield f"`{metric_name(collector)}`", collector._type, labels, collector._documentation
+
+
+def metric_name(collector: Any) -> str:
+    """Return the name under which Prometheus shows a metric."""
+    return f"{collector._name}_total" if collector._type == "counter" else str(collector._name)
+
+
+def log_calls() -> dict[str, tuple[set[str], set[str]]]:
+    """Return levels and field names of each event, from all calls of `log` in the package."""
+    found: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for name, level, names in _calls_in(node):
+                found[name][0].add(level)
+                found[name][1].update(names)
+    return found
+
+
+def _calls_in(node: ast.AST) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield event, level and fields when a node is a call of `log` that names one event, or one of two."""
+    is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    if not (is_call and getattr(node.func.value, "id", "") == "log" and node.args):  # type: ignore[attr-defined]
+        return
+    for part in ast.walk(node.args[0]):  # type: ignore[attr-defined]
+        if isinstance(part, ast.Attribute) and getattr(part.value, "id", "") == "Event":
+            yield part.attr, node.func.attr, [word.arg for word in node.keywords if word.arg]  # type: ignore[attr-defined]
+
+
+def event_rows(texts: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, level, fields and meaning of each event; the meanings come from the page."""
+    from session_reuse.observe.logs import Event
+
+    calls = log_calls()
+    values = {event.value for event in Event}
+    if values != set(texts):
+        raise ValueError(f"log events and the page differ: {sorted(values ^ set(texts))}")
+    for event in Event:
+        levels, names = calls.get(event.name, (set(), set()))
+        shown = ", ".join(f"`{name}`" for name in sorted(names))
+        yield f"`{event.value}`", ", ".join(sorted(levels)) or "not used", shown, texts[event.value]
+
+
+def lines_of(content: StringList) -> dict[str, str]:
+    """Return `name: text` lines of a directive, continued by indented ones."""
+    joined = re.sub(r"\n\s+", " ", "\n".join(content))
+    return dict(line.split(": ", 1) for line in joined.splitlines() if line.strip())
+
+
+class Table(SphinxDirective):
+    """Base of the directives: writes rows of Markdown as a list-table."""
+
+    has_content = True
+    optional_arguments = 1
+    header: ClassVar[tuple[str, ...]] = ()
+    widths: ClassVar[str] = "auto"
+
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """Return the rows below the header."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        """Write the table."""
+        lines = ["```{list-table}", ":header-rows: 1", f":widths: {self.widths}", ""]
+        for row in [self.header, *self.rows()]:
+            lines += [f"{'*' if not position else ' '} - {cell}" for position, cell in enumerate(row)]
+        node = nodes.container()
+        self.state.nested_parse(StringList([*lines, "```"], source=__file__), self.content_offset, node)
+        return node.children
+
+
+def directive(header: tuple[str, ...], widths: str, rows: Callable[[Table], Iterator[tuple[str, ...]]]) -> type[Table]:
+    """Return a directive that writes these rows."""
+    return type("Generated", (Table,), {"header": header, "widths": widths, "rows": rows})
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Tell Sphinx."""
+    config = directive(("name", "environment", "default", "meaning"), "14 30 14 42", lambda _: config_rows())
+    enum = directive(("value", "meaning"), "20 80", lambda self: enum_rows(self.arguments[0]))
+    metrics = directive(("name", "type", "labels", "meaning"), "34 12 18 36", lambda _: metric_rows())
+    events = directive(
+        ("event", "level", "fields", "meaning"), "32 10 24 34", lambda self: event_rows(lines_of(self.content))
+    )
+    app.add_directive("config-fields", config)
+    app.add_directive("enum-members", enum)
+    app.add_directive("metrics-table", metrics)
+    app.add_directive("log-events", events)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,163 @@
+"""What one agent does between enter and exit: in Chromium, or with an HTTP client. Must never know about Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from session_reuse.browsers.chromium import find_chromium, launch_arguments
+from session_reuse.browsers.http_clients import open_httpx_async
+from session_reuse.cli.demo.site import PASSWORD
+from session_reuse.errors import AdapterError, MissingExtraError
+from session_reuse.session import BrowserSession
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
+
+_PAGE_LIMIT: Final = 20.0
+_ITEMS: Final = 2
+_WORK: Final = 0.2
+"""Seconds of work for each item put into the basket."""
+
+
+class Phase(StrEnum):
+    """What an agent is doing."""
+
+    WAITING = "between two runs"
+    ENTERING = "entering its session"
+    OPENING = "opening the shop"
+    LOGGING_IN = "logging in"
+    WORKING = "working, logged in"
+    SAVING = "saving its session"
+    DONE = "done"
+
+
+Tell = Callable[[Phase], None]
+
+
+class Agent(Protocol):
+    """Works on the site with a session.
+
+    Attributes:
+        name: what it drives, for people.
+    """
+
+    name: str
+
+    async def work(self, session: BrowserSession, account: str, tell: Tell) -> None:
+        """Get to the account page, logging in if that is needed, and do some work."""
+
+
+class ChromiumAgent:
+    """Works in a browser context of its own; all share one Chromium."""
+
+    def __init__(self, browser: Browser, site: str) -> None:
+        self.name = f"Chromium {browser.version.split('.')[0]}"
+        self._browser = browser
+        self._site = site
+
+    async def work(self, session: BrowserSession, account: str, tell: Tell) -> None:
+        """Open the account page; where the site sends us to its form instead, fill that in."""
+        from session_reuse.browsers.playwright import open_context  # noqa: PLC0415  (needs the extra)
+
+        async with open_context(session, self._browser) as context:
+            context.set_default_timeout(_PAGE_LIMIT * 1000)
+            tell(Phase.OPENING)
+            page = await context.new_page()
+            await page.goto(f"{self._site}/account")
+            await page.wait_for_selector("body[data-ready], form#login", state="attached")
+            if await page.query_selector("form#login"):
+                tell(Phase.LOGGING_IN)
+                await self._log_in(page, account)
+            tell(Phase.WORKING)
+            for _ in range(_ITEMS):
+                await page.click("#add")
+                await asyncio.sleep(_WORK)
+            tell(Phase.SAVING)
+
+    async def _log_in(self, page: Page, account: str) -> None:
+        await page.fill("[name=user]", account)
+        await page.fill("[name=password]", PASSWORD)
+        await page.click("button")
+        await page.wait_for_selector("body[data-ready]", state="attached")
+
+
+class HttpAgent:
+    """Works with an HTTP client: cookies in the session's storage state, the token in its data."""
+
+    name = "HTTP client (httpx)"
+
+    def __init__(self, site: str) -> None:
+        self._site = site
+
+    async def work(self, session: BrowserSession, account: str, tell: Tell) -> None:
+        """Ask for the account page and the API; where either says no, log in."""
+        options: dict[str, Any] = {"base_url": self._site, "timeout": _PAGE_LIMIT, "trust_env": False}
+        async with open_httpx_async(session, **options) as client:
+            tell(Phase.OPENING)
+            if not await self._is_logged_in(client, session):
+                tell(Phase.LOGGING_IN)
+                await client.get("/login")
+                form = {"user": account, "password": PASSWORD}
+                answer = await client.post("/login", data=form, headers={"Accept": "application/json"})
+                session.data["token"] = answer.json()["token"]
+                await self._is_logged_in(client, session)
+            tell(Phase.WORKING)
+            for _ in range(_ITEMS):
+                session.data["basket"] = session.data.get("basket", 0) + 1
+                await asyncio.sleep(_WORK)
+            tell(Phase.SAVING)
+
+    @staticmethod
+    async def _is_logged_in(client: Any, session: BrowserSession) -> bool:
+        page = await client.get("/account")
+        if page.status_code != 200 or "token" not in session.data:
+            return False
+        answer = await client.get("/api/me", headers={"Authorization": f"Bearer {session.data['token']}"})
+        return bool(answer.status_code == 200)
+
+
+@asynccontextmanager
+async def open_agent(site: str, *, http: bool, say: Callable[[str], None]) -> AsyncIterator[Agent]:
+    """Open what agents work with: Chromium, or an HTTP client where there is none.
+
+    Args:
+        site: URL of the site.
+        http: whether to take the HTTP client anyway.
+        say: told why it is not Chromium.
+    """
+    if http:
+        yield HttpAgent(site)
+        return
+    async with _browser(say) as browser:
+        yield HttpAgent(site) if browser is None else ChromiumAgent(browser, site)
+
+
+@asynccontextmanager
+async def _browser(say: Callable[[str], None]) -> AsyncIterator[Browser | None]:
+    try:
+        executable = find_chromium()
+        from playwright.async_api import Error, async_playwright  # noqa: PLC0415  (needs the extra)
+    except ImportError:
+        say(f"no browser: {MissingExtraError('playwright', 'driving Chromium')}")
+        yield None
+        return
+    except AdapterError as error:
+        say(f"no browser: {error}")
+        yield None
+        return
+    async with async_playwright() as playwright:
+        try:
+            options: dict[str, Any] = {"handle_sigint": False, "handle_sigterm": False}
+            browser = await playwright.chromium.launch(executable_path=executable, args=launch_arguments(), **options)
+        except Error as error:
+            say(f"{executable} does not start: {str(error).splitlines()[0]}")
+            browser = None
+        try:
+            yield browser
+        finally:
+            if browser is not None:
+                await browser.close()

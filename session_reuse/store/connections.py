@@ -1,0 +1,80 @@
+"""Connections that the lanes keep, from redis-py's pool. Must never hand out one with a reply still on its way.
+
+redis-py opens, authenticates, packs and parses. Left out is what its pipeline does besides for each batch: a lock and a
+check of the pool, a task for the write, a timer for each reply, a shielded task to give the connection back. That was
+90 of 180 µs for one cycle (measured 2026-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from session_reuse.store.batching import Command, Replies
+
+try:
+    from hiredis import pack_command as _pack
+except ImportError:
+    _pack = None  # type: ignore[assignment]
+
+
+class LaneConnections:
+    """As many connections as there are lanes at work.
+
+    Args:
+        pool: a connection pool of asyncio redis-py.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._idle: list[Any] = []
+
+    async def send(self, commands: Sequence[Command]) -> Replies:
+        """Send commands in one write and return their replies, errors of single commands in their place.
+
+        The caller sets the deadline, by cancelling.
+        """
+        connection = await self._ready()
+        try:
+            await connection.send_packed_command(_packed(connection, commands), check_health=False)
+            replies = [await _reply(connection) for _ in commands]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+            raise
+        self._idle.append(connection)
+        return replies
+
+    async def _ready(self) -> Any:
+        """Return a connection that is open, as far as one can know, and has nothing left to read."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_connected and not await connection.can_read():
+                return connection
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+        connection = await self._pool.get_connection()
+        connection.socket_timeout = None  # the lane has a deadline; this one would start a task for each write
+        return connection
+
+    async def release(self) -> None:
+        """Give the connections that are not in use back to the pool."""
+        while self._idle:
+            await self._pool.release(self._idle.pop())
+
+
+def _packed(connection: Any, commands: Sequence[Command]) -> list[bytes]:
+    """Return commands as they go over the wire; by hiredis in a fifth of the time, as redis-py's synchronous client."""
+    if _pack is not None:
+        return [_pack(command) for command in commands]
+    packed: list[bytes] = connection.pack_commands(commands)
+    return packed
+
+
+async def _reply(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error

@@ -1,0 +1,232 @@
+"""The fault matrix: every fault in every phase, what it must lead to, and what must never happen.
+
+`python -m tests.chaos.matrix` prints the table and ends with an error when a cell fails; words after it choose rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
+from tests.chaos.faults import BODY, COLD, ENTER, EXIT, PHASES, ROWS, WARM, Cell, Row
+from tests.chaos.world import MINE, World, resolver_without_network
+
+SIDE_BY_SIDE = 4
+ENTER_LIMIT = 0.55
+EXIT_LIMIT = 2.05
+
+
+@dataclass
+class Visit:
+    """What one agent saw."""
+
+    outcome: Outcome | None = None
+    save_outcome: SaveOutcome | None = None
+    found: Any = None
+    owner: Any = None
+    bodies: int = 0
+    enter: float = 0.0
+    exit: float = 0.0
+    error: BaseException | None = None
+
+
+@dataclass
+class Result:
+    """What a cell did: the words of its outcomes, and what was wrong."""
+
+    row: str
+    phase: str
+    shown: str = ""
+    wrong: list[str] = field(default_factory=list)
+    skipped: str = ""
+
+    @property
+    def mark(self) -> str:
+        """One sign for the table."""
+        return "–" if self.skipped else "✗" if self.wrong else "✓"
+
+    def expect(self, truth: object, what: str) -> None:
+        """Note what is wrong."""
+        if not truth:
+            self.wrong.append(what)
+
+
+async def run_cell(row: Row, phase: str) -> Result:
+    """Try one fault in one phase."""
+    cell = row.cells[phase]
+    result = Result(row.name, phase)
+    if isinstance(cell, str):
+        result.skipped = cell
+        return result
+    try:
+        async with asyncio.timeout(30), World(**row.world) as world:
+            await _tried(world, row, phase, cell, result)
+        result.expect(not _our_tasks(world), "a task was left behind")
+    except Exception as error:  # noqa: BLE001  (a cell that falls over is a cell that failed)
+        result.wrong.append(f"{type(error).__name__}: {error}"[:200])
+    return result
+
+
+async def _tried(world: World, row: Row, phase: str, cell: Cell, result: Result) -> None:
+    await world.manager.services()
+    if phase == WARM:
+        await world.warm_up()
+    if phase in {COLD, WARM}:
+        await row.strike(world)
+    visit = await _visited(world, row, phase)
+    result.shown = f"{visit.outcome or 'cancelled'}/{visit.save_outcome or '-'}"
+    _check_visit(visit, cell, result)
+    if row.breakers_closed:
+        states = dict(world.manager.stats().breakers)
+        closed = ["read"] if row.breakers_closed == "read" else ["read", "write"]
+        result.expect(all(states[name] == "closed" for name in closed), f"a breaker has moved: {states}")
+    await row.heal(world)
+    await world.flushed()
+    await _check_what_is_stored(world, visit, cell, result)
+    await _check_counters(world, result)
+
+
+async def _visited(world: World, row: Row, phase: str) -> Visit:
+    visit = Visit()
+    world.visiting = asyncio.create_task(_visit(world, row, phase, visit))
+    await asyncio.wait({world.visiting})
+    visit.error = asyncio.CancelledError() if world.visiting.cancelled() else world.visiting.exception()
+    leaving = [task for task in world.services.tasks if task.get_name() == "session_reuse:leave"]
+    if leaving:  # the caller was cancelled out of the exit: the save goes on without it
+        await asyncio.wait(leaving)
+        visit.save_outcome = SaveOutcome(next(iter(world.services.counts.saved)))
+    return visit
+
+
+async def _visit(world: World, row: Row, phase: str, visit: Visit) -> None:
+    if phase == ENTER:
+        world.when(set(), lambda: row.strike(world))
+    began = time.monotonic()
+    session: BrowserSession | None = None
+    try:
+        async with reusable_session(MINE, "agent", manager=world.manager) as session:
+            visit.enter = time.monotonic() - began
+            visit.bodies += 1
+            visit.outcome = session.outcome
+            visit.found, visit.owner = session.data.get("n"), session.data.get("owner")
+            session.data.update(n=2, owner=MINE)
+            if phase == BODY:
+                await row.strike(world)
+                await asyncio.sleep(0)
+            elif phase == EXIT:
+                world.when({"SET", "EVAL", "EVALSHA"}, lambda: row.strike(world))
+            began = time.monotonic()
+    finally:
+        visit.exit = time.monotonic() - began
+        visit.save_outcome = session.save_outcome if session is not None else None
+
+
+def _check_visit(visit: Visit, cell: Cell, result: Result) -> None:
+    result.expect(visit.enter <= ENTER_LIMIT, f"enter took {visit.enter:.3f} s")
+    result.expect(visit.exit <= EXIT_LIMIT, f"exit took {visit.exit:.3f} s")
+    if cell.cancelled:
+        result.expect(isinstance(visit.error, asyncio.CancelledError), f"came out: {visit.error!r}")
+        if not visit.bodies:
+            return
+    else:
+        result.expect(visit.error is None, f"an exception came out: {visit.error!r}")
+        result.expect(visit.bodies == 1, f"the body ran {visit.bodies} times")
+    result.expect(visit.outcome in cell.enter, f"entered {visit.outcome}, not {'/'.join(sorted(cell.enter))}")
+    result.expect(visit.save_outcome in cell.save, f"save {visit.save_outcome}, not {'/'.join(sorted(cell.save))}")
+    if visit.outcome is Outcome.REUSED:
+        result.expect((visit.found, visit.owner) == (1, MINE), f"found {visit.found} of {visit.owner}")
+    else:
+        result.expect(visit.found is None, "a fresh session was not empty")
+
+
+async def _check_what_is_stored(world: World, visit: Visit, cell: Cell, result: Result) -> None:
+    """The save has arrived, or a good state has stayed; and nothing that is still under way undoes a newer save."""
+    kept_out = visit.outcome is not None and visit.outcome.degraded and not cell.restarted_empty
+    entered = visit.bodies > 0
+    async with world.direct() as manager:
+        found = await manager.restore(MINE)
+        stored = found.data.get("n") if found else None
+        result.expect(stored == (1 if kept_out or not entered else 2), f"stored afterwards: {stored}")
+        if found is None:
+            return
+        result.expect(found.data.get("owner") == MINE, "another's data is stored")
+        found.data["n"] = 3
+        await manager.save(found)
+        if not world.embedded:
+            await world.proxy.heal()
+        await world.admin("PING") if not world.embedded else None
+        again = await manager.restore(MINE)
+        result.expect(again is not None and again.data["n"] == 3, "a newer save was undone")
+
+
+async def _check_counters(world: World, result: Result) -> None:
+    await world.manager.aclose()
+    stats, registry = world.manager.stats(), world.registry
+    entered, saved = sum(stats.entered.values()), sum(stats.saved.values())
+    result.expect(stats.lost == 0, f"{stats.lost} saves lost")
+    result.expect(stats.pending == 0, "saves were left waiting")
+    result.expect(registry.get_sample_value("session_restore_seconds_count") == entered, "enters do not add up")
+    result.expect(registry.get_sample_value("session_save_seconds_count") == saved, "saves do not add up")
+    result.expect(registry.get_sample_value("session_pending_flushed_total") == stats.flushed, "flushes do not add up")
+    waited = stats.saved.get("pending", 0) + stats.saved.get("spooled", 0)
+    result.expect(stats.flushed <= max(waited, 1), f"{waited} waited, {stats.flushed} were flushed")
+
+
+def _our_tasks(world: World) -> list[str]:
+    return [task.get_name() for task in world.services.tasks if not task.done()]
+
+
+async def run(rows: Sequence[Row] = ROWS) -> list[Result]:
+    """Try all cells, side by side where they are independent."""
+    gate = asyncio.Semaphore(SIDE_BY_SIDE)
+
+    async def gated(row: Row, phase: str) -> Result:
+        async with gate:
+            return await run_cell(row, phase)
+
+    restore = resolver_without_network()
+    try:
+        together = [gated(row, phase) for row in rows if not row.alone for phase in PHASES]
+        results = list(await asyncio.gather(*together))
+        for row in rows:
+            if row.alone:
+                results += [await run_cell(row, phase) for phase in PHASES]
+    finally:
+        restore()
+    return results
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return the results as a table, what failed, what was skipped and why, and the sums."""
+    cells = {(result.row, result.phase): result for result in results}
+    names = list(dict.fromkeys(result.row for result in results))
+    lines = ["fault".ljust(26) + "".join(phase.ljust(24) for phase in PHASES)]
+    for name in names:
+        shown = [f"{cells[name, phase].mark} {cells[name, phase].shown}".ljust(24) for phase in PHASES]
+        lines.append(name.ljust(26) + "".join(shown).rstrip())
+    lines += [f"✗ {each.row}, {each.phase}: {'; '.join(each.wrong)}" for each in results if each.wrong]
+    lines += [f"– {each.row}, {each.phase}: {each.skipped}" for each in results if each.skipped]
+    skipped, failed = (sum(1 for each in results if getattr(each, name)) for name in ("skipped", "wrong"))
+    tried = len(results) - skipped
+    lines.append(f"{tried} cells tried, {tried - failed} passed, {failed} failed, {skipped} with nothing to try")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the rows whose names hold one of the arguments' words, or all."""
+    words = sys.argv[1:]
+    rows = [row for row in ROWS if not words or any(word in row.name for word in words)]
+    began = time.monotonic()
+    results = asyncio.run(run(rows))
+    print(table(results))  # noqa: T201  (a command)
+    print(f"{time.monotonic() - began:.1f} s")  # noqa: T201
+    return 1 if any(result.wrong for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Every cell of the fault matrix is a test; all are tried in one go, side by side, when the first is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from tests.chaos.faults import PHASES, ROWS
+from tests.chaos.matrix import Result, run, table
+
+CELLS = [(row.name, phase) for row in ROWS for phase in PHASES]
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[tuple[str, str], Result]:
+    """All cells, tried."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the proxy's cut connections speak up there
+    found = asyncio.run(run())
+    print(table(found))  # noqa: T201  (shown when something fails)
+    return {(result.row, result.phase): result for result in found}
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("row", "phase"), CELLS, ids=[f"{row}-{phase}" for row, phase in CELLS])
+def test_fault_reaches_the_agent_or_costs_its_work(
+    results: dict[tuple[str, str], Result], row: str, phase: str
+) -> None:
+    """Whatever fails, and whenever: the body runs once, on time, with a right state, and its save is not lost."""
+    result = results[row, phase]
+    if result.skipped:
+        pytest.skip(result.skipped)
+    assert not result.wrong

@@ -1,0 +1,47 @@
+"""Servers and managers for tests of sharing. A server here is in good health when a test gets it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from session_reuse import SessionManager
+from tests.sharing.traces import MakeManager, flush
+from tests.sharing.worker import SETTINGS
+from tests.support.servers import RedisCluster, RedisServer
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[RedisCluster]:
+    """One real Cluster for all tests that leave it in good health."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["standalone", pytest.param("cluster", marks=pytest.mark.cluster)])
+def servers(request: pytest.FixtureRequest) -> RedisServer | RedisCluster:
+    """Standalone, then Cluster; empty."""
+    name = "shared_redis" if request.param == "standalone" else "shared_cluster"
+    found: RedisServer | RedisCluster = request.getfixturevalue(name)
+    flush(found)
+    return found
+
+
+@pytest.fixture
+def cluster(shared_cluster: RedisCluster) -> RedisCluster:
+    """The shared Cluster, empty."""
+    flush(shared_cluster)
+    return shared_cluster
+
+
+@pytest.fixture
+async def make_manager() -> AsyncIterator[MakeManager]:
+    """Make managers with patient time-outs that are closed with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def make(url: str, **config: object) -> SessionManager:
+            return await stack.enter_async_context(SessionManager(url, **(SETTINGS | config)))
+
+        yield make

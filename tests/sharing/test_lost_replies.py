@@ -1,0 +1,113 @@
+"""Replies that never come and writes that come too late, through a proxy that fails on command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
+from session_reuse.state.header import Header
+from tests.support.fault_proxy import Cut, FaultProxy
+from tests.support.polling import until
+from tests.support.servers import HOST, RedisServer
+
+
+@pytest.fixture
+async def proxy(redis_server: RedisServer) -> AsyncIterator[FaultProxy]:
+    """Stand in front of the empty shared server."""
+    async with FaultProxy((HOST, redis_server.port)) as running:
+        yield running
+
+
+@pytest.fixture
+async def through_proxy(proxy: FaultProxy) -> AsyncIterator[SessionManager]:
+    """A manager that reaches the server through the proxy, with sessions stored and all scripts known."""
+    async with SessionManager(proxy.url, registry=CollectorRegistry(), attempt_timeout=0.3, lanes=1) as manager:
+        for number in range(2):
+            async with reusable_session("shop", "agent", manager=manager) as session:
+                session.data["n"] = number
+        yield manager
+
+
+def version(server: RedisServer) -> int:
+    """Return how many saves the stored session counts."""
+    with server.client() as client:
+        return Header.decode(client.get("browser:session:shop")).version  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", [Cut.HANG, Cut.RESET, Cut.CLOSE])
+async def test_a_save_whose_reply_is_lost_counts_once(
+    redis_server: RedisServer, proxy: FaultProxy, through_proxy: SessionManager, how: Cut
+) -> None:
+    """The server has applied it and the client never knew: the retry is recognised, and nothing is merged twice."""
+    before = version(redis_server)
+    async with reusable_session("shop", "agent", manager=through_proxy) as session:
+        session.data["n"] = 10
+        proxy.drop_replies(how=how, of="EVALSHA")
+    assert proxy.cuts == 1
+    assert session.save_outcome is SaveOutcome.SAVED
+    assert version(redis_server) == before + 1
+
+
+async def test_a_save_that_waits_after_a_lost_reply_counts_once(
+    redis_server: RedisServer, proxy: FaultProxy, through_proxy: SessionManager
+) -> None:
+    """With every retry's reply lost as well it waits in memory, gets through later, and still counts once."""
+    before = version(redis_server)
+    async with reusable_session("shop", "agent", manager=through_proxy) as session:
+        session.data["n"] = 10
+        proxy.drop_replies(100, how=Cut.RESET, of="EVALSHA")
+    assert session.save_outcome is SaveOutcome.PENDING
+    await proxy.heal()
+    await until(lambda: through_proxy.stats().pending == 0, timeout=20.0, message="the save gets through")
+    assert version(redis_server) == before + 1
+
+
+async def test_a_write_that_lands_one_second_late_is_refused(
+    redis_server: RedisServer, proxy: FaultProxy, manager: SessionManager
+) -> None:
+    """It was given up and is still on its way while another saves: when it lands it changes nothing newer."""
+    slow = {"attempt_timeout": 0.2, "save_timeout": 0.3, "close_timeout": 0.1, "registry": None}
+    async with SessionManager(proxy.url, **slow) as late, reusable_session("shop", manager=late) as session:  # type: ignore[arg-type]
+        session.data["n"] = "first"
+        await session.checkpoint()
+        session.data["n"] = "late"
+        proxy.upload_delay = 1.0
+        late_save = asyncio.create_task(session.checkpoint())
+        assert await late_save is SaveOutcome.PENDING
+        session.discard()
+        async with reusable_session("shop", manager=manager) as other:
+            other.data["n"] = "newer"
+        assert other.save_outcome is SaveOutcome.SAVED
+        stored = version(redis_server)
+        reached = proxy.uploaded
+        await until(lambda: proxy.uploaded > reached, timeout=5.0, message="the late write lands")
+        async with reusable_session("shop", manager=manager) as found:
+            assert found.data == {"n": "newer"}
+        assert version(redis_server) == stored
+
+
+async def test_a_late_write_does_not_undo_an_invalidation(proxy: FaultProxy, manager: SessionManager) -> None:
+    """A first save on its way when the session is invalidated everywhere brings nothing to life."""
+    slow = {"attempt_timeout": 0.2, "save_timeout": 0.3, "close_timeout": 0.1, "registry": None}
+    async with SessionManager(proxy.url, **slow) as late, reusable_session("shop", manager=late) as session:  # type: ignore[arg-type]
+        session.data["n"] = 1
+        proxy.upload_delay = 1.0
+        assert await session.checkpoint() is SaveOutcome.PENDING
+        session.discard()
+        await manager.evict("shop")
+        reached = proxy.uploaded
+        await until(lambda: proxy.uploaded > reached, timeout=5.0, message="the late write lands")
+        assert await manager.restore("shop") is None
+
+
+async def test_a_session_made_by_hand_replaces_what_it_has_seen(manager: SessionManager) -> None:
+    """`manager.save` looks first: it replaces the stored state, counts on from it, and loses to nobody's ghost."""
+    await manager.save(BrowserSession("shop", "agent", data={"n": 1}))
+    assert await manager.save(BrowserSession("shop", "agent", data={"m": 2})) in {SaveOutcome.SAVED, SaveOutcome.MERGED}
+    async with reusable_session("shop", manager=manager) as session:
+        assert session.outcome is Outcome.REUSED
+        assert session.data["m"] == 2
