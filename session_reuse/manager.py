@@ -21,7 +21,8 @@ from session_reuse.errors import (
 )
 from session_reuse.lifecycle.options import VisitOptions
 from session_reuse.lifecycle.services import Services
-from session_reuse.lifecycle.visit import Visit, invalidate
+from session_reuse.lifecycle.verdicts import invalidate
+from session_reuse.lifecycle.visit import Visit
 from session_reuse.lifecycle.waiting import Flusher
 from session_reuse.observe.logs import Event, log
 from session_reuse.observe.metrics import Metrics, metrics_for

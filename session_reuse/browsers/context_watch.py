@@ -157,6 +157,7 @@ class ContextWatch:
             ("Page.getFrameTree", {}),
             ("DOMStorage.enable", {}),
             ("Page.enable", {}),
+            ("Runtime.enable", {}),  # without it the script below does not run at all (Chromium 156)
             ("Runtime.addBinding", {"name": _BINDING, "executionContextName": _WORLD}),
             ("Page.addScriptToEvaluateOnNewDocument", {"source": leaving, "worldName": _WORLD, "runImmediately": True}),
         ]

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import secrets
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from session_reuse.errors import InvalidStateError, SessionBusyError
+from session_reuse.lifecycle.hooks import capture, verified
 from session_reuse.lifecycle.lease import Heartbeat, give_back
 from session_reuse.lifecycle.options import VisitOptions
 from session_reuse.lifecycle.restore import Restored, restore
 from session_reuse.lifecycle.save import Saved, SaveRequest, save
 from session_reuse.lifecycle.services import Services
+from session_reuse.lifecycle.verdicts import invalidate, mark_bad
 from session_reuse.lifecycle.waiting import flush_one, keep_waiting
+from session_reuse.lifecycle.worth import document_worth_saving, may_be_saved
 from session_reuse.observe.logs import Event, log
 from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.resilience.failure import Failure
-from session_reuse.resilience.guard import Direction
 from session_reuse.session import BrowserSession
 from session_reuse.state import document
 from session_reuse.state.baseline import Baseline, Expectation
-from session_reuse.state.health import BAD_MARK, GOOD_MARK
-from session_reuse.state.storage_state import is_empty
+from session_reuse.state.health import GOOD_MARK
 from session_reuse.store.interface import Lease
-from session_reuse.transfer import document_of, exported, new_save_id
+from session_reuse.transfer import exported, new_save_id
 
 _SPOOL_PATIENCE: Final = 0.03
 """Seconds a save waits for the disk even when its budget is used up."""
@@ -124,21 +124,11 @@ class Visit:
             await self._verify_restored()
 
     async def _verify_restored(self) -> None:
-        if self._options.verify is not None and not await self._verified():
+        if not await self._verified():
             self._session.start_fresh(Outcome.UNVERIFIED)
 
     async def _verified(self) -> bool:
-        """Ask the caller's hook; a hook that raises or does not end says no."""
-        verify = self._options.verify
-        if verify is None:
-            return True
-        try:
-            async with asyncio.timeout(self._services.config.verify_timeout):
-                verdict = verify(self._session)
-                return bool(await verdict if inspect.isawaitable(verdict) else verdict)
-        except Exception as error:  # noqa: BLE001  (by contract: raising means not verified)
-            self._session.report("verify_failed", type(error).__name__)
-            return False
+        return await verified(self._session, self._options.verify, self._services.config.verify_timeout)
 
     def _abandon_lease(self) -> None:
         """Give back a lease that may have been taken without our having heard of it."""
@@ -203,20 +193,24 @@ class Visit:
 
     def _keep_what_is_there(self) -> None:
         """Keep the state as it is for later: the event loop is ending under a save."""
-        marked_bad = self._session.verdict is not None and not self._session.verdict[0]
-        if self._session.save_outcome is None and not self._session.discarded and not marked_bad:
+        if self._session.save_outcome is None and may_be_saved(self._session):
             request = self._request(final=True)
             if request is not None:
                 keep_waiting(self._services, request, after=self._waiting)
 
     async def _save(self, *, final: bool) -> SaveOutcome:
         began = monotonic()
-        if not self._session.discarded:
-            await self._capture()
-        request = await self._request_if_worth_it(final=final)
+        session = self._session
+        if not session.discarded:
+            await capture(session, self._services.config.capture_timeout)
+        request = None
+        if may_be_saved(session) and (not final or await self._verified()):
+            request = self._request(final=final)
         if request is not None:
             return self._finish(await self._bring_through(request), began)
-        await self._mark()
+        if session.verdict is not None and not session.verdict[0] and not self._marked:
+            self._marked = True
+            await mark_bad(self._services, session, session.verdict[1])
         if final:
             self._release()
         return self._finish(SaveOutcome.SKIPPED, began)
@@ -262,56 +256,13 @@ class Visit:
         if self._session.verdict == (True, ""):
             self._session.verdict = None
 
-    async def _capture(self) -> None:
-        """Ask the adapters for the current state; what cannot be read leaves the stored state alone."""
-        for capture in list(self._session.captures):
-            try:
-                async with asyncio.timeout(self._services.config.capture_timeout):
-                    state: Any = capture()
-                    self._session.storage_state = await state if inspect.isawaitable(state) else state
-            except Exception as error:  # noqa: BLE001  (whatever an adapter raises, the stored state must stay)
-                self._session.capture_failed(type(error).__name__)
-
-    async def _request_if_worth_it(self, *, final: bool) -> SaveRequest | None:
-        """Return the save to make; None for a session that must not replace the stored one."""
-        session = self._session
-        marked_bad = session.verdict is not None and not session.verdict[0]
-        if session.discarded or marked_bad or session.outcome is Outcome.BUSY:
-            return None
-        if final and not await self._verified():
-            return None
-        return self._request(final=final)
-
-    async def _mark(self) -> None:
-        """Tell all agents that the login did not work."""
-        session, services = self._session, self._services
-        header = session.baseline.header if session.baseline else None
-        if self._marked or session.verdict is None or session.verdict[0] or header is None:
-            return
-        self._marked = True
-        log.info(Event.MARKED_BAD, fingerprint=session.fingerprint, why=session.verdict[1])
-        epoch = session.baseline.epoch if session.baseline else 0
-
-        async def mark(timeout: float) -> int | None:
-            return await services.store.mark(
-                session.fingerprint, created_at=header.created_at, epoch=epoch, change=BAD_MARK, timeout=timeout
-            )
-
-        try:
-            await services.guard.run(Direction.WRITE, mark, services.config.save_timeout)
-        except Failure as failure:
-            services.degraded("mark", failure, session.fingerprint)
-
     def _request(self, *, final: bool) -> SaveRequest | None:
         """Return the save to make; None when there is nothing good to save."""
         session, baseline = self._session, self._ground()
-        found = document_of(session)
         fresh = session.outcome in {Outcome.UNVERIFIED, Outcome.RETIRED} and not self._saved_before
-        if not self._state_is_good(baseline, found):
-            before = document.load(baseline.view, baseline.dialect)
-            if fresh or before["data"] == found["data"]:
-                return None
-            found["storage_state"] = before["storage_state"]
+        found = document_worth_saving(session, baseline, new_login=fresh)
+        if found is None:
+            return None
         body, dialect = document.dump(found)
         self._services.codec.check_size(body)
         return SaveRequest(
@@ -335,16 +286,6 @@ class Visit:
             self._waiting = None
         baseline = self._session.baseline
         return baseline or Baseline(expectation=Expectation.UNKNOWN, entered=monotonic())
-
-    def _state_is_good(self, baseline: Baseline, found: document.Document) -> bool:
-        """Return whether this storage state may replace the stored one: captured, and not empty after non-empty."""
-        if not baseline.view:
-            return self._session.capture_reason is None or not is_empty(found["storage_state"])
-        if self._session.capture_reason is not None:
-            return False
-        if not is_empty(found["storage_state"]):
-            return True
-        return is_empty(document.load(baseline.view, baseline.dialect)["storage_state"])
 
     def _finish(self, outcome: SaveOutcome, began: float) -> SaveOutcome:
         session = self._session
@@ -374,23 +315,3 @@ class Visit:
     def export(self, session: BrowserSession) -> bytes:
         """Return the stored form, sealed as the manager's sessions are."""
         return exported(session, self._services.codec, self._services.keys)
-
-
-async def invalidate(services: Services, fingerprint: str, reason: str) -> bool:
-    """Delete a session for everyone; return whether there was one.
-
-    Raises:
-        StoreError: the store could not be told.
-    """
-    services.pending.remove(fingerprint)
-
-    async def attempt(timeout: float) -> bool:
-        return await services.store.invalidate(fingerprint, ttl=services.config.ttl, timeout=timeout)
-
-    try:
-        existed = await services.guard.run(Direction.WRITE, attempt, services.config.save_timeout)
-    except Failure as failure:
-        services.degraded("invalidate", failure, fingerprint)
-        raise failure.error from None
-    log.info(Event.INVALIDATED, fingerprint=fingerprint, why=reason, existed=existed)
-    return existed

@@ -62,6 +62,7 @@ class Choreography:
         self._watcher = watcher
         self._run = Run(agent.name)
         self._phases = [Phase.WAITING] * plan.agents
+        self._kept: set[int] = set()
         self._began = monotonic()
 
     async def run(self, found: int) -> Run:
@@ -112,7 +113,7 @@ class Choreography:
         if session is not None:
             start.save = session.save_outcome
         if start.save in {SaveOutcome.PENDING, SaveOutcome.SPOOLED}:
-            self._run.waited += 1
+            self._kept.add(start.agent)
 
     def _move(self, start: Start, phase: Phase) -> None:
         if phase is Phase.LOGGING_IN:
@@ -150,4 +151,5 @@ class Choreography:
         while self._manager.stats().pending and monotonic() < give_up:
             await asyncio.sleep(_POLL)
         stats = self._manager.stats()
+        self._run.kept = len(self._kept)
         self._run.recovered, self._run.lost = stats.flushed, stats.lost + stats.pending

@@ -76,7 +76,7 @@ class Run:
         starts: the agent starts, in the order of their ends.
         killed_at: when Redis was killed; None when it was not.
         back_at: when it answered again.
-        waited: saves that were kept while Redis was away.
+        kept: accounts whose save was kept in memory while Redis was away; the newest of each counts.
         recovered: those of them that got through later.
         lost: those that did not.
     """
@@ -86,7 +86,7 @@ class Run:
     starts: list[Start] = field(default_factory=list)
     killed_at: float | None = None
     back_at: float | None = None
-    waited: int = 0
+    kept: int = 0
     recovered: int = 0
     lost: int = 0
 
@@ -146,7 +146,7 @@ def as_json(run: Run) -> dict[str, Any]:
         "degraded": run.count(Kind.DEGRADED),
         "failed": run.count(Kind.FAILED),
         "reuse_rate": run.reuse_rate,
-        "saves_kept": run.waited,
+        "saves_kept": run.kept,
         "saves_recovered": run.recovered,
         "saves_lost": run.lost,
         "login_median": run.login_median,

@@ -1,0 +1,23 @@
+"""Colours and words of the demo, the same on the terminal, in the table and in the chart. Must hold no logic."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from session_reuse.cli.demo.record import Kind
+
+COLOURS: Final = {
+    Kind.REUSED: "#2f9e6e",
+    Kind.LOGIN: "#4c7bd9",
+    Kind.DEGRADED: "#e8912d",
+    Kind.FAILED: "#d64545",
+}
+WORDS: Final = {
+    Kind.REUSED: "came back logged in",
+    Kind.LOGIN: "had to log in",
+    Kind.DEGRADED: "started fresh: Redis away",
+    Kind.FAILED: "failed",
+}
+OUTAGE: Final = "#d64545"
+INK: Final = "#22303c"
+FAINT: Final = "#8a97a3"

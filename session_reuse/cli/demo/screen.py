@@ -1,0 +1,164 @@
+"""The demo as it runs: live on a terminal, a few lines elsewhere. Must never keep the agents waiting."""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from session_reuse.cli.demo.agents import Phase
+from session_reuse.cli.demo.look import COLOURS, FAINT, OUTAGE, WORDS
+from session_reuse.cli.demo.plan import Plan
+from session_reuse.cli.demo.record import Kind, Start
+from session_reuse.cli.output import Output
+
+_BLOCK, _OPEN, _NOW = "■", "·", "◧"
+_WIDEST: Final = 40
+"""Starts per agent that are shown one by one."""
+
+
+class Quiet:
+    """Shows nothing; for programs."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def moved(self, start: Start, phase: Phase) -> None:
+        """Show nothing."""
+
+    def ended(self, start: Start) -> None:
+        """Show nothing."""
+
+    def redis_killed(self, pid: int) -> None:
+        """Show nothing."""
+
+    def redis_back(self, pid: int, seconds: float) -> None:
+        """Show nothing."""
+
+
+class Lines(Quiet):
+    """Says what matters, a line each; for logs and pipes."""
+
+    def __init__(self, plan: Plan, output: Output) -> None:
+        self._plan = plan
+        self._output = output
+        self._began = monotonic()
+        self._ended = 0
+
+    def ended(self, start: Start) -> None:
+        """Say how an agent start went."""
+        self._ended += 1
+        account, width = self._plan.accounts[start.agent], len(str(self._plan.starts))
+        took = "" if start.seconds_to_ready is None else f" in {start.seconds_to_ready:.2f} s"
+        self._say(f"{self._ended:{width}}/{self._plan.starts} {account:6} {WORDS[start.kind]}{took}")
+
+    def redis_killed(self, pid: int) -> None:
+        """Say that Redis is gone."""
+        self._say(f"Redis (pid {pid}) killed with SIGKILL")
+
+    def redis_back(self, pid: int, seconds: float) -> None:
+        """Say that it is back."""
+        self._say(f"Redis is back (pid {pid}) after {seconds:.1f} s")
+
+    def _say(self, text: str) -> None:
+        self._output.show(f"{monotonic() - self._began:6.1f} s  {text}")
+
+
+class LiveScreen:
+    """Shows every agent, Redis, and how far it is."""
+
+    def __init__(self, plan: Plan, output: Output, redis_pid: int) -> None:
+        self._plan = plan
+        self._kinds: list[list[Kind]] = [[] for _ in range(plan.agents)]
+        self._phases = [Phase.WAITING] * plan.agents
+        self._redis = Text.assemble(("● up", COLOURS[Kind.REUSED]), f"  pid {redis_pid}" if redis_pid else "")
+        self._killed_at: float | None = None
+        self._killed_pid = 0
+        self._progress = Progress(
+            BarColumn(None, style=FAINT, complete_style=COLOURS[Kind.REUSED], finished_style=COLOURS[Kind.REUSED]),
+            MofNCompleteColumn(), "starts", TimeElapsedColumn(), console=output.console, expand=True,
+        )  # fmt: skip
+        self._bar = self._progress.add_task("", total=plan.starts)
+        self._live = Live(self, console=output.console, refresh_per_second=12)
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the last picture standing."""
+        self._live.stop()
+
+    def moved(self, start: Start, phase: Phase) -> None:
+        """Show what an agent does now."""
+        self._phases[start.agent] = phase
+
+    def ended(self, start: Start) -> None:
+        """Show how an agent start went."""
+        self._kinds[start.agent].append(start.kind)
+        self._progress.advance(self._bar)
+
+    def redis_killed(self, pid: int) -> None:
+        """Show that Redis is gone."""
+        self._killed_at, self._killed_pid = monotonic(), pid
+
+    def redis_back(self, pid: int, seconds: float) -> None:
+        """Show that it is back."""
+        self._killed_at = None
+        self._redis = Text.assemble(
+            ("● up again", COLOURS[Kind.REUSED]), f"  pid {pid}, after {seconds:.1f} s of being dead"
+        )
+
+    def __rich__(self) -> RenderableType:
+        """Return the picture of this moment."""
+        return Group(self._agents(), Text(), self._progress, _legend())
+
+    def _agents(self) -> Table:
+        made = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        for account, kinds, phase in zip(self._plan.accounts, self._kinds, self._phases, strict=True):
+            made.add_row(Text(account, style="bold"), self._blocks(kinds, phase), Text(phase.value, style=_style(phase)))
+        made.add_row("", "", "")
+        made.add_row(Text("Redis", style="bold"), self._redis_state(), "")
+        return made
+
+    def _blocks(self, kinds: list[Kind], phase: Phase) -> Text:
+        text = Text()
+        for kind in kinds[-_WIDEST:]:
+            text.append(f"{_BLOCK} ", style=COLOURS[kind])
+        left = self._plan.cycles - len(kinds)
+        if left > 0 and phase is not Phase.WAITING:
+            text.append(f"{_NOW} ", style=_style(phase))
+            left -= 1
+        text.append(f"{_OPEN} " * min(left, max(0, _WIDEST - len(kinds))), style=FAINT)
+        return text
+
+    def _redis_state(self) -> Text:
+        if self._killed_at is None:
+            return self._redis
+        dead_for = monotonic() - self._killed_at
+        return Text(f"✖ pid {self._killed_pid} killed with SIGKILL {dead_for:.1f} s ago", style=f"bold {OUTAGE}")
+
+
+def _style(phase: Phase) -> str:
+    if phase is Phase.LOGGING_IN:
+        return COLOURS[Kind.LOGIN]
+    return COLOURS[Kind.REUSED] if phase is Phase.WORKING else FAINT
+
+
+def _legend() -> Text:
+    text = Text()
+    for kind in (Kind.REUSED, Kind.LOGIN, Kind.DEGRADED):
+        text.append(f"{_BLOCK} ", style=COLOURS[kind]).append(f"{WORDS[kind]}   ", style=FAINT)
+    return text

@@ -1,0 +1,310 @@
+"""The disk spool: what waits for the store outlives the process, and tells nobody what it is."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
+from session_reuse.config import Config
+from session_reuse.errors import ConfigurationError
+from session_reuse.resilience.spool import Spool
+from session_reuse.state.sealing import AesGcm
+from tests.support.polling import until
+from tests.support.servers import RedisServer
+
+KEY = b"k" * 32
+CANARY = "canary-7f3a91"
+NAME = "shop.example/alice"
+
+_AGENT = """
+import asyncio, os, signal, sys
+from session_reuse import SessionManager, reusable_session
+
+async def main(url, folder, name, item):
+    manager = SessionManager(url, registry=None, encryption_keys=[b"k" * 32], spool_dir=folder)
+    async with reusable_session(name, "agent", manager=manager) as session:
+        session.data[item] = "canary-7f3a91"
+    print(session.save_outcome, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the spool is to be."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server of this test alone, that is down to begin with."""
+    with RedisServer(appendonly=True) as server:
+        server.kill()
+        yield server
+
+
+@pytest.fixture
+async def away(own_redis: RedisServer, folder: Path) -> AsyncIterator[SessionManager]:
+    """A manager with a spool, whose store is away."""
+    manager = manager_of(own_redis, folder)
+    async with manager:
+        yield manager
+
+
+def manager_of(server: RedisServer, folder: Path, **config: Any) -> SessionManager:
+    """Return a manager with a spool."""
+    settings = {"registry": None, "encryption_keys": [KEY], "spool_dir": folder, "close_timeout": 0.2}
+    return SessionManager(server.url, **settings | config)
+
+
+async def leave(manager: SessionManager, name: str = NAME, **data: Any) -> SaveOutcome | None:
+    """Visit a session and leave something in it."""
+    async with reusable_session(name, "agent", manager=manager) as session:
+        session.data.update(data)
+    return session.save_outcome
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the spooled saves."""
+    return sorted(folder.glob("*.v1"))
+
+
+async def stored(server: RedisServer, name: str = NAME) -> dict[str, Any] | None:
+    """Return what another process finds in the store."""
+    async with SessionManager(server.url, registry=None, encryption_keys=[KEY]) as manager:
+        found = await manager.restore(name)
+        return None if found is None else found.data
+
+
+def killed_agent(server: RedisServer, folder: Path, item: str, name: str = NAME) -> str:
+    """Run an agent that ends by kill -9 after its save; return the outcome of the save."""
+    command = [sys.executable, "-c", _AGENT, server.url, str(folder), name, item]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return done.stdout.strip()
+
+
+async def test_killed_process_loses_its_work(own_redis: RedisServer, folder: Path) -> None:
+    """A save made while the store was away survives kill -9 of its process: the next one delivers it."""
+    assert await asyncio.to_thread(killed_agent, own_redis, folder, "work") == "spooled"
+    own_redis.start()
+    async with manager_of(own_redis, folder):
+        await until(lambda: not files(folder), message="the spool was delivered")
+    assert await stored(own_redis) == {"work": CANARY}
+
+
+async def test_next_process_starts_logged_out_although_the_spool_knows_better(
+    own_redis: RedisServer, folder: Path
+) -> None:
+    """While the store is still away, a visit of the next process starts from what the spool holds."""
+    await asyncio.to_thread(killed_agent, own_redis, folder, "work")
+    async with manager_of(own_redis, folder) as manager:
+        await until(lambda: manager.stats().pending, message="the spool was read")
+        async with reusable_session(NAME, manager=manager) as session:
+            assert session.reused
+            assert session.data == {"work": CANARY}
+
+
+async def test_two_processes_overwrite_each_other_on_disk(own_redis: RedisServer, folder: Path) -> None:
+    """Two processes that spool one session one after the other both find their work in the store."""
+    await asyncio.to_thread(killed_agent, own_redis, folder, "first")
+    await asyncio.to_thread(killed_agent, own_redis, folder, "second")
+    own_redis.start()
+    async with manager_of(own_redis, folder):
+        await until(lambda: not files(folder), message="the spool was delivered")
+    assert await stored(own_redis) == {"first": CANARY, "second": CANARY}
+
+
+async def test_two_processes_deliver_the_same_file(own_redis: RedisServer, folder: Path) -> None:
+    """Managers that start together share the work: each save is delivered once, whoever does it."""
+    names = [f"shop.example/{number}" for number in range(6)]
+    async with manager_of(own_redis, folder) as manager:
+        for name in names:
+            assert await leave(manager, name, n=1) is SaveOutcome.SPOOLED
+    own_redis.start()
+    async with manager_of(own_redis, folder) as one, manager_of(own_redis, folder) as two:
+        await until(lambda: not files(folder), message="the spool was delivered")
+        assert one.stats().flushed + two.stats().flushed == len(names)
+    assert [await stored(own_redis, name) for name in names] == [{"n": 1}] * len(names)
+
+
+async def test_claim_of_a_living_process_is_broken(tmp_path: Path) -> None:
+    """While one process delivers, another does not; when it ends, the next may."""
+    one, two = (spool_at(tmp_path) for _ in range(2))
+    assert one.claim()
+    assert not two.claim()
+    one.end_claim()
+    assert two.claim()
+    two.end_claim()
+
+
+async def test_damaged_file_stops_the_others(away: SessionManager, own_redis: RedisServer, folder: Path) -> None:
+    """A damaged file is set aside, and the sound ones are delivered."""
+    assert await leave(away, "shop.example/a", n=1) is SaveOutcome.SPOOLED
+    (damaged,) = files(folder)
+    assert await leave(away, "shop.example/b", n=2) is SaveOutcome.SPOOLED
+    await away.aclose()
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    own_redis.start()
+    async with manager_of(own_redis, folder):
+        await until(lambda: not files(folder), message="the spool was delivered")
+    assert [path.name for path in (folder / "rejected").iterdir()] == [damaged.name]
+    assert await stored(own_redis, "shop.example/b") == {"n": 2}
+    assert await stored(own_redis, "shop.example/a") is None
+
+
+async def test_file_under_another_name_becomes_another_session(
+    away: SessionManager, own_redis: RedisServer, folder: Path
+) -> None:
+    """A spooled save copied over another one's name is damaged, not delivered."""
+    await leave(away, "shop.example/a", n=1)
+    await away.aclose()
+    (path,) = files(folder)
+    path.rename(folder / f"{'0' * 32}.v1")
+    own_redis.start()
+    async with manager_of(own_redis, folder):
+        await until(lambda: not files(folder), message="the spool was looked at")
+    assert await stored(own_redis, "shop.example/a") is None
+
+
+async def test_file_of_another_key_is_thrown_away(
+    away: SessionManager, own_redis: RedisServer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A save sealed with a key that is not ours stays for those who have the key, and is said once."""
+    await leave(away, n=1)
+    await away.aclose()
+    own_redis.start()
+    async with manager_of(own_redis, folder, encryption_keys=[b"x" * 32]) as manager:
+        await until(lambda: "session_reuse.spool_rejected" in caplog.text, message="it was said")
+        assert len(files(folder)) == 1
+        assert manager.stats().pending == 0
+    async with manager_of(own_redis, folder, encryption_keys=[b"x" * 32, KEY]):
+        await until(lambda: not files(folder), message="the spool was delivered")
+
+
+async def test_old_save_from_disk_overwrites_a_newer_one(own_redis: RedisServer, folder: Path) -> None:
+    """A save that another process has made meanwhile stays; the spooled one's other changes come in."""
+    own_redis.start()
+    async with manager_of(own_redis, folder) as manager:
+        await leave(manager, shared=1)
+        async with reusable_session(NAME, "agent", manager=manager) as session:
+            session.data.update(shared=2, mine=2)
+            own_redis.kill()
+        assert session.save_outcome is SaveOutcome.SPOOLED
+    own_redis.start()
+    async with SessionManager(own_redis.url, registry=None, encryption_keys=[KEY]) as other:
+        await leave(other, shared=3)
+    async with manager_of(own_redis, folder):
+        await until(lambda: not files(folder), message="the spool was delivered")
+    assert await stored(own_redis) == {"shared": 3, "mine": 2}
+
+
+async def test_invalidated_session_comes_back_from_disk(own_redis: RedisServer, folder: Path) -> None:
+    """A spooled save from before an invalidation is refused."""
+    own_redis.start()
+    async with manager_of(own_redis, folder) as manager:
+        await leave(manager, n=1)
+        async with reusable_session(NAME, "agent", manager=manager) as session:
+            session.data["n"] = 2
+            own_redis.kill()
+    own_redis.start()
+    async with SessionManager(own_redis.url, registry=None, encryption_keys=[KEY]) as other:
+        await other.evict(NAME, "logged out")
+    async with manager_of(own_redis, folder):
+        await until(lambda: not files(folder), message="the spool was delivered")
+    assert await stored(own_redis) is None
+
+
+async def test_disk_shows_who_is_logged_in_where(away: SessionManager, folder: Path) -> None:
+    """Neither names nor contents of the files show a fingerprint, an agent or a value; others may not look."""
+    cookies = [{"name": CANARY, "value": CANARY, "domain": "shop.example", "path": "/"}]
+    async with reusable_session(NAME, CANARY, manager=away) as session:
+        session.storage_state = {"cookies": cookies, "origins": []}
+        session.data["note"] = CANARY * 200
+    assert session.save_outcome is SaveOutcome.SPOOLED
+    shown = b"".join(str(path).encode() + path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert files(folder)
+    for secret in (CANARY, NAME, "alice", "shop.example"):
+        assert secret.encode() not in shown
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+async def test_spool_grows_without_end(own_redis: RedisServer, folder: Path) -> None:
+    """No more files than saves may wait; the oldest gives way."""
+    async with manager_of(own_redis, folder, pending_max=2) as manager:
+        for number in range(4):
+            assert await leave(manager, f"shop.example/{number}", n=number) is SaveOutcome.SPOOLED
+        await until(lambda: len(files(folder)) == 2, message="the oldest gave way")
+
+
+@pytest.mark.parametrize("trouble", ["full", "unwritable"])
+async def test_full_disk_reaches_the_agent(
+    own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:  # fmt: skip
+    """When the disk does not take the save, it waits in memory all the same, and the trouble is logged."""
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "spool" if trouble == "unwritable" else tmp_path / "spool"
+    if trouble == "full":
+        monkeypatch.setattr("os.fsync", no_space)
+    async with manager_of(own_redis, folder) as manager:
+        assert await leave(manager, n=1) is SaveOutcome.PENDING
+        assert "session_reuse.spool_failed" in caplog.text
+        own_redis.start()
+        await until(lambda: not manager.stats().pending, message="the save was flushed")
+    assert await stored(own_redis) == {"n": 1}
+
+
+def no_space(_descriptor: int) -> None:
+    """Fail as a full disk does."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_sessions_are_spooled_in_plain(folder: Path) -> None:
+    """A spool without a key is refused when it is asked for."""
+    with pytest.raises(ConfigurationError, match="encryption_keys"):
+        Config(spool_dir=folder)
+
+
+async def test_keys_that_turn_out_empty_spool_in_plain(own_redis: RedisServer, folder: Path) -> None:
+    """A callable that has no key in the end is refused as well."""
+    manager = manager_of(own_redis, folder, encryption_keys=lambda: [])
+    with pytest.raises(ConfigurationError, match="encryption_keys"):
+        await manager.save(BrowserSession(NAME))
+
+
+def test_half_written_files_pile_up(tmp_path: Path) -> None:
+    """What a killed process has begun to write is cleared away, and never read."""
+    spool = spool_at(tmp_path)
+    half = tmp_path / ".0.v1.abcd.tmp"
+    half.write_bytes(b"half")
+    os.utime(half, (1, 1))
+    assert spool.names() == []
+    assert not half.exists()
+
+
+def test_save_outlives_its_time(tmp_path: Path) -> None:
+    """A file older than the time to live is removed, not delivered: its session would have expired."""
+    spool = spool_at(tmp_path)
+    spool.write(spool.names_of(NAME)[0], b"{}", saved_at=1000.0)
+    assert spool.names() == []
+    assert not files(tmp_path)
+
+
+def spool_at(folder: Path) -> Spool:
+    """Return a spool."""
+    return Spool(folder, AesGcm((KEY,)), max_entries=8, max_bytes=2**20, max_content=2**20, ttl=60.0)
