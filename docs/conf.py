@@ -35,6 +35,9 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 copybutton_exclude = ".linenos, .gp, .go"
 
+# The blocking twins have the names of the asynchronous classes; annotations do not say which one they mean.
+suppress_warnings = ["ref.python"]
+
 # Other projects' classes have no page here, and none may be fetched to link to them.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!session_reuse).*"),

@@ -444,10 +444,11 @@ def _breaker_listener(metrics: Metrics) -> Any:
 
 
 def _recovery_listener(services: Services, flusher: Flusher) -> Any:
-    def changed(_name: str, _old: BreakerState, new: BreakerState) -> None:
+    def changed(_name: str, old: BreakerState, new: BreakerState) -> None:
         if new is not BreakerState.CLOSED:
             return
-        services.credentials_work()
+        if old is BreakerState.HALF_OPEN:
+            services.credentials_work()
         if services.pending:
             flusher.wake()
         if services.spooler is not None:

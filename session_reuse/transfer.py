@@ -45,8 +45,14 @@ def document_of(session: BrowserSession) -> document.Document:
     }
 
 
-def opened(data: bytes, dialect: str, fingerprint: str) -> document.Document:
+def opened(data: bytes, dialect: str, fingerprint: str, *, sealed: bool = False) -> document.Document:
     """Return a stored document.
+
+    Args:
+        data: its JSON.
+        dialect: which JSON.
+        fingerprint: whose it must be.
+        sealed: only holders of a key can have written it; then it is not looked at for nesting that no save takes.
 
     Raises:
         CorruptStateError: not a document, or one of another fingerprint.
@@ -56,6 +62,8 @@ def opened(data: bytes, dialect: str, fingerprint: str) -> document.Document:
         raise CorruptStateError("the state belongs to another fingerprint")
     try:
         validate_storage_state(found["storage_state"])
+        if not sealed:
+            document.check_nesting(found)
     except InvalidStateError:
         raise CorruptStateError("the storage state inside has a wrong shape") from None
     return found

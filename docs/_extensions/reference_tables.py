@@ -1,7 +1,9 @@
+# ruff: noqa: SLF001  (what a metric is called is told by private attributes only)
 """Directives that write reference tables from the code itself. Must never hold a fact that the code holds.
 
-`config-fields` reads the docstrings of `Config`, `enum-members` those of an enum, `metrics-table` what `Metrics`
-registers, `log-events` the calls of `log`; where prose is needed, it stands in the page and is compared with the code.
+`config-fields` reads the docstrings of `Config`, `enum-members` those of an enum, `metrics-table` what `Metrics` registers,
+`log-events` the calls of `log`, `cli-commands` the commands themselves; where prose is needed, it stands in the page and is
+compared with the code.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import importlib
 import re
 from collections import defaultdict
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
+_KINDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 PACKAGE = Path(__file__).resolve().parents[2] / "session_reuse"
 
 
@@ -31,7 +35,7 @@ def class_docstrings(path: Path, name: str) -> dict[str, str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     body = next(node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name)
     found: dict[str, str] = {}
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in pairwise(body):
         target = getattr(statement, "target", None) or (getattr(statement, "targets", None) or [None])[0]
         text = getattr(getattr(following, "value", None), "value", None)
         if isinstance(target, ast.Name) and isinstance(following, ast.Expr) and isinstance(text, str):
@@ -111,6 +115,39 @@ def event_rows(texts: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
         yield f"`{event.value}`", ", ".join(sorted(levels)) or "not used", shown, texts[event.value]
 
 
+def command_sections() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+    """Yield name, help and parameters (spelling, meaning) of each command."""
+    import typer
+
+    from session_reuse.cli.app import app
+
+    root: Any = typer.main.get_command(app)
+    for name, command in root.commands.items():
+        parameters = [
+            (_spelling(each), _meaning(each)) for each in command.params if not getattr(each, "hidden", False)
+        ]
+        yield name, _as_markdown(command.help or ""), parameters
+
+
+def _spelling(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        name = f"{parameter.name.upper()}{'...' if parameter.nargs == -1 else ''}"
+        return f"`{name}`" if parameter.required else f"`[{name}]`"
+    kind = parameter.type_descriptor.annotation
+    takes = "" if parameter.is_flag else f" {_KINDS.get(kind) or '|'.join(each.value for each in kind)}"
+    return ", ".join(f"`{spelling}{takes}`" for spelling in parameter.opts)
+
+
+def _meaning(parameter: Any) -> str:
+    text = _as_markdown(getattr(parameter, "help", None) or "")
+    shown = parameter.default not in (None, False, "") and not parameter.required and "default" not in text
+    return f"{text} Default: `{getattr(parameter.default, 'value', parameter.default)}`." if shown else text
+
+
+def _as_markdown(text: str) -> str:
+    return re.sub(r"(--[a-z-]+|SESSION_REUSE_[A-Z_]+)", r"`\1`", " ".join(text.split()))
+
+
 def lines_of(content: StringList) -> dict[str, str]:
     """Return `name: text` lines of a directive, continued by indented ones."""
     joined = re.sub(r"\n\s+", " ", "\n".join(content))
@@ -139,6 +176,20 @@ class Table(SphinxDirective):
         return node.children
 
 
+class Commands(SphinxDirective):
+    """A section for each command: its help, its arguments and options."""
+
+    def run(self) -> list[nodes.Node]:
+        """Write the sections."""
+        lines: list[str] = []
+        for name, text, parameters in command_sections():
+            lines += [f"## session-reuse {name}", "", text, "", "```{list-table}", ":widths: 32 68", ""]
+            for spelling, meaning in parameters:
+                lines += [f"* - {spelling}", f"  - {meaning or '-'}"]
+            lines += ["```", ""]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
 def directive(header: tuple[str, ...], widths: str, rows: Callable[[Table], Iterator[tuple[str, ...]]]) -> type[Table]:
     """Return a directive that writes these rows."""
     return type("Generated", (Table,), {"header": header, "widths": widths, "rows": rows})
@@ -156,4 +207,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("enum-members", enum)
     app.add_directive("metrics-table", metrics)
     app.add_directive("log-events", events)
+    app.add_directive("cli-commands", Commands)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -71,7 +71,7 @@ class CdpDatabases:
         async with self._lock:
             due = self._unchecked | self._mirror.dirty_databases
             self._unchecked = set()
-            open_at = {page.origin: page for page in pages}
+            open_at = {page.origin: page for page in pages if page.origin not in self._interrupted}
             for origin in sorted(due & open_at.keys()):
                 await self._copy(origin, open_at[origin].evaluate)
             await self._read_hidden(
@@ -104,17 +104,17 @@ class CdpDatabases:
         was_dirty = origin in self._mirror.dirty_databases
         self._mirror.dirty_databases.discard(origin)
         try:
-            dump = read_dump(origin, await evaluate(dump_script()))
+            dump = await _dumped(origin, evaluate)
             if self._restored.get(origin, set()) - {database["name"] for database in [*dump.plain, *dump.rich]}:
                 await asyncio.sleep(_SECOND_LOOK)
-                dump = read_dump(origin, await evaluate(dump_script()))
+                dump = await _dumped(origin, evaluate)
         except (CdpError, ValueError, TypeError):
             self._failed(origin, was_dirty=was_dirty)
             return
         self._take(origin, dump)
 
     def _failed(self, origin: str, *, was_dirty: bool) -> None:
-        """Try once more at the next look: a page that goes on to another document interrupts a copy."""
+        """Try once more at the next look, on a hidden page: one that goes on to another document interrupts a copy."""
         if self._connection.ended.is_set():
             return
         if origin in self._interrupted:
@@ -129,6 +129,14 @@ class CdpDatabases:
         self._mirror.databases_read(origin, dump)
         for loss in dump.lost:
             self._report("lost", str(loss))
+
+
+async def _dumped(origin: str, evaluate: Callable[[str], Awaitable[Any]]) -> Dump:
+    """Return the databases of a page, if it is still of that origin: it may have gone on since it was chosen."""
+    where, text = await evaluate(f"(async () => [location.origin, await {dump_script()}])()")
+    if where != origin:
+        raise CdpError(f"the page has left {origin}")
+    return read_dump(origin, text)
 
 
 def _names(entry: OriginEntry) -> set[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers import indexeddb, javascript
-from session_reuse.browsers.context_watch import ContextWatch, Tab
 from session_reuse.browsers.hidden_page import Client, visit_origins
 from session_reuse.browsers.origins import items_of, origin_of
+from session_reuse.browsers.tab import Tab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,11 +81,12 @@ class ContextCapture:
                 yield from self._watch.read(tab, origin)
                 yield from self._watch.note_environment(tab)
                 open_tabs[origin] = tab
-        if self._indexed_db:
-            for origin in sorted(open_tabs.keys() - self._mirror.copied | self._mirror.dirty_databases & open_tabs.keys()):
-                yield from self._copy_databases(open_tabs[origin], origin)
-        missed = self._missed()
-        if missed:
+        stale = (open_tabs.keys() - self._mirror.copied) | (self._mirror.dirty_databases & open_tabs.keys())
+        copied = set()
+        for origin in sorted(stale) if self._indexed_db else ():
+            if (yield from self._copy_databases(open_tabs[origin], origin)):
+                copied.add(origin)
+        if missed := self._missed() - copied:  # a first copy makes the browser report a change: its own bookkeeping
             yield from self._sweep(sorted(missed))
 
     def _missed(self) -> set[str]:
@@ -99,17 +100,18 @@ class ContextCapture:
             if tab.cdp is not None and tab.origin in self._mirror.dirty_databases:
                 yield from self._copy_databases(tab, tab.origin)
 
-    def _copy_databases(self, tab: Tab, origin: str) -> Steps[None]:
+    def _copy_databases(self, tab: Tab, origin: str) -> Steps[bool]:
         self._mirror.dirty_databases.discard(origin)
         try:
-            text = yield from self._watch.evaluate_apart(tab, indexeddb.dump_script())
+            text = yield from tab.evaluate_apart(indexeddb.dump_script())
             if tab.origin == origin and isinstance(text, str):
                 self._mirror.databases_read(origin, indexeddb.read_dump(origin, text))
                 self._watch.untracked.discard(origin)
-                return
+                return True
         except self._client.errors:
             pass  # the page has gone meanwhile
         self._mirror.dirty_databases.add(origin)
+        return False
 
     def _sweep(self, origins: list[str]) -> Steps[None]:
         """Visit origins again that could not be read while their page was there."""
@@ -118,8 +120,8 @@ class ContextCapture:
         def visit(page: Any, origin: str) -> Steps[None]:
             if self._clock() > deadline:
                 return
-            tab = Tab(page, (yield self._context.new_cdp_session(page)))
-            yield from self._watch.enable(tab)
+            tab = Tab(page, self._client, (yield self._context.new_cdp_session(page)))
+            yield from tab.enable()
             yield from self._watch.read(tab, origin, with_session=False)
             if origin in self._mirror.dirty_databases | self._watch.untracked:
                 yield from self._copy_databases(tab, origin)

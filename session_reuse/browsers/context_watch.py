@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from session_reuse.browsers import environment, javascript
 from session_reuse.browsers.live_mirror import DATABASE_EVENTS, STORAGE_EVENTS, LiveMirror
 from session_reuse.browsers.origins import origin_of, origin_of_storage, storage_key
+from session_reuse.browsers.tab import BINDING, Tab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,26 +17,6 @@ if TYPE_CHECKING:
     from session_reuse.browsers.hidden_page import Client
     from session_reuse.browsers.steps import Steps
     from session_reuse.session import BrowserSession
-
-
-_WORLD: Final = "session_reuse"
-"""Name of the isolated world in which our scripts run: pages neither see it nor reach into it."""
-_BINDING: Final = "sessionReuseLeft"
-
-
-@dataclass(slots=True, eq=False)
-class Tab:
-    """A page of the agent: its debugging session, once there is one, and the origins whose databases are tracked."""
-
-    page: Any
-    cdp: Any = None
-    frame_id: str = ""
-    tracked: set[str] = field(default_factory=set)
-
-    @property
-    def origin(self) -> str | None:
-        """Origin of the document in it."""
-        return origin_of(self.page.url)
 
 
 class ContextWatch:
@@ -84,7 +64,7 @@ class ContextWatch:
 
     def start(self) -> Steps[None]:
         """Follow the pages that are open and all that will be."""
-        self._handlers = {"page": lambda page: self._opened(page), "close": lambda _: self._gone()}  # noqa: PLW0108
+        self._handlers = {"page": self._opened, "close": self._gone}
         for event, handler in self._handlers.items():
             self._context.on(event, handler)
         for page in self._context.pages:
@@ -94,7 +74,8 @@ class ContextWatch:
         """Let go of a context that lives on."""
         for event, handler in self._handlers.items():
             self._context.remove_listener(event, handler)
-        for tab in self.tabs:
+        tabs, self.tabs = self.tabs, []
+        for tab in tabs:
             if tab.cdp is not None:
                 try:
                     yield tab.cdp.detach()
@@ -119,14 +100,14 @@ class ContextWatch:
         self._client.spawn(self._attach(self._new_tab(page)))
 
     def _new_tab(self, page: Any) -> Tab:
-        tab = Tab(page)
+        tab = Tab(page, self._client)
         self.tabs.append(tab)
         page.on("framenavigated", lambda frame: self._navigated(tab, frame))
         page.on("close", lambda _: self._closed(tab))
         self._committed(tab.origin, [], tab)
         return tab
 
-    def _gone(self) -> None:
+    def _gone(self, _: Any) -> None:
         self.is_gone = True
 
     def _closed(self, tab: Tab) -> None:
@@ -143,26 +124,12 @@ class ContextWatch:
                 cdp.on(method, lambda params: self._database_event(params))
             cdp.on("Runtime.bindingCalled", lambda params: self._left(tab, params))
             tab.cdp = cdp
-            yield from self.enable(tab)
+            yield from tab.enable()
         except self._client.errors as error:
             tab.cdp = None
             self._not_attached(tab, error)
             return
         yield from self._look(tab, tab.origin, is_main=True)
-
-    def enable(self, tab: Tab) -> Steps[None]:
-        """Have the debugging session of a tab tell about storage and about documents that are left."""
-        leaving = javascript.call("leaving", javascript.literal(_BINDING))
-        commands: list[tuple[str, dict[str, Any]]] = [
-            ("Page.getFrameTree", {}),
-            ("DOMStorage.enable", {}),
-            ("Page.enable", {}),
-            ("Runtime.enable", {}),  # without it the script below does not run at all (Chromium 156)
-            ("Runtime.addBinding", {"name": _BINDING, "executionContextName": _WORLD}),
-            ("Page.addScriptToEvaluateOnNewDocument", {"source": leaving, "worldName": _WORLD, "runImmediately": True}),
-        ]
-        tree, *_ = yield [self._client.send(tab.cdp, method, params) for method, params in commands]
-        tab.frame_id = tree["frameTree"]["frame"]["id"]
 
     def _not_attached(self, tab: Tab, error: Exception) -> None:
         if not tab.page.is_closed() and "Chromium" in str(error):
@@ -178,7 +145,7 @@ class ContextWatch:
 
     def _left(self, tab: Tab, params: dict[str, Any]) -> None:
         """Take over what a document had stored when it was left."""
-        if params.get("name") != _BINDING:
+        if params.get("name") != BINDING:
             return
         told = json.loads(params["payload"])
         origin = origin_of(told["origin"])
@@ -186,6 +153,8 @@ class ContextWatch:
             self._mirror.finish_read(self._mirror.begin_read(tab, origin), told["local"], told["session"])
 
     def _navigated(self, tab: Tab, frame: Any) -> None:
+        if tab not in self.tabs:
+            return
         origin, ancestors = origin_of(frame.url), _ancestor_origins(frame)
         self._committed(origin, ancestors, tab)
         if tab.cdp is not None:
@@ -216,9 +185,9 @@ class ContextWatch:
         reading = self._mirror.begin_read(tab, origin)
         local = session = None
         try:
-            steps = [self._items(tab, origin, is_local=True)]
+            steps = [tab.stored(origin, is_local=True)]
             if with_session:
-                steps.append(self._items(tab, origin, is_local=False))
+                steps.append(tab.stored(origin, is_local=False))
             found = yield steps
             local, session = found[0]["entries"], found[-1]["entries"] if with_session else None
         except self._client.errors:
@@ -226,15 +195,11 @@ class ContextWatch:
         finally:
             self._mirror.finish_read(reading, local, session)
 
-    def _items(self, tab: Tab, origin: str, *, is_local: bool) -> Any:
-        storage_id = {"storageKey": storage_key(origin), "isLocalStorage": is_local}
-        return self._client.send(tab.cdp, "DOMStorage.getDOMStorageItems", {"storageId": storage_id})
-
     def _track_databases(self, tab: Tab, origin: str) -> Steps[None]:
         if origin in tab.tracked or not self._indexed_db:
             return
         try:
-            yield self._client.send(tab.cdp, "Storage.trackIndexedDBForStorageKey", {"storageKey": storage_key(origin)})
+            yield tab.send("Storage.trackIndexedDBForStorageKey", {"storageKey": storage_key(origin)})
         except self._client.errors:
             return  # the tab has gone; `untracked` still names the origin
         tab.tracked.add(origin)
@@ -256,7 +221,7 @@ class ContextWatch:
         if self._knows_environment:
             return
         try:
-            now = yield from self.evaluate_apart(tab, javascript.call("environment"))
+            now = yield from tab.evaluate_apart(javascript.call("environment"))
         except self._client.errors:
             return
         self._knows_environment = True
@@ -267,22 +232,6 @@ class ContextWatch:
         for name in environment.changed(self._before, now):
             self._session.report("environment_changed", name)
         self._mirror.environment = {**self._before, **now}
-
-    def evaluate_apart(self, tab: Tab, expression: str) -> Steps[Any]:
-        """Evaluate in a world of its own, where the page's scripts have replaced nothing."""
-        frame = {"frameId": tab.frame_id, "worldName": _WORLD}
-        world = yield self._client.send(tab.cdp, "Page.createIsolatedWorld", frame)
-        answer = yield self._client.send(
-            tab.cdp,
-            "Runtime.evaluate",
-            {
-                "expression": expression,
-                "contextId": world["executionContextId"],
-                "awaitPromise": True,
-                "returnByValue": True,
-            },
-        )
-        return answer.get("result", {}).get("value")
 
 
 def _ancestor_origins(frame: Any) -> list[str]:

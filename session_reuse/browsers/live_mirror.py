@@ -10,7 +10,6 @@ An adapter calls `committed` for each document of a main frame, `begin_read`/`fi
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.environment import Environment, recorded
@@ -23,6 +22,7 @@ from session_reuse.browsers.origins import (
     origin_of,
     origin_of_storage,
 )
+from session_reuse.browsers.readings import Reading, apply_event
 from session_reuse.browsers.tab_storage import TabStorage
 from session_reuse.state.storage_state import StorageState, cookie_identity
 
@@ -40,16 +40,6 @@ STORAGE_EVENTS: Final = (
 DATABASE_EVENTS: Final = ("Storage.indexedDBContentUpdated", "Storage.indexedDBListUpdated")
 
 _MIRRORED: Final = ("origin", "localStorage", "sessionStorage", "indexedDB", "indexedDBRich")
-
-
-@dataclass(slots=True, eq=False)
-class Reading:
-    """A read under way: events that arrive meanwhile may be newer than its result, so they are applied again."""
-
-    tab: Hashable
-    origin: str
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    is_outdated: bool = False
 
 
 class LiveMirror:
@@ -113,11 +103,11 @@ class LiveMirror:
         if local is not None:
             self._local_read(reading, local)
         if session is not None:
-            items = _replayed(session, reading, is_local=False)
+            items = reading.result(session, is_local=False)
             self.version += self._tabs(reading.origin).read(reading.tab, items)
 
     def _local_read(self, reading: Reading, local: Items) -> None:
-        items = _replayed(local, reading, is_local=True)
+        items = reading.result(local, is_local=True)
         self.version += items != self._local.get(reading.origin)
         self._local[reading.origin] = items
 
@@ -132,7 +122,7 @@ class LiveMirror:
             if reading.tab == tab and reading.origin == origin:
                 reading.events.append((method, params))
         items = self._changing(tab, origin, is_local=bool(storage_id.get("isLocalStorage")))
-        self.version += _apply(items, method, params)
+        self.version += apply_event(items, method, params)
 
     def _changing(self, tab: Hashable, origin: str, *, is_local: bool) -> dict[str, str]:
         base = self._base.get(origin, {})
@@ -229,31 +219,10 @@ class LiveMirror:
             "v": 1,
             "captured_at": round(self._clock(), 3),
             "source": self.source,
-            "complete": not lost and not self.unread and not self.dirty_databases,
+            "complete": not lost and not self.unread,
             "lost": lost,
             "environment": self.environment,
         }
-
-
-def _replayed(items: Items, reading: Reading, *, is_local: bool) -> dict[str, str]:
-    current = {key: value for key, value in items}  # noqa: C416 - lists of two, not tuples
-    for method, params in reading.events:
-        if bool(params["storageId"].get("isLocalStorage")) is is_local:
-            _apply(current, method, params)
-    return current
-
-
-def _apply(items: dict[str, str], method: str, params: dict[str, Any]) -> bool:
-    """Apply a storage event; return whether it changed anything."""
-    if method == "DOMStorage.domStorageItemsCleared":
-        changed = bool(items)
-        items.clear()
-    elif method == "DOMStorage.domStorageItemRemoved":
-        changed = items.pop(params["key"], None) is not None
-    else:
-        changed = items.get(params["key"]) != params["newValue"]
-        items[params["key"]] = params["newValue"]
-    return changed
 
 
 def _by_identity(cookies: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:

@@ -284,7 +284,7 @@ def _before_close(target: Any, hook: Callable[[], Awaitable[None]]) -> Callable[
         hooks: list[Callable[[], Awaitable[None]]] = []
 
         async def close(*args: Any, **options: Any) -> None:
-            for each in list(hooks):
+            for each in tuple(hooks):
                 await each()
             await original(*args, **options)
 

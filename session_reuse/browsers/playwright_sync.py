@@ -14,9 +14,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable
 from functools import cache
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.binding import Binding, Options
@@ -30,6 +28,9 @@ except ImportError:
     raise MissingExtraError("playwright", "session_reuse.browsers.playwright_sync") from None
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
     from playwright.sync_api import Browser, BrowserContext, Page
 
     from session_reuse.session import BrowserSession
@@ -269,7 +270,7 @@ def _before_close(target: Any, hook: Callable[[], None]) -> Callable[[], None]:
         hooks: list[Callable[[], None]] = []
 
         def close(*args: Any, **options: Any) -> None:
-            for each in list(hooks):
+            for each in tuple(hooks):
                 each()
             original(*args, **options)
 

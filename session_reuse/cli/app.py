@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     epilog=EPILOG,
 )
 
-_PANELS = {
+_PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
     "Start here": {"demo": demo, "doctor": doctor},
     "Look": {"ls": ls, "show": show, "stats": stats, "top": top},
     "Change": {"evict": evict, "export": export, "import": import_, "rotate": rotate, "cleanup": cleanup},

@@ -11,7 +11,7 @@ import typer
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, printable
-from session_reuse.cli.options import AsJson, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.config import redacted_url
@@ -30,7 +30,11 @@ def cleanup(
     as_json: AsJson = False,
 ) -> None:
     """Remove what expired sessions leave behind, until Ctrl-C or SIGTERM. Several of these share the work."""
-    work = partial(_once, Place(url, key_prefix)) if once else partial(_job, Place(url, key_prefix), configure_notifications)
+    work = (
+        partial(_once, Place(url, key_prefix))
+        if once
+        else partial(_job, Place(url, key_prefix), configure_notifications)
+    )
     run(work, as_json=as_json, on_interrupt=ExitCode.OK)
 
 

@@ -39,7 +39,7 @@ class Place:
         Raises:
             ConfigurationError: one of them is wrong.
         """
-        named = {"url": self.url, "key_prefix": self.key_prefix}
+        named: dict[str, Any] = {"url": self.url, "key_prefix": self.key_prefix}
         return Config.from_env(**{name: value for name, value in named.items() if value is not None}, **settings)
 
 

@@ -64,7 +64,9 @@ def _cookie(cookie: dict[str, Any], reveal: bool) -> Described:
 
 def _origin(entry: dict[str, Any], reveal: bool) -> Described:
     sections = {name: _items(entry.get(name) or (), reveal) for name in ("localStorage", "sessionStorage")}
-    databases = [{"name": each["name"], "stores": len(each.get("stores") or ())} for each in entry.get("indexedDB") or ()]
+    databases = [
+        {"name": each["name"], "stores": len(each.get("stores") or ())} for each in entry.get("indexedDB") or ()
+    ]
     return {"origin": entry["origin"], **sections, "indexedDB": databases}
 
 
@@ -85,7 +87,9 @@ def print_contents(output: Output, contents: Described) -> None:
     if contents["origins"]:
         output.show("")
         output.show(_origins(contents["origins"]))
-    items = [(entry["origin"], section, item) for entry in contents["origins"] for section, item in _stored_items(entry)]
+    items = [
+        (entry["origin"], section, item) for entry in contents["origins"] for section, item in _stored_items(entry)
+    ]
     items += [("", "data", item) for item in contents["data"]]
     if items:
         output.show("")

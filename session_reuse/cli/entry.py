@@ -15,7 +15,7 @@ def main() -> NoReturn:
     if find_spec("typer") is None or find_spec("rich") is None:
         print(MissingExtraError("cli", "the command session-reuse"), file=sys.stderr)  # noqa: T201  (no rich here)
         sys.exit(ExitCode.USAGE)
-    from session_reuse.cli.app import app  # noqa: PLC0415  (needs the extra)
+    from session_reuse.cli.app import app
 
     app(prog_name="session-reuse")
     raise AssertionError("typer ends the process")

@@ -12,13 +12,15 @@ import typer
 from session_reuse.cli.connection import Place, Stored, connected, read_stored
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable, size
-from session_reuse.cli.options import AsJson, Fingerprint, KeyPrefix, Url  # noqa: TC001  (typer reads them)
+from session_reuse.cli.options import AsJson, Fingerprint, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.cli.storage_files import STANDARD_STREAM, FileFormat, as_json_file, write_private
 from session_reuse.errors import ConfigurationError
 
-Format = Annotated[FileFormat, typer.Option("--format", help="session-reuse is the stored form, sealed as in the store.")]
+Format = Annotated[
+    FileFormat, typer.Option("--format", help="session-reuse is the stored form, sealed as in the store.")
+]
 Target = Annotated[Path, typer.Option("--output", "-o", help="The file; - for a pipe.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 

@@ -11,7 +11,7 @@ import typer
 from session_reuse.cli.connection import Place, ask, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
-from session_reuse.cli.options import AsJson, File, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.options import AsJson, File, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.cli.storage_files import read_file, read_session

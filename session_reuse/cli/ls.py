@@ -12,7 +12,7 @@ from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural
 from session_reuse.cli.listing import as_json as summary_as_json
 from session_reuse.cli.listing import each_session, sessions_table
-from session_reuse.cli.options import AsJson, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 

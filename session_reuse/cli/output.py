@@ -61,5 +61,7 @@ def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) 
     """
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        made.add_column(column, header_style="bold cyan", justify="right" if column in right else "left", overflow="fold")
+        made.add_column(
+            column, header_style="bold cyan", justify="right" if column in right else "left", overflow="fold"
+        )
     return made

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from session_reuse.cli.connection import Place, Stored, ask, connected, read_stored
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
-from session_reuse.cli.options import AsJson, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.errors import ConfigurationError, CorruptStateError
@@ -37,7 +37,9 @@ _ATTEMPTS: Final = 5
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 FromPlain = Annotated[
     bool,
-    typer.Option("--from-plain", help="Seal sessions stored before there were keys too: only if all writers are trusted."),
+    typer.Option(
+        "--from-plain", help="Seal sessions stored before there were keys too: only if all writers are trusted."
+    ),
 ]
 
 
@@ -71,7 +73,9 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
     async with connected(place) as manager:
         services = await manager.services()
         if services.codec.key_id == NO_KEY:
-            raise ConfigurationError("there is no key to rotate to: set SESSION_REUSE_ENCRYPTION_KEYS, newest key first")
+            raise ConfigurationError(
+                "there is no key to rotate to: set SESSION_REUSE_ENCRYPTION_KEYS, newest key first"
+            )
         heads = await _heads(services)
         with Progress(console=output.console, transient=True, disable=output.as_json) as progress:
             for fingerprint, head in progress.track(heads.items(), description="rotating"):

@@ -7,7 +7,7 @@ from functools import partial
 from session_reuse.cli.connection import Place, connected, read_stored
 from session_reuse.cli.contents import described, print_contents
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.options import AsJson, Fingerprint, KeyPrefix, Reveal, Url  # noqa: TC001  (typer reads them)
+from session_reuse.cli.options import AsJson, Fingerprint, KeyPrefix, Reveal, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 

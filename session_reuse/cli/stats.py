@@ -13,7 +13,7 @@ from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, size
 from session_reuse.cli.listing import each_session
-from session_reuse.cli.options import AsJson, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
 from session_reuse.manager import SessionSummary
@@ -88,7 +88,7 @@ async def _count(place: Place, soon: float, output: Output) -> ExitCode:
         async for summary in each_session(manager):
             totals.add(summary, now, soon)
     output.emit(asdict(totals) | {"encrypted_share": totals.encrypted_share, "soon": soon})
-    made = table("", "", right=("",))
+    made = table("what", "number")
     made.show_header = False
     for name, value in _rows(totals, soon):
         made.add_row(name, value)

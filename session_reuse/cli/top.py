@@ -17,7 +17,7 @@ from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, size
 from session_reuse.cli.listing import as_json as summary_as_json
 from session_reuse.cli.listing import each_session, sessions_table
-from session_reuse.cli.options import AsJson, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.config import redacted_url
@@ -33,6 +33,7 @@ class Moment:
     """One look at the store, compared with the one before.
 
     Attributes:
+        versions: of each session: the number of its saves.
         saves: saves since the last look, of sessions that were there then.
         added: sessions that were not there then.
         gone: sessions that are there no more.
@@ -40,12 +41,12 @@ class Moment:
 
     def __init__(self, summaries: list[SessionSummary], before: Moment | None = None) -> None:
         self.summaries = sorted(summaries, key=lambda summary: summary.saved_at or 0.0, reverse=True)
-        self._versions = {summary.fingerprint: summary.version or 0 for summary in summaries}
-        known = before._versions if before is not None else self._versions
-        both = self._versions.keys() & known.keys()
-        self.saves = sum(max(0, self._versions[name] - known[name]) for name in both)
-        self.added = len(self._versions.keys() - known.keys())
-        self.gone = len(known.keys() - self._versions.keys())
+        self.versions = {summary.fingerprint: summary.version or 0 for summary in summaries}
+        known = before.versions if before is not None else self.versions
+        both = self.versions.keys() & known.keys()
+        self.saves = sum(max(0, self.versions[name] - known[name]) for name in both)
+        self.added = len(self.versions.keys() - known.keys())
+        self.gone = len(known.keys() - self.versions.keys())
 
     @property
     def bytes(self) -> int:

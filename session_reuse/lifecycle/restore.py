@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
@@ -38,7 +38,7 @@ class Restored:
 
     outcome: Outcome
     baseline: Baseline
-    document: Document | None = None
+    document: Document | None = field(default=None, repr=False)
     lease: Lease | None = None
 
 
@@ -98,7 +98,8 @@ async def _open(
 ) -> Restored:
     try:
         decoded = await _decode(services, value, services.keys.session(fingerprint))
-        document = opened(decoded.document, decoded.header.flags[2], fingerprint)
+        flags = decoded.header.flags
+        document = opened(decoded.document, flags[2], fingerprint, sealed=flags[1] != "-")
     except CorruptStateError as error:
         baseline = Baseline(expectation=Expectation.CORRUPT, entered=entered_at, damaged=value[:LENGTH])
         return _corrupt(fingerprint, baseline, error, options, lease)

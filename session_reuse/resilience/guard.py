@@ -61,32 +61,35 @@ class Guard:
         Raises:
             Failure: it did not work out, or the breaker is open.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + budget
-        breaker = self.read if direction is Direction.READ else self.write
+        began = monotonic()
         patient = direction is Direction.WRITE
-
-        async def once(*, first: bool = False) -> T:
-            left = deadline - loop.time()
-            if left <= 0:
-                raise Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.NEVER, Blame.NOBODY)
-            return await self._attempt(breaker, attempt, min(self.attempt_timeout, left), first=first)
-
+        breaker = self.write if patient else self.read
         try:
-            return await once(first=True)
+            return await self._attempt(breaker, attempt, budget, first=True)
         except Failure as failure:
             if not worth_retrying(failure, patient=patient) or breaker.retry_in > 0:
                 raise
-            retries = _WRITE_RETRIES if patient else _READ_RETRIES
-            return await retry(once, failure, deadline=deadline, attempts=retries, patient=patient)
+            return await self._again(breaker, attempt, failure, began + budget, patient=patient)
 
-    async def _attempt(self, breaker: CircuitBreaker, attempt: Attempt[T], timeout: float, *, first: bool) -> T:
+    async def _again(
+        self, breaker: CircuitBreaker, attempt: Attempt[T], failure: Failure, until: float, *, patient: bool
+    ) -> T:
+        async def once() -> T:
+            return await self._attempt(breaker, attempt, until - monotonic(), first=False)
+
+        deadline = asyncio.get_running_loop().time() + until - monotonic()
+        retries = _WRITE_RETRIES if patient else _READ_RETRIES
+        return await retry(once, failure, deadline=deadline, attempts=retries, patient=patient)
+
+    async def _attempt(self, breaker: CircuitBreaker, attempt: Attempt[T], left: float, *, first: bool) -> T:
+        if left <= 0:
+            raise Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.NEVER, Blame.NOBODY)
         permit = breaker.allow()
         if not permit:
             raise circuit_open(breaker.name, breaker.retry_in)
         began = monotonic()
         try:
-            result = await attempt(timeout)
+            result = await attempt(min(self.attempt_timeout, left))
         except Failure as failure:
             self._judge(breaker, permit, failure, monotonic() - began, first=first)
             raise

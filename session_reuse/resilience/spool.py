@@ -18,8 +18,9 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from session_reuse.errors import CorruptStateError
 from session_reuse.state.compression import compressor, decompress
@@ -41,10 +42,11 @@ class ForeignKeyError(Exception):
     """A file is sealed with a key that is not configured here; somebody else may have it."""
 
 
-class Spooled(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Spooled:
     """A file that was read: its content, opened, and which state of the file that was."""
 
-    content: bytes
+    content: bytes = field(repr=False)
     identity: Identity
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from session_reuse.state.header import Header
@@ -40,7 +40,7 @@ class Baseline:
     entered: float
     header: Header | None = None
     epoch: int = 0
-    view: bytes = b""
-    stored: bytes = b""
+    view: bytes = field(default=b"", repr=False)
+    stored: bytes = field(default=b"", repr=False)
     dialect: str = "o"
-    damaged: bytes = b""
+    damaged: bytes = field(default=b"", repr=False)

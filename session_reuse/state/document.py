@@ -77,6 +77,15 @@ def check_json(value: object, place: str = "session", depth: int = 0) -> None:
         raise InvalidStateError(f"{place} is a {kind.__name__}, which JSON cannot hold")
 
 
+def check_nesting(document: Document) -> None:
+    """Raise InvalidStateError for a loaded document that is nested so deeply that it could not be saved again."""
+    check_json(document["data"], "data")
+    try:
+        orjson.dumps(document["storage_state"])  # refuses 254 levels, and costs a tenth of looking ourselves
+    except TypeError:
+        check_json(document["storage_state"], "storage_state")
+
+
 def _check_object(value: dict[Any, Any], place: str, depth: int) -> None:
     for key, item in value.items():
         if not isinstance(key, str):

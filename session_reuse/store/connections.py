@@ -30,6 +30,7 @@ class LaneConnections:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self._idle: list[Any] = []
+        self._generation = 0
 
     async def send(self, commands: Sequence[Command]) -> Replies:
         """Send commands in one write and return their replies, errors of single commands in their place.
@@ -37,14 +38,17 @@ class LaneConnections:
         The caller sets the deadline, by cancelling.
         """
         connection = await self._ready()
+        generation = self._generation
         try:
             await connection.send_packed_command(_packed(connection, commands), check_health=False)
             replies = [await _reply(connection) for _ in commands]
         except BaseException:
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+            await self._part_with(connection)
             raise
-        self._idle.append(connection)
+        if generation == self._generation:
+            self._idle.append(connection)
+        else:
+            await self._part_with(connection)
         return replies
 
     async def _ready(self) -> Any:
@@ -53,11 +57,20 @@ class LaneConnections:
             connection = self._idle.pop()
             if connection.is_connected and not await connection.can_read():
                 return connection
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+            await self._part_with(connection)
         connection = await self._pool.get_connection()
         connection.socket_timeout = None  # the lane has a deadline; this one would start a task for each write
         return connection
+
+    async def renew(self) -> None:
+        """Part with all connections, with those at work when they are done: they lead to the wrong server."""
+        self._generation += 1
+        while self._idle:
+            await self._part_with(self._idle.pop())
+
+    async def _part_with(self, connection: Any) -> None:
+        await connection.disconnect(nowait=True)
+        await self._pool.release(connection)
 
     async def release(self) -> None:
         """Give the connections that are not in use back to the pool."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class Commit:
     """
 
     fingerprint: str
-    value: bytes
+    value: bytes = field(repr=False)
     save_id: str
     expectation: Expectation
     known: bytes = b""
@@ -133,7 +133,7 @@ class Touch:
 class Entered:
     """Answer to an enter: the stored value, the lease if one was asked for, uses before this one if counted."""
 
-    value: bytes | None
+    value: bytes | None = field(repr=False)
     lease: Lease | Busy | None = None
     uses: int | None = None
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, Protocol
 
 from redis.asyncio.cluster import RedisCluster
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from session_reuse.store.batching import Batcher, Command, Replies
 from session_reuse.store.cluster import ClusterTopology
 from session_reuse.store.connections import LaneConnections
 
+_ASK_AGAIN_AFTER: Final = 1.0
+"""How often at most the sentinels are asked who is master."""
 _LEAVING_PAUSE: Final = 0.1
 """How often at most the connections to a read-only server are given up."""
 
@@ -38,11 +42,14 @@ class Topology(Protocol):
 
 def topology_of(client: Any, lanes: int) -> Topology:
     """Return the servers behind an asyncio redis-py client."""
-    return ClusterTopology(client, lanes) if isinstance(client, RedisCluster) else SingleTopology(client, lanes)
+    if isinstance(client, RedisCluster):
+        return ClusterTopology(client, lanes)
+    pool = getattr(client, "connection_pool", None)
+    return SentinelTopology(client, lanes) if hasattr(pool, "get_master_address") else SingleTopology(client, lanes)
 
 
 class SingleTopology:
-    """One server, or the present master of a Sentinel group: redis-py asks the sentinels when it connects."""
+    """One server."""
 
     def __init__(self, client: Any, lanes: int) -> None:
         self._client = client
@@ -82,3 +89,46 @@ class SingleTopology:
 
     async def check(self, *, timeout: float) -> None:
         """Do nothing: with one server, what uses it notices."""
+
+
+class SentinelTopology(SingleTopology):
+    """The present master of a Sentinel group.
+
+    redis-py asks the sentinels when it connects. After an orderly change of master the old one goes on as a master
+    for about ten seconds (redis-server 7.0.15, measured 2026-11-22), and all that is written to it is lost: so the
+    sentinels are asked now and then while connections are in use.
+    """
+
+    def __init__(self, client: Any, lanes: int) -> None:
+        super().__init__(client, lanes)
+        self._asked_at = 0.0
+        self._asking: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def _send(self, commands: Sequence[Command]) -> Replies:
+        now = monotonic()
+        if now - self._asked_at > _ASK_AGAIN_AFTER and not self._closed:
+            self._asked_at = now
+            self._asking = asyncio.get_running_loop().create_task(self._ask(), name="session_reuse:topology")
+        return await super()._send(commands)
+
+    async def _ask(self) -> None:
+        pool = self._client.connection_pool
+        before = pool.master_address
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(_ASK_AGAIN_AFTER):
+                if await pool.get_master_address() != before:
+                    await self._connections.renew()
+
+    async def check(self, *, timeout: float) -> None:
+        """Follow a change of master."""
+        async with asyncio.timeout(timeout):
+            await self._ask()
+
+    async def aclose(self) -> None:
+        """End the lanes."""
+        self._closed = True
+        await super().aclose()
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])

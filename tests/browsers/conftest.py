@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def sites() -> Iterator[Sites]:
+    """The local sites, for all tests."""
     with serve_sites() as running:
         yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def playwright() -> AsyncIterator[Playwright]:
+    """One driver for a module."""
     async with async_playwright() as running:
         yield running
 

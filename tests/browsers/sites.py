@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from http.cookies import SimpleCookie
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SHOW = "const show = (isIn) => { document.documentElement.dataset.login = isIn ? 'in' : 'out'; };"
 
@@ -26,6 +29,12 @@ const open = () => new Promise((resolve, reject) => {
   };
   request.onsuccess = () => resolve(request.result);
   request.onerror = () => reject(request.error);
+});
+const put = (db, name, value) => new Promise((resolve, reject) => {
+  const transaction = db.transaction(name, 'readwrite');
+  transaction.objectStore(name).put(value);
+  transaction.oncomplete = resolve;
+  transaction.onabort = () => reject(transaction.error);
 });
 const done = (request) => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result);
@@ -82,7 +91,7 @@ def _databases() -> dict[str, str]:
         )
         pages[f"/idb-{kind}/login"] = _page(
             f"{_OPEN_DATABASE}(async () => {{ const value = {value}; const db = await open();"
-            "await done(db.transaction('users', 'readwrite').objectStore('users').put(value)); db.close();"
+            "await put(db, 'users', value); db.close();"
             f"location.href = '/idb-{kind}'; }})();"
         )
     return pages
@@ -97,13 +106,13 @@ _PAGES = {
     "/idb-key/login": _page(
         f"{_OPEN_DATABASE}(async () => {{ const db = await open();"
         "const key = await crypto.subtle.generateKey({ name: 'AES-GCM', length: 128 }, false, ['encrypt']);"
-        "await done(db.transaction('users', 'readwrite').objectStore('users').put({ id: 1, user: { name: 'a' }, key }));"
-        "await done(db.transaction('loose', 'readwrite').objectStore('loose').put('kept'));"
+        "await put(db, 'users', { id: 1, user: { name: 'a' }, key });"
+        "await put(db, 'loose', 'kept');"
         "db.close(); show(true); })();"
     ),
     "/idb-big/login": _page(
         f"{_OPEN_DATABASE}(async () => {{ const db = await open();"
-        "await done(db.transaction('loose', 'readwrite').objectStore('loose').put('x'.repeat(3_000_000)));"
+        "await put(db, 'loose', 'x'.repeat(3_000_000));"
         "db.close(); show(true); })();"
     ),
     "/stale/reload": _page(_STALE % "location.reload();"),

@@ -13,7 +13,17 @@ from session_reuse.browsers.playwright_sync import attach_context, open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
 from session_reuse.outcome import Outcome
 from tests.browsers.visits import (
-    LAUNCH, PLACES, Place, entry, fresh, items, kinds, next_session, reused, shown_blocking, storing,
+    LAUNCH,
+    PLACES,
+    Place,
+    entry,
+    fresh,
+    items,
+    kinds,
+    next_session,
+    reused,
+    shown_blocking,
+    storing,
 )  # fmt: skip
 from tests.support.polling import wait_until
 
@@ -29,12 +39,14 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
+    """One driver for this module: it holds the thread's event loop as long as it runs."""
     with sync_playwright() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
+    """One browser for this module, for tests to which it does not matter that others were there before."""
     launched = playwright.chromium.launch(**LAUNCH)
     yield launched
     launched.close()
@@ -42,6 +54,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture
 def launch(playwright: Playwright) -> Iterator[Callable[[], Browser]]:
+    """Launch a browser process of its own, closed at the end of the test."""
     launched: list[Browser] = []
 
     def launch() -> Browser:

@@ -222,11 +222,11 @@ async def test_states_of_playwright_itself_are_restored(sites: Sites, browser: A
         page = await plain.new_page()
         await page.goto(sites.url("native", "/idb-plain/login"))
         await page.wait_for_url("**/idb-plain")
-        put = (
-            "async () => { const db = await open(); await done(db.transaction('loose', 'readwrite').objectStore('loose')"
-            ".put({ d: new Date(5), m: new Map([[1n, new Set([NaN])]]), b: new Uint8Array([7]) })); db.close(); }"
+        write = (
+            "async () => { const db = await open(); await put(db, 'loose',"
+            " { d: new Date(5), m: new Map([[1n, new Set([NaN])]]), b: new Uint8Array([7]) }); db.close(); }"
         )
-        await page.evaluate(put)
+        await page.evaluate(write)
         state = await plain.storage_state(indexed_db=True)
     session = reused(dict(state))
     async with open_context(session, browser) as context:

@@ -181,6 +181,20 @@ async def test_an_empty_state_never_replaces_a_good_one(manager: SessionManager)
         assert session.data == {"step": 2}
 
 
+async def test_the_same_state_captured_anew_is_not_written_again(manager: SessionManager) -> None:
+    """Another order, or another time of capture, is no change: nothing but the time to live is refreshed."""
+    cookies = [{**COOKIE, "name": name} for name in ("a", "b", "c")]
+    for order in (1, -1):
+        async with reusable_session("reordered", manager=manager) as session:
+            session.storage_state = {"cookies": cookies[::order], "origins": []}
+    assert session.save_outcome is SaveOutcome.UNCHANGED
+    for captured_at in (1.5, 27.25, 9):
+        async with reusable_session("captured", manager=manager) as session:
+            block = {"v": 1, "captured_at": captured_at}
+            session.storage_state = {"cookies": cookies, "origins": [], "session_reuse": block}
+    assert session.save_outcome is SaveOutcome.UNCHANGED
+
+
 async def test_a_failed_capture_keeps_the_stored_state(manager: SessionManager) -> None:
     """When the browser cannot be read, what was stored stays, and the agent's notes are saved."""
     await logged_in(manager)

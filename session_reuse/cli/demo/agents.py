@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -47,6 +47,9 @@ class Agent(Protocol):
 
     name: str
 
+    def fingerprint(self, account: str) -> str:
+        """Return the name under which the account's session is kept."""
+
     async def work(self, session: BrowserSession, account: str, tell: Tell) -> None:
         """Get to the account page, logging in if that is needed, and do some work."""
 
@@ -59,9 +62,13 @@ class ChromiumAgent:
         self._browser = browser
         self._site = site
 
+    def fingerprint(self, account: str) -> str:
+        """Return the name under which the account's session is kept."""
+        return f"shop.demo/{account}"
+
     async def work(self, session: BrowserSession, account: str, tell: Tell) -> None:
         """Open the account page; where the site sends us to its form instead, fill that in."""
-        from session_reuse.browsers.playwright import open_context  # noqa: PLC0415  (needs the extra)
+        from session_reuse.browsers.playwright import open_context
 
         async with open_context(session, self._browser) as context:
             context.set_default_timeout(_PAGE_LIMIT * 1000)
@@ -92,6 +99,10 @@ class HttpAgent:
 
     def __init__(self, site: str) -> None:
         self._site = site
+
+    def fingerprint(self, account: str) -> str:
+        """Return another name than a browser's: neither could use what the other keeps."""
+        return f"shop.demo/{account}@http"
 
     async def work(self, session: BrowserSession, account: str, tell: Tell) -> None:
         """Ask for the account page and the API; where either says no, log in."""
@@ -140,7 +151,7 @@ async def open_agent(site: str, *, http: bool, say: Callable[[str], None]) -> As
 async def _browser(say: Callable[[str], None]) -> AsyncIterator[Browser | None]:
     try:
         executable = find_chromium()
-        from playwright.async_api import Error, async_playwright  # noqa: PLC0415  (needs the extra)
+        from playwright.async_api import Error, async_playwright
     except ImportError:
         say(f"no browser: {MissingExtraError('playwright', 'driving Chromium')}")
         yield None
@@ -151,8 +162,7 @@ async def _browser(say: Callable[[str], None]) -> AsyncIterator[Browser | None]:
         return
     async with async_playwright() as playwright:
         try:
-            options: dict[str, Any] = {"handle_sigint": False, "handle_sigterm": False}
-            browser = await playwright.chromium.launch(executable_path=executable, args=launch_arguments(), **options)
+            browser = await playwright.chromium.launch(executable_path=executable, args=launch_arguments())
         except Error as error:
             say(f"{executable} does not start: {str(error).splitlines()[0]}")
             browser = None
@@ -160,4 +170,5 @@ async def _browser(say: Callable[[str], None]) -> AsyncIterator[Browser | None]:
             yield browser
         finally:
             if browser is not None:
-                await browser.close()
+                with suppress(Error):  # a Ctrl-C reaches Playwright's driver as well, which then closes it itself
+                    await browser.close()

@@ -25,8 +25,8 @@ def draw(run: Run, plan: Plan, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (needs the extra)
-        from matplotlib.figure import Figure  # noqa: PLC0415
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("demo", "the chart") from None
     figure = Figure(figsize=(12.5, max(4.6, 2.6 + 0.5 * plan.agents)), dpi=150, facecolor="white")
@@ -47,8 +47,8 @@ def _headline(run: Run) -> str:
 
 def _subtitle(run: Run, plan: Plan) -> str:
     parts = [f"{plan.agents} agents, {plan.cycles} starts each, {run.agent_name}"]
-    if run.killed_at is not None:
-        parts.append(f"{run.recovered} of {run.kept} saves of the outage delivered afterwards")
+    if run.kept:
+        parts.append(f"{run.recovered} of {run.kept} saves of the outage recovered")
     parts.append(f"slowest enter {run.slowest_enter * 1000:.0f} ms")
     return "  ·  ".join(parts)
 
@@ -73,11 +73,17 @@ def _timeline(axes: Axes, run: Run, plan: Plan) -> None:
 
 
 def _legend(axes: Axes, run: Run) -> None:
-    from matplotlib.patches import Patch  # noqa: PLC0415  (needs the extra)
+    from matplotlib.patches import Patch
 
     marks: list[Any] = [Patch(color=COLOURS[kind], label=WORDS[kind]) for kind in _SHOWN if run.count(kind)]
     marks.append(Patch(color=FAINT, alpha=0.4, label="pale: at work, logged in"))
-    style: dict[str, Any] = {"frameon": False, "fontsize": 9.5, "handlelength": 1, "handleheight": 1, "columnspacing": 1.6}
+    style: dict[str, Any] = {
+        "frameon": False,
+        "fontsize": 9.5,
+        "handlelength": 1,
+        "handleheight": 1,
+        "columnspacing": 1.6,
+    }
     axes.legend(handles=marks, loc="upper left", bbox_to_anchor=(-0.01, -0.16), ncols=len(marks), **style)
 
 

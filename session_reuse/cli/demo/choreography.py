@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, Self
 
 from session_reuse.api import reusable_session
 from session_reuse.cli.demo.agents import Agent, Phase
-from session_reuse.cli.demo.plan import Plan, fingerprint_of
+from session_reuse.cli.demo.plan import Plan
 from session_reuse.cli.demo.private_redis import PrivateRedis
 from session_reuse.cli.demo.record import Run, Start
 from session_reuse.manager import SessionManager
-from session_reuse.outcome import SaveOutcome
+from session_reuse.outcome import Outcome
 
 _STAGGER: Final = 0.15
 _KILL_AFTER: Final = 0.45
 """Share of the starts that are over when Redis is killed."""
-_BEST_MOMENT: Final = 3.0
-"""Seconds to wait for a moment in which one agent works and another is about to start: both sides of an outage show."""
+_PATIENCE: Final = 5.0
+"""Seconds by which kill and return may be put off until both a save and a start meet the outage."""
+_WITH_SESSION: Final = frozenset({Phase.OPENING, Phase.LOGGING_IN, Phase.WORKING})
 _POLL: Final = 0.005
 
 
-class Watcher(Protocol):
-    """Is told what happens, as it happens."""
+class Watcher:
+    """Is told what happens, as it happens, within a `with`. This one pays no heed."""
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Watch no more."""
 
     def moved(self, start: Start, phase: Phase) -> None:
-        """An agent does something else now."""
+        """Learn that an agent does something else now."""
 
     def ended(self, start: Start) -> None:
-        """An agent has ended."""
+        """Learn that an agent has ended."""
 
     def redis_killed(self, pid: int) -> None:
-        """Redis is gone."""
+        """Learn that Redis is gone."""
 
     def redis_back(self, pid: int, seconds: float) -> None:
-        """Redis answers again, after so long."""
+        """Learn that it answers again, and after how long."""
 
 
 class Choreography:
@@ -62,7 +71,7 @@ class Choreography:
         self._watcher = watcher
         self._run = Run(agent.name)
         self._phases = [Phase.WAITING] * plan.agents
-        self._kept: set[int] = set()
+        self._outcomes: set[Outcome] = set()
         self._began = monotonic()
 
     async def run(self, found: int) -> Run:
@@ -105,15 +114,16 @@ class Choreography:
         self._move(start, Phase.ENTERING)
         session = None
         try:
-            async with reusable_session(fingerprint_of(account), f"agent-{account}", manager=self._manager) as session:
+            async with reusable_session(
+                self._agent.fingerprint(account), f"agent-{account}", manager=self._manager
+            ) as session:
                 start.entered, start.outcome = self._now(), session.outcome
+                self._outcomes.add(session.outcome)
                 await self._agent.work(session, account, partial(self._move, start))
         except Exception as error:  # noqa: BLE001  (an agent that fails is part of the picture)
             start.error = type(error).__name__
         if session is not None:
             start.save = session.save_outcome
-        if start.save in {SaveOutcome.PENDING, SaveOutcome.SPOOLED}:
-            self._kept.add(start.agent)
 
     def _move(self, start: Start, phase: Phase) -> None:
         if phase is Phase.LOGGING_IN:
@@ -127,22 +137,30 @@ class Choreography:
 
     async def _outage(self, redis: PrivateRedis) -> None:
         await self._until(lambda: len(self._run.starts) >= self._plan.starts * _KILL_AFTER)
-        latest = self._now() + _BEST_MOMENT
-        await self._until(lambda: self._is_best_moment() or self._now() > latest)
-
-        def killed(pid: int) -> None:
-            self._run.killed_at = self._now()
+        await self._until(self._is_telling_moment, limit=_PATIENCE)
+        async with redis.dead() as pid:
+            self._run.killed_at = killed_at = self._now()
             self._watcher.redis_killed(pid)
-
-        pid = await redis.outage(self._plan.outage, killed)
+            await asyncio.sleep(self._plan.outage)
+            await self._until(self._has_shown_both, limit=_PATIENCE)
         self._run.back_at = self._now()
-        self._watcher.redis_back(pid, self._run.back_at - (self._run.killed_at or 0.0))
+        self._watcher.redis_back(redis.pid, self._run.back_at - killed_at)
 
-    def _is_best_moment(self) -> bool:
-        return Phase.WAITING in self._phases and (Phase.WORKING in self._phases or self._plan.agents == 1)
+    def _is_telling_moment(self) -> bool:
+        """Return whether one agent is in the middle of its work and another about to start."""
+        in_the_middle = _WITH_SESSION.intersection(self._phases)
+        return Phase.WAITING in self._phases and (bool(in_the_middle) or self._plan.agents == 1)
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
+    def _has_shown_both(self) -> bool:
+        """Return whether a start and a save have met the outage."""
+        has_degraded = any(outcome.degraded for outcome in self._outcomes)
+        has_kept = self._manager.stats().pending > 0
+        return (has_kept and has_degraded) or all(phase is Phase.DONE for phase in self._phases)
+
+    async def _until(self, condition: Callable[[], bool], limit: float = math.inf) -> None:
+        """Wait for something to become true, at most `limit` seconds."""
+        latest = self._now() + limit
+        while not condition() and self._now() < latest:
             await asyncio.sleep(_POLL)
 
     async def _settle(self) -> None:
@@ -151,5 +169,4 @@ class Choreography:
         while self._manager.stats().pending and monotonic() < give_up:
             await asyncio.sleep(_POLL)
         stats = self._manager.stats()
-        self._run.kept = len(self._kept)
         self._run.recovered, self._run.lost = stats.flushed, stats.lost + stats.pending

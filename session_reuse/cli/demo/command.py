@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from session_reuse.cli.connection import Place
 from session_reuse.cli.demo.agents import Agent, open_agent
 from session_reuse.cli.demo.chart import draw
-from session_reuse.cli.demo.choreography import Choreography
-from session_reuse.cli.demo.plan import Plan, fingerprint_of
+from session_reuse.cli.demo.choreography import Choreography, Watcher
+from session_reuse.cli.demo.plan import Plan
 from session_reuse.cli.demo.private_redis import PrivateRedis
 from session_reuse.cli.demo.record import Run
 from session_reuse.cli.demo.record import as_json as run_as_json
 from session_reuse.cli.demo.report import report
-from session_reuse.cli.demo.screen import Lines, LiveScreen, Quiet
+from session_reuse.cli.demo.screen import Lines, LiveScreen
 from session_reuse.cli.demo.site import Site
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural
-from session_reuse.cli.options import AsJson, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.config import redacted_url
@@ -67,10 +68,13 @@ def demo(
 
 async def _demo(plan: Plan, output: Output) -> ExitCode:
     plan.output.mkdir(parents=True, exist_ok=True)
+    is_interrupted = _quiet_once_cancelled()
     try:
         result = await _performed(plan, output)
-    except asyncio.CancelledError:
-        output.note("interrupted; everything it started has ended")
+    except BaseException:
+        if is_interrupted():
+            output.note("interrupted; everything it started has ended")
+            raise asyncio.CancelledError from None
         raise
     chart = _chart(result, plan, output)
     output.emit(run_as_json(result) | {"chart": chart})
@@ -94,10 +98,29 @@ async def _performed(plan: Plan, output: Output) -> Run:
         agent = await stack.enter_async_context(open_agent(site.url, http=plan.http, say=output.note))
         place = Place(redis.url if redis else plan.url, plan.key_prefix)
         manager = await stack.enter_async_context(SessionManager(registry=None, **_named(place)))
-        found = await _found(manager, plan)
+        found = await _found(manager, plan, agent)
         _introduce(output, plan, agent, redis, found)
         screen = stack.enter_context(_screen(plan, output, redis))
         return await Choreography(plan, manager, agent, redis, screen).run(found)
+
+
+def _quiet_once_cancelled() -> Callable[[], bool]:
+    """Say nothing of what breaks because of a Ctrl-C: it reaches Playwright's driver too, which ends at once.
+
+    Returns:
+        Whether there was one.
+    """
+    task = asyncio.current_task()
+
+    def is_cancelled() -> bool:
+        return task is not None and task.cancelling() > 0
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not is_cancelled():
+            loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(handle)
+    return is_cancelled
 
 
 def _named(place: Place) -> dict[str, str]:
@@ -105,9 +128,9 @@ def _named(place: Place) -> dict[str, str]:
     return {"url": config.url, "key_prefix": config.key_prefix}
 
 
-async def _found(manager: SessionManager, plan: Plan) -> int:
+async def _found(manager: SessionManager, plan: Plan, agent: Agent) -> int:
     """Return how many of the accounts have a session; with `--fresh`, delete them."""
-    accounts = {fingerprint_of(account) for account in plan.accounts}
+    accounts = {agent.fingerprint(account) for account in plan.accounts}
     there = [summary.fingerprint async for summary in manager.sessions() if summary.fingerprint in accounts]
     if not plan.fresh:
         return len(set(there))
@@ -118,16 +141,20 @@ async def _found(manager: SessionManager, plan: Plan) -> int:
 
 def _introduce(output: Output, plan: Plan, agent: Agent, redis: PrivateRedis | None, found: int) -> None:
     store = f"a private Redis {redis.version}" if redis else redacted_url(plan.url or "")
-    output.show(f"{plural(plan.agents, 'agent')}, {plural(plan.cycles, 'start')} each, {agent.name}, {store}", style="bold")
+    output.show(
+        f"{plural(plan.agents, 'agent')}, {plural(plan.cycles, 'start')} each, {agent.name}, {store}", style="bold"
+    )
     if found:
         output.show(f"{plural(found, 'session')} from an earlier run: those agents should come back logged in at once")
     output.show("")
 
 
-def _screen(plan: Plan, output: Output, redis: PrivateRedis | None) -> Quiet | LiveScreen:
+def _screen(plan: Plan, output: Output, redis: PrivateRedis | None) -> Watcher:
     if output.as_json:
-        return Quiet()
-    return LiveScreen(plan, output, redis.pid if redis else 0) if output.console.is_terminal else Lines(plan, output)
+        return Watcher()
+    if output.console.is_terminal:
+        return LiveScreen(plan, output, redis.pid if redis else 0)
+    return Lines(plan, output)
 
 
 def _chart(result: Run, plan: Plan, output: Output) -> str | None:

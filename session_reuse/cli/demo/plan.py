@@ -44,8 +44,3 @@ class Plan:
     def accounts(self) -> list[str]:
         """One account name for each agent."""
         return [*_NAMES, *(f"agent{number}" for number in range(len(_NAMES), self.agents))][: self.agents]
-
-
-def fingerprint_of(account: str) -> str:
-    """Return the name under which an account's session is kept."""
-    return f"shop.demo/{account}"

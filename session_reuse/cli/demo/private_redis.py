@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +43,9 @@ class PrivateRedis:
         """Version of the server that answers now."""
         return server_status(self._folder.socket_path).get("redis_version", "")
 
-    async def outage(self, seconds: float, on_kill: Callable[[int], None]) -> int:
-        """Kill the server as a crash would, keep everybody from starting it for a while, and return the new one's pid.
+    @asynccontextmanager
+    async def dead(self) -> AsyncIterator[int]:
+        """Kill the server as a crash would, and keep everybody from starting it until the end of the `async with`.
 
         Whoever holds the folder's start lock decides whether a server is started: the manager, which would bring it back
         within a tenth of a second, waits for the lock as every other process would.
@@ -54,13 +56,11 @@ class PrivateRedis:
                 await asyncio.sleep(_POLL)
             pid = self.pid
             os.kill(pid, signal.SIGKILL)
-            on_kill(pid)
-            await asyncio.sleep(seconds)
+            yield pid
         finally:
             lock.drop()
             lock.close()
         await asyncio.to_thread(self._server.ensure_running)
-        return self.pid
 
     def release(self) -> None:
         """Let go of the server, which ends when nobody uses it."""

@@ -76,8 +76,7 @@ class Run:
         starts: the agent starts, in the order of their ends.
         killed_at: when Redis was killed; None when it was not.
         back_at: when it answered again.
-        kept: accounts whose save was kept in memory while Redis was away; the newest of each counts.
-        recovered: those of them that got through later.
+        recovered: saves that were kept in memory while Redis was away, and got through later.
         lost: those that did not.
     """
 
@@ -86,7 +85,6 @@ class Run:
     starts: list[Start] = field(default_factory=list)
     killed_at: float | None = None
     back_at: float | None = None
-    kept: int = 0
     recovered: int = 0
     lost: int = 0
 
@@ -123,6 +121,11 @@ class Run:
     def slowest_enter(self) -> float:
         """Seconds of the longest wait for the store, its outage included."""
         return max((start.entered - start.began for start in self.starts if start.entered is not None), default=0.0)
+
+    @property
+    def kept(self) -> int:
+        """How many saves were kept in memory while Redis was away."""
+        return self.recovered + self.lost
 
     @property
     def is_good(self) -> bool:

@@ -28,7 +28,9 @@ def _rows(run: Run) -> list[tuple[str, str, str, str]]:
     ]
     if run.killed_at is not None:
         rows += _outage_rows(run)
-    rows.append(("slowest enter", f"{run.slowest_enter * 1000:.0f} ms", "the budget is 500 ms, whatever Redis does", ""))
+    rows.append(
+        ("slowest enter", f"{run.slowest_enter * 1000:.0f} ms", "the budget is 500 ms, whatever Redis does", "")
+    )
     if run.login_median is not None:
         rows.append(("to the page, logging in", f"{run.login_median:.2f} s", "median", COLOURS[Kind.LOGIN]))
     if run.reuse_median is not None:
@@ -43,9 +45,19 @@ def _outage_rows(run: Run) -> list[tuple[str, str, str, str]]:
     dead_for = (run.back_at or 0.0) - (run.killed_at or 0.0)
     degraded = run.count(Kind.DEGRADED)
     return [
-        ("Redis was dead for", f"{dead_for:.1f} s", "killed with SIGKILL while agents were at work", COLOURS[Kind.FAILED]),
+        (
+            "Redis was dead for",
+            f"{dead_for:.1f} s",
+            "killed with SIGKILL while agents were at work",
+            COLOURS[Kind.FAILED],
+        ),
         ("degraded starts", str(degraded), "started fresh at once and logged in", COLOURS[Kind.DEGRADED]),
-        ("saves recovered", f"{run.recovered} of {run.kept}", f"kept in memory meanwhile, settled when it was back; {run.lost} lost", ""),
+        (
+            "saves recovered",
+            f"{run.recovered} of {run.kept}",
+            f"kept in memory meanwhile, settled when it was back; {run.lost} lost",
+            "",
+        ),
     ]
 
 

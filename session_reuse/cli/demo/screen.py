@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from time import monotonic
-from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Group, RenderableType
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from session_reuse.cli.demo.agents import Phase
+from session_reuse.cli.demo.choreography import Watcher
 from session_reuse.cli.demo.look import COLOURS, FAINT, OUTAGE, WORDS
 from session_reuse.cli.demo.plan import Plan
 from session_reuse.cli.demo.record import Kind, Start
@@ -23,29 +23,7 @@ _WIDEST: Final = 40
 """Starts per agent that are shown one by one."""
 
 
-class Quiet:
-    """Shows nothing; for programs."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def moved(self, start: Start, phase: Phase) -> None:
-        """Show nothing."""
-
-    def ended(self, start: Start) -> None:
-        """Show nothing."""
-
-    def redis_killed(self, pid: int) -> None:
-        """Show nothing."""
-
-    def redis_back(self, pid: int, seconds: float) -> None:
-        """Show nothing."""
-
-
-class Lines(Quiet):
+class Lines(Watcher):
     """Says what matters, a line each; for logs and pipes."""
 
     def __init__(self, plan: Plan, output: Output) -> None:
@@ -73,7 +51,7 @@ class Lines(Quiet):
         self._output.show(f"{monotonic() - self._began:6.1f} s  {text}")
 
 
-class LiveScreen:
+class LiveScreen(Watcher):
     """Shows every agent, Redis, and how far it is."""
 
     def __init__(self, plan: Plan, output: Output, redis_pid: int) -> None:
@@ -88,16 +66,14 @@ class LiveScreen:
             MofNCompleteColumn(), "starts", TimeElapsedColumn(), console=output.console, expand=True,
         )  # fmt: skip
         self._bar = self._progress.add_task("", total=plan.starts)
-        self._live = Live(self, console=output.console, refresh_per_second=12)
+        self._live = Live(self, console=output.console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
         """Begin to show."""
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave the last picture standing."""
         self._live.stop()
 
@@ -123,14 +99,14 @@ class LiveScreen:
 
     def __rich__(self) -> RenderableType:
         """Return the picture of this moment."""
-        return Group(self._agents(), Text(), self._progress, _legend())
+        return Group(self._agents(), Text(), self._redis_state(), Text(), self._progress, _legend())
 
     def _agents(self) -> Table:
         made = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
         for account, kinds, phase in zip(self._plan.accounts, self._kinds, self._phases, strict=True):
-            made.add_row(Text(account, style="bold"), self._blocks(kinds, phase), Text(phase.value, style=_style(phase)))
-        made.add_row("", "", "")
-        made.add_row(Text("Redis", style="bold"), self._redis_state(), "")
+            made.add_row(
+                Text(account, style="bold"), self._blocks(kinds, phase), Text(phase.value, style=_style(phase))
+            )
         return made
 
     def _blocks(self, kinds: list[Kind], phase: Phase) -> Text:
@@ -145,10 +121,11 @@ class LiveScreen:
         return text
 
     def _redis_state(self) -> Text:
-        if self._killed_at is None:
-            return self._redis
-        dead_for = monotonic() - self._killed_at
-        return Text(f"✖ pid {self._killed_pid} killed with SIGKILL {dead_for:.1f} s ago", style=f"bold {OUTAGE}")
+        state = self._redis
+        if self._killed_at is not None:
+            dead_for = monotonic() - self._killed_at
+            state = Text(f"✖ pid {self._killed_pid} killed with SIGKILL {dead_for:.1f} s ago", style=f"bold {OUTAGE}")
+        return Text.assemble(("Redis  ", "bold"), state)
 
 
 def _style(phase: Phase) -> str:

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs
 from session_reuse.cli.demo.pages import ACCOUNT, LOGIN, WELCOME
 from session_reuse.cli.storage_files import write_private
 
-PASSWORD: Final = "correct horse battery staple"
+PASSWORD: Final = "correct horse battery staple"  # noqa: S105  (of this site alone)
 _HOST: Final = "127.0.0.1"
 
 

@@ -18,7 +18,7 @@ from session_reuse.cli.doctor.stored_checks import stored_finding
 from session_reuse.cli.doctor.wire import wires
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable
-from session_reuse.cli.options import AsJson, KeyPrefix, Url  # noqa: TC001  (typer reads the annotations)
+from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
 from session_reuse.config import Config, redacted_url
@@ -33,7 +33,7 @@ _MARKS: Final = {Status.OK: ("✓", "green"), Status.WARN: ("!", "yellow"), Stat
 _VERDICTS: Final = {
     Verdict.HEALTHY: ("healthy", "bold green"),
     Verdict.ATTENTION: ("works, with warnings", "bold yellow"),
-    Verdict.MISCONFIGURED: ("the server is there, but something does not work", "bold red"),
+    Verdict.MISCONFIGURED: ("something does not work: see the ✗ above", "bold red"),
     Verdict.DEAD: ("the server is not there", "bold red"),
 }
 
@@ -66,8 +66,8 @@ async def _examined(place: Place, config: Config) -> tuple[list[Finding], bool]:
     except ConfigurationError as error:
         return [fail("server", str(error), "correct the URL, or install what is missing")], True
     except (Failure, StoreError) as trouble:
-        error = trouble.error if isinstance(trouble, Failure) else trouble
-        return [_unreachable(error, config)], isinstance(error, StoreAuthError)
+        refusal = trouble.error if isinstance(trouble, Failure) else trouble
+        return [_unreachable(refusal, config)], isinstance(refusal, StoreAuthError)
     return [ok("server", f"answers at {redacted_url(config.url)}"), *found, *sessions], True
 
 
@@ -101,7 +101,9 @@ async def _sessions(place: Place, config: Config) -> list[Finding]:
 def _unreachable(error: StoreError, config: Config) -> Finding:
     where = redacted_url(config.url)
     if isinstance(error, StoreAuthError):
-        return fail("server", f"{where}: {error}", "correct user and password in SESSION_REUSE_URL: redis://user:password@host")
+        return fail(
+            "server", f"{where}: {error}", "correct user and password in SESSION_REUSE_URL: redis://user:password@host"
+        )
     remedy = "start the server, or correct SESSION_REUSE_URL; agents start fresh meanwhile, and their saves wait"
     return fail("server", f"{where}: {error}", remedy)
 
@@ -121,5 +123,5 @@ def _report(output: Output, where: str, findings: list[Finding], result: Verdict
             told.append(f"\n→ {printable(finding.remedy)}", style="dim" if finding.status is Status.OK else style)
         made.add_row(Text(mark, style=style), Text(finding.check, style="bold"), told)
     output.show(made)
-    told, style = _VERDICTS[result]
-    output.show(f"\n{told}", style=style)
+    words, style = _VERDICTS[result]
+    output.show(f"\n{words}", style=style)

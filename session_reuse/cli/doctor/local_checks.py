@@ -28,7 +28,9 @@ def settings(place: Place) -> tuple[Config | None, list[Finding]]:
     except ConfigurationError as error:
         reason = str(error)
     if "ENCRYPTION_KEYS" in reason.upper():
-        remedy = "give 32 random bytes in base64: openssl rand -base64 32; several keys separated by commas, newest first"
+        remedy = (
+            "give 32 random bytes in base64: openssl rand -base64 32; several keys separated by commas, newest first"
+        )
         return place.config(encryption_keys=()), [fail("keys", reason, remedy)]
     return None, [fail("settings", reason, "correct that setting")]
 
@@ -74,7 +76,9 @@ def compression(config: Config) -> Finding:
     except ConfigurationError as error:
         return fail("compression", str(error), "pip install 'session-reuse[compression]'")
     if name == "zlib" and config.compression == "auto":
-        return warn("compression", "zlib: the faster ones are not installed", "pip install 'session-reuse[compression]'")
+        return warn(
+            "compression", "zlib: the faster ones are not installed", "pip install 'session-reuse[compression]'"
+        )
     return ok("compression", name)
 
 

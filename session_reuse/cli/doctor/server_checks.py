@@ -17,6 +17,7 @@ NEEDED_EVENTS: Final = frozenset("Exge")
 """Keyevent channel, expired, generic and evicted: what the clean-up job listens for."""
 _ALL_CLASSES: Final = frozenset("g$lshzxetd")
 """What `A` stands for in notify-keyspace-events."""
+_FLAG_ORDER: Final = "KEAxg$lshztedmn"
 _CLOCK_WARN, _CLOCK_FAIL = 1.0, 60.0
 _FULL: Final = 0.9
 
@@ -51,12 +52,16 @@ def duration_ms(seconds: float) -> str:
 def rights(facts: Facts, _config: Config) -> Finding:
     """A user that lacks a right is refused, and sessions start fresh."""
     if facts.missing is None:
-        return warn("rights", "cannot be found out: the user may not use MULTI", "compare the user with the minimal ACL")
+        return warn(
+            "rights", "cannot be found out: the user may not use MULTI", "compare the user with the minimal ACL"
+        )
     if not facts.missing:
         return ok("rights", "every command we use is allowed")
     lacking = "; ".join(f"{purpose}: {' '.join(names)}" for purpose, names in facts.missing.items())
     names = sorted({name.lower() for listed in facts.missing.values() for name in listed})
-    remedy = f"ACL SETUSER <user> {' '.join('+' + name for name in names)}, and the key pattern ~<key_prefix>:*"
+    remedy = (
+        f"redis-cli ACL SETUSER <user> {' '.join('+' + name for name in names)}, and the key pattern ~<key_prefix>:*"
+    )
     is_essential = any(purpose in ESSENTIAL for purpose in facts.missing)
     return (fail if is_essential else warn)("rights", f"not allowed for {lacking}", remedy)
 
@@ -65,15 +70,21 @@ def notifications(facts: Facts, _config: Config) -> Finding:
     """Events make the clean-up prompt; without them it is as exact, but later."""
     setting = facts.settings.get("notify-keyspace-events")
     if setting is None:
-        remedy = "nothing needs doing: the clean-up compares its index of deadlines; ask the host for Exge to make it prompt"
+        remedy = (
+            "nothing needs doing: the clean-up compares its index of deadlines; ask the host for Exge to make it prompt"
+        )
         return warn("notifications", "the user may not read the setting", remedy)
     enabled = set(setting) | (_ALL_CLASSES if "A" in setting else set())
     lacking = NEEDED_EVENTS - enabled
     if not lacking:
         return ok("notifications", f"notify-keyspace-events {setting}")
-    wanted = "".join(sorted(set(setting) | NEEDED_EVENTS))
-    remedy = f"CONFIG SET notify-keyspace-events {wanted} (until then the clean-up notices at its next interval)"
-    return warn("notifications", f"notify-keyspace-events lacks {''.join(sorted(lacking))}", remedy)
+    wanted = _in_order(set(setting) | NEEDED_EVENTS)
+    remedy = f"session-reuse cleanup --configure-notifications, or redis-cli CONFIG SET notify-keyspace-events {wanted}"
+    return warn("notifications", f"notify-keyspace-events lacks {_in_order(lacking)}", remedy)
+
+
+def _in_order(flags: set[str] | frozenset[str]) -> str:
+    return "".join(sorted(flags, key=_FLAG_ORDER.find))
 
 
 def eviction(facts: Facts, _config: Config) -> Finding:
@@ -83,7 +94,7 @@ def eviction(facts: Facts, _config: Config) -> Finding:
         return warn("eviction", "not told", "make sure that maxmemory-policy is noeviction")
     if policy == "noeviction":
         return ok("eviction", "noeviction")
-    remedy = "CONFIG SET maxmemory-policy noeviction, or keep sessions on a server of their own"
+    remedy = "redis-cli CONFIG SET maxmemory-policy noeviction, or keep sessions on a server of their own"
     if limit == "0":
         return ok("eviction", f"{policy}, which never comes into play: there is no maxmemory")
     return warn("eviction", f"{policy} drops sessions and leases silently when memory is full", remedy)
@@ -109,14 +120,20 @@ def persistence(facts: Facts, _config: Config) -> Finding:
         return warn("persistence", "not told: the user may not use INFO", "make sure that appendonly is yes")
     failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if facts.info.get(name) == "err"]
     if failed:
-        return fail("persistence", f"{failed[0]} is err", "make room on the server's disk: it refuses writes until then")
+        return fail(
+            "persistence", f"{failed[0]} is err", "make room on the server's disk: it refuses writes until then"
+        )
     if facts.info.get("aof_enabled") == "1":
         return ok("persistence", "append-only file")
     if facts.settings.get("save"):
         return ok("persistence", f"snapshots ({facts.settings['save']}); a crash loses what came after the last one")
     if not facts.settings:
         return warn("persistence", "no append-only file; snapshots are not told", "ask the host for persistence")
-    return warn("persistence", "none: a restart of the server logs every agent out", "CONFIG SET appendonly yes")
+    return warn(
+        "persistence",
+        "none: a restart of the server logs every agent out",
+        "redis-cli CONFIG SET appendonly yes, and CONFIG REWRITE",
+    )
 
 
 def clock(facts: Facts, _config: Config) -> Finding:

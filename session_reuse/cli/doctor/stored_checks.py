@@ -102,6 +102,8 @@ async def _opened(services: Services, sample: Sample) -> Finding:
             unreadable.append(fingerprint)
     if unreadable:
         told = f"{len(unreadable)} of {min(OPENED, sample.count)} opened are damaged"
-        return fail("sessions", told, "see session-reuse show; agents start fresh instead and set the damaged value aside")
+        return fail(
+            "sessions", told, "see session-reuse show; agents start fresh instead and set the damaged value aside"
+        )
     more = "more than " if sample.count >= LOOKED_AT else ""
     return ok("sessions", f"{more}{plural(sample.count, 'session')}, readable with these keys")

@@ -1,0 +1,81 @@
+"""A page of Playwright and the debugging session beside it. Must never run a script in the page's own world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse.browsers import javascript
+from session_reuse.browsers.origins import origin_of, storage_key
+
+if TYPE_CHECKING:
+    from session_reuse.browsers.hidden_page import Client
+    from session_reuse.browsers.steps import Steps
+
+WORLD: Final = "session_reuse"
+"""Name of the isolated world in which our scripts run: pages neither see it nor reach into it."""
+BINDING: Final = "sessionReuseLeft"
+"""What `leaving.js` calls, as a `Runtime.bindingCalled` event, when a document is left."""
+
+
+@dataclass(slots=True, eq=False)
+class Tab:
+    """A page of the agent.
+
+    Attributes:
+        page: Playwright's.
+        client: the face in use.
+        cdp: its debugging session, once there is one.
+        frame_id: of its main frame.
+        tracked: the origins whose databases are watched.
+    """
+
+    page: Any
+    client: Client
+    cdp: Any = None
+    frame_id: str = ""
+    tracked: set[str] = field(default_factory=set)
+
+    @property
+    def origin(self) -> str | None:
+        """Origin of the document in it."""
+        return origin_of(self.page.url)
+
+    def send(self, method: str, params: dict[str, Any]) -> Any:
+        """Send a command; a step."""
+        return self.client.send(self.cdp, method, params)
+
+    def enable(self) -> Steps[None]:
+        """Have the debugging session tell about storage, and about documents that are left."""
+        leaving = javascript.call("leaving", javascript.literal(BINDING))
+        tree, *_ = yield [
+            self.send("Page.getFrameTree", {}),
+            self.send("DOMStorage.enable", {}),
+            self.send("Page.enable", {}),
+            self.send("Runtime.enable", {}),  # without it the script below does not run at all (Chromium 156)
+            self.send("Runtime.addBinding", {"name": BINDING, "executionContextName": WORLD}),
+            self.send(
+                "Page.addScriptToEvaluateOnNewDocument",
+                {"source": leaving, "worldName": WORLD, "runImmediately": True},
+            ),
+        ]
+        self.frame_id = tree["frameTree"]["frame"]["id"]
+
+    def stored(self, origin: str, *, is_local: bool) -> Any:
+        """Ask for the items of a web storage that is not partitioned; a step."""
+        storage_id = {"storageKey": storage_key(origin), "isLocalStorage": is_local}
+        return self.send("DOMStorage.getDOMStorageItems", {"storageId": storage_id})
+
+    def evaluate_apart(self, expression: str) -> Steps[Any]:
+        """Evaluate in the isolated world, where the page's scripts have replaced nothing."""
+        world = yield self.send("Page.createIsolatedWorld", {"frameId": self.frame_id, "worldName": WORLD})
+        answer = yield self.send(
+            "Runtime.evaluate",
+            {
+                "expression": expression,
+                "contextId": world["executionContextId"],
+                "awaitPromise": True,
+                "returnByValue": True,
+            },
+        )
+        return answer.get("result", {}).get("value")

@@ -1,0 +1,210 @@
+"""Any order of saves, restores and faults, against a model: never an older state, never another's."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
+from tests.chaos.world import MINE, OTHER, World
+from tests.support.fault_proxy import Cut, Fault
+
+NAMES = (MINE, OTHER)
+CONFIRMED = {SaveOutcome.SAVED, SaveOutcome.MERGED}
+BUDGETS = {"restore_timeout": 0.2, "save_timeout": 0.25, "attempt_timeout": 0.08, "close_timeout": 0.2, "flush_rate": 200.0}
+names = st.sampled_from(NAMES)
+
+
+class Reuse(RuleBasedStateMachine):
+    """Two processes that share a store: one behind a proxy, one beside it.
+
+    The model knows for each session the newest save that was confirmed, and the newer ones that were not: a restore must
+    show one of these, or start fresh because the store is away.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.world = World(appendonly=True, config=BUDGETS)
+        self.run(self.world.__aenter__())
+        self.run(self.world.manager.services())
+        self.beside = SessionManager(self.world.server.url, registry=None, **BUDGETS)
+        self.numbers = itertools.count(2)
+        self.confirmed = dict.fromkeys(NAMES, 1)
+        self.newer: dict[str, set[int]] = {name: set() for name in NAMES}
+        self.paused = False
+
+    def run(self, work: Any) -> Any:
+        """Run something on the machine's event loop."""
+        return self.runner.run(work)
+
+    @property
+    def up(self) -> bool:
+        """Whether the server answers who comes to it directly."""
+        return self.world.server.running and not self.paused
+
+    # Agents
+
+    @rule(name=names)
+    def save(self, name: str) -> None:
+        """Visit a session through the proxy."""
+        self.run(self.visit(self.world.manager, name))
+
+    @precondition(lambda self: self.up)
+    @rule(name=names)
+    def save_beside(self, name: str) -> None:
+        """Visit a session from the other process."""
+        self.run(self.visit(self.beside, name))
+
+    @rule(name=names)
+    def restore(self, name: str) -> None:
+        """Look at a session through the proxy."""
+        self.run(self.look(self.world.manager, name))
+
+    @rule(name=names)
+    def cancel(self, name: str) -> None:
+        """Cancel a visit while it saves."""
+        self.run(self.visit(self.world.manager, name, cancelled=True))
+
+    # The world
+
+    @precondition(lambda self: self.up)
+    @rule()
+    def kill(self) -> None:
+        """kill -9."""
+        self.world.server.kill()
+
+    @precondition(lambda self: not self.world.server.running)
+    @rule()
+    def start(self) -> None:
+        """Start with the data."""
+        self.world.server.start()
+
+    @precondition(lambda self: self.up)
+    @rule()
+    def stop(self) -> None:
+        """SIGSTOP."""
+        self.world.server.pause()
+        self.paused = True
+
+    @precondition(lambda self: self.paused)
+    @rule()
+    def cont(self) -> None:
+        """SIGCONT."""
+        self.world.server.resume()
+        self.paused = False
+
+    @rule(fault=st.sampled_from([Fault.REFUSE, Fault.BLACK_HOLE, Fault.RESET]))
+    def cut(self, fault: Fault) -> None:
+        """Lose the network."""
+        self.run(self.world.proxy.switch(fault))
+
+    @rule(after=st.integers(0, 40), how=st.sampled_from(list(Cut)))
+    def cut_reply(self, after: int, how: Cut) -> None:
+        """Lose the next reply, in the middle."""
+        self.world.proxy.cut_replies(after, how, times=1)
+
+    @rule()
+    def heal(self) -> None:
+        """Have the network back."""
+        self.run(self.world.proxy.heal())
+
+    @rule()
+    def advance(self) -> None:
+        """Let the time pass after which the breakers let a probe through, and the flusher work."""
+        self.run(self.passed())
+
+    async def passed(self) -> None:
+        """Skip what is left of the open times."""
+        for manager in (self.world.manager, self.beside):
+            if manager._services is not None:
+                manager._services.guard.read.invite()
+                manager._services.guard.write.invite()
+                manager._services.on_pending()
+        await asyncio.sleep(0.02)
+
+    async def visit(self, manager: SessionManager, name: str, *, cancelled: bool = False) -> None:
+        """Enter, check what is found, leave something newer, and note what is known of it."""
+        number = next(self.numbers)
+        task = asyncio.create_task(self.agent(manager, name, number))
+        if cancelled:
+            for _ in range(number % 7):
+                await asyncio.sleep(0)
+            task.cancel()
+        outcome = await asyncio.gather(task, return_exceptions=True)
+        leaving = [task for task in self.world.services.tasks if task.get_name() == "session_reuse:leave"]
+        await asyncio.gather(*leaving, return_exceptions=True)  # the next visit is to be a later one
+        if outcome[0] in CONFIRMED:
+            self.confirmed[name] = number
+            self.newer[name] = {newer for newer in self.newer[name] if newer > number}
+        elif isinstance(outcome[0], Exception):
+            raise outcome[0]
+        else:
+            self.newer[name].add(number)
+
+    async def agent(self, manager: SessionManager, name: str, number: int) -> SaveOutcome | None:
+        """One agent's run."""
+        async with reusable_session(name, "agent", manager=manager) as session:
+            self.check(name, session)
+            session.data.update(n=number, owner=name)
+        return session.save_outcome
+
+    async def look(self, manager: SessionManager, name: str) -> None:
+        """Enter and leave nothing."""
+        async with reusable_session(name, manager=manager) as session:
+            self.check(name, session)
+            session.discard()
+
+    def check(self, name: str, session: Any) -> None:
+        """The promise."""
+        if not session.reused:
+            assert session.degraded, f"{session.outcome}, and {self.confirmed[name]} is stored"
+            assert not session.data
+            return
+        found = session.data["n"]
+        assert session.data["owner"] == name, "another's state"
+        assert found >= self.confirmed[name], f"found {found}, older than {self.confirmed[name]}"
+        assert found == self.confirmed[name] or found in self.newer[name], f"found {found}, which nobody saved"
+
+    def teardown(self) -> None:
+        """All is well again: what waits arrives, and what was confirmed is there."""
+        try:
+            self.run(self.ended())
+        finally:
+            self.run(self.world.__aexit__())
+            self.runner.close()
+
+    async def ended(self) -> None:
+        """Heal everything and look from beside."""
+        if self.paused:
+            self.world.server.resume()
+        await asyncio.to_thread(self.world.server.start)
+        await self.world.proxy.heal()
+        await self.passed()
+        await self.world.flushed()
+        async with self.world.direct() as manager:
+            for name in NAMES:
+                session = await manager.restore(name)
+                assert session is not None
+                assert session.outcome is Outcome.REUSED
+                self.check(name, session)
+        await self.beside.aclose()
+
+
+@pytest.mark.timeout(120)
+def test_some_order_of_faults_brings_an_old_state_back() -> None:
+    """Whatever happens in whatever order: the newest confirmed save, an unconfirmed newer one, or fresh."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    run_state_machine_as_test(
+        Reuse,
+        settings=settings(
+            max_examples=10, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        ),
+    )

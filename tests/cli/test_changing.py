@@ -1,0 +1,211 @@
+"""`evict`, `export`, `import`, `rotate`, `cleanup`: what changes a store must do what it says and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from session_reuse import SessionManager, reusable_session
+from session_reuse.cli import rotate
+from tests.cli.conftest import ALICE, CANARIES, STATE, CommandLine, store
+from tests.support.polling import wait_until
+from tests.support.servers import RedisServer
+
+OLD, NEW = b"o" * 32, b"n" * 32
+OLD_TEXT, NEW_TEXT = base64.b64encode(OLD).decode(), base64.b64encode(NEW).decode()
+KEY = f"browser:session:{ALICE}"
+
+
+def test_evicted_session_is_gone_for_everyone(cli: CommandLine, alice: str, redis_server: RedisServer) -> None:
+    """Eviction deletes, and says whether there was something."""
+    answer = cli("evict", alice, "nobody", "--json")
+    assert answer.lines == [{"fingerprint": alice, "evicted": True}, {"fingerprint": "nobody", "evicted": False}]
+    assert answer.code == 1
+    with redis_server.client() as client:
+        assert not client.exists(KEY)
+    assert cli("evict", alice).code == 1
+
+
+def test_evicted_session_is_not_brought_back_by_a_holder(
+    redis_server: RedisServer, cli: CommandLine, alice: str
+) -> None:
+    """A late save of an agent that held the session changes nothing."""
+
+    async def hold() -> None:
+        async with (
+            SessionManager(redis_server.url, registry=None) as manager,
+            reusable_session(alice, manager=manager) as session,
+        ):
+            session.data["late"] = True
+            assert (await asyncio.to_thread(cli, "evict", alice)).code == 0
+
+    asyncio.run(hold())
+    assert cli("show", alice).code == 1
+
+
+@pytest.mark.parametrize("file_format", ["session-reuse", "playwright", "browser-use"])
+def test_session_survives_a_file(cli: CommandLine, alice: str, tmp_path: Path, file_format: str) -> None:
+    """What is exported in any format can be imported, and logs in as before."""
+    file = tmp_path / "session"
+    assert cli("export", alice, "--format", file_format, "-o", str(file)).code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert cli("evict", alice).code == 0
+    assert cli("import", str(file), "--fingerprint", "shop.example/copy").code == 0
+    copy = cli("show", "shop.example/copy", "--reveal", "--json").json
+    assert copy["cookies"][0]["value"] == CANARIES[0]
+    assert copy["origins"][0]["localStorage"][0]["value"] == CANARIES[1]
+
+
+def test_playwright_reads_what_we_export(cli: CommandLine, alice: str, tmp_path: Path) -> None:
+    """The file holds nothing that Playwright refuses."""
+    file = tmp_path / "state.json"
+    cli("export", alice, "--format", "playwright", "-o", str(file))
+    state = json.loads(file.read_bytes())
+    assert state == {
+        "cookies": STATE["cookies"],
+        "origins": [{"origin": "https://shop.example", "localStorage": [{"name": "token", "value": CANARIES[1]}]}],
+    }
+
+
+def test_export_never_replaces_a_file_unasked(cli: CommandLine, alice: str, tmp_path: Path) -> None:
+    """An existing file is safe until --force."""
+    file = tmp_path / "mine"
+    file.write_text("precious")
+    file.chmod(0o644)
+    assert cli("export", alice, "-o", str(file)).code == 2
+    assert file.read_text() == "precious"
+    assert cli("export", alice, "-o", str(file), "--force").code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_import_never_replaces_a_session_unasked(cli: CommandLine, alice: str, tmp_path: Path) -> None:
+    """A stored login is safe until --force."""
+    file = tmp_path / "state.json"
+    file.write_text(json.dumps({"cookies": [{"name": "a", "value": "b", "domain": "shop.example"}]}))
+    refused = cli("import", str(file), "--fingerprint", alice, "--json")
+    assert (refused.code, refused.json["error"]) == (1, "Exists")
+    assert cli("import", str(file), "--fingerprint", alice, "--force", "--json").json["outcome"] == "saved"
+    assert [cookie["name"] for cookie in cli("show", alice, "--json").json["cookies"]] == ["a"]
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"[]", b'{"x": 1}', b'{"cookies": [1]}', b"SRS1junk"])
+def test_bad_file_stores_nothing(cli: CommandLine, tmp_path: Path, content: bytes) -> None:
+    """A file that is no session is refused with its own exit code."""
+    file = tmp_path / "bad"
+    file.write_bytes(content)
+    assert cli("import", str(file), "--fingerprint", "x").code == 4
+    assert cli("ls", "--json").out == ""
+
+
+def test_files_and_names_that_cannot_be_used_are_usage_errors(cli: CommandLine, alice: str, tmp_path: Path) -> None:
+    """Exit code 2 and one line, whatever is wrong with the arguments."""
+    state = tmp_path / "state.json"
+    state.write_text('{"cookies": []}')
+    for words in (
+        ["import", str(tmp_path / "absent"), "--fingerprint", "x"],
+        ["import", str(state)],
+        ["export", alice, "-o", str(tmp_path / "no" / "folder")],
+        ["export", alice],
+        ["show", "x" * 600],
+    ):
+        assert cli(*words).code == 2, words
+
+
+def test_sealed_export_needs_its_key(cli: CommandLine, redis_server: RedisServer, tmp_path: Path) -> None:
+    """An exported session of an encrypted store is no use without the key."""
+    store(redis_server.url, ALICE, encryption_keys=(OLD,))
+    file = tmp_path / "sealed"
+    assert cli("export", ALICE, "-o", str(file), SESSION_REUSE_ENCRYPTION_KEYS=OLD_TEXT).code == 0
+    assert not any(canary.encode() in file.read_bytes() for canary in CANARIES)
+    assert cli("import", str(file), "--fingerprint", "y").code == 4
+    assert cli("import", str(file), "--fingerprint", "y", SESSION_REUSE_ENCRYPTION_KEYS=OLD_TEXT).code == 0
+
+
+def test_rotation_seals_all_with_the_first_key(cli: CommandLine, redis_server: RedisServer) -> None:
+    """After a rotation the old key can be dropped, and no time to live has changed."""
+    store(redis_server.url, ALICE, "b", encryption_keys=(OLD,))
+    with redis_server.client() as client:
+        client.pexpire(KEY, 50_000)
+    both = {"SESSION_REUSE_ENCRYPTION_KEYS": f"{NEW_TEXT},{OLD_TEXT}"}
+    assert cli("rotate", "--dry-run", "--json", **both).json["rotated"] == 2
+    assert cli("show", ALICE, SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT).code == 4
+    assert cli("rotate", "--json", **both).json | {"rotated": 2, "current": 0, "unreadable": 0} == {
+        "current": 0, "rotated": 2, "gone": 0, "contended": 0, "unreadable": 0, "dry_run": False,
+    }  # fmt: skip
+    shown = cli("show", ALICE, "--reveal", "--json", SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT).json
+    assert shown["cookies"][0]["value"] == CANARIES[0]
+    assert 0 < shown["ttl"] <= 50
+    assert cli("rotate", "--json", **both).json["current"] == 2
+
+
+def test_rotation_never_overwrites_a_concurrent_save(
+    cli: CommandLine, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that saves between rotation's read and its write keeps its update."""
+    store(redis_server.url, ALICE, encryption_keys=(OLD,))
+    commit, saves = rotate._commit, []
+
+    async def commit_too_late(services: object, stored: object) -> bool:
+        if not saves:
+            saves.append(True)
+            async with (
+                SessionManager(redis_server.url, registry=None, encryption_keys=(OLD,)) as manager,
+                reusable_session(ALICE, manager=manager) as session,
+            ):
+                session.data["meanwhile"] = "kept"
+        return await commit(services, stored)
+
+    monkeypatch.setattr(rotate, "_commit", commit_too_late)
+    assert cli("rotate", SESSION_REUSE_ENCRYPTION_KEYS=f"{NEW_TEXT},{OLD_TEXT}").code == 0
+    shown = cli("show", ALICE, "--json", SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT).json
+    assert "meanwhile" in [item["name"] for item in shown["data"]]
+
+
+def test_rotation_leaves_what_it_cannot_read(cli: CommandLine, redis_server: RedisServer) -> None:
+    """Damaged, plain and foreign sessions stay as they are, and are reported; plain ones move only when asked."""
+    store(redis_server.url, ALICE)
+    with redis_server.client() as client:
+        before = client.get(KEY)
+        answer = cli("rotate", "--json", SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT)
+        assert (answer.code, answer.json["unreadable"]) == (4, 1)
+        assert client.get(KEY) == before
+    assert cli("rotate", "--from-plain", SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT).code == 0
+    assert cli("show", ALICE, SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT).code == 0
+    assert cli("rotate").code == 2
+
+
+def test_cleanup_removes_what_an_expired_session_leaves(cli: CommandLine, redis_server: RedisServer) -> None:
+    """After one pass, no affinity points to a session that is gone."""
+    store(redis_server.url, ALICE, ttl=0.05)
+    with redis_server.client() as client:
+        client.set("browser:affinity:agent-1", ALICE)
+        wait_until(lambda: not client.exists(KEY))
+        assert cli("cleanup", "--once", "--json").json["expired"] == 1
+        assert not client.exists("browser:affinity:agent-1")
+    assert "0 expired sessions" in cli("cleanup", "--once").out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_cleanup_job_runs_until_it_is_told_to_end(redis_server: RedisServer, number: signal.Signals) -> None:
+    """As a service it cleans up by itself, and a stop is no failure."""
+    command = [sys.executable, "-m", "session_reuse.cli", "cleanup", "--json", "--url", redis_server.url]
+    environment = {**os.environ, "SESSION_REUSE_CLEANUP_INTERVAL": "0.2"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as job:
+        try:
+            store(redis_server.url, ALICE, ttl=0.05)
+            assert job.stdout is not None
+            assert json.loads(job.stdout.readline()) == {"expired": ALICE}
+            job.send_signal(number)
+            assert job.wait(10) == 0
+        finally:
+            job.kill()

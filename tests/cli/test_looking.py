@@ -1,0 +1,128 @@
+"""`ls`, `show`, `stats`, `top`: what operators look at must neither leak nor change anything."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
+from tests.support.servers import RedisServer
+
+
+def test_listing_is_one_json_object_per_session(cli: CommandLine, redis_server: RedisServer) -> None:
+    """Programs can read the listing line by line."""
+    store(redis_server.url, "shop.example/a", "shop.example/b", "other.example/c")
+    answer = cli("ls", "--json")
+    assert answer.code == 0
+    assert sorted(line["fingerprint"] for line in answer.lines) == [
+        "other.example/c",
+        "shop.example/a",
+        "shop.example/b",
+    ]
+    assert {line["version"] for line in answer.lines} == {1}
+    assert answer.err == ""
+
+
+def test_listing_obeys_pattern_and_limit(cli: CommandLine, redis_server: RedisServer) -> None:
+    """An operator with a million sessions sees the few that were asked for."""
+    store(redis_server.url, "shop.example/a", "shop.example/b", "other.example/c")
+    assert len(cli("ls", "shop.example/*", "--json").lines) == 2
+    assert len(cli("ls", "--limit", "1", "--json").lines) == 1
+    assert "other.example/c" in cli("ls").out
+
+
+def test_name_from_outside_does_not_command_the_terminal(cli: CommandLine, redis_server: RedisServer) -> None:
+    """A fingerprint with escape sequences is shown, not obeyed."""
+    store(redis_server.url, "evil\x1b[2J[bold]name")
+    answer = cli("ls")
+    assert "\x1b" not in answer.out
+    assert "evil\\x1b[2J[bold]name" in answer.out
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_values_stay_masked_until_revealed(cli: CommandLine, alice: str, form: list[str]) -> None:
+    """No cookie or storage value appears in any output without --reveal, and each of them with it."""
+    for command in (["ls"], ["show", alice], ["stats"], ["top", "--once"], ["doctor"]):
+        answer = cli(*command, *form)
+        assert answer.code == 0
+        assert not [canary for canary in CANARIES if canary in answer.out + answer.err]
+    revealed = cli("show", alice, "--reveal", *form).out
+    assert all(canary in revealed for canary in CANARIES)
+
+
+def test_show_describes_the_whole_session(cli: CommandLine, alice: str) -> None:
+    """An operator sees history, cookies and origins without opening the value."""
+    shown = cli("show", alice, "--json").json
+    assert shown["version"] == 1
+    assert shown["encrypted"] is False
+    assert shown["cookies"][0] | {"domain": "shop.example", "httpOnly": True, "value": None} == shown["cookies"][0]
+    assert shown["origins"][0]["localStorage"] == [{"name": "token", "value": None, "length": len(CANARIES[1])}]
+    assert "shop.example" in cli("show", alice).out
+
+
+def test_looking_neither_prolongs_nor_counts(cli: CommandLine, alice: str, redis_server: RedisServer) -> None:
+    """A session that is only looked at expires when it would have, and counts no use."""
+    with redis_server.client() as client:
+        key = f"browser:session:{alice}"
+        client.pexpire(key, 50_000)
+        before = client.get(key)
+        for command in (["ls"], ["show", alice], ["stats"], ["top", "--once"], ["doctor"]):
+            cli(*command)
+        assert 0 < client.pttl(key) <= 50_000
+        assert client.get(key) == before
+
+
+def test_missing_session_is_told_apart_from_a_damaged_one(
+    cli: CommandLine, alice: str, redis_server: RedisServer
+) -> None:
+    """Scripts can act on the difference: 1 for nothing there, 4 for unreadable."""
+    assert cli("show", "nobody").code == 1
+    assert cli("show", "nobody", "--json").json["error"] == "NotThere"
+    with redis_server.client() as client:
+        client.set(f"browser:session:{alice}", b"junk")
+        assert cli("show", alice).code == 4
+        client.delete(f"browser:session:{alice}")
+        client.rpush(f"browser:session:{alice}", "x")
+        assert cli("show", alice, "--json").json["exit_code"] == 4
+
+
+def test_foreign_value_is_listed_and_counted(cli: CommandLine, alice: str, redis_server: RedisServer) -> None:
+    """A value that is not ours does not break the view of those that are."""
+    with redis_server.client() as client:
+        client.set("browser:session:foreign", b"junk")
+    assert "not ours" in cli("ls").out
+    stats = cli("stats", "--json").json
+    assert (stats["sessions"], stats["foreign"]) == (2, 1)
+
+
+def test_stats_add_up(cli: CommandLine, redis_server: RedisServer) -> None:
+    """Number, bytes, encrypted share and what expires soon are right."""
+    store(redis_server.url, "a", "b")
+    store(redis_server.url, "c", encryption_keys=(b"k" * 32,))
+    store(redis_server.url, "d", ttl=60.0)
+    stats = cli("stats", "--json").json
+    assert (stats["sessions"], stats["encrypted"], stats["expiring_soon"]) == (4, 1, 1)
+    assert stats["encrypted_share"] == 0.25
+    with redis_server.client() as client:
+        assert stats["bytes"] == sum(client.strlen(f"browser:session:{name}") for name in "abcd")
+    assert "1 (25%)" in cli("stats").out
+
+
+def test_stats_of_an_empty_store(cli: CommandLine) -> None:
+    """Nothing stored is no error."""
+    assert cli("stats", "--json").json["sessions"] == 0
+    assert cli("stats").code == 0
+    assert cli("ls").code == 0
+
+
+def test_top_looks_once(cli: CommandLine, alice: str) -> None:
+    """The live view can be tried in a script."""
+    look = cli("top", "--once", "--json").json
+    assert look["sessions"] == 1
+    assert look["latest"][0]["fingerprint"] == ALICE
+    assert alice in cli("top", "--once").out
+
+
+def test_key_prefix_keeps_applications_apart(cli: CommandLine, alice: str) -> None:
+    """One application's operator does not see another's sessions."""
+    assert cli("ls", "--key-prefix", "other", "--json").out == ""
+    assert cli("show", alice, "--key-prefix", "other").code == 1

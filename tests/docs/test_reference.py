@@ -1,0 +1,149 @@
+"""The reference: tables written from the code, rights that suffice, and a build without a warning."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from session_reuse import Config, Outcome, SaveOutcome, SessionManager, errors, reusable_session
+from session_reuse.observe.logs import Event
+from tests.examples.test_monitoring import known_metrics
+from tests.support.polling import until
+from tests.support.servers import RedisServer
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The extension that writes the tables."""
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
+    return importlib.import_module("reference_tables")
+
+
+def test_every_setting_and_outcome_has_its_words(tables: ModuleType) -> None:
+    """A setting or outcome without a docstring would be a row without a meaning."""
+    rows = list(tables.config_rows())
+    assert [row[0].strip("`") for row in rows] == list(Config.__dataclass_fields__)
+    assert all(row[3] for row in rows)
+    for enum in (Outcome, SaveOutcome):
+        found = list(tables.enum_rows(f"session_reuse.outcome.{enum.__name__}"))
+        assert [row[0].strip("`") for row in found] == [member.value for member in enum]
+
+
+def test_every_metric_is_in_the_reference(tables: ModuleType) -> None:
+    """The table names what a scrape shows, and pages name nothing else."""
+    known = known_metrics()
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in known}
+    assert {row[0].strip("`") for row in tables.metric_rows()} == families
+    named = re.compile(r"\bsession_[a-z_]+?(?:_total|_seconds(?:_bucket|_sum|_count)?|_saves|breaker_state)\b")
+    for page in PAGES:
+        assert set(named.findall(page.read_text())) <= known | families, page
+
+
+def test_every_log_event_is_explained_and_logged_somewhere(tables: ModuleType) -> None:
+    """An event that nobody logs would be looked for in vain; one that is not explained puzzles."""
+    content = (DOCS / "reference" / "log-events.md").read_text().split("```{log-events}\n")[1].split("\n```")[0]
+    rows = list(tables.event_rows(tables.lines_of(content.splitlines())))
+    assert [row[0].strip("`") for row in rows] == [event.value for event in Event]
+    named = re.compile(r"\bsession_reuse\.([a-z_]+)`")
+    events = {event.value.removeprefix("session_reuse.") for event in Event}
+    modules = {path.stem for path in (ROOT / "session_reuse").iterdir()}
+    assert set(named.findall((DOCS / "troubleshooting.md").read_text())) <= events | modules
+
+
+def test_warnings_lead_to_troubleshooting(tables: ModuleType) -> None:
+    """Who finds a warning in the log finds a section that says what to do."""
+    text = (DOCS / "troubleshooting.md").read_text()
+    for name, (levels, _) in tables.log_calls().items():
+        if levels & {"warning", "error"} and name not in {"EXPIRED", "CALLBACK_FAILED"}:
+            assert Event[name].value in text, name
+
+
+def test_every_error_is_in_the_reference() -> None:
+    """The tree in the docstring, the exported names and the table of remedies say the same."""
+    tree = errors.__doc__ or ""
+    remedies = (DOCS / "reference" / "errors.md").read_text().split("## What to do")[1]
+    explained_by_outcome = {"SessionReuseError", "StoreError", "StoreUnavailableError", "StoreTimeoutError"}
+    explained_by_outcome |= {"StoreAuthError", "CircuitOpenError"}
+    for name in errors.__all__:
+        assert name in tree
+        assert name in remedies or name in explained_by_outcome
+
+
+def rights(page: str) -> list[str]:
+    """Return the ACL command that a page shows."""
+    text = (DOCS / page).read_text()
+    return re.findall(r"^ACL SETUSER .*$", text, re.MULTILINE)[0].split()
+
+
+async def use_everything(url: str) -> None:
+    """Do all that agents and operators do."""
+    async with SessionManager(url, registry=None, strict=True) as manager:
+        async with reusable_session("a", "agent-1", manager=manager, exclusive=True, max_uses=9) as session:
+            session.data["n"] = 1
+        for name in ("a", "b"):
+            async with reusable_session(name, "agent-1", manager=manager) as session:
+                session.mark_good()
+        async with reusable_session("a", manager=manager) as session:
+            session.mark_bad("x")
+        assert await manager.affinity("agent-1") == "b"
+        assert len([each async for each in manager.sessions()]) == 2
+        assert await manager.evict("a")
+        async with reusable_session("a", manager=manager, exclusive=True) as session:
+            session.discard()
+
+
+@pytest.mark.redis
+async def test_the_minimal_rights_suffice(own_redis: RedisServer) -> None:
+    """A user made as the page says can do everything that agents do."""
+    with own_redis.client() as client:
+        client.execute_command(*rights("reference/stored-form.md"))
+    await use_everything(f"redis://agents:password@127.0.0.1:{own_redis.port}/0")
+
+
+@pytest.mark.redis
+async def test_the_rights_of_the_clean_up_suffice(own_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The clean-up job runs as the user that its page describes, with events and without trouble."""
+    with own_redis.client() as client:
+        client.config_set("notify-keyspace-events", "Exge")
+        client.execute_command(*rights("how-to/clean-up.md"))
+    expired: list[str] = []
+    url = f"redis://cleaner:password@127.0.0.1:{own_redis.port}/0"
+    caplog.set_level(logging.INFO, logger="session_reuse")
+    async with SessionManager(url, registry=None, ttl=0.2, cleanup_interval=0.1, on_expired=expired.append) as manager:
+        job = asyncio.create_task(manager.cleanup())
+        async with reusable_session("a", "agent-1", manager=manager) as session:
+            session.data["n"] = 1
+        await until(lambda: expired == ["a"])
+        await manager.cleanup_once()
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+    assert "cleanup_failed" not in caplog.text
+    assert "notifications_off" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    """A broken link, a missing docstring or a wrong name is found before a reader finds it."""
+    for module in ("furo", "myst_parser", "playwright", "browser_use", "selenium", "typer"):
+        pytest.importorskip(module)
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(tmp_path)]
+    environment = {**os.environ, "ANONYMIZED_TELEMETRY": "false", "BROWSER_USE_CONFIG_DIR": str(tmp_path / "config")}
+    finished = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=140, check=False
+    )
+    assert finished.returncode == 0, finished.stderr

@@ -1,0 +1,127 @@
+"""Every program in the documentation runs and prints what the page says. Pages run on an embedded server of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import logging
+import shlex
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sybil import Example
+from sybil.document import Document
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser
+
+from session_reuse import blocking
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+NEEDS = {"playwright": "playwright", "browser-use": "browser_use", "selenium": "selenium", "http-clients": "httpx"}
+
+run_python = PythonEvaluator()
+checker = doctest.OutputChecker()
+
+
+def run(example: Example) -> None:
+    """Run a program and remember what it printed."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run_python(example)
+    example.namespace["__printed__"] = printed.getvalue()
+
+
+def compare(example: Example) -> str | None:
+    """Compare a block of output with what the program before it printed."""
+    printed, wanted = example.namespace.get("__printed__", ""), example.parsed
+    if checker.check_output(wanted, printed, doctest.ELLIPSIS):
+        return None
+    return f"the page says:\n{wanted}\nthe program prints:\n{printed}"
+
+
+PARSERS = [CodeBlockParser(language="python", evaluator=run), CodeBlockParser(language="output", evaluator=compare)]
+
+
+@pytest.fixture(scope="session")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the pages keep their sessions, each under a prefix of its own."""
+    return f"embedded://{tmp_path_factory.mktemp('docs')}/redis"
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, url: str, page: Path) -> Iterator[None]:
+    """A page's own sessions and background loop; what it does to logging is undone."""
+    monkeypatch.setenv("SESSION_REUSE_URL", url)
+    monkeypatch.setenv("SESSION_REUSE_KEY_PREFIX", page.stem)
+    monkeypatch.setattr(blocking, "_background", blocking._BackgroundLoop())
+    logger = logging.getLogger("session_reuse")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.redis
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS).with_suffix("")))
+def test_the_programs_of_a_page_do_what_it_says(page: Path) -> None:
+    """Whoever copies a program from a page gets what the page shows."""
+    pytest.importorskip(NEEDS.get(page.stem.removesuffix("-sync"), "session_reuse"))
+    for example in Document.parse(str(page), *PARSERS):
+        example.evaluate()
+
+
+def fences(language: str) -> Iterator[tuple[Path, str]]:
+    """Yield page and text of each block in a language."""
+    for page in PAGES:
+        for example in Document.parse(str(page), CodeBlockParser(language=language, evaluator=lambda _: None)):
+            yield page, textwrap.dedent(example.parsed)
+
+
+def commands() -> set[tuple[str, ...]]:
+    """Return the words of each `session-reuse` command that a page shows, in blocks and in the running text."""
+    found = set()
+    for _, block in fences("sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["session-reuse"]:
+                found.add(tuple(words[1:]))
+    for page in PAGES:
+        for part in page.read_text().split("`session-reuse ")[1:]:
+            found.add(tuple(shlex.split(part.split("`")[0])))
+    return found
+
+
+def test_the_commands_that_pages_show_exist() -> None:
+    """Nobody is sent to a command or an option that is not there."""
+    typer: Any = pytest.importorskip("typer")
+    from session_reuse.cli.app import app
+
+    root: Any = typer.main.get_command(app)
+    for words in sorted(commands()):
+        if words[0].startswith("--"):
+            assert words[0] in {option for parameter in root.params for option in parameter.opts}
+            continue
+        assert words[0] in root.commands, f"session-reuse {' '.join(words)}"
+        command = root.commands[words[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        options = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
+        assert options <= known | {"--help"}, f"session-reuse {' '.join(words)}"
+
+
+def test_no_page_is_empty_or_unreachable() -> None:
+    """A page that no table of contents names is not found by anybody."""
+    named = {page for listing in PAGES for page in _listed_in(listing)}
+    assert set(PAGES) - named == {DOCS / "index.md"}
+    assert all(len(page.read_text()) > 100 for page in PAGES)
+
+
+def _listed_in(listing: Path) -> Iterator[Path]:
+    for block in listing.read_text().split("```{toctree}")[1:]:
+        for line in block.split("```")[0].splitlines():
+            if line and not line.startswith(":"):
+                yield listing.parent / f"{line.strip()}.md"

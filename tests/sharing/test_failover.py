@@ -1,0 +1,244 @@
+"""Primaries that die: no exception, no enter beyond its budget, no save lost, no fencing token twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+import pytest
+import redis
+
+from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
+from session_reuse.store.redis_store import RedisStore
+from tests.sharing.traces import MakeManager, save_many
+from tests.support.polling import until
+from tests.support.servers import RedisCluster, RedisServer, SentinelGroup
+
+AGENTS = 100
+BUDGET = 0.5
+LEEWAY = 0.5
+"""What a loaded machine may add to a budget."""
+
+
+class Run:
+    """Agents that work without a pause until told to stop."""
+
+    def __init__(self, manager: SessionManager, tokens: dict[str, list[int]]) -> None:
+        self.manager = manager
+        self.tokens = tokens
+        self.enters: Counter[str] = Counter()
+        self.saves: Counter[str] = Counter()
+        self.longest = 0.0
+        self.rounds = 0
+        self.ending = False
+        self.last: dict[str, int] = {}
+
+    async def agent(self, number: int) -> None:
+        """Work on one session; every tenth agent has it for itself."""
+        name, exclusive = f"shop/{number}", number % 10 == 0
+        while not self.ending:
+            visit = reusable_session(name, f"agent-{number}", manager=self.manager, exclusive=exclusive)
+            began = monotonic()
+            session = await visit.__aenter__()
+            self.longest = max(self.longest, monotonic() - began)
+            self.enters[session.outcome] += 1
+            self.note_token(name, visit)
+            self.rounds += 1
+            if session.reused:
+                session.data["round"] = self.last[name] = self.rounds
+            else:
+                session.discard()
+            await visit.__aexit__(None, None, None)
+            self.saves[str(session.save_outcome)] += 1
+            await asyncio.sleep(0.05)
+
+
+    def note_token(self, name: str, visit: reusable_session) -> None:
+        """Keep the fencing token the store has given; one that came with a waiting save was noted before."""
+        inner = visit._visit
+        if inner is not None and inner._lease is not None and inner._waiting is None:
+            self.tokens.setdefault(name, []).append(inner._lease.token)
+
+
+async def ran_through(manager: SessionManager, failover: Callable[[], object]) -> Run:
+    """Run agents before, during and after a fail-over, and see that all is well afterwards."""
+    names = [f"shop/{number}" for number in range(AGENTS)]
+    await until(lambda: all_saved(manager, names), timeout=20.0, message="the sessions are stored")
+    run = Run(manager, {})
+    agents = [asyncio.create_task(run.agent(number)) for number in range(AGENTS)]
+    await until(lambda: run.rounds > 2 * AGENTS, timeout=20.0)
+    await asyncio.to_thread(failover)
+    reused = run.enters[Outcome.REUSED]
+    await until(lambda: run.enters[Outcome.REUSED] > reused + 2 * AGENTS, timeout=30.0, message="agents work again")
+    run.ending = True
+    await asyncio.gather(*agents)
+    await until(lambda: manager.stats().pending == 0, timeout=40.0, message="waiting saves get through")
+    return run
+
+
+async def all_saved(manager: SessionManager, names: list[str]) -> bool:
+    """Store the sessions; after an earlier fail-over it may take a moment until that works."""
+    try:
+        await save_many(manager, names)
+    except AssertionError:
+        return False
+    return True
+
+
+async def verified(run: Run, manager: SessionManager) -> None:
+    """See that the last change of each agent is there, and that no token was given out twice."""
+    assert run.longest < BUDGET + LEEWAY
+    assert set(run.saves) <= {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.PENDING, SaveOutcome.SKIPPED, SaveOutcome.STALE}
+    for name, number in run.last.items():
+        session = await manager.restore(name)
+        assert session is not None, name
+        assert session.data.get("round") == number, name
+    for tokens in run.tokens.values():
+        assert tokens == sorted(set(tokens))
+    assert manager.stats().lost == 0
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+async def test_agents_live_through_a_cluster_failover(make_manager: MakeManager) -> None:
+    """A primary is killed while 100 agents work: none sees an exception, waiting saves arrive, tokens only grow."""
+    with RedisCluster(args=("--min-replicas-to-write", "0")) as cluster:
+        settings = {"restore_timeout": BUDGET, "attempt_timeout": 0.25, "wait_replicas": 1, "lease_ttl": 5.0}
+        manager = await make_manager(cluster.url, **settings)
+        run = await ran_through(manager, lambda: cluster.kill_primary_of("browser:session:shop/1"))
+        await verified(run, await make_manager(cluster.url))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+async def test_agents_live_through_a_change_of_master(make_manager: MakeManager) -> None:
+    """The same behind Sentinel."""
+    with SentinelGroup() as group:
+        settings = {"restore_timeout": BUDGET, "attempt_timeout": 0.25, "wait_replicas": 1, "lease_ttl": 5.0}
+        manager = await make_manager(group.url, **settings)
+        run = await ran_through(manager, group.failover)
+        await verified(run, await make_manager(group.url))
+
+
+async def test_a_demoted_master_is_left(make_manager: MakeManager) -> None:
+    """After an orderly change the old master goes on as one for seconds: what is saved to it would be lost."""
+    with SentinelGroup() as group:
+        manager = await make_manager(group.url)
+        await save_many(manager, ["shop"])
+        old = group.primary
+        with group.sentinels[0].client() as sentinel:
+            sentinel.execute_command("SENTINEL", "FAILOVER", group.name)
+        await until(lambda: group.primary is not old, timeout=20.0, message="the sentinels name another master")
+        began = monotonic()
+
+        await until(lambda: changed(group.primary, manager), timeout=5.0, message="saves reach the new master")
+        assert monotonic() - began < 3.0
+
+
+async def changed(server: RedisServer, manager: SessionManager) -> bool:
+    """Save once, and return whether this server knows of it."""
+    with server.client() as client:
+        before = client.getrange("browser:session:shop", 0, 175)
+        async with reusable_session("shop", manager=manager) as session:
+            session.data["after"] = monotonic()
+        return bool(client.getrange("browser:session:shop", 0, 175) != before)
+
+
+@pytest.mark.cluster
+async def test_a_frozen_primary_holds_up_its_own_sessions_only(make_manager: MakeManager) -> None:
+    """Sessions of the other primaries are reused as fast as ever, while one does not answer at all."""
+    with RedisCluster(node_timeout=30.0) as cluster:
+        manager = await make_manager(cluster.url, attempt_timeout=0.25, restore_timeout=0.5, save_timeout=0.5)
+        names = [f"shop/{number}" for number in range(30)]
+        await save_many(manager, names)
+        frozen = cluster.primary_of("browser:session:shop/0")
+        elsewhere = [name for name in names if cluster.primary_of(f"browser:session:{name}") is not frozen]
+        frozen.pause()
+        async with reusable_session("shop/0", manager=manager) as session:
+            assert session.outcome is Outcome.TIMEOUT
+            session.discard()
+        took = []
+        for name in elsewhere:
+            began = monotonic()
+            async with reusable_session(name, manager=manager) as session:
+                assert session.reused, (name, session.outcome)
+                session.discard()
+            took.append(monotonic() - began)
+        frozen.resume()
+    assert sorted(took)[len(took) // 2] < 0.1
+
+
+@pytest.mark.cluster
+async def test_an_uncovered_slot_loses_nothing(make_manager: MakeManager) -> None:
+    """Without a node for its slot a session starts fresh and its save waits; the others go on, and it arrives later."""
+    with RedisCluster(args=("--cluster-require-full-coverage", "no")) as cluster:
+        manager = await make_manager(cluster.url, restore_timeout=0.5, save_timeout=1.0)
+        await save_many(manager, ["here", "there"])
+        owner = cluster.primary_of("browser:session:here")
+        slot = redis.crc.key_slot(b"browser:session:here")
+        everywhere(cluster, "DELSLOTS", slot)
+        await until(lambda: uncovered(manager, "here"), timeout=10.0, message="the client knows")
+        async with reusable_session("here", manager=manager) as session:
+            assert session.outcome in {Outcome.UNAVAILABLE, Outcome.CIRCUIT_OPEN}
+        async with reusable_session("there", manager=manager) as session:
+            assert session.reused
+        async with reusable_session("new", manager=manager) as session:
+            session.data["n"] = 1
+        with owner.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTS", slot)
+        await until(lambda: manager.stats().pending == 0, timeout=20.0, message="what waits gets through")
+
+        async def back() -> bool:
+            return await manager.restore("here") is not None
+
+        await until(back, timeout=20.0, message="the session is there again")
+
+
+def everywhere(cluster: RedisCluster, *words: object) -> None:
+    """Give all nodes a CLUSTER command."""
+    for node in cluster.nodes:
+        with node.client() as client:
+            try:
+                client.execute_command("CLUSTER", *words)
+            except redis.ResponseError:
+                continue  # a replica has no slots of its own to lose
+
+
+async def uncovered(manager: SessionManager, name: str) -> bool:
+    """Return whether entering this session fails."""
+    async with reusable_session(name, manager=manager) as session:
+        session.discard()
+    return session.degraded
+
+
+@pytest.mark.parametrize("servers", ["cluster", "sentinel"])
+async def test_recovery_takes_no_longer_than_the_failover(servers: str, make_manager: MakeManager) -> None:
+    """The store answers again as soon as there is a new primary: the client learns of it by itself."""
+    with RedisCluster() if servers == "cluster" else SentinelGroup() as group:
+        manager = await make_manager(group.url)
+        store = (await manager.services()).store
+        assert isinstance(store, RedisStore)
+        await answers(store)()
+        if isinstance(group, RedisCluster):
+            await asyncio.to_thread(group.kill_primary_of, "browser:session:shop")
+        else:
+            await asyncio.to_thread(group.failover)
+        began = monotonic()
+        await until(answers(store), timeout=10.0, interval=0.02, message="the store answers")
+        assert monotonic() - began < 2.0
+
+
+def answers(store: RedisStore) -> Callable[[], Awaitable[bool]]:
+    """Return a condition: the store answers an enter."""
+
+    async def entered() -> bool:
+        try:
+            await store.enter("shop", ttl=60.0, timeout=0.5)
+        except Exception:  # noqa: BLE001
+            return False
+        return True
+
+    return entered
