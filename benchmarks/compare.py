@@ -17,7 +17,7 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.contestants import CONTESTANTS, Contestant, NaiveByDefault, Ours
+from benchmarks.contestants import CONTESTANTS, Contestant, NaiveByDefault, OursByDefault
 from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, number, table, write_json
 from benchmarks.rivals import PEERS, installed_rivals
 from benchmarks.rounds import Ratio, Sample, interleaved, ratio, timed
@@ -127,7 +127,7 @@ def measure(
                 _show(title, samples, results[title])
         if crowd:
             errors = {
-                "ours": asyncio.run(errors_of(Ours(), server.url, 1000)),
+                "ours": asyncio.run(errors_of(OursByDefault(), server.url, 1000)),
                 "naive, redis-py's defaults": asyncio.run(errors_of(NaiveByDefault(), server.url, 1000)),
             }
             table("1,000 agents at once", ("contestant", "errors"), [(name, str(n)) for name, n in errors.items()])

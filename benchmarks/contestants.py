@@ -91,8 +91,10 @@ class Ours:
 
     changes = True
 
+    budgets = PATIENT
+
     def __init__(self, **config: Any) -> None:
-        self.config = {"encryption_keys": (bytes(32),), **PATIENT, **config}
+        self.config = {"encryption_keys": (bytes(32),), **self.budgets, **config}
 
     async def open(self, url: str, state: dict[str, Any]) -> None:
         """Make the manager."""
@@ -112,6 +114,12 @@ class Ours:
     async def close(self) -> None:
         """Close the manager."""
         await self.manager.aclose()
+
+
+class OursByDefault(Ours):
+    """The same with its default budgets."""
+
+    budgets: dict[str, float] = {}  # noqa: RUF012
 
 
 class OursUnchanged(Ours):

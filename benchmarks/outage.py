@@ -105,7 +105,9 @@ async def ours(server: RedisServer, count: int, over: float, *, warm: bool) -> S
             await fleet("warm-up", lambda number: _enter_only(manager, number), 40, 0.4)
         server.pause()
         try:
-            return await fleet(f"ours, {'warm' if warm else 'cold'}", lambda number: _enter_only(manager, number), count, over)
+            return await fleet(
+                f"ours, {'warm' if warm else 'cold'}", lambda number: _enter_only(manager, number), count, over
+            )
         finally:
             server.resume()
 
@@ -186,12 +188,21 @@ def main() -> int:
     count, over, cap = (40, 0.8, 1.0) if options.quick else (options.starts, options.starts / 50, options.cap)
     found = asyncio.run(measured(count, over, cap))
     heads = ("who", "delayed", "p50 ms", "p99 ms", "longest ms", "lag ms", "sum s", "outcomes")
-    table(f"{count} agent starts over {over:g} s, Redis frozen (load {os.getloadavg()[0]:.1f})", heads, [s.row for s in found])
+    table(
+        f"{count} agent starts over {over:g} s, Redis frozen (load {os.getloadavg()[0]:.1f})",
+        heads,
+        [s.row for s in found],
+    )
     reached = goals(found)
     goals_table(reached)
     if options.json:
         numbers: dict[str, Any] = {
-            starts.name: {"delayed": starts.delayed, "outcomes": starts.outcomes, "lag": starts.lag, "seconds": starts.seconds}
+            starts.name: {
+                "delayed": starts.delayed,
+                "outcomes": starts.outcomes,
+                "lag": starts.lag,
+                "seconds": starts.seconds,
+            }
             for starts in found
         }
         write_json(options.json, {"starts": count, "over": over, "cap": cap} | numbers, reached)

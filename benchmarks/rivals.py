@@ -69,12 +69,11 @@ class Coredis(_KeyValue):
 
     async def open(self, url: str, state: dict[str, Any]) -> None:
         """Connect."""
-        from coredis import ConnectionPool, Redis
+        from coredis import Redis
 
         self.state = state
-        self.client: Any = Redis.from_url(url) if not hasattr(ConnectionPool, "__aenter__") else Redis.from_url(url)
-        if hasattr(self.client, "__aenter__"):
-            await self.client.__aenter__()
+        self.client: Any = Redis.from_url(url)
+        await self.client.__aenter__()
 
     async def load(self, task: int) -> dict[str, Any] | None:
         """GET."""
@@ -87,8 +86,7 @@ class Coredis(_KeyValue):
 
     async def close(self) -> None:
         """Disconnect."""
-        if hasattr(self.client, "__aexit__"):
-            await self.client.__aexit__(None, None, None)
+        await self.client.__aexit__(None, None, None)
 
 
 class Cashews(_KeyValue):

@@ -25,12 +25,13 @@ html_title = "session_reuse"
 html_static_path = ["_static"]
 html_css_files = ["diagrams.css"]
 
+default_role = "code"
+
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_class_signature = "separated"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 copybutton_exclude = ".linenos, .gp, .go"

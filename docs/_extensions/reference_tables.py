@@ -43,14 +43,14 @@ def class_docstrings(path: Path, name: str) -> dict[str, str]:
     return found
 
 
-def config_rows() -> Iterator[tuple[str, str, str, str]]:
-    """Yield name, environment variable, default and meaning of each setting, in the order of the code."""
-    from session_reuse.config import _FROM_ENVIRONMENT, ENVIRONMENT_PREFIX, Config
+def config_rows() -> Iterator[tuple[str, str, str]]:
+    """Yield name, default and meaning of each setting, in the order of the code."""
+    from session_reuse.config import _FROM_ENVIRONMENT, Config
 
     texts = class_docstrings(PACKAGE / "config.py", "Config")
     for field in fields(Config):
-        variable = f"`{ENVIRONMENT_PREFIX}{field.name.upper()}`" if field.name in _FROM_ENVIRONMENT else "in code only"
-        yield f"`{field.name}`", variable, f"`{field.default!r}`", texts[field.name]
+        only = "" if field.name in _FROM_ENVIRONMENT else " In code only."
+        yield f"`{field.name}`", f"`{field.default!r}`", texts[field.name] + only
 
 
 def enum_rows(name: str) -> Iterator[tuple[str, str]]:
@@ -85,20 +85,44 @@ def log_calls() -> dict[str, tuple[set[str], set[str]]]:
     found: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            for name, level, names in _calls_in(node):
-                found[name][0].add(level)
-                found[name][1].update(names)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for name, level, names in _calls_in(node):
+                    found[name][0].add(level)
+                    found[name][1].update(names)
     return found
 
 
-def _calls_in(node: ast.AST) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield event, level and fields when a node is a call of `log` that names one event, or one of two."""
-    is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-    if not (is_call and getattr(node.func.value, "id", "") == "log" and node.args):  # type: ignore[attr-defined]
-        return
-    for part in ast.walk(node.args[0]):  # type: ignore[attr-defined]
-        if isinstance(part, ast.Attribute) and getattr(part.value, "id", "") == "Event":
-            yield part.attr, node.func.attr, [word.arg for word in node.keywords if word.arg]  # type: ignore[attr-defined]
+def _calls_in(function: ast.AST) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield event, level and fields of each call of `log` in a function; the event may be chosen just before."""
+    chosen = {
+        target.id: _events_in(node.value)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            first = node.args[0]
+            if getattr(node.func.value, "id", "") == "log":
+                for name in chosen.get(first.id, []) if isinstance(first, ast.Name) else _events_in(first):
+                    yield name, node.func.attr, _fields_of(node, function)
+
+
+def _fields_of(call: ast.Call, function: ast.AST) -> list[str]:
+    """Return the names of the fields of a call, those of a dict that was made just before included."""
+    names = [word.arg for word in call.keywords if word.arg]
+    spread = {word.value.id for word in call.keywords if word.arg is None and isinstance(word.value, ast.Name)}
+    for node in ast.walk(function):
+        made = {each.id for each in getattr(node, "targets", ()) if isinstance(each, ast.Name)}
+        if spread & made and isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            names += [str(key.value) for key in node.value.keys if isinstance(key, ast.Constant)]
+    return names
+
+
+def _events_in(expression: ast.AST) -> list[str]:
+    parts = [part for part in ast.walk(expression) if isinstance(part, ast.Attribute)]
+    return [part.attr for part in parts if getattr(part.value, "id", "") == "Event"]
 
 
 def event_rows(texts: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
@@ -197,7 +221,7 @@ def directive(header: tuple[str, ...], widths: str, rows: Callable[[Table], Iter
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Tell Sphinx."""
-    config = directive(("name", "environment", "default", "meaning"), "14 30 14 42", lambda _: config_rows())
+    config = directive(("name", "default", "meaning"), "22 16 62", lambda _: config_rows())
     enum = directive(("value", "meaning"), "20 80", lambda self: enum_rows(self.arguments[0]))
     metrics = directive(("name", "type", "labels", "meaning"), "34 12 18 36", lambda _: metric_rows())
     events = directive(

@@ -12,6 +12,7 @@ from session_reuse.browsers.tab import Tab
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from session_reuse.browsers.context_watch import ContextWatch
     from session_reuse.browsers.live_mirror import LiveMirror
     from session_reuse.browsers.steps import Steps
     from session_reuse.session import BrowserSession
@@ -81,12 +82,11 @@ class ContextCapture:
                 yield from self._watch.read(tab, origin)
                 yield from self._watch.note_environment(tab)
                 open_tabs[origin] = tab
-        stale = (open_tabs.keys() - self._mirror.copied) | (self._mirror.dirty_databases & open_tabs.keys())
         copied = set()
-        for origin in sorted(stale) if self._indexed_db else ():
+        for origin in sorted((self._mirror.dirty_databases | self._watch.untracked) & open_tabs.keys()):
             if (yield from self._copy_databases(open_tabs[origin], origin)):
                 copied.add(origin)
-        if missed := self._missed() - copied:  # a first copy makes the browser report a change: its own bookkeeping
+        if missed := self._missed() - copied:  # a copy may make the browser report a change: its own bookkeeping
             yield from self._sweep(sorted(missed))
 
     def _missed(self) -> set[str]:
@@ -116,6 +116,7 @@ class ContextCapture:
     def _sweep(self, origins: list[str]) -> Steps[None]:
         """Visit origins again that could not be read while their page was there."""
         deadline = self._clock() + SWEEP_LIMIT
+        done = set()
 
         def visit(page: Any, origin: str) -> Steps[None]:
             if self._clock() > deadline:
@@ -123,8 +124,8 @@ class ContextCapture:
             tab = Tab(page, self._client, (yield self._context.new_cdp_session(page)))
             yield from tab.enable()
             yield from self._watch.read(tab, origin, with_session=False)
-            if origin in self._mirror.dirty_databases | self._watch.untracked:
-                yield from self._copy_databases(tab, origin)
+            if not self._indexed_db or (yield from self._copy_databases(tab, origin)):
+                done.add(origin)
 
         self._watch.hide_new_pages()
         try:
@@ -133,7 +134,7 @@ class ContextCapture:
             pass  # the context has gone meanwhile
         finally:
             self._watch.show_new_pages()
-        for origin in sorted(self._missed()):
+        for origin in sorted(set(origins) - done):
             self._session.report("capture_limited", f"{origin} could not be read again; what was last seen is kept")
 
     def _read_without_protocol(self) -> Steps[None]:

@@ -121,7 +121,7 @@ class ContextWatch:
             for method in STORAGE_EVENTS:
                 cdp.on(method, lambda params, method=method: self._mirror.storage_event(tab, method, params))
             for method in DATABASE_EVENTS:
-                cdp.on(method, lambda params: self._database_event(params))
+                cdp.on(method, self._database_event)
             cdp.on("Runtime.bindingCalled", lambda params: self._left(tab, params))
             tab.cdp = cdp
             yield from tab.enable()
@@ -200,12 +200,14 @@ class ContextWatch:
             return
         try:
             yield tab.send("Storage.trackIndexedDBForStorageKey", {"storageKey": storage_key(origin)})
+            used = yield tab.send("Storage.getUsageAndQuota", {"origin": origin})
         except self._client.errors:
             return  # the tab has gone; `untracked` still names the origin
         tab.tracked.add(origin)
         self.untracked.discard(origin)
-        if self._mirror.has_databases(origin):
-            self._mirror.databases_changed(origin)  # the page may have removed them before the first event
+        has_some = any(kind["storageType"] == "indexeddb" and kind["usage"] for kind in used["usageBreakdown"])
+        if has_some or self._mirror.has_databases(origin):
+            self._mirror.databases_changed(origin)  # before the first event
 
     def poll_cookies(self) -> Steps[bool]:
         """Read all cookies; return whether the browser has answered."""

@@ -144,11 +144,6 @@ class LiveMirror:
         self.version += _by_identity(cookies) != _by_identity(self._cookies)
         self._cookies = cookies
 
-    @property
-    def copied(self) -> frozenset[str]:
-        """Origins whose databases were copied in this run."""
-        return frozenset(self._databases)
-
     def has_databases(self, origin: str) -> bool:
         """Return whether the state holds databases of an origin."""
         return bool(databases_of(self._base.get(origin, {})))

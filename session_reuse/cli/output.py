@@ -11,8 +11,8 @@ from rich.table import Table
 
 from session_reuse.cli.formatting import printable
 
-_PIPE_WIDTH: Final = 200
-"""Columns where there is no terminal: rich's own 80 would cut names."""
+_PIPE_WIDTH: Final = 10_000
+"""Columns where there is no terminal: nothing is cut or folded for whoever reads lines."""
 
 
 class Output:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn
 
@@ -47,7 +47,7 @@ def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUP
 async def _until_terminated(work: Coroutine[Any, Any, ExitCode]) -> ExitCode:
     """Let SIGTERM end a command in order, as Ctrl-C does."""
     task = asyncio.current_task()
-    if task is not None and sys.platform != "win32":
+    if task is not None and threading.current_thread() is threading.main_thread():
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await work
 

@@ -61,7 +61,13 @@ async def restore(services: Services, fingerprint: str, options: VisitOptions, h
             log.warning(Event.LEASE_FOREIGN, fingerprint=fingerprint, remedy="look at the lease key: it is not ours")
         return Restored(Outcome.BUSY, Baseline(expectation=Expectation.UNKNOWN, entered=entered_at))
     if entered.value is None:
-        return Restored(Outcome.MISSING, Baseline(expectation=Expectation.ABSENT, entered=entered_at), lease=lease)
+        baseline = Baseline(
+            expectation=Expectation.ABSENT,
+            entered=entered_at,
+            epoch=entered.epoch or 0,
+            knows_epoch=entered.epoch is not None,
+        )
+        return Restored(Outcome.MISSING, baseline, lease=lease)
     return await _open(services, fingerprint, options, entered.value, entered_at, lease, entered.uses)
 
 

@@ -186,7 +186,7 @@ async def _commit(services: Services, request: SaveRequest, deadline: float) -> 
             expectation=baseline.expectation,
             known=known,
             epoch=baseline.epoch,
-            age=monotonic() - baseline.entered,
+            age=None if baseline.knows_epoch else monotonic() - baseline.entered,
             created_at=baseline.header.created_at if baseline.header else 0,
             ttl=_ttl(services, request, header),
             agent_id=request.agent_id,
@@ -273,7 +273,9 @@ async def _after_conflict(
     except WrongType:
         value = b""
     if value is None:
-        return replace(attempt, baseline=replace(attempt.baseline, expectation=Expectation.ABSENT))
+        known = attempt.baseline.knows_epoch or attempt.baseline.expectation is Expectation.REVISION
+        gone = replace(attempt.baseline, expectation=Expectation.ABSENT, knows_epoch=known)
+        return replace(attempt, baseline=gone)
     try:
         decoded = services.codec.decode(value, services.keys.session(request.fingerprint))
         flags = decoded.header.flags

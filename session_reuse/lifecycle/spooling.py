@@ -103,7 +103,9 @@ class Spooler:
         if kept is not request and self._services.pending.get(request.fingerprint) is request:
             self._services.pending.put(kept)
         if dropped:
-            log.warning(Event.SPOOL_FAILED, dropped=len(dropped), why="pending_max or pending_max_bytes is reached on disk")
+            log.warning(
+                Event.SPOOL_FAILED, dropped=len(dropped), why="pending_max or pending_max_bytes is reached on disk"
+            )
 
     def _written(self, request: SaveRequest, known: Identity | None) -> tuple[SaveRequest, str, Identity, list[str]]:
         """Write a save, joined with one that another process has put in its place."""

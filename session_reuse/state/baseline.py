@@ -29,7 +29,8 @@ class Baseline:
         expectation: what the store should hold.
         entered: monotonic time of the enter, from which the age of this knowledge is measured.
         header: head of the stored value, when it is known.
-        epoch: server time in µs of the last invalidation known at enter.
+        epoch: server time in µs of the last invalidation known at enter; 0 if there was none.
+        knows_epoch: whether the store has said so, or else `epoch` is of no use without a stored value.
         view: the session's own document at that point (JSON); the base of a merge. Empty when there was none.
         stored: the stored document at that point; differs from `view` after a merged checkpoint.
         dialect: JSON dialect of both.
@@ -40,6 +41,7 @@ class Baseline:
     entered: float
     header: Header | None = None
     epoch: int = 0
+    knows_epoch: bool = False
     view: bytes = field(default=b"", repr=False)
     stored: bytes = field(default=b"", repr=False)
     dialect: str = "o"

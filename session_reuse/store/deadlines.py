@@ -8,8 +8,8 @@ have seen, so that any number of clean-ups may run at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 from urllib.parse import unquote
 
 from session_reuse.resilience.failure import Failure
@@ -29,7 +29,7 @@ class Entry:
     score: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Due:
     """Entries whose deadline is over.
 
@@ -40,10 +40,18 @@ class Due:
         failure: why some buckets could not be read, if so.
     """
 
-    entries: list[Entry]
-    overdue: float
-    more: bool
-    failure: Failure | None
+    entries: list[Entry] = field(default_factory=list)
+    overdue: float = 0.0
+    more: bool = False
+    failure: Failure | None = None
+
+    def add(self, reply: list[Any], limit: int) -> None:
+        """Take in what one bucket has answered: its clock, then members and scores in turns."""
+        now, *found = reply
+        members = zip(map(_fingerprint, found[::2]), map(text, found[1::2]), strict=True)
+        self.entries += [Entry(name, score) for name, score in members if name is not None]
+        self.overdue = max(self.overdue, (int(now) - float(found[1])) / 1000)
+        self.more = self.more or len(found) == 2 * limit
 
 
 class Deadlines:
@@ -75,20 +83,17 @@ class Deadlines:
         """
         buckets = [self._keys.deadline_bucket(number) for number in range(self._keys.buckets)]
         commands = [self._sender.script("due", (bucket,), limit) for bucket in buckets]
-        entries: list[Entry] = []
-        overdue, more = 0.0, False
-        failure: Failure | None = None
-        for reply in await self._sender.send(*commands, timeout=timeout):
+        due = Due()
+        strangers: list[Command] = []
+        for bucket, reply in zip(buckets, await self._sender.send(*commands, timeout=timeout), strict=True):
             if isinstance(reply, Exception):
-                failure = failure_from(reply)
-                continue
-            now, *found = map(text, reply)
-            members = zip(map(unquote, found[::2]), found[1::2], strict=True)
-            entries += [Entry(name, score) for name, score in members if is_name(name)]
-            more = more or len(found) == 2 * limit
-            if found:
-                overdue = max(overdue, (int(now) - float(found[1])) / 1000)
-        return Due(entries, overdue, more, failure)
+                due.failure = failure_from(reply)
+            elif len(reply) > 1:
+                due.add(reply, limit)
+                strangers += [("ZREM", bucket, member) for member in reply[1::2] if _fingerprint(member) is None]
+        if strangers:
+            await self._sender.send(*strangers, timeout=timeout)
+        return due
 
     async def entries(self, fingerprints: Iterable[str], *, timeout: float) -> dict[str, Entry | None]:
         """Return the entries of these sessions, None for those that have none; what cannot be read is left out."""
@@ -156,6 +161,15 @@ def _arguments(changes: list[tuple[Entry, int | None]]) -> list[str]:
     for entry, left in changes:
         arguments += (encoded(entry.fingerprint), entry.score, _REMOVE if left is None else str(max(1, left)))
     return arguments
+
+
+def _fingerprint(member: bytes) -> str | None:
+    """Return the fingerprint that a member stands for; None for one that somebody else has put there."""
+    try:
+        name = unquote(member.decode(), errors="strict")
+    except UnicodeDecodeError:
+        return None
+    return name if is_name(name) and encoded(name).encode() == member else None
 
 
 def _score(reply: bytes | float) -> str:

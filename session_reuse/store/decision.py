@@ -45,7 +45,7 @@ def decide(commit: Commit, standing: Standing) -> CommitOutcome:
         return CommitOutcome.DUPLICATE
     if commit.lease is not None and fenced_off(commit.lease.token, header, standing.lease):
         return CommitOutcome.STALE
-    if commit.expectation is Expectation.REVISION:
+    if commit.expectation is Expectation.REVISION or commit.age is None:
         if invalidated_at(standing) > commit.epoch:
             return CommitOutcome.STALE
     elif standing.tombstone > standing.now - commit.age * 1_000_000:

@@ -75,7 +75,7 @@ class Commit:
         value: the stored form to put in place.
         known: revision that must be there (`Expectation.REVISION`), or the head of the damaged value (`CORRUPT`).
         epoch: µs of the last invalidation known at enter.
-        age: seconds since the enter.
+        age: seconds since the enter; None when `epoch` says all. A save that is late on its way looks younger.
         created_at: of the session that was restored, unix milliseconds.
         fresh: a new login: the shared counts of uses and errors start anew.
         score_change: tenths, added to the error score.
@@ -88,7 +88,7 @@ class Commit:
     expectation: Expectation
     known: bytes = b""
     epoch: int = 0
-    age: float = 0.0
+    age: float | None = 0.0
     created_at: int = 0
     ttl: float = 86400.0
     agent_id: str | None = None
@@ -131,11 +131,19 @@ class Touch:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """Answer to an enter: the stored value, the lease if one was asked for, uses before this one if counted."""
+    """Answer to an enter.
+
+    Attributes:
+        value: what is stored.
+        lease: the lease, if one was asked for.
+        uses: uses before this one, if counted.
+        epoch: without a value, µs of the last invalidation, 0 if there was none; None when it could not be asked.
+    """
 
     value: bytes | None = field(repr=False)
     lease: Lease | Busy | None = None
     uses: int | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

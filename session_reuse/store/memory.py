@@ -86,7 +86,8 @@ class MemoryStore:
         value = self._value(fingerprint)
         if value is not None and ttl is not None:
             self.sessions_by_fingerprint[fingerprint].ends = self.clock() + ttl
-        return Entered(value, held, uses)
+        epoch = None if value is not None else _alive(self.tombstones, fingerprint, self.clock()) or 0
+        return Entered(value, held, uses, epoch)
 
     async def read(self, fingerprint: str, *, timeout: float) -> bytes | None:
         """Read a session and leave its time to live alone."""

@@ -75,7 +75,7 @@ class RedisStore:
         read: Command = ("GET", key) if ttl is None else ("GETEX", key, "PX", _ms(ttl))
         if lease is None and not count_use:
             (value,) = await self._send(read, timeout=timeout)
-            return Entered(await self._readable(value, key, timeout))
+            return await self._entered(fingerprint, await self._readable(value, key, timeout), timeout)
         commands: list[Command] = []
         if lease is not None:
             holder, seconds = lease
@@ -86,7 +86,20 @@ class RedisStore:
         *answers, value = await self._send(*commands, read, timeout=timeout)
         held = _lease(_checked(answers.pop(0)), lease[0]) if lease is not None else None
         uses = int(_checked(answers.pop(0))) if count_use else None
-        return Entered(await self._readable(value, key, timeout), held, uses)
+        return await self._entered(fingerprint, await self._readable(value, key, timeout), timeout, held, uses)
+
+    async def _entered(
+        self, fingerprint: str, value: bytes | None, timeout: float, lease: Lease | Busy | None = None,
+        uses: int | None = None,
+    ) -> Entered:  # fmt: skip
+        """Return the answer; on a miss with the last invalidation, so that a first save is not older than it looks."""
+        if value is not None:
+            return Entered(value, lease, uses)
+        epoch: int | None = None
+        with suppress(Failure, ValueError):
+            (reply,) = await self._send(("GET", self.keys.tombstone(fingerprint)), timeout=timeout)
+            epoch = int(_checked(reply) or 0)
+        return Entered(None, lease, uses, epoch)
 
     async def read(self, fingerprint: str, *, timeout: float) -> bytes | None:
         """Read a session and leave its time to live alone."""
@@ -139,7 +152,7 @@ class RedisStore:
         )  # fmt: skip
         return self._script(
             "commit", names, commit.expectation.value, commit.known, f"{commit.epoch:020d}", commit.save_id,
-            *_lease_arguments(commit.lease), int(commit.release), int(commit.age * 1e6), _ms(commit.ttl),
+            *_lease_arguments(commit.lease), int(commit.release), _age(commit), _ms(commit.ttl),
             commit.agent_id or "", _ms(commit.ttl + _AGENTS_OUTLIVE), int(commit.fresh), commit.score_change,
             f"{commit.created_at:014d}",
         )  # fmt: skip
@@ -252,6 +265,10 @@ def _value(reply: Any) -> bytes | None:
         raise WrongType
     value = _checked(reply)
     return value if value is None else bytes(value)
+
+
+def _age(commit: Commit) -> int:
+    return -1 if commit.age is None else int(commit.age * 1_000_000)
 
 
 def _lease_arguments(lease: Lease | None) -> tuple[str, str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
 from tests.chaos.faults import BODY, COLD, ENTER, EXIT, PHASES, ROWS, WARM, Cell, Row
 from tests.chaos.world import MINE, World, resolver_without_network
+from tests.support.polling import until
 
 SIDE_BY_SIDE = 4
 ENTER_LIMIT = 0.55
@@ -48,7 +50,7 @@ class Result:
     @property
     def mark(self) -> str:
         """One sign for the table."""
-        return "–" if self.skipped else "✗" if self.wrong else "✓"
+        return "-" if self.skipped else "✗" if self.wrong else "✓"
 
     def expect(self, truth: object, what: str) -> None:
         """Note what is wrong."""
@@ -166,6 +168,8 @@ async def _check_what_is_stored(world: World, visit: Visit, cell: Cell, result: 
 
 async def _check_counters(world: World, result: Result) -> None:
     await world.manager.aclose()
+    if not world.embedded:
+        await until(lambda: not world.proxy.connections, message="the manager's connections were closed")
     stats, registry = world.manager.stats(), world.registry
     entered, saved = sum(stats.entered.values()), sum(stats.saved.values())
     result.expect(stats.lost == 0, f"{stats.lost} saves lost")
@@ -205,12 +209,12 @@ def table(results: Sequence[Result]) -> str:
     """Return the results as a table, what failed, what was skipped and why, and the sums."""
     cells = {(result.row, result.phase): result for result in results}
     names = list(dict.fromkeys(result.row for result in results))
-    lines = ["fault".ljust(26) + "".join(phase.ljust(24) for phase in PHASES)]
+    lines = ["fault".ljust(29) + "".join(phase.ljust(24) for phase in PHASES)]
     for name in names:
         shown = [f"{cells[name, phase].mark} {cells[name, phase].shown}".ljust(24) for phase in PHASES]
-        lines.append(name.ljust(26) + "".join(shown).rstrip())
+        lines.append(name.ljust(29) + "".join(shown).rstrip())
     lines += [f"✗ {each.row}, {each.phase}: {'; '.join(each.wrong)}" for each in results if each.wrong]
-    lines += [f"– {each.row}, {each.phase}: {each.skipped}" for each in results if each.skipped]
+    lines += [f"- {each.row}, {each.phase}: {each.skipped}" for each in results if each.skipped]
     skipped, failed = (sum(1 for each in results if getattr(each, name)) for name in ("skipped", "wrong"))
     tried = len(results) - skipped
     lines.append(f"{tried} cells tried, {tried - failed} passed, {failed} failed, {skipped} with nothing to try")
@@ -222,6 +226,7 @@ def main() -> int:
     words = sys.argv[1:]
     rows = [row for row in ROWS if not words or any(word in row.name for word in words)]
     began = time.monotonic()
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the proxies' cut connections speak up there
     results = asyncio.run(run(rows))
     print(table(results))  # noqa: T201  (a command)
     print(f"{time.monotonic() - began:.1f} s")  # noqa: T201

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 from typing import Any
 
 import pytest
@@ -18,7 +19,13 @@ from tests.support.fault_proxy import Cut, Fault
 
 NAMES = (MINE, OTHER)
 CONFIRMED = {SaveOutcome.SAVED, SaveOutcome.MERGED}
-BUDGETS = {"restore_timeout": 0.2, "save_timeout": 0.25, "attempt_timeout": 0.08, "close_timeout": 0.2, "flush_rate": 200.0}
+BUDGETS = {
+    "restore_timeout": 0.2,
+    "save_timeout": 0.25,
+    "attempt_timeout": 0.08,
+    "close_timeout": 0.2,
+    "flush_rate": 200.0,
+}
 names = st.sampled_from(NAMES)
 
 
@@ -78,7 +85,7 @@ class Reuse(RuleBasedStateMachine):
     @precondition(lambda self: self.up)
     @rule()
     def kill(self) -> None:
-        """kill -9."""
+        """Kill -9."""
         self.world.server.kill()
 
     @precondition(lambda self: not self.world.server.running)
@@ -198,13 +205,17 @@ class Reuse(RuleBasedStateMachine):
         await self.beside.aclose()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_some_order_of_faults_brings_an_old_state_back() -> None:
     """Whatever happens in whatever order: the newest confirmed save, an unconfirmed newer one, or fresh."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     run_state_machine_as_test(
         Reuse,
         settings=settings(
-            max_examples=10, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck), database=None
+            max_examples=int(os.environ.get("CHAOS_EXAMPLES", "15")),
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
         ),
     )

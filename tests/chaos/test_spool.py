@@ -236,8 +236,13 @@ async def test_disk_shows_who_is_logged_in_where(away: SessionManager, folder: P
         session.storage_state = {"cookies": cookies, "origins": []}
         session.data["note"] = CANARY * 200
     assert session.save_outcome is SaveOutcome.SPOOLED
-    shown = b"".join(str(path).encode() + path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert files(folder)
+    assert_private(folder)
+
+
+def assert_private(folder: Path) -> None:
+    """Nothing in the folder tells a secret, and nobody else may read it."""
+    shown = b"".join(str(path).encode() + path.read_bytes() for path in folder.rglob("*") if path.is_file())
     for secret in (CANARY, NAME, "alice", "shop.example"):
         assert secret.encode() not in shown
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -282,7 +287,7 @@ def test_sessions_are_spooled_in_plain(folder: Path) -> None:
 
 async def test_keys_that_turn_out_empty_spool_in_plain(own_redis: RedisServer, folder: Path) -> None:
     """A callable that has no key in the end is refused as well."""
-    manager = manager_of(own_redis, folder, encryption_keys=lambda: [])
+    manager = manager_of(own_redis, folder, encryption_keys=list)
     with pytest.raises(ConfigurationError, match="encryption_keys"):
         await manager.save(BrowserSession(NAME))
 

@@ -56,6 +56,7 @@ class CommandLine:
         self.url = url
 
     def __call__(self, *words: str, url: str | None = None, **environment: str) -> Answer:
+        """Run a command to its end; an exception that comes out of it is a bug."""
         settings = {"SESSION_REUSE_URL": url or self.url, "COLUMNS": "200"} | environment
         result = CliRunner().invoke(app, list(words), env=settings)
         if result.exception is not None and not isinstance(result.exception, SystemExit):

@@ -18,7 +18,7 @@ from session_reuse import Config, Outcome, SaveOutcome, SessionManager, errors, 
 from session_reuse.observe.logs import Event
 from tests.examples.test_monitoring import known_metrics
 from tests.support.polling import until
-from tests.support.servers import RedisServer
+from tests.support.servers import RedisCluster, RedisServer
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -37,7 +37,7 @@ def test_every_setting_and_outcome_has_its_words(tables: ModuleType) -> None:
     """A setting or outcome without a docstring would be a row without a meaning."""
     rows = list(tables.config_rows())
     assert [row[0].strip("`") for row in rows] == list(Config.__dataclass_fields__)
-    assert all(row[3] for row in rows)
+    assert all(row[2] for row in rows)
     for enum in (Outcome, SaveOutcome):
         found = list(tables.enum_rows(f"session_reuse.outcome.{enum.__name__}"))
         assert [row[0].strip("`") for row in found] == [member.value for member in enum]
@@ -112,6 +112,18 @@ async def test_the_minimal_rights_suffice(own_redis: RedisServer) -> None:
     with own_redis.client() as client:
         client.execute_command(*rights("reference/stored-form.md"))
     await use_everything(f"redis://agents:password@127.0.0.1:{own_redis.port}/0")
+
+
+@pytest.mark.cluster
+async def test_the_rights_suffice_on_a_cluster() -> None:
+    """With what the page adds for a Cluster, the same user works there."""
+    page = (DOCS / "reference" / "stored-form.md").read_text()
+    (more,) = re.findall(r"^\| a Cluster \| `(.*)` \|$", page, re.MULTILINE)
+    with RedisCluster() as cluster:
+        for node in cluster.nodes:
+            with node.client() as client:
+                client.execute_command(*rights("reference/stored-form.md"), *more.replace("\\|", "|").split())
+        await use_everything(cluster.url.replace("://", "://agents:password@", 1))
 
 
 @pytest.mark.redis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from session_reuse import BrowserSession, Outcome, SaveOutcome
+from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
+from session_reuse.lifecycle import visit
 from session_reuse.observe.tracing import fingerprint_hash, restore_span, save_span
+from session_reuse.testing import memory_manager
 
 ROOT = Path(__file__).parents[2]
 SCRUBBED = re.compile(r"session|cookie|auth(?!ors?\b)|passw|secret|credential|jwt|csrf|token", re.IGNORECASE)
@@ -89,3 +92,17 @@ def test_nothing_is_imported_and_nothing_done_without_opentelemetry() -> None:
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=30)
+
+
+@pytest.mark.skipif("restore_span" not in inspect.getsource(visit), reason="visits are not traced")
+async def test_each_visit_is_traced(spans: InMemorySpanExporter) -> None:
+    """An agent's trace shows its enter and its save, and what became of them."""
+    async with memory_manager() as manager, reusable_session("a", manager=manager) as session:
+        session.data["n"] = 1
+        await session.checkpoint()
+    found = [(span.name, (span.attributes or {})["reuse.outcome"]) for span in spans.get_finished_spans()]
+    assert found == [
+        ("session_reuse.restore", "missing"),
+        ("session_reuse.save", "saved"),
+        ("session_reuse.save", "unchanged"),
+    ]

@@ -51,7 +51,9 @@ def logged(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     if request.param == "structlog":
-        structlog.configure(processors=[structlog.processors.KeyValueRenderer()], logger_factory=lambda *_: _Printer(stream))
+        structlog.configure(
+            processors=[structlog.processors.KeyValueRenderer()], logger_factory=lambda *_: _Printer(stream)
+        )
     yield stream
     structlog.reset_defaults()
     root.removeHandler(handler)
@@ -105,10 +107,15 @@ async def test_secret_is_shown_while_all_goes_wrong(
             shown += [manager.stats(), list(manager._services.pending)]
     secret_redis.start()
     shown += [generate_latest(registry).decode(), logged.getvalue()]
-    shown += [f"{path} {path.read_bytes()!r}" for path in tmp_path.rglob("*") if path.is_file()]
+    shown += files_of(tmp_path)
     found = [text for text in map(str, shown) if shows(text)]
     assert logged.getvalue()
     assert not [text[max(0, text.find(CANARY) - 200) : text.find(CANARY) + 60] for text in found]
+
+
+def files_of(folder: Path) -> list[str]:
+    """Return names and contents of all files."""
+    return [f"{path} {path.read_bytes()!r}" for path in folder.rglob("*") if path.is_file()]
 
 
 async def _visits(manager: SessionManager) -> list[object]:

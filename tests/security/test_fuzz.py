@@ -104,7 +104,10 @@ async def test_deeply_nested_value_is_a_trap_for_the_exit(manager: SessionManage
     from tests.security.fuzz import forged
 
     deep = b"[" * 230 + b"]" * 230
-    text = b'{"fingerprint":"%s","storage_state":{"cookies":[],"origins":[]},"data":{"deep":%s}}' % (NAME.encode(), deep)
+    text = b'{"fingerprint":"%s","storage_state":{"cookies":[],"origins":[]},"data":{"deep":%s}}' % (
+        NAME.encode(),
+        deep,
+    )
     with redis_server.client() as client:
         client.set(KEY, forged("-", text, "o"))
     async with reusable_session(NAME, manager=manager) as session:

@@ -21,7 +21,13 @@ MINIMAL_ACL: Final = (
 LISTING: Final = "+scan +strlen +pttl"
 """What `SessionManager.sessions()` and the commands that list need besides."""
 RIGHTS: Final = [word[1:] for word in MINIMAL_ACL.split() if word.startswith("+")]
-PATIENT: Final = {"registry": None, "close_timeout": 0.1, "attempt_timeout": 1.0, "connect_timeout": 1.0, "restore_timeout": 2.0}
+PATIENT: Final = {
+    "registry": None,
+    "close_timeout": 0.1,
+    "attempt_timeout": 1.0,
+    "connect_timeout": 1.0,
+    "restore_timeout": 2.0,
+}
 """A TLS handshake on a loaded machine takes longer than an attempt may by default."""
 NAME: Final = "shop.example/alice"
 
@@ -105,10 +111,9 @@ async def test_tls_is_not_spoken() -> None:
         async with SessionManager(server.url, **PATIENT) as manager:
             await whole_life(manager)
         untrusted = server.url.partition("?")[0]
-        async with SessionManager(untrusted, **PATIENT) as manager:
-            async with reusable_session(NAME, manager=manager) as session:
-                assert session.outcome == "unavailable"
-                session.discard()
+        async with SessionManager(untrusted, **PATIENT) as manager, reusable_session(NAME, manager=manager) as session:
+            assert session.outcome == "unavailable"
+            session.discard()
 
 
 async def test_unix_socket_is_not_spoken() -> None:

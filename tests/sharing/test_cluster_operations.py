@@ -179,7 +179,9 @@ STEPS = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-def test_the_index_knows_every_session_whatever_crosses(shared_redis: RedisServer, steps: list[tuple[str, str]]) -> None:
+def test_the_index_knows_every_session_whatever_crosses(
+    shared_redis: RedisServer, steps: list[tuple[str, str]]
+) -> None:
     """Saves, evictions, expiries and clean-ups at the same moment: no session is unindexed, no trace is left over."""
     flush(shared_redis)
     asyncio.run(crossed(shared_redis, steps))

@@ -26,7 +26,9 @@ def token_of(servers: RedisServer | RedisCluster) -> int:
 
 
 @pytest.mark.slow
-async def test_a_frozen_holder_overwrites_nothing(servers: RedisServer | RedisCluster, make_manager: MakeManager) -> None:
+async def test_a_frozen_holder_overwrites_nothing(
+    servers: RedisServer | RedisCluster, make_manager: MakeManager
+) -> None:
     """SIGSTOPped past its lease, while another takes over and saves: its late save is stale and changes nothing."""
     manager = await make_manager(servers.url)
     async with workers(1, "hold", url=servers.url, fingerprint="shop", value="frozen", lease_ttl=LEASE_TTL) as holders:
@@ -130,7 +132,9 @@ async def test_a_foreign_value_under_the_lease_is_left_alone(
         assert client.exists(LEASE) == 1
 
 
-async def test_waiting_agents_all_get_their_turn(servers: RedisServer | RedisCluster, make_manager: MakeManager) -> None:
+async def test_waiting_agents_all_get_their_turn(
+    servers: RedisServer | RedisCluster, make_manager: MakeManager
+) -> None:
     """Twelve agents that want the same session get it one after the other, never two at once."""
     manager = await make_manager(servers.url)
     inside = most = 0

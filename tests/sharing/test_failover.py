@@ -54,7 +54,6 @@ class Run:
             self.saves[str(session.save_outcome)] += 1
             await asyncio.sleep(0.05)
 
-
     def note_token(self, name: str, visit: reusable_session) -> None:
         """Keep the fencing token the store has given; one that came with a waiting save was noted before."""
         inner = visit._visit
@@ -90,7 +89,13 @@ async def all_saved(manager: SessionManager, names: list[str]) -> bool:
 async def verified(run: Run, manager: SessionManager) -> None:
     """See that the last change of each agent is there, and that no token was given out twice."""
     assert run.longest < BUDGET + LEEWAY
-    assert set(run.saves) <= {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.PENDING, SaveOutcome.SKIPPED, SaveOutcome.STALE}
+    assert set(run.saves) <= {
+        SaveOutcome.SAVED,
+        SaveOutcome.MERGED,
+        SaveOutcome.PENDING,
+        SaveOutcome.SKIPPED,
+        SaveOutcome.STALE,
+    }
     for name, number in run.last.items():
         session = await manager.restore(name)
         assert session is not None, name

@@ -90,6 +90,20 @@ async def test_a_write_that_lands_one_second_late_is_refused(
         assert version(redis_server) == stored
 
 
+async def test_a_late_write_does_not_undo_an_invalidation(proxy: FaultProxy, manager: SessionManager) -> None:
+    """A first save on its way when the session is invalidated everywhere brings nothing to life."""
+    slow = {"attempt_timeout": 0.2, "save_timeout": 0.3, "close_timeout": 0.1, "registry": None}
+    async with SessionManager(proxy.url, **slow) as late, reusable_session("shop", manager=late) as session:  # type: ignore[arg-type]
+        session.data["n"] = 1
+        proxy.upload_delay = 1.0
+        assert await session.checkpoint() is SaveOutcome.PENDING
+        session.discard()
+        await manager.evict("shop")
+        reached = proxy.uploaded
+        await until(lambda: proxy.uploaded > reached, timeout=5.0, message="the late write lands")
+        assert await manager.restore("shop") is None
+
+
 async def test_a_session_made_by_hand_replaces_what_it_has_seen(manager: SessionManager) -> None:
     """`manager.save` looks first: it replaces the stored state, counts on from it, and loses to nobody's ghost."""
     await manager.save(BrowserSession("shop", "agent", data={"n": 1}))

@@ -48,7 +48,10 @@ async def test_a_logout_beside_a_save_stays(servers: RedisServer | RedisCluster,
     assert other.save_outcome is SaveOutcome.MERGED
     found = await ours.restore("shop")
     assert found is not None
-    assert {cookie["name"]: cookie["value"] for cookie in found.storage_state["cookies"]} == {"csrf": "v", "theme": "dark"}
+    assert {cookie["name"]: cookie["value"] for cookie in found.storage_state["cookies"]} == {
+        "csrf": "v",
+        "theme": "dark",
+    }
 
 
 async def test_what_is_invalidated_during_a_body_stays_dead(

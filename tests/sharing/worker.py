@@ -14,7 +14,13 @@ from typing import Any
 
 from session_reuse import SessionManager, reusable_session
 
-SETTINGS = {"registry": None, "attempt_timeout": 2.0, "save_timeout": 10.0, "restore_timeout": 10.0, "close_timeout": 20.0}
+SETTINGS = {
+    "registry": None,
+    "attempt_timeout": 2.0,
+    "save_timeout": 10.0,
+    "restore_timeout": 10.0,
+    "close_timeout": 20.0,
+}
 
 
 def say(**what: Any) -> None:
@@ -40,7 +46,9 @@ async def crowd(url: str, fingerprint: str, tasks: int, rounds: int) -> None:
 
     async def count(manager: SessionManager, task: int) -> None:
         for _ in range(rounds):
-            visit = reusable_session(f"{fingerprint}/counter", f"agent-{task}", manager=manager, exclusive=True, wait=90)
+            visit = reusable_session(
+                f"{fingerprint}/counter", f"agent-{task}", manager=manager, exclusive=True, wait=90
+            )
             async with visit as session:
                 session.data["count"] = session.data.get("count", 0) + 1
             outcomes[f"exclusive {session.save_outcome}"] += 1

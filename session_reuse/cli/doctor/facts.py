@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from session_reuse.cli.doctor.rights import missing_rights
-from session_reuse.cli.doctor.wire import Wire
+from session_reuse.cli.doctor.wire import Wire, is_elsewhere, is_refused
 from session_reuse.resilience.failure import Failure
 from session_reuse.store.keys import Keys
 
@@ -93,7 +93,7 @@ async def _latencies(wire: Wire, keys: Keys) -> list[float]:
         try:
             await wire.ask("GET", keys.session(PROBE))
         except Failure as failure:
-            if not failure.code.endswith(("NOPERM", "MOVED")):  # on a Cluster it is another's key; the way is the same
+            if not is_refused(failure) and not is_elsewhere(failure):
                 raise
         taken.append(time.perf_counter() - began)
     return sorted(taken)
@@ -111,7 +111,7 @@ async def _clock_ahead(wire: Wire) -> float | None:
 
 def _nothing_if_forbidden(failure: Failure) -> dict[str, str]:
     """Go on without an answer that the server refuses to give; a server that is gone is another matter."""
-    if failure.code.startswith(("ResponseError", "NoPermissionError")):
+    if is_refused(failure) or failure.code.startswith("ResponseError"):
         return {}
     raise failure
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from session_reuse.cli.doctor.wire import Wire
+from session_reuse.cli.doctor.wire import Wire, is_elsewhere, is_refused
 from session_reuse.resilience.failure import Failure
 from session_reuse.store.keys import Keys
 
@@ -65,8 +65,8 @@ async def _is_refused(wire: Wire, *words: str) -> bool:
     try:
         await wire.ask(*words)
     except Failure as failure:
-        if "NOPERM" in failure.code or "NoPermission" in failure.code:
+        if is_refused(failure):
             return True
-        if "ResponseError" not in failure.code and "MOVED" not in failure.code:
+        if not is_elsewhere(failure) and not failure.code.startswith("ResponseError"):
             raise
     return False

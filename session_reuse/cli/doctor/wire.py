@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
+from session_reuse.resilience.failure import Failure
 from session_reuse.store.failures import failure_from
 
 ANSWER_LIMIT: Final = 3.0
@@ -46,6 +47,16 @@ class Wire:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._connection.disconnect(nowait=True)
+
+
+def is_refused(failure: Failure) -> bool:
+    """Return whether the user lacks a right. redis-py names it by its class or by the server's code."""
+    return "NOPERM" in failure.code or "NoPermission" in failure.code
+
+
+def is_elsewhere(failure: Failure) -> bool:
+    """Return whether another server of the Cluster has the key: the way to ask was right."""
+    return "MOVED" in failure.code.upper()
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 -- Put a staged payload in place, if it is still right to. Reads and patches headers, never the body.
 -- KEYS: session, staging, lease, tombstone, agents, quarantine
--- ARGV: expectation, revision or damaged head, epoch, save id, token, holder, release (0|1), age µs, ttl ms, agent,
+-- ARGV: expectation, revision or damaged head, epoch, save id, token, holder, release (0|1), age µs (-1: go by the
+--       epoch), ttl ms, agent,
 --       agents ttl ms, fresh login (0|1), score change, created_at
 -- Reply: {outcome, epoch, uses, score}; outcomes: saved recovered recreated duplicate conflict exists unstaged;
 --        {'stale', 1 when a session is there | 0}
@@ -48,7 +49,7 @@ local tombstone = string_at(KEYS[4], 0, 19)
 if #tombstone ~= 20 then tombstone = '00000000000000000000' end
 local current = tombstone
 if ours and string.sub(head, 17, 36) > current then current = string.sub(head, 17, 36) end
-if expectation == 'revision' then
+if expectation == 'revision' or ARGV[8] == '-1' then
   if current > epoch then return refuse('stale') end
 else
   local now = redis.call('TIME')

@@ -1,0 +1,176 @@
+"""What each layer of one cycle costs by itself, in µs of CPU time, the best of several rounds.
+
+    python benchmarks/overhead.py [--quick] [--json FILE]
+
+A cycle is one enter and one leave. `layers` are what the SDK puts around any store: context manager, guard with breaker,
+metrics, log events that nobody listens to. `way` is what takes a command to Redis and back, without the network.
+`state` depends on the size; so much of it as is JSON a naive cycle pays as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from time import process_time
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from prometheus_client import CollectorRegistry
+
+from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, table, write_json
+from benchmarks.states import SIZES, made_state
+from session_reuse import reusable_session
+from session_reuse.config import Config
+from session_reuse.lifecycle.options import VisitOptions
+from session_reuse.observe.logs import Event, log
+from session_reuse.observe.metrics import Metrics
+from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.resilience.guard import Direction, Guard
+from session_reuse.session import BrowserSession
+from session_reuse.state import document
+from session_reuse.state.codec import Codec
+from session_reuse.state.compression import compressor
+from session_reuse.state.header import Header
+from session_reuse.state.sealing import seal
+from session_reuse.state.storage_state import validate_storage_state
+from session_reuse.store.batching import Batcher, Command
+
+Step = Callable[[], Any]
+AsyncStep = Callable[[], Coroutine[Any, Any, Any]]
+
+_CALLS: Final = 400
+
+
+def cost(step: Step, rounds: int) -> float:
+    """Return the µs of one call."""
+    best = float("inf")
+    for _ in range(rounds):
+        began = process_time()
+        for _ in range(_CALLS):
+            step()
+        best = min(best, process_time() - began)
+    return 1e6 * best / _CALLS
+
+
+async def async_cost(step: AsyncStep, rounds: int) -> float:
+    """Return the µs of one await."""
+    best = float("inf")
+    for _ in range(rounds):
+        began = process_time()
+        for _ in range(_CALLS):
+            await step()
+        best = min(best, process_time() - began)
+    return 1e6 * best / _CALLS
+
+
+async def layers(rounds: int) -> dict[str, float]:
+    """Return what the SDK adds to one enter and one leave, whatever the store and the size."""
+    guard, metrics, config = Guard(attempt_timeout=0.15), Metrics(CollectorRegistry()), Config()
+
+    async def nothing(_timeout: float = 0.0) -> None:
+        return None
+
+    def objects() -> None:
+        reusable_session("site/alice", "agent")
+        VisitOptions.build(config)
+        BrowserSession("site/alice", "agent")
+
+    def counted() -> None:
+        metrics.entered(Outcome.REUSED, 0.001)
+        metrics.saved(SaveOutcome.SAVED, 0.001)
+
+    def logged() -> None:
+        log.debug(Event.RESTORED, fingerprint="site/alice", outcome="reused", seconds=0.001)
+        log.debug(Event.SAVED, fingerprint="site/alice", outcome="saved", seconds=0.001)
+
+    async def guarded() -> None:
+        await guard.run(Direction.READ, nothing, 0.5)
+        await guard.run(Direction.WRITE, nothing, 2.0)
+
+    bare = await async_cost(nothing, rounds)
+    return {
+        "context manager, options, session": cost(objects, rounds),
+        "guard and breaker, both ways": await async_cost(guarded, rounds) - bare,
+        "metrics": cost(counted, rounds),
+        "log events, filtered": cost(logged, rounds),
+    }
+
+
+async def way(rounds: int) -> dict[str, float]:
+    """Return what the ways to Redis and out of the `with` cost, without the network."""
+    answers = [b"OK", b"OK"]
+
+    async def send(_commands: Any) -> list[bytes]:
+        return answers
+
+    async def nothing() -> None:
+        return None
+
+    batcher = Batcher(send, lanes=2)
+    command: Command = ("GETEX", "browser:session:site/alice", "PX", 86_400_000)
+
+    async def crowd() -> None:
+        await asyncio.gather(*(batcher.execute(command, command, timeout=1.0) for _ in range(64)))
+
+    async def crowd_of_nothing() -> None:
+        await asyncio.gather(*(nothing() for _ in range(64)))
+
+    few = max(2, rounds // 4)
+    in_crowd = (await async_cost(crowd, few) - await async_cost(crowd_of_nothing, few)) / 64
+    return {
+        "lane, nobody else, both ways": 2 * await async_cost(lambda: batcher.execute(command, timeout=1.0), rounds),
+        "lane, 64 at once, both ways": 2 * in_crowd,
+        "leaving in a shielded task": await async_cost(lambda: asyncio.shield(asyncio.ensure_future(nothing())), rounds),
+    }
+
+
+def state_parts(size: str, rounds: int) -> dict[str, float]:
+    """Return what is done to a state of this size, there and back."""
+    state = made_state(SIZES[size])
+    whole = {"fingerprint": "site/alice", "storage_state": state, "data": {}}
+    body, _ = document.dump(whole)
+    key, header = "browser:session:site/alice", Header(save_ids=("0123456789ab",) * 4, created_at=1, saved_at=2)
+    codec, sealing = Codec(keys=(bytes(32),)), seal((bytes(32),))
+    parts = {
+        "JSON, as a naive cycle": cost(lambda: document.load(document.dump(whole)[0], "o"), rounds),
+        "validation, twice": 2 * cost(lambda: validate_storage_state(state), rounds),
+        "header": cost(lambda: Header.decode(header.encode()), rounds),
+    }
+    for name in ("zstd", "lz4", "zlib"):
+        packer = compressor(name)
+        packed = packer.compress(body)
+        title = f"{name}, to {len(packed) / len(body):.2f} of the size"
+        parts[title] = cost(lambda p=packer: p.decompress(p.compress(body), len(body)), rounds)  # type: ignore[misc]
+    small = compressor("auto").compress(body)
+    head = header.encode()
+    parts["AES-256-GCM"] = cost(lambda: sealing.open("a", sealing.key_id, sealing.close(small, head), head), rounds)
+    parts["codec as a whole"] = cost(lambda: codec.decode(codec.encode(body, "o", header, key), key), rounds)
+    return parts
+
+
+def measure(rounds: int, sizes: tuple[str, ...]) -> tuple[dict[str, Any], list[Goal]]:
+    """Measure, print the tables, and return numbers and goals."""
+    parts = {"layers": asyncio.run(layers(rounds)), "way": asyncio.run(way(rounds))}
+    parts |= {f"state of {size}": state_parts(size, rounds) for size in sizes}
+    for title, found in parts.items():
+        table(title, ("part", "µs per cycle"), [(name, f"{micros:.1f}") for name, micros in found.items()])
+    total = sum(parts["layers"].values())
+    return parts, [Goal("SDK's own layers, µs per cycle", 10.0, total)]
+
+
+def main() -> int:
+    """Measure, print, write; the exit status says whether the goal was met."""
+    chosen = arguments(__doc__).parse_args()
+    results, goals = measure(5 if chosen.quick else 40, ("20 KB",) if chosen.quick else ("2 KB", "20 KB", "200 KB"))
+    goals_table(goals)
+    write_json(chosen.json, results, goals)
+    bars = {f"{title}: {name}": micros for title, found in results.items() for name, micros in found.items()}
+    bar_chart(chosen.plot, "Cost of each part", "µs per cycle", bars)
+    return 0 if all(goal.met for goal in goals) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""What the guard makes of failures: which count for the breaker, and what a recovery sets off."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from session_reuse.errors import StoreTimeoutError, StoreUnavailableError
+from session_reuse.resilience.breaker import BreakerState
+from session_reuse.resilience.failure import Blame, Failure, Retry
+from session_reuse.resilience.guard import Direction, Guard
+
+
+def lost() -> Failure:
+    """A connection was lost."""
+    return Failure(StoreUnavailableError(""), "ConnectionError", Retry.ALWAYS, Blame.SERVER)
+
+
+def silent() -> Failure:
+    """There was no answer in time."""
+    return Failure(StoreTimeoutError(""), "TimeoutError", Retry.SAVE, Blame.SERVER)
+
+
+class Store:
+    """Fails as told, then answers."""
+
+    def __init__(self, *failures: Failure) -> None:
+        self.failures = list(failures)
+        self.attempts = 0
+
+    async def answer(self, _timeout: float) -> str:
+        """Be an attempt."""
+        self.attempts += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return "value"
+
+
+async def test_one_lost_connection_opens_the_breaker_for_a_whole_batch() -> None:
+    """All whose commands were on a lost connection repeat them, and the breaker stays closed."""
+    guard = Guard(attempt_timeout=0.15)
+    stores = [Store(lost()) for _ in range(100)]
+    answers = await asyncio.gather(*(guard.run(Direction.READ, store.answer, 1.0) for store in stores))
+    assert answers == ["value"] * 100
+    assert guard.read.state is BreakerState.CLOSED
+
+
+async def test_server_that_is_down_is_asked_for_ever() -> None:
+    """When the fresh connection fails as well, it counts."""
+    guard = Guard(attempt_timeout=0.15)
+    for _ in range(5):
+        with pytest.raises(Failure):
+            await guard.run(Direction.READ, Store(*[lost()] * 9).answer, 1.0)
+    assert guard.read.state is BreakerState.OPEN
+
+
+async def test_good_past_hides_a_frozen_store() -> None:
+    """Five silent attempts in a row open the breaker, although the window is full of good ones."""
+    guard = Guard(attempt_timeout=0.15)
+    for _ in range(50):
+        await guard.run(Direction.READ, Store().answer, 1.0)
+    for _ in range(5):
+        with pytest.raises(Failure):
+            await guard.run(Direction.READ, Store(silent()).answer, 1.0)
+    assert guard.read.state is BreakerState.OPEN
+
+
+async def test_saves_wait_although_restores_work_again() -> None:
+    """When one direction has recovered, the other is probed at once."""
+    guard = Guard(attempt_timeout=0.15)
+    guard.write.trip(60.0)
+    guard.read.trip(1e-9)
+    await guard.run(Direction.READ, Store().answer, 1.0)
+    assert guard.read.state is BreakerState.CLOSED
+    assert guard.write.retry_in == 0.0
+    await guard.run(Direction.WRITE, Store().answer, 1.0)
+    assert guard.write.state is BreakerState.CLOSED

@@ -1,0 +1,25 @@
+"""Ten seconds of the soak; by hand it runs for as long as one likes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+
+import pytest
+
+from tests.chaos.soak import Soak
+
+
+@pytest.mark.timeout(120)
+def test_agents_under_random_faults_lose_or_mix_up_work() -> None:
+    """Under a random schedule of faults no confirmed save is lost, no state is another's, nothing is leaked."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(10**6)))
+    soak = Soak(seed, seconds=8.0, agents=10, faults=(1.0, 2.5))
+    asyncio.run(soak.run())
+    print(soak)  # noqa: T201  (shown when something fails, with the seed)
+    assert not soak.history.wrong
+    assert not soak.leaks
+    assert not any(manager.stats().lost for manager in soak.managers)

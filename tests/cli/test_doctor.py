@@ -1,0 +1,213 @@
+"""`doctor`: it tells healthy, misconfigured and dead servers apart, names the remedy, and changes nothing."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from session_reuse.cli.doctor.facts import Facts
+from session_reuse.cli.doctor.finding import Status
+from session_reuse.cli.doctor.rights import needed_commands
+from session_reuse.cli.doctor.server_checks import clock, latency, memory, notifications, persistence, topology, version
+from session_reuse.config import Config
+from session_reuse.store.keys import Keys
+from session_reuse.store.scripts import script
+from tests.cli.conftest import ALICE, Answer, CommandLine, store
+from tests.support.servers import RedisCluster, RedisServer, free_port
+
+OLD, NEW = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
+GOOD = {"notify-keyspace-events": "Exge", "maxmemory-policy": "noeviction", "maxmemory": "0", "appendonly": "yes"}
+
+
+@pytest.fixture
+def healthy(own_redis: RedisServer) -> RedisServer:
+    """A server with nothing to complain about."""
+    configure(own_redis, **GOOD)
+    return own_redis
+
+
+def configure(server: RedisServer, **settings: str) -> None:
+    """Change settings of a running server."""
+    with server.client() as client:
+        for name, value in settings.items():
+            client.config_set(name, value)
+
+
+def checks(answer: Answer) -> dict[str, Any]:
+    """Return the findings by the name of their check; each that is not ok names a remedy."""
+    found = {each["check"]: each for each in answer.json["checks"]}
+    assert all(each["remedy"] for each in found.values() if each["status"] != "ok")
+    return found
+
+
+def diagnose(server: RedisServer, *words: str, **environment: str) -> Answer:
+    """Run the doctor with a patience that does not depend on the load of this machine."""
+    return CommandLine(server.url)("doctor", "--json", *words, SESSION_REUSE_ATTEMPT_TIMEOUT="30", **environment)
+
+
+def test_healthy_server_is_called_healthy(healthy: RedisServer) -> None:
+    """Nothing is found where nothing is wrong."""
+    answer = diagnose(healthy, SESSION_REUSE_CHROMIUM="/bin/true")
+    assert {name: each["found"] for name, each in checks(answer).items() if each["status"] != "ok"} == {}
+    assert (answer.code, answer.json["verdict"]) == (0, "healthy")
+
+
+def test_nothing_is_changed_by_the_diagnosis(healthy: RedisServer) -> None:
+    """Every key and every setting is as it was."""
+    store(healthy.url, ALICE)
+    with healthy.client() as client:
+        before = sorted(client.keys()), client.config_get("*"), client.get(f"browser:session:{ALICE}")
+        diagnose(healthy)
+        assert (sorted(client.keys()), client.config_get("*"), client.get(f"browser:session:{ALICE}")) == before
+
+
+def test_dead_server_is_called_dead() -> None:
+    """No server at the address: exit code 3 and what to do."""
+    answer = CommandLine(f"redis://127.0.0.1:{free_port()}")("doctor", "--json")
+    assert (answer.code, answer.json["verdict"]) == (3, "dead")
+    assert "start the server" in checks(answer)["server"]["remedy"]
+
+
+def test_frozen_server_is_called_dead(own_redis: RedisServer) -> None:
+    """A server that accepts and says nothing is as good as none, and does not hang the diagnosis."""
+    own_redis.pause()
+    try:
+        assert diagnose(own_redis).json["verdict"] == "dead"
+    finally:
+        own_redis.resume()
+
+
+def test_wrong_password_is_a_misconfiguration() -> None:
+    """A server that refuses us is told apart from one that is not there, and no password is printed."""
+    with RedisServer(password="right") as server:
+        answer = CommandLine(server.url.replace(":right@", ":canary-password@"))("doctor", "--json")
+    assert (answer.code, answer.json["verdict"]) == (1, "misconfigured")
+    assert "password" in checks(answer)["server"]["remedy"]
+    assert "canary-password" not in answer.out + answer.err
+
+
+def test_evicting_server_is_warned_of(healthy: RedisServer) -> None:
+    """allkeys-lru on a server with a limit loses logins silently; without a limit it never comes into play."""
+    configure(healthy, **{"maxmemory-policy": "allkeys-lru"})
+    assert checks(diagnose(healthy))["eviction"]["status"] == "ok"
+    configure(healthy, maxmemory="500mb")
+    assert "noeviction" in checks(diagnose(healthy))["eviction"]["remedy"]
+    assert diagnose(healthy).code == 0
+    assert diagnose(healthy, "--strict").code == 1
+
+
+def test_missing_events_are_warned_of(healthy: RedisServer) -> None:
+    """The setting is compared as a set: order does not matter, and A stands for the classes."""
+    for setting, status in (("gxeE", "ok"), ("AE", "ok"), ("Ex", "warn"), ("", "warn"), ("Kxge", "warn")):
+        configure(healthy, **{"notify-keyspace-events": setting})
+        assert checks(diagnose(healthy))["notifications"]["status"] == status, setting
+    assert "E" in checks(diagnose(healthy))["notifications"]["found"]
+
+
+def test_sessions_of_a_lost_key_are_found(healthy: RedisServer) -> None:
+    """Stored sessions that nobody here can read are found before the agents start fresh."""
+    store(healthy.url, ALICE, encryption_keys=(base64.b64decode(OLD),))
+    answer = diagnose(healthy, SESSION_REUSE_ENCRYPTION_KEYS=NEW)
+    assert (answer.code, answer.json["verdict"]) == (1, "misconfigured")
+    assert "old keys" in checks(answer)["sessions"]["remedy"]
+    both = checks(diagnose(healthy, SESSION_REUSE_ENCRYPTION_KEYS=f"{NEW},{OLD}"))["sessions"]
+    assert (both["status"], "rotate" in both["remedy"]) == ("warn", True)
+    assert checks(diagnose(healthy, SESSION_REUSE_ENCRYPTION_KEYS=OLD))["sessions"]["status"] == "ok"
+    assert checks(diagnose(healthy))["sessions"]["status"] == "fail"
+
+
+def test_plain_sessions_beside_keys_are_found(healthy: RedisServer) -> None:
+    """Switching encryption on makes older sessions unusable, and the way out is named."""
+    store(healthy.url, ALICE)
+    assert "--from-plain" in checks(diagnose(healthy, SESSION_REUSE_ENCRYPTION_KEYS=NEW))["sessions"]["remedy"]
+
+
+def test_damaged_session_is_found(healthy: RedisServer) -> None:
+    """A flipped bit shows in the sample."""
+    store(healthy.url, ALICE)
+    with healthy.client() as client:
+        client.setrange(f"browser:session:{ALICE}", client.strlen(f"browser:session:{ALICE}") - 1, b"\xff")
+    assert checks(diagnose(healthy))["sessions"]["status"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("variable", "check"), [("SESSION_REUSE_ENCRYPTION_KEYS", "keys"), ("SESSION_REUSE_TTL", "settings")]
+)
+def test_wrong_setting_is_named(healthy: RedisServer, variable: str, check: str) -> None:
+    """A variable that cannot be read is a finding with the variable's name, without its value."""
+    answer = diagnose(healthy, **{variable: "canary-value"})
+    assert answer.code == 1
+    assert variable in checks(answer)[check]["found"]
+    assert "canary-value" not in answer.out
+
+
+def test_lacking_rights_are_named(healthy: RedisServer) -> None:
+    """The user is told which commands to allow, and that user needs no right to look at rights."""
+    with healthy.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "poor", "on", ">x", "~browser:*", "+@all", "-rename", "-info", "-config"
+        )
+        client.execute_command("ACL", "SETUSER", "outside", "on", ">x", "~other:*", "+@all")
+    url = healthy.url.replace("redis://", "redis://poor:x@")
+    answer = CommandLine(url)("doctor", "--json")
+    assert answer.code == 1
+    rights = checks(answer)["rights"]
+    assert ("RENAME" in rights["found"], "+rename" in rights["remedy"]) == (True, True)
+    outside = CommandLine(healthy.url.replace("redis://", "redis://outside:x@"))("doctor", "--json")
+    assert checks(outside)["rights"]["status"] == "fail"
+
+
+def test_every_command_of_our_scripts_is_checked_for() -> None:
+    """A script that needs a new command must not surprise a restricted user."""
+    checked = {words[0] for commands in needed_commands(Keys(), "x").values() for words in commands}
+    names = ("acquire", "commit", "touch", "renew", "release", "invalidate", "mark", "count_use", "forget_affinity")
+    used = {part.split("'", 1)[0] for name in names for part in script(name).source.split("redis.call('")[1:]}
+    assert used <= checked
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_cluster_is_checked_server_by_server() -> None:
+    """Each primary is looked at, and the worst finding is shown; a URL of the wrong kind is told."""
+    with RedisCluster() as cluster:
+        url = cluster.url
+        assert CommandLine(url)("doctor", "--json").json["verdict"] in {"healthy", "attention"}
+        single = "redis://" + url.partition("://")[2].partition(",")[0]
+        assert "redis+cluster://" in checks(CommandLine(single)("doctor", "--json"))["topology"]["remedy"]
+
+
+CONFIG = Config(url="redis://127.0.0.1:6379", wait_replicas=1)
+HELLO = {"version": "7.0.15", "mode": "standalone", "role": "master"}
+
+
+@pytest.mark.parametrize(
+    ("check", "facts", "status"),
+    [
+        (version, Facts(hello={"version": "6.0.16"}), Status.FAIL),
+        (version, Facts(hello={"version": "6.2.0"}), Status.OK),
+        (version, Facts(), Status.WARN),
+        (latency, Facts(latencies=[0.2] * 50), Status.FAIL),
+        (latency, Facts(latencies=[0.001] * 49 + [0.1]), Status.WARN),
+        (latency, Facts(latencies=[0.001] * 50), Status.OK),
+        (notifications, Facts(), Status.WARN),
+        (memory, Facts(info={"used_memory": "95", "maxmemory": "100"}), Status.WARN),
+        (memory, Facts(info={"used_memory": "101", "maxmemory": "100"}), Status.FAIL),
+        (persistence, Facts(info={"rdb_last_bgsave_status": "err", "aof_enabled": "1"}), Status.FAIL),
+        (persistence, Facts(info={"aof_enabled": "0"}, settings={"save": "3600 1"}), Status.OK),
+        (persistence, Facts(info={"aof_enabled": "0"}, settings={"save": ""}), Status.WARN),
+        (clock, Facts(clock_ahead=-5.0), Status.WARN),
+        (clock, Facts(clock_ahead=500.0), Status.FAIL),
+        (topology, Facts(hello=HELLO | {"role": "replica"}), Status.FAIL),
+        (topology, Facts(hello=HELLO | {"mode": "sentinel"}), Status.FAIL),
+        (topology, Facts(hello=HELLO | {"mode": "cluster"}), Status.FAIL),
+        (topology, Facts(hello=HELLO, info={"connected_slaves": "0"}), Status.WARN),
+        (topology, Facts(hello=HELLO, info={"connected_slaves": "1"}), Status.OK),
+    ],
+)
+def test_judgement(check: Any, facts: Facts, status: Status) -> None:
+    """Each state of a server that cannot be had in a test is judged right."""
+    finding = check(facts, CONFIG)
+    assert finding.status is status
+    assert bool(finding.remedy) is (status is not Status.OK)

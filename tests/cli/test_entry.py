@@ -1,0 +1,109 @@
+"""The command line as a whole: exit codes, machine-readable errors, the missing extra, terminals."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from session_reuse.cli import entry, exit_codes
+from session_reuse.cli.exit_codes import MEANINGS, ExitCode
+from tests.cli.conftest import CANARIES, CommandLine, store
+from tests.support.servers import RedisServer, free_port
+
+COMMANDS = ("demo", "doctor", "ls", "show", "stats", "top", "evict", "export", "import", "rotate", "cleanup")
+ON_A_STORE = (
+    ["ls"], ["show", "x"], ["stats"], ["top", "--once"], ["evict", "x"], ["export", "x", "-o", "-"], ["cleanup", "--once"],
+)  # fmt: skip
+
+
+def test_without_the_extra_one_line_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user without typer or rich reads what to install instead of a traceback."""
+    monkeypatch.setattr(entry, "find_spec", lambda name: None if name == "typer" else find_spec(name))
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "pip install 'session-reuse[cli]'" in err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_exit_codes(cli: CommandLine, command: str) -> None:
+    """Every command documents its options and exit codes."""
+    answer = cli(command, "--help")
+    assert answer.code == 0
+    for option in ("--url", "--key-prefix", "--json", "130"):
+        assert option in answer.out
+
+
+def test_documented_exit_codes_are_the_real_ones() -> None:
+    """The table of exit codes cannot drift from the code."""
+    assert set(MEANINGS) == set(ExitCode)
+    documented = [line.split()[:2] for line in (exit_codes.__doc__ or "").splitlines() if line[:1].isdigit()]
+    assert documented == [[str(code.value), code.name] for code in ExitCode]
+
+
+@pytest.mark.parametrize("words", ON_A_STORE, ids=lambda words: words[0])
+def test_dead_store_is_exit_code_3_for_people_and_programs(cli: CommandLine, words: list[str]) -> None:
+    """No command hangs or shows a traceback when the store is away."""
+    url = f"redis://user:canary-password@127.0.0.1:{free_port()}"
+    told = cli(*words, url=url)
+    assert (told.code, told.out) == (3, "")
+    assert "cannot be reached" in told.err
+    answer = cli(*words, "--json", url=url)
+    assert (answer.code, answer.err) == (3, "")
+    assert answer.json["exit_code"] == 3
+    assert "canary-password" not in told.err + answer.out
+
+
+def test_refused_credentials_are_exit_code_3() -> None:
+    """A wrong password is said as such."""
+    with RedisServer(password="right") as server:
+        answer = CommandLine(server.url.replace(":right@", ":wrong@"))("ls", "--json")
+    assert (answer.code, answer.json["error"]) == (3, "StoreAuthError")
+
+
+@pytest.mark.parametrize(
+    "words", [["nonsense"], ["show"], ["ls", "--limit", "0"], ["ls", "--url", "nonsense"], ["demo", "--agents", "0"]]
+)
+def test_wrong_usage_is_exit_code_2(cli: CommandLine, words: list[str]) -> None:
+    """Scripts can tell their own mistakes from the store's trouble."""
+    assert cli(*words).code == 2
+
+
+@pytest.mark.slow
+def test_piped_output_is_plain_and_names_are_whole(redis_server: RedisServer) -> None:
+    """Without a terminal there are no colours, and a long name is not cut."""
+    name = "shop.example/" + "x" * 120
+    store(redis_server.url, name)
+    command = [sys.executable, "-m", "session_reuse", "ls", "--url", redis_server.url]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"TERM": "xterm-256color"}
+    )
+    assert "\x1b" not in done.stdout + done.stderr
+    assert name in done.stdout
+
+
+def test_piped_export_is_the_session_and_nothing_else(cli: CommandLine, alice: str, tmp_path: Path) -> None:
+    """`export -o -` can be piped into another program."""
+    assert cli("export", alice, "--format", "playwright", "-o", str(tmp_path / "file")).code == 0
+    piped = cli("export", alice, "--format", "playwright", "-o", "-", "--json")
+    assert piped.out == (tmp_path / "file").read_text()
+    assert CANARIES[0] in piped.out
+
+
+def test_completion_can_be_shown(cli: CommandLine) -> None:
+    """Shells can complete our commands."""
+    done = subprocess.run(
+        [sys.executable, "-m", "session_reuse", "--show-completion", "bash"],
+        capture_output=True, text=True, check=False, env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+    )  # fmt: skip
+    assert "_SESSION_REUSE_COMPLETE" in done.stdout
