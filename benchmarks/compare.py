@@ -40,9 +40,11 @@ async def sample(contestant: Contestant, url: str, state: dict[str, Any], tasks:
         await contestant.close()
 
 
-def compare(url: str, kinds: dict[str, Any], size: str, tasks: int, rounds: int) -> dict[str, list[Sample]]:
-    """Measure all contestants with one size and one number of tasks, against one emptied server."""
-    state, cycles = made_state(SIZES[size]), _CYCLES[size]
+def compare(
+    url: str, kinds: dict[str, Any], size: str, tasks: int, rounds: int, cycles: int = 0
+) -> dict[str, list[Sample]]:
+    """Measure all contestants with one size and one number of tasks; `cycles` in one sample, 0 for the usual number."""
+    state, cycles = made_state(SIZES[size]), cycles or _CYCLES[size]
     runs = {
         name: partial(lambda kind: asyncio.run(sample(kind(), url, state, tasks, cycles)), kind)
         for name, kind in kinds.items()

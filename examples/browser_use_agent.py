@@ -61,7 +61,7 @@ class ScriptedModel:
 async def run(site: LoginSite, number: int) -> None:
     """Be one run of the agent."""
     model = ScriptedModel(site.url)
-    browser = {
+    browser: dict[str, Any] = {
         "headless": True, "executable_path": find_chromium(), "args": launch_arguments(), "chromium_sandbox": False,
         "enable_default_extensions": False, "minimum_wait_page_load_time": 0.1,
         "wait_for_network_idle_page_load_time": 0.1,

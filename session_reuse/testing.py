@@ -191,7 +191,8 @@ def memory_manager(store: Store | None = None, **config: Any) -> SessionManager:
         store: a `MemoryStore` or `FaultyStore` to look into; a new `MemoryStore` if not given.
         config: fields of `session_reuse.Config`.
     """
-    return SessionManager(MemoryStore() if store is None else store, **{"registry": None, **config})
+    chosen: Store = MemoryStore() if store is None else store
+    return SessionManager(chosen, **{"registry": None, **config})
 
 
 def state_with_cookie(

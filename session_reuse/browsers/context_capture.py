@@ -97,7 +97,10 @@ class ContextCapture:
         if self._watch.is_gone or not (yield from self._watch.poll_cookies()):
             return
         for tab in list(self._watch.tabs):
-            if tab.cdp is not None and tab.origin in self._mirror.dirty_databases:
+            if tab.cdp is None or tab.origin is None:
+                continue
+            yield from self._watch.note_environment(tab)
+            if tab.origin in self._mirror.dirty_databases:
                 yield from self._copy_databases(tab, tab.origin)
 
     def _copy_databases(self, tab: Tab, origin: str) -> Steps[bool]:

@@ -178,7 +178,6 @@ class ContextWatch:
         yield from self.read(tab, origin)
         if is_main:
             yield from self.poll_cookies()
-            yield from self.note_environment(tab)
 
     def read(self, tab: Tab, origin: str, *, with_session: bool = True) -> Steps[None]:
         """Read the web storage of an origin that has a frame in this tab."""

@@ -27,8 +27,18 @@ from session_reuse.transfer import new_save_id, opened
 
 _CAPTURED: Final = b'"captured_at"'
 _CONTENTION_PAUSE: Final = 0.005
+_MOST_LAYERS: Final = 3
 _SIGNS: Final = tuple(bytes((code,)) for code in b"7Q03c9e1258a4d6bfZkT,")
 """What a renewed token, id or time is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The document of an earlier save that a later one was built on before it got through."""
+
+    document: bytes = field(repr=False)
+    dialect: str
+    saved_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +55,7 @@ class SaveRequest:
         fresh: a new login that replaces a retired or unverified one.
         score_change: tenths, added to the error score.
         merged: whether changes of others were merged in.
+        layers: earlier saves, not through yet, that this one was built on: their changes are as old as they are.
         settled: the common ground it led to, once it is through.
     """
 
@@ -60,12 +71,19 @@ class SaveRequest:
     fresh: bool = False
     score_change: int = 0
     merged: bool = False
+    layers: tuple[Layer, ...] = ()
     settled: list[Baseline] = field(default_factory=list)
 
     @property
     def size(self) -> int:
         """Bytes it takes while it waits."""
-        return len(self.document) + len(self.baseline.view) + len(self.baseline.stored)
+        inherited = sum(len(layer.document) for layer in self.layers)
+        return len(self.document) + len(self.baseline.view) + len(self.baseline.stored) + inherited
+
+    @property
+    def stack(self) -> tuple[Layer, ...]:
+        """The layers, and the document itself as the last of them."""
+        return (*self.layers, Layer(self.document, self.dialect, self.saved_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,11 +326,23 @@ def _instead_of_unknown(
 
 def _merged(request: SaveRequest, baseline: Baseline, theirs: document.Document) -> SaveRequest:
     """Return the save with the others' changes; where both changed one item, the later save wins, not the later arrival."""
-    base = _loaded(request.baseline.view, request.baseline.dialect)
-    mine = _loaded(request.document, request.dialect)
-    newer = baseline.header is not None and baseline.header.saved_at > round(request.saved_at * 1000)
-    result, dialect = document.dump(merge_documents(base, *((theirs, mine) if newer else (mine, theirs))))
+    before = _loaded(request.baseline.view, request.baseline.dialect)
+    known_at = baseline.header.saved_at if baseline.header is not None else 0
+    for layer in request.stack:
+        mine = _loaded(layer.document, layer.dialect)
+        newer = known_at > round(layer.saved_at * 1000)
+        theirs = merge_documents(before, *((theirs, mine) if newer else (mine, theirs)))
+        before = mine
+    result, dialect = document.dump(theirs)
     return replace(request, document=result, dialect=dialect, baseline=baseline, save_id=new_save_id(), merged=True)
+
+
+def bounded(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Return layers, the oldest ones put together when there are many: as old as the oldest, so that they win nothing."""
+    while len(layers) > _MOST_LAYERS:
+        oldest, second = layers[:2]
+        layers = (replace(second, saved_at=min(oldest.saved_at, second.saved_at)), *layers[2:])
+    return layers
 
 
 def _loaded(data: bytes, dialect: str) -> document.Document:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from session_reuse.errors import CorruptStateError
-from session_reuse.lifecycle.save import SaveRequest
+from session_reuse.lifecycle.save import Layer, SaveRequest
 from session_reuse.state.baseline import Baseline, Expectation
 from session_reuse.state.header import SAVE_ID_LENGTH, Header
 from session_reuse.store.interface import Lease
@@ -41,6 +41,7 @@ def packed(request: SaveRequest, wall_clock: float | None = None) -> bytes:
             "fresh": request.fresh,
             "score_change": request.score_change,
             "merged": request.merged,
+            "layers": [[layer.document.decode(), layer.dialect, layer.saved_at] for layer in request.layers],
             "expectation": baseline.expectation.value,
             "entered": now - (monotonic() - baseline.entered),
             "header": baseline.header.encode().decode("ascii") if baseline.header else None,
@@ -88,6 +89,7 @@ def _request(found: dict[str, Any], now: float) -> SaveRequest:
         fresh=bool(found["fresh"]),
         score_change=int(found["score_change"]),
         merged=bool(found["merged"]),
+        layers=tuple(Layer(text.encode(), dialect, float(at)) for text, dialect, at in found["layers"]),
     )
 
 

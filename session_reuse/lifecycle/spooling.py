@@ -38,7 +38,7 @@ class Spooler:
         self._stepped = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._replaying: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = self._reading = False
         services.pending.mirror = self._mirror
 
     def holds(self, request: SaveRequest) -> bool:
@@ -126,8 +126,7 @@ class Spooler:
         if found is not None:
             await asyncio.to_thread(self._removed, found[1], found[2])
         self._left_behind.discard(fingerprint)
-        if not self._left_behind:
-            self._spool.end_claim()
+        self._end_claim()
 
     def _removed(self, name: str, identity: Identity) -> None:
         with self._spool.exclusive():
@@ -136,6 +135,7 @@ class Spooler:
     # Reading ---------------------------------------------------------------------------------------------------------
 
     async def _replay(self) -> None:
+        self._reading = True
         try:
             while not await asyncio.to_thread(self._spool.claim):
                 await asyncio.sleep(_CLAIM_POLL * random.uniform(0.5, 1.0))
@@ -143,7 +143,13 @@ class Spooler:
                 await self._bring_back(name)
         except OSError as error:
             log.warning(Event.SPOOL_FAILED, error=type(error).__name__, errno=error.errno)
-        if not self._left_behind:
+        finally:
+            self._reading = False
+        self._end_claim()
+
+    def _end_claim(self) -> None:
+        """Let another process deliver, once all that we have found is through."""
+        if not self._left_behind and not self._reading:
             self._spool.end_claim()
 
     async def _bring_back(self, name: str) -> None:

@@ -12,7 +12,7 @@ from session_reuse.lifecycle.hooks import capture, verified
 from session_reuse.lifecycle.lease import Heartbeat, give_back
 from session_reuse.lifecycle.options import VisitOptions
 from session_reuse.lifecycle.restore import Restored, restore
-from session_reuse.lifecycle.save import Saved, SaveRequest, save
+from session_reuse.lifecycle.save import Layer, Saved, SaveRequest, bounded, save
 from session_reuse.lifecycle.services import Services
 from session_reuse.lifecycle.verdicts import invalidate, mark_bad
 from session_reuse.lifecycle.waiting import flush_one, keep_waiting
@@ -48,7 +48,9 @@ class Visit:
         self._lease: Lease | None = None
         self._heartbeat: Heartbeat | None = None
         self._waiting: SaveRequest | None = None
-        """The waiting save that this session was restored from."""
+        """The waiting save that this session was restored from, or its own."""
+        self._inherited: tuple[Layer, ...] = ()
+        """Saves that this session is built on and that were not through then."""
         self._saved_before = False
         self._marked = False
 
@@ -109,6 +111,7 @@ class Visit:
         self._session.outcome = Outcome.REUSED
         self._session.baseline = waiting.baseline
         self._waiting, self._lease = waiting, waiting.lease
+        self._inherited = bounded(waiting.stack)
         await self._verify_restored()
         return True
 
@@ -233,7 +236,8 @@ class Visit:
     async def _keep_waiting(self, request: SaveRequest, failure: Failure, began: float) -> SaveOutcome:
         services = self._services
         outcome = self._session.save_outcome = keep_waiting(services, request, after=self._waiting)
-        self._waiting = services.pending.get(request.fingerprint)
+        self._waiting = request if services.pending.get(request.fingerprint) is request else None
+        self._inherited = bounded(request.stack)
         if outcome is SaveOutcome.PENDING and services.spooler is not None:
             patience = max(_SPOOL_PATIENCE, services.config.save_timeout - (monotonic() - began))
             if await services.spooler.written(request.fingerprint, patience):
@@ -248,7 +252,7 @@ class Visit:
             self._services.remember_fingerprint(self._session.agent_id, self._session.fingerprint)
         if saved.baseline is not None:
             self._session.baseline = saved.baseline
-            self._saved_before = True
+            self._saved_before, self._inherited = True, ()
         if self._waiting is not None:
             self._services.pending.remove(self._waiting.fingerprint, self._waiting)
             self._services.metrics.pending(len(self._services.pending))
@@ -277,13 +281,14 @@ class Visit:
             release=final and self._lease is not None,
             fresh=fresh,
             score_change=GOOD_MARK if session.verdict == (True, "") else 0,
+            layers=self._inherited,
         )
 
     def _ground(self) -> Baseline:
         """Return the baseline, following a waiting save that has got through meanwhile."""
         if self._waiting is not None and self._waiting.settled:
             self._session.baseline = self._waiting.settled[-1]
-            self._waiting = None
+            self._waiting, self._inherited = None, ()
         baseline = self._session.baseline
         return baseline or Baseline(expectation=Expectation.UNKNOWN, entered=monotonic())
 

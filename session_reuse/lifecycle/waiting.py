@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Final
 
 from session_reuse.errors import InvalidStateError
-from session_reuse.lifecycle.save import SaveRequest, save
+from session_reuse.lifecycle.save import Layer, SaveRequest, bounded, save
 from session_reuse.lifecycle.services import Services
 from session_reuse.observe.logs import Event, log
 from session_reuse.outcome import SaveOutcome
 from session_reuse.resilience.failure import Failure
 from session_reuse.state import document
-from session_reuse.state.baseline import Expectation
+from session_reuse.state.baseline import Baseline, Expectation
 from session_reuse.state.merge import merge_documents
 from session_reuse.transfer import new_save_id
 
@@ -56,25 +56,49 @@ def joined(earlier: SaveRequest, later: SaveRequest) -> SaveRequest:
     """Return one save with the changes of both: two agents left while the store was away.
 
     Who never saw the store gives way to who did, and who entered before an invalidation to who entered after it: then
-    the other save comes back as it is. Of two that saw different versions, the older version is the base of the merge.
+    the other save comes back as it is. Of two that saw different versions, the one that saw the older version is first
+    brought up to the newer one. Each change stays as old as the save it was made in.
     """
     one, two = _knowledge(earlier), _knowledge(later)
     if one[:2] != two[:2]:
         return earlier if one > two else later
-    behind, ahead = (later, earlier) if one > two else (earlier, later)
-    base = _loaded(behind.baseline.view, behind.baseline.dialect)
-    merged = merge_documents(base, _loaded(later.document, later.dialect), _loaded(earlier.document, earlier.dialect))
-    body, dialect = document.dump(merged)
+    ground = (earlier if one > two else later).baseline
+    layers = _brought_up(earlier, ground)
+    top, before = _document(layers[-1]), _loaded(ground.view, ground.dialect)
+    for layer in _brought_up(later, ground):
+        after = _document(layer)
+        top = merge_documents(before, after, top)
+        layers.append(_layer(top, layer.saved_at))
+        before = after
+    *layers, last = layers
     return replace(
         later,
-        document=body,
-        dialect=dialect,
-        baseline=ahead.baseline,
+        document=last.document,
+        dialect=last.dialect,
+        baseline=ground,
+        layers=bounded(tuple(layers)),
         save_id=new_save_id(),
         fresh=earlier.fresh or later.fresh,
         score_change=earlier.score_change + later.score_change,
         merged=True,
     )
+
+
+def _brought_up(request: SaveRequest, ground: Baseline) -> list[Layer]:
+    """Return a save's layers as if it had been made on this ground."""
+    own = request.baseline
+    if own is ground or own.view == ground.view:
+        return list(request.stack)
+    base, new_base = _loaded(own.view, own.dialect), _loaded(ground.view, ground.dialect)
+    return [_layer(merge_documents(base, _document(layer), new_base), layer.saved_at) for layer in request.stack]
+
+
+def _document(layer: Layer) -> document.Document:
+    return _loaded(layer.document, layer.dialect)
+
+
+def _layer(found: document.Document, saved_at: float) -> Layer:
+    return Layer(*document.dump(found), saved_at)
 
 
 def _knowledge(request: SaveRequest) -> tuple[bool, float, int, int]:

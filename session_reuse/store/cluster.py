@@ -13,7 +13,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
-from redis.asyncio.cluster import ClusterNode, PipelineCommand, RedisCluster
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
@@ -27,7 +27,9 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from session_reuse.store.batching import LARGE, Batcher, Command, Replies
+from session_reuse.store.batching import LARGE, Command, Replies
+from session_reuse.store.connections import LaneConnections
+from session_reuse.store.nodes import NodeLanes
 
 _SLOTS: Final = 16384
 _LEARN_AGAIN_AFTER: Final = 0.2
@@ -44,7 +46,8 @@ class ClusterTopology:
     def __init__(self, client: RedisCluster, lanes: int) -> None:
         self._client = client
         self._lanes = lanes
-        self._batchers: dict[str, tuple[ClusterNode, Batcher]] = {}
+        self._lanes_by_node: dict[str, NodeLanes] = {}
+        self._parted: list[NodeLanes] = []
         self._learning: asyncio.Task[None] | None = None
         self._learned = 0.0
         self._suspect: str | None = None
@@ -62,7 +65,7 @@ class ClusterTopology:
         groups = self._grouped(commands)
         if len(groups) == 1:
             node = groups[0][0]
-            return await self._batcher(node).execute(*commands, timeout=timeout, size=size)
+            return await self._lanes_to(node).batcher.execute(*commands, timeout=timeout, size=size)
         parts = await asyncio.gather(
             *(self._submitted(node, [commands[place] for place in places], timeout, size) for node, places in groups),
             return_exceptions=True,
@@ -73,7 +76,7 @@ class ClusterTopology:
         self, node: ClusterNode, commands: list[Command], timeout: float, size: int
     ) -> asyncio.Future[Replies]:  # fmt: skip
         size = _bytes(commands) if size > LARGE else size
-        return self._batcher(node).submit(*commands, timeout=timeout, size=size)
+        return self._lanes_to(node).batcher.submit(*commands, timeout=timeout, size=size)
 
     def _grouped(self, commands: Sequence[Command]) -> list[tuple[ClusterNode, list[int]]]:
         """Return the places of the commands by node; one without a key goes where the one before it went."""
@@ -93,21 +96,18 @@ class ClusterTopology:
             raise SlotNotCoveredError("no node of the Cluster serves the slot of this key")
         return nodes[0]
 
-    def _batcher(self, node: ClusterNode) -> Batcher:
-        known = self._batchers.get(node.name)
-        if known is not None and known[0] is node:
-            return known[1]
-
-        async def send(commands: Sequence[Command]) -> Replies:
-            return await self._send(node, commands)
-
-        batcher = Batcher(send, self._lanes)
-        self._batchers[node.name] = (node, batcher)
-        return batcher
+    def _lanes_to(self, node: ClusterNode) -> NodeLanes:
+        known = self._lanes_by_node.get(node.name)
+        if known is not None and known.node is node:
+            return known
+        if known is not None:  # it was away, and redis-py has made it anew
+            self._parted.append(known)
+        lanes = self._lanes_by_node[node.name] = NodeLanes(node, self._lanes, self._send)
+        return lanes
 
     async def _send(self, node: ClusterNode, commands: Sequence[Command]) -> Replies:
         try:
-            replies = await _pipelined(node, commands)
+            replies = await self._lanes_to(node).connections.send(commands)
         except BaseException:
             self._doubt(node.name)
             raise
@@ -133,7 +133,7 @@ class ClusterTopology:
             if node is None:
                 self._doubt(None)
             else:
-                await _resend(node, commands, replies, places)
+                await _resend(self._lanes_to(node).connections, commands, replies, places)
 
     async def _known(self) -> None:
         """Wait until the nodes are known."""
@@ -173,7 +173,7 @@ class ClusterTopology:
 
     async def _role(self, node: ClusterNode, timeout: float) -> Any:
         try:
-            (reply,) = await self._batcher(node).execute(("ROLE",), timeout=timeout)
+            (reply,) = await self._lanes_to(node).batcher.execute(("ROLE",), timeout=timeout)
         except (RedisError, RedisClusterException, OSError):
             return None
         return reply[0] if isinstance(reply, list) else None
@@ -201,27 +201,23 @@ class ClusterTopology:
     async def aclose(self) -> None:
         """End all lanes."""
         self._closed = True
-        for _, batcher in self._batchers.values():
-            await batcher.aclose()
+        for lanes in [*self._lanes_by_node.values(), *self._parted]:
+            await lanes.aclose()
         if self._learning is not None:
             self._learning.cancel()
             await asyncio.wait([self._learning])
 
 
-async def _pipelined(node: ClusterNode, commands: Sequence[Command]) -> Replies:
-    pipelined = [PipelineCommand(place, *command) for place, command in enumerate(commands)]
-    await node.execute_pipeline(pipelined)
-    return [command.result for command in pipelined]
-
-
-async def _resend(node: ClusterNode, commands: Sequence[Command], replies: Replies, places: list[int]) -> None:
+async def _resend(
+    connections: LaneConnections, commands: Sequence[Command], replies: Replies, places: list[int]
+) -> None:  # fmt: skip
     again: list[Command] = []
     for place in places:
         if not isinstance(replies[place], MovedError):
             again.append(("ASKING",))
         again.append(commands[place])
     try:
-        answers = await _pipelined(node, again)
+        answers = await connections.send(again)
     except (RedisError, RedisClusterException, OSError):
         return
     answers = [answer for answer, command in zip(answers, again, strict=True) if command != ("ASKING",)]

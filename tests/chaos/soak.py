@@ -20,6 +20,7 @@ from typing import Final
 from session_reuse import BrowserSession, SessionManager, reusable_session
 from tests.chaos.history import History
 from tests.chaos.nemesis import FAULTS
+from tests.chaos.world import PATIENT
 from tests.support.fault_proxy import FaultProxy
 from tests.support.polling import until
 from tests.support.servers import HOST, RedisServer
@@ -157,7 +158,7 @@ class Soak:
             await until(lambda services=services: not services.tasks, timeout=30.0, message="our tasks ended")
 
     async def _check_the_end(self) -> None:
-        async with SessionManager(self.server.url, registry=None) as manager:
+        async with SessionManager(self.server.url, registry=None, **PATIENT) as manager:
             for name in self.history.known:
                 session = await manager.restore(name)
                 if session is None or session.data.get("owner") != name:

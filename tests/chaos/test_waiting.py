@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -9,7 +10,7 @@ import orjson
 import pytest
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse.lifecycle.save import SaveRequest
+from session_reuse.lifecycle.save import Layer, SaveRequest, _merged, bounded
 from session_reuse.lifecycle.spooled_save import packed, unpacked
 from session_reuse.lifecycle.waiting import joined
 from session_reuse.state.baseline import Baseline, Expectation
@@ -61,6 +62,22 @@ def test_older_view_undoes_what_a_newer_one_knows(order: int) -> None:
     both = joined(*[older, newer][::order])
     assert data_of(both) == {"x": 2, "y": 5, "z": 1, "mine": 1}
     assert both.baseline is newer.baseline
+
+
+def test_old_change_takes_the_age_of_the_save_that_carries_it_on() -> None:
+    """A change made before another process's save stays older than it, although a later save carries it along."""
+    first = replace(request(3, {"x": 1}, x=2), saved_at=1000.0)
+    second = replace(request(3, {"x": 1}, x=2, mine=1), saved_at=3000.0, layers=first.stack)
+    theirs = Header(save_ids=("cba987654321",), version=4, created_at=1, saved_at=2_000_000)
+    now_known = replace(second.baseline, header=theirs)
+    after = _merged(second, now_known, {"storage_state": {}, "data": {"x": 9}})
+    assert data_of(after) == {"x": 9, "mine": 1}
+
+
+def test_long_outage_piles_up_layers() -> None:
+    """Layers are bounded, and the oldest keep their age."""
+    layers = tuple(Layer(b"{}", "o", float(at)) for at in range(10))
+    assert [layer.saved_at for layer in bounded(layers)] == [0.0, 8.0, 9.0]
 
 
 def test_state_from_before_an_invalidation_joins_one_from_after() -> None:

@@ -27,6 +27,8 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.polling import until, wait_until
 from tests.support.servers import HOST, RedisServer
 
+PATIENT: Final = {"attempt_timeout": 5.0, "connect_timeout": 5.0, "restore_timeout": 10.0, "save_timeout": 10.0}
+"""For looking at the store from beside, where a slow machine must not be taken for a fault."""
 MINE: Final = "shop.example/alice"
 OTHER: Final = "shop.example/bob"
 
@@ -119,11 +121,11 @@ class World:
     async def direct(self) -> AsyncIterator[SessionManager]:
         """Another process, so to say: a manager of its own that goes to the server without the proxy."""
         if self.embedded:
-            manager = SessionManager(f"embedded://{self.folder / 'store'}", registry=None)
+            manager = SessionManager(f"embedded://{self.folder / 'store'}", registry=None, **PATIENT)
         else:
             keys = self.config.get("encryption_keys", ())
             serving = self.second if self.second and self.proxy.upstream[1] == self.second.port else self.server
-            manager = SessionManager(serving.url, registry=None, encryption_keys=keys)
+            manager = SessionManager(serving.url, registry=None, encryption_keys=keys, **PATIENT)
         async with manager:
             yield manager
 
@@ -168,7 +170,7 @@ class World:
         """What the manager's visits share."""
         return self.manager._services
 
-    async def flushed(self, patience: float = 8.0) -> None:
+    async def flushed(self, patience: float = 15.0) -> None:
         """Wait until nothing waits for the store any more."""
         await until(lambda: not self.services.pending, timeout=patience, message="pending saves were flushed")
 

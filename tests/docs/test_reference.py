@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib
+import importlib.util
 import logging
 import os
 import re
@@ -83,6 +85,24 @@ def test_every_error_is_in_the_reference() -> None:
         assert name in remedies or name in explained_by_outcome
 
 
+def test_the_exit_codes_are_in_the_reference() -> None:
+    """A script that looks at exit codes can rely on the page."""
+    pytest.importorskip("typer")
+    from session_reuse.cli.exit_codes import ExitCode
+
+    page = (DOCS / "reference" / "cli.md").read_text().split("## Exit codes")[1]
+    assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == [str(code.value) for code in ExitCode]
+
+
+def test_programs_of_the_readme_use_names_that_exist() -> None:
+    """The first program that anybody sees can be imported and compiled."""
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        tree = ast.parse(block)
+        imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        if not any("playwright" in ast.unparse(node) for node in imports) or importlib.util.find_spec("playwright"):
+            exec(compile(ast.Module(imports, []), "README.md", "exec"), {})
+
+
 def rights(page: str) -> list[str]:
     """Return the ACL command that a page shows."""
     text = (DOCS / page).read_text()
@@ -91,7 +111,8 @@ def rights(page: str) -> list[str]:
 
 async def use_everything(url: str) -> None:
     """Do all that agents and operators do."""
-    async with SessionManager(url, registry=None, strict=True) as manager:
+    patient = {"attempt_timeout": 5, "connect_timeout": 5, "restore_timeout": 10, "save_timeout": 10}
+    async with SessionManager(url, registry=None, strict=True, **patient) as manager:
         async with reusable_session("a", "agent-1", manager=manager, exclusive=True, max_uses=9) as session:
             session.data["n"] = 1
         for name in ("a", "b"):

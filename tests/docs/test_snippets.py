@@ -58,6 +58,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, url: str, page: Path) -> Iterat
     """A page's own sessions and background loop; what it does to logging is undone."""
     monkeypatch.setenv("SESSION_REUSE_URL", url)
     monkeypatch.setenv("SESSION_REUSE_KEY_PREFIX", page.stem)
+    for name in ("ATTEMPT", "CONNECT", "RESTORE", "SAVE"):
+        monkeypatch.setenv(f"SESSION_REUSE_{name}_TIMEOUT", "5")
     monkeypatch.setattr(blocking, "_background", blocking._BackgroundLoop())
     logger = logging.getLogger("session_reuse")
     level = logger.level

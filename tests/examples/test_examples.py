@@ -41,8 +41,9 @@ def run_example(name: str, folder: Path) -> str:
     """Run one example against a data folder of its own and return what it printed."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SESSION_REUSE_")}
     chromium = {key: value for key, value in os.environ.items() if key == "SESSION_REUSE_CHROMIUM"}
+    patient = {f"SESSION_REUSE_{name}_TIMEOUT": "5" for name in ("ATTEMPT", "CONNECT", "RESTORE", "SAVE")}
     environment = {
-        **kept, **chromium, "SESSION_REUSE_URL": f"embedded://{folder}/redis", "PYTHONPATH": str(ROOT),
+        **kept, **chromium, **patient, "SESSION_REUSE_URL": f"embedded://{folder}/redis", "PYTHONPATH": str(ROOT),
         "BROWSER_USE_CONFIG_DIR": str(folder), "PYTHONWARNINGS": "default",
     }  # fmt: skip
     finished = subprocess.run(

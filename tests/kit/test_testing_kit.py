@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, StoreTimeoutError, blocking, reusable_session
+from session_reuse.store.interface import Store
+from session_reuse.store.redis_store import RedisStore
 from session_reuse.testing import (
     OPERATIONS,
     Fault,
@@ -155,6 +158,15 @@ def test_unknown_faults_and_operations_are_told() -> None:
         FaultyStore(MemoryStore(), fail="explode")
     with pytest.raises(ValueError, match="comit"):
         FaultyStore(MemoryStore(), only={"comit"})
+
+
+@pytest.mark.parametrize("kind", [MemoryStore, FaultyStore, RedisStore])
+def test_all_stores_have_the_same_methods(kind: type) -> None:
+    """A store with another signature would fail in the middle of a user's test."""
+    for name, method in vars(Store).items():
+        if not name.startswith("_"):
+            wanted = inspect.signature(method).parameters
+            assert inspect.signature(getattr(kind, name)).parameters == wanted, name
 
 
 def test_the_faulty_store_forgets_no_operation() -> None:

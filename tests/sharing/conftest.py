@@ -15,8 +15,8 @@ from tests.support.servers import RedisCluster, RedisServer
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[RedisCluster]:
-    """One real Cluster for all tests that leave it in good health."""
-    with RedisCluster() as cluster:
+    """One real Cluster for all tests that leave it in good health; a frozen node is not replaced for half a minute."""
+    with RedisCluster(node_timeout=30.0, args=("--cluster-require-full-coverage", "no")) as cluster:
         yield cluster
 
 
@@ -30,10 +30,12 @@ def servers(request: pytest.FixtureRequest) -> RedisServer | RedisCluster:
 
 
 @pytest.fixture
-def cluster(shared_cluster: RedisCluster) -> RedisCluster:
-    """The shared Cluster, empty."""
+def cluster(shared_cluster: RedisCluster) -> Iterator[RedisCluster]:
+    """The shared Cluster, empty; nodes that a test freezes go on afterwards."""
     flush(shared_cluster)
-    return shared_cluster
+    yield shared_cluster
+    for node in shared_cluster.nodes:
+        node.resume()
 
 
 @pytest.fixture

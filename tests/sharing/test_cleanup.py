@@ -187,7 +187,7 @@ async def test_it_goes_on_after_a_cluster_failover(make_manager: MakeManager) ->
     with RedisCluster() as cluster:
         settings = {"cleanup_interval": 0.5, "configure_notifications": True}
         manager = await make_manager(cluster.url, on_expired=told.append, **settings)
-        brief = await make_manager(cluster.url, ttl=6.0)
+        brief = await make_manager(cluster.url, ttl=5.0)
         async with cleaning(manager):
             await asyncio.gather(save_many(brief, NAMES), save_many(manager, LIVE))
             await asyncio.to_thread(cluster.kill_primary_of, "browser:session:shop/1")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from time import monotonic
 
 import pytest
@@ -105,27 +106,41 @@ async def verified(run: Run, manager: SessionManager) -> None:
     assert manager.stats().lost == 0
 
 
+@asynccontextmanager
+async def started(group: RedisCluster | SentinelGroup) -> AsyncIterator[RedisCluster | SentinelGroup]:
+    """Run servers without holding up the event loop while they start and end."""
+    await asyncio.to_thread(group.start)
+    try:
+        yield group
+    finally:
+        await asyncio.to_thread(group.close)
+
+
+def fail_over(group: RedisCluster | SentinelGroup) -> None:
+    """Kill a primary, and wait until another has taken over."""
+    if isinstance(group, RedisCluster):
+        group.kill_primary_of("browser:session:shop/1")
+    else:
+        group.failover()
+
+
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-async def test_agents_live_through_a_cluster_failover(make_manager: MakeManager) -> None:
-    """A primary is killed while 100 agents work: none sees an exception, waiting saves arrive, tokens only grow."""
-    with RedisCluster(args=("--min-replicas-to-write", "0")) as cluster:
-        settings = {"restore_timeout": BUDGET, "attempt_timeout": 0.25, "wait_replicas": 1, "lease_ttl": 5.0}
-        manager = await make_manager(cluster.url, **settings)
-        run = await ran_through(manager, lambda: cluster.kill_primary_of("browser:session:shop/1"))
-        await verified(run, await make_manager(cluster.url))
+async def test_agents_live_through_a_failover(make_manager: MakeManager) -> None:
+    """A primary is killed while 100 agents work: none sees an exception, waiting saves arrive, tokens only grow.
 
+    On a Cluster and behind Sentinel, side by side.
+    """
 
-@pytest.mark.slow
-@pytest.mark.timeout(150)
-async def test_agents_live_through_a_change_of_master(make_manager: MakeManager) -> None:
-    """The same behind Sentinel."""
-    with SentinelGroup() as group:
-        settings = {"restore_timeout": BUDGET, "attempt_timeout": 0.25, "wait_replicas": 1, "lease_ttl": 5.0}
-        manager = await make_manager(group.url, **settings)
-        run = await ran_through(manager, group.failover)
-        await verified(run, await make_manager(group.url))
+    async def live_through(group: RedisCluster | SentinelGroup) -> None:
+        async with started(group):
+            settings = {"restore_timeout": BUDGET, "attempt_timeout": 0.25, "wait_replicas": 1, "lease_ttl": 5.0}
+            manager = await make_manager(group.url, **settings)
+            run = await ran_through(manager, lambda: fail_over(group))
+            await verified(run, await make_manager(group.url))
+
+    await asyncio.gather(live_through(RedisCluster()), live_through(SentinelGroup()))
 
 
 async def test_a_demoted_master_is_left(make_manager: MakeManager) -> None:
@@ -153,53 +168,54 @@ async def changed(server: RedisServer, manager: SessionManager) -> bool:
 
 
 @pytest.mark.cluster
-async def test_a_frozen_primary_holds_up_its_own_sessions_only(make_manager: MakeManager) -> None:
+async def test_a_frozen_primary_holds_up_its_own_sessions_only(
+    cluster: RedisCluster, make_manager: MakeManager
+) -> None:
     """Sessions of the other primaries are reused as fast as ever, while one does not answer at all."""
-    with RedisCluster(node_timeout=30.0) as cluster:
-        manager = await make_manager(cluster.url, attempt_timeout=0.25, restore_timeout=0.5, save_timeout=0.5)
-        names = [f"shop/{number}" for number in range(30)]
-        await save_many(manager, names)
-        frozen = cluster.primary_of("browser:session:shop/0")
-        elsewhere = [name for name in names if cluster.primary_of(f"browser:session:{name}") is not frozen]
-        frozen.pause()
-        async with reusable_session("shop/0", manager=manager) as session:
-            assert session.outcome is Outcome.TIMEOUT
+    manager = await make_manager(cluster.url, attempt_timeout=0.25, restore_timeout=0.5, save_timeout=0.5)
+    names = [f"shop/{number}" for number in range(30)]
+    await save_many(manager, names)
+    frozen = cluster.primary_of("browser:session:shop/0")
+    elsewhere = [name for name in names if cluster.primary_of(f"browser:session:{name}") is not frozen]
+    frozen.pause()
+    async with reusable_session("shop/0", manager=manager) as session:
+        assert session.outcome is Outcome.TIMEOUT
+        session.discard()
+    took = []
+    for name in elsewhere:
+        began = monotonic()
+        async with reusable_session(name, manager=manager) as session:
+            assert session.reused, (name, session.outcome)
             session.discard()
-        took = []
-        for name in elsewhere:
-            began = monotonic()
-            async with reusable_session(name, manager=manager) as session:
-                assert session.reused, (name, session.outcome)
-                session.discard()
-            took.append(monotonic() - began)
-        frozen.resume()
+        took.append(monotonic() - began)
+    frozen.resume()
+
     assert sorted(took)[len(took) // 2] < 0.1
 
 
 @pytest.mark.cluster
-async def test_an_uncovered_slot_loses_nothing(make_manager: MakeManager) -> None:
+async def test_an_uncovered_slot_loses_nothing(cluster: RedisCluster, make_manager: MakeManager) -> None:
     """Without a node for its slot a session starts fresh and its save waits; the others go on, and it arrives later."""
-    with RedisCluster(args=("--cluster-require-full-coverage", "no")) as cluster:
-        manager = await make_manager(cluster.url, restore_timeout=0.5, save_timeout=1.0)
-        await save_many(manager, ["here", "there"])
-        owner = cluster.primary_of("browser:session:here")
-        slot = redis.crc.key_slot(b"browser:session:here")
-        everywhere(cluster, "DELSLOTS", slot)
-        await until(lambda: uncovered(manager, "here"), timeout=10.0, message="the client knows")
-        async with reusable_session("here", manager=manager) as session:
-            assert session.outcome in {Outcome.UNAVAILABLE, Outcome.CIRCUIT_OPEN}
-        async with reusable_session("there", manager=manager) as session:
-            assert session.reused
-        async with reusable_session("new", manager=manager) as session:
-            session.data["n"] = 1
-        with owner.client() as client:
-            client.execute_command("CLUSTER", "ADDSLOTS", slot)
-        await until(lambda: manager.stats().pending == 0, timeout=20.0, message="what waits gets through")
+    manager = await make_manager(cluster.url, restore_timeout=0.5, save_timeout=1.0)
+    await save_many(manager, ["here", "there"])
+    owner = cluster.primary_of("browser:session:here")
+    slot = redis.crc.key_slot(b"browser:session:here")
+    everywhere(cluster, "DELSLOTS", slot)
+    await until(lambda: uncovered(manager, "here"), timeout=10.0, message="the client knows")
+    async with reusable_session("here", manager=manager) as session:
+        assert session.outcome in {Outcome.UNAVAILABLE, Outcome.CIRCUIT_OPEN}
+    async with reusable_session("there", manager=manager) as session:
+        assert session.reused
+    async with reusable_session("new", manager=manager) as session:
+        session.data["n"] = 1
+    with owner.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTS", slot)
+    await until(lambda: manager.stats().pending == 0, timeout=20.0, message="what waits gets through")
 
-        async def back() -> bool:
-            return await manager.restore("here") is not None
+    async def back() -> bool:
+        return await manager.restore("here") is not None
 
-        await until(back, timeout=20.0, message="the session is there again")
+    await until(back, timeout=20.0, message="the session is there again")
 
 
 def everywhere(cluster: RedisCluster, *words: object) -> None:
@@ -219,21 +235,22 @@ async def uncovered(manager: SessionManager, name: str) -> bool:
     return session.degraded
 
 
-@pytest.mark.parametrize("servers", ["cluster", "sentinel"])
-async def test_recovery_takes_no_longer_than_the_failover(servers: str, make_manager: MakeManager) -> None:
+@pytest.mark.cluster
+@pytest.mark.slow
+async def test_recovery_takes_no_longer_than_the_failover(make_manager: MakeManager) -> None:
     """The store answers again as soon as there is a new primary: the client learns of it by itself."""
-    with RedisCluster() if servers == "cluster" else SentinelGroup() as group:
-        manager = await make_manager(group.url)
-        store = (await manager.services()).store
-        assert isinstance(store, RedisStore)
-        await answers(store)()
-        if isinstance(group, RedisCluster):
-            await asyncio.to_thread(group.kill_primary_of, "browser:session:shop")
-        else:
-            await asyncio.to_thread(group.failover)
-        began = monotonic()
-        await until(answers(store), timeout=10.0, interval=0.02, message="the store answers")
-        assert monotonic() - began < 2.0
+
+    async def recover(group: RedisCluster | SentinelGroup) -> None:
+        async with started(group):
+            store = (await (await make_manager(group.url)).services()).store
+            assert isinstance(store, RedisStore)
+            assert await answers(store)()
+            await asyncio.to_thread(fail_over, group)
+            began = monotonic()
+            await until(answers(store), timeout=10.0, interval=0.02, message="the store answers")
+            assert monotonic() - began < 2.0
+
+    await asyncio.gather(recover(RedisCluster()), recover(SentinelGroup()))
 
 
 def answers(store: RedisStore) -> Callable[[], Awaitable[bool]]:
@@ -241,7 +258,7 @@ def answers(store: RedisStore) -> Callable[[], Awaitable[bool]]:
 
     async def entered() -> bool:
         try:
-            await store.enter("shop", ttl=60.0, timeout=0.5)
+            await store.enter("shop/1", ttl=60.0, timeout=0.5)
         except Exception:  # noqa: BLE001
             return False
         return True

@@ -100,7 +100,7 @@ def _bars(axes: Axes, run: Run) -> None:
     axes.set_xticks([0, 1], [name for name, _, _ in groups])
     axes.tick_params(axis="x", length=0, labelsize=10.5, labelcolor=INK)
     ratio = f": {run.ratio:.1f}x faster" if run.ratio is not None else ""
-    axes.set_title(f"to the logged-in page{ratio}", fontsize=10.5, color=INK, loc="left")
+    axes.set_title(f"seconds to the page{ratio}", fontsize=10.5, color=INK, loc="left")
     axes.set_ylim(bottom=0)
     _plain(axes, "bottom")
 

@@ -18,12 +18,13 @@ from session_reuse.cli.demo.record import Run, Start
 from session_reuse.manager import SessionManager
 from session_reuse.outcome import Outcome
 
-_STAGGER: Final = 0.15
+_STAGGER: Final = 0.4
 _KILL_AFTER: Final = 0.45
 """Share of the starts that are over when Redis is killed."""
 _PATIENCE: Final = 5.0
-"""Seconds by which kill and return may be put off until both a save and a start meet the outage."""
+"""Seconds by which the return of Redis is put off until both a save and a start have met the outage."""
 _WITH_SESSION: Final = frozenset({Phase.OPENING, Phase.LOGGING_IN, Phase.WORKING})
+_IDLE: Final = frozenset({Phase.WAITING, Phase.DONE})
 _POLL: Final = 0.005
 
 
@@ -72,6 +73,8 @@ class Choreography:
         self._run = Run(agent.name)
         self._phases = [Phase.WAITING] * plan.agents
         self._outcomes: set[Outcome] = set()
+        self._may_start = asyncio.Event()
+        self._may_start.set()
         self._began = monotonic()
 
     async def run(self, found: int) -> Run:
@@ -106,7 +109,8 @@ class Choreography:
             self._watcher.ended(start)
             self._move(start, Phase.WAITING)
             if cycle + 1 < self._plan.cycles:
-                await asyncio.sleep(pauses.uniform(0.1, 0.4))
+                await asyncio.sleep(pauses.uniform(0.1, 0.6))
+                await self._may_start.wait()
         self._move(start, Phase.DONE)
 
     async def _cycle(self, start: Start) -> None:
@@ -137,19 +141,21 @@ class Choreography:
 
     async def _outage(self, redis: PrivateRedis) -> None:
         await self._until(lambda: len(self._run.starts) >= self._plan.starts * _KILL_AFTER)
-        await self._until(self._is_telling_moment, limit=_PATIENCE)
+        self._may_start.clear()
+        await self._until(self._is_telling_moment)
         async with redis.dead() as pid:
             self._run.killed_at = killed_at = self._now()
             self._watcher.redis_killed(pid)
+            self._may_start.set()
             await asyncio.sleep(self._plan.outage)
             await self._until(self._has_shown_both, limit=_PATIENCE)
         self._run.back_at = self._now()
         self._watcher.redis_back(redis.pid, self._run.back_at - killed_at)
 
     def _is_telling_moment(self) -> bool:
-        """Return whether one agent is in the middle of its work and another about to start."""
-        in_the_middle = _WITH_SESSION.intersection(self._phases)
-        return Phase.WAITING in self._phases and (bool(in_the_middle) or self._plan.agents == 1)
+        """Return whether one agent is in the middle of its work and another is not, or all are about to start."""
+        idle = sum(phase in _IDLE for phase in self._phases)
+        return idle == len(self._phases) or (idle > 0 and not _WITH_SESSION.isdisjoint(self._phases))
 
     def _has_shown_both(self) -> bool:
         """Return whether a start and a save have met the outage."""

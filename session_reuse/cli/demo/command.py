@@ -44,7 +44,7 @@ Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the cha
 
 def demo(
     agents: Agents = 4,
-    cycles: Cycles = 6,
+    cycles: Cycles = 8,
     think: Think = 0.3,
     outage: Outage = 1.5,
     fresh: Fresh = False,

@@ -26,7 +26,7 @@ class Plan:
     """
 
     agents: int = 4
-    cycles: int = 6
+    cycles: int = 8
     think: float = 0.3
     outage: float = 1.5
     fresh: bool = False

@@ -8,9 +8,10 @@
 local HEAD = 175
 local expectation, known, epoch, save_id, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
+-- Each redis.call costs the server as much as a small command of its own: one does for "is it a string, and which".
 local function string_at(key, first, last)
-  if redis.call('TYPE', key).ok ~= 'string' then return '' end
-  return redis.call('GETRANGE', key, first, last)
+  local found = redis.pcall('GETRANGE', key, first, last)
+  return type(found) == 'string' and found or ''
 end
 
 local function release()
@@ -57,12 +58,13 @@ else
   if tonumber(tombstone) > entered then return refuse('stale') end
 end
 
-if redis.call('EXISTS', KEYS[2]) == 0 then return {'unstaged'} end
+local staged = string_at(KEYS[2], 0, HEAD)
+if staged == '' then return {'unstaged'} end
 
 -- Compare and set.
 local outcome = 'saved'
 if expectation == 'revision' then
-  if redis.call('EXISTS', KEYS[1]) == 0 then
+  if head == '' and redis.call('EXISTS', KEYS[1]) == 0 then
     outcome = 'recreated'
   elseif not ours then
     return refuse('conflict')
@@ -91,8 +93,8 @@ if ours and ARGV[12] == '0' then
 end
 score = string.format('%04d', math.min(9999, math.max(0, score + tonumber(ARGV[13]))))
 if ours and string.sub(head, 37, 56) > token then token = string.sub(head, 37, 56) end
-redis.call('SETRANGE', KEYS[2], 16, current .. token)
-redis.call('SETRANGE', KEYS[2], 158, uses .. score)
+if string.sub(staged, 17, 56) ~= current .. token then redis.call('SETRANGE', KEYS[2], 16, current .. token) end
+if string.sub(staged, 159, 170) ~= uses .. score then redis.call('SETRANGE', KEYS[2], 158, uses .. score) end
 redis.call('RENAME', KEYS[2], KEYS[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[9])
 if ARGV[10] ~= '' then

@@ -4,9 +4,10 @@
 -- Reply: {'unchanged', score} | {'stale', 1 when a session is there | 0} | {'gone'}
 local token = ARGV[2]
 
+-- Each redis.call costs the server as much as a small command of its own: one does for "is it a string, and which".
 local function string_at(key, first, last)
-  if redis.call('TYPE', key).ok ~= 'string' then return '' end
-  return redis.call('GETRANGE', key, first, last)
+  local found = redis.pcall('GETRANGE', key, first, last)
+  return type(found) == 'string' and found or ''
 end
 
 local function finish(outcome, score)
