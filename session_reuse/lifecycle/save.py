@@ -225,6 +225,8 @@ def _next_header(services: Services, request: SaveRequest) -> Header:
     before = request.baseline.header
     continues = before is not None and not request.fresh
     saved_at = round(request.saved_at * 1000)
+    if before is not None:  # a late save that was merged in makes the state no older
+        saved_at = max(saved_at, min(before.saved_at, round(services.wall_clock() * 1000)))
     created_at = before.created_at if before is not None and continues else saved_at
     earlier = before.save_ids if before is not None else ()
     return Header(

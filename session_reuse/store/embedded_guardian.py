@@ -45,6 +45,7 @@ _SETTINGS = {
     "aof-load-truncated": "yes",
     "auto-aof-rewrite-min-size": "8mb",  # 64mb by default: a slower start than a private server needs
     "maxmemory-policy": "noeviction",
+    "notify-keyspace-events": "Exge",
     "crash-log-enabled": "no",  # a crash report would quote commands, and with them stored values
 }
 

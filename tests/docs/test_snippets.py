@@ -6,6 +6,7 @@ import contextlib
 import doctest
 import io
 import logging
+import re
 import shlex
 import textwrap
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 from session_reuse import blocking
+from tests.examples.test_examples import run_example
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -75,6 +77,15 @@ def test_the_programs_of_a_page_do_what_it_says(page: Path) -> None:
     pytest.importorskip(NEEDS.get(page.stem.removesuffix("-sync"), "session_reuse"))
     for example in Document.parse(str(page), *PARSERS):
         example.evaluate()
+
+
+@pytest.mark.redis
+def test_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
+    """Who follows the tutorial to the killed Redis sees the lines that it explains."""
+    (promised,) = [text for page, text in fences("text") if page.stem == "tutorial"]
+    pattern = re.sub(r"\d\\\.\d{3}", r"\\d\.\\d{3}", re.escape(promised.strip()))
+    printed = run_example("redis_goes_away", tmp_path)
+    assert re.fullmatch(pattern, printed.strip()), printed
 
 
 def fences(language: str) -> Iterator[tuple[Path, str]]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, assert_type
 
-from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, blocking, persist_session, reusable_session
+from session_reuse import (
+    BrowserSession,
+    Outcome,
+    SaveOutcome,
+    SessionManager,
+    blocking,
+    persist_session,
+    reusable_session,
+)
 
 
 async def use() -> None:
