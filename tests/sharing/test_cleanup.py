@@ -129,7 +129,9 @@ def notifies(server: RedisServer) -> bool:
 
 
 @pytest.mark.slow
-async def test_it_works_where_config_is_forbidden(own_redis: RedisServer, make_manager: MakeManager) -> None:
+async def test_it_works_where_config_is_forbidden(
+    own_redis: RedisServer, make_manager: MakeManager, caplog: pytest.LogCaptureFixture
+) -> None:
     """Managed Redis allows no CONFIG: one warning, no failure, and the reconcile does all the work."""
     with own_redis.client() as client:
         client.execute_command("ACL", "SETUSER", "agent", "on", ">word", "~browser:*", "&*", "+@all", "-config")
@@ -142,6 +144,8 @@ async def test_it_works_where_config_is_forbidden(own_redis: RedisServer, make_m
         await until(lambda: len(told) == MANY, timeout=20.0, message="all are told of")
         await gone(own_redis)
     assert Counter(told) == Counter(NAMES)
+    assert caplog.text.count("session_reuse.notifications_off") == 1
+    assert "session_reuse.cleanup_failed" not in caplog.text
 
 
 async def test_the_setting_is_left_alone_unless_asked(redis_server: RedisServer, make_manager: MakeManager) -> None:

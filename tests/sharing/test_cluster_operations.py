@@ -16,6 +16,7 @@ from session_reuse.store.cluster import ClusterTopology
 from session_reuse.store.keys import Keys
 from session_reuse.store.redis_store import RedisStore
 from tests.sharing.traces import MakeManager, flush, kinds, primaries, raw, save_many
+from tests.sharing.worker import SETTINGS
 from tests.support.polling import until
 from tests.support.servers import HOST, RedisCluster, RedisServer
 
@@ -190,7 +191,7 @@ def test_the_index_knows_every_session_whatever_crosses(
 
 async def crossed(server: RedisServer, steps: list[tuple[str, str]]) -> None:
     """Do all steps at once, look at the index, then let everything expire and clean up."""
-    async with SessionManager(server.url, registry=None, attempt_timeout=2.0, save_timeout=10.0) as manager:
+    async with SessionManager(server.url, **SETTINGS) as manager:
         await asyncio.gather(*(step(manager, server, what, name, at) for at, (what, name) in enumerate(steps)))
         with server.client() as client:
             for name in ("a", "b"):
