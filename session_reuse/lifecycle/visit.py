@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from time import monotonic
 from typing import Final
@@ -18,6 +19,7 @@ from session_reuse.lifecycle.verdicts import invalidate, mark_bad
 from session_reuse.lifecycle.waiting import flush_one, keep_waiting
 from session_reuse.lifecycle.worth import document_worth_saving, may_be_saved
 from session_reuse.observe.logs import Event, log
+from session_reuse.observe.tracing import restore_span, save_span
 from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.resilience.failure import Failure
 from session_reuse.session import BrowserSession
@@ -53,6 +55,8 @@ class Visit:
         """Saves that this session is built on and that were not through then."""
         self._saved_before = False
         self._marked = False
+        self._kept = False
+        """Whether a save that was cut off has been kept for later."""
 
     # Enter -----------------------------------------------------------------------------------------------------------
 
@@ -68,7 +72,8 @@ class Visit:
         """
         began = monotonic() - spent
         try:
-            await self._enter(began)
+            with restore_span(self._session):
+                await self._enter(began)
         except asyncio.CancelledError:
             self._abandon_lease()
             raise
@@ -163,7 +168,8 @@ class Visit:
         """Save now; the lease stays."""
         if session.discarded:
             return SaveOutcome.SKIPPED
-        return await self._save(final=False)
+        with save_span(session):
+            return await self._save(final=False)
 
     def start_leaving(self, *, failed: bool) -> asyncio.Task[SaveOutcome]:
         """Begin to leave in a task of its own.
@@ -182,7 +188,8 @@ class Visit:
             InvalidStateError: the state was changed into something that cannot be stored; the stored one stays.
         """
         try:
-            return await self._save(final=True)
+            with save_span(self._session):
+                return await self._save(final=True)
         except asyncio.CancelledError:
             self._keep_what_is_there()
             raise
@@ -196,10 +203,12 @@ class Visit:
 
     def _keep_what_is_there(self) -> None:
         """Keep the state as it is for later: the event loop is ending under a save."""
-        if self._session.save_outcome is None and may_be_saved(self._session):
+        if self._kept or not may_be_saved(self._session):
+            return
+        with contextlib.suppress(InvalidStateError):
             request = self._request(final=True)
             if request is not None:
-                keep_waiting(self._services, request, after=self._waiting)
+                self._session.save_outcome = keep_waiting(self._services, request, after=self._waiting)
 
     async def _save(self, *, final: bool) -> SaveOutcome:
         began = monotonic()
@@ -226,6 +235,7 @@ class Visit:
             services.degraded("save", failure, session.fingerprint)
             return await self._keep_waiting(request, failure, began)
         except asyncio.CancelledError:
+            self._kept = True
             session.save_outcome = keep_waiting(services, request, after=self._waiting)
             raise
         if saved.outcome is SaveOutcome.STALE:

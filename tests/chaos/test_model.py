@@ -33,7 +33,8 @@ class Reuse(RuleBasedStateMachine):
     """Two processes that share a store: one behind a proxy, one beside it.
 
     The model knows for each session the newest save that was confirmed, and the newer ones that were not: a restore must
-    show one of these, or start fresh because the store is away.
+    show one of these, or start fresh because the store is away. A process that cannot reach the store may also start from
+    what waits in it, whatever others have saved meanwhile.
     """
 
     def __init__(self) -> None:
@@ -46,6 +47,7 @@ class Reuse(RuleBasedStateMachine):
         self.numbers = itertools.count(2)
         self.confirmed = dict.fromkeys(NAMES, 1)
         self.newer: dict[str, set[int]] = {name: set() for name in NAMES}
+        self.unconfirmed: dict[str, set[int]] = {name: set() for name in NAMES}
         self.paused = False
 
     def run(self, work: Any) -> Any:
@@ -155,6 +157,7 @@ class Reuse(RuleBasedStateMachine):
             raise outcome[0]
         else:
             self.newer[name].add(number)
+            self.unconfirmed[name].add(number)
 
     async def agent(self, manager: SessionManager, name: str, number: int) -> SaveOutcome | None:
         """One agent's run."""
@@ -177,6 +180,9 @@ class Reuse(RuleBasedStateMachine):
             return
         found = session.data["n"]
         assert session.data["owner"] == name, "another's state"
+        if session.keeper._waiting is not None:  # out of reach, a process can only know what waits in it
+            assert found in self.unconfirmed[name], f"found {found}, which never waited"
+            return
         assert found >= self.confirmed[name], f"found {found}, older than {self.confirmed[name]}"
         assert found == self.confirmed[name] or found in self.newer[name], f"found {found}, which nobody saved"
 

@@ -59,10 +59,14 @@ def test_every_example_is_tried() -> None:
     """No example is published that nobody has run."""
     found = {path.stem for path in EXAMPLES.glob("*.py")} - SUPPORT
     assert found == set(EXPECTED)
+    listed = (EXAMPLES / "README.md").read_text()
+    assert {name for name in found if f"`{name}.py`" not in listed} == set()
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("name", sorted(EXPECTED))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.browser if name in NEEDS else ()) for name in sorted(EXPECTED)]
+)
 def test_an_example_does_what_it_says(name: str, tmp_path: Path) -> None:
     """A reader who copies an example sees what its text promises."""
     for module in NEEDS.get(name, ()):
