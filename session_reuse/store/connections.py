@@ -31,6 +31,8 @@ class LaneConnections:
         self._pool = pool
         self._idle: list[Any] = []
         self._generation = 0
+        self._timeout: float | None = None
+        """What the pool's connections have set, to be given back with it."""
 
     async def send(self, commands: Sequence[Command]) -> Replies:
         """Send commands in one write and return their replies, errors of single commands in their place.
@@ -59,7 +61,8 @@ class LaneConnections:
                 return connection
             await self._part_with(connection)
         connection = await self._pool.get_connection()
-        connection.socket_timeout = None  # the lane has a deadline; this one would start a task for each write
+        # The lane has a deadline of its own; this one would start a task for each write.
+        self._timeout, connection.socket_timeout = connection.socket_timeout, None
         return connection
 
     async def renew(self) -> None:
@@ -69,13 +72,16 @@ class LaneConnections:
             await self._part_with(self._idle.pop())
 
     async def _part_with(self, connection: Any) -> None:
+        connection.socket_timeout = self._timeout
         await connection.disconnect(nowait=True)
         await self._pool.release(connection)
 
     async def release(self) -> None:
         """Give the connections that are not in use back to the pool."""
         while self._idle:
-            await self._pool.release(self._idle.pop())
+            connection = self._idle.pop()
+            connection.socket_timeout = self._timeout
+            await self._pool.release(connection)
 
 
 def _packed(connection: Any, commands: Sequence[Command]) -> list[bytes]:

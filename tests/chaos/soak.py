@@ -55,6 +55,7 @@ class Soak:
     leaks: list[str] = field(default_factory=list)
     calm_since: float = 0.0
     in_fault: bool = False
+    striking: asyncio.Future[None] | None = None
 
     async def run(self) -> History:
         """Run agents and faults, heal, and check."""
@@ -81,7 +82,7 @@ class Soak:
         memory = asyncio.create_task(self._watch_memory())
         await asyncio.gather(*agents)
         nemesis.cancel()
-        await asyncio.gather(nemesis, memory, return_exceptions=True)
+        await asyncio.gather(nemesis, memory, *([self.striking] if self.striking else []), return_exceptions=True)
         if memory.exception() is not None:
             self.leaks.append(str(memory.exception()))
 
@@ -137,7 +138,8 @@ class Soak:
             self.struck.append(fault.__name__)
             self.in_fault = True
             try:
-                await asyncio.shield(asyncio.ensure_future(fault(self, proxies, lasts)))
+                self.striking = asyncio.ensure_future(fault(self, proxies, lasts))
+                await asyncio.shield(self.striking)
             finally:
                 self.in_fault, self.calm_since = False, time.monotonic()
 
