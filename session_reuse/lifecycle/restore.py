@@ -50,11 +50,7 @@ async def restore(services: Services, fingerprint: str, options: VisitOptions, h
         CorruptStateError: with `strict`, when the stored value cannot be used.
     """
     entered_at = monotonic()
-    try:
-        entered = await _enter(services, fingerprint, options, holder, budget)
-    except WrongType:
-        baseline = Baseline(expectation=Expectation.CORRUPT, entered=entered_at)
-        return _corrupt(fingerprint, baseline, CorruptStateError("not a string"), options)
+    entered = await _enter(services, fingerprint, options, holder, budget)
     lease = entered.lease if isinstance(entered.lease, Lease) else None
     if isinstance(entered.lease, Busy):
         if entered.lease.foreign:
@@ -79,9 +75,12 @@ async def _enter(
     ttl = config.ttl if config.sliding else None
 
     async def attempt(timeout: float) -> Entered:
-        return await services.store.enter(
-            fingerprint, ttl=ttl, timeout=timeout, lease=lease, count_use=options.max_uses is not None
-        )
+        try:
+            return await services.store.enter(
+                fingerprint, ttl=ttl, timeout=timeout, lease=lease, count_use=options.max_uses is not None
+            )
+        except WrongType as wrong:  # no session of ours: as good as an empty one
+            return Entered(b"", wrong.lease)
 
     give_up = monotonic() + options.wait
     while True:

@@ -309,7 +309,8 @@ class Visit:
         self._services.metrics.saved(outcome, took)
         counts = self._services.counts.saved
         counts[outcome.value] = counts.get(outcome.value, 0) + 1
-        log.debug(Event.SAVED, fingerprint=session.fingerprint, outcome=outcome.value, seconds=round(took, 6))
+        event = Event.SAVE_SKIPPED if outcome is SaveOutcome.SKIPPED else Event.SAVED
+        log.debug(event, fingerprint=session.fingerprint, outcome=outcome.value, seconds=round(took, 6))
         return outcome
 
     def _release(self) -> None:

@@ -157,7 +157,15 @@ class Listed:
 
 
 class WrongType(Exception):  # noqa: N818  (an answer, not an error)
-    """Something that is not a string stands under the session's key."""
+    """Something that is not a string stands under the session's key.
+
+    Attributes:
+        lease: what came of the lease that was asked for together with the value.
+    """
+
+    def __init__(self, lease: Lease | Busy | None = None) -> None:
+        super().__init__()
+        self.lease = lease
 
 
 class Store(Protocol):

@@ -83,7 +83,10 @@ class MemoryStore:
         await _a_turn_for_others(timeout)
         held = self._acquire(fingerprint, *lease) if lease is not None else None
         uses = self._count_use(fingerprint) if count_use else None
-        value = self._value(fingerprint)
+        try:
+            value = self._value(fingerprint)
+        except WrongType:
+            raise WrongType(held) from None
         if value is not None and ttl is not None:
             self.sessions_by_fingerprint[fingerprint].ends = self.clock() + ttl
         epoch = None if value is not None else _alive(self.tombstones, fingerprint, self.clock()) or 0

@@ -86,7 +86,11 @@ class RedisStore:
         *answers, value = await self._send(*commands, read, timeout=timeout)
         held = _lease(_checked(answers.pop(0)), lease[0]) if lease is not None else None
         uses = int(_checked(answers.pop(0))) if count_use else None
-        return await self._entered(fingerprint, await self._readable(value, key, timeout), timeout, held, uses)
+        try:
+            readable = await self._readable(value, key, timeout)
+        except WrongType:
+            raise WrongType(held) from None
+        return await self._entered(fingerprint, readable, timeout, held, uses)
 
     async def _entered(
         self, fingerprint: str, value: bytes | None, timeout: float, lease: Lease | Busy | None = None,

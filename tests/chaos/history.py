@@ -45,18 +45,19 @@ class History:
         return self.ledgers.setdefault((name, agent), Ledger())
 
     def entered(
-        self, name: str, agent: str, outcome: Outcome, data: dict[str, Any], took: float, *, quiet: bool, waiting: bool
+        self, name: str, agent: str, outcome: Outcome, data: dict[str, Any], took: float, *, quiet: bool, known: bool,
+        waiting: bool,
     ) -> None:  # fmt: skip
-        """Note an enter and check what was found.
+        """Note an enter and check what was found; `known` is whether a save was confirmed before it began.
 
         A state that waits for the store in this process (`waiting`) is a branch: it may lack what others have confirmed
         since it was begun, and gets that when it is merged into the store.
         """
         self.enters[outcome.value] += 1
         self.slowest_enter = max(self.slowest_enter, took)
-        if quiet and name in self.known:
+        if quiet and known:
             self.quiet[outcome.value] += 1
-        if outcome is Outcome.MISSING and name in self.known:
+        if outcome is Outcome.MISSING and known:
             self.wrong.append(f"{name} is missing, and was confirmed before")
         if outcome is not Outcome.REUSED:
             if data:

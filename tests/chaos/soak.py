@@ -105,10 +105,10 @@ class Soak:
             await asyncio.sleep(chance.uniform(0.0, 0.1))
 
     async def _visit(self, chance: random.Random, manager: SessionManager, name: str, agent: str) -> None:
-        quiet, began = self.quiet, time.monotonic()
+        quiet, known, began = self.quiet, name in self.history.known, time.monotonic()
         ledger = self.history.ledger(name, agent)
         async with reusable_session(name, agent, manager=manager) as session:
-            self._entered(session, name, agent, time.monotonic() - began, quiet)
+            self._entered(session, name, agent, time.monotonic() - began, quiet=quiet and self.quiet, known=known)
             await asyncio.sleep(chance.uniform(0.0, 0.2))
             ledger.written += 1
             number = ledger.written
@@ -119,10 +119,13 @@ class Soak:
             began = time.monotonic()
         self.history.left(name, agent, session.save_outcome, number, time.monotonic() - began)
 
-    def _entered(self, session: BrowserSession, name: str, agent: str, took: float, quiet: bool) -> None:
-        quiet = quiet and self.quiet
+    def _entered(
+        self, session: BrowserSession, name: str, agent: str, took: float, *, quiet: bool, known: bool
+    ) -> None:  # fmt: skip
         waiting = session.keeper is not None and session.keeper._waiting is not None  # type: ignore[attr-defined]
-        self.history.entered(name, agent, session.outcome, session.data, took, quiet=quiet, waiting=waiting)
+        self.history.entered(
+            name, agent, session.outcome, session.data, took, quiet=quiet, known=known, waiting=waiting
+        )
         for cookie in session.storage_state["cookies"]:
             if str(session.data.get(cookie["name"])) != cookie["value"]:
                 self.history.wrong.append(f"{name}: half a state, cookie {cookie['name']}")

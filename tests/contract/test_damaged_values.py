@@ -94,6 +94,20 @@ async def test_another_type_under_the_key_is_set_aside(
         assert session.data == {"n": 1}
 
 
+async def test_another_type_keeps_nobody_out_for_long(manager: SessionManager, redis_server: RedisServer) -> None:
+    """The lease holds, and is given back, whatever stands under the session's key."""
+    with redis_server.client() as client:
+        client.rpush(KEY, "x")
+    async with reusable_session("alice", manager=manager, exclusive=True) as first:
+        assert first.outcome is Outcome.CORRUPT
+        async with reusable_session("alice", manager=manager, exclusive=True) as second:
+            assert second.outcome is Outcome.BUSY
+        first.data["n"] = 1
+    assert first.save_outcome is SaveOutcome.SAVED
+    async with reusable_session("alice", manager=manager, exclusive=True) as third:
+        assert third.data == {"n": 1}
+
+
 async def test_a_value_repaired_meanwhile_is_not_set_aside(manager: SessionManager, redis_server: RedisServer) -> None:
     """When another agent has put a good state in place of the bad one, ours is merged into it."""
     with redis_server.client() as client:
