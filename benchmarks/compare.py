@@ -152,7 +152,11 @@ def main() -> int:
     results, goals = measure(sizes, tasks, rounds, chosen.only.split(",") if chosen.only else None)
     goals_table(goals)
     write_json(chosen.json, results, goals)
-    bars = {f"{title}: {name}": found["cpu"] for title, all_ in results["ratios to naive"].items() for name, found in all_.items()}
+    bars = {
+        f"{title}: {name}": found["cpu"]
+        for title, all_ in results["ratios to naive"].items()
+        for name, found in all_.items()
+    }
     bar_chart(chosen.plot, "Client CPU per cycle, naive = 1", "ratio", bars, line=1.0)
     return 0 if all(goal.met for goal in goals) else 1
 

@@ -203,7 +203,11 @@ def main() -> int:
     results, goals = asyncio.run(measure(Workload(cycles=chosen.cycles, accounts=chosen.accounts, **pace)))
     goals_table(goals)
     write_json(chosen.json, results, goals)
-    rates = {f"{name}: {kind}": run[kind] for name, run in results.items() for kind in ("reuse_rate", "reuse_rate_of_reusable")}
+    rates = {
+        f"{name}: {kind}": run[kind]
+        for name, run in results.items()
+        for kind in ("reuse_rate", "reuse_rate_of_reusable")
+    }
     bar_chart(chosen.plot, "Reuse", "share of cycles", rates, line=0.8)
     return 0 if all(goal.met for goal in goals) else 1
 

@@ -123,7 +123,9 @@ async def way(rounds: int) -> dict[str, float]:
     return {
         "lane, nobody else, both ways": 2 * await async_cost(lambda: batcher.execute(command, timeout=1.0), rounds),
         "lane, 64 at once, both ways": 2 * in_crowd,
-        "leaving in a shielded task": await async_cost(lambda: asyncio.shield(asyncio.ensure_future(nothing())), rounds),
+        "leaving in a shielded task": await async_cost(
+            lambda: asyncio.shield(asyncio.ensure_future(nothing())), rounds
+        ),
     }
 
 

@@ -128,7 +128,9 @@ def main() -> int:
     parser.add_argument("--size", default="20 KB", choices=SIZES)
     parser.add_argument("--tasks", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cluster", action="store_true", help="three primaries and three replicas instead of one server")
+    parser.add_argument(
+        "--cluster", action="store_true", help="three primaries and three replicas instead of one server"
+    )
     parser.add_argument("--worker", help=None)
     chosen = parser.parse_args()
     if chosen.worker:
@@ -138,7 +140,9 @@ def main() -> int:
     rounds, each = (1, 4) if chosen.quick else (chosen.rounds, 20)
     results = measure(counts, chosen.size, chosen.tasks, each, rounds, cluster=chosen.cluster)
     write_json(chosen.json, results)
-    bars = {f"{count} workers: {name}": median(rates) for count, all_ in results.items() for name, rates in all_.items()}
+    bars = {
+        f"{count} workers: {name}": median(rates) for count, all_ in results.items() for name, rates in all_.items()
+    }
     bar_chart(chosen.plot, "Worker processes", "cycles per second", bars)
     return 0
 

@@ -52,7 +52,9 @@ class Goal:
 def arguments(doc: str | None) -> argparse.ArgumentParser:
     """Return a parser with what all benchmarks take."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds: shows that it runs, and roughly where it stands")
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds: shows that it runs, and roughly where it stands"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a chart there (needs matplotlib)")
     return parser

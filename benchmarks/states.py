@@ -17,7 +17,17 @@ _NOW: Final = 1_790_000_000
 _COOKIE_BYTES: Final = 60_000
 """Browsers keep few cookies: what is above this lives in localStorage."""
 _SITES: Final = ("shop.example", "accounts.example", "mail.example", "crm.example", "travel.example", "docs.example")
-_COOKIES: Final = ("sessionid", "csrftoken", "_ga", "_fbp", "cf_clearance", "auth_token", "refresh_token", "locale", "ab")
+_COOKIES: Final = (
+    "sessionid",
+    "csrftoken",
+    "_ga",
+    "_fbp",
+    "cf_clearance",
+    "auth_token",
+    "refresh_token",
+    "locale",
+    "ab",
+)
 _WORDS: Final = (
     "account", "basket", "cart", "checkout", "click", "column", "currency", "dashboard", "delivery", "discount",
     "event", "experiment", "filter", "history", "item", "language", "layout", "invoice", "notification", "order",
@@ -39,7 +49,10 @@ class _Maker:
         left = size - _length(cookies)
         count = max(1, min(8, left // 1_000))
         origins = [
-            {"origin": f"https://{_SITES[n % len(_SITES)]}:{8443 + n}", "localStorage": self._filled(self._item, left // count)}
+            {
+                "origin": f"https://{_SITES[n % len(_SITES)]}:{8443 + n}",
+                "localStorage": self._filled(self._item, left // count),
+            }
             for n in range(count)
         ]
         return {"cookies": cookies, "origins": origins}
@@ -59,7 +72,9 @@ class _Maker:
             "value": chance.choices((self._token, self._id, self._analytics), (5, 3, 2))[0](),
             "domain": f".{chance.choice(_SITES)}",
             "path": "/",
-            "expires": -1 if chance.random() < 0.25 else _NOW + chance.randrange(34_560_000) + round(chance.random(), 6),
+            "expires": -1
+            if chance.random() < 0.25
+            else _NOW + chance.randrange(34_560_000) + round(chance.random(), 6),
             "httpOnly": chance.random() < 0.5,
             "secure": chance.random() < 0.8,
             "sameSite": chance.choice(("Lax", "Lax", "None", "Strict")),
@@ -80,7 +95,13 @@ class _Maker:
         return f"GA1.2.{self._chance.randrange(10**9)}.{_NOW - self._chance.randrange(10**7)}"
 
     def _signed(self) -> str:
-        claims = {"sub": self._id(), "iat": _NOW, "exp": _NOW + 3600, "iss": "https://login.example/", "sid": self._id()}
+        claims = {
+            "sub": self._id(),
+            "iat": _NOW,
+            "exp": _NOW + 3600,
+            "iss": "https://login.example/",
+            "sid": self._id(),
+        }
         parts = ({"alg": "RS256", "typ": "JWT"}, claims)
         encoded = (base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
         signature = base64.urlsafe_b64encode(self._chance.randbytes(256)).decode().rstrip("=")
@@ -89,7 +110,11 @@ class _Maker:
     def _record(self) -> str:
         chance = self._chance
         items = [
-            {"sku": chance.randrange(10**8), "title": " ".join(chance.choices(_WORDS, k=5)), "price": chance.randrange(10**4)}
+            {
+                "sku": chance.randrange(10**8),
+                "title": " ".join(chance.choices(_WORDS, k=5)),
+                "price": chance.randrange(10**4),
+            }
             for _ in range(chance.randrange(1, 6))
         ]
         return json.dumps({"id": self._id(), "updatedAt": _NOW * 1000 + chance.randrange(10**9), "items": items})

@@ -275,5 +275,3 @@ def wrapped(
             return function(*args, **(kwargs if parameter is None else {**kwargs, parameter: session}))
 
     return persisted
-
-

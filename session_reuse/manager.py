@@ -328,7 +328,8 @@ class SessionManager:
         """Save a session, one from `restore` or one made by hand.
 
         A session from `restore` is merged with what others have saved since. One made by hand replaces what is stored.
-        Trouble of the store is an outcome: PENDING.
+        Trouble of the store is an outcome: PENDING, or SKIPPED where a good state is found that could not be looked at
+        before.
 
         Raises:
             InvalidStateError: the session holds something that cannot be stored.

@@ -33,9 +33,11 @@ def document_worth_saving(
         InvalidStateError: storage_state or data was changed into something that cannot be stored.
     """
     found = document_of(session)
+    if session.capture_reason is None and not is_empty(found["storage_state"]):
+        return found
     before = document.load(baseline.view, baseline.dialect) if baseline.view else None
     stored_state = before["storage_state"] if before else empty_storage_state()
-    if session.capture_reason is None and not (is_empty(found["storage_state"]) and not is_empty(stored_state)):
+    if session.capture_reason is None and is_empty(stored_state):
         return found
     if new_login or found["data"] == (before["data"] if before else {}):
         return None

@@ -21,7 +21,7 @@ Attempt = Callable[[float], Awaitable[T]]
 """Does one thing within the seconds it is given, or raises `Failure`."""
 Listener = Callable[[str, BreakerState, BreakerState], None]
 
-STORE_POLICY: Final = BreakerPolicy(consecutive=5)
+STORE_POLICY: Final = BreakerPolicy(consecutive=5, open_cap=2.0)
 """A frozen store fails all who wait for it at once: five in a row tell more than the good results before them."""
 _CREDENTIALS_SPAN = 10.0
 """How long the store is left alone after it has rejected our credentials."""

@@ -62,5 +62,7 @@ async def main():
     print(sorted(new & {"structlog", "rich", "prometheus_client", "cryptography", "zstandard", "playwright"}))
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=50, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=50, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -83,7 +83,16 @@ def test_states_are_seeded_and_of_their_size(size: int) -> None:
 def test_the_scorecard_is_one_command(tmp_path: Path) -> None:
     """It runs from anywhere as a plain file, and writes goals that were judged."""
     target, chart = tmp_path / "card.json", tmp_path / "card.png"
-    words = [sys.executable, ROOT / "benchmarks/scorecard.py", "--scripts", "overhead,missing", "--json", target, "--plot", chart]
+    words = [
+        sys.executable,
+        ROOT / "benchmarks/scorecard.py",
+        "--scripts",
+        "overhead,missing",
+        "--json",
+        target,
+        "--plot",
+        chart,
+    ]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=tmp_path, timeout=50, check=False)
     card = json.loads(target.read_text())
     assert "Scorecard" in done.stdout, done.stderr

@@ -56,9 +56,7 @@ def test_the_version_is_the_packages() -> None:
 
 def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
     """The module docstring shows every error, and every error is exported."""
-    classes = {
-        name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)
-    }
+    classes = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)}
     assert classes == set(errors.__all__)
     assert errors.__doc__ is not None
     for name in classes:
@@ -71,7 +69,11 @@ def test_strict_types_hold() -> None:
     """The decorator keeps signatures, and misuse is found by the type checker."""
     root = Path(__file__).parent.parent.parent
     run = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "tests/typing/api.py"], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mypy", "--strict", "tests/typing/api.py"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stdout
 
