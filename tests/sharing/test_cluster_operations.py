@@ -111,7 +111,7 @@ async def test_acknowledgements_are_counted_without_a_cluster(make_manager: Make
     """The same with one master and its replica."""
     with RedisServer() as master, RedisServer(args=("--replicaof", HOST, str(master.port))) as replica:
         registry = CollectorRegistry()
-        manager = await make_manager(master.url, wait_replicas=1, wait_timeout=0.1, registry=registry)
+        manager = await make_manager(master.url, wait_replicas=1, wait_timeout=1.0, registry=registry)
         with master.client() as client:
             await until(lambda: client.wait(1, 10) == 1, timeout=20.0, message="the replica is in step")
         await save_many(manager, NAMES[:10])
