@@ -39,13 +39,21 @@ def run(script: str, *, quick: bool) -> tuple[dict[str, Any] | None, str]:
         target = Path(folder) / "results.json"
         command = [sys.executable, str(path), *(["--quick"] if quick else []), "--json", str(target)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST[quick], check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_LONGEST[quick], check=False, env=_environment()
+            )
         except subprocess.TimeoutExpired:
             return None, "took too long"
         if not target.exists():
             return None, (done.stderr.strip().splitlines() or ["no reason given"])[-1][:100]
         found: dict[str, Any] = json.loads(target.read_text("utf-8"))
         return found, ""
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment, with the package to be found whether it is installed or not."""
+    places = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 def goals_in(script: str, found: dict[str, Any]) -> Iterator[Goal]:

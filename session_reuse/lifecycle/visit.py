@@ -7,6 +7,7 @@ import contextlib
 import secrets
 from time import monotonic
 from typing import Final
+from weakref import ProxyType, proxy
 
 from session_reuse.errors import InvalidStateError, SessionBusyError
 from session_reuse.lifecycle.hooks import capture, verified
@@ -200,6 +201,12 @@ class Visit:
             raise
         finally:
             self._stop_heartbeat()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold the session weakly: it holds us, and in a circle its state would stay until the garbage collector comes."""
+        if not isinstance(self._session, ProxyType):
+            self._session = proxy(self._session)
 
     def _keep_what_is_there(self) -> None:
         """Keep the state as it is for later: the event loop is ending under a save."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from session_reuse.store.watch import Deadline, Watch
+from session_reuse.store.watch import Watch
 
 Command = tuple[Any, ...]
 Replies = list[Any]
@@ -30,7 +30,7 @@ class _Waiter:
     __slots__ = ("commands", "patience", "replies", "timeout")
 
     def __init__(
-        self, commands: tuple[Command, ...], timeout: float, patience: Deadline, replies: asyncio.Future[Replies]
+        self, commands: tuple[Command, ...], timeout: float, patience: float, replies: asyncio.Future[Replies]
     ) -> None:
         self.commands = commands
         self.timeout = timeout
