@@ -9,10 +9,11 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
+from session_reuse.default_manager import default_manager
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError
 from session_reuse.lifecycle.options import OnBusy, Seconds, VisitOptions
 from session_reuse.lifecycle.visit import Visit
-from session_reuse.manager import SessionManager, default_manager
+from session_reuse.manager import SessionManager
 from session_reuse.naming import Name, NameFrom, session_parameter
 from session_reuse.session import BrowserSession, Verdict
 

@@ -17,14 +17,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from session_reuse.api import persist_session
+from session_reuse.default_manager import default_manager
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, LifecycleError, StoreError
 from session_reuse.lifecycle.options import OnBusy, Seconds, VisitOptions
 from session_reuse.lifecycle.visit import Visit
-from session_reuse.manager import ManagerStats, SessionSummary, default_manager
 from session_reuse.manager import SessionManager as AsyncSessionManager
 from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.session import BrowserSession as AsyncBrowserSession
 from session_reuse.session import Capture, Verdict
+from session_reuse.summaries import ManagerStats, SessionSummary
 
 if TYPE_CHECKING:
     from session_reuse.naming import NameFrom

@@ -3,105 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from session_reuse.config import Config, redacted_url
-from session_reuse.errors import (
-    ConfigurationError,
-    CorruptStateError,
-    LifecycleError,
-    ManagerClosedError,
-    SessionReuseError,
-)
+from session_reuse.errors import LifecycleError, ManagerClosedError
+from session_reuse.lifecycle.assembly import assemble, is_store
 from session_reuse.lifecycle.options import VisitOptions
 from session_reuse.lifecycle.services import Services
 from session_reuse.lifecycle.verdicts import invalidate
 from session_reuse.lifecycle.visit import Visit
 from session_reuse.lifecycle.waiting import Flusher
 from session_reuse.observe.logs import Event, log
-from session_reuse.observe.metrics import Metrics, metrics_for
-from session_reuse.outcome import Outcome, SaveOutcome
-from session_reuse.resilience.breaker import BreakerState
+from session_reuse.outcome import SaveOutcome
 from session_reuse.resilience.failure import Failure
-from session_reuse.resilience.guard import Direction, Guard
-from session_reuse.resilience.pending import PendingSaves
+from session_reuse.resilience.guard import Direction
 from session_reuse.session import BrowserSession
-from session_reuse.state.header import Header
-from session_reuse.state.sealing import AesGcm
-from session_reuse.store.connect import Connection, check_client, connect
-from session_reuse.store.interface import Listed, Store
-from session_reuse.store.keys import Keys, checked
-from session_reuse.store.redis_store import RedisStore
-from session_reuse.transfer import codec_for
+from session_reuse.store.connect import Connection, check_client
+from session_reuse.store.keys import checked
+from session_reuse.summaries import ManagerStats, SessionSummary, summary_of
 
 if TYPE_CHECKING:
     from session_reuse.cleanup.reconcile import CleanupReport
 
-if TYPE_CHECKING:
-    from session_reuse.lifecycle.spooling import Spooler
-
-_EMBEDDED_START: float = 2.0
-"""How long the very first enter may wait for a private server to start; it goes on starting after that."""
-_LISTING_TIMEOUT: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSummary:
-    """What a listing shows of a session: nothing of what is in it.
-
-    Attributes:
-        version: number of saves; None when the value is not a session of ours.
-        created_at: first save, unix seconds.
-        saved_at: last save, unix seconds.
-        ttl: seconds to live; None for ever.
-        size: bytes stored.
-        uses: reuses, as far as agents count them.
-        error_score: bad marks minus half of the good ones.
-        encrypted: whether the body is.
-    """
-
-    fingerprint: str
-    version: int | None
-    created_at: float | None
-    saved_at: float | None
-    ttl: float | None
-    size: int
-    uses: int = 0
-    error_score: float = 0.0
-    encrypted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ManagerStats:
-    """What this process has done so far.
-
-    Attributes:
-        entered: enters by outcome.
-        saved: saves by outcome.
-        pending: saves that wait for the store.
-        flushed: waiting saves that got through.
-        lost: waiting saves given up.
-        breakers: state of the breaker for reads and for writes.
-    """
-
-    entered: dict[str, int]
-    saved: dict[str, int]
-    pending: int
-    flushed: int
-    lost: int
-    breakers: dict[str, str]
-
-    @property
-    def reuse_rate(self) -> float:
-        """Share of enters that reused a session; 0 before the first."""
-        total = sum(self.entered.values())
-        return self.entered.get(Outcome.REUSED.value, 0) / total if total else 0.0
+_LISTING_TIMEOUT: Final = 5.0
 
 
 class SessionManager:
@@ -122,7 +49,7 @@ class SessionManager:
             config["url"] = url_or_client
         elif url_or_client is not None:
             self._given = url_or_client
-            if not hasattr(url_or_client, "enter"):
+            if not is_store(url_or_client):
                 check_client(url_or_client)
         self.config = Config.from_env(**config)
         self._services: Services | None = None
@@ -130,9 +57,12 @@ class SessionManager:
         self._flusher: Flusher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
-        self._reviving: asyncio.Task[None] | None = None
         self._closed = False
-        self._loop_end: AsyncIterator[None] | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` has been called."""
+        return self._closed
 
     # Life ------------------------------------------------------------------------------------------------------------
 
@@ -170,78 +100,11 @@ class SessionManager:
             self._loop, self._starting = loop, asyncio.Lock()
         async with self._starting:
             if self._services is None:
-                self._services = await self._made()
+                assembled = await assemble(self.config, self._given)
+                self._services, self._flusher, self._connection = (
+                    assembled.services, assembled.flusher, assembled.connection,
+                )  # fmt: skip
             return self._services
-
-    async def _made(self) -> Services:
-        config = self.config
-        codec = await asyncio.to_thread(codec_for, config) if callable(config.encryption_keys) else codec_for(config)
-        keys = Keys(config.key_prefix, config.deadline_buckets)
-        metrics = metrics_for(config.registry)
-        services = Services(
-            config=config,
-            keys=keys,
-            store=await self._store(keys),
-            guard=Guard(attempt_timeout=config.attempt_timeout, on_change=_breaker_listener(metrics)),
-            codec=codec,
-            metrics=metrics,
-            pending=PendingSaves(config.pending_max, config.pending_max_bytes),
-            on_failure=self._revive,
-        )
-        self._flusher = flusher = Flusher(services)
-        services.on_pending = flusher.wake
-        services.spooler = _spooler_for(services)
-        for breaker in (services.guard.read, services.guard.write):
-            breaker.on_change.append(_recovery_listener(services, flusher))
-        return services
-
-    async def _store(self, keys: Keys) -> Store:
-        config = self.config
-        if self._given is not None and hasattr(self._given, "enter"):
-            store: Store = self._given
-            return store
-        if self._given is not None:
-            self._connection = Connection(self._given)
-        else:
-            self._connection = connect(config)
-            if self._connection.revive is not None:
-                await self._start_private_server(self._connection.revive)
-        return RedisStore(
-            self._connection.client,
-            keys,
-            lanes=config.lanes,
-            wait=(config.wait_replicas, config.wait_timeout),
-            own_client=self._given is None,
-        )
-
-    @staticmethod
-    async def _start_private_server(start: Callable[[], None]) -> None:
-        """Start the embedded server; if it takes long, enters degrade meanwhile as for any store that is away."""
-        starting = asyncio.create_task(asyncio.to_thread(start))
-        done, _ = await asyncio.wait({starting}, timeout=_EMBEDDED_START)
-        error = starting.exception() if done else TimeoutError()
-        if isinstance(error, ConfigurationError):
-            raise error
-        if error is None:
-            log.info(Event.EMBEDDED_STARTED, note="no Redis configured: using a private redis-server of this user")
-        else:
-            log.warning(Event.DEGRADED, operation="start", error=type(error).__name__)
-
-    def _revive(self, failure: Failure) -> None:
-        """Start a private server again that has died."""
-        if self._connection is None or self._connection.revive is None or failure.error.outcome is Outcome.TIMEOUT:
-            return
-        if self._services is not None and (self._reviving is None or self._reviving.done()):
-            self._reviving = self._services.spawn(self._revived(self._connection), "revive")
-
-    @staticmethod
-    async def _revived(connection: Connection) -> None:
-        if connection.revive is None:
-            return
-        try:
-            await asyncio.to_thread(connection.revive)
-        except SessionReuseError as error:
-            log.warning(Event.DEGRADED, operation="revive", error=type(error).__name__)
 
     async def aclose(self) -> None:
         """Bring waiting saves through within `close_timeout`, report what could not be, and close what is ours."""
@@ -271,7 +134,7 @@ class SessionManager:
             await asyncio.wait(saves, timeout=self.config.save_timeout)
 
     async def _close_store(self, services: Services) -> None:
-        if self._given is None or not hasattr(self._given, "enter"):
+        if not is_store(self._given):
             try:
                 async with asyncio.timeout(self.config.connect_timeout):
                     await services.store.aclose()
@@ -378,7 +241,7 @@ class SessionManager:
         services = await self.services()
         try:
             async for listed in services.store.sessions(timeout=_LISTING_TIMEOUT):
-                yield _summary(listed)
+                yield summary_of(listed)
         except Failure as failure:
             raise failure.error from None
 
@@ -434,97 +297,3 @@ class SessionManager:
         """Show where it points and whether it is open."""
         where = redacted_url(self.config.url) if self._given is None else type(self._given).__name__
         return f"<SessionManager {where} {'closed' if self._closed else 'open'}>"
-
-
-def _breaker_listener(metrics: Metrics) -> Any:
-    def changed(name: str, old: BreakerState, new: BreakerState) -> None:
-        metrics.breaker_changed(name, new.value)
-        log.info(Event.BREAKER_CHANGED, breaker=name, old=old.value, new=new.value)
-
-    return changed
-
-
-def _recovery_listener(services: Services, flusher: Flusher) -> Any:
-    def changed(_name: str, old: BreakerState, new: BreakerState) -> None:
-        if new is not BreakerState.CLOSED:
-            return
-        if old is BreakerState.HALF_OPEN:
-            services.credentials_work()
-        if services.pending:
-            flusher.wake()
-        if services.spooler is not None:
-            services.spooler.replay()
-
-    return changed
-
-
-def _spooler_for(services: Services) -> Spooler | None:
-    config = services.config
-    if config.spool_dir is None:
-        return None
-    from session_reuse.lifecycle.spooling import Spooler
-    from session_reuse.resilience.spool import Spool
-
-    seal = services.codec.seal
-    if not isinstance(seal, AesGcm):
-        raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
-    spool = Spool(
-        config.spool_dir,
-        seal,
-        max_entries=config.pending_max,
-        max_bytes=config.pending_max_bytes,
-        max_content=4 * config.max_state_bytes,
-        ttl=config.ttl,
-    )
-    spooler = Spooler(services, spool)
-    spooler.replay()
-    return spooler
-
-
-def _summary(listed: Listed) -> SessionSummary:
-    try:
-        header = Header.decode(listed.head)
-    except CorruptStateError:
-        return SessionSummary(listed.fingerprint, None, None, None, listed.ttl, listed.size)
-    return SessionSummary(
-        listed.fingerprint,
-        header.version,
-        header.created_at / 1000,
-        header.saved_at / 1000,
-        listed.ttl,
-        listed.size,
-        header.uses,
-        header.score / 10,
-        header.flags[1] != "-",
-    )
-
-
-# The default manager of each event loop -------------------------------------------------------------------------------
-
-_defaults: WeakKeyDictionary[asyncio.AbstractEventLoop, SessionManager] = WeakKeyDictionary()
-_guard = threading.Lock()
-
-
-async def default_manager() -> SessionManager:
-    """Return this event loop's own manager, made from the environment; it is closed when the loop ends."""
-    loop = asyncio.get_running_loop()
-    with _guard:
-        manager = _defaults.get(loop)
-        if manager is None or manager._closed:  # noqa: SLF001  (its own module)
-            manager = _defaults[loop] = SessionManager()
-            fresh = True
-        else:
-            fresh = False
-    if fresh:
-        manager._loop_end = _until_loop_ends(loop, manager)  # noqa: SLF001  (its own module)
-        await anext(manager._loop_end)  # noqa: SLF001
-    return manager
-
-
-async def _until_loop_ends(loop: asyncio.AbstractEventLoop, manager: SessionManager) -> AsyncIterator[None]:
-    """Close the manager with its loop: `asyncio.run` closes the asynchronous generators that are left."""
-    try:
-        yield
-    finally:
-        await manager.aclose()
-        _defaults.pop(loop, None)

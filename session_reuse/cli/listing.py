@@ -12,7 +12,8 @@ from rich.table import Table
 
 from session_reuse.cli.formatting import duration, printable, size
 from session_reuse.cli.output import table
-from session_reuse.manager import SessionManager, SessionSummary
+from session_reuse.manager import SessionManager
+from session_reuse.summaries import SessionSummary
 
 
 async def each_session(manager: SessionManager, pattern: str | None = None) -> AsyncIterator[SessionSummary]:

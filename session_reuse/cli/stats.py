@@ -16,7 +16,7 @@ from session_reuse.cli.listing import each_session
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
-from session_reuse.manager import SessionSummary
+from session_reuse.summaries import SessionSummary
 
 Soon = Annotated[float, typer.Option(min=0, help="Seconds to live that count as expiring soon.")]
 

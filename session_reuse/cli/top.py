@@ -22,7 +22,8 @@ from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.config import redacted_url
 from session_reuse.errors import StoreError
-from session_reuse.manager import SessionManager, SessionSummary
+from session_reuse.manager import SessionManager
+from session_reuse.summaries import SessionSummary
 
 Once = Annotated[bool, typer.Option("--once", help="Look once and end.")]
 Interval = Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")]
