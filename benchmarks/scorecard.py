@@ -1,4 +1,4 @@
-"""The table of DESIGN.md section 6 by one command: goal, measured on this machine, met or not.
+"""Our goals in one table, by one command: goal, measured on this machine, met or not.
 
     python benchmarks/scorecard.py [--full] [--json FILE] [--plot FILE]
 
