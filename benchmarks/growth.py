@@ -192,7 +192,7 @@ def run(sizes: list[int], rounds: int) -> list[Measured]:
 
 
 def goals(found: list[Measured]) -> list[Goal]:
-    """Return what DESIGN.md asks of growth, at the sizes that were measured."""
+    """Return what we ask of growth, at the sizes that were measured."""
     first, last = found[0], found[-1]
     return [
         Goal(f"restore at {last.sessions:,} sessions / at {first.sessions:,}", 1.1, last.growth),

@@ -164,7 +164,7 @@ async def measured(count: int, over: float, cap: float) -> list[Starts]:
 
 
 def goals(found: list[Starts]) -> list[Goal]:
-    """Return the goals of DESIGN.md section 6."""
+    """Return the goals for an outage."""
     return [
         goal
         for starts in found[:2]

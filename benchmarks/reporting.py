@@ -20,7 +20,7 @@ _PACKAGES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One line of DESIGN.md section 6.
+    """One line of the scorecard.
 
     Attributes:
         what: the quantity.
@@ -77,7 +77,7 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> No
             print("  " + "  ".join("-" * width for width in widths))
 
 
-def goals_table(goals: Iterable[Goal], title: str = "Goals (DESIGN.md section 6)") -> None:
+def goals_table(goals: Iterable[Goal], title: str = "Goals") -> None:
     """Print goals with what was measured."""
     table(title, ("what", "goal", "measured", ""), [goal.row for goal in goals])
 
