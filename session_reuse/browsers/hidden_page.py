@@ -46,7 +46,8 @@ def visit_origins(
     page = yield context.new_page()
     failed = []
     try:
-        yield page.route("**/*", _answer)
+        # A function of its own each time: Playwright keeps its wrapper on it, and the wrappers of its two APIs differ.
+        yield page.route("**/*", lambda route: _answer(route))  # noqa: PLW0108
         yield from _bypass_service_workers(context, client, page)
         for origin in origins:
             try:

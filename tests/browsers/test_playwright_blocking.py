@@ -133,12 +133,18 @@ def test_changes_are_saved_while_the_agent_works(sites: Sites, browser: Any) -> 
 def test_another_thread_gets_what_was_last_seen(sites: Sites, browser: Any) -> None:
     """A capture asked for from another thread does not touch Playwright."""
     session, states = fresh(), []
-    with open_context(session, browser) as context:
-        _visited(context, sites.url("sync-thread", "/local/login"))
+
+    def seen() -> bool:
+        context.pages[-1].evaluate("1")  # Playwright hands out events while it is called
         thread = threading.Thread(target=lambda: states.append(session.captures[-1]()))
         thread.start()
         thread.join()
-    assert states[0]["origins"][0]["origin"] == sites.origin("sync-thread")
+        return bool(states[-1]["origins"])
+
+    with open_context(session, browser) as context:
+        _visited(context, sites.url("sync-thread", "/local/login"))
+        wait_until(seen)
+    assert states[-1]["origins"][0]["origin"] == sites.origin("sync-thread")
 
 
 def test_a_persistent_context(sites: Sites, playwright: Any, tmp_path: Any) -> None:
