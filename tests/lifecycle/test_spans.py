@@ -18,7 +18,7 @@ async def test_visits_are_traced_without_naming_anybody(
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     async with reusable_session("shop.example/alice", "agent", manager=manager) as session:
         session.data["secret"] = "hunter2"
         await session.checkpoint()
