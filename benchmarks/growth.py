@@ -92,9 +92,9 @@ def fill(client: redis.Redis, keys: Keys, numbers: Iterable[int]) -> None:
             fingerprint = name(at)
             pipeline.set(keys.session(fingerprint), stored(codec, keys, at), px=_TTL)
             pipeline.set(keys.affinity(f"agent-{at}"), fingerprint, px=_TTL)
-            pipeline.sadd(keys.agents(fingerprint), f"agent-{at}")
-            pipeline.pexpire(keys.agents(fingerprint), _TTL)
-            entries.setdefault(keys.deadlines(fingerprint), {})[fingerprint] = deadline
+            pipeline.sadd(keys.of(fingerprint).agents, f"agent-{at}")
+            pipeline.pexpire(keys.of(fingerprint).agents, _TTL)
+            entries.setdefault(keys.of(fingerprint).deadlines, {})[fingerprint] = deadline
         for bucket, members in entries.items():
             pipeline.zadd(bucket, members)
         pipeline.execute()
@@ -106,7 +106,7 @@ def expire(client: redis.Redis, keys: Keys, numbers: list[int]) -> None:
         pipeline = client.pipeline(transaction=False)
         for at in batch:
             pipeline.unlink(keys.session(name(at)))
-            pipeline.zadd(keys.deadlines(name(at)), {name(at): 1}, xx=True)
+            pipeline.zadd(keys.of(name(at)).deadlines, {name(at): 1}, xx=True)
         pipeline.execute()
 
 

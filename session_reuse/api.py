@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -80,12 +79,12 @@ class reusable_session:  # noqa: N801  (used like a function)
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Save, in a task of its own: a cancelled body is saved too, and the body's own error always comes out."""
+        """Save: a cancelled body is saved too, and the body's own error always comes out."""
         visit, self._visit = self._visit, None
         if visit is None:
             return
         try:
-            await asyncio.shield(visit.start_leaving(failed=error is not None))
+            await visit.leave(failed=error is not None)
         except (InvalidStateError, StoreError):
             if error is None:
                 raise

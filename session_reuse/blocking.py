@@ -240,7 +240,7 @@ class reusable_session:  # noqa: N801  (used like a function)
         if not self._verified(session):
             session.discard()
         try:
-            _background.run(_leave(visit, failed=error is not None))
+            _background.run(visit.leave(failed=error is not None))
         except (InvalidStateError, StoreError):
             if error is None:
                 raise
@@ -254,10 +254,6 @@ class reusable_session:  # noqa: N801  (used like a function)
         except Exception as error:  # noqa: BLE001  (by contract: raising means not verified)
             session.report("verify_failed", type(error).__name__)
             return False
-
-
-async def _leave(visit: Visit, *, failed: bool) -> SaveOutcome:
-    return await asyncio.shield(visit.start_leaving(failed=failed))
 
 
 async def _awaited(verdict: Any) -> Any:

@@ -75,6 +75,10 @@ class Config:
     max_state_bytes: int = 8 * 1024 * 1024
     """Largest session that is stored or read, in bytes of JSON."""
 
+    recent_bytes: int = 16 * 1024 * 1024
+    """How many bytes of sessions stay in memory, so that a process that reads back what it saved itself need not decrypt
+    and inflate it. 0 keeps none after the session has ended."""
+
     pending_max: int = 256
     """How many sessions may wait in memory for the store to come back."""
     pending_max_bytes: int = 64 * 1024 * 1024
@@ -170,7 +174,7 @@ _DURATIONS: Final = (
 )  # fmt: skip
 _OPTIONAL: Final = frozenset({"max_age", "max_uses"})
 _MINIMA: Final = {
-    "max_uses": 1, "retire_after_bad": 1, "max_state_bytes": 1, "pending_max": 0, "pending_max_bytes": 0, "lanes": 1, "wait_replicas": 0,
+    "max_uses": 1, "retire_after_bad": 1, "max_state_bytes": 1, "pending_max": 0, "pending_max_bytes": 0, "recent_bytes": 0, "lanes": 1, "wait_replicas": 0,
     "deadline_buckets": 1,
 }  # fmt: skip
 _COMPRESSIONS: Final = ("auto", "zstd", "lz4", "zlib", "none")

@@ -130,6 +130,8 @@ class SessionManager:
     async def _end_visits(self, services: Services) -> None:
         """Let saves that are under way come to their end."""
         saves = [task for task in services.tasks if task.get_name() in {"session_reuse:leave", "session_reuse:release"}]
+        if services.leaving:
+            saves.append(services.spawn(services.leaving.over(), "close"))
         if saves:
             await asyncio.wait(saves, timeout=self.config.save_timeout)
 
@@ -285,8 +287,8 @@ class SessionManager:
             return ManagerStats({}, {}, 0, 0, 0, {})
         counts, guard = services.counts, services.guard
         return ManagerStats(
-            entered=dict(counts.entered),
-            saved=dict(counts.saved),
+            entered={outcome.value: count for outcome, count in counts.entered.items()},
+            saved={outcome.value: count for outcome, count in counts.saved.items()},
             pending=len(services.pending),
             flushed=counts.flushed,
             lost=counts.lost,

@@ -60,10 +60,11 @@ class BrowserSession:
         outcome: what entering found.
         save_outcome: what the last save did; None before the first.
         problems: what could not be restored or captured in full.
+        anew: whether state or notes were assigned since the restore, and may say the same as before in another order.
     """
 
     __slots__ = (
-        "__weakref__", "_data", "_storage_state", "agent_id", "baseline", "capture_reason", "captures", "discarded",
+        "__weakref__", "_data", "_storage_state", "agent_id", "anew", "baseline", "capture_reason", "captures", "discarded",
         "fingerprint", "keeper", "outcome", "problems", "save_outcome", "verdict",
     )  # fmt: skip
 
@@ -85,6 +86,7 @@ class BrowserSession:
         self.keeper: Keeper | None = None
         self.captures: list[Capture] = []
         self.discarded = False
+        self.anew = False
         self.verdict: tuple[bool, str] | None = None
         self._storage_state = empty_storage_state()
         self._data: dict[str, Any] = {}
@@ -116,6 +118,7 @@ class BrowserSession:
     def storage_state(self, value: StorageState) -> None:
         self._storage_state = validate_storage_state(value)
         self.capture_reason = None
+        self.anew = True
 
     @property
     def data(self) -> dict[str, Any]:
@@ -132,10 +135,12 @@ class BrowserSession:
             raise InvalidStateError(f"data must be a dict, not {type(value).__name__}")
         document.check_json(value, "data")
         self._data = value
+        self.anew = True
 
     def fill(self, found: document.Document) -> None:
         """Take over a stored document, which was checked when it was opened."""
         self._storage_state, self._data = found["storage_state"], found["data"]
+        self.anew = False
 
     async def checkpoint(self) -> SaveOutcome:
         """Save now and go on. Never raises for trouble of the store."""
@@ -168,6 +173,11 @@ class BrowserSession:
             reason: for the log; at most a sentence, without secrets.
         """
         self.verdict = (False, reason)
+
+    @property
+    def marked_bad(self) -> bool:
+        """Whether the agent has said that the login is broken."""
+        return self.verdict is not None and not self.verdict[0]
 
     def _open_keeper(self) -> Keeper:
         if self.keeper is None:

@@ -25,7 +25,12 @@ def codec_for(config: Config) -> Codec:
     """
     source = config.encryption_keys
     keys = tuple(decoded_key(key) for key in (source() if callable(source) else source))
-    return Codec(compression=config.compression, keys=keys, max_bytes=config.max_state_bytes)
+    return Codec(
+        compression=config.compression,
+        keys=keys,
+        max_bytes=config.max_state_bytes,
+        recent_bytes=config.recent_bytes,
+    )
 
 
 def document_of(session: BrowserSession) -> document.Document:
@@ -45,14 +50,14 @@ def document_of(session: BrowserSession) -> document.Document:
     }
 
 
-def opened(data: bytes, dialect: str, fingerprint: str, *, sealed: bool = False) -> document.Document:
+def opened(data: bytes, dialect: str, fingerprint: str, *, trusted: bool = False) -> document.Document:
     """Return a stored document.
 
     Args:
         data: its JSON.
         dialect: which JSON.
         fingerprint: whose it must be.
-        sealed: only holders of a key can have written it; then it is not looked at for nesting that no save takes.
+        trusted: its shape was looked at before it was sealed (see `codec.Decoded`).
 
     Raises:
         CorruptStateError: not a document, or one of another fingerprint.
@@ -60,10 +65,11 @@ def opened(data: bytes, dialect: str, fingerprint: str, *, sealed: bool = False)
     found = document.load(data, dialect)
     if found.get("fingerprint") != fingerprint:
         raise CorruptStateError("the state belongs to another fingerprint")
+    if trusted:
+        return found
     try:
         validate_storage_state(found["storage_state"])
-        if not sealed:
-            document.check_nesting(found)
+        document.check_nesting(found)
     except InvalidStateError:
         raise CorruptStateError("the storage state inside has a wrong shape") from None
     return found

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 from session_reuse.session import Verdict
+from session_reuse.state.record import record
 
 Seconds = float | timedelta
 OnBusy = Literal["fresh", "raise"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class VisitOptions:
     """Options of one visit.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from dataclasses import field
 from time import monotonic
 from typing import Final
 
@@ -19,13 +19,14 @@ from session_reuse.state.codec import OFFLOAD_THRESHOLD, Decoded
 from session_reuse.state.document import Document
 from session_reuse.state.header import LENGTH
 from session_reuse.state.health import judge
+from session_reuse.state.record import record
 from session_reuse.store.interface import Busy, Entered, Lease, WrongType
 from session_reuse.transfer import opened
 
 _LEASE_POLL: Final = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Restored:
     """What an enter found.
 
@@ -103,8 +104,7 @@ async def _open(
 ) -> Restored:
     try:
         decoded = await _decode(services, value, services.keys.session(fingerprint))
-        flags = decoded.header.flags
-        document = opened(decoded.document, flags[2], fingerprint, sealed=flags[1] != "-")
+        document = opened(decoded.document, decoded.header.flags[2], fingerprint, trusted=decoded.trusted)
     except CorruptStateError as error:
         baseline = Baseline(expectation=Expectation.CORRUPT, entered=entered_at, damaged=value[:LENGTH])
         return _corrupt(fingerprint, baseline, error, options, lease)

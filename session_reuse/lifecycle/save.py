@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from time import monotonic
 from typing import Final
 from zlib import adler32
@@ -22,6 +21,7 @@ from session_reuse.state.codec import OFFLOAD_THRESHOLD
 from session_reuse.state.header import LENGTH, REMEMBERED_SAVES, Header
 from session_reuse.state.health import judge
 from session_reuse.state.merge import merge_documents, same_document
+from session_reuse.state.record import record
 from session_reuse.state.storage_state import longest_cookie_life
 from session_reuse.store.interface import Commit, CommitOutcome, Committed, Lease, Touch, TouchOutcome, WrongType
 from session_reuse.transfer import new_save_id, opened
@@ -31,7 +31,7 @@ _CONTENTION_PAUSE: Final = 0.005
 _MOST_LAYERS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Layer:
     """The document of an earlier save that a later one was built on before it got through."""
 
@@ -40,7 +40,7 @@ class Layer:
     saved_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SaveRequest:
     """A save, detached from its session: it can be repeated, merged, kept waiting.
 
@@ -52,6 +52,7 @@ class SaveRequest:
         lease: the exclusive lease it was made under.
         release: whether to give the lease back with it.
         fresh: a new login that replaces a retired or unverified one.
+        anew: whether the state was put together anew, and may say the same as before in another order.
         score_change: tenths, added to the error score.
         merged: whether changes of others were merged in.
         layers: earlier saves, not through yet, that this one was built on: their changes are as old as they are.
@@ -68,6 +69,7 @@ class SaveRequest:
     lease: Lease | None = None
     release: bool = False
     fresh: bool = False
+    anew: bool = True
     score_change: int = 0
     merged: bool = False
     layers: tuple[Layer, ...] = ()
@@ -85,7 +87,7 @@ class SaveRequest:
         return (*self.layers, Layer(self.document, self.dialect, self.saved_at))
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Saved:
     """What a save did, and the common ground from here on (None: as before)."""
 
@@ -102,7 +104,10 @@ async def save(services: Services, request: SaveRequest, budget: float) -> Saved
     deadline = monotonic() + budget
     lock = services.lock(request.fingerprint)
     try:
-        async with asyncio.timeout(budget) if lock.locked() else nullcontext():  # a timer costs more than the lock
+        if lock.locked():  # else no timer is needed, which costs more than the lock
+            async with asyncio.timeout(budget):
+                await lock.acquire()
+        else:
             await lock.acquire()
         try:
             saved = await _save(services, request, deadline)
@@ -144,7 +149,7 @@ def _nothing_changed(request: SaveRequest) -> bool:
         return False
     if baseline.view == request.document:
         return True
-    if not _could_be_reordered(baseline.view, request.document):
+    if not (request.anew and _could_be_reordered(baseline.view, request.document)):
         return False
     before, now = _loaded(baseline.view, baseline.dialect), _loaded(request.document, request.dialect)
     return same_document(before, now)
@@ -153,7 +158,8 @@ def _nothing_changed(request: SaveRequest) -> bool:
 def _could_be_reordered(one: bytes, other: bytes) -> bool:
     """Return whether two documents may say the same in other words: a comparison of contents costs 100 times this.
 
-    A state captured from a browser comes in any order and with the time of its capture.
+    A state captured from a browser comes in any order and with the time of its capture. A state that was changed in
+    place need not be looked at: that costs 20 µs at 20 KB once it has left the processor's caches (measured 2026-11).
     """
     if one.rfind(_CAPTURED) >= 0 and other.rfind(_CAPTURED) >= 0:  # a fifth of what `in` takes (measured 2026-11)
         return True
@@ -297,8 +303,7 @@ async def _after_conflict(
         return replace(attempt, baseline=gone)
     try:
         decoded = services.codec.decode(value, services.keys.session(request.fingerprint))
-        flags = decoded.header.flags
-        theirs = opened(decoded.document, flags[2], request.fingerprint, sealed=flags[1] != "-")
+        theirs = opened(decoded.document, decoded.header.flags[2], request.fingerprint, trusted=decoded.trusted)
     except CorruptStateError:
         if outcome is CommitOutcome.EXISTS:
             return Saved(SaveOutcome.SKIPPED)

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from session_reuse.observe.logs import Event, log
 from session_reuse.observe.metrics import Metrics
-from session_reuse.outcome import Outcome
+from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.resilience.failure import Failure
 from session_reuse.resilience.guard import Guard
 from session_reuse.resilience.pending import PendingSaves
@@ -32,10 +32,37 @@ _REMEMBERED_AGENTS: Final = 4096
 class Counts:
     """What this process has seen, for `stats()`; the same numbers as the metrics, without a registry."""
 
-    entered: dict[str, int] = field(default_factory=dict)
-    saved: dict[str, int] = field(default_factory=dict)
+    entered: dict[Outcome, int] = field(default_factory=dict)
+    saved: dict[SaveOutcome, int] = field(default_factory=dict)
     flushed: int = 0
     lost: int = 0
+
+
+class Leaving:
+    """Visits that leave at this moment in the caller's task, so that a close can wait for them."""
+
+    __slots__ = ("_count", "_over")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._over: asyncio.Event | None = None
+
+    def __enter__(self) -> None:
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if self._over is not None and not self._count:
+            self._over.set()
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    async def over(self) -> None:
+        """Wait until nobody leaves."""
+        self._over = asyncio.Event()
+        if self._count:
+            await self._over.wait()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,6 +84,7 @@ class Services:
     last_fingerprints: dict[str, str] = field(default_factory=dict)
     """The last fingerprint of agents seen in this process, for when the store cannot be asked."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    leaving: Leaving = field(default_factory=Leaving)
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _told_of_credentials: bool = False
 

@@ -79,6 +79,7 @@ def joined(earlier: SaveRequest, later: SaveRequest) -> SaveRequest:
         layers=bounded(tuple(layers)),
         save_id=new_save_id(),
         fresh=earlier.fresh or later.fresh,
+        anew=True,
         score_change=earlier.score_change + later.score_change,
         merged=True,
     )

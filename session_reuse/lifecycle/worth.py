@@ -12,8 +12,7 @@ from session_reuse.transfer import document_of
 
 def may_be_saved(session: BrowserSession) -> bool:
     """Return whether the agent's own verdict, and how it entered, allow a save at all."""
-    marked_bad = session.verdict is not None and not session.verdict[0]
-    return not (session.discarded or marked_bad or session.outcome is Outcome.BUSY)
+    return not (session.discarded or session.marked_bad or session.outcome is Outcome.BUSY)
 
 
 def document_worth_saving(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from session_reuse.state.header import Header
+from session_reuse.state.record import record
 
 
 class Expectation(StrEnum):
@@ -21,7 +22,7 @@ class Expectation(StrEnum):
     """The unreadable value met at enter; it is set aside, not overwritten."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Baseline:
     """The last point at which a session and the store agreed.
 

@@ -7,37 +7,51 @@ Writing goes JSON -> compress -> seal, reading the other way: nothing is parsed 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from session_reuse.errors import CorruptStateError, StateTooLargeError
 from session_reuse.state import header as head
 from session_reuse.state.compression import THRESHOLD, compressor, decompress
 from session_reuse.state.header import Header
-from session_reuse.state.sealing import Seal, seal
+from session_reuse.state.recent import RecentDocuments
+from session_reuse.state.sealing import UNSEALED, Seal, seal
 
 OFFLOAD_THRESHOLD: Final = 200_000
 """From this many bytes on, coding is done in a thread, so that the event loop is not held up (measured 2026-11)."""
 
 
 class Decoded(NamedTuple):
-    """A stored value, opened: its head and its JSON document as bytes."""
+    """A stored value, opened.
+
+    Attributes:
+        header: its head.
+        key: the name it was sealed under.
+        document: its JSON.
+        trusted: the document was looked at before: by this process, or by another holder of our keys before it sealed it.
+    """
 
     header: Header
     key: str
     document: bytes
+    trusted: bool
 
 
 class Codec:
-    """Encodes and decodes stored values with one configuration. Safe to use from several threads."""
+    """Encodes and decodes stored values with one configuration. Values over `OFFLOAD_THRESHOLD` in any thread."""
 
     def __init__(
-        self, *, compression: str = "auto", keys: tuple[bytes, ...] = (), max_bytes: int = 8 * 1024 * 1024
+        self,
+        *,
+        compression: str = "auto",
+        keys: tuple[bytes, ...] = (),
+        max_bytes: int = 8 * 1024 * 1024,
+        recent_bytes: int = 0,
     ) -> None:
         self._compressor = compressor(compression)
         self._plain = compressor("none")
         self._seal: Seal = seal(keys)
         self._max_bytes = max_bytes
+        self._recent = RecentDocuments(recent_bytes)
 
     @property
     def key_id(self) -> str:
@@ -65,9 +79,12 @@ class Codec:
         self.check_size(document)
         packer = self._compressor if len(document) >= THRESHOLD else self._plain
         flags = f"{packer.flag}{self._seal.flag}{dialect}-"
-        front = replace(header, flags=flags, key_id=self._seal.key_id).encode()
+        front = header.encode(flags, self._seal.key_id)
         name = key.encode()
-        sealed = self._seal.close(packer.compress(document), head.authenticated_part(front) + name)
+        associated = head.authenticated_part(front) + name
+        sealed = self._seal.close(packer.compress(document), associated)
+        if len(document) < OFFLOAD_THRESHOLD:
+            self._recent.note(name, sealed, associated, document)
         return b"%b%04d%b%b" % (front, len(name), name, sealed)
 
     def decode(self, value: bytes, key: str | None = None) -> Decoded:
@@ -84,10 +101,14 @@ class Codec:
         name, sealed = _split(value)
         if key is not None and name != key.encode():
             raise CorruptStateError("the value belongs to another key")
-        packing, sealing = header.flags[0], header.flags[1]
         associated = head.authenticated_part(value[: head.LENGTH]) + name
+        document = self._recent.find(name, sealed, associated)
+        if document is not None:
+            return Decoded(header, name.decode(), document, trusted=True)
+        packing, sealing = header.flags[0], header.flags[1]
         body = self._seal.open(sealing, header.key_id, sealed, associated)
-        return Decoded(header, name.decode(), decompress(packing, body, self._max_bytes))
+        document = decompress(packing, body, self._max_bytes)
+        return Decoded(header, name.decode(), document, trusted=sealing != UNSEALED)
 
 
 def _split(value: bytes) -> tuple[bytes, bytes]:

@@ -7,19 +7,23 @@ the commit script settles; the part from `uses` on is changed in place by script
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from struct import Struct
 from typing import Final
 
 from session_reuse.errors import CorruptStateError
+from session_reuse.state.record import record
 
 MAGIC: Final = b"SRS1"
 """Session of session_reuse, schema 1."""
 LENGTH: Final = 176
 SAVE_ID_LENGTH: Final = 12
 REMEMBERED_SAVES: Final = 4
+_FIELDS: Final = Struct("4x 4s 8s 20s 20s 12s 48s 14s 14s 14s 8s 4s")
+_SAVE_ID: Final = re.compile("[^-]{12}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Header:
     """What is known of a stored value without opening it.
 
@@ -54,11 +58,11 @@ class Header:
         """Version and save id: equal only for the very same save."""
         return f"{self.version:012d}{self.save_ids[0]}"
 
-    def encode(self) -> bytes:
-        """Return the head as bytes of length `LENGTH`."""
+    def encode(self, flags: str = "", key_id: str = "") -> bytes:
+        """Return the head as bytes of length `LENGTH`, with other flags and another key where they are given."""
         ids = "".join(self.save_ids).ljust(SAVE_ID_LENGTH * REMEMBERED_SAVES, "-")
         head = (
-            f"SRS1{self.flags}{self.key_id}{self.epoch:020d}{self.token:020d}{self.version:012d}{ids}"
+            f"SRS1{flags or self.flags}{key_id or self.key_id}{self.epoch:020d}{self.token:020d}{self.version:012d}{ids}"
             f"{self.created_at:014d}{self.saved_at:014d}{self.retire_at:014d}{self.uses:08d}{self.score:04d}"
         )
         return head.ljust(LENGTH - 2).encode("ascii") + b"\r\n"
@@ -72,25 +76,22 @@ class Header:
         """
         if len(value) < LENGTH or value[:4] != MAGIC:
             raise CorruptStateError("not a session of this schema")
+        flags, key_id, epoch, token, version, ids, created_at, saved_at, retire_at, uses, score = _FIELDS.unpack_from(
+            value
+        )
         try:
-            text = value[:LENGTH].decode("ascii")
-            ids = text[68:116]
             return cls(
-                flags=text[4:8],
-                key_id=text[8:16],
-                epoch=int(text[16:36]),
-                token=int(text[36:56]),
-                version=int(text[56:68]),
-                save_ids=tuple(
-                    ids[start : start + SAVE_ID_LENGTH]
-                    for start in range(0, len(ids), SAVE_ID_LENGTH)
-                    if ids[start] != "-"
-                ),
-                created_at=int(text[116:130]),
-                saved_at=int(text[130:144]),
-                retire_at=int(text[144:158]),
-                uses=int(text[158:166]),
-                score=int(text[166:170]),
+                flags=flags.decode("ascii"),
+                key_id=key_id.decode("ascii"),
+                epoch=int(epoch),
+                token=int(token),
+                version=int(version),
+                save_ids=tuple(_SAVE_ID.findall(ids.decode("ascii"))),
+                created_at=int(created_at),
+                saved_at=int(saved_at),
+                retire_at=int(retire_at),
+                uses=int(uses),
+                score=int(score),
             )
         except (ValueError, UnicodeDecodeError):
             raise CorruptStateError("the header is damaged") from None

@@ -14,6 +14,8 @@ from typing import Final, Protocol
 from session_reuse.errors import CorruptStateError, MissingExtraError
 
 NO_KEY: Final = "00000000"
+UNSEALED: Final = "-"
+"""Flag of a body that anybody could have written."""
 _NONCE_LENGTH: Final = 12
 _DIGEST_LENGTH: Final = 16
 
@@ -39,7 +41,7 @@ def key_id(key: bytes) -> str:
 class Checksum:
     """Seal without keys: finds damage, not forgery."""
 
-    flag = "-"
+    flag = UNSEALED
     key_id = NO_KEY
 
     def close(self, body: bytes, associated: bytes) -> bytes:

@@ -68,12 +68,12 @@ class Deadlines:
 
     def enter(self, fingerprint: str, ttl: float) -> Command:
         """Return the command that enters a session; its reply says whether it is new, and its score."""
-        bucket = self._keys.deadlines(fingerprint)
+        bucket = self._keys.of(fingerprint).deadlines
         return self._sender.script("index", (bucket,), encoded(fingerprint), milliseconds(ttl))
 
     def leave(self, fingerprint: str) -> Command:
         """Return the command that takes a session out, whatever its deadline."""
-        return ("ZREM", self._keys.deadlines(fingerprint), encoded(fingerprint))
+        return ("ZREM", self._keys.of(fingerprint).deadlines, encoded(fingerprint))
 
     async def due(self, limit: int, *, timeout: float) -> Due:
         """Return what is due, at most `limit` entries of each bucket.
@@ -99,7 +99,7 @@ class Deadlines:
         """Return the entries of these sessions, None for those that have none; what cannot be read is left out."""
         by_bucket: dict[str, list[str]] = {}
         for name in fingerprints:
-            by_bucket.setdefault(self._keys.deadlines(name), []).append(name)
+            by_bucket.setdefault(self._keys.of(name).deadlines, []).append(name)
         commands = [("ZMSCORE", bucket, *map(encoded, names)) for bucket, names in by_bucket.items()]
         found: dict[str, Entry | None] = {}
         for names, reply in zip(by_bucket.values(), await self._sender.send(*commands, timeout=timeout), strict=True):
@@ -123,7 +123,7 @@ class Deadlines:
         """Remove entries (None), or give them the milliseconds they have left, and return those that were as seen."""
         by_bucket: dict[str, list[tuple[Entry, int | None]]] = {}
         for entry, left in changes:
-            by_bucket.setdefault(self._keys.deadlines(entry.fingerprint), []).append((entry, left))
+            by_bucket.setdefault(self._keys.of(entry.fingerprint).deadlines, []).append((entry, left))
         commands = [self._sender.script("settle", (name,), *_arguments(part)) for name, part in by_bucket.items()]
         replies = await self._sender.send(*commands, timeout=timeout)
         settled: list[Entry] = []
@@ -140,7 +140,7 @@ class Deadlines:
         """
         keys = self._keys
         commands = [
-            self._sender.script("take_agents", (keys.session(name), keys.agents(name))) for name in fingerprints
+            self._sender.script("take_agents", (keys.session(name), keys.of(name).agents)) for name in fingerprints
         ]
         replies = await self._sender.send(*commands, timeout=timeout)
         agents = [

@@ -8,10 +8,13 @@ from enum import StrEnum
 from typing import Protocol
 
 from session_reuse.state.baseline import Expectation
+from session_reuse.state.record import record
 
 
 class CommitOutcome(StrEnum):
     """What a commit did."""
+
+    __hash__ = str.__hash__
 
     SAVED = "saved"
     RECOVERED = "recovered"
@@ -67,7 +70,7 @@ class Busy:
     foreign: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Commit:
     """One conditional save.
 
@@ -99,7 +102,7 @@ class Commit:
     indexed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Committed:
     """Answer to a commit.
 
@@ -116,7 +119,7 @@ class Committed:
     exists: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Touch:
     """Refresh of a session that has not changed; fields as in `Commit`."""
 
@@ -129,7 +132,7 @@ class Touch:
     score_change: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record()
 class Entered:
     """Answer to an enter.
 

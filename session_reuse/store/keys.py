@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 from zlib import crc32
 
@@ -48,6 +48,51 @@ def is_name(name: str) -> bool:
     return True
 
 
+class SessionKeys(NamedTuple):
+    """The keys of one session.
+
+    Attributes:
+        session: string: header and sealed body.
+        lease: string `<token>:<holder>`, with the lease's time to live.
+        tombstone: string: server time in µs of the last invalidation.
+        agents: set: the agents that used the session, whose affinity goes when the session goes.
+        quarantine: a value that could not be read, set aside for people to look at.
+        deadlines: sorted set, of many sessions: encoded fingerprint -> earliest possible deadline, unix milliseconds.
+    """
+
+    session: str
+    lease: str
+    tombstone: str
+    agents: str
+    quarantine: str
+    deadlines: str
+    staging_prefix: str
+
+    def staging(self, save_id: str) -> str:
+        """Return the key of a payload on its way: sent by a native SET, then renamed by the commit script."""
+        return self.staging_prefix + save_id
+
+
+@lru_cache(maxsize=4096)
+def _keys_of(prefix: str, buckets: int, fingerprint: str) -> SessionKeys:
+    name = encoded(fingerprint)
+    session = f"{prefix}:session:{name}"
+    tag = f"{{{session}}}"
+    return SessionKeys(
+        session,
+        f"{prefix}:lease:{tag}",
+        f"{prefix}:tombstone:{tag}",
+        f"{prefix}:agents:{tag}",
+        f"{prefix}:quarantine:{tag}",
+        _bucket(prefix, crc32(name.encode()) % buckets),
+        f"{prefix}:staging:{tag}:",
+    )
+
+
+def _bucket(prefix: str, bucket: int) -> str:
+    return f"{prefix}:deadlines:{bucket:02d}"
+
+
 class Keys:
     """Key names under one prefix. Side keys of a session carry its key as hash tag: the same Cluster slot."""
 
@@ -56,41 +101,21 @@ class Keys:
         self.buckets = buckets
         self._session = f"{prefix}:session:"
 
+    def of(self, fingerprint: str) -> SessionKeys:
+        """Return the names of all keys of one session."""
+        return _keys_of(self.prefix, self.buckets, fingerprint)
+
     def session(self, fingerprint: str) -> str:
-        """String: header and sealed body."""
-        return self._session + encoded(fingerprint)
-
-    def lease(self, fingerprint: str) -> str:
-        """String `<token>:<holder>`, with the lease's time to live."""
-        return f"{self.prefix}:lease:{{{self.session(fingerprint)}}}"
-
-    def tombstone(self, fingerprint: str) -> str:
-        """String: server time in µs of the last invalidation."""
-        return f"{self.prefix}:tombstone:{{{self.session(fingerprint)}}}"
-
-    def agents(self, fingerprint: str) -> str:
-        """Set: the agents that used the session, whose affinity goes when the session goes."""
-        return f"{self.prefix}:agents:{{{self.session(fingerprint)}}}"
-
-    def quarantine(self, fingerprint: str) -> str:
-        """A value that could not be read, set aside for people to look at."""
-        return f"{self.prefix}:quarantine:{{{self.session(fingerprint)}}}"
-
-    def staging(self, fingerprint: str, save_id: str) -> str:
-        """A payload on its way: sent by a native SET, then renamed by the commit script."""
-        return f"{self.prefix}:staging:{{{self.session(fingerprint)}}}:{save_id}"
+        """Return the key of the session itself."""
+        return self.of(fingerprint).session
 
     def affinity(self, agent_id: str) -> str:
         """String: the fingerprint the agent used last."""
         return f"{self.prefix}:affinity:{encoded(agent_id, 'agent_id')}"
 
-    def deadlines(self, fingerprint: str) -> str:
-        """Sorted set: encoded fingerprint -> earliest possible deadline, unix milliseconds."""
-        return self.deadline_bucket(crc32(encoded(fingerprint).encode()) % self.buckets)
-
     def deadline_bucket(self, bucket: int) -> str:
         """Return the key of one bucket of the index of deadlines."""
-        return f"{self.prefix}:deadlines:{bucket:02d}"
+        return _bucket(self.prefix, bucket)
 
     def sessions_pattern(self) -> str:
         """Return the MATCH pattern of all session keys."""

@@ -27,7 +27,7 @@ from session_reuse.store.interface import (
     TouchOutcome,
     WrongType,
 )
-from session_reuse.store.keys import Keys
+from session_reuse.store.keys import Keys, SessionKeys
 from session_reuse.store.listing import fingerprints, list_sessions
 from session_reuse.store.sender import Sender, checked, milliseconds, text
 from session_reuse.store.topology import topology_of
@@ -71,7 +71,8 @@ class RedisStore:
         count_use: bool = False,
     ) -> Entered:  # fmt: skip
         """Read a session and start its time to live anew; with `lease` (holder, seconds) take the lease as well."""
-        key = self.keys.session(fingerprint)
+        keys = self.keys.of(fingerprint)
+        key = keys.session
         read: Command = ("GET", key) if ttl is None else ("GETEX", key, "PX", _ms(ttl))
         if lease is None and not count_use:
             (value,) = await self._send(read, timeout=timeout)
@@ -79,7 +80,7 @@ class RedisStore:
         commands: list[Command] = []
         if lease is not None:
             holder, seconds = lease
-            names = (key, self.keys.lease(fingerprint), self.keys.tombstone(fingerprint))
+            names = (key, keys.lease, keys.tombstone)
             commands.append(self._script("acquire", names, holder, _ms(seconds)))
         if count_use:
             commands.append(self._script("count_use", (key,)))
@@ -101,7 +102,7 @@ class RedisStore:
             return Entered(value, lease, uses)
         epoch: int | None = None
         with suppress(Failure, ValueError):
-            (reply,) = await self._send(("GET", self.keys.tombstone(fingerprint)), timeout=timeout)
+            (reply,) = await self._send(("GET", self.keys.of(fingerprint).tombstone), timeout=timeout)
             epoch = int(_checked(reply) or 0)
         return Entered(None, lease, uses, epoch)
 
@@ -113,8 +114,8 @@ class RedisStore:
 
     async def commit(self, commit: Commit, *, timeout: float) -> Committed:
         """Stage the payload by a native SET and commit it by script, in one write together with the index."""
-        keys, fingerprint = self.keys, commit.fingerprint
-        staging = keys.staging(fingerprint, commit.save_id)
+        fingerprint, keys = commit.fingerprint, self.keys.of(commit.fingerprint)
+        staging = keys.staging(commit.save_id)
         commands: list[Command] = []
         if not commit.indexed:
             commands.append(self.deadlines.enter(fingerprint, commit.ttl))
@@ -122,7 +123,7 @@ class RedisStore:
             commands.append(self._affinity(commit.agent_id, fingerprint, commit.ttl))
         commands.append(("SET", staging, commit.value, "PX", _STAGING_MS))
         position = len(commands)
-        commands.append(self._commit_script(commit, staging))
+        commands.append(self._commit_script(commit, keys, staging))
         size = len(commit.value)
         timeout += size / _BYTES_PER_SECOND
         if self._wait[0]:
@@ -131,7 +132,8 @@ class RedisStore:
         replies = await self._send(*commands, timeout=timeout, size=size)
         _checked(replies[position - 1])
         committed = _committed(_checked(replies[position]), replies[position + 1 :])
-        await self._follow_up(commit, committed, None if commit.indexed else replies[0], timeout)
+        if committed.outcome is not CommitOutcome.SAVED or not commit.indexed:
+            await self._follow_up(commit, committed, None if commit.indexed else replies[0], timeout)
         return committed
 
     async def _follow_up(self, commit: Commit, committed: Committed, entered: Any, timeout: float) -> None:
@@ -148,12 +150,8 @@ class RedisStore:
                 mine = Entry(commit.fingerprint, _text(entered[1]))
                 await self.deadlines.settle([(mine, None)], timeout=timeout)
 
-    def _commit_script(self, commit: Commit, staging: str) -> Command:
-        keys, fingerprint = self.keys, commit.fingerprint
-        names = (
-            keys.session(fingerprint), staging, keys.lease(fingerprint), keys.tombstone(fingerprint),
-            keys.agents(fingerprint), keys.quarantine(fingerprint),
-        )  # fmt: skip
+    def _commit_script(self, commit: Commit, keys: SessionKeys, staging: str) -> Command:
+        names = (keys.session, staging, keys.lease, keys.tombstone, keys.agents, keys.quarantine)
         return self._script(
             "commit", names, commit.expectation.value, commit.known, f"{commit.epoch:020d}", commit.save_id,
             *_lease_arguments(commit.lease), int(commit.release), _age(commit), _ms(commit.ttl),
@@ -163,13 +161,8 @@ class RedisStore:
 
     async def touch(self, touch: Touch, *, timeout: float) -> TouchOutcome:
         """Start the time to live of an unchanged session anew."""
-        keys, fingerprint = self.keys, touch.fingerprint
-        names = (
-            keys.session(fingerprint),
-            keys.lease(fingerprint),
-            keys.tombstone(fingerprint),
-            keys.agents(fingerprint),
-        )
+        fingerprint, keys = touch.fingerprint, self.keys.of(touch.fingerprint)
+        names = (keys.session, keys.lease, keys.tombstone, keys.agents)
         command = self._script(
             "touch", names, f"{touch.epoch:020d}", *_lease_arguments(touch.lease), int(touch.release),
             _ms(touch.ttl), touch.agent_id or "", _ms(touch.ttl + _AGENTS_OUTLIVE), touch.score_change,
@@ -187,23 +180,20 @@ class RedisStore:
 
     async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
         """Prolong a lease; False when it is ours no more."""
-        command = self._script("renew", (self.keys.lease(fingerprint),), *_lease_arguments(lease), _ms(ttl))
+        command = self._script("renew", (self.keys.of(fingerprint).lease,), *_lease_arguments(lease), _ms(ttl))
         (reply,) = await self._send(command, timeout=timeout)
         return bool(_checked(reply))
 
     async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
         """Give a lease back; False when it was ours no more."""
-        command = self._script("release", (self.keys.lease(fingerprint),), *_lease_arguments(lease))
+        command = self._script("release", (self.keys.of(fingerprint).lease,), *_lease_arguments(lease))
         (reply,) = await self._send(command, timeout=timeout)
         return bool(_checked(reply))
 
     async def invalidate(self, fingerprint: str, *, ttl: float, timeout: float) -> bool:
         """Delete a session, its lease and its agents' affinity, and refuse late saves for `ttl` seconds."""
-        keys = self.keys
-        names = (
-            keys.session(fingerprint), keys.lease(fingerprint), keys.tombstone(fingerprint), keys.agents(fingerprint),
-            keys.quarantine(fingerprint),
-        )  # fmt: skip
+        keys = self.keys.of(fingerprint)
+        names = (keys.session, keys.lease, keys.tombstone, keys.agents, keys.quarantine)
         # First the index: a new login that comes right after the script enters itself, and must stay in.
         _checked((await self._send(self.deadlines.leave(fingerprint), timeout=timeout))[0])
         (reply,) = await self._send(self._script("invalidate", names, _ms(ttl)), timeout=timeout)

@@ -38,8 +38,10 @@ class Sender:
         """
         try:
             replies = await self._topology.execute(*commands, timeout=timeout, size=size)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                await self._send_with_sources(commands, replies, timeout, size)
+            for reply in replies:
+                if isinstance(reply, NoScriptError):
+                    await self._send_with_sources(commands, replies, timeout, size)
+                    break
         except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
             raise failure_from(error) from None
         return replies

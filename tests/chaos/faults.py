@@ -185,7 +185,7 @@ ROWS: Final[tuple[Row, ...]] = (
     _row("flapping, 300 ms", flap, settle_down, *[_MIXED] * 3, Cell(save=EITHER), Cell(save=EITHER)),
     _row(
         "agent cancelled", cancel, nothing, "a task that has not begun is not ours", "a task that has not begun is not ours",
-        Cell(cancelled=True), Cell(cancelled=True), Cell(cancelled=True), breakers_closed=True,
+        Cell(cancelled=True), Cell(cancelled=True), Cell(save=EITHER, cancelled=True), breakers_closed=True,
     ),
     _row("clock one hour ahead", jump(3600.0), jump_back, *_BLIP, alone=True, breakers_closed=True),
     _row("clock one hour behind", jump(-3600.0), jump_back, *_BLIP, alone=True, breakers_closed=True),

@@ -46,7 +46,7 @@ async def nothing_leaked(manager: SessionManager, redis_server: RedisServer) -> 
     for breaker in (services.guard.read, services.guard.write):
         assert breaker._probes_out == 0, "a permit was lost"
     with redis_server.client() as client:
-        assert not client.exists(Keys("browser").lease(NAME)), "the lease was left behind"
+        assert not client.exists(Keys("browser").of(NAME).lease), "the lease was left behind"
     pool = manager._connection.client.connection_pool
     topology = services.store.topology
     assert len(pool._in_use_connections) == len(topology._connections._idle), "a connection was lost"
@@ -116,7 +116,7 @@ async def test_cancelled_exit_saves_all_the_same(
 async def test_second_cancel_keeps_the_save_for_later(
     manager: SessionManager, redis_server: RedisServer, exclusive: bool, warm: bool
 ) -> None:
-    """A save that is itself cancelled at any await waits in memory and arrives."""
+    """The save of a cancelled body that is itself cancelled at any await waits in memory and arrives."""
 
     async def once(suspension: int) -> bool:
         visit = reusable_session(NAME, "agent", manager=manager, exclusive=exclusive)
@@ -126,7 +126,8 @@ async def test_second_cancel_keeps_the_save_for_later(
         if not warm:
             await cold(manager)
         stepping = _step_leaving(manager, suspension)
-        _, error = await cancelled_at(visit.__aexit__(None, None, None), MOST_SUSPENSIONS)
+        first = asyncio.CancelledError()
+        _, error = await cancelled_at(visit.__aexit__(type(first), first, None), MOST_SUSPENSIONS)
         reached = stepping[0].reached
         assert isinstance(error, asyncio.CancelledError) is reached
         await until(lambda: not manager._services.pending, message="what waited was flushed")

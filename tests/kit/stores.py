@@ -32,7 +32,7 @@ def redis_kit(client: Any) -> Kit:
         await (client.set(key, value) if isinstance(value, bytes) else client.lpush(key, "an item"))
 
     async def set_aside(fingerprint: str) -> Any:
-        return await client.exists(keys.quarantine(fingerprint))
+        return await client.exists(keys.of(fingerprint).quarantine)
 
     return Kit(RedisStore(client, keys), plant, set_aside)
 

@@ -92,15 +92,15 @@ async def in_redis(url: str, there: Any, lease: Lease | None, tombstone: int, wo
         if (value := value_of(there)) is not None:
             await client.set(keys.session(NAME), value)
         if lease is not None:
-            await client.set(keys.lease(NAME), f"{lease.token:020d}:{lease.holder}")
+            await client.set(keys.of(NAME).lease, f"{lease.token:020d}:{lease.holder}")
         if tombstone:
-            await client.set(keys.tombstone(NAME), f"{tombstone:020d}")
+            await client.set(keys.of(NAME).tombstone, f"{tombstone:020d}")
         store = RedisStore(client, keys, own_client=False)
         done = await (store.commit(work, timeout=2) if isinstance(work, Commit) else store.touch(work, timeout=2))
-        held = await client.get(keys.lease(NAME))
+        held = await client.get(keys.of(NAME).lease)
         token, _, holder = held.decode().partition(":") if held else ("", "", "")
         found = (await client.get(keys.session(NAME)), Lease(int(token), holder) if held else None)
-        seen = (*found, await store.affinity("agent", timeout=2), bool(await client.exists(keys.quarantine(NAME))))
+        seen = (*found, await store.affinity("agent", timeout=2), bool(await client.exists(keys.of(NAME).quarantine)))
         await store.aclose()
         return done, *seen
     finally:

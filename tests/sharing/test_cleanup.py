@@ -212,7 +212,7 @@ async def test_a_slid_session_is_not_touched(servers: RedisServer | RedisCluster
         session.discard()
     with raw(servers, "browser:session:endless") as client:
         client.persist("browser:session:endless")
-    bucket = Keys().deadlines("slid")
+    bucket = Keys().of("slid").deadlines
     with raw(servers, bucket) as client:
         before = client.zscore(bucket, "slid")
 
@@ -261,8 +261,8 @@ async def test_an_entry_lost_in_a_failover_is_repaired(
     manager = await make_manager(servers.url)
     await save_many(manager, NAMES[:200])
     for name in NAMES[:50]:
-        with raw(servers, Keys().deadlines(name)) as client:
-            client.zrem(Keys().deadlines(name), name)
+        with raw(servers, Keys().of(name).deadlines) as client:
+            client.zrem(Keys().of(name).deadlines, name)
     with raw(servers, "browser:session:not ours") as client:
         client.set("browser:session:not ours", "x")
     services = await manager.services()
@@ -323,14 +323,14 @@ async def test_foreign_things_in_the_index_do_no_harm(redis_server: RedisServer,
     await save_many(manager, NAMES[:50])
     await expired(redis_server)
     with redis_server.client() as client:
-        client.zadd(Keys().deadlines(NAMES[0]), {"": 1.0, "x" * 600: 2.0, "with space": 3.0, b"\xff": 4.0})
+        client.zadd(Keys().of(NAMES[0]).deadlines, {"": 1.0, "x" * 600: 2.0, "with space": 3.0, b"\xff": 4.0})
         await manager.cleanup_once()
         assert Counter(told) == Counter(NAMES[:50])
         assert kinds(redis_server)["deadlines"] == 0
-        broken = Keys().deadlines(NAMES[1])
+        broken = Keys().of(NAMES[1]).deadlines
         client.delete(broken)
         client.set(broken, "x")
-        other = next(name for name in NAMES if Keys().deadlines(name) != broken)
+        other = next(name for name in NAMES if Keys().of(name).deadlines != broken)
         await save_many(manager, [other])
         await until(lambda: client.exists(f"browser:session:{other}") == 0)
         with pytest.raises(Exception, match="refused"):

@@ -42,7 +42,7 @@ async def test_keys_of_one_session_share_a_slot(cluster: RedisCluster, make_mana
     manager = await make_manager(cluster.url)
     for name in ("plain", "with {braces} in it", "{", "ünïcode/😀", "a" * 512):
         keys = Keys()
-        slots = {redis.crc.key_slot(key.encode()) for key in (keys.session(name), keys.lease(name), keys.agents(name))}
+        slots = {redis.crc.key_slot(key.encode()) for key in (keys.session(name), keys.of(name).lease, keys.of(name).agents)}
         assert len(slots) == 1
         for _ in range(2):
             async with reusable_session(name, "agent {1}", manager=manager, exclusive=True) as session:
@@ -195,7 +195,7 @@ async def crossed(server: RedisServer, steps: list[tuple[str, str]]) -> None:
         await asyncio.gather(*(step(manager, server, what, name, at) for at, (what, name) in enumerate(steps)))
         with server.client() as client:
             for name in ("a", "b"):
-                stored, bucket = client.exists(f"browser:session:{name}"), Keys().deadlines(name)
+                stored, bucket = client.exists(f"browser:session:{name}"), Keys().of(name).deadlines
                 assert not stored or client.zscore(bucket, name) is not None, (steps, name)
                 client.delete(f"browser:session:{name}")
                 client.zadd(bucket, {name: 1}, xx=True)
@@ -218,4 +218,4 @@ async def step(manager: SessionManager, server: RedisServer, what: str, name: st
     else:
         with server.client() as client:
             client.delete(f"browser:session:{name}")
-            client.zadd(Keys().deadlines(name), {name: 1}, xx=True)
+            client.zadd(Keys().of(name).deadlines, {name: 1}, xx=True)

@@ -18,21 +18,21 @@ ESSENTIAL: Final = ("restore", "save", "leases")
 
 def needed_commands(keys: Keys, probe: str) -> dict[str, list[tuple[str, ...]]]:
     """Return the commands for each purpose, those inside our scripts included, on keys of a session called `probe`."""
-    session, lease, agents, agent = keys.session(probe), keys.lease(probe), keys.agents(probe), keys.affinity(probe)
-    staging, bucket = keys.staging(probe, "0"), keys.deadlines(probe)
+    session, lease, tombstone, agents, quarantine, bucket, _ = names = keys.of(probe)
+    staging, agent = names.staging("0"), keys.affinity(probe)
     script = ("return 1", "1", session)
     return {
         "restore": [("GETEX", session), ("GET", session), ("GET", agent)],
         "save": [
             ("SET", staging, ""), ("SET", agent, ""), ("EVAL", *script), ("EVALSHA", "0" * 40, "1", session),
             ("EXISTS", session), ("TYPE", session), ("GETRANGE", session, "0", "1"), ("SETRANGE", staging, "0", ""),
-            ("RENAME", staging, session), ("RENAME", session, keys.quarantine(probe)), ("PEXPIRE", session, "1"),
+            ("RENAME", staging, session), ("RENAME", session, quarantine), ("PEXPIRE", session, "1"),
             ("PTTL", session), ("DEL", staging), ("TIME",), ("SADD", agents, ""), ("ZADD", bucket, "0", ""),
-            ("ZSCORE", bucket, ""), ("GET", keys.tombstone(probe)),
+            ("ZSCORE", bucket, ""), ("GET", tombstone),
         ],
         "leases": [("GET", lease), ("SET", lease, ""), ("DEL", lease), ("PEXPIRE", lease, "1")],
         "evict": [
-            ("SET", keys.tombstone(probe), ""), ("DEL", session), ("SMEMBERS", agents), ("DEL", agent),
+            ("SET", tombstone, ""), ("DEL", session), ("SMEMBERS", agents), ("DEL", agent),
             ("ZREM", bucket, ""),
         ],
         "ls, stats, top": [("SCAN", "0"), ("STRLEN", session), ("GETRANGE", session, "0", "1"), ("PTTL", session)],
