@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from session_reuse import SessionManager, reusable_session
+from session_reuse.store.topology import topology_of
 
 TTL: Final = 86400
 ENOUGH_CONNECTIONS: Final = 4096
@@ -86,6 +87,30 @@ class Seed(Naive):
         await self.client.set(f"naive:affinity:{task}", f"site/{task}", ex=TTL)
 
 
+class Floor(Naive):
+    """The naive cycle over our batching: JSON, two commands and nothing else. What no safe cycle of ours can beat."""
+
+    async def open(self, url: str, state: dict[str, Any]) -> None:
+        """Connect."""
+        await super().open(url, state)
+        self.lanes = topology_of(self.client, lanes=2)
+
+    async def load(self, task: int) -> dict[str, Any]:
+        """GETEX."""
+        (value,) = await self.lanes.execute(("GETEX", f"naive:{task}", "PX", TTL * 1000), timeout=5.0)
+        return orjson.loads(value) if value else copy.deepcopy(self.state)
+
+    async def save(self, task: int, state: dict[str, Any]) -> None:
+        """SET."""
+        change(state)
+        await self.lanes.execute(("SET", f"naive:{task}", orjson.dumps(state), "PX", TTL * 1000), timeout=5.0)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.lanes.aclose()
+        await super().close()
+
+
 class Ours:
     """This SDK, all safety on: versioned, encrypted, compressed, affinity, metrics, breaker."""
 
@@ -131,6 +156,7 @@ class OursUnchanged(Ours):
 CONTESTANTS: Final[dict[str, type[Contestant]]] = {
     "naive GET+SET": Naive,
     "seed GET+SET+SET": Seed,
+    "floor: naive over our lanes": Floor,
     "ours": Ours,
     "ours, unchanged": OursUnchanged,
 }

@@ -246,10 +246,13 @@ def _next_header(services: Services, request: SaveRequest) -> Header:
 
 
 def _retire_at(services: Services, request: SaveRequest, created_at: int) -> int:
+    config = services.config
+    if config.max_age is None and not config.ttl_from_cookies:
+        return 0
     limits = []
-    if services.config.max_age is not None:
-        limits.append(created_at + round(services.config.max_age * 1000))
-    if services.config.ttl_from_cookies:
+    if config.max_age is not None:
+        limits.append(created_at + round(config.max_age * 1000))
+    if config.ttl_from_cookies:
         state = _loaded(request.document, request.dialect)["storage_state"]
         life = longest_cookie_life(state, request.saved_at)
         if life is not None:

