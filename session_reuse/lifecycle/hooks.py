@@ -20,10 +20,8 @@ async def capture(session: BrowserSession, limit: float) -> None:
             session.capture_failed(type(error).__name__)
 
 
-async def verified(session: BrowserSession, verify: Verdict | None, limit: float) -> bool:
+async def verified(session: BrowserSession, verify: Verdict, limit: float) -> bool:
     """Return what the caller's hook says; one that raises, or takes longer than `limit` seconds, says no."""
-    if verify is None:
-        return True
     try:
         async with asyncio.timeout(limit):
             verdict = verify(session)

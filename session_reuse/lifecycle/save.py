@@ -102,22 +102,24 @@ async def save(services: Services, request: SaveRequest, budget: float) -> Saved
         Failure: the store did not do it; it may or may not have been applied, and can be repeated as it is.
     """
     deadline = monotonic() + budget
-    lock = services.lock(request.fingerprint)
+    turn = services.queue_up(request.fingerprint)
     try:
-        if lock.locked():  # else no timer is needed, which costs more than the lock
+        if turn.locked():  # else no timer is needed, which costs more than the lock
             async with asyncio.timeout(budget):
-                await lock.acquire()
+                await turn.acquire()
         else:
-            await lock.acquire()
+            await turn.acquire()
         try:
             saved = await _save(services, request, deadline)
         finally:
-            lock.release()
+            turn.release()
     except StateTooLargeError as error:
         log.error(Event.INVALID_STATE, fingerprint=request.fingerprint, why=f"together with what others saved, {error}")
         return Saved(SaveOutcome.SKIPPED)
     except TimeoutError:
         raise Failure(StoreTimeoutError("the save took too long"), "budget", Retry.SAVE, Blame.NOBODY) from None
+    finally:
+        services.step_back(request.fingerprint, turn)
     if saved.baseline is not None:
         request.settled.append(saved.baseline)
     return saved

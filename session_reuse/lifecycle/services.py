@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakValueDictionary
 
 from session_reuse.observe.logs import Event, log
 from session_reuse.observe.metrics import Metrics
@@ -36,6 +35,12 @@ class Counts:
     saved: dict[SaveOutcome, int] = field(default_factory=dict)
     flushed: int = 0
     lost: int = 0
+
+
+class Turn(asyncio.Lock):
+    """A lock that knows how many hold it or wait for it."""
+
+    users = 0
 
 
 class Leaving:
@@ -85,7 +90,7 @@ class Services:
     """The last fingerprint of agents seen in this process, for when the store cannot be asked."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     leaving: Leaving = field(default_factory=Leaving)
-    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _turns: dict[str, Turn] = field(default_factory=dict)
     _told_of_credentials: bool = False
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
@@ -95,12 +100,19 @@ class Services:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def lock(self, fingerprint: str) -> asyncio.Lock:
-        """Return the lock that puts this process's saves of one session in a row."""
-        lock = self._locks.get(fingerprint)
-        if lock is None:
-            lock = self._locks[fingerprint] = asyncio.Lock()
-        return lock
+    def queue_up(self, fingerprint: str) -> Turn:
+        """Return the lock that puts this process's saves of one session in a row; to be given back by `step_back`."""
+        turn = self._turns.get(fingerprint)
+        if turn is None:
+            turn = self._turns[fingerprint] = Turn()
+        turn.users += 1
+        return turn
+
+    def step_back(self, fingerprint: str, turn: Turn) -> None:
+        """Forget a turn that nobody waits for."""
+        turn.users -= 1
+        if not turn.users:
+            del self._turns[fingerprint]
 
     def remember_fingerprint(self, agent_id: str, fingerprint: str) -> None:
         """Note an agent's last fingerprint; the oldest notes give way."""

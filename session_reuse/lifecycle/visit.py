@@ -129,7 +129,7 @@ class Visit:
             self._lease = restored.lease
             self._heartbeat = Heartbeat(self._services, session.fingerprint, restored.lease)
         if restored.document is not None:
-            self._session.fill(restored.document)
+            session.fill(restored.document)
             await self._verify_restored()
 
     async def _verify_restored(self) -> None:
@@ -137,7 +137,8 @@ class Visit:
             self._session.start_fresh(Outcome.UNVERIFIED)
 
     async def _verified(self) -> bool:
-        return await verified(self._session, self._options.verify, self._services.config.verify_timeout)
+        verify = self._options.verify
+        return verify is None or await verified(self._session, verify, self._services.config.verify_timeout)
 
     def _abandon_lease(self) -> None:
         """Give back a lease that may have been taken without our having heard of it."""
@@ -225,7 +226,7 @@ class Visit:
     async def _save(self, *, final: bool) -> SaveOutcome:
         began = monotonic()
         session = self._session
-        if not session.discarded:
+        if session.captures and not session.discarded:
             await capture(session, self._services.config.capture_timeout)
         request = None
         if may_be_saved(session) and (not final or await self._verified()):

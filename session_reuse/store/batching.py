@@ -53,10 +53,10 @@ class _Queue:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: Watch | None = None
 
-    async def execute(self, commands: tuple[Command, ...], timeout: float) -> Replies:
+    def execute(self, commands: tuple[Command, ...], timeout: float) -> Awaitable[Replies]:
         if self._busy < self._lanes and not self._waiting:
-            return await self._execute_now(self._watched(), commands, timeout)
-        return await self.submit(commands, timeout)
+            return self._execute_now(self._watched(), commands, timeout)
+        return self.submit(commands, timeout)
 
     def submit(self, commands: tuple[Command, ...], timeout: float) -> asyncio.Future[Replies]:
         watch = self._watched()
@@ -177,8 +177,10 @@ class Batcher:
         self._small = _Queue(send, lanes)
         self._large = _Queue(send, 1)
 
-    async def execute(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
+    def execute(self, *commands: Command, timeout: float, size: int = 0) -> Awaitable[Replies]:
         """Send the commands in one write and return their replies, errors of single commands in their place.
+
+        To be awaited at once, by the task that called.
 
         Args:
             commands: name and arguments of each.
@@ -186,7 +188,7 @@ class Batcher:
             size: bytes of the values sent; decides on the lane.
         """
         queue = self._large if size > LARGE else self._small
-        return await queue.execute(commands, timeout)
+        return queue.execute(commands, timeout)
 
     def submit(self, *commands: Command, timeout: float, size: int = 0) -> asyncio.Future[Replies]:
         """Do the same, without a task of its own for the caller who waits for several servers at once."""

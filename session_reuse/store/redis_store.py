@@ -76,6 +76,8 @@ class RedisStore:
         read: Command = ("GET", key) if ttl is None else ("GETEX", key, "PX", _ms(ttl))
         if lease is None and not count_use:
             (value,) = await self._send(read, timeout=timeout)
+            if type(value) is bytes:
+                return Entered(value)
             return await self._entered(fingerprint, await self._readable(value, key, timeout), timeout)
         commands: list[Command] = []
         if lease is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -24,7 +24,7 @@ _LEAVING_PAUSE: Final = 0.1
 class Topology(Protocol):
     """The servers behind a client."""
 
-    async def execute(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
+    def execute(self, *commands: Command, timeout: float, size: int = 0) -> Awaitable[Replies]:
         """Send commands, each where it belongs, and return their replies, errors of single commands in their place."""
 
     async def primaries(self) -> list[Any]:
