@@ -20,7 +20,7 @@ from session_reuse.store.keys import Keys
 
 if TYPE_CHECKING:
     from session_reuse.config import Config
-    from session_reuse.lifecycle.save import SaveRequest
+    from session_reuse.lifecycle.request import SaveRequest
     from session_reuse.lifecycle.spooling import Spooler
 
 

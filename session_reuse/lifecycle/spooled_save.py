@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from session_reuse.errors import CorruptStateError
-from session_reuse.lifecycle.save import Layer, SaveRequest
+from session_reuse.lifecycle.request import Layer, SaveRequest
 from session_reuse.state.baseline import Baseline, Expectation
 from session_reuse.state.header import SAVE_ID_LENGTH, Header
 from session_reuse.store.interface import Lease

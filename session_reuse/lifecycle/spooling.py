@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from session_reuse.errors import CorruptStateError
-from session_reuse.lifecycle.save import SaveRequest
+from session_reuse.lifecycle.request import SaveRequest
 from session_reuse.lifecycle.spooled_save import packed, unpacked
 from session_reuse.lifecycle.waiting import joined
 from session_reuse.observe.logs import Event, log

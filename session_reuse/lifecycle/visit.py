@@ -13,8 +13,9 @@ from session_reuse.errors import InvalidStateError, SessionBusyError
 from session_reuse.lifecycle.hooks import capture, verified
 from session_reuse.lifecycle.lease import Heartbeat, give_back
 from session_reuse.lifecycle.options import VisitOptions
+from session_reuse.lifecycle.request import Layer, Saved, SaveRequest, bounded
 from session_reuse.lifecycle.restore import Restored, restore
-from session_reuse.lifecycle.save import Layer, Saved, SaveRequest, bounded, save
+from session_reuse.lifecycle.save import save
 from session_reuse.lifecycle.services import Services
 from session_reuse.lifecycle.verdicts import invalidate, mark_bad
 from session_reuse.lifecycle.waiting import flush_one, keep_waiting

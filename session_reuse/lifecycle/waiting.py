@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Final
 
 from session_reuse.errors import InvalidStateError
-from session_reuse.lifecycle.save import Layer, SaveRequest, bounded, save
+from session_reuse.lifecycle.request import Layer, SaveRequest, bounded, loaded
+from session_reuse.lifecycle.save import save
 from session_reuse.lifecycle.services import Services
 from session_reuse.observe.logs import Event, log
 from session_reuse.outcome import SaveOutcome
@@ -64,7 +65,7 @@ def joined(earlier: SaveRequest, later: SaveRequest) -> SaveRequest:
         return earlier if one > two else later
     ground = (earlier if one > two else later).baseline
     layers = _brought_up(earlier, ground)
-    top, before = _document(layers[-1]), _loaded(ground.view, ground.dialect)
+    top, before = _document(layers[-1]), loaded(ground.view, ground.dialect)
     for layer in _brought_up(later, ground):
         after = _document(layer)
         top = merge_documents(before, after, top)
@@ -90,12 +91,12 @@ def _brought_up(request: SaveRequest, ground: Baseline) -> list[Layer]:
     own = request.baseline
     if own is ground or own.view == ground.view:
         return list(request.stack)
-    base, new_base = _loaded(own.view, own.dialect), _loaded(ground.view, ground.dialect)
+    base, new_base = loaded(own.view, own.dialect), loaded(ground.view, ground.dialect)
     return [_layer(merge_documents(base, _document(layer), new_base), layer.saved_at) for layer in request.stack]
 
 
 def _document(layer: Layer) -> document.Document:
-    return _loaded(layer.document, layer.dialect)
+    return loaded(layer.document, layer.dialect)
 
 
 def _layer(found: document.Document, saved_at: float) -> Layer:
@@ -109,10 +110,6 @@ def _knowledge(request: SaveRequest) -> tuple[bool, float, int, int]:
     if header is None or baseline.expectation is not Expectation.REVISION:
         return baseline.expectation is not Expectation.UNKNOWN, 0, 0, 0
     return True, baseline.epoch, header.created_at, header.version
-
-
-def _loaded(data: bytes, dialect: str) -> document.Document:
-    return document.load(data, dialect) if data else {"storage_state": {}, "data": {}}
 
 
 async def flush_one(services: Services, request: SaveRequest, budget: float) -> bool:

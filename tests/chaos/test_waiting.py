@@ -12,7 +12,9 @@ import pytest
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse.config import Config
-from session_reuse.lifecycle.save import Layer, SaveRequest, _merged, _next_header, bounded
+from session_reuse.lifecycle.commit import next_header
+from session_reuse.lifecycle.conflict import merged
+from session_reuse.lifecycle.request import Layer, SaveRequest, bounded
 from session_reuse.lifecycle.spooled_save import packed, unpacked
 from session_reuse.lifecycle.waiting import joined
 from session_reuse.state.baseline import Baseline, Expectation
@@ -72,7 +74,7 @@ def test_old_change_takes_the_age_of_the_save_that_carries_it_on() -> None:
     second = replace(request(3, {"x": 1}, x=2, mine=1), saved_at=3000.0, layers=first.stack)
     theirs = Header(save_ids=("cba987654321",), version=4, created_at=1, saved_at=2_000_000)
     now_known = replace(second.baseline, header=theirs)
-    after = _merged(second, now_known, {"storage_state": {}, "data": {"x": 9}})
+    after = merged(second, now_known, {"storage_state": {}, "data": {"x": 9}})
     assert data_of(after) == {"x": 9, "mine": 1}
 
 
@@ -80,9 +82,9 @@ def test_late_save_makes_a_newer_state_look_old() -> None:
     """A save that waited and is merged in leaves the state as new as it was, so that no other late save wins over it."""
     theirs = Header(save_ids=("cba987654321",), version=4, created_at=1, saved_at=2_000_000)
     late = replace(request(3, {"x": 1}, mine=1), saved_at=1000.0)
-    merged = _merged(late, replace(late.baseline, header=theirs), {"storage_state": {}, "data": {"x": 9}})
+    through = merged(late, replace(late.baseline, header=theirs), {"storage_state": {}, "data": {"x": 9}})
     services = SimpleNamespace(wall_clock=lambda: 5000.0, config=Config(registry=None))
-    assert _next_header(services, merged).saved_at == 2_000_000
+    assert next_header(services, through).saved_at == 2_000_000
 
 
 def test_long_outage_piles_up_layers() -> None:
