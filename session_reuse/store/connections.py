@@ -7,6 +7,7 @@ check of the pool, a task for the write, a timer for each reply, a shielded task
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,14 +22,18 @@ except ImportError:
 
 
 class LaneConnections:
-    """As many connections as there are lanes at work.
+    """As many connections as there are lanes at work, and no more than the pool has.
 
     Args:
         pool: a connection pool of asyncio redis-py.
+        lanes: how many may be at work, the one for large values included.
     """
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, lanes: int) -> None:
         self._pool = pool
+        most = getattr(pool, "max_connections", lanes)
+        self._room = asyncio.Semaphore(most) if most < lanes else None
+        """Who gives us a pool that is smaller than our lanes has them wait for each other."""
         self._idle: list[Any] = []
         self._generation = 0
         self._timeout: float | None = None
@@ -39,6 +44,12 @@ class LaneConnections:
 
         The caller sets the deadline, by cancelling.
         """
+        if self._room is None:
+            return await self._send(commands)
+        async with self._room:
+            return await self._send(commands)
+
+    async def _send(self, commands: Sequence[Command]) -> Replies:
         connection = await self._ready()
         generation = self._generation
         try:

@@ -17,6 +17,7 @@ class _NodePool:
 
     def __init__(self, node: ClusterNode) -> None:
         self._node = node
+        self.max_connections: int = node.max_connections
 
     async def get_connection(self) -> Any:
         """Return a connection that is open."""
@@ -46,7 +47,7 @@ class NodeLanes:
 
     def __init__(self, node: ClusterNode, lanes: int, send: Callable[..., Awaitable[Replies]]) -> None:
         self.node = node
-        self.connections = LaneConnections(_NodePool(node))
+        self.connections = LaneConnections(_NodePool(node), lanes + 1)
         self.batcher = Batcher(partial(send, node), lanes)
 
     async def aclose(self) -> None:

@@ -53,7 +53,7 @@ class SingleTopology:
 
     def __init__(self, client: Any, lanes: int) -> None:
         self._client = client
-        self._connections = LaneConnections(client.connection_pool)
+        self._connections = LaneConnections(client.connection_pool, lanes + 1)
         self._batcher = Batcher(self._send, lanes)
         self._left_at = 0.0
         self.execute = self._batcher.execute

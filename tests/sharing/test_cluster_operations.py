@@ -42,7 +42,9 @@ async def test_keys_of_one_session_share_a_slot(cluster: RedisCluster, make_mana
     manager = await make_manager(cluster.url)
     for name in ("plain", "with {braces} in it", "{", "ünïcode/😀", "a" * 512):
         keys = Keys()
-        slots = {redis.crc.key_slot(key.encode()) for key in (keys.session(name), keys.of(name).lease, keys.of(name).agents)}
+        slots = {
+            redis.crc.key_slot(key.encode()) for key in (keys.session(name), keys.of(name).lease, keys.of(name).agents)
+        }
         assert len(slots) == 1
         for _ in range(2):
             async with reusable_session(name, "agent {1}", manager=manager, exclusive=True) as session:

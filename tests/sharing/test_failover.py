@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 import redis
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse.store.redis_store import RedisStore
+from session_reuse.store.topology import SentinelTopology
 from tests.sharing.traces import MakeManager, save_many
 from tests.support.polling import until
 from tests.support.servers import RedisCluster, RedisServer, SentinelGroup
@@ -264,3 +267,13 @@ def answers(store: RedisStore) -> Callable[[], Awaitable[bool]]:
         return True
 
     return entered
+
+
+async def test_a_reset_connection_to_a_sentinel_does_not_alarm_anybody() -> None:
+    """The sentinels are asked again later, whatever class of error a Python makes of a write to a reset connection."""
+
+    async def reset() -> NoReturn:
+        raise AttributeError("'NoneType' object has no attribute '_add_writer'")
+
+    pool = SimpleNamespace(master_address=None, get_master_address=reset)
+    await SentinelTopology(SimpleNamespace(connection_pool=pool), lanes=1).check(timeout=1.0)
