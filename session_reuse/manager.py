@@ -175,7 +175,8 @@ class SessionManager:
             return await services.store.affinity(name, timeout=timeout)
 
         try:
-            found = await services.guard.run(Direction.READ, attempt, self.config.restore_timeout / 2)
+            server = services.store.server_of(services.keys.affinity(name))
+            found = await services.guard.run(Direction.READ, attempt, self.config.restore_timeout / 2, server)
         except Failure as failure:
             services.note_failure("restore", failure, f"agent/{name}")
             found = services.last_fingerprints.get(name)
@@ -229,7 +230,8 @@ class SessionManager:
             return await services.store.affinity(name, timeout=timeout)
 
         try:
-            return await services.guard.run(Direction.READ, attempt, self.config.restore_timeout)
+            server = services.store.server_of(services.keys.affinity(name))
+            return await services.guard.run(Direction.READ, attempt, self.config.restore_timeout, server)
         except Failure as failure:
             services.degraded("restore", failure, f"agent/{name}")
             return None
@@ -292,7 +294,7 @@ class SessionManager:
             pending=len(services.pending),
             flushed=counts.flushed,
             lost=counts.lost,
-            breakers={"read": guard.read.state.value, "write": guard.write.state.value},
+            breakers={direction.value: guard.state(direction).value for direction in Direction},
         )
 
     def __repr__(self) -> str:

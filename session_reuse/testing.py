@@ -139,6 +139,14 @@ class FaultyStore:
         async for listed in self.store.sessions(timeout=timeout):
             yield listed
 
+    def server_of(self, key: str) -> str:
+        """See `Store`."""
+        return self.store.server_of(key)
+
+    def servers(self) -> Collection[str]:
+        """See `Store`."""
+        return self.store.servers()
+
     async def aclose(self) -> None:
         """Leave the store within open: it is its maker's to close."""
 

@@ -12,11 +12,11 @@ from session_reuse.errors import ConfigurationError, SessionReuseError
 from session_reuse.lifecycle.services import Services
 from session_reuse.lifecycle.waiting import Flusher
 from session_reuse.observe.logs import Event, log
-from session_reuse.observe.metrics import Metrics, metrics_for
+from session_reuse.observe.metrics import metrics_for
 from session_reuse.outcome import Outcome
 from session_reuse.resilience.breaker import BreakerState
 from session_reuse.resilience.failure import Failure
-from session_reuse.resilience.guard import Guard
+from session_reuse.resilience.guard import Change, Guard, Listener
 from session_reuse.resilience.pending import PendingSaves
 from session_reuse.state.sealing import AesGcm
 from session_reuse.store.connect import Connection, connect
@@ -60,11 +60,12 @@ async def assemble(config: Config, given: Any) -> Assembled:
     keys = Keys(config.key_prefix, config.deadline_buckets)
     connection = None if is_store(given) else await _connection(config, given)
     metrics = metrics_for(config.registry)
+    store = given if connection is None else _redis_store(config, keys, connection, own=given is None)
     services = Services(
         config=config,
         keys=keys,
-        store=given if connection is None else _redis_store(config, keys, connection, own=given is None),
-        guard=Guard(attempt_timeout=config.attempt_timeout, on_change=_breaker_listener(metrics)),
+        store=store,
+        guard=Guard(attempt_timeout=config.attempt_timeout, servers=store.servers),
         codec=codec,
         metrics=metrics,
         pending=PendingSaves(config.pending_max, config.pending_max_bytes),
@@ -74,8 +75,7 @@ async def assemble(config: Config, given: Any) -> Assembled:
     if connection is not None and connection.revive is not None:
         services.on_failure = _Reviver(services, connection.revive)
     services.spooler = _spooler_for(services)
-    for breaker in (services.guard.read, services.guard.write):
-        breaker.on_change.append(_recovery_listener(services, flusher))
+    services.guard.on_change += [_teller(services), _recovery(services, flusher)]
     return Assembled(services, flusher, connection)
 
 
@@ -130,26 +130,28 @@ class _Reviver:
             log.warning(Event.DEGRADED, operation="revive", error=type(error).__name__)
 
 
-def _breaker_listener(metrics: Metrics) -> Any:
-    def changed(name: str, old: BreakerState, new: BreakerState) -> None:
-        metrics.breaker_changed(name, new.value)
-        log.info(Event.BREAKER_CHANGED, breaker=name, old=old.value, new=new.value)
+def _teller(services: Services) -> Listener:
+    def tell(change: Change) -> None:
+        direction = change.direction.value
+        services.metrics.breaker_changed(direction, services.guard.state(change.direction).value)
+        where = {"server": change.server} if change.server else {}
+        log.info(Event.BREAKER_CHANGED, breaker=direction, old=change.old.value, new=change.new.value, **where)
 
-    return changed
+    return tell
 
 
-def _recovery_listener(services: Services, flusher: Flusher) -> Any:
-    def changed(_name: str, old: BreakerState, new: BreakerState) -> None:
-        if new is not BreakerState.CLOSED:
+def _recovery(services: Services, flusher: Flusher) -> Listener:
+    def recover(change: Change) -> None:
+        if change.new is not BreakerState.CLOSED:
             return
-        if old is BreakerState.HALF_OPEN:
+        if change.old is BreakerState.HALF_OPEN:
             services.credentials_work()
         if services.pending:
             flusher.wake()
         if services.spooler is not None:
             services.spooler.replay()
 
-    return changed
+    return recover
 
 
 def _spooler_for(services: Services) -> Spooler | None:

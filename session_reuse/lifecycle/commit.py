@@ -53,7 +53,10 @@ async def commit(services: Services, request: SaveRequest, deadline: float) -> t
         )
 
     committed = await services.guard.run(
-        Direction.WRITE, lambda timeout: services.store.commit(asked(), timeout=timeout), deadline - monotonic()
+        Direction.WRITE,
+        lambda timeout: services.store.commit(asked(), timeout=timeout),
+        deadline - monotonic(),
+        services.server_of(request.fingerprint),
     )
     return header, committed
 
@@ -74,7 +77,10 @@ async def touch(services: Services, request: SaveRequest, deadline: float) -> To
         score_change=request.score_change,
     )
     return await services.guard.run(
-        Direction.WRITE, lambda timeout: services.store.touch(asked, timeout=timeout), deadline - monotonic()
+        Direction.WRITE,
+        lambda timeout: services.store.touch(asked, timeout=timeout),
+        deadline - monotonic(),
+        services.server_of(request.fingerprint),
     )
 
 

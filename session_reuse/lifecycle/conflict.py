@@ -28,6 +28,7 @@ async def after_conflict(
             Direction.READ,
             lambda timeout: services.store.read(request.fingerprint, timeout=timeout),
             deadline - monotonic(),
+            services.server_of(request.fingerprint),
         )
     except WrongType:
         value = b""

@@ -34,7 +34,8 @@ class Heartbeat:
         while not self.lost:
             await asyncio.sleep(ttl / 3)
             try:
-                kept = await self._services.guard.run(Direction.WRITE, self._renew, ttl / 3)
+                server = self._services.server_of(self._fingerprint)
+                kept = await self._services.guard.run(Direction.WRITE, self._renew, ttl / 3, server)
             except Failure as failure:
                 self._services.degraded("lease", failure, self._fingerprint)
                 continue
@@ -57,6 +58,8 @@ async def _give_back(services: Services, fingerprint: str, lease: Lease) -> None
         return await services.store.release(fingerprint, lease, timeout=timeout)
 
     try:
-        await services.guard.run(Direction.WRITE, release, services.config.save_timeout)
+        await services.guard.run(
+            Direction.WRITE, release, services.config.save_timeout, services.server_of(fingerprint)
+        )
     except Failure as failure:
         services.degraded("lease", failure, fingerprint)

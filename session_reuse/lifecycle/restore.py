@@ -85,7 +85,7 @@ async def _enter(
 
     give_up = monotonic() + options.wait
     while True:
-        entered = await services.guard.run(Direction.READ, attempt, budget)
+        entered = await services.guard.run(Direction.READ, attempt, budget, services.server_of(fingerprint))
         left = give_up - monotonic()
         if not isinstance(entered.lease, Busy) or left <= 0:
             return entered

@@ -100,6 +100,10 @@ class Services:
         task.add_done_callback(self.tasks.discard)
         return task
 
+    def server_of(self, fingerprint: str) -> str:
+        """Return which server a session lives on, so that another one's trouble is not its own."""
+        return self.store.server_of(self.keys.session(fingerprint))
+
     def queue_up(self, fingerprint: str) -> Turn:
         """Return the lock that puts this process's saves of one session in a row; to be given back by `step_back`."""
         turn = self._turns.get(fingerprint)

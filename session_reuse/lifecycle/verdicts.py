@@ -24,7 +24,9 @@ async def mark_bad(services: Services, session: BrowserSession, reason: str) -> 
         )
 
     try:
-        await services.guard.run(Direction.WRITE, attempt, services.config.save_timeout)
+        await services.guard.run(
+            Direction.WRITE, attempt, services.config.save_timeout, services.server_of(session.fingerprint)
+        )
     except Failure as failure:
         services.degraded("mark", failure, session.fingerprint)
 
@@ -42,7 +44,9 @@ async def invalidate(services: Services, fingerprint: str, reason: str) -> bool:
         return await services.store.invalidate(fingerprint, ttl=services.config.ttl, timeout=timeout)
 
     try:
-        existed = await services.guard.run(Direction.WRITE, attempt, services.config.save_timeout)
+        existed = await services.guard.run(
+            Direction.WRITE, attempt, services.config.save_timeout, services.server_of(fingerprint)
+        )
     except Failure as failure:
         services.degraded("invalidate", failure, fingerprint)
         raise failure.error from None

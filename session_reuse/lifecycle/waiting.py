@@ -149,8 +149,11 @@ class Flusher:
     async def _run(self) -> None:
         services, pause = self._services, _SHORTEST_PAUSE
         while services.pending:
+            await self._until_one_is_allowed()
             for waiting in services.pending:
-                await self._until_allowed(pause * random.uniform(0.5, 1.0))
+                if self._closed_for(waiting) > 0:  # its server is away; others may be back
+                    continue
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 if services.pending.get(waiting.fingerprint) is not waiting:
                     continue
                 if await flush_one(services, waiting, services.config.save_timeout):
@@ -160,12 +163,15 @@ class Flusher:
         if services.spooler is not None:
             services.spooler.replay()
 
-    async def _until_allowed(self, pause: float) -> None:
-        await asyncio.sleep(pause)
-        while (closed_for := self._services.guard.write.retry_in) > 0:
+    def _closed_for(self, waiting: SaveRequest) -> float:
+        services = self._services
+        return services.guard.at(services.server_of(waiting.fingerprint)).write.retry_in
+
+    async def _until_one_is_allowed(self) -> None:
+        while (soonest := min(map(self._closed_for, self._services.pending), default=0.0)) > 0:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(closed_for, _LONGEST_WAIT)):
+                async with asyncio.timeout(min(soonest, _LONGEST_WAIT)):
                     await self._changed.wait()
 
     async def finish(self, budget: float) -> list[SaveRequest]:
@@ -177,11 +183,16 @@ class Flusher:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         services = self._services
-        if services.pending:
-            services.guard.write.reset()
+        for waiting in services.pending:
+            services.guard.at(services.server_of(waiting.fingerprint)).write.reset()
+        servers = {services.server_of(waiting.fingerprint) for waiting in services.pending}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(budget):
-                while waiting := next(iter(services.pending), None):
-                    if not await flush_one(services, waiting, budget):
-                        await asyncio.sleep(max(_SHORTEST_PAUSE, min(services.guard.write.retry_in, budget / 4)))
+                await asyncio.gather(*(self._empty(server, budget) for server in servers))
         return list(services.pending)
+
+    async def _empty(self, server: str, budget: float) -> None:
+        services = self._services
+        while first := next((one for one in services.pending if services.server_of(one.fingerprint) == server), None):
+            if not await flush_one(services, first, budget):
+                await asyncio.sleep(max(_SHORTEST_PAUSE, min(self._closed_for(first), budget / 4)))

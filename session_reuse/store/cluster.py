@@ -8,7 +8,7 @@ fails raises a doubt, and the doubt is settled in the background.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -169,6 +169,15 @@ class ClusterTopology:
         except Exception:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
             return None
         return reply[0] if isinstance(reply, list) else None
+
+    def server_of(self, key: str) -> str:
+        """Return the primary that a key lives on; empty while it is not known."""
+        nodes = self._client.nodes_manager.slots_cache.get(key_slot(key.encode()))
+        return nodes[0].name if nodes else ""
+
+    def names(self) -> Collection[str]:
+        """Return all nodes that are known."""
+        return {"", *self._client.nodes_manager.nodes_cache}
 
     async def primaries(self) -> list[Any]:
         """Return all primaries; every slot must have one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -206,6 +206,12 @@ class Store(Protocol):
 
     def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
         """List the sessions by cursor, without holding up the server. May show one twice, misses none that stays."""
+
+    def server_of(self, key: str) -> str:
+        """Return which server a key lives on, as far as is known now; empty where there is only one."""
+
+    def servers(self) -> Collection[str]:
+        """Return the names of all servers that `server_of` may name now."""
 
     async def aclose(self) -> None:
         """Close what the store opened."""

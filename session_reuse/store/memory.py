@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
@@ -102,8 +102,7 @@ class MemoryStore:
         await _a_turn_for_others(timeout)
         standing = self._standing(commit.fingerprint)
         outcome = decide(commit, standing)
-        if commit.agent_id is not None:
-            self.affinities[commit.agent_id] = Kept(commit.fingerprint, self.clock() + commit.ttl)
+        self._used(commit)
         if outcome.written and outcome is not CommitOutcome.DUPLICATE:
             self._put_in_place(commit, standing)
         if commit.release and (outcome.written or outcome in _REFUSED_FOR_GOOD):
@@ -116,8 +115,7 @@ class MemoryStore:
     async def touch(self, touch: Touch, *, timeout: float) -> TouchOutcome:
         """Start the time to live of an unchanged session anew."""
         await _a_turn_for_others(timeout)
-        if touch.agent_id is not None:
-            self.affinities[touch.agent_id] = Kept(touch.fingerprint, self.clock() + touch.ttl)
+        self._used(touch)
         standing = self._standing(touch.fingerprint)
         outcome = self._touched(touch, standing)
         if touch.release and outcome is not TouchOutcome.GONE:
@@ -178,6 +176,14 @@ class MemoryStore:
                 left = self.sessions_by_fingerprint[fingerprint].ends - now
                 yield Listed(fingerprint, data[:LENGTH], left, len(data))
 
+    def server_of(self, key: str) -> str:  # noqa: ARG002
+        """Return the only server's name: none."""
+        return ""
+
+    def servers(self) -> Collection[str]:
+        """Return the only server's name: none."""
+        return ("",)
+
     async def aclose(self) -> None:
         """Keep everything: the same store serves the next manager, as a server does."""
 
@@ -212,6 +218,12 @@ class MemoryStore:
         del self.leases[fingerprint]
         return True
 
+    def _used(self, save: Commit | Touch) -> None:
+        """Note the agent's last session; whose affinity points to a session is on its list."""
+        if save.agent_id is not None:
+            self.affinities[save.agent_id] = Kept(save.fingerprint, self.clock() + save.ttl)
+            self.agents.setdefault(save.fingerprint, set()).add(save.agent_id)
+
     def _forget_affinity(self, agent_id: str | None, fingerprint: str) -> None:
         if agent_id is not None and _alive(self.affinities, agent_id, self.clock()) == fingerprint:
             del self.affinities[agent_id]
@@ -233,8 +245,6 @@ class MemoryStore:
             return TouchOutcome.GONE
         self._rewrite(touch.fingerprint, replace(header, score=_score(header, touch.score_change)))
         self.sessions_by_fingerprint[touch.fingerprint].ends = self.clock() + touch.ttl
-        if touch.agent_id is not None:
-            self.agents.setdefault(touch.fingerprint, set()).add(touch.agent_id)
         return TouchOutcome.UNCHANGED
 
     def _put_in_place(self, commit: Commit, standing: Standing) -> None:
@@ -254,8 +264,6 @@ class MemoryStore:
             score=_score(counted, commit.score_change),
         )
         self.put(commit.fingerprint, header.encode() + commit.value[LENGTH:], commit.ttl)
-        if commit.agent_id is not None:
-            self.agents.setdefault(commit.fingerprint, set()).add(commit.agent_id)
 
     def _rewrite(self, fingerprint: str, header: Header) -> Header:
         kept = self.sessions_by_fingerprint[fingerprint]

@@ -5,7 +5,7 @@ Speaks to standalone servers, Sentinel and Cluster alike; from redis-py it needs
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from typing import Any, Final
 
@@ -231,6 +231,14 @@ class RedisStore:
     def fingerprints(self, *, timeout: float) -> AsyncIterator[list[str]]:
         """Yield the fingerprints of all sessions in pages, by cursor."""
         return fingerprints(self.topology, self.keys, timeout)
+
+    def server_of(self, key: str) -> str:
+        """Return which primary of a Cluster a key lives on, as far as is known now; empty where there is only one."""
+        return self.topology.server_of(key)
+
+    def servers(self) -> Collection[str]:
+        """Return the names of all servers that `server_of` may name now."""
+        return self.topology.names()
 
     async def aclose(self) -> None:
         """End the lanes, and close the client if it is ours."""

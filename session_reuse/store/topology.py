@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -26,6 +26,12 @@ class Topology(Protocol):
 
     def execute(self, *commands: Command, timeout: float, size: int = 0) -> Awaitable[Replies]:
         """Send commands, each where it belongs, and return their replies, errors of single commands in their place."""
+
+    def server_of(self, key: str) -> str:
+        """Return the name of the server that a key lives on, as far as is known; empty where there is only one."""
+
+    def names(self) -> Collection[str]:
+        """Return all that `server_of` may return now."""
 
     async def primaries(self) -> list[Any]:
         """Return what takes `execute_command` for each server that holds data of its own."""
@@ -78,6 +84,14 @@ class SingleTopology:
         """Fail what still waits, and give the connections back."""
         await self._batcher.aclose()
         await self._connections.release()
+
+    def server_of(self, key: str) -> str:  # noqa: ARG002
+        """Return the only server's name: none."""
+        return ""
+
+    def names(self) -> Collection[str]:
+        """Return the only server's name: none."""
+        return ("",)
 
     async def primaries(self) -> list[Any]:
         """Return the client itself."""

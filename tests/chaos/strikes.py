@@ -158,8 +158,8 @@ def _kill_clients(world: World, password: str | None = None) -> None:
 
 
 def _close_breakers(world: World) -> None:
-    world.services.guard.read.reset()
-    world.services.guard.write.reset()
+    world.services.guard.at().read.reset()
+    world.services.guard.at().write.reset()
 
 
 async def take_rights(world: World) -> None:

@@ -30,7 +30,7 @@ async def manager(redis_server: RedisServer, registry: CollectorRegistry) -> Asy
 
 def half_open(manager: SessionManager) -> None:
     """Make the next call of each direction a probe."""
-    for breaker in (manager._services.guard.read, manager._services.guard.write):
+    for breaker in (manager._services.guard.at().read, manager._services.guard.at().write):
         breaker.trip(1e-9)
 
 
@@ -43,14 +43,14 @@ async def nothing_leaked(manager: SessionManager, redis_server: RedisServer) -> 
     """No task, no lease, no permit, no connection but the idle ones."""
     services = manager._services
     await until(lambda: not services.tasks, message="our tasks ended")
-    for breaker in (services.guard.read, services.guard.write):
+    for breaker in (services.guard.at().read, services.guard.at().write):
         assert breaker._probes_out == 0, "a permit was lost"
     with redis_server.client() as client:
         assert not client.exists(Keys("browser").of(NAME).lease), "the lease was left behind"
     pool = manager._connection.client.connection_pool
     topology = services.store.topology
     assert len(pool._in_use_connections) == len(topology._connections._idle), "a connection was lost"
-    for breaker in (services.guard.read, services.guard.write):
+    for breaker in (services.guard.at().read, services.guard.at().write):
         breaker.reset()
     async with reusable_session(NAME, "agent", manager=manager) as session:
         assert session.reused

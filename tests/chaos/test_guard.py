@@ -43,7 +43,7 @@ async def test_one_lost_connection_opens_the_breaker_for_a_whole_batch() -> None
     stores = [Store(lost()) for _ in range(100)]
     answers = await asyncio.gather(*(guard.run(Direction.READ, store.answer, 1.0) for store in stores))
     assert answers == ["value"] * 100
-    assert guard.read.state is BreakerState.CLOSED
+    assert guard.at().read.state is BreakerState.CLOSED
 
 
 async def test_server_that_is_down_is_asked_for_ever() -> None:
@@ -52,7 +52,7 @@ async def test_server_that_is_down_is_asked_for_ever() -> None:
     for _ in range(5):
         with pytest.raises(Failure):
             await guard.run(Direction.READ, Store(*[lost()] * 9).answer, 1.0)
-    assert guard.read.state is BreakerState.OPEN
+    assert guard.at().read.state is BreakerState.OPEN
 
 
 async def test_good_past_hides_a_frozen_store() -> None:
@@ -63,16 +63,16 @@ async def test_good_past_hides_a_frozen_store() -> None:
     for _ in range(5):
         with pytest.raises(Failure):
             await guard.run(Direction.READ, Store(silent()).answer, 1.0)
-    assert guard.read.state is BreakerState.OPEN
+    assert guard.at().read.state is BreakerState.OPEN
 
 
 async def test_saves_wait_although_restores_work_again() -> None:
     """When one direction has recovered, the other is probed at once."""
     guard = Guard(attempt_timeout=0.15)
-    guard.write.trip(60.0)
-    guard.read.trip(1e-9)
+    guard.at().write.trip(60.0)
+    guard.at().read.trip(1e-9)
     await guard.run(Direction.READ, Store().answer, 1.0)
-    assert guard.read.state is BreakerState.CLOSED
-    assert guard.write.retry_in == 0.0
+    assert guard.at().read.state is BreakerState.CLOSED
+    assert guard.at().write.retry_in == 0.0
     await guard.run(Direction.WRITE, Store().answer, 1.0)
-    assert guard.write.state is BreakerState.CLOSED
+    assert guard.at().write.state is BreakerState.CLOSED

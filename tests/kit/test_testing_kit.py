@@ -171,7 +171,13 @@ def test_all_stores_have_the_same_methods(kind: type) -> None:
 
 def test_the_faulty_store_forgets_no_operation() -> None:
     """An operation added to the interface must be faulty too."""
-    methods = {name for name in vars(MemoryStore) if not name.startswith("_")} - {"peek", "put", "aclose"}
+    methods = {name for name in vars(MemoryStore) if not name.startswith("_")} - {
+        "peek",
+        "put",
+        "aclose",
+        "server_of",
+        "servers",
+    }
     assert methods == OPERATIONS
     assert OPERATIONS | {"aclose"} <= set(vars(FaultyStore))
 

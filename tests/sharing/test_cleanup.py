@@ -342,7 +342,7 @@ async def test_it_needs_a_redis() -> None:
     """A store of another kind is refused by name, not by an attribute that is missing."""
 
     class Double:
-        enter = aclose = None
+        enter = aclose = servers = None
 
     manager = SessionManager(Double(), registry=None)
     with pytest.raises(ConfigurationError, match="Double"):

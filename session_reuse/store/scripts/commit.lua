@@ -18,10 +18,20 @@ local function release()
   if ARGV[7] == '1' and string_at(KEYS[3], 0, -1) == token .. ':' .. ARGV[6] then redis.call('DEL', KEYS[3]) end
 end
 
+-- Whose affinity points to a session is on its list, so that the affinity goes when the session goes.
+local function enlist()
+  if ARGV[10] ~= '' then
+    redis.call('SADD', KEYS[5], ARGV[10])
+    redis.call('PEXPIRE', KEYS[5], ARGV[11])
+  end
+end
+
 local function refuse(outcome)
   redis.call('DEL', KEYS[2])
   if outcome ~= 'conflict' then release() end
-  return {outcome, redis.call('EXISTS', KEYS[1])}
+  local exists = redis.call('EXISTS', KEYS[1])
+  if exists == 1 then enlist() end
+  return {outcome, exists}
 end
 
 local head = string_at(KEYS[1], 0, HEAD)
@@ -97,10 +107,7 @@ if string.sub(staged, 17, 56) ~= current .. token then redis.call('SETRANGE', KE
 if string.sub(staged, 159, 170) ~= uses .. score then redis.call('SETRANGE', KEYS[2], 158, uses .. score) end
 redis.call('RENAME', KEYS[2], KEYS[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[9])
-if ARGV[10] ~= '' then
-  redis.call('SADD', KEYS[5], ARGV[10])
-  redis.call('PEXPIRE', KEYS[5], ARGV[11])
-end
+enlist()
 token = ARGV[5]
 release()
 return {outcome, current, uses, score}

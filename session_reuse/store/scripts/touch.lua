@@ -15,13 +15,27 @@ local function finish(outcome, score)
   return {outcome, score}
 end
 
+-- Whose affinity points to a session is on its list, so that the affinity goes when the session goes.
+local function enlist()
+  if ARGV[6] ~= '' then
+    redis.call('SADD', KEYS[4], ARGV[6])
+    redis.call('PEXPIRE', KEYS[4], ARGV[7])
+  end
+end
+
+local function refuse()
+  local exists = redis.call('EXISTS', KEYS[1])
+  if exists == 1 then enlist() end
+  return finish('stale', exists)
+end
+
 local head = string_at(KEYS[1], 0, 175)
 if token ~= '00000000000000000000' then
   local lease = string_at(KEYS[2], 0, 19)
-  if (#lease == 20 and lease > token) or string.sub(head, 37, 56) > token then return finish('stale', redis.call('EXISTS', KEYS[1])) end
+  if (#lease == 20 and lease > token) or string.sub(head, 37, 56) > token then return refuse() end
 end
 local tombstone = string_at(KEYS[3], 0, 19)
-if (#tombstone == 20 and tombstone > ARGV[1]) or string.sub(head, 17, 36) > ARGV[1] then return finish('stale', redis.call('EXISTS', KEYS[1])) end
+if (#tombstone == 20 and tombstone > ARGV[1]) or string.sub(head, 17, 36) > ARGV[1] then return refuse() end
 if string.sub(head, 1, 4) ~= 'SRS1' then return {'gone'} end
 
 local score = string.sub(head, 167, 170)
@@ -30,8 +44,5 @@ if ARGV[8] ~= '0' then
   redis.call('SETRANGE', KEYS[1], 166, score)
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-if ARGV[6] ~= '' then
-  redis.call('SADD', KEYS[4], ARGV[6])
-  redis.call('PEXPIRE', KEYS[4], ARGV[7])
-end
+enlist()
 return finish('unchanged', score)
