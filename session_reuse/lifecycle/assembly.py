@@ -134,8 +134,8 @@ def _teller(services: Services) -> Listener:
     def tell(change: Change) -> None:
         direction = change.direction.value
         services.metrics.breaker_changed(direction, services.guard.state(change.direction).value)
-        where = {"server": change.server} if change.server else {}
-        log.info(Event.BREAKER_CHANGED, breaker=direction, old=change.old.value, new=change.new.value, **where)
+        old, new = change.old.value, change.new.value
+        log.info(Event.BREAKER_CHANGED, breaker=direction, server=change.server, old=old, new=new)
 
     return tell
 
