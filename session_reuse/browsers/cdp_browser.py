@@ -20,6 +20,7 @@ from session_reuse.browsers.cookies import from_cdp
 from session_reuse.browsers.environment import changed, recorded
 from session_reuse.browsers.live_mirror import DATABASE_EVENTS, STORAGE_EVENTS, LiveMirror
 from session_reuse.browsers.origins import origin_of, origin_of_storage, shares_storage
+from session_reuse.browsers.steps import run
 from session_reuse.state.storage_state import StorageState, empty_storage_state
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class CdpBrowser:
             CdpError: the browser did not answer.
         """
         await self._restore.set_cookies()
+        await self._restore.hold_documents(lambda steps: self._spawn(run(steps)))
         await self._restore.fill_large(self._hidden)
         tabs = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": [{"type": "page"}]}
         await self._connection.send("Target.setAutoAttach", tabs)
@@ -145,6 +147,8 @@ class CdpBrowser:
     def _on_event(self, method: str, params: dict[str, Any], session: str) -> None:
         if session in self._hidden:
             self._hidden[session].on_event(method, params)
+        elif method == "Fetch.requestPaused":
+            self._restore.paused(params)
         elif method == "Target.attachedToTarget":
             self._attached(params)
         elif method == "Target.detachedFromTarget":

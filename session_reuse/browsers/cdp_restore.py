@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers import javascript
 from session_reuse.browsers.cdp_connection import CdpConnection, CdpError
+from session_reuse.browsers.cdp_gate import open_gate
 from session_reuse.browsers.cdp_hidden_page import HiddenPage, hidden_page
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described, to_cdp
-from session_reuse.browsers.lazy_restore import LazyScripts, Payload, fill_script, plan_restore
-from session_reuse.browsers.origins import Items, storage_key
+from session_reuse.browsers.lazy_restore import SHIPPED_BYTES, LazyScripts, Payload, fill_script, plan_restore
+from session_reuse.browsers.origins import Items, shares_storage, storage_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from session_reuse.browsers.document_gate import DocumentGate
+    from session_reuse.browsers.steps import Steps
     from session_reuse.state.storage_state import StorageState
 
 _FILL_TIMEOUT: Final = 10.0
@@ -43,7 +46,9 @@ class CdpRestore:
         self._connection = connection
         self._report = report
         self._cookies, problems = clean_cookies(state["cookies"], now)
+        self._origins = state["origins"]
         self._plan = plan_restore(state["origins"])
+        self._gate: DocumentGate | None = None
         self.is_fresh = fresh
         self._scripts = LazyScripts(self._plan.lazy, fresh=fresh)
         self._registered: dict[str, dict[int, asyncio.Future[dict[str, Any]]]] = {}
@@ -70,16 +75,34 @@ class CdpRestore:
             await self._set_cookies(cookies[:half])
             await self._set_cookies(cookies[half:])
 
+    async def hold_documents(self, spawn: Callable[[Steps[Any]], None]) -> None:
+        """Leave what is beyond a few scripts until it is asked for, in a browser that was started for this session.
+
+        Args:
+            spawn: runs a procedure that nobody waits for.
+        """
+        plan = plan_restore(self._origins, total_bytes=SHIPPED_BYTES)
+        if self.is_fresh and plan.hidden:
+            self._gate = await open_gate(self._connection, spawn, self._report, plan.hidden)
+        if self._gate:
+            self._plan = plan._replace(hidden=[])
+            self._scripts = LazyScripts(plan.lazy, fresh=self.is_fresh)
+
+    def paused(self, params: dict[str, Any]) -> None:
+        """Take a request that the browser holds."""
+        if self._gate:
+            self._gate.paused(params)
+
     async def fill_large(self, hidden: dict[str, HiddenPage]) -> None:
         """Fill the origins that cannot be restored lazily, on a hidden page."""
-        if not self._plan.eager:
+        if not self._plan.hidden:
             return
         try:
             async with hidden_page(self._connection, hidden) as page:
-                for payload in self._plan.eager:
+                for payload in self._plan.hidden:
                     await self._fill(page, payload)
         except CdpError:
-            for payload in self._plan.eager:
+            for payload in self._plan.hidden:
                 self._report("restore_failed", f"{payload.origin} could not be filled: no hidden page")
 
     async def _fill(self, page: HiddenPage, payload: Payload) -> None:
@@ -101,7 +124,10 @@ class CdpRestore:
 
     def is_pending(self, origin: str) -> bool:
         """Return whether an origin is still to be restored."""
-        return origin in self._scripts.pending
+        return origin in self._scripts.pending or self._pending_at_gate(origin) is not None
+
+    def _pending_at_gate(self, origin: str) -> Payload | None:
+        return self._gate.pending(origin) if self._gate else None
 
     def committed(self, origin: str, ancestors: list[str]) -> None:
         """Note the commit of a document; its origin is not filled again, in any page.
@@ -110,6 +136,8 @@ class CdpRestore:
             origin: the document's.
             ancestors: origins of the frames around it, from the inside out; empty for a top-level page.
         """
+        if self._gate and shares_storage(origin, ancestors):
+            self._gate.committed(origin)
         batch = self._scripts.committed(origin, ancestors)
         if batch is None:
             return
@@ -162,7 +190,8 @@ class CdpRestore:
         Raises:
             CdpError: the page is gone.
         """
-        payload = self._scripts.payload(origin)
+        payload = self._gate.take(origin) if self._gate else None
+        payload = payload or self._scripts.payload(origin)
         self.committed(origin, [])
         filled = await self._fill_if_empty(session, origin, payload.local, is_local=True)
         filled = await self._fill_if_empty(session, origin, payload.session, is_local=False) or filled

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from session_reuse.browsers.context_gate import ContextGate, open_gate
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described
 from session_reuse.browsers.hidden_page import Client, visit_origins
-from session_reuse.browsers.lazy_restore import LazyScripts, Payload, fill_script, plan_restore
-from session_reuse.browsers.origins import origin_of
+from session_reuse.browsers.lazy_restore import SHIPPED_BYTES, LazyScripts, Payload, fill_script, plan_restore
+from session_reuse.browsers.origins import origin_of, shares_storage
 
 if TYPE_CHECKING:
     from session_reuse.browsers.steps import Steps
@@ -31,7 +32,10 @@ class ContextRestore:
         self._client = client
         self._state = state
         self.cookies, problems = clean_cookies(state["cookies"], now)
+        self._fresh = fresh
+        self._indexed_db = indexed_db
         self._plan = plan_restore(state["origins"], indexed_db=indexed_db)
+        self._gate: ContextGate | None = None
         self.scripts = LazyScripts(self._plan.lazy, fresh=fresh)
         self._registered: dict[int, Any] = {}
         self._outdated: set[int] = set()
@@ -43,6 +47,30 @@ class ContextRestore:
 
     def new_context(self, browser: Any, options: dict[str, Any], *, opfs: bool, credentials: bool) -> Steps[Any]:
         """Return a new context with the cookies, and with what only Playwright itself can restore."""
+        yield from self._open_gate(browser)
+        try:
+            context = yield from self._new_context(browser, options, opfs=opfs, credentials=credentials)
+        except BaseException:
+            yield from self._close_gate()
+            raise
+        if self._gate:
+            yield from self._gate.follow(context)
+        return context
+
+    def _open_gate(self, browser: Any) -> Steps[None]:
+        """Where documents can be held, leave what is beyond a few scripts until it is asked for."""
+        plan = plan_restore(self._state["origins"], indexed_db=self._indexed_db, total_bytes=SHIPPED_BYTES)
+        if plan.hidden:
+            self._gate = yield from open_gate(browser, self._client, self._session.report, plan.hidden)
+        if self._gate:
+            self._plan = plan._replace(hidden=[])
+            self.scripts = LazyScripts(plan.lazy, fresh=self._fresh)
+
+    def _close_gate(self) -> Steps[None]:
+        if self._gate:
+            yield from self._gate.close()
+
+    def _new_context(self, browser: Any, options: dict[str, Any], *, opfs: bool, credentials: bool) -> Steps[Any]:
         native = self._native(opfs=opfs, credentials=credentials)
         try:
             return (yield browser.new_context(**options, storage_state=native))
@@ -81,7 +109,7 @@ class ContextRestore:
 
     def fill_large(self, context: Any) -> Steps[None]:
         """Fill the origins that cannot be restored lazily, on a hidden page."""
-        payloads = {payload.origin: payload for payload in self._plan.eager}
+        payloads = {payload.origin: payload for payload in self._plan.hidden}
         if not payloads:
             return
 
@@ -101,6 +129,15 @@ class ContextRestore:
         disposables = yield [context.add_init_script(source) for source in sources.values()]
         self._registered.update(zip(sources, disposables, strict=True))
 
+    def learn(self, cdp: Any) -> Steps[None]:
+        """Learn from a page which context of the browser is ours.
+
+        Args:
+            cdp: a session with it.
+        """
+        if self._gate and not self._gate.knows_context:
+            yield from self._gate.learn(cdp)
+
     def rearm_session_storage(self, context: Any, contents: dict[str, dict[str, str]]) -> Steps[None]:
         """Restore sessionStorage once more, for the next tab, because the tab that had it was closed by us.
 
@@ -113,6 +150,8 @@ class ContextRestore:
 
     def committed(self, context: Any, origin: str, ancestors: list[str]) -> None:
         """Note the commit of a document; its origin is not filled again."""
+        if self._gate and shares_storage(origin, ancestors):
+            self._gate.committed(origin)
         batch = self.scripts.committed(origin, ancestors)
         if batch is not None:
             self._outdated.add(batch)

@@ -125,6 +125,7 @@ class ContextWatch:
             cdp.on("Runtime.bindingCalled", lambda params: self._left(tab, params))
             tab.cdp = cdp
             yield from tab.enable()
+            yield from self._restore.learn(cdp)
         except self._client.errors as error:
             tab.cdp = None
             self._not_attached(tab, error)

@@ -22,11 +22,13 @@ class Client:
         errors: what a call raises when the browser is gone or does not answer.
         send: sends a command over a debugging session, within a time limit; a step.
         spawn: runs a procedure that nobody waits for.
+        around_first_goto: has procedures run before and after the first `goto` of a page.
     """
 
     errors: tuple[type[Exception], ...]
     send: Callable[[Any, str, dict[str, Any]], Any]
     spawn: Callable[[Steps[Any]], None]
+    around_first_goto: Callable[[Any, Callable[[str], Steps[Any]], Callable[[Any], Steps[None]]], None]
 
 
 def visit_origins(

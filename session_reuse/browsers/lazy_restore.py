@@ -3,13 +3,14 @@
 Small origins are restored lazily: an init script fills the storage of an origin in its first document, before the
 page's own scripts run. Origins share a script up to `BATCH_BYTES`; after the first commit of one of them its script is
 registered again without it, so that a page that clears its storage is not refilled and a token it has refreshed is not
-rolled back. Large origins, and IndexedDB with CryptoKeys (importing one is asynchronous), are filled on a hidden page
-before the agent starts.
+rolled back. Large origins, IndexedDB with CryptoKeys (importing one is asynchronous), and what is beyond a few scripts,
+are filled on a hidden page: when they are asked for where documents can be held, else before the agent starts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -20,8 +21,23 @@ LAZY_ORIGIN_BYTES: Final = 128 * 1024
 """Origins with a larger payload are filled on a hidden page."""
 LAZY_TOTAL_BYTES: Final = 4 * 1024 * 1024
 """All scripts together: they are shipped to each new page (1 MB costs about 20 ms a document, measured 2026-11-22)."""
+SHIPPED_BYTES: Final = 128 * 1024
+"""The same where the rest can be filled on demand: what a page costs does not grow with the state then."""
+FILLER_LIMIT: Final = 4.0
+"""Seconds that a hidden page may take to fill an origin that is asked for."""
 BATCH_BYTES: Final = 64 * 1024
 """Payload of one init script that several origins share."""
+
+
+class Into(StrEnum):
+    """What a script does to a storage that holds something already."""
+
+    EMPTY = "empty"
+    """Nothing: it is newer."""
+    GAPS = "gaps"
+    """It adds the keys that are missing."""
+    ALL = "all"
+    """It replaces the values of its keys."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +67,22 @@ class RestorePlan(NamedTuple):
     """How the origins of a state are restored."""
 
     lazy: list[Payload]
-    eager: list[Payload]
+    """By an init script."""
+    hidden: list[Payload]
+    """On a hidden page."""
     unusable: list[str]
     """Names of stored origins that are not web origins."""
 
 
-def plan_restore(entries: list[OriginEntry], *, indexed_db: bool = True) -> RestorePlan:
+def plan_restore(
+    entries: list[OriginEntry], *, indexed_db: bool = True, total_bytes: int = LAZY_TOTAL_BYTES
+) -> RestorePlan:
     """Decide for each stored origin how it is restored.
 
     Args:
         entries: `storage_state["origins"]`.
         indexed_db: whether databases are restored.
+        total_bytes: of all scripts together.
     """
     plan = RestorePlan([], [], [])
     total = 0
@@ -73,13 +94,13 @@ def plan_restore(entries: list[OriginEntry], *, indexed_db: bool = True) -> Rest
         if not (payload.local or payload.session or payload.databases):
             continue
         size = len(payload.text)
-        if payload.needs_waiting or size > LAZY_ORIGIN_BYTES or total + size > LAZY_TOTAL_BYTES:
-            plan.eager.append(payload)
+        if payload.needs_waiting or size > LAZY_ORIGIN_BYTES or total + size > total_bytes:
+            plan.hidden.append(payload)
             continue
         total += size
         plan.lazy.append(payload)
-    # A hidden page cannot fill the sessionStorage of another: that part of a large origin stays lazy.
-    plan.lazy.extend(Payload(p.origin, [], p.session, []) for p in plan.eager if p.session)
+    # A hidden page cannot fill the sessionStorage of another: that part stays lazy.
+    plan.lazy.extend(Payload(p.origin, [], p.session, []) for p in plan.hidden if p.session)
     return plan
 
 
@@ -98,7 +119,7 @@ class LazyScripts:
     """
 
     def __init__(self, payloads: list[Payload], *, fresh: bool) -> None:
-        self._fresh = fresh
+        self._into = Into.EMPTY if fresh else Into.ALL
         self._batches: list[dict[str, Payload]] = []
         self._batch_of: dict[str, int] = {}
         self._add(payloads)
@@ -119,7 +140,7 @@ class LazyScripts:
     def source(self, batch: int) -> str | None:
         """Return the script of a batch as it should be registered now, or None when nothing is left in it."""
         payloads = self._batches[batch]
-        return restore_script(list(payloads.values()), fresh=self._fresh) if payloads else None
+        return restore_script(list(payloads.values()), self._into) if payloads else None
 
     def committed(self, origin: str, ancestors: list[str]) -> int | None:
         """Note the commit of a document.
@@ -156,15 +177,31 @@ class LazyScripts:
             self._batch_of[payload.origin] = len(self._batches) - 1
 
 
-def restore_script(payloads: list[Payload], *, fresh: bool) -> str:
+def restore_script(payloads: list[Payload], into: Into) -> str:
     """Return an init script that fills the storage of any of these origins, each with its own payload only."""
     texts = ",".join(f"{javascript.literal(p.origin)}:{javascript.literal(p.text)}" for p in payloads)
     load = javascript.source("indexeddb_load") if any(p.databases for p in payloads) else "null"
-    return javascript.call("restore", f"{{__proto__:null,{texts}}}", javascript.literal(fresh), load)
+    return javascript.call("restore", f"{{__proto__:null,{texts}}}", javascript.literal(into), load)
 
 
 def fill_script(payload: Payload) -> str:
     """Return an expression that fills localStorage and IndexedDB of the hidden page's origin and waits for it."""
-    return javascript.call(
-        "fill", f"JSON.parse({javascript.literal(payload.text)})", javascript.source("indexeddb_load")
+    text = javascript.literal(payload.text).replace("<", "\\u003c")  # nothing in it ends a script element
+    return javascript.call("fill", f"JSON.parse({text})", javascript.source("indexeddb_load"))
+
+
+def filler_page(payload: Payload, done: str) -> str:
+    """Return a document that fills localStorage and IndexedDB of its origin and then goes to a URL with what failed.
+
+    Args:
+        payload: of its origin.
+        done: the URL, to which a JSON list is appended.
+    """
+    script = javascript.call(
+        "filler",
+        javascript.literal(payload.origin),
+        javascript.literal(FILLER_LIMIT * 1000),
+        f"async () => {fill_script(payload)}",
+        javascript.literal(done),
     )
+    return f"<!doctype html><script>{script}</script>"

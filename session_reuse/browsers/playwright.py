@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.binding import Binding, Options
+from session_reuse.browsers.first_goto import around_first_goto
 from session_reuse.browsers.hidden_page import Client
 from session_reuse.browsers.steps import Steps, run
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
@@ -130,7 +131,7 @@ class BoundContext:
         self._browser = browser
         self._given = given or {}
         self._attached = context
-        self._client = Client((Error, TimeoutError), _send, self._spawn)
+        self._client = Client((Error, TimeoutError), _send, self._spawn, around_first_goto)
         self._binding: Binding | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._undo: list[Callable[[], None]] = []

@@ -92,9 +92,9 @@ def test_large_origins_and_keys_are_restored_before_the_start() -> None:
     large = {**storing(A, big="x" * LAZY_ORIGIN_BYTES)["origins"][0], "sessionStorage": [{"name": "s", "value": "S"}]}
     keyed = {"origin": B, "indexedDBRich": [{"name": "d", "version": 1, "keys": [{}], "dump": "[]"}]}
     plan = plan_restore([large, keyed])
-    assert [payload.origin for payload in plan.eager] == [A, B]
+    assert [payload.origin for payload in plan.hidden] == [A, B]
     assert [(payload.origin, payload.local, payload.session) for payload in plan.lazy] == [(A, [], [["s", "S"]])]
-    assert plan_restore([keyed], indexed_db=False).eager == []
+    assert plan_restore([keyed], indexed_db=False).hidden == []
 
 
 def test_cookies_go_through_the_debugging_protocol_and_back() -> None:

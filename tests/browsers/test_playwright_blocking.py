@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import sync_playwright
 
+from session_reuse.browsers import context_restore
 from session_reuse.browsers.checks import selector_present
 from session_reuse.browsers.playwright_sync import attach_context, open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
@@ -194,3 +195,32 @@ def test_an_empty_visit_reports_nothing(browser: Any) -> None:
     with open_context(session, browser):
         pass
     assert kinds(session) == []
+
+
+def test_origins_beyond_the_first_scripts_are_filled_on_demand(
+    sites: Sites, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New tabs, redirects and popups meet a filled storage; what they have cleared stays clear."""
+    monkeypatch.setattr(context_restore, "SHIPPED_BYTES", 0)
+    hosts = ("first", "redirected", "popped")
+    session = reused(
+        {"cookies": [], "origins": [storing(sites.origin(host), token=host)["origins"][0] for host in hosts]}
+    )
+    with open_context(session, browser) as context:
+        page = context.new_page()
+        page.goto(sites.url("first", "/inner"))
+        assert shown_blocking(page) == "in"
+        page.goto(sites.url("elsewhere", f"/redirect?to={sites.url('redirected', '/inner')}"))
+        assert shown_blocking(page) == "in"
+        with context.expect_page() as opened:
+            page.evaluate("(url) => void window.open(url)", sites.url("popped", "/inner"))
+        assert shown_blocking(opened.value) == "in"
+        page.evaluate("localStorage.clear()")
+        page.goto(sites.url("first", "/inner"))
+        page.goto(sites.url("redirected", "/inner"))
+        assert shown_blocking(page) == "out"
+    assert [entry["origin"] for entry in session.storage_state["origins"]] == [
+        sites.origin("first"),
+        sites.origin("popped"),
+    ]
+    assert session.problems == []

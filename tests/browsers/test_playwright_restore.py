@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from session_reuse.browsers import lazy_restore
+from session_reuse.browsers import context_gate, context_restore, lazy_restore
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.support.polling import until
@@ -17,10 +17,19 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 
+@pytest.fixture(autouse=True, params=["by script", "on demand"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run all of this file both ways: with init scripts, and on a hidden page when an origin is asked for."""
+    if request.param == "on demand":
+        monkeypatch.setattr(context_restore, "SHIPPED_BYTES", 0)
+        monkeypatch.setattr(context_gate.ContextGate, "_opened", lambda *_: None)  # no short cut for new tabs
+
+
 @pytest.mark.parametrize("way", ["reload", "replace"])
 async def test_a_page_that_clears_its_storage_is_not_refilled(way: str, sites: Sites, browser: Any) -> None:
     """A page that finds its token stale, clears its storage and starts again ends logged out, not in a loop."""
     host = f"stale-{way}"
+    sites.hits.clear()
     session = reused(storing(sites.origin(host), token="stale"))
     async with open_context(session, browser) as context:
         assert await visited(context, sites.url(host, f"/stale/{way}")) == "out"

@@ -65,3 +65,42 @@ async def test_opfs_is_carried_when_asked_for(sites: Sites, browser: Any) -> Non
         page = await context.new_page()
         await page.goto(sites.url("files", "/blank"))
         assert await page.evaluate(read) == "kept"
+
+
+async def test_a_passkey_is_carried_when_asked_for(sites: Sites, browser: Any, launch: Any) -> None:
+    """With `credentials=True` a passkey that a site has registered signs for the next agent, and counts on."""
+    create = (
+        "async () => { const made = await navigator.credentials.create({ publicKey: { challenge: new Uint8Array(16),"
+        " rp: { name: 'shop' }, user: { id: new Uint8Array([7]), name: 'alice', displayName: 'Alice' },"
+        " pubKeyCredParams: [{ type: 'public-key', alg: -7 }], authenticatorSelection: { residentKey: 'required' } } });"
+        "const spki = made.response.getPublicKey(); return [made.id, btoa(String.fromCharCode(...new Uint8Array(spki)))]; }"
+    )
+    verify = (
+        "async (spki) => { const { id, response } = await navigator.credentials.get({ publicKey: { challenge: new"
+        " Uint8Array(16) } }); const bytes = Uint8Array.from(atob(spki), (c) => c.charCodeAt(0));"
+        "const name = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };"
+        "const key = await crypto.subtle.importKey('spki', bytes, name, false, ['verify']);"
+        "const data = new Uint8Array(response.authenticatorData);"
+        "const told = new Uint8Array(await crypto.subtle.digest('SHA-256', response.clientDataJSON));"
+        # the signature comes in DER: two integers of 32 bytes, or of 33 with a leading zero, or of fewer
+        "const der = new Uint8Array(response.signature), raw = new Uint8Array(64); let at = 2;"
+        "for (const end of [32, 64]) { const part = der.slice(at + 2, at + 2 + der[at + 1]).slice(-32);"
+        " raw.set(part, end - part.length); at += 2 + der[at + 1]; }"
+        "const isGood = await crypto.subtle.verify(name, key, raw, new Uint8Array([...data, ...told]));"
+        "return [id, isGood, data[36]]; }"
+    )
+    session = fresh()
+    async with open_context(session, browser, credentials=True) as context:
+        await context.credentials.install()
+        page = await context.new_page()
+        await page.goto(sites.url("passkey", "/blank"))
+        made, spki = await page.evaluate(create)
+    for count in (1, 2):
+        session = next_session(session)
+        async with open_context(session, await launch(), credentials=True) as context:
+            page = await context.new_page()
+            await page.goto(sites.url("passkey", "/blank"))
+            assert await page.evaluate(verify, spki) == [made, True, count]
+        assert session.problems == []
+    async with open_context(next_session(session), browser) as context:  # not asked for
+        assert await context.credentials.get() == []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from session_reuse.browsers import cdp_restore
 from session_reuse.browsers import selenium as adapter
 from session_reuse.errors import AdapterError, MissingExtraError
 from tests.clients.keeper import StubKeeper
@@ -51,6 +52,29 @@ def origin_of(keeper: StubKeeper, origin: str) -> dict[str, Any]:
 def items(entry: dict[str, Any], section: str = "localStorage") -> dict[str, str]:
     """Return a web storage as a dict."""
     return {item["name"]: item["value"] for item in entry.get(section, [])}
+
+
+async def test_what_is_beyond_the_first_scripts_is_filled_on_demand(
+    keeper: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state of any size costs a page nothing: in tabs, links and popups an origin is filled when it is asked for, once."""
+    monkeypatch.setattr(cdp_restore, "SHIPPED_BYTES", 0)
+    await log_in(keeper, site)
+    assert keeper.stored is not None
+    (stored,) = keeper.stored["origins"]
+    keeper.stored["origins"] += [{**stored, "origin": site.origin(f"other{number}")} for number in range(100)]
+    with visiting(keeper) as (driver, session):
+        assert visit_driver(driver, site.url()) == site.EVERYWHERE
+        for number, script in enumerate(("location.href = arguments[0]", "open(arguments[0])")):
+            driver.execute_script(script, site.url(host=f"other{number}"))
+            driver.switch_to.window(driver.window_handles[-1])
+            wait_until(lambda number=number: f"other{number}" in driver.current_url, timeout=8.0)
+            assert {"local", "database"} <= set(visit_driver(driver).split())
+        driver.execute_script("localStorage.clear()")
+        assert "local" not in visit_driver(driver, site.url(host="other1")).split()
+    assert session.problems == []
+    await keeper.leave(session)
+    assert len(keeper.stored["origins"]) == 101
 
 
 async def test_everything_comes_back_in_a_new_browser(keeper: StubKeeper, site: Site) -> None:

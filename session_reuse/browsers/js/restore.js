@@ -2,9 +2,10 @@
 // the data of one origin to another: the only lookup is by the document's own origin.
 //
 // payloads: origin -> JSON text {l: [[key, value]], s: [[key, value]], d: [database]}, without a prototype.
-// fresh: the context was made for this session, so whatever is in a storage is newer than the payload.
+// into: 'empty' storages only, for whatever else is in one is newer than the payload; 'gaps', so that keys that are there
+// stay; or 'all', so that they are replaced.
 // load: the function of indexeddb_load.js, or null.
-(payloads, fresh, load) => {
+(payloads, into, load) => {
   try {
     const payload = payloads[location.origin];
     if (payload === undefined || !mayFill()) return;
@@ -49,7 +50,9 @@
   function fill(open, items) {
     if (!items || !items.length) return;
     const storage = open();
-    if (fresh && storage.length) return;
-    for (const [key, value] of items) storage.setItem(key, value);
+    if (into === 'empty' && storage.length) return;
+    for (const [key, value] of items) {
+      if (into !== 'gaps' || storage.getItem(key) === null) storage.setItem(key, value);
+    }
   }
 }

@@ -1,0 +1,64 @@
+"""The gate of `document_gate` on a DevTools connection of our own. Must never decide anything itself."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from session_reuse.browsers.cdp_connection import CdpConnection, CdpError
+from session_reuse.browsers.document_gate import DocumentGate, has_hidden_pages
+from session_reuse.browsers.hidden_page import Client
+from session_reuse.browsers.on_demand import OnDemand
+from session_reuse.browsers.steps import Steps, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_reuse.browsers.lazy_restore import Payload
+
+
+async def open_gate(
+    connection: CdpConnection,
+    spawn: Callable[[Steps[Any]], None],
+    report: Callable[[str, str], None],
+    payloads: list[Payload],
+) -> DocumentGate | None:
+    """Return a gate that holds documents of the browser's own context from now on, or None when this browser cannot.
+
+    Args:
+        connection: to the browser; its `Fetch.requestPaused` events go to the gate's `paused`.
+        spawn: runs a procedure that nobody waits for.
+        report: told what cannot be restored: kind and place, never a value.
+        payloads: of the origins to fill on demand.
+    """
+    client = Client((CdpError,), _send, spawn, lambda *_: None)
+    gate = DocumentGate(connection, client, report, OnDemand(payloads, time.monotonic))
+    try:
+        context = await _own_context(connection)
+        if context is None or not await _has_hidden_pages(connection):
+            return None
+        await run(gate.hold_documents())
+    except CdpError:
+        return None
+    gate.serve(context)
+    return gate
+
+
+def _send(connection: CdpConnection, method: str, params: dict[str, Any]) -> Any:
+    return connection.send(method, params)
+
+
+async def _own_context(connection: CdpConnection) -> str | None:
+    """Return the id of the context that the browser has by itself."""
+    found = await connection.send("Target.getBrowserContexts")
+    if own := found.get("defaultBrowserContextId"):
+        return str(own)
+    others = set(found["browserContextIds"])
+    targets = (await connection.send("Target.getTargets"))["targetInfos"]
+    ids = (each.get("browserContextId") for each in targets if each["type"] == "page")
+    return next((str(each) for each in ids if each not in others), None)
+
+
+async def _has_hidden_pages(connection: CdpConnection) -> bool:
+    product = (await connection.send("Browser.getVersion"))["product"]  # such as HeadlessChrome/156.0.8078.79
+    return has_hidden_pages(str(product).partition("/")[2])

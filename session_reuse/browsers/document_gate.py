@@ -1,0 +1,184 @@
+"""Holds an origin's first documents until its storage is filled, in Chromium. Must never hold anybody else's for long.
+
+Scripts that are registered with a browser are sent to the process of each page, so what they cost grows with the state.
+Beyond a few of them, origins are filled when they are asked for. The browser's own DevTools endpoint can hold requests
+for documents whatever tab, popup or frame they are for, without a race and without turning off the cache. While the
+request is on its way, a hidden page fills the origin; all it loads is answered here. It has to be that page: from the
+start of a navigation to its commit a tab takes no script (Chromium 156, 2026-11-22).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from session_reuse.browsers.lazy_restore import Payload, filler_page
+from session_reuse.browsers.on_demand import OnDemand, Verdict
+from session_reuse.browsers.origins import origin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_reuse.browsers.hidden_page import Client
+    from session_reuse.browsers.steps import Steps
+
+OLDEST_CHROMIUM: Final = 134
+"""The first with hidden pages."""
+
+
+def has_hidden_pages(version: str) -> bool:
+    """Return whether a version of Chromium is new enough."""
+    major = version.partition(".")[0]
+    return major.isdigit() and int(major) >= OLDEST_CHROMIUM
+
+
+class DocumentGate:
+    """The gate of one context.
+
+    Args:
+        cdp: a session with the browser itself.
+        client: the face in use.
+        report: told what cannot be restored.
+        origins: to fill on demand.
+    """
+
+    def __init__(self, cdp: Any, client: Client, report: Callable[[str, str], None], origins: OnDemand) -> None:
+        self._cdp = cdp
+        self._client = client
+        self._report = report
+        self._origins = origins
+        self._context_id: str | None = None
+        self._path = f"/.session-reuse-{secrets.token_urlsafe(12)}/"
+
+    def hold_documents(self) -> Steps[None]:
+        """Have the browser hold documents of the origins that are left, or none any more."""
+        patterns = [pattern for origin in self._origins.open for pattern in _url_patterns(origin)]
+        if patterns:
+            documents = [{"urlPattern": pattern, "resourceType": "Document"} for pattern in patterns]
+            yield self._send("Fetch.enable", {"patterns": documents})
+        else:
+            yield self._send("Fetch.disable", {})
+
+    def serve(self, context_id: str) -> None:
+        """Serve a context that the browser knows by this id."""
+        self._context_id = context_id
+
+    @property
+    def knows_context(self) -> bool:
+        """Whether it is known which context is ours; documents are let go as long as it is not."""
+        return self._context_id is not None
+
+    def pending(self, origin: str) -> Payload | None:
+        """Return what an origin gets that nobody has asked for yet."""
+        return self._origins.pending(origin)
+
+    def take(self, origin: str) -> Payload | None:
+        """Return the same, for somebody who sees to it."""
+        payload = self._origins.begin(origin)
+        self._origins.filled(origin)
+        return payload
+
+    def committed(self, origin: str) -> None:
+        """Note a document that shares the origin's storage; the origin is not filled after this."""
+        unasked, held = self._origins.committed(origin)
+        if unasked:
+            self._report("restore_failed", f"{origin} was shown before it could be filled")
+        registrations = self._origins.disarm(origin)
+        if held or registrations:
+            self._client.spawn(self._release(held, registrations))
+
+    def _send(self, method: str, params: dict[str, Any]) -> Any:
+        return self._client.send(self._cdp, method, params)
+
+    def paused(self, params: dict[str, Any]) -> None:
+        """Take a request that the browser holds, or its answer."""
+        self._client.spawn(self._paused(params))
+
+    def _paused(self, params: dict[str, Any]) -> Steps[None]:
+        try:
+            parts = urlsplit(params["request"]["url"])
+            origin = origin_of(params["request"]["url"]) or ""
+            if parts.path.startswith(self._path):
+                yield from self._serve(origin, params, parts.query)
+            else:
+                yield from self._judge(origin, params)
+        except self._client.errors:
+            return  # the browser is gone, or the tab has given up
+
+    def _judge(self, origin: str, params: dict[str, Any]) -> Steps[None]:
+        """Decide what becomes of a request, or of its answer."""
+        request, frame = params["requestId"], params["frameId"]
+        is_answer = "responseStatusCode" in params or "responseErrorReason" in params
+        if self._origins.is_overdue(origin):
+            yield from self._finish(origin, ["took too long"])
+        verdict = self._origins.verdict(origin, frame, is_answer=is_answer)
+        payload = None
+        if verdict is Verdict.FILL:
+            is_ours = yield from self._is_ours(frame)
+            payload = self._origins.begin(origin) if is_ours else None
+            verdict = (Verdict.HOLD if is_answer else Verdict.WATCH) if is_ours else Verdict.PASS
+        if verdict is not Verdict.HOLD or not self._origins.hold(origin, request):
+            watch = {"interceptResponse": True} if verdict is Verdict.WATCH else {}
+            yield self._send("Fetch.continueRequest", {"requestId": request, **watch})
+        if payload is not None:
+            yield from self._fill(payload)
+
+    def _is_ours(self, frame: str) -> Steps[bool]:
+        """Return whether a frame is of our context; others of the same browser may ask for the same origins."""
+        try:
+            found = yield self._send("Target.getTargetInfo", {"targetId": frame})
+        except self._client.errors:
+            # A frame in a page: whosever it is, what is filled is our own storage.
+            return self._context_id is not None
+        return bool(found["targetInfo"].get("browserContextId", "") == self._context_id)
+
+    def _fill(self, payload: Payload) -> Steps[None]:
+        """Start to fill an origin that is held."""
+        page = {"url": f"{payload.origin}{self._path}fill", "hidden": True, "background": True}
+        try:
+            yield self._send("Target.createTarget", {**page, "browserContextId": self._context_id})
+        except self._client.errors:
+            yield from self._finish(payload.origin, ["no hidden page"])
+
+    def _serve(self, origin: str, params: dict[str, Any], report: str) -> Steps[None]:
+        """Answer the hidden page: it loads what fills the origin, and then says what failed."""
+        request, payload = {"requestId": params["requestId"]}, self._origins.filling(origin)
+        if payload is not None and not report:
+            text = filler_page(payload, f"{origin}{self._path}done?")
+            headers = [{"name": "Content-Type", "value": "text/html"}]
+            body = base64.b64encode(text.encode("ascii")).decode()
+            answer = {"responseCode": 200, "responseHeaders": headers, "body": body}
+            yield self._send("Fetch.fulfillRequest", {**request, **answer})
+            return
+        if payload is not None:
+            yield from self._finish(origin, json.loads(unquote(report)))
+        yield self._send("Fetch.failRequest", {**request, "errorReason": "Aborted"})
+        yield self._send("Target.closeTarget", {"targetId": params["frameId"]})
+        yield from self.hold_documents()
+
+    def _finish(self, origin: str, failed: list[str]) -> Steps[None]:
+        for each in failed:
+            self._report("restore_failed", f"{origin} {each}")
+        yield from self._release(self._origins.filled(origin), self._origins.disarm(origin))
+
+    def _release(self, held: list[str], registrations: list[Any]) -> Steps[None]:
+        """Let requests go, then take scripts away: a tab on its way somewhere takes no command until it is there."""
+        for request in held:
+            try:
+                yield self._send("Fetch.continueRequest", {"requestId": request})
+            except self._client.errors:
+                continue  # this tab has given up
+        for registration in registrations:
+            try:
+                yield registration.close()
+            except self._client.errors:
+                continue  # this tab is gone
+
+
+def _url_patterns(origin: str) -> tuple[str, str]:
+    """Return what matches the URLs of an origin, those with a user name in them too."""
+    scheme, _, host = origin.partition("://")
+    return f"{origin}/*", f"{scheme}://*@{host}/*"

@@ -1,0 +1,83 @@
+"""Who fills an origin, and who waits for it, without a browser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from session_reuse.browsers.lazy_restore import filler_page, plan_restore
+from session_reuse.browsers.on_demand import FILL_LIMIT, OnDemand, Verdict
+from tests.browsers.visits import storing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+A, B = "https://a.example", "https://b.example"
+
+
+def on_demand(*origins: str, clock: Callable[[], float] = lambda: 0.0) -> OnDemand:
+    """Return origins with a token each."""
+    entries = [storing(origin, token="T")["origins"][0] for origin in origins]
+    return OnDemand(plan_restore(entries, total_bytes=0).hidden, clock)
+
+
+def test_an_origin_is_filled_by_one_and_awaited_by_the_others() -> None:
+    """The first request fills, later ones wait for it, and afterwards nobody does."""
+    origins = on_demand(A)
+    assert origins.verdict(A, "tab", is_answer=False) is Verdict.FILL
+    assert (origins.begin(A), origins.begin(A)) == (origins.filling(A), None)
+    assert origins.verdict(A, "other", is_answer=False) is Verdict.WATCH
+    assert origins.verdict(A, "other", is_answer=True) is Verdict.HOLD
+    assert origins.hold(A, "request")
+    assert origins.committed(A) == (False, [])  # a document of before; the hidden page goes on
+    assert origins.filled(A) == ["request"]
+    assert origins.verdict(A, "tab", is_answer=False) is Verdict.PASS
+    assert not origins.hold(A, "late")
+    assert origins.open == []
+
+
+def test_a_tab_with_the_script_fills_alone() -> None:
+    """While its document starts the others wait; when it never does, the origin is to be filled still."""
+    origins = on_demand(A)
+    origins.arm(A, "tab", "script")
+    assert origins.verdict(A, "tab", is_answer=False) is Verdict.WATCH
+    assert origins.verdict(A, "tab", is_answer=True) is Verdict.PASS
+    assert origins.verdict(A, "other", is_answer=True) is Verdict.HOLD
+    assert origins.hold(A, "request")
+    assert origins.abandoned(A, "other") == []
+    assert origins.abandoned(A, "tab") == ["request"]
+    assert origins.verdict(A, "tab", is_answer=True) is Verdict.PASS
+    assert origins.hold(A, "again")
+    assert origins.committed(A) == (False, ["again"])
+    assert (origins.disarm(A), origins.disarm(A), origins.open) == (["script"], [], [])
+
+
+def test_a_document_that_was_never_held_ends_the_restore() -> None:
+    """What a route of the agent has answered is not filled later, over what its page has stored."""
+    origins = on_demand(A, B)
+    assert origins.committed(A) == (True, [])
+    assert origins.verdict(A, "tab", is_answer=False) is Verdict.PASS
+    assert origins.open == [B]
+
+
+def test_a_hidden_page_that_hangs_is_given_up() -> None:
+    """After a time documents go ahead without."""
+    now = [0.0]
+    origins = on_demand(A, clock=lambda: now[0])
+    origins.begin(A)
+    assert not origins.is_overdue(A)
+    now[0] = FILL_LIMIT + 1
+    assert origins.is_overdue(A)
+
+
+def test_few_bytes_are_shipped_where_the_rest_can_be_filled_on_demand() -> None:
+    """What is beyond the limit goes to the hidden page, whatever its size."""
+    entries = [storing(f"https://{n}.example", pad="x" * 1000)["origins"][0] for n in range(9)]
+    plan = plan_restore(entries, total_bytes=5000)
+    assert (len(plan.lazy), len(plan.hidden)) == (4, 5)
+
+
+def test_a_filler_page_holds_whatever_a_site_has_stored() -> None:
+    """A value that looks like the end of a script is one value among others."""
+    page = filler_page(plan_restore(storing(A, token="</script><!--")["origins"]).lazy[0], "https://a.example/done?")
+    assert page.count("</script>") == 1
+    assert "<!--" not in page

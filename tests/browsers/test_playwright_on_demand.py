@@ -1,0 +1,238 @@
+"""Origins beyond the first few scripts are filled when a page asks for them: whatever asks, and at no cost to others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from session_reuse.browsers import context_restore, lazy_restore
+from session_reuse.browsers.playwright import open_context
+from tests.browsers.visits import items, kinds, reused, shown, storing, visited
+from tests.support.polling import until
+
+if TYPE_CHECKING:
+    from tests.browsers.sites import Sites
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have even the smallest state filled on demand."""
+    monkeypatch.setattr(context_restore, "SHIPPED_BYTES", 0)
+
+
+def storing_all(sites: Sites, *hosts: str, token: str = "T") -> dict[str, Any]:
+    """Return a state with a token for each host."""
+    return {"cookies": [], "origins": [storing(sites.origin(host), token=token)["origins"][0] for host in hosts]}
+
+
+async def test_what_travels_with_a_page_does_not_grow(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 200 origins of 10 KB a page gets the scripts of the first few, and each origin is restored all the same."""
+    monkeypatch.setattr(context_restore, "SHIPPED_BYTES", lazy_restore.SHIPPED_BYTES)
+    hosts = [f"many{number}" for number in range(200)]
+    entries = [storing(sites.origin(host), token=host, pad="x" * 10_000)["origins"][0] for host in hosts]
+    bound = open_context(reused({"cookies": [], "origins": entries}), browser)
+    async with bound as context:
+        scripts = bound._entered()._restore.scripts
+        shipped = sum(len(scripts.source(batch) or "") for batch in scripts.batches())
+        assert shipped < 1.2 * lazy_restore.SHIPPED_BYTES
+        page = await context.new_page()
+        for host in ("many199", "many0", "many100"):
+            await page.goto(sites.url(host, "/blank"))
+            assert await page.evaluate("localStorage.token") == host
+    assert len(bound._session.storage_state["origins"]) == 200
+    assert bound._session.problems == []
+
+
+@pytest.mark.parametrize("way", ["goto", "again", "frame", "link", "script", "popup", "noopener", "redirect", "form"])
+async def test_whatever_leads_to_an_origin_finds_it_filled(way: str, sites: Sites, browser: Any) -> None:
+    """New tabs, links, popups with and without an opener, server redirects and form posts meet the same storage."""
+    host = f"by-{way}"
+    url = sites.url(host, "/inner")
+    session = reused(storing_all(sites, host, "bystander"))
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        if way not in ("goto", "frame", "redirect"):
+            await page.goto(sites.url("elsewhere", "/blank"))
+        if way in ("goto", "again"):
+            await page.goto(url)
+        elif way == "frame":
+            await page.main_frame.goto(url)
+        elif way == "redirect":
+            await page.goto(sites.url("bystander", f"/redirect?to={sites.url('other', f'/redirect?to={url}')}"))
+        elif way == "form":
+            form = f"<form method=post action={sites.url(host, '/inner')}><button>go</button></form>"
+            await page.set_content(form)
+            await page.click("button")
+            await page.wait_for_url("**/cookie")  # where the answer to the post leads
+            assert await page.evaluate("localStorage.token") == "T"
+        elif way in ("popup", "noopener"):
+            async with context.expect_page() as opened:
+                await page.evaluate(f"void window.open('{url}', '', '{'noopener' if way == 'noopener' else ''}')")
+            page = await opened.value
+        else:
+            link = "document.body.innerHTML = `<a href=${url}>go</a>`; document.querySelector('a').click()"
+            await page.evaluate(f"(url) => {{ {link if way == 'link' else 'location.href = url'} }}", url)
+            await page.wait_for_url(url)
+        assert way == "form" or await shown(page) == "in"
+        assert (await page.evaluate("window.history.length")) <= 3
+    assert session.problems == []
+
+
+async def test_a_storage_filled_on_a_hidden_page_is_filled_once(sites: Sites, browser: Any) -> None:
+    """A page that was led to, cleared its storage and is led to again stays logged out."""
+    session = reused(storing_all(sites, "gone"))
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("elsewhere", "/blank"))
+        await page.goto(sites.url("gone", "/stale/elsewhere") + "?" + sites.url("elsewhere", "/blank"))
+        await page.wait_for_url("**/blank")
+        for tab in (page, await context.new_page()):
+            await tab.goto(sites.url("gone", "/inner"))
+            assert await shown(tab) == "out"
+    assert session.storage_state["origins"] == []
+
+
+async def test_tabs_that_ask_at_once_wait_for_the_same_filling(sites: Sites, browser: Any) -> None:
+    """Tabs, links and popups that meet at one origin are all logged in."""
+    url = sites.url("crowd", "/inner")
+    session = reused(storing_all(sites, "crowd"))
+    async with open_context(session, browser) as context:
+        tabs = [await context.new_page() for _ in range(4)]
+        for tab in tabs[2:]:
+            await tab.goto(sites.url("elsewhere", "/blank"))
+        await asyncio.gather(*(tab.goto(url) for tab in tabs))
+        assert [await shown(tab) for tab in tabs] == ["in"] * 4
+    assert session.problems == []
+
+
+async def test_a_first_try_that_failed_does_not_use_up_the_restore(sites: Sites, browser: Any) -> None:
+    """A site that was down for one tab is logged in in another one, and in the same one."""
+    url = sites.url("down-once", "/inner")
+    session = reused(storing_all(sites, "down-once"))
+    async with open_context(session, browser) as context:
+        first, second = await context.new_page(), await context.new_page()
+        await first.route("**/inner", lambda route: route.abort())
+        with pytest.raises(Exception, match="ERR_FAILED"):
+            await first.goto(url)
+        await first.unroute("**/inner")
+        assert await visited(context, url) == "in"
+        await second.goto(sites.url("elsewhere", "/blank"))
+        for tab in (second, first):
+            await tab.goto(url)
+            assert await shown(tab) == "in"
+        await first.evaluate("localStorage.clear()")
+        await first.goto(url)
+        assert await shown(first) == "out"
+
+
+async def test_a_tab_that_is_led_astray_gives_its_script_back(sites: Sites, browser: Any) -> None:
+    """A tab sent to an origin that redirects it to another leaves the first to be filled later, once."""
+    session = reused(storing_all(sites, "astray", "aim"))
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("astray", f"/redirect?to={sites.url('aim', '/inner')}"))
+        assert await shown(page) == "in"
+        assert await visited(context, sites.url("astray", "/inner")) == "in"
+        await page.evaluate("localStorage.clear()")
+        await page.goto(sites.url("aim", "/inner"))
+        assert await shown(page) == "out"
+    assert items(session, sites.origin("astray")) == {"token": "T"}
+
+
+async def test_contexts_of_one_browser_get_their_own(sites: Sites, browser: Any) -> None:
+    """Agents that share a browser, and start at the same moment, never get one another's login."""
+    url = sites.url("shared", "/inner")
+
+    async def agent(token: str) -> list[str | None]:
+        session = reused(storing_all(sites, "shared", token=token))
+        async with open_context(session, browser) as context:
+            page = await context.new_page()
+            await page.goto(sites.url("elsewhere", "/blank"))
+            await page.goto(url)
+            return [await page.evaluate("localStorage.token"), *kinds(session)]
+
+    async def stranger() -> list[str | None]:
+        async with await browser.new_context() as context:
+            page = await context.new_page()
+            await page.goto(url)
+            return [await page.evaluate("localStorage.getItem('token')")]
+
+    found = await asyncio.gather(agent("A"), stranger(), agent("B"), agent("C"), stranger())
+    assert found == [["A"], [None], ["B"], ["C"], [None]]
+
+
+async def test_others_are_not_held_up(sites: Sites, browser: Any) -> None:
+    """Once the context is closed, or all is filled, documents are held no more."""
+    session = reused(storing_all(sites, "held"))
+    bound = open_context(session, browser)
+    async with bound as context:
+        await visited(context, sites.url("held", "/inner"))
+        assert not bound._entered()._restore._gate._origins.open
+    async with open_context(reused(storing_all(sites, "held")), browser) as context:
+        await context.close()
+        async with await browser.new_context() as other:
+            page = await other.new_page()
+            await page.goto(sites.url("held", "/inner"), timeout=5000)
+
+
+async def test_the_agents_own_routes_and_scripts(sites: Sites, browser: Any) -> None:
+    """A route that lets requests pass, and an init script that stores something, do not cost the login."""
+    session = reused(storing_all(sites, "routed", "mocked"))
+    async with open_context(session, browser) as context:
+        await context.route("**/*", lambda route: route.continue_())
+        for _ in range(2):
+            page = await context.new_page()
+            await page.add_init_script("try { localStorage.setItem('mine', '1'); } catch {}")
+            await page.goto(sites.url("routed", "/inner"))
+            assert await shown(page) == "in"
+        await context.route("**/mock", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
+        await page.goto(sites.url("mocked", "/mock"))
+    assert items(session, sites.origin("routed")) == {"token": "T", "mine": "1"}
+    assert kinds(session) == ["restore_failed"]  # nothing of it ever reached the browser's network
+
+
+async def test_a_url_with_a_user_in_it(sites: Sites, browser: Any) -> None:
+    """Credentials in a URL are no part of its origin."""
+    session = reused(storing_all(sites, "basic"))
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("elsewhere", "/blank"))
+        await page.goto(sites.url("basic", "/inner").replace("//", "//user:word@"))
+        assert await shown(page) == "in"
+    assert session.problems == []
+
+
+async def test_what_a_hidden_page_could_not_fill_is_reported(sites: Sites, browser: Any) -> None:
+    """More than a storage holds is restored as far as it goes; the page comes all the same."""
+    state = storing_all(sites, "full")
+    state["origins"][0]["localStorage"].append({"name": "</script>", "value": "x" * 6_000_000})
+    session = reused(state)
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("full", "/inner")) == "in"
+    assert [problem.detail for problem in session.problems] == [
+        f"{sites.origin('full')} localStorage: QuotaExceededError"
+    ]
+
+
+async def test_a_hidden_page_is_closed_after_use(sites: Sites, browser: Any) -> None:
+    """Neither the agent nor the browser is left with a page of ours."""
+    session = reused(storing_all(sites, "tidy"))
+    cdp = await browser.new_browser_cdp_session()
+
+    async def is_tidy() -> bool:
+        found = await cdp.send("Target.getTargets", {"filter": [{}]})
+        return not any("session-reuse" in each["url"] for each in found["targetInfos"])
+
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("elsewhere", "/blank"))
+        await page.goto(sites.url("tidy", "/inner"))
+        assert context.pages == [page]
+        await until(is_tidy)
+    await cdp.detach()
