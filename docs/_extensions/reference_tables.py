@@ -21,13 +21,15 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
+import session_reuse
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sphinx.application import Sphinx
 
 _KINDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
-PACKAGE = Path(__file__).resolve().parents[2] / "session_reuse"
+PACKAGE = Path(session_reuse.__file__).parent
 
 
 def class_docstrings(path: Path, name: str) -> dict[str, str]:

@@ -42,7 +42,13 @@ class Tab:
         return origin_of(self.page.url)
 
     def send(self, method: str, params: dict[str, Any]) -> Any:
-        """Send a command; a step."""
+        """Send a command; a step.
+
+        Raises:
+            TimeoutError: the session has been given up, perhaps while the caller waited for another answer.
+        """
+        if self.cdp is None:
+            raise TimeoutError("the debugging session of this tab has been given up")
         return self.client.send(self.cdp, method, params)
 
     def enable(self) -> Steps[None]:

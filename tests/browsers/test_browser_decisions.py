@@ -10,9 +10,11 @@ import pytest
 from session_reuse.browsers import chromium, environment, indexeddb
 from session_reuse.browsers.checks import cookie_alive
 from session_reuse.browsers.cookies import clean_cookies, from_cdp, to_cdp
+from session_reuse.browsers.hidden_page import Client
 from session_reuse.browsers.lazy_restore import LAZY_ORIGIN_BYTES, LazyScripts, plan_restore
 from session_reuse.browsers.live_mirror import LiveMirror
 from session_reuse.browsers.origins import origin_of, origin_of_storage, shares_storage
+from session_reuse.browsers.tab import Tab
 from session_reuse.errors import AdapterError
 from tests.browsers.visits import fresh, storing
 
@@ -191,6 +193,14 @@ def test_losses_are_kept_until_the_origin_is_copied_again() -> None:
     assert second.state()["session_reuse"]["lost"] == state["session_reuse"]["lost"]
     second.databases_read(A, indexeddb.Dump([], [], []))
     assert second.state()["session_reuse"]["lost"] == []
+
+
+def test_a_tab_given_up_during_the_capture_does_not_raise_through_the_agent() -> None:
+    """A page that hangs while it is being followed is one that does not answer, which every reader expects."""
+    nothing: Any = None
+    tab = Tab(nothing, Client((TimeoutError,), nothing, nothing, nothing))
+    with pytest.raises(tab.client.errors):
+        next(tab.evaluate_apart("1"))
 
 
 def test_a_recorded_environment_gives_way_to_options() -> None:

@@ -73,6 +73,15 @@ def test_demo_without_a_browser_says_so_and_goes_on(tmp_path: Path, redis_server
         assert client.exists("session-reuse-demo:session:shop.demo/alice@http")
 
 
+def test_demo_without_anything_to_drive_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has installed the command line alone is told what is missing, instead of watching agents fail."""
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    answer = CommandLine("embedded://")("demo", "--http", "--output", str(tmp_path), *QUICK)
+    assert answer.code != 0
+    assert "session-reuse[demo]" in answer.err
+    assert "failed" not in answer.out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("during_outage", [False, True])
 def test_interrupted_demo_leaves_no_process(tmp_path: Path, during_outage: bool) -> None:

@@ -16,6 +16,7 @@ from types import ModuleType
 
 import pytest
 
+import session_reuse
 from session_reuse import Config, Outcome, SaveOutcome, SessionManager, errors, reusable_session
 from session_reuse.observe.logs import Event
 from tests.examples.test_monitoring import known_metrics
@@ -62,7 +63,7 @@ def test_every_log_event_is_explained_and_logged_somewhere(tables: ModuleType) -
     assert [row[0].strip("`") for row in rows] == [event.value for event in Event]
     named = re.compile(r"\bsession_reuse\.([a-z_]+)`")
     events = {event.value.removeprefix("session_reuse.") for event in Event}
-    modules = {path.stem for path in (ROOT / "session_reuse").iterdir()}
+    modules = {path.stem for path in Path(session_reuse.__file__).parent.iterdir()}
     assert set(named.findall((DOCS / "troubleshooting.md").read_text())) <= events | modules
 
 

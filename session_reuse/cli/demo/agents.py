@@ -98,6 +98,10 @@ class HttpAgent:
     name = "HTTP client (httpx)"
 
     def __init__(self, site: str) -> None:
+        try:
+            import httpx  # noqa: F401  (asked once, before each agent fails for want of it)
+        except ImportError:
+            raise MissingExtraError("demo", "the demo") from None
         self._site = site
 
     def fingerprint(self, account: str) -> str:

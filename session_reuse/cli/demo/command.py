@@ -82,7 +82,7 @@ async def _demo(plan: Plan, output: Output) -> ExitCode:
     output.show(report(result))
     if chart is not None:
         output.show(f"\nchart: {chart}")
-    if not result.found:
+    if result.is_good and not result.found:
         output.show("Run it again: the agents will come back logged in from the start.")
     return ExitCode.OK if result.is_good else ExitCode.WRONG
 

@@ -1,0 +1,47 @@
+"""What an index and an installer are told about the package: nothing that is not so."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import metadata, requires
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+COMPATIBILITY = (ROOT / "docs" / "reference" / "compatibility.md").read_text(encoding="utf-8")
+
+
+def said(subject: str) -> str:
+    """Return what the page on compatibility says about something."""
+    found = re.search(rf"^\| {subject} \| (.*) \|$", COMPATIBILITY, re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def test_a_python_is_claimed_that_was_not_tried() -> None:
+    """The classifiers and the page name the same Pythons."""
+    claimed = [each for each in metadata("session-reuse").get_all("Classifier") or () if "Python :: 3." in each]
+    assert ", ".join(each.rsplit(" ", 1)[1] for each in claimed) == said("Python")
+
+
+@pytest.mark.parametrize(
+    ("subject", "package"),
+    [
+        ("redis-py", "redis"),
+        ("Playwright", "playwright"),
+        ("browser-use", "browser-use"),
+        ("Selenium", "selenium"),
+        ("HTTP clients", "httpx"),
+        ("HTTP clients", "httpx2"),
+        ("HTTP clients", "requests"),
+    ],
+)
+def test_a_version_is_promised_that_cannot_be_installed(subject: str, package: str) -> None:
+    """The oldest version of a client that the page names is the one that an installer may choose."""
+    (oldest,) = {
+        found[1]
+        for line in requires("session-reuse") or ()
+        if (found := re.match(rf"{package}\b[^;]*>=([\d.]+)", line))
+    }
+    assert re.search(rf"(?<![\d.]){re.escape(oldest)}(?![\d.])", said(subject))
