@@ -10,10 +10,11 @@ from typing import Final
 from weakref import ProxyType, proxy
 
 from session_reuse.errors import InvalidStateError, SessionBusyError
+from session_reuse.lifecycle.ground import Ground
 from session_reuse.lifecycle.hooks import capture, verified
 from session_reuse.lifecycle.lease import Heartbeat, give_back
 from session_reuse.lifecycle.options import VisitOptions
-from session_reuse.lifecycle.request import Layer, Saved, SaveRequest, bounded
+from session_reuse.lifecycle.request import Saved, SaveRequest
 from session_reuse.lifecycle.restore import Restored, restore
 from session_reuse.lifecycle.save import save
 from session_reuse.lifecycle.services import Services
@@ -51,11 +52,7 @@ class Visit:
         self._holder = f"{session.agent_id or 'agent'}-{secrets.token_hex(6)}" if options.exclusive else ""
         self._lease: Lease | None = None
         self._heartbeat: Heartbeat | None = None
-        self._waiting: SaveRequest | None = None
-        """The waiting save that this session was restored from, or its own."""
-        self._inherited: tuple[Layer, ...] = ()
-        """Saves that this session is built on and that were not through then."""
-        self._saved_before = False
+        self._ground = Ground(services)
         self._marked = False
         self._kept = False
         """Whether a save that was cut off has been kept for later."""
@@ -117,8 +114,8 @@ class Visit:
         self._session.fill(found)
         self._session.outcome = Outcome.REUSED
         self._session.baseline = waiting.baseline
-        self._waiting, self._lease = waiting, waiting.lease
-        self._inherited = bounded(waiting.stack)
+        self._lease = waiting.lease
+        self._ground.start_from(waiting)
         await self._verify_restored()
         return True
 
@@ -222,7 +219,7 @@ class Visit:
         with contextlib.suppress(InvalidStateError):
             request = self._request(final=True)
             if request is not None:
-                self._finish(keep_waiting(self._services, request, after=self._waiting), monotonic())
+                self._finish(keep_waiting(self._services, request, after=self._ground.waiting), monotonic())
 
     async def _save(self, *, final: bool) -> SaveOutcome:
         began = monotonic()
@@ -250,7 +247,7 @@ class Visit:
             return await self._keep_waiting(request, failure, began)
         except asyncio.CancelledError:
             self._kept = True
-            self._finish(keep_waiting(services, request, after=self._waiting), began)
+            self._finish(keep_waiting(services, request, after=self._ground.waiting), began)
             raise
         if saved.outcome is SaveOutcome.STALE:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
@@ -259,9 +256,8 @@ class Visit:
 
     async def _keep_waiting(self, request: SaveRequest, failure: Failure, began: float) -> SaveOutcome:
         services = self._services
-        outcome = self._session.save_outcome = keep_waiting(services, request, after=self._waiting)
-        self._waiting = request if services.pending.get(request.fingerprint) is request else None
-        self._inherited = bounded(request.stack)
+        outcome = self._session.save_outcome = keep_waiting(services, request, after=self._ground.waiting)
+        self._ground.has_to_wait(request)
         if outcome is SaveOutcome.PENDING and services.spooler is not None:
             patience = max(_SPOOL_PATIENCE, services.config.save_timeout - (monotonic() - began))
             if await services.spooler.written(request.fingerprint, patience):
@@ -274,20 +270,14 @@ class Visit:
     def _settle(self, saved: Saved) -> None:
         if self._session.agent_id is not None:
             self._services.remember_fingerprint(self._session.agent_id, self._session.fingerprint)
-        if saved.baseline is not None:
-            self._session.baseline = saved.baseline
-            self._saved_before, self._inherited = True, ()
-        if self._waiting is not None:
-            self._services.pending.remove(self._waiting.fingerprint, self._waiting)
-            self._services.metrics.pending(len(self._services.pending))
-            self._waiting = None
+        self._ground.settle(self._session, saved.baseline)
         if self._session.verdict == (True, ""):
             self._session.verdict = None
 
     def _request(self, *, final: bool) -> SaveRequest | None:
         """Return the save to make; None when there is nothing good to save."""
-        session, baseline = self._session, self._ground()
-        fresh = session.outcome in {Outcome.UNVERIFIED, Outcome.RETIRED} and not self._saved_before
+        session, baseline = self._session, self._ground.baseline(self._session)
+        fresh = session.outcome in {Outcome.UNVERIFIED, Outcome.RETIRED} and not self._ground.saved
         found = document_worth_saving(session, baseline, new_login=fresh)
         if found is None:
             return None
@@ -306,16 +296,8 @@ class Visit:
             fresh=fresh,
             anew=session.anew,
             score_change=GOOD_MARK if session.verdict == (True, "") else 0,
-            layers=self._inherited,
+            layers=self._ground.layers,
         )
-
-    def _ground(self) -> Baseline:
-        """Return the baseline, following a waiting save that has got through meanwhile."""
-        if self._waiting is not None and self._waiting.settled:
-            self._session.baseline = self._waiting.settled[-1]
-            self._waiting, self._inherited = None, ()
-        baseline = self._session.baseline
-        return baseline or Baseline(expectation=Expectation.UNKNOWN, entered=monotonic())
 
     def _finish(self, outcome: SaveOutcome, began: float) -> SaveOutcome:
         session = self._session

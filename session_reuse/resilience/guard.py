@@ -128,34 +128,33 @@ class Guard:
         Raises:
             Failure: it did not work out, or the breaker is open.
         """
-        began = monotonic()
-        patient = direction is Direction.WRITE
+        until = monotonic() + budget
         breakers = self.at(server)
-        breaker = breakers.write if patient else breakers.read
         try:
-            return await self._attempt(breakers, breaker, attempt, budget, first=True)
+            return await self._attempt(breakers, direction, attempt, budget, first=True)
         except Failure as failure:
-            if not worth_retrying(failure, patient=patient) or breaker.retry_in > 0:
+            patient = direction is Direction.WRITE
+            if not worth_retrying(failure, patient=patient) or breakers.to(direction).retry_in > 0:
                 raise
-            return await self._again(breakers, breaker, attempt, failure, began + budget)
+            return await self._again(breakers, direction, attempt, failure, until)
 
     async def _again(
-        self, breakers: Breakers, breaker: CircuitBreaker, attempt: Attempt[T], failure: Failure, until: float
+        self, breakers: Breakers, direction: Direction, attempt: Attempt[T], failure: Failure, until: float
     ) -> T:
         async def once() -> T:
-            return await self._attempt(breakers, breaker, attempt, until - monotonic(), first=False)
+            return await self._attempt(breakers, direction, attempt, until - monotonic(), first=False)
 
-        patient = breaker is breakers.write
-
+        patient = direction is Direction.WRITE
         deadline = asyncio.get_running_loop().time() + until - monotonic()
         retries = _WRITE_RETRIES if patient else _READ_RETRIES
         return await retry(once, failure, deadline=deadline, attempts=retries, patient=patient)
 
     async def _attempt(
-        self, breakers: Breakers, breaker: CircuitBreaker, attempt: Attempt[T], left: float, *, first: bool
+        self, breakers: Breakers, direction: Direction, attempt: Attempt[T], left: float, *, first: bool
     ) -> T:
         if left <= 0:
             raise Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.NEVER, Blame.NOBODY)
+        breaker = breakers.to(direction)
         permit = breaker.allow()
         if not permit:
             raise circuit_open(breaker.name, breaker.retry_in)
@@ -163,7 +162,12 @@ class Guard:
         try:
             result = await attempt(min(self.attempt_timeout, left))
         except Failure as failure:
-            self._judge(breakers, breaker, permit, failure, monotonic() - began, first=first)
+            took = monotonic() - began
+            if first and failure.retry is Retry.ALWAYS and took < self.attempt_timeout / 2:
+                # One lost connection fails all whose commands were on it: what counts is whether a fresh one works.
+                breaker.release(permit)
+            else:
+                _judge(breakers, breaker, permit, failure, took)
             raise
         except BaseException:
             breaker.release(permit)
@@ -171,20 +175,17 @@ class Guard:
         breaker.record(permit, failed=False, took=monotonic() - began)
         return result
 
-    def _judge(
-        self, breakers: Breakers, breaker: CircuitBreaker, permit: int, failure: Failure, took: float, *, first: bool
-    ) -> None:
-        if failure.blame is Blame.CREDENTIALS:
-            breaker.record(permit, failed=True, took=took)
-            breakers.read.trip(_CREDENTIALS_SPAN)
-            breakers.write.trip(_CREDENTIALS_SPAN)
-        elif failure.blame is Blame.NOBODY or (failure.blame is Blame.WRITES and breaker is breakers.read):
-            breaker.release(permit)
-        elif first and failure.retry is Retry.ALWAYS and took < self.attempt_timeout / 2:
-            # One lost connection fails all whose commands were on it: what counts is whether a fresh one works.
-            breaker.release(permit)
-        else:
-            breaker.record(permit, failed=True, took=took)
+
+def _judge(breakers: Breakers, breaker: CircuitBreaker, permit: int, failure: Failure, took: float) -> None:
+    """Tell the breaker of a failure, if it is one of the server."""
+    if failure.blame is Blame.CREDENTIALS:
+        breaker.record(permit, failed=True, took=took)
+        breakers.read.trip(_CREDENTIALS_SPAN)
+        breakers.write.trip(_CREDENTIALS_SPAN)
+    elif failure.blame is Blame.NOBODY or (failure.blame is Blame.WRITES and breaker is breakers.read):
+        breaker.release(permit)
+    else:
+        breaker.record(permit, failed=True, took=took)
 
 
 def _invite(other: CircuitBreaker, _name: str, _old: BreakerState, new: BreakerState) -> None:

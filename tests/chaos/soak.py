@@ -122,7 +122,7 @@ class Soak:
     def _entered(
         self, session: BrowserSession, name: str, agent: str, took: float, *, quiet: bool, known: bool
     ) -> None:  # fmt: skip
-        waiting = session.keeper is not None and session.keeper._waiting is not None  # type: ignore[attr-defined]
+        waiting = session.keeper is not None and session.keeper._ground.waiting is not None  # type: ignore[attr-defined]
         self.history.entered(
             name, agent, session.outcome, session.data, took, quiet=quiet, known=known, waiting=waiting
         )

@@ -180,7 +180,7 @@ class Reuse(RuleBasedStateMachine):
             return
         found = session.data["n"]
         assert session.data["owner"] == name, "another's state"
-        if session.keeper._waiting is not None:  # out of reach, a process can only know what waits in it
+        if session.keeper._ground.waiting is not None:  # out of reach, a process can only know what waits in it
             assert found in self.unconfirmed[name], f"found {found}, which never waited"
             return
         assert found >= self.confirmed[name], f"found {found}, older than {self.confirmed[name]}"

@@ -63,7 +63,7 @@ class Run:
     def note_token(self, name: str, visit: reusable_session) -> None:
         """Keep the fencing token the store has given; one that came with a waiting save was noted before."""
         inner = visit._visit
-        if inner is not None and inner._lease is not None and inner._waiting is None:
+        if inner is not None and inner._lease is not None and inner._ground.waiting is None:
             self.tokens.setdefault(name, []).append(inner._lease.token)
 
 
