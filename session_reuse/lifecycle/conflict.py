@@ -6,7 +6,7 @@ from dataclasses import replace
 from time import monotonic
 
 from session_reuse.errors import CorruptStateError
-from session_reuse.lifecycle.request import Saved, SaveRequest, loaded
+from session_reuse.lifecycle.request import Saved, SaveRequest, loaded, rebased
 from session_reuse.lifecycle.services import Services
 from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.resilience.guard import Direction
@@ -14,7 +14,6 @@ from session_reuse.state import document
 from session_reuse.state.baseline import Baseline, Expectation
 from session_reuse.state.header import LENGTH, Header
 from session_reuse.state.health import judge
-from session_reuse.state.merge import merge_documents
 from session_reuse.store.interface import CommitOutcome, WrongType
 from session_reuse.transfer import new_save_id, opened
 
@@ -74,13 +73,7 @@ def with_known_changes(request: SaveRequest) -> SaveRequest:
 
 
 def merged(request: SaveRequest, baseline: Baseline, theirs: document.Document) -> SaveRequest:
-    """Return the save with the others' changes; where both changed one item, the later save wins, not the later arrival."""
-    before = loaded(request.baseline.view, request.baseline.dialect)
-    known_at = baseline.header.saved_at if baseline.header is not None else 0
-    for layer in request.stack:
-        mine = loaded(layer.document, layer.dialect)
-        newer = known_at > round(layer.saved_at * 1000)
-        theirs = merge_documents(before, *((theirs, mine) if newer else (mine, theirs)))
-        before = mine
-    result, dialect = document.dump(theirs)
+    """Return the save with the others' changes."""
+    *_, (_, together) = rebased(request, theirs, baseline.saved_at)
+    result, dialect = document.dump(together)
     return replace(request, document=result, dialect=dialect, baseline=baseline, save_id=new_save_id(), merged=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import field, replace
 from typing import Final
 
 from session_reuse.outcome import SaveOutcome
 from session_reuse.state import document
 from session_reuse.state.baseline import Baseline
+from session_reuse.state.merge import merge_documents
 from session_reuse.state.record import record
 from session_reuse.store.interface import Lease
 
@@ -89,3 +91,22 @@ def bounded(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 def loaded(data: bytes, dialect: str) -> document.Document:
     """Return a document; an empty one where there is none."""
     return document.load(data, dialect) if data else {"storage_state": {}, "data": {}}
+
+
+def rebased(request: SaveRequest, onto: document.Document, known_at: int) -> Iterator[tuple[float, document.Document]]:
+    """Yield what each layer of a save, and at last the save itself, makes of another ground, and how old it is.
+
+    Where both have changed one item the later change wins, not the one that arrives later.
+
+    Args:
+        request: the save.
+        onto: a document that others have saved meanwhile.
+        known_at: when that was, unix milliseconds.
+    """
+    before = loaded(request.baseline.view, request.baseline.dialect)
+    for layer in request.stack:
+        mine = loaded(layer.document, layer.dialect)
+        newer = known_at > round(layer.saved_at * 1000)
+        onto = merge_documents(before, *((onto, mine) if newer else (mine, onto)))
+        yield layer.saved_at, onto
+        before = mine

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from session_reuse.errors import InvalidStateError
-from session_reuse.lifecycle.request import Layer, SaveRequest, bounded, loaded
+from session_reuse.lifecycle.request import Layer, SaveRequest, bounded, loaded, rebased
 from session_reuse.lifecycle.save import save
 from session_reuse.lifecycle.services import Services
 from session_reuse.observe.logs import Event, log
@@ -58,24 +60,23 @@ def joined(earlier: SaveRequest, later: SaveRequest) -> SaveRequest:
 
     Who never saw the store gives way to who did, and who entered before an invalidation to who entered after it: then
     the other save comes back as it is. Of two that saw different versions, the one that saw the older version is first
-    brought up to the newer one. Each change stays as old as the save it was made in.
+    brought up to the newer one. Each change stays as old as the save it was made in, and a later change wins: else a save
+    that was built on an old one that waited would take back what was changed since.
     """
     one, two = _knowledge(earlier), _knowledge(later)
     if one[:2] != two[:2]:
         return earlier if one > two else later
     ground = (earlier if one > two else later).baseline
-    layers = _brought_up(earlier, ground)
-    top, before = _document(layers[-1]), loaded(ground.view, ground.dialect)
-    for layer in _brought_up(later, ground):
-        after = _document(layer)
-        top = merge_documents(before, after, top)
-        layers.append(_layer(top, layer.saved_at))
-        before = after
+    top, layers = loaded(ground.view, ground.dialect), []
+    for change in sorted([*_changes(earlier, ground), *_changes(later, ground)], key=attrgetter("saved_at")):
+        top = merge_documents(change.before, change.after, top)
+        layers.append(Layer(*document.dump(top), change.saved_at))
     *layers, last = layers
     return replace(
         later,
         document=last.document,
         dialect=last.dialect,
+        saved_at=last.saved_at,
         baseline=ground,
         layers=bounded(tuple(layers)),
         save_id=new_save_id(),
@@ -86,21 +87,18 @@ def joined(earlier: SaveRequest, later: SaveRequest) -> SaveRequest:
     )
 
 
-def _brought_up(request: SaveRequest, ground: Baseline) -> list[Layer]:
-    """Return a save's layers as if it had been made on this ground."""
-    own = request.baseline
-    if own is ground or own.view == ground.view:
-        return list(request.stack)
-    base, new_base = loaded(own.view, own.dialect), loaded(ground.view, ground.dialect)
-    return [_layer(merge_documents(base, _document(layer), new_base), layer.saved_at) for layer in request.stack]
+class _Change(NamedTuple):
+    saved_at: float
+    before: document.Document
+    after: document.Document
 
 
-def _document(layer: Layer) -> document.Document:
-    return loaded(layer.document, layer.dialect)
-
-
-def _layer(found: document.Document, saved_at: float) -> Layer:
-    return Layer(*document.dump(found), saved_at)
+def _changes(request: SaveRequest, ground: Baseline) -> Iterator[_Change]:
+    """Yield what each layer of a save changes on this ground."""
+    before = loaded(ground.view, ground.dialect)
+    for saved_at, after in rebased(request, before, ground.saved_at):
+        yield _Change(saved_at, before, after)
+        before = after
 
 
 def _knowledge(request: SaveRequest) -> tuple[bool, float, int, int]:

@@ -47,3 +47,8 @@ class Baseline:
     stored: bytes = field(default=b"", repr=False)
     dialect: str = "o"
     damaged: bytes = field(default=b"", repr=False)
+
+    @property
+    def saved_at(self) -> int:
+        """When the stored state was saved, unix milliseconds; 0 when that is not known."""
+        return self.header.saved_at if self.header is not None else 0

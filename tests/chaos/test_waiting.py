@@ -78,6 +78,31 @@ def test_old_change_takes_the_age_of_the_save_that_carries_it_on() -> None:
     assert data_of(after) == {"x": 9, "mine": 1}
 
 
+def test_branch_of_an_old_save_takes_back_what_was_changed_since() -> None:
+    """An agent that began from a save that waited does not undo what another has made of the same item meanwhile."""
+    first = replace(request(3, {"x": 27}, x=28), saved_at=1000.0)
+    second = replace(request(3, {"x": 27}, x=29), saved_at=3000.0, layers=first.stack)
+    branch = replace(request(3, {"x": 27}, x=28, mine=1), saved_at=4000.0, layers=first.stack)
+    both = joined(second, branch)
+    assert data_of(both) == {"x": 29, "mine": 1}
+    stored = replace(both.baseline, header=Header(save_ids=("cba987654321",), created_at=1, saved_at=3_500_000))
+    assert data_of(merged(both, stored, {"storage_state": {}, "data": {"x": 29}})) == {"x": 29, "mine": 1}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["older first", "newer first"])
+def test_old_save_brought_up_to_a_newer_version_takes_back_what_is_in_it(order: int) -> None:
+    """What the newer version has made of an item is later than the old save, and stays."""
+    old = replace(request(3, {"x": 27}, x=28, mine=1), saved_at=1000.0)
+    header = Header(save_ids=("abcdef012345",), version=4, created_at=1, saved_at=2_000_000)
+    new = request(4, {"x": 29}, x=29, z=1)
+    new = replace(new, saved_at=3000.0, baseline=replace(new.baseline, header=header))
+    both = joined(*[old, new][::order])
+    assert data_of(both) == {"x": 29, "mine": 1, "z": 1}
+    assert both.saved_at == 3000.0
+    later = replace(both.baseline, header=replace(header, version=5, saved_at=2_500_000))
+    assert data_of(merged(both, later, {"storage_state": {}, "data": {"x": 29}})) == {"x": 29, "mine": 1, "z": 1}
+
+
 def test_late_save_makes_a_newer_state_look_old() -> None:
     """A save that waited and is merged in leaves the state as new as it was, so that no other late save wins over it."""
     theirs = Header(save_ids=("cba987654321",), version=4, created_at=1, saved_at=2_000_000)
