@@ -23,7 +23,7 @@ LAZY_TOTAL_BYTES: Final = 4 * 1024 * 1024
 """All scripts together: they are shipped to each new page (1 MB costs about 20 ms a document, measured 2026-11-22)."""
 SHIPPED_BYTES: Final = 128 * 1024
 """The same where the rest can be filled on demand: what a page costs does not grow with the state then."""
-FILLER_LIMIT: Final = 4.0
+FILLER_LIMIT: Final = 12.0
 """Seconds that a hidden page may take to fill an origin that is asked for."""
 BATCH_BYTES: Final = 64 * 1024
 """Payload of one init script that several origins share."""

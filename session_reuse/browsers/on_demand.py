@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from session_reuse.browsers.lazy_restore import Payload
 
-FILL_LIMIT: Final = 5.0
+FILL_LIMIT: Final = 15.0
 """Seconds after which an origin counts as not to be filled, and its documents go ahead."""
 
 

@@ -112,7 +112,7 @@ async def test_tab_that_starts_with_a_url_is_filled(logged_in: StubKeeper, site:
         driver.execute_cdp_cmd("Target.createTarget", {"url": site.url()})
         wait_until(lambda: len(driver.window_handles) == 2)
         driver.switch_to.window(driver.window_handles[-1])
-        wait_until(lambda: driver.title == site.EVERYWHERE, message=f"the title stayed {driver.title}")
+        wait_until(lambda: driver.title == site.EVERYWHERE, timeout=20.0, message=f"the title stayed {driver.title}")
 
 
 async def test_logout_propagates(logged_in: StubKeeper, site: Site) -> None:
