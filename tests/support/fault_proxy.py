@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 from dataclasses import dataclass
@@ -99,8 +100,15 @@ class FaultProxy:
         self._backlog: list[socket.socket] = []
 
     async def __aenter__(self) -> Self:
-        await self.switch(Fault.OK)
-        return self
+        while True:
+            try:
+                await self.switch(Fault.OK)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                self.port = free_port()  # another test was faster
+            else:
+                return self
 
     async def __aexit__(self, *_: object) -> None:
         self._close_listener()
