@@ -39,7 +39,7 @@ class ClusterTopology:
         self._client = client
         self._lanes = lanes
         self._lanes_by_node: dict[str, NodeLanes] = {}
-        self._parted: list[NodeLanes] = []
+        self._gone: list[NodeLanes] = []
         self._learning: asyncio.Task[None] | None = None
         self._learned = 0.0
         self._suspect: str | None = None
@@ -90,10 +90,10 @@ class ClusterTopology:
 
     def _lanes_to(self, node: ClusterNode) -> NodeLanes:
         known = self._lanes_by_node.get(node.name)
-        if known is not None and known.node is node:
-            return known
-        if known is not None:  # it was away, and redis-py has made it anew
-            self._parted.append(known)
+        if known is not None:
+            if known.node is node:
+                return known
+            self._gone.append(known)  # it was away, and redis-py has made it anew
         lanes = self._lanes_by_node[node.name] = NodeLanes(node, self._lanes, self._send)
         return lanes
 
@@ -153,6 +153,16 @@ class ClusterTopology:
                     await self._client.initialize()
         finally:
             self._learned = monotonic()
+        await self._part()
+
+    async def _part(self) -> None:
+        """Let go of the connections to nodes that have left; redis-py has forgotten these."""
+        present = self._client.nodes_manager.nodes_cache
+        for name, lanes in list(self._lanes_by_node.items()):
+            if present.get(name) is not lanes.node:
+                self._gone.append(self._lanes_by_node.pop(name))
+        for lanes in self._gone:
+            await lanes.connections.renew()
 
     async def check(self, *, timeout: float) -> None:
         """Have every primary say what it is, so that a change of roles is noticed while nobody uses the Cluster."""
@@ -200,13 +210,16 @@ class ClusterTopology:
             await asyncio.wait([self._learning])
 
     async def aclose(self) -> None:
-        """End all lanes."""
+        """End all lanes, and close what is idle: a client whose first look was cut short would leave it (redis-py 8.1.0)."""
         self._closed = True
-        for lanes in [*self._lanes_by_node.values(), *self._parted]:
+        for lanes in [*self._lanes_by_node.values(), *self._gone]:
             await lanes.aclose()
         if self._learning is not None:
             self._learning.cancel()
             await asyncio.wait([self._learning])
+        manager = self._client.nodes_manager
+        for node in [*manager.nodes_cache.values(), *manager.startup_nodes.values()]:
+            await node.disconnect_free_connections()
 
 
 async def _resend(

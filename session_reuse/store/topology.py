@@ -111,10 +111,15 @@ class SentinelTopology(SingleTopology):
     redis-py asks the sentinels when it connects. After an orderly change of master the old one goes on as a master
     for about ten seconds (redis-server 7.0.15, measured 2026-11-22), and all that is written to it is lost: so the
     sentinels are asked now and then while connections are in use.
+
+    It puts the sentinel that has answered at the head of its list. Two looks at once that do so put one there twice and
+    drop another for good (redis-py 8.1.0): so here it is kept who they were.
     """
 
     def __init__(self, client: Any, lanes: int) -> None:
         super().__init__(client, lanes)
+        self._manager = client.connection_pool.sentinel_manager
+        self._sentinels = tuple(self._manager.sentinels)
         self._asked_at = 0.0
         self._asking: asyncio.Task[None] | None = None
         self._closed = False
@@ -127,6 +132,7 @@ class SentinelTopology(SingleTopology):
         return await super()._send(commands)
 
     async def _ask(self) -> None:
+        self._miss_no_sentinel()
         pool = self._client.connection_pool
         before = pool.master_address
         with suppress(Exception):  # redis-py raises more than RedisError: see failures.py
@@ -134,15 +140,20 @@ class SentinelTopology(SingleTopology):
                 if await pool.get_master_address() != before:
                     await self._connections.renew()
 
+    def _miss_no_sentinel(self) -> None:
+        if set(self._manager.sentinels) != set(self._sentinels):
+            self._manager.sentinels = list(self._sentinels)
+
     async def check(self, *, timeout: float) -> None:
         """Follow a change of master."""
         async with asyncio.timeout(timeout):
             await self._ask()
 
     async def aclose(self) -> None:
-        """End the lanes."""
+        """End the lanes; who closes the sentinels finds all of them."""
         self._closed = True
         await super().aclose()
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
+        self._miss_no_sentinel()
