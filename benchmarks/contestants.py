@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+import time
 from typing import Any, Final, Protocol
 
 import orjson
@@ -14,7 +15,16 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from session_reuse import SessionManager, reusable_session
+from session_reuse.state import document
+from session_reuse.state.baseline import Expectation
+from session_reuse.state.codec import Codec
+from session_reuse.state.header import REMEMBERED_SAVES, Header
+from session_reuse.state.storage_state import validate_storage_state
+from session_reuse.store.interface import Commit, Touch
+from session_reuse.store.keys import Keys
+from session_reuse.store.redis_store import RedisStore
 from session_reuse.store.topology import topology_of
+from session_reuse.transfer import new_save_id
 
 TTL: Final = 86400
 ENOUGH_CONNECTIONS: Final = 4096
@@ -111,6 +121,69 @@ class Floor(Naive):
         await super().close()
 
 
+class SafeFloor:
+    """What our safe cycle must do, in a straight line: open, look, seal, ask the store. No session, breaker, count or budget."""
+
+    changes = True
+
+    async def open(self, url: str, state: dict[str, Any]) -> None:
+        """Connect."""
+        self.state = state
+        self.client = Redis.from_url(url, protocol=2, max_connections=ENOUGH_CONNECTIONS)
+        self.keys = Keys("floor")
+        self.store = RedisStore(self.client, self.keys)
+        self.codec = Codec(keys=(bytes(32),), recent_bytes=16 * 1024 * 1024)
+
+    async def cycle(self, task: int) -> None:
+        """Restore, change, save; all of them are expected to go well."""
+        name, agent = f"site/{task}", f"agent-{task}"
+        key = self.keys.session(name)
+        value = (await self.store.enter(name, ttl=TTL, timeout=5.0)).value
+        before, view = None, b""
+        if value is None:
+            found: document.Document = {"fingerprint": name, "storage_state": copy.deepcopy(self.state), "data": {}}
+        else:
+            decoded = self.codec.decode(value, key)
+            before, view = decoded.header, decoded.document
+            found = document.load(view, before.flags[2])
+            if self.changes:
+                change(found["storage_state"])
+        validate_storage_state(found["storage_state"])
+        body, dialect = document.dump(found)
+        if body == view:
+            await self.store.touch(Touch(fingerprint=name, epoch=0, ttl=TTL, agent_id=agent), timeout=5.0)
+            return
+        header, known = _following(before)
+        expectation = Expectation.REVISION if before else Expectation.ABSENT
+        commit = Commit(
+            fingerprint=name, value=self.codec.encode(body, dialect, header, key), save_id=header.save_ids[0],
+            expectation=expectation, known=known, age=None, ttl=TTL, agent_id=agent, indexed=before is not None,
+        )  # fmt: skip
+        committed = await self.store.commit(commit, timeout=5.0)
+        if not committed.outcome.written:
+            raise RuntimeError(f"a cycle went wrong: {committed.outcome}")
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.store.aclose()
+
+
+class SafeFloorUnchanged(SafeFloor):
+    """The same, and nothing changes."""
+
+    changes = False
+
+
+def _following(before: Header | None) -> tuple[Header, bytes]:
+    """Return the head of the next version, and the revision it follows."""
+    now, save_id = round(time.time() * 1000), new_save_id()
+    if before is None:
+        return Header(save_ids=(save_id,), created_at=now, saved_at=now), b""
+    save_ids = (save_id, *before.save_ids)[:REMEMBERED_SAVES]
+    header = Header(version=before.version + 1, save_ids=save_ids, created_at=before.created_at, saved_at=now)
+    return header, before.revision.encode()
+
+
 class Ours:
     """This SDK, all safety on: versioned, encrypted, compressed, affinity, metrics, breaker."""
 
@@ -157,6 +230,8 @@ CONTESTANTS: Final[dict[str, type[Contestant]]] = {
     "naive GET+SET": Naive,
     "seed GET+SET+SET": Seed,
     "floor: naive over our lanes": Floor,
+    "floor: safe, in a straight line": SafeFloor,
+    "floor: the same, unchanged": SafeFloorUnchanged,
     "ours": Ours,
     "ours, unchanged": OursUnchanged,
 }

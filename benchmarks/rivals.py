@@ -6,6 +6,7 @@ None of them has versions, leases or encryption; each is used as its documentati
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ import orjson
 from benchmarks.contestants import ENOUGH_CONNECTIONS, TTL, Contestant, change
 
 
-class _KeyValue:
+class _KeyValue(ABC):
     """A library with a get and a set."""
 
     state: dict[str, Any]
@@ -26,13 +27,13 @@ class _KeyValue:
         change(state)
         await self.save(task, state)
 
+    @abstractmethod
     async def load(self, task: int) -> dict[str, Any] | None:
         """Return the stored state."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def save(self, task: int, state: dict[str, Any]) -> None:
         """Store a state."""
-        raise NotImplementedError
 
 
 class ValkeyGlide(_KeyValue):

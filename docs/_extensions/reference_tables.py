@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import fields
 from itertools import pairwise
@@ -180,7 +181,7 @@ def lines_of(content: StringList) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in joined.splitlines() if line.strip())
 
 
-class Table(SphinxDirective):
+class Table(SphinxDirective, ABC):
     """Base of the directives: writes rows of Markdown as a list-table."""
 
     has_content = True
@@ -188,9 +189,9 @@ class Table(SphinxDirective):
     header: ClassVar[tuple[str, ...]] = ()
     widths: ClassVar[str] = "auto"
 
+    @abstractmethod
     def rows(self) -> Iterator[tuple[str, ...]]:
         """Return the rows below the header."""
-        raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
         """Write the table."""

@@ -7,10 +7,11 @@ import logging
 
 import pytest
 
-from tests.chaos.faults import PHASES, ROWS
+from tests.chaos.faults import ROWS, Cell
 from tests.chaos.matrix import Result, run, table
 
-CELLS = [(row.name, phase) for row in ROWS for phase in PHASES]
+CELLS = [(row.name, phase) for row in ROWS for phase, cell in row.cells.items() if isinstance(cell, Cell)]
+"""Those in which the fault can strike; the others say in `faults.py` why it cannot."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,4 @@ def test_fault_reaches_the_agent_or_costs_its_work(
     results: dict[tuple[str, str], Result], row: str, phase: str
 ) -> None:
     """Whatever fails, and whenever: the body runs once, on time, with a right state, and its save is not lost."""
-    result = results[row, phase]
-    if result.skipped:
-        pytest.skip(result.skipped)
-    assert not result.wrong
+    assert not results[row, phase].wrong

@@ -12,9 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from session_reuse.browsers.chromium import find_chromium
 from session_reuse.cli.demo.record import Kind, Run, Start
-from session_reuse.errors import AdapterError
 from session_reuse.outcome import Outcome
 from tests.cli.conftest import CommandLine
 from tests.support.polling import wait_until
@@ -49,10 +47,6 @@ def test_demo_keeps_its_promise_and_a_second_run_reuses_the_first(tmp_path: Path
 @pytest.mark.slow
 def test_demo_with_a_real_browser(tmp_path: Path) -> None:
     """Cookie and localStorage come back in Chromium: the page's own script finds its token."""
-    try:
-        find_chromium()
-    except AdapterError as error:
-        pytest.skip(str(error))
     seen = demo(tmp_path, "--agents", "1", "--cycles", "2", "--outage", "0")
     assert seen["agent"].startswith("Chromium")
     assert [cycle["kind"] for cycle in seen["cycles"]] == ["login", "reused"]

@@ -89,7 +89,10 @@ def test_panels_do_not_lie_on_each_other() -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.skipif(
+    shutil.which("promtool") is None,
+    reason="promtool, a part of Prometheus, is not installed; what the rules name is checked without it",
+)
 @pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
 def test_prometheus_accepts_the_rules(arguments: tuple[str, ...]) -> None:
     """The rules load, and fire when they should and only then."""

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -336,7 +337,7 @@ def _write_certificate(certificate: Path, key_file: Path) -> None:
     key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
 
 
-class _Servers:
+class _Servers(ABC):
     """Servers that start and close together."""
 
     def __init__(self) -> None:
@@ -359,8 +360,9 @@ class _Servers:
         """End all servers at once and remove their folders."""
         self._stack.close()
 
+    @abstractmethod
     def _build(self, stack: ExitStack) -> None:
-        raise NotImplementedError
+        """Start the servers."""
 
 
 @dataclass(eq=False, kw_only=True)
