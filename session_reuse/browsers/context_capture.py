@@ -93,13 +93,15 @@ class ContextCapture:
         return self._mirror.unread | self._mirror.dirty_databases | self._watch.untracked
 
     def refresh(self) -> Steps[None]:
-        """Read what no event tells, between saves: cookies, and databases that have changed in open pages."""
+        """Read what no event has told, between saves: cookies; in open pages, changed databases and what was never read."""
         if self._watch.is_gone or not (yield from self._watch.poll_cookies()):
             return
         for tab in list(self._watch.tabs):
             if tab.cdp is None or tab.origin is None:
                 continue
             yield from self._watch.note_environment(tab)
+            if tab.origin in self._mirror.unread:
+                yield from self._watch.read(tab, tab.origin)
             if tab.origin in self._mirror.dirty_databases:
                 yield from self._copy_databases(tab, tab.origin)
 

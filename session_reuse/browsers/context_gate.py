@@ -53,21 +53,23 @@ class ContextGate(DocumentGate):
 
     def start(self) -> Steps[None]:
         """Hold documents from now on; the context is about to be made."""
-        yield from self.hold_documents()
-        self._others = yield from self._contexts()
+        before, _ = yield [self._send("Target.getBrowserContexts", {}), self._hold()]
+        self._others = set(before["browserContextIds"])
 
-    def _contexts(self) -> Steps[set[str]]:
-        return set((yield self._send("Target.getBrowserContexts", {}))["browserContextIds"])
-
-    def follow(self, context: Any) -> Steps[None]:
+    def follow(self, context: Any) -> None:
         """Serve a new context, until it is closed."""
         self._context = context
         context.on("page", self._opened)
         context.on("close", lambda _: self._client.spawn(self.close()))
+        self._client.spawn(self._learn_by_difference())
+
+    def _learn_by_difference(self) -> Steps[None]:
+        """Learn which context is ours before it has a page."""
         try:
-            new = (yield from self._contexts()) - self._others
+            now = yield self._send("Target.getBrowserContexts", {})
         except self._client.errors:
             return  # the browser is gone
+        new = set(now["browserContextIds"]) - self._others
         if len(new) == 1:  # else others were made at the same time: a page of ours will tell
             self._context_id = new.pop()
 

@@ -54,7 +54,7 @@ class ContextRestore:
             yield from self._close_gate()
             raise
         if self._gate:
-            yield from self._gate.follow(context)
+            self._gate.follow(context)
         return context
 
     def _open_gate(self, browser: Any) -> Steps[None]:

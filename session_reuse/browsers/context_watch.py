@@ -103,6 +103,7 @@ class ContextWatch:
         tab = Tab(page, self._client)
         self.tabs.append(tab)
         page.on("framenavigated", lambda frame: self._navigated(tab, frame))
+        page.on("domcontentloaded", lambda _: self._loaded(tab))
         page.on("close", lambda _: self._closed(tab))
         self._committed(tab.origin, [], tab)
         return tab
@@ -158,8 +159,13 @@ class ContextWatch:
             return
         origin, ancestors = origin_of(frame.url), _ancestor_origins(frame)
         self._committed(origin, ancestors, tab)
-        if tab.cdp is not None:
-            self._client.spawn(self._look(tab, origin, is_main=not ancestors))
+        if tab.cdp is not None and ancestors:
+            self._client.spawn(self._look(tab, origin, is_main=False))
+
+    def _loaded(self, tab: Tab) -> None:
+        """Look at a main frame when it has its content: before that, each question would hold up the page."""
+        if tab in self.tabs and tab.cdp is not None:
+            self._client.spawn(self._look(tab, tab.origin, is_main=True))
 
     def _committed(self, origin: str | None, ancestors: list[str], tab: Tab) -> None:
         if origin is None:

@@ -55,12 +55,14 @@ class DocumentGate:
 
     def hold_documents(self) -> Steps[None]:
         """Have the browser hold documents of the origins that are left, or none any more."""
+        yield self._hold()
+
+    def _hold(self) -> Any:
         patterns = [pattern for origin in self._origins.open for pattern in _url_patterns(origin)]
-        if patterns:
-            documents = [{"urlPattern": pattern, "resourceType": "Document"} for pattern in patterns]
-            yield self._send("Fetch.enable", {"patterns": documents})
-        else:
-            yield self._send("Fetch.disable", {})
+        if not patterns:
+            return self._send("Fetch.disable", {})
+        documents = [{"urlPattern": pattern, "resourceType": "Document"} for pattern in patterns]
+        return self._send("Fetch.enable", {"patterns": documents})
 
     def serve(self, context_id: str) -> None:
         """Serve a context that the browser knows by this id."""
