@@ -17,6 +17,7 @@ from session_reuse.browsers.cdp_databases import CdpDatabases
 from session_reuse.browsers.cdp_page import CdpPage
 from session_reuse.browsers.cdp_restore import CdpRestore
 from session_reuse.browsers.cookies import from_cdp
+from session_reuse.browsers.document_gate import EVENTS as GATE_EVENTS
 from session_reuse.browsers.environment import changed, recorded
 from session_reuse.browsers.live_mirror import DATABASE_EVENTS, STORAGE_EVENTS, LiveMirror
 from session_reuse.browsers.origins import origin_of, origin_of_storage, shares_storage
@@ -147,8 +148,8 @@ class CdpBrowser:
     def _on_event(self, method: str, params: dict[str, Any], session: str) -> None:
         if session in self._hidden:
             self._hidden[session].on_event(method, params)
-        elif method == "Fetch.requestPaused":
-            self._restore.paused(params)
+        elif method in GATE_EVENTS:
+            self._restore.gate_event(method, params)
         elif method == "Target.attachedToTarget":
             self._attached(params)
         elif method == "Target.detachedFromTarget":

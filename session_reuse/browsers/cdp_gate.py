@@ -26,7 +26,7 @@ async def open_gate(
     """Return a gate that holds documents of the browser's own context from now on, or None when this browser cannot.
 
     Args:
-        connection: to the browser; its `Fetch.requestPaused` events go to the gate's `paused`.
+        connection: to the browser; its `document_gate.EVENTS` go to the gate.
         spawn: runs a procedure that nobody waits for.
         report: told what cannot be restored: kind and place, never a value.
         payloads: of the origins to fill on demand.

@@ -88,10 +88,10 @@ class CdpRestore:
             self._plan = plan._replace(hidden=[])
             self._scripts = LazyScripts(plan.lazy, fresh=self.is_fresh)
 
-    def paused(self, params: dict[str, Any]) -> None:
-        """Take a request that the browser holds."""
+    def gate_event(self, method: str, params: dict[str, Any]) -> None:
+        """Take one of `document_gate.EVENTS`."""
         if self._gate:
-            self._gate.paused(params)
+            self._gate.event(method, params)
 
     async def fill_large(self, hidden: dict[str, HiddenPage]) -> None:
         """Fill the origins that cannot be restored lazily, on a hidden page."""

@@ -6,9 +6,10 @@ A hidden page takes some 80 ms. So a new tab that is sent straight to an origin 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from session_reuse.browsers.document_gate import DocumentGate, has_hidden_pages
+from session_reuse.browsers.document_gate import EVENTS, DocumentGate, has_hidden_pages
 from session_reuse.browsers.lazy_restore import LAZY_ORIGIN_BYTES, Into, Payload, restore_script
 from session_reuse.browsers.on_demand import OnDemand
 from session_reuse.browsers.origins import origin_of
@@ -36,7 +37,8 @@ def open_gate(
     try:
         cdp = yield browser.new_browser_cdp_session()
         gate = ContextGate(cdp, client, report, OnDemand(payloads, time.monotonic))
-        cdp.on("Fetch.requestPaused", gate.paused)
+        for method in EVENTS:
+            cdp.on(method, partial(gate.event, method))
         yield from gate.start()
     except client.errors:
         return None

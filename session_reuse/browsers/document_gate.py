@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 OLDEST_CHROMIUM: Final = 134
 """The first with hidden pages."""
+EVENTS: Final = ("Fetch.requestPaused", "Target.targetCrashed", "Target.targetDestroyed")
+"""What a gate has to be told of the browser's events."""
 
 
 def has_hidden_pages(version: str) -> bool:
@@ -52,6 +54,8 @@ class DocumentGate:
         self._origins = origins
         self._context_id: str | None = None
         self._path = f"/.session-reuse-{secrets.token_urlsafe(12)}/"
+        self._hidden: dict[str, str] = {}
+        """The origin that each hidden page fills."""
 
     def hold_documents(self) -> Steps[None]:
         """Have the browser hold documents of the origins that are left, or none any more."""
@@ -95,9 +99,12 @@ class DocumentGate:
     def _send(self, method: str, params: dict[str, Any]) -> Any:
         return self._client.send(self._cdp, method, params)
 
-    def paused(self, params: dict[str, Any]) -> None:
-        """Take a request that the browser holds, or its answer."""
-        self._client.spawn(self._paused(params))
+    def event(self, method: str, params: dict[str, Any]) -> None:
+        """Take one of `EVENTS`: a request that the browser holds, or its answer; the end of a page."""
+        if method == "Fetch.requestPaused":
+            self._client.spawn(self._paused(params))
+        elif lost := self._hidden.pop(params["targetId"], None):
+            self._client.spawn(self._finish(lost, ["the hidden page has crashed"]))
 
     def _paused(self, params: dict[str, Any]) -> Steps[None]:
         try:
@@ -141,9 +148,15 @@ class DocumentGate:
         """Start to fill an origin that is held."""
         page = {"url": f"{payload.origin}{self._path}fill", "hidden": True, "background": True}
         try:
-            yield self._send("Target.createTarget", {**page, "browserContextId": self._context_id})
+            _, made = yield [
+                self._send("Target.setDiscoverTargets", {"discover": True, "filter": [{"type": "other"}]}),
+                self._send("Target.createTarget", {**page, "browserContextId": self._context_id}),
+            ]
         except self._client.errors:
             yield from self._finish(payload.origin, ["no hidden page"])
+        else:
+            if self._origins.filling(payload.origin):
+                self._hidden[made["targetId"]] = payload.origin
 
     def _serve(self, origin: str, params: dict[str, Any], report: str) -> Steps[None]:
         """Answer the hidden page: it loads what fills the origin, and then says what failed."""
@@ -155,10 +168,13 @@ class DocumentGate:
             answer = {"responseCode": 200, "responseHeaders": headers, "body": body}
             yield self._send("Fetch.fulfillRequest", {**request, **answer})
             return
+        self._hidden.pop(params["frameId"], None)
         if payload is not None:
             yield from self._finish(origin, json.loads(unquote(report)))
         yield self._send("Fetch.failRequest", {**request, "errorReason": "Aborted"})
         yield self._send("Target.closeTarget", {"targetId": params["frameId"]})
+        if not self._hidden:
+            yield self._send("Target.setDiscoverTargets", {"discover": False})
         yield from self.hold_documents()
 
     def _finish(self, origin: str, failed: list[str]) -> Steps[None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
-from session_reuse.browsers import context_restore, lazy_restore
+from session_reuse.browsers import context_restore, document_gate, lazy_restore
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.visits import items, kinds, reused, shown, storing, visited
 from tests.support.polling import until
@@ -236,3 +238,46 @@ async def test_a_hidden_page_is_closed_after_use(sites: Sites, browser: Any) -> 
         assert context.pages == [page]
         await until(is_tidy)
     await cdp.detach()
+
+
+async def test_a_hidden_page_that_crashes_holds_nobody_up(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document that waited for it is shown at once, and what it lacks is reported."""
+    served = asyncio.Event()
+
+    def endless(*_: object) -> str:
+        served.set()
+        return "<script>for (;;);</script>"
+
+    monkeypatch.setattr(document_gate, "filler_page", endless)
+    session = reused(storing_all(sites, "crashing"))
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("elsewhere", "/blank"))
+        async with asyncio.TaskGroup() as group:
+            shown_page = group.create_task(page.goto(sites.url("crashing", "/inner")))
+            await served.wait()
+            await until(lambda: len(busy_renderers()) == 1, timeout=15.0, message="only the hidden page is busy")
+            (process,) = busy_renderers()
+            assert not shown_page.done()
+            began = monotonic()
+            process.kill()
+        assert monotonic() - began < 5.0
+        assert await shown(page) == "out"
+    assert [problem.detail for problem in session.problems] == [
+        f"{sites.origin('crashing')} the hidden page has crashed"
+    ]
+
+
+def busy_renderers() -> list[psutil.Process]:
+    """Return the processes of our Chromium that run a page and compute all the time."""
+    return [each for each in psutil.Process().children(recursive=True) if is_busy_renderer(each)]
+
+
+def is_busy_renderer(process: psutil.Process) -> bool:
+    """Return whether it is one; what has ended meanwhile is none."""
+    try:
+        return "--type=renderer" in process.cmdline() and process.cpu_percent(0.2) > 40.0
+    except psutil.Error:
+        return False
