@@ -10,7 +10,14 @@ from session_reuse.browsers.cdp_connection import CdpConnection, CdpError
 from session_reuse.browsers.cdp_gate import open_gate
 from session_reuse.browsers.cdp_hidden_page import HiddenPage, hidden_page
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described, to_cdp
-from session_reuse.browsers.lazy_restore import SHIPPED_BYTES, LazyScripts, Payload, fill_script, plan_restore
+from session_reuse.browsers.lazy_restore import (
+    LazyScripts,
+    Payload,
+    fill_script,
+    payloads_of,
+    plan_on_demand,
+    plan_restore,
+)
 from session_reuse.browsers.origins import Items, shares_storage, storage_key
 
 if TYPE_CHECKING:
@@ -46,15 +53,15 @@ class CdpRestore:
         self._connection = connection
         self._report = report
         self._cookies, problems = clean_cookies(state["cookies"], now)
-        self._origins = state["origins"]
-        self._plan = plan_restore(state["origins"])
+        self._payloads, unusable = payloads_of(state["origins"])
+        self._plan = plan_restore(self._payloads)
         self._gate: DocumentGate | None = None
         self.is_fresh = fresh
         self._scripts = LazyScripts(self._plan.lazy, fresh=fresh)
         self._registered: dict[str, dict[int, asyncio.Future[dict[str, Any]]]] = {}
         for problem in problems:
             report(problem.kind, problem.detail)
-        for origin in self._plan.unusable:
+        for origin in unusable:
             report("origin_unusable", origin[:200])
 
     async def set_cookies(self) -> None:
@@ -81,9 +88,10 @@ class CdpRestore:
         Args:
             spawn: runs a procedure that nobody waits for.
         """
-        plan = plan_restore(self._origins, total_bytes=SHIPPED_BYTES)
-        if self.is_fresh and plan.hidden:
-            self._gate = await open_gate(self._connection, spawn, self._report, plan.hidden)
+        plan = plan_on_demand(self._payloads) if self.is_fresh else None
+        if plan is None:
+            return
+        self._gate = await open_gate(self._connection, spawn, self._report, plan.hidden)
         if self._gate:
             self._plan = plan._replace(hidden=[])
             self._scripts = LazyScripts(plan.lazy, fresh=self.is_fresh)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 from session_reuse.browsers.context_gate import ContextGate, open_gate
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described
 from session_reuse.browsers.hidden_page import Client, visit_origins
-from session_reuse.browsers.lazy_restore import SHIPPED_BYTES, LazyScripts, Payload, fill_script, plan_restore
+from session_reuse.browsers.lazy_restore import (
+    LazyScripts,
+    Payload,
+    fill_script,
+    payloads_of,
+    plan_on_demand,
+    plan_restore,
+)
 from session_reuse.browsers.origins import origin_of, shares_storage
 
 if TYPE_CHECKING:
@@ -33,8 +40,8 @@ class ContextRestore:
         self._state = state
         self.cookies, problems = clean_cookies(state["cookies"], now)
         self._fresh = fresh
-        self._indexed_db = indexed_db
-        self._plan = plan_restore(state["origins"], indexed_db=indexed_db)
+        self._payloads, unusable = payloads_of(state["origins"], indexed_db=indexed_db)
+        self._plan = plan_restore(self._payloads)
         self._gate: ContextGate | None = None
         self.scripts = LazyScripts(self._plan.lazy, fresh=fresh)
         self._registered: dict[int, Any] = {}
@@ -42,7 +49,7 @@ class ContextRestore:
         self._renewing: set[int] = set()
         for problem in problems:
             session.report(problem.kind, problem.detail)
-        for origin in self._plan.unusable:
+        for origin in unusable:
             session.report("origin_unusable", origin[:200])
 
     def new_context(self, browser: Any, options: dict[str, Any], *, opfs: bool, credentials: bool) -> Steps[Any]:
@@ -59,9 +66,10 @@ class ContextRestore:
 
     def _open_gate(self, browser: Any) -> Steps[None]:
         """Where documents can be held, leave what is beyond a few scripts until it is asked for."""
-        plan = plan_restore(self._state["origins"], indexed_db=self._indexed_db, total_bytes=SHIPPED_BYTES)
-        if plan.hidden:
-            self._gate = yield from open_gate(browser, self._client, self._session.report, plan.hidden)
+        plan = plan_on_demand(self._payloads)
+        if plan is None:
+            return
+        self._gate = yield from open_gate(browser, self._client, self._session.report, plan.hidden)
         if self._gate:
             self._plan = plan._replace(hidden=[])
             self.scripts = LazyScripts(plan.lazy, fresh=self._fresh)

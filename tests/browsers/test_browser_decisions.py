@@ -11,7 +11,7 @@ from session_reuse.browsers import chromium, environment, indexeddb
 from session_reuse.browsers.checks import cookie_alive
 from session_reuse.browsers.cookies import clean_cookies, from_cdp, to_cdp
 from session_reuse.browsers.hidden_page import Client
-from session_reuse.browsers.lazy_restore import LAZY_ORIGIN_BYTES, LazyScripts, plan_restore
+from session_reuse.browsers.lazy_restore import LAZY_ORIGIN_BYTES, LazyScripts, payloads_of, plan_restore
 from session_reuse.browsers.live_mirror import LiveMirror
 from session_reuse.browsers.origins import origin_of, origin_of_storage, shares_storage
 from session_reuse.browsers.tab import Tab
@@ -70,7 +70,7 @@ def test_frames_that_share_the_storage_of_top_level_pages(frame: str, ancestors:
 def test_a_script_is_registered_anew_without_what_it_has_done() -> None:
     """After an origin's commit its data is in no script, and that of its neighbours still is."""
     entries = [storing(A, token="AAA")["origins"][0], storing(B, token="BBB")["origins"][0]]
-    scripts = LazyScripts(plan_restore(entries).lazy, fresh=True)
+    scripts = LazyScripts(plan_restore(payloads_of(entries)[0]).lazy, fresh=True)
     assert list(scripts.batches()) == [0]
     assert scripts.committed(A, []) == 0
     source = scripts.source(0) or ""
@@ -84,7 +84,9 @@ def test_a_script_is_registered_anew_without_what_it_has_done() -> None:
 def test_values_cannot_break_out_of_a_script() -> None:
     """Whatever a site has stored stays data in the script that brings it back."""
     nasty = "</script>`${alert(1)}`\u2028\ud800\"'\\"
-    source = LazyScripts(plan_restore(storing(A, token=nasty)["origins"]).lazy, fresh=True).source(0) or ""
+    source = (
+        LazyScripts(plan_restore(payloads_of(storing(A, token=nasty)["origins"])[0]).lazy, fresh=True).source(0) or ""
+    )
     assert source.isascii()
     assert "\n" not in source.rpartition("__proto__")[2].partition("})")[0]
 
@@ -93,10 +95,10 @@ def test_large_origins_and_keys_are_restored_before_the_start() -> None:
     """Size and CryptoKeys decide what does not travel with pages; its sessionStorage still does."""
     large = {**storing(A, big="x" * LAZY_ORIGIN_BYTES)["origins"][0], "sessionStorage": [{"name": "s", "value": "S"}]}
     keyed = {"origin": B, "indexedDBRich": [{"name": "d", "version": 1, "keys": [{}], "dump": "[]"}]}
-    plan = plan_restore([large, keyed])
+    plan = plan_restore(payloads_of([large, keyed])[0])
     assert [payload.origin for payload in plan.hidden] == [A, B]
     assert [(payload.origin, payload.local, payload.session) for payload in plan.lazy] == [(A, [], [["s", "S"]])]
-    assert plan_restore([keyed], indexed_db=False).hidden == []
+    assert plan_restore(payloads_of([keyed], indexed_db=False)[0]).hidden == []
 
 
 def test_cookies_go_through_the_debugging_protocol_and_back() -> None:

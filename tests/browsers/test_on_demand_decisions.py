@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from session_reuse.browsers.lazy_restore import filler_page, plan_restore
+from session_reuse.browsers.lazy_restore import filler_page, payloads_of, plan_restore
 from session_reuse.browsers.on_demand import FILL_LIMIT, OnDemand, Verdict
 from tests.browsers.visits import storing
 
@@ -17,7 +17,7 @@ A, B = "https://a.example", "https://b.example"
 def on_demand(*origins: str, clock: Callable[[], float] = lambda: 0.0) -> OnDemand:
     """Return origins with a token each."""
     entries = [storing(origin, token="T")["origins"][0] for origin in origins]
-    return OnDemand(plan_restore(entries, total_bytes=0).hidden, clock)
+    return OnDemand(plan_restore(payloads_of(entries)[0], 0).hidden, clock)
 
 
 def test_an_origin_is_filled_by_one_and_awaited_by_the_others() -> None:
@@ -72,12 +72,14 @@ def test_a_hidden_page_that_hangs_is_given_up() -> None:
 def test_few_bytes_are_shipped_where_the_rest_can_be_filled_on_demand() -> None:
     """What is beyond the limit goes to the hidden page, whatever its size."""
     entries = [storing(f"https://{n}.example", pad="x" * 1000)["origins"][0] for n in range(9)]
-    plan = plan_restore(entries, total_bytes=5000)
+    plan = plan_restore(payloads_of(entries)[0], 5000)
     assert (len(plan.lazy), len(plan.hidden)) == (4, 5)
 
 
 def test_a_filler_page_holds_whatever_a_site_has_stored() -> None:
     """A value that looks like the end of a script is one value among others."""
-    page = filler_page(plan_restore(storing(A, token="</script><!--")["origins"]).lazy[0], "https://a.example/done?")
+    page = filler_page(
+        plan_restore(payloads_of(storing(A, token="</script><!--")["origins"])[0]).lazy[0], "https://a.example/done?"
+    )
     assert page.count("</script>") == 1
     assert "<!--" not in page

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from session_reuse.browsers import context_gate, context_restore, lazy_restore
+from session_reuse.browsers import context_gate, lazy_restore
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.support.polling import until
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run all of this file both ways: with init scripts, and on a hidden page when an origin is asked for."""
     if request.param == "on demand":
-        monkeypatch.setattr(context_restore, "SHIPPED_BYTES", 0)
+        monkeypatch.setattr(lazy_restore, "SHIPPED_BYTES", 0)
         monkeypatch.setattr(context_gate.ContextGate, "_opened", lambda *_: None)  # no short cut for new tabs
 
 
@@ -175,7 +175,14 @@ async def test_many_origins_share_few_scripts_and_are_all_restored(sites: Sites,
     """Origins that share a script are each filled once, whatever the order of visits."""
     hosts = [f"batch{number}" for number in range(12)]
     entries = [storing(sites.origin(host), token=host, pad="x" * 20_000)["origins"][0] for host in hosts]
-    assert len(lazy_restore.LazyScripts(lazy_restore.plan_restore(entries).lazy, fresh=True).batches()) < 6
+    assert (
+        len(
+            lazy_restore.LazyScripts(
+                lazy_restore.plan_restore(lazy_restore.payloads_of(entries)[0]).lazy, fresh=True
+            ).batches()
+        )
+        < 6
+    )
     session = reused({"cookies": [], "origins": entries})
     async with open_context(session, browser) as context:
         page = await context.new_page()
