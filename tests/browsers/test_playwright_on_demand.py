@@ -42,7 +42,7 @@ async def test_what_travels_with_a_page_does_not_grow(
     async with bound as context:
         scripts = bound._entered()._restore.scripts
         shipped = sum(len(scripts.source(batch) or "") for batch in scripts.batches())
-        assert shipped < 0.3 * lazy_restore.SHIPPED_BYTES
+        assert shipped < 0.1 * lazy_restore.SHIPPED_BYTES
         page = await context.new_page()
         for host in ("many199", "many0", "many100"):
             await page.goto(sites.url(host, "/blank"))
