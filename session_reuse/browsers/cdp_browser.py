@@ -82,6 +82,11 @@ class CdpBrowser:
         """True when the connection has ended, because of us or because the browser did."""
         return self._connection.ended.is_set()
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Target ids of the pages that only we use."""
+        return frozenset(self._connection.hidden)
+
     def has_tab(self, target: str) -> bool:
         """Return whether a tab is one of this browser's."""
         return any(page.target == target for page in self._pages.values())
@@ -166,8 +171,8 @@ class CdpBrowser:
         self._connection.post("DOMStorage.enable", session=session)
         self._databases.watch(session)
         self._restore.arm(session)
-        ready = self._connection.post("Runtime.runIfWaitingForDebugger", session=session)
-        self._spawn(self._adopt(page, ready, is_new=bool(params["waitingForDebugger"])))
+        page.ready = self._connection.post("Runtime.runIfWaitingForDebugger", session=session)
+        self._spawn(self._adopt(page, page.ready, is_new=bool(params["waitingForDebugger"])))
 
     async def _adopt(self, page: CdpPage, ready: asyncio.Future[Any], *, is_new: bool) -> None:
         """Take in a page that may have started without our scripts; a new one that had to be filled is loaded again."""
@@ -200,7 +205,8 @@ class CdpBrowser:
             if origin := origin_of_storage(params):
                 self._mirror.databases_changed(origin)
         elif method == "Page.frameNavigated":
-            self._committed(page, params["frame"])
+            if page.ready.done():  # else it has not waited for our scripts, and is adopted
+                self._committed(page, params["frame"])
         elif method == "Page.frameDetached":
             page.frame_gone(params["frameId"])
         elif method not in _STIRRING:

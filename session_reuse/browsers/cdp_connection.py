@@ -47,10 +47,12 @@ class CdpConnection:
 
     Attributes:
         ended: set when the connection is gone, whoever ended it.
+        hidden: target ids of all hidden pages that were made over it.
     """
 
     def __init__(self, transport: Transport, on_event: EventHandler) -> None:
         self.ended = asyncio.Event()
+        self.hidden: set[str] = set()
         self._transport = transport
         self._on_event = on_event
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
@@ -89,9 +91,12 @@ class CdpConnection:
             CdpError: refused, not answered within `timeout` seconds, or the browser is gone.
         """
         try:
-            return await asyncio.wait_for(self.post(method, params, session), timeout)
+            answer = await asyncio.wait_for(self.post(method, params, session), timeout)
         except TimeoutError:
             raise CdpError(f"{method} was not answered in {timeout:g} s") from None
+        if params and params.get("hidden"):
+            self.hidden.add(answer["targetId"])
+        return answer
 
     async def close(self) -> None:
         """End the connection; commands still waiting fail."""

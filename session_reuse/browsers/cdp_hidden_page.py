@@ -1,6 +1,7 @@
 """A page nobody sees, for origins without an open tab. Must never let a request out: each is answered here.
 
-`hidden` targets exist since Chromium 134; they are no tab for other DevTools clients, and end with our connection.
+`hidden` targets exist since Chromium 134; they are no tab for Playwright and browser-use, a window for ChromeDriver (see
+`selenium.py`), and end with our connection.
 """
 
 from __future__ import annotations

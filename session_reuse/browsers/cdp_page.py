@@ -20,11 +20,15 @@ class CdpPage:
         connection: to the browser.
         session: id of our DevTools session on the tab.
         target: id of the tab; Chromium gives its main frame the same.
+
+    Attributes:
+        ready: the answer to the command that lets it start.
     """
 
     def __init__(self, connection: CdpConnection, session: str, target: str) -> None:
         self.session = session
         self.target = target
+        self.ready: asyncio.Future[dict[str, Any]]
         self._connection = connection
         self._frames: dict[str, tuple[str | None, str | None]] = {}
 

@@ -26,6 +26,7 @@ from session_reuse.errors import AdapterError, LifecycleError, MissingExtraError
 try:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.remote.command import Command
 
     from session_reuse.browsers.selenium_options import chromedriver, default_options, starts_empty
 except ImportError:
@@ -122,7 +123,11 @@ class _Attachment:
         self._browser: CdpBrowser | None = None
         self._saving = threading.Lock()
         self._unbind = session.bind_capture(self._capture)
-        self._unwrap = [_before(driver, "quit", self.finish), _before(driver, "close", self._take)]
+        self._unwrap = [
+            _before(driver, "quit", self.finish),
+            _before(driver, "close", self._take),
+            _replaced(driver, "execute", self._without_hidden_windows),
+        ]
 
     def start(self, endpoint: str, *, fresh: bool) -> None:
         """Restore, and follow the browser; when that fails, the agent starts all the same, and the session says so."""
@@ -179,6 +184,18 @@ class _Attachment:
         except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
             self._session.capture_failed(f"selenium: {error}")
 
+    def _without_hidden_windows(self, execute: Callable[..., Any]) -> Callable[..., Any]:
+        """Return an `execute` whose window handles leave out our hidden pages, which ChromeDriver takes for windows."""
+
+        def method(driver_command: Any, params: Any = None) -> Any:
+            answer, browser = execute(driver_command, params), self._browser
+            if driver_command == Command.W3C_GET_WINDOW_HANDLES and browser is not None:
+                hidden = browser.hidden
+                answer["value"] = [handle for handle in answer["value"] if handle not in hidden]
+            return answer
+
+        return method
+
     def finish(self) -> None:
         """Capture a last time and let go; before the driver quits, or at the end of the `with`, whatever comes first."""
         with self._saving:
@@ -197,16 +214,28 @@ class _Attachment:
 
 def _before(driver: WebDriver, name: str, hook: Callable[[], None]) -> Callable[[], None]:
     """Have `hook` called before a method of this driver; return what takes that back."""
+
+    def with_hook(original: Callable[..., Any]) -> Callable[..., Any]:
+        def method(*args: Any, **options: Any) -> Any:
+            hook()
+            return original(*args, **options)
+
+        return method
+
+    return _replaced(driver, name, with_hook)
+
+
+def _replaced(
+    driver: WebDriver, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Callable[[], None]:
+    """Replace a method of this driver by what `make` makes of it; return what takes that back."""
     original = getattr(driver, name)
     was_wrapped = name in vars(driver)
-
-    def method(*args: Any, **options: Any) -> Any:
-        hook()
-        return original(*args, **options)
+    method = make(original)
 
     def unwrap() -> None:
         if vars(driver).get(name) is not method:
-            return  # somebody else has wrapped it since; our hook does nothing any more
+            return  # somebody else has wrapped it since; ours does nothing any more
         if was_wrapped:
             setattr(driver, name, original)
         else:

@@ -112,7 +112,21 @@ async def test_tab_that_starts_with_a_url_is_filled(logged_in: StubKeeper, site:
         driver.execute_cdp_cmd("Target.createTarget", {"url": site.url()})
         wait_until(lambda: len(driver.window_handles) == 2)
         driver.switch_to.window(driver.window_handles[-1])
-        wait_until(lambda: driver.title == site.EVERYWHERE, timeout=20.0, message=f"the title stayed {driver.title}")
+        wait_until(lambda: driver.title == site.EVERYWHERE, timeout=20.0, message="the page finds its login")
+
+
+async def test_our_hidden_pages_are_no_windows_of_the_driver(keeper: StubKeeper) -> None:
+    """ChromeDriver counts them among its windows; an agent that looks for a new tab must not find one of them."""
+    with visiting(keeper) as (driver, session):
+        attachment = session.captures[-1].__self__
+        connection = attachment._browser._connection
+        page = {"url": "about:blank", "hidden": True, "background": True}
+        target = attachment._thread.run(connection.send("Target.createTarget", page), 5.0)["targetId"]
+
+        assert target in type(driver).execute(driver, "w3cGetWindowHandles")["value"]
+        assert driver.window_handles == [driver.current_window_handle]
+        driver.switch_to.new_window("tab")
+        assert len(driver.window_handles) == 2
 
 
 async def test_logout_propagates(logged_in: StubKeeper, site: Site) -> None:
