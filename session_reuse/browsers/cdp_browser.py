@@ -172,11 +172,11 @@ class CdpBrowser:
         self._databases.watch(session)
         self._restore.arm(session)
         page.ready = self._connection.post("Runtime.runIfWaitingForDebugger", session=session)
-        self._spawn(self._adopt(page, page.ready, is_new=bool(params["waitingForDebugger"])))
+        self._spawn(self._adopt(page, is_new=bool(params["waitingForDebugger"])))
 
-    async def _adopt(self, page: CdpPage, ready: asyncio.Future[Any], *, is_new: bool) -> None:
+    async def _adopt(self, page: CdpPage, *, is_new: bool) -> None:
         """Take in a page that may have started without our scripts; a new one that had to be filled is loaded again."""
-        await ready
+        await page.ready
         frame = await page.load_frame()
         origin = origin_of(str(frame.get("url")))
         if origin is None or page.origin == origin:
