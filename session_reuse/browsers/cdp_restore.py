@@ -11,6 +11,7 @@ from session_reuse.browsers.cdp_gate import open_gate
 from session_reuse.browsers.cdp_hidden_page import HiddenPage, hidden_page
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described, to_cdp
 from session_reuse.browsers.lazy_restore import (
+    SHIPPED_BYTES,
     LazyScripts,
     Payload,
     fill_script,
@@ -88,7 +89,7 @@ class CdpRestore:
         Args:
             spawn: runs a procedure that nobody waits for.
         """
-        plan = plan_on_demand(self._payloads) if self.is_fresh else None
+        plan = plan_on_demand(self._payloads, SHIPPED_BYTES) if self.is_fresh else None
         if plan is None:
             return
         self._gate = await open_gate(self._connection, spawn, self._report, plan.hidden)

@@ -127,7 +127,7 @@ class ContextCapture:
             if self._clock() > deadline:
                 return
             tab = Tab(page, self._client, (yield self._context.new_cdp_session(page)))
-            yield from tab.enable()
+            yield tab.send("DOMStorage.enable", {})
             yield from self._watch.read(tab, origin, with_session=False)
             if not self._indexed_db or (yield from self._copy_databases(tab, origin)):
                 done.add(origin)

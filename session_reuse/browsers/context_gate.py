@@ -1,6 +1,7 @@
 """The gate of one Playwright context. Must never fill the storage of a context that is not its own.
 
-A hidden page takes some 80 ms. So a new tab that is sent straight to an origin is given its script before it goes.
+A hidden page takes some 80 ms. So the script of the origin to which an agent sends its first tab travels after all, just
+before. Not so with other tabs open: one on its way to a slow site would keep the script waiting.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from session_reuse.browsers.document_gate import EVENTS, DocumentGate, has_hidden_pages
-from session_reuse.browsers.lazy_restore import LAZY_ORIGIN_BYTES, Into, Payload, restore_script
+from session_reuse.browsers.lazy_restore import LAZY_ORIGIN_BYTES, Payload
 from session_reuse.browsers.on_demand import OnDemand
 from session_reuse.browsers.origins import origin_of
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from session_reuse.browsers.hidden_page import Client
     from session_reuse.browsers.steps import Steps
+
+    Ship = Callable[[Payload], Steps[None]]
 
 
 def open_gate(
@@ -51,6 +54,7 @@ class ContextGate(DocumentGate):
     def __init__(self, cdp: Any, client: Client, report: Callable[[str, str], None], origins: OnDemand) -> None:
         super().__init__(cdp, client, report, origins)
         self._context: Any = None
+        self._ship: Ship
         self._others: set[str] = set()
 
     def start(self) -> Steps[None]:
@@ -58,9 +62,15 @@ class ContextGate(DocumentGate):
         before, _ = yield [self._send("Target.getBrowserContexts", {}), self._hold()]
         self._others = set(before["browserContextIds"])
 
-    def follow(self, context: Any) -> None:
-        """Serve a new context, until it is closed."""
+    def follow(self, context: Any, ship: Ship) -> None:
+        """Serve a new context, until it is closed.
+
+        Args:
+            context: Playwright's.
+            ship: registers the script of one origin in it.
+        """
         self._context = context
+        self._ship = ship
         context.on("page", self._opened)
         context.on("close", lambda _: self._client.spawn(self.close()))
         self._client.spawn(self._learn_by_difference())
@@ -82,75 +92,39 @@ class ContextGate(DocumentGate):
         except self._client.errors:
             return  # the browser is gone
 
-    def learn(self, cdp: Any) -> Steps[str]:
-        """Return the id of the main frame of a page of ours, and note that of the context.
+    def learn(self, cdp: Any) -> Steps[None]:
+        """Learn from a page which context of the browser is ours.
 
         Args:
             cdp: a session with the page.
         """
         found = yield self._client.send(cdp, "Target.getTargetInfo", {})
         self._context_id = found["targetInfo"]["browserContextId"]
-        return str(found["targetInfo"]["targetId"])
 
     def _opened(self, page: Any) -> None:
         if self._origins.open and page.url == "about:blank":
-            self._client.around_first_goto(page, lambda url: self._arm(page, url), self._arrived)
+            self._client.before_first_goto(page, lambda url: self._prepare(page, url))
 
-    def _arm(self, page: Any, url: str) -> Steps[tuple[str, str] | None]:
-        """Give a new tab the script of the origin it is sent to; return the origin and the tab's main frame."""
-        origin = origin_of(url) or ""
-        script = _first_script(self._origins.pending(origin))
-        if (not script and self._context_id is not None) or page.url != "about:blank":
-            return None
+    def _prepare(self, page: Any, url: str) -> Steps[None]:
+        """Let the script of an origin travel when the only tab there is, still blank, is sent there."""
+        payload = self.pending(origin_of(url) or "")
+        is_only_tab = self._context.pages == [page] and page.url == "about:blank"
         try:
-            found, registration = yield [self._send("Target.getTargets", {}), page.add_init_script(script)]
-            frame = self._only_blank(found["targetInfos"]) or (yield from self._main_frame(page))
+            if payload is not None and is_only_tab and _can_travel(payload):
+                self.take(payload.origin)
+                self._client.spawn(self.hold_documents())
+                yield from self._ship(payload)
+            elif not self.knows_context:
+                cdp = yield self._context.new_cdp_session(page)
+                yield from self.learn(cdp)
+                yield cdp.detach()
         except self._client.errors:
-            return None
-        if not script or self._origins.pending(origin) is None:
-            yield from self._release([], [registration])
-            return None
-        self._origins.arm(origin, frame, registration)
-        return origin, frame
-
-    def _only_blank(self, targets: list[dict[str, Any]]) -> str | None:
-        """Return the id of the one blank page of our context: its main frame has the same."""
-        ours = (each for each in targets if each["type"] == "page" and each.get("browserContextId") == self._context_id)
-        blank = [str(each["targetId"]) for each in ours if each["url"] == "about:blank"]
-        return blank[0] if len(blank) == 1 else None
-
-    def _main_frame(self, page: Any) -> Steps[str]:
-        cdp = yield self._context.new_cdp_session(page)
-        frame = yield from self.learn(cdp)
-        self._client.spawn(_detach(cdp, self._client))
-        return frame
-
-    def _arrived(self, armed: tuple[str, str] | None) -> Steps[None]:
-        """Take the script away from a tab that has come to another origin; one that failed may try again."""
-        if armed is None:
-            return
-        held = self._origins.abandoned(*armed)
-        yield from self._release([], self._origins.disarm(*armed))
-        payload = self._origins.begin(armed[0]) if held else None
-        if payload is not None:
-            for request in held:
-                self._origins.hold(payload.origin, request)
-            yield from self._fill(payload)
+            return  # the page or the browser is gone, as the agent is about to hear
 
 
-def _first_script(payload: Payload | None) -> str:
-    """Return the script for a tab that goes straight to an origin; nothing for what only the hidden page can do well.
+def _can_travel(payload: Payload) -> bool:
+    """Return whether the script can do it as well as the hidden page.
 
-    The agent's own init scripts are registered before this one, and run before it: what they have stored stays, and a
-    database they open has to be complete.
+    The agent's own init scripts run before it. What they have stored stays; a database they open could not be completed.
     """
-    if payload is None or payload.databases or len(payload.text) > LAZY_ORIGIN_BYTES:
-        return ""
-    return restore_script([payload], Into.GAPS)
-
-
-def _detach(cdp: Any, client: Client) -> Steps[None]:
-    try:
-        yield cdp.detach()
-    except client.errors:
-        return  # the page is gone
+    return not payload.databases and len(payload.text) <= LAZY_ORIGIN_BYTES

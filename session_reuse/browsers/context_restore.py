@@ -8,6 +8,7 @@ from session_reuse.browsers.context_gate import ContextGate, open_gate
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described
 from session_reuse.browsers.hidden_page import Client, visit_origins
 from session_reuse.browsers.lazy_restore import (
+    Into,
     LazyScripts,
     Payload,
     fill_script,
@@ -61,12 +62,12 @@ class ContextRestore:
             yield from self._close_gate()
             raise
         if self._gate:
-            self._gate.follow(context)
+            self._gate.follow(context, lambda payload: self._ship(context, payload))
         return context
 
     def _open_gate(self, browser: Any) -> Steps[None]:
         """Where documents can be held, leave what is beyond a few scripts until it is asked for."""
-        plan = plan_on_demand(self._payloads)
+        plan = plan_on_demand(self._payloads, self._client.shipped_bytes)
         if plan is None:
             return
         self._gate = yield from open_gate(browser, self._client, self._session.report, plan.hidden)
@@ -137,6 +138,10 @@ class ContextRestore:
         disposables = yield [context.add_init_script(source) for source in sources.values()]
         self._registered.update(zip(sources, disposables, strict=True))
 
+    def _ship(self, context: Any, payload: Payload) -> Steps[None]:
+        """Register the script of one origin more. The agent's own scripts come before it, and what they store stays."""
+        yield from self._register(context, self.scripts.add([payload], Into.GAPS))
+
     def learn(self, cdp: Any) -> Steps[None]:
         """Learn from a page which context of the browser is ours.
 
@@ -154,7 +159,7 @@ class ContextRestore:
             contents: origin -> items.
         """
         payloads = [Payload(origin, [], [[k, v] for k, v in items.items()], []) for origin, items in contents.items()]
-        yield from self._register(context, self.scripts.add_session_storage(payloads))
+        yield from self._register(context, self.scripts.add(payloads))
 
     def committed(self, context: Any, origin: str, ancestors: list[str]) -> None:
         """Note the commit of a document; its origin is not filled again."""

@@ -103,7 +103,7 @@ class ContextWatch:
         tab = Tab(page, self._client)
         self.tabs.append(tab)
         page.on("framenavigated", lambda frame: self._navigated(tab, frame))
-        page.on("domcontentloaded", lambda _: self._loaded(tab))
+        page.on("load", lambda _: self._loaded(tab))
         page.on("close", lambda _: self._closed(tab))
         self._committed(tab.origin, [], tab)
         return tab
@@ -125,7 +125,7 @@ class ContextWatch:
                 cdp.on(method, self._database_event)
             cdp.on("Runtime.bindingCalled", lambda params: self._left(tab, params))
             tab.cdp = cdp
-            yield from tab.enable()
+            yield tab.send("DOMStorage.enable", {})
             yield from self._restore.learn(cdp)
         except self._client.errors as error:
             tab.cdp = None
@@ -163,7 +163,7 @@ class ContextWatch:
             self._client.spawn(self._look(tab, origin, is_main=False))
 
     def _loaded(self, tab: Tab) -> None:
-        """Look at a main frame when it has its content: before that, each question would hold up the page."""
+        """Look at a main frame when it is there: before that, each question would hold up the page."""
         if tab in self.tabs and tab.cdp is not None:
             self._client.spawn(self._look(tab, tab.origin, is_main=True))
 
@@ -181,6 +181,10 @@ class ContextWatch:
         if origin is None:
             return
         if is_main:
+            try:
+                yield from tab.follow_documents()
+            except self._client.errors:
+                return  # the tab has gone
             yield from self._track_databases(tab, origin)
         yield from self.read(tab, origin)
         if is_main:

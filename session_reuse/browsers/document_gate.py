@@ -83,18 +83,12 @@ class DocumentGate:
 
     def take(self, origin: str) -> Payload | None:
         """Return the same, for somebody who sees to it."""
-        payload = self._origins.begin(origin)
-        self._origins.filled(origin)
-        return payload
+        return self._origins.take(origin)
 
     def committed(self, origin: str) -> None:
         """Note a document that shares the origin's storage; the origin is not filled after this."""
-        unasked, held = self._origins.committed(origin)
-        if unasked:
+        if self._origins.take(origin):
             self._report("restore_failed", f"{origin} was shown before it could be filled")
-        registrations = self._origins.disarm(origin)
-        if held or registrations:
-            self._client.spawn(self._release(held, registrations))
 
     def _send(self, method: str, params: dict[str, Any]) -> Any:
         return self._client.send(self._cdp, method, params)
@@ -123,7 +117,7 @@ class DocumentGate:
         is_answer = "responseStatusCode" in params or "responseErrorReason" in params
         if self._origins.is_overdue(origin):
             yield from self._finish(origin, ["took too long"])
-        verdict = self._origins.verdict(origin, frame, is_answer=is_answer)
+        verdict = self._origins.verdict(origin, is_answer=is_answer)
         payload = None
         if verdict is Verdict.FILL:
             is_ours = yield from self._is_ours(frame)
@@ -180,20 +174,11 @@ class DocumentGate:
     def _finish(self, origin: str, failed: list[str]) -> Steps[None]:
         for each in failed:
             self._report("restore_failed", f"{origin} {each}")
-        yield from self._release(self._origins.filled(origin), self._origins.disarm(origin))
-
-    def _release(self, held: list[str], registrations: list[Any]) -> Steps[None]:
-        """Let requests go, then take scripts away: a tab on its way somewhere takes no command until it is there."""
-        for request in held:
+        for request in self._origins.filled(origin):
             try:
                 yield self._send("Fetch.continueRequest", {"requestId": request})
             except self._client.errors:
                 continue  # this tab has given up
-        for registration in registrations:
-            try:
-                yield registration.close()
-            except self._client.errors:
-                continue  # this tab is gone
 
 
 def _url_patterns(origin: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Something to be done around the first `goto` of a page, in both APIs. Must never change what `goto` takes or returns."""
+"""Something to be done before the first `goto` of a page, in both APIs. Must never change what `goto` takes or returns."""
 
 from __future__ import annotations
 
@@ -9,34 +9,28 @@ from session_reuse.browsers.steps import Steps, run, run_blocking
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Before = Callable[[str], Steps[Any]]
-    After = Callable[[Any], Steps[None]]
-    """Gets what `Before` has returned."""
+    Before = Callable[[str], Steps[None]]
 
 
-def around_first_goto(page: Any, before: Before, after: After) -> None:
-    """Have this page object's next `goto`, and no later one, run a procedure before, and another when it was successful."""
+def before_first_goto(page: Any, before: Before) -> None:
+    """Have this page object's next `goto`, and no later one, run a procedure with its URL before it starts."""
     original = page.goto
 
     async def goto(url: str, **options: Any) -> Any:
         vars(page).pop("goto", None)
-        noted = await run(before(url))
-        response = await original(url, **options)
-        await run(after(noted))
-        return response
+        await run(before(url))
+        return await original(url, **options)
 
     page.goto = goto
 
 
-def around_first_goto_blocking(page: Any, before: Before, after: After) -> None:
+def before_first_goto_blocking(page: Any, before: Before) -> None:
     """Do the same for a synchronous page."""
     original = page.goto
 
     def goto(url: str, **options: Any) -> Any:
         vars(page).pop("goto", None)
-        noted = run_blocking(before(url))
-        response = original(url, **options)
-        run_blocking(after(noted))
-        return response
+        run_blocking(before(url))
+        return original(url, **options)
 
     page.goto = goto

@@ -22,13 +22,15 @@ class Client:
         errors: what a call raises when the browser is gone or does not answer.
         send: sends a command over a debugging session, within a time limit; a step.
         spawn: runs a procedure that nobody waits for.
-        around_first_goto: has procedures run before and after the first `goto` of a page.
+        before_first_goto: has a procedure run before the first `goto` of a page.
+        shipped_bytes: of scripts that may travel with each page before origins are left until they are asked for.
     """
 
     errors: tuple[type[Exception], ...]
     send: Callable[[Any, str, dict[str, Any]], Any]
     spawn: Callable[[Steps[Any]], None]
-    around_first_goto: Callable[[Any, Callable[[str], Steps[Any]], Callable[[Any], Steps[None]]], None]
+    before_first_goto: Callable[[Any, Callable[[str], Steps[None]]], None]
+    shipped_bytes: int
 
 
 def visit_origins(

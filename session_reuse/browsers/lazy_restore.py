@@ -27,8 +27,8 @@ SHIPPED_BYTES: Final = 512 * 1024
 With 500 KB shipped, a page takes 10 ms longer and none needs a hidden page (80 ms each); with 1 MB it is 20 ms, and the
 first page is slower than on demand (measured 2026-11-22).
 """
-_SHIPPED_ANYWAY: Final = 16
-"""The part of that which travels with each page all the same: one in this many."""
+SHIPPED_ANYWAY_BYTES: Final = 32 * 1024
+"""What then travels with each page all the same: the first of the origins."""
 FILLER_LIMIT: Final = 12.0
 """Seconds that a hidden page may take to fill an origin that is asked for."""
 BATCH_BYTES: Final = 64 * 1024
@@ -119,11 +119,23 @@ def plan_restore(payloads: list[Payload], total_bytes: int = LAZY_TOTAL_BYTES) -
     return plan
 
 
-def plan_on_demand(payloads: list[Payload]) -> RestorePlan | None:
-    """Decide the same for a browser that can fill origins on demand; None when no origin needs it."""
-    if not plan_restore(payloads, SHIPPED_BYTES).hidden:
+def plan_on_demand(payloads: list[Payload], shipped_bytes: int) -> RestorePlan | None:
+    """Decide the same for a browser that can fill origins on demand; None when no origin needs it.
+
+    Args:
+        payloads: of the origins.
+        shipped_bytes: of all scripts together, before any origin is left until it is asked for.
+    """
+    if not plan_restore(payloads, shipped_bytes).hidden:
         return None
-    return plan_restore(payloads, SHIPPED_BYTES // _SHIPPED_ANYWAY)
+    return plan_restore(payloads, min(shipped_bytes, SHIPPED_ANYWAY_BYTES))
+
+
+class _Batch(NamedTuple):
+    """Origins that share a script."""
+
+    payloads: dict[str, Payload]
+    into: Into
 
 
 class LazyScripts:
@@ -136,9 +148,9 @@ class LazyScripts:
 
     def __init__(self, payloads: list[Payload], *, fresh: bool) -> None:
         self._into = Into.EMPTY if fresh else Into.ALL
-        self._batches: list[dict[str, Payload]] = []
+        self._batches: list[_Batch] = []
         self._batch_of: dict[str, int] = {}
-        self._add(payloads)
+        self.add(payloads)
 
     @property
     def pending(self) -> frozenset[str]:
@@ -147,7 +159,7 @@ class LazyScripts:
 
     def payload(self, origin: str) -> Payload:
         """Return what a pending origin gets back."""
-        return self._batches[self._batch_of[origin]][origin]
+        return self._batches[self._batch_of[origin]].payloads[origin]
 
     def batches(self) -> range:
         """Return the numbers of all batches, filled or not."""
@@ -155,8 +167,8 @@ class LazyScripts:
 
     def source(self, batch: int) -> str | None:
         """Return the script of a batch as it should be registered now, or None when nothing is left in it."""
-        payloads = self._batches[batch]
-        return restore_script(list(payloads.values()), self._into) if payloads else None
+        payloads, into = self._batches[batch]
+        return restore_script(list(payloads.values()), into) if payloads else None
 
     def committed(self, origin: str, ancestors: list[str]) -> int | None:
         """Note the commit of a document.
@@ -172,25 +184,28 @@ class LazyScripts:
             return None
         batch = self._batch_of.pop(origin, None)
         if batch is not None:
-            del self._batches[batch][origin]
+            del self._batches[batch].payloads[origin]
         return batch
 
-    def add_session_storage(self, payloads: list[Payload]) -> range:
-        """Arm origins again whose sessionStorage belonged to a tab that is gone; return the new batches."""
-        first = len(self._batches)
-        self._add([payload for payload in payloads if payload.origin not in self._batch_of])
-        return range(first, len(self._batches))
+    def add(self, payloads: list[Payload], into: Into | None = None) -> range:
+        """Arm origins, those that are not armed yet; return the new batches.
 
-    def _add(self, payloads: list[Payload]) -> None:
-        room = 0
+        Args:
+            payloads: of the origins.
+            into: another way than that of the other scripts.
+        """
+        first, room = len(self._batches), 0
         for payload in payloads:
+            if payload.origin in self._batch_of:
+                continue
             size = len(payload.text)
             if size > room:
-                self._batches.append({})
+                self._batches.append(_Batch({}, into or self._into))
                 room = BATCH_BYTES
             room -= size
-            self._batches[-1][payload.origin] = payload
+            self._batches[-1].payloads[payload.origin] = payload
             self._batch_of[payload.origin] = len(self._batches) - 1
+        return range(first, len(self._batches))
 
 
 def restore_script(payloads: list[Payload], into: Into) -> str:

@@ -1,15 +1,14 @@
 """Which origins are filled when a page first asks for them, and who has to wait. Must never do I/O, nor fill one twice.
 
 An origin is *pending* until a document of it is asked for. Then it is *filling*, on a hidden page, while the request
-goes out and its answer waits; or, in a tab that was given the origin's script beforehand, it is *starting*: the answer
-has come, and the document fills its storage itself. After that it is nobody's concern any more.
+goes out and its answer waits. After that it is nobody's concern any more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,13 +36,11 @@ class _Busy:
 
     Attributes:
         payload: what it gets.
-        frame: the tab whose document fills it; empty for the hidden page.
         since: monotonic seconds.
         held: the answers that wait for it.
     """
 
     payload: Payload
-    frame: str
     since: float
     held: list[str] = field(default_factory=list)
 
@@ -60,7 +57,6 @@ class OnDemand:
         self._clock = clock
         self._pending = {payload.origin: payload for payload in payloads}
         self._busy: dict[str, _Busy] = {}
-        self._armed: dict[str, dict[str, Any]] = {}
 
     @property
     def open(self) -> list[str]:
@@ -71,42 +67,20 @@ class OnDemand:
         """Return what an origin gets that nobody has asked for yet."""
         return self._pending.get(origin or "")
 
-    def arm(self, origin: str, frame: str, registration: Any) -> None:
-        """Note that a tab has the script of an origin.
+    def take(self, origin: str) -> Payload | None:
+        """Take an origin off the list for somebody else, who restores it."""
+        return self._pending.pop(origin, None)
 
-        Args:
-            origin: still pending.
-            frame: the tab's main frame.
-            registration: what takes the script out of the tab again.
-        """
-        self._armed.setdefault(origin, {})[frame] = registration
-
-    def disarm(self, origin: str, frame: str = "") -> list[Any]:
-        """Return what takes the script of an origin out of one tab, or out of all."""
-        armed = self._armed.get(origin, {})
-        return [armed.pop(each) for each in ([frame] if frame else list(armed)) if each in armed]
-
-    def verdict(self, origin: str, frame: str, *, is_answer: bool) -> Verdict:
+    def verdict(self, origin: str, *, is_answer: bool) -> Verdict:
         """Decide about a request for a document.
 
         Args:
             origin: of its URL.
-            frame: that it is for.
             is_answer: the answer has come; otherwise the request has not gone out yet.
         """
-        busy = self._busy.get(origin)
-        if busy is not None:
-            if busy.frame == frame:
-                return Verdict.PASS
+        if origin in self._busy:
             return Verdict.HOLD if is_answer else Verdict.WATCH
-        payload = self._pending.get(origin)
-        if payload is None:
-            return Verdict.PASS
-        if frame not in self._armed.get(origin, {}):
-            return Verdict.FILL
-        if is_answer:
-            self._begin(payload, frame)
-        return Verdict.PASS if is_answer else Verdict.WATCH
+        return Verdict.FILL if origin in self._pending else Verdict.PASS
 
     def is_overdue(self, origin: str) -> bool:
         """Return whether nothing was heard of the hidden page for too long."""
@@ -114,19 +88,15 @@ class OnDemand:
 
     def begin(self, origin: str) -> Payload | None:
         """Take an origin to fill it on a hidden page; None when somebody else was faster."""
-        payload = self._pending.get(origin)
+        payload = self.take(origin)
         if payload is not None:
-            self._begin(payload, "")
+            self._busy[origin] = _Busy(payload, self._clock())
         return payload
 
-    def _begin(self, payload: Payload, frame: str) -> None:
-        del self._pending[payload.origin]
-        self._busy[payload.origin] = _Busy(payload, frame, self._clock())
-
     def filling(self, origin: str) -> Payload | None:
-        """Return what an origin gets that is being filled on a hidden page."""
+        """Return what an origin gets that is being filled."""
         busy = self._busy.get(origin)
-        return busy.payload if busy and not busy.frame else None
+        return busy.payload if busy else None
 
     def hold(self, origin: str, request: str) -> bool:
         """Have a request wait; False when there is nothing to wait for any more."""
@@ -139,22 +109,3 @@ class OnDemand:
         """Note that the hidden page is done; return the requests that waited."""
         busy = self._busy.pop(origin, None)
         return busy.held if busy else []
-
-    def committed(self, origin: str) -> tuple[bool, list[str]]:
-        """Note a document that shares the origin's storage.
-
-        Returns:
-            Whether it came without having been asked about, and so without its storage; and the requests that waited.
-        """
-        if self._pending.pop(origin, None):
-            return not self._armed.get(origin), []
-        busy = self._busy.get(origin)
-        return False, self.filled(origin) if busy and busy.frame else []
-
-    def abandoned(self, origin: str, frame: str) -> list[str]:
-        """Note that a tab with the script did not get to the origin; return the requests that waited for it."""
-        busy = self._busy.get(origin)
-        if busy is None or busy.frame != frame:
-            return []
-        self._pending[origin] = busy.payload
-        return self.filled(origin)

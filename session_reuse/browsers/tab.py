@@ -26,7 +26,7 @@ class Tab:
         page: Playwright's.
         client: the face in use.
         cdp: its debugging session, once there is one.
-        frame_id: of its main frame.
+        frame_id: of its main frame, once its documents are followed.
         tracked: the origins whose databases are watched.
     """
 
@@ -51,12 +51,13 @@ class Tab:
             raise TimeoutError("the debugging session of this tab has been given up")
         return self.client.send(self.cdp, method, params)
 
-    def enable(self) -> Steps[None]:
-        """Have the debugging session tell about storage, and about documents that are left."""
+    def follow_documents(self) -> Steps[None]:
+        """Have the debugging session tell, from now on, what a document had stored when it is left."""
+        if self.frame_id:
+            return
         leaving = javascript.call("leaving", javascript.literal(BINDING))
         tree, *_ = yield [
             self.send("Page.getFrameTree", {}),
-            self.send("DOMStorage.enable", {}),
             self.send("Page.enable", {}),
             self.send("Runtime.enable", {}),  # without it the script below does not run at all (Chromium 156)
             self.send("Runtime.addBinding", {"name": BINDING, "executionContextName": WORLD}),
@@ -74,6 +75,7 @@ class Tab:
 
     def evaluate_apart(self, expression: str) -> Steps[Any]:
         """Evaluate in the isolated world, where the page's scripts have replaced nothing."""
+        yield from self.follow_documents()
         world = yield self.send("Page.createIsolatedWorld", {"frameId": self.frame_id, "worldName": WORLD})
         answer = yield self.send(
             "Runtime.evaluate",

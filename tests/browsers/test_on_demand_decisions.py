@@ -23,39 +23,25 @@ def on_demand(*origins: str, clock: Callable[[], float] = lambda: 0.0) -> OnDema
 def test_an_origin_is_filled_by_one_and_awaited_by_the_others() -> None:
     """The first request fills, later ones wait for it, and afterwards nobody does."""
     origins = on_demand(A)
-    assert origins.verdict(A, "tab", is_answer=False) is Verdict.FILL
+    assert origins.verdict(A, is_answer=False) is Verdict.FILL
     assert (origins.begin(A), origins.begin(A)) == (origins.filling(A), None)
-    assert origins.verdict(A, "other", is_answer=False) is Verdict.WATCH
-    assert origins.verdict(A, "other", is_answer=True) is Verdict.HOLD
+    assert origins.verdict(A, is_answer=False) is Verdict.WATCH
+    assert origins.verdict(A, is_answer=True) is Verdict.HOLD
     assert origins.hold(A, "request")
-    assert origins.committed(A) == (False, [])  # a document of before; the hidden page goes on
+    assert origins.take(A) is None  # a document of before has committed; the hidden page goes on
     assert origins.filled(A) == ["request"]
-    assert origins.verdict(A, "tab", is_answer=False) is Verdict.PASS
+    assert origins.verdict(A, is_answer=False) is Verdict.PASS
     assert not origins.hold(A, "late")
     assert origins.open == []
 
 
-def test_a_tab_with_the_script_fills_alone() -> None:
-    """While its document starts the others wait; when it never does, the origin is to be filled still."""
-    origins = on_demand(A)
-    origins.arm(A, "tab", "script")
-    assert origins.verdict(A, "tab", is_answer=False) is Verdict.WATCH
-    assert origins.verdict(A, "tab", is_answer=True) is Verdict.PASS
-    assert origins.verdict(A, "other", is_answer=True) is Verdict.HOLD
-    assert origins.hold(A, "request")
-    assert origins.abandoned(A, "other") == []
-    assert origins.abandoned(A, "tab") == ["request"]
-    assert origins.verdict(A, "tab", is_answer=True) is Verdict.PASS
-    assert origins.hold(A, "again")
-    assert origins.committed(A) == (False, ["again"])
-    assert (origins.disarm(A), origins.disarm(A), origins.open) == (["script"], [], [])
-
-
-def test_a_document_that_was_never_held_ends_the_restore() -> None:
-    """What a route of the agent has answered is not filled later, over what its page has stored."""
+def test_an_origin_that_is_taken_holds_nobody_up() -> None:
+    """What travels as a script, or was shown without having been asked about, is not filled later."""
     origins = on_demand(A, B)
-    assert origins.committed(A) == (True, [])
-    assert origins.verdict(A, "tab", is_answer=False) is Verdict.PASS
+    taken = origins.take(A)
+    assert taken is not None
+    assert (taken.origin, origins.take(A), origins.begin(A)) == (A, None, None)
+    assert origins.verdict(A, is_answer=False) is Verdict.PASS
     assert origins.open == [B]
 
 

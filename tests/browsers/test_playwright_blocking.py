@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from session_reuse.browsers import lazy_restore
+from session_reuse.browsers import playwright_sync
 from session_reuse.browsers.checks import selector_present
 from session_reuse.browsers.playwright_sync import attach_context, open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
@@ -201,7 +201,7 @@ def test_origins_beyond_the_first_scripts_are_filled_on_demand(
     sites: Sites, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """New tabs, redirects and popups meet a filled storage; what they have cleared stays clear."""
-    monkeypatch.setattr(lazy_restore, "SHIPPED_BYTES", 0)
+    monkeypatch.setattr(playwright_sync, "SHIPPED_BYTES", 0)
     hosts = ("first", "redirected", "popped")
     session = reused(
         {"cookies": [], "origins": [storing(sites.origin(host), token=host)["origins"][0] for host in hosts]}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from session_reuse.browsers import context_gate, lazy_restore
+from session_reuse.browsers import context_gate, lazy_restore, playwright
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.support.polling import until
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run all of this file both ways: with init scripts, and on a hidden page when an origin is asked for."""
     if request.param == "on demand":
-        monkeypatch.setattr(lazy_restore, "SHIPPED_BYTES", 0)
+        monkeypatch.setattr(playwright, "SHIPPED_BYTES", 0)
         monkeypatch.setattr(context_gate.ContextGate, "_opened", lambda *_: None)  # no short cut for new tabs
 
 

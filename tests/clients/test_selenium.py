@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from session_reuse.browsers import lazy_restore
+from session_reuse.browsers import cdp_restore
 from session_reuse.browsers import selenium as adapter
 from session_reuse.errors import AdapterError, MissingExtraError
 from tests.clients.keeper import StubKeeper
@@ -58,7 +58,7 @@ async def test_what_is_beyond_the_first_scripts_is_filled_on_demand(
     keeper: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A state of any size costs a page nothing: in tabs, links and popups an origin is filled when it is asked for, once."""
-    monkeypatch.setattr(lazy_restore, "SHIPPED_BYTES", 0)
+    monkeypatch.setattr(cdp_restore, "SHIPPED_BYTES", 0)
     await log_in(keeper, site)
     assert keeper.stored is not None
     (stored,) = keeper.stored["origins"]
