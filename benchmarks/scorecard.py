@@ -56,21 +56,11 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
-def goals_in(script: str, found: dict[str, Any]) -> Iterator[Goal]:
+def goals_in(found: dict[str, Any]) -> Iterator[Goal]:
     """Return the goals that a benchmark has measured."""
     names = {field.name for field in fields(Goal)}
     for goal in found.get("goals", ()):
         yield Goal(**{name: value for name, value in goal.items() if name in names})
-    if script == "browser":
-        yield from _browser_goals(found["results"])
-
-
-def _browser_goals(results: list[dict[str, Any]]) -> Iterator[Goal]:
-    for result in results:
-        if "50 origins" in result["title"]:
-            yield Goal("Chromium, restore to first page, 50 origins / no state", 1.2, result["ratios"]["ours"])
-        if result["title"].startswith("capture"):
-            yield Goal("Chromium, capture, 30 origins / storage_state()", 0.01, result["ratios"]["ours"])
 
 
 def main() -> int:
@@ -90,7 +80,7 @@ def main() -> int:
             missing[script] = why
             continue
         results[script] = found
-        goals += goals_in(script, found)
+        goals += goals_in(found)
     machine = about()
     title = f"Scorecard: Python {machine['python']}, {machine['cores']} cores, load {os.getloadavg()[0]:.1f}"
     goals_table(goals, title)

@@ -147,16 +147,14 @@ class CdpRestore:
         """
         if self._gate and shares_storage(origin, ancestors):
             self._gate.committed(origin)
-        batch = self._scripts.committed(origin, ancestors)
-        if batch is None:
-            return
-        source = self._scripts.source(batch)
-        for session, registered in self._registered.items():
-            old = registered.pop(batch, None)
-            if source:
-                registered[batch] = self._register(session, source)
-            if old:
-                self._remove(session, old)
+        for batch in self._scripts.committed(origin, ancestors):
+            source = self._scripts.source(batch)
+            for session, registered in self._registered.items():
+                old = registered.pop(batch, None)
+                if source:
+                    registered[batch] = self._register(session, source)
+                if old:
+                    self._remove(session, old)
 
     def _register(self, session: str, source: str) -> asyncio.Future[dict[str, Any]]:
         return self._connection.post("Page.addScriptToEvaluateOnNewDocument", {"source": source}, session)

@@ -158,15 +158,15 @@ class ContextRestore:
             context: the context.
             contents: origin -> items.
         """
-        payloads = [Payload(origin, [], [[k, v] for k, v in items.items()], []) for origin, items in contents.items()]
+        gone = contents.keys() - self.scripts.pending
+        payloads = [Payload(origin, [], [[k, v] for k, v in contents[origin].items()], []) for origin in sorted(gone)]
         yield from self._register(context, self.scripts.add(payloads))
 
     def committed(self, context: Any, origin: str, ancestors: list[str]) -> None:
         """Note the commit of a document; its origin is not filled again."""
         if self._gate and shares_storage(origin, ancestors):
             self._gate.committed(origin)
-        batch = self.scripts.committed(origin, ancestors)
-        if batch is not None:
+        for batch in self.scripts.committed(origin, ancestors):
             self._outdated.add(batch)
             self._client.spawn(self._renew(context, batch))
 

@@ -149,17 +149,16 @@ class LazyScripts:
     def __init__(self, payloads: list[Payload], *, fresh: bool) -> None:
         self._into = Into.EMPTY if fresh else Into.ALL
         self._batches: list[_Batch] = []
-        self._batch_of: dict[str, int] = {}
         self.add(payloads)
 
     @property
     def pending(self) -> frozenset[str]:
         """Origins that have not been restored yet."""
-        return frozenset(self._batch_of)
+        return frozenset(origin for batch in self._batches for origin in batch.payloads)
 
     def payload(self, origin: str) -> Payload:
         """Return what a pending origin gets back."""
-        return self._batches[self._batch_of[origin]].payloads[origin]
+        return next(batch.payloads[origin] for batch in self._batches if origin in batch.payloads)
 
     def batches(self) -> range:
         """Return the numbers of all batches, filled or not."""
@@ -170,7 +169,7 @@ class LazyScripts:
         payloads, into = self._batches[batch]
         return restore_script(list(payloads.values()), into) if payloads else None
 
-    def committed(self, origin: str, ancestors: list[str]) -> int | None:
+    def committed(self, origin: str, ancestors: list[str]) -> list[int]:
         """Note the commit of a document.
 
         Args:
@@ -178,17 +177,14 @@ class LazyScripts:
             ancestors: origins of the frames around it, from the inside out; empty for a top-level page.
 
         Returns:
-            The batch whose script is to be registered anew, or None.
+            The batches whose scripts are to be registered anew: none, or one; two for an origin in two parts.
         """
         if not shares_storage(origin, ancestors):
-            return None
-        batch = self._batch_of.pop(origin, None)
-        if batch is not None:
-            del self._batches[batch].payloads[origin]
-        return batch
+            return []
+        return [number for number, batch in enumerate(self._batches) if batch.payloads.pop(origin, None)]
 
     def add(self, payloads: list[Payload], into: Into | None = None) -> range:
-        """Arm origins, those that are not armed yet; return the new batches.
+        """Arm more origins, or more of the same; return the new batches.
 
         Args:
             payloads: of the origins.
@@ -196,15 +192,12 @@ class LazyScripts:
         """
         first, room = len(self._batches), 0
         for payload in payloads:
-            if payload.origin in self._batch_of:
-                continue
             size = len(payload.text)
             if size > room:
                 self._batches.append(_Batch({}, into or self._into))
                 room = BATCH_BYTES
             room -= size
             self._batches[-1].payloads[payload.origin] = payload
-            self._batch_of[payload.origin] = len(self._batches) - 1
         return range(first, len(self._batches))
 
 

@@ -72,13 +72,13 @@ def test_a_script_is_registered_anew_without_what_it_has_done() -> None:
     entries = [storing(A, token="AAA")["origins"][0], storing(B, token="BBB")["origins"][0]]
     scripts = LazyScripts(plan_restore(payloads_of(entries)[0]).lazy, fresh=True)
     assert list(scripts.batches()) == [0]
-    assert scripts.committed(A, []) == 0
+    assert scripts.committed(A, []) == [0]
     source = scripts.source(0) or ""
     assert "AAA" not in source
     assert "BBB" in source
-    assert scripts.committed(A, []) is None
-    assert scripts.committed(B, [A]) is None
-    assert (scripts.committed(B, []), scripts.source(0), scripts.pending) == (0, None, frozenset())
+    assert scripts.committed(A, []) == []
+    assert scripts.committed(B, [A]) == []
+    assert (scripts.committed(B, []), scripts.source(0), scripts.pending) == ([0], None, frozenset())
 
 
 def test_values_cannot_break_out_of_a_script() -> None:

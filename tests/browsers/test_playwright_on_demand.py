@@ -71,6 +71,23 @@ async def test_the_page_an_agent_asks_for_first_needs_no_hidden_page(
     assert session.problems == []
 
 
+async def test_the_session_storage_of_the_page_asked_for_first(sites: Sites, browser: Any) -> None:
+    """Both of its storages are filled, once: another tab of the same origin starts with a sessionStorage of its own."""
+    state = storing_all(sites, "both")
+    state["origins"][0]["sessionStorage"] = [{"name": "view", "value": "S"}]
+    session = reused(state)
+    bound = open_context(session, browser)
+    async with bound as context:
+        found = []
+        for _ in range(2):
+            page = await context.new_page()
+            await page.goto(sites.url("both", "/inner"))
+            found.append(await page.evaluate("[localStorage.token, sessionStorage.view ?? null]"))
+            await until(lambda: not bound._entered()._restore._registered)
+        assert found == [["T", "S"], ["T", None]]
+    assert session.problems == []
+
+
 async def test_a_tab_on_its_way_keeps_no_other_waiting(sites: Sites, browser: Any) -> None:
     """A site that does not answer in one tab does not hold up the login in the next one."""
     session = reused(storing_all(sites, "prompt"))
