@@ -1,7 +1,6 @@
 """The gate of one Playwright context. Must never fill the storage of a context that is not its own.
 
-A hidden page takes some 80 ms. So the script of the origin to which an agent sends its first tab travels after all, just
-before. Not so with other tabs open: one on its way to a slow site would keep the script waiting.
+A hidden page takes some 80 ms. So the script of an origin to which an agent sends a tab travels after all, just before.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class ContextGate(DocumentGate):
 
         Args:
             context: Playwright's.
-            ship: registers the script of one origin in it.
+            ship: registers the script of one origin in it, and takes the origin from here when it is.
         """
         self._context = context
         self._ship = ship
@@ -102,24 +101,24 @@ class ContextGate(DocumentGate):
         self._context_id = found["targetInfo"]["browserContextId"]
 
     def _opened(self, page: Any) -> None:
-        if self._origins.open and page.url == "about:blank":
-            self._client.before_first_goto(page, lambda url: self._prepare(page, url))
+        if self._origins.open:
+            self._client.before_goto(page, lambda url: self._prepare(page, url))
 
-    def _prepare(self, page: Any, url: str) -> Steps[None]:
-        """Let the script of an origin travel when the only tab there is, still blank, is sent there."""
+    def _prepare(self, page: Any, url: str) -> Any:
+        """Begin to ship the script of an origin that a tab is about to be sent to."""
         payload = self.pending(origin_of(url) or "")
-        is_only_tab = self._context.pages == [page] and page.url == "about:blank"
+        if payload is not None and _can_travel(payload):
+            return self._client.spawn(self._ship(payload))
+        return None if self.knows_context else self._client.spawn(self._learn_from(page))
+
+    def _learn_from(self, page: Any) -> Steps[None]:
+        """Learn which context is ours before this page is on its way: after that it would not answer."""
         try:
-            if payload is not None and is_only_tab and _can_travel(payload):
-                self.take(payload.origin)
-                self._client.spawn(self.hold_documents())
-                yield from self._ship(payload)
-            elif not self.knows_context:
-                cdp = yield self._context.new_cdp_session(page)
-                yield from self.learn(cdp)
-                yield cdp.detach()
+            cdp = yield self._context.new_cdp_session(page)
+            yield from self.learn(cdp)
+            yield cdp.detach()
         except self._client.errors:
-            return  # the page or the browser is gone, as the agent is about to hear
+            return  # the page is gone
 
 
 def _can_travel(payload: Payload) -> bool:

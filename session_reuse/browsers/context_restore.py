@@ -139,8 +139,19 @@ class ContextRestore:
         self._registered.update(zip(sources, disposables, strict=True))
 
     def _ship(self, context: Any, payload: Payload) -> Steps[None]:
-        """Register the script of one origin more. The agent's own scripts come before it, and what they store stays."""
-        yield from self._register(context, self.scripts.add([payload], Into.GAPS))
+        """Register the script of one origin more. The agent's own scripts come before it, and what they store stays.
+
+        Until the last tab has it, documents of the origin are held; if one comes meanwhile, the hidden page is faster.
+        """
+        (batch,) = self.scripts.add([payload], Into.GAPS)
+        try:
+            yield from self._register(context, range(batch, batch + 1))
+        except self._client.errors:
+            return  # the context is gone
+        if not (self._gate and self._gate.take(payload.origin)):
+            self.scripts.drop(batch)
+            self._outdated.add(batch)
+            yield from self._renew(context, batch)
 
     def learn(self, cdp: Any) -> Steps[None]:
         """Learn from a page which context of the browser is ours.

@@ -125,8 +125,8 @@ class ContextWatch:
                 cdp.on(method, self._database_event)
             cdp.on("Runtime.bindingCalled", lambda params: self._left(tab, params))
             tab.cdp = cdp
-            yield tab.send("DOMStorage.enable", {})
             yield from self._restore.learn(cdp)
+            yield tab.send("DOMStorage.enable", {})
         except self._client.errors as error:
             tab.cdp = None
             self._not_attached(tab, error)

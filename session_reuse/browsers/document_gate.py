@@ -68,6 +68,12 @@ class DocumentGate:
         documents = [{"urlPattern": pattern, "resourceType": "Document"} for pattern in patterns]
         return self._send("Fetch.enable", {"patterns": documents})
 
+    def _hold_fewer(self) -> Steps[None]:
+        try:
+            yield self._hold()
+        except self._client.errors:
+            return  # the browser is gone
+
     def serve(self, context_id: str) -> None:
         """Serve a context that the browser knows by this id."""
         self._context_id = context_id
@@ -82,8 +88,11 @@ class DocumentGate:
         return self._origins.pending(origin)
 
     def take(self, origin: str) -> Payload | None:
-        """Return the same, for somebody who sees to it."""
-        return self._origins.take(origin)
+        """Return the same, for somebody who sees to it; its documents are held no more."""
+        payload = self._origins.take(origin)
+        if payload is not None:
+            self._client.spawn(self._hold_fewer())
+        return payload
 
     def committed(self, origin: str) -> None:
         """Note a document that shares the origin's storage; the origin is not filled after this."""

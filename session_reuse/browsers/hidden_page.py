@@ -21,15 +21,15 @@ class Client:
     Attributes:
         errors: what a call raises when the browser is gone or does not answer.
         send: sends a command over a debugging session, within a time limit; a step.
-        spawn: runs a procedure that nobody waits for.
-        before_first_goto: has a procedure run before the first `goto` of a page.
+        spawn: runs a procedure; returns its task, or None when it is done.
+        before_goto: has something begin before the `goto` of a page.
         shipped_bytes: of scripts that may travel with each page before origins are left until they are asked for.
     """
 
     errors: tuple[type[Exception], ...]
     send: Callable[[Any, str, dict[str, Any]], Any]
-    spawn: Callable[[Steps[Any]], None]
-    before_first_goto: Callable[[Any, Callable[[str], Steps[None]]], None]
+    spawn: Callable[[Steps[Any]], Any]
+    before_goto: Callable[[Any, Callable[[str], Any]], None]
     shipped_bytes: int
 
 

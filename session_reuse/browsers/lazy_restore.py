@@ -27,8 +27,6 @@ SHIPPED_BYTES: Final = 512 * 1024
 With 500 KB shipped, a page takes 10 ms longer and none needs a hidden page (80 ms each); with 1 MB it is 20 ms, and the
 first page is slower than on demand (measured 2026-11-22).
 """
-SHIPPED_ANYWAY_BYTES: Final = 32 * 1024
-"""What then travels with each page all the same: the first of the origins."""
 FILLER_LIMIT: Final = 12.0
 """Seconds that a hidden page may take to fill an origin that is asked for."""
 BATCH_BYTES: Final = 64 * 1024
@@ -126,9 +124,7 @@ def plan_on_demand(payloads: list[Payload], shipped_bytes: int) -> RestorePlan |
         payloads: of the origins.
         shipped_bytes: of all scripts together, before any origin is left until it is asked for.
     """
-    if not plan_restore(payloads, shipped_bytes).hidden:
-        return None
-    return plan_restore(payloads, min(shipped_bytes, SHIPPED_ANYWAY_BYTES))
+    return plan_restore(payloads, 0) if plan_restore(payloads, shipped_bytes).hidden else None
 
 
 class _Batch(NamedTuple):
@@ -182,6 +178,10 @@ class LazyScripts:
         if not shares_storage(origin, ancestors):
             return []
         return [number for number, batch in enumerate(self._batches) if batch.payloads.pop(origin, None)]
+
+    def drop(self, batch: int) -> None:
+        """Leave the origins of a batch to somebody else."""
+        self._batches[batch].payloads.clear()
 
     def add(self, payloads: list[Payload], into: Into | None = None) -> range:
         """Arm more origins, or more of the same; return the new batches.

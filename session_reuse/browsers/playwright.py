@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.binding import Binding, Options
-from session_reuse.browsers.first_goto import before_first_goto
+from session_reuse.browsers.goto_hook import before_goto
 from session_reuse.browsers.hidden_page import Client
 from session_reuse.browsers.steps import Steps, run
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
@@ -137,7 +137,7 @@ class BoundContext:
         self._browser = browser
         self._given = given or {}
         self._attached = context
-        self._client = Client((Error, TimeoutError), _send, self._spawn, before_first_goto, SHIPPED_BYTES)
+        self._client = Client((Error, TimeoutError), _send, self._spawn, before_goto, SHIPPED_BYTES)
         self._binding: Binding | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._undo: list[Callable[[], None]] = []
@@ -257,8 +257,10 @@ class BoundContext:
             raise LifecycleError("a bound context is used in `async with`")
         return self._binding
 
-    def _spawn(self, steps: Steps[Any]) -> None:
-        self._keep(asyncio.create_task(self._guarded(steps)))
+    def _spawn(self, steps: Steps[Any]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guarded(steps))
+        self._keep(task)
+        return task
 
     async def _guarded(self, steps: Steps[Any]) -> None:
         try:

@@ -18,7 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.binding import Binding, Options
-from session_reuse.browsers.first_goto import before_first_goto_blocking
+from session_reuse.browsers.goto_hook import before_goto_blocking
 from session_reuse.browsers.hidden_page import Client
 from session_reuse.browsers.lazy_restore import SHIPPED_BYTES
 from session_reuse.browsers.steps import Steps, run_blocking
@@ -109,7 +109,7 @@ class BoundContext:
         self._browser = browser
         self._given = given or {}
         self._attached = context
-        self._client = Client((Error, TimeoutError), _send, self._spawn, before_first_goto_blocking, SHIPPED_BYTES)
+        self._client = Client((Error, TimeoutError), _send, self._spawn, before_goto_blocking, SHIPPED_BYTES)
         self._binding: Binding | None = None
         self._thread = threading.get_ident()
         self._undo: list[Callable[[], None]] = []
