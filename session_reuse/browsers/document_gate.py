@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 OLDEST_CHROMIUM: Final = 134
 """The first with hidden pages."""
+_WITH_USER: Final = "*://*@*/*"
+"""URL with a user name in it, for whatever origin; those with an @ elsewhere are looked at, and let go."""
 EVENTS: Final = ("Fetch.requestPaused", "Target.targetCrashed", "Target.targetDestroyed")
 """What a gate has to be told of the browser's events."""
 
@@ -62,10 +64,10 @@ class DocumentGate:
         yield self._hold()
 
     def _hold(self) -> Any:
-        patterns = [pattern for origin in self._origins.open for pattern in _url_patterns(origin)]
+        patterns = [f"{origin}/*" for origin in self._origins.open]
         if not patterns:
             return self._send("Fetch.disable", {})
-        documents = [{"urlPattern": pattern, "resourceType": "Document"} for pattern in patterns]
+        documents = [{"urlPattern": pattern, "resourceType": "Document"} for pattern in (*patterns, _WITH_USER)]
         return self._send("Fetch.enable", {"patterns": documents})
 
     def _hold_fewer(self) -> Steps[None]:
@@ -188,9 +190,3 @@ class DocumentGate:
                 yield self._send("Fetch.continueRequest", {"requestId": request})
             except self._client.errors:
                 continue  # this tab has given up
-
-
-def _url_patterns(origin: str) -> tuple[str, str]:
-    """Return what matches the URLs of an origin, those with a user name in them too."""
-    scheme, _, host = origin.partition("://")
-    return f"{origin}/*", f"{scheme}://*@{host}/*"

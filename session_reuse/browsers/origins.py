@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -11,10 +12,14 @@ Items: TypeAlias = list[list[str]]
 """Key and value of each item of a web storage."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9-]+(\.[a-z0-9-]+)*(?!:80\b|:443\b)(:([1-9][0-9]{0,3}|[1-5][0-9]{4}))?")
+"""What is an origin as it stands: most of those that are stored."""
 
 
 def origin_of(url: str) -> str | None:
     """Return the origin of a web page as browsers write it, or None when pages of this kind have no storage."""
+    if _ORIGIN.fullmatch(url):
+        return url
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or ""), parts.port

@@ -29,6 +29,10 @@ A, B = "https://a.example", "https://b.example"
     [
         ("https://Shop.Example:443/x?y#z", "https://shop.example"),
         ("http://shop.example:8080/", "http://shop.example:8080"),
+        ("http://shop.example:80", "http://shop.example"),
+        ("https://shop.example:443", "https://shop.example"),
+        ("https://shop.example:65535", "https://shop.example:65535"),
+        ("https://shop.example:99999", None),
         ("http://user:word@[::1]:80/", "http://[::1]"),
         ("about:blank", None),
         ("chrome-error://chromewebdata/", None),
