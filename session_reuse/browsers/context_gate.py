@@ -1,6 +1,7 @@
 """The gate of one Playwright context. Must never fill the storage of a context that is not its own.
 
-A hidden page takes some 80 ms. So the script of an origin to which an agent sends a tab travels after all, just before.
+A hidden page takes some 80 ms. So the script of an origin to which an agent sends its only tab travels after all, just
+before. Other tabs may be on their way to a slow site, and would neither take the script nor give it back until they arrive.
 """
 
 from __future__ import annotations
@@ -105,9 +106,9 @@ class ContextGate(DocumentGate):
             self._client.before_goto(page, lambda url: self._prepare(page, url))
 
     def _prepare(self, page: Any, url: str) -> Any:
-        """Begin to ship the script of an origin that a tab is about to be sent to."""
+        """Begin to ship the script of an origin that the only tab is about to be sent to."""
         payload = self.pending(origin_of(url) or "")
-        if payload is not None and _can_travel(payload):
+        if payload is not None and _can_travel(payload) and self._context.pages == [page]:
             return self._client.spawn(self._ship(payload))
         return None if self.knows_context else self._client.spawn(self._learn_from(page))
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     """Gets the URL; returns the task of what it has begun, if any."""
 
 PATIENCE: Final = 0.1
-"""Seconds that a `goto` waits: a tab that is on its way, or a frame in it, takes no script until it has arrived."""
+"""Seconds that a `goto` waits: a tab that is on its way already, or a frame in it, takes no script until it has arrived."""
 
 
 def before_goto(page: Any, before: Before) -> None:
@@ -29,12 +29,12 @@ def before_goto(page: Any, before: Before) -> None:
 
 
 def before_goto_blocking(page: Any, before: Before) -> None:
-    """Do the same for a synchronous page, once: nobody can stop to wait here, so it has to be the only tab, and blank."""
+    """Do the same for a synchronous page, once: nobody can stop to wait here, so it has to be blank still."""
     original = page.goto
 
     def goto(url: str, **options: Any) -> Any:
         vars(page).pop("goto", None)
-        if page.context.pages == [page] and page.url == "about:blank":
+        if page.url == "about:blank":
             before(url)
         return original(url, **options)
 
