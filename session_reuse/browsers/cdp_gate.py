@@ -32,7 +32,7 @@ async def open_gate(
         report: told what cannot be restored: kind and place, never a value.
         payloads: of the origins to fill on demand.
     """
-    client = Client((CdpError,), _send, spawn, lambda *_: None, SHIPPED_BYTES)
+    client = Client((CdpError,), _send, spawn, lambda *_: None, lambda *_: None, SHIPPED_BYTES)
     gate = DocumentGate(connection, client, report, OnDemand(payloads, time.monotonic))
     try:
         context = await _own_context(connection)

@@ -132,13 +132,11 @@ class ContextCapture:
             if not self._indexed_db or (yield from self._copy_databases(tab, origin)):
                 done.add(origin)
 
-        self._watch.hide_new_pages()
         try:
-            yield from visit_origins(self._context, self._client, origins, visit)
+            page = yield from self._watch.unfollowed_page()
+            yield from visit_origins(page, self._client, origins, visit)
         except self._client.errors:
             pass  # the context has gone meanwhile
-        finally:
-            self._watch.show_new_pages()
         for origin in sorted(set(origins) - done):
             self._session.report("capture_limited", f"{origin} could not be read again; what was last seen is kept")
 

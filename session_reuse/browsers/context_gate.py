@@ -107,7 +107,7 @@ class ContextGate(DocumentGate):
 
     def _prepare(self, page: Any, url: str) -> Any:
         """Begin to ship the script of an origin that the only tab is about to be sent to."""
-        payload = self.pending(origin_of(url) or "")
+        payload = self.pending(origin_of(str(url)) or "")
         if payload is not None and _can_travel(payload) and self._context.pages == [page]:
             return self._client.spawn(self._ship(payload))
         return None if self.knows_context else self._client.spawn(self._learn_from(page))

@@ -126,7 +126,7 @@ class ContextRestore:
             for failed in (yield page.evaluate(fill_script(payloads[origin]))):
                 self._session.report("restore_failed", f"{origin} {failed}")
 
-        for origin in (yield from visit_origins(context, self._client, payloads, fill)):
+        for origin in (yield from visit_origins((yield context.new_page()), self._client, payloads, fill)):
             self._session.report("restore_failed", f"{origin} could not be filled")
 
     def register(self, context: Any) -> Steps[None]:

@@ -82,16 +82,17 @@ class ContextWatch:
                 except self._client.errors:
                     continue  # this tab is gone
 
-    def hide_new_pages(self) -> None:
-        """Hold pages that are opened from now on, because one of them is ours."""
-        self._held = []
-
-    def show_new_pages(self) -> None:
-        """Follow those held pages that are still open: ours is closed by now."""
-        held, self._held = self._held or [], None
-        for page in held:
-            if not page.is_closed():
-                self._opened(page)
+    def unfollowed_page(self) -> Steps[Any]:
+        """Return a new page that is ours, and not the agent's; pages it opens meanwhile are followed a moment later."""
+        ours, self._held = None, []
+        try:
+            ours = yield self._context.new_page()
+        finally:
+            held, self._held = self._held, None
+            for page in held:
+                if page is not ours and not page.is_closed():
+                    self._opened(page)
+        return ours
 
     def _opened(self, page: Any) -> None:
         if self._held is not None:
@@ -105,11 +106,22 @@ class ContextWatch:
         page.on("framenavigated", lambda frame: self._navigated(tab, frame))
         page.on("load", lambda _: self._loaded(tab))
         page.on("close", lambda _: self._closed(tab))
+        self._client.before_close(page, lambda: self._closing(tab))
         self._committed(tab.origin, [], tab)
         return tab
 
     def _gone(self, _: Any) -> None:
         self.is_gone = True
+
+    def _closing(self, tab: Tab) -> Steps[None]:
+        """Read a page that the agent is about to close: it may have been there for a moment only."""
+        origin = tab.origin
+        if tab not in self.tabs or origin is None:
+            return
+        if tab.cdp is None:
+            yield from self._attach(tab)
+        else:
+            yield from self.read(tab, origin)
 
     def _closed(self, tab: Tab) -> None:
         if tab in self.tabs:
@@ -180,15 +192,15 @@ class ContextWatch:
         """Read what a new document has of its origin."""
         if origin is None:
             return
-        if is_main:
-            try:
-                yield from tab.follow_documents()
-            except self._client.errors:
-                return  # the tab has gone
-            yield from self._track_databases(tab, origin)
-        yield from self.read(tab, origin)
-        if is_main:
-            yield from self.poll_cookies()
+        yield from self.read(tab, origin)  # first, for an agent may close the page as soon as it is there
+        if not is_main:
+            return
+        try:
+            yield from tab.follow_documents()
+        except self._client.errors:
+            return  # the tab has gone
+        yield from self._track_databases(tab, origin)
+        yield from self.poll_cookies()
 
     def read(self, tab: Tab, origin: str, *, with_session: bool = True) -> Steps[None]:
         """Read the web storage of an origin that has a frame in this tab."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -136,7 +137,7 @@ class DocumentGate:
             verdict = (Verdict.HOLD if is_answer else Verdict.WATCH) if is_ours else Verdict.PASS
         if verdict is not Verdict.HOLD or not self._origins.hold(origin, request):
             watch = {"interceptResponse": True} if verdict is Verdict.WATCH else {}
-            yield self._send("Fetch.continueRequest", {"requestId": request, **watch})
+            yield from self._let_go(request, **watch)
         if payload is not None:
             yield from self._fill(payload)
 
@@ -186,7 +187,9 @@ class DocumentGate:
         for each in failed:
             self._report("restore_failed", f"{origin} {each}")
         for request in self._origins.filled(origin):
-            try:
-                yield self._send("Fetch.continueRequest", {"requestId": request})
-            except self._client.errors:
-                continue  # this tab has given up
+            yield from self._let_go(request)
+
+    def _let_go(self, request: str, **options: Any) -> Steps[None]:
+        """Let a request go on; its tab may have given up, and the origin is filled all the same."""
+        with suppress(*self._client.errors):
+            yield self._send("Fetch.continueRequest", {"requestId": request, **options})

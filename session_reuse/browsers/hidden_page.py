@@ -23,6 +23,7 @@ class Client:
         send: sends a command over a debugging session, within a time limit; a step.
         spawn: runs a procedure; returns its task, or None when it is done.
         before_goto: has something begin before the `goto` of a page.
+        before_close: has a procedure run before a page's `close`, though not for long.
         shipped_bytes: of scripts that may travel with each page before origins are left until they are asked for.
     """
 
@@ -30,29 +31,29 @@ class Client:
     send: Callable[[Any, str, dict[str, Any]], Any]
     spawn: Callable[[Steps[Any]], Any]
     before_goto: Callable[[Any, Callable[[str], Any]], None]
+    before_close: Callable[[Any, Callable[[], Steps[None]]], None]
     shipped_bytes: int
 
 
 def visit_origins(
-    context: Any, client: Client, origins: Iterable[str], visit: Callable[[Any, str], Steps[None]]
+    page: Any, client: Client, origins: Iterable[str], visit: Callable[[Any, str], Steps[None]]
 ) -> Steps[list[str]]:
-    """Open each origin on a hidden page whose requests are all answered here, and close the page.
+    """Open each origin on a page of our own whose requests are all answered here, and close the page.
 
     Args:
-        context: a Playwright context.
-        client: of that context.
+        page: a new one, of Playwright.
+        client: the face in use.
         origins: to visit, in turn.
         visit: called with the page and the origin.
 
     Returns:
         The origins that could not be visited.
     """
-    page = yield context.new_page()
     failed = []
     try:
         # A function of its own each time: Playwright keeps its wrapper on it, and the wrappers of its two APIs differ.
         yield page.route("**/*", lambda route: _answer(route))  # noqa: PLW0108
-        yield from _bypass_service_workers(context, client, page)
+        yield from _bypass_service_workers(client, page)
         for origin in origins:
             try:
                 yield page.goto(f"{origin}/", timeout=VISIT_LIMIT * 1000, wait_until="commit")
@@ -68,10 +69,10 @@ def _answer(route: Any) -> Any:
     return route.fulfill(status=200, content_type="text/html", body="<!doctype html>")
 
 
-def _bypass_service_workers(context: Any, client: Client, page: Any) -> Steps[None]:
+def _bypass_service_workers(client: Client, page: Any) -> Steps[None]:
     """Keep an installed service worker from answering with the site's own page."""
     try:
-        cdp = yield context.new_cdp_session(page)
+        cdp = yield page.context.new_cdp_session(page)
         yield client.send(cdp, "Network.enable", {})
         yield client.send(cdp, "Network.setBypassServiceWorker", {"bypass": True})
     except client.errors:

@@ -36,6 +36,8 @@ __all__ = ["BoundContext", "attach_context", "open_context"]
 
 COMMAND_LIMIT: Final = 2.0
 """Seconds that one command of the debugging protocol may take: a page that hangs does not answer."""
+CLOSE_LIMIT: Final = 0.5
+"""Seconds that the closing of a page may wait until it has been read."""
 CAPTURE_LIMIT: Final = 5.0
 """Seconds that the capture at exit may take; after that, what was seen so far is kept."""
 VERIFY_LIMIT: Final = 30.0
@@ -137,7 +139,9 @@ class BoundContext:
         self._browser = browser
         self._given = given or {}
         self._attached = context
-        self._client = Client((Error, TimeoutError), _send, self._spawn, before_goto, SHIPPED_BYTES)
+        self._client = Client(
+            (Error, TimeoutError), _send, self._spawn, before_goto, self._read_before_close, SHIPPED_BYTES
+        )
         self._binding: Binding | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._undo: list[Callable[[], None]] = []
@@ -267,6 +271,12 @@ class BoundContext:
             await run(steps)
         except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
             self._session.report("capture_limited", f"an event could not be followed: {type(error).__name__}")
+
+    def _read_before_close(self, page: Page, read: Callable[[], Steps[None]]) -> None:
+        async def hook() -> None:
+            await asyncio.wait({self._spawn(read())}, timeout=CLOSE_LIMIT)
+
+        _before_close(page, hook)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)

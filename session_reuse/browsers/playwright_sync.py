@@ -109,7 +109,9 @@ class BoundContext:
         self._browser = browser
         self._given = given or {}
         self._attached = context
-        self._client = Client((Error, TimeoutError), _send, self._spawn, before_goto_blocking, SHIPPED_BYTES)
+        self._client = Client(
+            (Error, TimeoutError), _send, self._spawn, before_goto_blocking, self._read_before_close, SHIPPED_BYTES
+        )
         self._binding: Binding | None = None
         self._thread = threading.get_ident()
         self._undo: list[Callable[[], None]] = []
@@ -231,6 +233,9 @@ class BoundContext:
         if self._binding is None:
             raise LifecycleError("a bound context is used in `with`")
         return self._binding
+
+    def _read_before_close(self, page: Page, read: Callable[[], Steps[None]]) -> None:
+        _before_close(page, lambda: self._spawn(read()))
 
     def _spawn(self, steps: Steps[Any]) -> None:
         try:

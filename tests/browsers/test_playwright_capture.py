@@ -84,6 +84,20 @@ async def test_pages_that_are_closed_are_not_forgotten(sites: Sites, browser: An
     assert [len(items(session, sites.origin(host), "sessionStorage")) for host in ("closed1", "closed2")] == [1, 1]
 
 
+async def test_a_page_that_is_closed_at_once(sites: Sites, browser: Any) -> None:
+    """What a page stores while it loads is captured, however soon the agent closes it."""
+    hosts = [f"brief{number}" for number in range(8)]
+    session = fresh()
+    async with open_context(session, browser) as context:
+        for host in hosts:
+            page = await context.new_page()
+            await page.goto(sites.url(host, "/session/login"), wait_until="commit")
+            await page.wait_for_url("**/session", wait_until="commit")
+            await page.close()
+            assert page.is_closed()
+    assert [len(items(session, sites.origin(host), "sessionStorage")) for host in hosts] == [1] * len(hosts)
+
+
 async def test_a_killed_browser_costs_one_debounce_at_most(sites: Sites, playwright: Any, tmp_path: Any) -> None:
     """After SIGKILL the session has everything up to the last checkpoint interval, cookies of requests included."""
     from tests.browsers.visits import LAUNCH
