@@ -17,7 +17,7 @@ from session_reuse.state.storage_state import StorageState, is_empty
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from session_reuse.browsers.hidden_page import Client
+    from session_reuse.browsers.hidden_page import PageClient
     from session_reuse.browsers.steps import Steps
     from session_reuse.session import BrowserSession
 
@@ -44,7 +44,7 @@ class Binding:
         fresh: whether the context is made for this session.
     """
 
-    def __init__(self, session: BrowserSession, client: Client, options: Options, *, fresh: bool) -> None:
+    def __init__(self, session: BrowserSession, client: PageClient, options: Options, *, fresh: bool) -> None:
         self.session = session
         self.client = client
         self.options = options

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from session_reuse.browsers.cdp_connection import CdpConnection, CdpError
 from session_reuse.browsers.document_gate import DocumentGate, has_hidden_pages
 from session_reuse.browsers.hidden_page import Client
-from session_reuse.browsers.lazy_restore import SHIPPED_BYTES
 from session_reuse.browsers.on_demand import OnDemand
 from session_reuse.browsers.steps import Steps, run
 
@@ -32,7 +31,7 @@ async def open_gate(
         report: told what cannot be restored: kind and place, never a value.
         payloads: of the origins to fill on demand.
     """
-    client = Client((CdpError,), _send, spawn, lambda *_: None, lambda *_: None, SHIPPED_BYTES)
+    client = Client((CdpError,), _send, spawn)
     gate = DocumentGate(connection, client, report, OnDemand(payloads, time.monotonic))
     try:
         context = await _own_context(connection)

@@ -84,7 +84,7 @@ class CdpRestore:
             await self._set_cookies(cookies[half:])
 
     async def hold_documents(self, spawn: Callable[[Steps[Any]], None]) -> None:
-        """Leave what is beyond a few scripts until it is asked for, in a browser that was started for this session.
+        """Leave what is too much to travel until it is asked for, in a browser that was started for this session.
 
         Args:
             spawn: runs a procedure that nobody waits for.

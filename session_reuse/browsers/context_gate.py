@@ -1,6 +1,6 @@
 """The gate of one Playwright context. Must never fill the storage of a context that is not its own.
 
-A hidden page takes some 80 ms. So the script of an origin to which an agent sends its only tab travels after all, just
+A hidden page takes some 100 ms. So the script of an origin to which an agent sends its only tab travels after all, just
 before. Other tabs may be on their way to a slow site, and would neither take the script nor give it back until they arrive.
 """
 
@@ -18,14 +18,14 @@ from session_reuse.browsers.origins import origin_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from session_reuse.browsers.hidden_page import Client
+    from session_reuse.browsers.hidden_page import PageClient
     from session_reuse.browsers.steps import Steps
 
     Ship = Callable[[Payload], Steps[None]]
 
 
 def open_gate(
-    browser: Any, client: Client, report: Callable[[str, str], None], payloads: list[Payload]
+    browser: Any, client: PageClient, report: Callable[[str, str], None], payloads: list[Payload]
 ) -> Steps[ContextGate | None]:
     """Return a gate that holds documents from now on, or None when this browser cannot.
 
@@ -51,8 +51,9 @@ def open_gate(
 class ContextGate(DocumentGate):
     """The gate of one context; see `DocumentGate`."""
 
-    def __init__(self, cdp: Any, client: Client, report: Callable[[str, str], None], origins: OnDemand) -> None:
+    def __init__(self, cdp: Any, client: PageClient, report: Callable[[str, str], None], origins: OnDemand) -> None:
         super().__init__(cdp, client, report, origins)
+        self._pages = client
         self._context: Any = None
         self._ship: Ship
         self._others: set[str] = set()
@@ -103,7 +104,7 @@ class ContextGate(DocumentGate):
 
     def _opened(self, page: Any) -> None:
         if self._origins.open:
-            self._client.before_goto(page, lambda url: self._prepare(page, url))
+            self._pages.before_goto(page, lambda url: self._prepare(page, url))
 
     def _prepare(self, page: Any, url: str) -> Any:
         """Begin to ship the script of an origin that the only tab is about to be sent to."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from session_reuse.browsers.context_gate import ContextGate, open_gate
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described
-from session_reuse.browsers.hidden_page import Client, visit_origins
+from session_reuse.browsers.hidden_page import PageClient, visit_origins
 from session_reuse.browsers.lazy_restore import (
     Into,
     LazyScripts,
@@ -34,7 +34,9 @@ class ContextRestore:
         indexed_db: whether databases are restored.
     """
 
-    def __init__(self, session: BrowserSession, client: Client, *, now: float, fresh: bool, indexed_db: bool) -> None:
+    def __init__(
+        self, session: BrowserSession, client: PageClient, *, now: float, fresh: bool, indexed_db: bool
+    ) -> None:
         state = session.storage_state
         self._session = session
         self._client = client
@@ -66,7 +68,7 @@ class ContextRestore:
         return context
 
     def _open_gate(self, browser: Any) -> Steps[None]:
-        """Where documents can be held, leave what is beyond a few scripts until it is asked for."""
+        """Where documents can be held, leave what is too much to travel until it is asked for."""
         plan = plan_on_demand(self._payloads, self._client.shipped_bytes)
         if plan is None:
             return

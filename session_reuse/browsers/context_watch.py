@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from session_reuse.browsers.context_restore import ContextRestore
-    from session_reuse.browsers.hidden_page import Client
+    from session_reuse.browsers.hidden_page import PageClient
     from session_reuse.browsers.steps import Steps
     from session_reuse.session import BrowserSession
 
@@ -43,7 +43,7 @@ class ContextWatch:
         context: Any,
         mirror: LiveMirror,
         restore: ContextRestore,
-        client: Client,
+        client: PageClient,
         *,
         indexed_db: bool,
     ) -> None:
@@ -76,6 +76,7 @@ class ContextWatch:
             self._context.remove_listener(event, handler)
         tabs, self.tabs = self.tabs, []
         for tab in tabs:
+            tab.unhook()
             if tab.cdp is not None:
                 try:
                     yield tab.cdp.detach()
@@ -106,7 +107,7 @@ class ContextWatch:
         page.on("framenavigated", lambda frame: self._navigated(tab, frame))
         page.on("load", lambda _: self._loaded(tab))
         page.on("close", lambda _: self._closed(tab))
-        self._client.before_close(page, lambda: self._closing(tab))
+        tab.unhook = self._client.before_close(page, lambda: self._closing(tab))
         self._committed(tab.origin, [], tab)
         return tab
 

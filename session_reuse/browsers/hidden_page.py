@@ -16,22 +16,31 @@ VISIT_LIMIT: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """What the asynchronous and the synchronous client of Playwright do differently.
+    """What each kind of client does in its own way.
 
     Attributes:
         errors: what a call raises when the browser is gone or does not answer.
         send: sends a command over a debugging session, within a time limit; a step.
         spawn: runs a procedure; returns its task, or None when it is done.
-        before_goto: has something begin before the `goto` of a page.
-        before_close: has a procedure run before a page's `close`, though not for long.
-        shipped_bytes: of scripts that may travel with each page before origins are left until they are asked for.
     """
 
     errors: tuple[type[Exception], ...]
     send: Callable[[Any, str, dict[str, Any]], Any]
     spawn: Callable[[Steps[Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PageClient(Client):
+    """What the asynchronous and the synchronous client of Playwright do differently besides.
+
+    Attributes:
+        before_goto: has something begin before the `goto` of a page.
+        before_close: has a procedure run before a page's `close`, though not for long; returns what takes that back.
+        shipped_bytes: of scripts that may travel with each page before origins are left until they are asked for.
+    """
+
     before_goto: Callable[[Any, Callable[[str], Any]], None]
-    before_close: Callable[[Any, Callable[[], Steps[None]]], None]
+    before_close: Callable[[Any, Callable[[], Steps[None]]], Callable[[], None]]
     shipped_bytes: int
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.binding import Binding, Options
 from session_reuse.browsers.goto_hook import before_goto
-from session_reuse.browsers.hidden_page import Client
+from session_reuse.browsers.hidden_page import PageClient
 from session_reuse.browsers.steps import Steps, run
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
 
@@ -139,7 +139,7 @@ class BoundContext:
         self._browser = browser
         self._given = given or {}
         self._attached = context
-        self._client = Client(
+        self._client = PageClient(
             (Error, TimeoutError), _send, self._spawn, before_goto, self._read_before_close, SHIPPED_BYTES
         )
         self._binding: Binding | None = None
@@ -272,11 +272,11 @@ class BoundContext:
         except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
             self._session.report("capture_limited", f"an event could not be followed: {type(error).__name__}")
 
-    def _read_before_close(self, page: Page, read: Callable[[], Steps[None]]) -> None:
+    def _read_before_close(self, page: Page, read: Callable[[], Steps[None]]) -> Callable[[], None]:
         async def hook() -> None:
             await asyncio.wait({self._spawn(read())}, timeout=CLOSE_LIMIT)
 
-        _before_close(page, hook)
+        return _before_close(page, hook)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)

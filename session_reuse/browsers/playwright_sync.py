@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.binding import Binding, Options
 from session_reuse.browsers.goto_hook import before_goto_blocking
-from session_reuse.browsers.hidden_page import Client
+from session_reuse.browsers.hidden_page import PageClient
 from session_reuse.browsers.lazy_restore import SHIPPED_BYTES
 from session_reuse.browsers.steps import Steps, run_blocking
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
@@ -109,7 +109,7 @@ class BoundContext:
         self._browser = browser
         self._given = given or {}
         self._attached = context
-        self._client = Client(
+        self._client = PageClient(
             (Error, TimeoutError), _send, self._spawn, before_goto_blocking, self._read_before_close, SHIPPED_BYTES
         )
         self._binding: Binding | None = None
@@ -234,8 +234,8 @@ class BoundContext:
             raise LifecycleError("a bound context is used in `with`")
         return self._binding
 
-    def _read_before_close(self, page: Page, read: Callable[[], Steps[None]]) -> None:
-        _before_close(page, lambda: self._spawn(read()))
+    def _read_before_close(self, page: Page, read: Callable[[], Steps[None]]) -> Callable[[], None]:
+        return _before_close(page, lambda: self._spawn(read()))
 
     def _spawn(self, steps: Steps[Any]) -> None:
         try:

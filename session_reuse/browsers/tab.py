@@ -9,6 +9,8 @@ from session_reuse.browsers import javascript
 from session_reuse.browsers.origins import origin_of, storage_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from session_reuse.browsers.hidden_page import Client
     from session_reuse.browsers.steps import Steps
 
@@ -28,6 +30,7 @@ class Tab:
         cdp: its debugging session, once there is one.
         frame_id: of its main frame, once its documents are followed.
         tracked: the origins whose databases are watched.
+        unhook: gives the page its own `close` back.
     """
 
     page: Any
@@ -35,6 +38,7 @@ class Tab:
     cdp: Any = None
     frame_id: str = ""
     tracked: set[str] = field(default_factory=set)
+    unhook: Callable[[], None] = lambda: None
 
     @property
     def origin(self) -> str | None:

@@ -53,6 +53,7 @@ async def test_a_shared_browser_over_cdp(sites: Sites, playwright: Any, launch: 
         assert await shown(empty) == "in"
         assert await theirs.evaluate("localStorage.token") == "live"
     assert {cookie["name"] for cookie in await context.cookies()} == {"theirs", "sid"}
+    assert not any("close" in vars(page) for page in context.pages)  # each has its own again
     assert "origin_open" in kinds(session)
     assert items(session, sites.origin("open")) == {"token": "live"}
     assert items(session, sites.origin("closed")) == {"token": "old"}
