@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -12,6 +12,7 @@ from session_reuse.cli.doctor.finding import Status
 from session_reuse.cli.doctor.rights import needed_commands
 from session_reuse.cli.doctor.server_checks import clock, latency, memory, notifications, persistence, topology, version
 from session_reuse.config import Config
+from session_reuse.store.failures import failure_from
 from session_reuse.store.keys import Keys
 from session_reuse.store.scripts import script
 from tests.cli.conftest import ALICE, Answer, CommandLine, store
@@ -35,9 +36,16 @@ def configure(server: RedisServer, **settings: str) -> None:
             client.config_set(name, value)
 
 
-def checks(answer: Answer) -> dict[str, Any]:
-    """Return the findings by the name of their check; each that is not ok names a remedy."""
-    found = {each["check"]: each for each in answer.json["checks"]}
+class Checks(dict[str, Any]):
+    """Findings by the name of their check."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise AssertionError(f"nothing is said of {name}: {list(self.values())}")
+
+
+def checks(answer: Answer) -> Checks:
+    """Return the findings; each that is not ok names a remedy."""
+    found = Checks({each["check"]: each for each in answer.json["checks"]})
     assert all(each["remedy"] for each in found.values() if each["status"] != "ok")
     return found
 
@@ -68,6 +76,20 @@ def test_dead_server_is_called_dead() -> None:
     answer = CommandLine(f"redis://127.0.0.1:{free_port()}")("doctor", "--json")
     assert (answer.code, answer.json["verdict"]) == (3, "dead")
     assert "start the server" in checks(answer)["server"]["remedy"]
+
+
+def test_a_look_at_the_sessions_that_fails_takes_no_other_finding_with_it(
+    healthy: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answered all questions is not called dead because one later answer was late."""
+
+    async def late(*_: object) -> NoReturn:
+        raise failure_from(TimeoutError())
+
+    monkeypatch.setattr("session_reuse.cli.doctor.command.stored_finding", late)
+    found = checks(diagnose(healthy))
+    assert (found["server"]["status"], found["notifications"]["status"]) == ("ok", "ok")
+    assert (found["sessions"]["status"], "could not be looked at" in found["sessions"]["found"]) == ("fail", True)
 
 
 def test_frozen_server_is_called_dead(own_redis: RedisServer) -> None:

@@ -23,15 +23,15 @@ def shared_cluster() -> Iterator[RedisCluster]:
 @pytest.fixture(params=["standalone", pytest.param("cluster", marks=pytest.mark.cluster)])
 def servers(request: pytest.FixtureRequest) -> RedisServer | RedisCluster:
     """Standalone, then Cluster; empty."""
-    name = "shared_redis" if request.param == "standalone" else "shared_cluster"
-    found: RedisServer | RedisCluster = request.getfixturevalue(name)
-    flush(found)
+    found: RedisServer | RedisCluster
+    found = request.getfixturevalue("redis_server" if request.param == "standalone" else "cluster")
     return found
 
 
 @pytest.fixture
 def cluster(shared_cluster: RedisCluster) -> Iterator[RedisCluster]:
-    """The shared Cluster, empty; nodes that a test freezes go on afterwards."""
+    """The shared Cluster, whole and empty; nodes that a test freezes go on afterwards."""
+    shared_cluster.settle()
     flush(shared_cluster)
     yield shared_cluster
     for node in shared_cluster.nodes:

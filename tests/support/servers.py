@@ -482,6 +482,10 @@ class RedisCluster(_Servers):
         _settle(lambda: all(self._moved(node, key, old) for node in alive), timeout, "the replica has taken over")
         return old
 
+    def settle(self) -> None:
+        """Wait until all nodes say that each slot has a primary and a replica; a change takes seconds to get around."""
+        _settle(lambda: all(map(self._is_whole, self.nodes)), 30.0, "the cluster is whole")
+
     def _build(self, stack: ExitStack) -> None:
         options = {"cluster": True, "appendonly": self._appendonly, "args": self._args}
         self.nodes = [stack.enter_context(RedisServer(**options)) for _ in range(6)]
@@ -489,7 +493,7 @@ class RedisCluster(_Servers):
         _settle(lambda: all(map(self._knows_all, self.nodes)), 30.0, "the nodes have met")
         for primary, replica in zip(self.nodes[:3], self.nodes[3:], strict=True):
             _cluster(replica, "REPLICATE", _cluster(primary, "MYID"))
-        _settle(lambda: all(map(self._is_whole, self.nodes)), 30.0, "the cluster is up")
+        self.settle()
         _settle(lambda: all(map(_linked, self.nodes[3:])), 30.0, "the replicas are in step")
 
     def _introduce(self) -> None:
@@ -506,7 +510,9 @@ class RedisCluster(_Servers):
         return len(lines) == len(self.nodes) and not any("handshake" in line for line in lines)
 
     def _is_whole(self, node: RedisServer) -> bool:
-        return _cluster_ok(node) and all(len(servers) > 1 for _, _, *servers in _cluster(node, "SLOTS"))
+        ranges = _cluster(node, "SLOTS")
+        covered = sum(last - first + 1 for first, last, *_ in ranges)
+        return _cluster_ok(node) and covered == _SLOTS and all(len(servers) > 1 for _, _, *servers in ranges)
 
     def _moved(self, node: RedisServer, key: str, old: RedisServer) -> bool:
         return _cluster_ok(node) and self._owner_port(node, key) != old.port

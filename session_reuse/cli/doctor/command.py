@@ -66,7 +66,7 @@ async def _examined(place: Place, config: Config) -> tuple[list[Finding], bool]:
     except ConfigurationError as error:
         return [fail("server", str(error), "correct the URL, or install what is missing")], True
     except (Failure, StoreError) as trouble:
-        refusal = trouble.error if isinstance(trouble, Failure) else trouble
+        refusal = _store_error(trouble)
         return [_unreachable(refusal, config)], isinstance(refusal, StoreAuthError)
     return [ok("server", f"answers at {redacted_url(config.url)}"), *found, *sessions], True
 
@@ -94,8 +94,17 @@ async def _sessions(place: Place, config: Config) -> list[Finding]:
     try:
         async with connected(place, encryption_keys=config.encryption_keys) as manager:
             return [await stored_finding(await manager.services(), config)]
-    except (Failure, StoreAuthError, ConfigurationError):
+    except ConfigurationError:
         return []
+    except (Failure, StoreError) as trouble:
+        error = _store_error(trouble)
+        if isinstance(error, StoreAuthError):
+            return []
+        return [fail("sessions", f"could not be looked at: {error}", "try again: the server did answer just before")]
+
+
+def _store_error(trouble: Failure | StoreError) -> StoreError:
+    return trouble.error if isinstance(trouble, Failure) else trouble
 
 
 def _unreachable(error: StoreError, config: Config) -> Finding:
