@@ -110,7 +110,7 @@ class Binding:
         if tab and tab.origin and tab.cdp is not None:
             yield from self.watch.read(tab, tab.origin)
         contents = {origin: self.mirror.session_storage(origin) for origin in origins if origin}
-        yield page.close()
+        yield self.client.briefly(page.close())
         yield from self._restore.rearm_session_storage(
             self.context, {o: items for o, items in contents.items() if items}
         )
@@ -139,5 +139,5 @@ class Binding:
 
     def release(self) -> Steps[None]:
         """Let go of a context that lives on."""
-        yield from self._restore.release()
+        yield from self._restore.release(self.context)
         yield from self.watch.stop()

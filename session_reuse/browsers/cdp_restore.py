@@ -124,8 +124,7 @@ class CdpRestore:
 
     def arm(self, session: str) -> None:
         """Register the scripts of all origins that are still to be restored in a page that is about to start."""
-        sources = {batch: source for batch in self._scripts.batches() if (source := self._scripts.source(batch))}
-        self._registered[session] = {batch: self._register(session, source) for batch, source in sources.items()}
+        self._registered[session] = {each: self._register(session, each) for each in self._scripts.numbers}
 
     def disarm(self, session: str) -> None:
         """Forget a page that is gone."""
@@ -147,17 +146,14 @@ class CdpRestore:
         """
         if self._gate and shares_storage(origin, ancestors):
             self._gate.committed(origin)
-        for batch in self._scripts.committed(origin, ancestors):
-            source = self._scripts.source(batch)
+        for number in self._scripts.committed(origin, ancestors):
             for session, registered in self._registered.items():
-                old = registered.pop(batch, None)
-                if source:
-                    registered[batch] = self._register(session, source)
-                if old:
-                    self._remove(session, old)
+                if number in registered:
+                    self._remove(session, registered.pop(number))
 
-    def _register(self, session: str, source: str) -> asyncio.Future[dict[str, Any]]:
-        return self._connection.post("Page.addScriptToEvaluateOnNewDocument", {"source": source}, session)
+    def _register(self, session: str, number: int) -> asyncio.Future[dict[str, Any]]:
+        script = {"source": self._scripts.source(number)}
+        return self._connection.post("Page.addScriptToEvaluateOnNewDocument", script, session)
 
     def _remove(self, session: str, registration: asyncio.Future[dict[str, Any]]) -> None:
         def remove(registered: asyncio.Future[dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers import indexeddb, javascript
-from session_reuse.browsers.hidden_page import Client, visit_origins
+from session_reuse.browsers.hidden_page import PageClient, visit_origins
 from session_reuse.browsers.origins import items_of, origin_of
 from session_reuse.browsers.tab import Tab
 
@@ -43,7 +43,7 @@ class ContextCapture:
         context: Any,
         mirror: LiveMirror,
         watch: ContextWatch,
-        client: Client,
+        client: PageClient,
         *,
         clock: Callable[[], float],
         indexed_db: bool,
@@ -78,6 +78,8 @@ class ContextCapture:
         open_tabs: dict[str, Tab] = {}
         for tab in list(self._watch.tabs):
             origin = tab.origin
+            if tab.cdp is None and origin is not None:
+                yield from self._watch.attach(tab)  # it is new, and this machine is busy
             if tab.cdp is not None and origin is not None:
                 yield from self._watch.read(tab, origin)
                 yield from self._watch.note_environment(tab)

@@ -89,7 +89,7 @@ class ContextGate(DocumentGate):
     def close(self) -> Steps[None]:
         """Let all documents go, and hold no more."""
         try:
-            yield self._cdp.detach()
+            yield self._pages.briefly(self._cdp.detach())
         except self._client.errors:
             return  # the browser is gone
 
@@ -118,7 +118,7 @@ class ContextGate(DocumentGate):
         try:
             cdp = yield self._context.new_cdp_session(page)
             yield from self.learn(cdp)
-            yield cdp.detach()
+            yield self._pages.briefly(cdp.detach())
         except self._client.errors:
             return  # the page is gone
 

@@ -48,8 +48,6 @@ class ContextRestore:
         self._gate: ContextGate | None = None
         self.scripts = LazyScripts(self._plan.lazy, fresh=fresh)
         self._registered: dict[int, Any] = {}
-        self._outdated: set[int] = set()
-        self._renewing: set[int] = set()
         for problem in problems:
             session.report(problem.kind, problem.detail)
         for origin in unusable:
@@ -132,28 +130,29 @@ class ContextRestore:
             self._session.report("restore_failed", f"{origin} could not be filled")
 
     def register(self, context: Any) -> Steps[None]:
-        """Register the init scripts of all batches."""
-        yield from self._register(context, self.scripts.batches())
+        """Register the init scripts of all origins."""
+        yield from self._register(context, self.scripts.numbers)
 
-    def _register(self, context: Any, batches: range) -> Steps[None]:
-        sources = {batch: source for batch in batches if (source := self.scripts.source(batch))}
-        disposables = yield [context.add_init_script(source) for source in sources.values()]
-        self._registered.update(zip(sources, disposables, strict=True))
+    def _register(self, context: Any, numbers: list[int]) -> Steps[None]:
+        disposables = yield [context.add_init_script(self.scripts.source(number)) for number in numbers]
+        self._registered.update(zip(numbers, disposables, strict=True))
+        for number in set(numbers).difference(self.scripts.numbers):
+            yield from self._take_out(context, number)  # a document was faster
 
     def _ship(self, context: Any, payload: Payload) -> Steps[None]:
         """Register the script of one origin more. The agent's own scripts come before it, and what they store stays.
 
         Until the last tab has it, documents of the origin are held; if one comes meanwhile, the hidden page is faster.
         """
-        (batch,) = self.scripts.add([payload], Into.GAPS)
+        (number,) = self.scripts.add([payload], Into.GAPS)
         try:
-            yield from self._register(context, range(batch, batch + 1))
+            yield from self._register(context, [number])
         except self._client.errors:
-            return  # the context is gone
+            self.scripts.drop(number)
+            return  # the context is gone, or a tab of it: the hidden page will do it
         if not (self._gate and self._gate.take(payload.origin)):
-            self.scripts.drop(batch)
-            self._outdated.add(batch)
-            yield from self._renew(context, batch)
+            self.scripts.drop(number)
+            yield from self._take_out(context, number)
 
     def learn(self, cdp: Any) -> Steps[None]:
         """Learn from a page which context of the browser is ours.
@@ -179,27 +178,17 @@ class ContextRestore:
         """Note the commit of a document; its origin is not filled again."""
         if self._gate and shares_storage(origin, ancestors):
             self._gate.committed(origin)
-        for batch in self.scripts.committed(origin, ancestors):
-            self._outdated.add(batch)
-            self._client.spawn(self._renew(context, batch))
+        for number in self.scripts.committed(origin, ancestors):
+            self._client.spawn(self._take_out(context, number))
 
-    def _renew(self, context: Any, batch: int) -> Steps[None]:
-        """Register the script of a batch anew, first the new one, so that none of its origins is ever without."""
-        if batch in self._renewing:
+    def _take_out(self, context: Any, number: int) -> Steps[None]:
+        disposable = self._registered.pop(number, None)
+        if disposable is None:
             return
-        self._renewing.add(batch)
         try:
-            while batch in self._outdated:
-                self._outdated.discard(batch)
-                source, old = self.scripts.source(batch), self._registered.pop(batch, None)
-                if source:
-                    self._registered[batch] = yield context.add_init_script(source)
-                if old:
-                    yield old.close()
+            yield self._client.take_out(disposable, len(context.pages))
         except self._client.errors:
             return  # the context is gone
-        finally:
-            self._renewing.discard(batch)
 
     def fill_open_pages(self, context: Any) -> Steps[None]:
         """Deal with pages that were open before: fill their storage where it is empty, else leave it alone."""
@@ -219,7 +208,7 @@ class ContextRestore:
             filled = True
             for items, is_local in ((payload.local, True), (payload.session, False)):
                 filled = (yield from self._fill_if_empty(cdp, payload.origin, items, is_local=is_local)) and filled
-            yield cdp.detach()
+            yield self._client.briefly(cdp.detach())
         except self._client.errors:
             return False
         return filled and not payload.databases
@@ -233,11 +222,10 @@ class ContextRestore:
             yield self._client.send(cdp, "DOMStorage.setDOMStorageItem", {**storage, "key": key, "value": value})
         return True
 
-    def release(self) -> Steps[None]:
+    def release(self, context: Any) -> Steps[None]:
         """Take the remaining scripts out of a context that lives on."""
-        for batch in list(self._registered):
-            disposable = self._registered.pop(batch)
-            try:
-                yield disposable.close()
-            except self._client.errors:
-                return
+        remaining, self._registered = self._registered, {}
+        try:
+            yield [self._client.take_out(script, len(context.pages)) for script in remaining.values()]
+        except self._client.errors:
+            return  # the context is gone

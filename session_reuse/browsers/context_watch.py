@@ -68,7 +68,7 @@ class ContextWatch:
         for event, handler in self._handlers.items():
             self._context.on(event, handler)
         for page in self._context.pages:
-            yield from self._attach(self._new_tab(page))
+            yield from self.attach(self._new_tab(page))
 
     def stop(self) -> Steps[None]:
         """Let go of a context that lives on."""
@@ -79,7 +79,7 @@ class ContextWatch:
             tab.unhook()
             if tab.cdp is not None:
                 try:
-                    yield tab.cdp.detach()
+                    yield self._client.briefly(tab.cdp.detach())
                 except self._client.errors:
                     continue  # this tab is gone
 
@@ -99,7 +99,7 @@ class ContextWatch:
         if self._held is not None:
             self._held.append(page)
             return
-        self._client.spawn(self._attach(self._new_tab(page)))
+        self._client.spawn(self.attach(self._new_tab(page)))
 
     def _new_tab(self, page: Any) -> Tab:
         tab = Tab(page, self._client)
@@ -120,7 +120,7 @@ class ContextWatch:
         if tab not in self.tabs or origin is None:
             return
         if tab.cdp is None:
-            yield from self._attach(tab)
+            yield from self.attach(tab)
         else:
             yield from self.read(tab, origin)
 
@@ -129,7 +129,8 @@ class ContextWatch:
             self.tabs.remove(tab)
         self._mirror.tab_closed(tab)
 
-    def _attach(self, tab: Tab) -> Steps[None]:
+    def attach(self, tab: Tab) -> Steps[None]:
+        """Begin to follow a tab, and read what it has."""
         try:
             cdp = yield self._context.new_cdp_session(tab.page)
             for method in STORAGE_EVENTS:

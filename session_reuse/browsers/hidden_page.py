@@ -35,17 +35,21 @@ class PageClient(Client):
 
     Attributes:
         before_goto: has something begin before the `goto` of a page.
+        take_out: has an init script taken out of all tabs, whose number it is told; a step.
+        briefly: waits for a call that lets go of something of ours, though not for long, and whatever comes of it; a step.
         before_close: has a procedure run before a page's `close`, though not for long; returns what takes that back.
         shipped_bytes: of scripts that may travel with each page before origins are left until they are asked for.
     """
 
     before_goto: Callable[[Any, Callable[[str], Any]], None]
+    take_out: Callable[[Any, int], Any]
+    briefly: Callable[[Any], Any]
     before_close: Callable[[Any, Callable[[], Steps[None]]], Callable[[], None]]
     shipped_bytes: int
 
 
 def visit_origins(
-    page: Any, client: Client, origins: Iterable[str], visit: Callable[[Any, str], Steps[None]]
+    page: Any, client: PageClient, origins: Iterable[str], visit: Callable[[Any, str], Steps[None]]
 ) -> Steps[list[str]]:
     """Open each origin on a page of our own whose requests are all answered here, and close the page.
 
@@ -70,7 +74,7 @@ def visit_origins(
             except client.errors:
                 failed.append(origin)
     finally:
-        yield page.close()
+        yield client.briefly(page.close())
     return failed
 
 

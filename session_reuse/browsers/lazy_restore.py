@@ -1,14 +1,14 @@
 """Which origin is restored how, and the init scripts that do it. Must never fill an origin twice, and never do I/O.
 
 Small origins are restored lazily: an init script fills the storage of an origin in its first document, before the
-page's own scripts run. Origins share a script up to `BATCH_BYTES`; after the first commit of one of them its script is
-registered again without it, so that a page that clears its storage is not refilled and a token it has refreshed is not
-rolled back. Large origins, IndexedDB with CryptoKeys (importing one is asynchronous), and what is beyond a few scripts,
+page's own scripts run. After its first commit the script is taken out, so that a page that clears its storage is not
+refilled and a token it has refreshed is not rolled back. Large origins, IndexedDB with CryptoKeys (importing one is asynchronous), and what is beyond a few scripts,
 are filled on a hidden page: when they are asked for where documents can be held, else before the agent starts.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -29,8 +29,6 @@ first page is slower than on demand (measured 2026-11-22).
 """
 FILLER_LIMIT: Final = 12.0
 """Seconds that a hidden page may take to fill an origin that is asked for."""
-BATCH_BYTES: Final = 64 * 1024
-"""Payload of one init script that several origins share."""
 
 
 class Into(StrEnum):
@@ -127,15 +125,15 @@ def plan_on_demand(payloads: list[Payload], shipped_bytes: int) -> RestorePlan |
     return plan_restore(payloads, 0) if plan_restore(payloads, shipped_bytes).hidden else None
 
 
-class _Batch(NamedTuple):
-    """Origins that share a script."""
+class _Script(NamedTuple):
+    """What one script brings to its origin, and how."""
 
-    payloads: dict[str, Payload]
+    payload: Payload
     into: Into
 
 
 class LazyScripts:
-    """The init scripts of one context, and which origins they still have to fill.
+    """The init scripts of one context, one for each origin that is still to be filled.
 
     Args:
         payloads: of the origins to restore.
@@ -144,26 +142,27 @@ class LazyScripts:
 
     def __init__(self, payloads: list[Payload], *, fresh: bool) -> None:
         self._into = Into.EMPTY if fresh else Into.ALL
-        self._batches: list[_Batch] = []
+        self._numbers = itertools.count()
+        self._scripts: dict[int, _Script] = {}
         self.add(payloads)
 
     @property
     def pending(self) -> frozenset[str]:
         """Origins that have not been restored yet."""
-        return frozenset(origin for batch in self._batches for origin in batch.payloads)
+        return frozenset(script.payload.origin for script in self._scripts.values())
+
+    @property
+    def numbers(self) -> list[int]:
+        """The scripts that pages need now."""
+        return list(self._scripts)
 
     def payload(self, origin: str) -> Payload:
         """Return what a pending origin gets back."""
-        return next(batch.payloads[origin] for batch in self._batches if origin in batch.payloads)
+        return next(script.payload for script in self._scripts.values() if script.payload.origin == origin)
 
-    def batches(self) -> range:
-        """Return the numbers of all batches, filled or not."""
-        return range(len(self._batches))
-
-    def source(self, batch: int) -> str | None:
-        """Return the script of a batch as it should be registered now, or None when nothing is left in it."""
-        payloads, into = self._batches[batch]
-        return restore_script(list(payloads.values()), into) if payloads else None
+    def source(self, number: int) -> str:
+        """Return the text of a script."""
+        return restore_script(*self._scripts[number])
 
     def committed(self, origin: str, ancestors: list[str]) -> list[int]:
         """Note the commit of a document.
@@ -173,39 +172,36 @@ class LazyScripts:
             ancestors: origins of the frames around it, from the inside out; empty for a top-level page.
 
         Returns:
-            The batches whose scripts are to be registered anew: none, or one; two for an origin in two parts.
+            The scripts that are to be taken out of all pages: none, or one; two for an origin in two parts.
         """
         if not shares_storage(origin, ancestors):
             return []
-        return [number for number, batch in enumerate(self._batches) if batch.payloads.pop(origin, None)]
+        done = [number for number, script in self._scripts.items() if script.payload.origin == origin]
+        for number in done:
+            self.drop(number)
+        return done
 
-    def drop(self, batch: int) -> None:
-        """Leave the origins of a batch to somebody else."""
-        self._batches[batch].payloads.clear()
+    def drop(self, number: int) -> None:
+        """Leave the origin of a script to somebody else."""
+        self._scripts.pop(number, None)
 
-    def add(self, payloads: list[Payload], into: Into | None = None) -> range:
-        """Arm more origins, or more of the same; return the new batches.
+    def add(self, payloads: list[Payload], into: Into | None = None) -> list[int]:
+        """Arm more origins, or more of the same; return the numbers of their scripts.
 
         Args:
             payloads: of the origins.
             into: another way than that of the other scripts.
         """
-        first, room = len(self._batches), 0
-        for payload in payloads:
-            size = len(payload.text)
-            if size > room:
-                self._batches.append(_Batch({}, into or self._into))
-                room = BATCH_BYTES
-            room -= size
-            self._batches[-1].payloads[payload.origin] = payload
-        return range(first, len(self._batches))
+        added = {next(self._numbers): _Script(payload, into or self._into) for payload in payloads}
+        self._scripts.update(added)
+        return list(added)
 
 
-def restore_script(payloads: list[Payload], into: Into) -> str:
-    """Return an init script that fills the storage of any of these origins, each with its own payload only."""
-    texts = ",".join(f"{javascript.literal(p.origin)}:{javascript.literal(p.text)}" for p in payloads)
-    load = javascript.source("indexeddb_load") if any(p.databases for p in payloads) else "null"
-    return javascript.call("restore", f"{{__proto__:null,{texts}}}", javascript.literal(into), load)
+def restore_script(payload: Payload, into: Into) -> str:
+    """Return an init script that fills the storage of an origin, in its own documents only."""
+    load = javascript.source("indexeddb_load") if payload.databases else "null"
+    words = (javascript.literal(each) for each in (payload.origin, payload.text, into))
+    return javascript.call("restore", *words, load)
 
 
 def fill_script(payload: Payload) -> str:

@@ -40,6 +40,8 @@ CLOSE_LIMIT: Final = 0.5
 """Seconds that the closing of a page may wait until it has been read."""
 CAPTURE_LIMIT: Final = 5.0
 """Seconds that the capture at exit may take; after that, what was seen so far is kept."""
+CONTEXT_LIMIT: Final = 15.0
+"""Seconds that the closing of a context may take; a browser that hangs would hold its agent for ever."""
 VERIFY_LIMIT: Final = 30.0
 SHIPPED_BYTES: Final = 128 * 1024
 """States with more than this are filled on demand.
@@ -49,8 +51,8 @@ the gate and the one script take it 15 (measured 2026-11-23).
 """
 
 _logger = logging.getLogger("session_reuse.browsers")
-_background: set[asyncio.Task[Any]] = set()
-"""Tasks that outlive a cancelled exit: the loop itself keeps no strong reference to them."""
+_background: set[asyncio.Future[Any]] = set()
+"""What outlives a cancelled exit, or a call that nobody waits for any longer: the loop itself keeps no strong reference."""
 
 
 def open_context(
@@ -140,7 +142,14 @@ class BoundContext:
         self._given = given or {}
         self._attached = context
         self._client = PageClient(
-            (Error, TimeoutError), _send, self._spawn, before_goto, self._read_before_close, SHIPPED_BYTES
+            (Error, TimeoutError),
+            _send,
+            self._spawn,
+            before_goto,
+            _take_out,
+            _briefly,
+            self._read_before_close,
+            SHIPPED_BYTES,
         )
         self._binding: Binding | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -155,7 +164,7 @@ class BoundContext:
         binding = await self._open()
         if binding.must_verify and not await self._verified(binding):
             binding.start_fresh()
-            await binding.context.close()
+            await self._close(binding.context)
             binding = await self._open()
         self._undo.append(self._session.bind_capture(self._capture))
         self._undo.append(_before_close(binding.context, self._finalize))
@@ -176,7 +185,7 @@ class BoundContext:
                 await run(binding.open(self._browser, self._given))
         except BaseException:
             if self._attached is None and binding.context is not None:
-                await asyncio.shield(_quietly(binding.context.close()))
+                await asyncio.shield(self._close(binding.context))
             raise
         return binding
 
@@ -212,9 +221,13 @@ class BoundContext:
     async def _finish(self, binding: Binding) -> None:
         await self._finalize()
         if self._attached is None:
-            await _quietly(binding.context.close())
+            await self._close(binding.context)
         else:
-            await _quietly(run(binding.release()))
+            await run(binding.release())
+
+    async def _close(self, context: BrowserContext) -> None:
+        if not await _is_done(context.close(), CONTEXT_LIMIT):
+            self._session.report("context_left_open", f"the browser did not close it in {CONTEXT_LIMIT:g} s")
 
     async def _finalize(self) -> None:
         """Capture for the last time; from the agent's own `close` as well as from our exit."""
@@ -288,11 +301,31 @@ async def _send(cdp: Any, method: str, params: dict[str, Any]) -> Any:
         return await cdp.send(method, params)
 
 
-async def _quietly(closing: Awaitable[Any]) -> None:
-    try:
-        await closing
-    except Error:
-        return  # it was closed before
+async def _take_out(script: Any, tabs: int) -> None:
+    """Take an init script out of all tabs.
+
+    A call of Playwright goes from tab to tab, and waits for one that is on its way to a slow site. Another goes past it.
+    """
+    await _briefly(asyncio.gather(*(script.close() for _ in range(max(1, tabs)))))
+
+
+async def _briefly(letting_go: Awaitable[Any]) -> None:
+    """Wait for something of ours to be let go, though not for long; it may have been gone before."""
+    await _is_done(letting_go, COMMAND_LIMIT)
+
+
+async def _is_done(letting_go: Awaitable[Any], limit: float) -> bool:
+    task = asyncio.ensure_future(letting_go)
+    _background.add(task)
+    task.add_done_callback(_let_go)
+    done, _ = await asyncio.wait({task}, timeout=limit)
+    return bool(done)
+
+
+def _let_go(task: asyncio.Future[Any]) -> None:
+    _background.discard(task)
+    if not task.cancelled():
+        task.exception()
 
 
 def _before_close(target: Any, hook: Callable[[], Awaitable[None]]) -> Callable[[], None]:

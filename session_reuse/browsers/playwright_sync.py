@@ -110,7 +110,14 @@ class BoundContext:
         self._given = given or {}
         self._attached = context
         self._client = PageClient(
-            (Error, TimeoutError), _send, self._spawn, before_goto_blocking, self._read_before_close, SHIPPED_BYTES
+            (Error, TimeoutError),
+            _send,
+            self._spawn,
+            before_goto_blocking,
+            lambda script, _: script.close(),
+            lambda result: result,
+            self._read_before_close,
+            SHIPPED_BYTES,
         )
         self._binding: Binding | None = None
         self._thread = threading.get_ident()

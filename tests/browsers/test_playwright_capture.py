@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -225,6 +226,39 @@ async def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser
     assert items(session, sites.origin("hang")) == {"token": "T\0\ud800ü"}
 
 
+async def test_a_browser_that_closes_nothing_does_not_hold_up_the_exit(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a page of our own nor the context itself is waited for without an end (Chromium, with 30 contexts at once)."""
+
+    async def never(_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def page_that_never_closes() -> Any:
+        page = await new_page()
+        page.close = partial(never, page)
+        return page
+
+    for limit in ("COMMAND_LIMIT", "CONTEXT_LIMIT", "CAPTURE_LIMIT"):
+        monkeypatch.setattr(adapter, limit, 0.5)
+    session = fresh()
+    bound = open_context(session, browser)
+    async with asyncio.timeout(12):
+        context = await bound.__aenter__()
+        page = await context.new_page()
+        await page.goto(sites.url("never", "/idb-plain/login"))
+        await page.wait_for_url("**/idb-plain")
+        await shown(page)
+        await page.goto(sites.url("elsewhere", "/blank"))
+        new_page, context.new_page = context.new_page, page_that_never_closes
+        with monkeypatch.context() as patch:
+            patch.setattr(type(context), "close", never)
+            await bound.__aexit__(None, None, None)
+    assert "context_left_open" in kinds(session)
+    assert entry(session, sites.origin("never"))["indexedDB"]
+    await context.close()
+
+
 async def test_a_browser_without_the_protocol_is_read_at_save_time(
     sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +268,7 @@ async def test_a_browser_without_the_protocol_is_read_at_save_time(
         self._not_attached(tab, adapter.Error("CDP session is only available in Chromium"))
         yield from ()
 
-    monkeypatch.setattr(ContextWatch, "_attach", refuse)
+    monkeypatch.setattr(ContextWatch, "attach", refuse)
     session = reused(storing(sites.origin("unseen"), token="T"))
     async with open_context(session, browser) as context:
         for path in ("/local/login", "/session/login"):

@@ -1,14 +1,14 @@
 // Fills the storage of one document before its own scripts run. Must never fill a storage twice, and never hand
-// the data of one origin to another: the only lookup is by the document's own origin.
+// the data of one origin to another: it goes to documents of its own origin only.
 //
-// payloads: origin -> JSON text {l: [[key, value]], s: [[key, value]], d: [database]}, without a prototype.
+// origin: whose storage it is.
+// payload: JSON text {l: [[key, value]], s: [[key, value]], d: [database]}.
 // into: 'empty' storages only, for whatever else is in one is newer than the payload; 'gaps', so that keys that are there
 // stay; or 'all', so that they are replaced.
 // load: the function of indexeddb_load.js, or null.
-(payloads, into, load) => {
+(origin, payload, into, load) => {
   try {
-    const payload = payloads[location.origin];
-    if (payload === undefined || !mayFill()) return;
+    if (location.origin !== origin || !mayFill()) return;
     const data = JSON.parse(payload);
     fill(() => localStorage, data.l);
     fill(() => sessionStorage, data.s);
