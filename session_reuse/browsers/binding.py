@@ -137,6 +137,10 @@ class Binding:
             self.session.capture_failed("nothing could be read from the browser")
         return state
 
+    def end(self) -> Steps[None]:
+        """Hold up nobody from now on: what was to be captured is."""
+        yield from self._restore.close_gate()
+
     def release(self) -> Steps[None]:
         """Let go of a context that lives on."""
         yield from self._restore.release(self.context)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from session_reuse.browsers.document_gate import EVENTS, DocumentGate, has_hidden_pages
 from session_reuse.browsers.lazy_restore import LAZY_ORIGIN_BYTES, Payload
@@ -56,6 +57,7 @@ class ContextGate(DocumentGate):
         self._pages = client
         self._context: Any = None
         self._ship: Ship
+        self._base_url = ""
         self._others: set[str] = set()
 
     def start(self) -> Steps[None]:
@@ -63,14 +65,16 @@ class ContextGate(DocumentGate):
         before, _ = yield [self._send("Target.getBrowserContexts", {}), self._hold()]
         self._others = set(before["browserContextIds"])
 
-    def follow(self, context: Any, ship: Ship) -> None:
+    def follow(self, context: Any, base_url: str, ship: Ship) -> None:
         """Serve a new context, until it is closed.
 
         Args:
             context: Playwright's.
+            base_url: what relative URLs of a `goto` are relative to.
             ship: registers the script of one origin in it, and takes the origin from here when it is.
         """
         self._context = context
+        self._base_url = base_url
         self._ship = ship
         context.on("page", self._opened)
         context.on("close", lambda _: self._client.spawn(self.close()))
@@ -87,7 +91,10 @@ class ContextGate(DocumentGate):
             self._context_id = new.pop()
 
     def close(self) -> Steps[None]:
-        """Let all documents go, and hold no more."""
+        """Let all documents go, and hold no more; hidden pages end with it."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         try:
             yield self._pages.briefly(self._cdp.detach())
         except self._client.errors:
@@ -108,7 +115,7 @@ class ContextGate(DocumentGate):
 
     def _prepare(self, page: Any, url: str) -> Any:
         """Begin to ship the script of an origin that the only tab is about to be sent to."""
-        payload = self.pending(origin_of(str(url)) or "")
+        payload = self.pending(origin_of(urljoin(self._base_url, str(url))) or "")
         if payload is not None and _can_travel(payload) and self._context.pages == [page]:
             return self._client.spawn(self._ship(payload))
         return None if self.knows_context else self._client.spawn(self._learn_from(page))

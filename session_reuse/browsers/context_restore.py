@@ -59,10 +59,11 @@ class ContextRestore:
         try:
             context = yield from self._new_context(browser, options, opfs=opfs, credentials=credentials)
         except BaseException:
-            yield from self._close_gate()
+            yield from self.close_gate()
             raise
         if self._gate:
-            self._gate.follow(context, lambda payload: self._ship(context, payload))
+            base_url = str(options.get("base_url") or "")
+            self._gate.follow(context, base_url, lambda payload: self._ship(context, payload))
         return context
 
     def _open_gate(self, browser: Any) -> Steps[None]:
@@ -75,7 +76,8 @@ class ContextRestore:
             self._plan = plan._replace(hidden=[])
             self.scripts = LazyScripts(plan.lazy, fresh=self._fresh)
 
-    def _close_gate(self) -> Steps[None]:
+    def close_gate(self) -> Steps[None]:
+        """Hold no documents any more, of others neither; nothing is filled on demand after this."""
         if self._gate:
             yield from self._gate.close()
 

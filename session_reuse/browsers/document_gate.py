@@ -59,6 +59,7 @@ class DocumentGate:
         self._path = f"/.session-reuse-{secrets.token_urlsafe(12)}/"
         self._hidden: dict[str, str] = {}
         """The origin that each hidden page fills."""
+        self._is_closed = False
 
     def hold_documents(self) -> Steps[None]:
         """Have the browser hold documents of the origins that are left, or none any more."""
@@ -107,6 +108,8 @@ class DocumentGate:
 
     def event(self, method: str, params: dict[str, Any]) -> None:
         """Take one of `EVENTS`: a request that the browser holds, or its answer; the end of a page."""
+        if self._is_closed:
+            return
         if method == "Fetch.requestPaused":
             self._client.spawn(self._paused(params))
         elif lost := self._hidden.pop(params["targetId"], None):
@@ -172,7 +175,10 @@ class DocumentGate:
             headers = [{"name": "Content-Type", "value": "text/html"}]
             body = base64.b64encode(text.encode("ascii")).decode()
             answer = {"responseCode": 200, "responseHeaders": headers, "body": body}
-            yield self._send("Fetch.fulfillRequest", {**request, **answer})
+            try:
+                yield self._send("Fetch.fulfillRequest", {**request, **answer})
+            except self._client.errors:
+                yield from self._finish(origin, ["the hidden page has not loaded"])
             return
         self._hidden.pop(params["frameId"], None)
         if payload is not None:

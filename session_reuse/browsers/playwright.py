@@ -153,6 +153,7 @@ class BoundContext:
         )
         self._binding: Binding | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._checkpoints: asyncio.Task[None] | None = None
         self._undo: list[Callable[[], None]] = []
         self._capturing = asyncio.Lock()
         self._is_final = False
@@ -171,7 +172,7 @@ class BoundContext:
         if binding.context.browser is not None:
             self._undo.append(_before_close(binding.context.browser, self._finalize))
         if self._options.checkpoint_after is not None:
-            self._keep(asyncio.create_task(self._checkpoint_regularly(self._options.checkpoint_after)))
+            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self._options.checkpoint_after))
         context: BrowserContext = binding.context
         return context
 
@@ -231,8 +232,8 @@ class BoundContext:
 
     async def _finalize(self) -> None:
         """Capture for the last time; from the agent's own `close` as well as from our exit."""
-        for task in self._tasks - {asyncio.current_task()}:
-            task.cancel()
+        if self._checkpoints:
+            self._checkpoints.cancel()
         for undo in self._undo:
             undo()
         self._undo.clear()
@@ -247,6 +248,10 @@ class BoundContext:
             self._session.report(
                 "capture_limited", "the browser did not answer in time; the state is the one last seen"
             )
+        finally:
+            await run(self._entered().end())
+            for task in self._tasks - {asyncio.current_task()}:
+                task.cancel()
 
     async def _capture(self) -> StorageState:
         async with self._capturing:
@@ -276,7 +281,8 @@ class BoundContext:
 
     def _spawn(self, steps: Steps[Any]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(steps))
-        self._keep(task)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     async def _guarded(self, steps: Steps[Any]) -> None:
@@ -290,10 +296,6 @@ class BoundContext:
             await asyncio.wait({self._spawn(read())}, timeout=CLOSE_LIMIT)
 
         return _before_close(page, hook)
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 async def _send(cdp: Any, method: str, params: dict[str, Any]) -> Any:

@@ -196,6 +196,7 @@ class BoundContext:
         except (Error, TimeoutError):
             self._entered().keep_last_seen()
             self._session.report("capture_limited", "the browser did not answer; the state is the one last seen")
+        run_blocking(self._entered().end())
 
     def _capture(self) -> StorageState:
         """Return the current state; what was last seen, when asked in the midst of a call or from another thread."""

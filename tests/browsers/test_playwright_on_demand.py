@@ -64,11 +64,11 @@ async def test_a_page_an_agent_asks_for_needs_no_hidden_page(
         document_gate, "filler_page", lambda payload, done: filled.append(payload.origin) or page_for(payload, done)
     )
     session = reused(storing_all(sites, "asked", "later", "led-to"))
-    bound = open_context(session, browser)
+    bound = open_context(session, browser, base_url=sites.origin("later"))
     async with bound as context:
         page = await context.new_page()
-        for host in ("asked", "later"):
-            await page.goto(sites.url(host, "/inner"))
+        for url in (sites.url("asked", "/inner"), "/inner"):
+            await page.goto(url)
             assert (await shown(page), filled) == ("in", [])
         await go(page, sites.url("led-to", "/inner"))
         assert (await shown(page), filled) == ("in", [sites.origin("led-to")])
@@ -244,6 +244,54 @@ async def test_others_are_not_held_up(sites: Sites, browser: Any) -> None:
         async with await browser.new_context() as other:
             page = await other.new_page()
             await page.goto(sites.url("held", "/inner"), timeout=5000)
+
+
+async def test_nobody_waits_for_a_capture(sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one agent leaves, which may take its time, documents of the others go ahead."""
+    captured, leaving = playwright.BoundContext._capture, asyncio.Event()
+
+    async def take_long(bound: Any) -> Any:
+        leaving.set()
+        await asyncio.sleep(2.0)
+        return await captured(bound)
+
+    async def leave() -> None:
+        async with open_context(reused(storing_all(sites, "held")), browser) as context:
+            await (await context.new_page()).goto(sites.url("elsewhere", "/blank"))
+            monkeypatch.setattr(playwright.BoundContext, "_capture", take_long)
+
+    going = asyncio.ensure_future(leave())
+    async with await browser.new_context() as other:
+        page = await other.new_page()
+        await leaving.wait()
+        await page.goto(sites.url("held", "/inner"), timeout=1500)
+        assert not going.done()
+    await going
+
+
+async def test_a_context_that_is_closed_before_all_is_filled(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is amiss then: the state is kept, the hidden page goes, and nothing is reported."""
+    begun = asyncio.Event()
+    monkeypatch.setattr(document_gate, "filler_page", lambda *_: begun.set() or "<title>never done</title>")
+    session = reused(storing_all(sites, "unfilled"))
+    cdp = await browser.new_browser_cdp_session()
+
+    async def is_tidy() -> bool:
+        found = await cdp.send("Target.getTargets", {"filter": [{}]})
+        return not any("session-reuse" in each["url"] for each in found["targetInfos"])
+
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("elsewhere", "/blank"))
+        going = asyncio.ensure_future(go(page, sites.url("unfilled", "/inner")))
+        await begun.wait()
+    await until(is_tidy)
+    await asyncio.gather(going, return_exceptions=True)
+    await cdp.detach()
+    assert session.problems == []
+    assert items(session, sites.origin("unfilled")) == {"token": "T"}
 
 
 async def test_the_agents_own_routes_and_scripts(sites: Sites, browser: Any) -> None:

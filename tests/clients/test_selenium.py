@@ -77,6 +77,21 @@ async def test_what_is_beyond_the_first_scripts_is_filled_on_demand(
     assert len(keeper.stored["origins"]) == 101
 
 
+async def test_tabs_that_are_closed_at_once(keeper: StubKeeper, site: Site) -> None:
+    """What a page stores while it loads is captured, however soon its tab is closed."""
+    hosts = [f"brief{number}" for number in range(8)]
+    with visiting(keeper) as (driver, session):
+        home = driver.current_window_handle
+        for host in hosts:
+            driver.switch_to.new_window("tab")
+            driver.get(site.url("/welcome", host=host))
+            driver.close()
+            driver.switch_to.window(home)
+    await keeper.leave(session)
+    for host in hosts:
+        assert items(origin_of(keeper, site.origin(host))) == {"token": "local-nobody"}
+
+
 async def test_everything_comes_back_in_a_new_browser(keeper: StubKeeper, site: Site) -> None:
     """After a login, a new browser has the httpOnly cookie, both storages and the database, before the page's scripts run."""
     await log_in(keeper, site)
