@@ -231,8 +231,10 @@ async def test_a_browser_that_closes_nothing_does_not_hold_up_the_exit(
 ) -> None:
     """Neither a page of our own nor the context itself is waited for without an end (Chromium, with 30 contexts at once)."""
 
+    in_the_end = asyncio.Event()
+
     async def never(_: object) -> None:
-        await asyncio.Event().wait()
+        await in_the_end.wait()
 
     async def page_that_never_closes() -> Any:
         page = await new_page()
@@ -256,6 +258,7 @@ async def test_a_browser_that_closes_nothing_does_not_hold_up_the_exit(
             await bound.__aexit__(None, None, None)
     assert "context_left_open" in kinds(session)
     assert entry(session, sites.origin("never"))["indexedDB"]
+    in_the_end.set()
     await context.close()
 
 
