@@ -91,7 +91,7 @@ class ContextWatch:
         finally:
             held, self._held = self._held, None
             for page in held:
-                if page is not ours and not page.is_closed():
+                if page is not ours:
                     self._opened(page)
         return ours
 
@@ -99,7 +99,11 @@ class ContextWatch:
         if self._held is not None:
             self._held.append(page)
             return
-        self._client.spawn(self.attach(self._new_tab(page)))
+        tab = self._new_tab(page)
+        if page.is_closed():
+            self._closed(tab)  # while it could not be followed
+        else:
+            self._client.spawn(self.attach(tab))
 
     def _new_tab(self, page: Any) -> Tab:
         tab = Tab(page, self._client)
@@ -123,10 +127,13 @@ class ContextWatch:
             yield from self.attach(tab)
         else:
             yield from self.read(tab, origin)
+        if origin not in self._mirror.unread:
+            tab.shown = None
 
     def _closed(self, tab: Tab) -> None:
         if tab in self.tabs:
             self.tabs.remove(tab)
+        self._left_untold(tab)
         self._mirror.tab_closed(tab)
 
     def attach(self, tab: Tab) -> Steps[None]:
@@ -167,6 +174,8 @@ class ContextWatch:
         origin = origin_of(told["origin"])
         if origin is not None:
             self._mirror.finish_read(self._mirror.begin_read(tab, origin), told["local"], told["session"])
+            if origin == tab.shown == tab.origin:
+                tab.shown = None
 
     def _navigated(self, tab: Tab, frame: Any) -> None:
         if tab not in self.tabs:
@@ -182,6 +191,9 @@ class ContextWatch:
             self._client.spawn(self._look(tab, tab.origin, is_main=True))
 
     def _committed(self, origin: str | None, ancestors: list[str], tab: Tab) -> None:
+        if not ancestors:
+            self._left_untold(tab)
+            tab.shown = origin
         if origin is None:
             return
         self._restore.committed(self._context, origin, ancestors)
@@ -189,6 +201,14 @@ class ContextWatch:
             self._mirror.committed(origin)
             if origin not in tab.tracked and self._indexed_db:
                 self.untracked.add(origin)
+
+    def _left_untold(self, tab: Tab) -> None:
+        """Have an origin read again at the end, unless its document still tells what it has stored.
+
+        Its last events may be lost when another process takes over the tab, and so may what it tells (Chromium 156).
+        """
+        if tab.shown is not None:
+            self._mirror.committed(tab.shown)
 
     def _look(self, tab: Tab, origin: str | None, *, is_main: bool) -> Steps[None]:
         """Read what a new document has of its origin."""

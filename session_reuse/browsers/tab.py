@@ -31,6 +31,7 @@ class Tab:
         frame_id: of its main frame, once its documents are followed.
         tracked: the origins whose databases are watched.
         unhook: gives the page its own `close` back.
+        shown: origin of the document in it, until it has told all.
     """
 
     page: Any
@@ -39,6 +40,7 @@ class Tab:
     frame_id: str = ""
     tracked: set[str] = field(default_factory=set)
     unhook: Callable[[], None] = lambda: None
+    shown: str | None = None
 
     @property
     def origin(self) -> str | None:

@@ -12,7 +12,9 @@ import pytest
 
 from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.context_watch import ContextWatch
+from session_reuse.browsers.live_mirror import LiveMirror
 from session_reuse.browsers.playwright import open_context
+from session_reuse.browsers.steps import run
 from session_reuse.errors import ConfigurationError, LifecycleError
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.support.polling import until
@@ -97,6 +99,48 @@ async def test_a_page_that_is_closed_at_once(sites: Sites, browser: Any) -> None
             await page.close()
             assert page.is_closed()
     assert [len(items(session, sites.origin(host), "sessionStorage")) for host in hosts] == [1] * len(hosts)
+
+
+async def test_what_no_event_has_told_is_read_at_the_end(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chromium may lose the last events of a document that is left, and what we have it say when it is left."""
+    monkeypatch.setattr(ContextWatch, "_left", lambda *_: None)
+    monkeypatch.setattr(LiveMirror, "storage_event", lambda *_: None)
+    session = fresh()
+    bound = open_context(session, browser)
+    async with bound as context:
+        page = await context.new_page()
+        await page.goto(sites.url("untold", "/blank"))
+        await until(lambda: sites.origin("untold") not in bound._entered().mirror.unread)
+        await page.evaluate("localStorage.token = 'T'")
+        await page.goto(sites.url("elsewhere", "/blank"))
+    assert items(session, sites.origin("untold")) == {"token": "T"}
+    assert session.problems == []
+
+
+async def test_a_popup_that_has_gone_before_it_could_be_followed(sites: Sites, browser: Any) -> None:
+    """Pages that the agent opens while we make one of our own wait to be followed; one may close before."""
+    session = fresh()
+    bound = open_context(session, browser)
+    async with bound as context:
+        page = await context.new_page()
+        await page.goto(sites.url("opener", "/blank"))
+        new_page = context.new_page
+
+        async def while_a_popup_comes_and_goes() -> Any:
+            async with context.expect_page() as opened:
+                await page.evaluate("(url) => { window.open(url) }", sites.url("gone", "/local/login"))
+            popup = await opened.value
+            await popup.wait_for_url("**/local")
+            await popup.evaluate("window.close()")
+            await until(popup.is_closed)
+            return await new_page()
+
+        context.new_page = while_a_popup_comes_and_goes
+        await run(bound._entered().watch.unfollowed_page())
+        context.new_page = new_page
+    assert items(session, sites.origin("gone")) == {"token": "T\0\ud800ü"}
 
 
 async def test_a_killed_browser_costs_one_debounce_at_most(sites: Sites, playwright: Any, tmp_path: Any) -> None:
@@ -230,7 +274,6 @@ async def test_a_browser_that_closes_nothing_does_not_hold_up_the_exit(
     sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither a page of our own nor the context itself is waited for without an end (Chromium, with 30 contexts at once)."""
-
     in_the_end = asyncio.Event()
 
     async def never(_: object) -> None:
