@@ -136,10 +136,21 @@ class ContextRestore:
         yield from self._register(context, self.scripts.numbers)
 
     def _register(self, context: Any, numbers: list[int]) -> Steps[None]:
-        disposables = yield [context.add_init_script(self.scripts.source(number)) for number in numbers]
-        self._registered.update(zip(numbers, disposables, strict=True))
+        if context.pages:
+            for number in numbers:
+                self._registered[number] = yield from self._add_script(context, self.scripts.source(number))
+        else:
+            disposables = yield [context.add_init_script(self.scripts.source(number)) for number in numbers]
+            self._registered.update(zip(numbers, disposables, strict=True))
         for number in set(numbers).difference(self.scripts.numbers):
             yield from self._take_out(context, number)  # a document was faster
+
+    def _add_script(self, context: Any, source: str) -> Steps[Any]:
+        """Add an init script to all tabs; one that is closed meanwhile makes Playwright take the script out again."""
+        try:
+            return (yield context.add_init_script(source))
+        except self._client.errors:
+            return (yield context.add_init_script(source))
 
     def _ship(self, context: Any, payload: Payload) -> Steps[None]:
         """Register the script of one origin more. The agent's own scripts come before it, and what they store stays.
@@ -151,7 +162,7 @@ class ContextRestore:
             yield from self._register(context, [number])
         except self._client.errors:
             self.scripts.drop(number)
-            return  # the context is gone, or a tab of it: the hidden page will do it
+            return  # the context is gone
         if not (self._gate and self._gate.take(payload.origin)):
             self.scripts.drop(number)
             yield from self._take_out(context, number)

@@ -6,6 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.async_api import Error
 
 from session_reuse.browsers.playwright import attach_context
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
@@ -61,3 +62,26 @@ async def test_a_shared_browser_over_cdp(sites: Sites, playwright: Any, launch: 
     await theirs.reload()
     assert await shown(theirs) == "out"
     await shared.close()
+
+
+async def test_a_tab_that_is_closed_while_we_attach(sites: Sites, launch: Any) -> None:
+    """Playwright refuses a script for all tabs when one of them closes meanwhile; the others get theirs all the same."""
+    context = await (await launch()).new_context()
+    page, closing = await context.new_page(), await context.new_page()
+    add = context.add_init_script
+
+    async def add_while_a_tab_closes(source: str) -> Any:
+        context.add_init_script = add
+        await closing.close()
+        raise Error("Target page, context or browser has been closed")
+
+    context.add_init_script = add_while_a_tab_closes
+    session = reused(storing(sites.origin("attached"), token="T"))
+    async with attach_context(session, context):
+        await page.goto(sites.url("attached", "/inner"))
+        assert await shown(page) == "in"
+        await page.evaluate("localStorage.clear()")
+        await page.goto(sites.url("elsewhere", "/blank"))
+        await page.goto(sites.url("attached", "/inner"))
+        assert await shown(page) == "out"
+    assert session.problems == []
