@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.binding import Binding, Options
-from session_reuse.browsers.goto_hook import before_goto
+from session_reuse.browsers.call_hooks import before_close, before_goto
 from session_reuse.browsers.hidden_page import PageClient
 from session_reuse.browsers.steps import Steps, run
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
@@ -168,9 +168,9 @@ class BoundContext:
             await self._close(binding.context)
             binding = await self._open()
         self._undo.append(self._session.bind_capture(self._capture))
-        self._undo.append(_before_close(binding.context, self._finalize))
+        self._undo.append(before_close(binding.context, self._finalize))
         if binding.context.browser is not None:
-            self._undo.append(_before_close(binding.context.browser, self._finalize))
+            self._undo.append(before_close(binding.context.browser, self._finalize))
         if self._options.checkpoint_after is not None:
             self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self._options.checkpoint_after))
         context: BrowserContext = binding.context
@@ -295,7 +295,7 @@ class BoundContext:
         async def hook() -> None:
             await asyncio.wait({self._spawn(read())}, timeout=CLOSE_LIMIT)
 
-        return _before_close(page, hook)
+        return before_close(page, hook)
 
 
 async def _send(cdp: Any, method: str, params: dict[str, Any]) -> Any:
@@ -328,28 +328,3 @@ def _let_go(task: asyncio.Future[Any]) -> None:
     _background.discard(task)
     if not task.cancelled():
         task.exception()
-
-
-def _before_close(target: Any, hook: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    """Have `hook` awaited before `target.close()`, on this object only; return what takes that back."""
-    close = vars(target).get("close")
-    if close is None:
-        original = target.close
-        hooks: list[Callable[[], Awaitable[None]]] = []
-
-        async def close(*args: Any, **options: Any) -> None:
-            for each in tuple(hooks):
-                await each()
-            await original(*args, **options)
-
-        close.hooks = hooks  # type: ignore[attr-defined]
-        target.close = close
-    close.hooks.append(hook)
-
-    def undo() -> None:
-        if hook in close.hooks:
-            close.hooks.remove(hook)
-        if not close.hooks:
-            vars(target).pop("close", None)
-
-    return undo

@@ -18,7 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.binding import Binding, Options
-from session_reuse.browsers.goto_hook import before_goto_blocking
+from session_reuse.browsers.call_hooks import before_close_blocking, before_goto_blocking
 from session_reuse.browsers.hidden_page import PageClient
 from session_reuse.browsers.lazy_restore import SHIPPED_BYTES
 from session_reuse.browsers.steps import Steps, run_blocking
@@ -136,9 +136,9 @@ class BoundContext:
             _quietly(binding.context.close)
             binding = self._open()
         self._undo.append(self._session.bind_capture(self._capture))
-        self._undo.append(_before_close(binding.context, self._finalize))
+        self._undo.append(before_close_blocking(binding.context, self._finalize))
         if binding.context.browser is not None:
-            self._undo.append(_before_close(binding.context.browser, self._finalize))
+            self._undo.append(before_close_blocking(binding.context.browser, self._finalize))
         if self._options.checkpoint_after is not None:
             self._undo.append(_listen(binding.context, "requestfinished", self._tick))
         context: BrowserContext = binding.context
@@ -243,7 +243,7 @@ class BoundContext:
         return self._binding
 
     def _read_before_close(self, page: Page, read: Callable[[], Steps[None]]) -> Callable[[], None]:
-        return _before_close(page, lambda: self._spawn(read()))
+        return before_close_blocking(page, lambda: self._spawn(read()))
 
     def _spawn(self, steps: Steps[Any]) -> None:
         try:
@@ -275,28 +275,3 @@ def _listen(target: Any, event: str, handler: Callable[[Any], None]) -> Callable
 
     target.on(event, listener)
     return lambda: target.remove_listener(event, listener)
-
-
-def _before_close(target: Any, hook: Callable[[], None]) -> Callable[[], None]:
-    """Have `hook` called before `target.close()`, on this object only; return what takes that back."""
-    close = vars(target).get("close")
-    if close is None:
-        original = target.close
-        hooks: list[Callable[[], None]] = []
-
-        def close(*args: Any, **options: Any) -> None:
-            for each in tuple(hooks):
-                each()
-            original(*args, **options)
-
-        close.hooks = hooks  # type: ignore[attr-defined]
-        target.close = close
-    close.hooks.append(hook)
-
-    def undo() -> None:
-        if hook in close.hooks:
-            close.hooks.remove(hook)
-        if not close.hooks:
-            vars(target).pop("close", None)
-
-    return undo
