@@ -76,20 +76,26 @@ class ContextCapture:
 
     def _read_pages(self) -> Steps[None]:
         open_tabs: dict[str, Tab] = {}
-        for tab in list(self._watch.tabs):
-            origin = tab.origin
-            if tab.cdp is None and origin is not None:
-                yield from self._watch.attach(tab)  # it is new, and this machine is busy
-            if tab.cdp is not None and origin is not None:
-                yield from self._watch.read(tab, origin)
-                yield from self._watch.note_environment(tab)
-                open_tabs[origin] = tab
+        reading = [self._client.spawn(self._read_page(tab, open_tabs)) for tab in list(self._watch.tabs)]
+        yield [self._client.briefly(task) for task in reading if task is not None]
+        for tab in open_tabs.values():
+            yield from self._watch.note_environment(tab)
         copied = set()
         for origin in sorted((self._mirror.dirty_databases | self._watch.untracked) & open_tabs.keys()):
             if (yield from self._copy_databases(open_tabs[origin], origin)):
                 copied.add(origin)
         if missed := self._missed() - copied:  # a copy may make the browser report a change: its own bookkeeping
             yield from self._sweep(sorted(missed))
+
+    def _read_page(self, tab: Tab, answered: dict[str, Tab]) -> Steps[None]:
+        """Read an open page, beside the others: one that is on its way to a slow site does not answer."""
+        origin = tab.origin
+        if origin is None:
+            return
+        if tab.cdp is None:
+            yield from self._watch.attach(tab)  # it is new, and this machine is busy
+        if tab.cdp is not None and (yield from self._watch.read(tab, origin)):
+            answered[origin] = tab
 
     def _missed(self) -> set[str]:
         return self._mirror.unread | self._mirror.dirty_databases | self._watch.untracked

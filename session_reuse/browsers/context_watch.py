@@ -224,8 +224,8 @@ class ContextWatch:
         yield from self._track_databases(tab, origin)
         yield from self.poll_cookies()
 
-    def read(self, tab: Tab, origin: str, *, with_session: bool = True) -> Steps[None]:
-        """Read the web storage of an origin that has a frame in this tab."""
+    def read(self, tab: Tab, origin: str, *, with_session: bool = True) -> Steps[bool]:
+        """Read the web storage of an origin that has a frame in this tab; return whether it could be."""
         reading = self._mirror.begin_read(tab, origin)
         local = session = None
         try:
@@ -235,9 +235,10 @@ class ContextWatch:
             found = yield steps
             local, session = found[0]["entries"], found[-1]["entries"] if with_session else None
         except self._client.errors:
-            return  # the document has gone, or its storage is partitioned
+            return False  # the document has gone, or its storage is partitioned
         finally:
             self._mirror.finish_read(reading, local, session)
+        return True
 
     def _track_databases(self, tab: Tab, origin: str) -> Steps[None]:
         if origin in tab.tracked or not self._indexed_db:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -268,6 +269,27 @@ async def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser
         await shown(page)
         await page.evaluate("setTimeout(() => { for (;;) {} }, 0)")
     assert items(session, sites.origin("hang")) == {"token": "T\0\ud800ü"}
+
+
+async def test_tabs_on_their_way_do_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:
+    """None of them answers; together they cost one time limit, and what they wrote before is captured."""
+    hosts = [f"leaving{number}" for number in range(4)]
+    session = fresh()
+    going = []
+    async with open_context(session, browser) as context:
+        for host in hosts:
+            page = await context.new_page()
+            await page.goto(sites.url(host, "/local/login"))
+            await page.wait_for_url("**/local")
+            await shown(page)
+            await page.route("**/*", lambda _: None)
+            going.append(asyncio.ensure_future(page.goto(sites.url("slow", "/blank"))))
+            await page.wait_for_event("request")
+        began = time.monotonic()
+    assert time.monotonic() - began < 4.5
+    assert [items(session, sites.origin(host)) for host in hosts] == [{"token": "T\0\ud800ü"}] * 4
+    assert session.problems == []
+    await asyncio.gather(*going, return_exceptions=True)
 
 
 async def test_a_browser_that_closes_nothing_does_not_hold_up_the_exit(
