@@ -2,8 +2,9 @@
 
 Small origins are restored lazily: an init script fills the storage of an origin in its first document, before the
 page's own scripts run. After its first commit the script is taken out, so that a page that clears its storage is not
-refilled and a token it has refreshed is not rolled back. Large origins, IndexedDB with CryptoKeys (importing one is asynchronous), and what is beyond a few scripts,
-are filled on a hidden page: when they are asked for where documents can be held, else before the agent starts.
+refilled and a token it has refreshed is not rolled back. Large origins, IndexedDB with CryptoKeys (importing one is
+asynchronous), and what is beyond a few scripts, are filled on a hidden page: when they are asked for where documents can
+be held, else before the agent starts.
 """
 
 from __future__ import annotations
