@@ -169,18 +169,12 @@ class SessionManager:
     async def _last_fingerprint(self, services: Services, agent_id: str | None) -> str:
         if agent_id is None:
             raise LifecycleError("give a fingerprint, or an agent_id whose last fingerprint is to be used")
-        name = agent_id
-
-        async def attempt(timeout: float) -> str | None:
-            return await services.store.affinity(name, timeout=timeout)
-
         try:
-            server = services.store.server_of(services.keys.affinity(name))
-            found = await services.guard.run(Direction.READ, attempt, self.config.restore_timeout / 2, server)
+            found = await self._affinity(services, agent_id, self.config.restore_timeout / 2)
         except Failure as failure:
-            services.note_failure("restore", failure, f"agent/{name}")
-            found = services.last_fingerprints.get(name)
-        return found or f"agent/{name}"
+            services.note_failure("restore", failure, f"agent/{agent_id}")
+            found = services.last_fingerprints.get(agent_id)
+        return found or f"agent/{agent_id}"
 
     async def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away.
@@ -225,16 +219,19 @@ class SessionManager:
         """Return the fingerprint that this agent used last; None when there is none or the store is away."""
         services = await self.services()
         name = checked(agent_id, "agent_id")
-
-        async def attempt(timeout: float) -> str | None:
-            return await services.store.affinity(name, timeout=timeout)
-
         try:
-            server = services.store.server_of(services.keys.affinity(name))
-            return await services.guard.run(Direction.READ, attempt, self.config.restore_timeout, server)
+            return await self._affinity(services, name, self.config.restore_timeout)
         except Failure as failure:
             services.degraded("restore", failure, f"agent/{name}")
             return None
+
+    @staticmethod
+    async def _affinity(services: Services, agent_id: str, budget: float) -> str | None:
+        async def attempt(timeout: float) -> str | None:
+            return await services.store.affinity(agent_id, timeout=timeout)
+
+        server = services.store.server_of(services.keys.affinity(agent_id))
+        return await services.guard.run(Direction.READ, attempt, budget, server)
 
     async def sessions(self) -> AsyncIterator[SessionSummary]:
         """Yield a summary of each stored session, by cursor, without reading what is in it.
