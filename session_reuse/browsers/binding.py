@@ -51,7 +51,9 @@ class Binding:
         self.context: Any = None
         self.mirror = LiveMirror(session.storage_state)
         self._fresh = fresh
-        self._restore = ContextRestore(session, client, now=time.time(), fresh=fresh, indexed_db=options.indexed_db)
+        self._restore = ContextRestore(
+            session, self.mirror, client, now=time.time(), fresh=fresh, indexed_db=options.indexed_db
+        )
         self._captured_version = 0
         self.watch: ContextWatch
         self.capture: ContextCapture
@@ -64,18 +66,18 @@ class Binding:
         self.context = yield from self._restore.new_context(
             browser, options, opfs=self.options.opfs, credentials=self.options.credentials
         )
+        self._prepare()
         yield from self._fill_and_watch()
 
     def attach(self, context: Any) -> Steps[None]:
         """Bring the session's state into a context that others may use too."""
         self.context = context
+        self._prepare()
         yield from self._restore.add_cookies(context)
         yield from self._restore.fill_open_pages(context)
         yield from self._fill_and_watch()
 
-    def _fill_and_watch(self) -> Steps[None]:
-        yield from self._restore.fill_large(self.context)
-        yield from self._restore.register(self.context)
+    def _prepare(self) -> None:
         self.watch = ContextWatch(
             self.session,
             self.context,
@@ -95,6 +97,10 @@ class Binding:
             opfs=self.options.opfs,
             credentials=self.options.credentials,
         )
+
+    def _fill_and_watch(self) -> Steps[None]:
+        yield from self._restore.fill_large(self.context)
+        yield from self._restore.register(self.context)
         yield from self.watch.start()
 
     @property
@@ -106,10 +112,9 @@ class Binding:
     def close_verified(self, page: Any) -> Steps[None]:
         """Close the page that was used to check; its sessionStorage goes to the next tab."""
         tab = next((tab for tab in self.watch.tabs if tab.page is page), None)
-        origins = {tab.origin, *tab.tracked} if tab else set()
         if tab and tab.origin and tab.cdp is not None:
             yield from self.watch.read(tab, tab.origin)
-        contents = {origin: self.mirror.session_storage(origin) for origin in origins if origin}
+        contents = {origin: self.mirror.session_storage(origin) for origin in self.mirror.visited}
         yield self.client.briefly(page.close())
         yield from self._restore.rearm_session_storage(
             self.context, {o: items for o, items in contents.items() if items}

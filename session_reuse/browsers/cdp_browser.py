@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from session_reuse.browsers import javascript
 from session_reuse.browsers.cdp_connection import CdpConnection, CdpError, Transport
 from session_reuse.browsers.cdp_databases import CdpDatabases
+from session_reuse.browsers.cdp_gate import own_context
 from session_reuse.browsers.cdp_page import CdpPage
 from session_reuse.browsers.cdp_restore import CdpRestore
 from session_reuse.browsers.cookies import from_cdp
@@ -68,8 +69,13 @@ class CdpBrowser:
         self._recorded = recorded(state)
         self._hidden: dict[str, HiddenPage] = {}
         to_restore = state if restore else empty_storage_state()
-        self._restore = CdpRestore(self._connection, to_restore, session.report, now=time.time(), fresh=fresh)
+        self._restore = CdpRestore(
+            self._connection, to_restore, session.report, self._mirror.arrived, now=time.time(), fresh=fresh
+        )
+        if not restore:
+            self._mirror.all_arrived()
         self._databases = CdpDatabases(self._connection, self._mirror, state["origins"], session.report, self._hidden)
+        self._context: str | None = None
         self._pages: dict[str, CdpPage] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stirred = asyncio.Event()
@@ -97,8 +103,10 @@ class CdpBrowser:
         Raises:
             CdpError: the browser did not answer.
         """
+        self._context = await own_context(self._connection)
         await self._restore.set_cookies()
-        await self._restore.hold_documents(lambda steps: self._spawn(run(steps)))
+        await self._restore.leave_open(self._context)
+        await self._restore.hold_documents(lambda steps: self._spawn(run(steps)), self._context)
         await self._restore.fill_large(self._hidden)
         tabs = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": [{"type": "page"}]}
         await self._connection.send("Target.setAutoAttach", tabs)
@@ -166,6 +174,10 @@ class CdpBrowser:
         session, target = params["sessionId"], params["targetInfo"]
         if target["type"] != "page":
             return
+        if not self._is_ours(target):
+            self._connection.post("Runtime.runIfWaitingForDebugger", session=session)
+            self._connection.post("Target.detachFromTarget", {"sessionId": session})
+            return
         page = self._pages[session] = CdpPage(self._connection, session, target["targetId"])
         self._connection.post("Page.enable", session=session)
         self._connection.post("DOMStorage.enable", session=session)
@@ -173,6 +185,10 @@ class CdpBrowser:
         self._restore.arm(session)
         page.ready = self._connection.post("Runtime.runIfWaitingForDebugger", session=session)
         self._spawn(self._adopt(page, is_new=bool(params["waitingForDebugger"])))
+
+    def _is_ours(self, target: dict[str, Any]) -> bool:
+        """Return whether a tab is of the browser's own context: other contexts are other people's."""
+        return self._context is None or target.get("browserContextId") in (None, self._context)
 
     async def _adopt(self, page: CdpPage, *, is_new: bool) -> None:
         """Take in a page that may have started without our scripts; a new one that had to be filled is loaded again."""
@@ -222,7 +238,14 @@ class CdpBrowser:
             self._mirror.committed(origin)
             self._databases.visited(page.session, origin)
         if shares_storage(origin, ancestors):
-            self._spawn(page.read_storage(self._mirror, origin))
+            self._spawn(self._read_document(page, origin))
+
+    async def _read_document(self, page: CdpPage, origin: str) -> None:
+        """Read what a new document has of its origin; if it is not there, neither was what should have been restored."""
+        if await page.read_storage(self._mirror, origin):
+            self._mirror.arrived(origin, self._restore.delivered(origin))
+        elif not self.is_gone and page.origin == origin:
+            self._restore.put_back(origin)
 
     async def _watch(self) -> None:
         """Look at the browser after each stir and now and then, until it is gone."""

@@ -12,7 +12,7 @@ from session_reuse.browsers.on_demand import OnDemand
 from session_reuse.browsers.steps import Steps, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from session_reuse.browsers.lazy_restore import Payload
 
@@ -21,6 +21,8 @@ async def open_gate(
     connection: CdpConnection,
     spawn: Callable[[Steps[Any]], None],
     report: Callable[[str, str], None],
+    arrived: Callable[[str, Collection[str]], None],
+    context: str | None,
     payloads: list[Payload],
 ) -> DocumentGate | None:
     """Return a gate that holds documents of the browser's own context from now on, or None when this browser cannot.
@@ -29,12 +31,13 @@ async def open_gate(
         connection: to the browser; its `document_gate.EVENTS` go to the gate.
         spawn: runs a procedure that nobody waits for.
         report: told what cannot be restored: kind and place, never a value.
+        arrived: told which sections of an origin are known to be there.
+        context: the browser's own; None when that is not known.
         payloads: of the origins to fill on demand.
     """
     client = Client((CdpError,), _send, spawn)
-    gate = DocumentGate(connection, client, report, OnDemand(payloads, time.monotonic))
+    gate = DocumentGate(connection, client, report, arrived, OnDemand(payloads, time.monotonic))
     try:
-        context = await _own_context(connection)
         if context is None or not await _has_hidden_pages(connection):
             return None
         await run(gate.hold_documents())
@@ -48,8 +51,12 @@ def _send(connection: CdpConnection, method: str, params: dict[str, Any]) -> Any
     return connection.send(method, params)
 
 
-async def _own_context(connection: CdpConnection) -> str | None:
-    """Return the id of the context that the browser has by itself."""
+async def own_context(connection: CdpConnection) -> str | None:
+    """Return the id of the context that the browser has by itself, or None when it does not say.
+
+    Raises:
+        CdpError: the browser did not answer.
+    """
     found = await connection.send("Target.getBrowserContexts")
     if own := found.get("defaultBrowserContextId"):
         return str(own)

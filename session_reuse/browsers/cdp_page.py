@@ -72,8 +72,8 @@ class CdpPage:
         world = await self.isolated_world()
         return await evaluate(self._connection, self.session, expression, context=world)
 
-    async def read_storage(self, mirror: LiveMirror, origin: str) -> None:
-        """Have the mirror take over the web storage of an origin that has a frame in this tab."""
+    async def read_storage(self, mirror: LiveMirror, origin: str) -> bool:
+        """Have the mirror take over the web storage of an origin that has a frame in this tab; return whether it has."""
         reading = mirror.begin_read(self.target, origin)
         local = session = None
         try:
@@ -82,6 +82,7 @@ class CdpPage:
             )
         finally:
             mirror.finish_read(reading, local, session)
+        return local is not None
 
     async def _items(self, origin: str, *, is_local: bool) -> Items | None:
         storage = {"storageKey": storage_key(origin), "isLocalStorage": is_local}

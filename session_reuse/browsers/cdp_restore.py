@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from session_reuse.browsers import javascript
 from session_reuse.browsers.cdp_connection import CdpConnection, CdpError
 from session_reuse.browsers.cdp_gate import open_gate
-from session_reuse.browsers.cdp_hidden_page import HiddenPage, hidden_page
+from session_reuse.browsers.cdp_hidden_page import HiddenPage, evaluate, hidden_page
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described, to_cdp
 from session_reuse.browsers.lazy_restore import (
+    HIDDEN_SECTIONS,
     SHIPPED_BYTES,
     LazyScripts,
     Payload,
@@ -19,10 +20,10 @@ from session_reuse.browsers.lazy_restore import (
     plan_on_demand,
     plan_restore,
 )
-from session_reuse.browsers.origins import Items, shares_storage, storage_key
+from session_reuse.browsers.origins import origin_of, shares_storage, storage_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from session_reuse.browsers.document_gate import DocumentGate
     from session_reuse.browsers.steps import Steps
@@ -38,6 +39,7 @@ class CdpRestore:
         connection: to the browser.
         state: to restore.
         report: told what cannot be restored: kind and place, never a value.
+        arrived: told which sections of an origin are known to be there.
         now: unix seconds.
         fresh: whether the browser was started for this session, so that any storage in it is newer than the state.
     """
@@ -47,16 +49,19 @@ class CdpRestore:
         connection: CdpConnection,
         state: StorageState,
         report: Callable[[str, str], None],
+        arrived: Callable[[str, Collection[str]], None],
         *,
         now: float,
         fresh: bool,
     ) -> None:
         self._connection = connection
         self._report = report
+        self._arrived = arrived
         self._cookies, problems = clean_cookies(state["cookies"], now)
         self._payloads, unusable = payloads_of(state["origins"])
         self._plan = plan_restore(self._payloads)
         self._gate: DocumentGate | None = None
+        self._open: dict[str, Payload] = {}
         self.is_fresh = fresh
         self._scripts = LazyScripts(self._plan.lazy, fresh=fresh)
         self._registered: dict[str, dict[int, asyncio.Future[dict[str, Any]]]] = {}
@@ -83,16 +88,17 @@ class CdpRestore:
             await self._set_cookies(cookies[:half])
             await self._set_cookies(cookies[half:])
 
-    async def hold_documents(self, spawn: Callable[[Steps[Any]], None]) -> None:
+    async def hold_documents(self, spawn: Callable[[Steps[Any]], None], context: str | None) -> None:
         """Leave what is too much to travel until it is asked for, in a browser that was started for this session.
 
         Args:
             spawn: runs a procedure that nobody waits for.
+            context: the browser's own; None when that is not known.
         """
         plan = plan_on_demand(self._payloads, SHIPPED_BYTES) if self.is_fresh else None
         if plan is None:
             return
-        self._gate = await open_gate(self._connection, spawn, self._report, plan.hidden)
+        self._gate = await open_gate(self._connection, spawn, self._report, self._arrived, context, plan.hidden)
         if self._gate:
             self._plan = plan._replace(hidden=[])
             self._scripts = LazyScripts(plan.lazy, fresh=self.is_fresh)
@@ -101,6 +107,23 @@ class CdpRestore:
         """Take one of `document_gate.EVENTS`."""
         if self._gate:
             self._gate.event(method, params)
+
+    async def leave_open(self, context: str | None) -> None:
+        """Leave origins that are open in a tab to `fill_open`, which looks first at what they hold.
+
+        Args:
+            context: the browser's own; None when that is not known.
+
+        Raises:
+            CdpError: the browser did not answer.
+        """
+        targets = (await self._connection.send("Target.getTargets"))["targetInfos"]
+        ours = (each for each in targets if context is None or each.get("browserContextId") in (None, context))
+        shown = {origin_of(str(each["url"])) for each in ours if each["type"] == "page"}
+        self._open = {payload.origin: payload for payload in self._payloads if payload.origin in shown}
+        self._payloads = [payload for payload in self._payloads if payload.origin not in self._open]
+        self._plan = plan_restore(self._payloads)
+        self._scripts = LazyScripts(self._plan.lazy, fresh=self.is_fresh)
 
     async def fill_large(self, hidden: dict[str, HiddenPage]) -> None:
         """Fill the origins that cannot be restored lazily, on a hidden page."""
@@ -117,8 +140,11 @@ class CdpRestore:
     async def _fill(self, page: HiddenPage, payload: Payload) -> None:
         try:
             filling = page.evaluate_at(payload.origin, fill_script(payload), timeout=_FILL_TIMEOUT)
-            for failed in await filling or ():
-                self._report("restore_failed", f"{payload.origin} {failed}")
+            failed = await filling or ()
+            for each in failed:
+                self._report("restore_failed", f"{payload.origin} {each}")
+            if not failed:
+                self._arrived(payload.origin, HIDDEN_SECTIONS)
         except CdpError:
             self._report("restore_failed", f"{payload.origin} could not be filled")
 
@@ -132,7 +158,7 @@ class CdpRestore:
 
     def is_pending(self, origin: str) -> bool:
         """Return whether an origin is still to be restored."""
-        return origin in self._scripts.pending or self._pending_at_gate(origin) is not None
+        return origin in self._open or origin in self._scripts.pending or self._pending_at_gate(origin) is not None
 
     def _pending_at_gate(self, origin: str) -> Payload | None:
         return self._gate.pending(origin) if self._gate else None
@@ -150,6 +176,16 @@ class CdpRestore:
             for session, registered in self._registered.items():
                 if number in registered:
                     self._remove(session, registered.pop(number))
+
+    def delivered(self, origin: str) -> set[str]:
+        """Return which sections of an origin scripts have filled, if its document was one of its own."""
+        return self._scripts.delivered(origin)
+
+    def put_back(self, origin: str) -> None:
+        """Restore an origin in the next document after all: the last one has a storage of its own, or none."""
+        for number in self._scripts.put_back(origin):
+            for session, registered in self._registered.items():
+                registered[number] = self._register(session, number)
 
     def _register(self, session: str, number: int) -> asyncio.Future[dict[str, Any]]:
         script = {"source": self._scripts.source(number)}
@@ -193,29 +229,27 @@ class CdpRestore:
         Raises:
             CdpError: the page is gone.
         """
-        payload = self._gate.take(origin) if self._gate else None
+        payload = self._open.pop(origin, None) or (self._gate.take(origin) if self._gate else None)
         payload = payload or self._scripts.payload(origin)
         self.committed(origin, [])
-        filled = await self._fill_if_empty(session, origin, payload.local, is_local=True)
-        filled = await self._fill_if_empty(session, origin, payload.session, is_local=False) or filled
+        wanted = [
+            ({"storageId": {"storageKey": storage_key(origin), "isLocalStorage": is_local}}, items)
+            for items, is_local in ((payload.local, True), (payload.session, False))
+            if items
+        ]
+        for storage, _ in wanted:
+            if (await self._connection.send("DOMStorage.getDOMStorageItems", storage, session))["entries"]:
+                self._report("origin_open", f"{origin} is open and not empty; its storage was left as it is")
+                return False
+        for storage, items in wanted:
+            writes = [{**storage, "key": key, "value": value} for key, value in items]
+            await asyncio.gather(
+                *(self._connection.post("DOMStorage.setDOMStorageItem", each, session) for each in writes)
+            )
         if payload.databases:
             load = javascript.call("indexeddb_load", javascript.literal(payload.databases))
-            params = {"expression": load, "contextId": context, "awaitPromise": True, "returnByValue": True}
-            await self._connection.send("Runtime.evaluate", params, session)
-            filled = True
-        return filled
-
-    async def _fill_if_empty(self, session: str, origin: str, items: Items, *, is_local: bool) -> bool:
-        if not items:
-            return False
-        storage = {"storageId": {"storageKey": storage_key(origin), "isLocalStorage": is_local}}
-        found = await self._connection.send("DOMStorage.getDOMStorageItems", storage, session)
-        if found["entries"]:
-            self._report("origin_open", f"{origin} is open and not empty; its storage was left as it is")
-            return False
-        writes = [
-            self._connection.post("DOMStorage.setDOMStorageItem", {**storage, "key": key, "value": value}, session)
-            for key, value in items
-        ]
-        await asyncio.gather(*writes)
+            failed = await evaluate(self._connection, session, load, context=context, timeout=_FILL_TIMEOUT)
+            for each in failed or ():
+                self._report("restore_failed", f"{origin} {each}")
+        self._arrived(origin, payload.sections)
         return True

@@ -156,6 +156,7 @@ class ContextCapture:
         tabs = {tab.origin: tab for tab in self._watch.tabs if tab.origin}
         for origin in sorted({*stored, *self._mirror.visited, *tabs}):
             reading = self._mirror.begin_read(tabs.get(origin), origin)
+            self._mirror.arrived(origin)  # nothing has told what was there in between
             session = None
             try:
                 if origin in tabs:

@@ -17,7 +17,7 @@ from session_reuse.browsers.on_demand import OnDemand
 from session_reuse.browsers.origins import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from session_reuse.browsers.hidden_page import PageClient
     from session_reuse.browsers.steps import Steps
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def open_gate(
-    browser: Any, client: PageClient, report: Callable[[str, str], None], payloads: list[Payload]
+    browser: Any,
+    client: PageClient,
+    report: Callable[[str, str], None],
+    arrived: Callable[[str, Collection[str]], None],
+    payloads: list[Payload],
 ) -> Steps[ContextGate | None]:
     """Return a gate that holds documents from now on, or None when this browser cannot.
 
@@ -34,13 +38,14 @@ def open_gate(
         browser: Playwright's.
         client: the face in use.
         report: told what cannot be restored: kind and place, never a value.
+        arrived: told which sections of an origin are known to be there.
         payloads: of the origins to fill on demand.
     """
     if browser.browser_type.name != "chromium" or not has_hidden_pages(browser.version):
         return None
     try:
         cdp = yield browser.new_browser_cdp_session()
-        gate = ContextGate(cdp, client, report, OnDemand(payloads, time.monotonic))
+        gate = ContextGate(cdp, client, report, arrived, OnDemand(payloads, time.monotonic))
         for method in EVENTS:
             cdp.on(method, partial(gate.event, method))
         yield from gate.start()
@@ -52,8 +57,15 @@ def open_gate(
 class ContextGate(DocumentGate):
     """The gate of one context; see `DocumentGate`."""
 
-    def __init__(self, cdp: Any, client: PageClient, report: Callable[[str, str], None], origins: OnDemand) -> None:
-        super().__init__(cdp, client, report, origins)
+    def __init__(
+        self,
+        cdp: Any,
+        client: PageClient,
+        report: Callable[[str, str], None],
+        arrived: Callable[[str, Collection[str]], None],
+        origins: OnDemand,
+    ) -> None:
+        super().__init__(cdp, client, report, arrived, origins)
         self._pages = client
         self._context: Any = None
         self._ship: Ship

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from session_reuse.browsers import javascript
 from session_reuse.browsers.context_gate import ContextGate, open_gate
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described
 from session_reuse.browsers.hidden_page import PageClient, visit_origins
 from session_reuse.browsers.lazy_restore import (
+    HIDDEN_SECTIONS,
     Into,
     LazyScripts,
     Payload,
@@ -17,8 +19,10 @@ from session_reuse.browsers.lazy_restore import (
     plan_restore,
 )
 from session_reuse.browsers.origins import origin_of, shares_storage
+from session_reuse.browsers.tab import Tab
 
 if TYPE_CHECKING:
+    from session_reuse.browsers.live_mirror import LiveMirror
     from session_reuse.browsers.steps import Steps
     from session_reuse.session import BrowserSession
 
@@ -28,6 +32,7 @@ class ContextRestore:
 
     Args:
         session: with the state to restore; what cannot be restored is reported to it.
+        mirror: told which origins are known to have got all.
         client: the face in use.
         now: unix seconds.
         fresh: whether the context is made for this session.
@@ -35,10 +40,18 @@ class ContextRestore:
     """
 
     def __init__(
-        self, session: BrowserSession, client: PageClient, *, now: float, fresh: bool, indexed_db: bool
+        self,
+        session: BrowserSession,
+        mirror: LiveMirror,
+        client: PageClient,
+        *,
+        now: float,
+        fresh: bool,
+        indexed_db: bool,
     ) -> None:
         state = session.storage_state
         self._session = session
+        self._mirror = mirror
         self._client = client
         self._state = state
         self.cookies, problems = clean_cookies(state["cookies"], now)
@@ -71,7 +84,9 @@ class ContextRestore:
         plan = plan_on_demand(self._payloads, self._client.shipped_bytes)
         if plan is None:
             return
-        self._gate = yield from open_gate(browser, self._client, self._session.report, plan.hidden)
+        self._gate = yield from open_gate(
+            browser, self._client, self._session.report, self._mirror.arrived, plan.hidden
+        )
         if self._gate:
             self._plan = plan._replace(hidden=[])
             self.scripts = LazyScripts(plan.lazy, fresh=self._fresh)
@@ -125,8 +140,11 @@ class ContextRestore:
             return
 
         def fill(page: Any, origin: str) -> Steps[None]:
-            for failed in (yield page.evaluate(fill_script(payloads[origin]))):
-                self._session.report("restore_failed", f"{origin} {failed}")
+            failed = yield page.evaluate(fill_script(payloads[origin]))
+            for each in failed:
+                self._session.report("restore_failed", f"{origin} {each}")
+            if not failed:
+                self._mirror.arrived(origin, HIDDEN_SECTIONS)
 
         for origin in (yield from visit_origins((yield context.new_page()), self._client, payloads, fill)):
             self._session.report("restore_failed", f"{origin} could not be filled")
@@ -136,21 +154,26 @@ class ContextRestore:
         yield from self._register(context, self.scripts.numbers)
 
     def _register(self, context: Any, numbers: list[int]) -> Steps[None]:
-        if context.pages:
-            for number in numbers:
-                self._registered[number] = yield from self._add_script(context, self.scripts.source(number))
-        else:
+        if not context.pages:
             disposables = yield [context.add_init_script(self.scripts.source(number)) for number in numbers]
             self._registered.update(zip(numbers, disposables, strict=True))
-        for number in set(numbers).difference(self.scripts.numbers):
-            yield from self._take_out(context, number)  # a document was faster
+            return
+        # A tab that is on its way to a slow site takes a script when it has arrived; nobody waits for it that long.
+        adding = [self._client.spawn(self._add_script(context, number)) for number in numbers]
+        yield [self._client.briefly(task) for task in adding if task is not None]
 
-    def _add_script(self, context: Any, source: str) -> Steps[Any]:
+    def _add_script(self, context: Any, number: int) -> Steps[None]:
         """Add an init script to all tabs; one that is closed meanwhile makes Playwright take the script out again."""
+        source = self.scripts.source(number)
         try:
-            return (yield context.add_init_script(source))
+            try:
+                self._registered[number] = yield context.add_init_script(source)
+            except self._client.errors:
+                self._registered[number] = yield context.add_init_script(source)
         except self._client.errors:
-            return (yield context.add_init_script(source))
+            return  # the context is gone
+        if number not in self.scripts.numbers:
+            yield from self._take_out(context, number)  # a document was faster
 
     def _ship(self, context: Any, payload: Payload) -> Steps[None]:
         """Register the script of one origin more. The agent's own scripts come before it, and what they store stays.
@@ -158,12 +181,9 @@ class ContextRestore:
         Until the last tab has it, documents of the origin are held; if one comes meanwhile, the hidden page is faster.
         """
         (number,) = self.scripts.add([payload], Into.GAPS)
-        try:
-            yield from self._register(context, [number])
-        except self._client.errors:
-            self.scripts.drop(number)
-            return  # the context is gone
-        if not (self._gate and self._gate.take(payload.origin)):
+        yield from self._register(context, [number])
+        is_there = number in self._registered
+        if not (is_there and self._gate and self._gate.take(payload.origin)):
             self.scripts.drop(number)
             yield from self._take_out(context, number)
 
@@ -194,6 +214,10 @@ class ContextRestore:
         for number in self.scripts.committed(origin, ancestors):
             self._client.spawn(self._take_out(context, number))
 
+    def put_back(self, context: Any, origin: str) -> Steps[None]:
+        """Restore an origin in the next document after all: the last one has a storage of its own, or none."""
+        yield from self._register(context, self.scripts.put_back(origin))
+
     def _take_out(self, context: Any, number: int) -> Steps[None]:
         disposable = self._registered.pop(number, None)
         if disposable is None:
@@ -204,36 +228,39 @@ class ContextRestore:
             return  # the context is gone
 
     def fill_open_pages(self, context: Any) -> Steps[None]:
-        """Deal with pages that were open before: fill their storage where it is empty, else leave it alone."""
-        for page in context.pages:
-            origin = origin_of(page.url)
-            if origin not in self.scripts.pending:
-                continue
-            payload = self.scripts.payload(origin)
-            self.committed(context, origin, [])
-            if not (yield from self._fill_open_page(context, page, payload)):
-                self._session.report("origin_open", f"{origin} is open and not empty; its storage was left as it is")
+        """Deal with origins that are open in a page: fill their storage where it is empty, else leave it alone."""
+        pages = {origin: page for page in reversed(context.pages) if (origin := origin_of(page.url))}
+        is_open = {payload.origin: payload for payload in self._payloads if payload.origin in pages}
+        self._payloads = [payload for payload in self._payloads if payload.origin not in is_open]
+        self._plan = plan_restore(self._payloads)
+        self.scripts = LazyScripts(self._plan.lazy, fresh=self._fresh)
+        for origin, payload in is_open.items():
+            try:
+                yield from self._fill_open_page(Tab(pages[origin], self._client), payload)
+            except self._client.errors:
+                self._session.report("restore_failed", f"{origin} is open, and could not be filled")
 
-    def _fill_open_page(self, context: Any, page: Any, payload: Payload) -> Steps[bool]:
+    def _fill_open_page(self, tab: Tab, payload: Payload) -> Steps[None]:
+        origin = payload.origin
+        tab.cdp = yield tab.page.context.new_cdp_session(tab.page)
         try:
-            cdp = yield context.new_cdp_session(page)
-            yield self._client.send(cdp, "DOMStorage.enable", {})
-            filled = True
-            for items, is_local in ((payload.local, True), (payload.session, False)):
-                filled = (yield from self._fill_if_empty(cdp, payload.origin, items, is_local=is_local)) and filled
-            yield self._client.briefly(cdp.detach())
-        except self._client.errors:
-            return False
-        return filled and not payload.databases
-
-    def _fill_if_empty(self, cdp: Any, origin: str, items: list[list[str]], *, is_local: bool) -> Steps[bool]:
-        storage = {"storageId": {"securityOrigin": origin, "isLocalStorage": is_local}}
-        found = yield self._client.send(cdp, "DOMStorage.getDOMStorageItems", storage)
-        if found["entries"]:
-            return not items
-        for key, value in items:
-            yield self._client.send(cdp, "DOMStorage.setDOMStorageItem", {**storage, "key": key, "value": value})
-        return True
+            yield tab.send("DOMStorage.enable", {})
+            wanted = [
+                (items, is_local) for items, is_local in ((payload.local, True), (payload.session, False)) if items
+            ]
+            found = yield [tab.stored(origin, is_local=is_local) for _, is_local in wanted]
+            if any(storage["entries"] for storage in found):
+                self._session.report("origin_open", f"{origin} is open and not empty; its storage was left as it is")
+                return
+            for items, is_local in wanted:
+                yield [tab.store(origin, key, value, is_local=is_local) for key, value in items]
+            if payload.databases:
+                load = javascript.call("indexeddb_load", javascript.literal(payload.databases))
+                for failed in (yield from tab.evaluate_apart(load)) or ():
+                    self._session.report("restore_failed", f"{origin} {failed}")
+            self._mirror.arrived(origin, payload.sections)
+        finally:
+            yield self._client.briefly(tab.cdp.detach())
 
     def release(self, context: Any) -> Steps[None]:
         """Take the remaining scripts out of a context that lives on."""

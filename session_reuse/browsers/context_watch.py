@@ -6,13 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from session_reuse.browsers import environment, javascript
+from session_reuse.browsers.listeners import Listeners
 from session_reuse.browsers.live_mirror import DATABASE_EVENTS, STORAGE_EVENTS, LiveMirror
 from session_reuse.browsers.origins import origin_of, origin_of_storage, storage_key
 from session_reuse.browsers.tab import BINDING, Tab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from session_reuse.browsers.context_restore import ContextRestore
     from session_reuse.browsers.hidden_page import PageClient
     from session_reuse.browsers.steps import Steps
@@ -56,7 +55,7 @@ class ContextWatch:
         self._before = mirror.environment
         self._knows_environment = False
         self._held: list[Any] | None = None
-        self._handlers: dict[str, Callable[..., None]] = {}
+        self._listeners = Listeners()
         self.tabs: list[Tab] = []
         self.untracked: set[str] = set()
         self.is_gone = False
@@ -64,16 +63,14 @@ class ContextWatch:
 
     def start(self) -> Steps[None]:
         """Follow the pages that are open and all that will be."""
-        self._handlers = {"page": self._opened, "close": self._gone}
-        for event, handler in self._handlers.items():
-            self._context.on(event, handler)
+        self._listeners.add(self._context, "page", self._opened)
+        self._listeners.add(self._context, "close", self._gone)
         for page in self._context.pages:
             yield from self.attach(self._new_tab(page))
 
     def stop(self) -> Steps[None]:
         """Let go of a context that lives on."""
-        for event, handler in self._handlers.items():
-            self._context.remove_listener(event, handler)
+        self._listeners.remove_all()
         tabs, self.tabs = self.tabs, []
         for tab in tabs:
             tab.unhook()
@@ -108,9 +105,9 @@ class ContextWatch:
     def _new_tab(self, page: Any) -> Tab:
         tab = Tab(page, self._client)
         self.tabs.append(tab)
-        page.on("framenavigated", lambda frame: self._navigated(tab, frame))
-        page.on("load", lambda _: self._loaded(tab))
-        page.on("close", lambda _: self._closed(tab))
+        self._listeners.add(page, "framenavigated", lambda frame: self._navigated(tab, frame))
+        self._listeners.add(page, "load", lambda _: self._loaded(tab))
+        self._listeners.add(page, "close", lambda _: self._closed(tab))
         tab.unhook = self._client.before_close(page, lambda: self._closing(tab))
         self._committed(tab.origin, [], tab)
         return tab
@@ -214,7 +211,12 @@ class ContextWatch:
         """Read what a new document has of its origin."""
         if origin is None:
             return
-        yield from self.read(tab, origin)  # first, for an agent may close the page as soon as it is there
+        is_read = yield from self.read(tab, origin)  # first, for an agent may close the page as soon as it is there
+        is_still_there = not tab.page.is_closed() and (tab.origin == origin or not is_main)
+        if is_read:
+            self._mirror.arrived(origin, self._restore.scripts.delivered(origin))
+        elif is_still_there and self._mirror.is_in_doubt(origin):
+            yield from self._restore.put_back(self._context, origin)
         if not is_main:
             return
         try:

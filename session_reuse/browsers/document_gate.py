@@ -16,12 +16,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from session_reuse.browsers.lazy_restore import Payload, filler_page
+from session_reuse.browsers.lazy_restore import HIDDEN_SECTIONS, Payload, filler_page
 from session_reuse.browsers.on_demand import OnDemand, Verdict
 from session_reuse.browsers.origins import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from session_reuse.browsers.hidden_page import Client
     from session_reuse.browsers.steps import Steps
@@ -47,13 +47,22 @@ class DocumentGate:
         cdp: a session with the browser itself.
         client: the face in use.
         report: told what cannot be restored.
+        arrived: told which sections of an origin are known to be there.
         origins: to fill on demand.
     """
 
-    def __init__(self, cdp: Any, client: Client, report: Callable[[str, str], None], origins: OnDemand) -> None:
+    def __init__(
+        self,
+        cdp: Any,
+        client: Client,
+        report: Callable[[str, str], None],
+        arrived: Callable[[str, Collection[str]], None],
+        origins: OnDemand,
+    ) -> None:
         self._cdp = cdp
         self._client = client
         self._report = report
+        self._arrived = arrived
         self._origins = origins
         self._context_id: str | None = None
         self._path = f"/.session-reuse-{secrets.token_urlsafe(12)}/"
@@ -192,6 +201,8 @@ class DocumentGate:
     def _finish(self, origin: str, failed: list[str]) -> Steps[None]:
         for each in failed:
             self._report("restore_failed", f"{origin} {each}")
+        if not failed:
+            self._arrived(origin, HIDDEN_SECTIONS)
         for request in self._origins.filled(origin):
             yield from self._let_go(request)
 

@@ -2,9 +2,9 @@
 
 Small origins are restored lazily: an init script fills the storage of an origin in its first document, before the
 page's own scripts run. After its first commit the script is taken out, so that a page that clears its storage is not
-refilled and a token it has refreshed is not rolled back. Large origins, IndexedDB with CryptoKeys (importing one is
-asynchronous), and what is beyond a few scripts, are filled on a hidden page: when they are asked for where documents can
-be held, else before the agent starts.
+refilled and a token it has refreshed is not rolled back. Large origins, those with IndexedDB (a document that redirects at
+once takes its unfinished databases with it), and what is beyond a few scripts, are filled on a hidden page: when they are
+asked for where documents can be held, else before the agent starts.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ SHIPPED_BYTES: Final = 512 * 1024
 With 500 KB shipped, a page takes 10 ms longer and none needs a hidden page (80 ms each); with 1 MB it is 20 ms, and the
 first page is slower than on demand (measured 2026-11-22).
 """
+HIDDEN_SECTIONS: Final = frozenset({"localStorage", "databases"})
+"""What a hidden page fills: the sessionStorage of another page it cannot."""
 FILLER_LIMIT: Final = 12.0
 """Seconds that a hidden page may take to fill an origin that is asked for."""
 
@@ -52,18 +54,19 @@ class Payload:
     session: Items
     databases: list[dict[str, Any]]
 
+    @property
+    def sections(self) -> set[str]:
+        """What there is to restore: `localStorage`, `sessionStorage`, `databases`."""
+        contents = {"localStorage": self.local, "sessionStorage": self.session, "databases": self.databases}
+        return {section for section, content in contents.items() if content}
+
     @cached_property
     def text(self) -> str:
-        """JSON for `restore.js` and `fill.js`."""
+        """JSON for `restore.js`, which knows no databases, and `fill.js`."""
         content: dict[str, Any] = {"l": self.local, "s": self.session}
         if self.databases:
             content["d"] = self.databases
         return javascript.json_text(content)
-
-    @property
-    def needs_waiting(self) -> bool:
-        """True when it cannot be restored before the scripts of a page run."""
-        return any(database.get("keys") for database in self.databases)
 
 
 class RestorePlan(NamedTuple):
@@ -106,7 +109,7 @@ def plan_restore(payloads: list[Payload], total_bytes: int = LAZY_TOTAL_BYTES) -
     total = 0
     for payload in payloads:
         size = len(payload.text)
-        if payload.needs_waiting or size > LAZY_ORIGIN_BYTES or total + size > total_bytes:
+        if payload.databases or size > LAZY_ORIGIN_BYTES or total + size > total_bytes:
             plan.hidden.append(payload)
             continue
         total += size
@@ -145,6 +148,7 @@ class LazyScripts:
         self._into = Into.EMPTY if fresh else Into.ALL
         self._numbers = itertools.count()
         self._scripts: dict[int, _Script] = {}
+        self._done: dict[str, list[_Script]] = {}
         self.add(payloads)
 
     @property
@@ -178,9 +182,19 @@ class LazyScripts:
         if not shares_storage(origin, ancestors):
             return []
         done = [number for number, script in self._scripts.items() if script.payload.origin == origin]
-        for number in done:
-            self.drop(number)
+        if done:
+            self._done[origin] = [self._scripts.pop(number) for number in done]
         return done
+
+    def delivered(self, origin: str) -> set[str]:
+        """Return which sections of an origin scripts have filled, if its document was one of its own."""
+        return {section for script in self._done.get(origin, ()) for section in script.payload.sections}
+
+    def put_back(self, origin: str) -> list[int]:
+        """Arm an origin once more: its document was none of its own after all; return the numbers of its scripts."""
+        added = {next(self._numbers): script for script in self._done.pop(origin, ())}
+        self._scripts.update(added)
+        return list(added)
 
     def drop(self, number: int) -> None:
         """Leave the origin of a script to somebody else."""
@@ -200,9 +214,8 @@ class LazyScripts:
 
 def restore_script(payload: Payload, into: Into) -> str:
     """Return an init script that fills the storage of an origin, in its own documents only."""
-    load = javascript.source("indexeddb_load") if payload.databases else "null"
     words = (javascript.literal(each) for each in (payload.origin, payload.text, into))
-    return javascript.call("restore", *words, load)
+    return javascript.call("restore", *words)
 
 
 def fill_script(payload: Payload) -> str:

@@ -1,9 +1,11 @@
 """A mirror of what a browser holds, fed by what adapters see. Must never do I/O, and never forget what it cannot see.
 
 It starts from the restored state. Origins that were not visited are carried over, visited ones replaced, and dropped
-when they are empty. It stays readable when the page, the context or the browser is gone.
+when they are empty. But a document in which nothing of what was stored has ever been seen may not have got it (the network
+failed, the disk was full, another agent's page was open): what is in it is added to what is stored, and replaces nothing
+else. It stays readable when the page, the context or the browser is gone.
 
-An adapter calls `committed` for each document of a main frame, `begin_read`/`finish_read` around reading a storage,
+An adapter calls `arrived` when it knows that an origin has got what was stored, `committed` for each document of a main frame, `begin_read`/`finish_read` around reading a storage,
 `storage_event` for each `DOMStorage` event, `cookies_read` and `databases_read` for what it has polled.
 """
 
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.environment import Environment, recorded
 from session_reuse.browsers.origins import (
+    DATABASE_SECTIONS,
     Items,
     OriginEntry,
     databases_of,
@@ -23,11 +26,12 @@ from session_reuse.browsers.origins import (
     origin_of_storage,
 )
 from session_reuse.browsers.readings import Reading, apply_event
+from session_reuse.browsers.restored import SECTIONS, Restored
 from session_reuse.browsers.tab_storage import TabStorage
 from session_reuse.state.storage_state import StorageState, cookie_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Collection, Hashable
 
     from session_reuse.browsers.indexeddb import Dump, Loss
 
@@ -39,7 +43,7 @@ STORAGE_EVENTS: Final = (
 )
 DATABASE_EVENTS: Final = ("Storage.indexedDBContentUpdated", "Storage.indexedDBListUpdated")
 
-_MIRRORED: Final = ("origin", "localStorage", "sessionStorage", "indexedDB", "indexedDBRich")
+_MIRRORED: Final = ("origin", "localStorage", "sessionStorage", *DATABASE_SECTIONS)
 
 
 class LiveMirror:
@@ -62,6 +66,7 @@ class LiveMirror:
         self._clock = clock
         self._rest = {key: value for key, value in base.items() if key not in ("cookies", "origins")}
         self._base = {origin_of(entry["origin"]) or entry["origin"]: entry for entry in base["origins"]}
+        self._restored = {origin: Restored(entry) for origin, entry in self._base.items()}
         self._cookies: list[dict[str, Any]] = list(base["cookies"])
         self._local: dict[str, dict[str, str]] = {}
         self._session: dict[str, TabStorage] = {}
@@ -79,6 +84,20 @@ class LiveMirror:
     def visited(self) -> frozenset[str]:
         """Origins of which anything was seen."""
         return frozenset({*self._local, *self._session, *self._databases, *self.unread})
+
+    def arrived(self, origin: str, sections: Collection[str] = SECTIONS) -> None:
+        """Note that an origin is known to have got what was stored of some of its `SECTIONS`."""
+        if origin in self._restored:
+            self._restored[origin].arrived(sections)
+
+    def all_arrived(self) -> None:
+        """Note that the browser had everything before."""
+        for origin in self._restored:
+            self.arrived(origin)
+
+    def is_in_doubt(self, origin: str) -> bool:
+        """Return whether nothing of what is stored of an origin has been seen in the browser yet."""
+        return origin in self._restored and self._restored[origin].is_in_doubt
 
     def committed(self, origin: str) -> None:
         """Note that a document of this origin has started in a main frame."""
@@ -104,11 +123,13 @@ class LiveMirror:
             self._local_read(reading, local)
         if session is not None:
             items = reading.result(session, is_local=False)
+            self._seen(reading.origin, "sessionStorage", items)
             self.version += self._tabs(reading.origin).read(reading.tab, items)
 
     def _local_read(self, reading: Reading, local: Items) -> None:
         items = reading.result(local, is_local=True)
-        self.version += items != self._local.get(reading.origin)
+        self._seen(reading.origin, "localStorage", items)
+        self.version += items != self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
         self._local[reading.origin] = items
 
     def storage_event(self, tab: Hashable, method: str, params: dict[str, Any]) -> None:
@@ -121,14 +142,26 @@ class LiveMirror:
         for reading in self._readings:
             if reading.tab == tab and reading.origin == origin:
                 reading.events.append((method, params))
-        items = self._changing(tab, origin, is_local=bool(storage_id.get("isLocalStorage")))
+        section = "localStorage" if storage_id.get("isLocalStorage") else "sessionStorage"
+        items = self._changing(tab, origin, section)
+        if origin in self._restored:
+            self._restored[origin].saw_event(section, items, method, params)
         self.version += apply_event(items, method, params)
 
-    def _changing(self, tab: Hashable, origin: str, *, is_local: bool) -> dict[str, str]:
-        base = self._base.get(origin, {})
-        if not is_local:
-            return self._tabs(origin).changing(tab, dict(items_of(base, "sessionStorage")))
-        return self._local.setdefault(origin, dict(items_of(base, "localStorage")))
+    def _changing(self, tab: Hashable, origin: str, section: str) -> dict[str, str]:
+        stored = self._stored(origin, section)
+        return (
+            self._local.setdefault(origin, stored)
+            if section == "localStorage"
+            else self._tabs(origin).changing(tab, stored)
+        )
+
+    def _seen(self, origin: str, section: str, items: dict[str, str]) -> None:
+        if origin in self._restored:
+            self._restored[origin].saw(section, items)
+
+    def _stored(self, origin: str, section: str) -> dict[str, str]:
+        return dict(items_of(self._base.get(origin, {}), section))
 
     def _tabs(self, origin: str) -> TabStorage:
         return self._session.setdefault(origin, TabStorage())
@@ -156,6 +189,8 @@ class LiveMirror:
     def databases_read(self, origin: str, dump: Dump) -> None:
         """Take over a copy of an origin's databases."""
         self.has_read = True
+        if origin in self._restored:
+            self._restored[origin].saw_databases(dump)
         self.version += dump != self._databases.get(origin)
         self._databases[origin] = dump
 
@@ -170,9 +205,14 @@ class LiveMirror:
     def session_storage(self, origin: str) -> dict[str, str]:
         """Return the sessionStorage of an origin as it would be saved."""
         tabs = self._session.get(origin)
-        return (
-            tabs.current() if tabs and tabs.is_known else dict(items_of(self._base.get(origin, {}), "sessionStorage"))
-        )
+        if not tabs or not tabs.is_known:
+            return self._stored(origin, "sessionStorage")
+        return self._with_stored(origin, "sessionStorage", tabs.current())
+
+    def _with_stored(self, origin: str, section: str, items: dict[str, str]) -> dict[str, str]:
+        """Return what is to be saved of a storage that was seen to hold these items."""
+        is_missing = origin in self._restored and self._restored[origin].is_missing(section)
+        return {**self._stored(origin, section), **items} if is_missing else items
 
     def lost(self) -> list[Loss]:
         """Return what the copies of this run could not hold."""
@@ -189,20 +229,28 @@ class LiveMirror:
         base = self._base.get(origin, {})
         entry: OriginEntry = {"origin": origin, "localStorage": base.get("localStorage", [])}
         if origin in self._local:
-            entry["localStorage"] = named(self._local[origin])
+            entry["localStorage"] = named(self._with_stored(origin, "localStorage", self._local[origin]))
         if session := self.session_storage(origin):
             entry["sessionStorage"] = named(session)
-        dump = self._databases.get(origin)
-        plain = base.get("indexedDB") if dump is None else dump.plain
-        rich = base.get("indexedDBRich") if dump is None else dump.rich
-        entry |= {"indexedDB": plain} if plain else {}
-        entry |= {"indexedDBRich": rich} if rich else {}
+        entry |= self._saved_databases(origin, base)
         entry |= {key: value for key, value in base.items() if key not in _MIRRORED}
         if not self._files.get(origin, entry.get("opfs")):
             entry.pop("opfs", None)
         elif origin in self._files:
             entry["opfs"] = self._files[origin]
         return entry
+
+    def _saved_databases(self, origin: str, base: OriginEntry) -> OriginEntry:
+        stored = {section: list(base.get(section) or ()) for section in DATABASE_SECTIONS}
+        dump = self._databases.get(origin)
+        if dump is not None:
+            there = {"indexedDB": dump.plain, "indexedDBRich": dump.rich}
+            names = {database["name"] for databases in there.values() for database in databases}
+            is_missing = origin in self._restored and self._restored[origin].is_missing("databases")
+            for section, databases in there.items():
+                kept = [each for each in stored[section] if is_missing and each.get("name") not in names]
+                stored[section] = [*kept, *databases]
+        return {section: databases for section, databases in stored.items() if databases}
 
     def _block(self) -> dict[str, Any]:
         block = self._rest.get("session_reuse") or {}

@@ -10,10 +10,15 @@ OriginEntry: TypeAlias = dict[str, Any]
 """One item of `storage_state["origins"]`."""
 Items: TypeAlias = list[list[str]]
 """Key and value of each item of a web storage."""
+DATABASE_SECTIONS: Final = ("indexedDB", "indexedDBRich")
+"""Where an entry keeps its databases: in Playwright's form, and in ours."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9-]+(\.[a-z0-9-]+)*(?!:80\b|:443\b)(:([1-9][0-9]{0,3}|[1-5][0-9]{4}))?")
 """What is an origin as it stands: most of those that are stored."""
+
+_SECOND_LEVELS: Final = frozenset({"ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"})
+"""What stands before the country in public suffixes of two labels, such as `co.uk`; the most frequent, as in `restore.js`."""
 
 
 def origin_of(url: str) -> str | None:
@@ -63,8 +68,8 @@ def site_of(origin: str) -> str:
     labels = host.split(".")
     if ":" in host or len(labels) < 2 or all(label.isdigit() for label in labels):
         return f"{parts.scheme}://{host}"
-    has_short_suffix = len(labels) > 2 and len(labels[-1]) == 2 and len(labels[-2]) <= 3
-    return f"{parts.scheme}://{'.'.join(labels[-3 if has_short_suffix else -2 :])}"
+    has_double_suffix = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVELS
+    return f"{parts.scheme}://{'.'.join(labels[-3 if has_double_suffix else -2 :])}"
 
 
 def items_of(entry: OriginEntry, section: str) -> Items:

@@ -156,7 +156,7 @@ class BoundContext:
         self._checkpoints: asyncio.Task[None] | None = None
         self._undo: list[Callable[[], None]] = []
         self._capturing = asyncio.Lock()
-        self._is_final = False
+        self._final: asyncio.Future[Any] | None = None
 
     async def __aenter__(self) -> BrowserContext:
         """Restore the state and start to follow the context."""
@@ -165,7 +165,7 @@ class BoundContext:
         binding = await self._open()
         if binding.must_verify and not await self._verified(binding):
             binding.start_fresh()
-            await self._close(binding.context)
+            await self._let_go(binding)
             binding = await self._open()
         self._undo.append(self._session.bind_capture(self._capture))
         self._undo.append(before_close(binding.context, self._finalize))
@@ -179,16 +179,21 @@ class BoundContext:
     async def _open(self) -> Binding:
         binding = Binding(self._session, self._client, self._options, fresh=self._attached is None)
         self._binding = binding
+        attached = self._attached
+        steps = binding.open(self._browser, self._given) if attached is None else binding.attach(attached)
+        opening = asyncio.create_task(run(steps))
         try:
-            if self._attached is not None:
-                await run(binding.attach(self._attached))
-            else:
-                await run(binding.open(self._browser, self._given))
+            await asyncio.shield(opening)
         except BaseException:
-            if self._attached is None and binding.context is not None:
-                await asyncio.shield(self._close(binding.context))
+            await _is_done(self._undone(opening, binding), COMMAND_LIMIT)
             raise
         return binding
+
+    async def _undone(self, opening: asyncio.Task[None], binding: Binding) -> None:
+        """Undo what a cancelled or failed start has begun: the browser would keep what it is asked for already."""
+        await asyncio.wait({opening})
+        if binding.context is not None:
+            await self._let_go(binding)
 
     async def _verified(self, binding: Binding) -> bool:
         verify = self._options.verify
@@ -203,6 +208,9 @@ class BoundContext:
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
             _logger.debug("verify raised %s", type(error).__name__)
             return False
+        except BaseException:
+            await _is_done(self._let_go(binding), COMMAND_LIMIT)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -211,35 +219,37 @@ class BoundContext:
 
         Whatever is cancelled here, the session has what was seen so far, and the rest is done in the background.
         """
-        binding = self._entered()
-        if not self._is_final:
-            binding.keep_last_seen()
-        task = asyncio.create_task(self._finish(binding))
-        _background.add(task)
-        task.add_done_callback(_background.discard)
-        await asyncio.shield(task)
+        binding, captured = self._entered(), self._captured_finally()
+        await asyncio.shield(_in_background(self._finish(binding, captured)))
 
-    async def _finish(self, binding: Binding) -> None:
-        await self._finalize()
-        if self._attached is None:
-            await self._close(binding.context)
-        else:
+    async def _finish(self, binding: Binding, captured: asyncio.Future[Any]) -> None:
+        await captured
+        await self._let_go(binding)
+
+    async def _let_go(self, binding: Binding) -> None:
+        """Close a context of our own, and take what is ours out of another."""
+        if self._attached is not None:
             await run(binding.release())
-
-    async def _close(self, context: BrowserContext) -> None:
-        if not await _is_done(context.close(), CONTEXT_LIMIT):
+        elif not await _is_done(binding.context.close(), CONTEXT_LIMIT):
             self._session.report("context_left_open", f"the browser did not close it in {CONTEXT_LIMIT:g} s")
 
     async def _finalize(self) -> None:
-        """Capture for the last time; from the agent's own `close` as well as from our exit."""
+        """Capture for the last time before the agent's own `close`; if that is cancelled, our exit waits for it."""
+        await asyncio.shield(self._captured_finally())
+
+    def _captured_finally(self) -> asyncio.Future[Any]:
+        """Return the last capture, begun by who comes first; the session has what was seen before it at once."""
+        if self._final is None:
+            self._entered().keep_last_seen()
+            self._final = _in_background(self._capture_finally())
+        return self._final
+
+    async def _capture_finally(self) -> None:
         if self._checkpoints:
             self._checkpoints.cancel()
         for undo in self._undo:
             undo()
         self._undo.clear()
-        if self._is_final:
-            return
-        self._is_final = True
         try:
             async with asyncio.timeout(CAPTURE_LIMIT):
                 self._session.storage_state = await self._capture()
@@ -317,14 +327,19 @@ async def _briefly(letting_go: Awaitable[Any]) -> None:
 
 
 async def _is_done(letting_go: Awaitable[Any], limit: float) -> bool:
-    task = asyncio.ensure_future(letting_go)
-    _background.add(task)
-    task.add_done_callback(_let_go)
-    done, _ = await asyncio.wait({task}, timeout=limit)
+    done, _ = await asyncio.wait({_in_background(letting_go)}, timeout=limit)
     return bool(done)
 
 
-def _let_go(task: asyncio.Future[Any]) -> None:
+def _in_background(work: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Have something done to its end, whoever is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    _background.add(task)
+    task.add_done_callback(_retire)
+    return task
+
+
+def _retire(task: asyncio.Future[Any]) -> None:
     _background.discard(task)
     if not task.cancelled():
         task.exception()

@@ -21,6 +21,7 @@ from session_reuse.browsers.binding import Binding, Options
 from session_reuse.browsers.call_hooks import before_close_blocking, before_goto_blocking
 from session_reuse.browsers.hidden_page import PageClient
 from session_reuse.browsers.lazy_restore import SHIPPED_BYTES
+from session_reuse.browsers.listeners import Listeners
 from session_reuse.browsers.steps import Steps, run_blocking
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
 
@@ -140,7 +141,9 @@ class BoundContext:
         if binding.context.browser is not None:
             self._undo.append(before_close_blocking(binding.context.browser, self._finalize))
         if self._options.checkpoint_after is not None:
-            self._undo.append(_listen(binding.context, "requestfinished", self._tick))
+            ticks = Listeners()
+            ticks.add(binding.context, "requestfinished", self._tick)
+            self._undo.append(ticks.remove_all)
         context: BrowserContext = binding.context
         return context
 
@@ -267,11 +270,3 @@ def _quietly(closing: Callable[[], Any]) -> None:
         closing()
     except Error:
         return  # it was closed before
-
-
-def _listen(target: Any, event: str, handler: Callable[[Any], None]) -> Callable[[], None]:
-    def listener(subject: Any) -> None:
-        handler(subject)
-
-    target.on(event, listener)
-    return lambda: target.remove_listener(event, listener)

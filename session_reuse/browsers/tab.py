@@ -79,6 +79,11 @@ class Tab:
         storage_id = {"storageKey": storage_key(origin), "isLocalStorage": is_local}
         return self.send("DOMStorage.getDOMStorageItems", {"storageId": storage_id})
 
+    def store(self, origin: str, key: str, value: str, *, is_local: bool) -> Any:
+        """Set an item of such a storage; a step."""
+        storage_id = {"storageKey": storage_key(origin), "isLocalStorage": is_local}
+        return self.send("DOMStorage.setDOMStorageItem", {"storageId": storage_id, "key": key, "value": value})
+
     def evaluate_apart(self, expression: str) -> Steps[Any]:
         """Evaluate in the isolated world, where the page's scripts have replaced nothing."""
         yield from self.follow_documents()

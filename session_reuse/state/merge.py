@@ -20,7 +20,8 @@ _ABSENT: Any = object()
 _Keyed: TypeAlias = dict[Any, Any]
 _Same: TypeAlias = Callable[[Any, Any], bool]
 
-_NAMED_SECTIONS = ("localStorage", "sessionStorage", "indexedDB")
+_DATABASES = ("indexedDB", "indexedDBRich")
+_NAMED_SECTIONS = ("localStorage", "sessionStorage", *_DATABASES)
 """The sections of an origin that are lists of named items."""
 
 _CAPTURE_NOTES = ("captured_at", "source")
@@ -144,7 +145,7 @@ def _index_origins(entries: list[Any]) -> dict[str, dict[str, Any]]:
         sections = origins.setdefault(entry["origin"], {})
         for section, content in entry.items():
             if section in _NAMED_SECTIONS:
-                fields = ("name",) if section == "indexedDB" else ("name", "value")
+                fields = ("name",) if section in _DATABASES else ("name", "value")
                 items = {item["name"]: item for item in _list(content) if _is_record(item, *fields)}
                 sections.setdefault(section, {}).update(items)
             elif section != "origin":

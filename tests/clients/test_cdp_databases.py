@@ -57,6 +57,7 @@ async def test_restored_databases_get_a_second_look() -> None:
 async def test_databases_that_are_gone_are_dropped() -> None:
     """When both looks find nothing, the page has deleted its databases, and they do not come back."""
     databases, mirror, _ = _databases([{"origin": ONE, "localStorage": [], "indexedDB": PLAIN}])
+    mirror.arrived(ONE)
     databases.visited("s", ONE)
     await databases.read([_page(ONE, [_answer(ONE, []), _answer(ONE, [])])])
     assert mirror.state()["origins"] == []

@@ -15,6 +15,7 @@ async (cap) => {
     try {
       databases.push(await dumpDatabase(name, version));
     } catch (error) {
+      if (!(await indexedDB.databases()).some((other) => other.name === name)) continue; // deleted meanwhile
       lost.push([name, error instanceof TooLarge ? 'over the size cap' : String(error && error.name)]);
     }
   }
@@ -22,7 +23,9 @@ async (cap) => {
 
   async function dumpDatabase(name, version) {
     const context = { isPlain: true, keys: [], pending: [], size: 0, budget: left };
-    const database = await promised(indexedDB.open(name, version));
+    const request = indexedDB.open(name, version);
+    request.onupgradeneeded = () => request.transaction.abort(); // deleted meanwhile, and not to be made again
+    const database = await promised(request);
     try {
       const stores = [];
       for (const store of database.objectStoreNames) stores.push(await dumpStore(database, store, context));

@@ -1,12 +1,13 @@
 // Creates databases of an origin and fills them. Must never touch a database that exists: what is there is newer.
 //
 // databases: ours, {name, version, keys, dump: JSON text}, or Playwright's, {name, version, stores}.
-// The databases are requested before this function returns, and each is filled within its upgrade: a page that opens
-// one of them in the same document, however early, finds it filled. Only CryptoKeys have to be awaited first.
+// A database is filled within its upgrade, so that nobody ever finds it half full. CryptoKeys have to be imported before.
 async (databases) => {
+  const there = new Set((await indexedDB.databases()).map(({ name }) => name)); // opening one could disturb its pages
+  const missing = databases.filter(({ name }) => !there.has(name));
   const imported = new Map();
-  for (const { keys } of databases) if (keys && keys.length) imported.set(keys, await Promise.all(keys.map(importKey)));
-  const jobs = databases.map(({ name, version, ...content }) => ({ name, version, stores: storesOf(content) }));
+  for (const { keys } of missing) if (keys && keys.length) imported.set(keys, await Promise.all(keys.map(importKey)));
+  const jobs = missing.map(({ name, version, ...content }) => ({ name, version, stores: storesOf(content) }));
   return (await Promise.all(jobs.map(create))).filter((reason) => reason);
 
   function storesOf({ dump, keys, stores }) {
@@ -38,6 +39,7 @@ async (databases) => {
         }
       };
       request.onsuccess = () => resolve(request.result.close());
+      request.onblocked = () => resolve(reason); // a page was faster
       request.onerror = (event) => {
         event.preventDefault();
         resolve(reason);

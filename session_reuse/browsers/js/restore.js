@@ -2,17 +2,15 @@
 // the data of one origin to another: it goes to documents of its own origin only.
 //
 // origin: whose storage it is.
-// payload: JSON text {l: [[key, value]], s: [[key, value]], d: [database]}.
+// payload: JSON text {l: [[key, value]], s: [[key, value]]}.
 // into: 'empty' storages only, for whatever else is in one is newer than the payload; 'gaps', so that keys that are there
 // stay; or 'all', so that they are replaced.
-// load: the function of indexeddb_load.js, or null.
-(origin, payload, into, load) => {
+(origin, payload, into) => {
   try {
     if (location.origin !== origin || !mayFill()) return;
     const data = JSON.parse(payload);
     fill(() => localStorage, data.l);
     fill(() => sessionStorage, data.s);
-    if (data.d && load) load(data.d).catch(() => {});
   } catch {
     // Storage is denied to this document, or full: it starts as it would have without us.
   }
@@ -22,13 +20,11 @@
   }
 
   // A document that replaces one of its own origin is not the first one: the page may have logged out in between.
-  // The referrer says nothing here: sites turn it off, and agents set it. After an error page there is no unload time,
-  // yet the entry it stood for (seen in Chromium 156, 2026-11-22).
+  // The referrer says nothing here: sites turn it off, and agents set it. Nor does the history: an error page in it, of a
+  // site that did not answer, was never filled (Chromium 156, 2026-11-23).
   function cameFromItself() {
     const [entry] = performance.getEntriesByType('navigation');
-    if (entry && (entry.type === 'back_forward' || entry.unloadEventStart > 0)) return true;
-    const activation = window.navigation && navigation.activation;
-    return Boolean(activation && activation.from && activation.navigationType === 'push');
+    return Boolean(entry && (entry.type === 'back_forward' || entry.unloadEventStart > 0));
   }
 
   // A frame shares its storage with top-level documents of its origin only when the top-level site is its own.
@@ -43,8 +39,9 @@
     if (/^[\d.]+$|:/.test(hostname)) return hostname;
     const labels = hostname.split('.');
     const [second, first] = labels.slice(-2);
-    const isShortSuffix = labels.length > 2 && first.length === 2 && second.length <= 3;
-    return labels.slice(isShortSuffix ? -3 : -2).join('.');
+    const seconds = ['ac', 'co', 'com', 'edu', 'go', 'gob', 'gov', 'mil', 'ne', 'net', 'or', 'org'];
+    const isDoubleSuffix = labels.length > 2 && first.length === 2 && seconds.includes(second);
+    return labels.slice(isDoubleSuffix ? -3 : -2).join('.');
   }
 
   function fill(open, items) {
