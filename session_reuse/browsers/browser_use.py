@@ -85,8 +85,8 @@ async def attach_browser_session(
     if browser_session.browser_profile.storage_state is not None:
         raise ConfigurationError("storage_state comes from the session: leave the browser-use session's own at None")
     attachment = _Attachment(session, browser_session, checkpoint_after)
-    await attachment.start()
     try:
+        await attachment.start()
         yield browser_session
     finally:
         attachment.keep_last_seen()

@@ -15,6 +15,7 @@ from session_reuse.browsers import javascript
 from session_reuse.browsers.cdp_connection import CdpConnection, CdpError, Transport
 from session_reuse.browsers.cdp_databases import CdpDatabases
 from session_reuse.browsers.cdp_gate import own_context
+from session_reuse.browsers.cdp_last_acts import CdpLastActs
 from session_reuse.browsers.cdp_page import CdpPage
 from session_reuse.browsers.cdp_restore import CdpRestore
 from session_reuse.browsers.cookies import from_cdp
@@ -38,7 +39,7 @@ _IDLE_INTERVAL: Final = 1.0
 _CAPTURE_LIMIT: Final = 6.0
 _ADOPTION_LIMIT: Final = 2.0
 """Seconds to wait for tabs that are open already: one that shows a dialog does not answer."""
-_STIRRING: Final = frozenset({"Page.loadEventFired", "Page.navigatedWithinDocument", "Page.frameStoppedLoading"})
+_STIRRING: Final = frozenset({"Page.navigatedWithinDocument", "Page.frameStoppedLoading"})
 
 
 class CdpBrowser:
@@ -75,6 +76,7 @@ class CdpBrowser:
         if not restore:
             self._mirror.all_arrived()
         self._databases = CdpDatabases(self._connection, self._mirror, state["origins"], session.report, self._hidden)
+        self._last_acts = CdpLastActs(self._connection, self._mirror, session.report, self._hidden)
         self._context: str | None = None
         self._pages: dict[str, CdpPage] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -210,6 +212,7 @@ class CdpBrowser:
     def _detached(self, session: str) -> None:
         page = self._pages.pop(session, None)
         if page is not None:
+            self._last_acts.left(page)
             self._restore.disarm(session)
             self._mirror.tab_closed(page.target)
             self._stirred.set()
@@ -225,11 +228,15 @@ class CdpBrowser:
                 self._committed(page, params["frame"])
         elif method == "Page.frameDetached":
             page.frame_gone(params["frameId"])
+        elif method == "Page.loadEventFired":
+            self._spawn(self._last_acts.look(page))
         elif method not in _STIRRING:
             return
         self._stirred.set()
 
     def _committed(self, page: CdpPage, frame: dict[str, Any]) -> None:
+        if "parentId" not in frame:
+            self._last_acts.left(page)
         origin, ancestors = page.committed(frame)
         if origin is None:
             return
@@ -273,6 +280,7 @@ class CdpBrowser:
             at = [(page, page.origin) for page in pages]
             await asyncio.gather(*(page.read_storage(self._mirror, origin) for page, origin in at if origin))
         await self._databases.read(pages)
+        await self._last_acts.read(pages)
         await self._read_environment(pages)
 
     async def _read_environment(self, pages: list[CdpPage]) -> None:

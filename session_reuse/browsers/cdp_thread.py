@@ -89,6 +89,8 @@ class BlockingSocket:
 
     async def close(self) -> None:
         """End the connection; the reader wakes up and ends too."""
+        with contextlib.suppress(OSError):  # it has ended already
+            self._socket.abort()  # type: ignore[no-untyped-call]  # wakes the reader, which `shutdown` alone does not
         self._socket.shutdown()  # type: ignore[no-untyped-call]
 
     def _read(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers import indexeddb, javascript
-from session_reuse.browsers.hidden_page import PageClient, visit_origins
+from session_reuse.browsers.hidden_page import PageClient, routed_page, visit_origins
 from session_reuse.browsers.origins import items_of, origin_of
 from session_reuse.browsers.tab import Tab
 
@@ -130,18 +130,20 @@ class ContextCapture:
         """Visit origins again that could not be read while their page was there."""
         deadline = self._clock() + SWEEP_LIMIT
         done = set()
+        hidden = None
 
         def visit(page: Any, origin: str) -> Steps[None]:
             if self._clock() > deadline:
                 return
-            tab = Tab(page, self._client, (yield self._context.new_cdp_session(page)))
+            tab = Tab(page, self._client, hidden or (yield self._context.new_cdp_session(page)))
             yield tab.send("DOMStorage.enable", {})
             yield from self._watch.read(tab, origin, with_session=False)
             if not self._indexed_db or (yield from self._copy_databases(tab, origin)):
                 done.add(origin)
 
         try:
-            page = yield from self._watch.unfollowed_page()
+            hidden = yield from self._watch.hidden_page()
+            page = hidden or (yield from routed_page((yield from self._watch.unfollowed_page()), self._client))
             yield from visit_origins(page, self._client, origins, visit)
         except self._client.errors:
             pass  # the context has gone meanwhile

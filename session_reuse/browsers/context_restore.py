@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from session_reuse.browsers import javascript
 from session_reuse.browsers.context_gate import ContextGate, open_gate
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described
-from session_reuse.browsers.hidden_page import PageClient, visit_origins
+from session_reuse.browsers.hidden_page import PageClient, routed_page, visit_origins
 from session_reuse.browsers.lazy_restore import (
     HIDDEN_SECTIONS,
     Into,
@@ -146,7 +146,8 @@ class ContextRestore:
             if not failed:
                 self._mirror.arrived(origin, HIDDEN_SECTIONS)
 
-        for origin in (yield from visit_origins((yield context.new_page()), self._client, payloads, fill)):
+        page = yield from routed_page((yield context.new_page()), self._client)
+        for origin in (yield from visit_origins(page, self._client, payloads, fill)):
             self._session.report("restore_failed", f"{origin} could not be filled")
 
     def register(self, context: Any) -> Steps[None]:

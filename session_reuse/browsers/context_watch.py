@@ -80,6 +80,14 @@ class ContextWatch:
                 except self._client.errors:
                     continue  # this tab is gone
 
+    def hidden_page(self) -> Steps[Any]:
+        """Return a new page that only we see, or None where there is none."""
+        tab = next((tab for tab in self.tabs if tab.cdp is not None), None)
+        if tab is None or self._context.browser is None:
+            return None
+        found = yield tab.send("Target.getTargetInfo", {})
+        return (yield self._client.hidden_page(self._context.browser, found["targetInfo"]["browserContextId"]))
+
     def unfollowed_page(self) -> Steps[Any]:
         """Return a new page that is ours, and not the agent's; pages it opens meanwhile are followed a moment later."""
         ours, self._held = None, []
@@ -124,7 +132,7 @@ class ContextWatch:
             yield from self.attach(tab)
         else:
             yield from self.read(tab, origin)
-        if origin not in self._mirror.unread:
+        if origin not in self._mirror.unread and not tab.acts_when_left:
             tab.shown = None
 
     def _closed(self, tab: Tab) -> None:
@@ -171,7 +179,7 @@ class ContextWatch:
         origin = origin_of(told["origin"])
         if origin is not None:
             self._mirror.finish_read(self._mirror.begin_read(tab, origin), told["local"], told["session"])
-            if origin == tab.shown == tab.origin:
+            if origin == tab.shown == tab.origin and not tab.acts_when_left:
                 tab.shown = None
 
     def _navigated(self, tab: Tab, frame: Any) -> None:
@@ -190,7 +198,7 @@ class ContextWatch:
     def _committed(self, origin: str | None, ancestors: list[str], tab: Tab) -> None:
         if not ancestors:
             self._left_untold(tab)
-            tab.shown = origin
+            tab.shown, tab.acts_when_left = origin, False
         if origin is None:
             return
         self._restore.committed(self._context, origin, ancestors)
@@ -200,12 +208,12 @@ class ContextWatch:
                 self.untracked.add(origin)
 
     def _left_untold(self, tab: Tab) -> None:
-        """Have an origin read again at the end, unless its document still tells what it has stored.
+        """Have an origin read again, unless its document still tells what it has stored.
 
         Its last events may be lost when another process takes over the tab, and so may what it tells (Chromium 156).
         """
         if tab.shown is not None:
-            self._mirror.committed(tab.shown)
+            self._mirror.left_untold(tab.shown)
 
     def _look(self, tab: Tab, origin: str | None, *, is_main: bool) -> Steps[None]:
         """Read what a new document has of its origin."""
@@ -221,6 +229,7 @@ class ContextWatch:
             return
         try:
             yield from tab.follow_documents()
+            yield from tab.look_for_last_acts()
         except self._client.errors:
             return  # the tab has gone
         yield from self._track_databases(tab, origin)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from session_reuse.browsers.steps import Steps
 
+BLANK: Final = "<!doctype html>"
 VISIT_LIMIT: Final = 3.0
 """Seconds that one origin may take."""
 
@@ -38,6 +39,8 @@ class PageClient(Client):
         take_out: has an init script taken out of all tabs, whose number it is told; a step.
         briefly: waits for a call that lets go of something of ours, though not for long, and whatever comes of it; a step.
         before_close: has a procedure run before a page's `close`, though not for long; returns what takes that back.
+        hidden_page: opens a page that the agent does not see, in a browser's context of this id; a step, of None where
+            there is none.
         shipped_bytes: of scripts that may travel with each page before origins are left until they are asked for.
     """
 
@@ -45,16 +48,25 @@ class PageClient(Client):
     take_out: Callable[[Any, int], Any]
     briefly: Callable[[Any], Any]
     before_close: Callable[[Any, Callable[[], Steps[None]]], Callable[[], None]]
+    hidden_page: Callable[[Any, str], Any]
     shipped_bytes: int
+
+
+def routed_page(page: Any, client: Client) -> Steps[Any]:
+    """Have all requests of a new page of Playwright's answered here, and return it."""
+    # A function of its own each time: Playwright keeps its wrapper on it, and the wrappers of its two APIs differ.
+    yield page.route("**/*", lambda route: _answer(route))  # noqa: PLW0108
+    yield from _bypass_service_workers(client, page)
+    return page
 
 
 def visit_origins(
     page: Any, client: PageClient, origins: Iterable[str], visit: Callable[[Any, str], Steps[None]]
 ) -> Steps[list[str]]:
-    """Open each origin on a page of our own whose requests are all answered here, and close the page.
+    """Open each origin on a page of our own, and close the page.
 
     Args:
-        page: a new one, of Playwright.
+        page: one whose requests are all answered here.
         client: the face in use.
         origins: to visit, in turn.
         visit: called with the page and the origin.
@@ -64,9 +76,6 @@ def visit_origins(
     """
     failed = []
     try:
-        # A function of its own each time: Playwright keeps its wrapper on it, and the wrappers of its two APIs differ.
-        yield page.route("**/*", lambda route: _answer(route))  # noqa: PLW0108
-        yield from _bypass_service_workers(client, page)
         for origin in origins:
             try:
                 yield page.goto(f"{origin}/", timeout=VISIT_LIMIT * 1000, wait_until="commit")
@@ -79,7 +88,7 @@ def visit_origins(
 
 
 def _answer(route: Any) -> Any:
-    return route.fulfill(status=200, content_type="text/html", body="<!doctype html>")
+    return route.fulfill(status=200, content_type="text/html", body=BLANK)
 
 
 def _bypass_service_workers(client: Client, page: Any) -> Steps[None]:

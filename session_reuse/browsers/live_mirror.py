@@ -103,6 +103,11 @@ class LiveMirror:
         """Note that a document of this origin has started in a main frame."""
         self.unread.add(origin)
 
+    def left_untold(self, origin: str) -> None:
+        """Note that a document has gone without telling what it had stored at the end: that is worth a save."""
+        self.unread.add(origin)
+        self.version += 1
+
     def begin_read(self, tab: Hashable, origin: str) -> Reading:
         """Announce that the web storage of an origin is being read in a tab."""
         reading = Reading(tab, origin)

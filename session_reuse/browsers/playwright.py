@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.binding import Binding, Options
 from session_reuse.browsers.call_hooks import before_close, before_goto
+from session_reuse.browsers.document_gate import has_hidden_pages
 from session_reuse.browsers.hidden_page import PageClient
 from session_reuse.browsers.steps import Steps, run
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
 
 try:
     from playwright.async_api import Error
+
+    from session_reuse.browsers.playwright_hidden import HiddenPage
 except ImportError:
     raise MissingExtraError("playwright", "session_reuse.browsers.playwright") from None
 
@@ -149,6 +152,7 @@ class BoundContext:
             _take_out,
             _briefly,
             self._read_before_close,
+            _hidden_page,
             SHIPPED_BYTES,
         )
         self._binding: Binding | None = None
@@ -311,6 +315,10 @@ class BoundContext:
 async def _send(cdp: Any, method: str, params: dict[str, Any]) -> Any:
     async with asyncio.timeout(COMMAND_LIMIT):
         return await cdp.send(method, params)
+
+
+async def _hidden_page(browser: Any, context_id: str) -> HiddenPage | None:
+    return await HiddenPage.open(browser, context_id) if has_hidden_pages(browser.version) else None
 
 
 async def _take_out(script: Any, tabs: int) -> None:

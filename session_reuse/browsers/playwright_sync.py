@@ -118,6 +118,7 @@ class BoundContext:
             lambda script, _: script.close(),
             lambda result: result,
             self._read_before_close,
+            lambda *_: None,
             SHIPPED_BYTES,
         )
         self._binding: Binding | None = None

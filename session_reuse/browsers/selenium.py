@@ -141,7 +141,12 @@ class _Attachment:
     async def _opened(self, endpoint: str, *, fresh: bool) -> CdpBrowser:
         changed = asyncio.Event()
         socket = BlockingSocket(await asyncio.to_thread(websocket_url, endpoint))
-        browser = await CdpBrowser(socket, self._session, fresh=fresh, on_change=changed.set).start()
+        browser = CdpBrowser(socket, self._session, fresh=fresh, on_change=changed.set)
+        try:
+            await browser.start()
+        except BaseException:
+            await browser.close()
+            raise
         if self._checkpoint_after is not None:
             self._checkpoints = asyncio.create_task(self._checkpoint_regularly(changed, self._checkpoint_after))
         return browser

@@ -18,6 +18,13 @@ WORLD: Final = "session_reuse"
 """Name of the isolated world in which our scripts run: pages neither see it nor reach into it."""
 BINDING: Final = "sessionReuseLeft"
 """What `leaving.js` calls, as a `Runtime.bindingCalled` event, when a document is left."""
+_LAST_ACTS: Final = frozenset({"pagehide", "unload", "visibilitychange", "freeze"})
+"""Events of a document that is left, after `beforeunload`."""
+
+
+def has_last_acts(kinds: set[str]) -> bool:
+    """Return whether a document that listens to these kinds of events may store something while it is being left."""
+    return not kinds.isdisjoint(_LAST_ACTS)
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +39,7 @@ class Tab:
         tracked: the origins whose databases are watched.
         unhook: gives the page its own `close` back.
         shown: origin of the document in it, until it has told all.
+        acts_when_left: whether that document may store something after it has told.
     """
 
     page: Any
@@ -41,6 +49,7 @@ class Tab:
     tracked: set[str] = field(default_factory=set)
     unhook: Callable[[], None] = lambda: None
     shown: str | None = None
+    acts_when_left: bool = False
 
     @property
     def origin(self) -> str | None:
@@ -73,6 +82,17 @@ class Tab:
             ),
         ]
         self.frame_id = tree["frameTree"]["frame"]["id"]
+
+    def look_for_last_acts(self) -> Steps[None]:
+        """Learn whether the document does something when it is left, after `leaving.js` has told what it has stored.
+
+        Only `window` and `document` are asked for in the page's own world: no page can replace them.
+        """
+        found = yield [self.send("Runtime.evaluate", {"expression": name}) for name in ("window", "document")]
+        ids = [answer["result"]["objectId"] for answer in found]
+        found = yield [self.send("DOMDebugger.getEventListeners", {"objectId": each}) for each in ids]
+        kinds = {listener["type"] for answer in found for listener in answer["listeners"]}
+        self.acts_when_left = has_last_acts(kinds)
 
     def stored(self, origin: str, *, is_local: bool) -> Any:
         """Ask for the items of a web storage that is not partitioned; a step."""

@@ -165,6 +165,27 @@ _PAGES = {
     "/form": _page("", "<form method=post action=/form/login><input name=user><button>go</button></form>"),
 }
 
+_PAGES |= {
+    **{f"/to{path}": _page(f"location.replace('{path}');") for path in ("/idb-plain", "/idb-cyclic")},
+    **{
+        f"/last/{event}": _page(
+            f"localStorage.setItem('token', 'early'); {target}.addEventListener('{event}', () =>"
+            " localStorage.setItem('token', 'last'));"
+        )
+        for event, target in (("pagehide", "window"), ("visibilitychange", "document"))
+    },
+    "/sandboxing": _page(
+        "const frame = document.createElement('iframe'); frame.sandbox = 'allow-scripts';"
+        "frame.src = location.search.slice(1); document.body.append(frame);"
+    ),
+}
+_NO_DOCUMENTS = {
+    "/error/503": (503, {}),
+    "/error/401": (401, {}),
+    "/sandboxed": (200, {"Content-Security-Policy": "sandbox allow-scripts"}),
+}
+"""Status and headers of answers without a document of the site's own origin."""
+
 _COOKIES = {
     "httponly": "sid=S; Path=/; HttpOnly; SameSite=Strict",
     "persistent": "sid=S; Path=/; Max-Age=864000",
@@ -223,6 +244,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(_page("location.href = '/chips';"), cookie=_COOKIES["chips"])
         elif parts.path == "/logout":
             self._answer(_PAGES["/logout"], cookie="sid=; Path=/; Max-Age=0")
+        elif parts.path == "/error/dropped":
+            self.close_connection = True
+            self.connection.close()
+        elif parts.path in _NO_DOCUMENTS:
+            status, headers = _NO_DOCUMENTS[parts.path]
+            self._answer("<!doctype html>" if status == 200 else "", status=status, headers=headers)
         elif parts.path == "/redirect":
             self._answer("", status=302, location=query["to"][0])
         else:
@@ -237,7 +264,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer("", status=303, location="/cookie", cookie=_COOKIES["httponly"])
 
     def _answer(
-        self, text: str, *, status: int = 200, kind: str = "text/html", cookie: str = "", location: str = ""
+        self,
+        text: str,
+        *,
+        status: int = 200,
+        kind: str = "text/html",
+        cookie: str = "",
+        location: str = "",
+        headers: dict[str, str] | None = None,
     ) -> None:
         body = text.encode("utf-8")
         self.send_response(status)
@@ -245,6 +279,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("Referrer-Policy", "no-referrer")
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         if cookie:
             self.send_header("Set-Cookie", cookie)
         if location:

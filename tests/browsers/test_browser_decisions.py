@@ -62,6 +62,7 @@ def test_partitioned_storage_has_no_origin_of_its_own() -> None:
         ("http://a.example", [A], False),
         ("https://a.co.uk", ["https://b.co.uk"], False),
         ("https://x.a.co.uk", ["https://a.co.uk"], True),
+        ("https://login.abc.de", ["https://www.abc.de"], True),
         ("http://127.0.0.1", ["http://10.0.0.1"], False),
         (A, ["null"], False),
     ],
@@ -182,6 +183,73 @@ def test_only_changes_make_a_mirror_dirty() -> None:
     mirror.finish_read(mirror.begin_read(1, A), [["k", "v"]], None)
     mirror.cookies_read([])
     assert mirror.version == version
+
+
+def test_a_look_at_an_empty_storage_is_no_change() -> None:
+    """An agent that has only been somewhere causes no save."""
+    mirror = LiveMirror({"cookies": [], "origins": []})
+    version = mirror.version
+    mirror.finish_read(mirror.begin_read(1, A), [], None)
+    assert mirror.version == version
+
+
+def test_what_has_not_arrived_is_not_replaced() -> None:
+    """A document without anything that is stored was not filled: what it adds is added, until it is known to be filled."""
+    mirror = LiveMirror(storing(A, token="T", refresh="R"))
+    mirror.finish_read(mirror.begin_read(1, A), [["seen", "1"]], [])
+    assert _local(mirror) == {A: {"token": "T", "refresh": "R", "seen": "1"}}
+    assert mirror.is_in_doubt(A)
+    mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"]], [])
+    assert _local(mirror) == {A: {"token": "newer", "refresh": "R"}}
+    mirror.arrived(A)
+    assert _local(mirror) == {A: {"token": "newer"}}
+
+
+@pytest.mark.parametrize("kind", ["seen as it was stored", "an item removed", "all cleared"])
+def test_a_logout_counts_wherever_anything_was_there(kind: str) -> None:
+    """Whoever removes what is stored, or has been seen to hold it, was filled: what is gone stays gone."""
+    mirror = LiveMirror(storing(A, token="T", refresh="R"))
+    if kind == "an item removed":
+        mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"], ["refresh", "newer"]], [])
+        for key in ("token", "refresh"):
+            mirror.storage_event(1, *_event("Removed", A, key))
+    elif kind == "all cleared":
+        mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"]], [])
+        mirror.storage_event(1, *_event("sCleared", A))
+    else:
+        mirror.finish_read(mirror.begin_read(1, A), [["token", "T"], ["refresh", "newer"]], [])
+        mirror.finish_read(mirror.begin_read(1, A), [], [])
+    assert mirror.state()["origins"] == []
+
+
+def test_clearing_a_storage_that_was_not_filled_is_no_logout() -> None:
+    """Pages clear their storage at the start for tidiness too."""
+    mirror = LiveMirror(storing(A, token="T"))
+    mirror.finish_read(mirror.begin_read(1, A), [["seen", "1"]], [])
+    mirror.storage_event(1, *_event("sCleared", A))
+    assert _local(mirror) == {A: {"token": "T"}}
+
+
+def test_session_storage_that_has_not_arrived_is_kept() -> None:
+    """It goes to one tab only, and that tab may not have come that far."""
+    entry = {"origin": A, "localStorage": [], "sessionStorage": [{"name": "ticket", "value": "K"}]}
+    mirror = LiveMirror({"cookies": [], "origins": [entry]})
+    mirror.finish_read(mirror.begin_read(1, A), [], [["seen", "1"]])
+    assert _local(mirror, "sessionStorage") == {A: {"ticket": "K", "seen": "1"}}
+    mirror.arrived(A, {"sessionStorage"})
+    assert _local(mirror, "sessionStorage") == {A: {"seen": "1"}}
+
+
+def test_databases_that_have_not_arrived_are_kept() -> None:
+    """A database of the same name is the one that was restored; others are added, until then."""
+    stored = {"name": "auth", "version": 1, "stores": []}
+    made = {"name": "cache", "version": 1, "stores": []}
+    mirror = LiveMirror({"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [stored]}]})
+    mirror.databases_read(A, indexeddb.Dump([made], [], []))
+    assert mirror.state()["origins"][0]["indexedDB"] == [stored, made]
+    mirror.databases_read(A, indexeddb.Dump([stored], [], []))
+    mirror.databases_read(A, indexeddb.Dump([made], [], []))
+    assert mirror.state()["origins"][0]["indexedDB"] == [made]
 
 
 def test_losses_are_kept_until_the_origin_is_copied_again() -> None:

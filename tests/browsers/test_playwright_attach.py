@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.async_api import Error
 
+from session_reuse.browsers import playwright
 from session_reuse.browsers.playwright import attach_context
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
+from tests.support.polling import until
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites
@@ -62,6 +65,36 @@ async def test_a_shared_browser_over_cdp(sites: Sites, playwright: Any, launch: 
     await theirs.reload()
     assert await shown(theirs) == "out"
     await shared.close()
+
+
+async def test_a_context_is_left_as_it_was(sites: Sites, launch: Any) -> None:
+    """Neither a regular end nor a cancelled start leaves a script, a listener or a hook of ours behind."""
+    context = await (await launch()).new_context()
+    pages = [await context.new_page() for _ in range(3)]
+    before = [_listeners(target) for target in (context, *pages)]
+    hosts = [f"attached{number}" for number in range(12)]
+    entries = [storing(sites.origin(host), token="T")["origins"][0] for host in hosts]
+
+    async def agent() -> None:
+        async with attach_context(reused({"cookies": [], "origins": entries}), context):
+            await asyncio.sleep(30)
+
+    for delay in (0.005, 0.02, 0.05, 0.1, 0.4):
+        task = asyncio.create_task(agent())
+        await asyncio.sleep(delay)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await until(lambda: not playwright._background)
+    for host in hosts:
+        assert await visited(context, sites.url(host, "/inner")) == "out"
+    assert [_listeners(target) for target in (context, *pages)] == before
+    assert not any("close" in vars(target) for target in (context, *pages))
+
+
+def _listeners(target: Any) -> dict[str, int]:
+    emitter = target._impl_obj
+    return {event: number for event in emitter.event_names() if (number := len(emitter.listeners(event)))}
 
 
 async def test_a_tab_that_is_closed_while_we_attach(sites: Sites, launch: Any) -> None:

@@ -193,6 +193,53 @@ async def test_an_agent_that_is_cancelled(cancellations: int, sites: Sites, brow
     assert browser.contexts == []
 
 
+@pytest.mark.parametrize("closes", ["context", "browser"])
+async def test_an_agent_that_is_cancelled_while_it_closes(closes: str, sites: Sites, launch: Any) -> None:
+    """An agent that closes its context or browser itself, and is cancelled meanwhile, has lost nothing either."""
+    session, browser = fresh(), await launch()
+
+    async def agent() -> None:
+        async with open_context(session, browser, checkpoint_after=None) as context:
+            page = await context.new_page()
+            await page.goto(sites.url("closing", "/cookie/login?kind=persistent"))
+            await shown(page)
+            await page.evaluate("localStorage.setItem('token', 'T')")
+            asyncio.get_running_loop().call_later(0.001, task.cancel)
+            await (context if closes == "context" else browser).close()
+
+    task = asyncio.create_task(agent())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: not adapter._background)
+    assert items(session, sites.origin("closing")) == {"token": "T"}
+    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
+    assert browser.contexts == []
+
+
+async def test_a_start_that_is_cancelled_leaves_no_context(sites: Sites, launch: Any) -> None:
+    """Whenever an agent is cancelled while it starts, in its check too, the browser is left as it was."""
+    browser = await launch()
+    control = await browser.new_browser_cdp_session()
+
+    async def check(page: Any) -> None:
+        await page.goto(sites.url("start", "/inner"))
+        await asyncio.sleep(30)
+
+    async def agent() -> None:
+        async with open_context(reused(storing(sites.origin("start"), token="T")), browser, verify=check):
+            raise AssertionError("the check does not come to its end")
+
+    for delay in (0.0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.5):
+        task = asyncio.create_task(agent())
+        await asyncio.sleep(delay)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await until(lambda: not adapter._background)
+    assert browser.contexts == []
+    assert (await control.send("Target.getBrowserContexts"))["browserContextIds"] == []
+
+
 async def test_an_error_of_the_agent_comes_out_unchanged(sites: Sites, browser: Any) -> None:
     """The body's own exception is raised as it is, and the state is captured."""
     session = fresh()
@@ -211,7 +258,8 @@ async def test_changes_are_saved_while_the_agent_works(sites: Sites, browser: An
         page = await context.new_page()
         await page.goto(sites.url("saver", "/blank"))
         await page.evaluate("localStorage.setItem('n', '1')")
-        await until(lambda: saved and saved[-1]["origins"][0]["localStorage"] == [{"name": "n", "value": "1"}])
+        await until(lambda: saved and saved[-1]["origins"])
+        assert saved[-1]["origins"][0]["localStorage"] == [{"name": "n", "value": "1"}]
         count = len(saved)
         await page.evaluate("localStorage.setItem('n', '1'); localStorage.getItem('n')")
         await page.evaluate("document.cookie = 'c=1'")

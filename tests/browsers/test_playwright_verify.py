@@ -10,7 +10,7 @@ import pytest
 from session_reuse.browsers.checks import selector_present, text_present, url_matches
 from session_reuse.browsers.playwright import open_context
 from session_reuse.outcome import Outcome
-from tests.browsers.visits import fresh, items, kinds, next_session, reused, storing, visited
+from tests.browsers.visits import fresh, items, kinds, next_session, reused, shown, storing, visited
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites
@@ -56,6 +56,28 @@ async def test_a_check_does_not_use_up_what_was_restored(sites: Sites, browser: 
         assert await visited(context, sites.url("looked", "/session")) == "in"
         assert await visited(context, sites.url("looked", "/rotating")) == "in"
     assert items(session, sites.origin("looked")) == {"refresh": sites.refresh_tokens["looked"]}
+
+
+@pytest.mark.parametrize("indexed_db", [True, False])
+async def test_a_check_over_several_origins_gives_all_back(indexed_db: bool, sites: Sites, browser: Any) -> None:
+    """A check that goes through a chain of redirects leaves the sessionStorage of each origin to the agent's tab."""
+    idp = storing(sites.origin("idp"), idp="I")["origins"][0]
+    idp["sessionStorage"] = [{"name": "ticket", "value": "K"}]
+    entries = [
+        *storing(sites.origin("app"), app="old")["origins"],
+        *storing(sites.origin("hub"), tenant="t")["origins"],
+    ]
+
+    async def check(page: Any) -> bool:
+        await page.goto(sites.url("app", "/sso/app"))
+        return await shown(page) == "in"
+
+    session = reused({"cookies": [], "origins": [*entries, idp]})
+    async with open_context(session, browser, verify=check, indexed_db=indexed_db) as context:
+        assert session.outcome is Outcome.REUSED
+        page = await context.new_page()
+        await page.goto(sites.url("idp", "/blank"))
+        assert await page.evaluate("sessionStorage.ticket") == "K"
 
 
 async def test_a_session_without_a_state_is_not_checked(browser: Any) -> None:

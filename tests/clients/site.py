@@ -59,6 +59,11 @@ fetch('/refresh?token=' + (localStorage.getItem('refresh') || 'first')).then(asy
 });
 </script>"""
 
+_LAST = """<!doctype html><link rel="icon" href="data:,"><title>done</title><script>
+localStorage.setItem('token', 'early');
+addEventListener('pagehide', () => localStorage.setItem('token', 'last'));
+</script>"""
+
 
 class Site:
     """The server, its accounts and what it saw."""
@@ -118,6 +123,10 @@ class Site:
     def answer(self, request: BaseHTTPRequestHandler, body: str) -> None:
         """Answer one request by its path."""
         parts = urlsplit(request.path)
+        if parts.path == "/dropped":
+            request.close_connection = True
+            request.connection.close()
+            return
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         header = request.headers.get("Cookie", "")
         self.seen_cookies.append((request.headers.get("Host", "").split(".")[0], header))
@@ -125,6 +134,8 @@ class Site:
             "/login": self._login,
             "/logout": self._logout,
             "/welcome": lambda cookies, _: _reply(_WELCOME % {"user": self._user(cookies) or "nobody"}),
+            "/last": lambda *_: _reply(_LAST),
+            "/sandboxed": lambda *_: _reply("<!doctype html><title>blank</title>", policy="sandbox allow-scripts"),
             "/rotate": lambda *_: _reply(_ROTATE),
             "/refresh": lambda _, query: self._refresh(query["token"]),
             "/blank": lambda *_: _reply("<!doctype html><link rel=icon href='data:,'><title>blank</title>"),
@@ -162,8 +173,9 @@ class Site:
         return _reply(self.refresh_token)
 
 
-def _reply(text: str, cookie: str = "") -> tuple[int, list[tuple[str, str]], bytes]:
+def _reply(text: str, cookie: str = "", policy: str = "") -> tuple[int, list[tuple[str, str]], bytes]:
     headers = [("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-store")]
+    headers += [("Content-Security-Policy", policy)] if policy else []
     return 200, headers + ([("Set-Cookie", cookie)] if cookie else []), text.encode()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -206,6 +207,33 @@ async def test_attached_session_is_left_running(logged_in: StubKeeper, site: Sit
         assert await agent_title(browser_session) == site.EVERYWHERE
     finally:
         await browser_session.kill()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_bound(
+    session: BrowserSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that is cancelled while it attaches is followed by nobody afterwards."""
+    from browser_use import BrowserSession as AgentBrowser
+
+    from session_reuse.browsers import browser_use as adapter
+
+    listening = asyncio.Event()
+
+    async def listen(_: Any) -> None:
+        listening.set()
+        await asyncio.sleep(30)
+
+    async def agent() -> None:
+        async with adapter.attach_browser_session(session, AgentBrowser(**browser_options())):
+            raise AssertionError("it does not come so far")
+
+    monkeypatch.setattr(adapter.BusListener, "listen", listen)
+    task = asyncio.create_task(agent())
+    await listening.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert session.captures == []
 
 
 async def test_new_tabs_are_restored(logged_in: StubKeeper, site: Site) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from selenium.common import WebDriverException
 
 from session_reuse.browsers import cdp_restore
 from session_reuse.browsers import selenium as adapter
@@ -306,8 +309,11 @@ async def test_attached_driver_is_left_open(logged_in: StubKeeper, site: Site) -
         assert "quit" in vars(driver)
 
 
-async def test_tab_with_storage_of_its_own_is_left_alone(logged_in: StubKeeper, site: Site) -> None:
-    """An origin that is open and not empty when we come keeps its storage, and that is reported."""
+@pytest.mark.parametrize("size", [1, 200_000])
+async def test_tab_with_storage_of_its_own_is_left_alone(size: int, logged_in: StubKeeper, site: Site) -> None:
+    """An origin that is open and not empty when we come keeps its storage, and that is reported; whatever its size."""
+    padding = {"name": "padding", "value": "x" * size}
+    origin_of(logged_in, site.origin())["localStorage"].append(padding)
     with visiting(StubKeeper()) as (driver, _):
         visit_driver_blank(driver, site.url("/blank"))
         driver.execute_script("localStorage.token = 'newer'")
@@ -315,6 +321,74 @@ async def test_tab_with_storage_of_its_own_is_left_alone(logged_in: StubKeeper, 
         with adapter.attach_driver(session, driver):
             assert driver.execute_script("return localStorage.token") == "newer"
         assert "origin_open" in {problem.kind for problem in session.problems}
+    await logged_in.leave(session)
+    assert items(origin_of(logged_in, site.origin())) == {"token": "newer", "padding": "x" * size}
+
+
+async def test_other_contexts_of_the_browser_are_other_peoples(logged_in: StubKeeper, site: Site) -> None:
+    """A tab in another context of the same browser gets nothing of ours, and nothing of it is captured."""
+    with visiting(StubKeeper()) as (driver, _):
+        session = logged_in.enter()
+        with adapter.attach_driver(session, driver):
+            attachment = session.captures[-1].__self__
+            connection, run = attachment._browser._connection, attachment._thread.run
+            context = run(connection.send("Target.createBrowserContext"), 5.0)
+            run(connection.send("Target.createTarget", {"url": site.url("/blank"), **context}), 5.0)
+            wait_until(lambda: len(driver.window_handles) == 2)
+            driver.switch_to.window(driver.window_handles[-1])
+            wait_until(lambda: driver.title == "blank")
+            assert driver.execute_script("return Object.keys(localStorage)") == []
+            driver.execute_script("localStorage.theirs = 'secret'")
+            visit_driver(driver, site.url("/welcome", host="other"))
+            driver.close()
+            driver.switch_to.window(driver.window_handles[0])
+            assert visit_driver(driver, site.url()) == site.EVERYWHERE
+    await logged_in.leave(session)
+    assert items(origin_of(logged_in, site.origin())) == {"token": "local-alice"}
+    assert origin_of(logged_in, site.origin("other")) == {}
+
+
+@pytest.mark.parametrize("first", ["/dropped", "/sandboxed"])
+async def test_a_first_document_that_is_none_uses_nothing_up(first: str, logged_in: StubKeeper, site: Site) -> None:
+    """After a network error or a sandboxed document the next page finds the login, and it stays stored."""
+    with visiting(logged_in) as (driver, session):
+        with suppress(WebDriverException):
+            driver.get(site.url(first))
+        await asyncio.sleep(0.2)
+        assert visit_driver(driver, site.url()) == site.EVERYWHERE
+    await logged_in.leave(session)
+    assert has_all(session)
+
+
+async def test_what_a_document_stores_last_is_read(keeper: StubKeeper, site: Site) -> None:
+    """A page that stores something while it is left, or closed, is read again afterwards."""
+    with visiting(keeper) as (driver, session):
+        visit_driver(driver, site.url("/last", host="left"))
+        await asyncio.sleep(0.2)
+        visit_driver_blank(driver, site.url("/blank"))
+        driver.switch_to.new_window("tab")
+        visit_driver(driver, site.url("/last", host="closed"))
+        await asyncio.sleep(0.2)
+        driver.close()
+        driver.switch_to.window(driver.window_handles[0])
+    await keeper.leave(session)
+    for host in ("left", "closed"):
+        assert items(origin_of(keeper, site.origin(host))) == {"token": "last"}
+    assert session.problems == []
+
+
+async def test_a_start_that_takes_too_long_leaves_no_connection(
+    logged_in: StubKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser that could not be restored in time is not followed either: nobody would let its new tabs go."""
+    restored = asyncio.Event()
+    monkeypatch.setattr(cdp_restore.CdpRestore, "set_cookies", lambda *_: restored.wait())
+    monkeypatch.setattr(adapter, "START_LIMIT", 0.2)
+    with visiting(logged_in) as (_, session):
+        readers = [thread for thread in threading.enumerate() if thread.name == "session_reuse.cdp.reader"]
+        wait_until(lambda: not any(thread.is_alive() for thread in readers))
+    assert [problem.kind for problem in session.problems] == ["restore_failed", "capture_failed"]
+    assert session.capture_reason is not None
 
 
 async def test_dead_driver_does_not_replace_the_stored_state(logged_in: StubKeeper, site: Site) -> None:

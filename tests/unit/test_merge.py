@@ -282,6 +282,21 @@ def test_the_notes_of_a_capture_are_not_taken_for_a_change() -> None:
     assert not same_document(wrapped(before), wrapped(later))
 
 
+@pytest.mark.parametrize("section", ["indexedDB", "indexedDBRich"])
+def test_databases_of_one_origin_are_merged_one_by_one(section: str) -> None:
+    """Two agents that have changed two databases of an origin lose neither change."""
+    base, mine, theirs = (
+        state(
+            origins=[
+                {"origin": HOSTS[0], "localStorage": [], section: [{"name": "x", "dump": x}, {"name": "y", "dump": y}]}
+            ]
+        )
+        for x, y in (("x0", "y0"), ("x1", "y0"), ("x0", "y1"))
+    )
+    (merged,) = merge_storage_states(base, mine, theirs)["origins"]
+    assert [database["dump"] for database in merged[section]] == ["x1", "y1"]
+
+
 def test_indexeddb_copies_of_two_origins_are_both_kept() -> None:
     """Our block goes to the later save as a whole, but its IndexedDB copies are merged per origin."""
     base, one, two = (

@@ -1,0 +1,269 @@
+"""What is stored is lost to nobody for not having arrived, and a document that only looks like the first uses nothing up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.async_api import Error
+
+from session_reuse.browsers import document_gate, indexeddb, playwright
+from session_reuse.browsers.playwright import attach_context, open_context
+from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
+from tests.support.polling import until
+
+if TYPE_CHECKING:
+    from tests.browsers.sites import Sites
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+FIRST = ["/error/dropped", "/error/503", "/error/401", "/sandboxed"]
+
+
+@pytest.mark.parametrize("then", ["the same tab", "another tab"])
+@pytest.mark.parametrize("first", FIRST)
+async def test_a_first_document_that_is_none_uses_nothing_up(first: str, then: str, sites: Sites, browser: Any) -> None:
+    """After a network error, an empty error page or a sandboxed document, the next page finds the login."""
+    session = reused(storing(sites.origin("unsteady"), token="T"))
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await _try(page, sites.url("unsteady", first))
+        await page.wait_for_load_state()
+        await asyncio.sleep(0.2)  # long enough to be taken for a page
+        page = page if then == "the same tab" else await context.new_page()
+        await page.goto(sites.url("unsteady", "/inner"))
+        assert await shown(page) == "in"
+    assert items(session, sites.origin("unsteady")) == {"token": "T"}
+
+
+@pytest.mark.parametrize("first", FIRST)
+async def test_a_visit_that_came_to_nothing_loses_nothing(first: str, sites: Sites, browser: Any) -> None:
+    """An agent that saw nothing of a site but this leaves its login as it was stored."""
+    state = storing(sites.origin("unsteady"), token="T")
+    state["origins"][0]["sessionStorage"] = [{"name": "ticket", "value": "K"}]
+    session = reused(state)
+    async with open_context(session, browser) as context:
+        await _try(await context.new_page(), sites.url("unsteady", first))
+        await asyncio.sleep(0.2)
+    assert items(session, sites.origin("unsteady")) == {"token": "T"}
+    assert items(session, sites.origin("unsteady"), "sessionStorage") == {"ticket": "K"}
+
+
+async def _try(page: Any, url: str) -> None:
+    try:
+        await page.goto(url)
+    except Error as error:
+        assert "net::ERR" in str(error)  # noqa: PT017 - a sandboxed document raises nothing
+
+
+async def test_a_frame_without_an_origin_uses_nothing_up(sites: Sites, browser: Any) -> None:
+    """A sandboxed frame of the same site has a URL of the origin, and none of its storage."""
+    session = reused(storing(sites.origin("a.boxed"), token="T"))
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("boxed", f"/sandboxing?{sites.url('a.boxed', '/inner')}"))
+        await page.frames[-1].wait_for_function("document.documentElement.dataset.login === 'out'")
+        await asyncio.sleep(0.2)
+        assert await visited(context, sites.url("a.boxed", "/inner")) == "in"
+    assert items(session, sites.origin("a.boxed")) == {"token": "T"}
+
+
+async def test_a_login_that_could_not_be_filled_in_is_kept(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser whose disk is full starts logged out, and what its pages store now does not replace the login."""
+    refuse = (
+        "<!doctype html><script>location.replace(location.href.replace('fill', 'done?') + '%5B%22Full%22%5D')</script>"
+    )
+    monkeypatch.setattr(document_gate, "filler_page", lambda *_: refuse)
+    monkeypatch.setattr(playwright, "SHIPPED_BYTES", 0)
+    origin = sites.origin("refused")
+    database = {"name": "auth", "version": 3, "stores": []}
+    state = storing(origin, token="T")
+    state["origins"][0]["indexedDB"] = [database]
+    session = reused(state)
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("refused", "/inner"))
+        assert await shown(page) == "out"
+        await page.evaluate("localStorage.setItem('seen', '1')")
+    assert items(session, origin) == {"token": "T", "seen": "1"}
+    assert entry(session, origin)["indexedDB"] == [database]
+    assert "restore_failed" in kinds(session)
+
+
+@pytest.mark.parametrize("kind", ["plain", "cyclic"])
+async def test_a_database_outlives_a_document_that_goes_on_at_once(kind: str, sites: Sites, browser: Any) -> None:
+    """A first document that redirects by script takes none of the restored databases with it."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("hasty", f"/idb-{kind}/login")) == "in"
+    for _ in range(3):
+        session = next_session(session)
+        async with open_context(session, browser) as context:
+            page = await context.new_page()
+            await page.goto(sites.url("hasty", f"/to/idb-{kind}"))
+            await page.wait_for_url(f"**.localhost:*/idb-{kind}")
+            assert await shown(page) == "in"
+
+
+async def test_a_database_that_is_deleted_while_it_is_copied_stays_deleted(sites: Sites, browser: Any) -> None:
+    """A copy that comes to a database which is gone must not make an empty one: the page could not log in any more."""
+    page = await browser.new_page()
+    await page.goto(sites.url("race", "/idb-plain/login"))
+    assert await shown(page) == "in"
+    found = await page.evaluate(
+        """async (dump) => {
+          const databases = indexedDB.databases.bind(indexedDB);
+          indexedDB.databases = async () => {
+            const found = await databases();
+            await new Promise((done) => { indexedDB.deleteDatabase('auth').onsuccess = done; });
+            indexedDB.databases = databases;
+            return found;
+          };
+          return [JSON.parse(await eval(dump)), await databases()];
+        }""",
+        indexeddb.dump_script(),
+    )
+    assert found == [{"databases": [], "lost": []}, []]
+    await page.context.close()
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+async def test_an_open_page_is_newer_than_the_store(size: int, sites: Sites, browser: Any) -> None:
+    """Whatever the size: what is open and not empty stays as it is, and is saved over what is stored."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(sites.url("shared", "/blank"))
+    await page.evaluate("localStorage.setItem('token', 'newer')")
+    session = reused(storing(sites.origin("shared"), token="old", refresh="R", padding="x" * size))
+    async with attach_context(session, context):
+        assert await page.evaluate("({ ...localStorage })") == {"token": "newer"}
+    assert items(session, sites.origin("shared")) == {"token": "newer", "refresh": "R", "padding": "x" * size}
+    assert kinds(session) == ["origin_open"]
+    await context.close()
+
+
+async def test_an_open_page_without_anything_gets_all(sites: Sites, browser: Any) -> None:
+    """An open page that is empty is filled as it stands, databases too."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("waiting", "/idb-rich/login")) == "in"
+    session = next_session(session)
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(sites.url("waiting", "/blank"))
+    async with attach_context(session, context):
+        await page.goto(sites.url("waiting", "/idb-rich"))
+        assert await shown(page) == "in"
+    assert entry(session, sites.origin("waiting"))["indexedDBRich"]
+    assert kinds(session) == []
+    await context.close()
+
+
+async def test_an_open_page_that_knows_less_costs_no_login(sites: Sites, browser: Any) -> None:
+    """An open page that holds something else than a login is left as it is, and so is the login that is stored."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(sites.url("tracked", "/blank"))
+    await page.evaluate("localStorage.setItem('_ga', '1')")
+    session = reused(storing(sites.origin("tracked"), token="T"))
+    async with attach_context(session, context):
+        assert await page.evaluate("localStorage.token") is None
+    assert items(session, sites.origin("tracked")) == {"token": "T", "_ga": "1"}
+    await context.close()
+
+
+async def test_a_database_that_an_open_page_holds_blocks_nobody(sites: Sites, browser: Any) -> None:
+    """Attaching does not wait for a page to let go of an older version of a database, nor ask it to."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(sites.url("held", "/blank"))
+    await page.evaluate(
+        """() => new Promise((done) => {
+          const request = indexedDB.open('auth', 1);
+          request.onsuccess = () => {
+            window.held = request.result;
+            held.onversionchange = () => { window.disturbed = true; };
+            done();
+          };
+        })"""
+    )
+    database = {"name": "auth", "version": 3, "stores": []}
+    origin = {"origin": sites.origin("held"), "localStorage": [], "indexedDB": [database]}
+    async with asyncio.timeout(5):
+        async with attach_context(reused({"cookies": [], "origins": [origin]}), context):
+            assert await page.evaluate("window.disturbed") is None
+    await context.close()
+
+
+async def test_a_tab_on_its_way_does_not_hold_up_the_start(sites: Sites, browser: Any) -> None:
+    """A tab that waits for a slow site takes our scripts when it arrives; the agent starts before."""
+    context = await browser.new_context()
+    page, slow = await context.new_page(), await context.new_page()
+    arrive = asyncio.Event()
+
+    async def answer(route: Any) -> None:
+        await arrive.wait()
+        await route.continue_()
+
+    await slow.route("**/*", answer)
+    going = asyncio.ensure_future(slow.goto(sites.url("slow", "/inner")))
+    await asyncio.sleep(0.2)
+    session = reused(storing(sites.origin("punctual"), token="T"))
+    async with asyncio.timeout(10):
+        async with attach_context(session, context):
+            await page.goto(sites.url("punctual", "/inner"))
+            assert await shown(page) == "in"
+            arrive.set()
+            await going
+    await context.close()
+
+
+@pytest.mark.parametrize("event", ["pagehide", "visibilitychange"])
+async def test_what_a_document_stores_last_is_read(event: str, sites: Sites, browser: Any) -> None:
+    """A page that stores something while it is being left, or closed, is read again afterwards, unseen by the agent."""
+    session, saved, opened = fresh(), [], []
+    async with open_context(session, browser, checkpoint_after=0.2) as context:
+        context.on("page", lambda page: opened.append(page))  # noqa: PLW0108 - Playwright writes on it
+        session.keeper = _Keeper(saved)
+        for host, leave in (("left", "goto"), ("closed", "close")):
+            page = await context.new_page()
+            await page.goto(sites.url(f"{host}-{event}", f"/last/{event}"))
+            await until(lambda host=host: host in str(saved[-1:]))
+            await (page.close() if leave == "close" else page.goto(sites.url("elsewhere", "/blank")))
+        await until(lambda: _tokens(saved[-1]) == {"last"})
+    for host in ("left", "closed"):
+        assert items(session, sites.origin(f"{host}-{event}")) == {"token": "last"}
+    assert len(opened) == 2  # those of the agent
+
+
+def _tokens(state: dict[str, Any]) -> set[str]:
+    return {item["value"] for each in state["origins"] for item in each["localStorage"]}
+
+
+class _Keeper:
+    def __init__(self, saved: list[Any]) -> None:
+        self._saved = saved
+
+    async def checkpoint(self, session: Any) -> str:
+        for capture in session.captures:
+            self._saved.append(await capture())
+        return "saved"
+
+
+async def test_a_page_that_does_nothing_at_the_end_is_not_read_again(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most pages have told all when they are left; reading them again would cost each agent time."""
+    asked: list[str] = []
+    monkeypatch.setattr(playwright, "_hidden_page", lambda *_: asked.append("hidden page"))
+    async with open_context(fresh(), browser) as context:
+        page = await context.new_page()
+        for host in ("one", "two", "three"):
+            await page.goto(sites.url(host, "/local/login"))
+            assert await shown(page) == "in"
+            await page.wait_for_load_state()
+            await asyncio.sleep(0.2)
+    assert asked == []
