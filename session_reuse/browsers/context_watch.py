@@ -229,10 +229,10 @@ class ContextWatch:
             return
         try:
             yield from tab.follow_documents()
+            yield from self._track_databases(tab, origin)
             yield from tab.look_for_last_acts()
         except self._client.errors:
             return  # the tab has gone
-        yield from self._track_databases(tab, origin)
         yield from self.poll_cookies()
 
     def read(self, tab: Tab, origin: str, *, with_session: bool = True) -> Steps[bool]:

@@ -112,8 +112,8 @@ def attach_context(
     """Bring the session's state into a context that exists, such as a persistent one or one of `connect_over_cdp`.
 
     Nothing that the context holds is removed. Cookies and storage keys of the state replace those of the same name;
-    an origin that is open in a page is filled only where its storage is empty. At the end of the `async with` the context
-    is captured and left open.
+    an origin that is open in a page is filled only if its storage is empty, and what else is stored of it stays stored. At
+    the end of the `async with` the context is captured and left open.
 
     Args:
         session: whose state is restored, and which gets what was captured.

@@ -135,9 +135,9 @@ class FaultProxy:
         if not serving or fault in (Fault.REFUSE, Fault.SYN_BLACK_HOLE):
             self._close_listener()
         if fault is Fault.SYN_BLACK_HOLE:
-            self._fill_backlog()
+            await _retaken(self._fill_backlog)
         elif fault is not Fault.REFUSE and self._server is None:
-            self._server = await asyncio.start_server(self._accept, HOST, self.port, limit=2**22)
+            await _retaken(self._serve)
         if fault is Fault.REFUSE:
             self.cut(Cut.CLOSE)
         if fault in (Fault.BLACK_HOLE, Fault.SYN_BLACK_HOLE):
@@ -201,17 +201,28 @@ class FaultProxy:
         while self._backlog:
             self._backlog.pop().close()
 
-    def _fill_backlog(self) -> None:
+    async def _serve(self) -> None:
+        self._server = await asyncio.start_server(self._accept, HOST, self.port, limit=2**22)
+
+    async def _fill_backlog(self) -> None:
         """Take the port with a queue of no length, and fill it: further SYNs are dropped by the kernel."""
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, self.port))
-        listener.listen(0)
+        listener = socket.create_server((HOST, self.port), backlog=0)
         fillers = [socket.socket() for _ in range(4)]
         for filler in fillers:
             filler.settimeout(0)
             filler.connect_ex((HOST, self.port))
         self._backlog = [*fillers, listener]
+
+
+async def _retaken(take: Callable[[], Awaitable[None]]) -> None:
+    """Take a port that was let go; a test that looks for a free one may hold it for a moment."""
+    while True:
+        try:
+            return await take()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        await asyncio.sleep(0.01)
 
 
 class _Commands:
