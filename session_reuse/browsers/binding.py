@@ -75,6 +75,7 @@ class Binding:
         self._prepare()
         yield from self._restore.add_cookies(context)
         yield from self._restore.fill_open_pages(context)
+        yield from self._restore.prepare(context)
         yield from self._fill_and_watch()
 
     def _prepare(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.cdp_connection import CdpConnection, CdpError
 from session_reuse.browsers.cdp_hidden_page import HiddenPage, hidden_page
-from session_reuse.browsers.indexeddb import Dump, dump_script, read_dump
+from session_reuse.browsers.indexeddb import Dump, dump_script, is_used, read_dump
 from session_reuse.browsers.origins import OriginEntry, databases_of, origin_of, storage_key
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class CdpDatabases:
                 self._report("capture_limited", f"{origin}: IndexedDB could not be copied, for want of a hidden page")
 
     async def _any(self, origin: str, pages: Collection[CdpPage]) -> bool:
-        """Return whether an origin takes space for databases; asking costs nothing, visiting it 0.1 s."""
+        """Return whether an origin may have databases."""
         if origin in self._mirror.dirty_databases or origin in self._restored:
             return True
         try:
@@ -98,7 +98,7 @@ class CdpDatabases:
             usage = await self._connection.send("Storage.getUsageAndQuota", {"origin": origin}, session)
         except CdpError:
             return True
-        return any(part["storageType"] == "indexeddb" and part["usage"] for part in usage["usageBreakdown"])
+        return is_used(usage)
 
     async def _copy(self, origin: str, evaluate: Callable[[str], Awaitable[Any]]) -> None:
         was_dirty = origin in self._mirror.dirty_databases

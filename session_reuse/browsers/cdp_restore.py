@@ -89,13 +89,13 @@ class CdpRestore:
             await self._set_cookies(cookies[half:])
 
     async def hold_documents(self, spawn: Callable[[Steps[Any]], None], context: str | None) -> None:
-        """Leave what is too much to travel until it is asked for, in a browser that was started for this session.
+        """Leave what is too much to travel, and what no script can restore, until it is asked for.
 
         Args:
             spawn: runs a procedure that nobody waits for.
             context: the browser's own; None when that is not known.
         """
-        plan = plan_on_demand(self._payloads, SHIPPED_BYTES) if self.is_fresh else None
+        plan = plan_on_demand(self._payloads, SHIPPED_BYTES)
         if plan is None:
             return
         self._gate = await open_gate(self._connection, spawn, self._report, self._arrived, context, plan.hidden)

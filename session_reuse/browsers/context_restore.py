@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from session_reuse.browsers import javascript
+from session_reuse.browsers import indexeddb, javascript
 from session_reuse.browsers.context_gate import ContextGate, open_gate
 from session_reuse.browsers.cookies import Cookie, clean_cookies, described
 from session_reuse.browsers.hidden_page import PageClient, routed_page, visit_origins
@@ -13,6 +14,7 @@ from session_reuse.browsers.lazy_restore import (
     Into,
     LazyScripts,
     Payload,
+    RestorePlan,
     fill_script,
     payloads_of,
     plan_on_demand,
@@ -57,9 +59,10 @@ class ContextRestore:
         self.cookies, problems = clean_cookies(state["cookies"], now)
         self._fresh = fresh
         self._payloads, unusable = payloads_of(state["origins"], indexed_db=indexed_db)
-        self._plan = plan_restore(self._payloads)
         self._gate: ContextGate | None = None
-        self.scripts = LazyScripts(self._plan.lazy, fresh=fresh)
+        self._plan: RestorePlan
+        self.scripts: LazyScripts
+        self._arrange()
         self._registered: dict[int, Any] = {}
         for problem in problems:
             session.report(problem.kind, problem.detail)
@@ -80,7 +83,7 @@ class ContextRestore:
         return context
 
     def _open_gate(self, browser: Any) -> Steps[None]:
-        """Where documents can be held, leave what is too much to travel until it is asked for."""
+        """Where documents can be held, leave what is too much to travel, or for a script, until it is asked for."""
         plan = plan_on_demand(self._payloads, self._client.shipped_bytes)
         if plan is None:
             return
@@ -90,6 +93,36 @@ class ContextRestore:
         if self._gate:
             self._plan = plan._replace(hidden=[])
             self.scripts = LazyScripts(plan.lazy, fresh=self._fresh)
+
+    def prepare(self, context: Any) -> Steps[None]:
+        """Leave what can be left in a context that exists already, through a page of it; all else is filled at once."""
+        if not self._plan.hidden or not context.pages:
+            return
+        try:
+            cdp = yield context.new_cdp_session(context.pages[0])
+            if context.browser is not None:
+                yield from self._open_gate(context.browser)
+            if self._gate:
+                yield from self._gate.learn(cdp)
+            else:
+                yield from self._leave_databases(cdp)
+            yield self._client.briefly(cdp.detach())
+        except self._client.errors:
+            yield from self.close_gate()
+            self._gate = None
+            self._arrange()
+
+    def _leave_databases(self, cdp: Any) -> Steps[None]:
+        """Leave alone the databases of origins that have some: they are newer, and to visit one takes some 70 ms."""
+        large = [payload for payload in self._plan.hidden if payload.databases]
+        used = yield [self._client.send(cdp, "Storage.getUsageAndQuota", {"origin": each.origin}) for each in large]
+        own = {payload.origin for payload, usage in zip(large, used, strict=True) if indexeddb.is_used(usage)}
+        self._payloads = [replace(each, databases=[]) if each.origin in own else each for each in self._payloads]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        self._plan = plan_restore(self._payloads)
+        self.scripts = LazyScripts(self._plan.lazy, fresh=self._fresh)
 
     def close_gate(self) -> Steps[None]:
         """Hold no documents any more, of others neither; nothing is filled on demand after this."""
@@ -233,8 +266,7 @@ class ContextRestore:
         pages = {origin: page for page in reversed(context.pages) if (origin := origin_of(page.url))}
         is_open = {payload.origin: payload for payload in self._payloads if payload.origin in pages}
         self._payloads = [payload for payload in self._payloads if payload.origin not in is_open]
-        self._plan = plan_restore(self._payloads)
-        self.scripts = LazyScripts(self._plan.lazy, fresh=self._fresh)
+        self._arrange()
         for origin, payload in is_open.items():
             try:
                 yield from self._fill_open_page(Tab(pages[origin], self._client), payload)
@@ -264,7 +296,8 @@ class ContextRestore:
             yield self._client.briefly(tab.cdp.detach())
 
     def release(self, context: Any) -> Steps[None]:
-        """Take the remaining scripts out of a context that lives on."""
+        """Take the remaining scripts out of a context that lives on, and hold none of its documents."""
+        yield from self.close_gate()
         remaining, self._registered = self._registered, {}
         try:
             yield [self._client.take_out(script, len(context.pages)) for script in remaining.values()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from session_reuse.browsers import environment, javascript
+from session_reuse.browsers import environment, indexeddb, javascript
 from session_reuse.browsers.listeners import Listeners
 from session_reuse.browsers.live_mirror import DATABASE_EVENTS, STORAGE_EVENTS, LiveMirror
 from session_reuse.browsers.origins import origin_of, origin_of_storage, storage_key
@@ -261,8 +261,7 @@ class ContextWatch:
             return  # the tab has gone; `untracked` still names the origin
         tab.tracked.add(origin)
         self.untracked.discard(origin)
-        has_some = any(kind["storageType"] == "indexeddb" and kind["usage"] for kind in used["usageBreakdown"])
-        if has_some or self._mirror.has_databases(origin):
+        if indexeddb.is_used(used) or self._mirror.has_databases(origin):
             self._mirror.databases_changed(origin)  # before the first event
 
     def poll_cookies(self) -> Steps[bool]:

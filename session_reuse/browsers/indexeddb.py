@@ -38,6 +38,15 @@ class Dump(NamedTuple):
     lost: list[Loss]
 
 
+def is_used(usage: dict[str, Any]) -> bool:
+    """Return whether an origin takes space for databases; asking costs nothing, visiting it 0.1 s.
+
+    Args:
+        usage: the answer to `Storage.getUsageAndQuota`.
+    """
+    return any(part["storageType"] == "indexeddb" and part["usage"] for part in usage["usageBreakdown"])
+
+
 def dump_script(cap: int = CAP_BYTES) -> str:
     """Return an expression that copies the databases of a page's origin into JSON text for `read_dump`."""
     return javascript.call("indexeddb_dump", javascript.literal(cap))

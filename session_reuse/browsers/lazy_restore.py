@@ -124,9 +124,12 @@ def plan_on_demand(payloads: list[Payload], shipped_bytes: int) -> RestorePlan |
 
     Args:
         payloads: of the origins.
-        shipped_bytes: of all scripts together, before any origin is left until it is asked for.
+        shipped_bytes: of all scripts together; with more, all origins are left until they are asked for.
     """
-    return plan_restore(payloads, 0) if plan_restore(payloads, shipped_bytes).hidden else None
+    plan = plan_restore(payloads)
+    if sum(len(payload.text) for payload in plan.lazy) > shipped_bytes:
+        plan = plan_restore(payloads, 0)
+    return plan if plan.hidden else None
 
 
 class _Script(NamedTuple):

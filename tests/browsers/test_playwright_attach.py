@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Error
 
 from session_reuse.browsers import playwright
-from session_reuse.browsers.playwright import attach_context
+from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.support.polling import until
 
@@ -31,6 +31,41 @@ async def test_a_persistent_context(sites: Sites, playwright: Any, tmp_path: Any
         assert len(context.pages) == 2
         await context.close()
         session = next_session(session)
+
+
+async def test_databases_of_a_profile_are_newer(sites: Sites, playwright: Any, tmp_path: Any) -> None:
+    """A profile that has databases of its own keeps them, and no origin of it is visited for their sake."""
+    session, folder = fresh(), str(tmp_path / "profile")
+    for _ in range(2):
+        opened: list[Any] = []
+        context = await playwright.chromium.launch_persistent_context(folder, **LAUNCH)
+        context.on("page", lambda page, opened=opened: opened.append(page))
+        async with attach_context(session, context) as attached:
+            assert opened == []
+            if not session.reused:
+                assert await visited(attached, sites.url("owner", "/idb-plain/login")) == "in"
+            assert await visited(attached, sites.url("owner", "/idb-plain")) == "in"
+        await context.close()
+        session = next_session(session)
+        assert session.storage_state["origins"][0]["indexedDB"][0]["name"] == "auth"
+
+
+async def test_many_databases_do_not_hold_up_the_start(sites: Sites, launch: Any) -> None:
+    """Origins with databases are filled when they are asked for, in a context that exists already too."""
+    session = fresh()
+    async with open_context(session, await launch()) as context:
+        assert await visited(context, sites.url("data0", "/idb-plain/login")) == "in"
+    (stored,) = session.storage_state["origins"]
+    state = {"cookies": [], "origins": [{**stored, "origin": sites.origin(f"data{number}")} for number in range(40)]}
+    context = await (await launch()).new_context()
+    page = await context.new_page()
+    async with asyncio.timeout(15), attach_context(reused(state), context):
+        assert len(context.pages) == 1
+        for number in (0, 39):
+            await page.goto(sites.url(f"data{number}", "/idb-plain"))
+            assert await shown(page) == "in"
+    await page.goto(sites.url("data20", "/idb-plain"))
+    assert await shown(page) == "out"  # nobody holds documents any more
 
 
 async def test_a_shared_browser_over_cdp(sites: Sites, playwright: Any, launch: Any) -> None:
