@@ -251,7 +251,7 @@ class CdpBrowser:
         """Read what a new document has of its origin; if it is not there, neither was what should have been restored."""
         if await page.read_storage(self._mirror, origin):
             self._mirror.arrived(origin, self._restore.delivered(origin))
-        elif not self.is_gone and page.origin == origin:
+        elif page.origin == origin and self._mirror.is_in_doubt(origin) and not self.is_gone:
             self._restore.put_back(origin)
 
     async def _watch(self) -> None:

@@ -30,6 +30,8 @@ OLDEST_CHROMIUM: Final = 134
 """The first with hidden pages."""
 _WITH_USER: Final = "*://*@*/*"
 """URL with a user name in it, for whatever origin; those with an @ elsewhere are looked at, and let go."""
+_PATHS: Final = "/.session-reuse-"
+"""How the paths of all gates' hidden pages begin."""
 EVENTS: Final = ("Fetch.requestPaused", "Target.targetCrashed", "Target.targetDestroyed")
 """What a gate has to be told of the browser's events."""
 
@@ -65,7 +67,7 @@ class DocumentGate:
         self._arrived = arrived
         self._origins = origins
         self._context_id: str | None = None
-        self._path = f"/.session-reuse-{secrets.token_urlsafe(12)}/"
+        self._path = f"{_PATHS}{secrets.token_urlsafe(12)}/"
         self._hidden: dict[str, str] = {}
         """The origin that each hidden page fills."""
         self._is_closed = False
@@ -130,6 +132,8 @@ class DocumentGate:
             origin = origin_of(params["request"]["url"]) or ""
             if parts.path.startswith(self._path):
                 yield from self._serve(origin, params, parts.query)
+            elif parts.path.startswith(_PATHS):
+                yield from self._let_go(params["requestId"])  # another gate fills its own
             else:
                 yield from self._judge(origin, params)
         except self._client.errors:
