@@ -102,15 +102,22 @@ async def warm_browser(playwright: Playwright, port: int) -> AsyncIterator[Brows
     await browser.close()
 
 
-def made_state(origins: int, port: int, kilobytes: int) -> dict[str, Any]:
-    """Return a state with a cookie and this much localStorage in each origin."""
+def made_state(origins: int, port: int, kilobytes: int, *, databases: bool = False) -> dict[str, Any]:
+    """Return a state with a cookie and this much localStorage in each origin, and perhaps a small database."""
     items = [{"name": "token", "value": "T"}, *({"name": f"k{j}", "value": "x" * 1020} for j in range(kilobytes))]
     return {
         "cookies": [
             {"name": "c", "value": "1", "domain": f"s{i}.localhost", "path": "/", "expires": -1} for i in range(origins)
         ],
-        "origins": [{"origin": f"http://s{i}.localhost:{port}", "localStorage": items} for i in range(origins)],
+        "origins": [
+            {"origin": f"http://s{i}.localhost:{port}", "localStorage": items, **(_DATABASE if databases else {})}
+            for i in range(origins)
+        ],
     }
+
+
+_STORE = {"name": "users", "autoIncrement": False, "keyPath": "id", "indexes": [], "records": [{"value": {"id": 1}}]}
+_DATABASE = {"indexedDB": [{"name": "auth", "version": 1, "stores": [_STORE]}]}
 
 
 async def time_to_first_page(arm: str, browser: Browser, state: dict[str, Any]) -> float:
@@ -134,7 +141,9 @@ async def _first_page(context: BrowserContext, url: str, start: float, expected:
     return seconds
 
 
-async def measure_restore(playwright: Playwright, port: int, origins: int, rounds: int, arms: list[str]) -> Samples:
+async def measure_restore(
+    playwright: Playwright, port: int, origins: int, rounds: int, arms: list[str], *, databases: bool = False
+) -> Samples:
     """Time each arm, in turns, in fresh browsers."""
     samples: Samples = {arm: [] for arm in arms}
     for round_number in range(rounds):
@@ -142,7 +151,8 @@ async def measure_restore(playwright: Playwright, port: int, origins: int, round
             if arm == "playwright" and origins >= 50 and round_number:
                 continue
             async with warm_browser(playwright, port) as browser:
-                samples[arm].append(await time_to_first_page(arm, browser, made_state(origins, port, 10)))
+                state = made_state(origins, port, 10, databases=databases)
+                samples[arm].append(await time_to_first_page(arm, browser, state))
     return samples
 
 
@@ -271,7 +281,9 @@ async def measure(rounds: int, *, quick: bool) -> tuple[list[dict[str, Any]], li
                 arms = ["none", "ours"] if quick and origins == 200 else ["none", "ours", "playwright"]
                 samples = await measure_restore(playwright, port, origins, rounds, arms)
                 restores[origins] = report(f"restore to first page, {origins} origins of 10 KB", samples, "none")
-            following = []
+            arms = ["none", "ours", "playwright"]
+            samples = await measure_restore(playwright, port, 10, rounds, arms, databases=True)
+            following = [report("restore to first page, 10 origins with a database each", samples, "none")]
             for title, way, path in (
                 ("goto", by_goto, "/"),
                 ("link", by_link, "/"),
