@@ -39,6 +39,8 @@ _IDLE_INTERVAL: Final = 1.0
 _CAPTURE_LIMIT: Final = 6.0
 _ADOPTION_LIMIT: Final = 2.0
 """Seconds to wait for tabs that are open already: one that shows a dialog does not answer."""
+_CLOSE_LIMIT: Final = 2.0
+"""Seconds that what is under way may take to clean up after itself, such as to close a hidden page."""
 _STIRRING: Final = frozenset({"Page.navigatedWithinDocument", "Page.frameStoppedLoading"})
 
 
@@ -147,8 +149,11 @@ class CdpBrowser:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._connection.close()
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=_CLOSE_LIMIT)
+        finally:
+            await self._connection.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         async def guarded() -> None:

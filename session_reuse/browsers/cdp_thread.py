@@ -88,16 +88,18 @@ class BlockingSocket:
             yield message
 
     async def close(self) -> None:
-        """End the connection; the reader wakes up and ends too."""
-        with contextlib.suppress(OSError):  # it has ended already
-            self._socket.abort()  # type: ignore[no-untyped-call]  # wakes the reader, which `shutdown` alone does not
-        self._socket.shutdown()  # type: ignore[no-untyped-call]
+        """End the connection; the reader wakes up, and closes the socket."""
+        self._socket.abort()  # type: ignore[no-untyped-call]
 
     def _read(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        try:
             while message := self._received():
                 self._loop.call_soon_threadsafe(self._inbox.put_nowait, message)
             self._loop.call_soon_threadsafe(self._inbox.put_nowait, None)
+        except RuntimeError:
+            return  # the loop is closed: nobody listens any more
+        finally:
+            self._socket.shutdown()  # type: ignore[no-untyped-call]
 
     def _received(self) -> str | bytes | None:
         try:

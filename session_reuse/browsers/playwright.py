@@ -39,7 +39,7 @@ __all__ = ["BoundContext", "attach_context", "open_context"]
 
 COMMAND_LIMIT: Final = 2.0
 """Seconds that one command of the debugging protocol may take: a page that hangs does not answer."""
-CLOSE_LIMIT: Final = 0.5
+CLOSE_LIMIT: Final = 1.0
 """Seconds that the closing of a page may wait until it has been read."""
 CAPTURE_LIMIT: Final = 5.0
 """Seconds that the capture at exit may take; after that, what was seen so far is kept."""

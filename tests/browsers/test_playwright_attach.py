@@ -120,7 +120,7 @@ async def test_a_context_is_left_as_it_was(sites: Sites, launch: Any) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await until(lambda: not playwright._background)
+    await until(lambda: not playwright._background, timeout=20)
     for host in hosts:
         assert await visited(context, sites.url(host, "/inner")) == "out"
     assert [_listeners(target) for target in (context, *pages)] == before

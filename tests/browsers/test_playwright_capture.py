@@ -210,7 +210,7 @@ async def test_an_agent_that_is_cancelled_while_it_closes(closes: str, sites: Si
     task = asyncio.create_task(agent())
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: not adapter._background)
+    await until(lambda: not adapter._background, timeout=20)
     assert items(session, sites.origin("closing")) == {"token": "T"}
     assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
     assert browser.contexts == []
@@ -235,7 +235,7 @@ async def test_a_start_that_is_cancelled_leaves_no_context(sites: Sites, launch:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await until(lambda: not adapter._background)
+    await until(lambda: not adapter._background, timeout=20)
     assert browser.contexts == []
     assert (await control.send("Target.getBrowserContexts"))["browserContextIds"] == []
 
@@ -355,10 +355,10 @@ async def test_a_browser_that_closes_nothing_does_not_hold_up_the_exit(
         return page
 
     for limit in ("COMMAND_LIMIT", "CONTEXT_LIMIT", "CAPTURE_LIMIT"):
-        monkeypatch.setattr(adapter, limit, 0.5)
+        monkeypatch.setattr(adapter, limit, 1.0)
     session = fresh()
     bound = open_context(session, browser)
-    async with asyncio.timeout(12):
+    async with asyncio.timeout(20):
         context = await bound.__aenter__()
         page = await context.new_page()
         await page.goto(sites.url("never", "/idb-plain/login"))

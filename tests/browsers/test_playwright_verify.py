@@ -22,11 +22,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 async def test_ready_made_checks(token: str, outcome: Outcome, sites: Sites, browser: Any) -> None:
     """Each check accepts a live login, and a dead one leads to a clean context."""
     url = sites.url("checked", "/inner")
-    state = "in" if token else "never"
+    state, patience = ("in", 5) if token else ("never", 0.5)
     for check in (
         url_matches(url, re.compile("inner$" if token else "account")),
-        selector_present(url, f"html[data-login={state}]", timeout=1),
-        text_present(sites.url("checked", "/form"), "go" if token else "Welcome", timeout=1),
+        selector_present(url, f"html[data-login={state}]", timeout=patience),
+        text_present(sites.url("checked", "/form"), "go" if token else "Welcome", timeout=patience),
     ):
         session = reused(storing(sites.origin("checked"), token="T"))
         async with open_context(session, browser, verify=check) as context:
