@@ -140,7 +140,7 @@ class _Attachment:
             self.keep_last_seen()
             try:
                 async with asyncio.timeout(CONNECT_LIMIT):
-                    browser = await self._opened(cdp_url, restore=not is_known)
+                    browser = await self._opened(cdp_url, self._browser.visited if self._browser and is_known else None)
             except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
                 reason = str(error) if isinstance(error, CdpError) else type(error).__name__
                 self._session.report("restore_failed", f"browser-use: no connection of our own: {reason}")
@@ -149,7 +149,7 @@ class _Attachment:
             await self._put_away()
             self._browser, self._cdp_url = browser, cdp_url
 
-    async def _opened(self, cdp_url: str, *, restore: bool) -> CdpBrowser:
+    async def _opened(self, cdp_url: str, known: frozenset[str] | None) -> CdpBrowser:
         transport = await connect(
             cdp_url,
             max_size=None,
@@ -157,9 +157,7 @@ class _Attachment:
             close_timeout=1,
             additional_headers=self._browser_session.browser_profile.headers,
         )
-        browser = CdpBrowser(
-            transport, self._session, restore=restore, fresh=self._is_fresh, on_change=self._changed.set
-        )
+        browser = CdpBrowser(transport, self._session, known=known, fresh=self._is_fresh, on_change=self._changed.set)
         try:
             await browser.start()
             _require_tab(browser, self._browser_session.agent_focus_target_id)

@@ -50,7 +50,8 @@ class CdpBrowser:
     Args:
         transport: an open websocket to the browser's own endpoint, not to a page's.
         session: its state is restored; what cannot be restored or captured is reported to it.
-        restore: whether the state is restored; otherwise the browser holds it already, and is followed only.
+        known: origins that were seen in this browser before, by a connection that has ended; they are followed only, and so
+            are the cookies. None for a browser that is restored in full.
         fresh: whether the browser was started for this session.
         on_change: called after each look that found something new.
     """
@@ -60,7 +61,7 @@ class CdpBrowser:
         transport: Transport,
         session: BrowserSession,
         *,
-        restore: bool = True,
+        known: frozenset[str] | None = None,
         fresh: bool,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -71,12 +72,16 @@ class CdpBrowser:
         self._mirror = LiveMirror(state)
         self._recorded = recorded(state)
         self._hidden: dict[str, HiddenPage] = {}
-        to_restore = state if restore else empty_storage_state()
+        self._known = known
+        to_restore = state
+        if known is not None:
+            rest = [entry for entry in state["origins"] if origin_of(entry["origin"]) not in known]
+            to_restore = {**empty_storage_state(), "origins": rest}
+            for origin in known:
+                self._mirror.arrived(origin)
         self._restore = CdpRestore(
             self._connection, to_restore, session.report, self._mirror.arrived, now=time.time(), fresh=fresh
         )
-        if not restore:
-            self._mirror.all_arrived()
         self._databases = CdpDatabases(self._connection, self._mirror, state["origins"], session.report, self._hidden)
         self._last_acts = CdpLastActs(self._connection, self._mirror, session.report, self._hidden)
         self._context: str | None = None
@@ -96,6 +101,12 @@ class CdpBrowser:
     def hidden(self) -> frozenset[str]:
         """Target ids of the pages that only we use."""
         return frozenset(self._connection.hidden)
+
+    @property
+    def visited(self) -> frozenset[str]:
+        """Origins of which anything was seen, those left out that have not got what is stored of them."""
+        seen = (origin for origin in self._mirror.visited if not self._mirror.is_in_doubt(origin))
+        return (self._known or frozenset()).union(seen)
 
     def has_tab(self, target: str) -> bool:
         """Return whether a tab is one of this browser's."""
@@ -206,7 +217,7 @@ class CdpBrowser:
             return
         filled = False
         if self._restore.is_pending(origin):
-            if is_new and self._restore.is_fresh:
+            if is_new and self._restore.is_fresh and self._known is None:
                 await self._restore.start_over(page.session, origin, str(frame["url"]))
                 return
             filled = await self._restore.fill_open(page.session, origin, await page.isolated_world())
@@ -217,7 +228,7 @@ class CdpBrowser:
     def _detached(self, session: str) -> None:
         page = self._pages.pop(session, None)
         if page is not None:
-            self._last_acts.left(page)
+            self._last_acts.closed(page)
             self._restore.disarm(session)
             self._mirror.tab_closed(page.target)
             self._stirred.set()

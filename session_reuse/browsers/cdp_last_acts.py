@@ -61,10 +61,17 @@ class CdpLastActs:
             self._acting[page.session] = origin
 
     def left(self, page: CdpPage) -> None:
-        """Note that the document in a page is being replaced, or goes with its page."""
+        """Note that the document in a page is being replaced."""
         origin = self._acting.pop(page.session, None)
         if origin is not None:
             self._left.add(origin)
+
+    def closed(self, page: CdpPage) -> None:
+        """Note that a page is gone, which may not have been there for long enough to be read."""
+        self._acting.pop(page.session, None)
+        if page.origin is not None:
+            self._left.add(page.origin)
+            self._mirror.left_untold(page.origin)
 
     async def read(self, pages: Collection[CdpPage]) -> None:
         """Read the localStorage of the origins that were left since the last time.

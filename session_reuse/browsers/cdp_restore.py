@@ -246,10 +246,11 @@ class CdpRestore:
             await asyncio.gather(
                 *(self._connection.post("DOMStorage.setDOMStorageItem", each, session) for each in writes)
             )
+        failed: list[str] = []
         if payload.databases:
             load = javascript.call("indexeddb_load", javascript.literal(payload.databases))
-            failed = await evaluate(self._connection, session, load, context=context, timeout=_FILL_TIMEOUT)
-            for each in failed or ():
-                self._report("restore_failed", f"{origin} {each}")
-        self._arrived(origin, payload.sections)
+            failed = await evaluate(self._connection, session, load, context=context, timeout=_FILL_TIMEOUT) or []
+        for each in failed:
+            self._report("restore_failed", f"{origin} {each}")
+        self._arrived(origin, payload.sections - {"databases"} if failed else payload.sections)
         return True

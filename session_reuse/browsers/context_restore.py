@@ -64,6 +64,7 @@ class ContextRestore:
         self.scripts: LazyScripts
         self._arrange()
         self._registered: dict[int, Any] = {}
+        self._is_released = False
         for problem in problems:
             session.report(problem.kind, problem.detail)
         for origin in unusable:
@@ -199,11 +200,17 @@ class ContextRestore:
     def _add_script(self, context: Any, number: int) -> Steps[None]:
         """Add an init script to all tabs; one that is closed meanwhile makes Playwright take the script out again."""
         source = self.scripts.source(number)
+
+        def added(script: Any) -> None:
+            self._registered[number] = script
+            if self._is_released:
+                self._client.spawn(self._take_out(context, number))
+
         try:
             try:
-                self._registered[number] = yield context.add_init_script(source)
+                yield self._client.to_its_end(context.add_init_script(source), added)
             except self._client.errors:
-                self._registered[number] = yield context.add_init_script(source)
+                yield self._client.to_its_end(context.add_init_script(source), added)
         except self._client.errors:
             return  # the context is gone
         if number not in self.scripts.numbers:
@@ -287,17 +294,20 @@ class ContextRestore:
                 return
             for items, is_local in wanted:
                 yield [tab.store(origin, key, value, is_local=is_local) for key, value in items]
+            failed: list[str] = []
             if payload.databases:
                 load = javascript.call("indexeddb_load", javascript.literal(payload.databases))
-                for failed in (yield from tab.evaluate_apart(load)) or ():
-                    self._session.report("restore_failed", f"{origin} {failed}")
-            self._mirror.arrived(origin, payload.sections)
+                failed = (yield from tab.evaluate_apart(load)) or []
+            for each in failed:
+                self._session.report("restore_failed", f"{origin} {each}")
+            self._mirror.arrived(origin, payload.sections - {"databases"} if failed else payload.sections)
         finally:
             yield self._client.briefly(tab.cdp.detach())
 
     def release(self, context: Any) -> Steps[None]:
         """Take the remaining scripts out of a context that lives on, and hold none of its documents."""
         yield from self.close_gate()
+        self._is_released = True  # a tab that is still on its way gives our scripts back when it has arrived
         remaining, self._registered = self._registered, {}
         try:
             yield [self._client.take_out(script, len(context.pages)) for script in remaining.values()]

@@ -37,6 +37,7 @@ class PageClient(Client):
     Attributes:
         before_goto: has something begin before the `goto` of a page.
         take_out: has an init script taken out of all tabs, whose number it is told; a step.
+        to_its_end: has a call come to its end whoever is cancelled, and hands its result on; a step.
         briefly: waits for a call that lets go of something of ours, though not for long, and whatever comes of it; a step.
         before_close: has a procedure run before a page's `close`, though not for long; returns what takes that back.
         hidden_page: opens a page that the agent does not see, in a browser's context of this id; a step, of None where
@@ -46,6 +47,7 @@ class PageClient(Client):
 
     before_goto: Callable[[Any, Callable[[str], Any]], None]
     take_out: Callable[[Any, int], Any]
+    to_its_end: Callable[[Any, Callable[[Any], None]], Any]
     briefly: Callable[[Any], Any]
     before_close: Callable[[Any, Callable[[], Steps[None]]], Callable[[], None]]
     hidden_page: Callable[[Any, str], Any]

@@ -195,7 +195,8 @@ class LazyScripts:
 
     def put_back(self, origin: str) -> list[int]:
         """Arm an origin once more: its document was none of its own after all; return the numbers of its scripts."""
-        added = {next(self._numbers): script for script in self._done.pop(origin, ())}
+        into = Into.GAPS if self._into is Into.EMPTY else self._into  # what came in between is no logout
+        added = {next(self._numbers): script._replace(into=into) for script in self._done.pop(origin, ())}
         self._scripts.update(added)
         return list(added)
 

@@ -90,11 +90,6 @@ class LiveMirror:
         if origin in self._restored:
             self._restored[origin].arrived(sections)
 
-    def all_arrived(self) -> None:
-        """Note that the browser had everything before."""
-        for origin in self._restored:
-            self.arrived(origin)
-
     def is_in_doubt(self, origin: str) -> bool:
         """Return whether nothing of what is stored of an origin has been seen in the browser yet."""
         return origin in self._restored and self._restored[origin].is_in_doubt
@@ -216,8 +211,12 @@ class LiveMirror:
 
     def _with_stored(self, origin: str, section: str, items: dict[str, str]) -> dict[str, str]:
         """Return what is to be saved of a storage that was seen to hold these items."""
-        is_missing = origin in self._restored and self._restored[origin].is_missing(section)
-        return {**self._stored(origin, section), **items} if is_missing else items
+        missing = self._missing(origin, section)
+        kept = {key: value for key, value in self._stored(origin, section).items() if key in missing}
+        return {**kept, **items}
+
+    def _missing(self, origin: str, section: str) -> set[str]:
+        return self._restored[origin].missing(section) if origin in self._restored else set()
 
     def lost(self) -> list[Loss]:
         """Return what the copies of this run could not hold."""
@@ -250,11 +249,10 @@ class LiveMirror:
         dump = self._databases.get(origin)
         if dump is not None:
             there = {"indexedDB": dump.plain, "indexedDBRich": dump.rich}
-            names = {database["name"] for databases in there.values() for database in databases}
-            is_missing = origin in self._restored and self._restored[origin].is_missing("databases")
+            missing = self._missing(origin, "databases")
             for section, databases in there.items():
-                kept = [each for each in stored[section] if is_missing and each.get("name") not in names]
-                stored[section] = [*kept, *databases]
+                kept = [each for each in stored[section] if each.get("name") in missing]
+                stored[section] = [*kept, *(each for each in databases if each["name"] not in missing)]
         return {section: databases for section, databases in stored.items() if databases}
 
     def _block(self) -> dict[str, Any]:

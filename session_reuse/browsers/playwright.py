@@ -150,6 +150,7 @@ class BoundContext:
             self._spawn,
             before_goto,
             _take_out,
+            _to_its_end,
             _briefly,
             self._read_before_close,
             _hidden_page,
@@ -327,6 +328,16 @@ async def _take_out(script: Any, tabs: int) -> None:
     A call of Playwright goes from tab to tab, and waits for one that is on its way to a slow site. Another goes past it.
     """
     await _briefly(asyncio.gather(*(script.close() for _ in range(max(1, tabs)))))
+
+
+def _to_its_end(call: Awaitable[Any], hand_on: Callable[[Any], None]) -> Awaitable[Any]:
+    def ended(task: asyncio.Future[Any]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            hand_on(task.result())
+
+    task = _in_background(call)
+    task.add_done_callback(ended)
+    return asyncio.shield(task)
 
 
 async def _briefly(letting_go: Awaitable[Any]) -> None:

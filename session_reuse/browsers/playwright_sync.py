@@ -116,6 +116,7 @@ class BoundContext:
             self._spawn,
             before_goto_blocking,
             lambda script, _: script.close(),
+            lambda result, hand_on: hand_on(result),
             lambda result: result,
             self._read_before_close,
             lambda *_: None,

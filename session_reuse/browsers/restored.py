@@ -6,6 +6,7 @@ of what is stored, and of which no more is known, was not filled: saving it as i
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse.browsers.origins import OriginEntry, databases_of, items_of
@@ -27,30 +28,29 @@ class Restored:
     """
 
     def __init__(self, entry: OriginEntry) -> None:
-        stored = {section: dict(items_of(entry, section)) for section in SECTIONS[:2]}
-        self._missing = {section: items for section, items in stored.items() if items}
-        self._databases = {database.get("name") for database in databases_of(entry)}
+        self._missing: dict[str, set[str]] = {
+            **{section: {key for key, _ in items_of(entry, section)} for section in SECTIONS[:2]},
+            "databases": {str(database.get("name")) for database in databases_of(entry)},
+        }
+        self._stored = {section: frozenset(keys) for section, keys in self._missing.items()}
 
     @property
     def is_in_doubt(self) -> bool:
         """Whether anything is still missing."""
-        return bool(self._missing or self._databases)
+        return any(self._missing.values())
 
-    def is_missing(self, section: str) -> bool:
-        """Return whether nothing has been seen of one of `SECTIONS`."""
-        return bool(self._databases) if section == "databases" else section in self._missing
+    def missing(self, section: str) -> set[str]:
+        """Return the keys, or names of databases, of one of `SECTIONS` that nobody has seen in the browser."""
+        return self._missing[section]
 
     def arrived(self, sections: Collection[str]) -> None:
         """Note that all that was stored of some sections is there."""
         for section in sections:
-            self._missing.pop(section, None)
-        if "databases" in sections:
-            self._databases.clear()
+            self._missing[section].clear()
 
     def saw(self, section: str, items: dict[str, str]) -> None:
-        """Look at the items of a storage: one that is as it was stored has been restored."""
-        if any(items.get(key) == value for key, value in self._missing.get(section, {}).items()):
-            del self._missing[section]
+        """Look at the items of a storage; whatever their values, they are the page's own from now on."""
+        self._missing[section].difference_update(items)
 
     def saw_event(self, section: str, items: dict[str, str], method: str, params: dict[str, Any]) -> None:
         """Look at a `DOMStorage` event; an item that is removed has been there.
@@ -61,19 +61,19 @@ class Restored:
             method: of the event.
             params: of the event.
         """
-        stored = self._missing.get(section)
-        if stored is None:
-            return
-        if method == "DOMStorage.domStorageItemsCleared":
-            has_been_there = not stored.keys().isdisjoint(items)
-        elif method == "DOMStorage.domStorageItemRemoved":
-            has_been_there = params["key"] in stored
-        else:
-            has_been_there = stored.get(params["key"]) == params["newValue"]
-        if has_been_there:
-            del self._missing[section]
+        missing = self._missing[section]
+        if method != "DOMStorage.domStorageItemsCleared":
+            missing.discard(params["key"])
+        elif not self._stored[section].isdisjoint(items):
+            missing.clear()
 
     def saw_databases(self, dump: Dump) -> None:
-        """Look at a copy of the databases: one that is there was restored, or was there before."""
-        if not self._databases.isdisjoint(database["name"] for database in [*dump.plain, *dump.rich]):
-            self._databases.clear()
+        """Look at a copy of the databases; one that holds nothing may be the page's own attempt at a new one."""
+        missing = self._missing["databases"]
+        here = [each for each in [*dump.plain, *dump.rich] if each["name"] in missing]
+        missing -= {each["name"] for each in here if _holds_records(each)}
+
+
+def _holds_records(database: dict[str, Any]) -> bool:
+    stores = json.loads(database["dump"]) if "dump" in database else database["stores"]
+    return any(store.get("records") for store in stores)

@@ -201,6 +201,9 @@ def test_what_has_not_arrived_is_not_replaced() -> None:
     assert mirror.is_in_doubt(A)
     mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"]], [])
     assert _local(mirror) == {A: {"token": "newer", "refresh": "R"}}
+    mirror.finish_read(mirror.begin_read(1, A), [], [])
+    assert _local(mirror) == {A: {"refresh": "R"}}
+    mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"]], [])
     mirror.arrived(A)
     assert _local(mirror) == {A: {"token": "newer"}}
 
@@ -241,11 +244,15 @@ def test_session_storage_that_has_not_arrived_is_kept() -> None:
 
 
 def test_databases_that_have_not_arrived_are_kept() -> None:
-    """A database of the same name is the one that was restored; others are added, until then."""
-    stored = {"name": "auth", "version": 1, "stores": []}
+    """A database of the same name is the one that was restored, unless it is empty; others are added, until then."""
+    store = {"name": "users", "autoIncrement": True, "indexes": [], "records": [{"key": 1, "value": "alice"}]}
+    stored = {"name": "auth", "version": 1, "stores": [store]}
     made = {"name": "cache", "version": 1, "stores": []}
     mirror = LiveMirror({"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [stored]}]})
     mirror.databases_read(A, indexeddb.Dump([made], [], []))
+    assert mirror.state()["origins"][0]["indexedDB"] == [stored, made]
+    anew = {**stored, "stores": [{**store, "records": []}]}
+    mirror.databases_read(A, indexeddb.Dump([anew, made], [], []))
     assert mirror.state()["origins"][0]["indexedDB"] == [stored, made]
     mirror.databases_read(A, indexeddb.Dump([stored], [], []))
     mirror.databases_read(A, indexeddb.Dump([made], [], []))

@@ -29,8 +29,10 @@ async (databases) => {
     return new Promise((resolve) => {
       const request = indexedDB.open(name, version);
       let reason = '';
+      let isThere = false;
       request.onupgradeneeded = (event) => {
-        if (event.oldVersion) return request.transaction.abort();
+        isThere = event.oldVersion > 0;
+        if (isThere) return request.transaction.abort();
         try {
           for (const store of stores) fillStore(request.result, store);
         } catch (error) {
@@ -42,7 +44,8 @@ async (databases) => {
       request.onblocked = () => resolve(reason); // a page was faster
       request.onerror = (event) => {
         event.preventDefault();
-        resolve(reason);
+        isThere ||= request.error.name === 'VersionError'; // a newer one
+        resolve(reason || (isThere ? '' : `${name}: ${request.error.name}`));
       };
     });
   }

@@ -24,7 +24,7 @@
   // site that did not answer, was never filled (Chromium 156, 2026-11-23).
   function cameFromItself() {
     const [entry] = performance.getEntriesByType('navigation');
-    return Boolean(entry && (entry.type === 'back_forward' || entry.unloadEventStart > 0));
+    return Boolean(entry && entry.unloadEventStart > 0);
   }
 
   // A frame shares its storage with top-level documents of its origin only when the top-level site is its own.
