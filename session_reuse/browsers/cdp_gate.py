@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ async def open_gate(
         context: the browser's own; None when that is not known.
         payloads: of the origins to fill on demand.
     """
-    client = Client((CdpError,), _send, spawn)
+    client = Client((CdpError,), _send, spawn, _later(spawn))
     gate = DocumentGate(connection, client, report, arrived, OnDemand(payloads, time.monotonic))
     try:
         if context is None or not await _has_hidden_pages(connection):
@@ -45,6 +46,13 @@ async def open_gate(
         return None
     gate.serve(context)
     return gate
+
+
+def _later(spawn: Callable[[Steps[Any]], None]) -> Callable[[float, Callable[[], Steps[Any]]], None]:
+    def later(seconds: float, steps: Callable[[], Steps[Any]]) -> None:
+        asyncio.get_running_loop().call_later(seconds, lambda: spawn(steps()))
+
+    return later
 
 
 def _send(connection: CdpConnection, method: str, params: dict[str, Any]) -> Any:

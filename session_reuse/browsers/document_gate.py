@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from session_reuse.browsers.lazy_restore import HIDDEN_SECTIONS, Payload, filler_page
-from session_reuse.browsers.on_demand import OnDemand, Verdict
+from session_reuse.browsers.on_demand import FILL_LIMIT, OnDemand, Verdict
 from session_reuse.browsers.origins import origin_of
 
 if TYPE_CHECKING:
@@ -168,17 +168,35 @@ class DocumentGate:
 
     def _fill(self, payload: Payload) -> Steps[None]:
         """Start to fill an origin that is held."""
-        page = {"url": f"{payload.origin}{self._path}fill", "hidden": True, "background": True}
+        self._client.later(FILL_LIMIT, lambda: self._given_up(payload))
+        page = {"url": "about:blank", "hidden": True, "background": True, "browserContextId": self._context_id}
         try:
             _, made = yield [
                 self._send("Target.setDiscoverTargets", {"discover": True, "filter": [{"type": "other"}]}),
-                self._send("Target.createTarget", {**page, "browserContextId": self._context_id}),
+                self._send("Target.createTarget", page),
             ]
+            self._hidden[made["targetId"]] = payload.origin
+            yield from self._send_to(made["targetId"], f"{payload.origin}{self._path}fill")
         except self._client.errors:
             yield from self._finish(payload.origin, ["no hidden page"])
-        else:
-            if self._origins.filling(payload.origin):
-                self._hidden[made["targetId"]] = payload.origin
+
+    def _send_to(self, target: str, url: str) -> Steps[None]:
+        """Send a hidden page to a URL; a service worker of the site, which would answer it, is passed by."""
+        attached = yield self._send("Target.attachToTarget", {"targetId": target, "flatten": False})
+        commands: list[tuple[str, dict[str, Any]]] = [
+            ("Network.enable", {}),
+            ("Network.setBypassServiceWorker", {"bypass": True}),
+            ("Page.navigate", {"url": url}),
+        ]
+        for number, (method, params) in enumerate(commands):
+            message = json.dumps({"id": number, "method": method, "params": params})
+            to = {"sessionId": attached["sessionId"], "message": message}
+            yield self._send("Target.sendMessageToTarget", to)
+
+    def _given_up(self, payload: Payload) -> Steps[None]:
+        """Hold nobody any longer if the origin is still being filled."""
+        if not self._is_closed and self._origins.filling(payload.origin) is payload:
+            yield from self._finish(payload.origin, ["took too long"])
 
     def _serve(self, origin: str, params: dict[str, Any], report: str) -> Steps[None]:
         """Answer the hidden page: it loads what fills the origin, and then says what failed."""

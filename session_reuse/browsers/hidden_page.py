@@ -23,11 +23,13 @@ class Client:
         errors: what a call raises when the browser is gone or does not answer.
         send: sends a command over a debugging session, within a time limit; a step.
         spawn: runs a procedure; returns its task, or None when it is done.
+        later: runs a procedure some seconds from now, where there is somebody to do it.
     """
 
     errors: tuple[type[Exception], ...]
     send: Callable[[Any, str, dict[str, Any]], Any]
     spawn: Callable[[Steps[Any]], Any]
+    later: Callable[[float, Callable[[], Steps[Any]]], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,7 @@ class BoundContext:
             (Error, TimeoutError),
             _send,
             self._spawn,
+            self._later,
             before_goto,
             _take_out,
             _to_its_end,
@@ -299,6 +300,9 @@ class BoundContext:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def _later(self, seconds: float, steps: Callable[[], Steps[Any]]) -> None:
+        asyncio.get_running_loop().call_later(seconds, lambda: self._spawn(steps()))
 
     async def _guarded(self, steps: Steps[Any]) -> None:
         try:

@@ -114,6 +114,7 @@ class BoundContext:
             (Error, TimeoutError),
             _send,
             self._spawn,
+            lambda *_: None,
             before_goto_blocking,
             lambda script, _: script.close(),
             lambda result, hand_on: hand_on(result),

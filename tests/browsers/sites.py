@@ -174,6 +174,11 @@ _PAGES |= {
         )
         for event, target in (("pagehide", "window"), ("visibilitychange", "document"))
     },
+    "/register": _page(
+        "navigator.serviceWorker.register('/worker.js').then(() => navigator.serviceWorker.ready).then(() => show(true));"
+    ),
+    "/worker.js": "self.onfetch = (event) => { if (event.request.mode === 'navigate' && !event.request.url.endsWith('/inner'))"
+    " event.respondWith(new Response('<script>localStorage.shell = 1</script>', { headers: { 'Content-Type': 'text/html' } })); };",
     "/sandboxing": _page(
         "const frame = document.createElement('iframe'); frame.sandbox = 'allow-scripts';"
         "frame.src = location.search.slice(1); document.body.append(frame);"
@@ -253,7 +258,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts.path == "/redirect":
             self._answer("", status=302, location=query["to"][0])
         else:
-            self._answer(_PAGES.get(parts.path, ""), status=200 if parts.path in _PAGES else 404)
+            kind = "text/javascript" if parts.path.endswith(".js") else "text/html"
+            self._answer(_PAGES.get(parts.path, ""), status=200 if parts.path in _PAGES else 404, kind=kind)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()

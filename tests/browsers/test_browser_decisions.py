@@ -275,7 +275,7 @@ def test_losses_are_kept_until_the_origin_is_copied_again() -> None:
 def test_a_tab_given_up_during_the_capture_does_not_raise_through_the_agent() -> None:
     """A page that hangs while it is being followed is one that does not answer, which every reader expects."""
     nothing: Any = None
-    tab = Tab(nothing, Client((TimeoutError,), nothing, nothing))
+    tab = Tab(nothing, Client((TimeoutError,), nothing, nothing, nothing))
     with pytest.raises(tab.client.errors):
         next(tab.evaluate_apart("1"))
 

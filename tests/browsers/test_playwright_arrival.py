@@ -63,6 +63,38 @@ async def _try(page: Any, url: str) -> None:
         await until(lambda: page.url.startswith("chrome-error:"))
 
 
+async def test_a_first_document_that_an_agent_goes_back_to(sites: Sites, browser: Any) -> None:
+    """A site that did not answer at first is filled when the agent comes back to it."""
+    session = reused(storing(sites.origin("later"), token="T"))
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.route("**/inner", lambda route: route.abort())
+        await _try(page, sites.url("later", "/inner"))
+        await page.unroute("**/inner")
+        await page.goto(sites.url("elsewhere", "/blank"))
+        await page.go_back()
+        assert await shown(page) == "in"
+    assert items(session, sites.origin("later")) == {"token": "T"}
+
+
+async def test_a_service_worker_does_not_answer_for_us(sites: Sites, browser: Any) -> None:
+    """A site whose worker serves a shell for any page is filled all the same, and none of its scripts runs meanwhile."""
+    origin = sites.origin("shell")
+    database = {"name": "auth", "version": 3, "stores": []}
+    entries = [{**storing(origin, token="T")["origins"][0], "indexedDB": [database]}]
+    context = await browser.new_context()
+    assert await visited(context, sites.url("shell", "/register")) == "in"
+    page = context.pages[0]
+    await page.goto(sites.url("elsewhere", "/blank"))
+    session = reused({"cookies": [], "origins": entries})
+    async with attach_context(session, context):
+        await page.goto(sites.url("shell", "/inner"), timeout=10_000)
+        assert await shown(page) == "in"
+    assert items(session, origin) == {"token": "T"}
+    assert session.problems == []
+    await context.close()
+
+
 async def test_a_frame_without_an_origin_uses_nothing_up(sites: Sites, browser: Any) -> None:
     """A sandboxed frame of the same site has a URL of the origin, and none of its storage."""
     session = reused(storing(sites.origin("a.boxed"), token="T"))
@@ -168,16 +200,36 @@ async def test_an_open_page_without_anything_gets_all(sites: Sites, browser: Any
     await context.close()
 
 
+async def test_a_database_that_cannot_be_made_is_kept(sites: Sites, browser: Any) -> None:
+    """One that fails for itself costs neither the other nor what is stored of it, in an open page and in any other."""
+    store = {"name": "users", "autoIncrement": False, "keyPath": "id", "indexes": [], "records": [{"value": {"id": 1}}]}
+    broken = {"name": "broken", "version": 1, "stores": [{**store, "records": [{"value": {"no": "id"}}]}]}
+    databases = [broken, {"name": "sound", "version": 1, "stores": [store]}]
+    for host, is_open in (("half", False), ("open-half", True)):
+        context = await browser.new_context()
+        page = await context.new_page()
+        await page.goto(sites.url(host if is_open else "elsewhere", "/blank"))
+        session = reused({"cookies": [], "origins": [{"origin": sites.origin(host), "indexedDB": databases}]})
+        async with attach_context(session, context):
+            await page.goto(sites.url(host, "/blank"))
+            found = await page.evaluate("indexedDB.databases()")
+            assert [database["name"] for database in found] == ["sound"]
+        saved = entry(session, sites.origin(host))["indexedDB"]
+        assert {database["name"] for database in saved} == {"broken", "sound"}
+        assert kinds(session) == ["restore_failed"]
+        await context.close()
+
+
 async def test_an_open_page_that_knows_less_costs_no_login(sites: Sites, browser: Any) -> None:
     """An open page that holds something else than a login is left as it is, and so is the login that is stored."""
     context = await browser.new_context()
     page = await context.new_page()
     await page.goto(sites.url("tracked", "/blank"))
-    await page.evaluate("localStorage.setItem('_ga', '1')")
-    session = reused(storing(sites.origin("tracked"), token="T"))
+    await page.evaluate("localStorage.setItem('_ga', '1'); localStorage.setItem('theme', 'dark')")
+    session = reused(storing(sites.origin("tracked"), token="T", theme="dark"))
     async with attach_context(session, context):
         assert await page.evaluate("localStorage.token") is None
-    assert items(session, sites.origin("tracked")) == {"token": "T", "_ga": "1"}
+    assert items(session, sites.origin("tracked")) == {"token": "T", "theme": "dark", "_ga": "1"}
     await context.close()
 
 

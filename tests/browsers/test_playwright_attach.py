@@ -127,6 +127,26 @@ async def test_a_context_is_left_as_it_was(sites: Sites, launch: Any) -> None:
     assert not any("close" in vars(target) for target in (context, *pages))
 
 
+async def test_a_tab_that_arrives_later_gives_our_scripts_back(sites: Sites, launch: Any) -> None:
+    """A script that a slow tab takes only after the end of ours is taken out of the context then."""
+    context = await (await launch()).new_context()
+    slow, arrive = await context.new_page(), asyncio.Event()
+
+    async def answer(route: Any) -> None:
+        await arrive.wait()
+        await route.continue_()
+
+    await slow.route("**/*", answer)
+    going = asyncio.ensure_future(slow.goto(sites.url("slow", "/inner")))
+    await asyncio.sleep(0.2)
+    async with attach_context(reused(storing(sites.origin("afterwards"), token="T")), context):
+        pass
+    arrive.set()
+    await going
+    await until(lambda: not playwright._background, timeout=20)
+    assert await visited(context, sites.url("afterwards", "/inner")) == "out"
+
+
 def _listeners(target: Any) -> dict[str, int]:
     emitter = target._impl_obj
     return {event: number for event in emitter.event_names() if (number := len(emitter.listeners(event)))}

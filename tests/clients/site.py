@@ -64,6 +64,10 @@ localStorage.setItem('token', 'early');
 addEventListener('pagehide', () => localStorage.setItem('token', 'last'));
 </script>"""
 
+_BRIEF = """<!doctype html><title>brief</title><script>
+setTimeout(() => { localStorage.setItem('token', 'brief'); window.close(); }, 100);
+</script>"""
+
 
 class Site:
     """The server, its accounts and what it saw."""
@@ -134,6 +138,7 @@ class Site:
             "/login": self._login,
             "/logout": self._logout,
             "/welcome": lambda cookies, _: _reply(_WELCOME % {"user": self._user(cookies) or "nobody"}),
+            "/brief": lambda *_: _reply(_BRIEF),
             "/last": lambda *_: _reply(_LAST),
             "/sandboxed": lambda *_: _reply("<!doctype html><title>blank</title>", policy="sandbox allow-scripts"),
             "/rotate": lambda *_: _reply(_ROTATE),

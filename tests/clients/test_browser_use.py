@@ -191,6 +191,22 @@ async def test_connection_of_ours_that_drops_is_taken_up_again(logged_in: StubKe
     assert items(entry_of(logged_in, site.origin())) == {}
 
 
+async def test_what_was_not_visited_is_restored_over_a_new_connection(logged_in: StubKeeper, site: Site) -> None:
+    """Our first connection takes what it has armed with it; the next one brings what is left."""
+    assert logged_in.stored is not None
+    other = {"origin": site.origin("other"), "localStorage": [{"name": "token", "value": "T"}]}
+    logged_in.stored["origins"].append(other)
+    async with visiting(logged_in, checkpoint_after=None) as (browser_session, session):
+        await visit_agent(browser_session, site.url())
+        mirror = session.captures[0].__self__._browser
+        await mirror._connection._transport.close()
+        await until(lambda: mirror.is_gone)
+        await session.checkpoint()
+        assert await visit_agent(browser_session, site.url(host="other")) == "done local"
+        assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE
+    assert items(entry_of(logged_in, site.origin("other"))) == {"token": "T"}
+
+
 async def test_attached_session_is_left_running(logged_in: StubKeeper, site: Site) -> None:
     """A browser-use session that runs already is restored at once, and goes on after the end of ours."""
     from browser_use import BrowserSession as AgentBrowser

@@ -377,6 +377,17 @@ async def test_what_a_document_stores_last_is_read(keeper: StubKeeper, site: Sit
     assert session.problems == []
 
 
+async def test_a_popup_that_stores_something_and_closes(keeper: StubKeeper, site: Site) -> None:
+    """What a page stores in its last moment is saved, as a login popup does it."""
+    with visiting(keeper) as (driver, session):
+        visit_driver_blank(driver, site.url("/blank"))
+        driver.execute_script(f"window.open('{site.url('/brief', host='login')}')")
+        wait_until(lambda: len(driver.window_handles) == 2)
+        wait_until(lambda: len(driver.window_handles) == 1)
+    await keeper.leave(session)
+    assert items(origin_of(keeper, site.origin("login"))) == {"token": "brief"}
+
+
 async def test_a_start_that_takes_too_long_leaves_no_connection(
     logged_in: StubKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
