@@ -42,5 +42,8 @@ suppress_warnings = ["ref.python"]
 # Other projects' classes have no page here, and none may be fetched to link to them.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!session_reuse).*"),
-    (r"py:.*", r"session_reuse\.(state|lifecycle|store|browsers|session\.(Keeper|Capture|Verdict)|naming).*"),
+    (
+        r"py:.*",
+        r"session_reuse\.(state|lifecycle|store|browsers|session\.(Keeper|Capture|Verdict)|_naming|_decorator|api).*",
+    ),
 ]

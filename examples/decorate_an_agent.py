@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import asyncio
 
-from session_reuse import BrowserSession, blocking, persist_session
+from session_reuse import BrowserSession, blocking, injected, persist_session
 
 
 @persist_session(fingerprint="shop.example/{account}", agent_id="{agent}")
-async def checkout(account: str, agent: str, *, session: BrowserSession | None = None) -> str:
+async def checkout(account: str, agent: str, *, session: BrowserSession = injected()) -> str:
     """Buy something; `session` is filled in by the decorator."""
-    assert session is not None
     greeting = "welcome back" if session.reused else "please log in"
     session.data["orders"] = session.data.get("orders", 0) + 1
     return f"{account} via {agent}: {greeting}, order number {session.data['orders']}"
 
 
 @persist_session(fingerprint=lambda account: f"bank.example/{account}")
-def balance(account: str, *, session: blocking.BrowserSession | None = None) -> str:
+def balance(account: str, *, session: blocking.BrowserSession = injected()) -> str:
     """Look something up, in synchronous code."""
-    assert session is not None
     session.data["looked"] = session.data.get("looked", 0) + 1
     return f"{account}: looked {session.data['looked']} times, reused={session.reused}"
 

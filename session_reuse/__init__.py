@@ -14,7 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from session_reuse.api import persist_session, reusable_session
+    from session_reuse._decorator import persist_session
+    from session_reuse._naming import injected
+    from session_reuse.api import reusable_session
     from session_reuse.config import Config
     from session_reuse.errors import (
         AdapterError,
@@ -40,7 +42,9 @@ if TYPE_CHECKING:
     from session_reuse.session import BrowserSession
 
 _HOMES = {
-    "api": ("persist_session", "reusable_session"),
+    "_decorator": ("persist_session",),
+    "_naming": ("injected",),
+    "api": ("reusable_session",),
     "config": ("Config",),
     "errors": (
         "AdapterError", "AlreadyEnteredError", "CircuitOpenError", "ConfigurationError", "CorruptStateError",
@@ -77,6 +81,7 @@ __all__ = [
     "StoreError",
     "StoreTimeoutError",
     "StoreUnavailableError",
+    "injected",
     "persist_session",
     "reusable_session",
 ]

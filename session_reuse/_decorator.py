@@ -1,0 +1,148 @@
+"""`persist_session`: a function that runs inside a session."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
+
+from session_reuse._naming import (
+    Name,
+    NameFrom,
+    SessionParameter,
+    described,
+    is_coroutine_function,
+    is_generator_function,
+    is_session,
+)
+from session_reuse.api import reusable_session
+from session_reuse.errors import ConfigurationError, LifecycleError
+
+if TYPE_CHECKING:
+    from session_reuse import blocking
+    from session_reuse.lifecycle.options import OnBusy, Seconds
+    from session_reuse.manager import SessionManager
+    from session_reuse.session import Verdict
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SessionOptions(TypedDict, total=False):
+    """The options of `reusable_session`, which explains them."""
+
+    manager: SessionManager | blocking.SessionManager | None
+    exclusive: bool
+    wait: Seconds
+    on_busy: OnBusy
+    verify: Verdict | None
+    save_on_error: bool
+    max_age: Seconds | None
+    max_uses: int | None
+    strict: bool
+
+
+class persist_session:  # noqa: N801  (used like a function)
+    """Run a function inside a `reusable_session`; options as there.
+
+    The session is passed in the parameter annotated `BrowserSession`, or named `session`, if there is one. Give the
+    parameter the default `injected()`: then type checkers accept calls without it. Callers and frameworks do not see
+    it. Works on coroutine functions, on plain functions (through `session_reuse.blocking`) and on methods.
+
+    Args:
+        fingerprint: a template over the function's arguments, such as `"shop.example/{account}"`, or a function of
+            the same arguments; None for the agent's last one. A value in a template must not be None or empty; `/`,
+            `%` and what separates two fields are percent-encoded in it, so that two calls share a session only if
+            they have the same values.
+        agent_id: likewise.
+
+    Raises:
+        ConfigurationError: the template does not fit the function, or the function cannot run inside a session.
+    """
+
+    def __init__(self, fingerprint: Name = None, agent_id: Name = None, **options: Unpack[SessionOptions]) -> None:
+        if _is_to_be_wrapped(fingerprint):
+            raise _without_parentheses(fingerprint)
+        self._fingerprint = fingerprint
+        self._agent_id = agent_id
+        self._options: dict[str, Any] = {**options}
+        reusable_session(**self._options)  # an unknown option is an error here, not in the first call
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Callable[P, T]: ...
+    def __call__(self, function: Any = None, /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """Wrap the function."""
+        if args or kwargs or not (callable(function) or isinstance(function, staticmethod | classmethod)):
+            raise _without_parentheses(self._fingerprint)
+        parameter = SessionParameter(function)
+        names = [NameFrom(name, function, parameter) for name in (self._fingerprint, self._agent_id)]
+        if is_coroutine_function(function):
+            persisted = _asynchronous(parameter, names, self._options)
+        else:
+            persisted = _blocking(function, parameter, names, self._options)
+        persisted = wraps(function)(persisted)
+        parameter.show_on(persisted)
+        return persisted
+
+
+def _asynchronous(parameter: SessionParameter, names: list[NameFrom], options: dict[str, Any]) -> Callable[..., Any]:
+    async def persisted(*args: Any, **kwargs: Any) -> Any:
+        async with reusable_session(*(name(args, kwargs) for name in names), **options) as session:
+            return await parameter.call(args, kwargs, session)
+
+    return persisted
+
+
+def _blocking(
+    function: Callable[..., Any], parameter: SessionParameter, names: list[NameFrom], options: dict[str, Any]
+) -> Callable[..., Any]:
+    def persisted(*args: Any, **kwargs: Any) -> Any:
+        from session_reuse import blocking
+
+        if blocking.inside_a_task():
+            raise LifecycleError(
+                f"{described(function)} is a plain function and was called inside a running event loop, which it would"
+                " hold up: make it `async def`, or call it by asyncio.to_thread"
+            )
+        with blocking.reusable_session(*(name(args, kwargs) for name in names), **options) as session:
+            result = parameter.call(args, kwargs, session)
+            _refuse_awaitable(result, function)
+            return result
+
+    return persisted
+
+
+def _refuse_awaitable(result: Any, function: Callable[..., Any]) -> None:
+    """Raise for a coroutine that a plain function returned: it would run after its session was left and saved."""
+    if not inspect.isawaitable(result):
+        return
+    if inspect.iscoroutine(result):
+        result.close()
+    raise ConfigurationError(
+        f"{described(function)} is a plain function that returned something to be awaited, which would run after its"
+        " session was saved: make it `async def`, and put persist_session next to it, below other decorators"
+    )
+
+
+def _is_to_be_wrapped(name: Name) -> bool:
+    """Return whether a fingerprint is in truth the function under a `@persist_session` without parentheses."""
+    if isinstance(name, staticmethod | classmethod):
+        return True
+    if not callable(name):
+        return False
+    if is_coroutine_function(name) or is_generator_function(name):
+        return True
+    if not inspect.isfunction(name):
+        return False
+    return any(is_session(each.annotation, name) for each in inspect.signature(name).parameters.values())
+
+
+def _without_parentheses(function: object) -> ConfigurationError:
+    over = f" over {described(function)}" if callable(function) else ""
+    return ConfigurationError(
+        f'persist_session needs to know whose session: write @persist_session("shop.example/{{account}}"){over},'
+        " a template over the arguments"
+    )

@@ -1,0 +1,72 @@
+"""Errors with a remedy for slips that Python itself reports without one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import wraps
+from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeVar
+
+from session_reuse.errors import LifecycleError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AsyncOnly:
+    """Base of asynchronous context managers: `with` and `await` raise an error that names `async with`."""
+
+    _twin: ClassVar[str] = "session_reuse.blocking"
+
+    if not TYPE_CHECKING:  # a type checker has to go on reporting `with` and `await` as errors
+
+        def __enter__(self) -> NoReturn:
+            name = _name(self)
+            raise LifecycleError(f"write `async with {name}(...)`; synchronous code uses {self._twin}.{name}")
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def __await__(self) -> NoReturn:
+            name = _name(self)
+            raise LifecycleError(f"write `async with {name}(...)`, not `await {name}(...)`")
+
+
+class BlockingOnly:
+    """Base of synchronous context managers: `async with` raises an error that names `with`."""
+
+    _twin: ClassVar[str] = "session_reuse"
+
+    if not TYPE_CHECKING:
+
+        async def __aenter__(self) -> NoReturn:
+            name = _name(self)
+            raise LifecycleError(f"write `with {name}(...)`; asynchronous code uses {self._twin}.{name}")
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+
+def _name(manager: object) -> str:
+    return getattr(manager, "_opened_by", type(manager).__name__)
+
+
+class _AsyncContext(contextlib._AsyncGeneratorContextManager[T], AsyncOnly):  # noqa: SLF001  (no public base is there)
+    _opened_by: str
+
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> NoReturn:
+            raise LifecycleError(f"write `async with {self._opened_by}(...)`")
+
+
+def asynccontextmanager(
+    function: Callable[P, AsyncIterator[T]],
+) -> Callable[P, contextlib.AbstractAsyncContextManager[T]]:
+    """Do what `contextlib.asynccontextmanager` does, with the errors of `AsyncOnly`."""
+
+    @wraps(function)
+    def opened(*args: P.args, **kwargs: P.kwargs) -> contextlib.AbstractAsyncContextManager[T]:
+        context: _AsyncContext[T] = _AsyncContext(function, args, kwargs)  # type: ignore[arg-type]
+        context._opened_by = function.__name__  # noqa: SLF001  (made here)
+        return context
+
+    return opened

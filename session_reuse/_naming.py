@@ -1,0 +1,283 @@
+"""How `persist_session` gets its names from a call and passes the session on."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import string
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+from session_reuse.errors import ConfigurationError, InvalidFingerprintError, LifecycleError
+from session_reuse.session import BrowserSession
+
+Name = str | Callable[..., str] | None
+"""A template over a function's arguments, a function of the same arguments, or None."""
+
+
+class _Injected:
+    """Stands for the session in a signature; raises an error when it is used, because then nobody has passed one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "injected()"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise LifecycleError(f"no session was passed (.{name}): put @persist_session(...) over the function")
+
+
+_INJECTED = _Injected()
+
+
+def injected() -> Any:
+    """Return a default for the parameter in which `persist_session` passes the session.
+
+    With it, type checkers accept calls without a session, and the function's body needs no check for None::
+
+        @persist_session("shop.example/{account}")
+        async def checkout(account: str, *, session: BrowserSession = injected()) -> None: ...
+    """
+    return _INJECTED
+
+
+def described(function: Callable[..., Any]) -> str:
+    """Return a name for messages, also of partials and callable objects."""
+    return getattr(_core(function), "__qualname__", None) or type(function).__qualname__
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Return whether calls return coroutines: also partials of such, and objects with an `async def __call__`."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_core(function))
+
+
+def is_generator_function(function: Callable[..., Any]) -> bool:
+    """Return whether calls return generators, whose bodies run after the call."""
+    core = _core(function)
+    return inspect.isgeneratorfunction(core) or inspect.isasyncgenfunction(core)
+
+
+def _core(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that runs: without partials, and an object's `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or inspect.isclass(function):
+        return function
+    return getattr(function, "__call__", function)  # noqa: B004  (the method itself is wanted)
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature, with string annotations evaluated where that can be done already."""
+    try:
+        return inspect.signature(function, eval_str=True)
+    except Exception:  # noqa: BLE001  (an annotation may be any expression, and may name what is defined later)
+        return inspect.signature(function)
+
+
+class SessionParameter:
+    """The parameter of a function that takes the session, if there is one.
+
+    The parameter annotated `BrowserSession` wins over the one named `session`.
+
+    Raises:
+        ConfigurationError: the function cannot run inside a session, or takes it by position only.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        if isinstance(function, staticmethod | classmethod):
+            raise ConfigurationError("persist_session goes below @staticmethod or @classmethod, next to the function")
+        if is_generator_function(function):
+            raise ConfigurationError(f"{described(function)} is a generator: use reusable_session inside of it")
+        self._function = function
+        self._signature = signature_of(function)
+        self.name = self._find()
+
+    def _find(self) -> str | None:
+        parameters = self._signature.parameters
+        named = parameters.get("session")
+        found = [each for each in parameters.values() if is_session(each.annotation, self._function)]
+        if not found and named is not None and named.annotation is inspect.Parameter.empty:
+            found = [named]
+        if not found:
+            return None
+        if found[0].kind not in {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}:
+            what = f"{described(self._function)}: the session is passed by keyword, which {found[0].name} is not"
+            raise ConfigurationError(what)
+        return found[0].name
+
+    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any], session: BrowserSession) -> Any:
+        """Call the function with the session in its place."""
+        if self.name is None:
+            return self._function(*args, **kwargs)
+        given = kwargs.get(self.name)
+        if given is not None and given is not _INJECTED:
+            raise ConfigurationError(
+                f"{described(self._function)}: persist_session passes {self.name} itself;"
+                " to pass your own session, call the function's __wrapped__"
+            )
+        index = self._index
+        if index is not None and index < len(args):  # what follows the session was passed by position
+            return self._function(*args[:index], session, *args[index:], **kwargs)
+        return self._function(*args, **{**kwargs, self.name: session})
+
+    @functools.cached_property
+    def _index(self) -> int | None:
+        """The position at which the session stands; None when it is passed by keyword only."""
+        positional = [
+            name
+            for name, each in self._signature.parameters.items()
+            if each.kind in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        ]
+        return positional.index(self.name) if self.name in positional else None
+
+    def outside(self) -> inspect.Signature:
+        """Return the signature that callers see: without the session."""
+        kept = [each for name, each in self._signature.parameters.items() if name != self.name]
+        return self._signature.replace(parameters=kept)
+
+    def show_on(self, wrapper: Callable[..., Any]) -> None:
+        """Give a wrapper the outer signature: web frameworks and command lines make their parameters of it."""
+        if self.name is None:
+            return
+        seen = self.outside()
+        annotations = {name: each.annotation for name, each in seen.parameters.items()} | {
+            "return": seen.return_annotation
+        }
+        wrapper.__signature__ = seen  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {
+            name: annotation for name, annotation in annotations.items() if annotation is not inspect.Signature.empty
+        }
+
+
+def is_session(annotation: Any, function: Callable[..., Any]) -> bool:
+    """Return whether an annotation of a function stands for a session."""
+    if isinstance(annotation, str):
+        annotation = _evaluated(annotation, function)
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated or origin is typing.Union or origin is types.UnionType:
+        return any(is_session(choice, function) for choice in typing.get_args(annotation))
+    return isinstance(annotation, type) and issubclass(annotation, BrowserSession)
+
+
+def _evaluated(annotation: str, function: Callable[..., Any]) -> Any:
+    """Return what a string annotation stands for; one that is only imported for type checkers goes by its name."""
+    scope = getattr(inspect.unwrap(_core(function)), "__globals__", {})
+    try:
+        return eval(annotation, scope)  # noqa: S307  (the function's own source, as typing.get_type_hints does)
+    except Exception:  # noqa: BLE001  (an annotation may be any expression)
+        words = annotation.replace("Optional[", " ").translate(str.maketrans("|]\"'", "    ")).split()
+        return BrowserSession if any(word.split(".")[-1] == "BrowserSession" for word in words) else None
+
+
+class NameFrom:
+    """Works out a fingerprint or agent_id from the arguments of one call.
+
+    Raises:
+        ConfigurationError: a template names what the function does not take, or two calls with different arguments
+            could get one name.
+    """
+
+    def __init__(self, name: Name, function: Callable[..., Any], parameter: SessionParameter) -> None:
+        self._name = name
+        self._function = function
+        self._session = parameter.name
+        self._template: _Template | None = None
+        if callable(name) and (is_coroutine_function(name) or is_generator_function(name)):
+            raise ConfigurationError(
+                f"{described(name)} gives names, so it must be a plain function that returns a str"
+            )
+        if isinstance(name, str) and ("{" in name or "}" in name):
+            self._template = _Template(name)
+            self._check_fields(self._template)
+
+    def _check_fields(self, template: _Template) -> None:
+        takes = set(inspect.signature(self._bound[0]).parameters) - {self._session}
+        for field in template.fields:
+            first = field.replace("[", ".").split(".")[0]
+            if first not in takes:
+                what = f"template {template.text!r}: {described(self._function)} has no parameter {first!r}"
+                raise ConfigurationError(what)
+
+    def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+        """Return the name for this call.
+
+        Raises:
+            InvalidFingerprintError: there is none: an argument is None or empty, or the function returned no string.
+        """
+        if self._session in kwargs:
+            kwargs = {key: value for key, value in kwargs.items() if key != self._session}
+        if self._template is not None:
+            return self._template.fill(self._arguments(args, kwargs))
+        if not callable(self._name):
+            return self._name
+        name: object = self._name(*args, **kwargs)
+        if not isinstance(name, str):
+            what = f"{described(self._name)} must return a str that names the session, not {type(name).__name__}"
+            raise InvalidFingerprintError(what)
+        return name
+
+    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        function, given, named = self._bound
+        signature = inspect.signature(function)
+        kept = [each for name, each in signature.parameters.items() if name != self._session]
+        call = signature.replace(parameters=kept).bind(*given, *args, **{**named, **kwargs})
+        call.apply_defaults()
+        return call.arguments
+
+    @functools.cached_property
+    def _bound(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """The function below all partials, and what these have bound: templates reach that as well."""
+        function, given = self._function, ()
+        named: dict[str, Any] = {}
+        while isinstance(function, functools.partial):
+            given, named = (*function.args, *given), {**function.keywords, **named}
+            function = function.func
+        return function, given, named
+
+
+class _Template(string.Formatter):
+    """A name with fields, filled so that different values never give one name."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        try:
+            parts = list(self.parse(text))
+        except ValueError as error:
+            raise ConfigurationError(f"template {text!r}: {error}") from None
+        self.fields = [field for _, field, _, _ in parts if field is not None]
+        between = [literal for literal, field, _, _ in parts[1:] if field is not None]
+        self._is_one_field = len(parts) == 1 and not parts[0][0]
+        self._reserved = {"/", "%", *(self._separator(literal) for literal in between)}
+
+    def _separator(self, literal: str) -> str:
+        """Return the character that ends a value: it is encoded in values."""
+        for character in literal:
+            if not character.isalnum() and character != "%":
+                return character
+        raise ConfigurationError(f"template {self.text!r}: put a / between two fields, else their values run together")
+
+    def fill(self, arguments: Mapping[str, Any]) -> str:
+        """Return the name for these arguments."""
+        return self.vformat(self.text, (), arguments)
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        found = super().get_field(field_name, args, kwargs)
+        if found[0] is None:
+            raise InvalidFingerprintError(self._unfit(field_name, "None"))
+        return found
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text: str = super().format_field(value, format_spec)
+        if not text:
+            raise InvalidFingerprintError(self._unfit("a value", "empty"))
+        if self._is_one_field:  # the value is the whole name, such as "shop.example/alice"
+            return text
+        return "".join(quote(each, safe="") if each in self._reserved else each for each in text)
+
+    def _unfit(self, field: str, what: str) -> str:
+        return f"template {self.text!r}: {field} is {what}, and a session of that name would be shared by strangers"

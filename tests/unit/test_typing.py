@@ -1,0 +1,41 @@
+"""What type checkers make of the public interface."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TYPING = ROOT / "tests" / "typing"
+CHECKERS = {
+    "mypy": ["-m", "mypy", "--strict", "--config-file=", "--no-error-summary"],
+    "pyright": ["-m", "pyright"],
+    "ty": ["-m", "ty", "check", "--output-format", "concise"],
+}
+
+
+def check(checker: str, file: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Run a type checker on one file."""
+    cached = ["--cache-dir", str(cache)] if checker == "mypy" else []
+    command = [sys.executable, *CHECKERS[checker], *cached, str(file)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_callers_of_decorated_functions_pass_a_type_check(checker: str, tmp_path: Path) -> None:
+    """A call without the session is right, and every result has its type."""
+    done = check(checker, TYPING / "api.py", tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_misuse_is_found_by_a_type_check(checker: str, tmp_path: Path) -> None:
+    """A wrong argument, a wrong option, a forgotten `async`: each is an error at its line."""
+    lines = (TYPING / "misuse.py").read_text().splitlines()
+    wrong = {number for number, line in enumerate(lines, 1) if line.endswith("# wrong")}
+    found = re.findall(r"misuse\.py:(\d+)", check(checker, TYPING / "misuse.py", tmp_path).stdout)
+    assert {int(number) for number in found} == wrong
