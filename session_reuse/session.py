@@ -6,11 +6,11 @@ It keeps the state and the agent's wishes about it; reading and writing the stor
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from session_reuse.errors import InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.problem import Problem, ProblemKind
 from session_reuse.state import document
 from session_reuse.state.storage_state import StorageState, empty_storage_state, validate_storage_state
 
@@ -19,19 +19,6 @@ if TYPE_CHECKING:
 
 Capture = Callable[[], "StorageState | Awaitable[StorageState]"]
 Verdict = Callable[["BrowserSession"], "bool | Awaitable[bool]"]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that could not be restored or captured in full.
-
-    Attributes:
-        kind: a short word such as `cookie_rejected`, `capture_failed`, `lost`, `environment_changed`.
-        detail: where, for people: a cookie's name and domain, an origin, a setting. Never a value.
-    """
-
-    kind: str
-    detail: str
 
 
 class Keeper(Protocol):
@@ -206,9 +193,18 @@ class BrowserSession:
         self.capture_reason = reason
         self.report("capture_failed", reason)
 
-    def report(self, kind: str, detail: str) -> None:
-        """Note something that could not be restored or captured in full; for adapters."""
-        problem = Problem(kind, detail)
+    def report(self, kind: ProblemKind | str, where: str, reason: str = "") -> None:
+        """Note something that could not be restored or captured in full; for adapters.
+
+        Args:
+            kind: one of `ProblemKind`, or its value.
+            where: a cookie's name and domain, an origin, a setting. Never a value.
+            reason: why, for people.
+
+        Raises:
+            ValueError: `kind` is none of them.
+        """
+        problem = Problem(ProblemKind(kind), where, reason)
         if problem not in self.problems:
             self.problems.append(problem)
 

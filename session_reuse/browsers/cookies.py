@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from session_reuse.session import Problem
+from session_reuse.problem import Problem, ProblemKind
 from session_reuse.state.storage_state import playwright_cookie
 
 Cookie: TypeAlias = dict[str, Any]
@@ -41,12 +41,12 @@ def clean_cookies(cookies: list[Cookie], now: float) -> CleanCookies:
         plain = playwright_cookie(cookie)
         reason = _reason_to_reject(cookie, plain, now)
         if reason:
-            kind = "cookie_expired" if reason == "expired" else "cookie_rejected"
-            problems.append(Problem(kind, f"{described(cookie)}: {reason}"))
+            kind = ProblemKind.COOKIE_EXPIRED if reason == "expired" else ProblemKind.COOKIE_REJECTED
+            problems.append(Problem(kind, described(cookie), reason))
             continue
         if plain.get("sameSite") == "None" and not plain["secure"]:
             del plain["sameSite"]
-            problems.append(Problem("cookie_adjusted", f"{described(cookie)}: SameSite=None without Secure"))
+            problems.append(Problem(ProblemKind.COOKIE_ADJUSTED, described(cookie), "SameSite=None without Secure"))
         kept.append(plain)
     return CleanCookies(kept, problems)
 
