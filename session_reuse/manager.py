@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from session_reuse._misuse import AsyncOnly
+from session_reuse._telemetry import Event, log
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import LifecycleError, ManagerClosedError
 from session_reuse.lifecycle.assembly import assemble, is_store
@@ -17,7 +18,6 @@ from session_reuse.lifecycle.services import Services
 from session_reuse.lifecycle.verdicts import invalidate
 from session_reuse.lifecycle.visit import Visit
 from session_reuse.lifecycle.waiting import Flusher
-from session_reuse.observe.logs import Event, log
 from session_reuse.outcome import SaveOutcome
 from session_reuse.resilience.failure import Failure
 from session_reuse.resilience.guard import Direction
@@ -121,11 +121,12 @@ class SessionManager(AsyncOnly):
             await services.spooler.finish(self.config.close_timeout)
         for request in waiting:
             if services.spooler is None or not services.spooler.holds(request):
-                services.lose(request.fingerprint, "the store was away until the close")
+                services.telemetry.lost(request.fingerprint, "the store was away until the close")
         tasks = list(services.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        services.telemetry.close()
         await self._close_store(services)
 
     async def _end_visits(self, services: Services) -> None:
@@ -285,7 +286,7 @@ class SessionManager(AsyncOnly):
         services = self._services
         if services is None:
             return ManagerStats({}, {}, 0, 0, 0, {})
-        counts, guard = services.counts, services.guard
+        counts, guard = services.telemetry.counts, services.guard
         return ManagerStats(
             entered={outcome.value: count for outcome, count in counts.entered.items()},
             saved={outcome.value: count for outcome, count in counts.saved.items()},

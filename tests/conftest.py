@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_reuse import SessionManager
+from session_reuse._telemetry import store_health
 from tests.support.servers import RedisServer
 
 
@@ -18,6 +19,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("SESSION_REUSE_") and name not in {"SESSION_REUSE_CHROMIUM", "SESSION_REUSE_REDIS_SERVER"}:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def no_known_outages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is told of its outages, also where an earlier one had the same store away."""
+    monkeypatch.setattr(store_health, "_stores", {})
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def metric_rows() -> Iterator[tuple[str, str, str, str]]:
     """Yield name, type, labels and meaning of each metric, from a registry of its own."""
     from prometheus_client import CollectorRegistry
 
-    from session_reuse.observe.metrics import Metrics
+    from session_reuse._telemetry.metrics import Metrics
 
     registry = CollectorRegistry()
     Metrics(registry)
@@ -130,7 +130,7 @@ def _events_in(expression: ast.AST) -> list[str]:
 
 def event_rows(texts: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
     """Yield name, level, fields and meaning of each event; the meanings come from the page."""
-    from session_reuse.observe.logs import Event
+    from session_reuse._telemetry.logs import Event
 
     calls = log_calls()
     values = {event.value for event in Event}

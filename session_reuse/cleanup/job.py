@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
+from session_reuse._telemetry import Event, log
 from session_reuse.cleanup.notifications import Listener
 from session_reuse.cleanup.reconcile import CleanupReport, Reconciler
 from session_reuse.cleanup.repair import repair
 from session_reuse.errors import ConfigurationError
 from session_reuse.lifecycle.services import Services
-from session_reuse.observe.logs import Event, log
 from session_reuse.resilience.failure import Failure
 from session_reuse.store.redis_store import RedisStore
 
@@ -134,7 +134,7 @@ class _Job:
             except Exception as error:  # noqa: BLE001  (whatever it is, the job goes on)
                 name = error.code if isinstance(error, Failure) else type(error).__name__
                 if isinstance(error, Failure):
-                    self._services.metrics.degraded("cleanup", error.error.outcome)
+                    self._services.telemetry.degraded("cleanup", error.error, code=error.code)
                 log.warning(Event.CLEANUP_FAILED, step=step, error=name)
             else:
                 return
@@ -147,7 +147,7 @@ class _Job:
             self._hinted.set()
 
     def _missed_events(self) -> None:
-        self._services.metrics.notifications_gap()
+        self._services.telemetry.notifications_gap()
         self._wake.set()
 
 

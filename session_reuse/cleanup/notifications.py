@@ -20,7 +20,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.keyspace_notifications import KeyeventChannel
 
-from session_reuse.observe.logs import Event, log
+from session_reuse._telemetry import Event, log
 from session_reuse.store.redis_store import RedisStore
 
 _EVENTS: Final = ("expired", "del", "evicted")

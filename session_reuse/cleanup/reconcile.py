@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from session_reuse._telemetry import Event, log
 from session_reuse.lifecycle.services import Services
-from session_reuse.observe.logs import Event, log
 from session_reuse.resilience.failure import Failure
 from session_reuse.store.deadlines import Deadlines, Entry
 
@@ -88,7 +88,7 @@ class Reconciler:
         report = CleanupReport()
         while True:
             due = await self._deadlines.due(_PER_BUCKET, timeout=_TIMEOUT)
-            self._services.metrics.reconcile_lag(due.overdue)
+            self._services.telemetry.reconcile_lag(due.overdue)
             report.overdue = max(report.overdue, due.overdue)
             settled = await self._settle(due.entries, report, due=True)
             if due.failure is not None:
@@ -148,8 +148,7 @@ class Reconciler:
             log.warning(Event.CLEANUP_FAILED, step="affinity", error=failure.code)
         at_once = asyncio.Semaphore(_CALLBACKS_AT_ONCE)
         for fingerprint in expired:
-            self._services.metrics.expired()
-            log.debug(Event.EXPIRED, fingerprint=fingerprint)
+            self._services.telemetry.expired(fingerprint)
         if self._services.config.on_expired is not None:
             await asyncio.gather(*(self._tell(fingerprint, at_once) for fingerprint in expired))
 

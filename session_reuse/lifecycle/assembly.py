@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from session_reuse.config import Config
+from session_reuse._telemetry import Event, StoreHealth, Telemetry, health_of, log
+from session_reuse.config import Config, redacted_url
 from session_reuse.errors import ConfigurationError, SessionReuseError
 from session_reuse.lifecycle.services import Services
 from session_reuse.lifecycle.waiting import Flusher
-from session_reuse.observe.logs import Event, log
-from session_reuse.observe.metrics import metrics_for
 from session_reuse.outcome import Outcome
 from session_reuse.resilience.breaker import BreakerState
 from session_reuse.resilience.failure import Failure
@@ -59,7 +58,6 @@ async def assemble(config: Config, given: Any) -> Assembled:
     codec = await asyncio.to_thread(codec_for, config) if callable(config.encryption_keys) else codec_for(config)
     keys = Keys(config.key_prefix, config.deadline_buckets)
     connection = None if is_store(given) else await _connection(config, given)
-    metrics = metrics_for(config.registry)
     store = given if connection is None else _redis_store(config, keys, connection, own=given is None)
     services = Services(
         config=config,
@@ -67,7 +65,7 @@ async def assemble(config: Config, given: Any) -> Assembled:
         store=store,
         guard=Guard(attempt_timeout=config.attempt_timeout, servers=store.servers),
         codec=codec,
-        metrics=metrics,
+        telemetry=Telemetry(config.registry, _health(config, given)),
         pending=PendingSaves(config.pending_max, config.pending_max_bytes),
     )
     flusher = Flusher(services)
@@ -86,6 +84,16 @@ async def _connection(config: Config, given: Any) -> Connection:
     if connection.revive is not None:
         await _start_private_server(connection.revive)
     return connection
+
+
+def _health(config: Config, given: Any) -> StoreHealth:
+    """Return what is known of the store: one state for all managers of a URL, one of its own for a given client."""
+    if given is None:
+        return health_of(redacted_url(config.url))
+    pool = getattr(given, "connection_pool", None)
+    where = getattr(pool, "connection_kwargs", None) or {}
+    address = where.get("path") or f"{where.get('host', '')}:{where.get('port', '')}"
+    return StoreHealth(f"{type(given).__name__} {address}".rstrip(" :"))
 
 
 def _redis_store(config: Config, keys: Keys, connection: Connection, *, own: bool) -> Store:
@@ -132,10 +140,13 @@ class _Reviver:
 
 def _teller(services: Services) -> Listener:
     def tell(change: Change) -> None:
-        direction = change.direction.value
-        services.metrics.breaker_changed(direction, services.guard.state(change.direction).value)
-        old, new = change.old.value, change.new.value
-        log.info(Event.BREAKER_CHANGED, breaker=direction, server=change.server, old=old, new=new)
+        services.telemetry.breaker_changed(
+            change.direction.value,
+            services.guard.state(change.direction).value,
+            server=change.server,
+            old=change.old.value,
+            new=change.new.value,
+        )
 
     return tell
 
@@ -144,8 +155,6 @@ def _recovery(services: Services, flusher: Flusher) -> Listener:
     def recover(change: Change) -> None:
         if change.new is not BreakerState.CLOSED:
             return
-        if change.old is BreakerState.HALF_OPEN:
-            services.credentials_work()
         if services.pending:
             flusher.wake()
         if services.spooler is not None:

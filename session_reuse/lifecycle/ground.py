@@ -51,5 +51,5 @@ class Ground:
             self.saved, self.layers = True, ()
         if self.waiting is not None:
             self._services.pending.remove(self.waiting.fingerprint, self.waiting)
-            self._services.metrics.pending(len(self._services.pending))
+            self._services.telemetry.pending(len(self._services.pending))
             self.waiting = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from session_reuse._telemetry import Event, log
 from session_reuse.lifecycle.services import Services
-from session_reuse.observe.logs import Event, log
 from session_reuse.resilience.failure import Failure
 from session_reuse.resilience.guard import Direction
 from session_reuse.store.interface import Lease

@@ -8,10 +8,10 @@ from dataclasses import field
 from time import monotonic
 from typing import Final
 
+from session_reuse._telemetry import Event, log
 from session_reuse.errors import CorruptStateError
 from session_reuse.lifecycle.options import VisitOptions
 from session_reuse.lifecycle.services import Services
-from session_reuse.observe.logs import Event, log
 from session_reuse.outcome import Outcome
 from session_reuse.resilience.guard import Direction
 from session_reuse.state.baseline import Baseline, Expectation

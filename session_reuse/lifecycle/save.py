@@ -8,12 +8,12 @@ from time import monotonic
 from typing import Final
 from zlib import adler32
 
+from session_reuse._telemetry import Event, log
 from session_reuse.errors import StateTooLargeError, StoreTimeoutError
 from session_reuse.lifecycle.commit import commit, touch
 from session_reuse.lifecycle.conflict import after_conflict, with_known_changes
 from session_reuse.lifecycle.request import Saved, SaveRequest, loaded
 from session_reuse.lifecycle.services import Services
-from session_reuse.observe.logs import Event, log
 from session_reuse.outcome import SaveOutcome
 from session_reuse.resilience.failure import Blame, Failure, Retry
 from session_reuse.state import document
@@ -103,8 +103,7 @@ def _written(
     services: Services, request: SaveRequest, attempt: SaveRequest, header: Header, committed: Committed
 ) -> Saved:
     if committed.replicas is not None and committed.replicas < services.config.wait_replicas:
-        services.metrics.under_replicated()
-        log.warning(Event.UNDER_REPLICATED, fingerprint=request.fingerprint, acknowledged=committed.replicas)
+        services.telemetry.under_replicated(request.fingerprint, committed.replicas)
     baseline = Baseline(
         expectation=Expectation.REVISION,
         entered=monotonic(),

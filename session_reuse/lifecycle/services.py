@@ -8,9 +8,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from session_reuse.observe.logs import Event, log
-from session_reuse.observe.metrics import Metrics
-from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse._telemetry import Operation, Telemetry
+from session_reuse.outcome import Outcome
 from session_reuse.resilience.failure import Failure
 from session_reuse.resilience.guard import Guard
 from session_reuse.resilience.pending import PendingSaves
@@ -25,16 +24,6 @@ if TYPE_CHECKING:
 
 
 _REMEMBERED_AGENTS: Final = 4096
-
-
-@dataclass(slots=True)
-class Counts:
-    """What this process has seen, for `stats()`; the same numbers as the metrics, without a registry."""
-
-    entered: dict[Outcome, int] = field(default_factory=dict)
-    saved: dict[SaveOutcome, int] = field(default_factory=dict)
-    flushed: int = 0
-    lost: int = 0
 
 
 class Turn(asyncio.Lock):
@@ -72,26 +61,24 @@ class Leaving:
 
 @dataclass(slots=True, kw_only=True)
 class Services:
-    """The store and the ways to it, the codec, the waiting saves, metrics, background tasks."""
+    """The store and the ways to it, the codec, the waiting saves, telemetry, background tasks."""
 
     config: Config
     keys: Keys
     store: Store
     guard: Guard
     codec: Codec
-    metrics: Metrics
+    telemetry: Telemetry
     pending: PendingSaves[SaveRequest]
     spooler: Spooler | None = None
     on_pending: Callable[[], None] = lambda: None
     on_failure: Callable[[Failure], None] = lambda _: None
     wall_clock: Callable[[], float] = time.time
-    counts: Counts = field(default_factory=Counts)
     last_fingerprints: dict[str, str] = field(default_factory=dict)
     """The last fingerprint of agents seen in this process, for when the store cannot be asked."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     leaving: Leaving = field(default_factory=Leaving)
     _turns: dict[str, Turn] = field(default_factory=dict)
-    _told_of_credentials: bool = False
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run work in a task of its own that lives until it is done or the manager is closed."""
@@ -125,29 +112,13 @@ class Services:
         if len(self.last_fingerprints) > _REMEMBERED_AGENTS:
             del self.last_fingerprints[next(iter(self.last_fingerprints))]
 
-    def lose(self, fingerprint: str, why: str) -> None:
-        """Count and log a save that is given up."""
-        self.counts.lost += 1
-        self.metrics.lost(1)
-        log.warning(Event.SAVE_LOST, fingerprint=fingerprint, why=why)
-
-    def credentials_work(self) -> None:
-        """Note that the store has answered, so that wrong credentials are said loudly again."""
-        self._told_of_credentials = False
-
-    def degraded(self, operation: str, failure: Failure, fingerprint: str) -> Outcome:
+    def degraded(self, operation: Operation | str, failure: Failure, fingerprint: str) -> Outcome:
         """Count and log that the store did not do something, and return the reason."""
-        reason = failure.error.outcome
-        self.metrics.degraded(operation, reason)
-        self.note_failure(operation, failure, fingerprint)
-        return reason
+        self.telemetry.degraded(operation, failure.error, code=failure.code, fingerprint=fingerprint)
+        self.on_failure(failure)
+        return failure.error.outcome
 
-    def note_failure(self, operation: str, failure: Failure, fingerprint: str) -> None:
-        """Log a failure; wrong credentials once and loudly."""
-        reason = failure.error.outcome
-        fields = {"operation": operation, "reason": reason.value, "error": failure.code}
-        if reason is Outcome.AUTH and not self._told_of_credentials:
-            self._told_of_credentials = True
-            log.error(Event.AUTH_FAILED, **fields, remedy="check user, password and rights of the store")
-        log.info(Event.DEGRADED, **fields, fingerprint=fingerprint)
+    def note_failure(self, operation: Operation | str, failure: Failure, fingerprint: str) -> None:
+        """Log a failure that is counted elsewhere."""
+        self.telemetry.store_failed(operation, failure.error, code=failure.code, fingerprint=fingerprint)
         self.on_failure(failure)

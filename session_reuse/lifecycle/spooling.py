@@ -6,11 +6,11 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Final
 
+from session_reuse._telemetry import Event, log
 from session_reuse.errors import CorruptStateError
 from session_reuse.lifecycle.request import SaveRequest
 from session_reuse.lifecycle.spooled_save import packed, unpacked
 from session_reuse.lifecycle.waiting import joined
-from session_reuse.observe.logs import Event, log
 from session_reuse.resilience.spool import ForeignKeyError, Identity, Spool
 
 if TYPE_CHECKING:
@@ -168,8 +168,8 @@ class Spooler:
             self._left_behind.add(request.fingerprint)
             self._on_disk[request.fingerprint] = request, name, identity
             pending.put(request)
-            services.metrics.pending(len(pending))
-            log.info(Event.SAVE_PENDING, fingerprint=request.fingerprint, waiting=len(pending), source="spool")
+            services.telemetry.pending(len(pending))
+            log.debug(Event.SAVE_PENDING, fingerprint=request.fingerprint, waiting=len(pending), source="spool")
             services.on_pending()
 
     def _loaded(self, name: str) -> tuple[SaveRequest, Identity] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from session_reuse._telemetry import Event, log
 from session_reuse.lifecycle.services import Services
-from session_reuse.observe.logs import Event, log
 from session_reuse.resilience.failure import Failure
 from session_reuse.resilience.guard import Direction
 from session_reuse.session import BrowserSession
@@ -38,7 +38,7 @@ async def invalidate(services: Services, fingerprint: str, reason: str) -> bool:
         StoreError: the store could not be told.
     """
     services.pending.remove(fingerprint)
-    services.metrics.pending(len(services.pending))
+    services.telemetry.pending(len(services.pending))
 
     async def attempt(timeout: float) -> bool:
         return await services.store.invalidate(fingerprint, ttl=services.config.ttl, timeout=timeout)

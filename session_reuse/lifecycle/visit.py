@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 from weakref import ProxyType, proxy
 
+from session_reuse._telemetry import Event, log
 from session_reuse.errors import InvalidStateError, SessionBusyError
 from session_reuse.lifecycle.ground import Ground
 from session_reuse.lifecycle.hooks import capture, verified
@@ -21,8 +22,6 @@ from session_reuse.lifecycle.services import Services
 from session_reuse.lifecycle.verdicts import invalidate, mark_bad
 from session_reuse.lifecycle.waiting import flush_one, keep_waiting
 from session_reuse.lifecycle.worth import document_worth_saving, may_be_saved
-from session_reuse.observe.logs import Event, log
-from session_reuse.observe.tracing import restore_span, save_span
 from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.resilience.failure import Failure
 from session_reuse.session import BrowserSession
@@ -71,20 +70,16 @@ class Visit:
         """
         began = monotonic() - spent
         try:
-            with restore_span(self._session):
+            with self._services.telemetry.restore_span(self._session):
                 await self._enter(began)
         except asyncio.CancelledError:
             self._abandon_lease()
             raise
         session = self._session
         session.keeper = self
-        took = monotonic() - began
         outcome = session.outcome
-        self._services.metrics.entered(outcome, took)
-        counts = self._services.counts.entered
-        counts[outcome] = counts.get(outcome, 0) + 1
-        event = Event.RESTORED if session.reused else Event.MISSED
-        log.debug(event, fingerprint=session.fingerprint, outcome=outcome.value, seconds=round(took, 6))
+        stale = self._ground.waiting is not None
+        self._services.telemetry.entered(session.fingerprint, outcome, monotonic() - began, stale=stale)
         if outcome is Outcome.BUSY and self._options.on_busy == "raise":
             raise SessionBusyError(f"{session.fingerprint!r} is in exclusive use by another agent")
 
@@ -168,7 +163,7 @@ class Visit:
         """Save now; the lease stays."""
         if session.discarded:
             return SaveOutcome.SKIPPED
-        with save_span(session):
+        with self._services.telemetry.save_span(session):
             return await self._save(final=False)
 
     async def leave(self, *, failed: bool) -> SaveOutcome:
@@ -193,7 +188,7 @@ class Visit:
 
     async def _leave(self) -> SaveOutcome:
         try:
-            with save_span(self._session):
+            with self._services.telemetry.save_span(self._session):
                 return await self._save(final=True)
         except asyncio.CancelledError:
             self._keep_what_is_there()
@@ -302,12 +297,7 @@ class Visit:
     def _finish(self, outcome: SaveOutcome, began: float) -> SaveOutcome:
         session = self._session
         session.save_outcome = outcome
-        took = monotonic() - began
-        self._services.metrics.saved(outcome, took)
-        counts = self._services.counts.saved
-        counts[outcome] = counts.get(outcome, 0) + 1
-        event = Event.SAVE_SKIPPED if outcome is SaveOutcome.SKIPPED else Event.SAVED
-        log.debug(event, fingerprint=session.fingerprint, outcome=outcome.value, seconds=round(took, 6))
+        self._services.telemetry.saved(session.fingerprint, outcome, monotonic() - began)
         return outcome
 
     def _release(self) -> None:

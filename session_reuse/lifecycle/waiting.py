@@ -10,11 +10,11 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+from session_reuse._telemetry import Event, log
 from session_reuse.errors import InvalidStateError
 from session_reuse.lifecycle.request import Layer, SaveRequest, bounded, loaded, rebased
 from session_reuse.lifecycle.save import save
 from session_reuse.lifecycle.services import Services
-from session_reuse.observe.logs import Event, log
 from session_reuse.outcome import SaveOutcome
 from session_reuse.resilience.failure import Failure
 from session_reuse.state import document
@@ -45,12 +45,12 @@ def keep_waiting(services: Services, request: SaveRequest, after: SaveRequest | 
         if waiting is earlier:
             return SaveOutcome.SKIPPED
     dropped = services.pending.put(waiting)
-    services.metrics.pending(len(services.pending))
+    services.telemetry.pending(len(services.pending))
     for lost in dropped:
-        services.lose(lost.fingerprint, "pending_max or pending_max_bytes is reached")
+        services.telemetry.lost(lost.fingerprint, "pending_max or pending_max_bytes is reached")
     if waiting in dropped:
         return SaveOutcome.LOST
-    log.info(Event.SAVE_PENDING, fingerprint=request.fingerprint, waiting=len(services.pending))
+    log.debug(Event.SAVE_PENDING, fingerprint=request.fingerprint, waiting=len(services.pending))
     services.on_pending()
     return SaveOutcome.PENDING
 
@@ -119,14 +119,12 @@ async def flush_one(services: Services, request: SaveRequest, budget: float) -> 
         return False
     except InvalidStateError as error:
         if services.pending.remove(request.fingerprint, request) is not None:
-            services.metrics.pending(len(services.pending))
-            services.lose(request.fingerprint, str(error))
+            services.telemetry.pending(len(services.pending))
+            services.telemetry.lost(request.fingerprint, str(error))
         return True
     if services.pending.remove(request.fingerprint, request) is not None:
-        services.metrics.pending(len(services.pending))
-        services.metrics.flushed()
-        services.counts.flushed += 1
-        log.info(Event.FLUSHED, fingerprint=request.fingerprint, outcome=saved.outcome.value)
+        services.telemetry.pending(len(services.pending))
+        services.telemetry.flushed(request.fingerprint, saved.outcome)
     return True
 
 

@@ -7,7 +7,10 @@ AttributeError on CPython 3.12 and 3.13.0 to 3.13.9, a TypeError on 3.14.0: http
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import ssl
 from typing import Final, NamedTuple
 
 from redis import exceptions as redis_errors
@@ -68,8 +71,23 @@ def failure_from(error: BaseException) -> Failure:
     """Return the verdict on an exception that redis-py, or the network below it, has raised."""
     code = error_code(error)
     rule = _CODES.get(code) or _rule_by_class(error)
-    name = type(error).__name__ + (f" {code}" if code else "")
+    name = type(error).__name__ + (f" {code}" if code else system_reason(error))
     return Failure(rule.error(f"{rule.remedy} ({name})"), name, rule.retry, rule.blame)
+
+
+def system_reason(error: BaseException | None) -> str:
+    """Return the words of the operating system or of TLS for a failed connection, such as `: Connection refused`."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f": {error.verify_message}"
+        if isinstance(error, ssl.SSLError):
+            return f": {error.reason}"
+        if isinstance(error, socket.gaierror):
+            return f": {error.strerror}"
+        if isinstance(error, OSError) and error.errno:
+            return f": {os.strerror(error.errno)}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def error_code(error: BaseException) -> str:

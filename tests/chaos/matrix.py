@@ -118,7 +118,7 @@ async def _visited(world: World, row: Row, phase: str) -> Visit:
     leaving = [task for task in world.services.tasks if task.get_name() == "session_reuse:leave"]
     if leaving:  # the caller was cancelled out of the exit: the save goes on without it
         await asyncio.wait(leaving)
-        visit.save_outcome = SaveOutcome(next(iter(world.services.counts.saved)))
+        visit.save_outcome = SaveOutcome(next(iter(world.services.telemetry.counts.saved)))
     return visit
 
 

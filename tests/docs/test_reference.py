@@ -18,7 +18,7 @@ import pytest
 
 import session_reuse
 from session_reuse import Config, Outcome, SaveOutcome, SessionManager, errors, reusable_session
-from session_reuse.observe.logs import Event
+from session_reuse._telemetry.logs import Event
 from tests.examples.test_monitoring import known_metrics
 from tests.support.polling import until
 from tests.support.servers import RedisCluster, RedisServer

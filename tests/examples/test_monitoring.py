@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from session_reuse.observe.metrics import Metrics
+from session_reuse._telemetry.metrics import Metrics
 
 FOLDER = Path(__file__).parents[2] / "examples" / "monitoring"
 METRIC = re.compile(r"\bsession_(?!reuse\b)[a-z_]+")
@@ -58,11 +58,11 @@ def test_every_metric_is_on_the_dashboard() -> None:
 
 def test_label_values_are_those_of_the_code() -> None:
     """A query for a reason that does not exist shows nothing for ever."""
-    from session_reuse.observe.metrics import BREAKER_STATES, OPERATIONS
+    from session_reuse._telemetry.metrics import BREAKER_STATES, Operation
     from session_reuse.outcome import Outcome, SaveOutcome
 
     allowed: dict[str, set[str]] = {
-        "op": set(OPERATIONS),
+        "op": {each.value for each in Operation},
         "reason": {each.value for each in Outcome},
         "outcome": {each.value for each in SaveOutcome},
         "state": set(BREAKER_STATES),

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
-from session_reuse.observe.tracing import fingerprint_hash, restore_span, save_span
+from session_reuse._telemetry.spans import fingerprint_hash, restore_span, save_span
 from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_no_attribute_is_blanked_or_tells_a_name(spans: InMemorySpanExporter, ou
 def test_nothing_is_imported_and_nothing_done_without_opentelemetry() -> None:
     """Who does not trace pays nothing: not an import, not a span."""
     code = (
-        "import sys; from session_reuse.observe.tracing import restore_span\n"
+        "import sys; from session_reuse._telemetry.spans import restore_span\n"
         "with restore_span(None): pass\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
     )

@@ -1,19 +1,20 @@
-"""Log events: through structlog where the user has configured it, else to the stdlib logger `session_reuse`.
+"""Log events: through structlog where the application has configured it, else to the stdlib logger `session_reuse`.
 
-Must never configure logging for anybody, print, or show a secret: what may be logged is a short list of field names.
+An application without any logging sees warnings and errors on standard error, as Python writes them there.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
-from collections.abc import MutableMapping
 from enum import StrEnum
 from typing import Any, Final
 
+from session_reuse._telemetry.guard import report_once
+
 LOGGER_NAME: Final = "session_reuse"
 _stdlib: Final = logging.getLogger(LOGGER_NAME)
-_stdlib.addHandler(logging.NullHandler())
 
 REDACTED: Final = "[redacted]"
 SECRET_FIELDS: Final = frozenset(
@@ -24,9 +25,16 @@ SECRET_FIELDS: Final = frozenset(
 )  # fmt: skip
 
 
+_METHODS: Final = {
+    logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error",
+}  # fmt: skip
+
+
 class Event(StrEnum):
     """Every event this package logs."""
 
+    STORE_UNAVAILABLE = "session_reuse.store_unavailable"
+    STORE_AVAILABLE = "session_reuse.store_available"
     RESTORED = "session_reuse.restored"
     MISSED = "session_reuse.missed"
     CORRUPT = "session_reuse.corrupt"
@@ -56,7 +64,7 @@ class Event(StrEnum):
 
 
 class Log:
-    """Writes events at a level; asks whether anybody listens before it does any work."""
+    """Write events at a level. A field `note` is a sentence for people, written in place of the other fields."""
 
     def debug(self, event: Event, **fields: Any) -> None:
         """Log what happens all the time."""
@@ -75,23 +83,43 @@ class Log:
         self._write(logging.ERROR, event, fields)
 
     def _write(self, level: int, event: Event, fields: dict[str, Any]) -> None:
-        # Who has configured structlog has imported it; importing it here held up the first enter by 0.1 s (2026-11).
+        # An application that has configured structlog has imported it. An import here took 0.1 s of the first enter
+        # (2026-11).
         structlog = sys.modules.get("structlog")
-        if structlog is not None and structlog.is_configured():
-            redact_secrets(None, "", fields)
-            structlog.get_logger(LOGGER_NAME).log(level, event.value, **fields)
-        elif _stdlib.isEnabledFor(level):
-            redact_secrets(None, "", fields)
-            text = " ".join(f"{name}={value!r}" for name, value in fields.items())
-            _stdlib.log(level, "%s %s", event.value, text, extra={"session_reuse": fields})
+        try:
+            if structlog is not None and structlog.is_configured():
+                _to_structlog(structlog, level, event, fields)
+                return
+        except Exception as error:  # noqa: BLE001  (processors and loggers of the application, whatever they raise)
+            report_once("structlog", error)
+        try:
+            if _stdlib.isEnabledFor(level):
+                _to_stdlib(level, event, fields)
+        except Exception as error:  # noqa: BLE001  (filters and handlers of the application, whatever they raise)
+            report_once("logging", error)
 
 
-def redact_secrets(_logger: object, _method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Mask fields whose name says that they hold a secret; also usable as a structlog processor."""
-    for name in event_dict:
+def _to_structlog(structlog: Any, level: int, event: Event, fields: dict[str, Any]) -> None:
+    redact_secrets(fields)
+    # By the name of the level: `.log(level, ...)` does not exist in structlog's generic BoundLogger.
+    method = getattr(structlog.get_logger(LOGGER_NAME), _METHODS[level])
+    result = method(event.value, **fields)
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("an asynchronous structlog logger cannot be used from synchronous code")
+
+
+def _to_stdlib(level: int, event: Event, fields: dict[str, Any]) -> None:
+    redact_secrets(fields)
+    text = fields.get("note") or " ".join(f"{name}={value!r}" for name, value in fields.items())
+    _stdlib.log(level, "%s %s", event.value, text, extra={"session_reuse": fields})
+
+
+def redact_secrets(fields: dict[str, Any]) -> None:
+    """Mask fields whose name stands for a secret."""
+    for name in fields:
         if name in SECRET_FIELDS:
-            event_dict[name] = REDACTED
-    return event_dict
+            fields[name] = REDACTED
 
 
 log: Final = Log()

@@ -1,0 +1,8 @@
+"""Metrics, log events and spans, behind one guard: whatever they raise, the agent goes on."""
+
+from session_reuse._telemetry.logs import Event, log
+from session_reuse._telemetry.metrics import Operation
+from session_reuse._telemetry.store_health import StoreHealth, health_of
+from session_reuse._telemetry.telemetry import Counts, Telemetry
+
+__all__ = ["Counts", "Event", "Operation", "StoreHealth", "Telemetry", "health_of", "log"]

@@ -1,0 +1,195 @@
+"""Prometheus metrics. Labels are closed sets: no fingerprint, agent, key or message.
+
+An error is not a miss: `session_miss_total` counts proven absence or unusable data, `session_degraded_total` the store.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+from session_reuse._telemetry.guard import report_once
+from session_reuse.config import DEFAULT_REGISTRY
+from session_reuse.outcome import Outcome, SaveOutcome
+
+if TYPE_CHECKING:
+    from session_reuse._telemetry.telemetry import Telemetry
+
+
+class Operation(StrEnum):
+    """What the store was asked to do."""
+
+    __hash__ = str.__hash__  # also found by its plain word
+
+    RESTORE = "restore"
+    SAVE = "save"
+    LEASE = "lease"
+    INVALIDATE = "invalidate"
+    MARK = "mark"
+    CLEANUP = "cleanup"
+
+
+RESTORE_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0)
+SAVE_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+BREAKERS: Final = ("read", "write")
+BREAKER_STATES: Final = ("closed", "half_open", "open", "forced_open", "disabled")
+MISSES: Final = tuple(outcome for outcome in Outcome if outcome is not Outcome.REUSED and not outcome.degraded)
+DEGRADED: Final = tuple(outcome for outcome in Outcome if outcome.degraded)
+
+_ATTRIBUTE: Final = "_session_reuse_metrics"
+"""Where a registry keeps its `Metrics`: on the registry itself, so that a reload of this package finds them."""
+_lock = threading.RLock()
+"""Guards registration and the sums of gauges. Reentrant: a signal handler may come in between."""
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603  (another thread may have held it at the fork)
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+class _Off:
+    """Stands for a metric that could not be registered."""
+
+    def labels(self, *_: object) -> _Off:
+        return self
+
+    def inc(self, _amount: float = 1) -> None:
+        """Count nothing."""
+
+    observe = set = inc
+
+
+class Metrics:
+    """All metrics of one registry, with the children of closed label sets made at once, so that all start at 0.
+
+    A metric that cannot be registered, because its name is taken or because the multiprocess directory is missing, is
+    off; the others work.
+
+    Args:
+        registry: where they are registered.
+    """
+
+    def __init__(self, registry: Any) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self._registry = registry
+        self._refused: list[str] = []
+        self._refusal: Exception | None = None
+        self._process = os.getpid()
+        self._managers: WeakSet[Telemetry] = WeakSet()
+        add = self._add
+        self.reused = add(Counter, "session_reused_total", "Enters that restored a stored session.")
+        self.stale = add(
+            Counter, "session_reused_stale_total", "Reuses of this process's own copy while the store was away."
+        )
+        self.misses = add(
+            Counter, "session_miss_total", "Enters that found no usable session, by reason.", {"reason": MISSES}
+        )
+        self.degraded = add(
+            Counter, "session_degraded_total", "Operations the store did not do, by operation and reason.",
+            {"op": tuple(Operation), "reason": DEGRADED},
+        )  # fmt: skip
+        self.saves = add(Counter, "session_saved_total", "Saves by what they did.", {"outcome": tuple(SaveOutcome)})
+        self.restore_seconds = add(
+            Histogram, "session_restore_seconds", "Time an enter spent on the store.", buckets=RESTORE_BUCKETS
+        )
+        self.save_seconds = add(Histogram, "session_save_seconds", "Time a save took.", buckets=SAVE_BUCKETS)
+        self.lost = add(Counter, "session_pending_lost_total", "Waiting saves given up, at a bound or at close.")
+        self.flushed = add(Counter, "session_pending_flushed_total", "Waiting saves written after the store came back.")
+        self.expired = add(Counter, "session_expired_total", "Expired sessions whose traces were removed.")
+        self.gaps = add(Counter, "session_notifications_gap_total", "Times when expiry events may have been missed.")
+        self.under_replicated = add(
+            Counter, "session_under_replicated_total", "Saves that fewer replicas acknowledged than asked for."
+        )
+        self._breakers = add(
+            Gauge, "session_breaker_state", "How many managers have this breaker in this state.",
+            {"breaker": BREAKERS, "state": BREAKER_STATES}, multiprocess_mode="livesum",
+        )  # fmt: skip
+        self._pending = add(
+            Gauge, "session_pending_saves", "Saves that wait in memory for the store, over all managers.",
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self._lag = add(
+            Gauge, "session_reconcile_lag_seconds", "How overdue the oldest unchecked deadline is.",
+            multiprocess_mode="livemax",
+        )  # fmt: skip
+        self._report_refused()
+
+    def _add(
+        self, kind: Any, name: str, text: str, labels: dict[str, Sequence[StrEnum | str]] | None = None, **options: Any
+    ) -> Any:
+        """Return a registered metric, or its children by label values; something that counts nothing if it fails."""
+        try:
+            metric = kind(name, text, tuple(labels or ()), registry=self._registry, **options)
+            return metric if labels is None else _children(metric, labels)
+        except Exception as error:  # noqa: BLE001  (the application's registry, whatever it raises)
+            self._refused.append(name)
+            self._refusal = self._refusal or error
+            return _Off() if labels is None else _children(_Off(), labels)
+
+    def _report_refused(self) -> None:
+        if self._refusal is not None:
+            names = ", ".join(self._refused)
+            report_once("metrics registration", self._refusal, f" (off: {names})")
+
+    def add_manager(self, manager: Telemetry) -> None:
+        """Let the gauges of a manager count."""
+        with _lock:
+            self._forget_other_process()
+            self._managers.add(manager)
+            self.show_gauges()
+
+    def remove_manager(self, manager: Telemetry) -> None:
+        """Take the gauges of a manager back."""
+        with _lock:
+            self._managers.discard(manager)
+            self.show_gauges()
+
+    def show_gauges(self) -> None:
+        """Set each gauge to the sum over living managers, the lag to the largest."""
+        with _lock:
+            self._forget_other_process()
+            managers = list(self._managers)
+            self._pending.set(sum(manager.pending_saves for manager in managers))
+            self._lag.set(max((manager.lag for manager in managers), default=0.0))
+            states = [pair for manager in managers for pair in manager.breakers.items()]
+            for pair, gauge in self._breakers.items():
+                gauge.set(states.count(pair))
+
+    def _forget_other_process(self) -> None:
+        """After a fork, the managers of the parent are not ours."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._managers.clear()
+
+
+def _children(metric: Any, labels: dict[str, Sequence[StrEnum | str]]) -> dict[Any, Any]:
+    """Return the children of a metric by label value, or by pair of label values."""
+    found = {values: metric.labels(*values) for values in product(*labels.values())}
+    return found if len(labels) > 1 else {values[0]: child for values, child in found.items()}
+
+
+def metrics_for(registry: Any) -> Metrics | None:
+    """Return the metrics of a registry, registering them the first time; None for a registry that is None or unfit."""
+    if registry is None:
+        return None
+    try:
+        if isinstance(registry, str) and registry == DEFAULT_REGISTRY:
+            from prometheus_client import REGISTRY as registry  # noqa: N811  (costs nothing at import)
+        with _lock:
+            metrics = getattr(registry, _ATTRIBUTE, None)
+            if metrics is None:
+                metrics = Metrics(registry)
+                setattr(registry, _ATTRIBUTE, metrics)
+            return metrics
+    except Exception as error:  # noqa: BLE001  (the application's registry, whatever it raises)
+        report_once("metrics", error)
+        return None

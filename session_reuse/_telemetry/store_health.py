@@ -1,0 +1,107 @@
+"""Say once that a store cannot be used, and once that it works again.
+
+The state is the process's, not a manager's: a program that runs `asyncio.run(job())` again and again makes a manager for
+each, and a dead store is still one fact.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from session_reuse._telemetry.logs import Event, log
+from session_reuse.errors import StoreError
+from session_reuse.outcome import Outcome
+
+QUIET: Final = 60.0
+"""Seconds after a recovery in which single failures are not announced: a flaky store is one fact, too."""
+_MOST_STORES: Final = 256
+_REMEDY: Final = "To find the cause, run: session-reuse doctor"
+
+
+class StoreHealth:
+    """What this process knows and has logged about one store.
+
+    Reads and writes are told apart: a full disk stops saves while each enter succeeds.
+
+    Args:
+        store: where it is, without a password.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, store: str, clock: Callable[[], float] = monotonic) -> None:
+        self.store = store
+        self.troubled: set[str] = set()
+        """Which of `read` and `write` fail now; callers look here first, so that a healthy store costs nothing."""
+        self._clock = clock
+        self._away_since: float | None = None
+        """When an outage began that has been logged."""
+        self._explained = False
+        self._quiet_until = -1.0
+        self._open_breakers: set[tuple[str, str]] = set()
+        self._lock = threading.RLock()
+
+    def failed(self, side: str, error: StoreError, code: str, operation: str) -> None:
+        """Note that the store did not do something; announce it unless that is known."""
+        with self._lock:
+            self.troubled.add(side)
+            now = self._clock()
+            if self._explained or (self._away_since is None and now < self._quiet_until):
+                return
+            self._explained = True
+            self._away_since = now if self._away_since is None else self._away_since
+        effect = "agents start without their stored session" if side == "read" else "saves wait in memory until it can"
+        fields = {"store": self.store, "operation": operation, "reason": error.outcome.value, "error": code}
+        note = f"{self.store} cannot be used: {error}. Meanwhile {effect}. {_REMEDY}"
+        if error.outcome is Outcome.AUTH:
+            log.error(Event.AUTH_FAILED, **fields, note=note)
+        else:
+            log.warning(Event.STORE_UNAVAILABLE, **fields, note=note)
+
+    def worked(self, side: str) -> None:
+        """Note that the store did something; announce the end of an outage that was announced."""
+        with self._lock:
+            self.troubled.discard(side)
+            if self.troubled or self._away_since is None:
+                return
+            now = self._clock()
+            seconds, self._away_since, self._quiet_until = now - self._away_since, None, now + QUIET
+            self._explained = False
+            self._open_breakers.clear()
+        note = f"{self.store} works again after {seconds:.1f} s"
+        log.warning(Event.STORE_AVAILABLE, store=self.store, seconds=round(seconds, 3), note=note)
+
+    def breaker_changed(self, server: str, breaker: str, old: str, new: str) -> None:
+        """Log a change of a breaker: the first of a server to open as a warning, the rest for a closer look."""
+        with self._lock:
+            first = new == "open" and not any(name == server for name, _ in self._open_breakers)
+            if new == "open":
+                self._open_breakers.add((server, breaker))
+            elif new == "closed":
+                self._open_breakers.discard((server, breaker))
+            if first and self._away_since is None:  # logged by this event, so its end is logged too
+                self._away_since = self._clock()
+        fields = {"store": self.store, "server": server, "breaker": breaker, "old": old, "new": new}
+        if first:
+            log.warning(Event.BREAKER_CHANGED, **fields)
+        elif new == "closed":
+            log.info(Event.BREAKER_CHANGED, **fields)
+        else:
+            log.debug(Event.BREAKER_CHANGED, **fields)
+
+
+_stores: Final[dict[str, StoreHealth]] = {}
+os.register_at_fork(after_in_child=_stores.clear)
+
+
+def health_of(store: str) -> StoreHealth:
+    """Return what this process knows of the store at a URL without its password; the oldest of very many are forgotten."""
+    found = _stores.get(store)
+    if found is None:
+        if len(_stores) >= _MOST_STORES:
+            _stores.pop(next(iter(_stores)), None)
+        found = _stores.setdefault(store, StoreHealth(store))
+    return found

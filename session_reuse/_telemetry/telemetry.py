@@ -1,0 +1,184 @@
+"""`Telemetry`: what one manager counts, logs and shows. No method raises, whatever the application's instruments do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from session_reuse._telemetry import spans
+from session_reuse._telemetry.guard import report_once
+from session_reuse._telemetry.logs import Event, log
+from session_reuse._telemetry.metrics import Metrics, Operation, metrics_for
+from session_reuse._telemetry.store_health import StoreHealth
+from session_reuse.errors import StoreError
+from session_reuse.outcome import Outcome, SaveOutcome
+
+_READS: Final = frozenset({Operation.RESTORE, Operation.CLEANUP})
+_PROOFS: Final = frozenset({SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED, SaveOutcome.STALE})
+"""Outcomes of a save that only a store that works can give."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this process has seen, for `stats()`; the same numbers as the metrics, without a registry."""
+
+    entered: dict[Outcome, int] = field(default_factory=dict)
+    saved: dict[SaveOutcome, int] = field(default_factory=dict)
+    flushed: int = 0
+    lost: int = 0
+
+
+class Telemetry:
+    """The instruments of one manager.
+
+    Args:
+        registry: a `prometheus_client.CollectorRegistry`, `DEFAULT_REGISTRY`, or None for no metrics.
+        health: what is known of the store, shared by the managers of one store.
+
+    Attributes:
+        counts: what has been counted.
+        pending_saves: saves that wait now.
+        breakers: the state of each breaker.
+        lag: seconds by which the oldest unchecked deadline is overdue.
+    """
+
+    restore_span = staticmethod(spans.restore_span)
+    save_span = staticmethod(spans.save_span)
+
+    def __init__(self, registry: Any = None, health: StoreHealth | None = None) -> None:
+        self.counts = Counts()
+        self.pending_saves = 0
+        self.breakers = {"read": "closed", "write": "closed"}
+        self.lag = 0.0
+        self._health = health if health is not None else StoreHealth("the store")
+        self._metrics = metrics_for(registry)
+        self._count(lambda metrics: metrics.add_manager(self))
+
+    def close(self) -> None:
+        """Take the gauges back; counters stay."""
+        self._count(lambda metrics: metrics.remove_manager(self))
+
+    # Enter and save --------------------------------------------------------------------------------------------------
+
+    def entered(self, fingerprint: str, outcome: Outcome, seconds: float, *, stale: bool = False) -> None:
+        """Count and log an enter.
+
+        Args:
+            fingerprint: of the session.
+            outcome: how it ended; a degraded one is counted as an operation that the store did not do.
+            seconds: how long it took.
+            stale: whether the session came from this process's own copy, because the store was away.
+        """
+        entered = self.counts.entered
+        entered[outcome] = entered.get(outcome, 0) + 1
+        metrics = self._metrics
+        if metrics is not None:
+            try:
+                metrics.restore_seconds.observe(seconds)
+                if outcome is Outcome.REUSED:
+                    metrics.reused.inc()
+                    if stale:
+                        metrics.stale.inc()
+                elif outcome.degraded:
+                    metrics.degraded[Operation.RESTORE, outcome].inc()
+                else:
+                    metrics.misses[outcome].inc()
+            except Exception as error:  # noqa: BLE001  (the application's registry, whatever it raises)
+                report_once("metrics", error)
+        if self._health.troubled and not stale and not outcome.degraded:
+            self._health.worked("read")
+        event = Event.RESTORED if outcome is Outcome.REUSED else Event.MISSED
+        log.debug(event, fingerprint=fingerprint, outcome=outcome.value, seconds=round(seconds, 6), stale=stale)
+
+    def saved(self, fingerprint: str, outcome: SaveOutcome, seconds: float) -> None:
+        """Count and log a save."""
+        saved = self.counts.saved
+        saved[outcome] = saved.get(outcome, 0) + 1
+        metrics = self._metrics
+        if metrics is not None:
+            try:
+                metrics.save_seconds.observe(seconds)
+                metrics.saves[outcome].inc()
+            except Exception as error:  # noqa: BLE001  (as above)
+                report_once("metrics", error)
+        if self._health.troubled and outcome in _PROOFS:
+            self._health.worked("write")
+        event = Event.SAVE_SKIPPED if outcome is SaveOutcome.SKIPPED else Event.SAVED
+        log.debug(event, fingerprint=fingerprint, outcome=outcome.value, seconds=round(seconds, 6))
+
+    # Trouble of the store --------------------------------------------------------------------------------------------
+
+    def store_failed(self, operation: str, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
+        """Log that the store did not do something: once for people, each time at DEBUG. Counts nothing."""
+        self._health.failed("read" if operation in _READS else "write", error, code, operation)
+        fields = {"operation": operation, "reason": error.outcome.value, "error": code, "fingerprint": fingerprint}
+        log.debug(Event.DEGRADED, **fields)
+
+    def degraded(self, operation: Operation | str, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
+        """Count and log that the store did not do something. A degraded enter is counted by `entered`."""
+        self._count(lambda metrics: metrics.degraded[operation, error.outcome].inc())
+        self.store_failed(operation, error, code=code, fingerprint=fingerprint)
+
+    def breaker_changed(self, breaker: str, state: str, *, server: str = "", old: str = "", new: str = "") -> None:
+        """Show and log the state of a breaker.
+
+        Args:
+            breaker: `read` or `write`.
+            state: the worst state of this breaker over all servers.
+            server: whose breaker changed, empty where there is only one server.
+            old: its state before.
+            new: its state now.
+        """
+        self.breakers[breaker] = state
+        self._count(Metrics.show_gauges)
+        self._health.breaker_changed(server, breaker, old, new)
+
+    # Waiting saves ---------------------------------------------------------------------------------------------------
+
+    def pending(self, count: int) -> None:
+        """Show how many saves wait."""
+        self.pending_saves = count
+        self._count(Metrics.show_gauges)
+
+    def flushed(self, fingerprint: str, outcome: SaveOutcome) -> None:
+        """Count and log a waiting save that was written."""
+        self.counts.flushed += 1
+        self._count(lambda metrics: metrics.flushed.inc())
+        if self._health.troubled and outcome in _PROOFS:
+            self._health.worked("write")
+        log.debug(Event.FLUSHED, fingerprint=fingerprint, outcome=outcome.value)
+
+    def lost(self, fingerprint: str, why: str) -> None:
+        """Count and log a save that was given up."""
+        self.counts.lost += 1
+        self._count(lambda metrics: metrics.lost.inc())
+        log.error(Event.SAVE_LOST, fingerprint=fingerprint, why=why)
+
+    # Clean-up and replicas -------------------------------------------------------------------------------------------
+
+    def expired(self, fingerprint: str) -> None:
+        """Count and log an expired session whose traces were removed."""
+        self._count(lambda metrics: metrics.expired.inc())
+        log.debug(Event.EXPIRED, fingerprint=fingerprint)
+
+    def reconcile_lag(self, seconds: float) -> None:
+        """Show how overdue the oldest unchecked deadline is."""
+        self.lag = seconds
+        self._count(Metrics.show_gauges)
+
+    def notifications_gap(self) -> None:
+        """Count a time when expiry events may have been missed."""
+        self._count(lambda metrics: metrics.gaps.inc())
+
+    def under_replicated(self, fingerprint: str, acknowledged: int) -> None:
+        """Count and log a save that fewer replicas acknowledged than asked for."""
+        self._count(lambda metrics: metrics.under_replicated.inc())
+        log.warning(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
+
+    def _count(self, change: Callable[[Metrics], None]) -> None:
+        if self._metrics is not None:
+            try:
+                change(self._metrics)
+            except Exception as error:  # noqa: BLE001  (as above)
+                report_once("metrics", error)
