@@ -128,7 +128,7 @@ async def in_turns(
 ) -> tuple[float, float, float]:
     """Return the medians of enter and leave, and of an enter against one on the server of the smallest size."""
     restores, saves, small = [], [], []
-    async with SessionManager(smallest, registry=None, attempt_timeout=5.0) as other:
+    async with SessionManager(smallest, registry=None, attempt_timeout=5.0, restore_timeout=10.0) as other:
         for at in numbers:
             small.append((await cycle(other, at % count))[0])
             restore, save = await cycle(manager, at)
@@ -158,7 +158,7 @@ async def measure(
     took_few = []
     with server.client(socket_timeout=60.0) as client:
         memory = (client.info("memory")["used_memory"] - empty) / size
-        async with SessionManager(server.url, registry=None, attempt_timeout=5.0) as manager:
+        async with SessionManager(server.url, registry=None, attempt_timeout=5.0, restore_timeout=10.0) as manager:
             await in_turns(manager, rest[: rounds // 10], smallest.url, least)  # scripts loaded, connections open
             restore, save, growth = await in_turns(manager, rest, smallest.url, least)
             await cleaned(manager, 0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
+from session_reuse._misuse import check_manager
 from session_reuse._naming import (
     Name,
     NameFrom,
@@ -67,7 +68,10 @@ class persist_session:  # noqa: N801  (used like a function)
         self._fingerprint = fingerprint
         self._agent_id = agent_id
         self._options: dict[str, Any] = {**options}
-        reusable_session(**self._options)  # an unknown option is an error here, not in the first call
+        check_manager(options.get("manager"))
+        reusable_session(
+            **self._options | {"manager": None}
+        )  # an unknown option is an error here, not in the first call
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from functools import wraps
 from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeVar
 
-from session_reuse.errors import LifecycleError
+from session_reuse._url import SCHEMES
+from session_reuse.errors import ConfigurationError, LifecycleError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,3 +71,42 @@ def asynccontextmanager(
         return context
 
     return opened
+
+
+def check_manager(manager: object, kind: type | None = None) -> None:
+    """Refuse what is no manager.
+
+    Args:
+        manager: the argument `manager=`.
+        kind: the class it must be of; None where both the asynchronous and the blocking one will do.
+
+    Raises:
+        ConfigurationError: it is something else; the message says what was expected.
+    """
+    if manager is None or (kind is not None and isinstance(manager, kind)):
+        return
+    if kind is None and hasattr(manager, "restore") and not isinstance(manager, type):
+        return
+    module = kind.__module__.removesuffix(".manager") if kind is not None else "session_reuse"
+    given = f"the class {manager.__qualname__}" if isinstance(manager, type) else _type_of(manager)
+    hint = ": write manager=SessionManager(url)" if isinstance(manager, str) else ""
+    raise ConfigurationError(f"manager= takes a {module}.SessionManager object, not {given}{hint}")
+
+
+def check_names(fingerprint: object, agent_id: object) -> None:
+    """Refuse a manager, a client or a store's URL in the place of a name.
+
+    Raises:
+        ConfigurationError: one of them is.
+    """
+    for name, given in (("fingerprint", fingerprint), ("agent_id", agent_id)):
+        is_url = isinstance(given, str) and given.partition("://")[0] in SCHEMES and "://" in given
+        if is_url or hasattr(given, "restore") or hasattr(given, "connection_pool"):
+            shown = "the URL of a store" if is_url else f"a {_type_of(given)}"
+            raise ConfigurationError(
+                f"{name} is {shown}: write reusable_session(fingerprint, agent_id, manager=SessionManager(...))"
+            )
+
+
+def _type_of(given: object) -> str:
+    return f"{type(given).__module__}.{type(given).__qualname__}".removeprefix("builtins.")

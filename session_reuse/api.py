@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from session_reuse._misuse import AsyncOnly
+from session_reuse._misuse import AsyncOnly, check_manager, check_names
 from session_reuse.default_manager import default_manager
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError
 from session_reuse.lifecycle.options import OnBusy, Seconds, VisitOptions
@@ -51,6 +51,8 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         max_uses: int | None = None,
         strict: bool = False,
     ) -> None:
+        check_names(fingerprint, agent_id)
+        check_manager(manager, SessionManager)
         self._names = (fingerprint, agent_id)
         self._manager = manager
         self._options: dict[str, Any] = {

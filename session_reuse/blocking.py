@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from session_reuse._decorator import persist_session
-from session_reuse._misuse import BlockingOnly
+from session_reuse._misuse import BlockingOnly, check_manager, check_names
 from session_reuse.default_manager import default_manager
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, LifecycleError, StoreError
 from session_reuse.lifecycle.options import OnBusy, Seconds, VisitOptions
@@ -197,6 +197,8 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         max_uses: int | None = None,
         strict: bool = False,
     ) -> None:
+        check_names(fingerprint, agent_id)
+        check_manager(manager, SessionManager)
         self._names = (fingerprint, agent_id)
         self._manager = manager
         self._verify = verify

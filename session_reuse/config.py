@@ -10,12 +10,16 @@ import base64
 import binascii
 import math
 import os
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from session_reuse._url import flag, parse_url
+from session_reuse._url import redacted_url as redacted_url  # noqa: PLC0414  (most users import it from here)
 from session_reuse.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX: Final = "SESSION_REUSE_"
@@ -55,7 +59,7 @@ class Config:
     save_timeout: float = 2.0
     """Budget of a save; what is not through by then is kept pending."""
     attempt_timeout: float = 0.15
-    """Budget of one attempt; large values get more, in proportion to their size."""
+    """Budget of one attempt, at most `restore_timeout`; large values get more, in proportion to their size."""
     connect_timeout: float = 0.25
     """Budget for opening one connection."""
     close_timeout: float = 2.0
@@ -69,9 +73,9 @@ class Config:
     """How long an exclusive lease outlives a holder that has died; renewed at a third of it."""
     compression: str = "auto"
     """`auto` (the best installed), `zstd`, `lz4`, `zlib` or `none`; states below 1 KiB are never compressed."""
-    encryption_keys: KeySource = ()
-    """AES-256-GCM keys of 32 bytes; the first encrypts, all decrypt. A callable is asked once, at the first use. In
-    the environment: base64, separated by commas."""
+    encryption_keys: KeySource | None = None
+    """AES-256-GCM keys of 32 bytes; the first encrypts, all decrypt. A callable is called once, at the first use. Text
+    is base64 or 64 hex digits; the environment separates keys by commas. None: sessions are stored in plain."""
     max_state_bytes: int = 8 * 1024 * 1024
     """Largest session that is stored or read, in bytes of JSON."""
 
@@ -110,33 +114,17 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every value, so that a wrong one is named at the start and not in the middle of a run."""
-        self._check_numbers()
-        self._check_names()
-        object.__setattr__(self, "encryption_keys", _checked_keys(self.encryption_keys))
-        if self.spool_dir is not None:
-            object.__setattr__(self, "spool_dir", Path(self.spool_dir))
-            if not self.encryption_keys:
-                raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
-
-    def _check_numbers(self) -> None:
-        for name in _DURATIONS:
-            value = getattr(self, name)
-            if value is not None or name not in _OPTIONAL:
-                object.__setattr__(self, name, _seconds(value, name))
-        for name, minimum in _MINIMA.items():
-            value = getattr(self, name)
-            if value is None and name in _OPTIONAL:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-                raise ConfigurationError(f"{name} must be a whole number of at least {minimum}, not {value!r}")
-
-    def _check_names(self) -> None:
-        if not isinstance(self.url, str) or "://" not in self.url:
-            raise ConfigurationError("url must look like redis://host:6379/0 or embedded://")
-        if not self.key_prefix or any(character in self.key_prefix for character in "{} \t\r\n"):
-            raise ConfigurationError("key_prefix must be non-empty and hold no braces or white space")
-        if self.compression not in _COMPRESSIONS:
-            raise ConfigurationError(f"compression must be one of {', '.join(_COMPRESSIONS)}, not {self.compression!r}")
+        for field in fields(self):
+            object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name)))
+        if self.attempt_timeout > self.restore_timeout:
+            if self.attempt_timeout != _DEFAULTS["attempt_timeout"]:
+                raise ConfigurationError(
+                    f"attempt_timeout ({self.attempt_timeout:g} s) is above restore_timeout ({self.restore_timeout:g} s), "
+                    "which ends every attempt: raise restore_timeout, or lower attempt_timeout"
+                )
+            object.__setattr__(self, "attempt_timeout", self.restore_timeout)
+        if self.spool_dir is not None and not self.encryption_keys:
+            raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None, **arguments: Any) -> Config:
@@ -157,17 +145,21 @@ class Config:
         values: dict[str, Any] = {}
         for name in _FROM_ENVIRONMENT:
             variable = ENVIRONMENT_PREFIX + name.upper()
-            if name not in arguments and environment.get(variable, "").strip():
-                values[name] = _parsed(name, variable, environment[variable].strip())
+            text = environment.get(variable, "").strip()
+            # An empty variable counts as unset, but for the keys: then sessions would be stored in plain by accident.
+            if name not in arguments and (text or (name == "encryption_keys" and variable in environment)):
+                values[name] = _parsed(name, variable, text)
+        _warn_of_unknown_variables(environment)
         return cls(**(values | arguments))
 
     def __repr__(self) -> str:
         """Show the settings without the password of the URL and without keys."""
-        hidden = {"url": redacted_url(self.url), "encryption_keys": "…" if self.encryption_keys else ()}
+        hidden = {"url": redacted_url(self.url), "encryption_keys": self.encryption_keys and "…"}
         shown = {f.name: hidden.get(f.name, getattr(self, f.name)) for f in fields(self)}
         return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
+_DEFAULTS: Final = {field.name: field.default for field in fields(Config) if field.default is not MISSING}
 _DURATIONS: Final = (
     "ttl", "restore_timeout", "save_timeout", "attempt_timeout", "connect_timeout", "close_timeout", "capture_timeout", "verify_timeout",
     "lease_ttl", "wait_timeout", "cleanup_interval", "flush_rate", "max_age",
@@ -178,16 +170,28 @@ _MINIMA: Final = {
     "deadline_buckets": 1,
 }  # fmt: skip
 _COMPRESSIONS: Final = ("auto", "zstd", "lz4", "zlib", "none")
-_TRUE: Final = frozenset({"1", "true", "yes", "on"})
-_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_MAKE_A_KEY: Final = "make one with: openssl rand -base64 32"
 
 
-def redacted_url(url: str) -> str:
-    """Return the URL with user name and password masked, and without its query."""
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("?")[0].partition("/")
-    credentials, at, host = authority.rpartition("@")
-    return f"{scheme}{separator}{'***@' if at and credentials else ''}{host}{slash}{path}"
+def _checked(name: str, value: Any) -> Any:
+    """Return the value of one setting as it is stored.
+
+    Raises:
+        ConfigurationError: it is wrong.
+    """
+    if value is None and name in _OPTIONAL:
+        return None
+    if name in _DURATIONS:
+        return _seconds(value, name)
+    if name in _MINIMA:
+        if not isinstance(value, int) or isinstance(value, bool) or value < _MINIMA[name]:
+            raise ConfigurationError(f"{name} must be a whole number of at least {_MINIMA[name]}, not {value!r}")
+    elif isinstance(_DEFAULTS[name], bool):
+        if not isinstance(value, bool):
+            raise ConfigurationError(f"{name} must be True or False, not {value!r}")
+    elif check := _CHECKS.get(name):
+        return check(value)
+    return value
 
 
 def _seconds(value: object, name: str) -> float:
@@ -197,59 +201,144 @@ def _seconds(value: object, name: str) -> float:
     return float(seconds)
 
 
-def _checked_keys(keys: object) -> KeySource:
-    if callable(keys):
-        return keys
+def _checked_url(url: object) -> str:
+    if not isinstance(url, str):
+        raise ConfigurationError(
+            f"url must be text such as redis://host:6379/0 or embedded://, not {type(url).__name__}"
+        )
+    parse_url(url)
+    return url
+
+
+def _checked_prefix(prefix: object) -> str:
+    if not isinstance(prefix, str) or not prefix or any(character in prefix for character in "{} \t\r\n"):
+        raise ConfigurationError("key_prefix must be non-empty and hold no braces or white space")
+    return prefix
+
+
+def _checked_compression(name: object) -> object:
+    if name not in _COMPRESSIONS:
+        raise ConfigurationError(f"compression must be one of {', '.join(_COMPRESSIONS)}, not {name!r}")
+    return name
+
+
+def _checked_callback(callback: object) -> object:
+    if callback is not None and not callable(callback):
+        raise ConfigurationError("on_expired must be a function of a fingerprint")
+    return callback
+
+
+def _checked_keys(keys: Any) -> KeySource | None:
+    return keys if keys is None or callable(keys) else _key_list(keys)
+
+
+def _key_list(keys: Any) -> tuple[bytes, ...]:
     if isinstance(keys, str | bytes):
         keys = (keys,)
     try:
-        listed = tuple(decoded_key(key) for key in keys)  # type: ignore[attr-defined]
+        listed = tuple(decoded_key(key) for key in keys)
     except TypeError:
         raise ConfigurationError("encryption_keys must be a list of keys or a callable that returns one") from None
+    if not listed:
+        raise ConfigurationError(
+            "encryption_keys holds no key, and sessions would be stored in plain: leave it out (None) if that is meant"
+        )
     return listed
 
 
+_CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
+    "url": _checked_url,
+    "key_prefix": _checked_prefix,
+    "compression": _checked_compression,
+    "encryption_keys": _checked_keys,
+    "spool_dir": lambda folder: None if folder is None else Path(folder),
+    "on_expired": _checked_callback,
+}
+
+
+def configured_keys(config: Config) -> tuple[bytes, ...]:
+    """Return the keys, and call the function that gives them if there is one; empty when none are configured.
+
+    Raises:
+        ConfigurationError: the function returns no key, or a wrong one.
+    """
+    source = config.encryption_keys
+    if source is None:
+        return ()
+    return _key_list(source()) if callable(source) else source
+
+
 def decoded_key(key: object) -> bytes:
-    """Return a key of 32 bytes, given as such or in base64. The error never quotes the key."""
+    """Return a key of 32 bytes, given as such, in base64 or as 64 hex digits. The error never quotes the key."""
     if isinstance(key, str):
-        try:
-            key = base64.b64decode(key.translate(str.maketrans("-_", "+/")) + "=" * (-len(key) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            raise ConfigurationError("encryption_keys: a key is not valid base64") from None
+        key = _key_of_text(key.strip())
     if not isinstance(key, bytes) or len(key) != 32:
-        raise ConfigurationError("encryption_keys: each key must be 32 bytes, or those 32 bytes in base64")
+        raise ConfigurationError(
+            f"encryption_keys: each key must be 32 bytes, or those in base64 or in 64 hex digits; {_MAKE_A_KEY}"
+        )
     return key
 
 
-def _to_bool(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise ValueError(text)
+def _key_of_text(text: str) -> bytes:
+    try:
+        if len(text) == 64:
+            return bytes.fromhex(text)
+        return base64.b64decode(text.translate(str.maketrans("-_", "+/")) + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise ConfigurationError(
+            f"encryption_keys: a key is neither base64 nor 64 hex digits (pass phrases are not keys); {_MAKE_A_KEY}"
+        ) from None
 
 
-_PARSERS: Final[dict[str, Callable[[str], Any]]] = {
-    "str": str,
-    "int": int,
-    "int | None": int,
-    "float": float,
-    "float | None": float,
-    "bool": _to_bool,
-    "Path | None": Path,
-    "KeySource": lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+_PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
+    "str": (str, "text"),
+    "int": (int, "a whole number"),
+    "int | None": (int, "a whole number"),
+    "float": (float, "a number"),
+    "float | None": (float, "a number"),
+    "bool": (flag, "true or false"),
+    "Path | None": (Path, "a path"),
+    "KeySource | None": (lambda text: tuple(part.strip() for part in text.split(",") if part.strip()), "keys"),
 }
+"""How text of the environment becomes a value, and what it must be, by the type of the setting."""
 _FROM_ENVIRONMENT: Final = {f.name: str(f.type) for f in fields(Config) if str(f.type) in _PARSERS}
+_OTHER_VARIABLES: Final = ("REDIS_SERVER", "CHROMIUM")
 
 
 def _parsed(name: str, variable: str, text: str) -> Any:
-    kind = _FROM_ENVIRONMENT[name]
+    parse, kind = _PARSERS[_FROM_ENVIRONMENT[name]]
     try:
-        value = _PARSERS[kind](text)
+        value = parse(text)
     except ValueError:
-        raise ConfigurationError(f"{variable} must be of type {kind.removesuffix(' | None')}") from None
+        raise ConfigurationError(f"{variable} must be {kind}") from None
     try:
-        Config(**{name: value, **({"encryption_keys": (b"\0" * 32,)} if name == "spool_dir" else {})})
+        return _checked(name, value)
     except ConfigurationError as error:
         raise ConfigurationError(f"{variable}: {error}") from None
-    return value
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that begin like ours and mean nothing, each with the nearest name, which may be empty."""
+    environment = os.environ if environment is None else environment
+    known = [name.upper() for name in _FROM_ENVIRONMENT] + list(_OTHER_VARIABLES)
+    ours = (name.removeprefix(ENVIRONMENT_PREFIX) for name in environment if name.startswith(ENVIRONMENT_PREFIX))
+    return {ENVIRONMENT_PREFIX + name: _nearest(name, known) for name in sorted(ours) if name not in known}
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """Return the known variable that ends alike, such as URL for REDIS_URL, else the one that is spelt most alike."""
+    ending = [each for each in known if name.endswith(f"_{each}")]
+    nearest = next(iter(ending or get_close_matches(name, known, 1)), None)
+    return "" if nearest is None else ENVIRONMENT_PREFIX + nearest
+
+
+_warned: Final[set[str]] = set()
+
+
+def _warn_of_unknown_variables(environment: Mapping[str, str]) -> None:
+    """Warn of each unknown variable once in this process."""
+    for name, nearest in unknown_variables(environment).items():
+        if name not in _warned:
+            _warned.add(name)
+            hint = f"did you mean {nearest}?" if nearest else "it has no effect"
+            warnings.warn(f"session_reuse knows no variable {name}: {hint}", RuntimeWarning, stacklevel=4)

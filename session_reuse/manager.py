@@ -49,9 +49,8 @@ class SessionManager(AsyncOnly):
         if isinstance(url_or_client, str):
             config["url"] = url_or_client
         elif url_or_client is not None:
+            check_client(url_or_client)
             self._given = url_or_client
-            if not is_store(url_or_client):
-                check_client(url_or_client)
         self.config = Config.from_env(**config)
         self._services: Services | None = None
         self._connection: Connection | None = None

@@ -6,7 +6,7 @@ import os
 import random
 import time
 
-from session_reuse.config import Config, decoded_key
+from session_reuse.config import Config, configured_keys
 from session_reuse.errors import CorruptStateError, InvalidStateError
 from session_reuse.outcome import Outcome
 from session_reuse.session import BrowserSession
@@ -23,11 +23,9 @@ def codec_for(config: Config) -> Codec:
     Raises:
         ConfigurationError: a key is not 32 bytes, or compression or encryption is not installed.
     """
-    source = config.encryption_keys
-    keys = tuple(decoded_key(key) for key in (source() if callable(source) else source))
     return Codec(
         compression=config.compression,
-        keys=keys,
+        keys=configured_keys(config),
         max_bytes=config.max_state_bytes,
         recent_bytes=config.recent_bytes,
     )

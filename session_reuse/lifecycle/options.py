@@ -44,6 +44,8 @@ class VisitOptions:
             raise ConfigurationError(f'on_busy must be "fresh" or "raise", not {self.on_busy!r}')
         if self.wait < 0:
             raise ConfigurationError("wait must not be negative")
+        if not self.exclusive and (self.wait or self.on_busy != "fresh"):
+            raise ConfigurationError(f"{'wait' if self.wait else 'on_busy'} means nothing without exclusive=True")
         if self.max_age is not None and self.max_age <= 0:
             raise ConfigurationError("max_age must be a positive number of seconds")
         if self.max_uses is not None and self.max_uses < 1:

@@ -1,31 +1,32 @@
-"""From a URL to a client: standalone, Sentinel, Cluster, embedded. Must never leave a default of redis-py in charge.
+"""From a URL to a client: standalone, Sentinel, Cluster, embedded. No default of redis-py's is left in charge.
 
 Those retry ten times, retry a wrong password, and hang for a minute on a silent server.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import Redis, Sentinel
+from redis import Redis as SynchronousRedis
+from redis import RedisCluster as SynchronousCluster
+from redis.asyncio import ConnectionPool, Redis, Sentinel, UnixDomainSocketConnection
+from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from session_reuse.config import Config, redacted_url
+from session_reuse._url import StoreUrl, parse_url, redacted_url
+from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from session_reuse.store.embedded import EmbeddedServer
-
-SCHEMES: Final = (
-    "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster", "embedded",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,46 +48,107 @@ def connect(config: Config) -> Connection:
     """Make the client for `config.url`. Connects to nothing and starts nothing.
 
     Raises:
-        ConfigurationError: the URL is wrong, or no redis-server can be had for `embedded://`.
+        ConfigurationError: a certificate or key cannot be used, or no redis-server can be had for `embedded://`.
     """
-    parts = urlsplit(config.url)
-    if parts.scheme not in SCHEMES:
-        raise ConfigurationError(f"url {redacted_url(config.url)!r}: the scheme must be one of {', '.join(SCHEMES)}")
+    url = parse_url(config.url)
+    if url.kind == "embedded":
+        return _embedded(config, url)
+    if url.tls:
+        _check_certificates(url, redacted_url(config.url))
+    return Connection(_CLIENTS[url.kind](config, url))
+
+
+def _check_certificates(url: StoreUrl, shown: str) -> None:
+    """Load the certificates and the key once, so that a wrong file is named at the start."""
+    options, context = url.options, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    name = "ssl_ca_certs"
     try:
-        if parts.scheme == "embedded":
-            return _embedded(config)
-        if parts.scheme.endswith("+sentinel"):
-            return Connection(_sentinel(config))
-        if parts.scheme.endswith("+cluster"):
-            return Connection(_cluster(config))
-        return Connection(_standalone(config, parts.scheme))
-    except (ValueError, TypeError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
-        raise ConfigurationError(f"url {redacted_url(config.url)!r}: {_reason(error)}") from None
+        if trusted := options.get(name):
+            context.load_verify_locations(cafile=trusted)
+        name = "ssl_certfile"
+        if certificate := options.get(name):
+            context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password", ""))
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "not readable"
+        raise ConfigurationError(f"url {shown}: option {name}: {options[name]} cannot be used: {reason}") from None
 
 
-def _standalone(config: Config, scheme: str) -> Redis:
-    if scheme != "unix" and not urlsplit(config.url).hostname:
-        raise ValueError("there is no host")
-    options = _options(config)
-    if scheme == "unix":
-        del options["socket_keepalive"]  # redis-py's unix connections raise a TypeError for it when they connect
-    client: Redis = Redis.from_url(config.url, **options)
+def _options(config: Config, url: StoreUrl) -> dict[str, Any]:
+    """Return redis-py's arguments that every kind of client gets; the URL's win."""
+    options: dict[str, Any] = {
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": config.connect_timeout,
+        "socket_timeout": config.save_timeout + 1.0,
+        "protocol": 2,
+        "driver_info": None,
+    }
+    if url.hosts:  # redis-py's unix connections raise a TypeError for it when they connect
+        options |= {"socket_keepalive": True, "ssl": url.tls}
+    return {**options, **url.options}
+
+
+def _standalone(config: Config, url: StoreUrl) -> Redis:
+    host, port = url.hosts[0]
+    client: Redis = Redis(host=host, port=port, **_options(config, url))
     return client
 
 
-def check_client(client: Any) -> None:
-    """Refuse a client that we cannot work with.
+def _unix(config: Config, url: StoreUrl) -> Redis:
+    return _on_socket(url.path, _options(config, url))
+
+
+def _on_socket(path: str, options: dict[str, Any]) -> Redis:
+    # By a pool: redis-py's Redis(unix_socket_path=...) drops the connect timeout (8.1.0).
+    client: Redis = Redis.from_pool(ConnectionPool(connection_class=UnixDomainSocketConnection, path=path, **options))
+    return client
+
+
+def _sentinel(config: Config, url: StoreUrl) -> Redis:
+    options = _options(config, url)
+    own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    not_theirs = {"db", "max_connections", "client_name"}
+    theirs = {name: value for name, value in options.items() if name not in not_theirs} | own
+    sentinel = Sentinel(url.hosts, sentinel_kwargs=theirs, **options)  # type: ignore[no-untyped-call]
+    client: Redis = sentinel.master_for(url.master)
+    return client
+
+
+def _cluster(config: Config, url: StoreUrl) -> RedisCluster:
+    return RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in url.hosts],
+        require_full_coverage=False,
+        **_options(config, url),
+    )
+
+
+_CLIENTS: dict[str, Callable[[Config, StoreUrl], Any]] = {
+    "redis": _standalone, "unix": _unix, "sentinel": _sentinel, "cluster": _cluster,
+}  # fmt: skip
+
+
+def check_client(given: Any) -> None:
+    """Refuse what looks like a client or a store and does not work as one.
 
     Raises:
-        ConfigurationError: it is synchronous, or it decodes replies.
+        ConfigurationError: it is a class, of another library, synchronous, a pipeline, it decodes replies, or it is a
+            fake server that runs no scripts.
     """
-    name = f"{type(client).__module__}.{type(client).__qualname__}"
-    if not hasattr(client, "aclose") or not callable(getattr(client, "pipeline", None)):
-        raise ConfigurationError(f"expected a URL or an asyncio Redis client, not {name}")
-    if _decodes(client):
+    if isinstance(given, type):
+        raise ConfigurationError(
+            f"expected an object, not the class {given.__qualname__}: write {given.__qualname__}(...)"
+        )
+    if hasattr(given, "enter"):  # a store with our interface
+        return
+    name = f"{type(given).__module__}.{type(given).__qualname__}"
+    if isinstance(given, SynchronousRedis | SynchronousCluster):
+        raise ConfigurationError(f"{name} is a synchronous client: use the one of redis.asyncio, or give a URL")
+    if not isinstance(given, Redis | RedisCluster) or isinstance(given, Pipeline):
+        raise ConfigurationError(f"expected a URL, a client of redis.asyncio or a store, not {name}")
+    if _decodes(given):
         raise ConfigurationError("the Redis client must be made with decode_responses=False: sessions are bytes")
+    if name.startswith("fakeredis.") and importlib.util.find_spec("lupa") is None:
+        raise ConfigurationError("fakeredis runs our scripts with Lua only: pip install 'fakeredis[lua]'")
 
 
 def _decodes(client: Any) -> bool:
@@ -95,26 +157,13 @@ def _decodes(client: Any) -> bool:
     return bool(arguments.get("decode_responses"))
 
 
-def _options(config: Config) -> dict[str, Any]:
-    return {
-        "decode_responses": False,
-        "retry": Retry(NoBackoff(), 0),
-        "socket_connect_timeout": config.connect_timeout,
-        "socket_timeout": config.save_timeout + 1.0,
-        "socket_keepalive": True,
-        "protocol": 2,
-        "driver_info": None,
-    }
-
-
-def _embedded(config: Config) -> Connection:
+def _embedded(config: Config, url: StoreUrl) -> Connection:
     from session_reuse.store.embedded_server import find_server_binary, open_folder
 
-    location = config.url.partition("://")[2]
-    folder = open_folder(Path(unquote(location)).expanduser() if location else None)
+    folder = open_folder(Path(url.path).expanduser() if url.path else None)
     find_server_binary()
     private = _PrivateServer(folder.path)
-    client = Redis(unix_socket_path=str(folder.socket_path), **_options(config))
+    client = _on_socket(str(folder.socket_path), _options(config, url))
     return Connection(client, revive=private.start, release=private.release)
 
 
@@ -145,59 +194,3 @@ class _PrivateServer:
             self._released = True
             if self._handle is not None:
                 self._handle.release()
-
-
-def _sentinel(config: Config) -> Redis:
-    url, hosts = _many_hosts(config.url, 26379)
-    name, _, database = url.path.strip("/").partition("/")
-    if not name:
-        raise ValueError("a Sentinel URL ends in /master-name or /master-name/db")
-    options = _options(config) | _credentials(url)
-    if url.scheme.startswith("rediss"):
-        options["ssl"] = True
-    sentinel_options = {key: value for key, value in options.items() if key not in {"username", "password"}}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        hosts, sentinel_kwargs=sentinel_options, **options
-    )
-    client: Redis = sentinel.master_for(name, db=int(database or 0))
-    return client
-
-
-def _cluster(config: Config) -> RedisCluster:
-    url, hosts = _many_hosts(config.url, 6379)
-    options = _options(config) | _credentials(url)
-    retry = options.pop("retry")
-    return RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in hosts],
-        ssl=url.scheme.startswith("rediss"),
-        retry=retry,
-        require_full_coverage=False,
-        **options,
-    )
-
-
-def _many_hosts(url: str, default_port: int) -> tuple[Any, list[tuple[str, int]]]:
-    parts = urlsplit(url)
-    hosts = []
-    for part in parts.netloc.rpartition("@")[2].split(","):
-        one = urlsplit(f"//{part}")
-        if not one.hostname:
-            raise ValueError("there is no host")
-        hosts.append((one.hostname, one.port or default_port))
-    return parts, hosts
-
-
-def _credentials(url: Any) -> dict[str, Any]:
-    user, _, password = url.netloc.rpartition("@")[0].partition(":")
-    found = {"username": unquote(user), "password": unquote(password)}
-    return {name: value for name, value in found.items() if value} | dict(parse_qsl(url.query))
-
-
-def _reason(error: Exception) -> str:
-    """Return why a URL was refused, without the parts of it that redis-py and urllib quote."""
-    text = str(error)
-    return (
-        "the port or the database is not a number"
-        if "Port" in text or "int()" in text
-        else text.split("'", maxsplit=1)[0]
-    )

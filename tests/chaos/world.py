@@ -123,7 +123,7 @@ class World:
         if self.embedded:
             manager = SessionManager(f"embedded://{self.folder / 'store'}", registry=None, **PATIENT)
         else:
-            keys = self.config.get("encryption_keys", ())
+            keys = self.config.get("encryption_keys")
             serving = self.second if self.second and self.proxy.upstream[1] == self.second.port else self.server
             manager = SessionManager(serving.url, registry=None, encryption_keys=keys, **PATIENT)
         async with manager:

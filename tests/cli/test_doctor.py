@@ -52,7 +52,8 @@ def checks(answer: Answer) -> Checks:
 
 def diagnose(server: RedisServer, *words: str, **environment: str) -> Answer:
     """Run the doctor with a patience that does not depend on the load of this machine."""
-    return CommandLine(server.url)("doctor", "--json", *words, SESSION_REUSE_ATTEMPT_TIMEOUT="30", **environment)
+    patient = {"SESSION_REUSE_ATTEMPT_TIMEOUT": "30", "SESSION_REUSE_RESTORE_TIMEOUT": "30"}
+    return CommandLine(server.url)("doctor", "--json", *words, **patient, **environment)
 
 
 def test_healthy_server_is_called_healthy(healthy: RedisServer) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import fakeredis
 import pytest
+import redis
+import redis.asyncio
 
-from session_reuse.config import Config, redacted_url
+from session_reuse import SessionManager, blocking, persist_session, reusable_session
+from session_reuse.config import Config, configured_keys, redacted_url, unknown_variables
 from session_reuse.errors import ConfigurationError
+from session_reuse.lifecycle.options import VisitOptions
+from session_reuse.testing import MemoryStore
 
 KEY = bytes(range(32))
 
@@ -78,6 +85,132 @@ def test_the_repr_shows_no_secret() -> None:
     assert "hunter2" not in repr(config)
     assert repr(KEY) not in repr(config)
     assert redacted_url("redis://me:hunter2@h:1/0") == "redis://***@h:1/0"
+
+
+@pytest.mark.parametrize("source", [[], (), list, lambda: None, lambda: [b"short"]])
+def test_keys_that_are_configured_and_missing_do_not_mean_plain(source: Any) -> None:
+    """An empty list, or a function that returns no key, is an error and not the absence of encryption."""
+    with pytest.raises(ConfigurationError, match="encryption_keys"):
+        configured_keys(Config(encryption_keys=source))
+    assert configured_keys(Config()) == ()
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", " , "])
+def test_an_empty_variable_of_keys_does_not_mean_plain(text: str) -> None:
+    """A secret that was mounted empty is told by the variable's name."""
+    with pytest.raises(ConfigurationError, match="SESSION_REUSE_ENCRYPTION_KEYS"):
+        Config.from_env({"SESSION_REUSE_ENCRYPTION_KEYS": text})
+
+
+def test_keys_may_be_hex_digits() -> None:
+    """64 hex digits are a key; a pass phrase is told how to make one."""
+    assert Config(encryption_keys=[KEY.hex(), KEY.hex().upper()]).encryption_keys == (KEY, KEY)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="openssl rand -base64 32"):
+        Config(encryption_keys=["correct horse battery staple"])  # type: ignore[arg-type]
+
+
+def test_an_attempt_longer_than_its_budget_is_refused() -> None:
+    """attempt_timeout above restore_timeout is a contradiction; the default gives way to a shorter budget."""
+    with pytest.raises(ConfigurationError, match=r"attempt_timeout.*restore_timeout"):
+        Config.from_env({"SESSION_REUSE_ATTEMPT_TIMEOUT": "30"})
+    assert Config.from_env({"SESSION_REUSE_ATTEMPT_TIMEOUT": "3"}, restore_timeout=4).attempt_timeout == 3
+    assert Config(restore_timeout=0.1).attempt_timeout == 0.1
+
+
+@pytest.mark.parametrize("options", [{"wait": 1.0}, {"on_busy": "raise"}])
+def test_options_of_exclusive_use_need_it(options: dict[str, Any]) -> None:
+    """`wait` and `on_busy` mean nothing for shared use."""
+    with pytest.raises(ConfigurationError, match=r"exclusive=True"):
+        VisitOptions.build(Config(), **options)
+    VisitOptions.build(Config(), exclusive=True, **options)
+
+
+def test_misspelt_variables_are_named_with_the_nearest() -> None:
+    """A variable of ours that means nothing is warned of once, and the one that was meant is named."""
+    environment = {
+        "SESSION_REUSE_TLL": "60", "SESSION_REUSE_REDIS_URL": "redis://h", "SESSION_REUSE_REGISTRY": "x",
+        "SESSION_REUSE_CHROMIUM": "/x", "SESSION_REUSE_TTL": "60",
+    }  # fmt: skip
+    assert unknown_variables(environment) == {
+        "SESSION_REUSE_TLL": "SESSION_REUSE_TTL", "SESSION_REUSE_REDIS_URL": "SESSION_REUSE_URL", "SESSION_REUSE_REGISTRY": "",
+    }  # fmt: skip
+    with pytest.warns(RuntimeWarning, match="SESSION_REUSE_TTLL: did you mean SESSION_REUSE_TTL"):
+        Config.from_env({"SESSION_REUSE_TTLL": "60"})
+    Config.from_env({"SESSION_REUSE_TTLL": "60"})  # a second warning would be an error here
+
+
+class ForeignClient:
+    """Has what a client has, and is none of redis-py's."""
+
+    connection_pool = None
+
+    def pipeline(self) -> None:
+        """Look like a client."""
+
+    async def aclose(self) -> None:
+        """Look like a client."""
+
+
+def lookalikes() -> dict[str, Any]:
+    """Return things that look like a client or a store, by what the error says of them."""
+    return {
+        "not the class Redis: write Redis": redis.asyncio.Redis,
+        "not the class MemoryStore": MemoryStore,
+        "synchronous": redis.Redis(),
+        "ForeignClient": ForeignClient(),
+        "not redis.asyncio.client.Pipeline": redis.asyncio.Redis().pipeline(),
+        "not redis.asyncio.connection.ConnectionPool": redis.asyncio.ConnectionPool(),
+        "not redis.asyncio.sentinel.Sentinel": redis.asyncio.Sentinel([]),
+        "decode_responses=False": redis.asyncio.Redis(decode_responses=True),
+        "not builtins.int": 6379,
+    }
+
+
+@pytest.mark.parametrize("told", list(lookalikes()))
+def test_what_looks_like_a_client_is_refused(told: str) -> None:
+    """The error says what was given and what was expected."""
+    with pytest.raises(ConfigurationError) as caught:
+        SessionManager(lookalikes()[told])
+    assert told in str(caught.value)
+
+
+def test_fakeredis_without_lua_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake server that runs no scripts would refuse every save."""
+    SessionManager(fakeredis.FakeAsyncRedis())
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lupa" else find(name))
+    with pytest.raises(ConfigurationError, match=r"fakeredis\[lua\]"):
+        SessionManager(fakeredis.FakeAsyncRedis())
+
+
+@pytest.mark.parametrize("manager", ["redis://:hunter2@h", SessionManager, 7])
+@pytest.mark.parametrize("use", [reusable_session, blocking.reusable_session, persist_session])
+def test_what_is_no_manager_is_refused(use: Any, manager: Any) -> None:
+    """The error says what manager= takes, and shows no URL."""
+    if use is persist_session and manager == 7:
+        manager = "text"
+    with pytest.raises(ConfigurationError, match=r"manager= takes a session_reuse.*SessionManager") as caught:
+        use("shop", manager=manager)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_managers_of_the_two_interfaces_are_told_apart() -> None:
+    """A blocking manager in asynchronous code, and the other way round."""
+    with pytest.raises(ConfigurationError, match=r"session_reuse.SessionManager"):
+        reusable_session("shop", manager=blocking.SessionManager())  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"session_reuse.blocking.SessionManager"):
+        blocking.reusable_session("shop", manager=SessionManager())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "names", [(SessionManager(), "shop"), ("shop", SessionManager()), ("redis://:hunter2@h", "shop")]
+)
+@pytest.mark.parametrize("use", [reusable_session, blocking.reusable_session])
+def test_arguments_in_the_wrong_place_are_told(use: Any, names: Any) -> None:
+    """A manager, a client or a URL is no name."""
+    with pytest.raises(ConfigurationError, match=r"reusable_session\(fingerprint, agent_id, manager=") as caught:
+        use(*names)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_every_setting_is_described() -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from session_reuse.cli.connection import read_stored
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.formatting import plural
-from session_reuse.config import Config
+from session_reuse.config import Config, configured_keys
 from session_reuse.errors import CorruptStateError
 from session_reuse.lifecycle.services import Services
 from session_reuse.state.header import Header
@@ -62,8 +62,7 @@ async def stored_finding(services: Services, config: Config) -> Finding:
 
 
 def _key_ids(config: Config) -> list[str]:
-    source = config.encryption_keys
-    return [key_id(key) for key in (source() if callable(source) else source)] or [NO_KEY]
+    return [key_id(key) for key in configured_keys(config)] or [NO_KEY]
 
 
 def judged(sample: Sample, key_ids: list[str]) -> Finding | None:
