@@ -138,7 +138,7 @@ class Metrics:
     def _report_refused(self) -> None:
         if self._refusal is not None:
             names = ", ".join(self._refused)
-            report_once("metrics registration", self._refusal, f" (off: {names})")
+            report_once("metrics", self._refusal, f" (off: {names})")
 
     def add_manager(self, manager: Telemetry) -> None:
         """Let the gauges of a manager count."""

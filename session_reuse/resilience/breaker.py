@@ -20,7 +20,7 @@ from enum import StrEnum
 from time import monotonic
 from typing import Final
 
-from session_reuse.errors import ConfigurationError
+from session_reuse.errors import ConfigurationError, StoreError
 
 _log = logging.getLogger("session_reuse")
 
@@ -151,6 +151,7 @@ class CircuitBreaker:
     Attributes:
         on_change: the listeners; append to it or remove from it at any time.
         rejected: how many calls were not let through.
+        reason: why it is open, if `trip` was given a reason.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class CircuitBreaker:
         self.name = name
         self.on_change = list(on_change)
         self.rejected = 0
+        self.reason: StoreError | None = None
         self._policy = policy or BreakerPolicy()
         self._clock = clock
         self._uniform = uniform
@@ -221,16 +223,19 @@ class CircuitBreaker:
         if permit == self._generation and self._probes_out:
             self._probes_out -= 1
 
-    def trip(self, span: float | None = None) -> None:
+    def trip(self, span: float | None = None, reason: StoreError | None = None) -> None:
         """Open at once, whatever was counted, e.g. on a wrong password; an operator's state is left as it is.
 
         Args:
             span: seconds to stay open; as long as after any other opening if not given. Never shortens an open time.
+            reason: what those who are not let through are to be told, if it is known.
         """
         if self._state is BreakerState.OPEN:
             self._open_until = max(self._open_until, self._clock() + (span or 0.0))
         elif self._state in (BreakerState.CLOSED, BreakerState.HALF_OPEN):
             self._open(self._next_span() if span is None else span)
+        if self._state is BreakerState.OPEN:
+            self.reason = reason
 
     def invite(self) -> None:
         """End the open time now, so that the next call is a probe: there are signs that the store is back."""
@@ -312,6 +317,8 @@ class CircuitBreaker:
         self._probes_out = 0
         self._successes = 0
         self._in_a_row = 0
+        if new is not BreakerState.HALF_OPEN:
+            self.reason = None
         if new is not old:
             self._notify(old, new)
 

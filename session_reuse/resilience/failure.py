@@ -47,7 +47,15 @@ class Failure(Exception):  # noqa: N818  (a verdict on an attempt, turned into a
         self.blame = blame
 
 
-def circuit_open(name: str, retry_in: float) -> Failure:
-    """Return the failure of an attempt that was not made."""
+def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None) -> Failure:
+    """Return the failure of an attempt that was not made.
+
+    Args:
+        name: what is not tried, `read` or `write`.
+        retry_in: seconds until it is tried again.
+        rejected: why the breaker is open, when the store rejects our credentials: that stays the reason.
+    """
+    if rejected is not None:
+        return Failure(type(rejected)(str(rejected)), "circuit_open", Retry.NEVER, Blame.NOBODY)
     error = CircuitOpenError(f"the store failed shortly before; {name}s are tried again in {retry_in:.1f} s")
     return Failure(error, "circuit_open", Retry.NEVER, Blame.NOBODY)

@@ -157,7 +157,7 @@ class Guard:
         breaker = breakers.to(direction)
         permit = breaker.allow()
         if not permit:
-            raise circuit_open(breaker.name, breaker.retry_in)
+            raise circuit_open(breaker.name, breaker.retry_in, breaker.reason)
         began = monotonic()
         try:
             result = await attempt(min(self.attempt_timeout, left))
@@ -180,8 +180,8 @@ def _judge(breakers: Breakers, breaker: CircuitBreaker, permit: int, failure: Fa
     """Tell the breaker of a failure, if it is one of the server."""
     if failure.blame is Blame.CREDENTIALS:
         breaker.record(permit, failed=True, took=took)
-        breakers.read.trip(_CREDENTIALS_SPAN)
-        breakers.write.trip(_CREDENTIALS_SPAN)
+        breakers.read.trip(_CREDENTIALS_SPAN, failure.error)
+        breakers.write.trip(_CREDENTIALS_SPAN, failure.error)
     elif failure.blame is Blame.NOBODY or (failure.blame is Blame.WRITES and breaker is breakers.read):
         breaker.release(permit)
     else:

@@ -1,0 +1,234 @@
+"""Metrics: registered once whatever happens, right over several managers, and over processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, multiprocess
+
+from session_reuse import Outcome, reusable_session
+from session_reuse._telemetry import StoreHealth, Telemetry
+from session_reuse._telemetry.metrics import BREAKER_STATES, DEGRADED, MISSES, Operation
+from session_reuse.outcome import SaveOutcome
+from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
+
+if TYPE_CHECKING:
+    from tests.support.servers import RedisServer
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+THREADS = """
+import sys; sys.setswitchinterval(1e-5)
+import asyncio, threading, collections
+from session_reuse import reusable_session
+start, seen = threading.Barrier(8), collections.Counter()
+async def agent():
+    async with reusable_session("shop/alice") as session: session.discard()
+    return session.outcome.value
+def work():
+    start.wait()
+    try: seen[asyncio.run(agent())] += 1
+    except BaseException as error: seen[repr(error)] += 1
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]; [thread.join() for thread in threads]
+print(dict(seen))
+"""
+
+
+def test_threads_that_make_their_first_manager_together_register_once(redis_server: RedisServer) -> None:
+    """`asyncio.run` in a thread pool: each thread has a manager of its own, all at the same moment."""
+    for _ in range(3):
+        finished = run(THREADS, SESSION_REUSE_URL=redis_server.url)
+        assert finished.stdout.strip() == "{'missing': 8}", finished.stderr
+
+
+RELOAD = """
+import asyncio, sys
+def visit():
+    from session_reuse import reusable_session
+    from session_reuse.testing import memory_manager
+    async def agent():
+        async with memory_manager(registry="default") as manager:
+            async with reusable_session("shop", manager=manager) as session: pass
+    asyncio.run(agent())
+visit()
+for name in [name for name in sys.modules if name.startswith("session_reuse")]: del sys.modules[name]
+visit()
+from prometheus_client import REGISTRY
+print(REGISTRY.get_sample_value("session_miss_total", {"reason": "missing"}))
+"""
+
+
+def test_a_reload_of_the_package_finds_its_metrics() -> None:
+    """Development servers and notebooks import the package anew; the registry lives on."""
+    finished = run(RELOAD)
+    assert (finished.stdout.strip(), finished.stderr) == ("2.0", "")
+
+
+@pytest.mark.parametrize("taken", ["session_reused", "session_saved", "session_pending_saves", "session_breaker_state"])
+async def test_a_taken_name_turns_only_that_metric_off(taken: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An application may have a counter of our name: it keeps it, ours is off, and one line says so."""
+    registry = CollectorRegistry()
+    theirs = (Gauge if taken == "session_pending_saves" else Counter)(taken, "Theirs.", registry=registry)
+    async with memory_manager(registry=registry) as manager, reusable_session("shop", manager=manager) as session:
+        session.data["n"] = 1
+    theirs.inc(41)
+    assert registry.get_sample_value("session_miss_total", {"reason": "missing"}) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert taken in line
+    async with memory_manager(registry=registry) as manager, reusable_session("shop", manager=manager):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+ONCE = """
+import asyncio
+from session_reuse import reusable_session
+from session_reuse.testing import memory_manager
+async def agent():
+    async with memory_manager(registry="default") as manager:
+        async with reusable_session("shop", manager=manager) as session: session.data["n"] = 1
+    print(session.outcome, session.save_outcome)
+asyncio.run(agent())
+"""
+
+
+@pytest.mark.parametrize("prepared", [True, False], ids=["empty folder", "no folder"])
+def test_multiprocess_mode_works_or_is_off(tmp_path: Path, prepared: bool) -> None:
+    """`PROMETHEUS_MULTIPROC_DIR` may name a folder that nobody has made: the agent works without metrics."""
+    folder = tmp_path / "metrics"
+    if prepared:
+        folder.mkdir()
+    finished = run(ONCE, PROMETHEUS_MULTIPROC_DIR=str(folder))
+    assert finished.stdout.strip() == "missing saved", finished.stderr
+    lines = finished.stderr.splitlines()
+    assert [line.count("No such file or directory") for line in lines] == ([] if prepared else [1])
+
+
+WORKER = """
+import asyncio, os
+from session_reuse import SessionManager, reusable_session
+async def main():
+    manager = SessionManager("redis://127.0.0.1:1/0", close_timeout=0.05, save_timeout=0.1)
+    for number in range(8):
+        async with reusable_session(f"shop/{number}", "agent", manager=manager) as session:
+            session.data["n"] = 1
+    print(os.getpid(), manager.stats().pending, flush=True)
+    EXIT
+asyncio.run(main())
+"""
+
+
+def test_gauges_of_killed_workers_do_not_stay(tmp_path: Path) -> None:
+    """A worker killed for its memory must not keep two alerts firing; living workers add up."""
+    killed = run(WORKER.replace("EXIT", "os._exit(1)"), PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    process, pending = killed.stdout.split()
+    assert pending == "8", killed.stderr
+    assert samples(tmp_path)["session_pending_saves"] == 8
+    multiprocess.mark_process_dead(int(process), str(tmp_path))
+    left = samples(tmp_path)
+    assert not [name for name in left if name.startswith(("session_pending_saves", "session_breaker_state"))]
+    assert left['session_saved_total{outcome="pending"}'] == 8
+
+
+def samples(folder: Path) -> dict[str, float]:
+    """Return what a scrape shows, summed over the processes that have written to a folder."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, str(folder))
+    lines = generate_latest(registry).decode().splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+
+async def test_gauges_are_sums_over_managers_and_end_with_them() -> None:
+    """Three jobs with a manager each: the first, whose store was away, leaves nothing behind that fires an alert."""
+    registry = CollectorRegistry()
+    away = FaultyStore(MemoryStore(), fail="unavailable")
+
+    def pending() -> float | None:
+        return registry.get_sample_value("session_pending_saves")
+
+    def breakers(state: str) -> float | None:
+        return registry.get_sample_value("session_breaker_state", {"breaker": "read", "state": state})
+
+    async with memory_manager(away, registry=registry, close_timeout=0.05) as first:
+        for number in range(6):
+            async with reusable_session(f"shop/{number}", manager=first) as session:
+                session.data["n"] = 1
+        assert (pending(), breakers("open"), breakers("closed")) == (6, 1, 0)
+        async with memory_manager(registry=registry) as second:
+            async with reusable_session("shop", manager=second):
+                pass
+            assert (pending(), breakers("open"), breakers("closed")) == (6, 1, 1)
+    assert (pending(), breakers("open"), breakers("closed")) == (0, 0, 0)
+    async with memory_manager(registry=registry) as third, reusable_session("shop", manager=third):
+        pass
+    assert (pending(), breakers("open")) == (0, 0)
+
+
+def test_gauges_of_a_dropped_manager_end_at_the_next_change() -> None:
+    """A manager that nobody closed is not counted for ever."""
+    registry = CollectorRegistry()
+    dropped, kept = Telemetry(registry), Telemetry(registry)
+    dropped.pending(5)
+    kept.pending(2)
+    dropped.reconcile_lag(70.0)
+    kept.reconcile_lag(3.0)
+    assert registry.get_sample_value("session_pending_saves") == 7
+    assert registry.get_sample_value("session_reconcile_lag_seconds") == 70.0
+    del dropped
+    kept.pending(1)
+    assert registry.get_sample_value("session_pending_saves") == 1
+    assert registry.get_sample_value("session_reconcile_lag_seconds") == 3.0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_counts_its_own_managers_only() -> None:
+    """A prefork server: what waits in the parent does not wait in each child."""
+    code = (
+        "import os\nfrom prometheus_client import REGISTRY\nfrom session_reuse._telemetry import Telemetry\n"
+        "parent = Telemetry('default'); parent.pending(5)\n"
+        "if os.fork() == 0:\n"
+        "    child = Telemetry('default'); child.pending(1)\n"
+        "    print(REGISTRY.get_sample_value('session_pending_saves'), flush=True); os._exit(0)\n"
+        "os.wait()\nprint(REGISTRY.get_sample_value('session_pending_saves'))\n"
+    )
+    finished = run(code)
+    assert finished.stdout.split() == ["1.0", "5.0"], finished.stderr
+
+
+def test_closed_label_sets_exist_from_the_start() -> None:
+    """`rate()` does not see a step from nothing to 1: one refused start of a short-lived process has to count."""
+    registry = CollectorRegistry()
+    Telemetry(registry)
+    for operation in Operation:
+        for reason in DEGRADED:
+            labels = {"op": operation.value, "reason": reason.value}
+            assert registry.get_sample_value("session_degraded_total", labels) == 0
+    for reason in MISSES:
+        assert registry.get_sample_value("session_miss_total", {"reason": reason.value}) == 0
+    for outcome in SaveOutcome:
+        assert registry.get_sample_value("session_saved_total", {"outcome": outcome.value}) == 0
+    for state in BREAKER_STATES:
+        assert registry.get_sample_value("session_breaker_state", {"breaker": "write", "state": state}) is not None
+
+
+def test_a_reuse_of_the_own_copy_is_counted_as_such() -> None:
+    """Agents that are reused while the store is away look well: a counter of its own shows the outage."""
+    registry = CollectorRegistry()
+    telemetry = Telemetry(registry, StoreHealth("a store"))
+    telemetry.entered("shop", Outcome.REUSED, 0.1, stale=True)
+    telemetry.entered("shop", Outcome.REUSED, 0.1)
+    assert registry.get_sample_value("session_reused_total") == 2
+    assert registry.get_sample_value("session_reused_stale_total") == 1
