@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_extensions")]
+sys.path.insert(0, str(ROOT))
 
 project = "session_reuse"
 author = "The session_reuse authors"
@@ -17,7 +17,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    "reference_tables",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"

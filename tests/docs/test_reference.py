@@ -30,10 +30,16 @@ PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts
 
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The extension that writes the tables."""
-    pytest.importorskip("sphinx")
-    monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
-    return importlib.import_module("reference_tables")
+    """The program that writes the tables."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    return importlib.import_module("tables")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS).with_suffix("")))
+def test_the_tables_of_a_page_are_those_of_the_code(tables: ModuleType, page: Path) -> None:
+    """They stand in the page itself, so that a code host shows them too; `python docs/tables.py` writes them anew."""
+    text = page.read_text(encoding="utf-8")
+    assert text == tables.filled(text), "run python docs/tables.py"
 
 
 def test_every_setting_and_outcome_has_its_words(tables: ModuleType) -> None:
@@ -58,8 +64,9 @@ def test_every_metric_is_in_the_reference(tables: ModuleType) -> None:
 
 def test_every_log_event_is_explained_and_logged_somewhere(tables: ModuleType) -> None:
     """An event that nobody logs would be looked for in vain; one that is not explained puzzles."""
-    content = (DOCS / "reference" / "log-events.md").read_text().split("```{log-events}\n")[1].split("\n```")[0]
-    rows = list(tables.event_rows(tables.lines_of(content.splitlines())))
+    content = tables.REGION.search((DOCS / "reference" / "log-events.md").read_text(encoding="utf-8"))[3]
+    rows = list(tables.event_rows(tables.event_meanings(content)))
+    assert all(row[3] for row in rows)
     assert [row[0].strip("`") for row in rows] == [event.value for event in Event]
     named = re.compile(r"\bsession_reuse\.([a-z_]+)`")
     events = {event.value.removeprefix("session_reuse.") for event in Event}
@@ -167,6 +174,28 @@ async def test_the_rights_of_the_clean_up_suffice(own_redis: RedisServer, caplog
         await asyncio.gather(job, return_exceptions=True)
     assert "cleanup_failed" not in caplog.text
     assert "notifications_off" not in caplog.text
+
+
+SHOWN_BY_SPHINX_ONLY = {
+    "toctree": PAGES,  # hidden: the page itself links to what it lists
+    "eval-rst": [DOCS / "reference" / f"{name}.md" for name in ("api", "errors", "outcomes")],
+    "include": [DOCS / "explanation" / "benchmarks.md"],
+    "literalinclude": [DOCS / "tutorial.md"],
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS).with_suffix("")))
+def test_a_page_can_be_read_where_it_lies(page: Path) -> None:
+    """A code host shows no directive: tables and diagrams stand in the page, and lists of pages are links."""
+    text = page.read_text(encoding="utf-8")
+    for name, options in re.findall(r"^```\{([\w-]+)\}[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        assert page in SHOWN_BY_SPHINX_ONLY.get(name, ()), name
+        if name == "toctree":
+            assert ":hidden:" in options
+            listed = [line for line in options.splitlines() if line and not line.startswith(":")]
+            assert [each for each in listed if f"({each}.md)" not in text] == []
+    for image in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert (page.parent / image).is_file()
 
 
 @pytest.mark.slow

@@ -25,6 +25,8 @@ from tests.examples.test_examples import run_example
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+ENDED_BY_A_SIGNAL = {"shut-down"}
+"""Their programs are run by test_shut_down.py."""
 NEEDS = {"playwright": "playwright", "browser-use": "browser_use", "selenium": "selenium", "http-clients": "httpx"}
 
 run_python = PythonEvaluator()
@@ -71,7 +73,11 @@ def environment(monkeypatch: pytest.MonkeyPatch, url: str, page: Path) -> Iterat
 
 @pytest.mark.redis
 @pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS).with_suffix("")))
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.stem not in ENDED_BY_A_SIGNAL],
+    ids=lambda page: str(page.relative_to(DOCS).with_suffix("")),
+)
 def test_the_programs_of_a_page_do_what_it_says(page: Path) -> None:
     """Whoever copies a program from a page gets what the page shows."""
     pytest.importorskip(NEEDS.get(page.stem.removesuffix("-sync"), "session_reuse"))

@@ -130,4 +130,4 @@ async def test_rotated_keys_lock_everybody_out(redis_server: RedisServer) -> Non
     assert await visit([new, old], n=2) == "reused"
     assert await visit(lambda: [new], n=3) == "reused"
     assert await visit([old]) == "corrupt"
-    assert await visit(()) == "corrupt"
+    assert await visit(None) == "corrupt"

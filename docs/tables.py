@@ -1,9 +1,8 @@
 # ruff: noqa: SLF001  (what a metric is called is told by private attributes only)
-"""Directives that write reference tables from the code itself. Must never hold a fact that the code holds.
+"""Writes the reference tables into their pages, from the code: `python docs/tables.py`. A test compares them.
 
-`config-fields` reads the docstrings of `Config`, `enum-members` those of an enum, `metrics-table` what `Metrics` registers,
-`log-events` the calls of `log`, `cli-commands` the commands themselves; where prose is needed, it stands in the page and is
-compared with the code.
+A table stands in its page between two comments, so that it can be read where Markdown is shown without Sphinx. Only the
+meanings of log events are prose of the page: they are read from the table that is there.
 """
 
 from __future__ import annotations
@@ -11,26 +10,23 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from abc import ABC, abstractmethod
+import sys
 from collections import defaultdict
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from docutils import nodes
-from docutils.statemachine import StringList
-from sphinx.util.docutils import SphinxDirective
+from typing import TYPE_CHECKING, Any
 
 import session_reuse
+from session_reuse import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from sphinx.application import Sphinx
+    from collections.abc import Iterable, Iterator
 
 _KINDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
 PACKAGE = Path(session_reuse.__file__).parent
+PAGES = Path(__file__).parent
+REGION = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 
 
 def class_docstrings(path: Path, name: str) -> dict[str, str]:
@@ -175,64 +171,68 @@ def _as_markdown(text: str) -> str:
     return re.sub(r"(--[a-z-]+|SESSION_REUSE_[A-Z_]+)", r"`\1`", " ".join(text.split()))
 
 
-def lines_of(content: StringList) -> dict[str, str]:
-    """Return `name: text` lines of a directive, continued by indented ones."""
-    joined = re.sub(r"\n\s+", " ", "\n".join(content))
-    return dict(line.split(": ", 1) for line in joined.splitlines() if line.strip())
+def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
 
-class Table(SphinxDirective, ABC):
-    """Base of the directives: writes rows of Markdown as a list-table."""
-
-    has_content = True
-    optional_arguments = 1
-    header: ClassVar[tuple[str, ...]] = ()
-    widths: ClassVar[str] = "auto"
-
-    @abstractmethod
-    def rows(self) -> Iterator[tuple[str, ...]]:
-        """Return the rows below the header."""
-
-    def run(self) -> list[nodes.Node]:
-        """Write the table."""
-        lines = ["```{list-table}", ":header-rows: 1", f":widths: {self.widths}", ""]
-        for row in [self.header, *self.rows()]:
-            lines += [f"{'*' if not position else ' '} - {cell}" for position, cell in enumerate(row)]
-        node = nodes.container()
-        self.state.nested_parse(StringList([*lines, "```"], source=__file__), self.content_offset, node)
-        return node.children
+def event_meanings(written: str) -> dict[str, str]:
+    """Return what a page says about each log event."""
+    rows = [re.split(r" \| ", line.strip("| ")) for line in written.splitlines()[2:]]
+    return {row[0].strip("`"): row[-1].replace(r"\|", "|") for row in rows}
 
 
-class Commands(SphinxDirective):
-    """A section for each command: its help, its arguments and options."""
-
-    def run(self) -> list[nodes.Node]:
-        """Write the sections."""
-        lines: list[str] = []
-        for name, text, parameters in command_sections():
-            lines += [f"## session-reuse {name}", "", text, "", "```{list-table}", ":widths: 32 68", ""]
-            for spelling, meaning in parameters:
-                lines += [f"* - {spelling}", f"  - {meaning or '-'}"]
-            lines += ["```", ""]
-        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+def commands_text() -> str:
+    """Return a section for each command: its help, its arguments and options."""
+    parts = []
+    for name, text, parameters in command_sections():
+        rows = [(spelling, meaning or "-") for spelling, meaning in parameters]
+        parts.append(f"## session-reuse {name}\n\n{text}\n\n{table(('argument or option', 'meaning'), rows)}")
+    return "\n".join(parts)
 
 
-def directive(header: tuple[str, ...], widths: str, rows: Callable[[Table], Iterator[tuple[str, ...]]]) -> type[Table]:
-    """Return a directive that writes these rows."""
-    return type("Generated", (Table,), {"header": header, "widths": widths, "rows": rows})
+def error_tree() -> str:
+    """Return the tree that the docstring of `session_reuse.errors` draws."""
+    lines = (errors.__doc__ or "").splitlines()
+    tree = [line.strip() for line in lines if line.startswith("    ")]
+    return "```text\n" + "\n".join(tree) + "\n```\n"
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Tell Sphinx."""
-    config = directive(("name", "default", "meaning"), "22 16 62", lambda _: config_rows())
-    enum = directive(("value", "meaning"), "20 80", lambda self: enum_rows(self.arguments[0]))
-    metrics = directive(("name", "type", "labels", "meaning"), "34 12 18 36", lambda _: metric_rows())
-    events = directive(
-        ("event", "level", "fields", "meaning"), "32 10 24 34", lambda self: event_rows(lines_of(self.content))
-    )
-    app.add_directive("config-fields", config)
-    app.add_directive("enum-members", enum)
-    app.add_directive("metrics-table", metrics)
-    app.add_directive("log-events", events)
-    app.add_directive("cli-commands", Commands)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+def content(name: str, written: str) -> str:
+    """Return what belongs between the comments of a table; `written` is what is there."""
+    kind, _, subject = name.partition("=")
+    if kind == "settings":
+        return table(("name", "default", "meaning"), config_rows())
+    if kind == "enum":
+        return table(("value", "meaning"), enum_rows(subject))
+    if kind == "metrics":
+        return table(("name", "type", "labels", "meaning"), metric_rows())
+    if kind == "log-events":
+        return table(("event", "level", "fields", "meaning"), event_rows(event_meanings(written)))
+    if kind == "commands":
+        return commands_text()
+    if kind == "errors":
+        return error_tree()
+    raise ValueError(f"no table is called {name}")
+
+
+def filled(text: str) -> str:
+    """Return a page with its tables as the code has them."""
+    return REGION.sub(lambda found: f"{found[1]}{content(found[2], found[3])}{found[4]}", text)
+
+
+def main() -> int:
+    """Write all tables; return 1 when a page has changed."""
+    changed = 0
+    for page in sorted(PAGES.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        new = filled(text)
+        if new != text:
+            page.write_text(new, encoding="utf-8")
+            changed = 1
+    return changed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
