@@ -13,7 +13,7 @@ from session_reuse.blocking import SessionManager, reusable_session
 
 def work(number: int) -> str:
     """Be one agent, in a thread of its own."""
-    with reusable_session(f"shop.example/user-{number % 2}", agent_id=f"thread-{number}") as session:
+    with reusable_session(f"blocking.example/user-{number % 2}", agent_id=f"thread-{number}") as session:
         session.data[f"thread-{number}"] = "was here"
     return f"thread-{number}: {session.save_outcome}"
 
@@ -23,7 +23,7 @@ with ThreadPoolExecutor(4) as threads:
         print(line)
 
 with SessionManager() as manager:
-    restored = manager.restore("shop.example/user-0")
+    restored = manager.restore("blocking.example/user-0")
     print("user-0 was used by", sorted(restored.data) if restored else "nobody")
     for summary in manager.sessions():
         print(f"stored: {summary.fingerprint}, version {summary.version}, {summary.size} bytes")

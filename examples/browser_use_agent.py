@@ -66,7 +66,7 @@ async def run(site: LoginSite, number: int) -> None:
         "enable_default_extensions": False, "minimum_wait_page_load_time": 0.1,
         "wait_for_network_idle_page_load_time": 0.1,
     }  # fmt: skip
-    async with reusable_session("login-site/alice", agent_id="agent-7") as session:
+    async with reusable_session("browser-use-login/alice", agent_id="agent-7") as session:
         async with open_browser_session(session, **browser) as browser_session:
             agent = Agent(
                 "sign in", llm=model, browser_session=browser_session, use_vision=False, use_judge=False,

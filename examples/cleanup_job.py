@@ -25,7 +25,7 @@ async def main() -> None:
     """Let a session expire while the job runs."""
     async with SessionManager(ttl=0.5, cleanup_interval=0.2, on_expired=on_expired) as manager:
         job = asyncio.create_task(manager.cleanup())
-        async with reusable_session("shop.example/alice", "agent-7", manager=manager) as session:
+        async with reusable_session("cleanup-job.example/alice", "agent-7", manager=manager) as session:
             session.data["basket"] = ["book"]
         print("agent-7 used last:", await manager.affinity("agent-7"))
         print("expired:", await told.get())

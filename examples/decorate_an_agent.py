@@ -11,7 +11,7 @@ import asyncio
 from session_reuse import BrowserSession, blocking, injected, persist_session
 
 
-@persist_session(fingerprint="shop.example/{account}", agent_id="{agent}")
+@persist_session(fingerprint="decorated-shop.example/{account}", agent_id="{agent}")
 async def checkout(account: str, agent: str, *, session: BrowserSession = injected()) -> str:
     """Buy something; `session` is filled in by the decorator."""
     greeting = "welcome back" if session.reused else "please log in"
@@ -19,7 +19,7 @@ async def checkout(account: str, agent: str, *, session: BrowserSession = inject
     return f"{account} via {agent}: {greeting}, order number {session.data['orders']}"
 
 
-@persist_session(fingerprint=lambda account: f"bank.example/{account}")
+@persist_session(fingerprint=lambda account: f"decorated-bank.example/{account}")
 def balance(account: str, *, session: blocking.BrowserSession = injected()) -> str:
     """Look something up, in synchronous code."""
     session.data["looked"] = session.data.get("looked", 0) + 1

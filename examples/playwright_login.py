@@ -31,7 +31,7 @@ async def visit(browser: Browser, site: LoginSite, agent: str) -> None:
     """Be one agent: open the page, log in if it asks for it."""
     began = time.perf_counter()
     async with (
-        reusable_session("login-site/alice", agent_id=agent) as session,
+        reusable_session("playwright-login/alice", agent_id=agent) as session,
         open_context(session, browser) as context,
     ):
         page = await context.new_page()

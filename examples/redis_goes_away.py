@@ -20,7 +20,7 @@ from pathlib import Path
 from session_reuse import SessionManager, reusable_session
 from session_reuse.store.embedded import find_server_binary
 
-NAME = "shop.example/alice"
+NAME = "lost-redis.example/alice"
 
 
 def start_redis(folder: Path) -> subprocess.Popen[bytes]:
@@ -58,7 +58,7 @@ async def run(folder: Path) -> None:
         print(f"killed in body:  enter {session.outcome}, leave {session.save_outcome}")
 
         began = time.perf_counter()
-        async with reusable_session("shop.example/bob", "agent-2", manager=manager) as session:
+        async with reusable_session("lost-redis.example/bob", "agent-2", manager=manager) as session:
             took = time.perf_counter() - began
         print(f"while away:      enter {session.outcome} after {took:.3f} s, degraded={session.degraded}")
         print(f"                 {manager.stats().pending} saves wait in memory")

@@ -22,7 +22,7 @@ from session_reuse.browsers.selenium import open_driver
 def visit(site: LoginSite, agent: str) -> None:
     """Be one agent: open the page, log in if it asks for it."""
     began = time.perf_counter()
-    with reusable_session("login-site/alice", agent_id=agent) as session, open_driver(session) as driver:
+    with reusable_session("selenium-login/alice", agent_id=agent) as session, open_driver(session) as driver:
         driver.get(site.url)
         if fields := driver.find_elements(By.ID, "user"):
             fields[0].send_keys("alice")

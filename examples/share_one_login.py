@@ -10,7 +10,7 @@ import asyncio
 
 from session_reuse import SaveOutcome, reusable_session
 
-NAME = "mail.example/team"
+NAME = "shared-mail.example/team"
 
 
 async def agent(name: str, all_in: asyncio.Barrier) -> SaveOutcome | None:
@@ -19,7 +19,7 @@ async def agent(name: str, all_in: asyncio.Barrier) -> SaveOutcome | None:
         await all_in.wait()
         session.data[f"read by {name}"] = True
         session.storage_state["cookies"].append(
-            {"name": f"seen-{name}", "value": "1", "domain": "mail.example", "path": "/", "expires": -1}
+            {"name": f"seen-{name}", "value": "1", "domain": "shared-mail.example", "path": "/", "expires": -1}
         )
     return session.save_outcome
 

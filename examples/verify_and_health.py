@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from session_reuse import BrowserSession, SessionManager, reusable_session
 
-NAME = "bank.example/alice"
+NAME = "verified-bank.example/alice"
 valid_tickets: set[str] = set()
 """What the bank's server still accepts."""
 
@@ -28,7 +28,7 @@ def log_in(session: BrowserSession) -> None:
     ticket = secrets.token_hex(8)
     valid_tickets.add(ticket)
     session.storage_state["cookies"] = [
-        {"name": "ticket", "value": ticket, "domain": "bank.example", "path": "/", "expires": -1}
+        {"name": "ticket", "value": ticket, "domain": "verified-bank.example", "path": "/", "expires": -1}
     ]
 
 

@@ -18,13 +18,13 @@ from session_reuse import BrowserSession, reusable_session
 def log_in(session: BrowserSession) -> None:
     """Stand in for the slow part: the form, the second factor, the captcha."""
     session.storage_state["cookies"].append(
-        {"name": "sid", "value": secrets.token_hex(8), "domain": "shop.example", "path": "/", "expires": -1}
+        {"name": "sid", "value": secrets.token_hex(8), "domain": "wrap-a-block.example", "path": "/", "expires": -1}
     )
 
 
 async def main() -> None:
     """Enter, work, leave."""
-    async with reusable_session("shop.example/alice", agent_id="agent-7") as session:
+    async with reusable_session("wrap-a-block.example/alice", agent_id="agent-7") as session:
         print(f"reused={session.reused} outcome={session.outcome}")
         if not session.reused:
             print("logging in, which takes a while ...")

@@ -22,7 +22,7 @@ EXPECTED = {
         r"enter reused, leave pending", r"degraded=True", r"2 saves were written", r"basket \['book', 'lamp'\]",
     ],
     "share_one_login": [r"merged, merged, saved", r"seen-ann, seen-ben, seen-cem", r"ann reused, ben busy"],
-    "blocking_script": [r"user-0 was used by \['thread-0', 'thread-2'\]", r"stored: shop.example/user-1"],
+    "blocking_script": [r"user-0 was used by \['thread-0', 'thread-2'\]", r"stored: blocking\.example/user-1"],
     "serve_metrics": [r"session_reused_total 2\.0", r'session_miss_total\{reason="missing"\} 1\.0'],
     "verify_and_health": [
         r"second visit: +enter reused", r"no new login: +enter unverified +leave skipped",
@@ -30,7 +30,7 @@ EXPECTED = {
     ],
     "browser_use_agent": [r"run 1: .*reused=False", r"run 2: .*reused=True", r"1 time"],
     "selenium_login": [r"agent-1: 'Hello alice'.*reused=False", r"agent-2: 'Hello alice'.*reused=True", r"1 time"],
-    "cleanup_job": [r"expired: shop\.example/alice"],
+    "cleanup_job": [r"expired: cleanup-job\.example/alice"],
 }  # fmt: skip
 NEEDS = {
     "playwright_login": ("playwright",), "selenium_login": ("selenium",), "browser_use_agent": ("browser_use",),
@@ -74,6 +74,19 @@ def test_an_example_does_what_it_says(name: str, tmp_path: Path) -> None:
     printed = run_example(name, tmp_path)
     for pattern in EXPECTED[name]:
         assert re.search(pattern, printed), f"{pattern!r} is not in:\n{printed}"
+
+
+def test_an_example_uses_names_of_its_own() -> None:
+    """In one Redis, no example finds, changes or expires what another one, README or the tutorial has left."""
+    owners: dict[str, set[str]] = {}
+    texts = {name: (EXAMPLES / f"{name}.py").read_text() for name in EXPECTED}
+    texts |= {name: (ROOT / name).read_text() for name in ("README.md", "docs/tutorial.md")}
+    for owner, text in texts.items():
+        for site in re.findall(r'f?"([a-z][a-z.-]+)/(?:alice|bob|team|user-|\{account\})', text):
+            owners.setdefault(site, set()).add(owner)
+    owners.pop("shop.example")
+    assert {site for site, found in owners.items() if len(found) > 1} == set()
+    assert set().union(*owners.values()) == set(EXPECTED)
 
 
 @pytest.mark.redis
