@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from session_reuse.browsers.chromium import find_chromium, launch_arguments
+from tests.support.servers import RedisServer
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,3 +43,42 @@ def test_a_command_in_the_readme_does_not_exist() -> None:
     listed = re.search(r"\| Command line \| (.*?) \|", README)
     assert listed is not None
     assert {name.split()[-1] for name in re.findall(r"`([^`]+)`", listed[1])} <= {name.rstrip("_") for name in known}
+
+
+def test_the_first_screen_goes_from_what_it_is_to_the_commands() -> None:
+    """What it is, how to install it, a program without a browser, one with Playwright, the two commands."""
+    marks = (
+        "keeps the browser session",
+        "pip install 'session-reuse[",
+        "asyncio.run(agent())",
+        "open_context",
+        "scripts/demo",
+        "## ",
+    )
+    places = [README.index(mark, README.index("\n")) for mark in marks]
+    assert places == sorted(places)
+
+
+@pytest.mark.redis
+@pytest.mark.browser
+def test_the_playwright_program_is_reused_the_second_time(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Word for word; only the browser is the one that the tests use."""
+    from playwright.async_api import BrowserType
+
+    launch = BrowserType.launch
+
+    def launch_ours(browser_type: BrowserType, **options: Any) -> Any:
+        return launch(browser_type, executable_path=find_chromium(), args=launch_arguments(), **options)
+
+    monkeypatch.setattr(BrowserType, "launch", launch_ours)
+    monkeypatch.setenv("SESSION_REUSE_URL", redis_server.url)
+    monkeypatch.setenv("SESSION_REUSE_RESTORE_TIMEOUT", "5")
+    monkeypatch.setenv("SESSION_REUSE_ATTEMPT_TIMEOUT", "2")
+    (program,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "open_context" in block]
+    for _ in range(2):
+        exec(compile(program, "README.md", "exec"), {"asyncio": asyncio})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("False ")
+    assert second.startswith("True ")
