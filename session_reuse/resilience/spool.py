@@ -234,6 +234,19 @@ class Spool:
             os.close(folder)
 
 
+def key_ids_of(folder: Path) -> list[str]:
+    """Return the key id that each waiting file is sealed with; changes nothing.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found = []
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            found.append(file.read(_FRONT)[5:].decode("ascii", "replace"))
+    return found
+
+
 def _is_ours(name: str) -> bool:
     return name.endswith(_SUFFIX) or (name.startswith(".") and name.endswith(".tmp"))
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from redis import Redis as SynchronousRedis
 from redis import RedisCluster as SynchronousCluster
@@ -27,6 +27,9 @@ from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from session_reuse.store.embedded import EmbeddedServer
+
+
+_NOT_FOR_SENTINELS: Final = frozenset({"db", "max_connections", "client_name"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,26 @@ def _options(config: Config, url: StoreUrl) -> dict[str, Any]:
     return {**options, **url.options}
 
 
-def _standalone(config: Config, url: StoreUrl) -> Redis:
-    host, port = url.hosts[0]
-    client: Redis = Redis(host=host, port=port, **_options(config, url))
-    return client
+def client_at(config: Config, url: StoreUrl, host: str, port: int, *, is_sentinel: bool = False) -> Any:
+    """Return a client for one address, with the options of a URL."""
+    options = _sentinels_options(config, url) if is_sentinel else _servers_options(config, url)
+    return Redis(host=host, port=port, **options)
+
+
+def _servers_options(config: Config, url: StoreUrl) -> dict[str, Any]:
+    return {name: value for name, value in _options(config, url).items() if not name.startswith("sentinel_")}
+
+
+def _sentinels_options(config: Config, url: StoreUrl) -> dict[str, Any]:
+    options = _options(config, url)
+    own = {name: options.get(f"sentinel_{name}") for name in ("username", "password")}
+    return {
+        name: value for name, value in _servers_options(config, url).items() if name not in _NOT_FOR_SENTINELS
+    } | own
+
+
+def _standalone(config: Config, url: StoreUrl) -> Any:
+    return client_at(config, url, *url.hosts[0])
 
 
 def _unix(config: Config, url: StoreUrl) -> Redis:
@@ -105,11 +124,9 @@ def _on_socket(path: str, options: dict[str, Any]) -> Redis:
 
 
 def _sentinel(config: Config, url: StoreUrl) -> Redis:
-    options = _options(config, url)
-    own = {name: options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
-    not_theirs = {"db", "max_connections", "client_name"}
-    theirs = {name: value for name, value in options.items() if name not in not_theirs} | own
-    sentinel = Sentinel(url.hosts, sentinel_kwargs=theirs, **options)  # type: ignore[no-untyped-call]
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        url.hosts, sentinel_kwargs=_sentinels_options(config, url), **_servers_options(config, url)
+    )
     client: Redis = sentinel.master_for(url.master)
     return client
 

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import base64
+import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from session_reuse.cli.doctor.facts import Facts
 from session_reuse.cli.doctor.finding import Status
-from session_reuse.cli.doctor.rights import needed_commands
-from session_reuse.cli.doctor.server_checks import clock, latency, memory, notifications, persistence, topology, version
+from session_reuse.cli.doctor.server_checks import (
+    clock,
+    latency,
+    memory,
+    notifications,
+    persistence,
+    rights,
+    topology,
+    version,
+)
+from session_reuse.cli.doctor.trial import Tried, needed_commands
 from session_reuse.config import Config
+from session_reuse.resilience.spool import Spool
+from session_reuse.state.sealing import AesGcm
 from session_reuse.store.failures import failure_from
 from session_reuse.store.keys import Keys
 from session_reuse.store.scripts import script
@@ -190,6 +203,39 @@ def test_every_command_of_our_scripts_is_checked_for() -> None:
     assert used <= checked
 
 
+def test_an_unknown_variable_is_named_with_the_nearest(healthy: RedisServer) -> None:
+    """A misspelt setting is found, and does not stand in the way."""
+    answer = diagnose(healthy, SESSION_REUSE_TLL="60")
+    assert (answer.code, answer.err) == (0, "")
+    found = checks(answer)["variables"]
+    assert (found["status"], found["remedy"]) == ("warn", "rename SESSION_REUSE_TLL to SESSION_REUSE_TTL")
+
+
+def test_saves_that_wait_on_disk_are_counted(healthy: RedisServer, tmp_path: Path) -> None:
+    """The spool's files, rights and keys are looked at, and nothing in it is changed."""
+    folder = tmp_path / "spool"
+    with_spool = {"SESSION_REUSE_SPOOL_DIR": str(folder), "SESSION_REUSE_ENCRYPTION_KEYS": NEW}
+    assert checks(diagnose(healthy, **with_spool))["spool"]["status"] == "ok"
+    assert not folder.exists()
+    spool = Spool(
+        folder, AesGcm((base64.b64decode(NEW),)), max_entries=9, max_bytes=9999, max_content=9999, ttl=86_400.0
+    )
+    (name, *_) = spool.names_of(ALICE)
+    spool.write(name, b"a save", time.time())
+    found = checks(diagnose(healthy, **with_spool))["spool"]
+    assert (found["status"], f"1 save waiting in {folder}" in found["found"]) == ("ok", True)
+    assert (
+        "not configured here"
+        in checks(diagnose(healthy, **with_spool | {"SESSION_REUSE_ENCRYPTION_KEYS": OLD}))["spool"]["found"]
+    )
+    folder.chmod(0o755)
+    assert "chmod 700" in checks(diagnose(healthy, **with_spool))["spool"]["remedy"]
+    assert spool.read(name) is not None
+    file = tmp_path / "file"
+    file.touch()
+    assert checks(diagnose(healthy, **with_spool | {"SESSION_REUSE_SPOOL_DIR": str(file)}))["spool"]["status"] == "fail"
+
+
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_cluster_is_checked_server_by_server() -> None:
@@ -210,11 +256,13 @@ HELLO = {"version": "7.0.15", "mode": "standalone", "role": "master"}
     [
         (version, Facts(hello={"version": "6.0.16"}), Status.FAIL),
         (version, Facts(hello={"version": "6.2.0"}), Status.OK),
-        (version, Facts(), Status.WARN),
+        (version, Facts(), Status.OK),
+        (version, Facts(info={"redis_version": "5.0.14"}), Status.FAIL),
         (latency, Facts(latencies=[0.2] * 50), Status.FAIL),
         (latency, Facts(latencies=[0.001] * 49 + [0.1]), Status.WARN),
         (latency, Facts(latencies=[0.001] * 50), Status.OK),
-        (notifications, Facts(), Status.WARN),
+        (notifications, Facts(), Status.OK),
+        (rights, Facts(tried=Tried(refused={"cleanup": ["PSUBSCRIBE"]})), Status.OK),
         (memory, Facts(info={"used_memory": "95", "maxmemory": "100"}), Status.WARN),
         (memory, Facts(info={"used_memory": "101", "maxmemory": "100"}), Status.FAIL),
         (persistence, Facts(info={"rdb_last_bgsave_status": "err", "aof_enabled": "1"}), Status.FAIL),
@@ -227,6 +275,7 @@ HELLO = {"version": "7.0.15", "mode": "standalone", "role": "master"}
         (topology, Facts(hello=HELLO | {"mode": "cluster"}), Status.FAIL),
         (topology, Facts(hello=HELLO, info={"connected_slaves": "0"}), Status.WARN),
         (topology, Facts(hello=HELLO, info={"connected_slaves": "1"}), Status.OK),
+        (topology, Facts(hello=HELLO, info={"loading": "1"}), Status.FAIL),
     ],
 )
 def test_judgement(check: Any, facts: Facts, status: Status) -> None:

@@ -1,1 +1,1 @@
-"""`session-reuse doctor`: what is right and wrong with a store and this machine. Must never change anything."""
+"""`session-reuse doctor`: whether an agent would work with this store and this machine, and what to do if not."""

@@ -1,8 +1,7 @@
-"""The command `doctor`: asks, judges, reports. Must never hold a check itself."""
+"""The command `doctor`: examines the store and this machine, and reports."""
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Annotated, Final
 
@@ -10,21 +9,22 @@ import typer
 from rich.text import Text
 
 from session_reuse.cli.connection import Place, connected
-from session_reuse.cli.doctor.facts import gather
-from session_reuse.cli.doctor.finding import Finding, Status, Verdict, fail, ok, verdict, worst_of_each
-from session_reuse.cli.doctor.local_checks import local_findings, settings
-from session_reuse.cli.doctor.server_checks import server_findings
+from session_reuse.cli.doctor.facts import Facts, gather, identity_of
+from session_reuse.cli.doctor.finding import Finding, Status, Verdict, fail, verdict, worst_of_each
+from session_reuse.cli.doctor.local_checks import local_findings, settings, variables
+from session_reuse.cli.doctor.reach import reached
+from session_reuse.cli.doctor.server_checks import IDENTITY_CHECKS, SERVER_CHECKS, Check, server_findings
 from session_reuse.cli.doctor.stored_checks import stored_finding
-from session_reuse.cli.doctor.wire import wires
+from session_reuse.cli.doctor.trial import TRIAL, agent_finding
+from session_reuse.cli.doctor.wire import UnfitError, Wire
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
 from session_reuse.config import Config, redacted_url
-from session_reuse.errors import ConfigurationError, StoreAuthError, StoreError
+from session_reuse.errors import ConfigurationError, StoreError
 from session_reuse.resilience.failure import Failure
-from session_reuse.store.connect import Connection, connect
 from session_reuse.store.keys import Keys
 
 Strict = Annotated[bool, typer.Option("--strict", help="Let warnings count: give 1 for them too.")]
@@ -49,6 +49,7 @@ async def _doctor(place: Place, strict: bool, output: Output) -> ExitCode:
     if config is not None:
         examined, is_reachable = await _examined(place, config)
         findings = [*examined, *findings, *local_findings(config, findings)]
+    findings.append(variables())
     result = verdict(findings, is_reachable=is_reachable)
     _report(output, redacted_url(config.url) if config else "", findings, result)
     if result is Verdict.DEAD:
@@ -58,63 +59,44 @@ async def _doctor(place: Place, strict: bool, output: Output) -> ExitCode:
 
 
 async def _examined(place: Place, config: Config) -> tuple[list[Finding], bool]:
-    """Return what is found at the server, and whether there is one."""
+    """Return what is found at the store, and whether a server answers there."""
     try:
-        connection = await asyncio.to_thread(_connection, config)
-        found = await _server(connection, config)
-        sessions = await _sessions(place, config)
-    except ConfigurationError as error:
-        return [fail("server", str(error), "correct the URL, or install what is missing")], True
-    except (Failure, StoreError) as trouble:
-        refusal = _store_error(trouble)
-        return [_unreachable(refusal, config)], isinstance(refusal, StoreAuthError)
-    return [ok("server", f"answers at {redacted_url(config.url)}"), *found, *sessions], True
+        async with reached(config) as (wires, findings):
+            identities = [await identity_of(wire) for wire in wires]
+            found = _judged(identities, config, IDENTITY_CHECKS)
+            if not _has_failed(found):
+                keys = Keys(config.key_prefix, config.deadline_buckets)
+                facts = [await gather(wire, keys, known) for wire, known in zip(wires, identities, strict=True)]
+                found = _judged(facts, config, SERVER_CHECKS)
+            if not _has_failed(found):
+                found += await _used(place, config, wires)
+            return [*findings, *found], True
+    except UnfitError as error:
+        return [error.finding], not error.is_dead
 
 
-def _connection(config: Config) -> Connection:
-    connection = connect(config)
-    if connection.revive is not None:
-        connection.revive()
-    return connection
+def _judged(facts: list[Facts], config: Config, checks: tuple[Check, ...]) -> list[Finding]:
+    return worst_of_each(finding for each in facts for finding in server_findings(each, config, checks))
 
 
-async def _server(connection: Connection, config: Config) -> list[Finding]:
+def _has_failed(findings: list[Finding]) -> bool:
+    return any(finding.status is Status.FAIL for finding in findings)
+
+
+async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding]:
+    """Work with the store as an agent does, and look at stored sessions."""
+    found: list[Finding] = []
     try:
-        async with wires(connection.client) as opened:
-            keys = Keys(config.key_prefix, config.deadline_buckets)
-            facts = [await gather(wire, keys) for wire in opened]
-    finally:
-        if connection.release is not None:
-            await asyncio.to_thread(connection.release)
-    return worst_of_each(finding for each in facts for finding in server_findings(each, config))
-
-
-async def _sessions(place: Place, config: Config) -> list[Finding]:
-    """Look at stored sessions; a user without the rights to list them has been told so by then."""
-    try:
-        async with connected(place, encryption_keys=config.encryption_keys) as manager:
-            return [await stored_finding(await manager.services(), config)]
+        async with connected(place, encryption_keys=config.encryption_keys, **TRIAL) as manager:
+            found.append(await agent_finding(manager, wires))
+            found.append(await stored_finding(await manager.services(), config))
     except ConfigurationError:
-        return []
+        return found  # of the keys or the compression: a finding of this machine says so
     except (Failure, StoreError) as trouble:
-        error = _store_error(trouble)
-        if isinstance(error, StoreAuthError):
-            return []
-        return [fail("sessions", f"could not be looked at: {error}", "try again: the server did answer just before")]
-
-
-def _store_error(trouble: Failure | StoreError) -> StoreError:
-    return trouble.error if isinstance(trouble, Failure) else trouble
-
-
-def _unreachable(error: StoreError, config: Config) -> Finding:
-    where = redacted_url(config.url)
-    if isinstance(error, StoreAuthError):
-        return fail(
-            "server", f"{where}: {error}", "correct user and password in SESSION_REUSE_URL: redis://user:password@host"
-        )
-    remedy = "start the server, or correct SESSION_REUSE_URL; agents start fresh meanwhile, and their saves wait"
-    return fail("server", f"{where}: {error}", remedy)
+        error = trouble.error if isinstance(trouble, Failure) else trouble
+        check = "sessions" if found else "agent"
+        found.append(fail(check, f"could not be looked at: {error}", "try again: the server did answer just before"))
+    return found
 
 
 def _report(output: Output, where: str, findings: list[Finding], result: Verdict) -> None:

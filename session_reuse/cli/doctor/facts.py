@@ -1,4 +1,4 @@
-"""What a server says of itself. Must never judge: that is `server_checks`."""
+"""What a server says of itself. It is judged by `server_checks`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from session_reuse.cli.doctor.rights import missing_rights
-from session_reuse.cli.doctor.wire import Wire, is_elsewhere, is_refused
-from session_reuse.resilience.failure import Failure
+from session_reuse.cli.doctor.trial import Tried, own_name, try_commands
+from session_reuse.cli.doctor.wire import Wire
 from session_reuse.store.keys import Keys
 
 PINGS: Final = 50
 SETTINGS: Final = ("notify-keyspace-events", "maxmemory", "maxmemory-policy", "save", "appendonly")
-PROBE: Final = "doctor"
-"""Fingerprint of the questions; nothing is ever stored under it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class Facts:
         settings: CONFIG GET; empty when the user may not ask, as on many hosted servers.
         latencies: seconds for each of the pings, sorted.
         clock_ahead: seconds by which the server's clock is ahead of ours; None when it could not be asked.
-        missing: purposes, with the commands that the user lacks for them; None when it could not be asked.
+        tried: how the commands ended that agents use.
     """
 
     name: str = ""
@@ -37,7 +34,7 @@ class Facts:
     settings: dict[str, str] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
     clock_ahead: float | None = None
-    missing: dict[str, list[str]] | None = None
+    tried: Tried = field(default_factory=Tried)
 
     def setting(self, name: str) -> str | None:
         """Return a setting, by INFO where CONFIG is forbidden; None when neither says."""
@@ -49,75 +46,66 @@ class Facts:
         return int(text) if text.lstrip("-").isdigit() else 0
 
 
-async def gather(wire: Wire, keys: Keys) -> Facts:
-    """Ask a server about itself.
+async def identity_of(wire: Wire) -> Facts:
+    """Ask a server what it is."""
+    return Facts(name=wire.name, hello=await hello_of(wire), info=await _info(wire))
+
+
+async def gather(wire: Wire, keys: Keys, identity: Facts) -> Facts:
+    """Ask a server for the rest, and try on it what agents do.
 
     Raises:
-        Failure: it does not answer, or refuses the credentials.
+        UnfitError: it does not answer any more.
     """
-    hello = _pairs(await wire.ask("HELLO", 2))
     return Facts(
-        name=wire.name,
-        hello=hello,
-        info=await _info(wire),
+        name=identity.name,
+        hello=identity.hello,
+        info=identity.info,
         settings=await _settings(wire),
         latencies=await _latencies(wire, keys),
         clock_ahead=await _clock_ahead(wire),
-        missing=await missing_rights(wire, keys, PROBE),
+        tried=await try_commands(wire, keys),
     )
 
 
+async def hello_of(wire: Wire) -> dict[str, str]:
+    """Return version, mode and role; empty for a server before 6.0, or when the user may not ask."""
+    return _pairs(await wire.ask_if_allowed("HELLO", 2))
+
+
 async def _info(wire: Wire) -> dict[str, str]:
-    try:
-        lines = _text(await wire.ask("INFO")).splitlines()
-    except Failure as failure:
-        return _nothing_if_forbidden(failure)
+    lines = _text(await wire.ask_if_allowed("INFO") or b"").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 async def _settings(wire: Wire) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in SETTINGS:
-        try:
-            found |= _pairs(await wire.ask("CONFIG", "GET", name))
-        except Failure as failure:
-            return _nothing_if_forbidden(failure)
+        found |= _pairs(await wire.ask_if_allowed("CONFIG", "GET", name))
     return found
 
 
 async def _latencies(wire: Wire, keys: Keys) -> list[float]:
     """Time reads of a session that is not there: what an agent does, and all that its user must be allowed to do."""
-    taken = []
+    taken, key = [], keys.session(own_name())
     for _ in range(PINGS):
         began = time.perf_counter()
-        try:
-            await wire.ask("GET", keys.session(PROBE))
-        except Failure as failure:
-            if not is_refused(failure) and not is_elsewhere(failure):
-                raise
+        await wire.ask_if_allowed("GET", key)
         taken.append(time.perf_counter() - began)
     return sorted(taken)
 
 
 async def _clock_ahead(wire: Wire) -> float | None:
     began = time.time()
-    try:
-        seconds, microseconds = await wire.ask("TIME")
-    except Failure as failure:
-        _nothing_if_forbidden(failure)
+    answer = await wire.ask_if_allowed("TIME")
+    if answer is None:
         return None
+    seconds, microseconds = answer
     return int(seconds) + int(microseconds) / 1e6 - (began + time.time()) / 2
 
 
-def _nothing_if_forbidden(failure: Failure) -> dict[str, str]:
-    """Go on without an answer that the server refuses to give; a server that is gone is another matter."""
-    if is_refused(failure) or failure.code.startswith("ResponseError"):
-        return {}
-    raise failure
-
-
 def _pairs(answer: Any) -> dict[str, str]:
-    words = [_text(each) for each in answer]
+    words = [_text(each) for each in answer or ()]
     return dict(zip(words[::2], words[1::2], strict=False))
 
 

@@ -1,19 +1,25 @@
-"""Judges this machine's settings: keys, compression, TLS, Chromium. Must never connect to anything."""
+"""What the settings and this machine come to: keys, TLS, compression, the spool, Chromium. Connects to nothing."""
 
 from __future__ import annotations
 
+import os
+import warnings
+from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
+from session_reuse._url import parse_url
 from session_reuse.browsers.chromium import find_chromium
 from session_reuse.cli.connection import Place
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
-from session_reuse.config import Config
+from session_reuse.cli.formatting import plural
+from session_reuse.config import Config, configured_keys, unknown_variables
 from session_reuse.errors import AdapterError, ConfigurationError
+from session_reuse.resilience.spool import key_ids_of
 from session_reuse.state.compression import compressor
+from session_reuse.state.sealing import key_id
 from session_reuse.transfer import codec_for
 
-_HERE: Final = ("", "localhost", "127.0.0.1", "::1")
+_HERE: Final = ("localhost", "127.0.0.1", "::1")
 _NAMES: Final = {"z": "zstd", "l": "lz4", "d": "zlib", "-": "none"}
 
 
@@ -24,7 +30,9 @@ def settings(place: Place) -> tuple[Config | None, list[Finding]]:
         The settings, None when they cannot be used, and what was wrong.
     """
     try:
-        return place.config(), []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `variables` says the same
+            return place.config(), []
     except ConfigurationError as error:
         reason = str(error)
     if "ENCRYPTION_KEYS" in reason.upper():
@@ -62,11 +70,7 @@ def tls(config: Config) -> Finding:
 
 def is_here(config: Config) -> bool:
     """Return whether the URL leads to this very machine."""
-    parts = urlsplit(config.url)
-    if parts.scheme in {"unix", "embedded"}:
-        return True
-    hosts = [urlsplit(f"//{part}").hostname or "" for part in parts.netloc.rpartition("@")[2].split(",")]
-    return all(host in _HERE for host in hosts)
+    return all(host in _HERE for host, _ in parse_url(config.url).hosts)
 
 
 def compression(config: Config) -> Finding:
@@ -90,8 +94,56 @@ def chromium() -> Finding:
         return warn("chromium", "none found; only agents with a browser need one", str(error).partition(": ")[2])
 
 
+def variables() -> Finding:
+    """A misspelt variable is as good as none."""
+    unknown = unknown_variables()
+    if not unknown:
+        return ok("variables", "every SESSION_REUSE_ variable is known")
+    nearest = "; ".join(f"rename {name} to {near}" if near else f"remove {name}" for name, near in unknown.items())
+    return warn("variables", f"without effect: {', '.join(unknown)}", nearest)
+
+
+def spool(config: Config) -> list[Finding]:
+    """Saves that wait on disk are delivered by the next process that has the folder and the keys."""
+    folder = config.spool_dir
+    if folder is None:
+        return []
+    if not folder.exists():
+        return [_new_spool(folder)]
+    try:
+        is_mine = folder.stat().st_uid == os.geteuid() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+        key_ids = key_ids_of(folder) if is_mine else []
+    except OSError as error:
+        return [fail("spool", f"{folder}: {error.strerror}", "name a folder of this user in SESSION_REUSE_SPOOL_DIR")]
+    if not is_mine:
+        remedy = f"chown it, or name a folder of this user in SESSION_REUSE_SPOOL_DIR: saves are not kept in {folder}"
+        return [fail("spool", f"{folder} belongs to another user, or may not be written", remedy)]
+    return [_waiting(folder, key_ids, {key_id(key) for key in configured_keys(config)})]
+
+
+def _new_spool(folder: Path) -> Finding:
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        return fail("spool", f"{folder} cannot be made: {above} may not be written", f"mkdir -m 700 {folder}")
+    return ok("spool", f"nothing waits; {folder} is made when something does")
+
+
+def _waiting(folder: Path, key_ids: list[str], known: set[str]) -> Finding:
+    told = f"{plural(len(key_ids), 'save')} waiting in {folder}"
+    unknown = sorted(set(key_ids) - known)
+    if unknown:
+        return fail(
+            "spool",
+            f"{told}, some sealed with keys not configured here: {' '.join(unknown)}",
+            "add the old keys behind the first in SESSION_REUSE_ENCRYPTION_KEYS, or remove these files",
+        )
+    if folder.stat().st_mode & 0o077:
+        return warn("spool", f"{told}, which other users may enter", f"chmod 700 {folder}")
+    return ok("spool", told)
+
+
 def local_findings(config: Config, before: list[Finding]) -> list[Finding]:
     """Return what all checks say of this machine, without those that have spoken already."""
     known = {finding.check for finding in before}
-    found = [keys(config), tls(config), compression(config), chromium()]
+    found = [keys(config), tls(config), *spool(config), compression(config), chromium()]
     return [finding for finding in found if finding.check not in known]

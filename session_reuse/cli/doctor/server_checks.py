@@ -1,4 +1,4 @@
-"""Judges what a server says of itself. Pure: facts in, findings out."""
+"""What the facts of a server mean: facts in, findings out."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from session_reuse._url import parse_url
 from session_reuse.cli.doctor.facts import Facts
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
-from session_reuse.cli.doctor.rights import ESSENTIAL
+from session_reuse.cli.doctor.trial import ESSENTIAL
 from session_reuse.cli.formatting import duration, size
 from session_reuse.config import Config
+from session_reuse.store._diagnosis import Diagnosis, Trouble, diagnosis
 
 OLDEST_VERSION: Final = (6, 2)
 NEEDED_EVENTS: Final = frozenset("Exge")
@@ -27,7 +29,7 @@ def version(facts: Facts, _config: Config) -> Finding:
     text = facts.hello.get("version") or facts.info.get("redis_version", "")
     numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
     if not numbers:
-        return warn("version", "not told", "make sure that the server is Redis 6.2 or later, or Valkey")
+        return ok("version", "not known: the user may use neither HELLO nor INFO")
     if numbers < OLDEST_VERSION:
         return fail("version", f"Redis {text} has no GETEX", "upgrade the server to Redis 6.2 or later, or to Valkey")
     return ok("version", f"{facts.hello.get('server', 'redis').capitalize()} {text}")
@@ -49,31 +51,45 @@ def duration_ms(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms" if seconds < 0.01 else duration(seconds)
 
 
-def rights(facts: Facts, _config: Config) -> Finding:
+def rights(facts: Facts, config: Config) -> Finding:
     """A user that lacks a right is refused, and sessions start fresh."""
-    if facts.missing is None:
-        return warn(
-            "rights", "cannot be found out: the user may not use MULTI", "compare the user with the minimal ACL"
-        )
-    if not facts.missing:
+    refused = facts.tried.refused
+    if not refused:
         return ok("rights", "every command we use is allowed")
-    lacking = "; ".join(f"{purpose}: {' '.join(names)}" for purpose, names in facts.missing.items())
-    names = sorted({name.lower() for listed in facts.missing.values() for name in listed})
-    remedy = (
-        f"redis-cli ACL SETUSER <user> {' '.join('+' + name for name in names)}, and the key pattern ~<key_prefix>:*"
-    )
-    is_essential = any(purpose in ESSENTIAL for purpose in facts.missing)
-    return (fail if is_essential else warn)("rights", f"not allowed for {lacking}", remedy)
+    lacking = "; ".join(f"{purpose}: {' '.join(names)}" for purpose, names in refused.items())
+    if not any(purpose in ESSENTIAL for purpose in refused):
+        return ok("rights", f"what agents use is allowed; not allowed for {lacking}")
+    names = sorted({name.lower() for purpose in ESSENTIAL for name in refused.get(purpose, ())})
+    allowed = f"redis-cli ACL SETUSER <user> ~{config.key_prefix}:*"
+    if facts.tried.outside:
+        return fail("rights", f"the keys {config.key_prefix}:* are not allowed to this user", allowed)
+    only_reads = "GET" not in refused.get("restore", ()) and "SET" in refused.get("save", ())
+    told = f"{'the user may only read; ' if only_reads else ''}not allowed for {lacking}"
+    return fail("rights", told, f"{allowed} {' '.join('+' + name for name in names)}")
+
+
+def commands(facts: Facts, _config: Config) -> Finding:
+    """Some hosts switch commands off, for everybody."""
+    unknown = facts.tried.unknown
+    if not unknown:
+        return ok("commands", "the server has every command we use")
+    told = f"the server does not know {' '.join(dict.fromkeys(unknown))}"
+    return fail("commands", told, "take back rename-command in redis.conf, or use another server")
+
+
+def writes(facts: Facts, _config: Config) -> Finding:
+    """A server may answer, and refuse everything that changes something."""
+    trouble = facts.tried.trouble
+    if trouble is None:
+        return ok("writes", "accepted")
+    return fail("memory" if trouble.trouble is Trouble.FULL else "writes", trouble.found, trouble.remedy)
 
 
 def notifications(facts: Facts, _config: Config) -> Finding:
     """Events make the clean-up prompt; without them it is as exact, but later."""
     setting = facts.settings.get("notify-keyspace-events")
     if setting is None:
-        remedy = (
-            "nothing needs doing: the clean-up compares its index of deadlines; ask the host for Exge to make it prompt"
-        )
-        return warn("notifications", "the user may not read the setting", remedy)
+        return ok("notifications", "not known: the user may not use CONFIG GET; the clean-up does not depend on them")
     enabled = set(setting) | (_ALL_CLASSES if "A" in setting else set())
     lacking = NEEDED_EVENTS - enabled
     if not lacking:
@@ -91,7 +107,7 @@ def eviction(facts: Facts, _config: Config) -> Finding:
     """A server that evicts drops logins, and with them leases and the memory of invalidations, without a word."""
     policy, limit = facts.setting("maxmemory-policy"), facts.setting("maxmemory")
     if policy is None or limit is None:
-        return warn("eviction", "not told", "make sure that maxmemory-policy is noeviction")
+        return ok("eviction", "not known: the user may use neither CONFIG GET nor INFO; it should be noeviction")
     if policy == "noeviction":
         return ok("eviction", "noeviction")
     remedy = "redis-cli CONFIG SET maxmemory-policy noeviction, or keep sessions on a server of their own"
@@ -104,7 +120,7 @@ def memory(facts: Facts, _config: Config) -> Finding:
     """A full server refuses saves."""
     used, limit = facts.number("used_memory"), int(facts.setting("maxmemory") or 0)
     if not facts.info:
-        return warn("memory", "not told: the user may not use INFO", "watch the server's memory elsewhere")
+        return ok("memory", "not known: the user may not use INFO")
     if not limit:
         return ok("memory", f"{size(used)} used, no limit")
     told = f"{size(used)} of {size(limit)} used ({used / limit:.0%})"
@@ -117,7 +133,7 @@ def memory(facts: Facts, _config: Config) -> Finding:
 def persistence(facts: Facts, _config: Config) -> Finding:
     """What is not on disk is logged out by a restart; a failed snapshot makes the server refuse writes."""
     if not facts.info:
-        return warn("persistence", "not told: the user may not use INFO", "make sure that appendonly is yes")
+        return ok("persistence", "not known: the user may not use INFO; appendonly should be yes")
     failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if facts.info.get(name) == "err"]
     if failed:
         return fail(
@@ -128,7 +144,7 @@ def persistence(facts: Facts, _config: Config) -> Finding:
     if facts.settings.get("save"):
         return ok("persistence", f"snapshots ({facts.settings['save']}); a crash loses what came after the last one")
     if not facts.settings:
-        return warn("persistence", "no append-only file; snapshots are not told", "ask the host for persistence")
+        return ok("persistence", "no append-only file; snapshots are not known: the user may not use CONFIG GET")
     return warn(
         "persistence",
         "none: a restart of the server logs every agent out",
@@ -140,7 +156,7 @@ def clock(facts: Facts, _config: Config) -> Finding:
     """Ages and retirement are reckoned by the clients' clocks."""
     ahead = facts.clock_ahead
     if ahead is None:
-        return warn("clock", "the user may not ask", "allow TIME; our scripts need it as well")
+        return ok("clock", "not known: the user may not use TIME")
     told = f"{abs(ahead) * 1000:.0f} ms {'ahead of' if ahead >= 0 else 'behind'} ours"
     if abs(ahead) < _CLOCK_WARN:
         return ok("clock", told)
@@ -149,31 +165,38 @@ def clock(facts: Facts, _config: Config) -> Finding:
 
 def topology(facts: Facts, config: Config) -> Finding:
     """The URL must lead to a server that takes writes, in the way its kind is spoken to."""
-    mode, role = facts.hello.get("mode", "standalone"), facts.hello.get("role", "master")
-    scheme = config.url.partition("://")[0]
+    mode = facts.hello.get("mode") or facts.info.get("redis_mode", "standalone")
+    role = facts.hello.get("role") or facts.info.get("role", "master")
+    kind = parse_url(config.url).kind
     if mode == "sentinel":
         return fail("topology", "this is a Sentinel", "use redis+sentinel://host:port/master-name in the URL")
-    if mode == "cluster" and not scheme.endswith("+cluster"):
-        return fail("topology", "this server is part of a Cluster", "use redis+cluster://host:port in the URL")
+    if mode == "cluster" and kind != "cluster":
+        return _told(diagnosis(Trouble.IN_CLUSTER))
     if role in {"replica", "slave"}:
-        remedy = "point the URL to the primary, or use redis+sentinel:// to have it found"
-        return fail("topology", "this is a replica, which takes no writes", remedy)
+        return _told(diagnosis(Trouble.READ_ONLY))
+    if facts.info.get("loading") == "1":
+        return _told(diagnosis(Trouble.LOADING))
     replicas = facts.number("connected_slaves")
-    if replicas < config.wait_replicas:
+    if facts.info and replicas < config.wait_replicas:
         remedy = "connect more replicas, or lower wait_replicas"
         return warn("topology", f"{replicas} replicas, and wait_replicas is {config.wait_replicas}", remedy)
-    if facts.info.get("loading") == "1":
-        return warn("topology", "it is still loading its data", "wait")
-    return ok("topology", f"{mode} primary with {replicas} replicas")
+    return ok("topology", f"{mode} primary{f' with {replicas} replicas' if facts.info else ''}")
 
 
-SERVER_CHECKS: Final[tuple[Callable[[Facts, Config], Finding], ...]] = (
-    version, topology, latency, rights, notifications, eviction, memory, persistence, clock,
+def _told(found: Diagnosis) -> Finding:
+    return fail("topology", found.found, found.remedy)
+
+
+Check = Callable[[Facts, Config], Finding]
+IDENTITY_CHECKS: Final[tuple[Check, ...]] = (version, topology)
+"""Without these, nothing else means anything."""
+SERVER_CHECKS: Final[tuple[Check, ...]] = (
+    *IDENTITY_CHECKS, latency, rights, commands, writes, notifications, eviction, memory, persistence, clock,
 )  # fmt: skip
 
 
-def server_findings(facts: Facts, config: Config) -> list[Finding]:
-    """Return what all checks say of one server."""
+def server_findings(facts: Facts, config: Config, checks: tuple[Check, ...] = SERVER_CHECKS) -> list[Finding]:
+    """Return what the checks say of one server."""
     named = f"{facts.name}: " if facts.name else ""
-    findings = [check(facts, config) for check in SERVER_CHECKS]
+    findings = [check(facts, config) for check in checks]
     return [Finding(each.check, each.status, named + each.found, each.remedy) for each in findings]
