@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 TYPING = ROOT / "tests" / "typing"
 CHECKERS = {
     "mypy": ["-m", "mypy", "--strict", "--config-file=", "--no-error-summary"],
-    "pyright": ["-m", "pyright"],
-    "ty": ["-m", "ty", "check", "--output-format", "concise"],
+    "pyright": ["-m", "pyright", "--pythonpath", sys.executable],
+    "ty": ["-m", "ty", "check", "--python", sys.executable, "--output-format", "concise"],
 }
 
 
