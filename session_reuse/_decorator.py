@@ -83,13 +83,21 @@ class persist_session:  # noqa: N801  (used like a function)
             raise _without_parentheses(self._fingerprint)
         parameter = SessionParameter(function)
         names = [NameFrom(name, function, parameter) for name in (self._fingerprint, self._agent_id)]
-        if is_coroutine_function(function):
+        is_async = is_coroutine_function(function)
+        check_manager(self._options.get("manager"), _manager_class(is_async=is_async))
+        if is_async:
             persisted = _asynchronous(parameter, names, self._options)
         else:
             persisted = _blocking(function, parameter, names, self._options)
         persisted = wraps(function)(persisted)
         parameter.show_on(persisted)
         return persisted
+
+
+def _manager_class(*, is_async: bool) -> type:
+    from session_reuse import blocking, manager
+
+    return manager.SessionManager if is_async else blocking.SessionManager
 
 
 def _asynchronous(parameter: SessionParameter, names: list[NameFrom], options: dict[str, Any]) -> Callable[..., Any]:

@@ -190,14 +190,26 @@ def test_a_plain_function_that_returns_a_coroutine_is_refused(blocking_memory: b
     assert not ran
 
 
-async def test_a_plain_function_in_a_running_loop_names_its_remedy(memory: SessionManager) -> None:
+async def test_a_plain_function_in_a_running_loop_names_its_remedy() -> None:
     """The advice is for who wrote the decorator, not for who used the blocking module."""
 
-    @persist_session("shop/{account}", manager=memory)
+    @persist_session("shop/{account}")
     def visit(account: str) -> None: ...
 
     with pytest.raises(LifecycleError, match=r"make it `async def`, or call it by asyncio\.to_thread"):
         visit("alice")
+
+
+def test_the_manager_of_the_other_kind_is_an_error_when_decorating(blocking_memory: blocking.SessionManager) -> None:
+    """Not an AttributeError in the first call."""
+
+    async def visit() -> None: ...
+    def plain() -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"takes a session_reuse\.SessionManager object, not"):
+        persist_session("shop/x", manager=blocking_memory)(visit)
+    with pytest.raises(ConfigurationError, match=r"takes a session_reuse\.blocking\.SessionManager object, not"):
+        persist_session("shop/x", manager=memory_manager())(plain)
 
 
 def test_an_unknown_option_is_an_error_when_decorating() -> None:
