@@ -1,0 +1,401 @@
+"""The network between simulated processes and the simulated server: it delays, holds back, loses, cuts.
+
+Requests of one connection arrive in order; those of two connections do not. A request that was sent arrives even when
+its sender has given up meanwhile, as TCP does. A `Mishap` is planned for the next request that it fits, so that a fault
+hits the request it is meant for and a shrunk history keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+from redis._parsers.base import BaseParser
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from tests.simulation.loop import NOBODY, Host, SimLoop
+from tests.simulation.redis_server import RedisServer, ServerError, Status
+
+Words = list[bytes]
+_FAST: Final = (0.0001, 0.0012)
+
+
+@dataclass(slots=True)
+class Mishap:
+    """What happens to one request.
+
+    Attributes:
+        kind: slow_request | slow_reply | lost_request | lost_reply | silent_request | silent_reply | split.
+        seconds: how slow, or how far apart the parts are.
+        part: only requests that hold this word: a script's name, a command; empty for any.
+    """
+
+    kind: str
+    seconds: float = 0.0
+    part: str = ""
+
+
+class Link:
+    """How one process reaches the server.
+
+    Attributes:
+        held: requests and replies that wait for the network; None while it works.
+        mishaps: what is planned.
+    """
+
+    def __init__(self, host: Host, far: float = 0.0) -> None:
+        self.host = host
+        self.far = far
+        self.held: list[Callable[[], None]] | None = None
+        self.mishaps: deque[Mishap] = deque()
+        self.connections: list[SimConnection] = []
+
+    def mishap_for(self, commands: list[Words], names: dict[bytes, str]) -> Mishap | None:
+        """Take the planned mishap, if these commands are the ones it is meant for."""
+        if not self.mishaps:
+            return None
+        part = self.mishaps[0].part
+        if part and not any(part == word for command in commands for word in _words(command, names)):
+            return None
+        return self.mishaps.popleft()
+
+
+def _words(command: Words, names: dict[bytes, str]) -> tuple[str, ...]:
+    name = command[0].decode()
+    return (name, names.get(command[1], "")) if name in {"EVAL", "EVALSHA"} else (name,)
+
+
+class Network:
+    """All links, the server behind them, and the record of what arrived.
+
+    Args:
+        loop: the history's.
+        server: executes commands.
+        chance: draws latencies.
+        names: SHA-1 or source of each script -> its name.
+        executed: called with (who sent it, command) before each command is executed, and after it with the reply.
+    """
+
+    def __init__(self, loop: SimLoop, server: RedisServer, chance: Random, names: dict[bytes, str]) -> None:
+        self.loop = loop
+        self.server = server
+        self.names = names
+        self.links: list[Link] = []
+        self.down = False
+        self.wrong_password = False
+        self.frozen: list[Callable[[], None]] | None = None
+        self.executed: Callable[[SimConnection, Words, Any], None] = lambda *_: None
+        self.last_trouble = -1e9
+        self._uniform = chance.uniform
+
+    def latency(self, link: Link) -> float:
+        """Draw the time one message takes."""
+        return link.far + self._uniform(*_FAST)
+
+    def trouble(self) -> None:
+        """Note that something went wrong at this moment, so that what follows is not taken for the client's fault."""
+        self.last_trouble = self.loop.time()
+
+    def at(self, when: float, act: Callable[[], None]) -> None:
+        """Have the network do something later."""
+        self.loop.call_at(when, act, context=NOBODY)
+
+    def cut(self, link: Link) -> None:
+        """End all connections of a process."""
+        self.trouble()
+        for connection in list(link.connections):
+            connection.break_off()
+
+    def cut_all(self) -> None:
+        """End all connections."""
+        for link in self.links:
+            self.cut(link)
+
+    def hold(self, link: Link) -> None:
+        """Let nothing through, without a word: what is sent waits."""
+        self.trouble()
+        if link.held is None:
+            link.held = []
+
+    def let_through(self, link: Link) -> None:
+        """Deliver what waited."""
+        self.trouble()
+        held, link.held = link.held, None
+        for act in held or ():
+            self.at(self.loop.time() + self.latency(link), act)
+
+    def freeze(self) -> None:
+        """Stop the server, as SIGSTOP does."""
+        self.trouble()
+        if self.frozen is None:
+            self.frozen = []
+
+    def thaw(self) -> None:
+        """Let the server go on with what has arrived meanwhile."""
+        self.trouble()
+        waiting, self.frozen = self.frozen, None
+        for act in waiting or ():
+            act()
+
+
+class SimConnection:
+    """What `LaneConnections` uses of an asyncio redis-py connection."""
+
+    def __init__(self, pool: SimPool) -> None:
+        self.pool = pool
+        self.link = pool.link
+        self.network = pool.network
+        self.socket_timeout: float | None = 3.0
+        self.is_connected = False
+        self._replies: deque[Any] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._broken: Exception | None = None
+        self._last_arrival = self._last_delivery = 0.0
+
+    async def connect(self) -> None:
+        """Open the connection and authenticate.
+
+        Raises:
+            redis.exceptions.ConnectionError: nobody listens, or the password is wrong.
+            redis.exceptions.TimeoutError: nobody answers.
+        """
+        network, link = self.network, self.link
+        began = network.loop.time()
+        await asyncio.sleep(2 * network.latency(link))
+        while link.held is not None or (network.frozen is not None and not network.down):
+            if network.loop.time() - began >= self.pool.connect_timeout:
+                raise RedisTimeoutError("Timeout connecting to server")
+            await asyncio.sleep(0.02)
+        if network.down:
+            raise RedisConnectionError("Error 111 connecting to server. Connection refused.")
+        if network.wrong_password:
+            raise AuthenticationError("WRONGPASS invalid username-password pair or user is disabled.")
+        self.is_connected, self._broken = True, None
+        self._replies.clear()
+        self._last_arrival = self._last_delivery = network.loop.time()
+        link.connections.append(self)
+
+    def pack_commands(self, commands: Sequence[Sequence[Any]]) -> list[Words]:
+        """Return commands as they are executed: lists of bytes."""
+        return [[_encoded(word) for word in command] for command in commands]
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send commands in one write."""
+        if not self.is_connected:
+            raise RedisConnectionError("Connection closed by server.")
+        commands: list[Words] = command if command and isinstance(command[0], list) else _unpacked(command)
+        network, link = self.network, self.link
+        mishap = link.mishap_for(commands, network.names)
+        delay = network.latency(link)
+        if mishap is not None:
+            network.trouble()
+            if mishap.kind == "slow_request":
+                delay += mishap.seconds
+            elif mishap.kind == "lost_request":
+                self.break_off()
+                raise RedisConnectionError("Connection reset by peer")
+            elif mishap.kind == "silent_request":
+                return
+            elif mishap.kind == "split" and len(commands) > 1:
+                half = len(commands) // 2
+                self._send(commands[:half], delay, mishap)
+                commands, delay = commands[half:], delay + mishap.seconds
+        self._send(commands, delay, mishap)
+
+    def _send(self, commands: list[Words], delay: float, mishap: Mishap | None) -> None:
+        self._last_arrival = when = max(self._last_arrival, self.network.loop.time() + delay)
+        self.network.at(when, lambda: self._arrive(commands, mishap))
+
+    def _arrive(self, commands: list[Words], mishap: Mishap | None) -> None:
+        network, link = self.network, self.link
+        if link.held is not None:
+            link.held.append(lambda: self._arrive(commands, mishap))
+            return
+        if network.frozen is not None:
+            network.frozen.append(lambda: self._arrive(commands, mishap))
+            return
+        if network.down:
+            self.break_off()
+            return
+        replies = []
+        for command in commands:
+            network.server.touched.clear()
+            reply = network.server.execute(command)
+            network.executed(self, command, reply)
+            replies.append(_parsed(reply))
+        if mishap is not None and mishap.kind == "lost_reply":
+            network.trouble()
+            self.break_off()
+            return
+        if mishap is not None and mishap.kind == "silent_reply":
+            network.trouble()
+            return
+        delay = network.latency(link)
+        if mishap is not None and mishap.kind == "slow_reply":
+            delay += mishap.seconds
+        self._last_delivery = when = max(self._last_delivery, network.loop.time() + delay)
+        network.at(when, lambda: self._deliver(replies))
+
+    def _deliver(self, replies: list[Any]) -> None:
+        if self.link.held is not None:
+            self.link.held.append(lambda: self._deliver(replies))
+            return
+        if self.is_connected:
+            self._replies.extend(replies)
+            self._wake()
+
+    def break_off(self) -> None:
+        """End the connection from the other side: what was not read yet is lost."""
+        if self.is_connected:
+            self._forget()
+            self._replies.clear()
+            self._broken = RedisConnectionError("Connection closed by server.")
+            self._wake()
+
+    def _forget(self) -> None:
+        self.is_connected = False
+        if self in self.link.connections:
+            self.link.connections.remove(self)
+
+    def _wake(self) -> None:
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+    async def read_response(self, *_: Any, **__: Any) -> Any:
+        """Return the next reply, or raise the error that stands in its place."""
+        while not self._replies:
+            if self._broken is not None:
+                raise self._broken
+            if not self.is_connected:
+                raise RedisConnectionError("Connection closed")
+            self._reader = self.network.loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        reply = self._replies.popleft()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def can_read(self, timeout: float = 0) -> bool:
+        """Return whether something is there to be read."""
+        return bool(self._replies) or self._broken is not None
+
+    can_read_destructive = can_read
+
+    async def disconnect(self, nowait: bool = False) -> None:
+        """Close the connection; what was sent arrives all the same."""
+        self._forget()
+        self._broken = None
+        self._replies.clear()
+        self._wake()
+
+
+class SimPool:
+    """What `LaneConnections` uses of an asyncio redis-py connection pool."""
+
+    def __init__(self, network: Network, link: Link, connect_timeout: float, owner: Any = None) -> None:
+        self.network = network
+        self.link = link
+        self.connect_timeout = connect_timeout
+        self.owner = owner
+        self.max_connections = 1000
+        self.connection_kwargs: dict[str, Any] = {}
+        self._available: list[SimConnection] = []
+
+    async def get_connection(self, *_: Any, **__: Any) -> SimConnection:
+        """Return a connection that is open."""
+        while self._available:
+            connection = self._available.pop()
+            if connection.is_connected and not await connection.can_read():
+                return connection
+            await connection.disconnect()
+        connection = SimConnection(self)
+        await connection.connect()
+        return connection
+
+    async def release(self, connection: SimConnection) -> None:
+        """Take a connection back."""
+        self._available.append(connection)
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections that are not in use."""
+        while self._available:
+            await self._available.pop().disconnect()
+
+
+class SimClient(Redis):
+    """What the store uses of an asyncio redis-py client."""
+
+    def __init__(self, pool: SimPool) -> None:
+        self.connection_pool: Any = pool
+        self.connection = None
+
+    def pipeline(self, *_: Any, **__: Any) -> Any:
+        """Refuse: the store has its own."""
+        raise NotImplementedError
+
+    async def execute_command(self, *command: Any, **_: Any) -> Any:
+        """Send one command."""
+        pool = self.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(connection.pack_commands([command]))
+            return await connection.read_response()
+        except BaseException:
+            await connection.disconnect()
+            raise
+        finally:
+            await pool.release(connection)
+
+    async def aclose(self, *_: Any, **__: Any) -> None:
+        """Close the connections."""
+        await self.connection_pool.disconnect()
+
+
+def _encoded(word: Any) -> bytes:
+    if type(word) is str:
+        return word.encode()
+    if type(word) is bytes:
+        return word
+    if isinstance(word, str):
+        return str(word).encode()
+    if isinstance(word, float):
+        return repr(word).encode()
+    if isinstance(word, int) and not isinstance(word, bool):
+        return b"%d" % word
+    return bytes(word)
+
+
+def _unpacked(data: Any) -> list[Words]:
+    """Read commands as they go over the wire."""
+    wire = data if isinstance(data, bytes) else b"".join(bytes(part) for part in data)
+    commands, at = [], 0
+    while at < len(wire):
+        end = wire.index(b"\r\n", at)
+        count, at = int(wire[at + 1 : end]), end + 2
+        command = []
+        for _ in range(count):
+            end = wire.index(b"\r\n", at)
+            size, at = int(wire[at + 1 : end]), end + 2
+            command.append(wire[at : at + size])
+            at += size + 2
+        commands.append(command)
+    return commands
+
+
+def _parsed(reply: Any) -> Any:
+    if isinstance(reply, ServerError):
+        return BaseParser.parse_error(str(reply))
+    if type(reply) is Status:
+        return bytes(reply)
+    return reply

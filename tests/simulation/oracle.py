@@ -1,0 +1,818 @@
+"""What may be seen and stored: a pure model of the promises. It watches the server and the agents and does no I/O.
+
+Every value an agent writes is unique and names its fingerprint, so that the model knows of each stored value who wrote
+it, when, and what that agent had seen. A *change* is one item set or deleted by one visit. The invariants:
+
+`foreign`    A restored or stored state holds values of its own fingerprint only.
+`torn`       A stored value opens as a whole, and an enter that was answered by the store shows exactly one of the states
+             that stood there while it ran. Two items that are always changed together agree.
+`older`      A value that was replaced or deleted in the store never comes back. A change that waited does not replace a
+             change that was made after it. After a fail-over, an eviction of the session or a restart without data, only
+             what was replaced since then, and stayed so, counts.
+`lost`       An item leaves the store only because a visit deleted it, a new login replaced the session, or the session was
+             invalidated. A save that returned saved, merged or unchanged is in the store, or lost to a later change.
+`revived`    After `invalidate` or `evict` has returned, nothing of the session is stored or restored again: no value from
+             before, and no value of a visit that was restored from one.
+`ttl`        Nobody shortens a time to live, except a new login to its own and a session to its own ceiling.
+`ceiling`    No time to live exceeds the ceiling that `max_age` or `ttl_from_cookies` has set.
+`replaced`   A process that cannot open a stored value (another key, no key) does not replace it. A visit that never saw the
+             stored session, because the store was away, neither replaces it nor mixes its own login into it, unless its
+             login was vouched for.
+`exclusive`  An exclusive enter that is `reused` has taken the lease. A lease is not released or lost under a running
+             body while all is well. What a holder saves after another one has taken the lease is not stored.
+`lease`      A lease is gone soon after its holder has left or given up, while the process lives and reaches the store.
+`promise`    What was told `pending` or `spooled`, or left in any other way with changes, is at the end stored, superseded by
+             a later change, refused for an invalidation or a lost lease, or counted as lost.
+`skipped`    A save is skipped only for the reasons of the contract; a session seen to be empty is a logout and is stored.
+`stale`      A save is stale only after an invalidation or a lost lease.
+`mark`       A mark counts once; a wait for a lease does not use up `max_uses`.
+`reuse`      An enter that was answered finds what is there: `missing`, `retired`, `corrupt`, `busy` only when that is so at a
+             moment of the enter, and a degraded outcome only after trouble. While the store is away a process reuses what
+             it knows, and never less than it has seen confirmed.
+`late`       Every enter, save and close ends within its budget.
+`raised`     Nothing reaches the agent that the contract does not name; its own error and its cancellation come out.
+`hung`       Everything ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from session_reuse import Outcome, SaveOutcome
+from session_reuse.errors import CorruptStateError
+from tests.simulation import seams
+from tests.simulation.network import Network, SimConnection, Words
+
+Items = dict[str, int]
+CALM_AFTER: Final = 15.0
+"""Seconds after the last trouble from which on degraded outcomes are the client's fault."""
+LEASE_GRACE: Final = 6.0
+CEILING_GRACE: Final = 0.2
+"""Seconds within which an enter may set a time to live right that it has prolonged before it knew the ceiling."""
+SAVE_SPAN: Final = 2.5
+"""Seconds within which two saves count as made at once."""
+CONFIRMED: Final = {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.UNCHANGED}
+
+
+class Violation(Exception):  # noqa: N818
+    """A promise that was broken.
+
+    Attributes:
+        kind: which invariant.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"[{kind}] {text}")
+        self.kind = kind
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """One item set or deleted by one visit.
+
+    Attributes:
+        serial: the value that was set; 0 for a deletion.
+        saw: the value the visit had there before.
+        saved: when a save of it first began.
+        appeared: when it was first seen in the store.
+    """
+
+    serial: int
+    item: str
+    visit: Visit
+    made: float
+    saw: int | None
+    saved: float = float("inf")
+    appeared: float = float("inf")
+    promised: bool = False
+    spooled: bool = False
+    confirmed: bool = False
+
+    @property
+    def in_storage(self) -> bool:
+        """Whether it belongs to the storage state, not to the agent's notes."""
+        return not self.item.startswith("d:")
+
+    def __str__(self) -> str:
+        deed = f"{self.item}={self.serial}" if self.serial else f"del {self.item}"
+        return f"{deed} by {self.visit} at {self.made:.3f}"
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One agent's visit, as the model sees it."""
+
+    number: int
+    fingerprint: str
+    process: Any
+    manager: Any
+    options: dict[str, Any]
+    begun: float
+    by_hand: bool = False
+    entered: float = float("inf")
+    leaving: float = float("inf")
+    left: float = float("inf")
+    outcome: Outcome | None = None
+    stale: bool = False
+    saved: SaveOutcome | None = None
+    restored: Items = field(default_factory=dict)
+    changes: dict[str, Change] = field(default_factory=dict)
+    discarded: bool = False
+    marked_bad: bool = False
+    vouched: bool = False
+    looked: bool = True
+    failed: bool = False
+
+    @property
+    def reused(self) -> bool:
+        """Whether it was given a state."""
+        return self.outcome is Outcome.REUSED
+
+    @property
+    def unknowing(self) -> bool:
+        """Whether it never saw what is stored, because the store was away."""
+        return not self.by_hand and self.outcome is not None and self.outcome.degraded
+
+    @property
+    def replacing(self) -> bool:
+        """Whether it may replace the stored session as a whole."""
+        if self.by_hand or self.outcome in {Outcome.RETIRED, Outcome.UNVERIFIED, Outcome.CORRUPT}:
+            return True
+        return self.unknowing and self.vouched
+
+    @property
+    def active(self) -> bool:
+        """Whether its body runs."""
+        return self.entered < float("inf") and self.leaving == float("inf") and not self.process.host.dead
+
+    def __str__(self) -> str:
+        return f"a{self.number}@{self.process.name}"
+
+
+@dataclass(slots=True, eq=False)
+class Version:
+    """What stood under a session's key for a while; no items: nothing did."""
+
+    start: float
+    items: Items | None
+    stored: seams.Stored | None
+    deadline: float = float("inf")
+    """Loop time."""
+    end: float = float("inf")
+    touched: float = 0.0
+    """When its time to live was set last."""
+
+    def overlaps(self, begin: float, end: float) -> bool:
+        """Return whether it stood there at a moment of a span."""
+        return self.start <= end and min(self.end, self.deadline) >= begin
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One fingerprint, as the store has seen it."""
+
+    fingerprint: str
+    key: bytes
+    lease_key: bytes
+    versions: list[Version] = field(default_factory=list)
+    raw: bytes | None = None
+    retired: dict[int, float] = field(default_factory=dict)
+    dead: set[int] = field(default_factory=set)
+    changes: list[Change] = field(default_factory=list)
+    by_item: dict[str, list[Change]] = field(default_factory=dict)
+    lost_at: float = -1.0
+    """When the store last lost data of it."""
+    evictions: list[list[float]] = field(default_factory=list)
+    """[begun, returned] of each attempt to invalidate it; infinity while under way or when it failed."""
+    replaced_at: float = -1.0
+    bad_issued: int = 0
+    bad_applied: int = 0
+    uses_issued: int = 0
+    uses_applied: int = 0
+    holder: int | None = None
+    held_since: float = 0.0
+    holders: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def current(self) -> Version:
+        """The last version, which may have expired."""
+        return self.versions[-1]
+
+    def live(self, now: float) -> Version:
+        """Return what stands there now."""
+        version = self.current
+        if version.items is not None and version.deadline <= now:
+            version.end = version.deadline
+            self.lost_at = max(self.lost_at, version.deadline)
+            self.retired.clear()
+            self.versions.append(Version(version.deadline, None, None))
+        return self.current
+
+
+class Oracle:
+    """Judges one history.
+
+    Args:
+        network: whose server it watches.
+        fingerprints: which sessions there are.
+        tolerance: how far the clocks of two processes may be apart, in seconds.
+    """
+
+    def __init__(self, network: Network, fingerprints: list[str], tolerance: float, ignored: frozenset[str]) -> None:
+        self.network = network
+        self.loop = network.loop
+        self.tolerance = tolerance
+        self.ignored = ignored
+        self.sessions = {
+            name: Session(name, seams.session_key(name), seams.side_key("lease", name)) for name in fingerprints
+        }
+        self._by_key = {session.key: session for session in self.sessions.values()}
+        self._by_lease = {session.lease_key: session for session in self.sessions.values()}
+        self._tombstones = {seams.side_key("tombstone", name): self.sessions[name] for name in fingerprints}
+        for session in self.sessions.values():
+            session.versions.append(Version(-1.0, None, None))
+        self.writes: dict[int, Change] = {}
+        self.visits: dict[int, Visit] = {}
+        self.lines: list[tuple[Any, ...]] = []
+        self.violation: Violation | None = None
+        network.executed = self.executed
+
+    # Reports -----------------------------------------------------------------------------------------------------------
+
+    def say(self, *words: Any) -> None:
+        """Add a line to the history."""
+        self.lines.append((self.loop.time(), *words))
+
+    def break_(self, kind: str, text: str) -> None:
+        """Note a broken promise; the first one counts."""
+        if kind in self.ignored or self.violation is not None or self.loop.over:
+            return
+        self.violation = Violation(kind, text)
+        self.say("!!", str(self.violation))
+
+    # What the server does ------------------------------------------------------------------------------------------------
+
+    def executed(self, connection: SimConnection, command: Words, reply: Any) -> None:
+        """Look at what a command has changed."""
+        touched = self.network.server.touched
+        if not touched:
+            return
+        for key in touched:
+            if key in self._by_key:
+                self._changed(self._by_key[key], connection.pool.owner, self.what(command))
+            elif key in self._by_lease:
+                self._lease_changed(self._by_lease[key], self.what(command))
+
+    def what(self, command: Words) -> str:
+        """Return a command's name, or its script's."""
+        name = command[0].decode()
+        return self.network.names.get(command[1], name) if name in {"EVAL", "EVALSHA"} else name
+
+    def deadline(self, key: bytes) -> float:
+        """Return the loop time at which a key ends."""
+        server = self.network.server
+        expires = server.expires.get(key)
+        return float("inf") if expires is None else self.loop.time() + (expires - server.now) / 1000
+
+    def _changed(self, session: Session, actor: Any, what: str) -> None:
+        now = self.loop.time()
+        before = session.live(now)
+        raw = self.network.server.values.get(session.key)
+        deadline = self.deadline(session.key) if raw is not None else float("inf")
+        if raw == session.raw and before.items is not None:
+            if raw is not None:
+                self._check_ttl(session, before, before.stored, deadline, actor, what)
+                before.deadline, before.touched = deadline, now
+            return
+        session.raw = raw if isinstance(raw, bytes) else None
+        if session.raw is None:
+            self._deleted(session, before, now, actor, what)
+            return
+        try:
+            stored = seams.decode(session.raw, session.key)
+            items = items_of(stored.document, session.fingerprint)
+        except (CorruptStateError, ValueError) as error:
+            self.break_(
+                "foreign" if isinstance(error, ValueError) else "torn",
+                f"{what} by {actor} stored what does not open: {error}",
+            )
+            return
+        if before.items == items and before.items is not None:
+            self._check_counts(session, before.stored, stored)
+            self._check_ttl(session, before, stored, deadline, actor, what)
+            before.stored, before.deadline, before.touched = stored, deadline, now
+            return
+        before.end = now
+        after = Version(now, items, stored, deadline, touched=now)
+        self.say(
+            "  store",
+            session.fingerprint,
+            f"v{stored.version}",
+            shown(items),
+            f"ttl {deadline - now:.1f}",
+            f"({what} by {actor})",
+        )
+        if before.items is not None:
+            self._check_counts(session, before.stored, stored)
+        self._check_transition(session, before, after, actor)
+        if before.items is not None:
+            self._check_ttl(session, before, stored, deadline, actor, what)
+        session.versions.append(after)
+
+    def _deleted(self, session: Session, before: Version, now: float, actor: Any, what: str) -> None:
+        if before.items is None:
+            return
+        before.end = now
+        session.versions.append(Version(now, None, None))
+        self.say("  store", session.fingerprint, "deleted", f"({what} by {actor})")
+        if not any(begun <= now for begun, _ in session.evictions):
+            self.break_("lost", f"{what} by {actor} deleted {session.fingerprint}, and nobody asked for it")
+
+    def _check_counts(self, session: Session, before: seams.Stored | None, after: seams.Stored) -> None:
+        if before is None or before.created_at != after.created_at:
+            return
+        if after.score > before.score:
+            session.bad_applied += -(-(after.score - before.score) // 10)
+            if session.bad_applied > session.bad_issued:
+                self.break_(
+                    "mark",
+                    f"{session.bad_applied} bad marks count in {session.fingerprint}, {session.bad_issued} were given",
+                )
+        if after.uses > before.uses:
+            session.uses_applied += after.uses - before.uses
+            if session.uses_applied > 2 * session.uses_issued:
+                self.break_(
+                    "mark",
+                    f"{session.uses_applied} uses count in {session.fingerprint}, there were {session.uses_issued} enters",
+                )
+
+    def _check_ttl(
+        self, session: Session, before: Version, stored: seams.Stored | None, deadline: float, actor: Any, what: str
+    ) -> None:
+        now = self.loop.time()
+        if deadline < before.deadline - 1.0:
+            left = deadline - now
+            ceiling = self._ceiling(stored)
+            new_login = (
+                stored is not None and before.stored is not None and stored.created_at != before.stored.created_at
+            )
+            own = (
+                new_login
+                and left >= min(self._ttl_of(actor), before.deadline - now, ceiling - now - self.tolerance) - SAVE_SPAN
+            )
+            if deadline < ceiling - self.tolerance - SAVE_SPAN and not own:
+                text = f"{what} by {actor} shortened the time to live of {session.fingerprint}"
+                self.break_("ttl", f"{text} from {before.deadline - now:.1f} s to {left:.1f} s")
+
+    def _ceiling(self, stored: seams.Stored | None) -> float:
+        """Return the loop time at which a session must be over, as its header says."""
+        if stored is None or not stored.retire_at:
+            return float("inf")
+        return stored.retire_at / 1000 - seams.EPOCH
+
+    @staticmethod
+    def _ttl_of(actor: Any) -> float:
+        return float(actor.config.get("ttl", 86400.0)) if actor is not None else 0.0
+
+    # Transitions -----------------------------------------------------------------------------------------------------------
+
+    def _check_transition(self, session: Session, before: Version, after: Version, actor: Any) -> None:
+        now, old, new = self.loop.time(), before.items or {}, after.items or {}
+        assert after.stored is not None
+        if before.stored is not None and actor is not None and before.stored.key not in actor.readable:
+            self.break_("replaced", f"{actor} replaced a state of {session.fingerprint} that it cannot open")
+        if new.get("c:pa", 0) and new.get("c:pb", 0) and new["c:pa"] + 1 != new["c:pb"]:
+            self.break_("torn", f"half a change is stored in {session.fingerprint}: {shown(new)}")
+        login = self.writes.get(new.get("c:sid", 0))
+        whole = login is not None and old.get("c:sid") != login.serial and login.visit.replacing
+        if whole:
+            session.replaced_at = now
+        for item, serial in new.items():
+            if old.get(item) != serial:
+                self._check_arrival(session, before, self.writes[serial], old.get(item))
+        for item, serial in old.items():
+            if new.get(item) != serial:
+                if item not in new and not whole:
+                    self._check_departure(session, self.writes[serial], actor)
+                session.retired[serial] = now
+
+    def _check_arrival(self, session: Session, before: Version, change: Change, over: int | None) -> None:
+        now, visit = self.loop.time(), change.visit
+        if change.serial in session.retired:
+            self.break_("older", f"{change} came back; it was replaced at {session.retired[change.serial]:.3f}")
+        if change.serial in session.dead or not session.dead.isdisjoint(visit.restored.values()):
+            self.break_("revived", f"{change} was stored after the invalidation")
+        first = change.appeared == float("inf")
+        change.appeared = min(change.appeared, now)
+        if over is not None and first:
+            replaced = self.writes[over]
+            late = replaced.made > change.saved + SAVE_SPAN and replaced.visit is not visit
+            if late and replaced.appeared > session.lost_at:
+                self.break_("older", f"{change}, left at {change.saved:.3f}, replaced the later {replaced}")
+        if first and visit.options.get("exclusive") and visit.reused:
+            self._check_fence(session, change)
+        if first and change.in_storage and visit.unknowing and not visit.vouched and before.items is not None:
+            mine = any(self.writes[serial].visit is visit for serial in before.items.values())
+            sid = before.items.get("c:sid")
+            if sid is not None and not mine and self.writes[sid].visit is not visit and change.saved < float("inf"):
+                self.break_("replaced", f"{change} was mixed into a login that {visit} never saw")
+
+    def _check_fence(self, session: Session, change: Change) -> None:
+        mine = [since for since, number in session.holders if number == change.visit.number]
+        later = [(since, number) for since, number in session.holders if mine and since > mine[-1]]
+        if mine and later and later[-1][0] > session.lost_at:
+            self.break_(
+                "exclusive", f"{change} was stored although a{later[-1][1]} has the lease since {later[-1][0]:.3f}"
+            )
+
+    def _check_departure(self, session: Session, gone: Change, actor: Any) -> None:
+        for change in session.by_item.get(gone.item, ()):
+            if not change.serial and (change.saw == gone.serial or change.made + SAVE_SPAN >= gone.made):
+                return
+        self.break_("lost", f"{gone} left {session.fingerprint} by {actor}, and nobody deleted it")
+
+    # Leases -----------------------------------------------------------------------------------------------------------------
+
+    def _lease_changed(self, session: Session, what: str) -> None:
+        now = self.loop.time()
+        raw = self.network.server.values.get(session.lease_key)
+        name = seams.lease_holder(raw)
+        number = int(name[1:]) if name[1:].isdigit() else None
+        if number == session.holder:
+            return
+        before, session.holder, session.held_since = session.holder, number, now
+        self.say("  lease", session.fingerprint, f"a{number}" if number is not None else "free", f"({what})")
+        if number is not None:
+            session.holders.append((now, number))
+        visit = self.visits.get(before) if before is not None else None
+        if visit is not None and visit.active and visit.reused:
+            evicted = any(begun <= now and begun >= visit.begun for begun, _ in session.evictions)
+            calm = now - self.trouble_of(visit.process) > CALM_AFTER + 2 * visit.manager.config.get("lease_ttl", 30.0)
+            if calm and not evicted and session.lost_at < visit.begun:
+                self.break_("exclusive", f"the lease of {visit} was lost while it was at work ({what})")
+
+    def look_around(self) -> None:
+        """Look for what must not stay; called now and then."""
+        now = self.loop.time()
+        for session in self.sessions.values():
+            version = session.live(now)
+            over = version.deadline - self._ceiling(version.stored)
+            if version.items is not None and over > self.tolerance + 1.0 and now - version.touched > CEILING_GRACE:
+                self.break_("ceiling", f"{session.fingerprint} lives {over:.1f} s beyond its ceiling")
+        self._check_leases(now)
+
+    def _check_leases(self, now: float) -> None:
+        for session in self.sessions.values():
+            raw = self.network.server.live(session.lease_key)
+            visit = self.visits.get(session.holder) if session.holder is not None and raw is not None else None
+            if visit is None or visit.left == float("inf") or visit.process.host.dead:
+                continue
+            since = max(visit.left, session.held_since, self.trouble_of(visit.process))
+            if now - since > LEASE_GRACE:
+                self.break_("lease", f"{visit} has left at {visit.left:.3f}, and its lease is still there")
+
+    def trouble_of(self, process: Any) -> float:
+        """Return the last moment at which something was wrong between a process and the server."""
+        network, server = self.network, self.network.server
+        if (
+            process.link.held is not None or process.host.stalled is not None or network.frozen is not None or network.down
+            or network.wrong_password or server.full or server.read_only or server.loading
+        ):  # fmt: skip
+            return self.loop.time()
+        return max(network.last_trouble, process.troubled_at)
+
+    # What happens to the server -----------------------------------------------------------------------------------------------
+
+    def data_lost(self, *, tombstones: bool) -> None:
+        """Take what the server holds now for what is right: it has lost data by itself."""
+        now = self.loop.time()
+        for session in self.sessions.values():
+            session.live(now)
+            raw = self.network.server.live(session.key)
+            session.lost_at = now
+            session.bad_issued += 1000
+            session.uses_issued += 1000
+            session.retired = {serial: since for serial, since in session.retired.items() if raw is not None}
+            if tombstones:
+                session.dead.clear()
+            session.raw = raw
+            session.current.end = now
+            if raw is None:
+                session.retired.clear()
+                session.versions.append(Version(now, None, None))
+                continue
+            stored = seams.decode(raw, session.key)
+            items = items_of(stored.document, session.fingerprint)
+            for serial in items.values():
+                session.retired.pop(serial, None)
+            session.retired = {serial: since for serial, since in session.retired.items() if since <= self.undone_since}
+            session.versions.append(Version(now, items, stored, self.deadline(session.key)))
+            self.say("  store", session.fingerprint, f"is now v{stored.version}", shown(items))
+
+    undone_since: float = float("inf")
+
+    def leases_lost(self) -> None:
+        """Note that the server may have lost leases."""
+        for session in self.sessions.values():
+            session.lost_at = self.loop.time()
+            session.holders.clear()
+            session.holder = None
+
+    # Agents ------------------------------------------------------------------------------------------------------------------
+
+    def begin(self, visit: Visit) -> None:
+        """Note that a visit enters."""
+        self.visits[visit.number] = visit
+        if visit.options.get("max_uses") is not None:
+            self.sessions[visit.fingerprint].uses_issued += 1
+
+    def entered(self, visit: Visit, restored: Items) -> None:
+        """Judge what an enter returned."""
+        session, now = self.sessions[visit.fingerprint], self.loop.time()
+        visit.entered = now
+        session.live(now)
+        outcome = visit.outcome
+        assert outcome is not None
+        if visit.reused:
+            visit.restored = restored
+            self._check_restored(session, visit)
+            return
+        window = [version for version in session.versions if version.overlaps(visit.begun, now)]
+        if outcome is Outcome.MISSING and all(version.items is not None for version in window):
+            self.break_(
+                "reuse", f"{visit} found nothing, and {session.fingerprint} is stored: {shown(window[-1].items)}"
+            )
+        elif outcome is Outcome.CORRUPT and all(
+            version.stored is None or version.stored.key in visit.manager.readable for version in window
+        ):
+            self.break_("reuse", f"{visit} found {session.fingerprint} corrupt, and it is not")
+        elif outcome is Outcome.RETIRED and not any(self._may_be_retired(version, visit) for version in window):
+            self.break_("reuse", f"{visit} found {session.fingerprint} retired, and it is not")
+        elif outcome is Outcome.BUSY and not self._was_held(session, visit):
+            self.break_("reuse", f"{visit} found {session.fingerprint} busy, and nobody else has the lease")
+        elif outcome.degraded:
+            self._check_degraded(session, visit)
+
+    def _check_degraded(self, session: Session, visit: Visit) -> None:
+        if visit.begun - self.trouble_of(visit.process) > CALM_AFTER:
+            self.break_("reuse", f"{visit} entered {visit.outcome} although all is well")
+        if seams.HAS_REPLICA and not visit.options.get("exclusive"):
+            known = visit.manager.known.get(session.fingerprint)
+            if known is not None and known.items and not self._unusable(session, visit, known):
+                self.break_("reuse", f"{visit} entered {visit.outcome} although its process knows {shown(known.items)}")
+
+    def _unusable(self, session: Session, visit: Visit, known: Version) -> bool:
+        """Return whether what a process knows of a session must not be, or need not be, reused."""
+        invalidated = any(begun >= known.start for begun, _ in session.evictions)
+        limits = [visit.options.get("max_age"), visit.options.get("max_uses"), known.stored and known.stored.retire_at]
+        doubtful = known.stored is not None and (known.stored.score or known.stored.key not in visit.manager.readable)
+        return invalidated or any(limits) or bool(doubtful) or visit.manager.evicting(session.fingerprint)
+
+    def _was_held(self, session: Session, visit: Visit) -> bool:
+        raw = self.network.server.live(session.lease_key)
+        if raw is not None and session.holder != visit.number:
+            return True
+        return any(since >= visit.begun - 60.0 and number != visit.number for since, number in session.holders)
+
+    def _may_be_retired(self, version: Version, visit: Visit) -> bool:
+        stored = version.stored
+        if stored is None:
+            return False
+        if stored.score >= 30 or visit.options.get("max_uses") is not None:
+            return True
+        wall = seams.EPOCH + self.loop.time() + self.tolerance
+        if stored.retire_at and wall >= stored.retire_at / 1000:
+            return True
+        max_age = visit.options.get("max_age") or visit.manager.config.get("max_age")
+        return max_age is not None and wall - stored.created_at / 1000 >= max_age - self.tolerance
+
+    def _check_restored(self, session: Session, visit: Visit) -> None:
+        items, now = visit.restored, self.loop.time()
+        if items.get("c:pa") and items.get("c:pb") and items["c:pa"] + 1 != items["c:pb"]:
+            self.break_("torn", f"{visit} was given half a change: {shown(items)}")
+        if visit.options.get("exclusive"):
+            taken = any(visit.begun <= since and number == visit.number for since, number in session.holders)
+            if not taken and session.lost_at < visit.begun:
+                self.break_("exclusive", f"{visit} is exclusive and reused without the lease")
+        if visit.stale:
+            self._check_stale(session, visit)
+            return
+        if not session.dead.isdisjoint(items.values()):
+            self.break_("revived", f"{visit} was given an invalidated state: {shown(items)}")
+        window = [version for version in session.versions if version.overlaps(visit.begun, now)]
+        found = next((version for version in reversed(window) if version.items == items), None)
+        if found is None:
+            stood = " or ".join(shown(version.items) for version in window)
+            self.break_("torn", f"{visit} was given {shown(items)}, which was not stored while it entered ({stood})")
+        else:
+            visit.manager.known[session.fingerprint] = found
+
+    def _check_stale(self, session: Session, visit: Visit) -> None:
+        items = visit.restored
+        for begun, returned in session.evictions:
+            mine = visit.manager.told_of_eviction(session.fingerprint)
+            if (
+                mine is not None
+                and mine < visit.begun
+                and returned < visit.begun
+                and not session.dead.isdisjoint(items.values())
+            ):
+                self.break_(
+                    "revived",
+                    f"{visit} was given a state from before an invalidation that its process has made at {begun:.3f}",
+                )
+                return
+        known = visit.manager.known.get(session.fingerprint)
+        if known is None or known.items is None or session.lost_at > known.start:
+            return
+        for item, serial in known.items.items():
+            mine = items.get(item)
+            if mine == serial:
+                continue
+            newer = mine is not None and self.writes[mine].appeared > known.start
+            ours = any(
+                change.visit.manager is visit.manager
+                for change in session.by_item.get(item, ())
+                if change.made >= known.start - SAVE_SPAN
+            )
+            if not newer and not ours:
+                self.break_("reuse", f"{visit} was given {item}={mine}, and its process has seen {serial} confirmed")
+                return
+
+    def changed(self, visit: Visit, item: str, serial: int, saw: int | None) -> None:
+        """Note that an agent has set or deleted an item."""
+        change = Change(serial, item, visit, self.loop.time(), saw)
+        session = self.sessions[visit.fingerprint]
+        session.changes.append(change)
+        session.by_item.setdefault(item, []).append(change)
+        if serial:
+            self.writes[serial] = change
+        visit.changes[item] = change
+
+    def saving(self, visit: Visit) -> dict[str, Change]:
+        """Note that a save begins; return what it is to save."""
+        now = self.loop.time()
+        for change in visit.changes.values():
+            change.saved = min(change.saved, now)
+        return dict(visit.changes)
+
+    def saved(self, visit: Visit, changes: dict[str, Change], began: float, outcome: SaveOutcome | None) -> None:
+        """Judge what a save returned."""
+        session, now = self.sessions[visit.fingerprint], self.loop.time()
+        version = session.live(now)
+        if outcome in CONFIRMED:
+            for change in changes.values():
+                if visit.changes.get(change.item) is change:
+                    self._check_confirmed(session, change, began)
+            if version.items is not None and session.lost_at < began:
+                visit.manager.known[session.fingerprint] = version
+        elif outcome in {SaveOutcome.PENDING, SaveOutcome.SPOOLED, None}:
+            for change in changes.values():
+                change.promised = True
+                change.spooled = outcome is SaveOutcome.SPOOLED
+        elif outcome is SaveOutcome.SKIPPED:
+            self._check_skipped(session, visit, changes)
+        elif outcome is SaveOutcome.STALE and not visit.options.get("exclusive") and not session.evictions:
+            self.break_("stale", f"the save of {visit} was stale, and nobody has invalidated {session.fingerprint}")
+
+    def _check_confirmed(self, session: Session, change: Change, began: float) -> None:  # noqa: C901, PLR0911
+        visit, item = change.visit, change.item
+        if session.lost_at >= began or (visit.unknowing and not visit.vouched and change.in_storage):
+            return
+        if any(started >= visit.begun or done >= began for started, done in session.evictions):
+            return
+        if change.in_storage and session.replaced_at >= visit.begun:
+            return
+        first = not change.confirmed
+        change.confirmed = True
+        for mine in session.by_item[item]:
+            if mine.visit is visit and mine.made < change.made and mine.serial:
+                session.retired.setdefault(mine.serial, self.loop.time())
+        found = (session.current.items or {}).get(item)
+        if change.serial and (found == change.serial or change.appeared < float("inf")):
+            return
+        if not change.serial and found is None:
+            if change.saw is not None:
+                session.retired.setdefault(change.saw, self.loop.time())
+            return
+        if not first:
+            return
+        winner = self.writes.get(found) if found is not None else None
+        rivals = [winner] if winner is not None else [one for one in session.by_item[item] if not one.serial]
+        for rival in rivals:
+            if rival is not change and (
+                rival.made > change.made or (rival.appeared if rival.serial else rival.saved + SAVE_SPAN) >= began
+            ):
+                return
+        self.break_("lost", f"{change} was confirmed to {visit}, and the store holds {winner or 'nothing'} there")
+
+    def _check_skipped(self, session: Session, visit: Visit, changes: dict[str, Change]) -> None:
+        allowed = (
+            visit.discarded or visit.marked_bad or not visit.looked or visit.unknowing
+            or visit.outcome in {Outcome.BUSY, Outcome.CORRUPT} or visit.options.get("verify") == "fails" or not changes
+        )  # fmt: skip
+        unreadable = any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions)
+        if not allowed and not unreadable and not (visit.stale or visit.failed or (visit.outcome is Outcome.RETIRED)):
+            what = ", ".join(str(change) for change in list(changes.values())[:3])
+            self.break_("skipped", f"the save of {visit} was skipped, and it has changed: {what}")
+
+    def evicting(self, fingerprint: str) -> list[float]:
+        """Note that somebody begins to invalidate a session."""
+        attempt = [self.loop.time(), float("inf")]
+        self.sessions[fingerprint].evictions.append(attempt)
+        return attempt
+
+    def evicted(self, fingerprint: str, attempt: list[float]) -> None:
+        """Note that an invalidation has returned: what was known of the session before it began is dead."""
+        session, now = self.sessions[fingerprint], self.loop.time()
+        attempt[1] = now
+        session.live(now)
+        if session.lost_at >= attempt[0]:
+            return
+        for change in session.changes:
+            if change.serial and change.made < attempt[0] and (change.appeared < attempt[0] or change.visit.reused):
+                session.dead.add(change.serial)
+        found = session.dead.intersection((session.current.items or {}).values())
+        if found:
+            self.break_("revived", f"{self.writes[min(found)]} is stored when the invalidation returns")
+
+    # The end ------------------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Judge what became of the promises."""
+        for session in self.sessions.values():
+            session.live(self.loop.time())
+            for change in session.changes:
+                if change.promised and not self._kept(session, change):
+                    self.break_(
+                        "promise", f"{change} was left at {change.saved:.3f} and is neither stored nor reported"
+                    )
+                    return
+
+    def _kept(self, session: Session, change: Change) -> bool:  # noqa: C901, PLR0911
+        visit = change.visit
+        process = visit.process
+        if visit.manager.crashed and not (change.spooled and process.came_back):
+            return True
+        if change.appeared < float("inf") or visit.changes.get(change.item) is not change or change.confirmed:
+            return True
+        if visit.manager.lost() or visit.discarded or visit.marked_bad or not visit.looked:
+            return True
+        if any(begun >= visit.begun for begun, _ in session.evictions) or not session.dead.isdisjoint(
+            visit.restored.values()
+        ):
+            return True
+        if visit.options.get("exclusive") and any(
+            since > visit.begun for since, number in session.holders if number != visit.number
+        ):
+            return True
+        if change.in_storage and session.replaced_at >= visit.begun:
+            return True
+        if any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions):
+            return True
+        if not change.serial:
+            found = (session.current.items or {}).get(change.item)
+            return found is None or self.writes[found].made > change.made or self.writes[found].appeared > change.saved
+        for other in session.by_item[change.item]:
+            if other is not change and (other.made >= change.made or visit.begun < other.appeared < float("inf")):
+                return True
+            if other is not change and not other.serial and other.saved + SAVE_SPAN > change.saved:
+                return True
+        return False
+
+
+# Items ----------------------------------------------------------------------------------------------------------------------
+
+
+def items_of(document: dict[str, Any], fingerprint: str) -> Items:
+    """Return the items of a document: name -> serial of the value.
+
+    Raises:
+        ValueError: a value is another fingerprint's, or nobody's.
+    """
+    found: Items = {}
+    state = document["storage_state"]
+    for cookie in state["cookies"]:
+        found[f"c:{cookie['name']}"] = serial_of(cookie["value"], fingerprint)
+    for origin in state["origins"]:
+        for entry in origin.get("localStorage", ()):
+            found[f"l:{entry['name']}"] = serial_of(entry["value"], fingerprint)
+    for name, value in document["data"].items():
+        found[f"d:{name}"] = serial_of(value, fingerprint)
+    return found
+
+
+def serial_of(value: Any, fingerprint: str) -> int:
+    """Return the serial number of a value."""
+    owner, _, serial = str(value).rpartition("#")
+    if owner != fingerprint or not serial.isdigit():
+        raise ValueError(f"{value!r} in {fingerprint}")
+    return int(serial)
+
+
+def shown(items: Items | None) -> str:
+    """Return items for people."""
+    if items is None:
+        return "nothing"
+    return "{" + " ".join(f"{name}={serial}" for name, serial in sorted(items.items())) + "}"

@@ -1,0 +1,273 @@
+"""The simulated Redis gives the replies of a real one: on random commands, and on every script of the package."""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import RedisError
+
+from tests.simulation import seams
+from tests.simulation.redis_server import RedisServer, ServerError, Status
+from tests.support.servers import RedisServer as RealServer
+
+CASES = 3000
+SCRIPT_CASES = 4000
+KEYS = ("a", "b", "c", "d")
+WORDS = ("", "x", "SRS1", "0", "7", "-3", "007", "1.5", "\0\1", "z" * 40)
+NUMBERS = ("0", "1", "2", "5", "-1", "-2", "100", "x", "1.5")
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[redis.Redis]:
+    """A real server."""
+    server = RealServer().start()
+    client = server.client(protocol=2)
+    yield client
+    client.close()
+    server.close()
+
+
+class Pair:
+    """A simulated server and a real one that get the same commands.
+
+    Args:
+        client: of the real one.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.client.flushall()
+        self.client.script_flush()
+        self.offset = 0.0
+        self.simulated = RedisServer(self._clock)
+
+    def _clock(self) -> float:
+        seconds, micros = self.client.time()
+        return seconds + micros / 1e6
+
+    def check(self, *command: Any) -> Any:
+        """Execute a command on both, compare, and return the reply."""
+        words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
+        mine = plain(self.simulated.execute(words))
+        try:
+            theirs = plain(raw(self.client, words))
+        except RedisError as error:
+            theirs = plain(error)
+        assert alike(mine, theirs), f"{words}: simulated {mine!r}, real {theirs!r}"
+        return mine
+
+    def check_all_keys(self) -> None:
+        """Compare what the servers hold."""
+        for key in sorted(set(self.client.keys()) | set(self.simulated.values)):
+            kind = self.check("TYPE", key)
+            read = {b"string": ("GET", key), b"set": ("SMEMBERS", key), b"zset": ("ZRANGE", key, 0, -1, "WITHSCORES"),
+                    b"hash": ("HGETALL", key), b"none": ("EXISTS", key)}  # fmt: skip
+            self.check(*read[kind])
+            self.check("PTTL", key)
+
+
+def raw(client: redis.Redis, words: list[bytes]) -> Any:
+    """Send words and return the reply as it is."""
+    connection = client.connection_pool.get_connection()
+    try:
+        connection.send_packed_command(connection.pack_command(*words))
+        return connection.read_response()
+    finally:
+        client.connection_pool.release(connection)
+
+
+def plain(reply: Any) -> Any:
+    """Return a reply in the form that both have."""
+    if isinstance(reply, ServerError):
+        return f"error {str(reply).split()[0]}"
+    if isinstance(reply, Exception):
+        name = {"NoScriptError": "NOSCRIPT", "OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY"}.get(
+            type(reply).__name__
+        )
+        first = re.match(r"[A-Z]{3,}\b", str(reply))
+        return f"error {name or (first.group() if first else 'ERR')}"
+    if isinstance(reply, Status):
+        return bytes(reply)
+    if isinstance(reply, list):
+        return [plain(item) for item in reply]
+    return reply.encode() if isinstance(reply, str) else reply
+
+
+_TIMES = re.compile(rb"(?<!\d)\d{10,20}(?!\d)")
+
+
+def alike(mine: Any, theirs: Any) -> bool:
+    """Return whether replies are the same; times may differ by what passed between the two."""
+    if isinstance(mine, list) and isinstance(theirs, list):
+        same_length = len(mine) == len(theirs)
+        return same_length and (all(map(alike, mine, theirs)) or sorted(map(repr, mine)) == sorted(map(repr, theirs)))
+    if isinstance(mine, int) and isinstance(theirs, int):
+        return mine == theirs or (abs(mine - theirs) < 2_000 and mine > 10)
+    if isinstance(mine, bytes) and isinstance(theirs, bytes) and mine != theirs:
+        one, two = _TIMES.findall(mine), _TIMES.findall(theirs)
+        near = len(one) == len(two) and all(abs(int(a) - int(b)) < 2_000_000 for a, b in zip(one, two, strict=True))
+        return near and _TIMES.sub(b"", mine) == _TIMES.sub(b"", theirs)
+    return bool(mine == theirs)
+
+
+def drawn_command(chance: random.Random) -> tuple[Any, ...]:
+    """Draw one command."""
+    key, other = chance.choice(KEYS), chance.choice(KEYS)
+    word, number, second = chance.choice(WORDS), chance.choice(NUMBERS), chance.choice(NUMBERS)
+    score = chance.choice(("1", "2", "10", "2.5", "1700000000000"))
+    return chance.choice((
+        ("GET", key), ("SET", key, word), ("SET", key, word, "PX", 60_000), ("SET", key, word, "NX"), ("SET", key, word, "XX", "GET"),
+        ("SET", key, word, "KEEPTTL"), ("SET", key, word, "EX", number), ("GETEX", key, "PX", 70_000), ("GETEX", key), ("GETEX", key, "PERSIST"),
+        ("DEL", key), ("DEL", key, other), ("EXISTS", key, other), ("TYPE", key), ("STRLEN", key), ("GETRANGE", key, number, second),
+        ("SETRANGE", key, chance.choice(("0", "3", "20")), word), ("RENAME", key, other), ("PEXPIRE", key, 50_000), ("EXPIRE", key, 100), ("PEXPIRE", key, 0),
+        ("PEXPIRE", key, 90_000, chance.choice(("NX", "XX", "GT", "LT"))), ("PTTL", key), ("TTL", key), ("PERSIST", key),
+        ("SADD", key, word, number), ("SREM", key, word), ("SMEMBERS", key), ("SCARD", key), ("SISMEMBER", key, word),
+        ("ZADD", key, score, word), ("ZADD", key, chance.choice(("GT", "LT", "NX", "XX")), score, word), ("ZADD", key, "CH", score, word),
+        ("ZREM", key, word), ("ZSCORE", key, word), ("ZMSCORE", key, word, number), ("ZCARD", key), ("ZRANGE", key, number, second),
+        ("ZRANGE", key, 0, -1, "WITHSCORES"), ("ZRANGEBYSCORE", key, "-inf", score, "WITHSCORES", "LIMIT", 0, 2), ("ZRANGEBYSCORE", key, "(1", "+inf"),
+        ("ZCOUNT", key, "-inf", "+inf"), ("ZREMRANGEBYSCORE", key, "-inf", score), ("ZREMRANGEBYRANK", key, 0, number),
+        ("HSET", key, word, number), ("HGET", key, word), ("HMGET", key, word, number), ("HGETALL", key), ("HDEL", key, word), ("HLEN", key),
+        ("HINCRBY", key, word, number), ("INCR", key), ("INCRBY", key, number), ("APPEND", key, word), ("MGET", key, other), ("GETDEL", key),
+        ("PEXPIREAT", key, 4_000_000_000_000), ("GET",),
+    ))  # fmt: skip
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("seed", range(3))
+def test_random_commands_get_the_replies_of_a_real_server(real: redis.Redis, seed: int) -> None:
+    """Strings, sets, hashes, sorted sets, times to live, errors."""
+    pair, chance = Pair(real), random.Random(seed)
+    for _ in range(CASES // 3):
+        pair.check(*drawn_command(chance))
+    pair.check_all_keys()
+
+
+class Drawn:
+    """Draws calls of the package's scripts, from what the scripts themselves say of their keys and arguments.
+
+    Args:
+        chance: where it draws from.
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.heads = [self.head() for _ in range(4)]
+
+    def digits(self, length: int, small: bool = True) -> str:
+        """Draw a number of so many digits."""
+        chance = self.chance
+        top = chance.choice((3, 40, 10 ** min(length, 17))) if small else 10**length - 1
+        return f"{chance.randrange(top):0{length}d}"
+
+    def head(self) -> bytes:
+        """Draw a header such as one of ours."""
+        draw = self.digits
+        ids = "".join(self.save_id() for _ in range(4))
+        text = (
+            "SRS1"
+            "n--o" + "0" * 8 + draw(20) + draw(20) + draw(12) + ids + draw(14) + draw(14) + draw(14) + draw(8) + draw(4)
+        )
+        return text.ljust(174).encode() + b"\r\nbody"
+
+    def save_id(self) -> str:
+        """Draw one of few names of saves."""
+        return self.chance.choice(("a" * 12, "b" * 12, "c" * 12, "d" * 12, "------------"))
+
+    def value(self) -> bytes:
+        """Draw what may stand under a session's key."""
+        return self.chance.choice((*self.heads, b"", b"garbage", b"SRS1", self.chance.choice(self.heads)[:100]))
+
+    def token(self) -> str:
+        """Draw a fencing token."""
+        return self.chance.choice(("0" * 20, self.digits(20), self.digits(20)))
+
+    def argument(self) -> Any:
+        """Draw an argument: something of every kind that scripts are given."""
+        chance = self.chance
+        head = chance.choice(self.heads)
+        return chance.choice((
+            "0", "1", "-1", "10", "-5", "60000", "revision", "absent", "unknown", "corrupt", "holder", "other", "", self.token(), self.save_id(),
+            head[56:80], head[16:36], head[116:130], head[:176], self.digits(14), "agent",
+        ))  # fmt: skip
+
+    def shape(self, name: str) -> list[Any]:
+        """Draw the arguments of a script that is known here, most of them sensible."""
+        chance, head, lease = (
+            self.chance,
+            self.chance.choice(self.heads),
+            self.chance.choice(("holder", "other", "")),
+        )
+        yes = lambda: chance.choice("01")  # noqa: E731
+        return {
+            "acquire": [lease, "60000"],
+            "commit": [chance.choice(("revision", "absent", "unknown", "corrupt")), chance.choice((head[56:80], head[:176])), self.token(), self.save_id(),
+                       self.token(), lease, yes(), chance.choice(("-1", "0", "100", "99999999")), "60000", chance.choice(("", "agent")), "70000", yes(),
+                       chance.choice(("0", "10", "-5")), head[116:130]],
+            "due": ["10"],
+            "forget_affinity": [chance.choice(("x", "holder"))],
+            "index": ["member", "60000"],
+            "invalidate": ["60000"],
+            "mark": [head[116:130], chance.choice((head[16:36], "0" * 20)), chance.choice(("10", "-5"))],
+            "release": [self.token(), lease],
+            "renew": [self.token(), lease, "60000"],
+            "settle": ["member", "5", chance.choice(("-1", "9000"))],
+            "touch": [self.token(), self.token(), lease, yes(), "60000", chance.choice(("", "agent")), "70000", chance.choice(("0", "10", "-5"))],
+        }.get(name, [self.argument() for _ in range(chance.randrange(16))])  # fmt: skip
+
+
+def planted(pair: Pair, drawn: Drawn, key: str) -> None:
+    """Put something under a key of both servers."""
+    chance = drawn.chance
+    kind = chance.randrange(8)
+    if kind == 0:
+        pair.check("SADD", key, "agent", "x")
+    elif kind == 1:
+        pair.check("ZADD", key, "5", "member")
+    elif kind <= 4:
+        pair.check("SET", key, drawn.value(), "PX", 60_000)
+    elif kind == 5:
+        lease = f"{drawn.token()}:{chance.choice(('holder', 'other', ''))}"
+        pair.check("SET", key, lease, "PX", 60_000)
+    elif kind == 6:
+        pair.check("SET", key, drawn.token())
+
+
+SCRIPTS = sorted(
+    path.name.removesuffix(".lua") for path in files(seams.SCRIPTS_PACKAGE).iterdir() if path.name.endswith(".lua")
+)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_script_does_what_it_does_in_a_real_server(real: redis.Redis, name: str) -> None:
+    """Random keys and arguments, also senseless ones, also with a full memory."""
+    pair = Pair(real)
+    drawn = Drawn(random.Random(name))
+    source = files(seams.SCRIPTS_PACKAGE).joinpath(f"{name}.lua").read_bytes()
+    sha = pair.check("SCRIPT", "LOAD", source)
+    keys = [
+        f"{{s}}{letter}" for letter in string.ascii_lowercase[: max(map(int, re.findall(rb"KEYS\[(\d+)\]", source)))]
+    ]
+    for number in range(SCRIPT_CASES // len(SCRIPTS)):
+        for key in keys:
+            pair.check("DEL", key)
+        for key in keys:
+            planted(pair, drawn, key)
+        full = number % 7 == 0
+        if full:
+            real.config_set("maxmemory", 1)
+            pair.simulated.full = True
+        try:
+            pair.check("EVALSHA", sha, len(keys), *keys, *drawn.shape(name))
+        finally:
+            if full:
+                real.config_set("maxmemory", 0)
+                pair.simulated.full = False
+        pair.check_all_keys()

@@ -1,0 +1,63 @@
+"""The simulator itself: one seed is one history, a broken promise is noticed, time is virtual."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.loop import SimLoop, Stuck
+
+SEEDS = 8
+
+
+def histories(hash_seed: str) -> str:
+    """Return some histories as text, from a process of its own."""
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", str(SEEDS), "--show", "--keep-going"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=False
+    )
+    assert not done.stderr
+    return done.stdout.rpartition(f"\n{SEEDS} histories in")[0]
+
+
+def test_a_seed_gives_the_same_history_in_every_process() -> None:
+    """A failure that does not come again cannot be mended."""
+    assert histories("0") == histories("1") != ""
+
+
+def test_hours_pass_at_once() -> None:
+    """Sleeping moves the clock."""
+    loop = SimLoop(lambda: 0.001)
+
+    async def sleeper() -> float:
+        await asyncio.sleep(3600)
+        return await loop.run_in_executor(None, loop.time)
+
+    assert loop.run(sleeper()) == pytest.approx(3600.001)
+
+
+def test_a_wait_that_nothing_ends_is_found() -> None:
+    """Nothing hangs."""
+    loop = SimLoop(lambda: 0.001)
+
+    async def waits() -> None:
+        await loop.create_future()
+
+    with pytest.raises(Stuck):
+        loop.run(waits())
+
+
+def test_a_loop_without_a_pause_is_found() -> None:
+    """Nothing spins."""
+    loop = SimLoop(lambda: 0.001)
+
+    async def spins() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    with pytest.raises(Stuck):
+        loop.run(spins())
