@@ -17,6 +17,13 @@ async def endpoint(account: str, amount: Amount = 1, *, session: BrowserSession 
     return {"session": session.fingerprint, "amount": amount}
 
 
+def plain_endpoint(
+    account: str, amount: Amount = 1, *, session: blocking.BrowserSession = injected()
+) -> dict[str, Any]:
+    """Serve a request in a thread, as frameworks run plain functions."""
+    return {"session": session.fingerprint, "amount": amount}
+
+
 def command(account: str, amount: int = 1, *, session: blocking.BrowserSession = injected()) -> None:
     """Run from a command line."""
     sys.stdout.write(f"{session.fingerprint} {amount}\n")

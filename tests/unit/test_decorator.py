@@ -71,14 +71,20 @@ async def test_an_injected_session_that_nobody_passes_says_so() -> None:
         await visit()
 
 
-def test_fastapi_serves_a_decorated_endpoint() -> None:
+@pytest.mark.parametrize("kind", ["asynchronous", "plain"])
+def test_fastapi_serves_a_decorated_endpoint(kind: str, blocking_memory: blocking.SessionManager) -> None:
     """The session is no query parameter; string annotations of the endpoint's module are understood."""
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
-    decorate = persist_session("shop/{account}", manager=memory_manager())
     application = FastAPI()
-    application.get("/{account}")(decorate(framework_agents.endpoint))
+    if kind == "plain":
+        endpoint = persist_session("shop/{account}", manager=blocking_memory)(framework_agents.plain_endpoint)
+        application.get("/{account}")(endpoint)
+    else:
+        application.get("/{account}")(
+            persist_session("shop/{account}", manager=memory_manager())(framework_agents.endpoint)
+        )
     reply = TestClient(application).get("/alice", params={"amount": 2})
     assert reply.json() == {"session": "shop/alice", "amount": 2}
     assert [each["name"] for each in application.openapi()["paths"]["/{account}"]["get"]["parameters"]] == [
