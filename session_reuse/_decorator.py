@@ -113,8 +113,9 @@ def _blocking(
 ) -> Callable[..., Any]:
     def persisted(*args: Any, **kwargs: Any) -> Any:
         from session_reuse import blocking
+        from session_reuse._background import inside_a_task
 
-        if blocking.inside_a_task():
+        if inside_a_task():
             raise LifecycleError(
                 f"{described(function)} is a plain function and was called inside a running event loop, which it would"
                 " hold up: make it `async def`, or call it by asyncio.to_thread"

@@ -1,24 +1,22 @@
-"""The same names for synchronous code, over one background event loop. Must never run a caller's code on that loop.
+"""The same names for synchronous code, safe for many threads at once.
 
-Captures and `verify` run in the caller's own thread, as synchronous Playwright and Selenium demand; only the store is
-spoken to from the background loop. Safe to use from many threads at once.
+One event loop in the background speaks to the store. Captures and `verify` run in the caller's own thread, as synchronous
+Playwright and Selenium demand.
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import inspect
-import os
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from session_reuse._background import background
 from session_reuse._decorator import persist_session
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
+from session_reuse._telemetry import Event, log
 from session_reuse.default_manager import default_manager
-from session_reuse.errors import AlreadyEnteredError, InvalidStateError, LifecycleError, StoreError
+from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError, StoreUnavailableError
 from session_reuse.lifecycle.options import OnBusy, Seconds, VisitOptions
 from session_reuse.lifecycle.visit import Visit
 from session_reuse.manager import SessionManager as AsyncSessionManager
@@ -27,80 +25,33 @@ from session_reuse.session import BrowserSession as AsyncBrowserSession
 from session_reuse.session import Capture, Verdict
 from session_reuse.summaries import ManagerStats, SessionSummary
 
-T = TypeVar("T")
-
 __all__ = ["BrowserSession", "SessionManager", "persist_session", "reusable_session"]
-
-
-class _BackgroundLoop:
-    """One event loop in a daemon thread, started when first used and anew after a fork."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work on the loop and wait for it here.
-
-        An interrupt of the wait cancels the work, as it would in asynchronous code.
-        """
-        if inside_a_task():
-            work.close()
-            raise LifecycleError("inside a running event loop: use session_reuse, not session_reuse.blocking")
-        future = asyncio.run_coroutine_threadsafe(work, self._running())
-        try:
-            return future.result()
-        except BaseException:
-            if not future.done():
-                future.cancel()
-                concurrent.futures.wait([future], timeout=1.0)
-            raise
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        with self._guard:
-            if self._loop is None or self._process != os.getpid():
-                self._loop, self._process = asyncio.new_event_loop(), os.getpid()
-                threading.Thread(target=self._loop.run_forever, name="session_reuse", daemon=True).start()
-                threading._register_atexit(self._end)  # type: ignore[attr-defined]  # noqa: SLF001  (before pools close)
-            return self._loop
-
-    def _end(self) -> None:
-        """Close the default manager while threads can still be started: waiting saves get their last chance."""
-        loop = self._loop
-        if loop is not None and self._process == os.getpid() and loop.is_running():
-            asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result(timeout=10)
-            loop.call_soon_threadsafe(loop.stop)
-
-
-def inside_a_task() -> bool:
-    """Return whether this is a coroutine; synchronous Playwright runs a loop in this thread, but no task of it."""
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:
-        return False
-
-
-_background = _BackgroundLoop()
 
 
 class BrowserSession(AsyncBrowserSession):
     """As `session_reuse.BrowserSession`, with methods that block."""
 
-    __slots__ = ("thread_captures",)
+    __slots__ = ("thread_captures", "unreachable")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.thread_captures: list[Capture] = []
+        self.unreachable = False
 
     def checkpoint(self) -> SaveOutcome:  # type: ignore[override]  # the blocking twin
         """Save now and go on. Never raises for trouble of the store."""
         self.capture_here()
-        return _background.run(super().checkpoint())
+        return self.lose() if self.unreachable else background.run(super().checkpoint())
+
+    def lose(self) -> SaveOutcome:
+        """Report that the session cannot be saved: the interpreter is ending."""
+        log.error(Event.SAVE_LOST, fingerprint=self.fingerprint, why="the interpreter is ending")
+        self.save_outcome = SaveOutcome.LOST
+        return SaveOutcome.LOST
 
     def invalidate(self, reason: str = "") -> None:  # type: ignore[override]  # the blocking twin
         """Delete the stored state for everyone, and refuse late saves of all who hold it now."""
-        _background.run(super().invalidate(reason))
+        background.run(super().invalidate(reason))
 
     def bind_capture(self, capture: Capture) -> Callable[[], None]:
         """Have `capture` asked for the current storage state before each save, in the thread that saves."""
@@ -118,8 +69,10 @@ class BrowserSession(AsyncBrowserSession):
             try:
                 state: Any = capture()
                 self.storage_state = state
-            except Exception as error:  # noqa: BLE001  (whatever an adapter raises, the stored state must stay)
-                self.capture_failed(type(error).__name__)
+            except BaseException as error:
+                self.capture_failed(type(error).__name__)  # so that the stored state stays
+                if not isinstance(error, Exception):
+                    raise
 
 
 class SessionManager(BlockingOnly):
@@ -127,10 +80,11 @@ class SessionManager(BlockingOnly):
 
     def __init__(self, url_or_client: Any = None, **config: Any) -> None:
         self.asynchronous = AsyncSessionManager(url_or_client, **config)
+        background.managers.add(self.asynchronous)
 
     def __enter__(self) -> Self:
         """Make ready."""
-        _background.run(self.asynchronous.services())
+        background.run(self.asynchronous.services())
         return self
 
     def __exit__(
@@ -141,32 +95,32 @@ class SessionManager(BlockingOnly):
 
     def close(self) -> None:
         """Bring waiting saves through within `close_timeout`, and close what is ours."""
-        _background.run(self.asynchronous.aclose())
+        background.run(self.asynchronous.aclose())
 
     def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away."""
         options = VisitOptions.build(self.asynchronous.config)
-        session, _ = _background.run(self.asynchronous.open(fingerprint, agent_id, options, BrowserSession))
+        session, _ = background.run(self.asynchronous.open(fingerprint, agent_id, options, BrowserSession))
         return session if session.reused else None  # type: ignore[return-value]  # of the class asked for
 
     def save(self, session: AsyncBrowserSession) -> SaveOutcome:
         """Save a session, one from `restore` or one made by hand."""
         if isinstance(session, BrowserSession):
             session.capture_here()
-        return _background.run(self.asynchronous.save(session))
+        return background.run(self.asynchronous.save(session))
 
     def evict(self, fingerprint: str, reason: str = "") -> bool:
         """Delete a stored session for everyone; return whether there was one."""
-        return _background.run(self.asynchronous.evict(fingerprint, reason))
+        return background.run(self.asynchronous.evict(fingerprint, reason))
 
     def affinity(self, agent_id: str) -> str | None:
         """Return the fingerprint that this agent used last."""
-        return _background.run(self.asynchronous.affinity(agent_id))
+        return background.run(self.asynchronous.affinity(agent_id))
 
     def sessions(self) -> Iterator[SessionSummary]:
         """Yield a summary of each stored session."""
         listing = self.asynchronous.sessions()
-        while (summary := _background.run(_next_or_none(listing))) is not None:
+        while (summary := background.run(_next_or_none(listing))) is not None:
             yield summary
 
     def stats(self) -> ManagerStats:
@@ -214,9 +168,22 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         """Restore; never takes longer than the restore budget, whatever the store does."""
         if self._entered:
             raise AlreadyEnteredError("a reusable_session(...) is entered once: make a new one for each `with`")
-        session = _background.run(self._open())
+        try:
+            session = self._restored()
+        except BaseException:
+            self._abandon()
+            raise
         self._entered = True
-        self._session = session
+        background.open_sessions.add(self)
+        return session
+
+    def _restored(self) -> BrowserSession:
+        try:
+            session = background.run(self._open())
+        except StoreUnavailableError as error:
+            if self._options["strict"]:
+                raise
+            return self._unreachable(error)
         if session.reused and not self._verified(session):
             session.start_fresh(Outcome.UNVERIFIED)
         return session
@@ -226,22 +193,54 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         options = VisitOptions.build(manager.config, **self._options)
         session, self._visit = await manager.open(*self._names, options, BrowserSession)
         assert isinstance(session, BrowserSession)  # noqa: S101  (the class asked for)
+        self._session = session
         return session
+
+    def _unreachable(self, error: StoreUnavailableError) -> BrowserSession:
+        """Return a session that was restored from nothing and is not saved: the interpreter is ending."""
+        fingerprint, agent_id = self._names
+        session = BrowserSession(fingerprint or f"agent/{agent_id}", agent_id)
+        session.outcome = Outcome.UNAVAILABLE
+        session.unreachable = True
+        self._session = session
+        log.warning(Event.DEGRADED, operation="restore", fingerprint=session.fingerprint, error=str(error))
+        return session
+
+    def _abandon(self) -> None:
+        """Leave without saving: what was opened is not used."""
+        if self._session is not None and self._visit is not None:
+            self._session.discard()
+            background.run(self._visit.leave(failed=True))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Save; the body's own error always comes out."""
-        session, visit = self._session, self._visit
-        if session is None or visit is None:
+        session, kept = self._session, self._verify is None
+        background.open_sessions.discard(self)
+        if session is None:
             return
-        session.capture_here()
-        if not self._verified(session):
-            session.discard()
         try:
-            _background.run(visit.leave(failed=error is not None))
-        except (InvalidStateError, StoreError):
-            if error is None:
+            session.capture_here()
+            kept = self._verified(session)
+        finally:  # also when Ctrl-C interrupts the capture: what can be saved is saved, and the lease is released
+            if not kept:
+                session.discard()
+            self._leave(session, failed=error is not None)
+
+    def _leave(self, session: BrowserSession, *, failed: bool) -> None:
+        if self._visit is None:
+            session.lose()
+            return
+        try:
+            background.run(self._visit.leave(failed=failed))
+        except InvalidStateError:
+            if not failed:
+                raise
+        except StoreError:
+            if not self._options["strict"]:  # the store was not asked: the interpreter is ending
+                session.lose()
+            elif not failed:
                 raise
 
     def _verified(self, session: BrowserSession) -> bool:
@@ -249,7 +248,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             return True
         try:
             verdict = self._verify(session)
-            return bool(_background.run(_awaited(verdict)) if inspect.isawaitable(verdict) else verdict)
+            return bool(background.run(_awaited(verdict)) if inspect.isawaitable(verdict) else verdict)
         except Exception as error:  # noqa: BLE001  (by contract: raising means not verified)
             session.report("verify_failed", type(error).__name__)
             return False

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import finalize
 
 from session_reuse._misuse import AsyncOnly
+from session_reuse._orphans import close_sockets, managers, report_lost
 from session_reuse._telemetry import Event, log
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import LifecycleError, ManagerClosedError
@@ -52,11 +55,17 @@ class SessionManager(AsyncOnly):
             check_client(url_or_client)
             self._given = url_or_client
         self.config = Config.from_env(**config)
+        self.start_anew()
+        managers.add(self)
+
+    def start_anew(self) -> None:
+        """Forget what belongs to an event loop or to a process that has ended. The next use starts anew."""
         self._services: Services | None = None
         self._connection: Connection | None = None
         self._flusher: Flusher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
+        self._report_lost: finalize[..., Any] | None = None
         self._closed = False
 
     @property
@@ -104,7 +113,32 @@ class SessionManager(AsyncOnly):
                 self._services, self._flusher, self._connection = (
                     assembled.services, assembled.flusher, assembled.connection,
                 )  # fmt: skip
+                assembled.flusher.manager = self
+                self._watch(assembled.services)
             return self._services
+
+    def _watch(self, services: Services) -> None:
+        if services.spooler is None:  # else the saves that wait are on disk
+            work = services.pending, services.telemetry, os.getpid()
+            self._report_lost = finalize(self, report_lost, *work)
+            self._report_lost.atexit = False  # it would run before the hooks that may still flush
+
+    def report_lost(self) -> None:
+        """Report the saves that still wait as lost."""
+        detached = self._report_lost.detach() if self._report_lost is not None else None
+        if detached is not None:
+            _, report, arguments, _ = detached
+            report(*arguments)
+
+    def abandon(self) -> None:
+        """Close after the end of the event loop: report what waits as lost, and close the sockets."""
+        self.report_lost()
+        if self._connection is not None and self._given is None:
+            close_sockets(self._connection.client)
+            if self._connection.release is not None:
+                self._connection.release()
+        self.start_anew()
+        self._closed = True
 
     async def aclose(self) -> None:
         """Bring waiting saves through within `close_timeout`, report what could not be, and close what is ours."""
@@ -126,6 +160,8 @@ class SessionManager(AsyncOnly):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         services.telemetry.close()
+        if self._report_lost is not None:
+            self._report_lost.detach()
         await self._close_store(services)
 
     async def _end_visits(self, services: Services) -> None:
@@ -144,7 +180,7 @@ class SessionManager(AsyncOnly):
             except (TimeoutError, OSError):
                 log.debug(Event.DEGRADED, operation="close")
         if self._connection is not None and self._connection.release is not None:
-            await asyncio.to_thread(self._connection.release)
+            await asyncio.get_running_loop().run_in_executor(None, self._connection.release)
 
     # Sessions ----------------------------------------------------------------------------------------------------------
 

@@ -133,6 +133,8 @@ class Flusher:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self.manager: object = None
+        """Referenced, so that a manager without any other reference lives while its saves wait."""
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 

@@ -20,6 +20,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 from session_reuse import blocking
+from session_reuse._background import Background
 from tests.examples.test_examples import run_example
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, url: str, page: Path) -> Iterat
     monkeypatch.setenv("SESSION_REUSE_KEY_PREFIX", page.stem)
     for name in ("ATTEMPT", "CONNECT", "RESTORE", "SAVE"):
         monkeypatch.setenv(f"SESSION_REUSE_{name}_TIMEOUT", "5")
-    monkeypatch.setattr(blocking, "_background", blocking._BackgroundLoop())
+    monkeypatch.setattr(blocking, "background", Background())
     logger = logging.getLogger("session_reuse")
     level = logger.level
     yield

@@ -1,0 +1,94 @@
+"""What becomes of a manager that nobody closed before its event loop, its process or its last reference ended."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from session_reuse._telemetry import Telemetry
+    from session_reuse.lifecycle.request import SaveRequest
+    from session_reuse.manager import SessionManager
+    from session_reuse.resilience.pending import PendingSaves
+
+managers: Final[WeakSet[SessionManager]] = WeakSet()
+"""All managers of this process."""
+_parents: Final[list[Any]] = []
+"""What a forked child has from its parent. Freed, it would take the parent's sockets out of an epoll that both share."""
+
+
+def _report_all_lost() -> None:
+    for manager in list(managers):
+        manager.report_lost()
+
+
+def _start_anew_in_child() -> None:
+    for manager in list(managers):
+        _parents.extend((vars(manager).copy(), forget_connections(manager._given)))  # noqa: SLF001
+        if not manager.closed:
+            manager.start_anew()
+
+
+atexit.register(_report_all_lost)  # at import, so that the hooks of `_background` and of applications run first
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_in_child)
+
+
+def report_lost(pending: PendingSaves[SaveRequest], telemetry: Telemetry, process: int) -> None:
+    """Count and log the saves that still wait, when their manager is collected or at interpreter exit.
+
+    Args:
+        pending: the saves that wait. No argument may refer to the manager, which would live for ever.
+        telemetry: of the manager.
+        process: whose saves they are. A forked child has them as well, and reports nothing.
+    """
+    if process != os.getpid():
+        return
+    for request in pending:
+        pending.remove(request.fingerprint)
+        telemetry.lost(request.fingerprint, "the manager was not closed")
+    telemetry.pending(0)
+    telemetry.close()
+
+
+def close_sockets(client: Any) -> None:
+    """Close the connections of a redis-py client whose event loop has ended, without asking the loop."""
+    for connection in _connections(client):
+        transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
+        connection._writer = connection._reader = None  # noqa: SLF001
+        # asyncio closes a transport by a callback, which a closed loop does not take. uvloop has closed it already.
+        transport = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
+        socket = getattr(transport, "_sock", None)
+        if socket is not None:
+            with contextlib.suppress(OSError):
+                socket.close()
+            transport._sock = None  # noqa: SLF001
+
+
+def forget_connections(client: Any) -> list[Any]:
+    """Take the connections of the parent process out of a client, in a forked child, and return them."""
+    parents = list(_connections(client))
+    pool: Any = getattr(client, "connection_pool", None)
+    if pool is not None:
+        pool.reset()
+    for node in _nodes(client):
+        node._connections.clear()  # noqa: SLF001
+        node._free.clear()  # noqa: SLF001
+    return parents
+
+
+def _connections(client: Any) -> Iterator[Any]:
+    pool = getattr(client, "connection_pool", None)
+    yield from [*getattr(pool, "_available_connections", ()), *getattr(pool, "_in_use_connections", ())]
+    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+        yield from _connections(sentinel)
+    for node in _nodes(client):
+        yield from list(node._connections)  # noqa: SLF001
+
+
+def _nodes(client: Any) -> list[Any]:
+    return list(getattr(getattr(client, "nodes_manager", None), "nodes_cache", {}).values())
