@@ -37,7 +37,7 @@ class Operation(StrEnum):
 RESTORE_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0)
 SAVE_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 BREAKERS: Final = ("read", "write")
-BREAKER_STATES: Final = ("closed", "half_open", "open", "forced_open", "disabled")
+BREAKER_STATES: Final = ("closed", "half_open", "open")
 MISSES: Final = tuple(outcome for outcome in Outcome if outcome is not Outcome.REUSED and not outcome.degraded)
 DEGRADED: Final = tuple(outcome for outcome in Outcome if outcome.degraded)
 

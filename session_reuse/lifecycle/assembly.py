@@ -103,6 +103,7 @@ def _redis_store(config: Config, keys: Keys, connection: Connection, *, own: boo
         lanes=config.lanes,
         wait=(config.wait_replicas, config.wait_timeout),
         own_client=own,
+        connect_timeout=config.connect_timeout,
     )
 
 

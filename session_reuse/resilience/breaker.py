@@ -1,24 +1,22 @@
-"""The circuit breaker: whether the store is asked at all. Must never await, lock, raise into the caller or do I/O.
+"""The circuit breaker: whether the store is asked at all.
 
 A state machine in plain synchronous code, so that each step is atomic within one event loop; it is not thread-safe, so
 each loop has its own. Its state is local to the process on purpose: a breaker kept in Redis needs the Redis that is down.
 
 A caller asks `allow()` for a permit and gives it back exactly once: `record()` for an answer or a failure of the store,
-`release()` for what says nothing about the store. A permit is the number of the generation it was granted in. Every
+`cancel()` for what says nothing about the store. A permit is the number of the generation it was granted in. Every
 change of state begins a new generation, and permits of earlier ones change nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from time import monotonic
-from typing import Final
 
 from session_reuse.errors import ConfigurationError, StoreError
 
@@ -34,10 +32,6 @@ class BreakerState(StrEnum):
     """No call passes until the open time is over."""
     HALF_OPEN = "half_open"
     """A few probes pass; they decide whether to close or to open again."""
-    FORCED_OPEN = "forced_open"
-    """An operator lets no call pass."""
-    DISABLED = "disabled"
-    """An operator lets all calls pass; nothing is counted."""
 
 
 Listener = Callable[[str, BreakerState, BreakerState], None]
@@ -55,10 +49,6 @@ class BreakerPolicy:
     """Open at this share of failures in the window."""
     consecutive: int = 0
     """Open after so many failures in a row, however good the window looks; 0 never does so."""
-    slow_after: float = math.inf
-    """A call that took this long or longer is slow, whether it failed or not."""
-    slow_rate: float = 0.8
-    """Open at this share of slow calls in the window."""
     open_for: float = 0.5
     """How long to stay open the first time; doubled at each opening until the breaker has closed."""
     open_cap: float = 30.0
@@ -81,30 +71,25 @@ class BreakerPolicy:
             raise ConfigurationError(f"min_calls={self.min_calls} of a breaker is more than window={self.window}")
         if self.consecutive < 0:
             raise ConfigurationError(f"consecutive of a breaker must not be negative, not {self.consecutive!r}")
-        for name in ("failure_rate", "slow_rate"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigurationError(
-                    f"{name} of a breaker must be above 0 and at most 1, not {getattr(self, name)!r}"
-                )
-        for name in ("slow_after", "open_for", "open_cap", "probe_lease", "horizon"):
+        if not 0 < self.failure_rate <= 1:
+            raise ConfigurationError(
+                f"failure_rate of a breaker must be above 0 and at most 1, not {self.failure_rate!r}"
+            )
+        for name in ("open_for", "open_cap", "probe_lease", "horizon"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name} of a breaker must be above 0 seconds, not {getattr(self, name)!r}")
 
 
-_FAILED: Final = 1
-_SLOW: Final = 2
-
-
 class ResultWindow:
-    """The last results, none older than the horizon, with running counts of failures and slow calls."""
+    """The last results, none older than the horizon, with a running count of failures."""
 
-    __slots__ = ("_entries", "_horizon", "_size", "failures", "slows")
+    __slots__ = ("_entries", "_horizon", "_size", "failures")
 
     def __init__(self, size: int, horizon: float) -> None:
         self._size = size
         self._horizon = horizon
-        self._entries: deque[tuple[float, int]] = deque()
-        self.clear()
+        self._entries: deque[tuple[float, bool]] = deque()
+        self.failures = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -113,29 +98,19 @@ class ResultWindow:
         """Forget all results."""
         self._entries.clear()
         self.failures = 0
-        self.slows = 0
 
-    def add(self, now: float, marks: int) -> None:
-        """Count one result; `marks` is 0 for a good one."""
+    def add(self, now: float, *, failed: bool) -> None:
+        """Count one result."""
         entries = self._entries
-        entries.append((now, marks))
-        if marks:
-            self._count(marks, 1)
-        if len(entries) > self._size:
-            self._forget_oldest()
-        while now - entries[0][0] > self._horizon:
-            self._forget_oldest()
+        entries.append((now, failed))
+        self.failures += failed
+        while len(entries) > self._size or now - entries[0][0] > self._horizon:
+            self.failures -= entries.popleft()[1]
 
-    def _forget_oldest(self) -> None:
-        marks = self._entries.popleft()[1]
-        if marks:
-            self._count(marks, -1)
 
-    def _count(self, marks: int, step: int) -> None:
-        if marks & _FAILED:
-            self.failures += step
-        if marks & _SLOW:
-            self.slows += step
+def loop_time() -> float:
+    """Return the time of the running event loop."""
+    return asyncio.get_running_loop().time()
 
 
 class CircuitBreaker:
@@ -151,7 +126,7 @@ class CircuitBreaker:
     Attributes:
         on_change: the listeners; append to it or remove from it at any time.
         rejected: how many calls were not let through.
-        reason: why it is open, if `trip` was given a reason.
+        reason: why it is open, if `open_now` was given a reason.
     """
 
     def __init__(
@@ -160,7 +135,7 @@ class CircuitBreaker:
         policy: BreakerPolicy | None = None,
         *,
         on_change: Iterable[Listener] = (),
-        clock: Callable[[], float] = monotonic,
+        clock: Callable[[], float] = loop_time,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.name = name
@@ -187,9 +162,7 @@ class CircuitBreaker:
 
     @property
     def retry_in(self) -> float:
-        """Seconds until `allow()` may grant a permit again: 0.0 if now, infinity while forced open."""
-        if self._state is BreakerState.FORCED_OPEN:
-            return math.inf
+        """Seconds until `allow()` may grant a permit again: 0.0 if now."""
         if self._state is BreakerState.OPEN:
             return max(0.0, self._open_until - self._clock())
         if self._state is BreakerState.HALF_OPEN and self._probes_out >= self._policy.probes:
@@ -197,34 +170,33 @@ class CircuitBreaker:
         return 0.0
 
     def allow(self) -> int:
-        """Return a permit, to be given back by `record()` or `release()`; 0 when the call must not be made."""
-        if self._state is BreakerState.CLOSED or self._state is BreakerState.DISABLED:
+        """Return a permit, to be given back by `record()` or `cancel()`; 0 when the call must not be made."""
+        if self._state is BreakerState.CLOSED:
             return self._generation
         permit = self._allow_probe()
         if not permit:
             self.rejected += 1
         return permit
 
-    def record(self, permit: int, *, failed: bool, took: float) -> None:
-        """Count what a permitted call did: whether the store failed it, and how many seconds it took."""
+    def record(self, permit: int, *, failed: bool) -> None:
+        """Count what a permitted call did: whether the store failed it."""
         if permit != self._generation:
             return
-        marks = (_FAILED if failed else 0) | (_SLOW if took >= self._policy.slow_after else 0)
         if self._state is BreakerState.CLOSED:
             self._in_a_row = self._in_a_row + 1 if failed else 0
-            self._window.add(self._clock(), marks)
-            if marks and self._too_many():
+            self._window.add(self._clock(), failed=failed)
+            if failed and self._too_many():
                 self._open(self._next_span())
         elif self._state is BreakerState.HALF_OPEN:
-            self._judge_probe(marks)
+            self._judge_probe(failed=failed)
 
-    def release(self, permit: int) -> None:
+    def cancel(self, permit: int) -> None:
         """Give a permit back without a verdict: the call was cancelled, or failed for a reason of its own."""
         if permit == self._generation and self._probes_out:
             self._probes_out -= 1
 
-    def trip(self, span: float | None = None, reason: StoreError | None = None) -> None:
-        """Open at once, whatever was counted, e.g. on a wrong password; an operator's state is left as it is.
+    def open_now(self, span: float | None = None, reason: StoreError | None = None) -> None:
+        """Open at once, whatever was counted, e.g. on a wrong password.
 
         Args:
             span: seconds to stay open; as long as after any other opening if not given. Never shortens an open time.
@@ -232,28 +204,15 @@ class CircuitBreaker:
         """
         if self._state is BreakerState.OPEN:
             self._open_until = max(self._open_until, self._clock() + (span or 0.0))
-        elif self._state in (BreakerState.CLOSED, BreakerState.HALF_OPEN):
+        else:
             self._open(self._next_span() if span is None else span)
         if self._state is BreakerState.OPEN:
             self.reason = reason
 
-    def invite(self) -> None:
+    def probe_now(self) -> None:
         """End the open time now, so that the next call is a probe: there are signs that the store is back."""
         if self._state is BreakerState.OPEN:
             self._open_until = self._clock()
-
-    def force_open(self) -> None:
-        """Let no call pass until `enable()` or `reset()`."""
-        self._move(BreakerState.FORCED_OPEN)
-
-    def disable(self) -> None:
-        """Let all calls pass and count nothing until `enable()` or `reset()`."""
-        self._move(BreakerState.DISABLED)
-
-    def enable(self) -> None:
-        """End `force_open()` or `disable()`; otherwise change nothing."""
-        if self._state in (BreakerState.FORCED_OPEN, BreakerState.DISABLED):
-            self.reset()
 
     def reset(self) -> None:
         """Close now, from any state, and forget all that was counted."""
@@ -261,8 +220,6 @@ class CircuitBreaker:
         self._move(BreakerState.CLOSED)
 
     def _allow_probe(self) -> int:
-        if self._state is BreakerState.FORCED_OPEN:
-            return 0
         now = self._clock()
         if self._state is BreakerState.OPEN:
             if now < self._open_until:
@@ -282,11 +239,11 @@ class CircuitBreaker:
         self._lease_ends = now + self._policy.probe_lease
         return self._generation
 
-    def _judge_probe(self, marks: int) -> None:
+    def _judge_probe(self, *, failed: bool) -> None:
         if not self._probes_out:
             return  # given back before
         self._probes_out -= 1
-        if marks:
+        if failed:
             self._open(self._next_span())
             return
         self._successes += 1
@@ -298,9 +255,7 @@ class CircuitBreaker:
         calls = len(window)
         if policy.consecutive and self._in_a_row >= policy.consecutive:
             return True
-        if calls < policy.min_calls:
-            return False
-        return window.failures / calls >= policy.failure_rate or window.slows / calls >= policy.slow_rate
+        return calls >= policy.min_calls and window.failures / calls >= policy.failure_rate
 
     def _next_span(self) -> float:
         self._span = min(self._policy.open_cap, max(self._policy.open_for, 2 * self._span))

@@ -1,4 +1,4 @@
-"""What a failed attempt means: for a retry, for the breaker, for the caller. Must never carry a server's own words.
+"""What a failed attempt means: for a retry, for the breaker, for the caller.
 
 Servers quote arguments in their errors, and our arguments are credentials: only the class and the error code are kept.
 """
@@ -23,7 +23,7 @@ class Blame(StrEnum):
     """Which breaker a failure counts for."""
 
     NOBODY = "nobody"
-    """Our own limits, or the data."""
+    """Our own limits, one connection, one key, one command, or the data."""
     WRITES = "writes"
     """The server reads but does not write."""
     SERVER = "server"

@@ -1,4 +1,4 @@
-"""The way to the store: deadline > retry > breaker > attempt. Must never let a store outage become a caller's error.
+"""The way to the store: one deadline > retries > breaker > attempt.
 
 Each server has a breaker for reads and one for writes: a full disk or a read-only replica stops saves, not restores, and
 a dead shard of a Cluster stops its own sessions only.
@@ -6,32 +6,33 @@ a dead shard of a Cluster stops its own sessions only.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from enum import StrEnum
 from functools import partial
-from time import monotonic
+from random import Random
 from typing import Final, NamedTuple, TypeVar
 
 from session_reuse.errors import StoreTimeoutError
+from session_reuse.resilience._loop_timeouts import LoopTimeouts
 from session_reuse.resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
 from session_reuse.resilience.failure import Blame, Failure, Retry, circuit_open
-from session_reuse.resilience.retry import retry, worth_retrying
+from session_reuse.resilience.retry import is_worth_retrying, retry
 
 T = TypeVar("T")
 Attempt = Callable[[float], Awaitable[T]]
-"""Does one thing within the seconds it is given, or raises `Failure`."""
+"""Does one thing, or raises `Failure`: after so many seconds without a sign of the server at the latest."""
 Listener = Callable[["Change"], None]
 
 STORE_POLICY: Final = BreakerPolicy(consecutive=5, open_cap=2.0)
 """A frozen store fails all who wait for it at once: five in a row tell more than the good results before them."""
-_CREDENTIALS_SPAN = 10.0
+_CREDENTIALS_SPAN: Final = 10.0
 """How long the store is left alone after it has rejected our credentials."""
-_READ_RETRIES = 1
-_WRITE_RETRIES = 3
-_SEVERITY: Final = [
-    BreakerState.DISABLED, BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerState.FORCED_OPEN,
-]  # fmt: skip
+_READ_RETRIES: Final = 1
+_WRITE_RETRIES: Final = 3
+_GRACE: Final = 0.01
+"""How much later than its budget an operation is ended, so that the attempt's own failure, which says more, comes first."""
+_jitter: Final = Random()
+_SEVERITY: Final = [BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN]
 
 
 class Direction(StrEnum):
@@ -70,12 +71,14 @@ class Guard:
     """Runs operations against the store within a budget.
 
     Args:
-        attempt_timeout: seconds for one attempt.
+        attempt_timeout: seconds that an attempt may hear nothing from the server.
         policy: when the breakers open.
         servers: returns the names of the servers there are now; breakers of others are forgotten.
+        random: where jitter comes from.
 
     Attributes:
         on_change: told of each change of a breaker's state.
+        timeouts: the clock that budgets are counted by; it almost stands still while the event loop is late.
     """
 
     def __init__(
@@ -84,11 +87,14 @@ class Guard:
         attempt_timeout: float,
         policy: BreakerPolicy | None = None,
         servers: Callable[[], Collection[str]] = lambda: ("",),
+        random: Random | None = None,
     ) -> None:
         self.attempt_timeout = attempt_timeout
         self.on_change: list[Listener] = []
+        self.timeouts = LoopTimeouts()
         self._policy = policy or STORE_POLICY
         self._servers = servers
+        self._random = random or _jitter
         self._breakers: dict[str, Breakers] = {}
 
     def at(self, server: str = "") -> Breakers:
@@ -103,16 +109,21 @@ class Guard:
     def _met(self, server: str) -> Breakers:
         """Make the breakers of a server that is new, and forget those of servers that are no more."""
         for gone in self._breakers.keys() - {"", *self._servers()}:
-            for breaker in self._breakers[gone]:
+            for breaker in self._breakers.pop(gone):
                 breaker.reset()
-            del self._breakers[gone]
-        read, write = (CircuitBreaker(direction.value, self._policy) for direction in Direction)
-        for direction, breaker, other in ((Direction.READ, read, write), (Direction.WRITE, write, read)):
-            breaker.on_change += [partial(self._changed, server, direction), partial(_invite, other)]
-        self._breakers[server] = Breakers(read, write)
-        return self._breakers[server]
+        read, write = (
+            CircuitBreaker(direction.value, self._policy, uniform=self._random.uniform) for direction in Direction
+        )
+        met = self._breakers[server] = Breakers(read, write)
+        for direction, breaker in ((Direction.READ, read), (Direction.WRITE, write)):
+            breaker.on_change.append(partial(self._changed, server, met, direction))
+        return met
 
-    def _changed(self, server: str, direction: Direction, _name: str, old: BreakerState, new: BreakerState) -> None:
+    def _changed(
+        self, server: str, breakers: Breakers, direction: Direction, _name: str, old: BreakerState, new: BreakerState
+    ) -> None:
+        if new is BreakerState.CLOSED:  # the other direction is probed at once
+            breakers.to(Direction.READ if direction is Direction.WRITE else Direction.WRITE).probe_now()
         for listener in tuple(self.on_change):
             listener(Change(server, direction, old, new))
 
@@ -128,67 +139,57 @@ class Guard:
         Raises:
             Failure: it did not work out, or the breaker is open.
         """
-        until = monotonic() + budget
-        breakers = self.at(server)
+        breakers, patient = self.at(server), direction is Direction.WRITE
+        last = Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.SAVE, Blame.NOBODY)
+        if budget <= 0:
+            raise last
+        until = self.timeouts.time() + budget
         try:
-            return await self._attempt(breakers, direction, attempt, budget, first=True)
-        except Failure as failure:
-            patient = direction is Direction.WRITE
-            if not worth_retrying(failure, patient=patient) or breakers.to(direction).retry_in > 0:
-                raise
-            return await self._again(breakers, direction, attempt, failure, until)
+            with self.timeouts.until(until + _GRACE):
+                try:
+                    return await self._attempt(breakers, direction, attempt, first=True)
+                except Failure as failure:
+                    last = failure
+                    if not is_worth_retrying(failure, patient=patient) or breakers.to(direction).retry_in > 0:
+                        raise
+                return await retry(
+                    partial(self._attempt, breakers, direction, attempt, first=False),
+                    attempts=_WRITE_RETRIES if patient else _READ_RETRIES,
+                    patient=patient,
+                    random=self._random,
+                )
+        except TimeoutError:
+            raise last from None
 
-    async def _again(
-        self, breakers: Breakers, direction: Direction, attempt: Attempt[T], failure: Failure, until: float
-    ) -> T:
-        async def once() -> T:
-            return await self._attempt(breakers, direction, attempt, until - monotonic(), first=False)
-
-        patient = direction is Direction.WRITE
-        deadline = asyncio.get_running_loop().time() + until - monotonic()
-        retries = _WRITE_RETRIES if patient else _READ_RETRIES
-        return await retry(once, failure, deadline=deadline, attempts=retries, patient=patient)
-
-    async def _attempt(
-        self, breakers: Breakers, direction: Direction, attempt: Attempt[T], left: float, *, first: bool
-    ) -> T:
-        if left <= 0:
-            raise Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.NEVER, Blame.NOBODY)
+    async def _attempt(self, breakers: Breakers, direction: Direction, attempt: Attempt[T], *, first: bool) -> T:
         breaker = breakers.to(direction)
         permit = breaker.allow()
         if not permit:
             raise circuit_open(breaker.name, breaker.retry_in, breaker.reason)
-        began = monotonic()
+        began = self.timeouts.time()
         try:
-            result = await attempt(min(self.attempt_timeout, left))
+            result = await attempt(self.attempt_timeout)
         except Failure as failure:
-            took = monotonic() - began
-            if first and failure.retry is Retry.ALWAYS and took < self.attempt_timeout / 2:
-                # One lost connection fails all whose commands were on it: what counts is whether a fresh one works.
-                breaker.release(permit)
+            # One lost connection fails all whose commands were on it: what counts is whether a fresh one works.
+            is_one_connection = first and failure.retry is Retry.ALWAYS
+            if is_one_connection and self.timeouts.time() - began < self.attempt_timeout / 2:
+                breaker.cancel(permit)
             else:
-                _judge(breakers, breaker, permit, failure, took)
+                _judge(breakers, breaker, permit, failure)
             raise
-        except BaseException:
-            breaker.release(permit)
+        except BaseException:  # the deadline's cancellation too: an attempt cut short says nothing about the server
+            breaker.cancel(permit)
             raise
-        breaker.record(permit, failed=False, took=monotonic() - began)
+        breaker.record(permit, failed=False)
         return result
 
 
-def _judge(breakers: Breakers, breaker: CircuitBreaker, permit: int, failure: Failure, took: float) -> None:
+def _judge(breakers: Breakers, breaker: CircuitBreaker, permit: int, failure: Failure) -> None:
     """Tell the breaker of a failure, if it is one of the server."""
+    if failure.blame is Blame.NOBODY or (failure.blame is Blame.WRITES and breaker is breakers.read):
+        breaker.cancel(permit)
+        return
+    breaker.record(permit, failed=True)
     if failure.blame is Blame.CREDENTIALS:
-        breaker.record(permit, failed=True, took=took)
-        breakers.read.trip(_CREDENTIALS_SPAN, failure.error)
-        breakers.write.trip(_CREDENTIALS_SPAN, failure.error)
-    elif failure.blame is Blame.NOBODY or (failure.blame is Blame.WRITES and breaker is breakers.read):
-        breaker.release(permit)
-    else:
-        breaker.record(permit, failed=True, took=took)
-
-
-def _invite(other: CircuitBreaker, _name: str, _old: BreakerState, new: BreakerState) -> None:
-    """Have the other direction probed as soon as this one has recovered."""
-    if new is BreakerState.CLOSED:
-        other.invite()
+        breakers.read.open_now(_CREDENTIALS_SPAN, failure.error)
+        breakers.write.open_now(_CREDENTIALS_SPAN, failure.error)

@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from session_reuse._url import StoreUrl, parse_url, redacted_url
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
+from session_reuse.store._redis_py import use_own_resolver
 
 if TYPE_CHECKING:
     from session_reuse.store.embedded import EmbeddedServer
@@ -58,7 +59,10 @@ def connect(config: Config) -> Connection:
         return _embedded(config, url)
     if url.tls:
         _check_certificates(url, redacted_url(config.url))
-    return Connection(_CLIENTS[url.kind](config, url))
+    client = _CLIENTS[url.kind](config, url)
+    if url.hosts:
+        use_own_resolver(client)
+    return Connection(client)
 
 
 def _check_certificates(url: StoreUrl, shown: str) -> None:

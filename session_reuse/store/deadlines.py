@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from session_reuse.resilience.failure import Failure
-from session_reuse.store.batching import Command
+from session_reuse.store._redis_py import Command
 from session_reuse.store.failures import failure_from
 from session_reuse.store.keys import Keys, encoded, is_name
 from session_reuse.store.sender import Sender, checked, milliseconds, text

@@ -17,6 +17,8 @@ from redis import exceptions as redis_errors
 
 from session_reuse.errors import StoreAuthError, StoreError, StoreTimeoutError, StoreUnavailableError
 from session_reuse.resilience.failure import Blame, Failure, Retry
+from session_reuse.store._resolver import ResolverSilentError
+from session_reuse.store.batching import StalledError
 
 
 class _Rule(NamedTuple):
@@ -30,19 +32,22 @@ _AWAY: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.SERVER, "the sto
 _TIMEOUT: Final = _Rule(StoreTimeoutError, Retry.SAVE, Blame.SERVER, "the store did not answer in time")
 _STARTING: Final = _Rule(StoreUnavailableError, Retry.SAVE, Blame.SERVER, "the store is not ready")
 _AUTH: Final = _Rule(StoreAuthError, Retry.NEVER, Blame.CREDENTIALS, "the store rejects the user or the password")
-_RIGHTS: Final = _Rule(StoreAuthError, Retry.NEVER, Blame.CREDENTIALS, "the user lacks a right; see the minimal ACL")
+_RIGHTS: Final = _Rule(StoreAuthError, Retry.NEVER, Blame.NOBODY, "the user lacks a right; see the minimal ACL")
 _READ_ONLY: Final = _Rule(StoreUnavailableError, Retry.SAVE, Blame.WRITES, "the store is a read-only replica")
 _FULL: Final = _Rule(
     StoreUnavailableError, Retry.NEVER, Blame.WRITES, "the store refuses writes: memory or disk is full"
 )
 _OWN_LIMIT: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.NOBODY, "all our connections are in use")
+_STALLED: Final = _Rule(StoreTimeoutError, Retry.ALWAYS, Blame.NOBODY, "one connection did not answer in time")
+_RESOLVER: Final = _Rule(StoreTimeoutError, Retry.SAVE, Blame.NOBODY, "the resolver did not answer in time")
+_SPLIT: Final = _Rule(StoreUnavailableError, Retry.SAVE, Blame.NOBODY, "the cluster is moving the keys of this slot")
 _MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.NOBODY, "the cluster is moving the key")
 _REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, Blame.SERVER, "the store refused the command")
 
 _CODES: Final = {
     "OOM": _FULL, "MISCONF": _FULL, "NOREPLICAS": _READ_ONLY, "READONLY": _READ_ONLY, "NOPERM": _RIGHTS,
     "NOAUTH": _AUTH, "WRONGPASS": _AUTH, "BUSY": _STARTING, "LOADING": _STARTING, "MASTERDOWN": _STARTING,
-    "CLUSTERDOWN": _STARTING, "TRYAGAIN": _STARTING,
+    "CLUSTERDOWN": _STARTING, "TRYAGAIN": _SPLIT,
 }  # fmt: skip
 _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
     (redis_errors.NoPermissionError, _RIGHTS),
@@ -52,10 +57,13 @@ _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
     (redis_errors.BusyLoadingError, _STARTING),
     (redis_errors.MasterDownError, _STARTING),
     (redis_errors.ClusterDownError, _STARTING),
-    (redis_errors.TryAgainError, _STARTING),
+    (redis_errors.TryAgainError, _SPLIT),
+    (redis_errors.SlotNotCoveredError, _MOVING),
     (redis_errors.AskError, _MOVING),
     (redis_errors.ReadOnlyError, _READ_ONLY),
     (redis_errors.OutOfMemoryError, _FULL),
+    (StalledError, _STALLED),
+    (ResolverSilentError, _RESOLVER),
     (redis_errors.TimeoutError, _TIMEOUT),
     (redis_errors.ConnectionError, _AWAY),
     (redis_errors.InvalidResponse, _AWAY),
@@ -105,6 +113,10 @@ def writes_refused(error: BaseException) -> bool:
 
 
 def _rule_by_class(error: BaseException) -> _Rule:
+    if isinstance(error.__context__, ResolverSilentError):  # redis-py makes a ConnectionError of each OSError
+        return _RESOLVER
+    if isinstance(error, redis_errors.ClusterDownError) and "slot" in str(error):  # this slot's trouble only
+        return _SPLIT
     for kind, rule in _CLASSES:
         if isinstance(error, kind):
             return rule

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from session_reuse.state.header import LENGTH
-from session_reuse.store.batching import Command
+from session_reuse.store._redis_py import Command
 from session_reuse.store.failures import failure_from
 from session_reuse.store.interface import Listed
 from session_reuse.store.keys import Keys, is_name

@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError, ResponseError
 
 from session_reuse.resilience.failure import Failure
-from session_reuse.store.batching import Command, Replies
+from session_reuse.store._redis_py import Command, Replies
 from session_reuse.store.deadlines import Deadlines, Entry
 from session_reuse.store.failures import error_code, failure_from, writes_refused
 from session_reuse.store.interface import (
@@ -51,14 +51,16 @@ class RedisStore:
         lanes: connections for small values.
         wait: replicas to wait for after each save, and for how many seconds; 0 for none.
         own_client: whether `aclose` closes the client.
+        connect_timeout: seconds for one step of opening a connection.
     """
 
     def __init__(
-        self, client: Any, keys: Keys, *, lanes: int = 2, wait: tuple[int, float] = (0, 0.1), own_client: bool = True
-    ) -> None:
+        self, client: Any, keys: Keys, *, lanes: int = 2, wait: tuple[int, float] = (0, 0.1), own_client: bool = True,
+        connect_timeout: float = 0.25,
+    ) -> None:  # fmt: skip
         self.client = client
         self.keys = keys
-        self.topology = topology_of(client, lanes)
+        self.topology = topology_of(client, lanes, connect_timeout)
         self._sender = Sender(self.topology)
         self.deadlines = Deadlines(keys, self._sender)
         self._send = self._sender.send

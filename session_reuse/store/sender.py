@@ -1,4 +1,4 @@
-"""Commands and scripts on their way, and errors on theirs. Must never let an exception of redis-py through."""
+"""Groups of commands and scripts for the store; what goes wrong comes back as a `Failure`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError
 
-from session_reuse.store.batching import Command, Replies
+from session_reuse.store._redis_py import Command, Replies
 from session_reuse.store.failures import failure_from
 from session_reuse.store.scripts import script
 from session_reuse.store.topology import Topology

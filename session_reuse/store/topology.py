@@ -1,19 +1,18 @@
-"""The servers behind a client, and how commands get to them. Must never leave a client with a primary that is none."""
+"""The servers behind a client, and how commands get to them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from time import monotonic
 from typing import Any, Final, Protocol
 
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ReadOnlyError
 
-from session_reuse.store.batching import Batcher, Command, Replies
+from session_reuse.store._redis_py import Command, Connections, Replies
+from session_reuse.store.batching import Batcher
 from session_reuse.store.cluster import ClusterTopology
-from session_reuse.store.connections import LaneConnections
 
 _ASK_AGAIN_AFTER: Final = 1.0
 """How often at most the sentinels are asked who is master."""
@@ -46,44 +45,42 @@ class Topology(Protocol):
         """Fail what still waits."""
 
 
-def topology_of(client: Any, lanes: int) -> Topology:
+def topology_of(client: Any, lanes: int, connect_timeout: float = 0.25) -> Topology:
     """Return the servers behind an asyncio redis-py client."""
     if isinstance(client, RedisCluster):
-        return ClusterTopology(client, lanes)
+        return ClusterTopology(client, lanes, connect_timeout)
     pool = getattr(client, "connection_pool", None)
-    return SentinelTopology(client, lanes) if hasattr(pool, "get_master_address") else SingleTopology(client, lanes)
+    kind = SentinelTopology if hasattr(pool, "get_master_address") else SingleTopology
+    return kind(client, lanes, connect_timeout)
 
 
 class SingleTopology:
-    """One server."""
+    """One server.
 
-    def __init__(self, client: Any, lanes: int) -> None:
+    Attributes:
+        lanes: the way to it.
+    """
+
+    def __init__(self, client: Any, lanes: int, connect_timeout: float = 0.25) -> None:
         self._client = client
-        self._connections = LaneConnections(client.connection_pool, lanes + 1)
-        self._batcher = Batcher(self._send, lanes)
-        self._left_at = 0.0
-        self.execute = self._batcher.execute
+        self._connections = Connections(client.connection_pool)
+        self.lanes = Batcher(
+            self._connections, lanes, connect_timeout=connect_timeout, on_error=self._notice_change_of_roles
+        )
+        self._left_at = -_LEAVING_PAUSE
+        self.execute: Callable[..., Awaitable[Replies]] = self.lanes.execute
 
-    async def _send(self, commands: Sequence[Command]) -> Replies:
-        replies = await self._connections.send(commands)
-        for reply in replies:
-            if isinstance(reply, ReadOnlyError):
-                await self._leave_old_primary()
-                break
-        return replies
-
-    async def _leave_old_primary(self) -> None:
-        """Drop the connections, so that the next ones find the new primary behind the same name."""
-        now = monotonic()
-        if now - self._left_at > _LEAVING_PAUSE:
+    def _notice_change_of_roles(self, error: Exception) -> None:
+        """Drop the connections to a read-only server: the next ones find the new primary behind the same name."""
+        now = asyncio.get_running_loop().time()
+        if isinstance(error, ReadOnlyError) and now - self._left_at > _LEAVING_PAUSE:
             self._left_at = now
-            await self._connections.release()
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+            self.lanes.renew()
+            self.lanes.spawn(self._connections.disconnect_idle())
 
     async def aclose(self) -> None:
         """Fail what still waits, and give the connections back."""
-        await self._batcher.aclose()
-        await self._connections.release()
+        await self.lanes.aclose()
 
     def server_of(self, key: str) -> str:  # noqa: ARG002
         """Return the only server's name: none."""
@@ -116,20 +113,22 @@ class SentinelTopology(SingleTopology):
     drop another for good (redis-py 8.1.0): so here it is kept who they were.
     """
 
-    def __init__(self, client: Any, lanes: int) -> None:
-        super().__init__(client, lanes)
+    def __init__(self, client: Any, lanes: int, connect_timeout: float = 0.25) -> None:
+        super().__init__(client, lanes, connect_timeout)
+        self.execute = self._execute
         self._manager = client.connection_pool.sentinel_manager
         self._sentinels = tuple(self._manager.sentinels)
-        self._asked_at = 0.0
+        self._asked_at = -_ASK_AGAIN_AFTER
         self._asking: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def _send(self, commands: Sequence[Command]) -> Replies:
-        now = monotonic()
+    def _execute(self, *commands: Command, timeout: float, size: int = 0) -> Awaitable[Replies]:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         if now - self._asked_at > _ASK_AGAIN_AFTER and not self._closed:
             self._asked_at = now
-            self._asking = asyncio.get_running_loop().create_task(self._ask(), name="session_reuse:topology")
-        return await super()._send(commands)
+            self._asking = loop.create_task(self._ask(), name="session_reuse:topology")
+        return self.lanes.execute(*commands, timeout=timeout, size=size)
 
     async def _ask(self) -> None:
         self._miss_no_sentinel()
@@ -138,7 +137,7 @@ class SentinelTopology(SingleTopology):
         with suppress(Exception):  # redis-py raises more than RedisError: see failures.py
             async with asyncio.timeout(_ASK_AGAIN_AFTER):
                 if await pool.get_master_address() != before:
-                    await self._connections.renew()
+                    self.lanes.renew()
 
     def _miss_no_sentinel(self) -> None:
         if set(self._manager.sentinels) != set(self._sentinels):

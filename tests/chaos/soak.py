@@ -157,7 +157,7 @@ class Soak:
             await proxy.heal()
         for manager in self.managers:
             services = await manager.services()
-            services.guard.at().write.invite()
+            services.guard.at().write.probe_now()
             services.on_pending()
             await until(lambda services=services: not services.pending, timeout=30.0, message="what waited arrived")
             await until(lambda services=services: not services.tasks, timeout=30.0, message="our tasks ended")

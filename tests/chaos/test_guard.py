@@ -69,8 +69,8 @@ async def test_good_past_hides_a_frozen_store() -> None:
 async def test_saves_wait_although_restores_work_again() -> None:
     """When one direction has recovered, the other is probed at once."""
     guard = Guard(attempt_timeout=0.15)
-    guard.at().write.trip(60.0)
-    guard.at().read.trip(1e-9)
+    guard.at().write.open_now(60.0)
+    guard.at().read.open_now(1e-9)
     await guard.run(Direction.READ, Store().answer, 1.0)
     assert guard.at().read.state is BreakerState.CLOSED
     assert guard.at().write.retry_in == 0.0

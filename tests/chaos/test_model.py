@@ -134,8 +134,8 @@ class Reuse(RuleBasedStateMachine):
         """Skip what is left of the open times."""
         for manager in (self.world.manager, self.beside):
             if manager._services is not None:
-                manager._services.guard.at().read.invite()
-                manager._services.guard.at().write.invite()
+                manager._services.guard.at().read.probe_now()
+                manager._services.guard.at().write.probe_now()
                 manager._services.on_pending()
         await asyncio.sleep(0.02)
 

@@ -143,11 +143,11 @@ async def test_late_save_undoes_a_newer_one_of_another_process(own_redis: RedisS
             own_redis.kill()
         assert session.save_outcome is SaveOutcome.PENDING
         own_redis.start()
-        ours._services.guard.at().write.trip(60.0)  # ours comes last
+        ours._services.guard.at().write.open_now(60.0)  # ours comes last
         async with SessionManager(own_redis.url, registry=None) as theirs:
             async with reusable_session(NAME, manager=theirs) as session:
                 session.data["x"] = 3
-            ours._services.guard.at().write.invite()
+            ours._services.guard.at().write.probe_now()
             ours._services.on_pending()
             await until(lambda: not ours.stats().pending)
             found = await theirs.restore(NAME)

@@ -81,9 +81,6 @@ async def refused_without(guarded: RedisServer, right: str) -> set[str]:
         client.flushall()
         client.script_flush()
     async with SessionManager(f"redis://agent:password@{HOST}:{guarded.port}/0", **PATIENT) as manager:
-        services = await manager.services()
-        services.guard.at().read.disable()
-        services.guard.at().write.disable()
         with contextlib.suppress(AssertionError, StoreError):
             await whole_life(manager)
         with contextlib.suppress(AssertionError, StoreError):

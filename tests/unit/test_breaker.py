@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
@@ -48,17 +47,17 @@ def make(clock: _Clock) -> Callable[..., CircuitBreaker]:
 
 def _fail(breaker: CircuitBreaker, times: int = 1) -> None:
     for _ in range(times):
-        breaker.record(breaker.allow(), failed=True, took=0.0)
+        breaker.record(breaker.allow(), failed=True)
 
 
 def _succeed(breaker: CircuitBreaker, times: int = 1) -> None:
     for _ in range(times):
-        breaker.record(breaker.allow(), failed=False, took=0.0)
+        breaker.record(breaker.allow(), failed=False)
 
 
 def _half_open(breaker: CircuitBreaker, clock: _Clock) -> int:
     """Open the breaker, let the open time pass, and return the first probe's permit."""
-    breaker.trip(1.0)
+    breaker.open_now(1.0)
     clock.now += 1.0
     permit = breaker.allow()
     assert permit
@@ -112,23 +111,6 @@ def test_failures_of_an_hour_ago_do_not_add_up_with_new_ones(make, clock) -> Non
     assert breaker.state is BreakerState.CLOSED
 
 
-def test_slow_answers_count_as_trouble(make) -> None:
-    """A store that answers, but only just, opens the breaker by the rate of slow calls."""
-    breaker = make(slow_after=0.1, slow_rate=0.8, min_calls=5)
-    for took in (0.01, 0.1, 0.2, 0.1, 0.3):
-        breaker.record(breaker.allow(), failed=False, took=took)
-    assert breaker.state is BreakerState.OPEN
-
-
-def test_failures_that_took_long_count_as_both(make) -> None:
-    """Timeouts and slow answers together say that the store is too slow, even below the failure rate."""
-    breaker = make(slow_after=0.1, slow_rate=0.8, failure_rate=0.9, min_calls=5)
-    _succeed(breaker)
-    for failed in (True, False, True, True):
-        breaker.record(breaker.allow(), failed=failed, took=0.1)
-    assert breaker.state is BreakerState.OPEN
-
-
 def test_result_as_old_as_the_horizon_still_counts(make, clock) -> None:
     """The horizon itself is inside, what is older is outside."""
     breaker = make(horizon=60.0)
@@ -154,7 +136,7 @@ def test_errors_of_the_data_are_neither_failure_nor_success(make) -> None:
     breaker = make()
     _fail(breaker, 2)
     for _ in range(50):
-        breaker.release(breaker.allow())
+        breaker.cancel(breaker.allow())
     assert breaker.state is BreakerState.CLOSED
     _fail(breaker)
     assert breaker.state is BreakerState.OPEN
@@ -163,7 +145,7 @@ def test_errors_of_the_data_are_neither_failure_nor_success(make) -> None:
 def test_cancelled_probe_does_not_block_recovery(make, clock) -> None:
     """A cancelled probe gives its permit back at once and decides nothing."""
     breaker = make()
-    breaker.release(_half_open(breaker, clock))
+    breaker.cancel(_half_open(breaker, clock))
     assert breaker.state is BreakerState.HALF_OPEN
     _succeed(breaker)
     assert breaker.state is BreakerState.CLOSED
@@ -176,7 +158,7 @@ async def test_recovering_store_is_not_trampled(make, clock) -> None:
     """Of 50 callers at the moment of half-open, one asks the store, and 49 are turned away without waiting."""
     breaker = make()
     half_open_since, ran = _half_open(breaker, clock), 0
-    breaker.release(half_open_since)
+    breaker.cancel(half_open_since)
     answer = asyncio.Event()
 
     async def call() -> None:
@@ -184,7 +166,7 @@ async def test_recovering_store_is_not_trampled(make, clock) -> None:
         if permit := breaker.allow():
             ran += 1
             await answer.wait()
-            breaker.record(permit, failed=False, took=0.0)
+            breaker.record(permit, failed=False)
 
     callers = [asyncio.create_task(call()) for _ in range(50)]
     _, waiting = await asyncio.wait(callers, timeout=0)
@@ -204,9 +186,9 @@ def test_hung_probe_is_replaced(make, clock) -> None:
     clock.now += 0.25
     fresh = breaker.allow()
     assert fresh > hung
-    breaker.record(hung, failed=True, took=9.0)
+    breaker.record(hung, failed=True)
     assert breaker.state is BreakerState.HALF_OPEN
-    breaker.record(fresh, failed=False, took=0.0)
+    breaker.record(fresh, failed=False)
     assert breaker.state is BreakerState.CLOSED
 
 
@@ -215,7 +197,7 @@ def test_probe_let_through_late_has_its_own_lease(make, clock) -> None:
     breaker = make(probe_lease=5.0, successes=2)
     first = _half_open(breaker, clock)
     clock.now += 4.5
-    breaker.record(first, failed=False, took=0.0)
+    breaker.record(first, failed=False)
     assert breaker.allow()
     clock.now += 4.5
     assert not breaker.allow()
@@ -225,23 +207,16 @@ def test_probe_given_back_twice_does_not_let_two_through(make, clock) -> None:
     """A permit is worth one call, even when a caller returns it twice."""
     breaker = make()
     permit = _half_open(breaker, clock)
-    breaker.release(permit)
-    breaker.release(permit)
+    breaker.cancel(permit)
+    breaker.cancel(permit)
     assert breaker.allow()
     assert not breaker.allow()
-
-
-def test_slow_probe_is_no_recovery(make, clock) -> None:
-    """A probe that took as long as a failure opens the breaker again."""
-    breaker = make(slow_after=0.1)
-    breaker.record(_half_open(breaker, clock), failed=False, took=0.1)
-    assert breaker.state is BreakerState.OPEN
 
 
 def test_one_lucky_probe_is_not_enough_when_more_are_asked_for(make, clock) -> None:
     """With `successes=3`, the third success closes; a failure before it opens again and the count starts anew."""
     breaker = make(successes=3, probes=2)
-    breaker.record(_half_open(breaker, clock), failed=False, took=0.0)
+    breaker.record(_half_open(breaker, clock), failed=False)
     _succeed(breaker)
     _fail(breaker)
     assert breaker.state is BreakerState.OPEN
@@ -260,7 +235,7 @@ def test_success_begun_before_opening_does_not_close(make) -> None:
     breaker = make()
     early = breaker.allow()
     _fail(breaker, 3)
-    breaker.record(early, failed=False, took=0.0)
+    breaker.record(early, failed=False)
     assert breaker.state is BreakerState.OPEN
 
 
@@ -268,16 +243,16 @@ def test_failures_begun_before_recovery_do_not_open_again(make, clock) -> None:
     """Timeouts of the outage that arrive after the recovery are history."""
     breaker = make()
     early = [breaker.allow() for _ in range(3)]
-    breaker.record(_half_open(breaker, clock), failed=False, took=0.0)
+    breaker.record(_half_open(breaker, clock), failed=False)
     for permit in early:
-        breaker.record(permit, failed=True, took=30.0)
+        breaker.record(permit, failed=True)
     assert breaker.state is BreakerState.CLOSED
 
 
 def test_closing_forgets_the_outage(make, clock) -> None:
     """After the recovery it takes the full threshold to open again."""
     breaker = make()
-    breaker.record(_half_open(breaker, clock), failed=False, took=0.0)
+    breaker.record(_half_open(breaker, clock), failed=False)
     _fail(breaker, 2)
     assert breaker.state is BreakerState.CLOSED
     _fail(breaker)
@@ -288,8 +263,8 @@ def test_rejected_call_that_records_anyway_changes_nothing(make) -> None:
     """0 is not a permit."""
     breaker = make()
     for _ in range(9):
-        breaker.record(0, failed=True, took=0.0)
-        breaker.release(0)
+        breaker.record(0, failed=True)
+        breaker.cancel(0)
     assert breaker.state is BreakerState.CLOSED
 
 
@@ -316,48 +291,24 @@ def test_processes_do_not_probe_in_step(clock) -> None:
     """The open time is spread between half and the whole of its length."""
     drawn: list[tuple[float, float]] = []
     breaker = CircuitBreaker("read", clock=clock, uniform=lambda low, high: drawn.append((low, high)) or low)
-    breaker.trip()
+    breaker.open_now()
     assert drawn == [(0.5, 1.0)]
     assert breaker.retry_in == 0.25
 
 
 def test_wrong_password_opens_at_once_and_for_long(make, clock) -> None:
-    """`trip()` needs no count, lasts as long as asked, and a second one never shortens it."""
+    """`open_now()` needs no count, lasts as long as asked, and a second one never shortens it."""
     breaker = make()
-    breaker.trip(30.0)
-    breaker.trip(1.0)
-    breaker.trip()
+    breaker.open_now(30.0)
+    breaker.open_now(1.0)
+    breaker.open_now()
     assert breaker.retry_in == 30.0
     clock.now += 10.0
-    breaker.trip(30.0)
+    breaker.open_now(30.0)
     assert breaker.retry_in == 30.0
 
 
-# --- operators and listeners -------------------------------------------------------------------------------------------
-
-
-def test_operator_has_the_last_word(make, clock) -> None:
-    """Forced open stays open for any time and any trip; disabled lets all pass whatever fails; enable ends both."""
-    breaker = make()
-    breaker.force_open()
-    clock.now += 1e9
-    breaker.trip()
-    assert (breaker.allow(), breaker.state, breaker.retry_in) == (0, BreakerState.FORCED_OPEN, math.inf)
-    breaker.disable()
-    _fail(breaker, 100)
-    assert (breaker.state, breaker.retry_in) == (BreakerState.DISABLED, 0.0)
-    breaker.enable()
-    assert breaker.state is BreakerState.CLOSED
-
-
-def test_enable_does_not_end_a_real_outage(make) -> None:
-    """`enable()` undoes an operator's word only; `reset()` closes from any state."""
-    breaker = make()
-    _fail(breaker, 3)
-    breaker.enable()
-    assert breaker.state is BreakerState.OPEN
-    breaker.reset()
-    assert breaker.state is BreakerState.CLOSED
+# --- listeners --------------------------------------------------------------------------------------------------------
 
 
 def test_raising_listener_does_not_break_the_caller(make, caplog) -> None:
@@ -372,18 +323,18 @@ def test_raising_listener_does_not_break_the_caller(make, caplog) -> None:
 
 
 def test_listener_may_use_the_breaker(make, clock) -> None:
-    """A listener that forces the breaker open at half-open wins over the probe that was about to pass."""
+    """A listener that opens the breaker at half-open wins over the probe that was about to pass."""
     breaker = make()
-    breaker.trip(1.0)
-    breaker.on_change.append(lambda _, __, new: new is BreakerState.HALF_OPEN and breaker.force_open())
+    breaker.open_now(1.0)
+    breaker.on_change.append(lambda _, __, new: new is BreakerState.HALF_OPEN and breaker.open_now(5.0))
     clock.now += 1.0
     assert breaker.allow() == 0
-    assert breaker.state is BreakerState.FORCED_OPEN
+    assert breaker.state is BreakerState.OPEN
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"min_calls": 21}, {"window": 0}, {"failure_rate": 0.0}, {"slow_rate": 1.1}, {"probes": 0}, {"probe_lease": 0.0}],
+    [{"min_calls": 21}, {"window": 0}, {"failure_rate": 0.0}, {"probes": 0}, {"probe_lease": 0.0}],
     ids=str,
 )
 def test_policy_that_could_never_open_or_close_is_refused(wrong) -> None:
@@ -409,7 +360,7 @@ class _Model:
 
     def begin_era(self) -> None:
         self.era = object()
-        self.results: list[tuple[float, bool, bool]] = []
+        self.results: list[tuple[float, bool]] = []
         self.probes: list[float] = []
         self.succeeded = 0
 
@@ -437,34 +388,32 @@ class _Model:
             if len(self.probes) < self.policy.probes:
                 self.probes.append(self.now)
                 return self.era
-        elif self.state in (BreakerState.CLOSED, BreakerState.DISABLED):
+        elif self.state is BreakerState.CLOSED:
             return self.era
         self.rejected += 1
         return None
 
     @property
     def retry_in(self) -> float:
-        if self.state is BreakerState.FORCED_OPEN:
-            return math.inf
         if self.state is BreakerState.OPEN:
             return max(0.0, self.opened_until - self.now)
         if self.state is BreakerState.HALF_OPEN and len(self.probes) >= self.policy.probes:
             return max(0.0, max(self.probes) + self.policy.probe_lease - self.now)
         return 0.0
 
-    def record(self, era: object, granted: float, *, failed: bool, slow: bool) -> None:
+    def record(self, era: object, granted: float, *, failed: bool) -> None:
         if era is not self.era:
             return
         if self.state is BreakerState.HALF_OPEN:
             self.give_back(granted)
             self.succeeded += 1
-            if failed or slow:
+            if failed:
                 self.open(None)
             elif self.succeeded >= self.policy.successes:
                 self.move(BreakerState.CLOSED)
         elif self.state is BreakerState.CLOSED:
-            self.results.append((self.now, failed, slow))
-            if (failed or slow) and self.too_many():
+            self.results.append((self.now, failed))
+            if failed and self.too_many():
                 self.open(None)
 
     def too_many(self) -> bool:
@@ -472,9 +421,7 @@ class _Model:
         recent = [result for result in recent if self.now - result[0] <= self.policy.horizon]
         if len(recent) < self.policy.min_calls:
             return False
-        failures = sum(failed for _, failed, _ in recent) / len(recent)
-        slows = sum(slow for _, _, slow in recent) / len(recent)
-        return failures >= self.policy.failure_rate or slows >= self.policy.slow_rate
+        return sum(failed for _, failed in recent) / len(recent) >= self.policy.failure_rate
 
     def release(self, era: object, granted: float) -> None:
         if era is self.era and self.state is BreakerState.HALF_OPEN:
@@ -492,7 +439,6 @@ class _BreakerAgainstModel(RuleBasedStateMachine):
         policy = BreakerPolicy(
             window=window,
             min_calls=3,
-            slow_after=1.0,
             open_for=1.0,
             open_cap=4.0,
             probes=probes,
@@ -530,55 +476,49 @@ class _BreakerAgainstModel(RuleBasedStateMachine):
             self.in_flight.append((permit, era, self.clock.now))
 
     @precondition(lambda self: self.in_flight)
-    @rule(pick=st.integers(0, 1000), failed=st.booleans(), took=st.sampled_from([0.0, 0.5, 1.0, 9.0]))
-    def result_arrives(self, pick: int, failed: bool, took: float) -> None:
-        self.settle(pick, failed=failed, took=took)
+    @rule(pick=st.integers(0, 1000), failed=st.booleans())
+    def result_arrives(self, pick: int, failed: bool) -> None:
+        self.settle(pick, failed=failed)
 
-    def settle(self, pick: int, *, failed: bool, took: float) -> None:
+    def settle(self, pick: int, *, failed: bool) -> None:
         permit, era, granted = self.in_flight.pop(pick % len(self.in_flight))
-        self.breaker.record(permit, failed=failed, took=took)
-        self.model.record(era, granted, failed=failed, slow=took >= 1.0)
+        self.breaker.record(permit, failed=failed)
+        self.model.record(era, granted, failed=failed)
 
-    @rule(results=st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 1.0])), min_size=1, max_size=8))
-    def calls_one_after_the_other(self, results: list[tuple[bool, float]]) -> None:
-        for failed, took in results:
+    @rule(results=st.lists(st.booleans(), min_size=1, max_size=8))
+    def calls_one_after_the_other(self, results: list[bool]) -> None:
+        for failed in results:
             before = len(self.in_flight)
             self.call()
             if len(self.in_flight) > before:
-                self.settle(before, failed=failed, took=took)
+                self.settle(before, failed=failed)
             self.same_to_see()
 
     @precondition(lambda self: self.in_flight)
     @rule(pick=st.integers(0, 1000))
     def caller_is_cancelled(self, pick: int) -> None:
         permit, era, granted = self.in_flight.pop(pick % len(self.in_flight))
-        self.breaker.release(permit)
+        self.breaker.cancel(permit)
         self.model.release(era, granted)
 
     @rule(span=st.sampled_from([None, 0.5, 6.0]))
-    def trip(self, span: float | None) -> None:
-        self.breaker.trip(span)
+    def open_now(self, span: float | None) -> None:
+        self.breaker.open_now(span)
         if self.model.state is BreakerState.OPEN:
             self.model.opened_until = max(self.model.opened_until, self.model.now + (span or 0.0))
-        elif self.model.state in (BreakerState.CLOSED, BreakerState.HALF_OPEN):
+        else:
             self.model.open(span)
 
-    @precondition(lambda self: self.model.state in (BreakerState.FORCED_OPEN, BreakerState.DISABLED))
     @rule()
-    def operator_goes_home(self) -> None:
-        self.breaker.enable()
+    def reset(self) -> None:
+        self.breaker.reset()
         self.model.move(BreakerState.CLOSED)
 
-    @rule(word=st.sampled_from(["force_open", "disable", "enable", "reset"]))
-    def operator_speaks(self, word: str) -> None:
-        getattr(self.breaker, word)()
-        forced = self.model.state in (BreakerState.FORCED_OPEN, BreakerState.DISABLED)
-        if word == "force_open":
-            self.model.move(BreakerState.FORCED_OPEN)
-        elif word == "disable":
-            self.model.move(BreakerState.DISABLED)
-        elif word == "reset" or forced:
-            self.model.move(BreakerState.CLOSED)
+    @rule()
+    def probe_now(self) -> None:
+        self.breaker.probe_now()
+        if self.model.state is BreakerState.OPEN:
+            self.model.opened_until = self.model.now
 
     @invariant()
     def same_to_see(self) -> None:
