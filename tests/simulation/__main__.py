@@ -55,24 +55,24 @@ def start_worker(mutant: str = "") -> None:
     gc.disable()
 
 
-def run_seed(seed: int, ignored: frozenset[str] = frozenset()):  # type: ignore[no-untyped-def]
+def run_seed(seed: int, ignored: frozenset[str] = frozenset(), *, count_all: bool = False):  # type: ignore[no-untyped-def]
     """Run one history, drawn from its seed."""
     from tests.simulation.history import draw
     from tests.simulation.world import World
 
-    result = World(draw(seed), ignored).run()
+    result = World(draw(seed), ignored, count_all=count_all).run()
     if seed % 50 == 0:
         gc.collect()
     return result
 
 
-def _chunk(task: tuple[int, int, frozenset[str]]) -> list[tuple[int, str, str]]:
-    found = []
-    for seed in range(task[0], task[0] + task[1]):
-        violation = run_seed(seed, task[2]).violation
-        if violation is not None:
-            found.append((seed, violation.kind, str(violation)))
-    return found
+def _chunk(task: tuple[int, int, frozenset[str], bool]) -> list[tuple[int, str, str]]:
+    first, count, ignored, count_all = task
+    return [
+        (seed, violation.kind, str(violation))
+        for seed in range(first, first + count)
+        for violation in run_seed(seed, ignored, count_all=count_all).violations
+    ]
 
 
 class Runs:
@@ -97,7 +97,7 @@ class Runs:
         took = time.perf_counter() - began
         rate = done / took
         _tell(
-            f"{done} histories in {took:.1f} s ({took / max(1, done) * 1000:.1f} ms each, {rate * 3600:,.0f} an hour), {len(self.failed)} broken"
+            f"{done} histories in {took:.1f} s ({took / max(1, done) * 1000:.1f} ms each, {rate * 3600:,.0f} an hour), {len({seed for seed, *_ in self.failed})} broken"
         )
         counts = Counter(kind for _, kind, _ in self.failed)
         for kind, count in counts.most_common():
@@ -108,20 +108,19 @@ class Runs:
     def _one_by_one(self) -> int:
         arguments = self.arguments
         for done, seed in enumerate(range(arguments.start, arguments.start + arguments.seeds), 1):
-            result = run_seed(seed, self.ignored)
+            result = run_seed(seed, self.ignored, count_all=arguments.keep_going)
             if arguments.show:
                 _tell(result.text(), "\n")
-            if result.violation is not None:
-                self.failed.append((seed, result.violation.kind, str(result.violation)))
-                if not arguments.keep_going:
-                    self._explain(seed)
-                    return done
+            self.failed += [(seed, violation.kind, str(violation)) for violation in result.violations]
+            if self.failed and not arguments.keep_going:
+                self._explain(seed)
+                return done
         return arguments.seeds
 
     def _side_by_side(self) -> int:
         arguments, size = self.arguments, 50
         tasks = [
-            (start, min(size, arguments.start + arguments.seeds - start), self.ignored)
+            (start, min(size, arguments.start + arguments.seeds - start), self.ignored, arguments.keep_going)
             for start in range(arguments.start, arguments.start + arguments.seeds, size)
         ]
         done = 0

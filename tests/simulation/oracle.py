@@ -235,7 +235,8 @@ class Oracle:
         self.writes: dict[int, Change] = {}
         self.visits: dict[int, Visit] = {}
         self.lines: list[tuple[Any, ...]] = []
-        self.violation: Violation | None = None
+        self.violations: dict[str, Violation] = {}
+        """The first of each kind."""
         network.executed = self.executed
 
     # Reports -----------------------------------------------------------------------------------------------------------
@@ -245,11 +246,16 @@ class Oracle:
         self.lines.append((self.loop.time(), *words))
 
     def break_(self, kind: str, text: str) -> None:
-        """Note a broken promise; the first one counts."""
-        if kind in self.ignored or self.violation is not None or self.loop.over:
+        """Note a broken promise; the first one ends the history, unless all are to be counted."""
+        if kind in self.ignored or kind in self.violations or self.loop.over:
             return
-        self.violation = Violation(kind, text)
-        self.say("!!", str(self.violation))
+        self.violations[kind] = Violation(kind, text)
+        self.say("!!", str(self.violations[kind]))
+
+    @property
+    def violation(self) -> Violation | None:
+        """The first broken promise."""
+        return next(iter(self.violations.values()), None)
 
     # What the server does ------------------------------------------------------------------------------------------------
 

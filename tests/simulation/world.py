@@ -9,7 +9,7 @@ import tempfile
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
@@ -111,11 +111,13 @@ class Result:
     """What came of a history."""
 
     history: History
-    violation: Violation | None
+    violations: list[Violation]
     lines: list[tuple[Any, ...]]
-    steps: int
-    seconds: float
-    facts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def violation(self) -> Violation | None:
+        """The first broken promise."""
+        return self.violations[0] if self.violations else None
 
     def text(self) -> str:
         """Return the history for people."""
@@ -133,8 +135,9 @@ class World:
     room: str | None = None
     """Folder for spools."""
 
-    def __init__(self, history: History, ignored: frozenset[str] = frozenset()) -> None:
+    def __init__(self, history: History, ignored: frozenset[str] = frozenset(), *, count_all: bool = False) -> None:
         self.history = history
+        self.count_all = count_all
         self.chance = Random(f"run/{history.seed}")
         self.loop = SimLoop(lambda: self.chance.uniform(0.0001, 0.003))
         self.folders: dict[int, str] = {}
@@ -149,8 +152,6 @@ class World:
         self.agents: list[tuple[asyncio.Task[Any], Host, str]] = []
         self.processes: list[Process] = []
         self.ends: list[tuple[float, Callable[[], None]]] = []
-        self.facts: dict[str, int] = {}
-        self.probing = False
 
     # Running -----------------------------------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class World:
             try:
                 self.loop.run(self._main())
             except Stuck as stuck:
-                self.oracle.violation = Violation("hung", f"{stuck}: {', '.join(self._busy()) or 'no agent'}")
+                self.oracle.violations["hung"] = Violation("hung", f"{stuck}: {', '.join(self._busy()) or 'no agent'}")
             except Violation:
                 pass
         finally:
@@ -170,7 +171,7 @@ class World:
             for folder in self.folders.values():
                 shutil.rmtree(folder, ignore_errors=True)
         oracle = self.oracle
-        return Result(self.history, oracle.violation, oracle.lines, self.loop.steps, self.loop.time(), self.facts)
+        return Result(self.history, list(oracle.violations.values()), oracle.lines)
 
     async def _main(self) -> None:
         for step in self.history.steps:
@@ -187,7 +188,7 @@ class World:
     def _judge(self) -> None:
         if self.loop.complaints:
             self.oracle.break_("raised", f"in the background: {self.loop.complaints[0]}")
-        if self.oracle.violation is not None:
+        if self.oracle.violation is not None and not self.count_all:
             raise self.oracle.violation
 
     async def _pass(self, seconds: float) -> None:
@@ -227,7 +228,7 @@ class World:
             waited += 0.5
             if waited > PATIENCE:
                 self.oracle.break_("hung", f"{', '.join(self._busy())} did not end")
-                self._judge()
+                raise self.oracle.violations["hung"]
 
     async def _settle(self) -> None:
         """Let what waits be written, and what was left behind show."""
@@ -245,7 +246,6 @@ class World:
 
     async def _probe(self) -> None:
         """Have a new agent look at each session from each process that is left, and leave at once."""
-        self.probing = True
         for number, fingerprint in enumerate(FINGERPRINTS):
             if len(self.oracle.sessions[fingerprint].versions) == 1 and not self.oracle.sessions[fingerprint].changes:
                 continue
@@ -275,7 +275,7 @@ class World:
             waited += 0.2
             if waited > PATIENCE:
                 self.oracle.break_("hung", f"{', '.join(self._busy())} did not end")
-                self._judge()
+                raise self.oracle.violations["hung"]
 
     async def _closed(self, manager: Manager) -> None:
         manager.closed = True
