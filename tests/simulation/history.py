@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
+from tests.simulation import seams
+
 FINGERPRINTS: Final = ("shop/alice", "shop/bob")
 ITEMS: Final = ("c:a", "c:b", "l:k", "d:n", "d:m")
 
@@ -113,6 +115,12 @@ class _Draw:
             config["ttl_from_cookies"] = True
         if "not sliding" in self.swarm:
             config["sliding"] = False
+        if "budgets" in self.swarm:
+            config |= chance.choice((
+                {"attempt_timeout": 0.4, "restore_timeout": 1.0}, {"attempt_timeout": 0.5}, {"attempt_timeout": 0.05, "restore_timeout": 0.1},
+            ))  # fmt: skip
+        if seams.HAS_REPLICA and "replica" in self.swarm:
+            config["reuse_while_away"] = chance.choice((0.0, 2.0, 10.0))
         if "few pending" in self.swarm:
             config["pending_max"] = 1
         return config
@@ -233,6 +241,19 @@ class _Draw:
             words.append(("assign",))
         return chance.choice(words)
 
+    def _crowd(self) -> dict[str, Any]:
+        chance = self.chance
+        body = chance.choice(((), (), (("set", "d:n"),), (("set", "c:a"), ("sleep", 0.01))))
+        return {
+            **self.manager(),
+            "fingerprint": chance.choice(self.fingerprints),
+            "size": chance.choice((8, 20, 40)),
+            "body": body,
+        }
+
+    def _damage(self) -> dict[str, Any]:
+        return {"fingerprint": self.chance.choice(self.fingerprints), "how": self.chance.choice(("half", "garbage"))}
+
     def _evict(self) -> dict[str, Any]:
         return {**self.manager(), "fingerprint": self.chance.choice(self.fingerprints)}
 
@@ -337,6 +358,7 @@ _WORDS: Final = {
     "cancel": 0.3, "interrupt": 0.2, "delete": 0.6, "logout": 0.25, "login": 0.25, "checkpoint": 0.45, "marks": 0.3, "raise": 0.25, "discard": 0.15, "evict": 0.35,
     "assign": 0.3, "by hand": 0.2, "crash": 0.2, "pause": 0.2, "reopen": 0.15, "clock jumps": 0.1, "cleanup": 0.1, "cut": 0.2, "partition": 0.3, "mishaps": 0.35,
     "freeze": 0.2, "down": 0.2, "failover": 0.15, "evicted keys": 0.12, "refused writes": 0.25, "wrong password": 0.08, "script flush": 0.1,
+    "crowd": 0.06, "damage": 0.06, "budgets": 0.1, "replica": 0.3,
 }  # fmt: skip
 """Word -> how many of the histories use it."""
 
@@ -344,5 +366,6 @@ _KINDS: Final[dict[str, tuple[str, int]]] = {
     "evict": ("evict", 2), "by_hand": ("by hand", 2), "crash": ("crash", 1), "pause": ("pause", 2), "reopen": ("reopen", 1), "clock": ("clock jumps", 1), "cleanup": ("cleanup", 1),
     "cut": ("cut", 2), "partition": ("partition", 2), "mishap": ("mishaps", 5), "freeze": ("freeze", 2), "down": ("down", 2), "failover": ("failover", 1),
     "evict_key": ("evicted keys", 2), "refuse_writes": ("refused writes", 3), "wrong_password": ("wrong password", 1), "flush_scripts": ("script flush", 1),
+    "crowd": ("crowd", 2), "damage": ("damage", 1),
 }  # fmt: skip
 """Kind of step -> the word it needs, and how often it comes."""

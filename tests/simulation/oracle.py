@@ -29,6 +29,7 @@ it, when, and what that agent had seen. A *change* is one item set or deleted by
 `reuse`      An enter that was answered finds what is there: `missing`, `retired`, `corrupt`, `busy` only when that is so at a
              moment of the enter, and a degraded outcome only after trouble. While the store is away a process reuses what
              it knows, and never less than it has seen confirmed.
+`growth`     Every key but the index of deadlines ends by itself.
 `late`       Every enter, save and close ends within its budget.
 `raised`     Nothing reaches the agent that the contract does not name; its own error and its cancellation come out.
 `hung`       Everything ends.
@@ -123,6 +124,7 @@ class Visit:
     vouched: bool = False
     looked: bool = True
     failed: bool = False
+    ending: str = "at work"
 
     @property
     def reused(self) -> bool:
@@ -146,6 +148,12 @@ class Visit:
         """Whether its body runs."""
         return self.entered < float("inf") and self.leaving == float("inf") and not self.process.host.dead
 
+    @property
+    def how(self) -> str:
+        """How it entered and left, for people."""
+        entered = "by hand" if self.by_hand else f"{self.outcome}{' stale' if self.stale else ''}"
+        return f"{entered}, {self.ending}"
+
     def __str__(self) -> str:
         return f"a{self.number}@{self.process.name}"
 
@@ -160,6 +168,7 @@ class Version:
     deadline: float = float("inf")
     """Loop time."""
     end: float = float("inf")
+    damaged: bool = False
     touched: float = 0.0
     """When its time to live was set last."""
 
@@ -188,6 +197,8 @@ class Session:
     replaced_at: float = -1.0
     bad_issued: int = 0
     bad_applied: int = 0
+    good_issued: int = 0
+    good_applied: int = 0
     uses_issued: int = 0
     uses_applied: int = 0
     holder: int | None = None
@@ -286,8 +297,8 @@ class Oracle:
         before = session.live(now)
         raw = self.network.server.values.get(session.key)
         deadline = self.deadline(session.key) if raw is not None else float("inf")
-        if raw == session.raw and before.items is not None:
-            if raw is not None:
+        if raw == session.raw:
+            if raw is not None and before.items is not None:
                 self._check_ttl(session, before, before.stored, deadline, actor, what)
                 before.deadline, before.touched = deadline, now
             return
@@ -345,6 +356,11 @@ class Oracle:
                     "mark",
                     f"{session.bad_applied} bad marks count in {session.fingerprint}, {session.bad_issued} were given",
                 )
+        if after.score < before.score:
+            session.good_applied += -(-(before.score - after.score) // 5)
+            if session.good_applied > session.good_issued:
+                text = f"{session.good_applied} good marks count in {session.fingerprint}, {session.good_issued} were given"
+                self.break_("mark", text)
         if after.uses > before.uses:
             session.uses_applied += after.uses - before.uses
             if session.uses_applied > 2 * session.uses_issued:
@@ -357,7 +373,7 @@ class Oracle:
         self, session: Session, before: Version, stored: seams.Stored | None, deadline: float, actor: Any, what: str
     ) -> None:
         now = self.loop.time()
-        if deadline < before.deadline - 1.0:
+        if deadline < before.deadline - 1.0 - self.server_jumps:
             left = deadline - now
             ceiling = self._ceiling(stored)
             new_login = (
@@ -421,7 +437,8 @@ class Oracle:
         if first and change.in_storage and visit.unknowing and not visit.vouched and before.items is not None:
             mine = any(self.writes[serial].visit is visit for serial in before.items.values())
             sid = before.items.get("c:sid")
-            if sid is not None and not mine and self.writes[sid].visit is not visit and change.saved < float("inf"):
+            others = sid is not None and self.writes[sid].visit is not visit and not mine
+            if others and change.saved < float("inf") and not self._may_be_retired(before, visit):
                 self.break_("replaced", f"{change} was mixed into a login that {visit} never saw")
 
     def _check_fence(self, session: Session, change: Change) -> None:
@@ -498,6 +515,7 @@ class Oracle:
             raw = self.network.server.live(session.key)
             session.lost_at = now
             session.bad_issued += 1000
+            session.good_issued += 1000
             session.uses_issued += 1000
             session.retired = {serial: since for serial, since in session.retired.items() if raw is not None}
             if tombstones:
@@ -508,7 +526,12 @@ class Oracle:
                 session.retired.clear()
                 session.versions.append(Version(now, None, None))
                 continue
-            stored = seams.decode(raw, session.key)
+            try:
+                stored = seams.decode(raw, session.key)
+            except CorruptStateError:
+                session.retired.clear()
+                session.versions.append(Version(now, None, None, damaged=True))
+                continue
             items = items_of(stored.document, session.fingerprint)
             for serial in items.values():
                 session.retired.pop(serial, None)
@@ -517,6 +540,8 @@ class Oracle:
             self.say("  store", session.fingerprint, f"is now v{stored.version}", shown(items))
 
     undone_since: float = float("inf")
+    server_jumps: float = 0.0
+    """Seconds by which the server's clock has jumped so far, at fail-overs."""
 
     def leases_lost(self) -> None:
         """Note that the server may have lost leases."""
@@ -550,7 +575,8 @@ class Oracle:
                 "reuse", f"{visit} found nothing, and {session.fingerprint} is stored: {shown(window[-1].items)}"
             )
         elif outcome is Outcome.CORRUPT and all(
-            version.stored is None or version.stored.key in visit.manager.readable for version in window
+            not version.damaged and (version.stored is None or version.stored.key in visit.manager.readable)
+            for version in window
         ):
             self.break_("reuse", f"{visit} found {session.fingerprint} corrupt, and it is not")
         elif outcome is Outcome.RETIRED and not any(self._may_be_retired(version, visit) for version in window):
@@ -561,7 +587,12 @@ class Oracle:
             self._check_degraded(session, visit)
 
     def _check_degraded(self, session: Session, visit: Visit) -> None:
-        if visit.begun - self.trouble_of(visit.process) > CALM_AFTER:
+        probed = any(
+            other is not visit and other.manager is visit.manager and other.begun <= visit.begun <= other.entered + 0.5
+            for other in self.visits.values()
+        )  # a breaker lets one through to see whether the store is back
+        rejected = outcome_is(visit, Outcome.CIRCUIT_OPEN, Outcome.AUTH)
+        if visit.begun - self.trouble_of(visit.process) > CALM_AFTER and not (rejected and probed):
             self.break_("reuse", f"{visit} entered {visit.outcome} although all is well")
         if seams.HAS_REPLICA and not visit.options.get("exclusive"):
             known = visit.manager.known.get(session.fingerprint)
@@ -604,15 +635,26 @@ class Oracle:
         if visit.stale:
             self._check_stale(session, visit)
             return
-        if not session.dead.isdisjoint(items.values()):
-            self.break_("revived", f"{visit} was given an invalidated state: {shown(items)}")
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
         found = next((version for version in reversed(window) if version.items == items), None)
         if found is None:
             stood = " or ".join(shown(version.items) for version in window)
-            self.break_("torn", f"{visit} was given {shown(items)}, which was not stored while it entered ({stood})")
+            kind = "torn" if session.dead.isdisjoint(items.values()) else "revived"
+            self.break_(kind, f"{visit} was given {shown(items)}, which was not stored while it entered ({stood})")
         else:
             visit.manager.known[session.fingerprint] = found
+            self._check_prolonged(session, visit, found)
+
+    def _check_prolonged(self, session: Session, visit: Visit, found: Version) -> None:
+        config = visit.manager.config
+        if found is not session.current or not config.get("sliding", True) or (found.stored and found.stored.retire_at):
+            return
+        network = self.network
+        if network.server.full or network.server.read_only:
+            return
+        left, ttl = found.deadline - visit.begun, self._ttl_of(visit.manager)
+        if left < ttl - 0.5 - self.server_jumps:
+            self.break_("ttl", f"{session.fingerprint} has {left:.1f} s after {visit} was given it, not {ttl:.1f}")
 
     def _check_stale(self, session: Session, visit: Visit) -> None:
         items = visit.restored
@@ -746,7 +788,11 @@ class Oracle:
     # The end ------------------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Judge what became of the promises."""
+        """Judge what became of the promises, and what is left in the server."""
+        server = self.network.server
+        for key in server.values:
+            if key not in server.expires and b":deadlines:" not in key:
+                self.break_("growth", f"{key.decode()} has no time to live")
         for session in self.sessions.values():
             session.live(self.loop.time())
             for change in session.changes:
@@ -807,6 +853,11 @@ def items_of(document: dict[str, Any], fingerprint: str) -> Items:
     for name, value in document["data"].items():
         found[f"d:{name}"] = serial_of(value, fingerprint)
     return found
+
+
+def outcome_is(visit: Visit, *outcomes: Outcome) -> bool:
+    """Return whether a visit has one of these outcomes."""
+    return visit.outcome in outcomes
 
 
 def serial_of(value: Any, fingerprint: str) -> int:

@@ -27,6 +27,8 @@ TOLERANCE: Final = 0.15
 """Seconds by which a budget may be exceeded: for work in threads and timers."""
 PATIENCE: Final = 600.0
 """Seconds after which an agent hangs."""
+CROWD: Final = 1_000_000
+"""Numbers of the visits of crowds begin here."""
 PROBE: Final = 100_000
 """Numbers of the visits that look at the end begin here."""
 
@@ -318,6 +320,14 @@ class World:
             agent = _Agent(self, manager, step)
             self._start(manager.process, agent.run_by_hand(), f"a{step.number}")
 
+    def _crowd(self, step: Step) -> None:
+        manager = self._manager(step)
+        if manager is None:
+            return
+        for place in range(step.arguments["size"]):
+            one = Step(CROWD + 1000 * step.number + place, 0.0, "visit", step.arguments)
+            self._start(manager.process, _Agent(self, manager, one).run(), f"a{one.number}")
+
     def _evict(self, step: Step) -> None:
         manager = self._manager(step)
         if manager is not None:
@@ -466,6 +476,7 @@ class World:
         self.network.cut_all()
         self.oracle.leases_lost()
         self.oracle.undone_since = self.loop.time() - step.arguments["loses"]
+        self.oracle.server_jumps += abs(step.arguments["skew"])
         self.server.lose(step.arguments["loses"])
         self.server_skew += step.arguments["skew"]
         self.oracle.data_lost(tombstones=True)
@@ -502,6 +513,19 @@ class World:
             self.network.trouble()
 
         self.later(step.arguments["seconds"], end)
+
+    def _damage(self, step: Step) -> None:
+        key = seams.session_key(step.arguments["fingerprint"])
+        value = self.server.live(key)
+        if isinstance(value, bytes):
+            self.network.trouble()
+            self.server.put(
+                key,
+                value[: len(value) // 2] if step.arguments["how"] == "half" else b"garbage",
+                self.server.expires.get(key),
+            )
+            self.oracle.undone_since = float("inf")
+            self.oracle.data_lost(tombstones=False)
 
     def _flush_scripts(self, step: Step) -> None:
         self.server.forget_scripts()
@@ -646,6 +670,9 @@ class _Agent:
         visit.left = self.loop.time()
         outcome = session.save_outcome if raised is None or isinstance(raised, StoreError) else None
         visit.saved = outcome
+        visit.ending = str(outcome.value if outcome else "told nothing") + (
+            f", {type(raised or failure).__name__}" if raised or failure else ""
+        )
         self.oracle.say(
             f"  a{visit.number} left:", outcome.value if outcome else session.save_outcome, *((type(raised or failure).__name__,) if raised or failure else ()),
             f"after {visit.left - began:.3f}",
@@ -673,7 +700,7 @@ class _Agent:
 
     async def _body(self, session: BrowserSession) -> None:
         visit = self.visit
-        if not session.reused and self.step.number < PROBE and visit.outcome is not Outcome.BUSY:
+        if not session.reused and not PROBE <= self.step.number < CROWD and visit.outcome is not Outcome.BUSY:
             self._login(session)
         for deed, *details in self.step.arguments["body"]:
             await getattr(self, f"_do_{deed}")(session, *details)
@@ -729,6 +756,7 @@ class _Agent:
 
     async def _do_mark_good(self, session: BrowserSession) -> None:
         self.visit.vouched, self.visit.marked_bad = True, False
+        self.oracle.sessions[self.visit.fingerprint].good_issued += 1
         session.mark_good()
 
     async def _do_mark_bad(self, session: BrowserSession) -> None:
