@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("program", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_a_program_in_the_readme_is_not_python_of_ours(program: str) -> None:
+def test_every_program_in_the_readme_uses_names_that_exist(program: str) -> None:
     """Each program parses, and every name it imports from us can be had."""
     for node in ast.walk(ast.parse(program)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("session_reuse"):
@@ -26,14 +26,14 @@ def test_a_program_in_the_readme_is_not_python_of_ours(program: str) -> None:
             assert all(hasattr(module, alias.name) for alias in node.names)
 
 
-def test_a_link_in_the_readme_leads_nowhere() -> None:
+def test_every_link_in_the_readme_leads_to_a_file() -> None:
     """Every file it names exists."""
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert len(links) > 8
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_a_command_in_the_readme_does_not_exist() -> None:
+def test_every_command_in_the_readme_exists() -> None:
     """The two commands are there and can be run; the command line has what is listed."""
     for command in re.findall(r"^(scripts/\w+)", README, re.MULTILINE):
         assert (ROOT / command).stat().st_mode & 0o111

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import importlib
 import importlib.util
@@ -100,15 +99,6 @@ def test_the_exit_codes_are_in_the_reference() -> None:
 
     page = (DOCS / "reference" / "cli.md").read_text().split("## Exit codes")[1]
     assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == [str(code.value) for code in ExitCode]
-
-
-def test_programs_of_the_readme_use_names_that_exist() -> None:
-    """The first program that anybody sees can be imported and compiled."""
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
-        tree = ast.parse(block)
-        imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        if not any("playwright" in ast.unparse(node) for node in imports) or importlib.util.find_spec("playwright"):
-            exec(compile(ast.Module(imports, []), "README.md", "exec"), {})
 
 
 def rights(page: str) -> list[str]:

@@ -19,7 +19,7 @@ def said(subject: str) -> str:
     return found[1]
 
 
-def test_a_python_is_claimed_that_was_not_tried() -> None:
+def test_every_python_that_is_claimed_was_tried() -> None:
     """The classifiers and the page name the same Pythons."""
     claimed = [each for each in metadata("session-reuse").get_all("Classifier") or () if "Python :: 3." in each]
     assert ", ".join(each.rsplit(" ", 1)[1] for each in claimed) == said("Python")
@@ -37,7 +37,7 @@ def test_a_python_is_claimed_that_was_not_tried() -> None:
         ("HTTP clients", "requests"),
     ],
 )
-def test_a_version_is_promised_that_cannot_be_installed(subject: str, package: str) -> None:
+def test_every_version_that_is_promised_can_be_installed(subject: str, package: str) -> None:
     """The oldest version of a client that the page names is the one that an installer may choose."""
     (oldest,) = {
         found[1]
