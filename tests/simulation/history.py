@@ -121,6 +121,8 @@ class _Draw:
             ))  # fmt: skip
         if seams.HAS_REPLICA and "replica" in self.swarm:
             config["reuse_while_away"] = chance.choice((0.0, 2.0, 10.0))
+        if "no transport" in self.swarm:
+            config["_direct"] = False
         if "few pending" in self.swarm:
             config["pending_max"] = 1
         return config
@@ -308,6 +310,7 @@ class _Draw:
                 "silent_reply",
                 "silent_reply",
                 "split",
+                "trickle",
             )
         )
         part = chance.choice(
@@ -358,7 +361,7 @@ _WORDS: Final = {
     "cancel": 0.3, "interrupt": 0.2, "delete": 0.6, "logout": 0.25, "login": 0.25, "checkpoint": 0.45, "marks": 0.3, "raise": 0.25, "discard": 0.15, "evict": 0.35,
     "assign": 0.3, "by hand": 0.2, "crash": 0.2, "pause": 0.2, "reopen": 0.15, "clock jumps": 0.1, "cleanup": 0.1, "cut": 0.2, "partition": 0.3, "mishaps": 0.35,
     "freeze": 0.2, "down": 0.2, "failover": 0.15, "evicted keys": 0.12, "refused writes": 0.25, "wrong password": 0.08, "script flush": 0.1,
-    "crowd": 0.06, "damage": 0.06, "budgets": 0.1, "replica": 0.3,
+    "no transport": 0.15, "crowd": 0.06, "damage": 0.06, "budgets": 0.1, "replica": 0.3,
 }  # fmt: skip
 """Word -> how many of the histories use it."""
 

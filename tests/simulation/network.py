@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -20,11 +21,18 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tests.simulation.loop import NOBODY, Host, SimLoop
+from tests.simulation.loop import HOST, NOBODY, Host, SimLoop
 from tests.simulation.redis_server import RedisServer, ServerError, Status
+
+try:
+    import hiredis
+except ImportError:
+    hiredis = None  # type: ignore[assignment]
 
 Words = list[bytes]
 _FAST: Final = (0.0001, 0.0012)
+PIECES: Final = 8
+"""Into how many pieces a reply is cut that trickles in."""
 
 
 @dataclass(slots=True)
@@ -32,7 +40,7 @@ class Mishap:
     """What happens to one request.
 
     Attributes:
-        kind: slow_request | slow_reply | lost_request | lost_reply | silent_request | silent_reply | split.
+        kind: slow_request | slow_reply | lost_request | lost_reply | silent_request | silent_reply | split | trickle.
         seconds: how slow, or how far apart the parts are.
         part: only requests that hold this word: a script's name, a command; empty for any.
     """
@@ -145,19 +153,89 @@ class Network:
             act()
 
 
+class SimTransport(asyncio.Transport):
+    """The transport below a connection: what is written reaches the server, what the server sends reaches the protocol."""
+
+    def __init__(self, connection: SimConnection) -> None:
+        super().__init__()
+        self._connection = connection
+        self._protocol: Any = _NoProtocol()
+        self._requests = hiredis.Reader()
+
+    def get_protocol(self) -> Any:
+        """Return who reads."""
+        return self._protocol
+
+    def set_protocol(self, protocol: Any) -> None:
+        """Set who reads."""
+        self._protocol = protocol
+
+    def write(self, data: Any) -> None:
+        """Send requests."""
+        if self._connection.is_connected:
+            self._requests.feed(bytes(data))
+            commands: list[Words] = []
+            while (command := self._requests.gets()) is not False:
+                commands.append(command)
+            self._connection.send_words(commands)
+
+    def is_closing(self) -> bool:
+        """Return whether it is over."""
+        return not self._connection.is_connected
+
+    def abort(self) -> None:
+        """Close at once; what was sent arrives all the same."""
+        self._connection.close()
+
+    close = abort
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait to be sent: none."""
+        return 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return nothing: there is no socket."""
+        return default
+
+    def deliver(self, data: bytes) -> None:
+        """Hand what arrived to the protocol."""
+        self._protocol.data_received(data)
+
+    def lost(self, error: Exception | None) -> None:
+        """Tell the protocol that the connection is over."""
+        self._protocol.connection_lost(error)
+
+
+class _NoProtocol:
+    def data_received(self, data: bytes) -> None:
+        """Drop what nobody reads."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Say nothing."""
+
+
+class _Holder:
+    """Stands for the objects between a redis-py connection and its transport."""
+
+    def __init__(self, **members: Any) -> None:
+        self.__dict__ |= members
+
+
 class SimConnection:
-    """What `LaneConnections` uses of an asyncio redis-py connection."""
+    """What the lanes use of an asyncio redis-py connection, its transport and parser included."""
 
     def __init__(self, pool: SimPool) -> None:
         self.pool = pool
         self.link = pool.link
         self.network = pool.network
+        self.host = pool.link.host
         self.socket_timeout: float | None = 3.0
         self.is_connected = False
         self._replies: deque[Any] = deque()
         self._reader: asyncio.Future[None] | None = None
         self._broken: Exception | None = None
         self._last_arrival = self._last_delivery = 0.0
+        self._transport: SimTransport | None = None
 
     async def connect(self) -> None:
         """Open the connection and authenticate.
@@ -181,6 +259,10 @@ class SimConnection:
         self._replies.clear()
         self._last_arrival = self._last_delivery = network.loop.time()
         link.connections.append(self)
+        if self.pool.direct:
+            self._transport = SimTransport(self)
+            self._writer = _Holder(transport=self._transport)
+            self._parser = _Holder(parse_error=BaseParser.parse_error)
 
     def pack_commands(self, commands: Sequence[Sequence[Any]]) -> list[Words]:
         """Return commands as they are executed: lists of bytes."""
@@ -190,7 +272,10 @@ class SimConnection:
         """Send commands in one write."""
         if not self.is_connected:
             raise RedisConnectionError("Connection closed by server.")
-        commands: list[Words] = command if command and isinstance(command[0], list) else _unpacked(command)
+        self.send_words(command)
+
+    def send_words(self, commands: list[Words]) -> None:
+        """Send commands; what goes wrong with the connection shows when replies are read."""
         network, link = self.network, self.link
         mishap = link.mishap_for(commands, network.names)
         delay = network.latency(link)
@@ -199,8 +284,8 @@ class SimConnection:
             if mishap.kind == "slow_request":
                 delay += mishap.seconds
             elif mishap.kind == "lost_request":
-                self.break_off()
-                raise RedisConnectionError("Connection reset by peer")
+                network.at(network.loop.time() + delay, self.break_off)
+                return
             elif mishap.kind == "silent_request":
                 return
             elif mishap.kind == "split" and len(commands) > 1:
@@ -224,12 +309,17 @@ class SimConnection:
         if network.down:
             self.break_off()
             return
-        replies = []
-        for command in commands:
-            network.server.touched.clear()
-            reply = network.server.execute(command)
-            network.executed(self, command, reply)
-            replies.append(_parsed(reply))
+        self._answer([self._execute(command) for command in commands], mishap)
+
+    def _execute(self, command: Words) -> Any:
+        network = self.network
+        network.server.touched.clear()
+        reply = network.server.execute(command)
+        network.executed(self, command, reply)
+        return reply
+
+    def _answer(self, replies: list[Any], mishap: Mishap | None) -> None:
+        network, link = self.network, self.link
         if mishap is not None and mishap.kind == "lost_reply":
             network.trouble()
             self.break_off()
@@ -241,7 +331,17 @@ class SimConnection:
         if mishap is not None and mishap.kind == "slow_reply":
             delay += mishap.seconds
         self._last_delivery = when = max(self._last_delivery, network.loop.time() + delay)
-        network.at(when, lambda: self._deliver(replies))
+        if self._transport is None:
+            parsed = [_parsed(reply) for reply in replies]
+            network.at(when, lambda: self._deliver(parsed))
+            return
+        data = b"".join(map(_wire, replies))
+        if mishap is not None and mishap.kind == "trickle":
+            for at in range(PIECES - 1):
+                piece, data = data[: len(data) // 2], data[len(data) // 2 :]
+                network.at(when + at * mishap.seconds / PIECES, partial(self._deliver_bytes, piece))
+            self._last_delivery = when = when + mishap.seconds
+        network.at(when, partial(self._deliver_bytes, data))
 
     def _deliver(self, replies: list[Any]) -> None:
         if self.link.held is not None:
@@ -251,6 +351,16 @@ class SimConnection:
             self._replies.extend(replies)
             self._wake()
 
+    def _deliver_bytes(self, data: bytes) -> None:
+        """Hand bytes to the process, in whose name its protocol runs."""
+        host = self.link.host
+        if self.link.held is not None:
+            self.link.held.append(lambda: self._deliver_bytes(data))
+        elif self.is_connected and self._transport is not None and self.host is host:
+            context = NOBODY.copy()
+            context.run(HOST.set, host)
+            self.network.loop.call_soon(self._transport.deliver, data, context=context)
+
     def break_off(self) -> None:
         """End the connection from the other side: what was not read yet is lost."""
         if self.is_connected:
@@ -258,6 +368,11 @@ class SimConnection:
             self._replies.clear()
             self._broken = RedisConnectionError("Connection closed by server.")
             self._wake()
+            if self._transport is not None:
+                context = NOBODY.copy()
+                context.run(HOST.set, self.host)
+                error = ConnectionResetError("Connection reset by peer")
+                self.network.loop.call_soon(self._transport.lost, error, context=context)
 
     def _forget(self) -> None:
         self.is_connected = False
@@ -294,6 +409,10 @@ class SimConnection:
 
     async def disconnect(self, nowait: bool = False) -> None:
         """Close the connection; what was sent arrives all the same."""
+        self.close()
+
+    def close(self) -> None:
+        """Do the same at once."""
         self._forget()
         self._broken = None
         self._replies.clear()
@@ -309,6 +428,8 @@ class SimPool:
         self.connect_timeout = connect_timeout
         self.owner = owner
         self.max_connections = 1000
+        self.direct = hiredis is not None
+        """Whether its connections have a transport of their own, as redis-py's do; else they are read by its methods."""
         self.connection_kwargs: dict[str, Any] = {}
         self._available: list[SimConnection] = []
 
@@ -376,21 +497,19 @@ def _encoded(word: Any) -> bytes:
     return bytes(word)
 
 
-def _unpacked(data: Any) -> list[Words]:
-    """Read commands as they go over the wire."""
-    wire = data if isinstance(data, bytes) else b"".join(bytes(part) for part in data)
-    commands, at = [], 0
-    while at < len(wire):
-        end = wire.index(b"\r\n", at)
-        count, at = int(wire[at + 1 : end]), end + 2
-        command = []
-        for _ in range(count):
-            end = wire.index(b"\r\n", at)
-            size, at = int(wire[at + 1 : end]), end + 2
-            command.append(wire[at : at + size])
-            at += size + 2
-        commands.append(command)
-    return commands
+def _wire(reply: Any) -> bytes:
+    """Return a reply as it goes over the wire (RESP2)."""
+    if type(reply) is bytes:
+        return b"$%d\r\n%b\r\n" % (len(reply), reply)
+    if type(reply) is int:
+        return b":%d\r\n" % reply
+    if reply is None:
+        return b"$-1\r\n"
+    if type(reply) is list:
+        return b"*%d\r\n%b" % (len(reply), b"".join(map(_wire, reply)))
+    if isinstance(reply, ServerError):
+        return f"-{reply}\r\n".encode()
+    return b"+%b\r\n" % bytes(reply)
 
 
 def _parsed(reply: Any) -> Any:

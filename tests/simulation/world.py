@@ -60,7 +60,9 @@ class Manager:
             self.config["spool_dir"] = process.folder()
         self.readable = frozenset({plan.key})
         """Which keys open what this process can read: with keys configured, plain values are not trusted."""
-        self.client = SimClient(SimPool(world.network, process.link, BUDGETS["connect_timeout"], owner=self))
+        pool = SimPool(world.network, process.link, BUDGETS["connect_timeout"], owner=self)
+        pool.direct = self.config.pop("_direct", pool.direct)
+        self.client = SimClient(pool)
         self.real = seams.make_manager(self.client, **self.config)
 
     def lost(self) -> int:
