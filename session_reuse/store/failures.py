@@ -17,6 +17,7 @@ from redis import exceptions as redis_errors
 
 from session_reuse.errors import StoreAuthError, StoreError, StoreTimeoutError, StoreUnavailableError
 from session_reuse.resilience.failure import Blame, Failure, Retry
+from session_reuse.store._diagnosis import Trouble, diagnose
 from session_reuse.store._resolver import ResolverSilentError
 from session_reuse.store.batching import StalledError
 
@@ -80,7 +81,9 @@ def failure_from(error: BaseException) -> Failure:
     code = error_code(error)
     rule = _CODES.get(code) or _rule_by_class(error)
     name = type(error).__name__ + (f" {code}" if code else system_reason(error))
-    return Failure(rule.error(f"{rule.remedy} ({name})"), name, rule.retry, rule.blame)
+    why = diagnose(error) if rule is _REFUSED else None
+    reason = "" if why is None or why.trouble is Trouble.OTHER else f": {why.found}"
+    return Failure(rule.error(f"{rule.remedy}{reason} ({name})"), name, rule.retry, rule.blame)
 
 
 def system_reason(error: BaseException | None) -> str:

@@ -211,6 +211,13 @@ def test_an_unknown_variable_is_named_with_the_nearest(healthy: RedisServer) -> 
     assert (found["status"], found["remedy"]) == ("warn", "rename SESSION_REUSE_TLL to SESSION_REUSE_TTL")
 
 
+def test_a_wrong_key_beside_a_spool_is_named(healthy: RedisServer, tmp_path: Path) -> None:
+    """The rest is examined without keys, and so without the spool, which needs them."""
+    answer = diagnose(healthy, SESSION_REUSE_ENCRYPTION_KEYS="", SESSION_REUSE_SPOOL_DIR=str(tmp_path))
+    assert (answer.code, checks(answer)["keys"]["status"], checks(answer)["agent"]["status"]) == (1, "fail", "ok")
+    assert "SESSION_REUSE_ENCRYPTION_KEYS" in checks(answer)["keys"]["found"]
+
+
 def test_saves_that_wait_on_disk_are_counted(healthy: RedisServer, tmp_path: Path) -> None:
     """The spool's files, rights and keys are looked at, and nothing in it is changed."""
     folder = tmp_path / "spool"

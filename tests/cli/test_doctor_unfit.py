@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import http.server
 import ipaddress
+import re
 import socket
 import ssl
 import tempfile
@@ -16,10 +17,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
+import redis
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from session_reuse import SessionManager, reusable_session
+from session_reuse.errors import StoreError
+from session_reuse.store._diagnosis import Trouble, diagnose, diagnosis
 from tests.cli.conftest import CommandLine
 from tests.support.polling import wait_until
 from tests.support.servers import HOST, RedisServer, SentinelGroup, free_port
@@ -374,11 +379,76 @@ def test_sentinels_are_told_apart_from_servers_and_asked_for_the_master() -> Non
     assert f"knows no master 'other', but: {group.name}" in told[1]
 
 
-def test_the_minimal_user_is_enough() -> None:
-    """The user of the reference works, and leaves doctor with nothing to fail or to warn of in its rights."""
-    page = (Path(__file__).parents[2] / "docs/reference/stored-form.md").read_text()
-    assert MINIMAL in page
-    with user(MINIMAL)() as url:
+async def test_an_agent_is_told_why_a_command_is_refused() -> None:
+    """A database that does not exist is named by strict errors, and so by the one line of the log."""
+    with no_such_database() as url:
+        async with SessionManager(url, registry=None, strict=True) as manager:
+            with pytest.raises(StoreError, match="there is no database of this number"):
+                await reusable_session("shop", manager=manager).__aenter__()
+
+
+@pytest.mark.parametrize(("page", "lacking"), [("reference/stored-form", "cleanup"), ("how-to/clean-up", "")])
+def test_the_users_of_the_documentation_are_enough(page: str, lacking: str) -> None:
+    """They work, and doctor finds nothing to fail or to warn of in their rights."""
+    text = (Path(__file__).parents[2] / f"docs/{page}.md").read_text()
+    rules = re.search(r"^ACL SETUSER \w+ on >password (.*)$", text, re.MULTILINE)
+    assert rules is not None
+    with RedisServer() as server, server.client() as client:
+        client.config_set("notify-keyspace-events", "Exge")
+        client.execute_command("ACL", "SETUSER", "agents", "on", ">pw", *rules[1].split())
+        url = f"redis://agents:pw@{HOST}:{server.port}"
         answer = CommandLine(url)("doctor", "--json", SESSION_REUSE_CHROMIUM="/bin/true")
-    assert {each["check"]: each["found"] for each in answer.json["checks"] if each["status"] != "ok"} == {}
+    found = {each["check"]: each["found"] for each in answer.json["checks"]}
+    assert [each["found"] for each in answer.json["checks"] if each["status"] != "ok"] == []
     assert answer.code == 0
+    assert found["rights"].partition("not allowed for ")[2].partition(":")[0] == lacking
+
+
+def test_options_of_the_url_reach_every_kind_of_store() -> None:
+    """Time-outs in the query are numbers for a Cluster's and a socket's client as well: an agent works."""
+    query = "socket_timeout=5&socket_connect_timeout=5&health_check_interval=30&client_name=x"
+    with RedisServer(unix=True) as on_socket, RedisServer(cluster=True) as node, node.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        wait_until(
+            lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), timeout=10.0, message="a Cluster"
+        )
+        for url in (
+            f"{on_socket.url}&{query}",
+            f"redis+cluster://{HOST}:{node.port}?{query}",
+            f"redis://{HOST}:{node.port}?{query}",
+        ):
+            answer = CommandLine(url)("doctor", "--json", SESSION_REUSE_ATTEMPT_TIMEOUT="0.4")
+            found = {each["check"]: each for each in answer.json["checks"]}
+            if url.startswith("redis://"):  # the Cluster's node, by the wrong scheme
+                assert (answer.code, found["topology"]["status"]) == (1, "fail")
+            else:
+                assert (answer.code, found["agent"]["status"]) == (0, "ok"), answer.json
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (redis.ResponseError("DENIED Redis is running in protected mode because ..."), Trouble.PROTECTED),
+        (redis.ConnectionError("max number of clients reached"), Trouble.CLIENTS),
+        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), Trouble.LOADING),
+        (redis.ResponseError("MISCONF Redis is configured to save RDB snapshots"), Trouble.DISK),
+        (redis.ResponseError("BUSY Redis is busy running a script."), Trouble.BUSY),
+        (redis.exceptions.ClusterDownError("CLUSTERDOWN Hash slot not served"), Trouble.CLUSTER_DOWN),
+        (redis.exceptions.ReadOnlyError("You can't write against a read only replica."), Trouble.READ_ONLY),
+        (OSError(113, "No route to host"), Trouble.UNREACHABLE),
+        (PermissionError(13, "Permission denied"), Trouble.SOCKET_RIGHTS),
+        (KeyError("x"), Trouble.OTHER),
+    ],
+)
+def test_what_a_test_cannot_have_is_diagnosed_by_its_words(error: Exception, trouble: Trouble) -> None:
+    """Each has a reason and a remedy."""
+    found = diagnose(error)
+    assert found.trouble is trouble
+    assert found.found
+    assert found.remedy
+
+
+def test_every_trouble_has_words() -> None:
+    """No kind of failure is without its reason and its remedy, and no two share both."""
+    told = [diagnosis(trouble) for trouble in Trouble]
+    assert len({(each.found, each.remedy) for each in told}) == len(Trouble)

@@ -39,7 +39,8 @@ def settings(place: Place) -> tuple[Config | None, list[Finding]]:
         remedy = (
             "give 32 random bytes in base64: openssl rand -base64 32; several keys separated by commas, newest first"
         )
-        return place.config(encryption_keys=None), [fail("keys", reason, remedy)]
+        # The spool cannot be used without keys.
+        return place.config(encryption_keys=None, spool_dir=None), [fail("keys", reason, remedy)]
     return None, [fail("settings", reason, "correct that setting")]
 
 

@@ -54,7 +54,7 @@ def needed_commands(keys: Keys, fingerprint: str) -> dict[str, list[tuple[str | 
         "ls, stats, top": [("SCAN", 0), ("STRLEN", session), ("GETRANGE", session, 0, 1), ("PTTL", session)],
         "cleanup": [
             ("ZRANGEBYSCORE", bucket, 0, 1), ("ZMSCORE", bucket, fingerprint), ("ZREM", bucket, fingerprint),
-            ("SMEMBERS", agents), ("PSUBSCRIBE", _EVENTS), ("PUNSUBSCRIBE", _EVENTS),
+            ("SMEMBERS", agents), ("SUBSCRIBE", _EVENTS), ("UNSUBSCRIBE", _EVENTS),
         ],
     }  # fmt: skip
 
