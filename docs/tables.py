@@ -145,7 +145,8 @@ def command_sections() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
     from session_reuse.cli.app import app
 
     root: Any = typer.main.get_command(app)
-    for name, command in root.commands.items():
+    for name in root.list_commands(None):
+        command = root.get_command(None, name)
         parameters = [
             (_spelling(each), _meaning(each)) for each in command.params if not getattr(each, "hidden", False)
         ]

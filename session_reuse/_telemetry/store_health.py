@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Final, Literal
 
 from session_reuse._telemetry.logs import Event, log
 from session_reuse.errors import StoreError
@@ -19,6 +19,12 @@ from session_reuse.outcome import Outcome
 QUIET: Final = 60.0
 """Seconds after a recovery in which single failures are not announced: a flaky store is one fact, too."""
 _MOST_STORES: Final = 256
+Side = Literal["read", "write", "cleanup"]
+_EFFECTS: Final[dict[Side, str]] = {
+    "read": "agents start without their stored session",
+    "write": "saves wait in memory",
+    "cleanup": "expired sessions are not cleaned up",
+}
 _REMEDY: Final = "To find the cause, run: session-reuse doctor"
 
 
@@ -34,8 +40,8 @@ class StoreHealth:
 
     def __init__(self, store: str, clock: Callable[[], float] = monotonic) -> None:
         self.store = store
-        self.troubled: set[str] = set()
-        """Which of `read` and `write` fail now; callers look here first, so that a healthy store costs nothing."""
+        self.troubled: set[Side] = set()
+        """Which of `read`, `write` and `cleanup` fail now; callers look here first, so that a healthy store costs nothing."""
         self._clock = clock
         self._away_since: float | None = None
         """When an outage began that has been logged."""
@@ -44,7 +50,7 @@ class StoreHealth:
         self._open_breakers: set[tuple[str, str]] = set()
         self._lock = threading.RLock()
 
-    def failed(self, side: str, error: StoreError, code: str, operation: str) -> None:
+    def failed(self, side: Side, error: StoreError, code: str, operation: str) -> None:
         """Note that the store did not do something; announce it unless that is known."""
         with self._lock:
             self.troubled.add(side)
@@ -53,15 +59,14 @@ class StoreHealth:
                 return
             self._explained = True
             self._away_since = now if self._away_since is None else self._away_since
-        effect = "agents start without their stored session" if side == "read" else "saves wait in memory until it can"
         fields = {"store": self.store, "operation": operation, "reason": error.outcome.value, "error": code}
-        note = f"{self.store} cannot be used: {error}. Meanwhile {effect}. {_REMEDY}"
+        note = f"{self.store} cannot be used: {error}. Meanwhile {_EFFECTS[side]}. {_REMEDY}"
         if error.outcome is Outcome.AUTH:
             log.error(Event.AUTH_FAILED, **fields, note=note)
         else:
             log.warning(Event.STORE_UNAVAILABLE, **fields, note=note)
 
-    def worked(self, side: str) -> None:
+    def worked(self, side: Side) -> None:
         """Note that the store did something; announce the end of an outage that was announced."""
         with self._lock:
             self.troubled.discard(side)

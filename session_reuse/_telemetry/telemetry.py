@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Final
 
 from session_reuse._telemetry import spans
 from session_reuse._telemetry.guard import report_once
 from session_reuse._telemetry.logs import Event, log
 from session_reuse._telemetry.metrics import Metrics, Operation, metrics_for
-from session_reuse._telemetry.store_health import StoreHealth
+from session_reuse._telemetry.store_health import Side, StoreHealth
 from session_reuse.errors import StoreError
 from session_reuse.outcome import Outcome, SaveOutcome
 
-_READS: Final = frozenset({Operation.RESTORE, Operation.CLEANUP})
+_SIDES: Final[dict[str, Side]] = {Operation.RESTORE: "read", Operation.CLEANUP: "cleanup"}
+"""Which side of a store an operation proves good or bad; the others write."""
+_REPEAT: Final = 600.0
+"""Seconds after which a failure of the clean-up that goes on is logged again."""
 _PROOFS: Final = frozenset({SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED, SaveOutcome.STALE})
 """Outcomes of a save that only a store that works can give."""
 
@@ -51,6 +55,7 @@ class Telemetry:
         self.pending_saves = 0
         self.breakers = {"read": "closed", "write": "closed"}
         self.lag = 0.0
+        self._cleanup_logged: dict[tuple[str, str], float] = {}
         self._health = health if health is not None else StoreHealth("the store")
         self._metrics = metrics_for(registry)
         self._count(lambda metrics: metrics.add_manager(self))
@@ -111,7 +116,7 @@ class Telemetry:
 
     def store_failed(self, operation: str, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
         """Log that the store did not do something: once for people, each time at DEBUG. Counts nothing."""
-        self._health.failed("read" if operation in _READS else "write", error, code, operation)
+        self._health.failed(_SIDES.get(operation, "write"), error, code, operation)
         fields = {"operation": operation, "reason": error.outcome.value, "error": code, "fingerprint": fingerprint}
         log.debug(Event.DEGRADED, **fields)
 
@@ -156,6 +161,22 @@ class Telemetry:
         log.error(Event.SAVE_LOST, fingerprint=fingerprint, why=why)
 
     # Clean-up and replicas -------------------------------------------------------------------------------------------
+
+    def cleanup_failed(self, step: str, error: str) -> None:
+        """Log that a step of the clean-up failed: at once, then once in ten minutes while it goes on."""
+        now = monotonic()
+        if now - self._cleanup_logged.get((step, error), -_REPEAT) >= _REPEAT:
+            self._cleanup_logged[step, error] = now
+            log.warning(Event.CLEANUP_FAILED, step=step, error=error)
+        else:
+            log.debug(Event.CLEANUP_FAILED, step=step, error=error)
+
+    def cleanup_worked(self, step: str) -> None:
+        """Note that a step of the clean-up worked: its next failure is logged at once."""
+        if self._cleanup_logged:
+            self._cleanup_logged = {key: when for key, when in self._cleanup_logged.items() if key[0] != step}
+        if self._health.troubled:
+            self._health.worked("cleanup")
 
     def expired(self, fingerprint: str) -> None:
         """Count and log an expired session whose traces were removed."""

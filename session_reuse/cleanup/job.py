@@ -135,8 +135,9 @@ class _Job:
                 name = error.code if isinstance(error, Failure) else type(error).__name__
                 if isinstance(error, Failure):
                     self._services.telemetry.degraded("cleanup", error.error, code=error.code)
-                log.warning(Event.CLEANUP_FAILED, step=step, error=name)
+                self._services.telemetry.cleanup_failed(step, name)
             else:
+                self._services.telemetry.cleanup_worked(step)
                 return
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, self._interval)

@@ -1,50 +1,98 @@
-"""Puts the commands together. Must hold no command's work."""
+"""The commands by name. A command's module is imported when the command is used, so that `--help` stays fast."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from session_reuse.cli.cleanup import cleanup
-from session_reuse.cli.demo.command import demo
-from session_reuse.cli.doctor.command import doctor
-from session_reuse.cli.evict import evict
 from session_reuse.cli.exit_codes import EPILOG
-from session_reuse.cli.export import export
-from session_reuse.cli.import_ import import_
-from session_reuse.cli.ls import ls
-from session_reuse.cli.rotate import rotate
-from session_reuse.cli.show import show
-from session_reuse.cli.stats import stats
-from session_reuse.cli.top import top
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class _Command(NamedTuple):
+    """Where a command is, and the line about it in the list of commands."""
+
+    module: str
+    function: str
+    line: str
+
+
+_GROUPS: Final[dict[str, dict[str, _Command]]] = {
+    "Start here": {
+        "demo": _Command("demo.command", "demo", "Watch agents come back logged in while Redis is killed."),
+        "doctor": _Command("doctor.command", "doctor", "Check the store and this machine, and say what to do."),
+    },
+    "Look": {
+        "ls": _Command("ls", "ls", "List the stored sessions."),
+        "show": _Command("show", "show", "Show one session, values masked."),
+        "stats": _Command("stats", "stats", "Count the stored sessions and their bytes."),
+        "top": _Command("top", "top", "Watch the stored sessions, live."),
+    },
+    "Change": {
+        "evict": _Command("evict", "evict", "Delete sessions for everyone."),
+        "export": _Command("export", "export", "Write one session to a file."),
+        "import": _Command("import_", "import_", "Store a session from a file."),
+        "rotate": _Command("rotate", "rotate", "Encrypt all sessions with the first key."),
+        "cleanup": _Command("cleanup", "cleanup", "Remove what expired sessions leave behind."),
+    },
+}
+_COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}
+
+
+class _PlainUsage(TyperCommand):
+    """A command whose usage line reads `show [OPTIONS] FINGERPRINT`, as everywhere else."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the pieces without the braces of newer typer."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
+class _Commands(TyperGroup):
+    """A group that knows its commands by name only."""
+
+    def list_commands(self, _ctx: Any) -> list[str]:
+        """Return the names in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, _ctx: Any, name: str) -> Any:
+        """Import and return a command; None if there is no such command."""
+        found = _COMMANDS.get(name)
+        if found is None:
+            return None
+        function: Callable[..., None] = getattr(import_module(f"session_reuse.cli.{found.module}"), found.function)
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        alone.command(name, cls=_PlainUsage, epilog=EPILOG, context_settings=_SETTINGS)(function)
+        return typer.main.get_command(alone)
+
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
+        """Write the list of commands, group by group, without importing them."""
+        for title, group in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, command.line) for name, command in group.items()])
+
+
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="session-reuse",
+    cls=_Commands,
     no_args_is_help=True,
+    rich_markup_mode=None,  # it eats [default: …] as markup, and boxes take half of 80 columns
     pretty_exceptions_enable=False,  # they print local variables, and those hold sessions
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_SETTINGS,
     epilog=EPILOG,
 )
-
-_PANELS: Final[dict[str, dict[str, Callable[..., None]]]] = {
-    "Start here": {"demo": demo, "doctor": doctor},
-    "Look": {"ls": ls, "show": show, "stats": stats, "top": top},
-    "Change": {"evict": evict, "export": export, "import": import_, "rotate": rotate, "cleanup": cleanup},
-}
-for _panel, _commands in _PANELS.items():
-    for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel, epilog=EPILOG)(_command)
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        try:
-            print(version("session-reuse"))  # noqa: T201
-        except PackageNotFoundError:
-            print("not installed")  # noqa: T201  (run from a checkout)
+        from session_reuse.cli.entry import print_version
+
+        print_version()
         raise typer.Exit
 
 

@@ -35,7 +35,7 @@ def cleanup(
         if once
         else partial(_job, Place(url, key_prefix), configure_notifications)
     )
-    run(work, as_json=as_json, on_interrupt=ExitCode.OK)
+    run(work, as_json=as_json, on_interrupt=ExitCode.OK, logs=not once)
 
 
 async def _once(place: Place, output: Output) -> ExitCode:
@@ -43,14 +43,14 @@ async def _once(place: Place, output: Output) -> ExitCode:
         report = await manager.cleanup_once()
     output.emit(asdict(report))
     lag = f", the oldest {duration(report.overdue)} over its deadline" if report.overdue else ""
-    output.show(f"{plural(report.expired, 'expired session')} cleaned up, {report.prolonged} live on{lag}")
+    output.show(f"{plural(report.expired, 'expired session')} cleaned up, {report.prolonged} prolonged{lag}")
     return ExitCode.OK
 
 
 async def _job(place: Place, configure: bool, output: Output) -> ExitCode:
     def expired(fingerprint: str) -> None:
         output.emit({"expired": fingerprint})
-        output.show(f"expired: {printable(fingerprint)}")
+        output.line(f"expired: {printable(fingerprint)}", flush=True)
 
     settings = {"configure_notifications": True} if configure else {}
     async with connected(place, on_expired=expired, **settings) as manager:

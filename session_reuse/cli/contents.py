@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from rich.table import Table
 
+from session_reuse._telemetry.spans import fingerprint_hash
 from session_reuse.cli.connection import Stored
 from session_reuse.cli.formatting import duration, masked, plural, printable, size
 from session_reuse.cli.output import Output, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Described = dict[str, Any]
 
@@ -22,6 +25,7 @@ def described(stored: Stored, *, reveal: bool) -> Described:
     state = document["storage_state"]
     return {
         "fingerprint": stored.fingerprint,
+        "fingerprint_hash": fingerprint_hash(stored.fingerprint),
         "version": header.version,
         "created_at": header.created_at / 1000,
         "saved_at": header.saved_at / 1000,
@@ -108,11 +112,12 @@ def _facts(contents: Described, now: float) -> Table:
         ("first saved", _when(contents["created_at"], now)),
         ("last saved", _when(contents["saved_at"], now)),
         ("to live", duration(contents["ttl"])),
-        ("retired", _when(contents["retire_at"], now) if contents["retire_at"] else "never by age"),
+        ("retired", _when(contents["retire_at"], now) if contents["retire_at"] else "no limit of age"),
         ("size", f"{size(contents['size'])}, compression {contents['compression']}"),
         ("encrypted", sealed),
-        ("uses counted", str(contents["uses"])),
+        ("uses", str(contents["uses"]) if contents["uses"] else "not counted (max_uses is not set)"),
         ("error score", f"{contents['error_score']:g}"),
+        ("hash in spans", contents["fingerprint_hash"]),
     ):
         made.add_row(name, value)
     return made

@@ -10,12 +10,20 @@ import typer
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable
-from session_reuse.cli.options import AsJson, KeyPrefix, Url
+from session_reuse.cli.options import AsJson, KeyPrefix, Url, complete_fingerprints
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 
-Fingerprints = Annotated[list[str], typer.Argument(help="Names of the sessions.", show_default=False)]
-Reason = Annotated[str, typer.Option(help="For the log; without secrets.", show_default=False)]
+Fingerprints = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FINGERPRINT",
+        help="Names of the sessions.",
+        show_default=False,
+        autocompletion=complete_fingerprints,
+    ),
+]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="For the log; without secrets.", show_default=False)]
 
 
 def evict(

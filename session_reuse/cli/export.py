@@ -15,13 +15,21 @@ from session_reuse.cli.formatting import printable, size
 from session_reuse.cli.options import AsJson, Fingerprint, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
-from session_reuse.cli.storage_files import STANDARD_STREAM, FileFormat, as_json_file, write_private
+from session_reuse.cli.storage_files import STANDARD_STREAM, FileFormat, as_json_file, parts_left_out, write_private
 from session_reuse.errors import ConfigurationError
 
 Format = Annotated[
-    FileFormat, typer.Option("--format", help="session-reuse is the stored form, sealed as in the store.")
+    FileFormat,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="session-reuse: the stored form, sealed as in the store, with all that is in it. playwright: without the "
+        "agent's data. browser-use: also without databases and partitioned cookies.",
+    ),
 ]
-Target = Annotated[Path, typer.Option("--output", "-o", help="The file; - for a pipe.", show_default=False)]
+Target = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="The file; - for a pipe.", show_default=False)
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
@@ -53,6 +61,9 @@ async def _export(
     if path != STANDARD_STREAM:
         output.emit({"fingerprint": fingerprint, "file": str(path), "format": file_format.value, "bytes": len(data)})
         output.show(f"{printable(fingerprint)} -> {path} ({file_format}, {size(len(data))}, mode 0600)")
+    left_out = [] if file_format is FileFormat.SESSION_REUSE else parts_left_out(stored.document, file_format)
+    if left_out:
+        output.note(f"left out, since {file_format} has no place for it: {', '.join(left_out)}")
     return ExitCode.OK
 
 

@@ -27,6 +27,15 @@ def duration(seconds: float | None) -> str:
     return " ".join(parts)
 
 
+def short_duration(seconds: float | None) -> str:
+    """Return a length of time in one unit and few characters, such as `23h`; None is for ever."""
+    if seconds is None:
+        return "never"
+    whole = max(0, int(seconds))
+    length, unit = next(((length, unit) for length, unit in _UNITS if whole >= length), (1, "s"))
+    return f"{whole // length}{unit[0]}"
+
+
 def size(count: int) -> str:
     """Return a number of bytes, such as `12.3 KiB`."""
     amount = float(count)

@@ -21,7 +21,9 @@ from session_reuse.outcome import SaveOutcome
 from session_reuse.session import BrowserSession
 from session_reuse.store.interface import WrongType
 
-Name = Annotated[str | None, typer.Option("--fingerprint", help="Name to store it under.", show_default=False)]
+Name = Annotated[
+    str | None, typer.Option("--fingerprint", metavar="FINGERPRINT", help="Name to store it under.", show_default=False)
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the stored session of this name.")]
 
 
@@ -33,7 +35,11 @@ def import_(
     key_prefix: KeyPrefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Store a session from a file: one of `session-reuse export`, or a storage_state of Playwright or browser-use."""
+    """Store a session from a file.
+
+    The file is one of `session-reuse export`, a storage_state of Playwright or browser-use, or an array of cookies as
+    browser extensions and Selenium write them.
+    """
     run(partial(_import, Place(url, key_prefix), file, fingerprint, force), as_json=as_json)
 
 

@@ -1,19 +1,27 @@
-"""Walks over the stored sessions for `ls`, `stats` and `top`. Must never read what is in one."""
+"""Walk over the stored sessions for `ls`, `stats` and `top`, and print them as rows of one line each."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+from unicodedata import east_asian_width
 
-from rich.table import Table
+from session_reuse.cli.formatting import plural, printable, short_duration, size
 
-from session_reuse.cli.formatting import duration, printable, size
-from session_reuse.cli.output import table
-from session_reuse.manager import SessionManager
-from session_reuse.summaries import SessionSummary
+if TYPE_CHECKING:
+    from session_reuse.cli.output import Output
+    from session_reuse.manager import SessionManager
+    from session_reuse.summaries import SessionSummary
+
+SORTED: Final = 1000
+"""How many sessions are gathered and sorted before the first is printed; further ones are printed as they come."""
+_HEADINGS: Final = ("saves", "last save", "expires", "size", "notes")
+_WIDTHS: Final = (5, 9, 7, 8, 9)
+_GAP: Final = "  "
+_NARROWEST: Final = 12
 
 
 async def each_session(manager: SessionManager, pattern: str | None = None) -> AsyncIterator[SessionSummary]:
@@ -35,32 +43,86 @@ def as_json(summary: SessionSummary) -> dict[str, Any]:
     return asdict(summary)
 
 
-def sessions_table(summaries: list[SessionSummary], now: float | None = None) -> Table:
-    """Return the table of sessions for people."""
-    now = time.time() if now is None else now
-    numbers = ("version", "first saved", "last saved", "to live", "size", "uses", "errors")
-    made = table("fingerprint", *numbers, "encrypted", right=numbers)
-    for summary in summaries:
-        made.add_row(*_cells(summary, now), style="red" if summary.version is None else None)
-    return made
+class Rows:
+    """Lines about sessions, fingerprint first, that fit into a terminal of 80 columns.
+
+    Args:
+        width: columns there are; names are cut in the middle to fit.
+        names: names that the first column is made wide enough for, if there is room.
+    """
+
+    def __init__(self, width: int, names: Iterable[str]) -> None:
+        room = max(_NARROWEST, width - sum(_WIDTHS) - len(_GAP) * len(_WIDTHS))
+        longest = max((columns_of(name) for name in names), default=0)
+        self._name_width = min(room, max(longest, _NARROWEST))
+        self._room = room
+
+    def heading(self) -> str:
+        """Return the line above."""
+        return self._line("fingerprint", _HEADINGS)
+
+    def row(self, summary: SessionSummary, now: float) -> str:
+        """Return the line about one session."""
+        return self._line(_cut(printable(summary.fingerprint), self._room), _cells(summary, now))
+
+    def _line(self, name: str, cells: tuple[str, ...]) -> str:
+        *numbers, notes = cells
+        padded = name + " " * (self._name_width - columns_of(name))
+        right = (cell.rjust(width) for cell, width in zip(numbers, _WIDTHS, strict=False))
+        return _GAP.join((padded, *right, notes)).rstrip()
 
 
-def _cells(summary: SessionSummary, now: float) -> list[str]:
-    name, left, bytes_stored = printable(summary.fingerprint), duration(summary.ttl), size(summary.size)
-    if summary.version is None or summary.created_at is None or summary.saved_at is None:
-        return [name, "not ours", "", "", left, bytes_stored, "", "", ""]
-    return [
-        name,
-        str(summary.version),
-        _ago(now - summary.created_at),
-        _ago(now - summary.saved_at),
-        left,
-        bytes_stored,
-        str(summary.uses),
-        f"{summary.error_score:g}",
-        "yes" if summary.encrypted else "no",
-    ]
+class Printer:
+    """Prints sessions as they are found: the first ones sorted, so that a small store is in order."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._first: list[SessionSummary] = []
+        self._rows: Rows | None = None
+
+    def add(self, summary: SessionSummary) -> None:
+        """Print a session, or keep it until there are enough to sort."""
+        if self._rows is not None:
+            self._output.line(self._rows.row(summary, time.time()))
+            return
+        self._first.append(summary)
+        if len(self._first) >= SORTED:
+            self.finish()
+
+    def finish(self) -> None:
+        """Print what has been kept."""
+        if self._rows is not None or not self._first:
+            return
+        self._rows = Rows(self._output.width, (printable(summary.fingerprint) for summary in self._first))
+        self._output.line(self._rows.heading(), "bold")
+        now = time.time()
+        for summary in sorted(self._first, key=lambda summary: summary.fingerprint):
+            self._output.line(self._rows.row(summary, now))
 
 
-def _ago(seconds: float) -> str:
-    return "now" if seconds < 1 else f"{duration(seconds)} ago"
+def _cells(summary: SessionSummary, now: float) -> tuple[str, ...]:
+    left, stored = short_duration(summary.ttl), size(summary.size)
+    if summary.version is None or summary.saved_at is None:
+        return "", "", left, stored, "not ours"
+    notes = ["encrypted"] if summary.encrypted else []
+    notes += [plural(summary.uses, "use")] if summary.uses else []
+    notes += [f"errors {summary.error_score:g}"] if summary.error_score > 0 else []
+    return str(summary.version), f"{short_duration(now - summary.saved_at)} ago", left, stored, ", ".join(notes)
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return len(text) if text.isascii() else sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def _cut(name: str, room: int) -> str:
+    """Return a name that fits, cut in the middle: its end tells identities apart."""
+    if columns_of(name) <= room:
+        return name
+    tail = name
+    while columns_of(tail) > room // 2:
+        tail = tail[1:]
+    head = name
+    while columns_of(head) + columns_of(tail) >= room:
+        head = head[:-1]
+    return f"{head}…{tail}"

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Annotated, Final
 
 import typer
-from rich.progress import Progress
 
 from session_reuse.cli.connection import Place, Stored, ask, connected, read_stored
 from session_reuse.cli.exit_codes import ExitCode
@@ -69,7 +68,11 @@ def rotate(
 
 
 async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output) -> ExitCode:
+    from rich.progress import Progress
+
     counts: Counter[Rotation] = Counter()
+    left: list[str] = []
+    plain = 0
     async with connected(place) as manager:
         services = await manager.services()
         if services.codec.key_id == NO_KEY:
@@ -82,7 +85,13 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
                 result = await _one(services, fingerprint, head, dry_run=dry_run, from_plain=from_plain)
                 counts[result] += 1
                 if result in {Rotation.UNREADABLE, Rotation.CONTENDED}:
-                    output.note(f"{result}: {printable(fingerprint)}")
+                    left.append(f"{result}: {printable(fingerprint)}")
+                    plain += result is Rotation.UNREADABLE and _is_plain(head)
+    for line in left:
+        output.note(line)
+    if plain:
+        told = f"{plural(plain, 'session')} stored in plain, as before there were keys"
+        output.note(f"{told}: --from-plain seals them, if all writers are trusted")
     return _report(output, counts, dry_run)
 
 
@@ -123,6 +132,13 @@ async def _one(services: Services, fingerprint: str, head: bytes, *, dry_run: bo
 def _is_current(services: Services, head: bytes) -> bool:
     try:
         return Header.decode(head).key_id == services.codec.key_id
+    except CorruptStateError:
+        return False
+
+
+def _is_plain(head: bytes) -> bool:
+    try:
+        return Header.decode(head).key_id == NO_KEY
     except CorruptStateError:
         return False
 

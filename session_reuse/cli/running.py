@@ -1,11 +1,15 @@
-"""Runs a command's coroutine and turns what comes out into an exit code. Must never show a traceback for a dead store."""
+"""Run a command's coroutine and turn what comes out into an exit code."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 import typer
@@ -25,31 +29,81 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
 """First match counts. An OSError is one of a file: the store's own are turned into StoreError by the store."""
 
 
-def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUPTED) -> NoReturn:
+def run(
+    work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUPTED, logs: bool = False
+) -> NoReturn:  # fmt: skip
     """Run a command to its end and leave with its exit code.
 
     Args:
         work: the command.
         as_json: whether programs read.
         on_interrupt: exit code for Ctrl-C and SIGTERM.
+        logs: whether warnings of the package are printed on standard error; other commands report errors themselves.
     """
     output = Output(as_json=as_json)
     try:
-        code = asyncio.run(_until_terminated(work(output)))
+        with _logging(shown=logs):
+            code = asyncio.run(_until_interrupted(work, output))
+        sys.stdout.flush()
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = on_interrupt
+        _abandon_output()
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        code = ExitCode.INTERRUPTED
+        _abandon_output()
     except (SessionReuseError, OSError) as error:
         code = exit_code_of(error)
         output.error(type(error).__name__, str(error), code)
     raise typer.Exit(code)
 
 
-async def _until_terminated(work: Coroutine[Any, Any, ExitCode]) -> ExitCode:
-    """Let SIGTERM end a command in order, as Ctrl-C does."""
-    task = asyncio.current_task()
-    if task is not None and threading.current_thread() is threading.main_thread():
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await work
+async def _until_interrupted(work: Work, output: Output) -> ExitCode:
+    """Let Ctrl-C and SIGTERM cancel a command; one that waits for the reader of its output ends at once."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    seen: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        if seen or output.is_writing:
+            raise KeyboardInterrupt
+        seen.append(number)
+        if task is not None:
+            loop.call_soon_threadsafe(task.cancel)
+
+    with _handling(interrupt):
+        return await work(output)
+
+
+@contextmanager
+def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM meanwhile; a signal that is ignored, as in the background of a shell, stays so."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    handled = [number for number in numbers if before[number] is not signal.SIG_IGN]
+    for number in handled:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, before[number])
+
+
+@contextmanager
+def _logging(*, shown: bool) -> Iterator[None]:
+    handler = logging.StreamHandler() if shown else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("session_reuse")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _abandon_output() -> None:
+    """Drop what is not written yet: at its end, Python would wait for the reader of the pipe."""
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None and not sys.stdout.isatty():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_code_of(error: Exception) -> ExitCode:

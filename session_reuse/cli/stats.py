@@ -18,7 +18,7 @@ from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
 from session_reuse.summaries import SessionSummary
 
-Soon = Annotated[float, typer.Option(min=0, help="Seconds to live that count as expiring soon.")]
+Soon = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Time to live that counts as expiring soon.")]
 
 
 @dataclass(slots=True)
@@ -104,8 +104,9 @@ def _rows(totals: Totals, soon: float) -> list[tuple[str, str]]:
         ("encrypted", f"{totals.encrypted} ({totals.encrypted_share:.0%})"),
         (f"expiring within {duration(soon)}", str(totals.expiring_soon)),
         ("marked bad", str(totals.marked_bad)),
-        ("reuses counted", str(totals.uses)),
     ]
+    if totals.uses:
+        rows.append(("reuses counted", str(totals.uses)))
     if totals.oldest is not None and totals.idle_shortest is not None:
         rows.append(("first saved, the oldest", f"{duration(totals.oldest)} ago"))
         rows.append(("last saved", f"{duration(totals.idle_shortest)} to {duration(totals.idle_longest)} ago"))

@@ -15,6 +15,7 @@ import orjson
 from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError
 from session_reuse.session import BrowserSession
 from session_reuse.state.codec import Codec
+from session_reuse.state.document import Document
 from session_reuse.state.header import MAGIC
 from session_reuse.state.storage_state import (
     StorageState,
@@ -26,6 +27,9 @@ from session_reuse.transfer import imported
 
 STANDARD_STREAM: Final = Path("-")
 _BROWSER_USE_SECTIONS: Final = ("localStorage", "sessionStorage")
+
+
+_SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None", "no_restriction": "None"}
 
 
 class FileFormat(StrEnum):
@@ -52,6 +56,18 @@ def _for_browser_use(entry: dict[str, Any]) -> dict[str, Any]:
     return {"origin": entry["origin"]} | {
         section: entry[section] for section in _BROWSER_USE_SECTIONS if entry.get(section)
     }
+
+
+def parts_left_out(document: Document, file_format: FileFormat) -> list[str]:
+    """Return what a session has and a file in this format has not, for people."""
+    state = document["storage_state"]
+    found = {"the agent's data": len(document["data"])}
+    if file_format is FileFormat.PLAYWRIGHT:
+        found["sessionStorage items"] = sum(len(entry.get("sessionStorage") or ()) for entry in state["origins"])
+    else:
+        found["databases"] = sum(len(entry.get("indexedDB") or ()) for entry in state["origins"])
+        found["partitioned cookies"] = sum(bool(cookie.get("partitionKey")) for cookie in state["cookies"])
+    return [f"{name} ({count})" for name, count in found.items() if count]
 
 
 def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[BrowserSession, FileFormat]:
@@ -83,12 +99,26 @@ def _state_from_json(data: bytes) -> StorageState:
         value = orjson.loads(data)
     except ValueError:
         raise CorruptStateError("the file is neither a stored session nor JSON") from None
+    if isinstance(value, list):  # what browser extensions export, and Selenium's get_cookies()
+        value = {"cookies": [_cookie_from_array(each) for each in value], "origins": []}
     if not isinstance(value, dict) or not value.keys() & {"cookies", "origins"}:
         raise CorruptStateError("the file is JSON, but no storage_state: it has neither cookies nor origins")
     try:
         return validate_storage_state(value)
     except InvalidStateError as error:
         raise CorruptStateError(f"the file is no storage_state: {error}") from None
+
+
+def _cookie_from_array(cookie: Any) -> Any:
+    """Return a cookie of an array in Playwright's words: extensions say `expirationDate` and `no_restriction`."""
+    if not isinstance(cookie, dict):
+        return cookie
+    expires = next((cookie[name] for name in ("expires", "expirationDate", "expiry") if name in cookie), -1)
+    same_site = _SAME_SITE.get(str(cookie.get("sameSite", "")).lower())
+    flags = {name: bool(cookie.get(name, False)) for name in ("httpOnly", "secure")}
+    kept = {name: cookie[name] for name in ("name", "value", "domain") if name in cookie}
+    found = kept | flags | {"path": cookie.get("path", "/"), "expires": expires}
+    return found if same_site is None else found | {"sameSite": same_site}
 
 
 def read_file(path: Path) -> bytes:
@@ -107,7 +137,10 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
         return
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # not the name of the temporary file
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

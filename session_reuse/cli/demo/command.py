@@ -33,13 +33,20 @@ from session_reuse.manager import SessionManager
 
 _CHART: Final = "demo.png"
 
-Agents = Annotated[int, typer.Option(min=1, max=50, help="Agents that work at once, each with an account of its own.")]
-Cycles = Annotated[int, typer.Option(min=1, help="How often each agent starts, works and ends.")]
-Think = Annotated[float, typer.Option(min=0, help="Seconds the site takes for each answer.")]
-Outage = Annotated[float, typer.Option(min=0, help="Seconds Redis is dead in the middle; 0 leaves it alone.")]
+Agents = Annotated[
+    int,
+    typer.Option(min=1, max=50, metavar="NUMBER", help="Agents that work at once, each with an account of its own."),
+]
+Cycles = Annotated[int, typer.Option(min=1, metavar="NUMBER", help="How often each agent starts, works and ends.")]
+Think = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Time the site takes for each answer.")]
+Outage = Annotated[
+    float, typer.Option(min=0, metavar="SECONDS", help="How long Redis is dead in the middle; 0 leaves it alone.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what earlier runs have left.")]
 Http = Annotated[bool, typer.Option("--http", help="Use an HTTP client although there is a browser.")]
-Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the chart, the site and the private Redis.")]
+Folder = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the chart, the site and the private Redis.")
+]
 
 
 def demo(
@@ -56,8 +63,8 @@ def demo(
 ) -> None:
     """Watch agents log in once and come back logged in, also after their Redis was killed.
 
-    Starts a private Redis and a small login site on this machine, and kills that Redis in the middle. A second run reuses what
-    the first has left. With --url it uses that Redis instead, and does not kill it.
+    Starts a private Redis and a small login site on this machine, and kills that Redis in the middle. A second run
+    reuses what the first has left. With --url it uses that Redis instead, and does not kill it.
     """
     plan = Plan(
         agents=agents, cycles=cycles, think=think, outage=0.0 if url else outage, fresh=fresh, http=http,

@@ -1,0 +1,37 @@
+"""Fingerprints for the shell's completion."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from session_reuse.cli.connection import Place
+from session_reuse.cli.listing import each_session
+from session_reuse.errors import SessionReuseError
+from session_reuse.manager import SessionManager
+
+_PATIENCE: Final = 1.0
+
+
+def fingerprints(url: str | None, key_prefix: str | None, beginning: str, most: int) -> list[str]:
+    """Return stored fingerprints that begin so; those found within a second, none of `embedded://`."""
+    found: list[str] = []
+
+    async def look() -> None:
+        config = Place(url, key_prefix).config()
+        if config.url.startswith("embedded:"):  # the Tab key starts no server
+            return
+        async with (
+            asyncio.timeout(_PATIENCE),
+            SessionManager(config.url, key_prefix=config.key_prefix, registry=None) as manager,
+        ):
+            async for summary in each_session(manager):
+                if summary.fingerprint.startswith(beginning):
+                    found.append(summary.fingerprint)
+                if len(found) >= most:
+                    return
+
+    with suppress(SessionReuseError, TimeoutError):
+        asyncio.run(look())
+    return sorted(found)
