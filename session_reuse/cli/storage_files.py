@@ -99,7 +99,7 @@ def _state_from_json(data: bytes) -> StorageState:
         value = orjson.loads(data)
     except ValueError:
         raise CorruptStateError("the file is neither a stored session nor JSON") from None
-    if isinstance(value, list):  # what browser extensions export, and Selenium's get_cookies()
+    if isinstance(value, list) and value:  # what browser extensions export, and Selenium's get_cookies()
         value = {"cookies": [_cookie_from_array(each) for each in value], "origins": []}
     if not isinstance(value, dict) or not value.keys() & {"cookies", "origins"}:
         raise CorruptStateError("the file is JSON, but no storage_state: it has neither cookies nor origins")
