@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Final
 
 from session_reuse._telemetry import Event, log
+from session_reuse._cancellation import SwallowedCancellation
 from session_reuse.cleanup.notifications import Listener
 from session_reuse.cleanup.reconcile import CleanupReport, Reconciler
 from session_reuse.cleanup.repair import repair
@@ -108,12 +109,13 @@ class _Job:
             on_hint=self._hint,
             on_gap=self._missed_events,
         )
-        pause = _FIRST_PAUSE
+        pause, cancellation = _FIRST_PAUSE, SwallowedCancellation()
         while True:
             began = monotonic()
             try:
                 await listener.listen()
             except Exception as error:  # noqa: BLE001  (whatever it is, the job goes on)
+                cancellation.raise_again()
                 log.info(Event.CLEANUP_FAILED, step="notifications", error=type(error).__name__)
             pause = _FIRST_PAUSE if monotonic() - began > self._interval else min(2 * pause, self._interval)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
@@ -127,11 +129,12 @@ class _Job:
 
     async def _patiently(self, step: str, work: Callable[[], Awaitable[object]]) -> None:
         """Do something, again and again until it works."""
-        pause = _FIRST_PAUSE
+        pause, cancellation = _FIRST_PAUSE, SwallowedCancellation()
         while True:
             try:
                 await work()
             except Exception as error:  # noqa: BLE001  (whatever it is, the job goes on)
+                cancellation.raise_again()
                 name = error.code if isinstance(error, Failure) else type(error).__name__
                 if isinstance(error, Failure):
                     self._services.telemetry.degraded("cleanup", error.error, code=error.code)

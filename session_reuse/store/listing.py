@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+from session_reuse._cancellation import SwallowedCancellation
 from session_reuse.state.header import LENGTH
 from session_reuse.store._redis_py import Command
 from session_reuse.store.failures import failure_from
@@ -24,11 +25,13 @@ async def session_keys(topology: Topology, keys: Keys, timeout: float) -> AsyncI
             primaries = await topology.primaries()
         for primary in primaries:
             cursor: int | None = None
+            cancellation = SwallowedCancellation()
             while cursor != 0:
                 async with asyncio.timeout(timeout):
                     cursor, page = await primary.execute_command(
                         "SCAN", cursor or 0, "MATCH", keys.sessions_pattern(), "COUNT", _PAGE
                     )
+                cancellation.raise_again()
                 yield page
     except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError)
         raise failure_from(error) from None

@@ -121,6 +121,48 @@ def test_files_and_names_that_cannot_be_used_are_usage_errors(cli: CommandLine, 
         assert cli(*words).code == 2, words
 
 
+def test_a_file_that_cannot_be_written_is_named_as_given(cli: CommandLine, alice: str) -> None:
+    """The error names the file that was asked for, not a temporary one."""
+    answer = cli("export", alice, "-o", "/nope/x")
+    assert answer.code == 2
+    assert "No such file or directory: '/nope/x'" in answer.err
+
+
+def test_export_names_what_a_format_leaves_out(cli: CommandLine, alice: str, tmp_path: Path) -> None:
+    """A file of another tool's format holds less than the session."""
+    answer = cli("export", alice, "-o", str(tmp_path / "a"), "--format", "playwright")
+    assert "left out" in answer.err
+    assert "the agent's data (1)" in answer.err
+    assert "sessionStorage items (1)" in answer.err
+    assert "left out" not in cli("export", alice, "-o", str(tmp_path / "b")).err
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        {"domain": ".shop.example", "expirationDate": 4e9, "hostOnly": False, "httpOnly": True, "name": "sid",
+         "path": "/", "sameSite": "no_restriction", "secure": True, "session": False, "storeId": "0", "value": "v", "id": 1},
+        {"domain": ".shop.example", "expiry": 4_000_000_000, "httpOnly": True, "name": "sid", "path": "/",
+         "sameSite": "None", "secure": True, "value": "v"},
+    ],
+    ids=["browser extension", "Selenium"],
+)  # fmt: skip
+def test_an_array_of_cookies_can_be_imported(cli: CommandLine, tmp_path: Path, cookie: dict[str, object]) -> None:
+    """What browser extensions and Selenium write is a login, too."""
+    (tmp_path / "cookies.json").write_text(json.dumps([cookie]))
+    assert cli("import", str(tmp_path / "cookies.json"), "--fingerprint", ALICE, "--json").json["cookies"] == 1
+    (stored,) = cli("show", ALICE, "--json", "--reveal").json["cookies"]
+    expected = {
+        "name": "sid",
+        "value": "v",
+        "domain": ".shop.example",
+        "expires": 4e9,
+        "httpOnly": True,
+        "secure": True,
+    }
+    assert stored | expected | {"sameSite": "None"} == stored
+
+
 def test_sealed_export_needs_its_key(cli: CommandLine, redis_server: RedisServer, tmp_path: Path) -> None:
     """An exported session of an encrypted store is no use without the key."""
     store(redis_server.url, ALICE, encryption_keys=(OLD,))
@@ -179,6 +221,8 @@ def test_rotation_leaves_what_it_cannot_read(cli: CommandLine, redis_server: Red
         answer = cli("rotate", "--json", SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT)
         assert (answer.code, answer.json["unreadable"]) == (4, 1)
         assert client.get(KEY) == before
+    assert "1 session stored in plain" in cli("rotate", SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT).err
+    assert "--from-plain" in cli("rotate", SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT).err
     assert cli("rotate", "--from-plain", SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT).code == 0
     assert cli("show", ALICE, SESSION_REUSE_ENCRYPTION_KEYS=NEW_TEXT).code == 0
     assert cli("rotate").code == 2
@@ -193,6 +237,31 @@ def test_cleanup_removes_what_an_expired_session_leaves(cli: CommandLine, redis_
         assert cli("cleanup", "--once", "--json").json["expired"] == 1
         assert not client.exists("browser:affinity:agent-1")
     assert "0 expired sessions" in cli("cleanup", "--once").out
+
+
+@pytest.mark.parametrize("trouble", ["dead", "without rights"])
+def test_the_cleanup_job_says_at_once_why_it_does_nothing(own_redis: RedisServer, trouble: str) -> None:
+    """A service whose store is away, or whose user lacks a right, says so: where, why, and what to do."""
+    url = own_redis.url.replace("redis://", "redis://weak:pw@")
+    with own_redis.client() as client:
+        client.acl_setuser("weak", enabled=True, passwords=["+pw"], keys=["*"], categories=["-@all", "+@connection"])
+    if trouble == "dead":
+        own_redis.kill()
+    command = [sys.executable, "-m", "session_reuse.cli", "cleanup", "--url", url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+        try:
+            assert job.stderr is not None
+            assert "cleaning up" in job.stderr.readline()
+            line = job.stderr.readline()
+            assert "expired sessions are not cleaned up" in line
+            assert "session-reuse doctor" in line
+            assert f"127.0.0.1:{own_redis.port}" in line
+            assert "pw@" not in line
+            job.send_signal(signal.SIGTERM)
+            assert len(job.stderr.read().splitlines()) <= 2
+            assert job.wait(10) == 0
+        finally:
+            job.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

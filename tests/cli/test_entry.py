@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -42,6 +43,39 @@ def test_help_names_the_exit_codes(cli: CommandLine, command: str) -> None:
     assert answer.code == 0
     for option in ("--url", "--key-prefix", "--json", "130"):
         assert option in answer.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_keeps_its_brackets(cli: CommandLine, command: str) -> None:
+    """A default in brackets is text, not markup; arguments have no braces."""
+    shown = " ".join(cli(command, "--help").out.split())
+    assert "[default: SESSION_REUSE_URL, else embedded://]" in shown
+    assert "[default: SESSION_REUSE_KEY_PREFIX, else browser]" in shown
+    assert "{" not in shown.partition("Exit codes")[0]
+
+
+def test_the_list_of_commands_is_whole(cli: CommandLine) -> None:
+    """Each command has one line in the help, and is there."""
+    shown = cli("--help").out
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +\S.*\.$", shown, re.MULTILINE), command
+    assert cli("no-such-command").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [("--version", {"typer", "redis", "rich"}), ("--help", {"redis", "rich", "asyncio"})],
+    ids=["version", "help"],
+)
+def test_what_needs_no_store_imports_none(words: str, absent: set[str]) -> None:
+    """`--version` and `--help` answer at once."""
+    code = (
+        "import sys\nfrom session_reuse.cli.entry import main\n"
+        f"sys.argv = ['session-reuse', {words!r}]\ntry: main()\nexcept SystemExit: pass\n"
+        f"print('loaded:', sorted({absent!r} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded: []"
 
 
 def test_documented_exit_codes_are_the_real_ones() -> None:
@@ -98,6 +132,20 @@ def test_piped_export_is_the_session_and_nothing_else(cli: CommandLine, alice: s
     piped = cli("export", alice, "--format", "playwright", "-o", "-", "--json")
     assert piped.out == (tmp_path / "file").read_text()
     assert CANARIES[0] in piped.out
+
+
+def test_fingerprints_are_completed(redis_server: RedisServer) -> None:
+    """The Tab key knows the stored names."""
+    store(redis_server.url, "shop.example/alice", "shop.example/bob", "mail.example/alice")
+    done = subprocess.run(
+        [sys.executable, "-m", "session_reuse"], capture_output=True, text=True, check=False,
+        env=os.environ
+        | {
+            "_SESSION_REUSE_COMPLETE": "complete_bash", "COMP_WORDS": "session-reuse show shop", "COMP_CWORD": "2",
+            "SESSION_REUSE_URL": redis_server.url,
+        },
+    )  # fmt: skip
+    assert done.stdout.split() == ["shop.example/alice", "shop.example/bob"], done.stderr
 
 
 def test_completion_can_be_shown(cli: CommandLine) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from session_reuse import Outcome, SessionManager, reusable_session
-from session_reuse._telemetry import Event, StoreHealth
+from session_reuse._telemetry import Event, StoreHealth, Telemetry
 from session_reuse._telemetry.store_health import QUIET
 from session_reuse.errors import StoreAuthError, StoreUnavailableError
 from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
@@ -198,6 +198,21 @@ def test_a_breaker_that_opens_soon_after_a_recovery_is_said_with_its_end(
     assert loud(session_reuse_events) == [Event.BREAKER_CHANGED]
     health.worked("read")
     assert loud(session_reuse_events) == [Event.BREAKER_CHANGED, Event.STORE_AVAILABLE]
+
+
+def test_a_cleanup_that_goes_on_failing_is_repeated_rarely(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, session_reuse_events: list[LoggedEvent]
+) -> None:
+    """At once, then once in ten minutes; after a success, at once again."""
+    monkeypatch.setattr("session_reuse._telemetry.telemetry.monotonic", clock)
+    telemetry = Telemetry()
+    for _ in range(1000):
+        telemetry.cleanup_failed("reconcile", "ConnectionError")
+        clock.now += 1
+    assert loud(session_reuse_events) == [Event.CLEANUP_FAILED] * 2
+    telemetry.cleanup_worked("reconcile")
+    telemetry.cleanup_failed("reconcile", "ConnectionError")
+    assert loud(session_reuse_events) == [Event.CLEANUP_FAILED] * 3
 
 
 def test_refused_credentials_are_an_error(health: StoreHealth, session_reuse_events: list[LoggedEvent]) -> None:
