@@ -23,7 +23,7 @@ from session_reuse import errors
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_KINDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "PATH"}
+_KINDS = (str, int, float, Path)
 PACKAGE = Path(session_reuse.__file__).parent
 PAGES = Path(__file__).parent
 REGION = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
@@ -158,7 +158,11 @@ def _spelling(parameter: Any) -> str:
         name = f"{parameter.name.upper()}{'...' if parameter.nargs == -1 else ''}"
         return f"`{name}`" if parameter.required else f"`[{name}]`"
     kind = parameter.type_descriptor.annotation
-    takes = "" if parameter.is_flag else f" {_KINDS.get(kind) or '|'.join(each.value for each in kind)}"
+    takes = (
+        ""
+        if parameter.is_flag
+        else f" {parameter.metavar if kind in _KINDS else '|'.join(each.value for each in kind)}"
+    )
     return ", ".join(f"`{spelling}{takes}`" for spelling in parameter.opts)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
-from session_reuse._telemetry import Event, log
 from session_reuse._cancellation import SwallowedCancellation
+from session_reuse._telemetry import Event, log
 from session_reuse.cleanup.notifications import Listener
 from session_reuse.cleanup.reconcile import CleanupReport, Reconciler
 from session_reuse.cleanup.repair import repair

@@ -33,7 +33,7 @@ _HEAD: Final = 5
 
 Once = Annotated[bool, typer.Option("--once", help="Look once and end.")]
 Interval = Annotated[
-    float, typer.Option(min=0.1, metavar="SECONDS", help="Between two looks; longer for a store that takes long.")
+    float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two looks; a large store gets more.")
 ]
 Limit = Annotated[
     int, typer.Option(min=1, metavar="NUMBER", help="How many sessions to show, those saved last.")
