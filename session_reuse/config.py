@@ -12,7 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -117,7 +117,7 @@ class Config:
         for field in fields(self):
             object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name)))
         if self.attempt_timeout > self.restore_timeout:
-            if self.attempt_timeout != _DEFAULTS["attempt_timeout"]:
+            if self.attempt_timeout != _DEFAULT_ATTEMPT:
                 raise ConfigurationError(
                     f"attempt_timeout ({self.attempt_timeout:g} s) is above restore_timeout ({self.restore_timeout:g} s), "
                     "which ends every attempt: raise restore_timeout, or lower attempt_timeout"
@@ -159,16 +159,10 @@ class Config:
         return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
-_DEFAULTS: Final = {field.name: field.default for field in fields(Config) if field.default is not MISSING}
-_DURATIONS: Final = (
-    "ttl", "restore_timeout", "save_timeout", "attempt_timeout", "connect_timeout", "close_timeout", "capture_timeout", "verify_timeout",
-    "lease_ttl", "wait_timeout", "cleanup_interval", "flush_rate", "max_age",
-)  # fmt: skip
-_OPTIONAL: Final = frozenset({"max_age", "max_uses"})
-_MINIMA: Final = {
-    "max_uses": 1, "retire_after_bad": 1, "max_state_bytes": 1, "pending_max": 0, "pending_max_bytes": 0, "recent_bytes": 0, "lanes": 1, "wait_replicas": 0,
-    "deadline_buckets": 1,
-}  # fmt: skip
+_TYPES: Final = {field.name: str(field.type) for field in fields(Config)}
+_DEFAULT_ATTEMPT: Final = Config.__dataclass_fields__["attempt_timeout"].default
+_MAY_BE_ZERO: Final = frozenset({"reuse_while_away"})
+_AT_LEAST_ONE: Final = frozenset({"max_uses", "retire_after_bad", "max_state_bytes", "lanes", "deadline_buckets"})
 _COMPRESSIONS: Final = ("auto", "zstd", "lz4", "zlib", "none")
 _MAKE_A_KEY: Final = "make one with: openssl rand -base64 32"
 
@@ -179,24 +173,27 @@ def _checked(name: str, value: Any) -> Any:
     Raises:
         ConfigurationError: it is wrong.
     """
-    if value is None and name in _OPTIONAL:
+    kind = _TYPES[name].removesuffix(" | None")
+    if value is None and kind != _TYPES[name]:
         return None
-    if name in _DURATIONS:
-        return _seconds(value, name)
-    if name in _MINIMA:
-        if not isinstance(value, int) or isinstance(value, bool) or value < _MINIMA[name]:
-            raise ConfigurationError(f"{name} must be a whole number of at least {_MINIMA[name]}, not {value!r}")
-    elif isinstance(_DEFAULTS[name], bool):
-        if not isinstance(value, bool):
-            raise ConfigurationError(f"{name} must be True or False, not {value!r}")
-    elif check := _CHECKS.get(name):
+    if check := _CHECKS.get(name):
         return check(value)
+    if kind == "float":
+        return _seconds(value, name)
+    least = 1 if name in _AT_LEAST_ONE else 0
+    if kind == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    if kind == "bool" and not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {value!r}")
+    if kind.endswith("Callback") and not callable(value):
+        raise ConfigurationError(f"{name} must be a function, not {value!r}")
     return value
 
 
-def _seconds(value: object, name: str) -> float:
+def _seconds(value: Any, name: str) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds <= 0:
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    if not is_number or seconds < 0 or (seconds == 0 and name not in _MAY_BE_ZERO):
         raise ConfigurationError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}")
     return float(seconds)
 
@@ -222,14 +219,14 @@ def _checked_compression(name: object) -> object:
     return name
 
 
-def _checked_callback(callback: object) -> object:
-    if callback is not None and not callable(callback):
-        raise ConfigurationError("on_expired must be a function of a fingerprint")
-    return callback
+def _checked_folder(folder: object) -> Path:
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise ConfigurationError(f"spool_dir must be a path, not {folder!r}")
+    return Path(folder)
 
 
-def _checked_keys(keys: Any) -> KeySource | None:
-    return keys if keys is None or callable(keys) else _key_list(keys)
+def _checked_keys(keys: Any) -> KeySource:
+    return keys if callable(keys) else _key_list(keys)
 
 
 def _key_list(keys: Any) -> tuple[bytes, ...]:
@@ -251,8 +248,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "key_prefix": _checked_prefix,
     "compression": _checked_compression,
     "encryption_keys": _checked_keys,
-    "spool_dir": lambda folder: None if folder is None else Path(folder),
-    "on_expired": _checked_callback,
+    "spool_dir": _checked_folder,
 }
 
 

@@ -66,6 +66,13 @@ def test_a_wrong_argument_is_named(name: str, value: Any) -> None:
         Config(**{name: value})
 
 
+@pytest.mark.parametrize("name", sorted({field.name for field in fields(Config)} - {"registry"}))
+def test_no_setting_takes_just_anything(name: str) -> None:
+    """Each refuses a value of a wrong type by its name; the registry is checked by who uses it."""
+    with pytest.raises(ConfigurationError, match=name):
+        Config(**{name: object()})
+
+
 def test_an_unknown_setting_is_told() -> None:
     """A misspelt setting is not silently ignored."""
     with pytest.raises(ConfigurationError, match="tll"):
