@@ -291,10 +291,10 @@ class SessionManager(AsyncOnly):
         Raises:
             ConfigurationError: the store is not a Redis.
         """
-        from session_reuse.cleanup.job import cleanup
+        from session_reuse.cleanup.job import CleanupJob
 
         services = await self.services()
-        job = services.spawn(cleanup(services), "cleanup")
+        job = services.spawn(CleanupJob(services.store, self.config, services.telemetry).run(), "cleanup")
         try:
             await job
         except asyncio.CancelledError:
@@ -309,10 +309,11 @@ class SessionManager(AsyncOnly):
             ConfigurationError: the store is not a Redis.
             StoreError: the store, or a part of it, could not be asked; what could be was done.
         """
-        from session_reuse.cleanup.job import cleanup_once
+        from session_reuse.cleanup.job import CleanupJob
 
+        services = await self.services()
         try:
-            return await cleanup_once(await self.services())
+            return await CleanupJob(services.store, self.config, services.telemetry).run_once()
         except Failure as failure:
             raise failure.error from None
 

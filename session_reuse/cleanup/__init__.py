@@ -1,1 +1,1 @@
-"""Removing what expired sessions leave behind: events are hints, the index of deadlines is the truth."""
+"""Remove what expired sessions leave behind: affinity entries, index entries. Events are hints, the index is the truth."""

@@ -1,20 +1,20 @@
-"""Comparing the index of deadlines with the sessions. Must never delete a session, nor the traces of one that lives.
+"""Compare the index of deadlines with the sessions, and remove what sessions that are gone have left behind.
 
-Cost follows the sessions that are due, not those that are stored. A worker that takes an entry out of the index deals
-with what that session has left behind; all others find the entry gone. So any number of workers may run at once.
+The cost follows the sessions that are due, not those that are stored. The worker that takes an entry out of the index
+finishes that session. All others find the entry gone, so any number of workers may run at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from session_reuse._telemetry import Event, log
-from session_reuse.lifecycle.services import Services
+from session_reuse._telemetry import Event, Telemetry, log
+from session_reuse.config import Config
 from session_reuse.resilience.failure import Failure
 from session_reuse.store.deadlines import Deadlines, Entry
 
@@ -22,8 +22,8 @@ _PER_BUCKET: Final = 100
 _TIMEOUT: Final = 2.0
 _CALLBACK_TIMEOUT: Final = 30.0
 _CALLBACKS_AT_ONCE: Final = 16
-_LAST_WORDS: Final = 5.0
-"""How long a cancelled worker goes on with sessions that it has taken out of the index already."""
+_FINISH_TIMEOUT: Final = 5.0
+"""How long a cancelled worker goes on with sessions that it has taken out of the index already, in seconds."""
 _GONE: Final = -2
 
 
@@ -31,7 +31,7 @@ class Action(StrEnum):
     """What to do with an entry of the index."""
 
     EXPIRE = "expire"
-    """The session is gone: take the entry out, and see to what the session has left behind."""
+    """The session is gone: take the entry out, and remove what the session has left behind."""
     PROLONG = "prolong"
     """The session lives: give the entry its new deadline."""
     LEAVE = "leave"
@@ -71,24 +71,26 @@ class Reconciler:
     """One worker's passes over the index.
 
     Args:
-        services: the manager's.
         deadlines: the index.
+        config: the settings of the manager.
+        telemetry: of the manager.
     """
 
-    def __init__(self, services: Services, deadlines: Deadlines) -> None:
-        self._services = services
+    def __init__(self, deadlines: Deadlines, config: Config, telemetry: Telemetry) -> None:
         self._deadlines = deadlines
+        self._config = config
+        self._telemetry = telemetry
 
     async def run(self) -> CleanupReport:
-        """Look at all that is due.
+        """Settle all entries that are due.
 
         Raises:
-            Failure: the store, or a part of it, could not be asked; what could be was done.
+            Failure: the store, or a part of it, could not be asked. The rest is done.
         """
         report = CleanupReport()
         while True:
             due = await self._deadlines.due(_PER_BUCKET, timeout=_TIMEOUT)
-            self._services.telemetry.reconcile_lag(due.overdue)
+            self._telemetry.reconcile_lag(due.overdue)
             report.overdue = max(report.overdue, due.overdue)
             settled = await self._settle(due.entries, report, due=True)
             if due.failure is not None:
@@ -97,7 +99,7 @@ class Reconciler:
                 return report
 
     async def check(self, fingerprints: Iterable[str]) -> CleanupReport:
-        """Look at some sessions before their deadline: there was a sign that they are gone.
+        """Settle the entries of sessions that may be gone before their deadline.
 
         Raises:
             Failure: the store could not be asked.
@@ -123,45 +125,42 @@ class Reconciler:
         report.expired += len(expired)
         report.prolonged += len(settled) - len(expired)
         if expired:
-            await self._see_to(expired)
+            await self._finish_expired(expired)
         return len(settled)
 
     def _milliseconds(self, left: int | None) -> int:
         """Return when to look again at a session that lives, one without an end included."""
-        return left if left is not None and left >= 0 else round(self._services.config.ttl * 1000)
+        return left if left is not None and left >= 0 else round(self._config.ttl * 1000)
 
-    async def _see_to(self, expired: list[str]) -> None:
-        """Deal with sessions that this worker has taken out of the index: nobody else will, so see it through."""
-        task = asyncio.ensure_future(self._bury(expired))
+    async def _finish_expired(self, expired: list[str]) -> None:
+        """Finish sessions that this worker has taken out of the index, also when it is cancelled: no other one does."""
+        task = asyncio.ensure_future(self._clean_up(expired))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait([task], timeout=_LAST_WORDS)
+            await asyncio.wait([task], timeout=_FINISH_TIMEOUT)
             raise
         finally:
             task.cancel()
 
-    async def _bury(self, expired: list[str]) -> None:
+    async def _clean_up(self, expired: list[str]) -> None:
         try:
             await self._deadlines.forget_agents(expired, timeout=_TIMEOUT)
         except Failure as failure:
             log.warning(Event.CLEANUP_FAILED, step="affinity", error=failure.code)
-        at_once = asyncio.Semaphore(_CALLBACKS_AT_ONCE)
         for fingerprint in expired:
-            self._services.telemetry.expired(fingerprint)
-        if self._services.config.on_expired is not None:
-            await asyncio.gather(*(self._tell(fingerprint, at_once) for fingerprint in expired))
+            self._telemetry.expired(fingerprint)
+        callback = self._config.on_expired
+        if callback is not None:
+            at_once = asyncio.Semaphore(_CALLBACKS_AT_ONCE)
+            await asyncio.gather(*(_notify(callback, fingerprint, at_once) for fingerprint in expired))
 
-    async def _tell(self, fingerprint: str, at_once: asyncio.Semaphore) -> None:
-        callback = self._services.config.on_expired
-        if callback is None:
-            return
-        try:
-            async with at_once, asyncio.timeout(_CALLBACK_TIMEOUT):
-                answer = callback(fingerprint)
-                if inspect.isawaitable(answer):
-                    await answer
-        except Exception as error:  # noqa: BLE001  (the user's code, whatever it raises)
-            log.warning(
-                Event.CALLBACK_FAILED, callback="on_expired", fingerprint=fingerprint, error=type(error).__name__
-            )
+
+async def _notify(callback: Callable[[str], object], fingerprint: str, at_once: asyncio.Semaphore) -> None:
+    try:
+        async with at_once, asyncio.timeout(_CALLBACK_TIMEOUT):
+            result = callback(fingerprint)
+            if inspect.isawaitable(result):
+                await result
+    except Exception as error:  # noqa: BLE001  (the application's code, whatever it raises)
+        log.warning(Event.CALLBACK_FAILED, callback="on_expired", fingerprint=fingerprint, error=type(error).__name__)

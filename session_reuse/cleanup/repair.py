@@ -1,8 +1,7 @@
-"""Sessions that the index of deadlines has lost, found by a slow walk over all of them. Must never hurry.
+"""Find sessions that the index of deadlines has lost, by a slow walk over all of them.
 
-A fail-over may lose an entry and keep its session. Without an entry a session still ends by itself; only nobody would be
-told, and its agents' affinity would stay until its own end. The other way round needs no repair: an entry without a
-session is found when it is due.
+A fail-over may lose an entry and keep its session. Such a session still ends by itself, but `on_expired` would not be
+called. An entry without a session needs no repair: it is found when it is due.
 """
 
 from __future__ import annotations

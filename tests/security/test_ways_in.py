@@ -15,10 +15,10 @@ from tests.support.servers import HOST, RedisServer
 MINIMAL_ACL: Final = (
     "on >password resetchannels resetkeys ~browser:* -@all "
     "+get +getex +set +getrange +setrange +type +exists +del +rename +pexpire "
-    "+zadd +zrem +sadd +smembers +eval +evalsha +time"
+    "+zadd +zrem +zrangebyscore +pttl +sadd +smembers +eval +evalsha +time"
 )
 """What agents need on 6.2 and later; `<key_prefix>:*` for the keys."""
-LISTING: Final = "+scan +strlen +pttl"
+LISTING: Final = "+scan +strlen"
 """What `SessionManager.sessions()` and the commands that list need besides."""
 RIGHTS: Final = [word[1:] for word in MINIMAL_ACL.split() if word.startswith("+")]
 PATIENT: Final = {

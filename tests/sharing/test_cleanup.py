@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, ConfigurationError, SessionManager, reusable_session
-from session_reuse.cleanup.job import repair_index
+from session_reuse.cleanup.job import CleanupJob
 from session_reuse.cleanup.reconcile import Action, action_for
 from session_reuse.store.keys import Keys
 from tests.sharing.processes import workers
@@ -266,9 +266,10 @@ async def test_an_entry_lost_in_a_failover_is_repaired(
     with raw(servers, "browser:session:not ours") as client:
         client.set("browser:session:not ours", "x")
     services = await manager.services()
-    assert await repair_index(services) == 50
+    job = CleanupJob(services.store, manager.config, services.telemetry)
+    assert await job.repair() == 50
     assert kinds(servers)["deadlines"] == 200
-    assert await repair_index(services) == 0
+    assert await job.repair() == 0
 
 
 async def test_a_callback_that_fails_stops_nothing(redis_server: RedisServer, make_manager: MakeManager) -> None:

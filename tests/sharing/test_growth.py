@@ -1,0 +1,98 @@
+"""What is kept beside the sessions does not grow for ever, whether or not a clean-up job runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from session_reuse import BrowserSession, SaveOutcome, SessionManager
+from session_reuse.store.keys import Keys
+from tests.sharing.traces import MakeManager, kinds, raw, save_many
+from tests.support.polling import until
+from tests.support.servers import RedisCluster, RedisServer
+
+DAY = 86_400_000
+
+
+async def test_index_entries_end_without_a_clean_up_job(
+    servers: RedisServer | RedisCluster, make_manager: MakeManager
+) -> None:
+    """Entries that are overdue for more than a day go as new ones come, and the whole index ends a day after its last entry."""
+    manager = await make_manager(servers.url, ttl=60.0, deadline_buckets=1)
+    bucket, now = Keys().deadline_bucket(0), time.time() * 1000
+    with raw(servers, bucket) as client:
+        client.zadd(bucket, {f"gone/{number}": now - DAY - 60_000 - number for number in range(25)})
+        client.zadd(bucket, {"due/0": now - 1000})
+        await save_many(manager, ["shop/0"])
+        assert client.zcard(bucket) == 25 + 2 - 10
+        assert 60_000 + DAY < client.pttl(bucket) <= 60_000 + 2 * DAY
+        await save_many(manager, ["shop/1", "shop/2"])
+        assert {name.decode() for name in client.zrange(bucket, 0, -1)} == {"due/0", "shop/0", "shop/1", "shop/2"}
+
+
+async def test_the_index_outlives_sessions_that_a_clean_up_job_prolongs(
+    servers: RedisServer | RedisCluster, make_manager: MakeManager
+) -> None:
+    """A session lives on by restores alone, which do not write the index: the clean-up keeps the bucket for it."""
+    manager = await make_manager(servers.url, ttl=3600.0, deadline_buckets=1)
+    await save_many(manager, ["shop/0"])
+    bucket = Keys().deadline_bucket(0)
+    with raw(servers, bucket) as client:
+        client.zadd(bucket, {"shop/0": time.time() * 1000 - 1000})
+        client.pexpire(bucket, 60_000)
+        assert (await manager.cleanup_once()).prolonged == 1
+        assert client.pttl(bucket) > 3_500_000 + DAY
+
+
+async def test_a_job_that_starts_late_finds_sessions_whose_entries_were_trimmed(
+    redis_server: RedisServer, make_manager: MakeManager
+) -> None:
+    """No job ran for days, and a session lived on without its entry: its end is told of all the same."""
+    told: list[str] = []
+    manager = await make_manager(redis_server.url, ttl=2.0, on_expired=told.append, cleanup_interval=0.2)
+    await save_many(manager, ["shop/0"])
+    with redis_server.client() as client:
+        client.delete(Keys().of("shop/0").deadlines)
+    job = asyncio.create_task(manager.cleanup())
+    await until(lambda: told == ["shop/0"], timeout=10.0, message="its end is told of")
+    assert kinds(redis_server)["affinity"] == 0
+    job.cancel()
+    await asyncio.gather(job, return_exceptions=True)
+
+
+async def test_a_clean_up_on_a_dead_store_says_so_once(
+    own_redis: RedisServer, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning for each kind of failure while the store is away, however often it is tried, and again the next time."""
+    told: list[str] = []
+    settings = {"ttl": 0.3, "cleanup_interval": 0.1, "on_expired": told.append}
+
+    def failures() -> float:
+        labels = [{"op": "cleanup", "reason": reason} for reason in ("unavailable", "timeout")]
+        return sum(registry.get_sample_value("session_degraded_total", each) or 0.0 for each in labels)
+
+    async with SessionManager(own_redis.url, registry=registry, **settings) as manager:
+        job = asyncio.create_task(manager.cleanup())
+        for episode in (1, 2):
+            caplog.clear()
+            own_redis.kill()
+            before = failures()
+            await until(lambda before=before: failures() > before + 10, timeout=20.0, message="it tries again")
+            warned = [line for line in caplog.messages if "cleanup_failed step='reconcile'" in line]
+            assert warned
+            assert len(warned) == len(set(warned))
+            own_redis.start()
+            await until(lambda: saved(manager), timeout=20.0, message="a session is saved")
+            await until(lambda episode=episode: len(told) >= episode, timeout=20.0, message="the clean-up works again")
+        job.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await job
+
+
+async def saved(manager: SessionManager) -> bool:
+    """Return whether a save reaches the store."""
+    return await manager.save(BrowserSession("shop/alice", "agent")) is SaveOutcome.SAVED
