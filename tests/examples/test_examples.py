@@ -24,6 +24,7 @@ EXPECTED = {
     "share_one_login": [r"merged, merged, saved", r"seen-ann, seen-ben, seen-cem", r"ann reused, ben busy"],
     "blocking_script": [r"user-0 was used by \['thread-0', 'thread-2'\]", r"stored: blocking\.example/user-1"],
     "serve_metrics": [r"session_reused_total 2\.0", r'session_miss_total\{reason="missing"\} 1\.0'],
+    "metrics_of_workers": [r"session_reused_total 1\.0", r'session_miss_total\{reason="missing"\} 1\.0'],
     "verify_and_health": [
         r"second visit: +enter reused", r"no new login: +enter unverified +leave skipped",
         r"marked bad three times: +enter retired +leave saved", r"max_age: +enter retired",
