@@ -55,7 +55,7 @@ class Telemetry:
         self.pending_saves = 0
         self.breakers = {"read": "closed", "write": "closed"}
         self.lag = 0.0
-        self._cleanup_logged: dict[tuple[str, str], float] = {}
+        self._cleanup_logged: dict[str, tuple[str, float]] = {}
         self._health = health if health is not None else StoreHealth("the store")
         self._metrics = metrics_for(registry)
         self._count(lambda metrics: metrics.add_manager(self))
@@ -163,10 +163,11 @@ class Telemetry:
     # Clean-up and replicas -------------------------------------------------------------------------------------------
 
     def cleanup_failed(self, step: str, error: str) -> None:
-        """Log that a step of the clean-up failed: at once, then once in ten minutes while it goes on."""
+        """Log that a step of the clean-up failed: each error at once, then once in ten minutes while it goes on."""
         now = monotonic()
-        if now - self._cleanup_logged.get((step, error), -_REPEAT) >= _REPEAT:
-            self._cleanup_logged[step, error] = now
+        _, logged_at = self._cleanup_logged.get(error, ("", -_REPEAT))
+        if now - logged_at >= _REPEAT:
+            self._cleanup_logged[error] = step, now
             log.warning(Event.CLEANUP_FAILED, step=step, error=error)
         else:
             log.debug(Event.CLEANUP_FAILED, step=step, error=error)
@@ -174,7 +175,8 @@ class Telemetry:
     def cleanup_worked(self, step: str) -> None:
         """Note that a step of the clean-up worked: its next failure is logged at once."""
         if self._cleanup_logged:
-            self._cleanup_logged = {key: when for key, when in self._cleanup_logged.items() if key[0] != step}
+            logged = self._cleanup_logged
+            self._cleanup_logged = {error: (by, at) for error, (by, at) in logged.items() if by != step}
         if self._health.troubled:
             self._health.worked("cleanup")
 
