@@ -86,9 +86,15 @@ async def resolve(host: str, limit: float) -> list[str]:
     future: asyncio.Future[None] = loop.create_future()
     with _lookups_lock:
         lookup = _lookups.get(host)
-        if lookup is None or lookup.is_old:
+        is_new = lookup is None or lookup.is_old
+        if lookup is None or is_new:
             lookup = _lookups[host] = _Lookup(host)
+    if is_new:
+        try:
             threading.Thread(target=lookup.run, name="session_reuse:resolver", daemon=True).start()
+        except RuntimeError:  # from Python 3.12 on, no thread can be started when the main thread has ended
+            lookup.run()
+    with _lookups_lock:
         left = lookup.began + limit - monotonic()
         if lookup.answer is None:
             lookup.waiting.append((loop, future))
