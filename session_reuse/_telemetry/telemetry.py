@@ -18,7 +18,7 @@ from session_reuse.outcome import Outcome, SaveOutcome
 _SIDES: Final[dict[str, Side]] = {Operation.RESTORE: "read", Operation.CLEANUP: "cleanup"}
 """Which side of a store an operation proves good or bad; the others write."""
 _REPEAT: Final = 600.0
-"""Seconds after which a failure of the clean-up that goes on is logged again."""
+"""Seconds after which trouble that goes on is a warning again."""
 _PROOFS: Final = frozenset({SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED, SaveOutcome.STALE})
 """Outcomes of a save that only a store that works can give."""
 
@@ -55,7 +55,7 @@ class Telemetry:
         self.pending_saves = 0
         self.breakers = {"read": "closed", "write": "closed"}
         self.lag = 0.0
-        self._cleanup_logged: dict[str, tuple[str, float]] = {}
+        self._logged: dict[str, tuple[str, float]] = {}
         self._health = health if health is not None else StoreHealth("the store")
         self._metrics = metrics_for(registry)
         self._count(lambda metrics: metrics.add_manager(self))
@@ -164,19 +164,15 @@ class Telemetry:
 
     def cleanup_failed(self, step: str, error: str) -> None:
         """Log that a step of the clean-up failed: each error at once, then once in ten minutes while it goes on."""
-        now = monotonic()
-        _, logged_at = self._cleanup_logged.get(error, ("", -_REPEAT))
-        if now - logged_at >= _REPEAT:
-            self._cleanup_logged[error] = step, now
+        if self._is_due(error, step):
             log.warning(Event.CLEANUP_FAILED, step=step, error=error)
         else:
             log.debug(Event.CLEANUP_FAILED, step=step, error=error)
 
     def cleanup_worked(self, step: str) -> None:
         """Note that a step of the clean-up worked: its next failure is logged at once."""
-        if self._cleanup_logged:
-            logged = self._cleanup_logged
-            self._cleanup_logged = {error: (by, at) for error, (by, at) in logged.items() if by != step}
+        if self._logged:
+            self._logged = {what: (by, at) for what, (by, at) in self._logged.items() if by != step}
         if self._health.troubled:
             self._health.worked("cleanup")
 
@@ -195,9 +191,20 @@ class Telemetry:
         self._count(lambda metrics: metrics.gaps.inc())
 
     def under_replicated(self, fingerprint: str, acknowledged: int) -> None:
-        """Count and log a save that fewer replicas acknowledged than asked for."""
+        """Count and log a save that fewer replicas acknowledged than asked for: a warning once in ten minutes."""
         self._count(lambda metrics: metrics.under_replicated.inc())
-        log.warning(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
+        if self._is_due("under_replicated", "save"):
+            log.warning(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
+        else:
+            log.debug(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
+
+    def _is_due(self, what: str, by: str) -> bool:
+        """Return whether something that may go on for long is to be a warning now."""
+        now = monotonic()
+        if now - self._logged.get(what, ("", -_REPEAT))[1] < _REPEAT:
+            return False
+        self._logged[what] = by, now
+        return True
 
     def _count(self, change: Callable[[Metrics], None]) -> None:
         if self._metrics is not None:
