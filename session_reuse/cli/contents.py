@@ -10,7 +10,7 @@ import orjson
 
 from session_reuse._telemetry.spans import fingerprint_hash
 from session_reuse.cli.connection import Stored
-from session_reuse.cli.formatting import duration, masked, plural, printable, size
+from session_reuse.cli.formatting import duration, masked, plural, printable, short_duration, size
 from session_reuse.cli.output import Output, table
 
 if TYPE_CHECKING:
@@ -132,12 +132,17 @@ def _cookies(cookies: list[Described], now: float) -> Table:
     made = table("cookie", "domain", "path", "expires", "flags", "value")
     for cookie in cookies:
         flags = [name for name in ("httpOnly", "secure") if cookie[name]]
-        expires = "with the browser" if cookie["expires"] is None else _when(cookie["expires"], now)
         made.add_row(
-            printable(cookie["name"]), printable(cookie["domain"]), printable(cookie["path"]), expires,
+            printable(cookie["name"]), printable(cookie["domain"]), printable(cookie["path"]), _expiry(cookie, now),
             " ".join([*flags, str(cookie["sameSite"] or "")]).strip(), _value(cookie),
         )  # fmt: skip
     return made
+
+
+def _expiry(cookie: Described, now: float) -> str:
+    if cookie["expires"] is None:
+        return "with the browser"
+    return f"in {short_duration(cookie['expires'] - now)}" if cookie["expires"] > now else "expired"
 
 
 def _origins(origins: list[Described]) -> Table:
