@@ -59,6 +59,17 @@ def test_an_unknown_option_is_named_for_every_scheme(base: str, option: str) -> 
         Config(url=f"{base}?{option}=True")
 
 
+def test_sentinels_have_credentials_of_their_own() -> None:
+    """Those before the host are for the servers, those in the query for the Sentinels."""
+    url = "rediss+sentinel://me:pw@h/m/2?sentinel_username=they&sentinel_password=theirs&max_connections=3"
+    pool = connect(Config(url=url)).client.connection_pool
+    (sentinel,) = pool.sentinel_manager.sentinels
+    theirs, ours = sentinel.connection_pool.connection_kwargs, pool.connection_kwargs
+    assert (theirs["username"], theirs["password"], theirs["db"]) == ("they", "theirs", 0)
+    assert (ours["username"], ours["password"], ours["db"], pool.max_connections) == ("me", "pw", 2, 3)
+    assert "ssl_cert_reqs" in theirs  # both over TLS
+
+
 def test_a_misspelt_option_gets_the_right_one_named() -> None:
     """The nearest option of the same scheme is suggested."""
     with pytest.raises(ConfigurationError, match="did you mean socket_timeout"):
