@@ -1,4 +1,4 @@
-"""Settings of a session manager: names, defaults, and where they come from. Must never open or create anything.
+"""Settings of a session manager: names, types, defaults, and where they come from.
 
 Order: argument, then the environment variable `SESSION_REUSE_<NAME>`, then the default. Durations are seconds as
 float or `timedelta`.

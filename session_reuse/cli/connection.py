@@ -1,4 +1,4 @@
-"""The manager a command works with, patient as people are. Must never start a time to live anew nor count a use."""
+"""The manager that a command works with. Its time limits are those of people; reading counts as no use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns this process's share in the private redis-server behind `embedded://`; must never signal or reap a process.
+"""This process's share in the private redis-server behind `embedded://`.
 
 The server belongs to all processes of the user that hold the shared users' lock of its data folder, and is stopped by
 its guardian when the last of them lets go or dies. Whoever comes first starts both, under the start lock. Being alive

@@ -1,9 +1,9 @@
-"""Owns the guardian: the parent of one private redis-server, which stops it when its last user is gone.
+"""The guardian: the parent of one private redis-server, which stops it when its last user is gone.
 
-It must never stop a server while a process holds the users' lock, nor signal anything but its own child. It runs in a
-session of its own, in a bare interpreter (standard library and this package only), and never polls: one thread waits
-for the server to end, the other for the users' lock, which the kernel drops even when a user is killed. The guardian
-lives exactly as long as its server: when either dies, the next user starts both anew.
+It signals nothing but its own child. It runs in a session of its own, in a bare interpreter (standard library and this
+package only), and never polls: one thread waits for the server to end, the other for the users' lock, which the kernel
+drops even when a user is killed. The guardian lives exactly as long as its server: when either dies, the next user
+starts both anew.
 """
 
 from __future__ import annotations

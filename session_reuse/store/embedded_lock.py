@@ -1,4 +1,4 @@
-"""Owns the file locks that the kernel drops when their holder dies; must never decide what a lock means.
+"""File locks that the kernel drops when their holder dies.
 
 A lock belongs to the open file, not to the process: a copy of the descriptor in a forked child would keep it held after
 its holder is gone. So a child closes its copies at once (closing a copy does not unlock the parent's), and every

@@ -1,4 +1,4 @@
-"""Owns where the private redis-server's binary, folder and socket are and how to ask it; must never start or stop one."""
+"""Where the private redis-server's binary, folder and socket are, and how to send it a command."""
 
 from __future__ import annotations
 

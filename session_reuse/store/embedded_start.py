@@ -1,4 +1,4 @@
-"""Owns bringing the private redis-server and its guardian up; must only be used by the holder of the start lock."""
+"""Start the private redis-server and its guardian. Only the holder of the start lock may do so."""
 
 from __future__ import annotations
 

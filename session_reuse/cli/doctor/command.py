@@ -10,7 +10,7 @@ from rich.text import Text
 
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.doctor.facts import Facts, gather, identity_of
-from session_reuse.cli.doctor.finding import Finding, Status, Verdict, fail, verdict, worst_of_each
+from session_reuse.cli.doctor.finding import Finding, OverallStatus, Status, fail, overall_status, worst_of_each
 from session_reuse.cli.doctor.local_checks import local_findings, settings, variables
 from session_reuse.cli.doctor.reach import reached
 from session_reuse.cli.doctor.server_checks import IDENTITY_CHECKS, SERVER_CHECKS, Check, server_findings
@@ -30,11 +30,11 @@ from session_reuse.store.keys import Keys
 Strict = Annotated[bool, typer.Option("--strict", help="Let warnings count: give 1 for them too.")]
 
 _MARKS: Final = {Status.OK: ("✓", "green"), Status.WARN: ("!", "yellow"), Status.FAIL: ("✗", "bold red")}
-_VERDICTS: Final = {
-    Verdict.HEALTHY: ("healthy", "bold green"),
-    Verdict.ATTENTION: ("works, with warnings", "bold yellow"),
-    Verdict.MISCONFIGURED: ("something does not work: see the ✗ above", "bold red"),
-    Verdict.DEAD: ("the server is not there", "bold red"),
+_OVERALL: Final = {
+    OverallStatus.HEALTHY: ("healthy", "bold green"),
+    OverallStatus.ATTENTION: ("works, with warnings", "bold yellow"),
+    OverallStatus.MISCONFIGURED: ("something does not work: see the ✗ above", "bold red"),
+    OverallStatus.DEAD: ("the server is not there", "bold red"),
 }
 
 
@@ -50,11 +50,11 @@ async def _doctor(place: Place, strict: bool, output: Output) -> ExitCode:
         examined, is_reachable = await _examined(place, config)
         findings = [*examined, *findings, *local_findings(config, findings)]
     findings.append(variables())
-    result = verdict(findings, is_reachable=is_reachable)
+    result = overall_status(findings, is_reachable=is_reachable)
     _report(output, redacted_url(config.url) if config else "", findings, result)
-    if result is Verdict.DEAD:
+    if result is OverallStatus.DEAD:
         return ExitCode.STORE
-    is_wrong = result is Verdict.MISCONFIGURED or (strict and result is Verdict.ATTENTION)
+    is_wrong = result is OverallStatus.MISCONFIGURED or (strict and result is OverallStatus.ATTENTION)
     return ExitCode.WRONG if is_wrong else ExitCode.OK
 
 
@@ -99,7 +99,7 @@ async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding
     return found
 
 
-def _report(output: Output, where: str, findings: list[Finding], result: Verdict) -> None:
+def _report(output: Output, where: str, findings: list[Finding], result: OverallStatus) -> None:
     checks = [
         {"check": each.check, "status": each.status.value, "found": each.found, "remedy": each.remedy or None}
         for each in findings
@@ -114,5 +114,5 @@ def _report(output: Output, where: str, findings: list[Finding], result: Verdict
             told.append(f"\n→ {printable(finding.remedy)}", style="dim" if finding.status is Status.OK else style)
         made.add_row(Text(mark, style=style), Text(finding.check, style="bold"), told)
     output.show(made)
-    words, style = _VERDICTS[result]
+    words, style = _OVERALL[result]
     output.show(f"\n{words}", style=style)

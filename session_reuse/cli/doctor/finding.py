@@ -1,4 +1,4 @@
-"""What a check says, and what all of them say together. Must never hold a password, a key or a stored value."""
+"""What a check has found, and the overall status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Status(StrEnum):
     """Something does not work until the remedy is applied."""
 
 
-class Verdict(StrEnum):
+class OverallStatus(StrEnum):
     """All findings in one word."""
 
     HEALTHY = "healthy"
@@ -65,11 +65,11 @@ def worst_of_each(findings: Iterable[Finding]) -> list[Finding]:
     return list(worst.values())
 
 
-def verdict(findings: Iterable[Finding], *, is_reachable: bool) -> Verdict:
+def overall_status(findings: Iterable[Finding], *, is_reachable: bool) -> OverallStatus:
     """Return what the findings come to."""
     if not is_reachable:
-        return Verdict.DEAD
+        return OverallStatus.DEAD
     statuses = {finding.status for finding in findings}
     if Status.FAIL in statuses:
-        return Verdict.MISCONFIGURED
-    return Verdict.ATTENTION if Status.WARN in statuses else Verdict.HEALTHY
+        return OverallStatus.MISCONFIGURED
+    return OverallStatus.ATTENTION if Status.WARN in statuses else OverallStatus.HEALTHY

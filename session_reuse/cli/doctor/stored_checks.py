@@ -1,4 +1,4 @@
-"""Judges the stored sessions: can they be read here. Must never say what is in one, nor start a time to live anew."""
+"""Whether the stored sessions can be read here. No time to live starts anew, and nothing of a session is shown."""
 
 from __future__ import annotations
 
