@@ -28,6 +28,7 @@ _CANCEL_TIMEOUT: Final = 1.0
 _POLL_INTERVAL: Final = 0.02
 """How often the loop looks for threads that are still at work when the main thread has ended, in seconds."""
 _DRIVE_INTERVAL: Final = 0.005
+_THREAD_NAME: Final = "session_reuse"
 
 
 class Background:
@@ -116,7 +117,7 @@ class _LoopThread:
         self._closed = False
         self._driving = threading.Lock()
         self._driver: asyncio.Task[None] | None = None
-        self._thread = threading.Thread(target=self._serve, name="session_reuse", daemon=False)
+        self._thread = threading.Thread(target=self._serve, name=_THREAD_NAME, daemon=False)
 
     def start(self) -> None:
         """Start the thread. Python 3.12 and later start none when the main thread has ended: then `wait` runs the loop."""
@@ -181,7 +182,8 @@ class _LoopThread:
         self._stop()
 
     def _is_at_work(self, thread: threading.Thread) -> bool:
-        return not thread.daemon and thread not in {self._thread, threading.main_thread()}
+        # Not the loop of a second copy of this module, after a reload: each would wait for the other's end.
+        return not thread.daemon and thread is not threading.main_thread() and thread.name != _THREAD_NAME
 
     async def close(self) -> None:
         """Close the managers, and cancel what is left."""

@@ -228,3 +228,27 @@ def test_saves_that_wait_are_flushed_before_the_process_ends(redis_server: Redis
     assert (away.lines, away.lost) == (["pending"], 1)
     with redis_server.client(socket_timeout=10.0) as client:
         client.execute_command("CLIENT", "UNPAUSE")
+
+
+def test_a_reload_of_the_package_does_not_keep_the_process(redis_server: RedisServer) -> None:
+    """Each copy of the module has a loop with a thread, and none of them waits for the other's end."""
+    ended = run(
+        """
+        from session_reuse.blocking import reusable_session
+
+        def work(name, enter):
+            with enter(name) as session:
+                session.data["n"] = 1
+            say(session.save_outcome)
+
+        work("first", reusable_session)
+        for name in [name for name in sys.modules if name.startswith("session_reuse")]:
+            del sys.modules[name]
+        from session_reuse.blocking import reusable_session as reloaded
+        work("second", reloaded)
+        """,
+        redis_server,
+    )
+    assert ended.lines == ["saved", "saved"]
+    assert (ended.code, ended.errors) == (0, "")
+    assert stored(redis_server) == {"first", "second"}
