@@ -175,16 +175,20 @@ class _Queue:
         try:
             connection = await self._batcher.open()
         except Exception as error:  # noqa: BLE001  (whatever it is, it is for those who wait)
-            self.lanes.remove(lane)
+            self._forget(lane)
             self._batcher.on_error(error)
             if not self.lanes:
                 self._fail_waiting(error)
             return
         except BaseException:
-            self.lanes.remove(lane)
+            self._forget(lane)
             raise
         self._adopt(lane, connection)
         self._free(lane)
+
+    def _forget(self, lane: _Lane) -> None:
+        if lane in self.lanes:  # not dropped at a close meanwhile
+            self.lanes.remove(lane)
 
     def _adopt(self, lane: _Lane, connection: LaneConnection) -> None:
         lane.connection = connection
@@ -230,8 +234,7 @@ class _Queue:
 
     def _drop(self, lane: _Lane, error: Exception | None = None) -> None:
         """End a lane; what it carries fails, and what waits takes another one."""
-        if lane in self.lanes:
-            self.lanes.remove(lane)
+        self._forget(lane)
         if lane in self._idle:
             self._idle.remove(lane)
         for connection in (lane.connection, lane.second):

@@ -71,7 +71,7 @@ def start(text: str, server: RedisServer, *arguments: str, url: str = "") -> sub
     """Start a program."""
     environment = {"SESSION_REUSE_URL": url or server.url, "PYTHONPATH": ".", "PATH": ""}
     return subprocess.Popen(
-        [sys.executable, "-c", HEAD + textwrap.dedent(text), *arguments],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", HEAD + textwrap.dedent(text), *arguments],
         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
