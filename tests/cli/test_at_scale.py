@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -133,7 +133,7 @@ def test_rows_appear_while_the_store_is_still_being_read(large_store: RedisServe
     while shown.text.count("\n") < SORTED:
         shown.read()
     assert shown.process.poll() is None
-    assert shown.interrupt() < 3.0
+    assert shown.interrupt() < 5.0
     assert shown.process.returncode == 130
     lines = [line.rstrip("\r") for line in shown.text.split("\n")[:SORTED]]
     assert "fingerprint" in lines[0]
@@ -155,21 +155,21 @@ def test_a_signal_ends_a_list_that_nobody_reads(
         try:
             assert listing.stdout is not None
             assert select.select([listing.stdout], [], [], 60)[0]
-            wait_until(lambda: is_asleep(listing.pid), timeout=30.0, message="the list did not fill the pipe")
+            wait_until(lambda: is_full(listing.stdout), timeout=30.0, message="the list did not fill the pipe")
             began = time.monotonic()
             listing.send_signal(number)
             assert listing.wait(10) == 130
-            assert time.monotonic() - began < 3.0
+            assert time.monotonic() - began < 5.0
             assert listing.stderr is not None
             assert b"Traceback" not in listing.stderr.read()
         finally:
             listing.kill()
 
 
-def is_asleep(process: int) -> bool:
-    """Return whether a process waits in a write to a pipe."""
-    with open(f"/proc/{process}/wchan") as file:
-        return "pipe" in file.read()
+def is_full(pipe: Any) -> bool:
+    """Return whether a pipe has no room left for another page, so that its writer waits."""
+    (waiting,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, struct.pack("i", 0)))
+    return bool(waiting > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) - 4096)  # lines are written whole
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_looks_at_a_large_store_are_rare(large_store: RedisServer, terminal: lis
     while "customer-" not in shown.text:
         shown.read()
     assert "looks every" in shown.text
-    assert shown.interrupt() < 3.0
+    assert shown.interrupt() < 5.0
     assert shown.process.returncode == 0
     moment = Moment(20)
     moment.took = 2.0

@@ -13,7 +13,7 @@ COLOURS: Final = {
     Kind.FAILED: "#d64545",
 }
 WORDS: Final = {
-    Kind.REUSED: "came back logged in",
+    Kind.REUSED: "was logged in",
     Kind.LOGIN: "had to log in",
     Kind.DEGRADED: "started fresh: Redis away",
     Kind.FAILED: "failed",

@@ -36,7 +36,7 @@ class Lines(Watcher):
         """Say how an agent start went."""
         self._ended += 1
         account, width = self._plan.accounts[start.agent], len(str(self._plan.starts))
-        took = "" if start.seconds_to_ready is None else f" in {start.seconds_to_ready:.2f} s"
+        took = "" if start.seconds_to_ready is None else f" after {start.seconds_to_ready:.2f} s"
         self._say(f"{self._ended:{width}}/{self._plan.starts} {account:6} {WORDS[start.kind]}{took}")
 
     def redis_killed(self, pid: int) -> None:
