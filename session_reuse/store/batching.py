@@ -27,6 +27,8 @@ _BYTES_PER_SECOND: Final = 4 * 1024 * 1024
 """Speed a link must have for what is sent: beyond the kernel's buffer, progress cannot be seen."""
 _LONGEST: Final = 30.0
 """Seconds after which a group that still trickles in is given up; callers mostly do so much earlier."""
+_SECOND_AFTER: Final = 0.45
+"""Share of an attempt's time after which the same commands go out on a fresh connection."""
 _IDLE_FOR: Final = 2.0
 """Seconds after which an idle lane gives its connection back to the pool."""
 
@@ -90,6 +92,7 @@ class _Lane:
 
     Attributes:
         since: when it last made progress, or became idle.
+        is_fresh: whether its connection was opened for what it carries, so that it cannot have died meanwhile.
         second: a fresh connection that carries the same commands, because the first one may be dead.
     """
 
@@ -98,7 +101,7 @@ class _Lane:
         "connection",
         "flight",
         "is_outdated",
-        "is_proven",
+        "is_fresh",
         "progress",
         "second",
         "second_asked",
@@ -111,7 +114,8 @@ class _Lane:
         self.flight: _Flight | None = None
         self.began = self.since = self.second_asked = 0.0
         self.progress = 0
-        self.is_proven = self.is_outdated = False
+        self.is_fresh = True
+        self.is_outdated = False
 
 
 class _Queue:
@@ -203,6 +207,7 @@ class _Queue:
         self._idle.append(lane)
         self.serve()
         if lane.flight is None:
+            lane.is_fresh = False
             self._batcher.went_idle(self, lane)
 
     def _done(self, lane: _Lane, by: LaneConnection, outcome: Outcome) -> None:
@@ -225,7 +230,7 @@ class _Queue:
             lane.second = None
             self._adopt(lane, by)
         lane.flight = None
-        lane.is_proven = True
+        lane.is_fresh = False
         replies = _with_all_waits(flight.commands, outcome)
         if self._batcher.answered(lane, flight, replies):
             lane.is_outdated = True
@@ -262,16 +267,17 @@ class _Queue:
             lane.since = self._batcher.heard_at = now
         batcher, silent, took = self._batcher, now - lane.since, now - lane.began
         limit = flight.limit + flight.size / _BYTES_PER_SECOND
-        if lane.second_asked:  # no longer than the second one may well need
-            limit = max(limit, lane.second_asked - lane.since + 1.5 * (batcher.opened_in + batcher.answered_in))
+        if lane.second_asked:
+            second_needs = max(limit / 2, 1.5 * (batcher.opened_in + batcher.answered_in))
+            limit = max(limit, lane.second_asked - lane.since + second_needs)
         if silent >= limit or took >= _LONGEST or (took >= limit and flight.is_abandoned):
             self._give_up(lane, now)
         elif (
-            lane.is_proven
+            not lane.is_fresh
             and not lane.second_asked
             and flight.size <= LARGE
             and lane.since == lane.began
-            and silent >= max(limit / 2, 2 * batcher.answered_in)
+            and silent >= max(_SECOND_AFTER * limit, 2 * batcher.answered_in)
         ):
             lane.second_asked = now
             batcher.spawn(self._try_second(lane, flight), is_opening=True)
@@ -413,7 +419,8 @@ class Batcher:
         """Learn from replies; return whether their connection cannot be used any more."""
         now = self.timeouts.time()
         self.heard_at = now
-        self.answered_in = max(now - lane.began, 0.9 * self.answered_in) if flight.size <= LARGE else self.answered_in
+        # The distance of the server: the shortest time of late. A slow machine or a large reply must not hide it.
+        self.answered_in = min(now - lane.began, 2 * self.answered_in + 0.001)
         is_lost = False
         for place, reply in enumerate(replies):
             if isinstance(reply, bytes):

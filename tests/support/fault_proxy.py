@@ -76,6 +76,7 @@ class FaultProxy:
     Attributes:
         latency: seconds that each chunk of a reply is late; chunks do not wait for one another.
         upload_delay: seconds that each chunk from the client is late; it lands even when the client has left meanwhile.
+        upload_rate: bytes per second that are passed on from each client; 0 passes all at once.
         drip: bytes of a reply that are passed on per `tick` seconds; 0 passes all at once.
         accepted: how many connections were accepted.
         commands: how many commands came from clients, without greetings.
@@ -88,6 +89,7 @@ class FaultProxy:
         self.upstream = upstream
         self.port = free_port()
         self.latency = self.upload_delay = 0.0
+        self.upload_rate = 0.0
         self.drip, self.tick = 0, 0.01
         self.accepted = self.commands = self.uploaded = self.delivered = self.cuts = 0
         self.fault = Fault.OK
@@ -147,7 +149,7 @@ class FaultProxy:
 
     async def heal(self) -> None:
         """End all faults; connections that were made to hang stay lost."""
-        self.latency = self.upload_delay = 0.0
+        self.latency = self.upload_delay = self.upload_rate = 0.0
         self.drip = 0
         self.plan = self.injection = None
         await self.switch(Fault.OK)
@@ -365,6 +367,8 @@ class _Connection:
         self._arm(work)
         assert self._to_server is not None
         self._proxy.uploaded += len(data)
+        if self._proxy.upload_rate:
+            await asyncio.sleep(len(data) / self._proxy.upload_rate)
         self._to_server.write(data)
         await self._to_server.drain()
 
