@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _GREETINGS = frozenset({"HELLO", "AUTH", "CLIENT", "SELECT", "READONLY"})
+_PACED = 16 * 1024
+_CATCH_UP = 0.1
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -76,7 +78,7 @@ class FaultProxy:
     Attributes:
         latency: seconds that each chunk of a reply is late; chunks do not wait for one another.
         upload_delay: seconds that each chunk from the client is late; it lands even when the client has left meanwhile.
-        upload_rate: bytes per second that are passed on from each client; 0 passes all at once.
+        upload_rate, download_rate: bytes per second that are passed on from and to each client; 0 passes all at once.
         drip: bytes of a reply that are passed on per `tick` seconds; 0 passes all at once.
         accepted: how many connections were accepted.
         commands: how many commands came from clients, without greetings.
@@ -89,7 +91,7 @@ class FaultProxy:
         self.upstream = upstream
         self.port = free_port()
         self.latency = self.upload_delay = 0.0
-        self.upload_rate = 0.0
+        self.upload_rate = self.download_rate = 0.0
         self.drip, self.tick = 0, 0.01
         self.accepted = self.commands = self.uploaded = self.delivered = self.cuts = 0
         self.fault = Fault.OK
@@ -149,7 +151,7 @@ class FaultProxy:
 
     async def heal(self) -> None:
         """End all faults; connections that were made to hang stay lost."""
-        self.latency = self.upload_delay = self.upload_rate = 0.0
+        self.latency = self.upload_delay = self.upload_rate = self.download_rate = 0.0
         self.drip = 0
         self.plan = self.injection = None
         await self.switch(Fault.OK)
@@ -261,6 +263,20 @@ class _Commands:
         return (-1, at) if end < 0 else (int(self._buffer[at + 1 : end]), end + 2)
 
 
+class _Pace:
+    """Bytes per second, kept although a busy machine wakes tasks late."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    async def keep(self, size: int, rate: float) -> None:
+        """Wait until so many bytes have had their time."""
+        if rate:
+            now = asyncio.get_running_loop().time()
+            self._due = max(self._due, now - _CATCH_UP) + size / rate
+            await asyncio.sleep(max(0.0, self._due - now))
+
+
 class _Connection:
     """One client's connection and its other half."""
 
@@ -272,6 +288,7 @@ class _Connection:
         self._plan: _CutPlan | None = None
         self._still_passing = 0
         self._silent = False
+        self._upload_pace, self._download_pace = _Pace(), _Pace()
 
     async def run(self) -> None:
         """Carry bytes both ways until both ends are done."""
@@ -367,8 +384,7 @@ class _Connection:
         self._arm(work)
         assert self._to_server is not None
         self._proxy.uploaded += len(data)
-        if self._proxy.upload_rate:
-            await asyncio.sleep(len(data) / self._proxy.upload_rate)
+        await self._upload_pace.keep(len(data), self._proxy.upload_rate)
         self._to_server.write(data)
         await self._to_server.drain()
 
@@ -391,10 +407,11 @@ class _Connection:
             self.cut(plan.how)
 
     async def _write(self, data: bytes) -> None:
-        step = self._proxy.drip or len(data) or 1
+        step = self._proxy.drip or (_PACED if self._proxy.download_rate else len(data)) or 1
         for at in range(0, len(data), step):
             self._to_client.write(data[at : at + step])
             self._proxy.delivered += len(data[at : at + step])
             await self._to_client.drain()
+            await self._download_pace.keep(step, self._proxy.download_rate)
             if self._proxy.drip:
                 await asyncio.sleep(self._proxy.tick)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ from redis.backoff import NoBackoff
 from session_reuse import Outcome, SaveOutcome, SessionManager
 from session_reuse.store import _redis_py
 from tests.support.fault_proxy import FaultProxy
+from tests.support.lag import Lag
 from tests.support.servers import HOST, RedisServer
 from tests.transport.visits import breakers, outcomes, visit, visits
 
 PAD = os.urandom(1_000_000).hex()
 """Two million bytes; without compression they go over the wire as they are."""
+_TOLERATED_LAG = 0.1
+"""Seconds of the machine's own delays with which a try says nothing."""
 NAMES = [f"shop/{number}" for number in range(20)]
 
 
@@ -39,7 +43,7 @@ async def test_a_large_session_over_a_slow_link_is_reused(proxy: FaultProxy, cli
     async with client, SessionManager(client, registry=None, compression="none") as manager:
         assert (await visit(manager, "big", pad=PAD)).saved is SaveOutcome.SAVED
         await visits(manager, NAMES)
-        proxy.drip, proxy.tick = 80_000, 0.01
+        proxy.download_rate = 8_000_000
         for _ in range(3):
             large, *small = await asyncio.gather(
                 visit(manager, "big", save=False), *(visit(manager, name, save=False) for name in NAMES)
@@ -55,7 +59,7 @@ async def test_a_large_session_is_reused_by_a_process_that_has_not_seen_it(proxy
     async with SessionManager(proxy.url, registry=None, compression="none") as writer:
         await visit(writer, "big", pad=PAD)
         await visits(writer, NAMES)
-    proxy.drip, proxy.tick = 80_000, 0.01
+    proxy.download_rate = 8_000_000
     async with SessionManager(proxy.url, registry=None, compression="none") as manager:
         found = await visits(manager, ["big", *NAMES], save=False)
         assert outcomes(found) == {"reused": len(found)}
@@ -73,7 +77,7 @@ async def test_a_large_session_is_saved_over_a_slow_link(proxy: FaultProxy) -> N
         assert breakers(manager) == {"closed"}
 
 
-async def test_a_store_80_ms_away_is_reused_at_every_enter() -> None:
+async def test_a_store_80_ms_away_is_reused_at_every_enter(lag: Lag) -> None:
     """With TLS, a password and a database of its own: also at the first enter, which opens the connection."""
     with RedisServer(tls=True, password="secret") as server:
         async with FaultProxy((HOST, server.port)) as proxy:
@@ -81,13 +85,19 @@ async def test_a_store_80_ms_away_is_reused_at_every_enter() -> None:
             async with SessionManager(url, registry=None) as near:
                 assert outcomes(await visits(near, NAMES)) == {"missing": len(NAMES)}
             proxy.latency = 0.08
-            for _ in range(3):
-                async with SessionManager(url, registry=None) as manager:
-                    for _ in range(3):
-                        found = await visit(manager)
-                        assert (found.outcome, found.saved) == (Outcome.REUSED, SaveOutcome.SAVED)
-                    assert outcomes(await visits(manager, NAMES, save=False)) == {"reused": len(NAMES)}
-                    assert breakers(manager) == {"closed"}
+            undisturbed = 0
+            for _ in range(12):
+                async with SessionManager(url, registry=None, close_timeout=0.1) as manager:
+                    began = monotonic()
+                    found = [await visit(manager), *await visits(manager, NAMES, save=False), await visit(manager)]
+                    if lag.since(began) < _TOLERATED_LAG:
+                        undisturbed += 1
+                        assert outcomes(found) == {"reused": len(found)}
+                        assert (found[0].saved, found[-1].saved) == (SaveOutcome.SAVED, SaveOutcome.SAVED)
+                        assert breakers(manager) == {"closed"}
+                if undisturbed == 3:
+                    return
+            pytest.fail("the machine was never quiet enough")
 
 
 async def test_a_slow_store_is_not_asked_twice(proxy: FaultProxy) -> None:
