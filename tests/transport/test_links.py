@@ -85,18 +85,16 @@ async def test_a_store_80_ms_away_is_reused_at_every_enter(lag: Lag) -> None:
             async with SessionManager(url, registry=None) as near:
                 assert outcomes(await visits(near, NAMES)) == {"missing": len(NAMES)}
             proxy.latency = 0.08
-            undisturbed = 0
             for _ in range(12):
                 async with SessionManager(url, registry=None, close_timeout=0.1) as manager:
                     began = monotonic()
                     found = [await visit(manager), *await visits(manager, NAMES, save=False), await visit(manager)]
-                    if lag.since(began) < _TOLERATED_LAG:
-                        undisturbed += 1
-                        assert outcomes(found) == {"reused": len(found)}
+                    is_reused = all(one.outcome is Outcome.REUSED for one in found)
+                    assert is_reused or lag.since(began) > _TOLERATED_LAG
+                    if is_reused:
                         assert (found[0].saved, found[-1].saved) == (SaveOutcome.SAVED, SaveOutcome.SAVED)
                         assert breakers(manager) == {"closed"}
-                if undisturbed == 3:
-                    return
+                        return
             pytest.fail("the machine was never quiet enough")
 
 
