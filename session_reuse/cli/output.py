@@ -32,12 +32,14 @@ class Output:
     Attributes:
         is_terminal: whether standard output is a terminal.
         is_writing: whether standard output is being written at this moment; a reader may keep us waiting.
+        is_interrupted: whether the command is to end: then nothing is written any more.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         self.is_terminal = sys.stdout.isatty()
         self.is_writing = False
+        self.is_interrupted = False
 
     @cached_property
     def console(self) -> Console:
@@ -74,14 +76,19 @@ class Output:
     def note(self, text: str) -> None:
         """Say something on standard error that is not the result, if people read."""
         if not self.as_json:
-            _say(text, "dim")
+            self._say(text, "dim")
 
     def error(self, kind: str, message: str, code: int) -> None:
         """Say why a command ends without its result."""
         if self.as_json:
             self.emit({"error": kind, "message": message, "exit_code": int(code)})
         else:
-            _say(f"error: {printable(message)}", "red")
+            self._say(f"error: {printable(message)}", "red")
+
+    def _say(self, text: str, style: str) -> None:
+        if not self.is_interrupted:
+            sys.stdout.flush()  # the order of lines on a terminal
+        sys.stderr.write(_styled(text, style, sys.stderr) + "\n")
 
     def _write(self, text: str, *, flush: bool = False) -> None:
         with self._writing():
@@ -91,16 +98,13 @@ class Output:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        self.is_writing = True
+        self.is_writing = True  # first: a signal that comes now raises
         try:
+            if self.is_interrupted:
+                raise KeyboardInterrupt
             yield
         finally:
             self.is_writing = False
-
-
-def _say(text: str, style: str) -> None:
-    sys.stdout.flush()  # the order of lines on a terminal
-    sys.stderr.write(_styled(text, style, sys.stderr) + "\n")
 
 
 def _styled(text: str, style: str, stream: TextIO) -> str:

@@ -60,12 +60,11 @@ def run(
 async def _until_interrupted(work: Work, output: Output) -> ExitCode:
     """Let Ctrl-C and SIGTERM cancel a command; one that waits for the reader of its output ends at once."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    seen: list[int] = []
 
-    def interrupt(number: int, _frame: object) -> None:
-        if seen or output.is_writing:
+    def interrupt(_number: int, _frame: object) -> None:
+        if output.is_interrupted or output.is_writing:
             raise KeyboardInterrupt
-        seen.append(number)
+        output.is_interrupted = True
         if task is not None:
             loop.call_soon_threadsafe(task.cancel)
 
