@@ -62,13 +62,11 @@ class Background:
         thread = self._running()
         future = asyncio.run_coroutine_threadsafe(work, thread.loop)
         try:
-            thread.wait(future)
-            return future.result()
+            return thread.result(future)
         except concurrent.futures.CancelledError:
             raise StoreUnavailableError("the interpreter is ending") from None
         except BaseException:
-            if future.cancel():
-                thread.wait(future, _CANCEL_TIMEOUT)
+            thread.cancel(future)
             raise
 
     def _running(self) -> _LoopThread:
@@ -120,7 +118,7 @@ class _LoopThread:
         self._thread = threading.Thread(target=self._serve, name=_THREAD_NAME, daemon=False)
 
     def start(self) -> None:
-        """Start the thread. Python 3.12 and later start none when the main thread has ended: then `wait` runs the loop."""
+        """Start the thread. Python 3.12 and later start none when the main thread has ended: then `result` runs the loop."""
         with contextlib.suppress(RuntimeError):
             self._thread.start()
         try:
@@ -130,19 +128,29 @@ class _LoopThread:
             if threading.current_thread() is not threading.main_thread():
                 self._end_after_threads()
 
-    def wait(self, future: Future[Any], timeout: float | None = None) -> None:
-        """Wait until the future is done. Where the loop has no thread, run it here.
+    def result(self, future: Future[T]) -> T:
+        """Wait for a result. Where the loop has no thread, run it here.
 
         Raises:
             StoreUnavailableError: the loop has ended, or this thread runs another one.
         """
-        while not _is_done(future, 0):
-            if not self._thread.is_alive():
-                self._drive(future, timeout)
+        while not future.done():
+            if self._thread.is_alive():
+                with contextlib.suppress(TimeoutError):
+                    return future.result(_CHECK_INTERVAL)
             else:
-                _is_done(future, _CHECK_INTERVAL if timeout is None else timeout)
-            if timeout is not None:
-                return
+                self._drive(future, None)
+        return future.result()
+
+    def cancel(self, future: Future[Any]) -> None:
+        """Cancel a coroutine, and give it a moment to end."""
+        if not future.cancel():
+            return
+        if self._thread.is_alive():
+            _is_done(future, _CANCEL_TIMEOUT)
+        else:
+            with contextlib.suppress(StoreUnavailableError):
+                self._drive(future, _CANCEL_TIMEOUT)
 
     def _drive(self, future: Future[Any], timeout: float | None) -> None:
         with self._driving:
@@ -151,7 +159,6 @@ class _LoopThread:
                 self.loop.run_until_complete(work)
             except RuntimeError as error:
                 work.close()
-                future.cancel()
                 raise StoreUnavailableError(f"the interpreter is ending: {error}") from None
 
     async def _wait_here(self, future: Future[Any], timeout: float | None) -> None:

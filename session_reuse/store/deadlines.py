@@ -1,8 +1,8 @@
-"""The index of deadlines: which session may be over, by the servers' own clocks. Must never be read as a whole.
+"""The index of deadlines: which sessions may have expired, by the servers' own clocks.
 
-Each session has an entry: its earliest possible deadline. Restores do not touch it, so that they stay one command; the
-clean-up looks at what is due and gives a session that lives on its new deadline. All changes compare the score they
-have seen, so that any number of clean-ups may run at once.
+Each session has an entry with its earliest possible deadline. Restores do not change it, so that they stay one command.
+The clean-up reads the entries that are due, and gives sessions that live their new deadlines. It changes an entry only if
+its score is the one that it has read, so any number of clean-ups may run at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Due:
     failure: Failure | None = None
 
     def add(self, reply: list[Any], limit: int) -> None:
-        """Take in what one bucket has answered: its clock, then members and scores in turns."""
+        """Add the reply of one bucket: its clock, then members and scores in turns."""
         now, *found = reply
         members = zip(map(_fingerprint, found[::2]), map(text, found[1::2]), strict=True)
         self.entries += [Entry(name, score) for name, score in members if name is not None]
@@ -72,7 +72,7 @@ class Deadlines:
         return self._sender.script("index", (bucket,), encoded(fingerprint), milliseconds(ttl))
 
     def leave(self, fingerprint: str) -> Command:
-        """Return the command that takes a session out, whatever its deadline."""
+        """Return the command that removes a session, whatever its deadline."""
         return ("ZREM", self._keys.of(fingerprint).deadlines, encoded(fingerprint))
 
     async def due(self, limit: int, *, timeout: float) -> Due:
@@ -96,7 +96,7 @@ class Deadlines:
         return due
 
     async def entries(self, fingerprints: Iterable[str], *, timeout: float) -> dict[str, Entry | None]:
-        """Return the entries of these sessions, None for those that have none; what cannot be read is left out."""
+        """Return the entries of these sessions, None for those without one. Entries that cannot be read are left out."""
         by_bucket: dict[str, list[str]] = {}
         for name in fingerprints:
             by_bucket.setdefault(self._keys.of(name).deadlines, []).append(name)
@@ -109,7 +109,7 @@ class Deadlines:
         return found
 
     async def add(self, sessions: Iterable[tuple[str, float]], *, timeout: float) -> int:
-        """Enter sessions with the seconds they have left; return how many it was done for."""
+        """Enter sessions with the seconds they have left, and return how many were entered."""
         replies = await self._sender.send(*(self.enter(*session) for session in sessions), timeout=timeout)
         return sum(not isinstance(reply, Exception) for reply in replies)
 
@@ -120,7 +120,7 @@ class Deadlines:
         return [None if isinstance(reply, Exception) else int(reply) for reply in replies]
 
     async def settle(self, changes: Sequence[tuple[Entry, int | None]], *, timeout: float) -> list[Entry]:
-        """Remove entries (None), or give them the milliseconds they have left, and return those that were as seen."""
+        """Remove entries (None) or set the milliseconds they have left. Return those whose score was as given."""
         by_bucket: dict[str, list[tuple[Entry, int | None]]] = {}
         for entry, left in changes:
             by_bucket.setdefault(self._keys.of(entry.fingerprint).deadlines, []).append((entry, left))
@@ -133,10 +133,10 @@ class Deadlines:
         return settled
 
     async def forget_agents(self, fingerprints: Sequence[str], *, timeout: float) -> None:
-        """Remove the affinity of the agents of sessions that are gone, as far as it still points to them.
+        """Remove the affinity of the agents of sessions that are gone, where it still points to them.
 
         Raises:
-            Failure: it could not be done for all; affinity ends by itself, like the session.
+            Failure: some could not be removed. They end by themselves, like the session.
         """
         keys = self._keys
         commands = [
@@ -164,7 +164,7 @@ def _arguments(changes: list[tuple[Entry, int | None]]) -> list[str]:
 
 
 def _fingerprint(member: bytes) -> str | None:
-    """Return the fingerprint that a member stands for; None for one that somebody else has put there."""
+    """Return the fingerprint of a member, None for a member that is not ours."""
     try:
         name = unquote(member.decode(), errors="strict")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Listing of sessions by cursor. Must never fetch a body, nor block the server with one long command."""
+"""List sessions by cursor, in pages of short commands, without their bodies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def session_keys(topology: Topology, keys: Keys, timeout: float) -> AsyncI
 
 
 async def fingerprints(topology: Topology, keys: Keys, timeout: float) -> AsyncIterator[list[str]]:
-    """Yield the fingerprints of all sessions in pages; keys that no fingerprint of ours has made are left out."""
+    """Yield the fingerprints of all sessions in pages; keys that are not ours are left out."""
     async for page in session_keys(topology, keys, timeout):
         names = [(key, keys.fingerprint_of(key.decode(errors="replace"))) for key in page]
         yield [name for key, name in names if name and is_name(name) and keys.session(name).encode() == key]
