@@ -21,9 +21,9 @@ QUIET: Final = 60.0
 _MOST_STORES: Final = 256
 Side = Literal["read", "write", "cleanup"]
 _EFFECTS: Final[dict[Side, str]] = {
-    "read": "agents start without their stored session",
-    "write": "saves wait in memory",
-    "cleanup": "expired sessions are not cleaned up",
+    "read": "Agents start without their stored session",
+    "write": "Saves wait in memory",
+    "cleanup": "Expired sessions are not cleaned up",
 }
 _REMEDY: Final = "To find the cause, run: session-reuse doctor"
 
@@ -60,7 +60,7 @@ class StoreHealth:
             self._explained = True
             self._away_since = now if self._away_since is None else self._away_since
         fields = {"store": self.store, "operation": operation, "reason": error.outcome.value, "error": code}
-        note = f"{self.store} cannot be used: {error}. Meanwhile {_EFFECTS[side]}. {_REMEDY}"
+        note = f"{self.store}: {operation} failed: {error}. {_EFFECTS[side]} meanwhile. {_REMEDY}"
         if error.outcome is Outcome.AUTH:
             log.error(Event.AUTH_FAILED, **fields, note=note)
         else:

@@ -1,4 +1,4 @@
-"""`python -m session_reuse.cli`: the command line. Must hold nothing of its own."""
+"""`python -m session_reuse.cli`: the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`session-reuse cleanup`: the clean-up job as a process of its own. Must never delete a session."""
+"""`session-reuse cleanup`: the clean-up job as a process of its own."""
 
 from __future__ import annotations
 

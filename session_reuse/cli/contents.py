@@ -1,4 +1,4 @@
-"""A stored session described in words: JSON first, tables made from it. Must never hold a value unless told to reveal."""
+"""A stored session described in words: JSON first, tables made from it. Values are masked unless revealed."""
 
 from __future__ import annotations
 

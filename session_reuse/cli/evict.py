@@ -1,4 +1,4 @@
-"""`session-reuse evict`: deletes sessions for everyone. Must never match names by pattern: each one is named."""
+"""`session-reuse evict`: delete sessions for everyone, each by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exit codes of every command: one closed set. Must never mean in one command what they do not mean in another.
+"""The exit codes of every command: one closed set, with the same meaning in every command.
 
 ====  ===========  ==========================================================================================
 code  name         meaning

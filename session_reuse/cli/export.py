@@ -1,4 +1,4 @@
-"""`session-reuse export`: one session into a file. Must never write a file that others may read, nor to a terminal."""
+"""`session-reuse export`: one session into a file of mode 0600."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers, durations and names for people. Must never change what a program reads with `--json`."""
+"""Numbers, durations and names for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`session-reuse import`: one session from a file. Must never replace a stored session unasked."""
+"""`session-reuse import`: one session from a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that commands share. Must never read a setting: that is `Config`'s work."""
+"""Options that commands share; `Config` reads the settings."""
 
 from __future__ import annotations
 

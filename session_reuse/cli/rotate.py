@@ -1,4 +1,4 @@
-"""`session-reuse rotate`: seals every session with the first key. Must never overwrite a concurrent save or a time to live.
+"""`session-reuse rotate`: encrypt every session with the first key.
 
 Each session is read, opened with whichever key fits, and committed under the condition that the very revision that was
 read still stands. An agent that saves meanwhile wins, and its save is sealed with the first key of that agent's settings.

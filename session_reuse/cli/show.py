@@ -1,4 +1,4 @@
-"""`session-reuse show`: what is stored of one session. Must never show a value without `--reveal`, nor count as a use."""
+"""`session-reuse show`: what is stored of one session."""
 
 from __future__ import annotations
 

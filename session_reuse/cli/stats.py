@@ -1,4 +1,4 @@
-"""`session-reuse stats`: counts and sizes over all sessions. Must never name one."""
+"""`session-reuse stats`: counts and sizes over all sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions in files: our stored form, Playwright's storage_state, browser-use's. Must never leave one readable by others."""
+"""Sessions in files: our stored form, Playwright's storage_state, browser-use's."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ def test_the_cleanup_job_says_at_once_why_it_does_nothing(own_redis: RedisServer
             assert job.stderr is not None
             assert "cleaning up" in job.stderr.readline()
             line = job.stderr.readline()
-            assert "expired sessions are not cleaned up" in line
+            assert "Expired sessions are not cleaned up" in line
             assert "session-reuse doctor" in line
             assert f"127.0.0.1:{own_redis.port}" in line
             assert "pw@" not in line

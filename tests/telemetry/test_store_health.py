@@ -163,7 +163,7 @@ def test_writes_that_fail_alone_are_not_ended_by_reads_that_work(
         health.worked("read")
         health.failed("write", REFUSED, "ConnectionError", "save")
     assert loud(session_reuse_events) == [Event.STORE_UNAVAILABLE]
-    assert "saves wait in memory" in session_reuse_events[0].fields["note"]
+    assert "Saves wait in memory" in session_reuse_events[0].fields["note"]
     health.worked("write")
     assert loud(session_reuse_events) == [Event.STORE_UNAVAILABLE, Event.STORE_AVAILABLE]
 
