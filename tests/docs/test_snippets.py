@@ -126,8 +126,8 @@ def test_the_commands_that_pages_show_exist() -> None:
         if words[0].startswith("--"):
             assert words[0] in {option for parameter in root.params for option in parameter.opts}
             continue
-        assert words[0] in root.commands, f"session-reuse {' '.join(words)}"
-        command = root.commands[words[0]]
+        command = root.get_command(None, words[0])
+        assert command is not None, f"session-reuse {' '.join(words)}"
         known = {option for parameter in command.params for option in parameter.opts}
         options = {word.split("=")[0] for word in words[1:] if word.startswith("-")}
         assert options <= known | {"--help"}, f"session-reuse {' '.join(words)}"
