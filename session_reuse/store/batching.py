@@ -224,11 +224,12 @@ class _Queue:
             self._drop(lane, outcome)
             return
         if lane.second is not None:
-            loser = lane.connection if by is lane.second else lane.second
-            assert loser is not None  # noqa: S101  (two carry it)
+            loser = lane.second
+            if by is lane.second and lane.connection is not None:
+                loser, lane.began = lane.connection, lane.second_asked
+                self._adopt(lane, by)
             self._batcher.spawn(loser.discard())
             lane.second = None
-            self._adopt(lane, by)
         lane.flight = None
         lane.is_fresh = False
         replies = _with_all_waits(flight.commands, outcome)

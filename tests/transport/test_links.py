@@ -102,7 +102,7 @@ async def test_a_slow_store_is_not_asked_twice(proxy: FaultProxy) -> None:
     """A second connection is for one that may be dead, not for a server that is known to take its time."""
     async with SessionManager(proxy.url, registry=None) as manager:
         await visits(manager, NAMES)
-        proxy.latency = 0.1
+        proxy.latency = 0.08
         for _ in range(5):  # this is how it gets to know
             await visit(manager)
         opened, asked = proxy.accepted, proxy.commands
