@@ -40,6 +40,7 @@ class BrowserSession(AsyncBrowserSession):
 
     def checkpoint(self) -> SaveOutcome:  # type: ignore[override]  # the blocking twin
         """Save now and go on. Never raises for trouble of the store."""
+        self.require_open()
         self.capture_here()
         return self.lose() if self.unreachable else background.run(super().checkpoint())
 

@@ -47,12 +47,13 @@ class BrowserSession:
         outcome: what entering found.
         save_outcome: what the last save did; None before the first.
         problems: what could not be restored or captured in full.
+        was_left: whether the `with` of this session has ended.
         anew: whether state or notes were assigned since the restore, and may say the same as before in another order.
     """
 
     __slots__ = (
         "__weakref__", "_data", "_storage_state", "agent_id", "anew", "baseline", "capture_reason", "captures", "discarded",
-        "fingerprint", "keeper", "outcome", "problems", "save_outcome", "verdict",
+        "fingerprint", "keeper", "outcome", "problems", "save_outcome", "verdict", "was_left",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class BrowserSession:
         self.keeper: Keeper | None = None
         self.captures: list[Capture] = []
         self.discarded = False
+        self.was_left = False
         self.anew = False
         self.verdict: tuple[bool, str] | None = None
         self._storage_state = empty_storage_state()
@@ -131,6 +133,7 @@ class BrowserSession:
 
     async def checkpoint(self) -> SaveOutcome:
         """Save now and go on. Never raises for trouble of the store."""
+        self.require_open()
         return await self._open_keeper().checkpoint(self)
 
     def discard(self) -> None:
@@ -171,6 +174,15 @@ class BrowserSession:
             raise LifecycleError("this session is not open: use it inside `async with reusable_session(...)`")
         return self.keeper
 
+    def require_open(self) -> None:
+        """Raise if the session was left: what is opened now would be captured and never saved; for adapters.
+
+        Raises:
+            LifecycleError: the `with` of this session has ended.
+        """
+        if self.was_left:
+            raise LifecycleError(f"{self.fingerprint!r} was left before: use it inside `with reusable_session(...)`")
+
     def bind_capture(self, capture: Capture) -> Callable[[], None]:
         """Have `capture` asked for the current storage state before each save; for adapters.
 
@@ -179,7 +191,11 @@ class BrowserSession:
 
         Returns:
             A function that takes the binding back.
+
+        Raises:
+            LifecycleError: the `with` of this session has ended.
         """
+        self.require_open()
         self.captures.append(capture)
 
         def unbind() -> None:

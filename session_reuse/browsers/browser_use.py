@@ -60,6 +60,7 @@ async def open_browser_session(
     Raises:
         ConfigurationError: `storage_state` is among the options; the session brings it.
     """
+    session.require_open()
     if browser_session_options.get("storage_state") is not None:
         raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
     browser_session = AgentBrowser(**browser_session_options)

@@ -89,6 +89,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
         client: of httpx, httpx2 or requests, asynchronous ones too. Cookies that it holds already stay, and are
             captured with the others.
     """
+    session.require_open()
     is_requests = not hasattr(client, "event_hooks")
     cookies: Any = client.cookies
     jar = BoundJar(cookies if is_requests else cookies.jar, session.report)

@@ -172,6 +172,7 @@ class BoundContext(AsyncOnly):
         """Restore the state and start to follow the context."""
         if self._binding is not None:
             raise LifecycleError("a bound context can be entered once; open another")
+        self._session.require_open()
         binding = await self._open()
         if binding.must_verify and not await self._verified(binding):
             binding.start_fresh()

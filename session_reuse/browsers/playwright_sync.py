@@ -138,6 +138,7 @@ class BoundContext(BlockingOnly):
         """Restore the state and start to follow the context."""
         if self._binding is not None:
             raise LifecycleError("a bound context can be entered once; open another")
+        self._session.require_open()
         binding = self._open()
         if binding.must_verify and not self._verified(binding):
             binding.start_fresh()

@@ -68,6 +68,7 @@ def open_driver(
     Raises:
         AdapterError: there is no Chromium, or the driver is not one of Chromium.
     """
+    session.require_open()
     options = default_options() if driver is None else driver
     opened = webdriver.Chrome(options, chromedriver()) if isinstance(options, Options) else options()
     fresh = isinstance(options, Options) and starts_empty(options)

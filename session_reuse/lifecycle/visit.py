@@ -200,6 +200,7 @@ class Visit:
             raise
         finally:
             self._stop_heartbeat()
+            self._session.was_left = True  # not before: `verify` may open a client of the session
             self._let_go()
 
     def _let_go(self) -> None:

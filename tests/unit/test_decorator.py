@@ -224,6 +224,41 @@ def test_an_unknown_option_is_an_error_when_decorating() -> None:
         persist_session("shop/x", tll=1)  # type: ignore[call-arg]
 
 
+async def test_a_session_that_was_left_is_not_used_again(memory: SessionManager) -> None:
+    """What is opened or saved after the `with` was captured and dropped in silence; `export` still works."""
+    from session_reuse.browsers import playwright, playwright_sync
+    from session_reuse.browsers.http_clients import open_httpx
+    from session_reuse.browsers.selenium import open_driver
+
+    nobody: Any = None
+    async with reusable_session("shop/alice", manager=memory) as session:
+        session.data["n"] = 1
+    with pytest.raises(LifecycleError, match="'shop/alice' was left before"):
+        await session.checkpoint()
+    with pytest.raises(LifecycleError, match="was left before"):
+        async with playwright.open_context(session, nobody):
+            pass
+    for opened in (playwright_sync.open_context(session, nobody), open_httpx(session), open_driver(session)):
+        with pytest.raises(LifecycleError, match="was left before"), opened:
+            pass
+    with pytest.raises(LifecycleError, match="was left before"):
+        session.bind_capture(lambda: session.storage_state)
+    assert BrowserSession.import_(session.export()).data == {"n": 1}
+
+
+async def test_a_check_at_the_end_may_open_a_client_of_the_session(memory: SessionManager) -> None:
+    """The session counts as left when its last save is over."""
+    from session_reuse.browsers.http_clients import open_httpx
+
+    def verify(session: BrowserSession) -> bool:
+        with open_httpx(session) as client:
+            return not client.is_closed
+
+    async with reusable_session("shop/alice", manager=memory, verify=verify) as session:
+        session.data["n"] = 1
+    assert session.save_outcome == "saved"
+
+
 async def test_a_forgotten_async_is_named() -> None:
     """`with` and `await` in asynchronous code, `async with` in synchronous code: each error says what to write."""
     with (
