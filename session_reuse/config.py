@@ -59,9 +59,9 @@ class Config:
     save_timeout: float = 2.0
     """Budget of a save; what is not through by then is kept pending."""
     attempt_timeout: float = 0.15
-    """Budget of one attempt, at most `restore_timeout`; large values get more, in proportion to their size."""
+    """How long the server may be silent in one attempt, at most `restore_timeout`; bytes that arrive are no silence."""
     connect_timeout: float = 0.25
-    """Budget for opening one connection."""
+    """Budget of one step of opening a connection; it goes on in the background when its agent has given up."""
     close_timeout: float = 2.0
     """Budget for flushing pending saves when the manager is closed."""
     capture_timeout: float = 10.0
