@@ -1,4 +1,4 @@
-"""browser-use 0.13: sessions and agents that start logged in. Must never raise into its event bus, nor keep it waiting long.
+"""browser-use 0.13: sessions and agents that start logged in.
 
     async with reusable_session("shop.example/alice") as session:
         async with open_browser_session(session, headless=True) as browser_session:
@@ -13,16 +13,18 @@ import asyncio
 import contextlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from session_reuse._browser.devtools_browser import DevToolsBrowser
+from session_reuse._browser.drivers.connection import CdpError
+from session_reuse._browser.drivers.thread import open_websocket
+from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._misuse import asynccontextmanager
-from session_reuse.browsers.cdp_browser import CdpBrowser
-from session_reuse.browsers.cdp_connection import CdpError
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
+from session_reuse.problem import ProblemKind
 
 try:
     from browser_use import BrowserSession as AgentBrowser
-    from websockets.asyncio.client import connect
 
     from session_reuse.browsers.browser_use_bus import BusListener
 except ImportError:
@@ -45,26 +47,25 @@ _background: set[asyncio.Task[Any]] = set()
 
 
 @asynccontextmanager
-async def open_browser_session(
-    session: BrowserSession, *, checkpoint_after: float | None = 2.0, **browser_session_options: Any
-) -> AsyncIterator[AgentBrowser]:
+async def open_browser_session(session: BrowserSession, **options: Any) -> AsyncIterator[AgentBrowser]:
     """Open a browser-use session with the session's state; at the end it is captured and killed.
 
     An agent may start and kill it as it likes: it is captured before it goes, and restored when it is started again.
 
     Args:
         session: whose state is restored, and which gets what was captured.
-        checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
-        browser_session_options: for `browser_use.BrowserSession`.
+        options: those of `session_reuse.browsers.playwright.open_context` that are for all clients.
 
     Raises:
         ConfigurationError: `storage_state` is among the options; the session brings it.
     """
     session.require_open()
-    if browser_session_options.get("storage_state") is not None:
+    if options.get("storage_state") is not None:
         raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
-    browser_session = AgentBrowser(**browser_session_options)
-    async with attach_browser_session(session, browser_session, checkpoint_after=checkpoint_after):
+    names = EngineOptions.__annotations__.keys() & options.keys()
+    ours: Any = {name: options.pop(name) for name in names}
+    browser_session = AgentBrowser(**options)
+    async with attach_browser_session(session, browser_session, **ours):
         try:
             yield browser_session
         finally:
@@ -74,18 +75,18 @@ async def open_browser_session(
 
 @asynccontextmanager
 async def attach_browser_session(
-    session: BrowserSession, browser_session: AgentBrowser, *, checkpoint_after: float | None = 2.0
+    session: BrowserSession, browser_session: AgentBrowser, **options: Unpack[EngineOptions]
 ) -> AsyncIterator[AgentBrowser]:
     """Bring the session's state into a browser-use session, started or not; at the end it is captured and left as it is.
 
     Args:
         session: whose state is restored, and which gets what was captured.
         browser_session: of browser-use, without a `storage_state` of its own.
-        checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
+        options: those of `session_reuse.browsers.playwright.open_context` that are for all clients.
     """
     if browser_session.browser_profile.storage_state is not None:
         raise ConfigurationError("storage_state comes from the session: leave the browser-use session's own at None")
-    attachment = _Attachment(session, browser_session, checkpoint_after)
+    attachment = _Attachment(session, browser_session, Settings(**options))
     try:
         await attachment.start()
         yield browser_session
@@ -97,14 +98,14 @@ async def attach_browser_session(
 class _Attachment:
     """What is bound between one session and one browser-use session, over any number of its starts and ends."""
 
-    def __init__(self, session: BrowserSession, browser_session: AgentBrowser, checkpoint_after: float | None) -> None:
+    def __init__(self, session: BrowserSession, browser_session: AgentBrowser, settings: Settings) -> None:
         self._session = session
         self._browser_session = browser_session
-        self._checkpoint_after = checkpoint_after
-        self._browser: CdpBrowser | None = None
+        self._settings = settings
+        self._browser: DevToolsBrowser | None = None
         self._cdp_url: str | None = None
         self._connecting = asyncio.Lock()
-        self._is_fresh = False
+        self._is_own = False
         self._changed = asyncio.Event()
         self._checkpoints: asyncio.Task[None] | None = None
         self._listener = BusListener(
@@ -119,14 +120,16 @@ class _Attachment:
     async def start(self) -> None:
         """Listen, and restore at once when the browser is there already."""
         await self._listener.listen()
-        if self._checkpoint_after is not None:
-            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self._checkpoint_after))
+        if self._settings.checkpoint_after is not None:
+            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self._settings.checkpoint_after))
 
     def _look_at_profile(self) -> None:
-        self._is_fresh = _has_empty_profile(self._browser_session)
+        self._is_own = _has_empty_profile(self._browser_session)
 
     async def _save(self) -> None:
-        await (self._take() if self._checkpoint_after is None else self._checkpoint())
+        await self._take(is_final=True)  # as far as anybody knows: a stop begins with this
+        if self._settings.checkpoint_after is not None:
+            await self._checkpoint()
 
     async def _connect(self, cdp_url: str) -> None:
         """Restore into the browser that has just been connected, and follow it.
@@ -144,21 +147,23 @@ class _Attachment:
                     browser = await self._opened(cdp_url, self._browser.visited if self._browser and is_known else None)
             except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
                 reason = str(error) if isinstance(error, CdpError) else type(error).__name__
-                self._session.report("restore_failed", f"browser-use: no connection of our own: {reason}")
+                self._session.report(ProblemKind.RESTORE_FAILED, "browser-use", f"no connection of our own: {reason}")
                 _logger.warning("no connection of our own to browser-use's browser: %s", reason)
                 return
             await self._put_away()
             self._browser, self._cdp_url = browser, cdp_url
 
-    async def _opened(self, cdp_url: str, known: frozenset[str] | None) -> CdpBrowser:
-        transport = await connect(
-            cdp_url,
-            max_size=None,
-            ping_interval=None,
-            close_timeout=1,
-            additional_headers=self._browser_session.browser_profile.headers,
+    async def _opened(self, cdp_url: str, known: frozenset[str] | None) -> DevToolsBrowser:
+        transport = await open_websocket(cdp_url, self._browser_session.browser_profile.headers)
+        browser = DevToolsBrowser(
+            transport,
+            self._session,
+            self._settings,
+            known=known,
+            is_own=self._is_own,
+            of_target=self._browser_session.agent_focus_target_id,
+            on_change=self._changed.set,
         )
-        browser = CdpBrowser(transport, self._session, known=known, fresh=self._is_fresh, on_change=self._changed.set)
         try:
             await browser.start()
             _require_tab(browser, self._browser_session.agent_focus_target_id)
@@ -174,12 +179,12 @@ class _Attachment:
         if browser is not None:
             await browser.close()
 
-    async def _capture(self) -> StorageState:
+    async def _capture(self, *, is_final: bool = False) -> StorageState:
         if self._browser is not None and self._browser.is_gone and self._browser_session.is_cdp_connected:
             await self._connect(str(self._browser_session.cdp_url))
         if self._browser is None:
             return self._session.storage_state
-        return await self._browser.capture()
+        return await self._browser.capture(is_final=is_final)
 
     async def _checkpoint_regularly(self, seconds: float) -> None:
         while True:
@@ -194,11 +199,11 @@ class _Attachment:
         except LifecycleError:
             await self._take()  # a session without a store: kept in memory
         except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
-            self._session.report("checkpoint_failed", type(error).__name__)
+            self._session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
 
-    async def _take(self) -> None:
+    async def _take(self, *, is_final: bool = False) -> None:
         try:
-            self._session.storage_state = await self._capture()
+            self._session.storage_state = await self._capture(is_final=is_final)
         except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
             self._session.capture_failed(f"browser-use: {error}")
 
@@ -214,12 +219,12 @@ class _Attachment:
         if self._checkpoints is not None:
             self._checkpoints.cancel()
         if self._browser is not None:
-            await self._take()
+            await self._take(is_final=True)
         self._unbind()
         await self._put_away()
 
 
-def _require_tab(browser: CdpBrowser, tab: str | None) -> None:
+def _require_tab(browser: DevToolsBrowser, tab: str | None) -> None:
     if tab is not None and not browser.has_tab(tab):
         raise CdpError("its endpoint gives each connection a browser of its own")
 

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from session_reuse.browsers.cookies import described
+from session_reuse._browser.cookies import described
 from session_reuse.state.merge import merge_storage_states
 from session_reuse.state.storage_state import StorageState, live_cookies, playwright_cookie
 

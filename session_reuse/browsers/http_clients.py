@@ -12,9 +12,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from session_reuse._browser.environment import recorded
 from session_reuse._misuse import asynccontextmanager
 from session_reuse.browsers.cookie_jar import BoundJar
-from session_reuse.browsers.environment import recorded
 from session_reuse.errors import MissingExtraError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Selenium 4 drivers for Chromium and Edge: restored, followed, captured. Must never keep a driver from quitting.
+"""Selenium 4 drivers for Chromium and Edge: restored, followed, captured.
 
     with session_reuse.blocking.reusable_session("shop.example/alice") as session:
         with open_driver(session) as driver:
@@ -16,17 +16,18 @@ import inspect
 import logging
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from session_reuse.browsers.cdp_browser import CdpBrowser
-from session_reuse.browsers.cdp_connection import CdpError
-from session_reuse.browsers.cdp_thread import BlockingSocket, LoopThread, websocket_url
+from session_reuse._browser.devtools_browser import DevToolsBrowser
+from session_reuse._browser.drivers.connection import CdpError
+from session_reuse._browser.drivers.thread import LoopThread, open_websocket, websocket_url
+from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse.errors import AdapterError, LifecycleError, MissingExtraError
+from session_reuse.problem import ProblemKind
 
 try:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.remote.command import Command
 
     from session_reuse.browsers.selenium_options import chromedriver, default_options, starts_empty
 except ImportError:
@@ -53,8 +54,7 @@ _logger = logging.getLogger("session_reuse.browsers")
 def open_driver(
     session: BrowserSession,
     driver: Options | Callable[[], WebDriver] | None = None,
-    *,
-    checkpoint_after: float | None = 2.0,
+    **options: Unpack[EngineOptions],
 ) -> Iterator[WebDriver]:
     """Open a driver with the session's state; at the end it is captured and quit.
 
@@ -62,27 +62,25 @@ def open_driver(
         session: whose state is restored, and which gets what was captured.
         driver: options for `selenium.webdriver.Chrome`, or a function that makes a driver. Without, a Chromium is
             looked for, and started headless where there is no display.
-        checkpoint_after: seconds after which changes are saved while the agent works, if the session is a blocking
-            one; None saves at exit only.
+        options: those of `session_reuse.browsers.playwright.open_context` that are for all clients; a checkpoint while the
+            agent works needs a blocking session.
 
     Raises:
         AdapterError: there is no Chromium, or the driver is not one of Chromium.
     """
     session.require_open()
-    options = default_options() if driver is None else driver
-    opened = webdriver.Chrome(options, chromedriver()) if isinstance(options, Options) else options()
-    fresh = isinstance(options, Options) and starts_empty(options)
+    start = default_options() if driver is None else driver
+    opened = webdriver.Chrome(start, chromedriver()) if isinstance(start, Options) else start()
+    is_own = isinstance(start, Options) and starts_empty(start)
     try:
-        with _bound(session, opened, checkpoint_after, fresh=fresh):
+        with _bound(session, opened, Settings(**options), is_own=is_own):
             yield opened
     finally:
         opened.quit()
 
 
 @contextmanager
-def attach_driver(
-    session: BrowserSession, driver: WebDriver, *, checkpoint_after: float | None = 2.0
-) -> Iterator[WebDriver]:
+def attach_driver(session: BrowserSession, driver: WebDriver, **options: Unpack[EngineOptions]) -> Iterator[WebDriver]:
     """Bring the session's state into the browser of a driver; at the end it is captured and left open.
 
     Nothing that the browser holds is removed; an origin that is open in a tab is filled only where its storage is empty.
@@ -90,23 +88,21 @@ def attach_driver(
     Args:
         session: whose state is restored, and which gets what was captured.
         driver: of Chromium or Edge, local or remote; it may quit itself.
-        checkpoint_after: seconds after which changes are saved while the agent works, if the session is a blocking
-            one; None saves at exit only.
+        options: those of `session_reuse.browsers.playwright.open_context` that are for all clients; a checkpoint while the
+            agent works needs a blocking session.
 
     Raises:
         AdapterError: the driver is not one of Chromium.
     """
-    with _bound(session, driver, checkpoint_after, fresh=False):
+    with _bound(session, driver, Settings(**options), is_own=False):
         yield driver
 
 
 @contextmanager
-def _bound(
-    session: BrowserSession, driver: WebDriver, checkpoint_after: float | None, *, fresh: bool
-) -> Iterator[None]:
+def _bound(session: BrowserSession, driver: WebDriver, settings: Settings, *, is_own: bool) -> Iterator[None]:
     endpoint = _endpoint(driver)
-    attachment = _Attachment(session, driver, checkpoint_after)
-    attachment.start(endpoint, fresh=fresh)
+    attachment = _Attachment(session, driver, settings)
+    attachment.start(endpoint, is_own=is_own)
     try:
         yield
     finally:
@@ -116,40 +112,42 @@ def _bound(
 class _Attachment:
     """What is bound between one session and one driver."""
 
-    def __init__(self, session: BrowserSession, driver: WebDriver, checkpoint_after: float | None) -> None:
+    def __init__(self, session: BrowserSession, driver: WebDriver, settings: Settings) -> None:
         self._session = session
         self._driver = driver
-        self._checkpoint_after = checkpoint_after
+        self._settings = settings
         self._thread: LoopThread | None = None
-        self._browser: CdpBrowser | None = None
+        self._browser: DevToolsBrowser | None = None
         self._saving = threading.Lock()
         self._unbind = session.bind_capture(self._capture)
-        self._unwrap = [
-            _before(driver, "quit", self.finish),
-            _before(driver, "close", self._take),
-            _replaced(driver, "execute", self._without_hidden_windows),
-        ]
+        self._unwrap = [_before(driver, "quit", self.finish), _before(driver, "close", self._take_last)]
 
-    def start(self, endpoint: str, *, fresh: bool) -> None:
+    def start(self, endpoint: str, *, is_own: bool) -> None:
         """Restore, and follow the browser; when that fails, the agent starts all the same, and the session says so."""
         self._thread = LoopThread()
         try:
-            self._browser = self._thread.run(self._opened(endpoint, fresh=fresh), START_LIMIT)
+            window = self._driver.current_window_handle  # ChromeDriver names windows by the id of their target
+            self._browser = self._thread.run(self._opened(endpoint, window, is_own=is_own), START_LIMIT)
         except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts)
-            self._session.report("restore_failed", f"selenium: {type(error).__name__} while connecting")
-            _logger.warning("no connection of our own to the driver's browser: %s", type(error).__name__)
+            name = type(error).__name__
+            self._session.report(ProblemKind.RESTORE_FAILED, "selenium", f"{name} while connecting")
+            _logger.warning("no connection of our own to the driver's browser: %s", name)
 
-    async def _opened(self, endpoint: str, *, fresh: bool) -> CdpBrowser:
+    async def _opened(self, endpoint: str, window: str, *, is_own: bool) -> DevToolsBrowser:
         changed = asyncio.Event()
-        socket = BlockingSocket(await asyncio.to_thread(websocket_url, endpoint))
-        browser = CdpBrowser(socket, self._session, fresh=fresh, on_change=changed.set)
+        socket = await open_websocket(await asyncio.to_thread(websocket_url, endpoint))
+        browser = DevToolsBrowser(
+            socket, self._session, self._settings, is_own=is_own, of_target=window, on_change=changed.set
+        )
         try:
             await browser.start()
         except BaseException:
             await browser.close()
             raise
-        if self._checkpoint_after is not None:
-            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(changed, self._checkpoint_after))
+        if self._settings.checkpoint_after is not None:
+            self._checkpoints = asyncio.create_task(
+                self._checkpoint_regularly(changed, self._settings.checkpoint_after)
+            )
         return browser
 
     async def _checkpoint_regularly(self, changed: asyncio.Event, seconds: float) -> None:
@@ -169,45 +167,37 @@ class _Attachment:
             except LifecycleError:
                 saving = None
             except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
-                self._session.report("checkpoint_failed", type(error).__name__)
+                self._session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
                 return
             if inspect.iscoroutine(saving):
                 saving.close()
             if not isinstance(saving, str):
                 self._take()
 
-    def _capture(self) -> StorageState:
+    def _capture(self, *, is_final: bool = False) -> StorageState:
         if self._thread is None or self._browser is None:
             raise CdpError("the browser could not be followed")
         try:
-            return self._thread.run(self._browser.capture(), CAPTURE_LIMIT)
+            return self._thread.run(self._browser.capture(is_final=is_final), CAPTURE_LIMIT)
         except TimeoutError:
             raise CdpError("the browser did not answer") from None
 
-    def _take(self) -> None:
+    def _take_last(self) -> None:
+        """Capture as for the last time: a driver that closes its only window ends the browser."""
+        self._take(is_final=len(self._driver.window_handles) == 1)
+
+    def _take(self, *, is_final: bool = False) -> None:
         try:
-            self._session.storage_state = self._capture()
+            self._session.storage_state = self._capture(is_final=is_final)
         except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
             self._session.capture_failed(f"selenium: {error}")
-
-    def _without_hidden_windows(self, execute: Callable[..., Any]) -> Callable[..., Any]:
-        """Return an `execute` whose window handles leave out our hidden pages, which ChromeDriver takes for windows."""
-
-        def method(driver_command: Any, params: Any = None) -> Any:
-            answer, browser = execute(driver_command, params), self._browser
-            if driver_command == Command.W3C_GET_WINDOW_HANDLES and browser is not None:
-                hidden = browser.hidden
-                answer["value"] = [handle for handle in answer["value"] if handle not in hidden]
-            return answer
-
-        return method
 
     def finish(self) -> None:
         """Capture a last time and let go; before the driver quits, or at the end of the `with`, whatever comes first."""
         with self._saving:
             if self._thread is None:
                 return
-            self._take()
+            self._take(is_final=True)
             self._unbind()
             for unwrap in self._unwrap:
                 unwrap()

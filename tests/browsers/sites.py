@@ -140,6 +140,18 @@ _PAGES = {
         "addEventListener('message', ({ data }) => show(data === 'in'));"
         "const frame = document.createElement('iframe'); frame.src = location.search.slice(1); document.body.append(frame);"
     ),
+    "/counting": _page(
+        f"{_OPEN_DATABASE} window.confirmed = []; (async () => {{ const db = await open(); for (let n = 1; ; n++) {{"
+        " document.cookie = `n=${n}; max-age=999`; localStorage.setItem('n', n); sessionStorage.setItem('n', n);"
+        " await put(db, 'users', { id: 1, user: { name: 'a' }, n }); confirmed.push([performance.now(), n]);"
+        " await new Promise((done) => setTimeout(done, 5)); } })();"
+    ),
+    "/early": "<!doctype html><script>window.seen = [Object.getOwnPropertyNames(window).length, new Error('x').stack,"
+    "window.onbeforeunload, window.onpagehide, localStorage.length]</script>",
+    "/renew": _page(
+        f"{_OPEN_DATABASE}(async () => {{ localStorage.setItem('renewed', '1'); const db = await open();"
+        "await put(db, 'loose', 'renewed'); db.close(); parent.postMessage('in', '*'); })();"
+    ),
     "/inner": _page(
         "let isIn = false; try { isIn = localStorage.getItem('token') !== null; } catch {} show(isIn); parent.postMessage(isIn ? 'in' : 'out', '*');"
     ),
@@ -255,6 +267,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts.path in _NO_DOCUMENTS:
             status, headers = _NO_DOCUMENTS[parts.path]
             self._answer("<!doctype html>" if status == 200 else "", status=status, headers=headers)
+        elif parts.path == "/clear":
+            self._answer("", headers={"Clear-Site-Data": '"cookies", "storage"'})
+        elif parts.path.startswith("/isolated/"):
+            page = _PAGES[parts.path.removeprefix("/isolated")]
+            self._answer(page, headers={"Origin-Agent-Cluster": "?1"})
         elif parts.path == "/redirect":
             self._answer("", status=302, location=query["to"][0])
         else:

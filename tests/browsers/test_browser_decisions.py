@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from session_reuse.browsers import chromium, environment, indexeddb
+from session_reuse._browser import databases, environment
+from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
+from session_reuse._browser.mirror import StorageMirror
+from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
+from session_reuse._browser.plan import PRELOAD_LIMIT, FillMode, RestoreScripts, payloads_of, plan_restore
+from session_reuse._browser.tabs import Tab, Target, frame_of
+from session_reuse._browser.trim import trim
+from session_reuse.browsers import chromium
 from session_reuse.browsers.checks import cookie_alive
-from session_reuse.browsers.cookies import clean_cookies, from_cdp, to_cdp
-from session_reuse.browsers.hidden_page import Client
-from session_reuse.browsers.lazy_restore import LAZY_ORIGIN_BYTES, LazyScripts, payloads_of, plan_restore
-from session_reuse.browsers.live_mirror import LiveMirror
-from session_reuse.browsers.origins import origin_of, origin_of_storage, shares_storage
-from session_reuse.browsers.tab import Tab
 from session_reuse.errors import AdapterError
 from tests.browsers.visits import fresh, storing
 
@@ -52,54 +53,83 @@ def test_partitioned_storage_has_no_origin_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "ancestors", "shares"),
+    ("origin", "site"),
     [
-        (A, [], True),
-        (A, [A], False),
-        ("https://login.a.example", [A], True),
-        (A, [B, "https://www.a.example"], True),
-        (A, [B], False),
-        ("http://a.example", [A], False),
-        ("https://a.co.uk", ["https://b.co.uk"], False),
-        ("https://x.a.co.uk", ["https://a.co.uk"], True),
-        ("https://login.abc.de", ["https://www.abc.de"], True),
-        ("http://127.0.0.1", ["http://10.0.0.1"], False),
-        (A, ["null"], False),
+        ("https://login.a.example", "https://a.example"),
+        ("http://a.example:8080", "http://a.example"),
+        ("https://x.a.co.uk", "https://a.co.uk"),
+        ("https://login.abc.de", "https://abc.de"),
+        ("https://a.github.io", "https://a.github.io"),
+        ("http://127.0.0.1", "http://127.0.0.1"),
     ],
 )
-def test_frames_that_share_the_storage_of_top_level_pages(frame: str, ancestors: list[str], shares: bool) -> None:
-    """A frame counts only where its top-level site is its own and no frame around it is of its origin."""
-    assert shares_storage(frame, ancestors) is shares
+def test_the_site_of_an_origin(origin: str, site: str) -> None:
+    """Subdomains are of one site, but where a domain is shared by many."""
+    assert site_of(origin) == site
 
 
-def test_an_origin_that_is_filled_needs_no_script() -> None:
-    """After an origin's commit, and not before, its script is done with; those of its neighbours are not."""
+@pytest.mark.parametrize(
+    ("frames", "shares"),
+    [
+        ([(A, "a.example")], True),
+        ([(A, "a.example"), ("https://login.a.example", "a.example")], True),
+        ([(A, "a.example"), (B, "b.example")], False),
+        ([(A, "a.example"), (B, "b.example"), (A, "a.example")], False),
+        ([("https://a.github.io", "a.github.io"), ("https://b.github.io", "b.github.io")], False),
+        ([("http://a.example", "a.example"), (A, "a.example")], False),
+        ([("://", ""), (A, "a.example")], False),
+    ],
+)
+def test_frames_that_share_the_storage_of_top_level_pages(frames: list[tuple[str, str]], shares: bool) -> None:
+    """A frame counts where all frames around it are of its site, as the browser says."""
+    tab = Tab("tab")
+    target = Target("cdp", tab)
+    for number, (origin, domain) in enumerate(frames):
+        found = {"id": str(number), "securityOrigin": origin, "domainAndRegistry": domain}
+        above = {"parentId": str(number - 1)} if number else {}
+        tab.frames[str(number)] = frame_of({**found, **above}, target, 0.0)
+    assert tab.frames[str(len(frames) - 1)].shares_storage is shares
+
+
+def test_an_origin_that_is_filled_is_filled_no_more() -> None:
+    """After an origin's document, and not before, the script leaves it alone, but not its neighbours."""
     entries = [storing(A, token="AAA")["origins"][0], storing(B, token="BBB")["origins"][0]]
-    scripts = LazyScripts(plan_restore(payloads_of(entries)[0]).lazy, fresh=True)
-    ours, theirs = scripts.numbers
-    assert ("AAA" in scripts.source(ours), "BBB" in scripts.source(ours)) == (True, False)
-    assert scripts.committed(A, []) == [ours]
-    assert (scripts.committed(A, []), scripts.numbers, scripts.pending) == ([], [theirs], {B})
-    assert scripts.committed(B, [A]) == []
-    assert (scripts.committed(B, []), scripts.numbers) == ([theirs], [])
+    scripts = RestoreScripts(payloads_of(entries)[0], FillMode.MISSING_KEYS)
+    assert A not in scripts.code_source()
+    assert scripts.delivered(A)
+    assert (A in scripts.code_source(), B in scripts.code_source(), scripts.pending) == (True, False, {B})
+    assert not scripts.delivered(A)
+    scripts.rearm(A, {"localStorage"})
+    assert scripts.pending == {A, B}
+
+
+def test_databases_are_filled_until_they_are_confirmed() -> None:
+    """A document may go on before its databases are filled, so the next one of its origin fills them."""
+    store = {"name": "users", "autoIncrement": True, "indexes": [], "records": [{"key": 1, "value": "alice"}]}
+    stored = {"origin": A, "indexedDB": [{"name": "auth", "version": 1, "stores": [store]}]}
+    scripts = RestoreScripts(payloads_of([stored])[0], FillMode.MISSING_KEYS)
+    scripts.delivered(A)
+    assert scripts.pending == {A}
+    scripts.finish(A, {"databases"})
+    assert scripts.pending == set()
 
 
 def test_values_cannot_break_out_of_a_script() -> None:
     """Whatever a site has stored stays data in the script that brings it back."""
     nasty = "</script>`${alert(1)}`\u2028\ud800\"'\\"
-    source = LazyScripts(plan_restore(payloads_of(storing(A, token=nasty)["origins"])[0]).lazy, fresh=True).source(0)
-    assert source.isascii()
-    assert "\n" not in source.rpartition("})(")[2]
+    source = RestoreScripts(payloads_of(storing(A, token=nasty)["origins"])[0], FillMode.MISSING_KEYS).data_source
+    assert json.dumps(nasty) in source
+    assert source.encode()
 
 
-def test_large_origins_and_keys_are_restored_before_the_start() -> None:
-    """Size and CryptoKeys decide what does not travel with pages; its sessionStorage still does."""
-    large = {**storing(A, big="x" * LAZY_ORIGIN_BYTES)["origins"][0], "sessionStorage": [{"name": "s", "value": "S"}]}
+def test_the_largest_origins_are_restored_before_the_start() -> None:
+    """Small ones travel with pages, as many as fit; the sessionStorage of a large one does too."""
+    large = {**storing(A, big="x" * PRELOAD_LIMIT)["origins"][0], "sessionStorage": [{"name": "s", "value": "S"}]}
     keyed = {"origin": B, "indexedDBRich": [{"name": "d", "version": 1, "keys": [{}], "dump": "[]"}]}
     plan = plan_restore(payloads_of([large, keyed])[0])
-    assert [payload.origin for payload in plan.hidden] == [A, B]
-    assert [(payload.origin, payload.local, payload.session) for payload in plan.lazy] == [(A, [], [["s", "S"]])]
-    assert plan_restore(payloads_of([keyed], indexed_db=False)[0]).hidden == []
+    assert [payload.origin for payload in plan.early] == [A]
+    assert [(each.origin, each.local, each.session) for each in plan.preloaded] == [(B, [], []), (A, [], [["s", "S"]])]
+    assert payloads_of([keyed], indexed_db=False)[0] == []
 
 
 def test_cookies_go_through_the_debugging_protocol_and_back() -> None:
@@ -123,7 +153,7 @@ def _event(
     return f"DOMStorage.domStorageItem{kind}", params
 
 
-def _local(mirror: LiveMirror, section: str = "localStorage") -> dict[str, dict[str, str]]:
+def _local(mirror: StorageMirror, section: str = "localStorage") -> dict[str, dict[str, str]]:
     return {
         entry["origin"]: {item["name"]: item["value"] for item in entry.get(section, ())}
         for entry in mirror.state()["origins"]
@@ -132,7 +162,7 @@ def _local(mirror: LiveMirror, section: str = "localStorage") -> dict[str, dict[
 
 def test_events_during_a_reading_are_newer_than_its_result() -> None:
     """An answer that was overtaken by events does not undo them."""
-    mirror = LiveMirror({"cookies": [], "origins": []})
+    mirror = StorageMirror({"cookies": [], "origins": []})
     reading = mirror.begin_read(1, A)
     mirror.storage_event(1, *_event("Updated", A, "k", "new"))
     mirror.storage_event(1, *_event("Removed", A, "gone"))
@@ -142,7 +172,7 @@ def test_events_during_a_reading_are_newer_than_its_result() -> None:
 
 def test_a_reading_that_is_overtaken_by_a_later_one_counts_no_more() -> None:
     """A slow answer does not undo what a document told when it was left."""
-    mirror = LiveMirror({"cookies": [], "origins": []})
+    mirror = StorageMirror({"cookies": [], "origins": []})
     slow, fast = mirror.begin_read(1, A), mirror.begin_read(1, A)
     mirror.finish_read(fast, [["k", "v"]], [])
     mirror.finish_read(slow, [], [])
@@ -151,8 +181,8 @@ def test_a_reading_that_is_overtaken_by_a_later_one_counts_no_more() -> None:
 
 def test_events_without_a_reading_build_on_what_was_restored() -> None:
     """A page that was gone before it could be read leaves its changes on top of the restored state."""
-    mirror = LiveMirror(storing(A, kept="1", changed="1"))
-    mirror.committed(A)
+    mirror = StorageMirror(storing(A, kept="1", changed="1"))
+    mirror.mark_unread(A)
     mirror.storage_event(1, *_event("Updated", A, "changed", "2"))
     assert _local(mirror) == {A: {"kept": "1", "changed": "2"}}
     mirror.storage_event(1, *_event("sCleared", A))
@@ -160,23 +190,9 @@ def test_events_without_a_reading_build_on_what_was_restored() -> None:
     assert mirror.unread == {A}
 
 
-def test_the_session_storage_of_several_tabs() -> None:
-    """The tab of the last change counts, an empty second tab does not, and a logout in the last open tab does."""
-    mirror = LiveMirror({"cookies": [], "origins": []})
-    for tab, items in ((1, [["t", "first"]]), (2, [])):
-        mirror.finish_read(mirror.begin_read(tab, A), [], items)
-    assert _local(mirror, "sessionStorage") == {A: {"t": "first"}}
-    mirror.storage_event(2, *_event("Added", A, "t", "second", is_local=False))
-    assert _local(mirror, "sessionStorage") == {A: {"t": "second"}}
-    mirror.tab_closed(2)
-    assert _local(mirror, "sessionStorage") == {A: {"t": "second"}}
-    mirror.storage_event(1, *_event("sCleared", A, is_local=False))
-    assert mirror.state()["origins"] == []
-
-
 def test_only_changes_make_a_mirror_dirty() -> None:
     """Repeated events and unchanged readings do not cause saves."""
-    mirror = LiveMirror({"cookies": [], "origins": []})
+    mirror = StorageMirror({"cookies": [], "origins": []})
     mirror.storage_event(1, *_event("Added", A, "k", "v"))
     version = mirror.version
     mirror.storage_event(2, *_event("Added", A, "k", "v"))
@@ -187,31 +203,115 @@ def test_only_changes_make_a_mirror_dirty() -> None:
 
 def test_a_look_at_an_empty_storage_is_no_change() -> None:
     """An agent that has only been somewhere causes no save."""
-    mirror = LiveMirror({"cookies": [], "origins": []})
+    mirror = StorageMirror({"cookies": [], "origins": []})
     version = mirror.version
     mirror.finish_read(mirror.begin_read(1, A), [], None)
     assert mirror.version == version
 
 
-def test_what_has_not_arrived_is_not_replaced() -> None:
+def test_the_session_storage_of_several_tabs() -> None:
+    """It is merged key by key; a key goes when a tab that has it removes it, and not for being absent elsewhere."""
+    mirror = StorageMirror({"cookies": [], "origins": []})
+    for tab, items in ((1, [["t", "first"]]), (2, [])):
+        mirror.finish_read(mirror.begin_read(tab, A), [], items)
+    mirror.storage_event(2, *_event("Added", A, "tabId", "2", is_local=False))
+    assert _local(mirror, "sessionStorage") == {A: {"t": "first", "tabId": "2"}}
+    mirror.storage_event(2, *_event("Updated", A, "t", "second", is_local=False))
+    assert _local(mirror, "sessionStorage") == {A: {"t": "second", "tabId": "2"}}
+    mirror.tab_closed(2)
+    assert _local(mirror, "sessionStorage") == {A: {"t": "second", "tabId": "2"}}
+    mirror.storage_event(1, *_event("Removed", A, "t", is_local=False))
+    mirror.storage_event(1, *_event("Removed", A, "tabId", is_local=False))
+    assert mirror.state()["origins"] == []
+
+
+def test_what_is_unconfirmed_is_not_replaced() -> None:
     """A document without anything that is stored was not filled: what it adds is added, until it is known to be filled."""
-    mirror = LiveMirror(storing(A, token="T", refresh="R"))
+    mirror = StorageMirror(storing(A, token="T", refresh="R"))
     mirror.finish_read(mirror.begin_read(1, A), [["seen", "1"]], [])
     assert _local(mirror) == {A: {"token": "T", "refresh": "R", "seen": "1"}}
-    assert mirror.is_in_doubt(A)
+    assert mirror.is_unconfirmed(A)
     mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"]], [])
     assert _local(mirror) == {A: {"token": "newer", "refresh": "R"}}
     mirror.finish_read(mirror.begin_read(1, A), [], [])
     assert _local(mirror) == {A: {"refresh": "R"}}
     mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"]], [])
-    mirror.arrived(A)
+    mirror.confirm(A)
     assert _local(mirror) == {A: {"token": "newer"}}
+
+
+def test_session_storage_that_is_unconfirmed_is_kept() -> None:
+    """It goes to one tab only, and that tab may not have come that far."""
+    entry = {"origin": A, "localStorage": [], "sessionStorage": [{"name": "ticket", "value": "K"}]}
+    mirror = StorageMirror({"cookies": [], "origins": [entry]})
+    mirror.finish_read(mirror.begin_read(1, A), [], [["seen", "1"]])
+    assert _local(mirror, "sessionStorage") == {A: {"ticket": "K", "seen": "1"}}
+
+
+def _copied(mirror: StorageMirror, *plain: dict[str, Any], names: set[str] | None = None, lost: Any = ()) -> None:
+    mirror.databases_changed(A)
+    found = frozenset(names or {each["name"] for each in plain})
+    mirror.databases_read(A, databases.Dump([*plain], [], [*lost], found), mirror.dirty_databases[A])
+
+
+_STORE = {"name": "users", "autoIncrement": True, "indexes": [], "records": [{"key": 1, "value": "alice"}]}
+_AUTH = {"name": "auth", "version": 1, "stores": [_STORE]}
+
+
+def test_databases_that_are_unconfirmed_are_kept() -> None:
+    """A database of the same name is the one that was restored, unless it is empty; others are added, until then."""
+    made = {"name": "cache", "version": 1, "stores": []}
+    mirror = StorageMirror({"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [_AUTH]}]})
+    _copied(mirror, made)
+    assert mirror.state()["origins"][0]["indexedDB"] == [_AUTH, made]
+    _copied(mirror, {**_AUTH, "stores": [{**_STORE, "records": []}]}, made)
+    assert mirror.state()["origins"][0]["indexedDB"] == [_AUTH, made]
+    _copied(mirror, _AUTH)
+    _copied(mirror, made)
+    assert mirror.state()["origins"][0]["indexedDB"] == [made]
+
+
+def test_a_database_that_cannot_be_copied_keeps_its_last_copy() -> None:
+    """One that has grown too large is not removed, one that is gone is."""
+    mirror = StorageMirror({"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [_AUTH]}]})
+    mirror.confirm(A)
+    _copied(mirror, names={"auth"}, lost=[databases.Loss(A, "auth", "over the size cap", 1)])
+    assert mirror.state()["origins"][0]["indexedDB"] == [_AUTH]
+    _copied(mirror, names={"other"})
+    assert mirror.state()["origins"] == []
+
+
+def test_a_change_during_a_copy_is_copied_again() -> None:
+    """A mark is cleared by the copy that was begun after it, and by no other."""
+    mirror = StorageMirror({"cookies": [], "origins": []})
+    mirror.databases_changed(A, "auth")
+    mark = mirror.dirty_databases[A]
+    mirror.databases_changed(A, "auth")
+    mirror.databases_read(A, databases.Dump([_AUTH], [], [], frozenset({"auth"})), mark)
+    assert mirror.dirty_databases[A].names == {"auth"}
+    mirror.databases_read(A, databases.Dump([_AUTH], [], [], frozenset({"auth"})), mirror.dirty_databases[A])
+    assert mirror.dirty_databases == {}
+
+
+def test_losses_are_kept_until_the_origin_is_copied_again() -> None:
+    """What an earlier run could not copy stays listed while its origin is only passed on."""
+    lost = [["db/s", "reason"], ["db/s", "reason"]]
+    dump = databases.read_dump(A, json.dumps({"databases": [], "lost": lost, "names": ["db"]}))
+    first = StorageMirror({"cookies": [], "origins": []}, clock=lambda: 5.0)
+    first.databases_changed(A)
+    first.databases_read(A, dump, first.dirty_databases[A])
+    state = first.state()
+    assert state["session_reuse"]["lost"] == [{"origin": A, "where": "db/s", "reason": "reason", "number": 2}]
+    second = StorageMirror(state)
+    assert second.state()["session_reuse"]["lost"] == state["session_reuse"]["lost"]
+    _copied(second)
+    assert second.state()["session_reuse"]["lost"] == []
 
 
 @pytest.mark.parametrize("kind", ["seen as it was stored", "an item removed", "all cleared"])
 def test_a_logout_counts_wherever_anything_was_there(kind: str) -> None:
     """Whoever removes what is stored, or has been seen to hold it, was filled: what is gone stays gone."""
-    mirror = LiveMirror(storing(A, token="T", refresh="R"))
+    mirror = StorageMirror(storing(A, token="T", refresh="R"))
     if kind == "an item removed":
         mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"], ["refresh", "newer"]], [])
         for key in ("token", "refresh"):
@@ -227,57 +327,10 @@ def test_a_logout_counts_wherever_anything_was_there(kind: str) -> None:
 
 def test_clearing_a_storage_that_was_not_filled_is_no_logout() -> None:
     """Pages clear their storage at the start for tidiness too."""
-    mirror = LiveMirror(storing(A, token="T"))
+    mirror = StorageMirror(storing(A, token="T"))
     mirror.finish_read(mirror.begin_read(1, A), [["seen", "1"]], [])
     mirror.storage_event(1, *_event("sCleared", A))
     assert _local(mirror) == {A: {"token": "T"}}
-
-
-def test_session_storage_that_has_not_arrived_is_kept() -> None:
-    """It goes to one tab only, and that tab may not have come that far."""
-    entry = {"origin": A, "localStorage": [], "sessionStorage": [{"name": "ticket", "value": "K"}]}
-    mirror = LiveMirror({"cookies": [], "origins": [entry]})
-    mirror.finish_read(mirror.begin_read(1, A), [], [["seen", "1"]])
-    assert _local(mirror, "sessionStorage") == {A: {"ticket": "K", "seen": "1"}}
-    mirror.arrived(A, {"sessionStorage"})
-    assert _local(mirror, "sessionStorage") == {A: {"seen": "1"}}
-
-
-def test_databases_that_have_not_arrived_are_kept() -> None:
-    """A database of the same name is the one that was restored, unless it is empty; others are added, until then."""
-    store = {"name": "users", "autoIncrement": True, "indexes": [], "records": [{"key": 1, "value": "alice"}]}
-    stored = {"name": "auth", "version": 1, "stores": [store]}
-    made = {"name": "cache", "version": 1, "stores": []}
-    mirror = LiveMirror({"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [stored]}]})
-    mirror.databases_read(A, indexeddb.Dump([made], [], []))
-    assert mirror.state()["origins"][0]["indexedDB"] == [stored, made]
-    anew = {**stored, "stores": [{**store, "records": []}]}
-    mirror.databases_read(A, indexeddb.Dump([anew, made], [], []))
-    assert mirror.state()["origins"][0]["indexedDB"] == [stored, made]
-    mirror.databases_read(A, indexeddb.Dump([stored], [], []))
-    mirror.databases_read(A, indexeddb.Dump([made], [], []))
-    assert mirror.state()["origins"][0]["indexedDB"] == [made]
-
-
-def test_losses_are_kept_until_the_origin_is_copied_again() -> None:
-    """What an earlier run could not copy stays listed while its origin is only passed on."""
-    dump = indexeddb.read_dump(A, json.dumps({"databases": [], "lost": [["db/s", "reason"], ["db/s", "reason"]]}))
-    first = LiveMirror({"cookies": [], "origins": []}, clock=lambda: 5.0)
-    first.databases_read(A, dump)
-    state = first.state()
-    assert state["session_reuse"]["lost"] == [{"origin": A, "where": "db/s", "reason": "reason", "number": 2}]
-    second = LiveMirror(state)
-    assert second.state()["session_reuse"]["lost"] == state["session_reuse"]["lost"]
-    second.databases_read(A, indexeddb.Dump([], [], []))
-    assert second.state()["session_reuse"]["lost"] == []
-
-
-def test_a_tab_given_up_during_the_capture_does_not_raise_through_the_agent() -> None:
-    """A page that hangs while it is being followed is one that does not answer, which every reader expects."""
-    nothing: Any = None
-    tab = Tab(nothing, Client((TimeoutError,), nothing, nothing, nothing))
-    with pytest.raises(tab.client.errors):
-        next(tab.evaluate_apart("1"))
 
 
 def test_a_recorded_environment_gives_way_to_options() -> None:
@@ -343,3 +396,14 @@ def test_a_cookie_that_lives() -> None:
     assert cookie_alive("sid", "shop.example")(session)
     assert not cookie_alive("sid", "op.example")(session)
     assert not cookie_alive("old")(session)
+
+
+def test_a_site_that_stores_too_much_costs_no_other_its_save() -> None:
+    """The largest values are left out until the rest fits; what is stored of them stays if it is smaller."""
+    huge = storing(A, token="T", cache="x" * 900)
+    state = {"cookies": [], "origins": [huge["origins"][0], storing(B, token="U")["origins"][0]]}
+    stored = storing(A, cache="old")
+    assert trim(state, stored, limit=500) == [f"localStorage of {A}"]
+    named = [{item["name"]: item["value"] for item in each["localStorage"]} for each in state["origins"]]
+    assert named == [{"token": "T", "cache": "old"}, {"token": "U"}]
+    assert trim(state, stored, limit=500) == []

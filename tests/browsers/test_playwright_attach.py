@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import Error
 
-from session_reuse.browsers import playwright
+from session_reuse._browser.drivers.playwright_async import background
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.support.polling import until
@@ -120,7 +120,7 @@ async def test_a_context_is_left_as_it_was(sites: Sites, launch: Any) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await until(lambda: not playwright._background, timeout=20)
+    await until(lambda: not background, timeout=20)
     for host in hosts:
         assert await visited(context, sites.url(host, "/inner")) == "out"
     assert [_listeners(target) for target in (context, *pages)] == before
@@ -143,7 +143,7 @@ async def test_a_tab_that_arrives_later_gives_our_scripts_back(sites: Sites, lau
         pass
     arrive.set()
     await going
-    await until(lambda: not playwright._background, timeout=20)
+    await until(lambda: not background, timeout=20)
     assert await visited(context, sites.url("afterwards", "/inner")) == "out"
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from session_reuse.browsers import playwright_sync
 from session_reuse.browsers.checks import selector_present
 from session_reuse.browsers.playwright_sync import attach_context, open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
@@ -197,11 +196,8 @@ def test_an_empty_visit_reports_nothing(browser: Any) -> None:
     assert kinds(session) == []
 
 
-def test_origins_beyond_the_first_scripts_are_filled_on_demand(
-    sites: Sites, browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_leads_to_an_origin_finds_it_filled(sites: Sites, browser: Browser) -> None:
     """New tabs, redirects and popups meet a filled storage; what they have cleared stays clear."""
-    monkeypatch.setattr(playwright_sync, "SHIPPED_BYTES", 0)
     hosts = ("first", "redirected", "popped")
     session = reused(
         {"cookies": [], "origins": [storing(sites.origin(host), token=host)["origins"][0] for host in hosts]}

@@ -6,16 +6,14 @@ import asyncio
 import os
 import signal
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
+from session_reuse._browser.mirror import StorageMirror
 from session_reuse.browsers import playwright as adapter
-from session_reuse.browsers.context_watch import ContextWatch
-from session_reuse.browsers.live_mirror import LiveMirror
 from session_reuse.browsers.playwright import open_context
-from session_reuse.browsers.steps import run
 from session_reuse.errors import ConfigurationError, LifecycleError
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.support.polling import until
@@ -106,42 +104,17 @@ async def test_what_no_event_has_told_is_read_at_the_end(
     sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chromium may lose the last events of a document that is left, and what we have it say when it is left."""
-    monkeypatch.setattr(ContextWatch, "_left", lambda *_: None)
-    monkeypatch.setattr(LiveMirror, "storage_event", lambda *_: None)
+    monkeypatch.setattr(StorageMirror, "storage_event", lambda *_: None)
     session = fresh()
     bound = open_context(session, browser)
     async with bound as context:
         page = await context.new_page()
         await page.goto(sites.url("untold", "/blank"))
-        await until(lambda: sites.origin("untold") not in bound._entered().mirror.unread)
+        await until(lambda: sites.origin("untold") not in bound._entered().engine.mirror.unread)
         await page.evaluate("localStorage.token = 'T'")
         await page.goto(sites.url("elsewhere", "/blank"))
     assert items(session, sites.origin("untold")) == {"token": "T"}
     assert session.problems == []
-
-
-async def test_a_popup_that_has_gone_before_it_could_be_followed(sites: Sites, browser: Any) -> None:
-    """Pages that the agent opens while we make one of our own wait to be followed; one may close before."""
-    session = fresh()
-    bound = open_context(session, browser)
-    async with bound as context:
-        page = await context.new_page()
-        await page.goto(sites.url("opener", "/blank"))
-        new_page = context.new_page
-
-        async def while_a_popup_comes_and_goes() -> Any:
-            async with context.expect_page() as opened:
-                await page.evaluate("(url) => { window.open(url) }", sites.url("gone", "/local/login"))
-            popup = await opened.value
-            await popup.wait_for_url("**/local")
-            await popup.evaluate("window.close()")
-            await until(popup.is_closed)
-            return await new_page()
-
-        context.new_page = while_a_popup_comes_and_goes
-        await run(bound._entered().watch.unfollowed_page())
-        context.new_page = new_page
-    assert items(session, sites.origin("gone")) == {"token": "T\0\ud800ü"}
 
 
 async def test_a_killed_browser_costs_one_debounce_at_most(sites: Sites, playwright: Any, tmp_path: Any) -> None:
@@ -189,7 +162,7 @@ async def test_an_agent_that_is_cancelled(cancellations: int, sites: Sites, brow
     with pytest.raises(asyncio.CancelledError):
         await task
     assert items(session, sites.origin("cancelled")) == {"token": "T\0\ud800ü"}
-    await until(lambda: not adapter._background)
+    await until(lambda: not background)
     assert browser.contexts == []
 
 
@@ -210,7 +183,7 @@ async def test_an_agent_that_is_cancelled_while_it_closes(closes: str, sites: Si
     task = asyncio.create_task(agent())
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: not adapter._background, timeout=20)
+    await until(lambda: not background, timeout=20)
     assert items(session, sites.origin("closing")) == {"token": "T"}
     assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
     assert browser.contexts == []
@@ -235,7 +208,7 @@ async def test_a_start_that_is_cancelled_leaves_no_context(sites: Sites, launch:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await until(lambda: not adapter._background, timeout=20)
+    await until(lambda: not background, timeout=20)
     assert browser.contexts == []
     assert (await control.send("Target.getBrowserContexts"))["browserContextIds"] == []
 
@@ -349,12 +322,7 @@ async def test_a_browser_that_closes_nothing_does_not_hold_up_the_exit(
     async def never(_: object) -> None:
         await in_the_end.wait()
 
-    async def page_that_never_closes() -> Any:
-        page = await new_page()
-        page.close = partial(never, page)
-        return page
-
-    for limit in ("COMMAND_LIMIT", "CONTEXT_LIMIT", "CAPTURE_LIMIT"):
+    for limit in ("CONTEXT_LIMIT", "CAPTURE_LIMIT"):
         monkeypatch.setattr(adapter, limit, 1.0)
     session = fresh()
     bound = open_context(session, browser)
@@ -365,7 +333,6 @@ async def test_a_browser_that_closes_nothing_does_not_hold_up_the_exit(
         await page.wait_for_url("**/idb-plain")
         await shown(page)
         await page.goto(sites.url("elsewhere", "/blank"))
-        new_page, context.new_page = context.new_page, page_that_never_closes
         with monkeypatch.context() as patch:
             patch.setattr(type(context), "close", never)
             await bound.__aexit__(None, None, None)
@@ -380,11 +347,11 @@ async def test_a_browser_without_the_protocol_is_read_at_save_time(
 ) -> None:
     """Firefox and WebKit have no live mirror: cookies and web storage are captured at exit, and the limit is said."""
 
-    def refuse(self: ContextWatch, tab: Any) -> Any:
-        self._not_attached(tab, adapter.Error("CDP session is only available in Chromium"))
+    def refuse(self: AsyncPlaywrightDriver, page: Any) -> Any:
+        self._not_attached(page, adapter.Error("CDP session is only available in Chromium"))
         yield from ()
 
-    monkeypatch.setattr(ContextWatch, "attach", refuse)
+    monkeypatch.setattr(AsyncPlaywrightDriver, "_attach", refuse)
     session = reused(storing(sites.origin("unseen"), token="T"))
     async with open_context(session, browser) as context:
         for path in ("/local/login", "/session/login"):

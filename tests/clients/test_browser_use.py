@@ -181,7 +181,7 @@ async def test_connection_of_ours_that_drops_is_taken_up_again(logged_in: StubKe
     async with visiting(logged_in, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
         mirror = session.captures[0].__self__._browser
-        await mirror._connection._transport.close()
+        await mirror._driver.connection._transport.close()
         await until(lambda: mirror.is_gone)
         await visit_agent(browser_session, site.url("/logout"))
         await session.checkpoint()
@@ -199,7 +199,7 @@ async def test_what_was_not_visited_is_restored_over_a_new_connection(logged_in:
     async with visiting(logged_in, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
         mirror = session.captures[0].__self__._browser
-        await mirror._connection._transport.close()
+        await mirror._driver.connection._transport.close()
         await until(lambda: mirror.is_gone)
         await session.checkpoint()
         assert await visit_agent(browser_session, site.url(host="other")) == "done local"
@@ -270,7 +270,7 @@ async def test_unreachable_browser_does_not_stop_the_agent(
         raise OSError("refused")
 
     before = logged_in.stored
-    monkeypatch.setattr(browser_use, "connect", refuse)
+    monkeypatch.setattr(browser_use, "open_websocket", refuse)
     async with visiting(logged_in) as (browser_session, session):
         assert await visit_agent(browser_session, site.url()) == site.LOGGED_OUT
     assert [problem.kind for problem in session.problems] == ["restore_failed"]
@@ -281,10 +281,10 @@ async def test_endpoint_that_leads_elsewhere_is_noticed(
     logged_in: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service that gives each connection a browser of its own is not taken for the agent's; nothing is captured of it."""
-    from session_reuse.browsers.cdp_browser import CdpBrowser
+    from session_reuse._browser.devtools_browser import DevToolsBrowser
 
     before = logged_in.stored
-    monkeypatch.setattr(CdpBrowser, "has_tab", lambda *_: False)
+    monkeypatch.setattr(DevToolsBrowser, "has_tab", lambda *_: False)
     async with visiting(logged_in) as (browser_session, session):
         await visit_agent(browser_session, site.url("/logout"))
     assert "a browser of its own" in session.problems[0].detail

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from selenium.common import WebDriverException
 
-from session_reuse.browsers import cdp_restore
+from session_reuse._browser.drivers.connection import CdpConnection
+from session_reuse._browser.restorer import Restorer
 from session_reuse.browsers import selenium as adapter
+from session_reuse.browsers.selenium_options import default_options
 from session_reuse.errors import AdapterError, MissingExtraError
 from tests.clients.keeper import StubKeeper
 from tests.clients.visits import submit_driver, visit_driver
@@ -57,11 +58,8 @@ def items(entry: dict[str, Any], section: str = "localStorage") -> dict[str, str
     return {item["name"]: item["value"] for item in entry.get(section, [])}
 
 
-async def test_what_is_beyond_the_first_scripts_is_filled_on_demand(
-    keeper: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A state of any size costs a page nothing: in tabs, links and popups an origin is filled when it is asked for, once."""
-    monkeypatch.setattr(cdp_restore, "SHIPPED_BYTES", 0)
+async def test_whatever_leads_to_an_origin_finds_it_filled(keeper: StubKeeper, site: Site) -> None:
+    """Tabs, links and popups find the storage of each of many origins filled, once."""
     await log_in(keeper, site)
     assert keeper.stored is not None
     (stored,) = keeper.stored["origins"]
@@ -133,20 +131,6 @@ async def test_tab_that_starts_with_a_url_is_filled(logged_in: StubKeeper, site:
         wait_until(lambda: driver.title == site.EVERYWHERE, timeout=20.0, message="the page finds its login")
 
 
-async def test_our_hidden_pages_are_no_windows_of_the_driver(keeper: StubKeeper) -> None:
-    """ChromeDriver counts them among its windows; an agent that looks for a new tab must not find one of them."""
-    with visiting(keeper) as (driver, session):
-        attachment = session.captures[-1].__self__
-        connection = attachment._browser._connection
-        page = {"url": "about:blank", "hidden": True, "background": True}
-        target = attachment._thread.run(connection.send("Target.createTarget", page), 5.0)["targetId"]
-
-        assert target in type(driver).execute(driver, "w3cGetWindowHandles")["value"]
-        assert driver.window_handles == [driver.current_window_handle]
-        driver.switch_to.new_window("tab")
-        assert len(driver.window_handles) == 2
-
-
 async def test_logout_propagates(logged_in: StubKeeper, site: Site) -> None:
     """What the page deletes on logout is gone from the stored state, and does not come back."""
     with visiting(logged_in) as (driver, session):
@@ -200,12 +184,12 @@ async def test_large_origins_are_restored(keeper: StubKeeper, site: Site) -> Non
     """An origin too large for an init script is there before the first page as well."""
     with visiting(keeper) as (driver, session):
         visit_driver_blank(driver, site.url("/blank"))
-        driver.execute_script("localStorage.big = 'x'.repeat(300000); localStorage.token = 't'")
+        driver.execute_script("localStorage.big = 'x'.repeat(600000); localStorage.token = 't'")
     await keeper.leave(session)
     with visiting(keeper) as (driver, session):
         visit_driver_blank(driver, site.url("/blank"))
-        assert driver.execute_script("return [localStorage.big.length, localStorage.token]") == [300000, "t"]
-    assert session.problems == []
+        assert driver.execute_script("return [localStorage.big.length, localStorage.token]") == [600000, "t"]
+    assert [problem.kind for problem in session.problems] == ["restored_early"]
 
 
 async def test_one_bad_cookie_does_not_cost_the_others(keeper: StubKeeper, site: Site) -> None:
@@ -331,7 +315,7 @@ async def test_other_contexts_of_the_browser_are_other_peoples(logged_in: StubKe
         session = logged_in.enter()
         with adapter.attach_driver(session, driver):
             attachment = session.captures[-1].__self__
-            connection, run = attachment._browser._connection, attachment._thread.run
+            connection, run = attachment._browser._driver.connection, attachment._thread.run
             context = run(connection.send("Target.createBrowserContext"), 5.0)
             run(connection.send("Target.createTarget", {"url": site.url("/blank"), **context}), 5.0)
             wait_until(lambda: len(driver.window_handles) == 2)
@@ -381,9 +365,9 @@ async def test_a_popup_that_stores_something_and_closes(keeper: StubKeeper, site
     """What a page stores in its last moment is saved, as a login popup does it."""
     with visiting(keeper) as (driver, session):
         visit_driver_blank(driver, site.url("/blank"))
-        driver.execute_script(f"window.open('{site.url('/brief', host='login')}')")
-        wait_until(lambda: len(driver.window_handles) == 2)
-        wait_until(lambda: len(driver.window_handles) == 1)
+        opened = "const popup = window.open(arguments[0]); window.closed_again = () => popup.closed"
+        driver.execute_script(opened, site.url("/brief", host="login"))
+        wait_until(lambda: driver.execute_script("return closed_again()"), timeout=20)
     await keeper.leave(session)
     assert items(origin_of(keeper, site.origin("login"))) == {"token": "brief"}
 
@@ -392,12 +376,17 @@ async def test_a_start_that_takes_too_long_leaves_no_connection(
     logged_in: StubKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A browser that could not be restored in time is not followed either: nobody would let its new tabs go."""
-    restored = asyncio.Event()
-    monkeypatch.setattr(cdp_restore.CdpRestore, "set_cookies", lambda *_: restored.wait())
+
+    def wait(_: Restorer) -> Any:
+        yield asyncio.Event().wait()
+
+    monkeypatch.setattr(Restorer, "add_cookies", wait)
     monkeypatch.setattr(adapter, "START_LIMIT", 0.2)
+    closed = []
+    close = CdpConnection.close
+    monkeypatch.setattr(CdpConnection, "close", lambda self: closed.append(self) or close(self))
     with visiting(logged_in) as (_, session):
-        readers = [thread for thread in threading.enumerate() if thread.name == "session_reuse.cdp.reader"]
-        wait_until(lambda: not any(thread.is_alive() for thread in readers))
+        wait_until(lambda: [connection.ended.is_set() for connection in closed] == [True])
     assert [problem.kind for problem in session.problems] == ["restore_failed", "capture_failed"]
     assert session.capture_reason is not None
 
@@ -439,3 +428,22 @@ def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delitem(sys.modules, "session_reuse.browsers.selenium")
     with pytest.raises(MissingExtraError, match=r"session-reuse\[selenium\]"):
         __import__("session_reuse.browsers.selenium")
+
+
+@pytest.mark.parametrize("flag", ["--incognito", "--guest"])
+async def test_a_private_window_is_restored_and_captured(flag: str, keeper: StubKeeper, site: Site) -> None:
+    """A driver whose windows are in a context of their own is followed there."""
+    options = default_options()
+    options.add_argument(flag)
+    session = keeper.enter()
+    with adapter.open_driver(session, options, checkpoint_after=None) as driver:
+        visit_driver(driver, site.url())
+        submit_driver(driver)
+    await keeper.leave(session)
+    assert has_all(session)
+    session = keeper.enter()
+    options = default_options()
+    options.add_argument(flag)
+    with adapter.open_driver(session, options, checkpoint_after=None) as driver:
+        assert visit_driver(driver, site.url()) == site.EVERYWHERE
+    assert session.problems == []

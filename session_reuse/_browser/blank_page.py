@@ -1,0 +1,116 @@
+"""A page of ours that visits origins before the agent starts, or after it has finished. None of its requests gets out."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse._browser.flow import Flow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from session_reuse._browser.driver import BrowserDriver
+
+_PATIENCE: Final = 10.0
+"""Seconds that one script may take."""
+_ANSWER: Final = {
+    "responseCode": 200,
+    "responseHeaders": [{"name": "Content-Type", "value": "text/html"}],
+    "body": base64.b64encode(b"<!doctype html>").decode(),
+}
+
+
+def visit(
+    driver: BrowserDriver,
+    origins: Iterable[str],
+    act: Callable[[str, Callable[[str], Flow[Any]]], Flow[None]],
+    limit: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Flow[list[str]]:
+    """Open each origin on a blank page and do something there; return the origins where that failed.
+
+    Args:
+        driver: of the browser.
+        origins: to visit, in turn.
+        act: called with the origin, and with a flow that evaluates an expression there.
+        limit: seconds for all.
+        clock: monotonic seconds.
+    """
+    waiting = list(origins)
+    deadline = clock() + limit
+    try:
+        cdp = yield from driver.open_blank_page(_answer_requests(driver))
+    except driver.errors:
+        cdp = None
+    if cdp is None:
+        return waiting
+    failed = []
+    try:
+        for method, params in _PREPARATION:
+            yield driver.send(cdp, method, params)
+        for origin in waiting:
+            try:
+                if clock() > deadline:
+                    raise TimeoutError(f"no time left after {limit:g} s")
+                yield driver.send(cdp, "Page.navigate", {"url": f"{origin}/"})
+                yield from act(origin, _evaluator(driver, cdp, origin))
+            except driver.errors:
+                failed.append(origin)
+    except driver.errors:
+        return waiting
+    finally:
+        yield from driver.close_blank_page(cdp)
+    return failed
+
+
+_PREPARATION: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("Page.enable", {}),
+    ("Network.enable", {}),
+    ("Network.setBypassServiceWorker", {"bypass": True}),  # an installed worker would answer with the site's own page
+    ("Fetch.enable", {"patterns": [{"urlPattern": "*"}]}),
+)
+
+
+def _answer_requests(driver: BrowserDriver) -> Callable[[Any, str, dict[str, Any]], None]:
+    def on_event(cdp: Any, method: str, params: dict[str, Any]) -> None:
+        if method == "Fetch.requestPaused":
+            driver.spawn(_answer(driver, cdp, params["requestId"]))
+
+    return on_event
+
+
+def _answer(driver: BrowserDriver, cdp: Any, request: str) -> Flow[None]:
+    try:
+        yield driver.send(cdp, "Fetch.fulfillRequest", {"requestId": request, **_ANSWER})
+    except driver.errors:
+        return  # the page has been closed meanwhile
+
+
+def _evaluator(driver: BrowserDriver, cdp: Any, origin: str) -> Callable[[str], Flow[Any]]:
+    def evaluate(expression: str) -> Flow[Any]:
+        # An agent's init script may have replaced what is used here: not in a world of our own.
+        tree = yield driver.send(cdp, "Page.getFrameTree", {})
+        frame = tree["frameTree"]["frame"]
+        if frame.get("securityOrigin") != origin:
+            raise TimeoutError(f"{origin} was not reached")
+        return (yield from evaluate_apart(driver, cdp, frame["id"], expression, _PATIENCE))
+
+    return evaluate
+
+
+def evaluate_apart(
+    driver: BrowserDriver, cdp: Any, frame: str, expression: str, limit: float | None = None
+) -> Flow[Any]:
+    """Return what an expression gives in an isolated world of a frame, awaited.
+
+    Raises:
+        Exception: one of the driver's errors: it threw, took too long, or the document is gone.
+    """
+    world = yield driver.send(cdp, "Page.createIsolatedWorld", {"frameId": frame})
+    params = {"contextId": world["executionContextId"], "awaitPromise": True, "returnByValue": True}
+    answer = yield driver.send(cdp, "Runtime.evaluate", {**params, "expression": expression}, limit)
+    if "exceptionDetails" in answer:
+        raise TimeoutError("a script failed in the page")
+    return answer["result"].get("value")

@@ -1,0 +1,212 @@
+"""Brings the mirror up to date before a save, and returns the state."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse._browser import environment, javascript
+from session_reuse._browser.blank_page import visit
+from session_reuse._browser.databases import dump_script, is_used, read_dump
+from session_reuse._browser.flow import Together
+from session_reuse._browser.mirror import CopyMark
+from session_reuse.problem import ProblemKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_reuse._browser.driver import BrowserDriver
+    from session_reuse._browser.flow import Flow
+    from session_reuse._browser.follower import Follower
+    from session_reuse._browser.mirror import StorageMirror
+    from session_reuse._browser.restorer import Restorer
+    from session_reuse._browser.tabs import Frame
+    from session_reuse.session import BrowserSession
+    from session_reuse.state.storage_state import StorageState
+
+REVISIT_LIMIT: Final = 2.0
+"""Seconds for visiting origins again whose pages were gone before they could be read."""
+_COPY_SHARE: Final = 20
+"""A database is copied again after so many times the time that its last copy took: the page waits meanwhile."""
+
+
+class Capture:
+    """Reads one context for saves.
+
+    Args:
+        session: to report to.
+        mirror: to bring up to date.
+        follower: knows the tabs.
+        restorer: knows what was restored.
+        driver: of the browser.
+        indexed_db: whether databases are copied.
+        database_limit: largest copy of the databases of one origin, in characters of JSON.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        session: BrowserSession,
+        mirror: StorageMirror,
+        follower: Follower,
+        restorer: Restorer,
+        driver: BrowserDriver,
+        *,
+        indexed_db: bool,
+        database_limit: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session = session
+        self._mirror = mirror
+        self._follower = follower
+        self._restorer = restorer
+        self._driver = driver
+        self._indexed_db = indexed_db
+        self._limit = database_limit
+        self._clock = clock
+        self._next_copy: dict[str, float] = {}
+        self._recorded = environment.recorded(session.storage_state)
+        self._knows_environment = False
+
+    def refresh(self) -> Flow[None]:
+        """Read what no event has told, between saves: cookies, changed databases, what is still unread of open pages."""
+        if self._driver.is_gone or not (yield from self._poll_cookies()):
+            return
+        frames = self._follower.open_frames()
+        yield from self._note_environment(frames)
+        due = [origin for origin in self._mirror.dirty_databases if self._next_copy.get(origin, 0.0) <= self._clock()]
+        unread = [frames[origin] for origin in self._mirror.unread & frames.keys()]
+        yield Together([self._follower.read(frame, str(frame.origin)) for frame in unread])
+        yield Together([self._copy_databases(frames[origin], origin) for origin in due if origin in frames])
+
+    def capture(self, *, is_final: bool) -> Flow[StorageState]:
+        """Return what the browser holds now, or what it was last seen to hold when it is gone.
+
+        Args:
+            is_final: whether the agent has finished, so that origins which are open no more may be visited.
+        """
+        yield self._driver.settle()  # a tab may be too new to be followed, or about to be read
+        if self._driver.is_gone or not (yield from self._poll_cookies()):
+            self.report_gone()
+            return self._mirror.state()
+        frames = self._follower.open_frames()
+        yield from self._find_cleared(frames)
+        yield Together([self._read(frame, str(frame.origin)) for frame in self._frames_to_read()])
+        yield from self._note_environment(frames)
+        copies = [self._copy_databases(frames[each], each) for each in self._mirror.dirty_databases if each in frames]
+        yield Together(copies)
+        if is_final:
+            yield from self._revisit()
+            self._restorer.report_unconfirmed(self._mirror.visited)
+        for loss in self._mirror.lost():
+            self._session.report(ProblemKind.LOST, str(loss))
+        return self._mirror.state()
+
+    def report_gone(self) -> None:
+        """Report that the browser has ended before its time."""
+        self._session.report(ProblemKind.BROWSER_GONE, "the browser", "the state is the one last seen")
+
+    def _frames_to_read(self) -> list[Frame]:
+        """Return one document for each origin of each tab: tabs do not share their sessionStorage."""
+        frames = {}
+        for tab in list(self._follower.tabs):
+            shared = [frame for frame in tab.frames.values() if frame.shares_storage]
+            frames.update({(tab.key, frame.origin): frame for frame in shared})
+        return list(frames.values())
+
+    def _read(self, frame: Frame, origin: str) -> Flow[None]:
+        is_read = yield from self._follower.read(frame, origin)
+        if not is_read and frame.is_current and frame.origin is not None and not frame.is_read:
+            self._mirror.unread.add(origin)
+            reason = "its page did not answer in time; what was last seen is kept"
+            self._session.report(ProblemKind.CAPTURE_LIMITED, origin, reason)
+
+    def _poll_cookies(self) -> Flow[bool]:
+        """Read all cookies; return whether the browser has answered."""
+        try:
+            cookies = yield self._driver.cookies()
+        except self._driver.errors:
+            return False
+        gone = self._mirror.cookies_read(cookies)
+        if gone:
+            self._follower.suspects.update(
+                origin for origin in self._mirror.visited if any(_is_within(origin, domain) for domain in gone)
+            )
+        return True
+
+    def _find_cleared(self, frames: dict[str, Frame]) -> Flow[None]:
+        """Mark databases that are gone without an event: `Clear-Site-Data`, `Storage.clearDataForOrigin`, a full disk."""
+        if not self._indexed_db or not frames:
+            return
+        cdp = next(iter(frames.values())).target.cdp
+        known = [each for each in self._mirror.visited if self._mirror.has_databases(each)]
+
+        def look(origin: str) -> Flow[None]:
+            try:
+                usage = yield self._driver.send(cdp, "Storage.getUsageAndQuota", {"origin": origin})
+            except self._driver.errors:
+                return
+            if not is_used(usage) and not self._mirror.is_unconfirmed(origin):
+                self._mirror.databases_changed(origin)
+
+        yield Together([look(origin) for origin in known if origin not in self._mirror.dirty_databases])
+
+    def _copy_databases(self, frame: Frame, origin: str) -> Flow[None]:
+        mark, began = self._mirror.dirty_databases[origin], self._clock()
+        try:
+            text = yield from self._follower.evaluate(frame, dump_script(self._limit, mark.names))
+        except self._driver.errors:
+            return  # the page is busy, or has gone on: the mark stays
+        self._next_copy[origin] = self._clock() + _COPY_SHARE * (self._clock() - began)
+        if frame.is_current and isinstance(text, str):
+            self._mirror.databases_read(origin, read_dump(origin, text), mark)
+            self._restorer.seen(origin)
+
+    def _revisit(self) -> Flow[None]:
+        """Visit origins that may hold something unseen, and are open no more, on a page that the agent does not see."""
+        gone = {each for each in self._follower.suspects if self._mirror.has_content(each)}
+        dirty = set(self._mirror.dirty_databases)
+        waiting = (self._mirror.unread | dirty | gone) - self._follower.open_frames().keys()
+        if not waiting:
+            return
+
+        def act(origin: str, evaluate: Any) -> Flow[None]:
+            reading = self._mirror.begin_read("revisit", origin)
+            local = None
+            try:
+                local = (yield from evaluate(javascript.call("storage_read")))["local"]
+            finally:
+                self._mirror.finish_read(reading, local, None)
+            if self._indexed_db and (origin in dirty or self._mirror.has_databases(origin)):
+                mark = self._mirror.dirty_databases.get(origin, CopyMark(0, None))
+                text = yield from evaluate(dump_script(self._limit, mark.names))
+                self._mirror.databases_read(origin, read_dump(origin, text), mark)
+
+        failed = yield from visit(self._driver, sorted(waiting), act, REVISIT_LIMIT)
+        for origin in failed:
+            self._session.report(
+                ProblemKind.CAPTURE_LIMITED, origin, "it could not be read again; what was last seen is kept"
+            )
+
+    def _note_environment(self, frames: dict[str, Frame]) -> Flow[None]:
+        """Learn once what sites see of the browser's setting."""
+        frame = next((each for each in frames.values() if each.parent is None), None)
+        if self._knows_environment or frame is None:
+            return
+        try:
+            now = yield from self._follower.evaluate(frame, javascript.call("environment"))
+        except self._driver.errors:
+            return
+        self._knows_environment = True
+        self.environment_seen({**now, **self._driver.viewport(frame.target.tab.key)})
+
+    def environment_seen(self, now: environment.Environment) -> None:
+        """Take over what sites see now, and report what differs from what was recorded."""
+        for name in environment.changed(self._recorded, now):
+            self._session.report(ProblemKind.ENVIRONMENT_CHANGED, name)
+        self._mirror.environment = {**self._recorded, **now}
+
+
+def _is_within(origin: str, domain: str) -> bool:
+    host = origin.partition("://")[2].rpartition(":")[0] or origin.partition("://")[2]
+    return host == domain or host.endswith(f".{domain}")

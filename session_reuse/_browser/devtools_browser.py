@@ -1,0 +1,159 @@
+"""`DevToolsBrowser`: one session in one Chromium over a DevTools connection of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final, Self
+
+from session_reuse._browser.drivers.connection import CdpError, Transport
+from session_reuse._browser.drivers.devtools import DevToolsDriver
+from session_reuse._browser.engine import BrowserEngine
+from session_reuse._browser.flow import run_async
+from session_reuse.problem import ProblemKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_reuse._browser.options import Settings
+    from session_reuse.session import BrowserSession
+    from session_reuse.state.storage_state import StorageState
+
+DEBOUNCE: Final = 0.25
+"""Seconds between something that happens in the browser and our look at it."""
+_IDLE_INTERVAL: Final = 1.0
+"""Seconds between looks when nothing is seen to happen: scripts set cookies without an event."""
+_CAPTURE_LIMIT: Final = 6.0
+_CLOSE_LIMIT: Final = 2.0
+"""Seconds that what is under way may take to clean up after itself, such as to close a blank page."""
+
+
+class DevToolsBrowser:
+    """The browser behind one transport.
+
+    Args:
+        transport: an open websocket to the browser's own endpoint, not to a page's.
+        session: its state is restored; what cannot be restored or captured is reported to it.
+        settings: of the user.
+        known: origins that were seen in this browser before, by a connection that has ended; they are followed only, and so
+            are the cookies. None for a browser that is restored in full.
+        is_own: whether the browser was started for this session.
+        of_target: a target whose context is followed; without, the context that the browser has by itself.
+        on_change: called after each look that found something new.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        session: BrowserSession,
+        settings: Settings,
+        *,
+        known: frozenset[str] | None = None,
+        is_own: bool,
+        of_target: str | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._session = session
+        self._on_change = on_change
+        self._stirred = asyncio.Event()
+        self._capturing = asyncio.Lock()
+        self._driver = DevToolsDriver(transport, session, of_target=of_target, is_own=is_own, on_stir=self._stirred.set)
+        self._engine = BrowserEngine(session, self._driver, settings, is_new_profile=is_own, known=known)
+        self._driver.engine = self._engine
+        self._is_restored = known is None
+        self._is_own = is_own
+        self._is_closed = False
+        self._seen = 0
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """True when the connection has ended, because of us or because the browser did."""
+        return self._driver.is_gone
+
+    @property
+    def visited(self) -> frozenset[str]:
+        """Origins of which anything was seen, those left out that have not got what is stored of them."""
+        return self._engine.visited
+
+    def has_tab(self, target: str) -> bool:
+        """Return whether a tab is one of this browser's."""
+        return self._driver.has_tab(target)
+
+    async def start(self) -> Self:
+        """Restore what has to be there before the first page, register the rest, and follow all tabs from now on.
+
+        Raises:
+            CdpError: the browser did not answer.
+        """
+        driver, restorer, follower = self._driver, self._engine.restorer, self._engine.follower
+        await driver.find_context()
+        if self._is_restored:
+            await run_async(restorer.add_cookies())
+        await run_async(restorer.fill_early())
+        if self._is_own:
+            await run_async(restorer.register())
+        await run_async(driver.follow())
+        if not self._is_own:
+            await run_async(restorer.fill_open(follower.open_frames(), follower.evaluate))
+            await run_async(restorer.register())
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def capture(self, *, is_final: bool = False) -> StorageState:
+        """Return the current state, or the last one seen when the browser is gone.
+
+        Args:
+            is_final: whether the agent has finished.
+
+        Raises:
+            CdpError: nothing was ever read, or no tab was ever followed.
+        """
+        if not self.is_gone:
+            try:
+                async with asyncio.timeout(_CAPTURE_LIMIT), self._capturing:
+                    await run_async(self._engine.captured(is_final=is_final))
+            except TimeoutError:
+                where, reason = "the browser", f"it did not answer in {_CAPTURE_LIMIT:g} s"
+                self._session.report(ProblemKind.CAPTURE_LIMITED, where, reason)
+            except CdpError:
+                pass  # it went away meanwhile
+        if self.is_gone and not self._is_closed:
+            self._engine.capture.report_gone()
+        state = self.last_seen()
+        if state is None:
+            raise CdpError("the browser was gone before anything could be read from it")
+        if not self._engine.follower.has_followed:
+            raise CdpError("no tab of the browser could be followed")
+        return state
+
+    def last_seen(self) -> StorageState | None:
+        """Return the state as it was last seen, without asking the browser; None when nothing was."""
+        return self._engine.last_seen()
+
+    async def close(self) -> None:
+        """Release the browser; the scripts that are still registered go too."""
+        self._is_closed = True
+        tasks = self._driver.cancel_tasks()
+        if self._watching is not None:
+            self._watching.cancel()
+            tasks.append(self._watching)
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=_CLOSE_LIMIT)
+        finally:
+            await self._driver.connection.close()
+
+    async def _watch(self) -> None:
+        """Look at the browser after each stir and now and then, until it is gone."""
+        while not self.is_gone:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), _IDLE_INTERVAL)
+            await asyncio.sleep(DEBOUNCE)
+            self._stirred.clear()
+            with contextlib.suppress(CdpError, TimeoutError):
+                async with self._capturing:
+                    await run_async(self._engine.capture.refresh())
+            if self._engine.mirror.version != self._seen:
+                self._seen = self._engine.mirror.version
+                self._on_change()

@@ -1,0 +1,151 @@
+"""A DevTools connection of our own: commands, their answers, events, its end.
+
+A second connection beside the client's own, because clients keep one callback per event (cdp-use 1.4) or hand out none
+(Selenium), and because it goes on working while the client restarts its event bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from session_reuse.errors import AdapterError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    EventHandler = Callable[[str, dict[str, Any], str], None]
+
+_COMMAND_TIMEOUT: Final = 10.0
+
+
+class CdpError(AdapterError):
+    """The browser refused a command, did not answer it in time, or is gone."""
+
+
+class Transport(Protocol):
+    """Both directions of a websocket; a connection of the `websockets` package is one."""
+
+    async def send(self, message: str) -> None:
+        """Send one message."""
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """Iterate over the messages received, until the end of the connection."""
+
+    async def close(self) -> None:
+        """End the connection."""
+
+
+class CdpConnection:
+    """Commands and events over one transport.
+
+    Args:
+        transport: an open websocket to the browser.
+        on_event: called with method, parameters and session id, in the order of arrival; must return at once.
+
+    Attributes:
+        ended: set when the connection is gone, whoever ended it.
+    """
+
+    def __init__(self, transport: Transport, on_event: EventHandler) -> None:
+        self.ended = asyncio.Event()
+        self._transport = transport
+        self._on_event = on_event
+        self._outbox: asyncio.Queue[str] = asyncio.Queue()
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._last_id = 0
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+
+    def post(
+        self, method: str, params: dict[str, Any] | None = None, session: str = ""
+    ) -> asyncio.Future[dict[str, Any]]:
+        """Queue a command and return its answer to come; commands reach the browser in the order of their posting."""
+        answer = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(_retrieve)
+        if self.ended.is_set():
+            answer.set_exception(CdpError("the browser is gone"))
+            return answer
+        self._last_id += 1
+        self._answers[self._last_id] = answer
+        command: dict[str, Any] = {"id": self._last_id, "method": method, "params": params or {}}
+        if session:
+            command["sessionId"] = session
+        self._outbox.put_nowait(json.dumps(command))
+        return answer
+
+    async def send(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        session: str = "",
+        *,
+        timeout: float = _COMMAND_TIMEOUT,
+    ) -> dict[str, Any]:
+        """Send a command and return its result.
+
+        Raises:
+            CdpError: refused, not answered within `timeout` seconds, or the browser is gone.
+        """
+        try:
+            answer = await asyncio.wait_for(self.post(method, params, session), timeout)
+        except TimeoutError:
+            raise CdpError(f"{method} was not answered in {timeout:g} s") from None
+        return answer
+
+    async def close(self) -> None:
+        """End the connection; commands still waiting fail."""
+        self._end()
+        with contextlib.suppress(Exception):
+            await self._transport.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _read(self) -> None:
+        try:
+            async for data in self._transport:
+                self._receive(json.loads(data))
+        except Exception as error:  # noqa: BLE001  (each transport has its own; all mean the end)
+            self._end(type(error).__name__)
+        else:
+            self._end()
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        if "id" not in message:
+            self._handle(message)
+            return
+        answer = self._answers.pop(message["id"], None)
+        if answer is None or answer.done():
+            return
+        if "error" in message:
+            answer.set_exception(CdpError(str(message["error"].get("message", "refused"))))
+        else:
+            answer.set_result(message.get("result", {}))
+
+    def _handle(self, event: dict[str, Any]) -> None:
+        try:
+            self._on_event(event["method"], event.get("params", {}), event.get("sessionId", ""))
+        except Exception as error:  # noqa: BLE001  (one bad event must not end the connection)
+            asyncio.get_running_loop().call_exception_handler({"message": "CDP event handler", "exception": error})
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._transport.send(await self._outbox.get())
+        except Exception as error:  # noqa: BLE001  (each transport has its own; all mean the end)
+            self._end(type(error).__name__)
+
+    def _end(self, reason: str = "") -> None:
+        self.ended.set()
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            if not answer.done():
+                answer.set_exception(CdpError(f"the browser is gone {reason}".rstrip()))
+
+
+def _retrieve(answer: asyncio.Future[dict[str, Any]]) -> None:
+    """Look at the exception, so that a command nobody waits for does not end in asyncio's complaint."""
+    if not answer.cancelled():
+        answer.exception()

@@ -1,0 +1,347 @@
+"""A DevTools connection of our own as a `BrowserDriver`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse._browser.cookies import Cookie, from_cdp, to_cdp
+from session_reuse._browser.driver import BrowserDriver
+from session_reuse._browser.drivers.connection import CdpConnection, CdpError, Transport
+from session_reuse._browser.flow import Flow, run_async
+from session_reuse._browser.follower import ENABLE, EVENTS
+from session_reuse._browser.origins import origin_of
+from session_reuse._browser.plan import fill_script
+from session_reuse._browser.tabs import Tab, Target
+from session_reuse.problem import ProblemKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_reuse._browser.engine import BrowserEngine
+    from session_reuse.session import BrowserSession
+
+_SCRIPT_LIMIT: Final = 2.0
+"""Seconds to wait for tabs to take an init script: one that is on its way to a slow site takes it when it has arrived."""
+_COMMAND_LIMIT: Final = 4.0
+_FRAMES: Final = {"autoAttach": True, "flatten": True, "filter": [{"type": "iframe"}]}
+
+
+class _Script:
+    """An init script, and the answers that name it in each session."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.added: dict[str, asyncio.Future[dict[str, Any]]] = {}
+
+
+@dataclass(eq=False)
+class _Attached:
+    """A target that we are attached to.
+
+    Attributes:
+        target: for the engine.
+        waiting: events that have arrived before its documents were taken in; None when they were.
+    """
+
+    target: Target
+    waiting: list[tuple[str, dict[str, Any]]] | None = field(default_factory=list)
+
+
+class DevToolsDriver(BrowserDriver):
+    """One context of a browser, over one websocket. A session is named by its id.
+
+    Args:
+        transport: an open websocket to the browser's own endpoint, not to a page's.
+        session: to report to.
+        of_target: a target whose context is followed; without, the context that the browser has by itself.
+        is_own: whether the browser was started for this session. New tabs of such a browser, and of no other, wait until they
+            have our scripts.
+        on_stir: called when something has happened in the browser.
+
+    Attributes:
+        engine: the engine; set before anything else is called.
+        context: id of the context that is followed.
+    """
+
+    errors = (CdpError, TimeoutError)
+
+    def __init__(
+        self,
+        transport: Transport,
+        session: BrowserSession,
+        *,
+        of_target: str | None,
+        is_own: bool,
+        on_stir: Callable[[], None],
+    ) -> None:
+        self.engine: BrowserEngine
+        self.context: str | None = None
+        self.connection = CdpConnection(transport, self._on_event)
+        self._session = session
+        self._of_target = of_target
+        self._is_own = is_own
+        self._on_stir = on_stir
+        self._is_default = True
+        self._is_private = False
+        self._private_page = ""
+        self._is_following = False
+        self._is_starting = True
+        self._attached: dict[str, _Attached] = {}
+        self._scripts: list[_Script] = []
+        self._blank: dict[str, Callable[[Any, str, dict[str, Any]], None]] = {}
+        self._blank_targets: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_gone(self) -> bool:  # type: ignore[override]
+        """Whether the connection has ended, because of us or because the browser did."""
+        return self.connection.ended.is_set()
+
+    def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
+        """Send a command, within `_COMMAND_LIMIT` if there is no other limit."""
+        return self.connection.send(method, params, cdp, timeout=limit or _COMMAND_LIMIT)
+
+    def spawn(self, flow: Flow[Any]) -> asyncio.Task[None]:
+        """Run a flow in a task."""
+
+        async def guarded() -> None:
+            try:
+                await run_async(flow)
+            except self.errors:
+                return
+            except Exception as error:  # noqa: BLE001  (following a tab must never end the connection)
+                reason = f"an event could not be followed: {type(error).__name__}"
+                self._session.report(ProblemKind.CAPTURE_LIMITED, "the browser", reason)
+
+        task = asyncio.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def settle(self) -> None:
+        """Wait for the flows that are under way."""
+        tasks = self._tasks - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=_SCRIPT_LIMIT)
+
+    async def best_effort(self, step: Any) -> None:
+        """Wait for a step, whatever comes of it."""
+        with contextlib.suppress(*self.errors):
+            await step
+
+    async def add_script(self, source: str) -> _Script:
+        """Register an init script in all tabs."""
+        script = _Script(source)
+        self._scripts.append(script)
+        for session in self._attached:
+            self._add(script, session)
+        if script.added:
+            await asyncio.wait(script.added.values(), timeout=_SCRIPT_LIMIT)
+        return script
+
+    def _add(self, script: _Script, session: str) -> None:
+        params = {"source": script.source}
+        script.added[session] = self.connection.post("Page.addScriptToEvaluateOnNewDocument", params, session)
+
+    async def remove_script(self, script: _Script) -> None:
+        """Remove an init script from all tabs; one that has not taken it yet gives it back when it has."""
+        self._scripts.remove(script)
+        removals = [asyncio.create_task(self._removed(each, session)) for session, each in script.added.items()]
+        self._tasks.update(removals)
+        for task in removals:
+            task.add_done_callback(self._tasks.discard)
+        if removals:
+            await asyncio.wait(removals, timeout=_SCRIPT_LIMIT)
+
+    async def _removed(self, added: asyncio.Future[dict[str, Any]], session: str) -> None:
+        with contextlib.suppress(*self.errors):
+            params = {"identifier": (await added)["identifier"]}
+            await self.connection.post("Page.removeScriptToEvaluateOnNewDocument", params, session)
+
+    def _of_context(self, params: dict[str, Any]) -> dict[str, Any]:
+        return params if self._is_default or self._is_private else {**params, "browserContextId": self.context}
+
+    async def cookies(self) -> list[Cookie]:
+        """Return all cookies of the context."""
+        if self._is_private:
+            found = await self.connection.send("Network.getAllCookies", {}, self._any_page())
+        else:
+            found = await self.connection.send("Storage.getCookies", self._of_context({}))
+        return [from_cdp(cookie) for cookie in found["cookies"]]
+
+    async def add_cookies(self, cookies: list[Cookie]) -> None:
+        """Add cookies, all or none."""
+        params = self._of_context({"cookies": [to_cdp(cookie) for cookie in cookies]})
+        if self._is_private:
+            await self.connection.send("Network.setCookies", params, self._any_page())
+        else:
+            await self.connection.send("Storage.setCookies", params)
+
+    def _any_page(self) -> str:
+        return next(iter(self._attached), self._private_page)
+
+    def open_blank_page(self, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Flow[Any]:
+        """Open a hidden page: no tab to browser-use, and gone with our connection (Chromium 134 and later)."""
+        if self._is_private:
+            return None
+        target = self._of_context({"url": "about:blank", "hidden": True, "background": True})
+        made = yield self.connection.send("Target.createTarget", target)
+        to = {"targetId": made["targetId"], "flatten": True}
+        session = (yield self.connection.send("Target.attachToTarget", to))["sessionId"]
+        self._blank[session], self._blank_targets[session] = on_event, made["targetId"]
+        return session
+
+    def close_blank_page(self, cdp: Any) -> Flow[None]:
+        """Close it."""
+        del self._blank[cdp]
+        yield self.best_effort(self.connection.send("Target.closeTarget", {"targetId": self._blank_targets.pop(cdp)}))
+
+    async def find_context(self) -> None:
+        """Learn which context is followed.
+
+        Raises:
+            CdpError: the browser did not answer.
+        """
+        own, others = await _contexts(self.connection)
+        self.context = own
+        if self._of_target is None:
+            return
+        found = await self.connection.send("Target.getTargetInfo", {"targetId": self._of_target})
+        self.context = found["targetInfo"].get("browserContextId", own)
+        self._is_default = self.context == own
+        # A window of `--incognito` or `--guest` is in a context that the browser names and does not find by that name. Its
+        # cookies are reached through its pages.
+        self._is_private = not self._is_default and self.context not in others
+        if self._is_private:
+            to = {"targetId": self._of_target, "flatten": True}
+            self._private_page = (await self.connection.send("Target.attachToTarget", to))["sessionId"]
+
+    def follow(self) -> Flow[None]:
+        """Follow all tabs, present and to come. Those that are open already do not wait, whatever we ask for."""
+        pages = {"autoAttach": True, "flatten": True, "filter": [{"type": "page"}]}
+        self._is_following = True
+        yield self.connection.send("Target.setAutoAttach", {**pages, "waitForDebuggerOnStart": self._is_own})
+        yield self.settle()
+        self._is_starting = False
+
+    def has_tab(self, target: str) -> bool:
+        """Return whether a tab is one of this browser's."""
+        return any(tab.key == target for tab in self.engine.follower.tabs)
+
+    def cancel_tasks(self) -> list[asyncio.Task[None]]:
+        """Cancel all flows that still run, and return their tasks."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    def _on_event(self, method: str, params: dict[str, Any], session: str) -> None:
+        if session in self._blank:
+            self._blank[session](session, method, params)
+        elif method == "Target.attachedToTarget":
+            self._attach(params, session)
+        elif method == "Target.detachedFromTarget":
+            self._detached(params["sessionId"])
+        elif session in self._attached and method in EVENTS:
+            attached = self._attached[session]
+            if attached.waiting is None:
+                self.engine.follower.on_event(attached.target, method, params)
+            else:
+                attached.waiting.append((method, params))
+            self._on_stir()
+
+    def _attach(self, params: dict[str, Any], above: str) -> None:
+        session, info = params["sessionId"], params["targetInfo"]
+        if not above and info["targetId"] == self._of_target and not self._is_following:
+            return  # the page that leads to its context
+        is_page = info["type"] == "page"
+        if info["type"] not in ("page", "iframe"):
+            return  # a blank page of ours
+        if is_page and not self._is_ours(info):
+            self.connection.post("Runtime.runIfWaitingForDebugger", session=session)
+            self.connection.post("Target.detachFromTarget", {"sessionId": session})
+            return
+        if not is_page and above not in self._attached:
+            return
+        tab = Tab(info["targetId"]) if is_page else self._attached[above].target.tab
+        if is_page:
+            self.engine.follower.opened(tab)
+        attached = self._attached[session] = _Attached(Target(session, tab))
+        for method, enabling in ENABLE:
+            self.connection.post(method, enabling, session)
+        for script in self._scripts:
+            self._add(script, session)
+        self.connection.post("Target.setAutoAttach", {**_FRAMES, "waitForDebuggerOnStart": self._is_own}, session)
+        self.connection.post("Runtime.runIfWaitingForDebugger", session=session)
+        self.spawn(self._adopt(attached, is_new_tab=is_page and not self._is_starting))
+
+    def _is_ours(self, target: dict[str, Any]) -> bool:
+        """Return whether a tab is of the context that is followed: other contexts belong to others."""
+        return self.context is None or target.get("browserContextId") in (None, self.context)
+
+    def _adopt(self, attached: _Attached, *, is_new_tab: bool) -> Flow[None]:
+        """Take in the documents of a target. A new tab may have started one before it had our scripts."""
+        target = attached.target
+        tree = (yield self.connection.post("Page.getFrameTree", session=target.cdp))["frameTree"]
+        frame = tree["frame"]
+        origin = origin_of(str(frame.get("securityOrigin", "")))
+        again = False
+        if is_new_tab and origin is not None and self.engine.restorer.scripts.sections(origin):
+            if self._is_own:
+                yield from self._start_over(target.cdp, origin, str(frame["url"]))
+                tree = {"frame": {"id": frame["id"], "loaderId": frame["loaderId"]}}
+            else:
+                again = True
+        self.engine.follower.adopt(target, tree)
+        if again and origin is not None:
+            yield from self._fill_and_reload(target, origin)
+        waiting, attached.waiting = attached.waiting or [], None
+        for method, params in waiting:
+            self.engine.follower.on_event(target, method, params)
+
+    def _start_over(self, session: str, origin: str, url: str) -> Flow[None]:
+        """Load a new page again that was faster than our scripts; what its first try has stored goes.
+
+        Only for an origin that is still to be restored, in a browser that was started for this session: so there is
+        nothing else in it.
+        """
+        own = {"storageId": {"storageKey": f"{origin}/", "isLocalStorage": False}}
+        kinds = {"origin": origin, "storageTypes": "local_storage,indexeddb"}
+        yield self.send(session, "DOMStorage.clear", own)
+        yield self.send(session, "Page.navigate", {"url": "about:blank"})
+        yield self.send(session, "Storage.clearDataForOrigin", kinds)
+        yield self.send(session, "Page.navigate", {"url": url})
+        yield self.send(session, "Page.resetNavigationHistory", {})
+
+    def _fill_and_reload(self, target: Target, origin: str) -> Flow[None]:
+        payload = self.engine.restorer.payload(origin)
+        frame = target.tab.main
+        if payload is None or frame is None or frame.origin != origin:
+            return
+        outcome = yield from self.engine.follower.evaluate(frame, fill_script(payload))
+        self.engine.restorer.note_filled(payload, outcome)
+        if not outcome["isOpen"]:
+            self.connection.post("Page.reload", session=target.cdp)
+
+    def _detached(self, session: str) -> None:
+        attached = self._attached.pop(session, None)
+        if attached is None:
+            return
+        for script in self._scripts:
+            script.added.pop(session, None)
+        self.engine.follower.target_gone(attached.target)
+        self._on_stir()
+
+
+async def _contexts(connection: CdpConnection) -> tuple[str | None, set[str]]:
+    """Return the id of the context that the browser has by itself, or None when it does not say, and those of the others."""
+    found = await connection.send("Target.getBrowserContexts")
+    others = set(found["browserContextIds"])
+    if own := found.get("defaultBrowserContextId"):
+        return str(own), others
+    targets = (await connection.send("Target.getTargets"))["targetInfos"]
+    ids = (each.get("browserContextId") for each in targets if each["type"] == "page")
+    return next((str(each) for each in ids if each not in others), None), others

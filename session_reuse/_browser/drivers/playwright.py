@@ -1,0 +1,248 @@
+"""What both APIs of Playwright have in common as a `BrowserDriver`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from session_reuse._browser.driver import BrowserDriver
+from session_reuse._browser.drivers.listeners import Listeners
+from session_reuse._browser.follower import ENABLE, EVENTS
+from session_reuse._browser.origins import origin_of, site_of
+from session_reuse._browser.tabs import Tab, Target
+from session_reuse.problem import ProblemKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from session_reuse._browser.cookies import Cookie
+    from session_reuse._browser.engine import BrowserEngine
+    from session_reuse._browser.flow import Flow
+    from session_reuse.session import BrowserSession
+
+
+@dataclass(eq=False)
+class FollowedPage:
+    """A page of Playwright's, and what is ours on it.
+
+    Attributes:
+        attaching: the task that begins to follow it, in the asynchronous API.
+        is_attached: whether it is followed, or cannot be.
+        frames: frames in processes of their own that have a session, and the origin they had then.
+        undo: takes our hooks back.
+    """
+
+    tab: Tab
+    attaching: Any = None
+    is_attached: bool = False
+    frames: dict[Any, str] = field(default_factory=dict)
+    undo: list[Callable[[], None]] = field(default_factory=list)
+
+
+class PlaywrightDriver(BrowserDriver):
+    """A context of Playwright's.
+
+    Args:
+        session: to report to.
+
+    Attributes:
+        context: the context; set before anything else is called.
+        engine: the engine; likewise.
+    """
+
+    def __init__(self, session: BrowserSession) -> None:
+        self.context: Any = None
+        self.engine: BrowserEngine
+        self._session = session
+        self._listeners = Listeners()
+        self._pages: dict[Any, FollowedPage] = {}
+        self._context_id: str | None = None
+        self._is_following = False
+
+    @abstractmethod
+    def before_close(self, page: Any, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
+        """Have a flow run before a page's `close`, though not for long; return what takes that back."""
+
+    @abstractmethod
+    def before_goto(self, page: Any, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
+        """Have a flow begin before a page's `goto`; return what takes that back."""
+
+    @abstractmethod
+    def open_hidden_target(self, browser_cdp: Any, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Any:
+        """Return a session with a hidden target, not attached yet."""
+
+    def cookies(self) -> Any:
+        """Return all cookies of the context; a step."""
+        return self.context.cookies()
+
+    def add_cookies(self, cookies: list[Cookie]) -> Any:
+        """Add cookies, all or none; a step."""
+        return self.context.add_cookies(cookies)
+
+    def viewport(self, tab: Hashable) -> dict[str, Any]:
+        """Return a page's viewport, if it has one."""
+        size = tab.viewport_size  # type: ignore[attr-defined]  # a tab's key is its page
+        return {"viewport": size} if size else {}
+
+    def storage_state(self) -> Any:
+        """Return Playwright's own storage state; a step."""
+        return self.context.storage_state()
+
+    def open_pages(self) -> dict[str, Any]:
+        """Return a page for each origin that is open."""
+        return {origin: page for page in self._pages if (origin := origin_of(page.url))}
+
+    def evaluate_in_page(self, page: Any, expression: str) -> Any:
+        """Evaluate an expression in a page's own world; a step."""
+        return page.evaluate(expression)
+
+    def follow(self) -> Flow[None]:
+        """Follow all pages, present and to come."""
+        self._is_following = True
+        self._listeners.add(self.context, "page", self._opened)
+        self._listeners.add(self.context, "close", self._gone)
+        for page in self.context.pages:
+            self._follow_page(page)
+        yield [self.best_effort(self.flow_step(self._attach(page))) for page in list(self._pages)]
+
+    @abstractmethod
+    def flow_step(self, flow: Flow[Any]) -> Any:
+        """Return a flow as a step."""
+
+    def _gone(self, _: Any) -> None:
+        self.is_gone = True
+
+    def _opened(self, page: Any) -> None:
+        self._follow_page(page)
+        if page in self._pages:
+            self._pages[page].attaching = self.spawn(self._attach(page))
+
+    def followed(self, page: Any) -> FollowedPage | None:
+        """Return what is ours on a page; None for one that is closed."""
+        return self._pages.get(page)
+
+    def _follow_page(self, page: Any) -> None:
+        tab = Tab(page)
+        followed = self._pages[page] = FollowedPage(tab)
+        follower = self.engine.follower
+        follower.opened(tab)
+        if page.is_closed():
+            self._closed(page)
+            return
+        self._listeners.add(page, "close", self._closed)
+        self._listeners.add(page, "framenavigated", lambda frame: self._frame_navigated(page, frame))
+        followed.undo.append(self.before_close(page, lambda: follower.leaving(tab)))
+        followed.undo.append(self.before_goto(page, lambda url: follower.leaving(tab, url)))
+
+    def _closed(self, page: Any) -> None:
+        followed = self._pages.pop(page, None)
+        if followed is None:
+            return
+        self._listeners.forget(page)
+        origin = origin_of(page.url)
+        if not followed.tab.frames and origin is not None:
+            self.engine.mirror.mark_unread(origin)  # it was gone before it could be followed
+        self.engine.follower.closed(followed.tab)
+
+    def _attach(self, page: Any) -> Flow[None]:
+        """Begin to follow a page, and take in what it shows."""
+        followed = self._pages.get(page)
+        if followed is None or not self.has_protocol:
+            return
+        try:
+            cdp = yield self.context.new_cdp_session(page)
+            yield from self._adopt(cdp, followed.tab)
+            if self._context_id is None:
+                info = yield self.send(cdp, "Target.getTargetInfo", {})
+                self._context_id = info["targetInfo"].get("browserContextId")
+        except self.errors as error:
+            self._not_attached(page, error)
+        finally:
+            followed.is_attached = True
+
+    def _adopt(self, cdp: Any, tab: Tab) -> Flow[None]:
+        target, follower = Target(cdp, tab), self.engine.follower
+        for method in EVENTS:
+            cdp.on(method, lambda params, method=method: follower.on_event(target, method, params))
+        answers = yield [
+            *(self.send(cdp, method, params) for method, params in ENABLE),
+            self.send(cdp, "Page.getFrameTree", {}),
+        ]
+        follower.adopt(target, answers[-1]["frameTree"])
+
+    def _not_attached(self, page: Any, error: Exception) -> None:
+        if not page.is_closed() and "Chromium" in str(error):
+            self.has_protocol = False
+            self._session.report(
+                ProblemKind.CAPTURE_LIMITED, "this browser", "it has no DevTools: storage is read at save time only"
+            )
+            self._frame_navigated(page, page.main_frame)
+
+    def _frame_navigated(self, page: Any, frame: Any) -> None:
+        """Follow frames that have a process of their own, and all main frames where there is no protocol."""
+        followed, origin = self._pages.get(page), origin_of(frame.url)
+        if followed is None or origin is None:
+            return
+        if frame.parent_frame is None:
+            if not self.has_protocol:
+                self.engine.mirror.unread.add(origin)
+                self.engine.restorer.delivered(origin)
+            return
+        top = origin_of(page.url)
+        is_candidate = top not in (None, origin) and site_of(origin) == site_of(str(top))
+        if is_candidate and self.has_protocol and followed.frames.get(frame) != origin:
+            followed.frames[frame] = origin
+            self.spawn(self._attach_frame(followed, frame))
+
+    def _attach_frame(self, followed: FollowedPage, frame: Any) -> Flow[None]:
+        try:
+            cdp = yield self.context.new_cdp_session(frame)
+            yield from self._adopt(cdp, followed.tab)
+        except self.errors:
+            followed.frames.pop(frame, None)  # it is in the process of the frame around it, or it has gone
+
+    def open_blank_page(self, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Flow[Any]:
+        """Open a page that the agent does not see and return its session, or None where there is none.
+
+        A page of `context.new_page()` would come to the agent as a `page` event, like a popup: it will do before the agent
+        starts only. A hidden target of Chromium (134 and later) is none of Playwright's pages.
+        """
+        if self._context_id is None:
+            return None if self._is_following else (yield from self._open_first_page(on_event))
+        browser = self.context.browser
+        if browser is None:
+            return None
+        browser_cdp = yield browser.new_browser_cdp_session()
+        target = {"url": "about:blank", "hidden": True, "background": True, "browserContextId": self._context_id}
+        made = yield browser_cdp.send("Target.createTarget", target)
+        cdp = self.open_hidden_target(browser_cdp, on_event)
+        # Sessions of the flat kind are for Playwright's own pages.
+        attached = yield browser_cdp.send("Target.attachToTarget", {"targetId": made["targetId"], "flatten": False})
+        cdp.session_id = attached["sessionId"]
+        return cdp
+
+    def _open_first_page(self, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Flow[Any]:
+        page = yield self.context.new_page()
+        cdp = yield self.context.new_cdp_session(page)
+        cdp.on("Fetch.requestPaused", lambda params: on_event(cdp, "Fetch.requestPaused", params))
+        cdp.page = page
+        return cdp
+
+    def close_blank_page(self, cdp: Any) -> Flow[None]:
+        """Close a page of `open_blank_page`; hidden ones end with the session that has made them."""
+        page = getattr(cdp, "page", None)
+        yield self.best_effort(cdp.detach() if page is None else page.close())
+
+    def unfollow(self) -> None:
+        """Take our listeners and hooks back."""
+        self._listeners.remove_all()
+        for followed in self._pages.values():
+            for undo in followed.undo:
+                undo()
+        self._pages.clear()
+
+    def detach(self) -> Flow[None]:
+        """End our sessions with the pages of a context that lives on."""
+        sessions = {frame.target.cdp for tab in self.engine.follower.tabs for frame in tab.frames.values()}
+        yield [self.best_effort(cdp.detach()) for cdp in sessions]

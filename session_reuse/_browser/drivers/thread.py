@@ -1,0 +1,95 @@
+"""Where a browser has its DevTools, the websocket to it, and an event loop in a thread for synchronous clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import urllib.request
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from session_reuse._browser.drivers.connection import Transport
+
+T = TypeVar("T")
+
+_OPEN_LIMIT: Final = 5.0
+
+
+class LoopThread:
+    """An event loop that runs in a thread of its own until `stop`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="session_reuse.cdp", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T], limit: float) -> T:
+        """Do the work on the loop and wait for it in the calling thread.
+
+        Raises:
+            TimeoutError: it took longer than `limit` seconds, and was cancelled.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(limit)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the loop; what still runs on it is cancelled."""
+        with contextlib.suppress(TimeoutError):
+            self.run(_cancel_all(), _OPEN_LIMIT)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_OPEN_LIMIT)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def open_websocket(url: str, headers: Mapping[str, str] | None = None) -> Transport:
+    """Open a websocket to a browser's DevTools.
+
+    Args:
+        url: of the browser's own endpoint.
+        headers: what a browser service wants to see.
+
+    Raises:
+        Exception: of `websockets` or the system, when it cannot be opened.
+    """
+    from websockets.asyncio.client import connect
+
+    # A proxy for the web is none for a browser's debugging port. Storage does not fit into the size limit of messages.
+    return await connect(
+        url,
+        max_size=None,
+        ping_interval=None,
+        close_timeout=1,
+        open_timeout=_OPEN_LIMIT,
+        compression=None,
+        proxy=None,
+        additional_headers=headers,
+    )
+
+
+def websocket_url(endpoint: str) -> str:
+    """Return the websocket of a browser, asking the browser itself for it where only host and port are known.
+
+    Raises:
+        OSError: there is no browser.
+    """
+    if "://" in endpoint:
+        return endpoint
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"http://{endpoint}/json/version", timeout=_OPEN_LIMIT) as answer:
+        return str(json.load(answer)["webSocketDebuggerUrl"])

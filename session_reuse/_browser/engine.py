@@ -1,0 +1,119 @@
+"""`BrowserEngine`: one session in one browser, restored, followed and captured over any driver."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from session_reuse._browser.capture import Capture
+from session_reuse._browser.follower import Follower
+from session_reuse._browser.mirror import StorageMirror
+from session_reuse._browser.origins import origin_of
+from session_reuse._browser.restorer import Restorer
+from session_reuse._browser.trim import trim
+from session_reuse._browser.without_protocol import read_without_protocol
+from session_reuse.problem import ProblemKind
+from session_reuse.state.storage_state import StorageState, empty_storage_state
+
+if TYPE_CHECKING:
+    from session_reuse._browser.driver import BrowserDriver
+    from session_reuse._browser.flow import Flow
+    from session_reuse._browser.options import Settings
+    from session_reuse.session import BrowserSession
+
+
+class BrowserEngine:
+    """One session in one browser.
+
+    Args:
+        session: its state is restored; what cannot be restored or captured is reported to it.
+        driver: of the browser.
+        settings: of the user.
+        is_new_profile: whether the browser was started, or the context made, for this session.
+        known: origins that were seen in this browser before, by a connection that has ended; they are followed only, and so
+            are the cookies. None for a browser that is restored in full.
+    """
+
+    def __init__(
+        self,
+        session: BrowserSession,
+        driver: BrowserDriver,
+        settings: Settings,
+        *,
+        is_new_profile: bool,
+        known: frozenset[str] | None = None,
+    ) -> None:
+        state = session.storage_state
+        self._session = session
+        self._restored = state
+        self._driver = driver
+        self._known = known or frozenset()
+        self._captured_version = 0
+        self.mirror = StorageMirror(state)
+        for origin in self._known:
+            self.mirror.confirm(origin)
+        to_restore = state
+        if known is not None:
+            rest = [entry for entry in state["origins"] if origin_of(entry["origin"]) not in known]
+            to_restore = {**empty_storage_state(), "origins": rest}
+        self.restorer = Restorer(
+            session,
+            to_restore,
+            self.mirror,
+            driver,
+            now=time.time(),
+            is_new_profile=is_new_profile,
+            indexed_db=settings.indexed_db,
+            preload_limit=settings.preload_limit,
+        )
+        self.follower = Follower(self.mirror, self.restorer, driver, indexed_db=settings.indexed_db)
+        self.capture = Capture(
+            session,
+            self.mirror,
+            self.follower,
+            self.restorer,
+            driver,
+            indexed_db=settings.indexed_db,
+            database_limit=settings.database_limit,
+        )
+
+    @property
+    def visited(self) -> frozenset[str]:
+        """Origins of which anything was seen, but for those that have not got what is stored of them."""
+        return self._known.union(each for each in self.mirror.visited if not self.mirror.is_unconfirmed(each))
+
+    @property
+    def is_dirty(self) -> bool:
+        """True when something has changed since the last capture."""
+        return self.mirror.version != self._captured_version
+
+    def last_seen(self) -> StorageState | None:
+        """Return the state as it was last seen, without asking the browser; None when nothing was."""
+        return self.fitted(self.mirror.state()) if self.mirror.has_read else None
+
+    def fitted(self, state: StorageState) -> StorageState:
+        """Return a state that can be saved: without the largest values, if it is too large."""
+        for where in trim(state, self._restored):
+            self._session.report(ProblemKind.TOO_LARGE, where, "the largest values were left out")
+        return state
+
+    def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
+        """Return the state as it is now, for a save.
+
+        Args:
+            is_final: whether the agent has finished.
+        """
+        version = self.mirror.version
+        if self._driver.has_protocol:
+            state = yield from self.capture.capture(is_final=is_final)
+        else:
+            state = yield from read_without_protocol(self.mirror, self._driver, self.restorer.scripts.started)
+        self._captured_version = max(version, self.mirror.version) if not self.mirror.dirty_databases else version
+        if not self.mirror.has_read:
+            self._session.capture_failed("nothing could be read from the browser")
+        return self.fitted(state)
+
+    def keep_last_seen(self) -> None:
+        """Give the session what was seen so far, without asking the browser."""
+        if (state := self.last_seen()) is not None:
+            self._session.storage_state = state

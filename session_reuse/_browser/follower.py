@@ -1,0 +1,312 @@
+"""Follows all tabs of a context: their documents, what they store, and when they are left."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse._browser.blank_page import evaluate_apart
+from session_reuse._browser.databases import is_used
+from session_reuse._browser.flow import Together
+from session_reuse._browser.mirror import STORAGE_EVENTS
+from session_reuse._browser.origins import origin_of, origin_of_storage, storage_key
+from session_reuse._browser.tabs import Frame, Tab, Target, frame_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from session_reuse._browser.driver import BrowserDriver
+    from session_reuse._browser.flow import Flow
+    from session_reuse._browser.mirror import StorageMirror
+    from session_reuse._browser.restorer import Restorer
+
+EVENTS: Final = (
+    *STORAGE_EVENTS,
+    "Storage.indexedDBContentUpdated",
+    "Storage.indexedDBListUpdated",
+    "Page.frameNavigated",
+    "Page.frameDetached",
+    "Page.frameStartedNavigating",
+    "Page.frameRequestedNavigation",
+    "Page.loadEventFired",
+    "Log.entryAdded",
+)
+"""What a driver hands to `Follower.on_event`."""
+ENABLE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("Page.enable", {}),
+    ("DOMStorage.enable", {}),
+    ("Log.enable", {}),
+)
+"""What a driver sends to a new target before `Follower.adopt`."""
+
+_LARGE: Final = 256 * 1024
+"""Characters of localStorage from which on it is not read at each departure."""
+_SCRIPT_LIMIT: Final = 4.0
+"""Seconds that a script of ours may take, such as a copy of the databases."""
+_RECENT: Final = 0.5
+"""Seconds for which events of a write may still be on their way when its document is left."""
+_NO_STORAGE: Final = "Frame not found for the given storage id"
+_CLEARED: Final = re.compile(r"Clear-Site-Data header on '([^']+)': Cleared data types")
+# Operators only: the page may have replaced any function. Handlers of all worlds are seen in the page's own.
+_HAS_LEAVING_HANDLERS: Final = (
+    "(window => 'pagehide' in window || 'unload' in window || 'beforeunload' in window)(getEventListeners(window))"
+    " || 'visibilitychange' in getEventListeners(document)"
+)
+
+
+class Follower:
+    """Follows the tabs of one context.
+
+    Args:
+        mirror: told what they store.
+        restorer: told which documents have started.
+        driver: of the browser.
+        indexed_db: whether databases are followed.
+        clock: monotonic seconds.
+
+    Attributes:
+        tabs: those that are open.
+        suspects: origins whose storage the browser itself may have cleared.
+        has_followed: whether there ever was a tab.
+    """
+
+    def __init__(
+        self,
+        mirror: StorageMirror,
+        restorer: Restorer,
+        driver: BrowserDriver,
+        *,
+        indexed_db: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._mirror = mirror
+        self._restorer = restorer
+        self._driver = driver
+        self._indexed_db = indexed_db
+        self._clock = clock
+        self._last_write: dict[str, float] = {}
+        self._was_read: set[tuple[Hashable, str]] = set()
+        self.tabs: list[Tab] = []
+        self.suspects: set[str] = set()
+        self.has_followed = False
+
+    def open_frames(self) -> dict[str, Frame]:
+        """Return a document for each origin that is open; top-level ones come first."""
+        frames = sorted(self._shared_frames(), key=lambda frame: frame.parent is not None)
+        return {frame.origin: frame for frame in reversed(frames) if frame.origin is not None}
+
+    def _shared_frames(self) -> Iterator[Frame]:
+        for tab in list(self.tabs):
+            yield from [frame for frame in tab.frames.values() if frame.shares_storage]
+
+    def opened(self, tab: Tab) -> None:
+        """Note a new tab."""
+        self.has_followed = True
+        if tab not in self.tabs:
+            self.tabs.append(tab)
+
+    def closed(self, tab: Tab) -> None:
+        """Note that a tab is gone."""
+        if tab in self.tabs:
+            self.tabs.remove(tab)
+        frames, tab.frames = [*tab.frames.values()], {}
+        for frame in frames:
+            if frame.origin is not None and (frame.acts_when_left or not frame.is_read):
+                self._mirror.mark_unread(frame.origin)
+        self._was_read = {(key, origin) for key, origin in self._was_read if key != tab.key}
+        self._mirror.tab_closed(tab.key)
+
+    def target_gone(self, target: Target) -> None:
+        """Note that a tab, or a frame with a process of its own, is gone."""
+        tab = target.tab
+        main = tab.main
+        if main is None or main.target is target:
+            self.closed(tab)
+            return
+        for frame in [each for each in tab.frames.values() if each.target is target]:
+            del tab.frames[frame.id]
+            self._gone(frame, None)
+
+    def adopt(self, target: Target, tree: dict[str, Any]) -> None:
+        """Take in the documents that a target has when it is attached.
+
+        Args:
+            target: new, and enabled.
+            tree: a `Page.FrameTree`.
+        """
+        self._committed(target, tree["frame"])
+        for child in tree.get("childFrames", ()):
+            self.adopt(target, child)
+
+    def on_event(self, target: Target, method: str, params: dict[str, Any]) -> None:
+        """Follow one of `EVENTS`."""
+        if method in STORAGE_EVENTS:
+            origin = self._mirror.storage_event(target.tab.key, method, params)
+            if origin is not None:
+                self._last_write[origin] = self._clock()
+        elif method.startswith("Storage."):
+            origin = origin_of_storage(params)
+            if origin is not None and self._indexed_db:
+                self._mirror.databases_changed(origin, params.get("databaseName"))
+                self._restorer.seen(origin)
+        elif method == "Page.frameNavigated":
+            self._committed(target, params["frame"])
+        elif method == "Page.frameDetached":
+            if params.get("reason") != "swap":
+                self._gone(target.tab.frames.pop(params["frameId"], None), None)
+        elif method == "Page.loadEventFired":
+            self._loaded(target)
+        elif method == "Log.entryAdded":
+            self._logged(params["entry"])
+        else:
+            self._navigating(target, method, params)
+
+    def _logged(self, entry: dict[str, Any]) -> None:
+        found = _CLEARED.match(str(entry.get("text")))
+        origin = origin_of(found.group(1)) if found else None
+        if origin is not None:
+            self.suspects.add(origin)
+
+    def _committed(self, target: Target, found: dict[str, Any]) -> None:
+        tab = target.tab
+        before = tab.frames.get(found["id"])
+        if before is not None and before.loader == found.get("loaderId"):
+            return  # it came with the tree
+        frame = frame_of(found, target, self._clock())
+        if frame.parent is None:
+            others = [each for each in tab.frames.values() if each is not before]
+            tab.frames.clear()
+            for other in others:
+                self._gone(other, frame.origin)
+        tab.frames[frame.id] = frame
+        self._gone(before, frame.origin)
+        if frame.shares_storage and frame.origin is not None:
+            if frame.parent is None:  # a frame may be sandboxed: its storage has to be seen first
+                self._restorer.delivered(frame.origin)
+            was_tracked = frame.origin in target.tracked
+            self._driver.spawn(self._look(frame, frame.origin, was_tracked=was_tracked))
+
+    def _gone(self, frame: Frame | None, next_origin: str | None) -> None:
+        """Decide whether a document that is gone may have stored something that was not seen.
+
+        Events of its last writes are lost when another process takes over its tab (Chromium 156).
+        """
+        if frame is None or frame.origin is None or frame.origin == next_origin:
+            return
+        if frame.parent is None or frame.shares_storage:
+            now = self._clock()
+            is_recent = now - max(self._last_write.get(frame.origin, 0.0), frame.committed_at) < _RECENT
+            if frame.acts_when_left or not (frame.is_read or (frame.is_loaded and not is_recent)):
+                self._mirror.mark_unread(frame.origin)
+
+    def _loaded(self, target: Target) -> None:
+        frame = target.tab.main
+        if frame is not None and frame.target is target and frame.origin is not None:
+            frame.is_loaded = True
+            self._driver.spawn(self._look_for_handlers(frame))
+
+    def _look_for_handlers(self, frame: Frame) -> Flow[None]:
+        params = {"expression": _HAS_LEAVING_HANDLERS, "includeCommandLineAPI": True, "returnByValue": True}
+        try:
+            answer = yield self._driver.send(frame.target.cdp, "Runtime.evaluate", params)
+        except self._driver.errors:
+            frame.acts_when_left = True  # that is not known
+            return
+        frame.acts_when_left = bool(answer["result"].get("value"))
+
+    def _navigating(self, target: Target, method: str, params: dict[str, Any]) -> None:
+        frame = target.tab.frames.get(params["frameId"])
+        origin = origin_of(str(params.get("url")))
+        if frame is None or ("navigationType" in params and params["navigationType"] != "differentDocument"):
+            return
+        if method == "Page.frameStartedNavigating":
+            # The renderer answers no more: it is being replaced. But the storage service does.
+            if frame.parent is None and origin is not None:
+                self._driver.spawn(self._track(target, origin))
+        elif frame.origin is not None and origin != frame.origin:
+            self._driver.spawn(self.read_before_leaving(frame))
+
+    def leaving(self, tab: Tab, url: str | None = None) -> Flow[None]:
+        """Read a tab whose agent is about to send it to a URL, or to close it.
+
+        Args:
+            tab: the tab.
+            url: where it goes; None if it is closed.
+        """
+        next_origin = None if url is None else origin_of(url)
+        frames = {frame.origin: frame for frame in tab.frames.values() if frame.shares_storage}
+        frames.pop(next_origin, None)
+        yield Together([self.read_before_leaving(frame) for frame in frames.values()])
+
+    def read_before_leaving(self, frame: Frame) -> Flow[None]:
+        """Read what a document has stored, while it is still there."""
+        origin = frame.origin
+        if origin is not None and frame.shares_storage and self._mirror.local_size(origin) < _LARGE:
+            frame.is_read = yield from self.read(frame, origin)
+
+    def _look(self, frame: Frame, origin: str, *, was_tracked: bool) -> Flow[None]:
+        """Read what a new document has of its origin, where events have not told it all."""
+        yield from self._track(frame.target, origin)
+        if not was_tracked and self._indexed_db:
+            yield from self._look_for_databases(frame.target, origin)
+        once = (frame.target.tab.key, origin)
+        if once in self._was_read and origin not in self._mirror.unread and not self._mirror.is_unconfirmed(origin):
+            return
+        if (yield from self.read(frame, origin)):
+            self._was_read.add(once)
+            self._restorer.delivered(origin)
+            if frame.is_current:
+                self._restorer.rearm(origin, {"localStorage", "sessionStorage"})
+            self._restorer.seen(origin)
+        elif frame.origin is None:
+            self._restorer.rearm(origin, {"localStorage", "sessionStorage"})
+            return
+        else:
+            self._mirror.unread.add(origin)
+
+    def _track(self, target: Target, origin: str) -> Flow[None]:
+        """Have the changes of an origin's databases reported."""
+        if origin in target.asked or not self._indexed_db:
+            return
+        target.asked.add(origin)
+        try:
+            params = {"storageKey": storage_key(origin)}
+            yield self._driver.send(target.cdp, "Storage.trackIndexedDBForStorageKey", params)
+            target.tracked.add(origin)
+        except self._driver.errors:
+            target.asked.discard(origin)
+
+    def _look_for_databases(self, target: Target, origin: str) -> Flow[None]:
+        """Find databases that an origin has had before its changes were reported."""
+        try:
+            usage = yield self._driver.send(target.cdp, "Storage.getUsageAndQuota", {"origin": origin})
+        except self._driver.errors:
+            self._mirror.unread.add(origin)
+            return
+        if is_used(usage) or self._mirror.has_databases(origin):
+            self._mirror.databases_changed(origin)
+
+    def read(self, frame: Frame, origin: str) -> Flow[bool]:
+        """Read the web storage of a document's origin; return whether it could be."""
+        reading = self._mirror.begin_read(frame.target.tab.key, origin)
+        local = session = None
+        try:
+            found = yield [self.stored(frame.target.cdp, origin, is_local=is_local) for is_local in (True, False)]
+            local, session = (each["entries"] for each in found)
+        except self._driver.errors as error:
+            if _NO_STORAGE in str(error) and frame.is_current:
+                frame.origin = None  # a sandboxed document has the URL of its site, and none of its storage
+            return False  # the document is gone, or it is busy
+        finally:
+            self._mirror.finish_read(reading, local, session)
+        return True
+
+    def stored(self, cdp: Any, origin: str, *, is_local: bool) -> Any:
+        """Read one web storage of an origin; a step."""
+        params = {"storageId": {"storageKey": storage_key(origin), "isLocalStorage": is_local}}
+        return self._driver.send(cdp, "DOMStorage.getDOMStorageItems", params)
+
+    def evaluate(self, frame: Frame, expression: str) -> Flow[Any]:
+        """Return what an expression gives in an isolated world of a document, awaited."""
+        return (yield from evaluate_apart(self._driver, frame.target.cdp, frame.id, expression, _SCRIPT_LIMIT))

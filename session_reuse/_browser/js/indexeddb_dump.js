@@ -1,0 +1,197 @@
+// Reads the databases of an origin as JSON text. A value that cannot be read is named in `lost`.
+//
+// cap: how many characters of JSON all databases together may take; small ones come first.
+// only: names of the databases to read, or null for all.
+// Returns JSON text {databases: [{name, version, stores} or {name, version, keys, dump}], lost: [[where, reason]], names}:
+// `stores` in Playwright's form where JSON can say everything in a database, else `dump`, our own encoding, and beside
+// it the CryptoKeys, because importing one is asynchronous.
+async (cap, only) => {
+  class TooLarge extends Error {}
+  class Lost extends Error {}
+  const MAX_DEPTH = 400;
+  const lost = [];
+  const copies = [];
+  const names = [];
+  for (const { name, version } of await indexedDB.databases()) {
+    try {
+      if (!only || only.includes(name)) copies.push(await dumpDatabase(name, version));
+    } catch (error) {
+      if (!(await indexedDB.databases()).some((other) => other.name === name)) continue; // deleted meanwhile
+      lost.push([name, error instanceof TooLarge ? 'over the size cap' : String(error && error.name)]);
+    }
+    names.push(name);
+  }
+  let left = cap;
+  const databases = [];
+  for (const { size, database } of copies.sort((one, other) => one.size - other.size)) {
+    if (size <= left) databases.push(database);
+    else lost.push([database.name, 'over the size cap']);
+    left -= size;
+  }
+  return JSON.stringify({ databases, lost, names });
+
+  async function dumpDatabase(name, version) {
+    const context = { isPlain: true, keys: [], pending: [], size: 0, budget: cap };
+    const request = indexedDB.open(name, version);
+    request.onupgradeneeded = () => request.transaction.abort(); // deleted meanwhile, and not to be made again
+    const database = await promised(request);
+    try {
+      const stores = [];
+      for (const store of database.objectStoreNames) stores.push(await dumpStore(database, store, context));
+      const content = context.isPlain ? { stores: stores.map(asPlaywright) } : { keys: context.keys, dump: JSON.stringify(stores) };
+      return { size: context.size, database: { name, version, ...content } };
+    } finally {
+      database.close();
+    }
+  }
+
+  async function dumpStore(database, name, context) {
+    const store = database.transaction(name).objectStore(name);
+    const { autoIncrement } = store;
+    const keyPath = listed(store.keyPath);
+    const indexes = [...store.indexNames].map((index) => {
+      const { name, keyPath, unique, multiEntry } = store.index(index);
+      return { name, keyPath: listed(keyPath), unique, multiEntry };
+    });
+    const records = [];
+    let range;
+    for (;;) {
+      const page = database.transaction(name).objectStore(name);
+      const [keys, values] = await Promise.all([promised(page.getAllKeys(range, 64)), promised(page.getAll(range, 64))]);
+      for (let index = 0; index < keys.length; index++) {
+        const record = await dumpRecord(keyPath === null ? keys[index] : null, values[index], `${database.name}/${name}`, context);
+        if (record) records.push(record);
+      }
+      if (keys.length < 64) return { name, keyPath, autoIncrement, indexes, records };
+      range = IDBKeyRange.lowerBound(keys[keys.length - 1], true);
+    }
+  }
+
+  async function dumpRecord(key, value, where, context) {
+    const isPlain = isJson(key, 0) && isJson(value, 0);
+    context.pending = [];
+    let record;
+    try {
+      record = [encode(key, new Map(), context, 0), encode(value, new Map(), context, 0)];
+      await Promise.all(context.pending.map((read) => read()));
+    } catch (error) {
+      if (error instanceof TooLarge) throw error;
+      lost.push([where, error instanceof Lost ? error.message : String(error && error.name)]);
+      context.isPlain = false;
+      return null;
+    }
+    count(JSON.stringify(record).length, context);
+    context.isPlain = context.isPlain && isPlain;
+    return Object.assign(record, { raw: [key, value] });
+  }
+
+  // What JSON says exactly: JSON.stringify and JSON.parse would give the same value back.
+  function isJson(value, depth) {
+    if (value === null || typeof value === 'boolean') return true;
+    if (typeof value === 'string') return value.isWellFormed();
+    if (typeof value === 'number') return Number.isFinite(value) && !Object.is(value, -0);
+    if (typeof value !== 'object' || depth > 40) return false;
+    const contents = Object.entries(value);
+    if (Array.isArray(value) ? contents.length !== value.length : tagOf(value) !== 'Object') return false;
+    return contents.every(([key, content]) => key.isWellFormed() && key !== '__proto__' && isJson(content, depth + 1));
+  }
+
+  function asPlaywright({ name, keyPath, autoIncrement, indexes, records }) {
+    return {
+      name,
+      autoIncrement,
+      ...pathOf(keyPath),
+      indexes: indexes.map((index) => ({ name: index.name, unique: index.unique, multiEntry: index.multiEntry, ...pathOf(index.keyPath) })),
+      records: records.map(({ raw: [key, value] }) => (keyPath === null ? { key, value } : { value })),
+    };
+  }
+
+  function pathOf(keyPath) {
+    if (keyPath === null) return {};
+    return Array.isArray(keyPath) ? { keyPathArray: keyPath } : { keyPath };
+  }
+
+  function listed(keyPath) {
+    return keyPath === null || typeof keyPath === 'string' ? keyPath : [...keyPath];
+  }
+
+  // Values that JSON has are themselves, all others arrays [tag, ...]; an object met again is ['r', its number].
+  function encode(value, seen, context, depth) {
+    if (value === null || typeof value === 'string' || typeof value === 'boolean') return value;
+    if (value === undefined) return ['u'];
+    if (typeof value === 'bigint') return ['i', String(value)];
+    if (typeof value === 'number') return isJson(value, 0) ? value : ['n', Object.is(value, -0) ? '-0' : String(value)];
+    if (seen.has(value)) return ['r', seen.get(value)];
+    if (depth > MAX_DEPTH) throw new Lost('nested too deeply');
+    seen.set(value, seen.size);
+    const inner = (content) => encode(content, seen, context, depth + 1);
+    const tag = tagOf(value);
+    if (ArrayBuffer.isView(value)) return ['v', tag, inner(value.buffer), value.byteOffset, value.length ?? value.byteLength];
+    switch (tag) {
+      case 'Object': return ['o', Object.fromEntries(Object.entries(value).map(([key, content]) => [key, inner(content)]))];
+      case 'Array': return encodeArray(value, inner);
+      case 'Map': return ['m', [...value].map(([key, content]) => [inner(key), inner(content)])];
+      case 'Set': return ['s', [...value].map(inner)];
+      case 'Date': return ['d', value.getTime()];
+      case 'RegExp': return ['x', value.source, value.flags];
+      case 'Error': return ['e', value.name, value.message, String(value.stack)];
+      case 'Boolean': case 'Number': case 'String': case 'BigInt': return ['w', inner(value.valueOf())];
+      case 'ArrayBuffer': return ['y', base64(new Uint8Array(value), context)];
+      case 'Blob': return later(['b', null, value.type], context, () => readBlob(value, context));
+      case 'File': return later(['f', null, value.type, value.name, value.lastModified], context, () => readBlob(value, context));
+      case 'CryptoKey': return encodeKey(value, context);
+      default: throw new Lost(tag);
+    }
+  }
+
+  function encodeArray(value, inner) {
+    const keys = Object.keys(value);
+    const isDense = keys.length === value.length && keys.every((key, index) => key === String(index));
+    if (isDense) return ['a', value.map(inner)];
+    return ['h', value.length, Object.entries(value).map(([key, content]) => [key, inner(content)])];
+  }
+
+  function encodeKey(value, context) {
+    if (!value.extractable) throw new Lost('non-extractable CryptoKey');
+    const hash = value.algorithm.hash ? { hash: value.algorithm.hash.name } : {};
+    const { name, namedCurve, length } = value.algorithm;
+    const algorithm = JSON.parse(JSON.stringify({ name, namedCurve, length, ...hash }));
+    const key = { jwk: null, algorithm, usages: value.usages };
+    context.pending.push(async () => (key.jwk = await crypto.subtle.exportKey('jwk', value)));
+    return ['k', context.keys.push(key) - 1];
+  }
+
+  function later(encoded, context, read) {
+    context.pending.push(async () => (encoded[1] = await read()));
+    return encoded;
+  }
+
+  async function readBlob(blob, context) {
+    if (blob.size > context.budget - context.size) throw new TooLarge();
+    return base64(new Uint8Array(await blob.arrayBuffer()), context);
+  }
+
+  function base64(bytes, context) {
+    if (bytes.length > context.budget - context.size) throw new TooLarge();
+    let text = '';
+    for (let start = 0; start < bytes.length; start += 32768) text += String.fromCharCode(...bytes.subarray(start, start + 32768));
+    return btoa(text);
+  }
+
+  function count(size, context) {
+    context.size += size;
+    if (context.size > context.budget) throw new TooLarge();
+  }
+
+  function tagOf(value) {
+    return Object.prototype.toString.call(value).slice(8, -1);
+  }
+
+  function promised(request) {
+    return new Promise((resolve, reject) => {
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+      request.onblocked = () => reject(new DOMException('blocked', 'InvalidStateError'));
+    });
+  }
+}

@@ -1,0 +1,202 @@
+// Creates databases of an origin and fills them. A database that exists is newer and stays as it is.
+//
+// databases: ours, {name, version, keys, dump: JSON text}, or Playwright's, {name, version, stores}.
+// isPatient: whether it may look first which databases there are. Opening one disturbs pages that hold an older version. A
+// document that is just starting has no such time: the database is opened before any script of the page can do so.
+// A database is filled within its upgrade, so the page's own `open` waits, and nobody ever finds it half full.
+async (databases, isPatient) => {
+  const there = new Set(isPatient ? (await indexedDB.databases()).map(({ name }) => name) : []);
+  const missing = databases.filter(({ name }) => !there.has(name));
+  return (await Promise.all(missing.map(create))).filter((reason) => reason);
+
+  function storesOf({ dump, stores }) {
+    if (dump) return JSON.parse(dump).map((store) => ({ ...store, decode: (value, keys) => decode(value, [], keys) }));
+    return stores.map((store) => ({
+      name: store.name,
+      keyPath: store.keyPathArray || store.keyPath,
+      autoIncrement: store.autoIncrement,
+      indexes: store.indexes.map((index) => ({ ...index, keyPath: index.keyPathArray || index.keyPath })),
+      records: store.records.map((record) => [
+        'keyEncoded' in record ? { encoded: record.keyEncoded } : { plain: record.key },
+        'valueEncoded' in record ? { encoded: record.valueEncoded } : { plain: record.value },
+      ]),
+      decode: ({ plain, encoded }) => (encoded === undefined ? plain : decodePlaywright(encoded, new Map())),
+    }));
+  }
+
+  function create({ name, version, keys, ...content }) {
+    // All that can be done at once is, before the page can replace what is used here.
+    const stores = storesOf(content);
+    const decoded = (imported) => stores.map(({ records, decode }) => records.map((record) => record.map((value) => decode(value, imported))));
+    let values = null;
+    let importing = null;
+    try {
+      if (keys && keys.length) importing = Promise.all(keys.map(importKey)).then(decoded);
+      else values = decoded([]);
+    } catch (error) {
+      return `${name}: ${error.name}`;
+    }
+    return new Promise((resolve) => {
+      const request = indexedDB.open(name, version);
+      let reason = '';
+      let isThere = false;
+      const fail = (error) => {
+        reason = `${name}: ${error.name}`;
+        request.transaction.abort();
+      };
+      request.onupgradeneeded = (event) => {
+        isThere = event.oldVersion > 0;
+        if (isThere) return request.transaction.abort();
+        try {
+          const created = stores.map((store) => createStore(request.result, store));
+          if (importing) whenImported(importing, created, fail);
+          else fillStores(created, values);
+        } catch (error) {
+          fail(error);
+        }
+      };
+      request.onsuccess = () => resolve(request.result.close());
+      request.onblocked = () => resolve(reason); // a page was faster
+      request.onerror = (event) => {
+        event.preventDefault();
+        isThere ||= request.error.name === 'VersionError'; // a newer one
+        resolve(reason || (isThere ? '' : `${name}: ${request.error.name}`));
+      };
+    });
+  }
+
+  function createStore(database, { name, keyPath, autoIncrement, indexes }) {
+    const store = database.createObjectStore(name, { keyPath: keyPath === undefined ? null : keyPath, autoIncrement });
+    for (const { name, keyPath, unique, multiEntry } of indexes) store.createIndex(name, keyPath, { unique, multiEntry });
+    return store;
+  }
+
+  function fillStores(created, values) {
+    created.forEach((store, index) => {
+      for (const [key, value] of values[index]) {
+        if (store.keyPath === null) store.put(value, key);
+        else store.put(value);
+      }
+    });
+  }
+
+  // Importing a key is asynchronous, and an upgrade ends when nothing is asked of it: so something is, until the keys are there.
+  function whenImported(importing, created, fail) {
+    let outcome = null;
+    importing.then((values) => (outcome = () => fillStores(created, values)), (error) => (outcome = () => fail(error)));
+    const wait = () => {
+      if (!outcome) return (created[0].get(0).onsuccess = wait);
+      try {
+        outcome();
+      } catch (error) {
+        fail(error);
+      }
+    };
+    wait();
+  }
+
+  // The inverse of `encode` in indexeddb_dump.js: refs are numbered in the order in which objects are met.
+  function decode(value, refs, keys) {
+    if (!Array.isArray(value)) return value;
+    const inner = (content) => decode(content, refs, keys);
+    const [tag, first, second, third, fourth] = value;
+    const known = (object) => (refs.push(object), object);
+    switch (tag) {
+      case 'u': return undefined;
+      case 'n': return Number(first);
+      case 'i': return BigInt(first);
+      case 'r': return refs[first];
+      case 'd': return known(new Date(first === null ? NaN : first));
+      case 'x': return known(new RegExp(first, second));
+      case 'w': return known(Object(inner(first)));
+      case 'b': return known(new Blob([bytes(first)], { type: second }));
+      case 'f': return known(new File([bytes(first)], third, { type: second, lastModified: fourth }));
+      case 'y': return known(bytes(first).buffer);
+      case 'v': return view(first, second, third, fourth, refs, inner);
+      case 'k': return known(keys[first]);
+      case 'e': return known(error(first, second, third));
+      case 'm': return entries(known(new Map()), first, inner);
+      case 's': return members(known(new Set()), first, inner);
+      case 'a': return items(known([]), first, inner);
+      case 'h': return properties(known(new Array(first)), second, inner);
+      case 'o': return properties(known({}), Object.entries(first), inner);
+      default: throw new TypeError('unknown tag');
+    }
+  }
+
+  function view(name, buffer, offset, length, refs, inner) {
+    const index = refs.push(null) - 1;
+    return (refs[index] = new globalThis[name](inner(buffer), offset, length));
+  }
+
+  function error(name, message, stack) {
+    const types = { EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
+    const object = new (types[name] || Error)(message);
+    return Object.defineProperty(object, 'stack', { value: stack, writable: true, configurable: true });
+  }
+
+  function entries(map, pairs, inner) {
+    for (const [key, value] of pairs) map.set(inner(key), inner(value));
+    return map;
+  }
+
+  function members(set, values, inner) {
+    for (const value of values) set.add(inner(value));
+    return set;
+  }
+
+  function items(array, content, inner) {
+    for (const value of content) array.push(inner(value));
+    return array;
+  }
+
+  function properties(object, pairs, inner) {
+    for (const [key, value] of pairs) {
+      const content = { value: inner(value), enumerable: true, writable: true, configurable: true };
+      Object.defineProperty(object, key, content);
+    }
+    return object;
+  }
+
+  function bytes(base64) {
+    return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  }
+
+  function importKey({ jwk, algorithm, usages }) {
+    return crypto.subtle.importKey('jwk', jwk, algorithm, true, usages);
+  }
+
+  // The encoding of Playwright's storage_state(indexed_db=True), for states that were made by it.
+  function decodePlaywright(value, refs) {
+    if (value === null || typeof value !== 'object') return value;
+    if ('ref' in value) return refs.get(value.ref);
+    if ('v' in value) return { undefined, null: null, NaN, Infinity, '-Infinity': -Infinity, '-0': -0 }[value.v];
+    if ('d' in value) return new Date(value.d);
+    if ('bi' in value) return BigInt(value.bi);
+    if ('r' in value) return new RegExp(value.r.p, value.r.f);
+    if ('e' in value) return Object.assign(new Error(value.e.m), { name: value.e.n, stack: value.e.s });
+    if ('ta' in value) return typedArray(value.ta);
+    if ('ab' in value) return bytes(value.ab.b).buffer;
+    const known = (object) => (refs.set(value.id, object), object);
+    if ('m' in value) return decodeAll(value.m, known(new Map()), (map, { k, v }) => map.set(inner(k), inner(v)));
+    if ('s' in value) return decodeAll(value.s, known(new Set()), (set, item) => set.add(inner(item)));
+    if ('a' in value) return decodeAll(value.a, known([]), (array, item) => array.push(inner(item)));
+    if ('o' in value) return decodeAll(value.o, known({}), (object, { k, v }) => (object[k] = inner(v)));
+    throw new TypeError('unknown encoding');
+
+    function inner(content) {
+      return decodePlaywright(content, refs);
+    }
+  }
+
+  function decodeAll(contents, object, add) {
+    for (const content of contents) add(object, content);
+    return object;
+  }
+
+  function typedArray({ b, k }) {
+    const name = { i8: 'Int8', ui8: 'Uint8', ui8c: 'Uint8Clamped', i16: 'Int16', ui16: 'Uint16', i32: 'Int32',
+      ui32: 'Uint32', f32: 'Float32', f64: 'Float64', bi64: 'BigInt64', bui64: 'BigUint64' }[k];
+    return new globalThis[`${name}Array`](bytes(b).buffer);
+  }
+}

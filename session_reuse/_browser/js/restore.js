@@ -1,0 +1,54 @@
+// Fills the storage of one document before its own scripts run.
+//
+// name: of the property that holds what is stored of the document's origin: a list of {l: [[key, value]], s: [[key, value]],
+// d: JSON text of databases, site: scheme and registrable domain}.
+// mode: 'gaps' leaves keys that are there; 'all' replaces them.
+// done: {origin: [sections that are not filled]}. again: origins that are filled in mode 'gaps'. load: of databases, or null.
+(name, mode, done, again, load) => {
+  const payloads = self[name];
+  delete self[name];
+  if (!payloads) return;
+  try {
+    if (window !== window.top && !isFirstOfItsSite(payloads[0].site)) return;
+    const skipped = done[location.origin] || [];
+    const how = again.includes(location.origin) ? 'gaps' : mode;
+    const isFirst = window !== window.top || !cameFromItself();
+    for (const { l, s, d } of payloads) {
+      // A document that went on at once has taken its unfinished databases with it: the next one fills them.
+      if (!skipped.includes('databases') && d && load) load(JSON.parse(d), false);
+      if (!skipped.includes('localStorage') && isFirst) fill(() => localStorage, l, how);
+      if (!skipped.includes('sessionStorage') && isFirst) fill(() => sessionStorage, s, how);
+    }
+  } catch {
+    // Storage is denied to this document, or full: it starts as it would have without us.
+  }
+
+  // A document that replaces one of its own origin is not the first one: the page may have logged out in between.
+  // The referrer says nothing here: sites turn it off, and agents set it. Nor does the history: an error page in it, of a
+  // site that did not answer, was never filled (Chromium 156, 2026-11-23).
+  function cameFromItself() {
+    const [entry] = performance.getEntriesByType('navigation');
+    return Boolean(entry && entry.unloadEventStart > 0);
+  }
+
+  // A frame shares its storage with top-level documents of its origin only when the frames around it are of its site.
+  function isFirstOfItsSite(site) {
+    const ancestors = [...(location.ancestorOrigins || ['null'])];
+    return !ancestors.includes(location.origin) && ancestors.every((origin) => isOfSite(origin, site));
+  }
+
+  function isOfSite(origin, site) {
+    if (origin === 'null') return false;
+    const { protocol, hostname } = new URL(origin);
+    const [scheme, domain] = site.split('://');
+    return protocol === `${scheme}:` && (hostname === domain || hostname.endsWith(`.${domain}`));
+  }
+
+  function fill(open, items, how) {
+    if (!items.length) return;
+    const storage = open();
+    for (const [key, value] of items) {
+      if (how !== 'gaps' || storage.getItem(key) === null) storage.setItem(key, value);
+    }
+  }
+}

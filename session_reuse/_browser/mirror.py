@@ -1,0 +1,328 @@
+"""`StorageMirror`: what a browser holds, fed by events and reads.
+
+It starts from the restored state. Origins that were not visited are carried over, visited ones are replaced, and dropped when
+they are empty. What is stored of an origin stays until it was seen in the browser (`progress.py`). The mirror stays readable when
+the page, the context or the browser is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from session_reuse._browser.environment import Environment, recorded
+from session_reuse._browser.origins import (
+    DATABASE_SECTIONS,
+    Items,
+    OriginEntry,
+    databases_of,
+    items_of,
+    named,
+    origin_of,
+    origin_of_storage,
+)
+from session_reuse._browser.progress import SECTIONS, RestoreProgress
+from session_reuse._browser.readings import Reading, apply_event
+from session_reuse._browser.tab_storage import TabStorage
+from session_reuse.state.storage_state import StorageState, cookie_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable
+
+    from session_reuse._browser.databases import Dump, Loss
+
+STORAGE_EVENTS: Final = (
+    "DOMStorage.domStorageItemAdded",
+    "DOMStorage.domStorageItemUpdated",
+    "DOMStorage.domStorageItemRemoved",
+    "DOMStorage.domStorageItemsCleared",
+)
+ALL_DATABASES: Final = None
+
+_MIRRORED: Final = ("origin", "localStorage", "sessionStorage", *DATABASE_SECTIONS)
+
+
+class CopyMark(NamedTuple):
+    """Which databases of an origin have changed since they were copied.
+
+    Attributes:
+        number: grows with each change.
+        names: of the databases; None means all of them.
+    """
+
+    number: int
+    names: frozenset[str] | None
+
+
+class StorageMirror:
+    """What the browser holds, as far as it was seen.
+
+    Args:
+        base: the state that was restored into the browser.
+        clock: unix seconds.
+
+    Attributes:
+        version: grows with each change seen.
+        unread: origins of which something may be unseen; a mark goes when a read has arrived.
+        dirty_databases: origins whose IndexedDB has changed since it was copied.
+        environment: as seen in this run, or else as recorded.
+        has_read: whether anything was read from the browser.
+        source: how it was read, for the storage state.
+    """
+
+    def __init__(self, base: StorageState, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._rest = {key: value for key, value in base.items() if key not in ("cookies", "origins")}
+        self._base = {origin_of(entry["origin"]) or entry["origin"]: entry for entry in base["origins"]}
+        self._progress = {origin: RestoreProgress(entry) for origin, entry in self._base.items()}
+        self._cookies: list[dict[str, Any]] = list(base["cookies"])
+        self._local: dict[str, dict[str, str]] = {}
+        self._session: dict[str, TabStorage] = {}
+        self._databases: dict[str, Dump] = {}
+        self._files: dict[str, list[Any]] = {}
+        self._readings: list[Reading] = []
+        self.version = 0
+        self.unread: set[str] = set()
+        self.dirty_databases: dict[str, CopyMark] = {}
+        self.environment: Environment = recorded(base)
+        self.has_read = False
+        self.source = "mirror"
+
+    @property
+    def visited(self) -> frozenset[str]:
+        """Origins of which anything was seen."""
+        return frozenset({*self._local, *self._session, *self._databases, *self.unread})
+
+    def confirm(self, origin: str, sections: Collection[str] = SECTIONS) -> None:
+        """Note that what is stored of an origin, or of some of its `SECTIONS`, is in the browser."""
+        if origin in self._progress:
+            self._progress[origin].confirm(sections)
+
+    def is_unconfirmed(self, origin: str) -> bool:
+        """Return whether anything that is stored of an origin was not seen in the browser yet."""
+        return origin in self._progress and self._progress[origin].is_unconfirmed
+
+    def has_unconfirmed_databases(self, origin: str) -> bool:
+        """Return whether a database that is stored of an origin was not seen in the browser yet."""
+        return bool(self._unconfirmed(origin, "databases"))
+
+    def unseen_sections(self, origin: str) -> set[str]:
+        """Return the sections of an origin of which something is stored and nothing was seen."""
+        return self._progress[origin].unseen_sections() if origin in self._progress else set()
+
+    def mark_unread(self, origin: str) -> None:
+        """Note that a document may have stored something that was not seen: that is worth a save."""
+        self.unread.add(origin)
+        self.version += 1
+
+    def local_size(self, origin: str) -> int:
+        """Return how many characters the localStorage of an origin is known to hold."""
+        return sum(len(key) + len(value) for key, value in self._local.get(origin, {}).items())
+
+    def begin_read(self, tab: Hashable, origin: str) -> Reading:
+        """Announce that the web storage of an origin is being read in a tab."""
+        reading = Reading(tab, origin)
+        self._readings.append(reading)
+        return reading
+
+    def finish_read(self, reading: Reading, local: Items | None, session: Items | None) -> None:
+        """Take over what was read, unless a reading that began later is done; None for a storage that could not be."""
+        began_before = self._readings[: self._readings.index(reading)]
+        self._readings.remove(reading)
+        if reading.is_outdated or (local is None and session is None):
+            return
+        for other in began_before:
+            other.is_outdated |= (other.tab, other.origin) == (reading.tab, reading.origin)
+        self.has_read = True
+        self.unread.discard(reading.origin)
+        if local is not None:
+            self._local_read(reading, local)
+        if session is not None:
+            items = reading.result(session, is_local=False)
+            self._saw(reading.origin, "sessionStorage", items)
+            self.version += self._tabs(reading.origin).read(reading.tab, items)
+
+    def _local_read(self, reading: Reading, local: Items) -> None:
+        items = reading.result(local, is_local=True)
+        self._saw(reading.origin, "localStorage", items)
+        self.version += items != self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
+        self._local[reading.origin] = items
+
+    def storage_event(self, tab: Hashable, method: str, params: dict[str, Any]) -> str | None:
+        """Apply one of `STORAGE_EVENTS`; return the origin that it is about."""
+        storage_id = params.get("storageId") or {}
+        origin = origin_of_storage(storage_id)
+        if origin is None:
+            return None
+        self.has_read = True
+        for reading in self._readings:
+            if reading.tab == tab and reading.origin == origin:
+                reading.events.append((method, params))
+        if storage_id.get("isLocalStorage"):
+            items = self._local.setdefault(origin, self._stored(origin, "localStorage"))
+            self._saw_event(origin, "localStorage", items, _key_of(method, params))
+            self.version += apply_event(items, method, params)
+        else:
+            self._session_event(tab, origin, method, params)
+        return origin
+
+    def _session_event(self, tab: Hashable, origin: str, method: str, params: dict[str, Any]) -> None:
+        tabs = self._tabs(origin)
+        key = _key_of(method, params)
+        self._saw_event(origin, "sessionStorage", tabs.merged, key)
+        if key is None:
+            self.version += tabs.clear(tab)
+            return
+        known = dict(tabs.items_of(tab))
+        if method == "DOMStorage.domStorageItemRemoved" and key not in known:
+            known[key] = ""  # it was there, though it was not seen
+            tabs.read(tab, known)
+        items = dict(known)
+        apply_event(items, method, params)
+        self.version += tabs.read(tab, items)
+
+    def _saw_event(self, origin: str, section: str, known: dict[str, str], key: str | None) -> None:
+        if origin in self._progress:
+            self._progress[origin].saw_event(section, known, key)
+
+    def _saw(self, origin: str, section: str, items: dict[str, str]) -> None:
+        if origin in self._progress:
+            self._progress[origin].saw(section, items)
+
+    def _stored(self, origin: str, section: str) -> dict[str, str]:
+        return dict(items_of(self._base.get(origin, {}), section))
+
+    def _tabs(self, origin: str) -> TabStorage:
+        return self._session.setdefault(origin, TabStorage(self._stored(origin, "sessionStorage")))
+
+    def tab_closed(self, tab: Hashable) -> None:
+        """Note that a tab is gone."""
+        for tabs in self._session.values():
+            tabs.close(tab)
+
+    def cookies_read(self, cookies: list[dict[str, Any]]) -> set[str]:
+        """Take over all cookies of the browser, in Playwright's form; return the domains of those that are gone."""
+        self.has_read = True
+        before, now = _by_identity(self._cookies), _by_identity(cookies)
+        self.version += now != before
+        self._cookies = cookies
+        return {str(before[each]["domain"]).lstrip(".") for each in before.keys() - now.keys()}
+
+    def has_content(self, origin: str) -> bool:
+        """Return whether the browser is known to hold localStorage or databases of an origin."""
+        dump = self._databases.get(origin)
+        return bool(self._local.get(origin) or (dump and (dump.plain or dump.rich)))
+
+    def has_databases(self, origin: str) -> bool:
+        """Return whether the state holds databases of an origin."""
+        dump = self._databases.get(origin)
+        return bool(dump.plain or dump.rich) if dump else bool(databases_of(self._base.get(origin, {})))
+
+    def databases_changed(self, origin: str, name: str | None = ALL_DATABASES) -> None:
+        """Note that the copy of an origin's databases, or of the one that is named, is out of date.
+
+        A database whose records have changed is there, so it is no longer to be restored.
+        """
+        mark = self.dirty_databases.get(origin)
+        names = frozenset() if mark is None else mark.names
+        both = None if names is None or name is None else names | {name}
+        self.version += 1
+        self.dirty_databases[origin] = CopyMark(self.version, both)
+        if name is not None and origin in self._progress:
+            self._progress[origin].saw("databases", [name])
+
+    def databases_read(self, origin: str, dump: Dump, mark: CopyMark) -> None:
+        """Take over a copy of an origin's databases.
+
+        Args:
+            origin: whose databases they are.
+            dump: the copy.
+            mark: the origin's, of `dirty_databases`, from before the copy was begun. It is cleared unless it is another now.
+        """
+        self.has_read = True
+        if self.dirty_databases.get(origin) == mark:
+            del self.dirty_databases[origin]
+        if origin in self._progress:
+            self._progress[origin].saw_databases(dump)
+        merged = dump.over(self._databases.get(origin), self._base.get(origin, {}))
+        self.version += merged != self._databases.get(origin)
+        self._databases[origin] = merged
+
+    def files_read(self, files: dict[str, list[Any]]) -> None:
+        """Take over the origin private file systems of the visited origins, in Playwright's form."""
+        self._files = {**{origin: [] for origin in self.visited}, **files}
+
+    def credentials_read(self, credentials: list[Any]) -> None:
+        """Take over the WebAuthn credentials of the browser, in Playwright's form."""
+        self._rest["credentials"] = credentials
+
+    def session_storage(self, origin: str) -> dict[str, str]:
+        """Return the sessionStorage of an origin as it would be saved."""
+        if origin not in self._session:
+            return self._stored(origin, "sessionStorage")
+        return dict(self._session[origin].merged)
+
+    def lost(self) -> list[Loss]:
+        """Return what the copies of this run could not hold."""
+        return [loss for dump in self._databases.values() for loss in dump.lost]
+
+    def state(self) -> StorageState:
+        """Return what is to be saved: a new state, independent of later changes."""
+        names = [*self._base, *sorted({*self.visited, *self._files} - self._base.keys())]
+        entries = [self._entry(name) for name in names]
+        kept = [entry for entry in entries if len(entry) > 2 or entry["localStorage"]]
+        return {**self._rest, "cookies": list(self._cookies), "origins": kept, "session_reuse": self._block()}
+
+    def _entry(self, origin: str) -> OriginEntry:
+        base = self._base.get(origin, {})
+        entry: OriginEntry = {"origin": origin, "localStorage": base.get("localStorage", [])}
+        if origin in self._local:
+            stored, missing = self._stored(origin, "localStorage"), self._unconfirmed(origin, "localStorage")
+            kept = {key: value for key, value in stored.items() if key in missing}
+            entry["localStorage"] = named({**kept, **self._local[origin]})
+        if session := self.session_storage(origin):
+            entry["sessionStorage"] = named(session)
+        entry |= self._saved_databases(origin, base)
+        entry |= {key: value for key, value in base.items() if key not in _MIRRORED}
+        if not self._files.get(origin, entry.get("opfs")):
+            entry.pop("opfs", None)
+        elif origin in self._files:
+            entry["opfs"] = self._files[origin]
+        return entry
+
+    def _saved_databases(self, origin: str, base: OriginEntry) -> OriginEntry:
+        stored = {section: list(base.get(section) or ()) for section in DATABASE_SECTIONS}
+        dump = self._databases.get(origin)
+        if dump is not None:
+            there = {"indexedDB": dump.plain, "indexedDBRich": dump.rich}
+            missing = self._unconfirmed(origin, "databases")
+            for section, databases in there.items():
+                kept = [each for each in stored[section] if each.get("name") in missing]
+                stored[section] = [*kept, *(each for each in databases if each["name"] not in missing)]
+        return {section: databases for section, databases in stored.items() if databases}
+
+    def _unconfirmed(self, origin: str, section: str) -> set[str]:
+        return self._progress[origin].unconfirmed(section) if origin in self._progress else set()
+
+    def _block(self) -> dict[str, Any]:
+        block = self._rest.get("session_reuse") or {}
+        before = [loss for loss in block.get("lost") or () if isinstance(loss, dict)]
+        lost = [loss for loss in before if loss.get("origin") not in self._databases]
+        lost += [loss._asdict() for loss in self.lost()]
+        return {
+            **block,
+            "v": 1,
+            "captured_at": round(self._clock(), 3),
+            "source": self.source,
+            "complete": not lost and not self.unread,
+            "lost": lost,
+            "environment": self.environment,
+        }
+
+
+def _by_identity(cookies: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    return {cookie_identity(cookie): cookie for cookie in cookies}
+
+
+def _key_of(method: str, params: dict[str, Any]) -> str | None:
+    return None if method == "DOMStorage.domStorageItemsCleared" else params["key"]

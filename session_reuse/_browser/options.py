@@ -1,0 +1,59 @@
+"""What the users of all clients may choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self, TypedDict
+
+from session_reuse._browser.databases import DATABASE_LIMIT
+from session_reuse._browser.plan import PRELOAD_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class EngineOptions(TypedDict, total=False):
+    """For all clients; `Settings` says what each is."""
+
+    checkpoint_after: float | None
+    indexed_db: bool
+    preload_limit: int
+    database_limit: int
+
+
+class AttachOptions(EngineOptions, total=False):
+    """For contexts of Playwright's."""
+
+    opfs: bool
+    credentials: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options with their defaults.
+
+    Attributes:
+        checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
+        indexed_db: whether IndexedDB is restored and captured.
+        preload_limit: characters of JSON that an init script restores; the largest origins beyond it are filled before the
+            agent starts.
+        database_limit: largest copy of the databases of one origin, in characters of JSON.
+        opfs: whether origin private file systems are too; Playwright visits each origin for it.
+        credentials: whether WebAuthn credentials are too.
+        restore_environment: whether the context gets the recorded user agent, locale, timezone and viewport.
+        verify: a check of the restored login.
+    """
+
+    checkpoint_after: float | None = 2.0
+    indexed_db: bool = True
+    preload_limit: int = PRELOAD_LIMIT
+    database_limit: int = DATABASE_LIMIT
+    opfs: bool = False
+    credentials: bool = False
+    restore_environment: bool = False
+    verify: Callable[[Any], Any] | None = None
+
+    @classmethod
+    def taken_from(cls, options: dict[str, Any]) -> Self:
+        """Return those that are among some options, and remove them there."""
+        return cls(**{each.name: options.pop(each.name) for each in fields(cls) if each.name in options})

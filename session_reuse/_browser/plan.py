@@ -1,0 +1,195 @@
+"""What of a state is restored by init script, and the two scripts that do it.
+
+The data of all origins travels in one script, the code in another. The data is large and never changes. The code is small, and
+is replaced when an origin has got what is stored of it, so that a page that clears its storage is not filled again. The data
+script hands over what belongs to its own document, in a property that the code script removes before a page can see it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Final, NamedTuple
+
+from session_reuse._browser import javascript
+from session_reuse._browser.origins import Items, OriginEntry, databases_of, items_of, origin_of, site_of
+
+PRELOAD_LIMIT: Final = 512 * 1024
+"""Characters of JSON that the script with the data of all origins may hold.
+
+With 0.5 MB of 200 origins a first page takes 1.07 of one without any, with 2 MB 1.41 (measured 2026-11-25).
+"""
+
+
+class FillMode(StrEnum):
+    """What a script does to a storage that holds something already."""
+
+    MISSING_KEYS = "gaps"
+    """It adds the keys that are missing."""
+    OVERWRITE = "all"
+    """It replaces the values of its keys."""
+
+
+@dataclass(frozen=True)
+class OriginPayload:
+    """What one origin gets back."""
+
+    origin: str
+    local: Items
+    session: Items
+    databases: list[dict[str, Any]]
+
+    @property
+    def sections(self) -> set[str]:
+        """What there is to restore: `localStorage`, `sessionStorage`, `databases`."""
+        contents = {"localStorage": self.local, "sessionStorage": self.session, "databases": self.databases}
+        return {section for section, content in contents.items() if content}
+
+    @cached_property
+    def literal(self) -> str:
+        """A JavaScript expression for `restore.js`: `d` is text, since a key named `__proto__` is special in an object literal."""
+        databases = javascript.json_text(self.databases) if self.databases else ""
+        content = {"l": self.local, "s": self.session, "d": databases, "site": site_of(self.origin)}
+        return javascript.json_text(content)
+
+
+class RestorePlan(NamedTuple):
+    """How origins are restored."""
+
+    preloaded: list[OriginPayload]
+    """By the script that travels to each document."""
+    early: list[OriginPayload]
+    """Before the agent starts, on a page that it does not see."""
+
+
+def payloads_of(entries: list[OriginEntry], *, indexed_db: bool = True) -> tuple[list[OriginPayload], list[str]]:
+    """Return what the stored origins get back, and the names of those that are not web origins.
+
+    Args:
+        entries: `storage_state["origins"]`.
+        indexed_db: whether databases are restored.
+    """
+    payloads, unusable = [], []
+    for entry in entries:
+        origin = origin_of(entry["origin"])
+        if origin is None:
+            unusable.append(entry["origin"])
+            continue
+        databases = databases_of(entry) if indexed_db else []
+        payload = OriginPayload(origin, items_of(entry, "localStorage"), items_of(entry, "sessionStorage"), databases)
+        if payload.sections:
+            payloads.append(payload)
+    return payloads, unusable
+
+
+def plan_restore(payloads: list[OriginPayload], limit: int = PRELOAD_LIMIT) -> RestorePlan:
+    """Decide for each origin how it is restored: small ones are preloaded, as many as fit.
+
+    Visiting an origin takes some 70 ms, so those beyond the limit that are smaller than an eighth of it are preloaded too, up to
+    eight times the limit.
+
+    Args:
+        payloads: of the origins.
+        limit: characters of JSON that may be preloaded.
+    """
+    plan = RestorePlan([], [])
+    total = 0
+    for payload in sorted(payloads, key=lambda each: len(each.literal)):
+        size = len(payload.literal)
+        total += size
+        if total <= limit or (size <= limit // 8 and total <= 8 * limit):
+            plan.preloaded.append(payload)
+            continue
+        # Another page cannot fill a sessionStorage, so that part is preloaded in any case.
+        if payload.session:
+            plan.preloaded.append(OriginPayload(payload.origin, [], payload.session, []))
+        if payload.local or payload.databases:
+            plan.early.append(OriginPayload(payload.origin, payload.local, [], payload.databases))
+    return plan
+
+
+@dataclass
+class RestoreScripts:
+    """The two init scripts of one context.
+
+    Args:
+        payloads: of the origins to restore.
+        mode: what is done to a storage that holds something already.
+
+    Attributes:
+        version: grows when the code script is out of date.
+        done: origin -> sections that are filled no more.
+        started: origins of which a document has started with something to fill.
+    """
+
+    payloads: list[OriginPayload]
+    mode: FillMode
+    version: int = 0
+    done: dict[str, set[str]] = field(default_factory=dict)
+    started: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Choose the name under which the data reaches the code."""
+        self._name = f"_{secrets.token_hex(8)}"
+        self._sections: dict[str, set[str]] = {}
+        self._again: set[str] = set()
+        for payload in self.payloads:
+            self._sections.setdefault(payload.origin, set()).update(payload.sections)
+
+    @property
+    def pending(self) -> frozenset[str]:
+        """Origins that are still to be restored, in part or as a whole."""
+        return frozenset(each for each, sections in self._sections.items() if sections - self.done.get(each, set()))
+
+    def sections(self, origin: str) -> set[str]:
+        """Return what the scripts restore of an origin in its next document."""
+        return self._sections.get(origin, set()) - self.done.get(origin, set())
+
+    def delivered(self, origin: str) -> bool:
+        """Note that a document of an origin has started with the scripts; return whether they had anything for it."""
+        had = self.sections(origin)
+        if had:
+            self.started.add(origin)
+        self.finish(origin, had - {"databases"})
+        return bool(had)
+
+    def finish(self, origin: str, sections: set[str]) -> None:
+        """Fill some sections of an origin no more. Databases are filled until they are confirmed: the first may take too long."""
+        if sections & self.sections(origin):
+            self.done.setdefault(origin, set()).update(sections)
+            self.version += 1
+
+    def rearm(self, origin: str, sections: set[str]) -> None:
+        """Restore some sections of an origin in its next document after all, next to what is there by then."""
+        again = sections & self._sections.get(origin, set()) & self.done.get(origin, set())
+        if again:
+            self.done[origin] -= again
+            self._again.add(origin)
+            self.version += 1
+
+    @cached_property
+    def data_source(self) -> str:
+        """The script that hands a document what is stored of its origin. Functions keep V8 from building the others."""
+        cases: dict[str, list[str]] = {}
+        for payload in self.payloads:
+            cases.setdefault(payload.origin, []).append(payload.literal)
+        body = ",".join(f"{javascript.literal(each)}:()=>[{','.join(parts)}]" for each, parts in cases.items())
+        value = f"({{{body}}})[location.origin]?.()"
+        return f"Object.defineProperty(self,{javascript.literal(self._name)},{{value:{value},configurable:true}})"
+
+    def code_source(self) -> str:
+        """The script that fills the storage of a document, as of now."""
+        load = javascript.source("indexeddb_load") if any(each.databases for each in self.payloads) else "null"
+        done = {origin: sorted(sections) for origin, sections in self.done.items() if sections}
+        arguments = [javascript.literal(each) for each in (self._name, self.mode, done, sorted(self._again))]
+        return javascript.call("restore", *arguments, load)
+
+
+def fill_script(payload: OriginPayload) -> str:
+    """Return an expression that fills the storage of an open page, if it is empty, and waits for it.
+
+    It returns `{isOpen, failed}`: whether the storage held something, and a text for each thing that could not be filled.
+    """
+    return javascript.call("fill", payload.literal, javascript.source("indexeddb_load"))

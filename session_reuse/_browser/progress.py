@@ -1,0 +1,81 @@
+"""Whether what is stored of an origin has arrived in the browser.
+
+Empty storage does not prove a logout: the restore may have failed. So what is stored of an origin is kept until it has been
+seen in the browser. A page that logs out removes items that were seen before, or reports their removal.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse._browser.origins import OriginEntry, databases_of, items_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from session_reuse._browser.databases import Dump
+
+SECTIONS: Final = ("localStorage", "sessionStorage", "databases")
+"""What an origin may hold."""
+
+
+class RestoreProgress:
+    """What one origin is to get back, for as long as it is not confirmed.
+
+    Args:
+        entry: the origin's, of the state.
+    """
+
+    def __init__(self, entry: OriginEntry) -> None:
+        self._unconfirmed: dict[str, set[str]] = {
+            **{section: {key for key, _ in items_of(entry, section)} for section in SECTIONS[:2]},
+            "databases": {str(database.get("name")) for database in databases_of(entry)},
+        }
+        self._empty = {str(each.get("name")) for each in databases_of(entry) if not _holds_records(each)}
+        self._stored = {section: frozenset(keys) for section, keys in self._unconfirmed.items()}
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether anything is still unconfirmed."""
+        return any(self._unconfirmed.values())
+
+    def unconfirmed(self, section: str) -> set[str]:
+        """Return the keys, or names of databases, of one of `SECTIONS` that were not seen in the browser yet."""
+        return self._unconfirmed[section]
+
+    def unseen_sections(self) -> set[str]:
+        """Return the sections of which nothing was seen, though something is stored."""
+        return {section for section, keys in self._stored.items() if keys and self._unconfirmed[section] == keys}
+
+    def confirm(self, sections: Collection[str]) -> None:
+        """Note that all that was stored of some sections is in the browser."""
+        for section in sections:
+            self._unconfirmed[section].clear()
+
+    def saw(self, section: str, names: Iterable[str]) -> None:
+        """Note keys, or names of databases, that are in the browser: whatever they hold is the page's own from now on."""
+        self._unconfirmed[section].difference_update(names)
+
+    def saw_event(self, section: str, known: Collection[str], key: str | None) -> None:
+        """Take a `DOMStorage` event into account: a key that was added or removed was there.
+
+        Args:
+            section: of which storage.
+            known: keys that it was thought to hold before.
+            key: of the event; None for the clearing of the storage.
+        """
+        if key is not None:
+            self.saw(section, [key])
+        elif not self._stored[section].isdisjoint(known):
+            self.confirm([section])
+
+    def saw_databases(self, dump: Dump) -> None:
+        """Take a copy of the databases into account; an empty one may be the page's own attempt at a new one."""
+        found = [*dump.plain, *dump.rich]
+        self.saw("databases", [each["name"] for each in found if _holds_records(each) or each["name"] in self._empty])
+
+
+def _holds_records(database: dict[str, Any]) -> bool:
+    stores = json.loads(database["dump"]) if "dump" in database else database["stores"]
+    return any(store.get("records") for store in stores)

@@ -1,0 +1,246 @@
+"""Brings a state into a browser: cookies, init scripts, open pages, and what is too much for a script."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse._browser.blank_page import visit
+from session_reuse._browser.cookies import Cookie, clean_cookies, described
+from session_reuse._browser.plan import FillMode, OriginPayload, RestoreScripts, fill_script, payloads_of, plan_restore
+from session_reuse.problem import ProblemKind
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from session_reuse._browser.driver import BrowserDriver
+    from session_reuse._browser.flow import Flow
+    from session_reuse._browser.mirror import StorageMirror
+    from session_reuse._browser.tabs import Frame
+    from session_reuse.session import BrowserSession
+    from session_reuse.state.storage_state import StorageState
+
+FILL_LIMIT: Final = 20.0
+"""Seconds that filling all origins which are too large for the script may take."""
+
+
+class Restorer:
+    """Restores one state over one driver.
+
+    Args:
+        session: to report to.
+        state: what is restored.
+        mirror: told what has arrived.
+        driver: of the browser.
+        now: unix seconds.
+        is_new_profile: whether the browser was started, or the context made, for this session.
+        indexed_db: whether databases are restored.
+        preload_limit: characters of JSON that travel in the init script.
+    """
+
+    def __init__(
+        self,
+        session: BrowserSession,
+        state: StorageState,
+        mirror: StorageMirror,
+        driver: BrowserDriver,
+        *,
+        now: float,
+        is_new_profile: bool,
+        indexed_db: bool,
+        preload_limit: int,
+    ) -> None:
+        self._session = session
+        self._mirror = mirror
+        self._driver = driver
+        self._limit = preload_limit
+        self._mode = FillMode.MISSING_KEYS if is_new_profile else FillMode.OVERWRITE
+        self._cookies, problems = clean_cookies(state["cookies"], now)
+        self._payloads, unusable = payloads_of(state["origins"], indexed_db=indexed_db)
+        self._early: list[OriginPayload] = []
+        self._data: Any = None
+        self._code: Any = None
+        self._registered = 0
+        self._is_updating = False
+        self._is_released = False
+        self._left_alone: set[str] = set()
+        for problem in problems:
+            session.report(problem.kind, problem.where, problem.reason)
+        for origin in unusable:
+            session.report(ProblemKind.ORIGIN_UNUSABLE, origin[:200])
+        self._arrange()
+
+    def _arrange(self) -> None:
+        plan = plan_restore(self._payloads, self._limit)
+        self._early = plan.early
+        self.scripts = RestoreScripts(plan.preloaded, self._mode)
+
+    def add_cookies(self) -> Flow[None]:
+        """Add the cookies, those that the browser takes."""
+        yield from self._add_cookies(self._cookies)
+
+    def _add_cookies(self, cookies: list[Cookie]) -> Flow[None]:
+        if not cookies:
+            return
+        try:
+            yield self._driver.add_cookies(cookies)
+        except self._driver.errors:
+            if len(cookies) == 1:
+                self._session.report(
+                    ProblemKind.COOKIE_REJECTED, described(cookies[0]), "the browser or its client refused it"
+                )
+                return
+            half = len(cookies) // 2
+            yield from self._add_cookies(cookies[:half])
+            yield from self._add_cookies(cookies[half:])
+
+    def fill_early(self) -> Flow[None]:
+        """Fill the origins that are too large for the script, on a page that the agent does not see."""
+        if not self._early:
+            return
+        early = {payload.origin: payload for payload in self._early}
+
+        def fill(origin: str, evaluate: Any) -> Flow[None]:
+            outcome = yield from evaluate(fill_script(early[origin]))
+            self.note_filled(early[origin], outcome)
+            if not outcome["isOpen"]:
+                self._session.report(
+                    ProblemKind.RESTORED_EARLY, origin, "it is too large for the init script: see preload_limit"
+                )
+
+        failed = yield from visit(self._driver, list(early), fill, FILL_LIMIT)
+        for origin in failed:
+            self._session.report(ProblemKind.RESTORE_FAILED, origin, "it could not be filled before the start")
+
+    def note_filled(self, payload: OriginPayload, outcome: dict[str, Any]) -> None:
+        """Take the outcome of `fill_script` into account."""
+        if outcome["isOpen"]:
+            self._left_alone.add(payload.origin)
+            self._session.report(
+                ProblemKind.ORIGIN_OPEN, payload.origin, "it is not empty; its storage was left as it is"
+            )
+            return
+        for each in outcome["failed"]:
+            self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, each)
+        failed = {each.partition(":")[0] for each in outcome["failed"]}
+        sections = {each for each in payload.sections if each not in failed}
+        self._mirror.confirm(payload.origin, sections - {"databases"} if outcome["failed"] else sections)
+
+    def fill_open(self, frames: dict[str, Frame], evaluate: Any) -> Flow[None]:
+        """Fill origins that are open in a page where their storage is empty, and leave them alone otherwise.
+
+        Args:
+            frames: the open documents by their origin.
+            evaluate: a flow that evaluates an expression in an isolated world of a document.
+        """
+        is_open = [payload for payload in self._payloads if payload.origin in frames]
+        self._payloads = [payload for payload in self._payloads if payload.origin not in frames]
+        self._arrange()
+        for payload in is_open:
+            try:
+                outcome = yield from evaluate(frames[payload.origin], fill_script(payload))
+                self.note_filled(payload, outcome)
+            except self._driver.errors:
+                self._left_alone.add(payload.origin)
+                self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, "it is open, and could not be filled")
+
+    def payload(self, origin: str) -> OriginPayload | None:
+        """Return what an open document of an origin is to get that has started without the scripts."""
+        return next((each for each in self._payloads if each.origin == origin), None)
+
+    def register(self) -> Flow[None]:
+        """Register the init scripts."""
+        if self.scripts.pending:
+            self._registered = self.scripts.version
+            # One after the other: the code has to come after the data, whatever has to be tried again.
+            self._data = yield self._driver.add_script(self.scripts.data_source)
+            self._code = yield self._driver.add_script(self.scripts.code_source())
+
+    def delivered(self, origin: str) -> bool:
+        """Note that a document of an origin has started with the scripts; return whether they had anything for it."""
+        had = self.scripts.delivered(origin)
+        self._update_later()
+        return had
+
+    def seen(self, origin: str) -> None:
+        """Fill the databases of an origin no more, once all of them were seen, and remove the scripts when nothing is left."""
+        if not self._mirror.has_unconfirmed_databases(origin):
+            self.scripts.finish(origin, {"databases"})
+        self._update_later()
+
+    def rearm(self, origin: str, sections: Collection[str]) -> None:
+        """Restore some sections in the next document of an origin after all, unless they are confirmed."""
+        self.scripts.rearm(origin, set(sections) & self._mirror.unseen_sections(origin))
+        self._update_later()
+
+    def rearm_session_storage(self, contents: dict[str, dict[str, str]]) -> Flow[None]:
+        """Restore sessionStorage once more, for the next tab, because the tab that had it was closed by us.
+
+        Args:
+            contents: origin -> items.
+        """
+        payloads = [OriginPayload(o, [], [[k, v] for k, v in items.items()], []) for o, items in contents.items()]
+        kept = [payload for payload in self.scripts.payloads if payload.origin in self.scripts.pending]
+        done, again = self.scripts.done, {payload.origin for payload in payloads}
+        yield from self.release()
+        self._is_released = False
+        self.scripts = RestoreScripts([*kept, *payloads], self._mode)
+        self.scripts.done = {
+            o: sections - ({"sessionStorage"} if o in again else set()) for o, sections in done.items()
+        }
+        yield from self.register()
+
+    def _update_later(self) -> None:
+        is_over = self._data is not None and self._is_needed_no_more
+        if (is_over or self._registered != self.scripts.version) and not self._is_updating:
+            self._driver.spawn(self._update())
+
+    @property
+    def _is_needed_no_more(self) -> bool:
+        return not self.scripts.pending and not any(map(self._mirror.is_unconfirmed, self.scripts.started))
+
+    def _update(self) -> Flow[None]:
+        """Have the code script say what the plan says now. One at a time: each takes a few milliseconds."""
+        if self._is_updating or self._is_released:
+            return
+        self._is_updating = True
+        try:
+            while not self._is_released:
+                if self._is_needed_no_more:
+                    yield from self._remove_all()
+                    return
+                if self._registered == self.scripts.version:
+                    return
+                self._registered = self.scripts.version
+                if self._data is None:
+                    yield from self.register()
+                else:
+                    # A tab that is on its way to a slow site keeps both waiting, and no other tab should wait for it.
+                    old, source = self._code, self.scripts.code_source()
+                    self._code, _ = yield [self._driver.add_script(source), self._driver.remove_script(old)]
+        except self._driver.errors:
+            return  # the browser is gone
+        finally:
+            self._is_updating = False
+
+    def _remove_all(self) -> Flow[None]:
+        # The data first: without the code, a page could see what is stored of its origin.
+        data, code, self._data, self._code = self._data, self._code, None, None
+        for script in (data, code):
+            if script is not None:
+                yield self._driver.remove_script(script)
+
+    def release(self) -> Flow[None]:
+        """Remove our scripts from a browser that lives on."""
+        self._is_released = True
+        try:
+            yield from self._remove_all()
+        except self._driver.errors:
+            return  # the browser is gone
+
+    def report_unconfirmed(self, visited: Collection[str]) -> None:
+        """Report the origins whose documents were filled, and in which what is stored never turned up."""
+        for origin in sorted(set(visited) & self.scripts.started):
+            if self._mirror.is_unconfirmed(origin) and origin not in self._left_alone:
+                self._session.report(
+                    ProblemKind.RESTORE_FAILED, origin, "what is stored was not seen in the browser, and is kept"
+                )

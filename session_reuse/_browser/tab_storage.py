@@ -1,0 +1,55 @@
+"""The sessionStorage of one origin in several tabs, merged key by key: a storage state keeps one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+
+class TabStorage:
+    """What is to be stored, and what each tab holds.
+
+    A tab that lacks a key says nothing about it: tabs do not share their sessionStorage. So a key is removed only when a
+    tab that had it has removed it.
+
+    Args:
+        stored: the items that are stored.
+    """
+
+    def __init__(self, stored: dict[str, str]) -> None:
+        self._merged = dict(stored)
+        self._tabs: dict[Hashable, dict[str, str]] = {}
+
+    @property
+    def merged(self) -> dict[str, str]:
+        """The items to store."""
+        return self._merged
+
+    def items_of(self, tab: Hashable) -> dict[str, str]:
+        """Return what a tab is known to hold."""
+        return self._tabs.get(tab, {})
+
+    def read(self, tab: Hashable, items: dict[str, str]) -> bool:
+        """Take over all that a tab holds; return whether that changes what is to be stored."""
+        known = self._tabs.get(tab, {})
+        before = dict(self._merged)
+        for key in known.keys() - items.keys():
+            self._merged.pop(key, None)
+        self._merged.update({key: value for key, value in items.items() if known.get(key) != value})
+        self._tabs[tab] = dict(items)
+        return self._merged != before
+
+    def clear(self, tab: Hashable) -> bool:
+        """Note that a tab has cleared its storage: what only other tabs hold stays."""
+        others = {key for each, items in self._tabs.items() if each != tab for key in items}
+        kept = {key: value for key, value in self._merged.items() if key in others - self.items_of(tab).keys()}
+        self._tabs[tab] = {}
+        changed = kept != self._merged
+        self._merged = kept
+        return changed
+
+    def close(self, tab: Hashable) -> None:
+        """Forget a tab that is gone; what it has stored stays."""
+        self._tabs.pop(tab, None)

@@ -1,0 +1,105 @@
+"""Tabs, the DevTools targets behind them, and the frames in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from session_reuse._browser.origins import origin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+
+@dataclass(eq=False, slots=True)
+class Tab:
+    """A tab, popup or window.
+
+    Attributes:
+        key: names it in the mirror.
+        frames: its frames by their id, those in processes of their own too.
+    """
+
+    key: Hashable
+    frames: dict[str, Frame] = field(default_factory=dict)
+
+    @property
+    def main(self) -> Frame | None:
+        """The main frame, once it is known."""
+        return next((frame for frame in self.frames.values() if frame.parent is None), None)
+
+    def ancestors(self, frame: Frame) -> Iterator[Frame | None]:
+        """Yield the frames around a frame, from the inside out; None for one that is not known."""
+        seen = 0
+        while frame.parent is not None and seen < len(self.frames):
+            seen += 1
+            above = self.frames.get(frame.parent)
+            yield above
+            if above is None:
+                return
+            frame = above
+
+
+@dataclass(eq=False, slots=True)
+class Target:
+    """A DevTools session with a tab, or with a frame of it that has a process of its own.
+
+    Attributes:
+        cdp: what the driver sends commands over.
+        tab: the tab.
+        asked: origins whose IndexedDB is to report its changes over this session.
+        tracked: those of which it is known to do so.
+    """
+
+    cdp: Any
+    tab: Tab
+    asked: set[str] = field(default_factory=set)
+    tracked: set[str] = field(default_factory=set)
+
+
+@dataclass(eq=False, slots=True)
+class Frame:
+    """A document in a frame.
+
+    Attributes:
+        id: of the frame.
+        parent: id of the frame around it.
+        loader: id of the document.
+        origin: None for documents without a storage: error pages, sandboxed ones, `about:blank`.
+        site: scheme and registrable domain, as the browser says.
+        target: the session that it answers over.
+        committed_at: monotonic seconds.
+        is_loaded: whether its load event was seen.
+        acts_when_left: whether it has handlers that run when it is left, and may store something.
+        is_read: whether its storage was read after something had announced that it would be left.
+    """
+
+    id: str
+    parent: str | None
+    loader: str
+    origin: str | None
+    site: str
+    target: Target
+    committed_at: float
+    is_loaded: bool = False
+    acts_when_left: bool = False
+    is_read: bool = False
+
+    @property
+    def shares_storage(self) -> bool:
+        """Whether it has the storage that top-level pages of its origin have: all frames around it are of its site."""
+        ancestors = list(self.target.tab.ancestors(self))
+        return self.origin is not None and all(above is not None and above.site == self.site for above in ancestors)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is still the document in its frame."""
+        return self.target.tab.frames.get(self.id) is self
+
+
+def frame_of(found: dict[str, Any], target: Target, now: float) -> Frame:
+    """Return the document that a `Page.Frame` of the protocol describes."""
+    origin = None if found.get("unreachableUrl") else origin_of(str(found.get("securityOrigin", "")))
+    scheme, _, host = (origin or "").partition("://")
+    site = f"{scheme}://{found.get('domainAndRegistry') or host}" if origin else ""
+    return Frame(found["id"], found.get("parentId"), str(found.get("loaderId")), origin, site, target, now)

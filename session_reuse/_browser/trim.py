@@ -1,0 +1,60 @@
+"""What a site stores costs no other site its save: beyond a limit the largest values are left out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse._browser.javascript import json_text
+
+if TYPE_CHECKING:
+    from session_reuse.state.storage_state import StorageState
+
+STATE_LIMIT: Final = 7 * 1024 * 1024
+"""Bytes of JSON that all origins may take: less than the default of `max_state_bytes`."""
+_SECTIONS: Final = ("localStorage", "sessionStorage", "indexedDB", "indexedDBRich")
+
+
+def trim(state: StorageState, stored: StorageState, limit: int = STATE_LIMIT) -> list[str]:
+    """Leave the largest values out of a state until it fits; return where they were.
+
+    A value that is left out keeps what is stored of it, if that is smaller.
+
+    Args:
+        state: new, with entries of its own.
+        stored: the state that was restored.
+        limit: bytes of JSON.
+    """
+    if 3 * sum(map(_rough_size, state["origins"])) < limit:
+        return []
+    for entry in state["origins"]:
+        entry.update({section: list(entry[section]) for section in _SECTIONS if section in entry})
+    values = [
+        (_size(item), entry["origin"], section, items, item)
+        for entry in state["origins"]
+        for section in _SECTIONS
+        for items in [entry.get(section, [])]
+        for item in items
+    ]
+    excess = sum(size for size, *_ in values) - limit
+    before = {entry["origin"]: entry for entry in stored["origins"]}
+    left_out = []
+    for size, origin, section, items, item in sorted(values, key=lambda each: each[0], reverse=True):
+        if excess <= 0:
+            break
+        old = [each for each in before.get(origin, {}).get(section) or () if each.get("name") == item["name"]]
+        kept = [each for each in old if _size(each) < size]
+        index = next(number for number, each in enumerate(items) if each is item)
+        items[index : index + 1] = kept
+        excess -= size - sum(map(_size, kept))
+        left_out.append(f"{section} of {origin}")
+    return left_out
+
+
+def _rough_size(entry: dict[str, Any]) -> int:
+    storages = [item for section in _SECTIONS[:2] for item in entry.get(section, ())]
+    databases = [each for section in _SECTIONS[2:] for each in entry.get(section, ())]
+    return sum(len(item["name"]) + len(item["value"]) for item in storages) + sum(map(_size, databases))
+
+
+def _size(value: Any) -> int:
+    return len(json_text(value).encode("utf-8", "surrogatepass"))

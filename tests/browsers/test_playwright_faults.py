@@ -1,0 +1,243 @@
+"""Faults that cost logins, or hurt other agents, each as the smallest visit that shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from session_reuse.browsers.playwright import open_context
+from tests.browsers.visits import entry, fresh, items, next_session, reused, shown, storing, visited
+from tests.support.polling import until
+
+if TYPE_CHECKING:
+    from tests.browsers.sites import Sites
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def logged_in(sites: Sites, browser: Any, host: str, path: str = "/idb-plain") -> Any:
+    """Return the session after a login of one agent, for the next."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url(host, f"{path}/login")) == "in"
+    return next_session(session)
+
+
+async def test_a_copy_that_is_cut_off_is_made_again(sites: Sites, browser: Any) -> None:
+    """An agent that leaves while a checkpoint copies a database finds it saved."""
+    session = fresh()
+    session.keeper = _Keeper()
+    async with open_context(session, browser, checkpoint_after=0.05) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("cut-off", "/idb-plain/login"))
+        await page.wait_for_url("**/idb-plain")
+        assert await shown(page) == "in"
+        await page.evaluate("const end = performance.now() + 1500; while (performance.now() < end);")
+    assert entry(session, sites.origin("cut-off"))["indexedDB"]
+
+
+class _Keeper:
+    async def checkpoint(self, session: Any) -> str:
+        for capture in session.captures:
+            session.storage_state = await capture()
+        return "saved"
+
+
+@pytest.mark.parametrize("how", ["by the page's own request", "by a page of another site", "by the agent"])
+async def test_a_logout_that_the_browser_carries_out_counts(how: str, sites: Sites, browser: Any) -> None:
+    """`Clear-Site-Data` and `Storage.clearDataForOrigin` send no event for a page that is gone."""
+    host = f"cleared-{how.rpartition(' ')[2]}"
+    session = fresh()
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        for path in ("/cookie/login?kind=httponly", "/local/login", "/idb-plain/login"):
+            await page.goto(sites.url(host, path))
+            assert await shown(page) == "in"
+        if how == "by the page's own request":
+            await page.evaluate("fetch('/clear')")
+        else:
+            await page.goto(sites.url("elsewhere", "/blank"))
+            if how == "by the agent":
+                cdp = await context.new_cdp_session(page)
+                kinds = {"origin": sites.origin(host), "storageTypes": "all"}
+                await cdp.send("Storage.clearDataForOrigin", kinds)
+            else:
+                await page.evaluate(
+                    "(url) => fetch(url, { mode: 'no-cors', credentials: 'include' })", sites.url(host, "/clear")
+                )
+        await asyncio.sleep(0.1)
+    assert [each for each in session.storage_state["origins"] if each["origin"] == sites.origin(host)] == []
+
+
+async def test_a_second_tab_does_not_replace_the_session_storage_of_the_first(sites: Sites, browser: Any) -> None:
+    """Keys of several tabs are merged."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        first, second = await context.new_page(), await context.new_page()
+        for page, key in ((first, "token"), (second, "tab")):
+            await page.goto(sites.url("merged", "/blank"))
+            await page.evaluate(f"sessionStorage.setItem('{key}', '1')")
+        await second.close()
+    assert items(session, sites.origin("merged"), "sessionStorage") == {"token": "1", "tab": "1"}
+
+
+@pytest.mark.parametrize("is_isolated", [False, True])
+async def test_a_frame_of_the_same_site_is_captured(is_isolated: bool, sites: Sites, browser: Any) -> None:
+    """What a frame stores is captured, its databases too, also where it has a process of its own."""
+    session = await logged_in(sites, browser, "login.renew")
+    path = "/isolated/framed" if is_isolated else "/framed"
+    inner = sites.url("login.renew", "/isolated/renew" if is_isolated else "/renew")
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("app.renew", f"{path}?{inner}"))
+        assert await shown(page) == "in"
+    saved = entry(session, sites.origin("login.renew"))
+    assert items(session, sites.origin("login.renew")) == {"renewed": "1"}
+    assert "renewed" in str(saved["indexedDB"])
+
+
+async def test_nothing_of_ours_is_seen_while_an_agent_works(sites: Sites, browser: Any) -> None:
+    """No page, no paused document: neither in the agent's own context nor in that of another."""
+    session = await logged_in(sites, browser, "unseen")
+    opened: list[Any] = []
+    async with open_context(session, browser, checkpoint_after=0.05) as context, await browser.new_context() as plain:
+        context.on("page", lambda page: opened.append(page))  # noqa: PLW0108 - Playwright writes on it
+        page, other = await context.new_page(), await plain.new_page()
+        for tab, wanted in ((page, "in"), (other, "out")):
+            await tab.goto(sites.url("unseen", "/idb-plain"))
+            assert await shown(tab) == wanted
+        await page.goto(sites.url("elsewhere", "/blank"))
+        await asyncio.sleep(0.3)
+    assert opened == [page]
+
+
+async def test_a_page_cannot_tell_our_context_from_a_plain_one(sites: Sites, browser: Any) -> None:
+    """Globals, natives, prototypes, listeners and entries are those of a plain context, before and after the restore."""
+    look = """() => {
+      const names = (object) => Object.getOwnPropertyNames(object).filter((name) => isNaN(name)).sort();
+      const natives = [Storage.prototype.setItem, indexedDB.open, JSON.parse, Promise.all, Object.defineProperty].map(String);
+      const entries = performance.getEntries().map(({ entryType }) => entryType).filter((type) => !/resource|frame/.test(type));
+      return JSON.stringify([names(window), names(Storage.prototype), names(IDBFactory.prototype), natives, entries,
+        window.seen.slice(0, 4), history.length, Object.keys(sessionStorage)]);
+    }"""
+    session = await logged_in(sites, browser, "mirror")
+    entries = [*session.storage_state["origins"], storing(sites.origin("poor"), k="v")["origins"][0]]
+    found = []
+    async with (
+        open_context(reused({"cookies": [], "origins": entries}), browser) as context,
+        await browser.new_context() as plain,
+    ):
+        for each in (context, plain):
+            page = await each.new_page()
+            seen = []
+            for host in ("other", "mirror", "mirror", "poor", "other"):
+                await page.goto(sites.url(host, "/early"))
+                seen.append(await page.evaluate(look))
+            found.append(seen)
+    assert found[0] == found[1]
+
+
+async def test_a_context_without_javascript_loses_nothing(sites: Sites, browser: Any) -> None:
+    """There is nothing to restore into, and what is stored stays."""
+    session = reused(storing(sites.origin("scriptless"), token="T"))
+    async with open_context(session, browser, java_script_enabled=False) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("scriptless", "/blank"))
+    assert items(session, sites.origin("scriptless")) == {"token": "T"}
+
+
+async def test_a_storage_filled_to_the_quota_costs_no_other_origin_its_save(sites: Sites, browser: Any) -> None:
+    """What is too much is left out and reported."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        await visited(context, sites.url("modest", "/local/login"))
+        page = await context.new_page()
+        await page.goto(sites.url("greedy", "/blank"))
+        await page.evaluate(
+            "localStorage.setItem('token', 'T'); localStorage.setItem('cache', '\\u00fc'.repeat(5_000_000))"
+        )
+    assert items(session, sites.origin("greedy")) == {"token": "T"}
+    assert items(session, sites.origin("modest"))
+    assert session.problems
+    assert {problem.kind for problem in session.problems} <= {"too_large", "capture_limited"}
+
+
+async def test_a_listener_of_ours_never_keeps_a_busy_page_open(sites: Sites, browser: Any) -> None:
+    """A page in an endless loop can be left: there is no `beforeunload` of ours for it to answer."""
+    async with open_context(fresh(), browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("loop", "/blank"))
+        await page.evaluate("setTimeout(() => { for (;;) {} }, 0)")
+        await asyncio.wait_for(page.goto(sites.url("elsewhere", "/blank")), 15)
+
+
+async def test_many_navigations_leave_nothing_behind(sites: Sites, browser: Any) -> None:
+    """Frames, tabs and tasks are released when their documents are gone."""
+    session = fresh()
+    bound = open_context(session, browser)
+    async with bound as context:
+        page = await context.new_page()
+        for number in range(60):
+            await page.goto(sites.url(f"visit{number % 20}", "/framed?/blank"))
+        closing = [await context.new_page() for _ in range(3)]
+        for tab in closing:
+            await tab.goto(sites.url("visit0", "/blank"))
+            await tab.close()
+        follower = bound._entered().engine.follower
+        await until(lambda: len(bound._driver._tasks) <= 1)
+        assert len(follower.tabs) == 1
+        assert len(follower.tabs[0].frames) <= 2
+        assert len(bound._driver._pages) == 1
+        assert bound._entered().engine.mirror._readings == []
+
+
+async def test_twenty_agents_in_one_browser_are_all_logged_in(sites: Sites, launch: Any) -> None:
+    """None of them holds up another, or gets its login."""
+    browser = await launch()
+    session = await logged_in(sites, browser, "crowd")
+    (stored,) = session.storage_state["origins"]
+
+    async def agent(number: int) -> tuple[str, str]:
+        named = [{"name": "who", "value": str(number)}]
+        own = reused({"cookies": [], "origins": [{**stored, "localStorage": named}]})
+        async with open_context(own, browser) as context:
+            page = await context.new_page()
+            await page.goto(sites.url("crowd", "/idb-plain"), timeout=60_000)
+            return await shown(page, timeout=30_000), await page.evaluate("localStorage.who")
+
+    found = await asyncio.gather(*map(agent, range(20)))
+    assert found == [("in", str(number)) for number in range(20)]
+
+
+MOMENTS = int(os.environ.get("RANDOM_MOMENTS", "8"))
+"""How often an agent leaves; 1000 by hand."""
+
+
+async def test_an_agent_may_leave_at_any_moment(sites: Sites, browser: Any) -> None:
+    """Nothing that the page knew to be stored 300 ms before is missing, and no part is older than another by more."""
+    chance = random.Random(7)
+    for _ in range(MOMENTS):
+        session = fresh()
+        async with open_context(session, browser, checkpoint_after=0.1) as context:
+            page = await context.new_page()
+            await page.goto(sites.url("counting", "/counting"))
+            await page.wait_for_function("confirmed.length > 3")
+            await asyncio.sleep(chance.random() * 0.6)
+            least = await page.evaluate(
+                "Math.max(0, ...confirmed.filter(([at]) => at < performance.now() - 300).map(([, n]) => n))"
+            )
+        origin = sites.origin("counting")
+        cookies = [int(each["value"]) for each in session.storage_state["cookies"] if each["name"] == "n"]
+        (users,) = (each for each in entry(session, origin)["indexedDB"][0]["stores"] if each["name"] == "users")
+        found = [
+            *cookies,
+            int(items(session, origin)["n"]),
+            int(items(session, origin, "sessionStorage")["n"]),
+            users["records"][0]["value"]["n"],
+        ]
+        assert len(found) == 4
+        assert min(found) >= least
