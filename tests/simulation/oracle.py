@@ -86,6 +86,10 @@ class Change:
     saw: int | None
     saved: float = float("inf")
     appeared: float = float("inf")
+    arrived: float = float("inf")
+    """When it was last put into the store."""
+    logins: set[int] = field(default_factory=set)
+    """Times of creation of the stored sessions that it was part of."""
     promised: bool = False
     spooled: bool = False
     confirmed: bool = False
@@ -118,6 +122,8 @@ class Visit:
     stale: bool = False
     saved: SaveOutcome | None = None
     restored: Items = field(default_factory=dict)
+    login: int = 0
+    """Time of creation of the session that it was given, 0 if not known."""
     changes: dict[str, Change] = field(default_factory=dict)
     discarded: bool = False
     marked_bad: bool = False
@@ -125,6 +131,8 @@ class Visit:
     looked: bool = True
     failed: bool = False
     ending: str = "at work"
+    doubted: bool = False
+    """Whether its `verify` said no when it was asked last."""
 
     @property
     def reused(self) -> bool:
@@ -141,7 +149,12 @@ class Visit:
         """Whether it may replace the stored session as a whole."""
         if self.by_hand or self.outcome in {Outcome.RETIRED, Outcome.UNVERIFIED, Outcome.CORRUPT}:
             return True
-        return self.unknowing and self.vouched
+        return self.unknowing and self.is_vouched
+
+    @property
+    def is_vouched(self) -> bool:
+        """Whether its login was said to work."""
+        return self.vouched or self.options.get("verify") in {"passes", "fails first"}
 
     @property
     def active(self) -> bool:
@@ -169,6 +182,8 @@ class Version:
     """Loop time."""
     end: float = float("inf")
     damaged: bool = False
+    actor: Any = None
+    """The manager that stored it."""
     touched: float = 0.0
     """When its time to live was set last."""
 
@@ -194,6 +209,8 @@ class Session:
     """When the store last lost data of it."""
     evictions: list[list[float]] = field(default_factory=list)
     """[begun, returned] of each attempt to invalidate it; infinity while under way or when it failed."""
+    meant: dict[float, int] = field(default_factory=dict)
+    """Which login each attempt is about, by when it began: its time of creation, 0 for any."""
     replaced_at: float = -1.0
     bad_issued: int = 0
     bad_applied: int = 0
@@ -300,7 +317,7 @@ class Oracle:
         if raw == session.raw:
             if raw is not None and before.items is not None:
                 self._check_ttl(session, before, before.stored, deadline, actor, what)
-                before.deadline, before.touched = deadline, now
+                before.deadline, before.touched, before.actor = deadline, now, actor or before.actor
             return
         session.raw = raw if isinstance(raw, bytes) else None
         if session.raw is None:
@@ -310,6 +327,8 @@ class Oracle:
             stored = seams.decode(session.raw, session.key)
             items = items_of(stored.document, session.fingerprint)
         except (CorruptStateError, ValueError) as error:
+            if before.damaged:
+                return
             self.break_(
                 "foreign" if isinstance(error, ValueError) else "torn",
                 f"{what} by {actor} stored what does not open: {error}",
@@ -318,10 +337,10 @@ class Oracle:
         if before.items == items and before.items is not None:
             self._check_counts(session, before.stored, stored)
             self._check_ttl(session, before, stored, deadline, actor, what)
-            before.stored, before.deadline, before.touched = stored, deadline, now
+            before.stored, before.deadline, before.touched, before.actor = stored, deadline, now, actor
             return
         before.end = now
-        after = Version(now, items, stored, deadline, touched=now)
+        after = Version(now, items, stored, deadline, touched=now, actor=actor)
         self.say(
             "  store",
             session.fingerprint,
@@ -379,10 +398,8 @@ class Oracle:
             new_login = (
                 stored is not None and before.stored is not None and stored.created_at != before.stored.created_at
             )
-            own = (
-                new_login
-                and left >= min(self._ttl_of(actor), before.deadline - now, ceiling - now - self.tolerance) - SAVE_SPAN
-            )
+            least = min(self._own_ttl(session, actor), ceiling - now - self.tolerance)
+            own = new_login and left >= least - SAVE_SPAN
             if deadline < ceiling - self.tolerance - SAVE_SPAN and not own:
                 text = f"{what} by {actor} shortened the time to live of {session.fingerprint}"
                 self.break_("ttl", f"{text} from {before.deadline - now:.1f} s to {left:.1f} s")
@@ -392,6 +409,16 @@ class Oracle:
         if stored is None or not stored.retire_at:
             return float("inf")
         return stored.retire_at / 1000 - seams.EPOCH
+
+    def _own_ttl(self, session: Session, actor: Any) -> float:
+        """Return how long the login that is being stored may live, counted from when it was left."""
+        now = self.loop.time()
+        waited = [
+            now - change.saved
+            for change in session.by_item.get("c:sid", ())
+            if change.visit.manager is actor and change.saved < float("inf")
+        ]
+        return self._ttl_of(actor) - max(waited, default=0.0)
 
     @staticmethod
     def _ttl_of(actor: Any) -> float:
@@ -411,6 +438,7 @@ class Oracle:
         if whole:
             session.replaced_at = now
         for item, serial in new.items():
+            self.writes[serial].logins.add(after.stored.created_at)
             if old.get(item) != serial:
                 self._check_arrival(session, before, self.writes[serial], old.get(item))
         for item, serial in old.items():
@@ -426,7 +454,7 @@ class Oracle:
         if change.serial in session.dead or not session.dead.isdisjoint(visit.restored.values()):
             self.break_("revived", f"{change} was stored after the invalidation")
         first = change.appeared == float("inf")
-        change.appeared = min(change.appeared, now)
+        change.appeared, change.arrived = min(change.appeared, now), now
         if over is not None and first:
             replaced = self.writes[over]
             late = replaced.made > change.saved + SAVE_SPAN and replaced.visit is not visit
@@ -434,7 +462,7 @@ class Oracle:
                 self.break_("older", f"{change}, left at {change.saved:.3f}, replaced the later {replaced}")
         if first and visit.options.get("exclusive") and visit.reused:
             self._check_fence(session, change)
-        if first and change.in_storage and visit.unknowing and not visit.vouched and before.items is not None:
+        if first and change.in_storage and visit.unknowing and not visit.is_vouched and before.items is not None:
             mine = any(self.writes[serial].visit is visit for serial in before.items.values())
             sid = before.items.get("c:sid")
             others = sid is not None and self.writes[sid].visit is not visit and not mine
@@ -481,7 +509,9 @@ class Oracle:
         for session in self.sessions.values():
             version = session.live(now)
             over = version.deadline - self._ceiling(version.stored)
-            if version.items is not None and over > self.tolerance + 1.0 and now - version.touched > CEILING_GRACE:
+            calm = version.actor is None or self.trouble_of(version.actor.process) < version.touched - 5.0
+            late = now - version.touched > CEILING_GRACE
+            if version.items is not None and over > self.tolerance + 1.0 and late and calm:
                 self.break_("ceiling", f"{session.fingerprint} lives {over:.1f} s beyond its ceiling")
         self._check_leases(now)
 
@@ -569,6 +599,8 @@ class Oracle:
             visit.restored = restored
             self._check_restored(session, visit)
             return
+        if not outcome.degraded and outcome is not Outcome.BUSY:
+            visit.manager.known.pop(session.fingerprint, None)
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
         if outcome is Outcome.MISSING and all(version.items is not None for version in window):
             self.break_(
@@ -592,7 +624,9 @@ class Oracle:
             for other in self.visits.values()
         )  # a breaker lets one through to see whether the store is back
         rejected = outcome_is(visit, Outcome.CIRCUIT_OPEN, Outcome.AUTH)
-        if visit.begun - self.trouble_of(visit.process) > CALM_AFTER and not (rejected and probed):
+        near = visit.manager.config["restore_timeout"] > 8 * visit.process.link.far
+        calm = visit.begun - self.trouble_of(visit.process) > CALM_AFTER
+        if calm and near and not (rejected and probed):
             self.break_("reuse", f"{visit} entered {visit.outcome} although all is well")
         if seams.HAS_REPLICA and not visit.options.get("exclusive"):
             known = visit.manager.known.get(session.fingerprint)
@@ -601,6 +635,9 @@ class Oracle:
 
     def _unusable(self, session: Session, visit: Visit, known: Version) -> bool:
         """Return whether what a process knows of a session must not be, or need not be, reused."""
+        oldest = visit.manager.config.get("reuse_while_away", 3600.0)
+        if self.loop.time() - visit.manager.heard.get(session.fingerprint, 0.0) > oldest - SAVE_SPAN:
+            return True
         invalidated = any(begun >= known.start for begun, _ in session.evictions)
         limits = [visit.options.get("max_age"), visit.options.get("max_uses"), known.stored and known.stored.retire_at]
         doubtful = known.stored is not None and (known.stored.score or known.stored.key not in visit.manager.readable)
@@ -636,14 +673,40 @@ class Oracle:
             self._check_stale(session, visit)
             return
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
-        found = next((version for version in reversed(window) if version.items == items), None)
+        found = next((version for version in reversed(window) if self._shows(session, visit, version)), None)
         if found is None:
             stood = " or ".join(shown(version.items) for version in window)
             kind = "torn" if session.dead.isdisjoint(items.values()) else "revived"
             self.break_(kind, f"{visit} was given {shown(items)}, which was not stored while it entered ({stood})")
         else:
             visit.manager.known[session.fingerprint] = found
+            visit.manager.heard[session.fingerprint] = now
+            visit.login = found.stored.created_at if found.stored else 0
             self._check_prolonged(session, visit, found)
+
+    def _shows(self, session: Session, visit: Visit, version: Version) -> bool:
+        """Return whether a visit was given a version, or that with the changes applied that wait in its process."""
+        items, manager = visit.restored, visit.manager
+        if items == version.items:
+            return True
+        if not any(
+            one.manager is manager and one.saved not in CONFIRMED and one.leaving < visit.entered
+            for one in self.visits.values()
+        ):
+            return False
+        mine = [one for one in session.changes if one.visit.manager is manager and one.saved < visit.entered]
+        own = {change.serial for change in mine}
+        deleted = {change.item for change in mine if not change.serial}
+        sid = self.writes.get(items.get("c:sid", 0))
+        if sid is not None and sid.serial in own and (sid.visit.replacing or version.items is None):
+            return own.issuperset(items.values())
+        known = manager.known.get(session.fingerprint)
+        stored = version.items if version.items is not None or known is None else known.items
+        kept = all(
+            items.get(item) == serial or items.get(item) in own or (item not in items and item in deleted)
+            for item, serial in (stored or {}).items()
+        )
+        return kept and all(items[item] in own for item in items.keys() - (stored or {}).keys())
 
     def _check_prolonged(self, session: Session, visit: Visit, found: Version) -> None:
         config = visit.manager.config
@@ -708,29 +771,38 @@ class Oracle:
     def saved(self, visit: Visit, changes: dict[str, Change], began: float, outcome: SaveOutcome | None) -> None:
         """Judge what a save returned."""
         session, now = self.sessions[visit.fingerprint], self.loop.time()
-        version = session.live(now)
+        session.live(now)
         if outcome in CONFIRMED:
             for change in changes.values():
                 if visit.changes.get(change.item) is change:
                     self._check_confirmed(session, change, began)
-            if version.items is not None and session.lost_at < began:
-                visit.manager.known[session.fingerprint] = version
+            own = [one for one in session.versions if one.actor is visit.manager and one.start >= began]
+            if own and outcome is not SaveOutcome.UNCHANGED and session.lost_at < began:
+                visit.manager.known[session.fingerprint] = own[-1]
+                visit.manager.heard[session.fingerprint] = now
         elif outcome in {SaveOutcome.PENDING, SaveOutcome.SPOOLED, None}:
             for change in changes.values():
                 change.promised = True
                 change.spooled = outcome is SaveOutcome.SPOOLED
         elif outcome is SaveOutcome.SKIPPED:
             self._check_skipped(session, visit, changes)
-        elif outcome is SaveOutcome.STALE and not visit.options.get("exclusive") and not session.evictions:
+        elif outcome is SaveOutcome.STALE and not self._may_be_stale(session, visit):
             self.break_("stale", f"the save of {visit} was stale, and nobody has invalidated {session.fingerprint}")
+
+    def _may_be_stale(self, session: Session, visit: Visit) -> bool:
+        sid = (session.current.items or {}).get("c:sid")
+        another_login = sid is not None and sid != visit.restored.get("c:sid") and self.writes[sid].visit is not visit
+        return bool(visit.options.get("exclusive") or session.evictions or another_login)
 
     def _check_confirmed(self, session: Session, change: Change, began: float) -> None:  # noqa: C901, PLR0911
         visit, item = change.visit, change.item
-        if session.lost_at >= began or (visit.unknowing and not visit.vouched and change.in_storage):
+        if session.lost_at >= began or (visit.unknowing and not visit.is_vouched and change.in_storage):
             return
         if any(started >= visit.begun or done >= began for started, done in session.evictions):
             return
-        if change.in_storage and session.replaced_at >= visit.begun:
+        if change.in_storage and (session.replaced_at >= visit.begun or self._has_other_login(session, visit)):
+            return
+        if not change.serial and self._is_moot(session, change):
             return
         first = not change.confirmed
         change.confirmed = True
@@ -750,36 +822,64 @@ class Oracle:
         rivals = [winner] if winner is not None else [one for one in session.by_item[item] if not one.serial]
         for rival in rivals:
             if rival is not change and (
-                rival.made > change.made or (rival.appeared if rival.serial else rival.saved + SAVE_SPAN) >= began
+                rival.made > change.made or (rival.arrived if rival.serial else rival.saved + SAVE_SPAN) >= began
             ):
                 return
         self.break_("lost", f"{change} was confirmed to {visit}, and the store holds {winner or 'nothing'} there")
 
+    @staticmethod
+    def _is_moot(session: Session, change: Change) -> bool:
+        """Return whether a visit deleted what it had set itself and nobody else ever saw."""
+        mine = [one for one in session.by_item[change.item] if one.visit is change.visit and one.serial]
+        return change.item not in change.visit.restored and not any(
+            one.promised or one.appeared < float("inf") for one in mine
+        )
+
+    def _has_other_login(self, session: Session, visit: Visit) -> bool:
+        """Return whether what a visit was given is not the login that is stored."""
+        sid = (session.current.items or {}).get("c:sid")
+        given = visit.restored.get("c:sid")
+        return (
+            sid is not None
+            and given is not None
+            and sid != given
+            and self.writes[sid].visit.number != visit.number
+            and (given in session.retired or self.writes[sid].saw != given)
+        )
+
     def _check_skipped(self, session: Session, visit: Visit, changes: dict[str, Change]) -> None:
         allowed = (
             visit.discarded or visit.marked_bad or not visit.looked or visit.unknowing
-            or visit.outcome in {Outcome.BUSY, Outcome.CORRUPT} or visit.options.get("verify") == "fails" or not changes
+            or visit.outcome in {Outcome.BUSY, Outcome.CORRUPT} or visit.doubted or (visit.by_hand and self.trouble_of(visit.process) >= visit.begun - 1.0) or not changes
         )  # fmt: skip
         unreadable = any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions)
         if not allowed and not unreadable and not (visit.stale or visit.failed or (visit.outcome is Outcome.RETIRED)):
             what = ", ".join(str(change) for change in list(changes.values())[:3])
             self.break_("skipped", f"the save of {visit} was skipped, and it has changed: {what}")
 
-    def evicting(self, fingerprint: str) -> list[float]:
-        """Note that somebody begins to invalidate a session."""
-        attempt = [self.loop.time(), float("inf")]
-        self.sessions[fingerprint].evictions.append(attempt)
+    def evicting(self, fingerprint: str, visit: Visit | None) -> list[float]:
+        """Note that somebody begins to invalidate a session: the login of a visit, or whichever is stored."""
+        session, now = self.sessions[fingerprint], self.loop.time()
+        attempt = [now, float("inf")]
+        session.evictions.append(attempt)
+        stored = session.live(now).stored
+        session.meant[now] = visit.login if visit is not None and visit.login else stored.created_at if stored else 0
         return attempt
 
     def evicted(self, fingerprint: str, attempt: list[float]) -> None:
-        """Note that an invalidation has returned: what was known of the session before it began is dead."""
+        """Note that an invalidation has returned: what was known of that login before it began is dead."""
         session, now = self.sessions[fingerprint], self.loop.time()
         attempt[1] = now
         session.live(now)
         if session.lost_at >= attempt[0]:
             return
+        meant = session.meant[attempt[0]]
         for change in session.changes:
-            if change.serial and change.made < attempt[0] and (change.appeared < attempt[0] or change.visit.reused):
+            if not change.serial or change.made >= attempt[0]:
+                continue
+            stored = change.appeared < attempt[0] and (not meant or change.logins <= {meant})
+            held = change.visit.reused and change.visit.login in {0, meant} and change.logins <= {meant}
+            if stored or held:
                 session.dead.add(change.serial)
         found = session.dead.intersection((session.current.items or {}).values())
         if found:
@@ -825,9 +925,10 @@ class Oracle:
             return True
         if not change.serial:
             found = (session.current.items or {}).get(change.item)
-            return found is None or self.writes[found].made > change.made or self.writes[found].appeared > change.saved
+            return found is None or found != change.saw or self._is_moot(session, change)
         for other in session.by_item[change.item]:
-            if other is not change and (other.made >= change.made or visit.begun < other.appeared < float("inf")):
+            unseen = other.appeared < float("inf") and visit.restored.get(change.item) != other.serial
+            if other is not change and (other.made >= change.made or (unseen and other.visit is not visit)):
                 return True
             if other is not change and not other.serial and other.saved + SAVE_SPAN > change.saved:
                 return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 import random
 import secrets
@@ -24,6 +25,8 @@ EPOCH: Final = 1_800_000_000.0
 """Unix time at which every history begins."""
 HAS_REPLICA: Final = "reuse_while_away" in Config.__dataclass_fields__
 """Whether enters reuse the last known state while the store is away."""
+USES_TRANSPORT: Final = importlib.util.find_spec("session_reuse.store._redis_py") is not None
+"""Whether the store reads and writes on the transport of redis-py's connections."""
 _SKIPPED: Final = (
     "session_reuse.browsers",
     "session_reuse._browser",
@@ -44,7 +47,7 @@ _chance = random.Random(0)
 
 
 def _store_package() -> str:
-    return "session_reuse._store" if importlib.util.find_spec("session_reuse._store") else "session_reuse.store"  # type: ignore[attr-defined]
+    return "session_reuse._store" if importlib.util.find_spec("session_reuse._store") else "session_reuse.store"
 
 
 SCRIPTS_PACKAGE: Final = f"{_store_package()}.scripts"
@@ -92,11 +95,22 @@ class _Secrets(types.ModuleType):
         return getattr(secrets, name)
 
 
+class _Random(types.ModuleType):
+    """Stands in for the module `random`: a generator without a seed gets one of ours."""
+
+    @staticmethod
+    def Random(seed: Any = None) -> random.Random:  # noqa: N802
+        return random.Random(_chance.getrandbits(64) if seed is None and _state.loop is not None else seed)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(random, name)
+
+
 _TIME = _Time("time")
-_TIME.monotonic, _TIME.time = monotonic, wall  # type: ignore[attr-defined]
-_TIME.perf_counter = monotonic  # type: ignore[attr-defined]
+_TIME.monotonic, _TIME.time = monotonic, wall
+_TIME.perf_counter = monotonic
 _STANDS_IN: Final[dict[int, Any]] = {
-    id(time.monotonic): monotonic, id(time.time): wall, id(time): _TIME, id(secrets): _Secrets("secrets"),
+    id(time.monotonic): monotonic, id(time.time): wall, id(time): _TIME, id(secrets): _Secrets("secrets"), id(random): _Random("random"),
     id(secrets.token_hex): _Secrets.token_hex, id(secrets.token_bytes): _Secrets.token_bytes,
 }  # fmt: skip
 _generators: list[random.Random] = []
@@ -201,7 +215,7 @@ class Stored:
     Attributes:
         key: which of our keys opens it: 0 for none, or 1 and up.
         document: the document.
-        version, created_at, retire_at, score, uses, token, epoch: from its header; times in unix milliseconds.
+        version, created_at, retire_at, score, uses: from its header; times in unix milliseconds.
     """
 
     key: int
@@ -211,8 +225,6 @@ class Stored:
     retire_at: int
     score: int
     uses: int
-    token: int
-    epoch: int
 
 
 ENCRYPTION_KEYS: Final = (b"k" * 32, b"o" * 32)
@@ -248,8 +260,7 @@ def decode(value: bytes, key: bytes) -> Stored:
             _opened.clear()
         _opened[sealed] = found
     return Stored(
-        found[0], found[1], header.version, header.created_at, header.retire_at, header.score, header.uses, header.token,
-        header.epoch,
+        found[0], found[1], header.version, header.created_at, header.retire_at, header.score, header.uses,
     )  # fmt: skip
 
 
@@ -262,7 +273,7 @@ def _our_codecs() -> list[Any]:
 
 def _module(name: str) -> str:
     private = f"session_reuse._{name}"
-    return private if importlib.util.find_spec(private) else f"session_reuse.{name}"  # type: ignore[attr-defined]
+    return private if importlib.util.find_spec(private) else f"session_reuse.{name}"
 
 
 # Managers and sessions ------------------------------------------------------------------------------------------------------
@@ -290,8 +301,10 @@ def lost(manager: SessionManager) -> int:
 def crashed(manager: SessionManager) -> None:
     """Give back what the kernel gives back when a process dies: file locks."""
     spooler = getattr(getattr(manager, "_services", None), "spooler", None)
-    if spooler is not None:
-        spooler._spool.end_claim()
+    disk = getattr(getattr(getattr(manager, "_runtime", None), "writer", None), "disk", None)
+    for keeper in (spooler, disk):
+        if keeper is not None:
+            keeper._spool.end_claim()
 
 
 def without_disk_sync() -> Callable[[], None]:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Final
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
-from session_reuse.errors import CorruptStateError, ManagerClosedError, SessionBusyError, StoreError
+from session_reuse.errors import CorruptStateError, LifecycleError, ManagerClosedError, SessionBusyError, StoreError
 from tests.simulation import seams
 from tests.simulation.history import FINGERPRINTS, History, ProcessPlan, Step
 from tests.simulation.loop import HOST, NOBODY, Host, SimLoop, Stuck
@@ -51,6 +51,7 @@ class Manager:
         self.crashed = False
         self.closed = False
         self.known: dict[str, Any] = {}
+        self.heard: dict[str, float] = {}
         self.evicted: dict[str, float] = {}
         self.under_way: dict[str, int] = {}
         self.config: dict[str, Any] = {**BUDGETS, **world.history.config}
@@ -61,7 +62,7 @@ class Manager:
         self.readable = frozenset({plan.key})
         """Which keys open what this process can read: with keys configured, plain values are not trusted."""
         pool = SimPool(world.network, process.link, BUDGETS["connect_timeout"], owner=self)
-        pool.direct = self.config.pop("_direct", pool.direct)
+        pool.direct = self.config.pop("_direct", True) and pool.direct and seams.USES_TRANSPORT
         self.client = SimClient(pool)
         self.real = seams.make_manager(self.client, **self.config)
 
@@ -336,9 +337,15 @@ class World:
             work = self.evict(manager, step.arguments["fingerprint"], manager.real.evict)
             self._start(manager.process, work, f"evict {step.number}")
 
-    async def evict(self, manager: Manager, fingerprint: str, how: Callable[[str], Coroutine[Any, Any, Any]]) -> None:
+    async def evict(
+        self,
+        manager: Manager,
+        fingerprint: str,
+        how: Callable[[str], Coroutine[Any, Any, Any]],
+        visit: Visit | None = None,
+    ) -> None:
         """Invalidate a session."""
-        attempt = self.oracle.evicting(fingerprint)
+        attempt = self.oracle.evicting(fingerprint, visit)
         manager.under_way[fingerprint] = manager.under_way.get(fingerprint, 0) + 1
         try:
             await self._guarded("invalidate", how(fingerprint), StoreError, ManagerClosedError)
@@ -561,7 +568,9 @@ class _Agent:
     def verify(self, session: BrowserSession) -> bool:
         self.verified += 1
         how = self.step.arguments["verify"]
-        return bool(how == "passes" or (how == "fails first" and self.verified > 1))
+        passes = bool(how == "passes" or (how == "fails first" and self.verified > 1))
+        self.visit.doubted = not passes
+        return passes
 
     async def run(self) -> None:
         """Visit."""
@@ -744,11 +753,13 @@ class _Agent:
         visit, began = self.visit, self.loop.time()
         changes = self.oracle.saving(visit)
         allowed = (StoreError,) if self.options.get("strict") else ()
-        closed = (ManagerClosedError,) if self.manager.closed else ()
+        closed: tuple[type[BaseException], ...] = (ManagerClosedError,) if self.manager.closed else ()
+        if visit.leaving < float("inf"):
+            closed = (*closed, LifecycleError)
         outcome: SaveOutcome | None = None
         try:
             outcome = await self.world._guarded(f"the checkpoint of {visit}", session.checkpoint(), *allowed, *closed)
-        except (StoreError, ManagerClosedError):
+        except (StoreError, LifecycleError):
             pass
         finally:
             self.oracle.say(f"  a{visit.number} checkpoint:", outcome.value if outcome else outcome)
@@ -774,7 +785,7 @@ class _Agent:
         session.discard()
 
     async def _do_invalidate(self, session: BrowserSession) -> None:
-        await self.world.evict(self.manager, self.visit.fingerprint, lambda _: session.invalidate("leaked"))
+        await self.world.evict(self.manager, self.visit.fingerprint, lambda _: session.invalidate("leaked"), self.visit)
         if session.discarded:
             self.visit.discarded = True
 
