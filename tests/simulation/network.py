@@ -109,7 +109,7 @@ class Network:
 
     def trouble(self) -> None:
         """Note that something went wrong at this moment, so that what follows is not taken for the client's fault."""
-        self.last_trouble = self.loop.time()
+        self.last_trouble = max(self.last_trouble, self.loop.time())
 
     def at(self, when: float, act: Callable[[], None]) -> None:
         """Have the network do something later."""

@@ -51,6 +51,8 @@ CALM_AFTER: Final = 15.0
 LEASE_GRACE: Final = 6.0
 CEILING_GRACE: Final = 0.2
 """Seconds within which an enter may set a time to live right that it has prolonged before it knew the ceiling."""
+AT_ONCE: Final = 0.1
+"""Seconds by which a process may be wrong about the server's clock: what the network takes."""
 SAVE_SPAN: Final = 2.5
 """Seconds within which two saves count as made at once."""
 CONFIRMED: Final = {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.UNCHANGED}
@@ -127,6 +129,8 @@ class Visit:
     changes: dict[str, Change] = field(default_factory=dict)
     discarded: bool = False
     marked_bad: bool = False
+    doubtful: bool = False
+    """Whether it was ever marked bad."""
     vouched: bool = False
     looked: bool = True
     failed: bool = False
@@ -211,6 +215,7 @@ class Session:
     """[begun, returned] of each attempt to invalidate it; infinity while under way or when it failed."""
     meant: dict[float, int] = field(default_factory=dict)
     """Which login each attempt is about, by when it began: its time of creation, 0 for any."""
+    damaged_at: float = -1.0
     replaced_at: float = -1.0
     bad_issued: int = 0
     bad_applied: int = 0
@@ -434,7 +439,12 @@ class Oracle:
         if new.get("c:pa", 0) and new.get("c:pb", 0) and new["c:pa"] + 1 != new["c:pb"]:
             self.break_("torn", f"half a change is stored in {session.fingerprint}: {shown(new)}")
         login = self.writes.get(new.get("c:sid", 0))
-        whole = login is not None and old.get("c:sid") != login.serial and login.visit.replacing
+        whole = login is not None and old.get("c:sid") != login.serial
+        whole = whole and (self._replaces(login.visit) or self._may_be_retired(before, login.visit))
+        arrived = [self.writes[serial] for item, serial in new.items() if old.get(item) != serial]
+        for change in arrived:
+            storage = [self.writes[serial].visit for item, serial in new.items() if not item.startswith("d:")]
+            whole = whole or (change.visit.replacing and all(visit is change.visit for visit in storage))
         if whole:
             session.replaced_at = now
         for item, serial in new.items():
@@ -446,6 +456,14 @@ class Oracle:
                 if item not in new and not whole:
                     self._check_departure(session, self.writes[serial], actor)
                 session.retired[serial] = now
+
+    def _replaces(self, visit: Visit) -> bool:
+        """Return whether a visit's login may replace the stored one: also for what was said by those who went on with it."""
+        own = {change.serial for change in visit.changes.values() if change.item == "c:sid"}
+        return visit.replacing or (
+            visit.unknowing
+            and any(other.is_vouched and own & set(other.restored.values()) for other in self.visits.values())
+        )
 
     def _check_arrival(self, session: Session, before: Version, change: Change, over: int | None) -> None:
         now, visit = self.loop.time(), change.visit
@@ -462,7 +480,7 @@ class Oracle:
                 self.break_("older", f"{change}, left at {change.saved:.3f}, replaced the later {replaced}")
         if first and visit.options.get("exclusive") and visit.reused:
             self._check_fence(session, change)
-        if first and change.in_storage and visit.unknowing and not visit.is_vouched and before.items is not None:
+        if first and change.in_storage and visit.unknowing and not self._replaces(visit) and before.items is not None:
             mine = any(self.writes[serial].visit is visit for serial in before.items.values())
             sid = before.items.get("c:sid")
             others = sid is not None and self.writes[sid].visit is not visit and not mine
@@ -479,7 +497,8 @@ class Oracle:
 
     def _check_departure(self, session: Session, gone: Change, actor: Any) -> None:
         for change in session.by_item.get(gone.item, ()):
-            if not change.serial and (change.saw == gone.serial or change.made + SAVE_SPAN >= gone.made):
+            late = change.saved + SAVE_SPAN if change.saved < float("inf") else 0.0
+            if not change.serial and (change.saw == gone.serial or late >= gone.made):
                 return
         self.break_("lost", f"{gone} left {session.fingerprint} by {actor}, and nobody deleted it")
 
@@ -498,7 +517,7 @@ class Oracle:
             session.holders.append((now, number))
         visit = self.visits.get(before) if before is not None else None
         if visit is not None and visit.active and visit.reused:
-            evicted = any(begun <= now and begun >= visit.begun for begun, _ in session.evictions)
+            evicted = any(returned >= visit.begun for _, returned in session.evictions)
             calm = now - self.trouble_of(visit.process) > CALM_AFTER + 2 * visit.manager.config.get("lease_ttl", 30.0)
             if calm and not evicted and session.lost_at < visit.begun:
                 self.break_("exclusive", f"the lease of {visit} was lost while it was at work ({what})")
@@ -510,6 +529,7 @@ class Oracle:
             version = session.live(now)
             over = version.deadline - self._ceiling(version.stored)
             calm = version.actor is None or self.trouble_of(version.actor.process) < version.touched - 5.0
+            calm = calm and self._ceiling(version.stored) > version.start + self.tolerance  # else it is over anyway
             late = now - version.touched > CEILING_GRACE
             if version.items is not None and over > self.tolerance + 1.0 and late and calm:
                 self.break_("ceiling", f"{session.fingerprint} lives {over:.1f} s beyond its ceiling")
@@ -521,6 +541,8 @@ class Oracle:
             visit = self.visits.get(session.holder) if session.holder is not None and raw is not None else None
             if visit is None or visit.left == float("inf") or visit.process.host.dead:
                 continue
+            if session.held_since > visit.left + visit.manager.config["lease_ttl"]:
+                continue  # a request that was under way for longer than any lease lasts
             since = max(visit.left, session.held_since, self.trouble_of(visit.process))
             if now - since > LEASE_GRACE:
                 self.break_("lease", f"{visit} has left at {visit.left:.3f}, and its lease is still there")
@@ -560,6 +582,7 @@ class Oracle:
                 stored = seams.decode(raw, session.key)
             except CorruptStateError:
                 session.retired.clear()
+                session.damaged_at = now
                 session.versions.append(Version(now, None, None, damaged=True))
                 continue
             items = items_of(stored.document, session.fingerprint)
@@ -602,6 +625,8 @@ class Oracle:
         if not outcome.degraded and outcome is not Outcome.BUSY:
             visit.manager.known.pop(session.fingerprint, None)
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
+        if outcome in {Outcome.RETIRED, Outcome.UNVERIFIED} and window and window[-1].stored:
+            visit.login = window[-1].stored.created_at
         if outcome is Outcome.MISSING and all(version.items is not None for version in window):
             self.break_(
                 "reuse", f"{visit} found nothing, and {session.fingerprint} is stored: {shown(window[-1].items)}"
@@ -670,6 +695,8 @@ class Oracle:
             if not taken and session.lost_at < visit.begun:
                 self.break_("exclusive", f"{visit} is exclusive and reused without the lease")
         if visit.stale:
+            known = visit.manager.known.get(session.fingerprint)
+            visit.login = known.stored.created_at if known is not None and known.stored else 0
             self._check_stale(session, visit)
             return
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
@@ -679,7 +706,8 @@ class Oracle:
             kind = "torn" if session.dead.isdisjoint(items.values()) else "revived"
             self.break_(kind, f"{visit} was given {shown(items)}, which was not stored while it entered ({stood})")
         else:
-            visit.manager.known[session.fingerprint] = found
+            if found.items is not None:
+                visit.manager.known[session.fingerprint] = found
             visit.manager.heard[session.fingerprint] = now
             visit.login = found.stored.created_at if found.stored else 0
             self._check_prolonged(session, visit, found)
@@ -690,7 +718,12 @@ class Oracle:
         if items == version.items:
             return True
         if not any(
-            one.manager is manager and one.saved not in CONFIRMED and one.leaving < visit.entered
+            one.manager is manager
+            and one is not visit
+            and (
+                any(change.promised for change in one.changes.values())
+                or (one.saved not in CONFIRMED and one.leaving < visit.entered)
+            )
             for one in self.visits.values()
         ):
             return False
@@ -712,8 +745,7 @@ class Oracle:
         config = visit.manager.config
         if found is not session.current or not config.get("sliding", True) or (found.stored and found.stored.retire_at):
             return
-        network = self.network
-        if network.server.full or network.server.read_only:
+        if self.trouble_of(visit.process) >= visit.begun - 1.0:
             return
         left, ttl = found.deadline - visit.begun, self._ttl_of(visit.manager)
         if left < ttl - 0.5 - self.server_jumps:
@@ -721,28 +753,30 @@ class Oracle:
 
     def _check_stale(self, session: Session, visit: Visit) -> None:
         items = visit.restored
-        for begun, returned in session.evictions:
-            mine = visit.manager.told_of_eviction(session.fingerprint)
-            if (
-                mine is not None
-                and mine < visit.begun
-                and returned < visit.begun
-                and not session.dead.isdisjoint(items.values())
-            ):
-                self.break_(
-                    "revived",
-                    f"{visit} was given a state from before an invalidation that its process has made at {begun:.3f}",
-                )
-                return
+        told = visit.manager.told_of_eviction(session.fingerprint)
+        dead = [
+            serial for serial in session.dead.intersection(items.values()) if self.writes[serial].made < (told or 0.0)
+        ]
+        if told is not None and told < visit.begun and dead:
+            self.break_(
+                "revived", f"{visit} was given {self.writes[dead[0]]}, which its process has invalidated at {told:.3f}"
+            )
+            return
         known = visit.manager.known.get(session.fingerprint)
         if known is None or known.items is None or session.lost_at > known.start:
+            return
+        if (
+            visit.manager.evicting(session.fingerprint)
+            or visit.manager.tried.get(session.fingerprint, -1.0) > known.start
+        ):
             return
         for item, serial in known.items.items():
             mine = items.get(item)
             if mine == serial:
                 continue
             newer = mine is not None and self.writes[mine].appeared > known.start
-            ours = any(
+            gone = mine is None and serial in session.retired
+            ours = gone or any(
                 change.visit.manager is visit.manager
                 for change in session.by_item.get(item, ())
                 if change.made >= known.start - SAVE_SPAN
@@ -790,13 +824,23 @@ class Oracle:
             self.break_("stale", f"the save of {visit} was stale, and nobody has invalidated {session.fingerprint}")
 
     def _may_be_stale(self, session: Session, visit: Visit) -> bool:
-        sid = (session.current.items or {}).get("c:sid")
+        stored, sid = session.current.stored, (session.current.items or {}).get("c:sid")
         another_login = sid is not None and sid != visit.restored.get("c:sid") and self.writes[sid].visit is not visit
-        return bool(visit.options.get("exclusive") or session.evictions or another_login)
+        another_login = another_login or (stored is not None and visit.login not in {0, stored.created_at})
+        under_way = any(
+            change.serial
+            and change.visit.replacing
+            and change.visit is not visit
+            and visit.begun <= change.saved < float("inf")
+            for change in session.by_item.get("c:sid", ())
+        )
+        return bool(visit.options.get("exclusive") or session.evictions or another_login or under_way)
 
-    def _check_confirmed(self, session: Session, change: Change, began: float) -> None:  # noqa: C901, PLR0911
+    def _check_confirmed(self, session: Session, change: Change, began: float) -> None:  # noqa: C901, PLR0911, PLR0912
         visit, item = change.visit, change.item
-        if session.lost_at >= began or (visit.unknowing and not visit.is_vouched and change.in_storage):
+        if max(session.lost_at, session.damaged_at if session.damaged_at > visit.begun else 0.0) >= began:
+            return
+        if session.damaged_at > visit.begun or (visit.unknowing and not visit.is_vouched and change.in_storage):
             return
         if any(started >= visit.begun or done >= began for started, done in session.evictions):
             return
@@ -822,7 +866,8 @@ class Oracle:
         rivals = [winner] if winner is not None else [one for one in session.by_item[item] if not one.serial]
         for rival in rivals:
             if rival is not change and (
-                rival.made > change.made or (rival.arrived if rival.serial else rival.saved + SAVE_SPAN) >= began
+                rival.made > change.made
+                or (rival.arrived + AT_ONCE if rival.serial else rival.saved + SAVE_SPAN) >= began
             ):
                 return
         self.break_("lost", f"{change} was confirmed to {visit}, and the store holds {winner or 'nothing'} there")
@@ -849,10 +894,13 @@ class Oracle:
 
     def _check_skipped(self, session: Session, visit: Visit, changes: dict[str, Change]) -> None:
         allowed = (
-            visit.discarded or visit.marked_bad or not visit.looked or visit.unknowing
+            visit.discarded or visit.doubtful or not visit.looked or visit.unknowing
             or visit.outcome in {Outcome.BUSY, Outcome.CORRUPT} or visit.doubted or (visit.by_hand and self.trouble_of(visit.process) >= visit.begun - 1.0) or not changes
         )  # fmt: skip
         unreadable = any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions)
+        login = changes.get("c:sid")
+        brings_nothing = visit.replacing and (login is None or not login.serial)
+        allowed = allowed or brings_nothing or self._may_be_stale(session, visit)
         if not allowed and not unreadable and not (visit.stale or visit.failed or (visit.outcome is Outcome.RETIRED)):
             what = ", ".join(str(change) for change in list(changes.values())[:3])
             self.break_("skipped", f"the save of {visit} was skipped, and it has changed: {what}")
@@ -909,7 +957,7 @@ class Oracle:
             return True
         if change.appeared < float("inf") or visit.changes.get(change.item) is not change or change.confirmed:
             return True
-        if visit.manager.lost() or visit.discarded or visit.marked_bad or not visit.looked:
+        if visit.doubted or visit.manager.lost() or visit.discarded or visit.marked_bad or not visit.looked:
             return True
         if any(begun >= visit.begun for begun, _ in session.evictions) or not session.dead.isdisjoint(
             visit.restored.values()
@@ -920,6 +968,9 @@ class Oracle:
         ):
             return True
         if change.in_storage and session.replaced_at >= visit.begun:
+            return True
+        login = self.writes.get((session.current.items or {}).get("c:sid", 0))
+        if login is not None and login.visit.replacing and login.saved + SAVE_SPAN >= change.saved:
             return True
         if any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions):
             return True

@@ -25,6 +25,8 @@ from tests.simulation.redis_server import RedisServer
 BUDGETS: Final = {"restore_timeout": 0.5, "save_timeout": 2.0, "close_timeout": 2.0, "connect_timeout": 0.25}
 TOLERANCE: Final = 0.15
 """Seconds by which a budget may be exceeded: for work in threads and timers."""
+LEFT_ALONE: Final = 10.0
+"""Seconds for which a server that has rejected the password is left alone."""
 PATIENCE: Final = 600.0
 """Seconds after which an agent hangs."""
 CROWD: Final = 1_000_000
@@ -52,6 +54,8 @@ class Manager:
         self.closed = False
         self.known: dict[str, Any] = {}
         self.heard: dict[str, float] = {}
+        self.tried: dict[str, float] = {}
+        """When it has last tried to invalidate a session."""
         self.evicted: dict[str, float] = {}
         self.under_way: dict[str, int] = {}
         self.config: dict[str, Any] = {**BUDGETS, **world.history.config}
@@ -347,6 +351,7 @@ class World:
         """Invalidate a session."""
         attempt = self.oracle.evicting(fingerprint, visit)
         manager.under_way[fingerprint] = manager.under_way.get(fingerprint, 0) + 1
+        manager.tried[fingerprint] = self.loop.time()
         try:
             await self._guarded("invalidate", how(fingerprint), StoreError, ManagerClosedError)
         except (StoreError, ManagerClosedError) as error:
@@ -519,7 +524,7 @@ class World:
         def end() -> None:
             self.oracle.say("the password is right again")
             self.network.wrong_password = False
-            self.network.trouble()
+            self.network.last_trouble = self.loop.time() + LEFT_ALONE
 
         self.later(step.arguments["seconds"], end)
 
@@ -773,7 +778,7 @@ class _Agent:
         session.mark_good()
 
     async def _do_mark_bad(self, session: BrowserSession) -> None:
-        self.visit.vouched, self.visit.marked_bad = False, True
+        self.visit.vouched, self.visit.marked_bad, self.visit.doubtful = False, True, True
         self.oracle.sessions[self.visit.fingerprint].bad_issued += 1
         session.mark_bad("a doubt")
 
