@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from session_reuse.errors import ConfigurationError, StoreError
+from session_reuse.errors import StoreError
 
 _log = logging.getLogger("session_reuse")
 
@@ -31,7 +31,7 @@ class BreakerState(StrEnum):
     OPEN = "open"
     """No call passes until the open time is over."""
     HALF_OPEN = "half_open"
-    """A few probes pass; they decide whether to close or to open again."""
+    """One probe passes; it decides whether to close or to open again."""
 
 
 Listener = Callable[[str, BreakerState, BreakerState], None]
@@ -53,31 +53,10 @@ class BreakerPolicy:
     """How long to stay open the first time; doubled at each opening until the breaker has closed."""
     open_cap: float = 30.0
     """Longest open time. What is used is between half and the whole, at random, so that processes do not probe at once."""
-    probes: int = 1
-    """How many calls may be in flight while half-open."""
-    successes: int = 1
-    """How many probes must succeed before the breaker closes."""
     probe_lease: float = 5.0
-    """How long after the last probe was let through others may take the place of those that never came back."""
+    """How long after a probe was let through another one may take the place of one that never came back."""
     horizon: float = 60.0
     """Results older than this are forgotten."""
-
-    def __post_init__(self) -> None:
-        """Refuse a policy that could never open, or never close."""
-        for name in ("window", "min_calls", "probes", "successes"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} of a breaker must be at least 1, not {getattr(self, name)!r}")
-        if self.min_calls > self.window:
-            raise ConfigurationError(f"min_calls={self.min_calls} of a breaker is more than window={self.window}")
-        if self.consecutive < 0:
-            raise ConfigurationError(f"consecutive of a breaker must not be negative, not {self.consecutive!r}")
-        if not 0 < self.failure_rate <= 1:
-            raise ConfigurationError(
-                f"failure_rate of a breaker must be above 0 and at most 1, not {self.failure_rate!r}"
-            )
-        for name in ("open_for", "open_cap", "probe_lease", "horizon"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name} of a breaker must be above 0 seconds, not {getattr(self, name)!r}")
 
 
 class ResultWindow:
@@ -151,8 +130,7 @@ class CircuitBreaker:
         self._open_until = 0.0
         self._span = 0.0
         self._lease_ends = 0.0
-        self._probes_out = 0
-        self._successes = 0
+        self._probe_is_out = False
         self._in_a_row = 0
 
     @property
@@ -165,7 +143,7 @@ class CircuitBreaker:
         """Seconds until `allow()` may grant a permit again: 0.0 if now."""
         if self._state is BreakerState.OPEN:
             return max(0.0, self._open_until - self._clock())
-        if self._state is BreakerState.HALF_OPEN and self._probes_out >= self._policy.probes:
+        if self._state is BreakerState.HALF_OPEN and self._probe_is_out:
             return max(0.0, self._lease_ends - self._clock())
         return 0.0
 
@@ -192,8 +170,8 @@ class CircuitBreaker:
 
     def cancel(self, permit: int) -> None:
         """Give a permit back without a verdict: the call was cancelled, or failed for a reason of its own."""
-        if permit == self._generation and self._probes_out:
-            self._probes_out -= 1
+        if permit == self._generation:
+            self._probe_is_out = False
 
     def open_now(self, span: float | None = None, reason: StoreError | None = None) -> None:
         """Open at once, whatever was counted, e.g. on a wrong password.
@@ -225,29 +203,22 @@ class CircuitBreaker:
             if now < self._open_until:
                 return 0
             self._move(BreakerState.HALF_OPEN)
-        elif self._probes_out >= self._policy.probes and now >= self._lease_ends:
-            self._generation += (
-                1  # the probes that never came back are replaced; should they still come, they are stale
-            )
-            self._probes_out = 0
-        return self._grant_probe(now)
-
-    def _grant_probe(self, now: float) -> int:
-        if self._state is not BreakerState.HALF_OPEN or self._probes_out >= self._policy.probes:
+        elif self._probe_is_out:
+            if now < self._lease_ends:
+                return 0
+            self._generation += 1  # should the probe that is replaced still come back, it is stale
+        if self._state is not BreakerState.HALF_OPEN:  # a listener has opened it again
             return 0
-        self._probes_out += 1
+        self._probe_is_out = True
         self._lease_ends = now + self._policy.probe_lease
         return self._generation
 
     def _judge_probe(self, *, failed: bool) -> None:
-        if not self._probes_out:
+        if not self._probe_is_out:
             return  # given back before
-        self._probes_out -= 1
         if failed:
             self._open(self._next_span())
-            return
-        self._successes += 1
-        if self._successes >= self._policy.successes:
+        else:
             self.reset()
 
     def _too_many(self) -> bool:
@@ -269,8 +240,7 @@ class CircuitBreaker:
         old, self._state = self._state, new
         self._generation += 1
         self._window.clear()
-        self._probes_out = 0
-        self._successes = 0
+        self._probe_is_out = False
         self._in_a_row = 0
         if new is not BreakerState.HALF_OPEN:
             self.reason = None

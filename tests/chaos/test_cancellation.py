@@ -44,7 +44,7 @@ async def nothing_leaked(manager: SessionManager, redis_server: RedisServer) -> 
     services = manager._services
     await until(lambda: not services.tasks, message="our tasks ended")
     for breaker in (services.guard.at().read, services.guard.at().write):
-        assert breaker._probes_out == 0, "a permit was lost"
+        assert not breaker._probe_is_out, "a permit was lost"
     with redis_server.client() as client:
         assert not client.exists(Keys("browser").of(NAME).lease), "the lease was left behind"
     pool = manager._connection.client.connection_pool
