@@ -215,8 +215,8 @@ class Connections:
         return self._lane_connection(await self._pool.get_connection())
 
     def _lane_connection(self, connection: Any) -> LaneConnection:
-        writer = getattr(connection, "_writer", None)
-        direct = hiredis is not None and isinstance(getattr(writer, "transport", None), asyncio.Transport)
+        transport = getattr(getattr(connection, "_writer", None), "transport", None)
+        direct = hiredis is not None and hasattr(transport, "set_protocol")  # uvloop's is no asyncio.Transport
         return (_DirectConnection if direct else _StreamedConnection)(connection, self._pool)
 
     async def disconnect_idle(self) -> None:

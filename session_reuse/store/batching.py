@@ -129,13 +129,6 @@ class _Queue:
         self._idle: list[_Lane] = []
         self._shares_reads = shares_reads
 
-    def submit(self, request: _Request) -> None:
-        self.waiting.append(request)
-        if self._shares_reads:
-            asyncio.get_running_loop().call_soon(self.serve)
-        else:
-            self.serve()
-
     def serve(self) -> None:
         """Send what waits on the lanes that are idle; open another one when there are none."""
         while self.waiting and self._idle:
@@ -378,15 +371,15 @@ class Batcher:
         request = _Request(commands, timeout, size, replies)
         if self._is_closed:
             request.fail(TimeoutError())
-        elif size > LARGE:
+        elif size > LARGE or (self._large_keys and commands[-1][1:2] in self._large_keys):
             for command in commands:
-                if command[0] == "EVALSHA":  # its first key is the session's
+                if size > LARGE and command[0] == "EVALSHA":  # its first key is the session's
                     self._learn_size(command[3:4], size)
-            self._large.submit(request)
-        elif self._large_keys and commands[-1][1:2] in self._large_keys:
-            self._large.submit(request)
+            self._large.waiting.append(request)
+            asyncio.get_running_loop().call_soon(self._large.serve)  # after those who ask at the same moment
         else:
-            self._small.submit(request)
+            self._small.waiting.append(request)
+            self._small.serve()
         return replies
 
     @property
