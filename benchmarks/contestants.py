@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import time
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import orjson
@@ -16,11 +17,10 @@ from redis.asyncio import Redis
 
 from session_reuse import SessionManager, reusable_session
 from session_reuse.state import document
-from session_reuse.state.baseline import Expectation
 from session_reuse.state.codec import Codec
 from session_reuse.state.header import REMEMBERED_SAVES, Header
 from session_reuse.state.storage_state import validate_storage_state
-from session_reuse.store.interface import Commit, Touch
+from session_reuse.store.interface import Commit, Precondition
 from session_reuse.store.keys import Keys
 from session_reuse.store.redis_store import RedisStore
 from session_reuse.store.topology import topology_of
@@ -132,7 +132,8 @@ class SafeFloor:
         self.client = Redis.from_url(url, protocol=2, max_connections=ENOUGH_CONNECTIONS)
         self.keys = Keys("floor")
         self.store = RedisStore(self.client, self.keys)
-        self.codec = Codec(keys=(bytes(32),), recent_bytes=16 * 1024 * 1024)
+        self.codec = Codec(keys=(bytes(32),))
+        self.known: dict[int, tuple[bytes, bytes]] = {}
 
     async def cycle(self, task: int) -> None:
         """Restore, change, save; all of them are expected to go well."""
@@ -143,25 +144,26 @@ class SafeFloor:
         if value is None:
             found: document.Document = {"fingerprint": name, "storage_state": copy.deepcopy(self.state), "data": {}}
         else:
-            decoded = self.codec.decode(value, key)
+            decoded = self.codec.decode(value, key, self.known.get(task))
             before, view = decoded.header, decoded.document
             found = document.load(view, before.flags[2])
             if self.changes:
                 change(found["storage_state"])
         validate_storage_state(found["storage_state"])
         body, dialect = document.dump(found)
-        if body == view:
-            await self.store.touch(Touch(fingerprint=name, epoch=0, ttl=TTL, agent_id=agent), timeout=5.0)
-            return
         header, known = _following(before)
-        expectation = Expectation.REVISION if before else Expectation.ABSENT
         commit = Commit(
-            fingerprint=name, value=self.codec.encode(body, dialect, header, key), save_id=header.save_ids[0],
-            expectation=expectation, known=known, age=None, ttl=TTL, agent_id=agent, indexed=before is not None,
+            fingerprint=name, save_id=header.save_ids[0], precondition=Precondition.UNCHANGED, known=known,
+            created_at=header.created_at, ttl=TTL, agents=((agent, name),), indexed=before is not None,
         )  # fmt: skip
-        committed = await self.store.commit(commit, timeout=5.0)
-        if not committed.outcome.written:
-            raise RuntimeError(f"a cycle went wrong: {committed.outcome}")
+        if body != view:
+            sealed = self.codec.encode(body, dialect, header, key)
+            self.known[task] = sealed, body
+            precondition = Precondition.MATCHES if before else Precondition.ABSENT
+            commit = replace(commit, value=sealed, precondition=precondition)
+        reply = await self.store.commit(commit, timeout=5.0)
+        if not reply.outcome.written:
+            raise RuntimeError(f"a cycle went wrong: {reply.outcome}")
 
     async def close(self) -> None:
         """Disconnect."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreTimeoutError,
         StoreUnavailableError,
+        UnreadableStateError,
     )
     from session_reuse.manager import SessionManager
     from session_reuse.outcome import Outcome, SaveOutcome
@@ -50,7 +51,7 @@ _HOMES = {
         "AdapterError", "AlreadyEnteredError", "CircuitOpenError", "ConfigurationError", "CorruptStateError",
         "InvalidFingerprintError", "InvalidStateError", "LifecycleError", "ManagerClosedError", "MissingExtraError",
         "SessionBusyError", "SessionReuseError", "StateTooLargeError", "StoreAuthError", "StoreError",
-        "StoreTimeoutError", "StoreUnavailableError",
+        "StoreTimeoutError", "StoreUnavailableError", "UnreadableStateError",
     ),
     "manager": ("SessionManager",),
     "outcome": ("Outcome", "SaveOutcome"),
@@ -81,6 +82,7 @@ __all__ = [
     "StoreError",
     "StoreTimeoutError",
     "StoreUnavailableError",
+    "UnreadableStateError",
     "injected",
     "persist_session",
     "reusable_session",

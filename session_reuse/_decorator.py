@@ -22,7 +22,7 @@ from session_reuse.errors import ConfigurationError, LifecycleError
 
 if TYPE_CHECKING:
     from session_reuse import blocking
-    from session_reuse.lifecycle.options import OnBusy, Seconds
+    from session_reuse._session.options import OnBusy, Seconds
     from session_reuse.manager import SessionManager
     from session_reuse.session import Verdict
 

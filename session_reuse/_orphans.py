@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 if TYPE_CHECKING:
+    from session_reuse._session.replica import Replicas
     from session_reuse._telemetry import Telemetry
-    from session_reuse.lifecycle.request import SaveRequest
     from session_reuse.manager import SessionManager
-    from session_reuse.resilience.pending import PendingSaves
 
 managers: Final[WeakSet[SessionManager]] = WeakSet()
 """All managers of this process."""
@@ -38,19 +37,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew_in_child)
 
 
-def report_lost(pending: PendingSaves[SaveRequest], telemetry: Telemetry, process: int) -> None:
-    """Count and log the saves that still wait, when their manager is collected or at interpreter exit.
+def report_lost(replicas: Replicas, telemetry: Telemetry, process: int) -> None:
+    """Count and log the changes that still wait, when their manager is collected or at interpreter exit.
 
     Args:
-        pending: the saves that wait. No argument may refer to the manager, which would live for ever.
+        replicas: what waits. No argument may refer to the manager, which would live for ever.
         telemetry: of the manager.
-        process: whose saves they are. A forked child has them as well, and reports nothing.
+        process: whose changes they are. A forked child has them as well, and reports nothing.
     """
     if process != os.getpid():
         return
-    for request in pending:
-        pending.remove(request.fingerprint)
-        telemetry.lost(request.fingerprint, "the manager was not closed")
+    for replica in replicas.waiting():
+        for change in list(replica.outbox):
+            replicas.remove(replica, [change])
+            telemetry.lost(replica.fingerprint, "the manager was not closed")
     telemetry.pending(0)
     telemetry.close()
 

@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Any
 
 from session_reuse._misuse import AsyncOnly, check_manager, check_names
+from session_reuse._session.options import OnBusy, Seconds, SessionOptions
+from session_reuse._session.scope import SessionScope
 from session_reuse.default_manager import default_manager
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError
-from session_reuse.lifecycle.options import OnBusy, Seconds, VisitOptions
-from session_reuse.lifecycle.visit import Visit
 from session_reuse.manager import SessionManager
 from session_reuse.session import BrowserSession, Verdict
 
@@ -59,7 +59,7 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
             "exclusive": exclusive, "wait": wait, "on_busy": on_busy, "verify": verify,
             "save_on_error": save_on_error, "max_age": max_age, "max_uses": max_uses, "strict": strict,
         }  # fmt: skip
-        self._visit: Visit | None = None
+        self._scope: SessionScope | None = None
         self._entered = False
 
     async def __aenter__(self) -> BrowserSession:
@@ -68,19 +68,19 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
             raise AlreadyEnteredError("a reusable_session(...) is entered once: make a new one for each `async with`")
         self._entered = True
         manager = self._manager if self._manager is not None else await default_manager()
-        options = VisitOptions.build(manager.config, **self._options)
-        session, self._visit = await manager.open(*self._names, options)
+        options = SessionOptions.build(manager.config, **self._options)
+        session, self._scope = await manager.open(*self._names, options)
         return session
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Save: a cancelled body is saved too, and the body's own error always comes out."""
-        visit, self._visit = self._visit, None
-        if visit is None:
+        scope, self._scope = self._scope, None
+        if scope is None:
             return
         try:
-            await visit.leave(failed=error is not None)
+            await scope.leave(failed=error is not None)
         except (InvalidStateError, StoreError):
             if error is None:
                 raise

@@ -14,11 +14,11 @@ from typing import Any, Self
 from session_reuse._background import background
 from session_reuse._decorator import persist_session
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
+from session_reuse._session.options import OnBusy, Seconds, SessionOptions
+from session_reuse._session.scope import SessionScope
 from session_reuse._telemetry import Event, log
 from session_reuse.default_manager import default_manager
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError, StoreUnavailableError
-from session_reuse.lifecycle.options import OnBusy, Seconds, VisitOptions
-from session_reuse.lifecycle.visit import Visit
 from session_reuse.manager import SessionManager as AsyncSessionManager
 from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.session import BrowserSession as AsyncBrowserSession
@@ -43,6 +43,10 @@ class BrowserSession(AsyncBrowserSession):
         self.require_open()
         self.capture_here()
         return self.lose() if self.unreachable else background.run(super().checkpoint())
+
+    def settled(self) -> SaveOutcome | None:  # type: ignore[override]  # the blocking twin
+        """Wait until the last save has come to its end, and return what became of it."""
+        return self.save_outcome if self.unreachable else background.run(super().settled())
 
     def lose(self) -> SaveOutcome:
         """Report that the session cannot be saved: the interpreter is ending."""
@@ -100,7 +104,7 @@ class SessionManager(BlockingOnly):
 
     def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away."""
-        options = VisitOptions.build(self.asynchronous.config)
+        options = SessionOptions.build(self.asynchronous.config)
         session, _ = background.run(self.asynchronous.open(fingerprint, agent_id, options, BrowserSession))
         return session if session.reused else None  # type: ignore[return-value]  # of the class asked for
 
@@ -159,10 +163,10 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         self._verify = verify
         self._options: dict[str, Any] = {
             "exclusive": exclusive, "wait": wait, "on_busy": on_busy, "save_on_error": save_on_error,
-            "max_age": max_age, "max_uses": max_uses, "strict": strict,
+            "max_age": max_age, "max_uses": max_uses, "strict": strict, "verify": verify and _asked_here,
         }  # fmt: skip
         self._session: BrowserSession | None = None
-        self._visit: Visit | None = None
+        self._scope: SessionScope | None = None
         self._entered = False
 
     def __enter__(self) -> BrowserSession:
@@ -191,8 +195,8 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 
     async def _open(self) -> BrowserSession:
         manager = await default_manager() if self._manager is None else self._manager.asynchronous
-        options = VisitOptions.build(manager.config, **self._options)
-        session, self._visit = await manager.open(*self._names, options, BrowserSession)
+        options = SessionOptions.build(manager.config, **self._options)
+        session, self._scope = await manager.open(*self._names, options, BrowserSession)
         assert isinstance(session, BrowserSession)  # noqa: S101  (the class asked for)
         self._session = session
         return session
@@ -209,9 +213,9 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 
     def _abandon(self) -> None:
         """Leave without saving: what was opened is not used."""
-        if self._session is not None and self._visit is not None:
+        if self._session is not None and self._scope is not None:
             self._session.discard()
-            background.run(self._visit.leave(failed=True))
+            background.run(self._scope.leave(failed=True))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -230,11 +234,11 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             self._leave(session, failed=error is not None)
 
     def _leave(self, session: BrowserSession, *, failed: bool) -> None:
-        if self._visit is None:
+        if self._scope is None:
             session.lose()
             return
         try:
-            background.run(self._visit.leave(failed=failed))
+            background.run(self._scope.leave(failed=failed))
         except InvalidStateError:
             if not failed:
                 raise
@@ -253,6 +257,11 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         except Exception as error:  # noqa: BLE001  (by contract: raising means not verified)
             session.report("verify_failed", type(error).__name__)
             return False
+
+
+def _asked_here(_session: AsyncBrowserSession) -> bool:
+    """Accept: the hook itself is called in the caller's thread. A login that it has accepted is vouched for."""
+    return True
 
 
 async def _awaited(verdict: Any) -> Any:

@@ -29,6 +29,7 @@ DEFAULT_REGISTRY: Final = "default"
 
 KeySource = tuple[bytes, ...] | Callable[[], "list[bytes] | tuple[bytes, ...]"]
 ExpiredCallback = Callable[[str], Awaitable[None] | None]
+LostCallback = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -79,6 +80,8 @@ class Config:
     max_state_bytes: int = 8 * 1024 * 1024
     """Largest session that is stored or read, in bytes of JSON."""
 
+    reuse_while_away: float = 3600.0
+    """How long after the store was heard last its sessions are reused from memory while it is away. 0: never."""
     recent_bytes: int = 16 * 1024 * 1024
     """How many bytes of sessions stay in memory, so that a process that reads back what it saved itself need not decrypt
     and inflate it. 0 keeps none after the session has ended."""
@@ -105,6 +108,8 @@ class Config:
     """A `prometheus_client.CollectorRegistry`; the default one if not given; None turns metrics off."""
     on_expired: ExpiredCallback | None = None
     """Called with the fingerprint of each expired session that the clean-up job has removed."""
+    on_lost: LostCallback | None = None
+    """Called with the fingerprint and the reason when a save that waited is given up."""
     cleanup_interval: float = 30.0
     """How often the clean-up job compares the index of deadlines with the sessions."""
     configure_notifications: bool = False

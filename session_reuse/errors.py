@@ -18,6 +18,7 @@ The tree::
     │   ├── StoreAuthError
     │   └── CircuitOpenError
     ├── CorruptStateError                   only with `strict=True`, or from `BrowserSession.import_`
+    │   └── UnreadableStateError                whole, but not to be opened with these keys or extras
     └── AdapterError                        a browser could not be found, read or filled
 
 Users meet them for misuse, or with `strict=True`. Trouble of the store is an `Outcome`, never an exception, and the
@@ -46,6 +47,7 @@ __all__ = [
     "StoreError",
     "StoreTimeoutError",
     "StoreUnavailableError",
+    "UnreadableStateError",
 ]
 
 
@@ -127,6 +129,10 @@ class CircuitOpenError(StoreError):
 
 class CorruptStateError(SessionReuseError):
     """A stored value is damaged, foreign, of an unknown schema, or not readable with the configured keys."""
+
+
+class UnreadableStateError(CorruptStateError):
+    """A stored session is whole, but this process lacks the key or the extra to open it. It is left alone."""
 
 
 class AdapterError(SessionReuseError):

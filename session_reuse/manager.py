@@ -1,31 +1,27 @@
-"""`SessionManager`: what lives as long as the process or its event loop. Must never be needed twice for one store."""
+"""`SessionManager`: what lives as long as the process or its event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import finalize
 
 from session_reuse._misuse import AsyncOnly
 from session_reuse._orphans import close_sockets, managers, report_lost
-from session_reuse._telemetry import Event, log
+from session_reuse._session.composition import Runtime, compose, is_store
+from session_reuse._session.options import SessionOptions
+from session_reuse._session.scope import SessionScope
+from session_reuse._telemetry import Event, Operation, log
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import LifecycleError, ManagerClosedError
-from session_reuse.lifecycle.assembly import assemble, is_store
-from session_reuse.lifecycle.options import VisitOptions
-from session_reuse.lifecycle.services import Services
-from session_reuse.lifecycle.verdicts import invalidate
-from session_reuse.lifecycle.visit import Visit
-from session_reuse.lifecycle.waiting import Flusher
 from session_reuse.outcome import SaveOutcome
 from session_reuse.resilience.failure import Failure
 from session_reuse.resilience.guard import Direction
 from session_reuse.session import BrowserSession
-from session_reuse.store.connect import Connection, check_client
+from session_reuse.store.connect import check_client
 from session_reuse.store.keys import checked
 from session_reuse.summaries import ManagerStats, SessionSummary, summary_of
 
@@ -33,6 +29,7 @@ if TYPE_CHECKING:
     from session_reuse.cleanup.reconcile import CleanupReport
 
 _LISTING_TIMEOUT: Final = 5.0
+_CLOSED: Final = "this SessionManager is closed: make a new one"
 
 
 class SessionManager(AsyncOnly):
@@ -60,9 +57,7 @@ class SessionManager(AsyncOnly):
 
     def start_anew(self) -> None:
         """Forget what belongs to an event loop or to a process that has ended. The next use starts anew."""
-        self._services: Services | None = None
-        self._connection: Connection | None = None
-        self._flusher: Flusher | None = None
+        self._runtime: Runtime | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
         self._report_lost: finalize[..., Any] | None = None
@@ -86,40 +81,37 @@ class SessionManager(AsyncOnly):
         """Close."""
         await self.aclose()
 
-    async def services(self) -> Services:
-        """Return what visits share, making it the first time.
+    async def services(self) -> Runtime:
+        """Return the parts of this manager, put together the first time.
 
         Raises:
             ManagerClosedError: the manager was closed.
             LifecycleError: it belongs to another event loop.
         """
-        if self._services is not None and self._loop is asyncio.get_running_loop():
+        if self._runtime is not None and self._loop is asyncio.get_running_loop():
             if self._closed:
-                raise ManagerClosedError("this SessionManager is closed: make a new one")
-            return self._services
+                raise ManagerClosedError(_CLOSED)
+            return self._runtime
         return await self._start()
 
-    async def _start(self) -> Services:
+    async def _start(self) -> Runtime:
         loop = asyncio.get_running_loop()
         if self._closed:
-            raise ManagerClosedError("this SessionManager is closed: make a new one")
+            raise ManagerClosedError(_CLOSED)
         if self._loop is not None and self._loop is not loop:
             raise LifecycleError("this SessionManager belongs to another event loop: make one for each loop")
         if self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
         async with self._starting:
-            if self._services is None:
-                assembled = await assemble(self.config, self._given)
-                self._services, self._flusher, self._connection = (
-                    assembled.services, assembled.flusher, assembled.connection,
-                )  # fmt: skip
-                assembled.flusher.manager = self
-                self._watch(assembled.services)
-            return self._services
+            if self._runtime is None:
+                self._runtime = runtime = await compose(self.config, self._given)
+                runtime.writer.owner = self
+                self._watch(runtime)
+            return self._runtime
 
-    def _watch(self, services: Services) -> None:
-        if services.spooler is None:  # else the saves that wait are on disk
-            work = services.pending, services.telemetry, os.getpid()
+    def _watch(self, runtime: Runtime) -> None:
+        if runtime.writer.disk is None:  # else the saves that wait are on disk
+            work = runtime.writer.replicas, runtime.telemetry, os.getpid()
             self._report_lost = finalize(self, report_lost, *work)
             self._report_lost.atexit = False  # it would run before the hooks that may still flush
 
@@ -133,54 +125,44 @@ class SessionManager(AsyncOnly):
     def abandon(self) -> None:
         """Close after the end of the event loop: report what waits as lost, and close the sockets."""
         self.report_lost()
-        if self._connection is not None and self._given is None:
-            close_sockets(self._connection.client)
-            if self._connection.release is not None:
-                self._connection.release()
+        connection = self._runtime.connection if self._runtime is not None else None
+        if connection is not None and self._given is None:
+            close_sockets(connection.client)
+            if connection.release is not None:
+                connection.release()
         self.start_anew()
         self._closed = True
 
     async def aclose(self) -> None:
-        """Bring waiting saves through within `close_timeout`, report what could not be, and close what is ours."""
+        """Write what waits within `close_timeout`, report what could not be written, and close what is ours."""
         if self._closed:
             return
         self._closed = True
-        if self._services is None or self._flusher is None:
+        runtime = self._runtime
+        if runtime is None:
             return
-        services = self._services
-        await self._end_visits(services)
-        waiting = await self._flusher.finish(self.config.close_timeout)
-        if services.spooler is not None:
-            await services.spooler.finish(self.config.close_timeout)
-        for request in waiting:
-            if services.spooler is None or not services.spooler.holds(request):
-                services.telemetry.lost(request.fingerprint, "the store was away until the close")
-        tasks = list(services.tasks)
+        saves = [task for task in runtime.tasks if task.get_name() in {"session_reuse:leave", "session_reuse:release"}]
+        if saves:
+            await asyncio.wait(saves, timeout=self.config.save_timeout)
+        await runtime.writer.finish(self.config.close_timeout)
+        tasks = list(runtime.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        services.telemetry.close()
+        runtime.telemetry.close()
         if self._report_lost is not None:
             self._report_lost.detach()
-        await self._close_store(services)
+        await self._close_store(runtime)
 
-    async def _end_visits(self, services: Services) -> None:
-        """Let saves that are under way come to their end."""
-        saves = [task for task in services.tasks if task.get_name() in {"session_reuse:leave", "session_reuse:release"}]
-        if services.leaving:
-            saves.append(services.spawn(services.leaving.over(), "close"))
-        if saves:
-            await asyncio.wait(saves, timeout=self.config.save_timeout)
-
-    async def _close_store(self, services: Services) -> None:
+    async def _close_store(self, runtime: Runtime) -> None:
         if not is_store(self._given):
             try:
                 async with asyncio.timeout(self.config.connect_timeout):
-                    await services.store.aclose()
+                    await runtime.store.aclose()
             except (TimeoutError, OSError):
                 log.debug(Event.DEGRADED, operation="close")
-        if self._connection is not None and self._connection.release is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._connection.release)
+        if runtime.connection is not None and runtime.connection.release is not None:
+            await asyncio.get_running_loop().run_in_executor(None, runtime.connection.release)
 
     # Sessions ----------------------------------------------------------------------------------------------------------
 
@@ -188,37 +170,40 @@ class SessionManager(AsyncOnly):
         self,
         fingerprint: str | None,
         agent_id: str | None,
-        options: VisitOptions,
+        options: SessionOptions,
         session_class: type[BrowserSession] = BrowserSession,
-    ) -> tuple[BrowserSession, Visit]:
+    ) -> tuple[BrowserSession, SessionScope]:
         """Enter a session; what `reusable_session` does first."""
-        services = await self.services()
-        began = monotonic()
+        runtime = await self.services()
+        began = runtime.clock.loop()
         if agent_id is not None:
             checked(agent_id, "agent_id")
         if fingerprint is None:
-            fingerprint = await self._last_fingerprint(services, agent_id)
+            fingerprint = await self._last_fingerprint(runtime, agent_id)
         session = session_class(checked(fingerprint, "fingerprint"), agent_id)
-        visit = Visit(services, session, options)
-        await visit.enter(spent=monotonic() - began)
-        return session, visit
+        scope = runtime.scope(session, options)
+        await scope.enter(spent=runtime.clock.loop() - began)
+        if agent_id is not None:
+            runtime.remember_fingerprint(agent_id, fingerprint)
+        return session, scope
 
-    async def _last_fingerprint(self, services: Services, agent_id: str | None) -> str:
+    async def _last_fingerprint(self, runtime: Runtime, agent_id: str | None) -> str:
         if agent_id is None:
             raise LifecycleError("give a fingerprint, or an agent_id whose last fingerprint is to be used")
         try:
-            found = await self._affinity(services, agent_id, self.config.restore_timeout / 2)
+            entry = await runtime.guarded.affinity(agent_id, self.config.restore_timeout / 2)
         except Failure as failure:
-            services.note_failure("restore", failure, f"agent/{agent_id}")
-            found = services.last_fingerprints.get(agent_id)
-        return found or f"agent/{agent_id}"
+            name = f"agent/{agent_id}"
+            runtime.telemetry.store_failed(Operation.RESTORE, failure.error, code=failure.code, fingerprint=name)
+            return runtime.last_fingerprints.get(agent_id) or name
+        return runtime.snapshots.affinity_of(agent_id, entry) or f"agent/{agent_id}"
 
     async def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away.
 
         The session knows what it was restored from: change it and give it to `save`.
         """
-        session, _ = await self.open(fingerprint, agent_id, VisitOptions.build(self.config))
+        session, _ = await self.open(fingerprint, agent_id, SessionOptions.build(self.config))
         return session if session.reused else None
 
     async def save(self, session: BrowserSession) -> SaveOutcome:
@@ -231,15 +216,15 @@ class SessionManager(AsyncOnly):
         Raises:
             InvalidStateError: the session holds something that cannot be stored.
         """
-        services = await self.services()
-        if isinstance(session.keeper, Visit) and session.keeper.belongs_to(services):
+        runtime = await self.services()
+        if isinstance(session.keeper, SessionScope) and session.keeper.belongs_to(runtime.writer):
             return await session.keeper.checkpoint(session)
         checked(session.fingerprint, "fingerprint")
         if session.agent_id is not None:
             checked(session.agent_id, "agent_id")
-        visit = Visit(services, session, VisitOptions.build(self.config))
-        await visit.look()
-        return await visit.checkpoint(session)
+        scope = runtime.scope(session, SessionOptions.build(self.config))
+        await scope.look()
+        return await scope.checkpoint(session)
 
     async def evict(self, fingerprint: str, reason: str = "") -> bool:
         """Delete a stored session for everyone and refuse late saves of all who hold it now.
@@ -248,27 +233,22 @@ class SessionManager(AsyncOnly):
             Whether there was one.
 
         Raises:
-            StoreError: the store could not be told; the session may still be there.
+            StoreError: the store did not do it; the session may still be there.
         """
-        return await invalidate(await self.services(), checked(fingerprint, "fingerprint"), reason)
+        runtime = await self.services()
+        scope = runtime.scope(BrowserSession(checked(fingerprint, "fingerprint")), SessionOptions())
+        return await scope.invalidate_stored(reason)
 
     async def affinity(self, agent_id: str) -> str | None:
         """Return the fingerprint that this agent used last; None when there is none or the store is away."""
-        services = await self.services()
+        runtime = await self.services()
         name = checked(agent_id, "agent_id")
         try:
-            return await self._affinity(services, name, self.config.restore_timeout)
+            entry = await runtime.guarded.affinity(name, self.config.restore_timeout)
         except Failure as failure:
-            services.degraded("restore", failure, f"agent/{name}")
+            runtime.telemetry.degraded(Operation.RESTORE, failure.error, code=failure.code, fingerprint=f"agent/{name}")
             return None
-
-    @staticmethod
-    async def _affinity(services: Services, agent_id: str, budget: float) -> str | None:
-        async def attempt(timeout: float) -> str | None:
-            return await services.store.affinity(agent_id, timeout=timeout)
-
-        server = services.store.server_of(services.keys.affinity(agent_id))
-        return await services.guard.run(Direction.READ, attempt, budget, server)
+        return runtime.snapshots.affinity_of(name, entry)
 
     async def sessions(self) -> AsyncIterator[SessionSummary]:
         """Yield a summary of each stored session, by cursor, without reading what is in it.
@@ -319,14 +299,14 @@ class SessionManager(AsyncOnly):
 
     def stats(self) -> ManagerStats:
         """Return what this process has done so far."""
-        services = self._services
-        if services is None:
+        runtime = self._runtime
+        if runtime is None:
             return ManagerStats({}, {}, 0, 0, 0, {})
-        counts, guard = services.telemetry.counts, services.guard
+        counts, guard = runtime.telemetry.counts, runtime.guard
         return ManagerStats(
             entered={outcome.value: count for outcome, count in counts.entered.items()},
             saved={outcome.value: count for outcome, count in counts.saved.items()},
-            pending=len(services.pending),
+            pending=runtime.writer.replicas.pending,
             flushed=counts.flushed,
             lost=counts.lost,
             breakers={direction.value: guard.state(direction).value for direction in Direction},

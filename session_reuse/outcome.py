@@ -58,6 +58,6 @@ class SaveOutcome(StrEnum):
     SKIPPED = "skipped"
     """Not written, on purpose: discarded, marked bad, empty, failed verification, or not ours to overwrite."""
     STALE = "stale"
-    """Refused: the lease was lost, or the session was invalidated meanwhile."""
+    """Refused: the lease was lost, or the session was invalidated or replaced by a new login meanwhile."""
     LOST = "lost"
     """Not written and not kept: the bounds of what may stay pending were reached."""

@@ -1,4 +1,6 @@
-"""Fixtures for users' own tests. Must never import more than pytest before a fixture is used: every test run loads this.
+"""Fixtures for users' own tests.
+
+Every test run loads this module, so it imports nothing but pytest until a fixture is used.
 
 `session_reuse_store` is a `MemoryStore`, `session_reuse_manager` a manager over it, `session_reuse_events` what is logged.
 """
@@ -11,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from session_reuse.manager import SessionManager
-    from session_reuse.store.memory import MemoryStore
+    from session_reuse.testing import MemoryStore
 
 
 class LoggedEvent(NamedTuple):
@@ -25,7 +27,7 @@ class LoggedEvent(NamedTuple):
 @pytest.fixture
 def session_reuse_store() -> MemoryStore:
     """An empty store in memory that behaves as Redis does; look into its attributes at will."""
-    from session_reuse.store.memory import MemoryStore
+    from session_reuse.testing import MemoryStore
 
     return MemoryStore()
 

@@ -1,12 +1,12 @@
-"""`BrowserSession`: what an agent holds between enter and exit. Must never show a cookie or a storage value by itself.
+"""`BrowserSession`: what an agent holds between enter and exit.
 
-It keeps the state and the agent's wishes about it; reading and writing the store is its keeper's work.
+It keeps the state and the agent's wishes about it. Its backend reads and writes the store. Neither shows a value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from session_reuse.errors import InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
@@ -14,18 +14,18 @@ from session_reuse.problem import Problem, ProblemKind
 from session_reuse.state import document
 from session_reuse.state.storage_state import StorageState, empty_storage_state, validate_storage_state
 
-if TYPE_CHECKING:
-    from session_reuse.state.baseline import Baseline
-
 Capture = Callable[[], "StorageState | Awaitable[StorageState]"]
 Verdict = Callable[["BrowserSession"], "bool | Awaitable[bool]"]
 
 
-class Keeper(Protocol):
-    """Who reads and writes the store for a session that is open."""
+class SessionBackend(Protocol):
+    """What reads and writes the store for a session."""
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
         """Save now."""
+
+    async def settled(self) -> SaveOutcome | None:
+        """Wait until the last save has come to its end."""
 
     async def invalidate(self, session: BrowserSession, reason: str) -> None:
         """Delete the stored state for everyone."""
@@ -45,6 +45,7 @@ class BrowserSession:
 
     Attributes:
         outcome: what entering found.
+        stale: whether it comes from this process's own copy, because the store was away.
         save_outcome: what the last save did; None before the first.
         problems: what could not be restored or captured in full.
         was_left: whether the `with` of this session has ended.
@@ -52,8 +53,8 @@ class BrowserSession:
     """
 
     __slots__ = (
-        "__weakref__", "_data", "_storage_state", "agent_id", "anew", "baseline", "capture_reason", "captures", "discarded",
-        "fingerprint", "keeper", "outcome", "problems", "save_outcome", "verdict", "was_left",
+        "__weakref__", "_data", "_storage_state", "agent_id", "anew", "capture_reason", "captures", "discarded",
+        "fingerprint", "keeper", "outcome", "problems", "save_outcome", "stale", "verdict", "was_left",
     )  # fmt: skip
 
     def __init__(
@@ -69,9 +70,9 @@ class BrowserSession:
         self.outcome = Outcome.MISSING
         self.save_outcome: SaveOutcome | None = None
         self.problems: list[Problem] = []
-        self.baseline: Baseline | None = None
+        self.stale = False
         self.capture_reason: str | None = None
-        self.keeper: Keeper | None = None
+        self.keeper: SessionBackend | None = None
         self.captures: list[Capture] = []
         self.discarded = False
         self.was_left = False
@@ -136,6 +137,14 @@ class BrowserSession:
         self.require_open()
         return await self._open_keeper().checkpoint(self)
 
+    async def settled(self) -> SaveOutcome | None:
+        """Wait until the last save has come to its end, and return what became of it.
+
+        A save that is PENDING is written when the store is back (`saved`, `merged`, `unchanged`), refused (`stale`,
+        `skipped`), or given up (`lost`). None before the first save.
+        """
+        return self.save_outcome if self.keeper is None else await self.keeper.settled()
+
     def discard(self) -> None:
         """Leave without saving, whatever happens from here on."""
         self.discarded = True
@@ -169,7 +178,7 @@ class BrowserSession:
         """Whether the agent has said that the login is broken."""
         return self.verdict is not None and not self.verdict[0]
 
-    def _open_keeper(self) -> Keeper:
+    def _open_keeper(self) -> SessionBackend:
         if self.keeper is None:
             raise LifecycleError("this session is not open: use it inside `async with reusable_session(...)`")
         return self.keeper

@@ -1,4 +1,4 @@
-"""What users test their own agents with: stores without Redis, faults at will, assertions. Must never import a test runner.
+"""What users test their own agents with: stores without Redis, faults at will, assertions.
 
     async with memory_manager() as manager:
         async with reusable_session("shop.example/alice", manager=manager) as session:
@@ -13,15 +13,26 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from enum import StrEnum
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
-from session_reuse.errors import StoreAuthError, StoreTimeoutError, StoreUnavailableError
+from session_reuse.errors import MissingExtraError, StoreAuthError, StoreTimeoutError, StoreUnavailableError
 from session_reuse.manager import SessionManager
 from session_reuse.outcome import Outcome, SaveOutcome
 from session_reuse.resilience.failure import Blame, Failure, Retry
 from session_reuse.session import BrowserSession
 from session_reuse.state.storage_state import StorageState
-from session_reuse.store.interface import Commit, Committed, Entered, Lease, Listed, Store, Touch, TouchOutcome
-from session_reuse.store.memory import MemoryStore
+from session_reuse.store.interface import (
+    Busy,
+    Commit,
+    CommitReply,
+    EnterReply,
+    Lease,
+    Listed,
+    ReadReply,
+    Store,
+)
+from session_reuse.store.keys import Keys
+from session_reuse.store.redis_store import RedisStore
 
 __all__ = [
     "Fault",
@@ -36,8 +47,118 @@ __all__ = [
 
 T = TypeVar("T")
 
-WRITES: Final = frozenset({"commit", "touch", "renew", "release", "invalidate", "mark"})
-OPERATIONS: Final = WRITES | {"enter", "read", "affinity", "sessions"}
+WRITES: Final = frozenset({"commit", "slide", "renew", "release", "invalidate"})
+OPERATIONS: Final = WRITES | {"enter", "read", "acquire", "affinity", "sessions"}
+
+
+class MemoryStore:
+    """Sessions in this process's memory, for tests: the store for Redis, with its scripts, over fakeredis.
+
+    It may be used from several event loops, one after the other or in threads.
+
+    Attributes:
+        server: the fake server. Give it to `fakeredis.FakeRedis(server=...)` to look into it with Redis commands.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from fakeredis import FakeServer
+        except ImportError:
+            raise MissingExtraError("testing", "the store in memory") from None
+        self.server = FakeServer()
+        self._keys = Keys()
+        self._stores: WeakKeyDictionary[asyncio.AbstractEventLoop, RedisStore] = WeakKeyDictionary()
+
+    def peek(self, fingerprint: str) -> bytes | None:
+        """Return a stored value, readable by `BrowserSession.import_`, without touching its time to live."""
+        value = self._client().get(self._keys.session(fingerprint))
+        return value if isinstance(value, bytes) else None
+
+    def put(self, fingerprint: str, value: bytes, ttl: float = 86400.0) -> None:
+        """Put a value in place as it is, e.g. a damaged one."""
+        self._client().set(self._keys.session(fingerprint), value, px=int(ttl * 1000))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for the store: sessions, leases and all else are that much nearer to their end."""
+        client = self._client()
+        for key in client.scan_iter():
+            left: Any = client.pttl(key)
+            if left >= 0:
+                client.pexpire(key, max(0, int(left - seconds * 1000)))
+
+    def _client(self) -> Any:
+        from fakeredis import FakeRedis
+
+        return FakeRedis(server=self.server)
+
+    def _here(self) -> RedisStore:
+        """Return the store for this event loop: connections belong to one loop."""
+        loop = asyncio.get_running_loop()
+        store = self._stores.get(loop)
+        if store is None:
+            from fakeredis.aioredis import FakeRedis
+
+            store = self._stores[loop] = RedisStore(FakeRedis(server=self.server), self._keys)
+        return store
+
+    async def enter(
+        self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
+        use_id: str = "", ceiling: bool = False,
+    ) -> EnterReply:  # fmt: skip
+        """See `Store`."""
+        options: dict[str, Any] = {"ttl": ttl, "lease": lease, "use_id": use_id, "ceiling": ceiling}
+        return await self._here().enter(fingerprint, timeout=timeout, **options)
+
+    async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
+        """See `Store`."""
+        await self._here().slide(fingerprint, ttl, timeout=timeout)
+
+    async def read(self, fingerprint: str, *, timeout: float) -> ReadReply:
+        """See `Store`."""
+        return await self._here().read(fingerprint, timeout=timeout)
+
+    async def commit(self, commit: Commit, *, timeout: float) -> CommitReply:
+        """See `Store`."""
+        return await self._here().commit(commit, timeout=timeout)
+
+    async def acquire(self, fingerprint: str, holder: str, ttl: float, *, timeout: float) -> Lease | Busy:
+        """See `Store`."""
+        return await self._here().acquire(fingerprint, holder, ttl, timeout=timeout)
+
+    async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
+        """See `Store`."""
+        return await self._here().renew(fingerprint, lease, ttl, timeout=timeout)
+
+    async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
+        """See `Store`."""
+        return await self._here().release(fingerprint, lease, timeout=timeout)
+
+    async def invalidate(
+        self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
+    ) -> bool:
+        """See `Store`."""
+        return await self._here().invalidate(
+            fingerprint, ttl=ttl, request_id=request_id, timeout=timeout, created_at=created_at
+        )
+
+    async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
+        """See `Store`."""
+        return await self._here().affinity(agent_id, timeout=timeout)
+
+    def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
+        """See `Store`."""
+        return self._here().sessions(timeout=timeout)
+
+    def server_of(self, key: str) -> str:  # noqa: ARG002
+        """Return the only server's name: none."""
+        return ""
+
+    def servers(self) -> Collection[str]:
+        """Return the only server's name: none."""
+        return ("",)
+
+    async def aclose(self) -> None:
+        """Keep everything: the same store serves the next manager, as a server does."""
 
 
 class Fault(StrEnum):
@@ -94,23 +215,27 @@ class FaultyStore:
 
     async def enter(
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
-        count_use: bool = False,
-    ) -> Entered:  # fmt: skip
+        use_id: str = "", ceiling: bool = False,
+    ) -> EnterReply:  # fmt: skip
         """See `Store`."""
-        options: dict[str, Any] = {"ttl": ttl, "lease": lease, "count_use": count_use}
+        options: dict[str, Any] = {"ttl": ttl, "lease": lease, "use_id": use_id, "ceiling": ceiling}
         return await self._through("enter", timeout, self.store.enter, fingerprint, **options)
 
-    async def read(self, fingerprint: str, *, timeout: float) -> bytes | None:
+    async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
+        """See `Store`."""
+        await self._through("slide", timeout, self.store.slide, fingerprint, ttl)
+
+    async def read(self, fingerprint: str, *, timeout: float) -> ReadReply:
         """See `Store`."""
         return await self._through("read", timeout, self.store.read, fingerprint)
 
-    async def commit(self, commit: Commit, *, timeout: float) -> Committed:
+    async def commit(self, commit: Commit, *, timeout: float) -> CommitReply:
         """See `Store`."""
         return await self._through("commit", timeout, self.store.commit, commit)
 
-    async def touch(self, touch: Touch, *, timeout: float) -> TouchOutcome:
+    async def acquire(self, fingerprint: str, holder: str, ttl: float, *, timeout: float) -> Lease | Busy:
         """See `Store`."""
-        return await self._through("touch", timeout, self.store.touch, touch)
+        return await self._through("acquire", timeout, self.store.acquire, fingerprint, holder, ttl)
 
     async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
         """See `Store`."""
@@ -120,14 +245,12 @@ class FaultyStore:
         """See `Store`."""
         return await self._through("release", timeout, self.store.release, fingerprint, lease)
 
-    async def invalidate(self, fingerprint: str, *, ttl: float, timeout: float) -> bool:
+    async def invalidate(
+        self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
+    ) -> bool:
         """See `Store`."""
-        return await self._through("invalidate", timeout, self.store.invalidate, fingerprint, ttl=ttl)
-
-    async def mark(self, fingerprint: str, *, created_at: int, epoch: int, change: int, timeout: float) -> int | None:
-        """See `Store`."""
-        options = {"created_at": created_at, "epoch": epoch, "change": change}
-        return await self._through("mark", timeout, self.store.mark, fingerprint, **options)
+        options: dict[str, Any] = {"ttl": ttl, "request_id": request_id, "created_at": created_at}
+        return await self._through("invalidate", timeout, self.store.invalidate, fingerprint, **options)
 
     async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
         """See `Store`."""

@@ -27,7 +27,6 @@ def codec_for(config: Config) -> Codec:
         compression=config.compression,
         keys=configured_keys(config),
         max_bytes=config.max_state_bytes,
-        recent_bytes=config.recent_bytes,
     )
 
 
@@ -73,9 +72,9 @@ def opened(data: bytes, dialect: str, fingerprint: str, *, trusted: bool = False
     return found
 
 
-def new_save_id() -> str:
+def new_save_id(chance: random.Random | None = None) -> str:
     """Return the name of one save."""
-    return f"{_chance.getrandbits(4 * SAVE_ID_LENGTH):0{SAVE_ID_LENGTH}x}"
+    return f"{(chance or _chance).getrandbits(4 * SAVE_ID_LENGTH):0{SAVE_ID_LENGTH}x}"
 
 
 _chance = random.Random()  # of our own: nobody seeds it, and a name is no secret, so it need not cost a system call

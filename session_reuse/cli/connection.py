@@ -7,16 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from session_reuse._session.composition import Runtime
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError, StoreUnavailableError
-from session_reuse.lifecycle.services import Services
 from session_reuse.manager import SessionManager
 from session_reuse.resilience.failure import Failure
 from session_reuse.resilience.guard import Attempt, Direction
 from session_reuse.state.codec import Codec
 from session_reuse.state.document import Document
 from session_reuse.state.header import Header
-from session_reuse.store.interface import WrongType
 from session_reuse.store.redis_store import RedisStore
 from session_reuse.transfer import opened
 
@@ -83,7 +82,7 @@ async def connected(place: Place, **settings: Any) -> AsyncIterator[SessionManag
         raise kind(f"{redacted_url(config.url)}: {reason}; `session-reuse doctor` looks closer") from None
 
 
-async def ask(services: Services, attempt: Attempt[T], direction: Direction = Direction.READ) -> T:
+async def ask(services: Runtime, attempt: Attempt[T], direction: Direction = Direction.READ) -> T:
     """Have the store do one thing.
 
     Raises:
@@ -97,7 +96,7 @@ async def ask(services: Services, attempt: Attempt[T], direction: Direction = Di
         raise failure.error from None
 
 
-async def read_stored(services: Services, fingerprint: str, codec: Codec | None = None) -> Stored | None:
+async def read_stored(services: Runtime, fingerprint: str, codec: Codec | None = None) -> Stored | None:
     """Read and open one session without starting its time to live anew; None when there is none.
 
     Args:
@@ -110,12 +109,12 @@ async def read_stored(services: Services, fingerprint: str, codec: Codec | None 
         CorruptStateError: the value is damaged, foreign, or not readable with the configured keys.
     """
     key = services.keys.session(fingerprint)
-    try:
-        value = await ask(services, lambda timeout: services.store.read(fingerprint, timeout=timeout))
-    except WrongType:
-        raise CorruptStateError(f"{key} holds something that is not a string") from None
+    reply = await ask(services, lambda timeout: services.store.read(fingerprint, timeout=timeout))
+    value = reply.value
     if value is None:
         return None
+    if not value:
+        raise CorruptStateError(f"{key} holds something that is not a string")
     ttl = await time_to_live(services, fingerprint)
     try:
         decoded = (codec or services.codec).decode(value, key)
@@ -125,7 +124,7 @@ async def read_stored(services: Services, fingerprint: str, codec: Codec | None 
     return Stored(fingerprint, value, decoded.header, decoded.document, document, ttl)
 
 
-async def time_to_live(services: Services, fingerprint: str) -> float | None:
+async def time_to_live(services: Runtime, fingerprint: str) -> float | None:
     """Return the seconds a session has to live; None for ever."""
     store = services.store
     if not isinstance(store, RedisStore):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from session_reuse._session.composition import Runtime
 from session_reuse.cli.connection import Place, ask, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
@@ -16,10 +17,8 @@ from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.cli.storage_files import read_file, read_session
 from session_reuse.errors import StoreUnavailableError
-from session_reuse.lifecycle.services import Services
 from session_reuse.outcome import SaveOutcome
 from session_reuse.session import BrowserSession
-from session_reuse.store.interface import WrongType
 
 Name = Annotated[
     str | None, typer.Option("--fingerprint", metavar="FINGERPRINT", help="Name to store it under.", show_default=False)
@@ -62,11 +61,9 @@ async def _import(place: Place, file: Path, fingerprint: str | None, force: bool
     return ExitCode.OK if outcome in stored else ExitCode.WRONG
 
 
-async def _is_taken(services: Services, fingerprint: str) -> bool:
-    try:
-        return await ask(services, lambda timeout: services.store.read(fingerprint, timeout=timeout)) is not None
-    except WrongType:
-        return True
+async def _is_taken(services: Runtime, fingerprint: str) -> bool:
+    reply = await ask(services, lambda timeout: services.store.read(fingerprint, timeout=timeout))
+    return reply.value is not None
 
 
 def _counts(session: BrowserSession) -> dict[str, int]:

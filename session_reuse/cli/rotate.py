@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
+from session_reuse._session.composition import Runtime
 from session_reuse.cli.connection import Place, Stored, ask, connected, read_stored
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
@@ -21,14 +22,12 @@ from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.errors import ConfigurationError, CorruptStateError
-from session_reuse.lifecycle.services import Services
 from session_reuse.resilience.failure import Failure
 from session_reuse.resilience.guard import Direction
-from session_reuse.state.baseline import Expectation
 from session_reuse.state.codec import Codec
 from session_reuse.state.header import REMEMBERED_SAVES, Header
 from session_reuse.state.sealing import NO_KEY
-from session_reuse.store.interface import Commit
+from session_reuse.store.interface import Commit, Precondition
 from session_reuse.transfer import new_save_id
 
 _ATTEMPTS: Final = 5
@@ -104,7 +103,7 @@ def _report(output: Output, counts: Counter[Rotation], dry_run: bool) -> ExitCod
     return ExitCode.WRONG if counts[Rotation.CONTENDED] else ExitCode.OK
 
 
-async def _heads(services: Services) -> dict[str, bytes]:
+async def _heads(services: Runtime) -> dict[str, bytes]:
     listing = services.store.sessions(timeout=services.config.save_timeout)
     try:
         return {listed.fingerprint: listed.head async for listed in listing}
@@ -112,7 +111,7 @@ async def _heads(services: Services) -> dict[str, bytes]:
         raise failure.error from None
 
 
-async def _one(services: Services, fingerprint: str, head: bytes, *, dry_run: bool, from_plain: bool) -> Rotation:
+async def _one(services: Runtime, fingerprint: str, head: bytes, *, dry_run: bool, from_plain: bool) -> Rotation:
     if _is_current(services, head):
         return Rotation.CURRENT
     for _ in range(_ATTEMPTS):
@@ -129,7 +128,7 @@ async def _one(services: Services, fingerprint: str, head: bytes, *, dry_run: bo
     return Rotation.CONTENDED
 
 
-def _is_current(services: Services, head: bytes) -> bool:
+def _is_current(services: Runtime, head: bytes) -> bool:
     try:
         return Header.decode(head).key_id == services.codec.key_id
     except CorruptStateError:
@@ -143,7 +142,7 @@ def _is_plain(head: bytes) -> bool:
         return False
 
 
-async def _read(services: Services, fingerprint: str, *, from_plain: bool) -> Stored | None:
+async def _read(services: Runtime, fingerprint: str, *, from_plain: bool) -> Stored | None:
     try:
         return await read_stored(services, fingerprint)
     except CorruptStateError:
@@ -152,7 +151,7 @@ async def _read(services: Services, fingerprint: str, *, from_plain: bool) -> St
         return await read_stored(services, fingerprint, Codec(max_bytes=services.config.max_state_bytes))
 
 
-async def _commit(services: Services, stored: Stored) -> bool:
+async def _commit(services: Runtime, stored: Stored) -> bool:
     """Put the session back, sealed with the first key, if the revision that was read still stands."""
     config, before, save_id = services.config, stored.header, new_save_id()
     header = replace(before, version=before.version + 1, save_ids=(save_id, *before.save_ids)[:REMEMBERED_SAVES])
@@ -162,9 +161,9 @@ async def _commit(services: Services, stored: Stored) -> bool:
         fingerprint=stored.fingerprint,
         value=value,
         save_id=save_id,
-        expectation=Expectation.REVISION,
+        precondition=Precondition.MATCHES,
         known=before.revision.encode(),
-        epoch=before.epoch,
+        invalidated_at=before.invalidated_at,
         created_at=before.created_at,
         ttl=config.ttl if stored.ttl is None else stored.ttl,
     )

@@ -1,4 +1,4 @@
-"""The stored form of a session: header, key name, sealed body. Must never return a state that is not whole and ours.
+"""The stored form of a session: header, key name, sealed body.
 
     header (176 bytes) | length of the key name (4 digits) | key name | sealed(compressed(JSON document))
 
@@ -13,11 +13,14 @@ from session_reuse.errors import CorruptStateError, StateTooLargeError
 from session_reuse.state import header as head
 from session_reuse.state.compression import THRESHOLD, compressor, decompress
 from session_reuse.state.header import Header
-from session_reuse.state.recent import RecentDocuments
 from session_reuse.state.sealing import UNSEALED, Seal, seal
 
 OFFLOAD_THRESHOLD: Final = 200_000
 """From this many bytes on, coding is done in a thread, so that the event loop is not held up (measured 2026-11)."""
+
+
+Known = tuple[bytes, bytes]
+"""A stored value and the document that it holds."""
 
 
 class Decoded(NamedTuple):
@@ -45,13 +48,11 @@ class Codec:
         compression: str = "auto",
         keys: tuple[bytes, ...] = (),
         max_bytes: int = 8 * 1024 * 1024,
-        recent_bytes: int = 0,
     ) -> None:
         self._compressor = compressor(compression)
         self._plain = compressor("none")
         self._seal: Seal = seal(keys)
         self._max_bytes = max_bytes
-        self._recent = RecentDocuments(recent_bytes)
 
     @property
     def key_id(self) -> str:
@@ -78,33 +79,38 @@ class Codec:
         """
         self.check_size(document)
         packer = self._compressor if len(document) >= THRESHOLD else self._plain
-        flags = f"{packer.flag}{self._seal.flag}{dialect}-"
+        flags = f"{packer.flag}{self._seal.flag}{dialect}{head.SERVER_STAMPED}"
         front = header.encode(flags, self._seal.key_id)
         name = key.encode()
         associated = head.authenticated_part(front) + name
         sealed = self._seal.close(packer.compress(document), associated)
-        if len(document) < OFFLOAD_THRESHOLD:
-            self._recent.note(name, sealed, associated, document)
         return b"%b%04d%b%b" % (front, len(name), name, sealed)
 
-    def decode(self, value: bytes, key: str | None = None) -> Decoded:
+    def decode(self, value: bytes, key: str | None = None, known: Known | None = None) -> Decoded:
         """Open a stored value.
 
         Args:
             value: what stands in the store.
-            key: the name it was found under; None takes the value's own word for it.
+            key: the name it was found under; None takes it from the value.
+            known: a value of this key that this process has sealed or opened before, and its document. Comparing the
+                sealed bytes takes a twentieth of opening them (0.7 of 16 µs at 20 KB, measured 2026-11).
 
         Raises:
-            CorruptStateError: damaged, foreign, of another key, too large, or not readable with our keys.
+            UnreadableStateError: whole, but larger than our limit, or sealed or packed in a way that we cannot undo.
+            CorruptStateError: damaged, forged, or of another key.
         """
         header = Header.decode(value)
         name, sealed = _split(value)
         if key is not None and name != key.encode():
             raise CorruptStateError("the value belongs to another key")
-        associated = head.authenticated_part(value[: head.LENGTH]) + name
-        document = self._recent.find(name, sealed, associated)
-        if document is not None:
-            return Decoded(header, name.decode(), document, trusted=True)
+        covered = head.authenticated_part(value[: head.LENGTH])
+        if (
+            known is not None
+            and known[0][head.LENGTH :] == value[head.LENGTH :]
+            and covered == head.authenticated_part(known[0][: head.LENGTH])
+        ):
+            return Decoded(header, name.decode(), known[1], trusted=True)
+        associated = covered + name
         packing, sealing = header.flags[0], header.flags[1]
         body = self._seal.open(sealing, header.key_id, sealed, associated)
         document = decompress(packing, body, self._max_bytes)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final, NamedTuple
 
-from session_reuse.errors import CorruptStateError, MissingExtraError
+from session_reuse.errors import CorruptStateError, MissingExtraError, UnreadableStateError
 
 THRESHOLD: Final = 1024
 """States smaller than this many bytes are stored as they are."""
 
 _ZSTD_LEVEL: Final = 1
+_TOO_LARGE: Final = "larger than max_state_bytes of this process"
 
 
 class Compressor(NamedTuple):
@@ -44,11 +45,11 @@ def decompress(flag: str, data: bytes, limit: int) -> bytes:
     """
     name = _NAMES.get(flag)
     if name is None:
-        raise CorruptStateError("compressed in an unknown way")
+        raise UnreadableStateError("compressed in an unknown way: by a newer version")
     try:
         return compressor(name).decompress(data, limit)
     except MissingExtraError as error:
-        raise CorruptStateError(f"compressed with {name}: {error}") from None
+        raise UnreadableStateError(f"compressed with {name}: {error}") from None
 
 
 def _best_installed() -> Compressor:
@@ -81,8 +82,10 @@ def _zstd() -> Compressor:
     def decompress(data: bytes, limit: int) -> bytes:
         try:
             size = zstandard.frame_content_size(data)
-            if not 0 <= size <= limit:
-                raise CorruptStateError("inflates beyond the size limit, or does not say to what size")
+            if size < 0:
+                raise CorruptStateError("the compressed state does not say its size")
+            if size > limit:
+                raise UnreadableStateError(_TOO_LARGE)
             return contexts.decompressor.decompress(data, max_output_size=limit)
         except zstandard.ZstdError:
             raise CorruptStateError("the compressed state is damaged") from None
@@ -97,8 +100,10 @@ def _lz4() -> Compressor:
         raise MissingExtraError("compression", "lz4 compression") from None
 
     def decompress(data: bytes, limit: int) -> bytes:
-        if len(data) < 4 or int.from_bytes(data[:4], "little") > limit:
-            raise CorruptStateError("inflates beyond the size limit")
+        if len(data) < 4:
+            raise CorruptStateError("the compressed state is damaged")
+        if int.from_bytes(data[:4], "little") > limit:
+            raise UnreadableStateError(_TOO_LARGE)
         try:
             return bytes(block.decompress(data))
         except (block.LZ4BlockError, ValueError, MemoryError):
@@ -114,8 +119,10 @@ def _zlib() -> Compressor:
             inflated = inflater.decompress(data, limit + 1)
         except zlib.error:
             raise CorruptStateError("the compressed state is damaged") from None
-        if len(inflated) > limit or not inflater.eof:
-            raise CorruptStateError("inflates beyond the size limit, or is cut off")
+        if len(inflated) > limit:
+            raise UnreadableStateError(_TOO_LARGE)
+        if not inflater.eof:
+            raise CorruptStateError("the compressed state is cut off")
         return inflated
 
     return Compressor("d", lambda data: zlib.compress(data, 1), decompress)
@@ -123,7 +130,7 @@ def _zlib() -> Compressor:
 
 def _identity(data: bytes, limit: int) -> bytes:
     if len(data) > limit:
-        raise CorruptStateError("larger than the size limit")
+        raise UnreadableStateError(_TOO_LARGE)
     return data
 
 

@@ -1,10 +1,10 @@
-"""The JSON document inside a stored value: fingerprint, storage state, the agent's data. Must never write non-JSON."""
+"""The JSON document inside a stored value: fingerprint, storage state, the agent's data."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -18,20 +18,26 @@ SURROGATE_DIALECT: Final = "s"
 """ASCII with escapes: the only JSON that carries a lone surrogate, which localStorage may hold and UTF-8 may not."""
 
 
-def dump(document: Document) -> tuple[bytes, str]:
+class Body(NamedTuple):
+    """A document as JSON, and the dialect it is in."""
+
+    data: bytes
+    dialect: str
+
+
+def dump(document: Document) -> Body:
     """Return the document as JSON, and the dialect it is in.
 
     Raises:
         InvalidStateError: a value that JSON cannot hold; the message names its place, never the value.
     """
     try:
-        return orjson.dumps(document, option=_STRICT), FAST_DIALECT
+        return Body(orjson.dumps(document, option=_STRICT), FAST_DIALECT)
     except TypeError:
         check_json(document)
     try:
-        return json.dumps(
-            document, ensure_ascii=True, allow_nan=False, separators=(",", ":")
-        ).encode(), SURROGATE_DIALECT
+        text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        return Body(text.encode(), SURROGATE_DIALECT)
     except (TypeError, ValueError, RecursionError):
         raise InvalidStateError("the session is nested too deeply or refers to itself") from None
 

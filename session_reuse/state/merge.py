@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from session_reuse.state.storage_state import StorageState, cookie_identity, playwright_cookie
 
-__all__ = ["merge_documents", "merge_storage_states", "same_document"]
+__all__ = ["merge_data", "merge_documents", "merge_storage_states", "same_document"]
 
 _ABSENT: Any = object()
 _Keyed: TypeAlias = dict[Any, Any]
@@ -59,6 +59,11 @@ def merge_documents(base: Any, mine: Any, theirs: Any) -> dict[str, Any]:
         "data": _merge_keyed([_dict(side.get("data")) for side in sides]),
     }
     return _copied(merged)
+
+
+def merge_data(base: Any, mine: Any, theirs: Any) -> dict[str, Any]:
+    """Return new notes with the changes of both, by key."""
+    return _copied(_merge_keyed([_dict(base), _dict(mine), _dict(theirs)]))
 
 
 def merge_storage_states(base: Any, mine: Any, theirs: Any) -> StorageState:

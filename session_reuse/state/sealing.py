@@ -1,6 +1,6 @@
-"""Sealing of stored bodies: AES-256-GCM with the configured keys, or a checksum without. Must never open what fails.
+"""Sealing of stored bodies: AES-256-GCM with the configured keys, or a checksum without.
 
-With keys, only what one of them has sealed is opened: a plain or foreign body is corrupt, whatever it says.
+With keys, only what one of them has sealed is opened. A plain or foreign body is unreadable, whatever it says.
 The seal covers the body, the key name and the fixed part of the header, so a value copied to another key does not open.
 """
 
@@ -11,7 +11,7 @@ import os
 from hashlib import blake2b
 from typing import Final, Protocol
 
-from session_reuse.errors import CorruptStateError, MissingExtraError
+from session_reuse.errors import CorruptStateError, MissingExtraError, UnreadableStateError
 
 NO_KEY: Final = "00000000"
 UNSEALED: Final = "-"
@@ -51,7 +51,7 @@ class Checksum:
     def open(self, flag: str, key_id: str, sealed: bytes, associated: bytes) -> bytes:  # noqa: ARG002
         """Check the digest."""
         if flag != self.flag:
-            raise CorruptStateError("encrypted, and no encryption_keys are configured here")
+            raise UnreadableStateError("encrypted, and no encryption_keys are configured here")
         digest, body = sealed[:_DIGEST_LENGTH], sealed[_DIGEST_LENGTH:]
         if not hmac.compare_digest(digest, self._digest(body, associated)):
             raise CorruptStateError("the checksum does not match")
@@ -97,7 +97,7 @@ class AesGcm:
         """Decrypt with the key that the header names."""
         cipher = self._ciphers.get(key_id)
         if flag != self.flag or cipher is None:
-            raise CorruptStateError("not encrypted with one of the configured encryption_keys")
+            raise UnreadableStateError("not encrypted with one of the configured encryption_keys")
         try:
             return cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], associated)
         except (self._invalid, ValueError):

@@ -1,4 +1,4 @@
-"""What a store does for sessions: the questions, the answers, the interface. Must never know how it is done."""
+"""What a store does for sessions: requests, replies, the interface."""
 
 from __future__ import annotations
 
@@ -7,8 +7,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from session_reuse.state.baseline import Expectation
 from session_reuse.state.record import record
+
+
+class Precondition(StrEnum):
+    """What a commit expects to find in the store."""
+
+    __hash__ = str.__hash__
+
+    MATCHES = "matches"
+    """The revision that is named."""
+    ABSENT = "absent"
+    """Nothing."""
+    CORRUPT = "corrupt"
+    """The damaged value that is named. It is set aside, not overwritten."""
+    UNCHANGED = "unchanged"
+    """The session that is named, at whatever revision: its time to live starts anew and no payload is sent."""
 
 
 class CommitOutcome(StrEnum):
@@ -18,17 +32,18 @@ class CommitOutcome(StrEnum):
 
     SAVED = "saved"
     RECOVERED = "recovered"
-    """Written over an older version: a fail-over had lost the one we knew."""
+    """Written over an ancestor: a fail-over had lost the revision that was expected."""
     RECREATED = "recreated"
     """Written where the session was gone without having been invalidated: evicted, or a restart without data."""
     DUPLICATE = "duplicate"
-    """Was written before; the reply had been lost."""
+    """Was written before. The reply had been lost."""
+    UNCHANGED = "unchanged"
     CONFLICT = "conflict"
-    """Somebody else has saved; merge and try again."""
-    EXISTS = "exists"
-    """A state is there that we know nothing of."""
+    """Something else is stored: read it, merge, and try again."""
     STALE = "stale"
-    """The lease went to another, or the session was invalidated."""
+    """The lease went to another holder, or the session was invalidated or replaced."""
+    GONE = "gone"
+    """An unchanged session is not there any more: send the payload."""
 
     @property
     def written(self) -> bool:
@@ -37,21 +52,16 @@ class CommitOutcome(StrEnum):
 
 
 _WRITTEN = frozenset(
-    {CommitOutcome.SAVED, CommitOutcome.RECOVERED, CommitOutcome.RECREATED, CommitOutcome.DUPLICATE}
+    {
+        CommitOutcome.SAVED, CommitOutcome.RECOVERED, CommitOutcome.RECREATED, CommitOutcome.DUPLICATE,
+        CommitOutcome.UNCHANGED,
+    }
 )  # fmt: skip
-
-
-class TouchOutcome(StrEnum):
-    """What refreshing the time to live did."""
-
-    UNCHANGED = "unchanged"
-    STALE = "stale"
-    GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An exclusive lease: its fencing token (µs of server time) and who holds it."""
+    """An exclusive lease: its fencing token (µs of server time, 0 when not known) and its holder."""
 
     token: int
     holder: str
@@ -59,11 +69,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """The lease is somebody else's.
+    """Another holder has the lease.
 
     Attributes:
         left: seconds until it ends by itself.
-        foreign: what stands there is not a lease of ours.
+        foreign: what stands under the key is not a lease of ours.
     """
 
     left: float
@@ -75,83 +85,90 @@ class Commit:
     """One conditional save.
 
     Attributes:
-        value: the stored form to put in place.
-        known: revision that must be there (`Expectation.REVISION`), or the head of the damaged value (`CORRUPT`).
-        epoch: µs of the last invalidation known at enter.
-        age: seconds since the enter; None when `epoch` says all. A save that is late on its way looks younger.
+        value: the stored form to put in place; empty with `Precondition.UNCHANGED`.
+        save_id: names this request; a repetition is recognised by it.
+        known: version and save ids that must be there (MATCHES), or the header of the damaged value (CORRUPT).
+        invalidated_at: last invalidation that the caller knows, server time in µs.
+        may_recreate: whether the caller's knowledge is young enough to write where nothing is stored.
         created_at: of the session that was restored, unix milliseconds.
-        fresh: a new login: the shared counts of uses and errors start anew.
+        ttl: seconds to live at least; 0 leaves the time to live alone.
+        agents: agents that used the session, with the value of each one's affinity entry.
+        new_login: whether shared counts of uses and errors start anew.
         score_change: tenths, added to the error score.
         indexed: whether the session is known to be in the index of deadlines.
     """
 
     fingerprint: str
-    value: bytes = field(repr=False)
+    value: bytes = field(default=b"", repr=False)
     save_id: str
-    expectation: Expectation
+    precondition: Precondition
     known: bytes = b""
-    epoch: int = 0
-    age: float | None = 0.0
+    invalidated_at: int = 0
+    may_recreate: bool = True
     created_at: int = 0
     ttl: float = 86400.0
-    agent_id: str | None = None
+    agents: tuple[tuple[str, str], ...] = ()
     lease: Lease | None = None
     release: bool = False
-    fresh: bool = False
+    new_login: bool = False
     score_change: int = 0
     indexed: bool = False
 
 
 @record()
-class Committed:
-    """Answer to a commit.
+class CommitReply:
+    """Reply to a commit.
 
     Attributes:
         outcome: what it did.
-        epoch: µs of the last invalidation that now applies.
+        invalidated_at, uses, score, saved_at, ttl: fields of the header as it stands now, when written.
         replicas: how many acknowledged; None when not asked.
-        exists: whether a session is there, as far as a refused commit says so.
     """
 
     outcome: CommitOutcome
-    epoch: int = 0
+    invalidated_at: int = 0
+    uses: int = 0
+    score: int = 0
+    saved_at: int = 0
+    ttl: int = 0
     replicas: int | None = None
-    exists: bool = True
-
-
-@record(kw_only=True)
-class Touch:
-    """Refresh of a session that has not changed; fields as in `Commit`."""
-
-    fingerprint: str
-    epoch: int
-    ttl: float
-    agent_id: str | None = None
-    lease: Lease | None = None
-    release: bool = False
-    score_change: int = 0
 
 
 @record()
-class Entered:
-    """Answer to an enter.
+class EnterReply:
+    """Reply to an enter.
 
     Attributes:
-        value: what is stored.
+        value: what is stored; empty bytes for a value of a wrong type.
         lease: the lease, if one was asked for.
         uses: uses before this one, if counted.
-        epoch: without a value, µs of the last invalidation, 0 if there was none; None when it could not be asked.
+        invalidated_at: without a value, server time in µs of the last invalidation; None when it could not be read.
     """
 
     value: bytes | None = field(repr=False)
     lease: Lease | Busy | None = None
     uses: int | None = None
-    epoch: int | None = None
+    invalidated_at: int | None = None
+
+
+@record()
+class ReadReply:
+    """Reply to a read.
+
+    Attributes:
+        value: what is stored; empty bytes for a value of a wrong type.
+        invalidated_at: server time in µs of the last invalidation; 0 if there was none.
+        now: server time in µs.
+    """
+
+    value: bytes | None = field(repr=False)
+    invalidated_at: int
+    now: int
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One session found by listing: its head, seconds to live (None: for ever), bytes stored."""
+    """One session found by listing: its header, seconds to live (None: for ever), bytes stored."""
 
     fingerprint: str
     head: bytes
@@ -159,53 +176,60 @@ class Listed:
     size: int
 
 
-class WrongType(Exception):  # noqa: N818  (an answer, not an error)
-    """Something that is not a string stands under the session's key.
-
-    Attributes:
-        lease: what came of the lease that was asked for together with the value.
-    """
-
-    def __init__(self, lease: Lease | Busy | None = None) -> None:
-        super().__init__()
-        self.lease = lease
-
-
 class Store(Protocol):
-    """Sessions in a store. Every method raises `Failure` when the store does not do it in time."""
+    """Sessions in a store. Each method raises `Failure` when the store does not do it in time."""
 
     async def enter(
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
-        count_use: bool = False,
-    ) -> Entered:  # fmt: skip
-        """Read a session and start its time to live anew; with `lease` (holder, seconds) take the lease as well."""
+        use_id: str = "", ceiling: bool = False,
+    ) -> EnterReply:  # fmt: skip
+        """Read a session and start its time to live anew.
 
-    async def read(self, fingerprint: str, *, timeout: float) -> bytes | None:
+        Args:
+            fingerprint: whose session.
+            ttl: seconds; None leaves the time to live alone.
+            timeout: seconds for the attempt.
+            lease: holder and seconds, to take the lease as well.
+            use_id: names this reuse, to count it once; empty to count none.
+            ceiling: whether sessions may retire before their time to live is over, which costs one command more.
+        """
+
+    async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
+        """Start the time to live anew within the limits that the session itself sets."""
+
+    async def read(self, fingerprint: str, *, timeout: float) -> ReadReply:
         """Read a session and leave its time to live alone."""
 
-    async def commit(self, commit: Commit, *, timeout: float) -> Committed:
-        """Save, if the store still holds what the commit expects."""
+    async def commit(self, commit: Commit, *, timeout: float) -> CommitReply:
+        """Save, if the store holds what the commit expects."""
 
-    async def touch(self, touch: Touch, *, timeout: float) -> TouchOutcome:
-        """Start the time to live of an unchanged session anew."""
+    async def acquire(self, fingerprint: str, holder: str, ttl: float, *, timeout: float) -> Lease | Busy:
+        """Take the lease alone."""
 
     async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
-        """Prolong a lease; False when it is ours no more."""
+        """Prolong a lease; False when another holder has it."""
 
     async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
-        """Give a lease back; False when it was ours no more."""
+        """Give a lease back; False when another holder has it. With token 0 a late request for it is refused too."""
 
-    async def invalidate(self, fingerprint: str, *, ttl: float, timeout: float) -> bool:
-        """Delete a session and refuse late saves for `ttl` seconds; return whether there was one."""
+    async def invalidate(
+        self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
+    ) -> bool:
+        """Delete a session and refuse late saves for `ttl` seconds; return whether there was one.
 
-    async def mark(self, fingerprint: str, *, created_at: int, epoch: int, change: int, timeout: float) -> int | None:
-        """Change the error score of this very session; None when another has replaced it."""
+        Args:
+            fingerprint: whose session.
+            ttl: seconds.
+            request_id: names the request, to carry it out once.
+            timeout: seconds for the attempt.
+            created_at: of the session that is meant, unix milliseconds; 0 for whichever is stored.
+        """
 
     async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
-        """Return the fingerprint the agent used last."""
+        """Return the affinity entry of an agent."""
 
     def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
-        """List the sessions by cursor, without holding up the server. May show one twice, misses none that stays."""
+        """List the sessions by cursor. May return one twice, misses none that stays."""
 
     def server_of(self, key: str) -> str:
         """Return which server a key lives on, as far as is known now; empty where there is only one."""

@@ -54,8 +54,8 @@ class SessionKeys(NamedTuple):
     Attributes:
         session: string: header and sealed body.
         lease: string `<token>:<holder>`, with the lease's time to live.
-        tombstone: string: server time in µs of the last invalidation.
-        agents: set: the agents that used the session, whose affinity goes when the session goes.
+        tombstone: string: server time in µs of the last invalidation, its request id, and whether there was a session.
+        agents: sorted set: agent -> unix milliseconds, the latest that used the session. Their affinity ends with it.
         quarantine: a value that could not be read, set aside for people to look at.
         deadlines: sorted set, of many sessions: encoded fingerprint -> earliest possible deadline, unix milliseconds.
     """
@@ -67,10 +67,15 @@ class SessionKeys(NamedTuple):
     quarantine: str
     deadlines: str
     staging_prefix: str
+    once_prefix: str
 
     def staging(self, save_id: str) -> str:
         """Return the key of a payload on its way: sent by a native SET, then renamed by the commit script."""
         return self.staging_prefix + save_id
+
+    def once(self, request_id: str) -> str:
+        """Return the key that says that a request was carried out, so that a repetition changes nothing."""
+        return self.once_prefix + request_id
 
 
 @lru_cache(maxsize=4096)
@@ -86,6 +91,7 @@ def _keys_of(prefix: str, buckets: int, fingerprint: str) -> SessionKeys:
         f"{prefix}:quarantine:{tag}",
         _bucket(prefix, crc32(name.encode()) % buckets),
         f"{prefix}:staging:{tag}:",
+        f"{prefix}:once:{tag}:",
     )
 
 

@@ -12,8 +12,8 @@ from session_reuse.store.scripts import script
 from session_reuse.store.topology import Topology
 
 _SCRIPTS: Final = (
-    "acquire", "commit", "count_use", "due", "forget_affinity", "index", "invalidate", "mark", "release", "renew",
-    "settle", "take_agents", "touch",
+    "acquire", "commit", "count_use", "due", "forget_affinity", "index", "invalidate", "look", "release", "renew",
+    "settle", "slide", "take_agents",
 )  # fmt: skip
 
 
@@ -38,10 +38,12 @@ class Sender:
         """
         try:
             replies = await self._topology.execute(*commands, timeout=timeout, size=size)
-            for reply in replies:
+            for command, reply in zip(commands, replies, strict=True):
                 if isinstance(reply, NoScriptError):
                     await self._send_with_sources(commands, replies, timeout, size)
                     break
+                if command[0] == "EVAL":
+                    self._loaded.add(command[1])
         except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
             raise failure_from(error) from None
         return replies
@@ -59,11 +61,10 @@ class Sender:
             replies[place] = reply
 
     def script(self, name: str, keys: tuple[str, ...], *arguments: Any) -> Command:
-        """Return the command that runs a script: EVAL the first time, which also loads it, then EVALSHA."""
+        """Return the command that runs a script: EVAL, which also loads it, until it was answered once, then EVALSHA."""
         lua = script(name)
-        if name in self._loaded:
+        if lua.source in self._loaded:
             return ("EVALSHA", lua.sha, len(keys), *keys, *arguments)
-        self._loaded.add(name)
         return ("EVAL", lua.source, len(keys), *keys, *arguments)
 
 

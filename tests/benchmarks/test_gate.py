@@ -20,7 +20,7 @@ from benchmarks.contestants import Naive, Ours, OursUnchanged
 from benchmarks.rounds import Ratio, ratio
 from benchmarks.states import made_state
 from session_reuse import BrowserSession
-from session_reuse.lifecycle.visit import Visit
+from session_reuse._session.scope import SessionScope
 from tests.support.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_no_change_makes_a_cycle_much_dearer() -> None:
 
 
 async def test_what_is_left_is_freed_at_once(registry: CollectorRegistry) -> None:
-    """A session and its visit once held each other: each state stayed in memory until the garbage collector came."""
+    """A session and its scope once held each other: each state stayed in memory until the garbage collector came."""
     with RedisServer() as server:
         contestant = Ours(registry=registry)
         await contestant.open(server.url, made_state(2_000))
@@ -57,7 +57,7 @@ async def test_what_is_left_is_freed_at_once(registry: CollectorRegistry) -> Non
         try:
             for _ in range(5):
                 await contestant.cycle(0)
-            assert not [kept for kept in gc.get_objects() if isinstance(kept, BrowserSession | Visit)]
+            assert not [kept for kept in gc.get_objects() if isinstance(kept, BrowserSession | SessionScope)]
         finally:
             gc.enable()
             await contestant.close()

@@ -112,6 +112,9 @@ class Soak:
             await asyncio.sleep(chance.uniform(0.0, 0.2))
             ledger.written += 1
             number = ledger.written
+            if session.degraded:  # it never saw the stored login: its notes are merged in, its cookies are not
+                session.data.update({"owner": name, f"away:{agent}": number})
+                return
             session.data.update({"owner": name, agent: number})
             cookie = {"name": agent, "value": str(number), "domain": "shop.example", "path": "/"}
             others = [each for each in session.storage_state["cookies"] if each["name"] != agent]
@@ -122,7 +125,7 @@ class Soak:
     def _entered(
         self, session: BrowserSession, name: str, agent: str, took: float, *, quiet: bool, known: bool
     ) -> None:  # fmt: skip
-        waiting = session.keeper is not None and session.keeper._ground.waiting is not None  # type: ignore[attr-defined]
+        waiting = session.stale
         self.history.entered(
             name, agent, session.outcome, session.data, took, quiet=quiet, known=known, waiting=waiting
         )
@@ -158,7 +161,7 @@ class Soak:
         for manager in self.managers:
             services = await manager.services()
             services.guard.at().write.probe_now()
-            services.on_pending()
+            services.writer.wake()
             await until(lambda services=services: not services.pending, timeout=30.0, message="what waited arrived")
             await until(lambda services=services: not services.tasks, timeout=30.0, message="our tasks ended")
 

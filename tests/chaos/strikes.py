@@ -285,7 +285,7 @@ async def kill_private_server(world: World) -> None:
     """Kill -9 of the embedded server, by its own process id."""
     async with world.direct() as manager:
         await manager.affinity("nobody")
-        connection = manager._connection
+        connection = manager._runtime.connection
         assert connection is not None
         pid = (await connection.client.info("server"))["process_id"]
     os.kill(pid, signal.SIGKILL)

@@ -30,24 +30,24 @@ async def manager(redis_server: RedisServer, registry: CollectorRegistry) -> Asy
 
 def half_open(manager: SessionManager) -> None:
     """Make the next call of each direction a probe."""
-    for breaker in (manager._services.guard.at().read, manager._services.guard.at().write):
+    for breaker in (manager._runtime.guard.at().read, manager._runtime.guard.at().write):
         breaker.open_now(1e-9)
 
 
 async def cold(manager: SessionManager) -> None:
     """Close the manager's connections, so that connecting is among the awaits."""
-    await manager._connection.client.connection_pool.disconnect()
+    await manager._runtime.connection.client.connection_pool.disconnect()
 
 
 async def nothing_leaked(manager: SessionManager, redis_server: RedisServer) -> None:
     """No task, no lease, no permit, no connection but the idle ones."""
-    services = manager._services
+    services = manager._runtime
     await until(lambda: not services.tasks, message="our tasks ended")
     for breaker in (services.guard.at().read, services.guard.at().write):
         assert not breaker._probe_is_out, "a permit was lost"
     with redis_server.client() as client:
         assert not client.exists(Keys("browser").of(NAME).lease), "the lease was left behind"
-    pool = manager._connection.client.connection_pool
+    pool = manager._runtime.connection.client.connection_pool
     lanes = services.store.topology.lanes
     await until(lambda: len(pool._in_use_connections) == lanes.connections, message="no connection was lost")
     for breaker in (services.guard.at().read, services.guard.at().write):
@@ -125,12 +125,12 @@ async def test_second_cancel_keeps_the_save_for_later(
         half_open(manager)
         if not warm:
             await cold(manager)
-        stepping = _step_leaving(manager, suspension)
+        stepping = _step_leaving(visit, suspension)
         first = asyncio.CancelledError()
         _, error = await cancelled_at(visit.__aexit__(type(first), first, None), MOST_SUSPENSIONS)
         reached = stepping[0].reached
         assert isinstance(error, asyncio.CancelledError) is reached
-        await until(lambda: not manager._services.pending, message="what waited was flushed")
+        await until(lambda: not manager._runtime.pending, message="what waited was flushed")
         await nothing_leaked(manager, redis_server)
         found = await manager.restore(NAME)
         assert found is not None
@@ -140,26 +140,22 @@ async def test_second_cancel_keeps_the_save_for_later(
     assert await at_every_await(once) >= 1
 
 
-def _step_leaving(manager: SessionManager, suspension: int) -> list[CancelAt]:
-    """Have the next leaving task cancelled at a suspension."""
-    services, made = manager._services, []
-    spawn = type(services).spawn
+def _step_leaving(visit: reusable_session, suspension: int) -> list[CancelAt]:
+    """Have the leaving task cancelled at a suspension."""
+    scope: Any = visit._scope
+    spawn, made = scope._spawn, []
 
-    class Stepping(type(services)):  # type: ignore[misc]
-        __slots__ = ()
+    def stepping(work: Any, name: str) -> Any:
+        if name != "leave" or made:
+            return spawn(work, name)
+        made.append(CancelAt(work, suspension))
 
-        def spawn(self, work: Any, name: str) -> Any:
-            if name != "leave":
-                return spawn(self, work, name)
-            services.__class__ = type(services).__base__
-            made.append(CancelAt(work, suspension))
+        async def run() -> Any:
+            return await made[0]
 
-            async def run() -> Any:
-                return await made[0]
+        return spawn(run(), name)
 
-            return spawn(self, run(), name)
-
-    services.__class__ = Stepping
+    scope._spawn = stepping
     return made
 
 
@@ -184,7 +180,7 @@ async def test_cancelled_checkpoint_loses_no_work(manager: SessionManager, redis
             reached, error = await cancelled_at(session.checkpoint(), suspension)
             assert isinstance(error, asyncio.CancelledError) is reached
         assert session.save_outcome in {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.UNCHANGED}
-        await until(lambda: not manager._services.pending, message="what waited was flushed")
+        await until(lambda: not manager._runtime.pending, message="what waited was flushed")
         await nothing_leaked(manager, redis_server)
         found = await manager.restore(NAME)
         assert found is not None

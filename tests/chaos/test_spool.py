@@ -1,4 +1,4 @@
-"""The disk spool: what waits for the store outlives the process, and tells nobody what it is."""
+"""Replicas on disk: what waits for the store outlives the process, the next one starts from it, and no file shows what it is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ from typing import Any
 import pytest
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
+from session_reuse._session.spool_files import Spool
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
-from session_reuse.resilience.spool import Spool
 from session_reuse.state.sealing import AesGcm
 from tests.support.polling import until
 from tests.support.servers import RedisServer
@@ -77,8 +79,8 @@ async def leave(manager: SessionManager, name: str = NAME, **data: Any) -> SaveO
 
 
 def files(folder: Path) -> list[Path]:
-    """Return the spooled saves."""
-    return sorted(folder.glob("*.v1"))
+    """Return the files of changes that wait."""
+    return sorted(folder.glob("*.v2"))
 
 
 async def stored(server: RedisServer, name: str = NAME) -> dict[str, Any] | None:
@@ -96,7 +98,7 @@ def killed_agent(server: RedisServer, folder: Path, item: str, name: str = NAME)
     return done.stdout.strip()
 
 
-async def test_killed_process_loses_its_work(own_redis: RedisServer, folder: Path) -> None:
+async def test_a_killed_process_loses_no_work(own_redis: RedisServer, folder: Path) -> None:
     """A save made while the store was away survives kill -9 of its process: the next one delivers it."""
     assert await asyncio.to_thread(killed_agent, own_redis, folder, "work") == "spooled"
     own_redis.start()
@@ -105,9 +107,7 @@ async def test_killed_process_loses_its_work(own_redis: RedisServer, folder: Pat
     assert await stored(own_redis) == {"work": CANARY}
 
 
-async def test_next_process_starts_logged_out_although_the_spool_knows_better(
-    own_redis: RedisServer, folder: Path
-) -> None:
+async def test_the_next_process_starts_from_changes_on_disk(own_redis: RedisServer, folder: Path) -> None:
     """While the store is still away, a visit of the next process starts from what the spool holds."""
     await asyncio.to_thread(killed_agent, own_redis, folder, "work")
     async with manager_of(own_redis, folder) as manager:
@@ -117,7 +117,23 @@ async def test_next_process_starts_logged_out_although_the_spool_knows_better(
             assert session.data == {"work": CANARY}
 
 
-async def test_two_processes_overwrite_each_other_on_disk(own_redis: RedisServer, folder: Path) -> None:
+async def test_the_next_process_starts_from_what_the_last_one_knew(own_redis: RedisServer, folder: Path) -> None:
+    """While the store is away, a new process reuses the last state that the store has confirmed to an earlier one."""
+    own_redis.start()
+    async with manager_of(own_redis, folder) as manager:
+        assert await leave(manager, work=1) is SaveOutcome.SAVED
+    own_redis.kill()
+    async with manager_of(own_redis, folder) as manager:
+        async with reusable_session(NAME, manager=manager) as session:
+            assert session.reused
+            assert session.stale
+            assert session.data == {"work": 1}
+        async with reusable_session(NAME, manager=manager, exclusive=True) as session:
+            assert not session.reused
+            session.discard()
+
+
+async def test_two_processes_do_not_overwrite_each_other_on_disk(own_redis: RedisServer, folder: Path) -> None:
     """Two processes that spool one session one after the other both find their work in the store."""
     await asyncio.to_thread(killed_agent, own_redis, folder, "first")
     await asyncio.to_thread(killed_agent, own_redis, folder, "second")
@@ -127,7 +143,7 @@ async def test_two_processes_overwrite_each_other_on_disk(own_redis: RedisServer
     assert await stored(own_redis) == {"first": CANARY, "second": CANARY}
 
 
-async def test_two_processes_deliver_the_same_file(own_redis: RedisServer, folder: Path) -> None:
+async def test_each_save_on_disk_is_delivered_once(own_redis: RedisServer, folder: Path) -> None:
     """Managers that start together share the work: each save is delivered once, whoever does it."""
     names = [f"shop.example/{number}" for number in range(6)]
     async with manager_of(own_redis, folder) as manager:
@@ -140,7 +156,7 @@ async def test_two_processes_deliver_the_same_file(own_redis: RedisServer, folde
     assert [await stored(own_redis, name) for name in names] == [{"n": 1}] * len(names)
 
 
-async def test_claim_of_a_living_process_is_broken(tmp_path: Path) -> None:
+async def test_the_claim_of_a_living_process_holds(tmp_path: Path) -> None:
     """While one process delivers, another does not; when it ends, the next may."""
     one, two = (spool_at(tmp_path) for _ in range(2))
     assert one.claim()
@@ -150,7 +166,9 @@ async def test_claim_of_a_living_process_is_broken(tmp_path: Path) -> None:
     two.end_claim()
 
 
-async def test_damaged_file_stops_the_others(away: SessionManager, own_redis: RedisServer, folder: Path) -> None:
+async def test_a_damaged_file_does_not_stop_the_others(
+    away: SessionManager, own_redis: RedisServer, folder: Path
+) -> None:
     """A damaged file is set aside, and the sound ones are delivered."""
     assert await leave(away, "shop.example/a", n=1) is SaveOutcome.SPOOLED
     (damaged,) = files(folder)
@@ -167,21 +185,21 @@ async def test_damaged_file_stops_the_others(away: SessionManager, own_redis: Re
     assert await stored(own_redis, "shop.example/a") is None
 
 
-async def test_file_under_another_name_becomes_another_session(
+async def test_a_file_under_another_name_is_not_delivered(
     away: SessionManager, own_redis: RedisServer, folder: Path
 ) -> None:
     """A spooled save copied over another one's name is damaged, not delivered."""
     await leave(away, "shop.example/a", n=1)
     await away.aclose()
     (path,) = files(folder)
-    path.rename(folder / f"{'0' * 32}.v1")
+    path.rename(folder / f"{'0' * 32}.v2")
     own_redis.start()
     async with manager_of(own_redis, folder):
         await until(lambda: not files(folder), message="the spool was looked at")
     assert await stored(own_redis, "shop.example/a") is None
 
 
-async def test_file_of_another_key_is_thrown_away(
+async def test_a_file_of_another_key_is_left_alone(
     away: SessionManager, own_redis: RedisServer, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A save sealed with a key that is not ours stays for those who have the key, and is said once."""
@@ -196,7 +214,7 @@ async def test_file_of_another_key_is_thrown_away(
         await until(lambda: not files(folder), message="the spool was delivered")
 
 
-async def test_old_save_from_disk_overwrites_a_newer_one(own_redis: RedisServer, folder: Path) -> None:
+async def test_an_old_save_from_disk_overwrites_no_newer_one(own_redis: RedisServer, folder: Path) -> None:
     """A save that another process has made meanwhile stays; the spooled one's other changes come in."""
     own_redis.start()
     async with manager_of(own_redis, folder) as manager:
@@ -213,7 +231,7 @@ async def test_old_save_from_disk_overwrites_a_newer_one(own_redis: RedisServer,
     assert await stored(own_redis) == {"shared": 3, "mine": 2}
 
 
-async def test_invalidated_session_comes_back_from_disk(own_redis: RedisServer, folder: Path) -> None:
+async def test_an_invalidated_session_does_not_come_back_from_disk(own_redis: RedisServer, folder: Path) -> None:
     """A spooled save from before an invalidation is refused."""
     own_redis.start()
     async with manager_of(own_redis, folder) as manager:
@@ -229,7 +247,7 @@ async def test_invalidated_session_comes_back_from_disk(own_redis: RedisServer, 
     assert await stored(own_redis) is None
 
 
-async def test_disk_shows_who_is_logged_in_where(away: SessionManager, folder: Path) -> None:
+async def test_the_disk_does_not_show_who_is_logged_in_where(away: SessionManager, folder: Path) -> None:
     """Neither names nor contents of the files show a fingerprint, an agent or a value; others may not look."""
     cookies = [{"name": CANARY, "value": CANARY, "domain": "shop.example", "path": "/"}]
     async with reusable_session(NAME, CANARY, manager=away) as session:
@@ -249,7 +267,7 @@ def assert_private(folder: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-async def test_spool_grows_without_end(own_redis: RedisServer, folder: Path) -> None:
+async def test_the_folder_is_bounded(own_redis: RedisServer, folder: Path) -> None:
     """No more files than saves may wait; the oldest gives way."""
     async with manager_of(own_redis, folder, pending_max=2) as manager:
         for number in range(4):
@@ -258,7 +276,7 @@ async def test_spool_grows_without_end(own_redis: RedisServer, folder: Path) -> 
 
 
 @pytest.mark.parametrize("trouble", ["full", "unwritable"])
-async def test_full_disk_reaches_the_agent(
+async def test_a_full_disk_does_not_reach_the_agent(
     own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
 ) -> None:  # fmt: skip
     """When the disk does not take the save, it waits in memory all the same, and the trouble is logged."""
@@ -274,35 +292,50 @@ async def test_full_disk_reaches_the_agent(
     assert await stored(own_redis) == {"n": 1}
 
 
+async def test_a_hanging_disk_does_not_hold_an_agent_up(
+    own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An enter keeps to its budget, also where the folder lies on a disk that does not answer."""
+    answer = threading.Event()
+    monkeypatch.setattr(Spool, "read", lambda *_: answer.wait(30) and None)
+    async with manager_of(own_redis, folder, restore_timeout=0.3) as manager:
+        began = time.monotonic()
+        async with reusable_session(NAME, manager=manager) as session:
+            took = time.monotonic() - began
+            session.discard()
+        answer.set()
+    assert took < 3
+
+
 def no_space(_descriptor: int) -> None:
     """Fail as a full disk does."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_sessions_are_spooled_in_plain(folder: Path) -> None:
+def test_no_session_is_written_to_disk_in_plain(folder: Path) -> None:
     """A spool without a key is refused when it is asked for."""
     with pytest.raises(ConfigurationError, match="encryption_keys"):
         Config(spool_dir=folder)
 
 
-async def test_keys_that_turn_out_empty_spool_in_plain(own_redis: RedisServer, folder: Path) -> None:
+async def test_keys_that_turn_out_empty_are_refused(own_redis: RedisServer, folder: Path) -> None:
     """A callable that has no key in the end is refused as well."""
     manager = manager_of(own_redis, folder, encryption_keys=list)
     with pytest.raises(ConfigurationError, match="encryption_keys"):
         await manager.save(BrowserSession(NAME))
 
 
-def test_half_written_files_pile_up(tmp_path: Path) -> None:
+def test_half_written_files_are_removed_and_not_read(tmp_path: Path) -> None:
     """What a killed process has begun to write is cleared away, and never read."""
     spool = spool_at(tmp_path)
-    half = tmp_path / ".0.v1.abcd.tmp"
+    half = tmp_path / ".0.v2.abcd.tmp"
     half.write_bytes(b"half")
     os.utime(half, (1, 1))
     assert spool.names() == []
     assert not half.exists()
 
 
-def test_save_outlives_its_time(tmp_path: Path) -> None:
+def test_a_save_on_disk_ends_with_its_time_to_live(tmp_path: Path) -> None:
     """A file older than the time to live is removed, not delivered: its session would have expired."""
     spool = spool_at(tmp_path)
     spool.write(spool.names_of(NAME)[0], b"{}", saved_at=1000.0)

@@ -168,7 +168,7 @@ class World:
     @property
     def services(self) -> Any:
         """What the manager's visits share."""
-        return self.manager._services
+        return self.manager._runtime
 
     async def flushed(self, patience: float = 15.0) -> None:
         """Wait until nothing waits for the store any more."""

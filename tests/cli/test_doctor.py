@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from session_reuse._session.spool_files import Spool
 from session_reuse.cli.doctor.facts import Facts
 from session_reuse.cli.doctor.finding import Status
 from session_reuse.cli.doctor.server_checks import (
@@ -23,7 +24,6 @@ from session_reuse.cli.doctor.server_checks import (
 )
 from session_reuse.cli.doctor.trial import Tried, needed_commands
 from session_reuse.config import Config
-from session_reuse.resilience.spool import Spool
 from session_reuse.state.sealing import AesGcm
 from session_reuse.store.failures import failure_from
 from session_reuse.store.keys import Keys
@@ -198,7 +198,7 @@ def test_lacking_rights_are_named(healthy: RedisServer) -> None:
 def test_every_command_of_our_scripts_is_checked_for() -> None:
     """A script that needs a new command must not surprise a restricted user."""
     checked = {words[0] for commands in needed_commands(Keys(), "x").values() for words in commands}
-    names = ("acquire", "commit", "touch", "renew", "release", "invalidate", "mark", "count_use", "forget_affinity")
+    names = ("acquire", "commit", "renew", "release", "invalidate", "count_use", "slide", "look", "forget_affinity")
     used = {part.split("'", 1)[0] for name in names for part in script(name).source.split("redis.call('")[1:]}
     assert used <= checked
 

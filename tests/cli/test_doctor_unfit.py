@@ -30,8 +30,8 @@ from tests.support.polling import wait_until
 from tests.support.servers import HOST, RedisServer, SentinelGroup, free_port
 
 MINIMAL: Final = (
-    "+@connection +get +getex +set +del +exists +type +getrange +setrange +strlen +rename +pexpire +pttl +sadd +smembers "
-    "+zadd +zrem +zscore +zrangebyscore +time +eval +evalsha +scan"
+    "+@connection +get +getex +set +del +exists +type +getrange +setrange +strlen +rename +pexpire +pttl +zadd +zrange "
+    "+zremrangebyrank +zrem +zscore +zrangebyscore +time +eval +evalsha +scan"
 )
 """The minimal ACL of the reference."""
 
@@ -325,7 +325,7 @@ UNFIT: Final = {
     "needless password": Unfit(needless_password, "server", "no password for the default user", "leave the password out"),
     "no GETEX": Unfit(user(MINIMAL.replace(" +getex", "")), "rights", "restore: GETEX", "+getex"),
     "no EVALSHA": Unfit(user(MINIMAL.replace(" +evalsha", "")), "rights", "save: EVALSHA", "+evalsha"),
-    "no SADD": Unfit(user(MINIMAL.replace(" +sadd", "")), "rights", "save: SADD", "+sadd"),
+    "no ZADD": Unfit(user(MINIMAL.replace(" +zadd", "")), "rights", "save: ZADD", "+zadd"),
     "other keys": Unfit(user(MINIMAL, "~other:*"), "rights", "keys browser:* are not allowed", "~browser:*"),
     "read-only user": Unfit(user("+@read +@connection"), "rights", "may only read", "+set"),
     "EVALSHA switched off": Unfit(configured("--rename-command", "EVALSHA", ""), "commands", "not know EVALSHA", "rename-command"),

@@ -28,7 +28,6 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "only the header": lambda value: value[:176],
     "cut in the header": lambda value: value[:100],
     "cut off": lambda value: value[:-1],
-    "wrong schema": lambda value: b"SRS9" + value[4:],
     "bit flipped in the body": lambda value: flipped(value, len(value) - 5),
     "bit flipped in the version": lambda value: flipped(value, 60),
     "bit flipped in the creation time": lambda value: flipped(value, 120),

@@ -5,30 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import fakeredis
 import pytest
 import redis.asyncio
-from fakeredis.aioredis import FakeRedis
 
 from session_reuse import SessionManager
 from session_reuse.store.interface import Store
 from tests.kit.stores import Kit, memory_kit, redis_kit
 
 
-@pytest.fixture(params=["memory", "fakeredis", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
 async def kit(request: pytest.FixtureRequest) -> AsyncIterator[Kit]:
     """Each kind of store in turn, empty."""
     if request.param == "memory":
-        yield memory_kit()
-        return
-    if request.param == "fakeredis":
-        client: Any = FakeRedis(server=fakeredis.FakeServer())
+        made = memory_kit()
     else:
         server = request.getfixturevalue("redis_server")
-        client = redis.asyncio.Redis.from_url(server.url, protocol=2)
-    made = redis_kit(client)
+        made = redis_kit(redis.asyncio.Redis.from_url(server.url, protocol=2))
     yield made
     await made.store.aclose()
+    await made.client.aclose()
 
 
 @pytest.fixture

@@ -1,50 +1,62 @@
-"""A store of each kind with a back door to it. Must never be used but by tests."""
+"""A store of each kind with a back door to its server. For tests only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
+
+from fakeredis.aioredis import FakeRedis
 
 from session_reuse.store.interface import Store
 from session_reuse.store.keys import Keys
-from session_reuse.store.memory import MemoryStore
 from session_reuse.store.redis_store import RedisStore
-
-Plant = Callable[[str, Any], Any]
+from session_reuse.testing import MemoryStore
 
 
 class Kit:
-    """A store, and a back door to put any value under a session's key."""
+    """A store, and a back door to its server.
 
-    def __init__(self, store: Store, plant: Plant, set_aside: Callable[[str], Any]) -> None:
+    Args:
+        store: the store.
+        client: a client of the same server.
+    """
+
+    def __init__(self, store: Store, client: Any) -> None:
         self.store = store
-        self.plant = plant
-        self.set_aside = set_aside
+        self.client = client
+        self.keys = Keys()
+
+    async def plant(self, fingerprint: str, value: Any) -> None:
+        """Put any value under a session's key; what is not bytes becomes a list."""
+        key = self.keys.session(fingerprint)
+        await self.client.delete(key)
+        await (self.client.set(key, value) if isinstance(value, bytes) else self.client.lpush(key, "an item"))
+
+    async def value(self, fingerprint: str) -> bytes | None:
+        """Return what stands under a session's key."""
+        found: bytes | None = await self.client.get(self.keys.session(fingerprint))
+        return found
+
+    async def set_aside(self, fingerprint: str) -> bytes | None:
+        """Return the damaged value that was set aside."""
+        found: bytes | None = await self.client.get(self.keys.of(fingerprint).quarantine)
+        return found
+
+    async def time_to_live(self, fingerprint: str) -> float:
+        """Return how many seconds a session has left."""
+        left: int = await self.client.pttl(self.keys.session(fingerprint))
+        return left / 1000
+
+    async def expire(self, fingerprint: str, seconds: float) -> None:
+        """Set how many seconds a session has left, as if the rest had passed."""
+        await self.client.pexpire(self.keys.session(fingerprint), round(seconds * 1000))
 
 
 def redis_kit(client: Any) -> Kit:
-    """Return a kit over a Redis client, real or fake."""
-    keys = Keys()
-
-    async def plant(fingerprint: str, value: Any) -> None:
-        key = keys.session(fingerprint)
-        await client.delete(key)
-        await (client.set(key, value) if isinstance(value, bytes) else client.lpush(key, "an item"))
-
-    async def set_aside(fingerprint: str) -> Any:
-        return await client.exists(keys.of(fingerprint).quarantine)
-
-    return Kit(RedisStore(client, keys), plant, set_aside)
+    """Return a kit over a client of a real server."""
+    return Kit(RedisStore(client, Keys()), client)
 
 
 def memory_kit() -> Kit:
     """Return a kit over a store in memory."""
     store = MemoryStore()
-
-    async def plant(fingerprint: str, value: Any) -> None:
-        store.put(fingerprint, value)
-
-    async def set_aside(fingerprint: str) -> Any:
-        return fingerprint in store.set_aside
-
-    return Kit(store, plant, set_aside)
+    return Kit(store, FakeRedis(server=store.server))

@@ -1,4 +1,4 @@
-"""One behaviour over all stores: memory, fakeredis and a real server must not be told apart by what they do."""
+"""One behaviour over all stores: a store in memory and a real server do the same."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse.store.interface import (
-    Store,
-    Touch,
-    TouchOutcome,
-)
+from session_reuse.store.interface import CommitOutcome, Store
 from session_reuse.testing import assert_fresh, assert_reused, assert_saved, state_with_cookie
-from tests.kit.deeds import HOUR, NAME, logged_in, save
+from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of, invalidate, keep, logged_in, save, value_of
 from tests.kit.stores import Kit
 from tests.support.polling import until
 
@@ -38,10 +34,10 @@ async def test_nothing_there_is_not_an_error(manager: SessionManager) -> None:
 async def test_a_session_ends_with_its_time_to_live(store: Store) -> None:
     """What nobody uses is gone when its time is over, and not before."""
     await save(store, ttl=0.1)
-    assert await store.read(NAME, timeout=2) is not None
+    assert await value_of(store) is not None
 
     async def gone() -> bool:
-        return await store.read(NAME, timeout=2) is None
+        return await value_of(store) is None
 
     await until(gone, timeout=3)
 
@@ -89,18 +85,19 @@ async def test_two_managers_merge(over: Callable[..., SessionManager]) -> None:
         assert session.data == {"kept": 1, "one": 1}
 
 
-async def test_touching_prolongs_and_says_what_is_gone(store: Store) -> None:
-    """An unchanged session lives on; one that is gone or invalidated is said to be."""
-    touch = Touch(fingerprint=NAME, epoch=0, ttl=HOUR, agent_id="agent-1")
-    assert await store.touch(touch, timeout=2) is TouchOutcome.GONE
+async def test_an_unchanged_save_prolongs_what_is_there_and_nothing_else(store: Store) -> None:
+    """An unchanged session lives on. One that is gone or was invalidated is reported as such."""
+    agents = (("agent-1", NAME),)
+    assert (await keep(store, ttl=HOUR, agents=agents)).outcome is CommitOutcome.GONE
     await save(store, ttl=1.0)
-    assert await store.touch(touch, timeout=2) is TouchOutcome.UNCHANGED
+    assert (await keep(store, ttl=HOUR, agents=agents)).outcome is CommitOutcome.UNCHANGED
     (listed,) = [each async for each in store.sessions(timeout=2)]
     assert listed.ttl is not None
     assert listed.ttl > HOUR - 60
     assert await store.affinity("agent-1", timeout=2) == NAME
-    await store.invalidate(NAME, ttl=HOUR, timeout=2)
-    assert await store.touch(touch, timeout=2) is TouchOutcome.STALE
+    await invalidate(store)
+    assert (await keep(store, ttl=HOUR, agents=agents)).outcome is CommitOutcome.STALE
+    assert await value_of(store) is None
 
 
 async def test_affinity_follows_the_last_use_and_goes_with_the_session(manager: SessionManager) -> None:
@@ -137,14 +134,14 @@ async def test_health_is_shared_and_starts_anew_with_a_login(over: Callable[...,
         session.mark_good()
 
 
-async def test_a_mark_meant_for_another_session_is_ignored(store: Store) -> None:
+async def test_a_mark_meant_for_another_login_is_refused(store: Store) -> None:
     """Bad marks of an old login do not retire the new one that has replaced it."""
     await save(store)
-    assert await store.mark(NAME, created_at=1000, epoch=0, change=10, timeout=2) == 10
-    assert await store.mark(NAME, created_at=1000, epoch=0, change=-30, timeout=2) == 0
-    assert await store.mark(NAME, created_at=1001, epoch=0, change=10, timeout=2) is None
-    assert await store.mark(NAME, created_at=1000, epoch=9, change=10, timeout=2) is None
-    assert await store.mark("nobody", created_at=1000, epoch=0, change=10, timeout=2) is None
+    assert (await keep(store, "1" * 12, ttl=0, score_change=10)).score == 10
+    assert (await keep(store, "2" * 12, ttl=0, score_change=-30)).score == 0
+    late = await keep(store, "3" * 12, ttl=0, score_change=10, created_at=CREATED_AT + 1)
+    assert late.outcome is CommitOutcome.STALE
+    assert (await header_of(store)).score == 0
 
 
 async def test_uses_are_counted_only_where_somebody_counts(manager: SessionManager) -> None:
@@ -179,6 +176,6 @@ async def test_a_listing_shows_each_session_and_nothing_in_it(kit: Kit, manager:
 async def test_the_stored_form_is_the_same_everywhere(manager: SessionManager, store: Store) -> None:
     """A value of one store is read by `BrowserSession.import_`, as that of any other is."""
     await logged_in(manager, step=1)
-    value = await store.read(NAME, timeout=2)
+    value = await value_of(store)
     assert value is not None
     assert BrowserSession.import_(value).data == {"step": 1}

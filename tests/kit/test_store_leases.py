@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse.state.baseline import Expectation
-from session_reuse.store.interface import (
-    Busy,
-    CommitOutcome,
-    Entered,
-    Lease,
-    Store,
-    Touch,
-    TouchOutcome,
-)
+from session_reuse.store.interface import Busy, CommitOutcome, EnterReply, Lease, Precondition, Store
 from session_reuse.testing import assert_fresh, assert_reused, assert_saved
-from tests.kit.deeds import HOUR, NAME, head, logged_in, save, take
+from tests.kit.actions import HOUR, NAME, header_of, invalidate, keep, logged_in, save, save_next, take, value_of
 from tests.support.polling import until
 
 
@@ -44,7 +35,7 @@ async def test_tokens_grow(store: Store) -> None:
     first = await take(store, "one", seconds=0.05)
     assert isinstance(first, Lease)
 
-    async def taken() -> Entered | None:
+    async def taken() -> EnterReply | None:
         entered = await store.enter(NAME, ttl=HOUR, timeout=2, lease=("two", HOUR))
         return entered if isinstance(entered.lease, Lease) else None
 
@@ -65,24 +56,21 @@ async def test_a_holder_that_was_replaced_changes_nothing(store: Store) -> None:
         return lease if isinstance(lease, Lease) else None
 
     new = await until(replaced, timeout=3)
-    assert (await save(store, "a" * 12, token=old.token, lease=old)).outcome is CommitOutcome.STALE
-    done = await save(store, "b" * 12, token=new.token, lease=new, release=True)
+    assert (await save(store, "a" * 12, lease=old)).outcome is CommitOutcome.STALE
+    done = await save(store, "b" * 12, lease=new, release=True)
     assert done.outcome is CommitOutcome.SAVED
     assert isinstance(await take(store, "third"), Lease)
-    known = (await head(store)).revision.encode()
-    late = await save(store, "c" * 12, lease=old, expectation=Expectation.REVISION, known=known)
-    assert late.outcome is CommitOutcome.STALE
-    touch = Touch(fingerprint=NAME, epoch=0, ttl=HOUR, lease=old)
-    assert await store.touch(touch, timeout=2) is TouchOutcome.STALE
+    assert (await save_next(store, "c" * 12, lease=old)).outcome is CommitOutcome.STALE
+    assert (await keep(store, lease=old)).outcome is CommitOutcome.STALE
+    assert (await header_of(store)).save_ids == ("b" * 12,)
 
 
 async def test_a_refused_save_gives_the_lease_back(store: Store) -> None:
     """An exclusive agent whose save is refused for good does not block the next one."""
-    await save(store, "a" * 12)
+    await invalidate(store)
     lease = await take(store, "me")
     assert isinstance(lease, Lease)
-    done = await save(store, "b" * 12, lease=lease, release=True, expectation=Expectation.UNKNOWN)
-    assert done.outcome is CommitOutcome.EXISTS
+    assert (await save(store, lease=lease, release=True)).outcome is CommitOutcome.STALE
     assert isinstance(await take(store, "other"), Lease)
 
 
@@ -123,15 +111,17 @@ async def test_an_invalidated_session_stays_dead(manager: SessionManager) -> Non
 
 
 async def test_a_tombstone_stops_those_who_entered_before(store: Store) -> None:
-    """Whoever entered before the invalidation is refused, with and without a known state."""
-    await store.invalidate(NAME, ttl=HOUR, timeout=2)
-    assert (await save(store, age=5.0)).outcome is CommitOutcome.STALE
-    assert (await save(store, age=5.0, expectation=Expectation.UNKNOWN)).outcome is CommitOutcome.STALE
-    revision = {"expectation": Expectation.REVISION, "known": b"000000000001" + b"z" * 12, "epoch": 0}
-    assert (await save(store, **revision)).outcome is CommitOutcome.STALE
-    done = await save(store, age=0.0)
+    """A save that does not know of the invalidation is refused, whatever it expects to find."""
+    await invalidate(store)
+    assert (await save(store)).outcome is CommitOutcome.STALE
+    known = b"000000000001" + b"z" * 12
+    assert (await save(store, precondition=Precondition.MATCHES, known=known)).outcome is CommitOutcome.STALE
+    assert await value_of(store) is None
+    last = (await store.enter(NAME, ttl=HOUR, timeout=2)).invalidated_at
+    assert last is not None
+    done = await save(store, invalidated_at=last)
     assert done.outcome is CommitOutcome.SAVED
-    assert (await head(store)).epoch == done.epoch > 0
+    assert (await header_of(store)).invalidated_at == done.invalidated_at == last > 0
 
 
 async def test_an_invalidation_frees_the_lease_and_beats_its_token(store: Store) -> None:
@@ -139,7 +129,7 @@ async def test_an_invalidation_frees_the_lease_and_beats_its_token(store: Store)
     lease = await take(store, "me")
     assert isinstance(lease, Lease)
     await save(store, lease=lease)
-    assert await store.invalidate(NAME, ttl=HOUR, timeout=2)
+    assert await invalidate(store)
     assert not await store.renew(NAME, lease, HOUR, timeout=2)
     following = await take(store, "next")
     assert isinstance(following, Lease)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, StoreTimeoutError, blocking, reusable_session
-from session_reuse.store.interface import Store
+from session_reuse.store.interface import Busy, Lease, Store
 from session_reuse.store.redis_store import RedisStore
 from session_reuse.testing import (
     OPERATIONS,
@@ -31,17 +31,6 @@ ROOT = Path(__file__).parents[2]
 NAME = "shop.example/alice"
 
 
-class Clock:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        """Return the time it was set to."""
-        return self.now
-
-
 async def use(store: Any, **config: Any) -> BrowserSession:
     """Enter and leave once, adding a note."""
     async with (
@@ -54,16 +43,32 @@ async def use(store: Any, **config: Any) -> BrowserSession:
 
 
 async def test_a_day_passes_in_no_time() -> None:
-    """Expiry of sessions, leases, affinities and tombstones can be tested without waiting."""
-    clock = Clock()
-    store = MemoryStore(clock=clock)
+    """Expiry of sessions and affinities can be tested without waiting."""
+    store = MemoryStore()
     await use(store)
-    clock.now += 86_399
+    store.advance(86_399)
     assert_reused(await use(store))
-    clock.now += 86_401
+    store.advance(86_401)
     assert store.peek(NAME) is None
     assert await store.affinity("agent-1", timeout=1) is None
     assert_fresh(await use(store), Outcome.MISSING)
+
+
+async def test_a_lease_ends_in_no_time() -> None:
+    """The take-over after a dead holder can be tested without waiting."""
+    store = MemoryStore()
+    await store.acquire(NAME, "dead", 30.0, timeout=1)
+    store.advance(29)
+    assert isinstance(await store.acquire(NAME, "next", 30.0, timeout=1), Busy)
+    store.advance(2)
+    assert isinstance(await store.acquire(NAME, "next", 30.0, timeout=1), Lease)
+
+
+def test_what_was_put_in_place_is_found_as_it_is() -> None:
+    """A test plants a damaged value."""
+    store = MemoryStore()
+    store.put(NAME, b"damaged")
+    assert store.peek(NAME) == b"damaged"
 
 
 async def test_what_is_stored_can_be_looked_at() -> None:
@@ -174,6 +179,7 @@ def test_the_faulty_store_forgets_no_operation() -> None:
     methods = {name for name in vars(MemoryStore) if not name.startswith("_")} - {
         "peek",
         "put",
+        "advance",
         "aclose",
         "server_of",
         "servers",

@@ -166,14 +166,23 @@ async def test_a_checkpoint_is_safe_before_the_exit(manager: SessionManager) -> 
         assert session.data == {"n": 3, "other": True}
 
 
-async def test_an_empty_state_never_replaces_a_good_one(manager: SessionManager) -> None:
-    """A capture that comes back empty after a login is a failure, not a logout."""
+async def test_a_logout_that_leaves_nothing_is_stored(manager: SessionManager) -> None:
+    """A state that was seen to become empty is a logout: the next agent is logged out, and its notes are there."""
     await logged_in(manager, step=1)
     async with reusable_session("shop.example/alice", manager=manager) as session:
         session.storage_state = {"cookies": [], "origins": []}
-    assert session.save_outcome is SaveOutcome.SKIPPED
+    assert session.save_outcome is SaveOutcome.SAVED
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        assert session.storage_state["cookies"] == []
+        assert session.data == {"step": 1}
+
+
+async def test_a_failed_capture_does_not_replace_a_login(manager: SessionManager) -> None:
+    """Without a look at the browser the stored login stays, and the agent's notes are saved."""
+    await logged_in(manager, step=1)
     async with reusable_session("shop.example/alice", manager=manager) as session:
         session.storage_state = {"cookies": [], "origins": []}
+        session.capture_failed("the browser is gone")
         session.data["step"] = 2
     assert session.save_outcome is SaveOutcome.SAVED
     async with reusable_session("shop.example/alice", manager=manager) as session:

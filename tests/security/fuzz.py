@@ -258,7 +258,7 @@ def _try(findings: Findings, target: Target, kind: str, value: bytes, *, measure
 
 
 def _judge_unharmed(findings: Findings, target: Target, kind: str, value: bytes) -> None:
-    """Let pass what differs from a sound value only where scripts write: epoch, token, uses, score, padding."""
+    """Let pass what differs from a sound value only where scripts write: invalidated_at, token, saved_at, uses, score, ttl."""
     plain = [one for one in target.sound if authenticated_part(one) + one[LENGTH:] == _covered(value)]
     if plain or (kind == "nested" and not target.sealed_by_us):
         findings.unharmed += 1

@@ -85,7 +85,7 @@ def all_of(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
 
 
-async def test_secret_is_shown_while_all_goes_wrong(
+async def test_no_secret_is_shown_while_all_goes_wrong(
     secret_redis: RedisServer, registry: CollectorRegistry, logged: io.StringIO, tmp_path: Path
 ) -> None:
     """Logs at DEBUG, repr, metrics, stats and spool of a life with every kind of trouble hold no canary."""
@@ -94,7 +94,7 @@ async def test_secret_is_shown_while_all_goes_wrong(
         url = f"redis://:{CANARY}@{HOST}:{proxy.port}/0?client_name=agent"
         config = {"registry": registry, "encryption_keys": [KEY], "spool_dir": tmp_path, "close_timeout": 0.1}
         async with SessionManager(url, **config) as manager:
-            shown += [manager, manager.config, manager._services, manager._connection]
+            shown += [manager, manager.config, manager._runtime, manager._runtime.connection]
             for fault in (Fault.OK, Fault.RESET, Fault.OK):
                 await proxy.switch(fault)
                 shown += await _visits(manager)
@@ -104,7 +104,7 @@ async def test_secret_is_shown_while_all_goes_wrong(
             await proxy.heal()
             secret_redis.kill()
             shown += await _visits(manager)
-            shown += [manager.stats(), list(manager._services.pending)]
+            shown += [manager.stats(), list(manager._runtime.pending)]
     secret_redis.start()
     shown += [generate_latest(registry).decode(), logged.getvalue()]
     shown += files_of(tmp_path)
@@ -125,7 +125,7 @@ async def _visits(manager: SessionManager) -> list[object]:
         async with reusable_session("shop.example/alice", "agent", manager=manager) as session:
             session.storage_state = {**STATE}
             session.data["note"] = CANARY
-            shown += [session, session.problems, session.baseline.expectation if session.baseline else None]
+            shown += [session, session.problems, session.keeper]
             session.mark_good()
             await session.checkpoint()
     except BaseException as error:  # noqa: BLE001
@@ -146,7 +146,7 @@ async def _visits(manager: SessionManager) -> list[object]:
         f"redis://:{CANARY}@/0", f"redis+cluster://:{CANARY}@localhost:x", f"unix://:{CANARY}@",
     ],
 )  # fmt: skip
-async def test_wrong_url_is_quoted_with_its_password(url: str) -> None:
+async def test_an_error_about_a_url_masks_its_password(url: str) -> None:
     """The error about a URL masks what is secret in it."""
     with pytest.raises(SessionReuseError) as caught:
         async with SessionManager(url, registry=None) as manager:
@@ -156,7 +156,7 @@ async def test_wrong_url_is_quoted_with_its_password(url: str) -> None:
 
 
 @pytest.mark.parametrize("keys", [[CANARY], [CANARY.encode()], CANARY, [KEY, CANARY], lambda: [CANARY]])
-async def test_wrong_key_is_quoted(keys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_about_a_key_does_not_hold_it(keys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error about a key does not hold it."""
     with pytest.raises(SessionReuseError) as caught:
         async with SessionManager("redis://localhost", registry=None, encryption_keys=keys):
@@ -175,14 +175,14 @@ async def test_wrong_key_is_quoted(keys: Any, monkeypatch: pytest.MonkeyPatch) -
         {"data": {"x": {CANARY}}}, {"data": {"x": {1: CANARY}}}, {"data": {"x": float("nan"), "y": CANARY}},
     ],
 )  # fmt: skip
-def test_wrong_state_is_quoted(broken: dict[str, Any]) -> None:
+def test_an_error_about_a_state_names_the_place_only(broken: dict[str, Any]) -> None:
     """The error about a state names the place, not the value."""
     with pytest.raises(SessionReuseError) as caught:
         BrowserSession("shop.example/alice", **broken)
     assert not shows(all_of(caught.value))
 
 
-async def test_wrong_password_is_said_once_and_loudly(
+async def test_a_wrong_password_is_logged_once_as_an_error(
     secret_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A wrong password is one ERROR line, no loop of attempts, and never in the line."""

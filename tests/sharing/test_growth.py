@@ -9,7 +9,7 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry
 
-from session_reuse import BrowserSession, SaveOutcome, SessionManager
+from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
 from session_reuse.store.keys import Keys
 from tests.sharing.traces import MakeManager, kinds, raw, save_many
 from tests.support.polling import until
@@ -93,3 +93,38 @@ async def test_a_clean_up_on_a_dead_store_says_so_once(
 async def saved(manager: SessionManager) -> bool:
     """Return whether a save reaches the store."""
     return await manager.save(BrowserSession("shop/alice", "agent")) is SaveOutcome.SAVED
+
+
+async def test_an_agent_for_each_run_does_not_make_the_list_of_agents_grow(
+    servers: RedisServer | RedisCluster, make_manager: MakeManager
+) -> None:
+    """200 agents use one session: the latest are listed, and an eviction takes their affinity along."""
+    manager = await make_manager(servers.url)
+    for number in range(200):
+        assert await manager.save(BrowserSession("shop/alice", f"agent-{number}", data={"n": number})) == "saved"
+    agents = Keys().of("shop/alice").agents
+    with raw(servers, agents) as client:
+        assert client.zrange(agents, -1, -1) == [b"agent-199"]
+        assert client.zcard(agents) <= 64
+    assert await manager.evict("shop/alice")
+    assert await manager.affinity("agent-199") is None
+    assert kinds(servers)["agents"] == 0
+
+
+async def test_a_list_of_agents_of_an_earlier_version_is_replaced(
+    redis_server: RedisServer, make_manager: MakeManager
+) -> None:
+    """A set of 100,000 agents stands there: saves go on, and an eviction does not hold up the server."""
+    manager = await make_manager(redis_server.url)
+    await save_many(manager, ["shop/alice"])
+    agents = Keys().of("shop/alice").agents
+    with redis_server.client() as client:
+        client.delete(agents)
+        client.sadd(agents, *(f"agent-{number}" for number in range(100_000)))
+        client.config_set("slowlog-log-slower-than", 200_000)
+        client.slowlog_reset()
+        async with reusable_session("shop/alice", "last", manager=manager) as session:
+            session.data["n"] = 2
+        assert session.save_outcome is SaveOutcome.SAVED
+        assert await manager.evict("shop/alice")
+        assert client.slowlog_len() == 0

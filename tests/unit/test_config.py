@@ -15,9 +15,9 @@ import redis
 import redis.asyncio
 
 from session_reuse import SessionManager, blocking, persist_session, reusable_session
+from session_reuse._session.options import SessionOptions
 from session_reuse.config import Config, configured_keys, redacted_url, unknown_variables
 from session_reuse.errors import ConfigurationError
-from session_reuse.lifecycle.options import VisitOptions
 from session_reuse.testing import MemoryStore
 
 KEY = bytes(range(32))
@@ -128,8 +128,8 @@ def test_an_attempt_longer_than_its_budget_is_refused() -> None:
 def test_options_of_exclusive_use_need_it(options: dict[str, Any]) -> None:
     """`wait` and `on_busy` mean nothing for shared use."""
     with pytest.raises(ConfigurationError, match=r"exclusive=True"):
-        VisitOptions.build(Config(), **options)
-    VisitOptions.build(Config(), exclusive=True, **options)
+        SessionOptions.build(Config(), **options)
+    SessionOptions.build(Config(), exclusive=True, **options)
 
 
 def test_misspelt_variables_are_named_with_the_nearest() -> None:

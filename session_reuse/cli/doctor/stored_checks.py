@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+from session_reuse._session.composition import Runtime
 from session_reuse.cli.connection import read_stored
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.formatting import plural
 from session_reuse.config import Config, configured_keys
 from session_reuse.errors import CorruptStateError
-from session_reuse.lifecycle.services import Services
 from session_reuse.state.header import Header
 from session_reuse.state.sealing import NO_KEY, key_id
 from session_reuse.store.interface import Listed
@@ -47,7 +47,7 @@ class Sample:
         return self.by_key.total() + self.foreign
 
 
-async def stored_finding(services: Services, config: Config) -> Finding:
+async def stored_finding(services: Runtime, config: Config) -> Finding:
     """Look at some sessions and open a few.
 
     Raises:
@@ -92,7 +92,7 @@ def judged(sample: Sample, key_ids: list[str]) -> Finding | None:
     return None
 
 
-async def _opened(services: Services, sample: Sample) -> Finding:
+async def _opened(services: Runtime, sample: Sample) -> Finding:
     unreadable = []
     for fingerprint in sample.fingerprints[:OPENED]:
         try:

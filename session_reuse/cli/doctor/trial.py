@@ -33,7 +33,7 @@ def own_name() -> str:
 
 def needed_commands(keys: Keys, fingerprint: str) -> dict[str, list[tuple[str | int, ...]]]:
     """Return the commands for each purpose, those inside our scripts included, in an order in which each finds its key."""
-    session, lease, tombstone, agents, quarantine, bucket, _ = names = keys.of(fingerprint)
+    session, lease, tombstone, agents, quarantine, bucket, *_ = names = keys.of(fingerprint)
     staging, agent = names.staging("0"), keys.affinity(fingerprint)
     script: tuple[str | int, ...] = ("return 1", 1, session)
     return {
@@ -42,19 +42,19 @@ def needed_commands(keys: Keys, fingerprint: str) -> dict[str, list[tuple[str | 
             ("SET", staging, "x", "PX", _LIFE), ("SETRANGE", staging, 0, "x"), ("RENAME", staging, session),
             ("EXISTS", session), ("TYPE", session), ("GETRANGE", session, 0, 1), ("PEXPIRE", session, _LIFE),
             ("PTTL", session), ("RENAME", session, quarantine), ("DEL", quarantine), ("EVAL", *script),
-            ("EVALSHA", "0" * 40, 1, session), ("TIME",), ("SET", agent, "x", "PX", _LIFE), ("SADD", agents, "x"),
-            ("PEXPIRE", agents, _LIFE), ("ZADD", bucket, 9 * 10**15, fingerprint), ("ZSCORE", bucket, fingerprint),
-            ("GET", tombstone),
+            ("EVALSHA", "0" * 40, 1, session), ("TIME",), ("SET", agent, "x", "PX", _LIFE), ("ZADD", agents, 1, "x"),
+            ("ZREMRANGEBYRANK", agents, 0, -65), ("PEXPIRE", agents, _LIFE), ("ZADD", bucket, 9 * 10**15, fingerprint), ("ZSCORE", bucket, fingerprint),
+            ("GETRANGE", tombstone, 0, 19),
         ],
         "leases": [("SET", lease, "x", "PX", _LIFE), ("GET", lease), ("PEXPIRE", lease, _LIFE), ("DEL", lease)],
         "evict": [
-            ("SET", tombstone, "x", "PX", _LIFE), ("DEL", tombstone, session), ("SMEMBERS", agents), ("DEL", agents),
+            ("SET", tombstone, "x", "PX", _LIFE), ("DEL", tombstone, session), ("ZRANGE", agents, 0, -1), ("DEL", agents),
             ("DEL", agent), ("ZREM", bucket, fingerprint),
         ],
         "ls, stats, top": [("SCAN", 0), ("STRLEN", session), ("GETRANGE", session, 0, 1), ("PTTL", session)],
         "cleanup": [
             ("ZRANGEBYSCORE", bucket, 0, 1), ("ZMSCORE", bucket, fingerprint), ("ZREM", bucket, fingerprint),
-            ("SMEMBERS", agents), ("SUBSCRIBE", _EVENTS), ("UNSUBSCRIBE", _EVENTS),
+            ("ZRANGE", agents, 0, -1), ("SUBSCRIBE", _EVENTS), ("UNSUBSCRIBE", _EVENTS),
         ],
     }  # fmt: skip
 

@@ -1,9 +1,10 @@
 -- Take or keep the exclusive lease of a session. Never touches the payload.
--- KEYS: session, lease, tombstone   ARGV: holder, lease ms
+-- KEYS: session, lease, tombstone, cancelled   ARGV: holder, lease ms
 -- Reply: {'ok', token} | {'busy', ms left} | {'foreign', ms left}
 --
 -- The fencing token is server time in µs and greater than every token and invalidation on record, so it grows
 -- even when a fail-over or a restart has lost the last ones.
+if redis.call('EXISTS', KEYS[4]) == 1 then return {'busy', 0} end -- the holder has given up already
 local held = redis.call('TYPE', KEYS[2]).ok
 local token, holder
 if held == 'string' then
@@ -21,7 +22,7 @@ if not token then
   if redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('GETRANGE', KEYS[1], 0, 3) == 'SRS1' then
     least = math.max(least, (tonumber(redis.call('GETRANGE', KEYS[1], 36, 55)) or 0) + 1)
   end
-  least = math.max(least, (tonumber(redis.call('GET', KEYS[3]) or '0') or 0) + 1)
+  least = math.max(least, (tonumber(redis.call('GETRANGE', KEYS[3], 0, 19)) or 0) + 1)
   token = string.format('%020.0f', least)
 end
 redis.call('SET', KEYS[2], token .. ':' .. ARGV[1], 'PX', ARGV[2])

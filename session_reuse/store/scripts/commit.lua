@@ -1,14 +1,17 @@
--- Put a staged payload in place, if it is still right to. Reads and patches headers, never the body.
--- KEYS: session, staging, lease, tombstone, agents, quarantine
--- ARGV: expectation, revision or damaged head, epoch, save id, token, holder, release (0|1), age µs (-1: go by the
---       epoch), ttl ms, agent,
---       agents ttl ms, fresh login (0|1), score change, created_at
--- Reply: {outcome, epoch, uses, score}; outcomes: saved recovered recreated duplicate conflict exists unstaged;
---        {'stale', 1 when a session is there | 0}
-local HEAD = 175
-local expectation, known, epoch, save_id, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+-- Put a staged payload in place, or keep an unchanged session for longer, if the store holds what the caller expects.
+-- Reads and patches headers, never the body.
+-- KEYS: session, staging, lease, tombstone, agents, quarantine, once
+-- ARGV: 1 precondition (matches | absent | corrupt | unchanged), 2 known (version and save ids | damaged header),
+--       3 invalidated_at, 4 save id, 5 token, 6 holder, 7 release (0|1), 8 may recreate (0|1), 9 ttl ms (0: leave it),
+--       10 new login (0|1), 11 score change, 12 created_at, 13 and on: agents
+-- Reply: {outcome, invalidated_at, uses, score, saved_at, ttl}
+-- Outcomes: saved recovered recreated duplicate unchanged | conflict stale gone unstaged
+local precondition, known, save_id, token = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
+local NO_TOKEN = '00000000000000000000'
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
--- Each redis.call costs the server as much as a small command of its own: one does for "is it a string, and which".
+-- Each redis.call costs the server as much as a small command: one answers "is it a string, and which".
 local function string_at(key, first, last)
   local found = redis.pcall('GETRANGE', key, first, last)
   return type(found) == 'string' and found or ''
@@ -18,96 +21,128 @@ local function release()
   if ARGV[7] == '1' and string_at(KEYS[3], 0, -1) == token .. ':' .. ARGV[6] then redis.call('DEL', KEYS[3]) end
 end
 
--- Whose affinity points to a session is on its list, so that the affinity goes when the session goes.
+-- The affinity of the latest agents ends when the session ends, so the session lists them. The list is bounded.
 local function enlist()
-  if ARGV[10] ~= '' then
-    redis.call('SADD', KEYS[5], ARGV[10])
-    redis.call('PEXPIRE', KEYS[5], ARGV[11])
+  for at = 13, #ARGV do
+    local added = redis.pcall('ZADD', KEYS[5], now, ARGV[at])
+    if type(added) == 'table' then -- a set of an earlier version
+      redis.call('DEL', KEYS[5])
+      added = redis.call('ZADD', KEYS[5], now, ARGV[at])
+    end
+    if added == 1 then redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -65) end
   end
+  if #ARGV >= 13 then redis.call('PEXPIRE', KEYS[5], ARGV[9] + 3600000) end
 end
 
 local function refuse(outcome)
   redis.call('DEL', KEYS[2])
-  if outcome ~= 'conflict' then release() end
-  local exists = redis.call('EXISTS', KEYS[1])
-  if exists == 1 then enlist() end
-  return {outcome, exists}
+  if outcome ~= 'conflict' and outcome ~= 'gone' then release() end
+  return {outcome, '0', '0', '0', '0', '0'}
 end
 
-local head = string_at(KEYS[1], 0, HEAD)
-local ours = string.sub(head, 1, 4) == 'SRS1' and #head == HEAD + 1
+-- Nobody shortens the time to live that another save has set. The time at which the session retires bounds both.
+local function keep(left, retire_at)
+  local target = math.max(left, tonumber(ARGV[9]))
+  local retires = tonumber(retire_at) or 0
+  if retires > now then
+    target = math.min(target, retires - now)
+  elseif retires > 0 then
+    target = math.max(left, 1)
+  end
+  redis.call('PEXPIRE', KEYS[1], string.format('%.0f', target))
+end
+
+local function score_of(before)
+  return string.format('%04d', math.min(9999, math.max(0, (tonumber(before) or 0) + tonumber(ARGV[11]))))
+end
+
+local header = string_at(KEYS[1], 0, 175)
+local ours = string.sub(header, 1, 4) == 'SRS1' and #header == 176
 
 -- The same save again: its reply was lost on the way.
-if ours then
+if ours and precondition ~= 'unchanged' then
   for start = 69, 105, 12 do
-    if string.sub(head, start, start + 11) == save_id then
+    if string.sub(header, start, start + 11) == save_id then
       redis.call('DEL', KEYS[2])
       release()
-      return {'duplicate', string.sub(head, 17, 36), string.sub(head, 159, 166), string.sub(head, 167, 170)}
+      return {'duplicate', string.sub(header, 17, 36), string.sub(header, 159, 166), string.sub(header, 167, 170),
+        string.sub(header, 131, 144), string.sub(header, 171, 174)}
     end
   end
 end
 
--- Fencing: whoever lost the lease to a later holder changes nothing.
-if token ~= '00000000000000000000' then
+-- Fencing: a holder whose lease went to a later holder changes nothing.
+if token ~= NO_TOKEN then
   local lease = string_at(KEYS[3], 0, 19)
   if #lease == 20 and lease > token then return refuse('stale') end
-  if ours and string.sub(head, 37, 56) > token then return refuse('stale') end
+  if ours and string.sub(header, 37, 56) > token then return refuse('stale') end
 end
 
 -- Invalidation: a state from before it stays dead.
-local tombstone = string_at(KEYS[4], 0, 19)
-if #tombstone ~= 20 then tombstone = '00000000000000000000' end
-local current = tombstone
-if ours and string.sub(head, 17, 36) > current then current = string.sub(head, 17, 36) end
-if expectation == 'revision' or ARGV[8] == '-1' then
-  if current > epoch then return refuse('stale') end
-else
-  local now = redis.call('TIME')
-  local entered = now[1] * 1000000 + now[2] - tonumber(ARGV[8])
-  if tonumber(tombstone) > entered then return refuse('stale') end
+local current = string_at(KEYS[4], 0, 19)
+if #current ~= 20 then current = NO_TOKEN end
+if ours and string.sub(header, 17, 36) > current then current = string.sub(header, 17, 36) end
+if current > ARGV[3] then return refuse('stale') end
+
+if precondition == 'unchanged' then
+  if not ours then return refuse('gone') end
+  if string.sub(header, 117, 130) ~= ARGV[12] then return refuse('stale') end
+  local score = string.sub(header, 167, 170)
+  if ARGV[11] ~= '0' and redis.call('SET', KEYS[7], '1', 'NX', 'PX', 86400000) then
+    score = score_of(score)
+    redis.call('SETRANGE', KEYS[1], 166, score)
+  end
+  -- A later holder that changes nothing still fences off the ones before it.
+  if string.sub(header, 37, 56) < token then redis.call('SETRANGE', KEYS[1], 36, token) end
+  if ARGV[9] ~= '0' then keep(redis.call('PTTL', KEYS[1]), string.sub(header, 145, 158)) end
+  enlist()
+  release()
+  return {'unchanged', current, string.sub(header, 159, 166), score, string.sub(header, 131, 144),
+    string.sub(header, 171, 174)}
 end
 
-local staged = string_at(KEYS[2], 0, HEAD)
-if staged == '' then return {'unstaged'} end
+local staged = string_at(KEYS[2], 0, 175)
+if staged == '' then return {'unstaged', '0', '0', '0', '0', '0'} end
 
 -- Compare and set.
 local outcome = 'saved'
-if expectation == 'revision' then
-  if head == '' and redis.call('EXISTS', KEYS[1]) == 0 then
-    outcome = 'recreated'
-  elseif not ours then
-    return refuse('conflict')
-  elseif string.sub(head, 57, 80) ~= known then
-    -- An older version of the same session: a fail-over lost the save that we know of.
-    if string.sub(head, 57, 68) < string.sub(known, 1, 12) and string.sub(head, 117, 130) == ARGV[14] then
-      outcome = 'recovered'
-    else
-      return refuse('conflict')
-    end
+if header == '' and redis.call('EXISTS', KEYS[1]) == 0 then
+  if ARGV[8] == '0' then return refuse('stale') end -- no tombstone is left that could prove that it may come back
+  if precondition == 'matches' then outcome = 'recreated' end
+elseif precondition == 'matches' and ours then
+  if string.sub(header, 57, 80) ~= string.sub(known, 1, 24) then
+    -- An ancestor of the known save: a fail-over has lost the saves since.
+    local newest, ancestor = string.sub(header, 69, 80), false
+    for start = 25, 49, 12 do ancestor = ancestor or string.sub(known, start, start + 11) == newest end
+    if not ancestor or string.sub(header, 117, 130) ~= ARGV[12] then return refuse('conflict') end
+    outcome = 'recovered'
   end
-elseif expectation == 'absent' then
-  if redis.call('EXISTS', KEYS[1]) == 1 then return refuse('conflict') end
-elseif expectation == 'unknown' then
-  if redis.call('EXISTS', KEYS[1]) == 1 then return refuse('exists') end
-elseif redis.call('EXISTS', KEYS[1]) == 1 then -- corrupt
-  if head ~= known then return refuse('conflict') end
+elseif precondition == 'corrupt' and header == known then
   redis.call('RENAME', KEYS[1], KEYS[6])
   redis.call('PEXPIRE', KEYS[6], ARGV[9])
   ours = false
+else
+  return refuse('conflict')
 end
 
-local uses, score = '00000000', 0
-if ours and ARGV[12] == '0' then
-  uses, score = string.sub(head, 159, 166), tonumber(string.sub(head, 167, 170)) or 0
+local uses, score, saved_at, left = '00000000', '0000', now, 0
+local ttl = string.format('%04x', math.min(65535, math.floor(ARGV[9] / 60000)))
+if ours then
+  saved_at = math.max(now, tonumber(string.sub(header, 131, 144)) or 0)
+  if string.sub(header, 37, 56) > token then token = string.sub(header, 37, 56) end
+  if ARGV[10] == '0' then
+    uses, score = string.sub(header, 159, 166), string.sub(header, 167, 170)
+    left = redis.call('PTTL', KEYS[1])
+    if string.sub(header, 171, 174) > ttl then ttl = string.sub(header, 171, 174) end
+  end
 end
-score = string.format('%04d', math.min(9999, math.max(0, score + tonumber(ARGV[13]))))
-if ours and string.sub(head, 37, 56) > token then token = string.sub(head, 37, 56) end
+score = score_of(score)
+saved_at = string.format('%014.0f', saved_at)
 if string.sub(staged, 17, 56) ~= current .. token then redis.call('SETRANGE', KEYS[2], 16, current .. token) end
-if string.sub(staged, 159, 170) ~= uses .. score then redis.call('SETRANGE', KEYS[2], 158, uses .. score) end
+redis.call('SETRANGE', KEYS[2], 130, saved_at .. string.sub(staged, 145, 158) .. uses .. score .. ttl)
 redis.call('RENAME', KEYS[2], KEYS[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[9])
+keep(left, string.sub(staged, 145, 158))
 enlist()
 token = ARGV[5]
 release()
-return {outcome, current, uses, score}
+return {outcome, current, uses, score, saved_at, ttl}

@@ -1,3 +1,5 @@
--- Remove an affinity that still points to a session that is gone.   KEYS: affinity   ARGV: fingerprint   Reply: 1 | 0
-if redis.call('TYPE', KEYS[1]).ok ~= 'string' or redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+-- Remove an affinity that still points to a session that is gone. A seal may follow the name, behind a line feed.
+-- KEYS: affinity   ARGV: fingerprint   Reply: 1 | 0
+local found = redis.pcall('GETRANGE', KEYS[1], 0, -1)
+if type(found) ~= 'string' or string.match(found, '^[^\n]*') ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])

@@ -1,7 +1,16 @@
--- Give back a lease that is still ours.   KEYS: lease   ARGV: token (zeros when it never reached us), holder   Reply: 1 | 0
-if redis.call('TYPE', KEYS[1]).ok ~= 'string' then return 0 end
-local lease = redis.call('GET', KEYS[1])
-local mine = ARGV[1] .. ':' .. ARGV[2]
-if ARGV[1] == '00000000000000000000' then mine = string.sub(lease, 1, 20) .. ':' .. ARGV[2] end
-if lease ~= mine then return 0 end
+-- Give back a lease that is still ours. Without a token, also refuse a request for it that is still on its way.
+-- KEYS: lease, cancelled, session   ARGV: token (zeros when it never reached us), holder   Reply: 1 | 0
+local lease = redis.pcall('GETRANGE', KEYS[1], 0, -1)
+if type(lease) ~= 'string' then return 0 end
+local token = ARGV[1]
+if token == '00000000000000000000' then
+  token = string.sub(lease, 1, 20)
+  redis.call('SET', KEYS[2], '1', 'PX', 60000)
+end
+if lease ~= token .. ':' .. ARGV[2] then return 0 end
+-- The lease ends here. The header keeps its token, so that an earlier holder stays fenced off.
+local header = redis.pcall('GETRANGE', KEYS[3], 0, 55)
+if type(header) == 'string' and string.sub(header, 1, 4) == 'SRS1' and string.sub(header, 37, 56) < token then
+  redis.call('SETRANGE', KEYS[3], 36, token)
+end
 return redis.call('DEL', KEYS[1])

@@ -1,0 +1,380 @@
+"""What an agent changed and what is stored: how the one is applied to the other. Pure.
+
+A `Change` is the difference between two documents of one agent. `rebase` applies it to the stored document, whatever
+that has become meanwhile: directly, by a three-way merge, as a new login, or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+from session_reuse.errors import StoreError
+from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.state import document
+from session_reuse.state.document import FAST_DIALECT, Body
+from session_reuse.state.header import Header
+from session_reuse.state.health import judge
+from session_reuse.state.merge import merge_data, merge_documents
+from session_reuse.state.record import record
+from session_reuse.state.storage_state import is_empty
+from session_reuse.store.interface import Lease
+
+TOMBSTONE_TTL: Final = 30 * 86400.0
+"""Seconds for which an invalidation is kept in the store."""
+HOLD_LIMIT: Final = 29 * 86400.0
+"""Seconds after which an agent cannot prove any more that its session was not invalidated."""
+
+
+class StoredKind(StrEnum):
+    """What the store holds for a fingerprint."""
+
+    __hash__ = str.__hash__
+
+    UNKNOWN = "unknown"
+    """The store could not be asked."""
+    ABSENT = "absent"
+    PRESENT = "present"
+    CORRUPT = "corrupt"
+    """Damaged: a save sets it aside."""
+    UNREADABLE = "unreadable"
+    """Whole, but this process lacks the key, the extra or the memory limit: it is left alone."""
+
+
+@record(kw_only=True)
+class Snapshot:
+    """What the store held for one fingerprint when it was asked last.
+
+    Attributes:
+        kind: what it is.
+        heard_at: event loop time of the request.
+        invalidated_at: last invalidation, server time in µs; None when it is not known.
+        header: of a session that is present.
+        body: its document.
+        value: its stored form, by which it is recognised when it is read again.
+        damaged: first bytes of a corrupt value.
+    """
+
+    kind: StoredKind
+    heard_at: float
+    invalidated_at: int | None = None
+    header: Header | None = None
+    body: Body = field(default=Body(b"", FAST_DIALECT), repr=False)
+    value: bytes = field(default=b"", repr=False)
+    damaged: bytes = field(default=b"", repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory, roughly."""
+        return 512 + len(self.body.data) + len(self.value)
+
+
+class Found(StrEnum):
+    """How an agent met the stored session."""
+
+    __hash__ = str.__hash__
+
+    STORED = "stored"
+    """It was restored."""
+    ABSENT = "absent"
+    """There was none, or a damaged one."""
+    UNUSABLE = "unusable"
+    """It was retired or not verified: a new login replaces it as a whole."""
+    AWAY = "away"
+    """The store could not be asked, or holds what this process cannot open."""
+
+
+@dataclass(slots=True)
+class Login:
+    """The login that an agent's changes belong to. All sessions that continue one login share the object.
+
+    Attributes:
+        found: how the agent met the store.
+        heard_at: event loop time at which the store was last known to accept this login.
+        wall: unix seconds at the same moment; a host that slept has no other witness of the time.
+        created_at: first save of the stored session, unix milliseconds; 0 before.
+        invalidated_at: last invalidation that is known, server time in µs; None when it is not known.
+    """
+
+    found: Found
+    heard_at: float
+    wall: float
+    created_at: int = 0
+    invalidated_at: int | None = None
+
+    def accepted(self, header: Header, moment: Moment) -> None:
+        """Note that the store holds this login now."""
+        self.found, self.created_at, self.invalidated_at = Found.STORED, header.created_at, header.invalidated_at
+        self.heard_at, self.wall = moment.loop, moment.wall
+
+
+@record()
+class Moment:
+    """One moment by the clocks of this process, and of the server when it was asked.
+
+    Attributes:
+        loop: event loop time.
+        wall: unix seconds.
+        server: µs; None when the server was not asked.
+    """
+
+    loop: float
+    wall: float
+    server: int | None = None
+
+    def age(self, login: Login) -> float:
+        """Return the seconds since the store was known to accept a login."""
+        return max(self.loop - login.heard_at, self.wall - login.wall)
+
+    def by_server(self, loop_time: float) -> int | None:
+        """Return a past moment of this process as server time in µs."""
+        return None if self.server is None else self.server - round((self.loop - loop_time) * 1_000_000)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Change:
+    """What an agent changed, and what became of it.
+
+    Attributes:
+        before: the agent's document at its last save or restore.
+        after: its document now. The same object as `before` when nothing has changed.
+        login: which login it belongs to.
+        made_at: event loop time of the save.
+        agent_id: whose affinity it moves.
+        lease: exclusive lease it was made under.
+        release: whether to give the lease back with it.
+        vouched: whether the agent says that its login works.
+        score_change: tenths, added to the shared error score.
+        mark_only: whether it is nothing but a change of the score.
+        parts: changes that were combined into this one, and share what becomes of it.
+        ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
+        outcome: what became of it; None while it is on its way.
+        not_taken: whether its storage state was left out, since another login is stored.
+        name: names it on disk.
+        why: the reason, if it was refused.
+        failure: why the first attempt to send it failed.
+        answered: set when its agent need not wait any longer: it has come to its end, or it waits for the store.
+        done: set when it has come to its end.
+    """
+
+    before: Body = field(repr=False)
+    after: Body = field(repr=False)
+    login: Login
+    made_at: float
+    agent_id: str | None = None
+    lease: Lease | None = None
+    release: bool = False
+    vouched: bool = False
+    score_change: int = 0
+    mark_only: bool = False
+    parts: list[Change] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    outcome: SaveOutcome | None = None
+    not_taken: bool = False
+    why: str = ""
+    failure: StoreError | None = None
+    name: str = ""
+    answered: asyncio.Event | None = None
+    done: asyncio.Event | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory."""
+        return len(self.after.data) + (len(self.before.data) if self.before is not self.after else 0)
+
+    def settle(self, outcome: SaveOutcome, why: str = "") -> None:
+        """Note what became of it."""
+        for change in (self, *self.parts):
+            if change.outcome is None:
+                change.outcome, change.why = outcome, why
+                change.answer()
+                if change.done is not None:
+                    change.done.set()
+
+    def answer(self) -> None:
+        """Let its agent go on."""
+        if self.answered is not None:
+            self.answered.set()
+
+    async def final(self) -> SaveOutcome:
+        """Wait until it has come to its end, and return what became of it."""
+        if self.outcome is None:
+            self.done = self.done or asyncio.Event()
+            await self.done.wait()
+        assert self.outcome is not None  # noqa: S101  (set before `done`)
+        return self.outcome
+
+
+@record()
+class Rebased:
+    """A document with a change applied.
+
+    Attributes:
+        body: the document.
+        merged: whether it holds more than the agent's own document.
+        new_login: whether it replaces what is stored as a whole.
+        not_taken: whether the agent's storage state was left out, since another login is stored.
+    """
+
+    body: Body = field(repr=False)
+    merged: bool = False
+    new_login: bool = False
+    not_taken: bool = False
+
+
+@record()
+class Refused:
+    """A change that must not be applied."""
+
+    outcome: SaveOutcome
+    why: str
+
+
+def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Rebased | Refused:
+    """Apply a change to what is stored now."""
+    login, header = change.login, stored.header
+    if (refused := _refusal(login, stored, moment)) is not None:
+        return refused
+    if change.mark_only:
+        return _marked(login, stored)
+    if header is None:
+        return Rebased(change.after, new_login=stored.kind is StoredKind.CORRUPT)
+    same = login.created_at == header.created_at
+    if login.found is Found.ABSENT or (login.found is Found.STORED and same):
+        return _merged(change, stored.body, header.saved_at, moment)
+    if login.found is Found.UNUSABLE and same:
+        return Rebased(change.after, new_login=True)
+    retired = judge(header, now=moment.wall, retire_after_bad=retire_after_bad) is Outcome.RETIRED
+    return _beside_another_login(change, stored.body, header.saved_at, moment, retired=retired)
+
+
+def _marked(login: Login, stored: Snapshot) -> Rebased | Refused:
+    if stored.header is None or stored.header.created_at != login.created_at:
+        return Refused(SaveOutcome.SKIPPED, "the session that was marked is gone")
+    return Rebased(stored.body)
+
+
+def _refusal(login: Login, stored: Snapshot, moment: Moment) -> Refused | None:
+    if stored.kind is StoredKind.UNREADABLE:
+        return Refused(
+            SaveOutcome.SKIPPED, "the stored session cannot be opened with the keys or limits of this process"
+        )
+    last = stored.invalidated_at or 0
+    heard = moment.by_server(login.heard_at)
+    if last > login.invalidated_at if login.invalidated_at is not None else heard is not None and last > heard:
+        return Refused(SaveOutcome.STALE, "the session was invalidated")
+    if stored.header is None and moment.age(login) > HOLD_LIMIT:
+        return Refused(SaveOutcome.STALE, "the session is gone, and it is too long ago to know why")
+    return None
+
+
+def _merged(change: Change, stored: Body, saved_at: int, moment: Moment) -> Rebased:
+    """Merge a change into a document that was saved at this time, server milliseconds."""
+    if change.before is change.after:
+        return Rebased(stored)
+    if change.before == stored:
+        return Rebased(change.after)
+    before = document.load(*change.before)
+    mine, theirs = document.load(*change.after), document.load(*stored)
+    if _is_later(saved_at, change, moment):
+        mine, theirs = theirs, mine
+    return Rebased(document.dump(merge_documents(before, mine, theirs)), merged=True)
+
+
+def _is_later(saved_at: int, change: Change, moment: Moment) -> bool:
+    """Return whether what is stored was saved after a change was made: where both changed one item, the later wins.
+
+    The server's clock decides. A change that is sent at once is the later one.
+    """
+    made_at = moment.by_server(change.made_at)
+    return made_at is not None and saved_at * 1000 > made_at
+
+
+def _beside_another_login(
+    change: Change, stored: Body, saved_at: int, moment: Moment, *, retired: bool
+) -> Rebased | Refused:  # fmt: skip
+    """Decide for a login that is not the stored one: two logins are never mixed, only the agent's notes are."""
+    mine, theirs = document.load(*change.after), document.load(*stored)
+    made_at = moment.by_server(change.login.heard_at)
+    younger = made_at is not None and made_at > saved_at * 1000
+    if ((change.vouched and younger) or retired) and not is_empty(mine["storage_state"]):
+        return Rebased(change.after, new_login=True)
+    before, notes = document.load(*change.before), (mine["data"], theirs["data"])
+    if _is_later(saved_at, change, moment):
+        notes = (theirs["data"], mine["data"])
+    data = merge_data(before["data"], *notes)
+    not_taken = mine["storage_state"] != before["storage_state"]
+    if data == theirs["data"]:
+        outcome = SaveOutcome.STALE if change.login.found is Found.STORED else SaveOutcome.SKIPPED
+        return Refused(outcome, "another login is stored")
+    return Rebased(document.dump({**theirs, "data": data}), merged=True, not_taken=not_taken)
+
+
+@record()
+class Folded:
+    """Changes applied one after the other.
+
+    Attributes:
+        result: the document to store, with the flags of all that were applied.
+        applied: the changes in it, each with what it made of the document before it.
+        refused: the others, each with the reason.
+    """
+
+    result: Rebased
+    applied: list[tuple[Change, Rebased]]
+    refused: list[tuple[Change, Refused]]
+
+
+def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Folded:
+    """Apply changes to what is stored, the earliest first."""
+    applied: list[tuple[Change, Rebased]] = []
+    refused: list[tuple[Change, Refused]] = []
+    result = Rebased(stored.body)
+    logins: set[int] = set()
+    for change in changes:
+        outcome = _on_top(change, stored, moment, result, logins) if applied else None
+        outcome = outcome or rebase(change, _with(stored, result), moment, retire_after_bad=retire_after_bad)
+        if isinstance(outcome, Refused):
+            refused.append((change, outcome))
+            continue
+        if outcome.new_login and applied:
+            refused += [
+                (earlier, Refused(SaveOutcome.SKIPPED, "a new login has replaced it")) for earlier, _ in applied
+            ]
+            applied, logins = [], set()
+        if not outcome.not_taken:
+            logins.add(id(change.login))
+        applied.append((change, outcome))
+        result = replace(outcome, new_login=outcome.new_login or result.new_login)
+    if result.new_login and stored.header is not None and _is_logged_out(result.body, stored.body):
+        refused += [
+            (change, Refused(SaveOutcome.SKIPPED, "the new login was logged out again")) for change, _ in applied
+        ]
+        return Folded(Rebased(stored.body), [], refused)
+    return Folded(result, applied, refused)
+
+
+def _is_logged_out(new: Body, stored: Body) -> bool:
+    return is_empty(document.load(*new)["storage_state"]) and not is_empty(document.load(*stored)["storage_state"])
+
+
+def _with(stored: Snapshot, result: Rebased) -> Snapshot:
+    return stored if result.body is stored.body else replace(stored, body=result.body)
+
+
+def _on_top(
+    change: Change, stored: Snapshot, moment: Moment, result: Rebased, logins: set[int]
+) -> Rebased | Refused | None:  # fmt: skip
+    """Apply a change to the login that an earlier change has brought; None when the stored login still stands."""
+    if id(change.login) in logins:
+        return _merged(change, result.body, 0, moment)
+    if stored.header is not None and not result.new_login:
+        return None
+    if (refused := _refusal(change.login, stored, moment)) is not None:
+        return refused
+    if change.login.found is Found.ABSENT and not result.new_login:
+        return _merged(change, result.body, 0, moment)
+    return _beside_another_login(change, result.body, 0, moment, retired=False)

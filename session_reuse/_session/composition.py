@@ -1,0 +1,228 @@
+"""The composition root: how the parts of one manager are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.options import SessionOptions
+from session_reuse._session.replica import Replica
+from session_reuse._session.scope import SessionScope
+from session_reuse._session.snapshots import Snapshots
+from session_reuse._session.tasks import Spawn, Tasks
+from session_reuse._session.writer import Clock, Writer
+from session_reuse._telemetry import Event, StoreHealth, Telemetry, health_of, log
+from session_reuse.config import Config, redacted_url
+from session_reuse.errors import ConfigurationError, SessionReuseError
+from session_reuse.outcome import Outcome
+from session_reuse.resilience.breaker import BreakerState
+from session_reuse.resilience.failure import Failure
+from session_reuse.resilience.guard import Change, Guard, Listener
+from session_reuse.session import BrowserSession
+from session_reuse.state.codec import Codec
+from session_reuse.store.connect import Connection, connect
+from session_reuse.store.interface import Store
+from session_reuse.store.keys import Keys
+from session_reuse.store.redis_store import RedisStore
+from session_reuse.transfer import codec_for
+
+_EMBEDDED_START: Final = 10.0
+"""How long the very first enter may wait for a private server to start; it goes on starting after that."""
+_REMEMBERED_AGENTS: Final = 4096
+
+
+@dataclass(slots=True, kw_only=True)
+class Runtime:
+    """The parts of one manager, in one event loop.
+
+    Attributes:
+        connection: what is ours to close besides the store.
+        last_fingerprints: the last fingerprint of agents seen in this process, for when the store cannot be asked.
+        tasks: background work; ends with the manager.
+    """
+
+    config: Config
+    keys: Keys
+    store: Store
+    guard: Guard
+    codec: Codec
+    telemetry: Telemetry
+    guarded: GuardedStore
+    snapshots: Snapshots
+    writer: Writer
+    clock: Clock
+    tasks: Tasks
+    connection: Connection | None = None
+    last_fingerprints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def wall_clock(self) -> Callable[[], float]:
+        """Unix seconds."""
+        return self.clock.wall
+
+    @wall_clock.setter
+    def wall_clock(self, wall: Callable[[], float]) -> None:
+        self.clock.wall = wall
+
+    @property
+    def pending(self) -> list[Replica]:
+        """The sessions whose changes wait for the store."""
+        return list(self.writer.replicas.waiting())
+
+    def scope(self, session: BrowserSession, options: SessionOptions) -> SessionScope:
+        """Return the life of one `with`."""
+        return SessionScope(
+            session, options, config=self.config, store=self.guarded, snapshots=self.snapshots, writer=self.writer,
+            telemetry=self.telemetry, clock=self.clock, spawn=self.spawn,
+        )  # fmt: skip
+
+    @property
+    def spawn(self) -> Spawn:
+        """Run work in a task of its own that lives until it is done or the manager is closed."""
+        return self.tasks.spawn
+
+    def server_of(self, fingerprint: str) -> str:
+        """Return which server a session lives on, so that another one's trouble is not its own."""
+        return self.guarded.server_of(fingerprint)
+
+    def remember_fingerprint(self, agent_id: str, fingerprint: str) -> None:
+        """Note an agent's last fingerprint; the oldest notes give way."""
+        self.last_fingerprints.pop(agent_id, None)
+        self.last_fingerprints[agent_id] = fingerprint
+        if len(self.last_fingerprints) > _REMEMBERED_AGENTS:
+            del self.last_fingerprints[next(iter(self.last_fingerprints))]
+
+
+def is_store(given: Any) -> bool:
+    """Return whether this is a store with our interface, rather than a client."""
+    return hasattr(given, "enter")
+
+
+async def compose(config: Config, given: Any) -> Runtime:
+    """Put the parts together. Connects to nothing, except that a private server is started.
+
+    Args:
+        config: the settings.
+        given: a client or a store that is the caller's to close; None to connect to `config.url`.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or something it needs is missing.
+    """
+    loop = asyncio.get_running_loop()
+    codec = (
+        await loop.run_in_executor(None, codec_for, config) if callable(config.encryption_keys) else codec_for(config)
+    )
+    keys = Keys(config.key_prefix, config.deadline_buckets)
+    connection = None if is_store(given) else await _connection(config, given)
+    store: Store = given if connection is None else _redis_store(config, keys, connection, own=given is None)
+    guard = Guard(attempt_timeout=config.attempt_timeout, servers=store.servers)
+    telemetry = Telemetry(config.registry, _health(config, given))
+    guarded, snapshots = GuardedStore(store, guard, keys), Snapshots(codec, keys)
+    clock = Clock(time.time, random.Random())
+    tasks = Tasks()
+    runtime = Runtime(
+        config=config, keys=keys, store=store, guard=guard, codec=codec, telemetry=telemetry, guarded=guarded,
+        snapshots=snapshots, clock=clock, tasks=tasks, connection=connection,
+        writer=Writer(config, guarded, snapshots, telemetry, clock, tasks.spawn),
+    )  # fmt: skip
+    if connection is not None and connection.revive is not None:
+        guarded.on_failure = _Reviver(runtime.spawn, connection.revive)
+    if config.spool_dir is not None:
+        from session_reuse._session.spool import disk_replicas
+
+        runtime.writer.disk = disk_replicas(config, codec, runtime.writer, clock, runtime.spawn)
+    guard.on_change += [_teller(guard, telemetry), _recovery(runtime.writer)]
+    return runtime
+
+
+async def _connection(config: Config, given: Any) -> Connection:
+    if given is not None:
+        return Connection(given)
+    connection = connect(config)
+    if connection.revive is not None:
+        await _start_private_server(connection.revive)
+    return connection
+
+
+def _health(config: Config, given: Any) -> StoreHealth:
+    """Return what is known of the store: one state for all managers of a URL, one of its own for a given client."""
+    if given is None:
+        return health_of(redacted_url(config.url))
+    pool = getattr(given, "connection_pool", None)
+    where = getattr(pool, "connection_kwargs", None) or {}
+    address = where.get("path") or f"{where.get('host', '')}:{where.get('port', '')}"
+    return StoreHealth(f"{type(given).__name__} {address}".rstrip(" :"))
+
+
+def _redis_store(config: Config, keys: Keys, connection: Connection, *, own: bool) -> Store:
+    return RedisStore(
+        connection.client,
+        keys,
+        lanes=config.lanes,
+        wait=(config.wait_replicas, config.wait_timeout),
+        own_client=own,
+        connect_timeout=config.connect_timeout,
+    )
+
+
+async def _start_private_server(start: Callable[[], None]) -> None:
+    """Start the embedded server; if it takes long, enters degrade meanwhile as for any store that is away."""
+    starting = asyncio.get_running_loop().run_in_executor(None, start)
+    done, _ = await asyncio.wait({starting}, timeout=_EMBEDDED_START)
+    error = starting.exception() if done else TimeoutError()
+    if isinstance(error, ConfigurationError):
+        raise error
+    if error is None:
+        log.info(Event.EMBEDDED_STARTED, note="no Redis configured: using a private redis-server of this user")
+    else:
+        log.warning(Event.DEGRADED, operation="start", error=type(error).__name__)
+
+
+class _Reviver:
+    """Starts a private server again when a failure says that it has died."""
+
+    def __init__(
+        self, spawn: Spawn, revive: Callable[[], None]
+    ) -> None:  # fmt: skip
+        self._spawn = spawn
+        self._revive = revive
+        self._task: asyncio.Task[None] | None = None
+
+    def __call__(self, failure: Failure) -> None:
+        if failure.error.outcome is not Outcome.TIMEOUT and (self._task is None or self._task.done()):
+            self._task = self._spawn(self._run(), "revive")
+
+    async def _run(self) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._revive)
+        except SessionReuseError as error:
+            log.warning(Event.DEGRADED, operation="revive", error=type(error).__name__)
+
+
+def _teller(guard: Guard, telemetry: Telemetry) -> Listener:
+    def tell(change: Change) -> None:
+        telemetry.breaker_changed(
+            change.direction.value,
+            guard.state(change.direction).value,
+            server=change.server,
+            old=change.old.value,
+            new=change.new.value,
+        )
+
+    return tell
+
+
+def _recovery(writer: Writer) -> Listener:
+    def recover(change: Change) -> None:
+        if change.new is BreakerState.CLOSED:
+            if writer.replicas.pending:
+                writer.wake()
+            if writer.disk is not None:
+                writer.disk.replay()
+
+    return recover

@@ -1,0 +1,115 @@
+"""What an agent enters with: decided from what the store said, or from what this process knows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field, replace
+
+from session_reuse._session.changes import Change, Folded, Found, Login, Moment, Snapshot, StoredKind
+from session_reuse._session.options import SessionOptions
+from session_reuse.outcome import Outcome
+from session_reuse.state.document import Body, Document, load
+from session_reuse.state.health import judge
+from session_reuse.state.record import record
+
+
+@record()
+class Entry:
+    """How an agent starts.
+
+    Attributes:
+        outcome: why there is a document, or why not.
+        login: the login that its changes will belong to.
+        document: the restored document; None for a fresh session.
+        body: the same as JSON, the base of the agent's changes.
+        stale: whether it comes from this process's replica, because the store was away.
+    """
+
+    outcome: Outcome
+    login: Login
+    document: Document | None = field(default=None, repr=False)
+    body: Body | None = field(default=None, repr=False)
+    stale: bool = False
+
+
+def from_store(
+    snapshot: Snapshot, document: Document | None, options: SessionOptions, moment: Moment,
+    *, retire_after_bad: int, uses: int | None = None, folded: Folded | None = None,
+) -> Entry:  # fmt: skip
+    """Decide after the store has answered.
+
+    Args:
+        snapshot: what it holds.
+        document: its document, if it is a session.
+        options: what the caller asked for.
+        moment: of the request.
+        retire_after_bad: how many bad marks retire it.
+        uses: reuses before this one, if counted.
+        folded: changes of this process that wait, applied to what is stored.
+    """
+    login = Login(Found.ABSENT, moment.loop, moment.wall, invalidated_at=snapshot.invalidated_at)
+    outcome = Outcome.MISSING
+    if snapshot.kind is StoredKind.CORRUPT:
+        return Entry(Outcome.CORRUPT, login)
+    if snapshot.kind is StoredKind.UNREADABLE:
+        login.found = Found.AWAY
+        return Entry(Outcome.CORRUPT, login)
+    if snapshot.header is not None:
+        outcome = _judged(snapshot, options, moment, retire_after_bad, uses)
+        login.created_at = snapshot.header.created_at
+        login.found = Found.STORED if outcome is Outcome.REUSED else Found.UNUSABLE
+    if folded is not None and folded.applied:
+        if outcome is not Outcome.REUSED or folded.result.new_login:
+            login = folded.applied[-1][0].login
+        return Entry(Outcome.REUSED, login, load(*folded.result.body), folded.result.body)
+    if outcome is not Outcome.REUSED:
+        return Entry(outcome, login)
+    return Entry(outcome, login, document, snapshot.body)
+
+
+def while_away(
+    reason: Outcome, base: Snapshot, outbox: Sequence[Change], folded: Folded | None, options: SessionOptions,
+    moment: Moment, *, retire_after_bad: int, oldest: float,
+) -> Entry:  # fmt: skip
+    """Decide while the store is away.
+
+    Args:
+        reason: why it could not be asked.
+        base: what the store held when it was heard last.
+        outbox: changes of this process that wait.
+        folded: these changes, applied to the base; None where the replica must not be used.
+        options: what the caller asked for.
+        moment: now.
+        retire_after_bad: how many bad marks retire a session.
+        oldest: seconds for which a replica may be reused.
+    """
+    fresh = Entry(reason, Login(Found.AWAY, moment.loop, moment.wall))
+    changes = [change for change in outbox if not change.mark_only]
+    heard_at = max([base.heard_at, *(change.made_at for change in changes)])
+    if folded is None or moment.loop - heard_at > oldest:
+        return fresh
+    login = folded.applied[-1][0].login if folded.applied else None
+    if base.header is not None:
+        marks = sum(change.score_change for change in outbox)
+        marked = replace(base, header=replace(base.header, score=base.header.score + marks))
+        outcome = _judged(marked, options, moment, retire_after_bad, None)
+        if outcome is not Outcome.REUSED and not folded.result.new_login:
+            return replace(fresh, outcome=reason)
+        if login is None or not folded.result.new_login:
+            login = Login(
+                Found.STORED, base.heard_at, moment.wall - (moment.loop - base.heard_at),
+                base.header.created_at, base.invalidated_at,
+            )  # fmt: skip
+    elif login is None:
+        return fresh
+    return Entry(Outcome.REUSED, login, load(*folded.result.body), folded.result.body, stale=True)
+
+
+def _judged(
+    snapshot: Snapshot, options: SessionOptions, moment: Moment, retire_after_bad: int, uses: int | None
+) -> Outcome:  # fmt: skip
+    assert snapshot.header is not None  # noqa: S101  (the callers looked)
+    return judge(
+        snapshot.header, now=moment.wall, retire_after_bad=retire_after_bad, max_age=options.max_age,
+        max_uses=options.max_uses, uses=uses,
+    )  # fmt: skip

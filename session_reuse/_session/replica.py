@@ -1,0 +1,166 @@
+"""What this process knows of each session: the last stored document, and the changes that are not confirmed yet.
+
+One object serves as cache, as queue of waiting saves and as what agents start from while the store is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from session_reuse._session.changes import Change, Snapshot, StoredKind
+from session_reuse.outcome import SaveOutcome
+
+_LONGEST_OUTBOX = 8
+"""Changes of one session that wait one by one. Of more, the earliest that follow each other become one."""
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """One session as this process knows it.
+
+    Attributes:
+        base: what the store held when it was heard last.
+        outbox: changes that are not confirmed, the earliest first.
+        arriving: changes whose agents wait while an earlier one is on its way.
+        writing: whether a request that writes is on its way.
+        counted: bytes of the base that the bounds of memory know of.
+    """
+
+    fingerprint: str
+    base: Snapshot
+    outbox: list[Change] = field(default_factory=list)
+    arriving: list[Change] = field(default_factory=list)
+    writing: bool = False
+    counted: int = 0
+
+    def observe(self, snapshot: Snapshot) -> None:
+        """Take over what the store said, unless the store has said something since that request was sent."""
+        if snapshot.heard_at >= self.base.heard_at and snapshot.kind is not StoredKind.UNKNOWN:
+            self.base = snapshot
+
+
+class Replicas:
+    """The replicas of one manager, within bounds of memory. A replica with an outbox is never dropped for room.
+
+    Args:
+        max_bytes: what bases may take.
+        pending_max: how many sessions may have an outbox.
+        pending_max_bytes: what outboxes may take.
+    """
+
+    def __init__(self, max_bytes: int, pending_max: int, pending_max_bytes: int) -> None:
+        self._replicas: dict[str, Replica] = {}
+        self._bounds = (max_bytes, pending_max, pending_max_bytes)
+        self._base_bytes = 0
+        self._waiting: dict[str, Replica] = {}
+        self._outbox_bytes = 0
+
+    @property
+    def pending(self) -> int:
+        """How many sessions have changes that wait."""
+        return len(self._waiting)
+
+    def waiting(self) -> Iterator[Replica]:
+        """Return the replicas whose changes wait, those that wait longest first."""
+        return iter(list(self._waiting.values()))
+
+    def of(self, fingerprint: str) -> Replica:
+        """Return the replica of a session, made if there is none."""
+        replica = self._replicas.get(fingerprint)
+        if replica is None:
+            unknown = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
+            replica = self._replicas[fingerprint] = Replica(fingerprint, unknown)
+            self._count(replica, keep=replica)  # an outage meets any number of sessions, and hears of none
+        return replica
+
+    def find(self, fingerprint: str) -> Replica | None:
+        """Return the replica of a session, if there is one."""
+        return self._replicas.get(fingerprint)
+
+    def observe(self, replica: Replica, snapshot: Snapshot) -> None:
+        """Take over what the store said of a session, as the one used last; those used longest ago give way."""
+        if self._replicas.setdefault(replica.fingerprint, replica) is not replica:  # dropped for room, and made anew
+            replica.observe(snapshot)
+            return
+        replica.observe(snapshot)
+        self._replicas[replica.fingerprint] = self._replicas.pop(replica.fingerprint)
+        self._count(replica)
+
+    def _count(self, replica: Replica, keep: Replica | None = None) -> None:
+        """Count what a base takes, and drop the bases used longest ago that are too many."""
+        self._base_bytes += replica.base.size - replica.counted
+        replica.counted = replica.base.size
+        while self._base_bytes > self._bounds[0]:
+            unused = (one for one in self._replicas.values() if not (one.outbox or one.writing or one.arriving))
+            idle = next((one for one in unused if one is not keep), None)
+            if idle is None:
+                return
+            self._base_bytes -= idle.counted
+            idle.counted = 0
+            del self._replicas[idle.fingerprint]
+
+    def enqueue(self, replica: Replica, change: Change) -> list[tuple[str, Change]]:
+        """Let a change wait; return what had to give way, each with its fingerprint.
+
+        A change that is larger than all the room comes back itself. Else the sessions that wait longest give way.
+        """
+        _, max_entries, max_bytes = self._bounds
+        if change.size > max_bytes or max_entries < 1:
+            change.settle(SaveOutcome.LOST)
+            return [(replica.fingerprint, change)]
+        replica = self._replicas.setdefault(replica.fingerprint, replica)  # dropped for room, and maybe made anew
+        replica.outbox.append(change)
+        self._outbox_bytes += change.size
+        self._waiting.setdefault(replica.fingerprint, replica)
+        self._combine(replica)
+        dropped: list[tuple[str, Change]] = []
+        while len(self._waiting) > max_entries or self._outbox_bytes > max_bytes:
+            oldest = next(iter(self._waiting.values()))
+            lost = oldest.outbox[0]
+            self.remove(oldest, [lost])
+            lost.settle(SaveOutcome.LOST)
+            dropped.append((oldest.fingerprint, lost))
+        return dropped
+
+    def remove(self, replica: Replica, changes: list[Change]) -> None:
+        """Take changes out of an outbox."""
+        for change in changes:
+            if change in replica.outbox:
+                replica.outbox.remove(change)
+                self._outbox_bytes -= change.size
+        if not replica.outbox:
+            self._waiting.pop(replica.fingerprint, None)
+
+    def _combine(self, replica: Replica) -> None:
+        """Keep an outbox short: a change that starts where the one before it ended becomes one with it."""
+        outbox = replica.outbox
+        for at in range(1, len(outbox)) if len(outbox) > _LONGEST_OUTBOX else ():
+            first, second = outbox[at - 1], outbox[at]
+            if _follows(first, second):
+                self._outbox_bytes -= first.size + second.size
+                outbox[at - 1 : at + 1] = [_combined(first, second)]
+                self._outbox_bytes += outbox[at - 1].size
+                return
+
+
+def _follows(first: Change, second: Change) -> bool:
+    return (
+        first.login is second.login
+        and first.lease is second.lease is None
+        and first.after == second.before
+        and not (first.mark_only or second.mark_only or first.ids or second.ids)
+    )
+
+
+def _combined(first: Change, second: Change) -> Change:
+    """Return both changes as one, as old as the earlier one, so that it wins over nothing that came in between."""
+    return replace(
+        second,
+        before=first.before,
+        made_at=first.made_at,
+        vouched=first.vouched or second.vouched,
+        score_change=first.score_change + second.score_change,
+        parts=[*first.parts, *second.parts, first, second],
+        name="",
+    )

@@ -1,0 +1,476 @@
+"""`SessionScope`: the life of one `with`, from enter to exit.
+
+    enter        store (lease, session)  ->  entry.py decides  ->  the session is filled
+    checkpoint   capture  ->  exit.py decides  ->  writer.py commits, merges, or keeps the change
+    leave        as a checkpoint, then the lease is given back
+
+Decisions are pure functions in `entry.py` and `exit.py`. This module does what they say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+from weakref import ProxyType, proxy
+
+from session_reuse._session.callbacks import capture, verified
+from session_reuse._session.changes import Change, Found, Login, Moment, Snapshot, StoredKind, fold
+from session_reuse._session.entry import Entry, from_store, while_away
+from session_reuse._session.exit import allows_save, body_to_save
+from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.lease import LeaseHolder
+from session_reuse._session.options import SessionOptions
+from session_reuse._session.snapshots import Snapshots
+from session_reuse._session.tasks import Spawn
+from session_reuse._session.writer import Clock, Writer
+from session_reuse._telemetry import Event, Operation, Telemetry, log
+from session_reuse.config import Config
+from session_reuse.errors import CorruptStateError, InvalidStateError, SessionBusyError
+from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.problem import ProblemKind
+from session_reuse.resilience.failure import Failure
+from session_reuse.session import BrowserSession
+from session_reuse.state import document
+from session_reuse.state.document import Body
+from session_reuse.state.header import Header
+from session_reuse.state.health import BAD_MARK, GOOD_MARK
+from session_reuse.store.interface import Busy, EnterReply, Lease
+from session_reuse.transfer import document_of, exported, new_save_id
+
+_LEASE_POLL: Final = (0.02, 0.1)
+"""Shortest and longest pause between two requests for a busy lease, in seconds."""
+_NOT_TAKEN: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED, SaveOutcome.LOST})
+_NOT_RELEASED: Final = _NOT_TAKEN | {None}
+"""What becomes of a change that may never have been sent, and so has not given its lease back."""
+_SPOOL_PATIENCE: Final = 0.03
+"""Seconds for which the disk is waited for even when the budget is used up."""
+
+
+class SessionScope:
+    """One `with`: restores into a session, saves it, keeps its lease meanwhile.
+
+    Args:
+        session: the session to fill.
+        options: what the caller asked for.
+        config: the settings.
+        store: the way to the store.
+        snapshots: opens and seals stored values.
+        writer: brings changes into the store.
+        telemetry: what is counted and logged.
+        clock: time and chance.
+        spawn: runs work in a task that lives until it is done or the manager is closed.
+
+    Attributes:
+        ahead: whether it was entered with changes of this process that the store did not have yet.
+    """
+
+    def __init__(
+        self,
+        session: BrowserSession,
+        options: SessionOptions,
+        *,
+        config: Config,
+        store: GuardedStore,
+        snapshots: Snapshots,
+        writer: Writer,
+        telemetry: Telemetry,
+        clock: Clock,
+        spawn: Spawn,
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._config = config
+        self._store = store
+        self._snapshots = snapshots
+        self._writer = writer
+        self._telemetry = telemetry
+        self._clock = clock
+        self._spawn = spawn
+        self._lease: LeaseHolder | None = None
+        if options.exclusive:
+            self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config.lease_ttl)
+        self._known = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
+        self._login = Login(Found.AWAY, 0.0, 0.0)
+        self._before = Body(b"", document.FAST_DIALECT)
+        self._changes: list[Change] = []
+        self._marked = False
+        self.ahead = False
+
+    # Enter -----------------------------------------------------------------------------------------------------------
+
+    async def enter(self, spent: float = 0.0) -> None:
+        """Fill the session from the store, or say why it starts fresh.
+
+        Args:
+            spent: seconds of the budget that are used up already.
+
+        Raises:
+            SessionBusyError: another holder has the lease, and `on_busy="raise"`.
+            StoreError, CorruptStateError: with `strict`.
+        """
+        session, began = self._session, self._clock.loop() - spent
+        try:
+            with self._telemetry.restore_span(session):
+                entry = await self._entered(began)
+                await self._adopt(entry)
+            self._telemetry.entered(
+                session.fingerprint, session.outcome, self._clock.loop() - began, stale=session.stale
+            )  # fmt: skip
+            self._refuse_busy()
+        except BaseException:  # whatever ends it, no lease stays behind
+            self._abandon_lease()
+            raise
+        session.keeper = self
+
+    def _refuse_busy(self) -> None:
+        if self._session.outcome is Outcome.BUSY and self._options.on_busy == "raise":
+            raise SessionBusyError(f"{self._session.fingerprint!r} is in exclusive use by another agent")
+
+    async def _entered(self, began: float) -> Entry:
+        fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - (self._clock.loop() - began)
+        replica = self._writer.replicas.find(fingerprint)
+        if replica is not None and replica.outbox and self._options.exclusive:
+            await self._writer.flush(fingerprint, budget / 2)  # else its lease would be older than the new one
+            budget = self._config.restore_timeout - (self._clock.loop() - began)
+        waiting = list(replica.outbox) if replica is not None and not self._options.exclusive else []
+        asked_at = self._clock.loop()
+        try:
+            reply = await self._ask(budget)
+        except Failure as failure:
+            return await self._away(failure, began)
+        if isinstance(reply.lease, Busy):
+            if reply.lease.foreign:
+                log.warning(Event.LEASE_FOREIGN, fingerprint=fingerprint, remedy="the lease key holds something else")
+            return Entry(Outcome.BUSY, Login(Found.AWAY, asked_at, self._clock.wall()))
+        return await self._from_store(reply, asked_at, waiting)
+
+    async def _ask(self, budget: float) -> EnterReply:
+        """Send the enter. A busy lease is waited for on top of the budget, without reading the session meanwhile."""
+        config, options, lease = self._config, self._options, self._lease
+        fingerprint = self._session.fingerprint
+        give_up = self._clock.loop() + options.wait
+        ttl = config.ttl if config.sliding else None
+        use_id = new_save_id(self._clock.chance) if options.max_uses is not None else ""
+        wanted = (lease.holder, config.lease_ttl) if lease is not None else None
+        while True:
+            reply = await self._store.enter(
+                fingerprint, budget, ttl=ttl, lease=wanted, use_id=use_id, ceiling=self._has_ceiling
+            )
+            held: Lease | Busy | None = reply.lease
+            while isinstance(held, Busy) and lease is not None:
+                left = give_up - self._clock.loop()
+                if left <= 0:
+                    return reply
+                pause = min(left, max(_LEASE_POLL[0], min(held.left or _LEASE_POLL[1], _LEASE_POLL[1])))
+                await asyncio.sleep(pause * self._clock.chance.uniform(0.5, 1.0))
+                held = await self._store.acquire(fingerprint, config.restore_timeout, lease.holder, config.lease_ttl)
+            if not isinstance(reply.lease, Busy):
+                return reply
+
+    async def _away(self, failure: Failure, began: float) -> Entry:
+        """Start from what this process knows; fresh where an exclusive lease was asked for."""
+        session, writer = self._session, self._writer
+        self._telemetry.store_failed(
+            Operation.RESTORE, failure.error, code=failure.code, fingerprint=session.fingerprint
+        )  # fmt: skip
+        if self._options.strict:
+            raise failure.error from None
+        self._abandon_lease()
+        replica = writer.replicas.of(session.fingerprint)
+        if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
+            left = self._config.restore_timeout - (self._clock.loop() - began)
+            with contextlib.suppress(TimeoutError):  # a disk that hangs is no more than one that has nothing
+                async with asyncio.timeout(max(_SPOOL_PATIENCE, left)):
+                    await writer.disk.load(replica)
+        moment = self._clock.now()
+        outbox, folded = list(replica.outbox), None
+        if not self._options.exclusive:
+            folded = fold(outbox, replica.base, moment, retire_after_bad=self._config.retire_after_bad)
+        self._known = replica.base
+        return while_away(
+            failure.error.outcome, replica.base, outbox, folded, self._options, moment,
+            retire_after_bad=self._config.retire_after_bad, oldest=self._config.reuse_while_away,
+        )  # fmt: skip
+
+    async def _from_store(self, reply: EnterReply, asked_at: float, waiting: list[Change]) -> Entry:
+        fingerprint, replicas = self._session.fingerprint, self._writer.replicas
+        if isinstance(reply.lease, Lease) and self._lease is not None:
+            self._lease.take(reply.lease)
+        replica = replicas.find(fingerprint)
+        snapshot, found, error = await self._snapshots.entered(
+            fingerprint, reply.value, asked_at, replica.base if replica else None, reply.invalidated_at
+        )  # fmt: skip
+        self._correct_ttl(snapshot)
+        if error is not None and self._options.strict:
+            raise error
+        replicas.observe(replica or replicas.of(fingerprint), snapshot)
+        self._known = snapshot
+        moment = Moment(asked_at, self._clock.wall() - (self._clock.loop() - asked_at))
+        folded = None
+        if waiting:
+            self.ahead = True
+            self._writer.wake()
+            folded = fold(waiting, snapshot, moment, retire_after_bad=self._config.retire_after_bad)
+        return from_store(
+            snapshot, found, self._options, moment, retire_after_bad=self._config.retire_after_bad, uses=reply.uses,
+            folded=folded,
+        )  # fmt: skip
+
+    def _correct_ttl(self, snapshot: Snapshot) -> None:
+        """Undo what the read did to the time to live, where it passed a limit that the session itself sets."""
+        config, header = self._config, snapshot.header
+        if self._has_ceiling or not config.sliding:
+            return
+        if snapshot.kind is StoredKind.UNREADABLE:
+            with contextlib.suppress(CorruptStateError):
+                header = Header.decode(snapshot.damaged)
+        if header is None:
+            return
+        if header.ttl > config.ttl or 0 < header.retire_at < (self._clock.wall() + config.ttl) * 1000:
+            self._spawn(self._slide(), "ttl")
+
+    async def _slide(self) -> None:
+        try:
+            await self._store.slide(self._session.fingerprint, self._config.save_timeout, self._config.ttl)
+        except Failure as failure:
+            log.debug(Event.DEGRADED, operation="ttl", error=failure.code)
+
+    @property
+    def _has_ceiling(self) -> bool:
+        """Whether sessions may retire before their time to live is over. Then a script sets it, within these limits."""
+        return self._config.max_age is not None or self._config.ttl_from_cookies
+
+    async def _adopt(self, entry: Entry) -> None:
+        session = self._session
+        session.outcome, session.stale, self._login = entry.outcome, entry.stale, entry.login
+        if entry.document is not None and entry.body is not None:
+            session.fill(entry.document)
+            self._before = entry.body
+            if not await self._verified():
+                session.start_fresh(Outcome.UNVERIFIED)
+        else:
+            self._before = document.dump(document_of(session))
+
+    async def _verified(self) -> bool:
+        verify = self._options.verify
+        return verify is None or await verified(self._session, verify, self._config.verify_timeout)
+
+    async def look(self) -> None:
+        """Learn what is stored, so that a session made by hand replaces it and nothing newer."""
+        session, asked_at = self._session, self._clock.loop()
+        moment = self._clock.now()
+        self._login = Login(Found.AWAY, moment.loop, moment.wall)
+        try:
+            reply = await self._store.enter(
+                session.fingerprint, self._config.restore_timeout, ttl=None, lease=None, use_id=""
+            )
+        except Failure as failure:
+            self._telemetry.degraded(Operation.SAVE, failure.error, code=failure.code, fingerprint=session.fingerprint)
+        else:
+            snapshot, _, _ = await self._snapshots.entered(
+                session.fingerprint, reply.value, asked_at, None, reply.invalidated_at
+            )
+            self._known, header = snapshot, snapshot.header
+            self._login.invalidated_at = snapshot.invalidated_at
+            self._login.found = Found.ABSENT if header is None else Found.STORED
+            self._login.created_at = header.created_at if header is not None else 0
+            self._before = snapshot.body
+        if not self._before.data:
+            self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
+        session.keeper = self
+
+    # Save ------------------------------------------------------------------------------------------------------------
+
+    async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
+        """Save now; the lease stays."""
+        if session.discarded:
+            return SaveOutcome.SKIPPED
+        with self._telemetry.save_span(session):
+            return await self._save(final=False)
+
+    async def leave(self, *, failed: bool) -> SaveOutcome:
+        """Save for the last time and give the lease back.
+
+        A cancelled body is saved all the same, by a task of its own; so is all that waits for others than the store. What
+        is left needs no task, which would cost a tenth of a cycle: cut off, its change waits in the outbox.
+
+        Args:
+            failed: whether the body raised or was cancelled.
+
+        Raises:
+            InvalidStateError: the state was changed into something that cannot be stored; the stored one stays.
+            StoreError: with `strict`.
+        """
+        session = self._session
+        if failed and not self._options.save_on_error:
+            session.discard()
+        if failed or session.captures or session.marked_bad or self._lease or self._options.verify is not None:
+            return await asyncio.shield(self._spawn(self._leave(), "leave"))
+        return await self._leave()
+
+    async def _leave(self) -> SaveOutcome:
+        try:
+            with self._telemetry.save_span(self._session):
+                return await self._save(final=True)
+        except InvalidStateError as error:
+            log.error(Event.INVALID_STATE, fingerprint=self._session.fingerprint, why=str(error))
+            self._finish(SaveOutcome.SKIPPED, self._clock.loop())
+            raise
+        finally:
+            await self._give_lease_back()
+            self._session.was_left = True  # not before: `verify` may open a client of the session
+            self._hold_weakly()
+
+    def _hold_weakly(self) -> None:
+        """Hold the session weakly: it holds us, and in a circle its state would stay until the garbage collector comes."""
+        if not isinstance(self._session, ProxyType):
+            self._session = proxy(self._session)
+
+    async def _save(self, *, final: bool) -> SaveOutcome:
+        session, began = self._session, self._clock.loop()
+        if session.captures and not session.discarded:
+            await capture(session, self._config.capture_timeout)
+        change = None
+        if allows_save(session) and (not final or await self._verified()):
+            change = self._change(final=final)
+        elif session.marked_bad and not self._marked:
+            change = self._bad_mark()
+        if change is None:
+            return self._finish(SaveOutcome.SKIPPED, began)
+        self._changes = [one for one in self._changes if one.outcome is None] + [change]
+        self._before = change.after  # the next change starts here, also when it is made while this one is on its way
+        try:
+            outcome = await self._writer.save(session.fingerprint, change, self._known)
+        except BaseException:
+            self._finish(change.outcome or SaveOutcome.PENDING, began)
+            raise
+        return await self._saved(change, outcome, began)
+
+    async def _saved(self, change: Change, outcome: SaveOutcome, began: float) -> SaveOutcome:
+        session = self._session
+        if change.mark_only:
+            return self._finish(SaveOutcome.SKIPPED, began)
+        if outcome is SaveOutcome.STALE:
+            log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
+        if outcome in _NOT_TAKEN:
+            self._start_again_from(change)
+        if change.not_taken:
+            session.report(ProblemKind.NOT_TAKEN, "storage_state", "another login is stored: only the notes were saved")
+        if outcome is SaveOutcome.PENDING and self._writer.disk is not None:
+            patience = max(_SPOOL_PATIENCE, self._config.save_timeout - (self._clock.loop() - began))
+            if await self._writer.disk.written(session.fingerprint, patience):
+                outcome = SaveOutcome.SPOOLED
+        self._finish(outcome, began)
+        if change.failure is not None and change.outcome is None and self._options.strict:
+            raise change.failure from None
+        return outcome
+
+    def _start_again_from(self, change: Change) -> None:
+        """Have later changes hold what a refused one held as well."""
+        if change.score_change and self._session.verdict is None:
+            self._session.mark_good()
+        if self._before is change.after:
+            self._before = change.before
+        for later in self._changes:
+            if later.before is change.after and later.outcome is None and later is not change:
+                later.before = change.before
+
+    def _change(self, *, final: bool) -> Change | None:
+        """Return what the agent changed since its last save; None when there is nothing good to save."""
+        session = self._session
+        if session.outcome is Outcome.UNVERIFIED and self._login.found is not Found.UNUSABLE and not self._changes:
+            self._login = Login(
+                Found.UNUSABLE, self._login.heard_at, self._login.wall, self._login.created_at,
+                self._login.invalidated_at,
+            )  # fmt: skip
+            self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
+        replaces = self._known.body if self._login.found is Found.UNUSABLE and self._known.body.data else None
+        after = body_to_save(session, self._before, replaces=replaces)
+        if after is None:
+            return None
+        self._snapshots.codec.check_size(after.data)
+        good = session.verdict == (True, "")
+        if good:
+            session.verdict = None  # counted with this change
+        held = self._lease.lease if self._lease is not None else None
+        return Change(
+            before=self._before,
+            after=after,
+            login=self._login,
+            made_at=self._clock.loop(),
+            agent_id=session.agent_id,
+            lease=held,
+            release=final and held is not None,
+            vouched=good or (final and self._options.verify is not None),
+            score_change=GOOD_MARK if good else 0,
+        )
+
+    def _bad_mark(self) -> Change | None:
+        """Return the mark that the very login gets which this session was restored from."""
+        self._marked = True
+        if not self._login.created_at or self._login.found is Found.UNUSABLE:
+            return None
+        log.info(Event.MARKED_BAD, fingerprint=self._session.fingerprint, why=(self._session.verdict or (False, ""))[1])
+        return Change(
+            before=self._before, after=self._before, login=self._login, made_at=self._clock.loop(), score_change=BAD_MARK,
+            mark_only=True,
+        )  # fmt: skip
+
+    def _finish(self, outcome: SaveOutcome, began: float) -> SaveOutcome:
+        session = self._session
+        session.save_outcome = outcome
+        self._telemetry.saved(session.fingerprint, outcome, self._clock.loop() - began)
+        return outcome
+
+    # The lease -------------------------------------------------------------------------------------------------------
+
+    def _abandon_lease(self) -> None:
+        """Give back a lease that may have been taken, in the background."""
+        if self._lease is not None:
+            self._lease.stop()
+            self._spawn(self._lease.release(self._config.save_timeout), "release")
+
+    async def _give_lease_back(self) -> None:
+        """Give the lease back unless the last commit did, before the next enter of this task can ask for it."""
+        lease = self._lease
+        if lease is None or lease.lease is None:
+            return
+        lease.stop()
+        released = any(change.release and change.outcome not in _NOT_RELEASED for change in self._changes)
+        if not released:
+            giving = self._spawn(lease.release(self._config.attempt_timeout), "release")
+            await asyncio.wait({giving}, timeout=self._config.attempt_timeout)
+
+    # The rest --------------------------------------------------------------------------------------------------------
+
+    async def settled(self) -> SaveOutcome | None:
+        """Wait until the last save has come to its end, and return what became of it."""
+        return await self._changes[-1].final() if self._changes else self._session.save_outcome
+
+    async def invalidate(self, session: BrowserSession, reason: str) -> None:  # noqa: ARG002
+        """Delete the stored state for everyone."""
+        await self.invalidate_stored(reason)
+
+    async def invalidate_stored(self, reason: str) -> bool:
+        """Delete the stored state for everyone; return whether there was one.
+
+        Raises:
+            StoreError: the store did not do it.
+        """
+        fingerprint = self._session.fingerprint
+        try:
+            existed = await self._writer.invalidate(fingerprint)
+        except Failure as failure:
+            self._telemetry.degraded(Operation.INVALIDATE, failure.error, code=failure.code, fingerprint=fingerprint)
+            raise failure.error from None
+        log.info(Event.INVALIDATED, fingerprint=fingerprint, why=reason, existed=existed)
+        return existed
+
+    def export(self, session: BrowserSession) -> bytes:
+        """Return the stored form, sealed as the manager's sessions are."""
+        return exported(session, self._snapshots.codec, self._store.keys)
+
+    def belongs_to(self, writer: Writer) -> bool:
+        """Return whether this is a scope of the manager with this writer."""
+        return self._writer is writer

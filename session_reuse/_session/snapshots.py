@@ -1,0 +1,124 @@
+"""`Snapshots`: opens stored values, seals new ones, and does so in a thread when they are large."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import Final
+
+from session_reuse._session.changes import Snapshot, StoredKind
+from session_reuse._telemetry import Event, log
+from session_reuse.errors import CorruptStateError, UnreadableStateError
+from session_reuse.state import header as head
+from session_reuse.state.codec import OFFLOAD_THRESHOLD, Codec, Decoded
+from session_reuse.state.document import Body, Document
+from session_reuse.state.header import Header
+from session_reuse.state.sealing import AesGcm
+from session_reuse.store.keys import Keys, is_name
+from session_reuse.transfer import opened
+
+_SEPARATOR: Final = "\n"
+"""Between the fingerprint and its seal in an affinity entry."""
+_TAG_LENGTH: Final = 32
+
+
+class Snapshots:
+    """Stored values in both directions, for one codec.
+
+    Args:
+        codec: seals and opens.
+        keys: the names.
+    """
+
+    def __init__(self, codec: Codec, keys: Keys) -> None:
+        self.codec = codec
+        self._keys = keys
+
+    async def entered(
+        self, fingerprint: str, value: bytes | None, heard_at: float, base: Snapshot | None, invalidated_at: int | None
+    ) -> tuple[Snapshot, Document | None, CorruptStateError | None]:  # fmt: skip
+        """Open a value that the store has returned.
+
+        Args:
+            fingerprint: whose session.
+            value: what is stored; None for nothing.
+            heard_at: event loop time of the request.
+            base: what this process knows of the session: a value that it knows need not be opened again.
+            invalidated_at: last invalidation, server time in µs; None when it is not known.
+
+        Returns:
+            What it is, its document if it is one, and why not if it cannot be used.
+        """
+        if value is None:
+            return Snapshot(kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at), None, None
+        try:
+            decoded = await self._decoded(fingerprint, value, base)
+            body = Body(decoded.document, decoded.header.flags[2])
+            document = opened(*body, fingerprint, trusted=decoded.trusted)
+        except CorruptStateError as error:
+            unreadable = isinstance(error, UnreadableStateError)
+            kind = StoredKind.UNREADABLE if unreadable else StoredKind.CORRUPT
+            log.warning(Event.CORRUPT, fingerprint=fingerprint, why=str(error))
+            damaged = value[: head.LENGTH]
+            return (
+                Snapshot(kind=kind, heard_at=heard_at, invalidated_at=invalidated_at or 0, damaged=damaged),
+                None,
+                error,
+            )
+        header = decoded.header
+        last = max(header.invalidated_at, invalidated_at or 0)
+        snapshot = Snapshot(
+            kind=StoredKind.PRESENT, heard_at=heard_at, invalidated_at=last, header=header, body=body, value=value
+        )
+        return snapshot, document, None
+
+    async def opened(
+        self, fingerprint: str, value: bytes | None, heard_at: float, base: Snapshot, *, invalidated_at: int
+    ) -> Snapshot:  # fmt: skip
+        """Open a value, as `entered` does, for a save."""
+        snapshot, _, _ = await self.entered(fingerprint, value, heard_at, base, invalidated_at)
+        return snapshot
+
+    async def _decoded(self, fingerprint: str, value: bytes, base: Snapshot | None) -> Decoded:
+        key = self._keys.session(fingerprint)
+        known = (base.value, base.body.data) if base is not None and base.value else None
+        if len(value) < OFFLOAD_THRESHOLD:
+            return self.codec.decode(value, key, known)
+        return await asyncio.get_running_loop().run_in_executor(None, self.codec.decode, value, key, known)
+
+    async def sealed(self, fingerprint: str, body: Body, header: Header) -> bytes:
+        """Return the stored form of a document.
+
+        Raises:
+            StateTooLargeError: larger than `max_state_bytes`.
+        """
+        arguments = (body.data, body.dialect, header, self._keys.session(fingerprint))
+        if len(body.data) < OFFLOAD_THRESHOLD:
+            return self.codec.encode(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(None, self.codec.encode, *arguments)
+
+    def affinity_value(self, agent_id: str, fingerprint: str) -> str:
+        """Return the affinity entry of an agent. With keys it is sealed, so that no writer without a key redirects it."""
+        seal = self.codec.seal
+        if not isinstance(seal, AesGcm):
+            return fingerprint
+        return f"{fingerprint}{_SEPARATOR}{seal.aliases(_affinity_text(agent_id, fingerprint))[0]}"
+
+    def affinity_of(self, agent_id: str, entry: str | None) -> str | None:
+        """Return the fingerprint in an affinity entry; None when there is none that can be trusted."""
+        if entry is None:
+            return None
+        fingerprint, _, tag = entry.rpartition(_SEPARATOR)
+        if len(tag) != _TAG_LENGTH or not fingerprint:
+            fingerprint, tag = entry, ""
+        if not is_name(fingerprint):
+            return None
+        seal = self.codec.seal
+        if not isinstance(seal, AesGcm):
+            return fingerprint
+        tags = seal.aliases(_affinity_text(agent_id, fingerprint))
+        return fingerprint if any(hmac.compare_digest(tag.encode(), one.encode()) for one in tags) else None
+
+
+def _affinity_text(agent_id: str, fingerprint: str) -> str:
+    return f"affinity{_SEPARATOR}{agent_id}{_SEPARATOR}{fingerprint}"

@@ -1,0 +1,329 @@
+"""The replicas on disk: changes that wait survive the process, and a new one starts from what the last one knew.
+
+Each session has two files, sealed: its base and its outbox. A file is changed under a lock, by reading it, taking out what
+has come to its end and adding what is new, so processes that share the folder lose nothing of each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
+from session_reuse._session.replica import Replica
+from session_reuse._session.spool_files import ForeignKeyError, Spool
+from session_reuse._session.tasks import Spawn
+from session_reuse._session.writer import Clock, Writer
+from session_reuse._telemetry import Event, log
+from session_reuse.config import Config
+from session_reuse.errors import ConfigurationError, CorruptStateError
+from session_reuse.state.codec import Codec
+from session_reuse.state.document import Body
+from session_reuse.state.header import Header
+from session_reuse.state.sealing import AesGcm
+from session_reuse.store.interface import Lease
+from session_reuse.transfer import new_save_id, opened
+
+_SCHEMA: Final = 2
+_CLAIM_POLL: Final = 2.0
+
+
+def disk_replicas(
+    config: Config, codec: Codec, writer: Writer, clock: Clock,
+    spawn: Spawn,
+) -> DiskReplicas:  # fmt: skip
+    """Return the disk copies of a manager's replicas, in `spool_dir`.
+
+    Raises:
+        ConfigurationError: there are no keys to seal them with.
+    """
+    if config.spool_dir is None or not isinstance(codec.seal, AesGcm):
+        raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
+    spool = Spool(
+        config.spool_dir, codec.seal, max_entries=config.pending_max, max_bytes=config.pending_max_bytes,
+        max_content=4 * config.max_state_bytes, ttl=config.ttl, wall_clock=clock.time,
+    )  # fmt: skip
+    disk = DiskReplicas(spool, writer, clock, spawn)
+    disk.replay()
+    return disk
+
+
+@dataclass(slots=True)
+class _Update:
+    """What is to be written of one session: the base, the changes that wait, the names of those that do not any more."""
+
+    base: Snapshot | None = None
+    changes: list[Change] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
+
+
+class DiskReplicas:
+    """Keeps files in step with the replicas of one manager.
+
+    Args:
+        spool: the folder.
+        writer: whose replicas.
+        clock: time and chance.
+        spawn: runs work in a task that lives until it is done or the manager is closed.
+    """
+
+    def __init__(
+        self, spool: Spool, writer: Writer, clock: Clock,
+        spawn: Spawn,
+    ) -> None:  # fmt: skip
+        self._spool = spool
+        self._writer = writer
+        self._clock = clock
+        self._spawn = spawn
+        self._dirty: dict[str, Replica] = {}
+        self._at_work = ""
+        self._on_disk: dict[str, dict[str, Change]] = {}
+        self._bases: dict[str, float] = {}
+        self._foreign: set[str] = set()
+        self._stepped = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._replaying: asyncio.Task[None] | None = None
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+
+    def changed(self, replica: Replica) -> None:
+        """Write a replica soon."""
+        self._dirty[replica.fingerprint] = replica
+        if self._worker is None or self._worker.done():
+            self._worker = self._spawn(self._work(), "spool")
+
+    def holds(self, replica: Replica) -> bool:
+        """Return whether all that waits of a session is on disk."""
+        known = self._on_disk.get(replica.fingerprint, {})
+        return all(known.get(change.name) is change for change in replica.outbox)
+
+    async def written(self, fingerprint: str, patience: float) -> bool:
+        """Wait at most `patience` seconds for the disk; return whether all that waits of a session is on it."""
+        try:
+            async with asyncio.timeout(patience):
+                while fingerprint in self._dirty or fingerprint == self._at_work:
+                    await self._stepped.wait()
+        except TimeoutError:
+            return False
+        replica = self._writer.replicas.find(fingerprint)
+        return replica is not None and bool(replica.outbox) and self.holds(replica)
+
+    async def finish(self, patience: float) -> None:
+        """Wait at most `patience` seconds for all that is to be written, and let other processes deliver."""
+        self._closed = True
+        if self._replaying is not None:
+            self._replaying.cancel()
+        if self._worker is not None:
+            await asyncio.wait({self._worker}, timeout=patience)
+        self._spool.end_claim()
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while self._dirty:
+            fingerprint, replica = next(iter(self._dirty.items()))
+            del self._dirty[fingerprint]
+            self._at_work = fingerprint
+            update = self._update_of(replica)
+            try:
+                dropped = await asyncio.get_running_loop().run_in_executor(None, self._write, fingerprint, update)
+            except OSError as error:
+                self._on_disk.pop(fingerprint, None)
+                log.warning(Event.SPOOL_FAILED, fingerprint=fingerprint, error=type(error).__name__, errno=error.errno)
+            else:
+                self._on_disk[fingerprint] = {change.name: change for change in update.changes}
+                if not update.changes:
+                    del self._on_disk[fingerprint]
+                if dropped:
+                    log.warning(Event.SPOOL_FAILED, dropped=dropped, why="pending_max or pending_max_bytes on disk")
+            self._at_work = ""
+            self._stepped.set()
+            self._stepped = asyncio.Event()
+
+    def _update_of(self, replica: Replica) -> _Update:
+        for change in replica.outbox:
+            change.name = change.name or new_save_id()
+        update = _Update(changes=list(replica.outbox))
+        known = self._on_disk.get(replica.fingerprint, {})
+        update.ended = set(known) - {change.name for change in replica.outbox}
+        base = replica.base
+        if base.kind is not StoredKind.UNKNOWN and self._bases.get(replica.fingerprint) != base.heard_at:
+            self._bases[replica.fingerprint] = base.heard_at
+            update.base = base
+        return update
+
+    def _write(self, fingerprint: str, update: _Update) -> int:
+        """Bring both files of a session up to date; return how many files had to give way. Blocks."""
+        spool, loop, wall = self._spool, self._loop.time(), self._clock.wall()
+        name, *older = spool.names_of(fingerprint)
+        with spool.exclusive():
+            if update.base is not None:
+                spool.write(spool.base_name(name), _packed_base(fingerprint, update.base, loop, wall), wall)
+            mine = {change.name for change in update.changes} | update.ended
+            others = [
+                packed for each in (name, *older) for packed in self._packed_changes(each) if packed["name"] not in mine
+            ]
+            packed = others + [_packed(change, loop, wall) for change in update.changes]
+            for each in older if packed else (name, *older):
+                spool.remove(each)
+            if packed:
+                content = {"schema": _SCHEMA, "fingerprint": fingerprint, "changes": packed}
+                spool.write(name, orjson.dumps(content), min(change["made_at"] for change in packed))
+            return len(spool.make_room(keep=name))
+
+    def _packed_changes(self, name: str) -> list[dict[str, Any]]:
+        found = self._read(name)
+        return [] if found is None else list(found["changes"])
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    def replay(self) -> None:
+        """Begin to adopt what an earlier process has left, unless that is under way."""
+        if not self._closed and (self._replaying is None or self._replaying.done()):
+            self._replaying = self._spawn(self._replay(), "replay")
+
+    async def _replay(self) -> None:
+        loop, spool = asyncio.get_running_loop(), self._spool
+        try:
+            while not await loop.run_in_executor(None, spool.claim):
+                await asyncio.sleep(_CLAIM_POLL * self._clock.chance.uniform(0.5, 1.0))
+            for name in await loop.run_in_executor(None, spool.names):
+                found = await loop.run_in_executor(None, self._read, name)
+                if found is not None:
+                    self._adopt(self._writer.replicas.of(found["fingerprint"]), found)
+        except OSError as error:
+            log.warning(Event.SPOOL_FAILED, error=type(error).__name__, errno=error.errno)
+
+    async def load(self, replica: Replica) -> None:
+        """Fill a replica from disk: what an earlier process knew of the session, and what waits of it."""
+        try:
+            await self._load(replica)
+        except OSError as error:
+            name = replica.fingerprint
+            log.warning(Event.SPOOL_FAILED, fingerprint=name, error=type(error).__name__, errno=error.errno)
+
+    async def _load(self, replica: Replica) -> None:
+        loop = asyncio.get_running_loop()
+        for name in self._spool.names_of(replica.fingerprint):
+            base = await loop.run_in_executor(None, self._read, self._spool.base_name(name))
+            if base is not None:
+                replica.observe(_unpacked_base(base, loop.time(), self._clock.wall()))
+            found = await loop.run_in_executor(None, self._read, name)
+            if found is not None:
+                self._adopt(replica, found)
+
+    def _adopt(self, replica: Replica, found: dict[str, Any]) -> None:
+        known = self._on_disk.setdefault(replica.fingerprint, {})
+        here = {change.name for change in replica.outbox}
+        logins: dict[str, Login] = {}
+        adopted = []
+        for packed in found["changes"]:
+            if packed["name"] not in known and packed["name"] not in here:
+                change = _unpacked(packed, logins, asyncio.get_running_loop().time(), self._clock.wall())
+                known[change.name] = change
+                adopted.append(change)
+        if not known:
+            del self._on_disk[replica.fingerprint]
+        if adopted:
+            log.debug(Event.SAVE_PENDING, fingerprint=replica.fingerprint, waiting=len(adopted), source="spool")
+            self._writer.adopt(replica, adopted)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Return the content of a file; None when there is none that can be used. Blocks."""
+        try:
+            content = self._spool.read(name)
+            if content is None:
+                return None
+            found: dict[str, Any] = orjson.loads(content)
+            _check(found)
+        except ForeignKeyError:
+            if name not in self._foreign:
+                self._foreign.add(name)
+                log.warning(Event.SPOOL_REJECTED, file=name, why="sealed with another key; left where it is")
+            return None
+        except (CorruptStateError, KeyError, TypeError, ValueError, AttributeError) as error:
+            log.warning(Event.SPOOL_REJECTED, file=name, why=str(error))
+            self._spool.reject(name)
+            return None
+        return found
+
+
+def _check(found: dict[str, Any]) -> None:
+    if found.get("schema") != _SCHEMA:
+        raise CorruptStateError("a file of an unknown schema")
+    for packed in found.get("changes", ()):
+        opened(packed["after"].encode(), packed["dialects"][1], found["fingerprint"])
+
+
+def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
+    """Return a change as JSON. Times are unix seconds: the clock of the event loop ends with the process."""
+    login = change.login
+    return {
+        "name": change.name,
+        "before": change.before.data.decode(),
+        "after": change.after.data.decode(),
+        "dialects": [change.before.dialect, change.after.dialect],
+        "login": [
+            f"{id(login):x}", login.found.value, wall - (loop - login.heard_at), login.created_at, login.invalidated_at,
+        ],
+        "made_at": wall - (loop - change.made_at),
+        "agent_id": change.agent_id,
+        "lease": [change.lease.token, change.lease.holder] if change.lease else None,
+        "release": change.release,
+        "vouched": change.vouched,
+        "score_change": change.score_change,
+        "mark_only": change.mark_only,
+        "ids": change.ids,
+    }  # fmt: skip
+
+
+def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wall: float) -> Change:
+    number, found, heard_at, created_at, invalidated_at = packed["login"]
+    since = max(0.0, wall - float(heard_at))
+    login = logins.setdefault(
+        number, Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at)
+    )  # fmt: skip
+    before = Body(packed["before"].encode(), packed["dialects"][0])
+    after = Body(packed["after"].encode(), packed["dialects"][1])
+    return Change(
+        name=packed["name"],
+        before=before,
+        after=before if after == before else after,
+        login=login,
+        made_at=loop - max(0.0, wall - float(packed["made_at"])),
+        agent_id=packed["agent_id"],
+        lease=Lease(int(packed["lease"][0]), packed["lease"][1]) if packed["lease"] else None,
+        release=bool(packed["release"]),
+        vouched=bool(packed["vouched"]),
+        score_change=int(packed["score_change"]),
+        mark_only=bool(packed["mark_only"]),
+        ids=list(packed["ids"]),
+    )
+
+
+def _packed_base(fingerprint: str, base: Snapshot, loop: float, wall: float) -> bytes:
+    return orjson.dumps(
+        {
+            "schema": _SCHEMA,
+            "fingerprint": fingerprint,
+            "kind": base.kind.value,
+            "heard_at": wall - (loop - base.heard_at),
+            "invalidated_at": base.invalidated_at,
+            "header": base.header.encode().decode("ascii") if base.header else None,
+            "body": [base.body.data.decode(), base.body.dialect],
+        }
+    )
+
+
+def _unpacked_base(found: dict[str, Any], loop: float, wall: float) -> Snapshot:
+    body, dialect = found["body"]
+    return Snapshot(
+        kind=StoredKind(found["kind"]),
+        heard_at=loop - max(0.0, wall - float(found["heard_at"])),
+        invalidated_at=found["invalidated_at"],
+        header=Header.decode(found["header"].encode("ascii")) if found["header"] else None,
+        body=Body(body.encode(), dialect),
+    )

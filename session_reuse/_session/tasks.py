@@ -1,0 +1,21 @@
+"""Background tasks of one manager: each lives until it is done or the manager is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
+"""Runs work in a task of its own. The name says what it is for."""
+
+
+class Tasks(set["asyncio.Task[Any]"]):
+    """The tasks that are not done yet. The event loop alone does not keep a task alive."""
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run work in a task of its own."""
+        task = asyncio.get_running_loop().create_task(work, name=f"session_reuse:{name}")
+        self.add(task)
+        task.add_done_callback(self.discard)
+        return task

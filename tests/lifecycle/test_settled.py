@@ -1,0 +1,190 @@
+"""`pending` is a promise: a save that waits is written, merged, or reported, and its agent can wait for that."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from session_reuse import BrowserSession, SaveOutcome
+from session_reuse.testing import MemoryStore, state_with_cookie
+from tests.lifecycle.worlds import NAME, Process, processes, stored
+
+
+async def waiting(process: Process, name: str = NAME, **data: Any) -> BrowserSession:
+    """Leave a session whose save waits."""
+    process.cut()
+    async with process.enter(name) as session:
+        session.data.update(data or {"n": 1})
+    assert session.save_outcome is SaveOutcome.PENDING
+    return session
+
+
+async def test_before_the_first_save_there_is_nothing_to_wait_for() -> None:
+    """Neither a session of one's own nor one that was just entered has an outcome."""
+    assert await BrowserSession(NAME).settled() is None
+    async with processes(MemoryStore(), 1) as (one,), one.enter() as session:
+        assert await session.settled() is None
+        session.discard()
+
+
+async def test_a_save_that_was_written_at_once_is_settled() -> None:
+    """The outcome is the one that the exit has told."""
+    async with processes(MemoryStore(), 1) as (one,):
+        async with one.enter() as session:
+            session.data["n"] = 1
+            assert await session.checkpoint() is SaveOutcome.SAVED
+            assert await session.settled() is SaveOutcome.SAVED
+        assert await session.settled() is SaveOutcome.UNCHANGED
+
+
+async def test_a_save_that_waits_is_settled_when_the_store_is_back() -> None:
+    """`settled` waits until then."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        session = await waiting(one, n=1)
+        settling = asyncio.ensure_future(session.settled())
+        await asyncio.sleep(0)
+        assert not settling.done()
+        one.heal()
+        assert await settling is SaveOutcome.SAVED
+        assert one.lost == []
+    found = stored(memory)
+    assert found is not None
+    assert found.data == {"n": 1}
+
+
+async def test_every_save_of_a_long_outage_is_settled() -> None:
+    """Saves that were combined meanwhile come to the same end, and each agent hears of its own."""
+    async with processes(MemoryStore(), 1) as (one,):
+        sessions = [await waiting(one, **{f"note-{number}": number}) for number in range(20)]
+        settling = [asyncio.ensure_future(session.settled()) for session in sessions]
+        one.heal()
+        outcomes = await asyncio.gather(*settling)
+        assert set(outcomes) <= {SaveOutcome.SAVED, SaveOutcome.MERGED}
+        found = await one.manager.restore(NAME)
+        assert found is not None
+        assert found.data == {f"note-{number}": number for number in range(20)}
+
+
+async def test_a_close_during_the_outage_reports_what_is_lost() -> None:
+    """Nothing that waits is dropped without a word: `settled`, `on_lost` and the statistics say so."""
+    one = Process(MemoryStore(), close_timeout=0.05)
+    session = await waiting(one)
+    settling = asyncio.ensure_future(session.settled())
+    await one.manager.aclose()
+    assert await settling is SaveOutcome.LOST
+    assert [fingerprint for fingerprint, _ in one.lost] == [NAME]
+    assert one.manager.stats().lost == 1
+
+
+async def test_a_close_after_the_outage_writes_what_waits() -> None:
+    """The close is the last chance, and uses it."""
+    memory = MemoryStore()
+    one = Process(memory)
+    session = await waiting(one, n=1)
+    one.heal()
+    await one.manager.aclose()
+    assert await session.settled() is SaveOutcome.SAVED
+    assert stored(memory) is not None
+    assert one.lost == []
+
+
+@pytest.mark.parametrize("bound", ["pending_max", "pending_max_bytes"])
+async def test_what_gives_way_to_others_is_reported(bound: str) -> None:
+    """Beyond the bounds of memory the save that waits longest is given up, and its agent hears of it."""
+    config: dict[str, Any] = {"pending_max": 2} if bound == "pending_max" else {"pending_max_bytes": 2_500}
+    async with processes(MemoryStore(), 1, close_timeout=0.05, **config) as (one,):
+        first = await waiting(one, "shop.example/0", note="x" * 800)
+        settling = asyncio.ensure_future(first.settled())
+        for number in range(1, 3):
+            await waiting(one, f"shop.example/{number}", note="x" * 800)
+        assert await settling is SaveOutcome.LOST
+        assert [fingerprint for fingerprint, _ in one.lost] == ["shop.example/0"]
+        assert one.manager.stats().lost == 1
+        assert one.manager.stats().pending == 2
+
+
+async def test_a_callback_that_raises_reaches_nobody() -> None:
+    """`on_lost` is the application's own: whatever it raises, the agent goes on and the others are reported too."""
+    told = []
+
+    def broken(fingerprint: str, _why: str) -> None:
+        told.append(fingerprint)
+        raise RuntimeError("broken")
+
+    one = Process(MemoryStore(), on_lost=broken, close_timeout=0.05)
+    await waiting(one, "a")
+    await waiting(one, "b")
+    await one.manager.aclose()
+    assert sorted(told) == ["a", "b"]
+
+
+async def test_a_cancelled_wait_cancels_no_save() -> None:
+    """An agent that does not want to wait any longer loses nothing."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        session = await waiting(one, n=1)
+        settling = asyncio.ensure_future(session.settled())
+        await asyncio.sleep(0)
+        settling.cancel()
+        await asyncio.gather(settling, return_exceptions=True)
+        one.heal()
+        assert await session.settled() is SaveOutcome.SAVED
+
+
+async def test_an_exclusive_save_that_waited_too_long_is_refused() -> None:
+    """Its lease has gone to another holder, who has saved: the late save changes nothing, and its agent hears of it."""
+    memory = MemoryStore()
+    async with processes(memory, lease_ttl=30.0) as (one, other):
+        await other.log_in("good", x=1)
+        async with one.enter(exclusive=True) as late:
+            late.data["x"] = "late"
+            one.cut()
+        assert late.save_outcome is SaveOutcome.PENDING
+        memory.advance(31)
+        async with other.enter(exclusive=True) as session:
+            assert session.reused
+            session.data["x"] = 2
+        assert session.save_outcome is SaveOutcome.SAVED
+        one.heal()
+        assert await late.settled() is SaveOutcome.STALE
+        assert [fingerprint for fingerprint, _ in one.lost] == [NAME]
+    found = stored(memory)
+    assert found is not None
+    assert found.data == {"x": 2}
+    assert found.storage_state == state_with_cookie(value="good")
+
+
+async def test_an_exclusive_save_that_waited_is_written_when_nobody_came_between() -> None:
+    """Its lease was given back, and its token is still the highest."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        await one.log_in("good")
+        async with one.enter(exclusive=True) as late:
+            late.data["late"] = 1
+            one.cut()
+        assert late.save_outcome is SaveOutcome.PENDING
+        one.heal()
+        assert await late.settled() is SaveOutcome.SAVED
+        async with one.enter(exclusive=True) as session:
+            assert session.data == {"late": 1}
+
+
+async def test_the_next_exclusive_agent_of_a_process_finds_what_waits() -> None:
+    """What waits is written before the next lease is taken, which would refuse it."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        await one.log_in("good")
+        async with one.enter(exclusive=True) as late:
+            late.data["late"] = 1
+            one.way.fail, one.way.only = "unavailable", frozenset({"commit"})  # type: ignore[assignment]
+        assert late.save_outcome is SaveOutcome.PENDING
+        one.heal()
+        (await one.manager.services()).guard.at().write.reset()
+        async with one.enter(exclusive=True) as session:
+            assert session.data == {"late": 1}
+            session.discard()
+        assert await late.settled() is SaveOutcome.SAVED
+        assert one.lost == []

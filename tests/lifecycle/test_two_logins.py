@@ -1,0 +1,167 @@
+"""An agent that never saw the stored session does not mix its login with the stored one."""
+
+from __future__ import annotations
+
+import pytest
+
+from session_reuse import Outcome, SaveOutcome
+from session_reuse.problem import ProblemKind
+from session_reuse.testing import MemoryStore, assert_fresh, assert_reused, state_with_cookie
+from tests.lifecycle.worlds import NAME, login_of, processes, stored
+
+
+async def test_the_stored_login_stays_whole_and_notes_are_merged() -> None:
+    """The agent entered while the store was away. When it leaves, the store is back and holds another login."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        await other.log_in("stored", stored=1)
+        one.cut()
+        async with one.enter() as session:
+            assert_fresh(session, Outcome.UNAVAILABLE)
+            session.storage_state = state_with_cookie(value="mine")
+            session.data["mine"] = 1
+            one.heal()
+        assert session.save_outcome is SaveOutcome.MERGED
+        assert [problem.kind for problem in session.problems] == [ProblemKind.NOT_TAKEN]
+    found = stored(memory)
+    assert found is not None
+    assert (login_of(found), found.data) == ("stored", {"stored": 1, "mine": 1})
+
+
+async def test_a_login_that_is_not_taken_without_notes_is_skipped() -> None:
+    """Where there are no notes nothing is written at all."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        await other.log_in("stored")
+        before = memory.peek(NAME)
+        one.cut()
+        async with one.enter() as session:
+            session.storage_state = state_with_cookie(value="mine")
+            one.heal()
+        assert session.save_outcome is SaveOutcome.SKIPPED
+    assert memory.peek(NAME) == before
+
+
+async def test_a_login_that_waited_and_is_not_taken_is_reported_as_lost() -> None:
+    """The agent was told `pending`. What was left out of it later is not left out without a word."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        await other.log_in("stored", stored=1)
+        one.cut()
+        async with one.enter() as session:
+            session.storage_state = state_with_cookie(value="mine")
+            session.data["mine"] = 1
+        assert session.save_outcome is SaveOutcome.PENDING
+        one.heal()
+        assert await session.settled() is SaveOutcome.MERGED
+        assert [fingerprint for fingerprint, _ in one.lost] == [NAME]
+        assert "another login" in one.lost[0][1]
+    found = stored(memory)
+    assert found is not None
+    assert (login_of(found), found.data) == ("stored", {"stored": 1, "mine": 1})
+
+
+@pytest.mark.parametrize("by", ["mark_good", "verify"])
+async def test_a_vouched_younger_login_replaces_the_stored_one_as_a_whole(by: str) -> None:
+    """Many sites end the old login when a new one is made, so nothing of the old one is kept."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        await other.log_in("stored", stored=1)
+        one.cut()
+        async with one.enter(verify=(lambda _: True) if by == "verify" else None) as session:
+            session.storage_state = state_with_cookie(value="mine")
+            session.data["mine"] = 1
+            if by == "mark_good":
+                session.mark_good()
+            one.heal()
+        assert session.save_outcome is SaveOutcome.SAVED
+        assert not session.problems
+    found = stored(memory)
+    assert found is not None
+    assert (login_of(found), found.data) == ("mine", {"mine": 1})
+
+
+async def test_a_vouched_login_is_not_younger_than_one_saved_after_its_enter() -> None:
+    """Another agent saved to the stored login after ours had begun: it may be the newer one, and it stays."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        one.cut()
+        async with one.enter() as session:
+            await other.log_in("stored")
+            session.storage_state = state_with_cookie(value="mine")
+            session.mark_good()
+            one.heal()
+        assert session.save_outcome is SaveOutcome.SKIPPED
+    assert login_of(stored(memory)) == "stored"
+
+
+async def test_the_first_login_of_an_outage_is_stored_where_there_was_none() -> None:
+    """Nothing is stored, so nothing can be mixed."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        one.cut()
+        async with one.enter() as session:
+            session.storage_state = state_with_cookie(value="mine")
+        assert session.save_outcome is SaveOutcome.PENDING
+        one.heal()
+        assert await session.settled() is SaveOutcome.SAVED
+        async with one.enter() as session:
+            assert_reused(session)
+            assert login_of(session) == "mine"
+
+
+async def test_agents_of_one_outage_that_continue_each_other_lose_nothing() -> None:
+    """The second agent starts from what the first one left. Both are one login, and both changes are stored."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        one.cut()
+        async with one.enter() as first:
+            first.storage_state = state_with_cookie(value="mine")
+            first.data["first"] = 1
+        async with one.enter() as second:
+            assert_reused(second)
+            second.data["second"] = 2
+        one.heal()
+        assert await first.settled() in {SaveOutcome.SAVED, SaveOutcome.MERGED}
+        assert await second.settled() in {SaveOutcome.SAVED, SaveOutcome.MERGED}
+        assert one.lost == []
+    found = stored(memory)
+    assert found is not None
+    assert (login_of(found), found.data) == ("mine", {"first": 1, "second": 2})
+
+
+async def test_two_processes_that_log_in_during_an_outage_do_not_mix() -> None:
+    """The login that is written first stands; the other process's notes are merged."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        one.cut()
+        other.cut()
+        for process, name in ((one, "one"), (other, "other")):
+            async with process.enter() as session:
+                session.storage_state = state_with_cookie(name=name, value=name)
+                session.data[name] = 1
+            process.heal()
+            await session.settled()
+    found = stored(memory)
+    assert found is not None
+    assert [cookie["name"] for cookie in found.storage_state["cookies"]] == ["one"]
+    assert found.data == {"one": 1, "other": 1}
+
+
+async def test_an_agent_of_a_replaced_login_does_not_mix() -> None:
+    """A session that was restored before a new login replaced it adds its notes, and none of its cookies."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        await other.log_in("old")
+        async with one.enter() as late:
+            for _ in range(3):
+                async with other.enter() as session:
+                    session.mark_bad("logged out by the site")
+            await other.log_in("new")
+            late.storage_state = state_with_cookie(name="extra", value="old")
+            late.data["late"] = 1
+        assert late.save_outcome is SaveOutcome.MERGED
+    found = stored(memory)
+    assert found is not None
+    assert [cookie["value"] for cookie in found.storage_state["cookies"]] == ["new"]
+    assert found.data == {"late": 1}

@@ -1,0 +1,204 @@
+"""What a process keeps of each session in memory: bounded, and nothing that waits is dropped without a word."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from session_reuse import SaveOutcome
+from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
+from session_reuse._session.replica import Replica, Replicas
+from session_reuse.state.document import Body
+from session_reuse.store.interface import Lease
+
+
+def snapshot(size: int = 0, heard_at: float = 1.0, kind: StoredKind = StoredKind.PRESENT) -> Snapshot:
+    """Return what the store held at this time."""
+    return Snapshot(kind=kind, heard_at=heard_at, value=bytes(size))
+
+
+def text(content: str) -> Body:
+    """Return a document."""
+    return Body(content.encode(), "o")
+
+
+def change(before: Body, after: Body, login: Login | None = None, **fields: object) -> Change:
+    """Return a change."""
+    one = login or Login(Found.STORED, 0.0, 0.0)
+    return Change(**{"before": before, "after": after, "login": one, "made_at": 1.0, **fields})  # type: ignore[arg-type]
+
+
+def chain(login: Login, count: int, **fields: object) -> list[Change]:
+    """Return changes of one login, each of which starts where the one before ended."""
+    states = [text(f"state {number}") for number in range(count + 1)]
+    return [
+        change(states[at], states[at + 1], login, **{"made_at": float(at), **fields}) for at in range(count)
+    ]  # fmt: skip
+
+
+def replicas(max_bytes: int = 10_000, pending_max: int = 100, pending_max_bytes: int = 100_000) -> Replicas:
+    """Return empty replicas with these bounds."""
+    return Replicas(max_bytes, pending_max, pending_max_bytes)
+
+
+def test_an_answer_does_not_replace_a_later_one() -> None:
+    """Replies overtake each other: what the store said to the later request stands."""
+    replica = Replica("a", snapshot(heard_at=2.0))
+    replica.observe(snapshot(heard_at=1.0, kind=StoredKind.ABSENT))
+    assert replica.base.kind is StoredKind.PRESENT
+    replica.observe(snapshot(heard_at=3.0, kind=StoredKind.ABSENT))
+    assert replica.base.kind is StoredKind.ABSENT
+    replica.observe(snapshot(heard_at=4.0, kind=StoredKind.UNKNOWN))
+    assert replica.base.kind is StoredKind.ABSENT
+
+
+def test_memory_is_bounded_and_the_longest_unused_gives_way() -> None:
+    """However many sessions a process serves, it keeps no more bytes of them than it was told to."""
+    kept = replicas(max_bytes=10_000)
+    for number in range(1000):
+        replica = kept.of(str(number))
+        kept.observe(replica, snapshot(size=400 + number % 700))
+        held = [one for one in map(kept.find, map(str, range(number + 1))) if one is not None]
+        assert sum(one.base.size for one in held) <= 10_000
+    assert kept.find("999") is not None
+    assert kept.find("0") is None
+
+
+def test_an_outage_piles_up_no_replicas() -> None:
+    """Sessions that were only asked for, and of which the store has never been heard, are bounded as well."""
+    kept = replicas(max_bytes=10_000, pending_max=4)
+    for number in range(1000):
+        replica = kept.of(str(number))
+        assert kept.find(str(number)) is replica
+        if number % 2:
+            kept.enqueue(replica, change(text("x"), text("y")))
+    assert sum(kept.find(str(number)) is not None for number in range(1000)) < 30
+    assert kept.pending == 4
+    assert all(kept.find(replica.fingerprint) is replica for replica in kept.waiting())
+
+
+def test_a_change_of_a_dropped_replica_waits_all_the_same() -> None:
+    """A replica was dropped for room while its files were read: what they hold is found under its name."""
+    kept = replicas(max_bytes=1_000)
+    replica = kept.of("a")
+    for name in ("b", "c"):
+        kept.observe(kept.of(name), snapshot(size=400))
+    assert kept.find("a") is None
+    one = change(text("x"), text("y"))
+    kept.enqueue(replica, one)
+    found = kept.find("a")
+    assert found is not None
+    assert found.outbox == [one]
+    assert list(kept.waiting()) == [found]
+
+
+def test_nothing_is_kept_where_memory_is_switched_off() -> None:
+    """`recent_bytes=0` keeps no session after its use."""
+    kept = replicas(max_bytes=0)
+    kept.observe(kept.of("a"), snapshot(size=10))
+    assert kept.find("a") is None
+
+
+@pytest.mark.parametrize("busy", ["outbox", "writing", "arriving"])
+def test_a_session_with_unsaved_changes_stays(busy: str) -> None:
+    """A replica whose changes wait, are on their way, or are about to be, is not dropped for room."""
+    kept = replicas(max_bytes=0)
+    replica = kept.of("a")
+    if busy == "outbox":
+        kept.enqueue(replica, change(text("x"), text("y")))
+    elif busy == "writing":
+        replica.writing = True
+    else:
+        replica.arriving.append(change(text("x"), text("y")))
+    kept.observe(replica, snapshot(size=10))
+    assert kept.find("a") is replica
+
+
+def test_the_oldest_waiting_session_gives_way_and_is_reported() -> None:
+    """Beyond `pending_max` sessions the one that waits longest is given up: its agent hears `lost`."""
+    kept = replicas(pending_max=2)
+    waiting = [change(text("x"), text(str(number))) for number in range(3)]
+    dropped = [kept.enqueue(kept.of(str(number)), one) for number, one in enumerate(waiting)]
+    assert dropped == [[], [], [("0", waiting[0])]]
+    assert [one.outcome for one in waiting] == [SaveOutcome.LOST, None, None]
+    assert kept.pending == 2
+    assert [replica.fingerprint for replica in kept.waiting()] == ["1", "2"]
+
+
+def test_waiting_bytes_are_bounded() -> None:
+    """Beyond `pending_max_bytes` the oldest changes are given up, and a change larger than all the room itself."""
+    kept = replicas(pending_max_bytes=100)
+    first, second = change(text(""), text("x" * 60)), change(text(""), text("y" * 60))
+    assert kept.enqueue(kept.of("a"), first) == []
+    assert kept.enqueue(kept.of("b"), second) == [("a", first)]
+    large = change(text(""), text("z" * 101))
+    assert kept.enqueue(kept.of("c"), large) == [("c", large)]
+    assert (first.outcome, second.outcome, large.outcome) == (SaveOutcome.LOST, None, SaveOutcome.LOST)
+
+
+def test_settled_changes_give_their_room_back() -> None:
+    """An outbox that was written leaves room for the next one."""
+    kept = replicas(pending_max=1, pending_max_bytes=100)
+    for number in range(5):
+        replica, one = kept.of(str(number)), change(text(""), text("x" * 80))
+        assert kept.enqueue(replica, one) == []
+        kept.remove(replica, [one])
+        assert kept.pending == 0
+
+
+def test_a_long_outage_does_not_pile_up_changes() -> None:
+    """Of many changes of one login the earliest become one, which goes from the first state to the last and is as old."""
+    kept, replica = replicas(), Replica("a", snapshot())
+    changes = chain(Login(Found.STORED, 0.0, 0.0), 20)
+    for one in changes:
+        assert kept.enqueue(replica, one) == []
+    outbox = replica.outbox
+    assert len(outbox) < 10
+    assert outbox[0].before == changes[0].before
+    assert outbox[-1].after == changes[-1].after
+    assert all(one.after == two.before for one, two in itertools.pairwise(outbox))
+    assert outbox[0].made_at == 0.0
+    assert [one.made_at for one in outbox] == sorted(one.made_at for one in outbox)
+
+
+def test_combined_changes_share_what_becomes_of_them() -> None:
+    """Each agent hears of its own change, also when it was written as a part of another."""
+    kept, replica = replicas(), Replica("a", snapshot())
+    changes = chain(Login(Found.STORED, 0.0, 0.0), 20)
+    for one in changes:
+        kept.enqueue(replica, one)
+    for one in list(replica.outbox):
+        one.settle(SaveOutcome.MERGED)
+    assert {one.outcome for one in changes} == {SaveOutcome.MERGED}
+
+
+def test_combined_changes_add_up_their_marks() -> None:
+    """Vouching and marks of a part hold for the whole."""
+    kept, replica = replicas(), Replica("a", snapshot())
+    changes = chain(Login(Found.STORED, 0.0, 0.0), 9, score_change=-5)
+    changes[0].vouched = True
+    for one in changes:
+        kept.enqueue(replica, one)
+    assert sum(one.score_change for one in replica.outbox) == -45
+    assert replica.outbox[0].vouched
+
+
+@pytest.mark.parametrize("kind", ["logins", "leases", "marks", "sent", "gaps"])
+def test_what_does_not_belong_together_is_not_combined(kind: str) -> None:
+    """Changes of two logins, under a lease, marks, changes that may have arrived, and branches stay apart."""
+    kept, replica = replicas(), Replica("a", snapshot())
+    changes = chain(Login(Found.STORED, 0.0, 0.0), 12)
+    for number, one in enumerate(changes):
+        if kind == "logins":
+            one.login = Login(Found.STORED, 0.0, 0.0)
+        elif kind == "leases":
+            one.lease = Lease(number, "me")
+        elif kind == "marks":
+            one.mark_only = True
+        elif kind == "sent":
+            one.ids.append("0123456789ab")
+        else:
+            one.before = text(f"elsewhere {number}")
+        kept.enqueue(replica, one)
+    assert replica.outbox == changes
