@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 from session_reuse.errors import StoreError
@@ -143,6 +144,7 @@ class Change:
         after: its document now. The same object as `before` when nothing has changed.
         login: which login it belongs to.
         made_at: event loop time of the save.
+        ttl: seconds from then for which the session is kept.
         agent_id: whose affinity it moves.
         lease: exclusive lease it was made under.
         release: whether to give the lease back with it.
@@ -164,6 +166,7 @@ class Change:
     after: Body = field(repr=False)
     login: Login
     made_at: float
+    ttl: float = inf
     agent_id: str | None = None
     lease: Lease | None = None
     release: bool = False
@@ -236,7 +239,7 @@ class Refused:
 def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Rebased | Refused:
     """Apply a change to what is stored now."""
     login, header = change.login, stored.header
-    if (refused := _refusal(login, stored, moment)) is not None:
+    if (refused := _refusal(change, stored, moment)) is not None:
         return refused
     if change.mark_only:
         return _marked(login, stored)
@@ -257,7 +260,8 @@ def _marked(login: Login, stored: Snapshot) -> Rebased | Refused:
     return Rebased(stored.body)
 
 
-def _refusal(login: Login, stored: Snapshot, moment: Moment) -> Refused | None:
+def _refusal(change: Change, stored: Snapshot, moment: Moment) -> Refused | None:
+    login = change.login
     if stored.kind is StoredKind.UNREADABLE:
         return Refused(
             SaveOutcome.SKIPPED, "the stored session cannot be opened with the keys or limits of this process"
@@ -266,6 +270,8 @@ def _refusal(login: Login, stored: Snapshot, moment: Moment) -> Refused | None:
     heard = moment.by_server(login.heard_at)
     if last > login.invalidated_at if login.invalidated_at is not None else heard is not None and last > heard:
         return Refused(SaveOutcome.STALE, "the session was invalidated")
+    if stored.header is None and moment.loop - change.made_at > change.ttl:
+        return Refused(SaveOutcome.SKIPPED, "it waited for longer than its time to live")
     if stored.header is None and moment.age(login) > HOLD_LIMIT:
         return Refused(SaveOutcome.STALE, "the session is gone, and it is too long ago to know why")
     return None
@@ -369,11 +375,11 @@ def _on_top(
     change: Change, stored: Snapshot, moment: Moment, result: Rebased, logins: set[int]
 ) -> Rebased | Refused | None:  # fmt: skip
     """Apply a change to the login that an earlier change has brought; None when the stored login still stands."""
-    if id(change.login) in logins:
-        return _merged(change, result.body, 0, moment)
     if stored.header is not None and not result.new_login:
         return None
-    if (refused := _refusal(change.login, stored, moment)) is not None:
+    if id(change.login) in logins:
+        return _merged(change, result.body, 0, moment)
+    if (refused := _refusal(change, stored, moment)) is not None:
         return refused
     if change.login.found is Found.ABSENT and not result.new_login:
         return _merged(change, result.body, 0, moment)

@@ -399,6 +399,7 @@ class SessionScope:
             after=after,
             login=self._login,
             made_at=self._clock.loop(),
+            ttl=self._config.ttl,
             agent_id=session.agent_id,
             lease=held,
             release=final and held is not None,

@@ -365,8 +365,8 @@ class Writer:
 
     def _ttl(self, changes: list[Change]) -> float:
         """Return how long to keep it, counted from the latest save, not from when it gets through."""
-        waited = max(0.0, self._clock.loop() - max(change.made_at for change in changes))
-        return max(0.001, self._config.ttl - waited)
+        now = self._clock.loop()
+        return max(0.001, *(min(change.ttl, self._config.ttl) - max(0.0, now - change.made_at) for change in changes))
 
     async def _read(self, replica: Replica, deadline: float) -> tuple[Snapshot, Moment]:
         asked_at = self._clock.loop()

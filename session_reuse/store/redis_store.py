@@ -164,8 +164,10 @@ class RedisStore:
                 await self._send(*commands, timeout=timeout)
 
     def _commit_script(self, commit: Commit, keys: SessionKeys, staging: str, ttl: int) -> Command:
+        cancelled = keys.once(commit.lease.holder if commit.lease is not None else "")
         names = (
             keys.session, staging, keys.lease, keys.tombstone, keys.agents, keys.quarantine, keys.once(commit.save_id),
+            cancelled,
         )  # fmt: skip
         return self._script(
             "commit", names, commit.precondition.value, commit.known, f"{commit.invalidated_at:020d}", commit.save_id,

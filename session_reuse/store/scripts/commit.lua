@@ -1,6 +1,6 @@
 -- Put a staged payload in place, or keep an unchanged session for longer, if the store holds what the caller expects.
 -- Reads and patches headers, never the body.
--- KEYS: session, staging, lease, tombstone, agents, quarantine, once
+-- KEYS: session, staging, lease, tombstone, agents, quarantine, once, cancelled
 -- ARGV: 1 precondition (matches | absent | corrupt | unchanged), 2 known (version and save ids | damaged header),
 --       3 invalidated_at, 4 save id, 5 token, 6 holder, 7 release (0|1), 8 may recreate (0|1), 9 ttl ms (0: leave it),
 --       10 new login (0|1), 11 score change, 12 created_at, 13 and on: agents
@@ -18,7 +18,10 @@ local function string_at(key, first, last)
 end
 
 local function release()
-  if ARGV[7] == '1' and string_at(KEYS[3], 0, -1) == token .. ':' .. ARGV[6] then redis.call('DEL', KEYS[3]) end
+  if ARGV[7] == '1' and string_at(KEYS[3], 0, -1) == token .. ':' .. ARGV[6] then
+    redis.call('DEL', KEYS[3])
+    redis.call('SET', KEYS[8], '1', 'PX', 60000) -- a request of this holder that is still on its way takes no lease
+  end
 end
 
 -- The affinity of the latest agents ends when the session ends, so the session lists them. The list is bounded.

@@ -1,12 +1,12 @@
--- Give back a lease that is still ours. Without a token, also refuse a request for it that is still on its way.
+-- Give back a lease that is still ours, and refuse requests of this holder that are still on their way.
 -- KEYS: lease, cancelled, session   ARGV: token (zeros when it never reached us), holder   Reply: 1 | 0
 local lease = redis.pcall('GETRANGE', KEYS[1], 0, -1)
 if type(lease) ~= 'string' then return 0 end
 local token = ARGV[1]
 if token == '00000000000000000000' then
   token = string.sub(lease, 1, 20)
-  redis.call('SET', KEYS[2], '1', 'PX', 60000)
 end
+redis.call('SET', KEYS[2], '1', 'PX', 60000)
 if lease ~= token .. ':' .. ARGV[2] then return 0 end
 -- The lease ends here. The header keeps its token, so that an earlier holder stays fenced off.
 local header = redis.pcall('GETRANGE', KEYS[3], 0, 55)
