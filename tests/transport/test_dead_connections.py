@@ -25,7 +25,7 @@ async def test_a_half_open_connection_costs_no_login(proxy: FaultProxy, lag: Lag
             assert outcomes(found) == {"reused": at_once}
             assert {one.saved for one in found} == ({SaveOutcome.SAVED} if save else {None})
             slowest = max(found, key=lambda one: one.entered_in)
-            assert slowest.entered_in - lag.since(slowest.began) < 0.2
+            assert slowest.entered_in - lag.since(slowest.began) < 0.3
         assert breakers(manager) == {"closed"}
 
 
@@ -48,7 +48,7 @@ async def test_a_frozen_server_is_noticed_after_one_attempt(own_redis: RedisServ
         try:
             found = await visits(manager, NAMES[:5], save=False)
             assert outcomes(found) == {"timeout": 5}
-            assert max(one.entered_in - lag.since(one.began) for one in found) < 0.19
+            assert max(one.entered_in - lag.since(one.began) for one in found) < 0.25
             assert (await visit(manager, save=False)).outcome is Outcome.CIRCUIT_OPEN
         finally:
             own_redis.resume()
