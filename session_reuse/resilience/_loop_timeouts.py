@@ -70,7 +70,8 @@ class LoopTimeouts:
 
     def time(self) -> float:
         """Return the seconds that have passed, without those in which the loop was late."""
-        return min(self._running_loop().time(), self._due) - self._not_counted
+        now = (self._loop or self._running_loop()).time()
+        return (now if now < self._due else self._due) - self._not_counted  # noqa: FURB136  (`min` costs more)
 
     def until(self, deadline: float) -> _Limit:
         """Return a context that lasts until `deadline` by `time()`, for the current task.
@@ -78,7 +79,8 @@ class LoopTimeouts:
         Raises:
             TimeoutError: on leaving it, when the deadline has passed and ended what was inside.
         """
-        self._start()
+        if self._due is math.inf:
+            self._start()
         return _Limit(self._limits, deadline)
 
     def watch(self, watcher: Watcher) -> None:

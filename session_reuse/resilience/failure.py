@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from session_reuse.errors import CircuitOpenError, StoreError
+from session_reuse.errors import CircuitOpenError, StoreError, StoreTimeoutError
 
 
 class Retry(StrEnum):
@@ -59,3 +59,8 @@ def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None)
         return Failure(type(rejected)(str(rejected)), "circuit_open", Retry.NEVER, Blame.NOBODY)
     error = CircuitOpenError(f"the store failed shortly before; {name}s are tried again in {retry_in:.1f} s")
     return Failure(error, "circuit_open", Retry.NEVER, Blame.NOBODY)
+
+
+def used_up() -> Failure:
+    """Return the failure of an operation whose budget has ended in our own queue, or before its attempt had."""
+    return Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.SAVE, Blame.NOBODY)

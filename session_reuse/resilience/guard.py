@@ -12,10 +12,9 @@ from functools import partial
 from random import Random
 from typing import Final, NamedTuple, TypeVar
 
-from session_reuse.errors import StoreTimeoutError
 from session_reuse.resilience._loop_timeouts import LoopTimeouts
 from session_reuse.resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
-from session_reuse.resilience.failure import Blame, Failure, Retry, circuit_open
+from session_reuse.resilience.failure import Blame, Failure, Retry, circuit_open, used_up
 from session_reuse.resilience.retry import is_worth_retrying, retry
 
 T = TypeVar("T")
@@ -140,39 +139,39 @@ class Guard:
             Failure: it did not work out, or the breaker is open.
         """
         breakers, patient = self.at(server), direction is Direction.WRITE
-        last = Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.SAVE, Blame.NOBODY)
-        if budget <= 0:
-            raise last
-        until = self.timeouts.time() + budget
+        began, last = self.timeouts.time(), None
         try:
-            with self.timeouts.until(until + _GRACE):
+            if budget <= 0:
+                raise TimeoutError  # noqa: TRY301
+            with self.timeouts.until(began + budget + _GRACE):
                 try:
-                    return await self._attempt(breakers, direction, attempt, first=True)
+                    return await self._attempt(breakers, direction, attempt, began)
                 except Failure as failure:
                     last = failure
                     if not is_worth_retrying(failure, patient=patient) or breakers.to(direction).retry_in > 0:
                         raise
                 return await retry(
-                    partial(self._attempt, breakers, direction, attempt, first=False),
+                    partial(self._attempt, breakers, direction, attempt, None),
                     attempts=_WRITE_RETRIES if patient else _READ_RETRIES,
                     patient=patient,
                     random=self._random,
                 )
         except TimeoutError:
-            raise last from None
+            raise last or used_up() from None
 
-    async def _attempt(self, breakers: Breakers, direction: Direction, attempt: Attempt[T], *, first: bool) -> T:
-        breaker = breakers.to(direction)
+    async def _attempt(
+        self, breakers: Breakers, direction: Direction, attempt: Attempt[T], first_at: float | None
+    ) -> T:  # fmt: skip
+        breaker = breakers.write if direction is Direction.WRITE else breakers.read
         permit = breaker.allow()
         if not permit:
             raise circuit_open(breaker.name, breaker.retry_in, breaker.reason)
-        began = self.timeouts.time()
         try:
             result = await attempt(self.attempt_timeout)
         except Failure as failure:
             # One lost connection fails all whose commands were on it: what counts is whether a fresh one works.
-            is_one_connection = first and failure.retry is Retry.ALWAYS
-            if is_one_connection and self.timeouts.time() - began < self.attempt_timeout / 2:
+            is_one_connection = first_at is not None and failure.retry is Retry.ALWAYS
+            if is_one_connection and self.timeouts.time() - (first_at or 0.0) < self.attempt_timeout / 2:
                 breaker.cancel(permit)
             else:
                 _judge(breakers, breaker, permit, failure)

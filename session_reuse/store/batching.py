@@ -199,7 +199,7 @@ class _Queue:
             return
         self._idle.append(lane)
         self.serve()
-        if lane.flight is None:
+        if lane in self._idle:
             lane.is_fresh = False
             self._batcher.went_idle(self, lane)
 

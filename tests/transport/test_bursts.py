@@ -8,7 +8,7 @@ import pytest
 
 from session_reuse import SaveOutcome, SessionManager, reusable_session
 from tests.support.servers import RedisCluster, RedisServer
-from tests.transport.visits import breakers
+from tests.transport.visits import DEFAULTS, breakers
 
 AGENTS = 5000
 
@@ -18,7 +18,7 @@ AGENTS = 5000
 async def test_5000_agents_that_enter_and_leave_at_once_are_all_served(servers: RedisServer | RedisCluster) -> None:
     """With default settings, in one process: none degraded, none pending, none lost, breakers closed."""
     entered, leaving = asyncio.Event(), 0
-    async with SessionManager(servers.url, registry=None) as manager:
+    async with SessionManager(servers.url, **DEFAULTS) as manager:
 
         async def agent(number: int) -> tuple[bool, SaveOutcome | None]:
             nonlocal leaving

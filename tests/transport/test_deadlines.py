@@ -7,7 +7,7 @@ import pytest
 from session_reuse import SessionManager
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.lag import Lag
-from tests.transport.visits import Visit, visit, visits
+from tests.transport.visits import DEFAULTS, Visit, visit, visits
 
 LEEWAY = 0.06
 """Seconds for the work of so many agents that end at once."""
@@ -32,7 +32,7 @@ async def test_an_enter_ends_within_its_budget(
     proxy: FaultProxy, lag: Lag, latency: float, agents: int, settings: dict[str, float]
 ) -> None:
     """Queues, a second question, retries: no layer multiplies the time."""
-    async with SessionManager(proxy.url, registry=None, close_timeout=0.1, **settings) as manager:
+    async with SessionManager(proxy.url, **DEFAULTS, close_timeout=0.1, **settings) as manager:
         await visit(manager, save=False)
         proxy.latency = latency
         found = await visits(manager, [f"shop/{number}" for number in range(agents)], save=False)
@@ -46,7 +46,7 @@ async def test_an_enter_ends_within_its_budget_when_the_store_is_gone(
     proxy: FaultProxy, lag: Lag, fault: Fault, warm: bool
 ) -> None:
     """Also while connections are opened, by the first agent and by the fiftieth."""
-    async with SessionManager(proxy.url, registry=None, close_timeout=0.1) as manager:
+    async with SessionManager(proxy.url, **DEFAULTS, close_timeout=0.1) as manager:
         if warm:
             await visit(manager, save=False)
         await proxy.switch(fault)
@@ -59,7 +59,7 @@ async def test_an_enter_ends_within_its_budget_when_the_store_is_gone(
 
 async def test_a_dripping_reply_does_not_hold_an_agent_up(proxy: FaultProxy, lag: Lag) -> None:
     """Progress lengthens an attempt, but not beyond the budget."""
-    async with SessionManager(proxy.url, registry=None, compression="none", close_timeout=0.1) as manager:
+    async with SessionManager(proxy.url, **DEFAULTS, compression="none", close_timeout=0.1) as manager:
         await visit(manager, pad="x" * 20_000)
         proxy.drip, proxy.tick = 50, 0.01
         found = [await visit(manager, save=False)]

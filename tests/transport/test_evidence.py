@@ -11,7 +11,7 @@ import redis
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import HOST, RedisCluster, RedisServer
-from tests.transport.visits import breakers, outcomes, visit, visits
+from tests.transport.visits import DEFAULTS, breakers, outcomes, visit, visits
 
 NAMES = [f"shop/{number}" for number in range(10)]
 
@@ -19,7 +19,7 @@ NAMES = [f"shop/{number}" for number in range(10)]
 @pytest.fixture
 async def stored(redis_server: RedisServer) -> RedisServer:
     """A server with sessions in it."""
-    async with SessionManager(redis_server.url, registry=None) as manager:
+    async with SessionManager(redis_server.url, **DEFAULTS) as manager:
         await visits(manager, [*NAMES, "bank/1"])
     return redis_server
 
@@ -34,7 +34,7 @@ def user(server: RedisServer, *rights: str) -> str:
 async def test_a_command_that_is_not_allowed_stops_no_other(stored: RedisServer) -> None:
     """Without EVAL no session is saved, and every one is reused."""
     url = user(stored, "~browser:*", "+@all", "-eval", "-evalsha")
-    async with SessionManager(url, registry=None, close_timeout=0.1) as manager:
+    async with SessionManager(url, **DEFAULTS, close_timeout=0.1) as manager:
         for name in NAMES:
             found = await visit(manager, name)
             assert (found.outcome, found.saved) == (Outcome.REUSED, SaveOutcome.PENDING)
@@ -44,7 +44,7 @@ async def test_a_command_that_is_not_allowed_stops_no_other(stored: RedisServer)
 async def test_a_key_that_is_not_allowed_stops_no_other(stored: RedisServer) -> None:
     """A fingerprint outside of the user's prefix is `auth` each time, and all others are reused."""
     url = user(stored, "~browser:*shop/*", "~browser:deadlines:*", "+@all")
-    async with SessionManager(url, registry=None, close_timeout=0.1) as manager:
+    async with SessionManager(url, **DEFAULTS, close_timeout=0.1) as manager:
         for name in NAMES:
             assert (await visit(manager, "bank/1", save=False)).outcome is Outcome.AUTH
             assert (await visit(manager, name)).outcome is Outcome.REUSED
@@ -54,9 +54,7 @@ async def test_a_key_that_is_not_allowed_stops_no_other(stored: RedisServer) -> 
 async def test_a_wrong_password_is_auth_at_every_enter(stored: RedisServer) -> None:
     """The store is not asked for a while, and the outcome still names the reason."""
     user(stored, "~*", "+@all")
-    async with SessionManager(
-        f"redis://agent:wrong@{HOST}:{stored.port}/0", registry=None, close_timeout=0.1
-    ) as manager:
+    async with SessionManager(f"redis://agent:wrong@{HOST}:{stored.port}/0", **DEFAULTS, close_timeout=0.1) as manager:
         found = [await visit(manager, save=False) for _ in range(5)]
         assert outcomes(found) == {"auth": 5}
         assert breakers(manager) == {"open"}
@@ -64,7 +62,7 @@ async def test_a_wrong_password_is_auth_at_every_enter(stored: RedisServer) -> N
 
 async def test_saves_with_little_time_left_open_no_breaker(proxy: FaultProxy) -> None:
     """One busy session's queue uses its budget up; what is cut off then says nothing about the server."""
-    async with SessionManager(proxy.url, registry=None, save_timeout=0.3, close_timeout=0.1) as manager:
+    async with SessionManager(proxy.url, **DEFAULTS, save_timeout=0.3, close_timeout=0.1) as manager:
         await visits(manager, ["hot", *NAMES])
         proxy.latency = 0.03
         numbers = itertools.count()
@@ -90,7 +88,7 @@ async def test_a_slot_that_moves_opens_no_breaker(cluster: RedisCluster) -> None
     neighbours = [f"n/{number}" for number in range(60)]
     neighbours = [name for name in neighbours if cluster.primary_of(f"browser:session:{name}") is source]
     patience = {"attempt_timeout": 1.0, "restore_timeout": 3.0, "save_timeout": 4.0}
-    async with SessionManager(cluster.url, registry=None, **patience) as manager:
+    async with SessionManager(cluster.url, **DEFAULTS, **patience) as manager:
         await visits(manager, ["shop/1", *neighbours])
         with source.client() as old, target.client() as new:
             ids = {

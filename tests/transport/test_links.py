@@ -18,7 +18,7 @@ from session_reuse.store import _redis_py
 from tests.support.fault_proxy import FaultProxy
 from tests.support.lag import Lag
 from tests.support.servers import HOST, RedisServer
-from tests.transport.visits import breakers, outcomes, visit, visits
+from tests.transport.visits import DEFAULTS, breakers, outcomes, visit, visits
 
 PAD = os.urandom(1_000_000).hex()
 """Two million bytes; without compression they go over the wire as they are."""
@@ -40,7 +40,7 @@ def client_options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 async def test_a_large_session_over_a_slow_link_is_reused(proxy: FaultProxy, client_options: dict[str, Any]) -> None:
     """2 MB over 8 MB/s take longer than an attempt may be silent; six agents at once share what arrives."""
     client = redis.asyncio.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), 0), **client_options)
-    async with client, SessionManager(client, registry=None, compression="none") as manager:
+    async with client, SessionManager(client, **DEFAULTS, compression="none") as manager:
         assert (await visit(manager, "big", pad=PAD)).saved is SaveOutcome.SAVED
         await visits(manager, NAMES)
         proxy.download_rate = 8_000_000
@@ -56,11 +56,11 @@ async def test_a_large_session_over_a_slow_link_is_reused(proxy: FaultProxy, cli
 
 async def test_a_large_session_is_reused_by_a_process_that_has_not_seen_it(proxy: FaultProxy) -> None:
     """Its size is not known beforehand; small ones that come with it go by another lane."""
-    async with SessionManager(proxy.url, registry=None, compression="none") as writer:
+    async with SessionManager(proxy.url, **DEFAULTS, compression="none") as writer:
         await visit(writer, "big", pad=PAD)
         await visits(writer, NAMES)
     proxy.download_rate = 8_000_000
-    async with SessionManager(proxy.url, registry=None, compression="none") as manager:
+    async with SessionManager(proxy.url, **DEFAULTS, compression="none") as manager:
         found = await visits(manager, ["big", *NAMES], save=False)
         assert outcomes(found) == {"reused": len(found)}
         assert breakers(manager) == {"closed"}
@@ -68,7 +68,7 @@ async def test_a_large_session_is_reused_by_a_process_that_has_not_seen_it(proxy
 
 async def test_a_large_session_is_saved_over_a_slow_link(proxy: FaultProxy) -> None:
     """Time that sending takes is not the server's silence."""
-    async with SessionManager(proxy.url, registry=None, compression="none") as manager:
+    async with SessionManager(proxy.url, **DEFAULTS, compression="none") as manager:
         await visits(manager, NAMES)
         proxy.upload_rate = 8_000_000
         large, *small = await asyncio.gather(visit(manager, "big", pad=PAD), *(visit(manager, name) for name in NAMES))
@@ -82,11 +82,11 @@ async def test_a_store_80_ms_away_is_reused_at_every_enter(lag: Lag) -> None:
     with RedisServer(tls=True, password="secret") as server:
         async with FaultProxy((HOST, server.port)) as proxy:
             url = server.url.replace(f":{server.port}/0", f":{proxy.port}/3")
-            async with SessionManager(url, registry=None) as near:
+            async with SessionManager(url, **DEFAULTS) as near:
                 assert outcomes(await visits(near, NAMES)) == {"missing": len(NAMES)}
             proxy.latency = 0.08
             for _ in range(12):
-                async with SessionManager(url, registry=None, close_timeout=0.1) as manager:
+                async with SessionManager(url, **DEFAULTS, close_timeout=0.1) as manager:
                     began = monotonic()
                     found = [await visit(manager), *await visits(manager, NAMES, save=False), await visit(manager)]
                     is_reused = all(one.outcome is Outcome.REUSED for one in found)
@@ -100,7 +100,7 @@ async def test_a_store_80_ms_away_is_reused_at_every_enter(lag: Lag) -> None:
 
 async def test_a_slow_store_is_not_asked_twice(proxy: FaultProxy) -> None:
     """A second connection is for one that may be dead, not for a server that is known to take its time."""
-    async with SessionManager(proxy.url, registry=None) as manager:
+    async with SessionManager(proxy.url, **DEFAULTS) as manager:
         await visits(manager, NAMES)
         proxy.latency = 0.08
         for _ in range(5):  # this is how it gets to know

@@ -16,7 +16,7 @@ from session_reuse.errors import StoreUnavailableError
 from session_reuse.store import _resolver
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import HOST, RedisServer
-from tests.transport.visits import breakers, visit
+from tests.transport.visits import DEFAULTS, breakers, visit
 
 REAL = socket.getaddrinfo
 
@@ -62,7 +62,7 @@ async def test_a_silent_resolver_leaves_the_applications_threads_alone(names: Na
     """Enters keep their budget, one look-up hangs in a thread of ours, and `asyncio.to_thread` works at once."""
     names.answering.clear()
     url = f"{scheme}://redis.internal:6379" + ("/mymaster/0" if scheme == "redis+sentinel" else "")
-    async with SessionManager(url, registry=None, close_timeout=0.1) as manager:
+    async with SessionManager(url, **DEFAULTS, close_timeout=0.1) as manager:
         for number in range(12):
             found = await visit(manager, f"shop/{number}", save=False)
             assert found.outcome in {Outcome.TIMEOUT, Outcome.UNAVAILABLE, Outcome.CIRCUIT_OPEN}
@@ -78,7 +78,7 @@ async def test_a_silent_resolver_leaves_the_applications_threads_alone(names: Na
 async def test_a_silent_resolver_delays_the_first_agents_only(names: Names) -> None:
     """While a look-up hangs, further agents are told so at once."""
     names.answering.clear()
-    async with SessionManager("redis://redis.internal:6379/0", registry=None, close_timeout=0.1) as manager:
+    async with SessionManager("redis://redis.internal:6379/0", **DEFAULTS, close_timeout=0.1) as manager:
         await visit(manager, save=False)
         took = [(await visit(manager, save=False)).entered_in for _ in range(9)]
         assert sorted(took)[4] < 0.05
@@ -87,7 +87,7 @@ async def test_a_silent_resolver_delays_the_first_agents_only(names: Names) -> N
 async def test_connections_that_stand_do_not_need_the_resolver(names: Names, redis_server: RedisServer) -> None:
     """A resolver that falls silent later disturbs nobody, and opens no breaker."""
     names.known["redis.internal"] = HOST
-    async with SessionManager(f"redis://redis.internal:{redis_server.port}/0", registry=None) as manager:
+    async with SessionManager(f"redis://redis.internal:{redis_server.port}/0", **DEFAULTS) as manager:
         await visit(manager)
         names.answering.clear()
         _resolver._lookups.clear()
@@ -105,7 +105,7 @@ async def test_every_address_of_a_name_is_tried(
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *a, **k: addresses if host == "two.internal" else REAL(host, *a, **k)
     )
-    async with SessionManager(f"redis://two.internal:{redis_server.port}/0", registry=None) as manager:
+    async with SessionManager(f"redis://two.internal:{redis_server.port}/0", **DEFAULTS) as manager:
         await visit(manager)
         assert (await visit(manager)).outcome is Outcome.REUSED
 
@@ -114,11 +114,11 @@ async def test_tls_still_checks_the_name(names: Names) -> None:
     """The certificate is for 127.0.0.1: it is not taken for that of another name with the same address."""
     names.known["redis.internal"] = HOST
     with RedisServer(tls=True) as server:
-        async with SessionManager(server.url, registry=None) as manager:
+        async with SessionManager(server.url, **DEFAULTS) as manager:
             await visit(manager)
             assert (await visit(manager)).outcome is Outcome.REUSED
         wrong = server.url.replace(HOST, "redis.internal")
-        async with SessionManager(wrong, registry=None, strict=True, close_timeout=0.1) as manager:
+        async with SessionManager(wrong, **DEFAULTS, strict=True, close_timeout=0.1) as manager:
             with pytest.raises(StoreUnavailableError, match="ismatch"):
                 await visit(manager, save=False)
 

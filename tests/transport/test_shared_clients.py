@@ -13,7 +13,7 @@ from session_reuse import Outcome, SaveOutcome, SessionManager
 from session_reuse.store import batching
 from tests.support.polling import until
 from tests.support.servers import RedisServer
-from tests.transport.visits import outcomes, visit, visits
+from tests.transport.visits import DEFAULTS, outcomes, visit, visits
 
 NAMES = [f"shop/{number}" for number in range(30)]
 
@@ -30,7 +30,7 @@ async def test_an_application_with_few_connections_has_them_while_we_are_idle(
 ) -> None:
     """Its own PING works after each of our visits, and ours work after each PING."""
     client = client_of(redis_server, most, protocol=protocol)
-    async with client, SessionManager(client, registry=None) as manager:
+    async with client, SessionManager(client, **DEFAULTS) as manager:
         await visits(manager, NAMES)
         for _ in range(3):
             assert (await visit(manager)).outcome is Outcome.REUSED
@@ -42,7 +42,7 @@ async def test_an_application_with_few_connections_has_them_while_we_are_idle(
 async def test_an_application_that_is_busy_lets_us_wait(redis_server: RedisServer) -> None:
     """While it has the only connection for a moment, an enter waits for it."""
     client = client_of(redis_server, 1)
-    async with client, SessionManager(client, registry=None) as manager:
+    async with client, SessionManager(client, **DEFAULTS) as manager:
         await visit(manager)
         theirs = await client.connection_pool.get_connection()
 
@@ -62,7 +62,7 @@ async def test_idle_lanes_give_their_connections_back(
     """Also where there are plenty, after a while; they are used again afterwards."""
     monkeypatch.setattr(batching, "_IDLE_FOR", 0.05)
     client = client_of(redis_server, 10)
-    async with client, SessionManager(client, registry=None) as manager:
+    async with client, SessionManager(client, **DEFAULTS) as manager:
         await visits(manager, NAMES)
         pool = client.connection_pool
         assert pool._in_use_connections
@@ -75,7 +75,7 @@ async def test_idle_lanes_give_their_connections_back(
 async def test_a_connection_given_back_works_for_the_application(redis_server: RedisServer) -> None:
     """What we read by ourselves does not confuse redis-py's own reading afterwards."""
     client = client_of(redis_server, 1)
-    async with client, SessionManager(client, registry=None) as manager:
+    async with client, SessionManager(client, **DEFAULTS) as manager:
         await visit(manager)
         await until(client.ping, message="the application has a connection")
         await client.set("theirs", b"x" * 300_000)

@@ -6,8 +6,12 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any, Final
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
+
+DEFAULTS: Final[dict[str, Any]] = {"registry": None, "reuse_while_away": 0}
+"""Default settings, but for the reuse of what this process knows: what is reused here, the store has answered."""
 
 
 @dataclass(frozen=True, slots=True)
