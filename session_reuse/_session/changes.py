@@ -30,6 +30,7 @@ HOLD_LIMIT: Final = 29 * 86400.0
 """Seconds after which an agent cannot prove any more that its session was not invalidated."""
 
 
+
 class StoredKind(StrEnum):
     """What the store holds for a fingerprint."""
 
@@ -151,6 +152,7 @@ class Change:
         vouched: whether the agent says that its login works.
         score_change: tenths, added to the shared error score.
         mark_only: whether it is nothing but a change of the score.
+        waited: whether it had to wait for the store.
         parts: changes that were combined into this one, and share what becomes of it.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
         outcome: what became of it; None while it is on its way.
@@ -173,6 +175,7 @@ class Change:
     vouched: bool = False
     score_change: int = 0
     mark_only: bool = False
+    waited: bool = False
     parts: list[Change] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     outcome: SaveOutcome | None = None
@@ -244,7 +247,7 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     if change.mark_only:
         return _marked(login, stored)
     if header is None:
-        return Rebased(change.after, new_login=stored.kind is StoredKind.CORRUPT)
+        return Rebased(change.after, new_login=stored.kind is StoredKind.CORRUPT and login.found is not Found.STORED)
     same = login.created_at == header.created_at
     if login.found is Found.ABSENT or (login.found is Found.STORED and same):
         return _merged(change, stored.body, header.saved_at, moment)
@@ -293,9 +296,10 @@ def _merged(change: Change, stored: Body, saved_at: int, moment: Moment) -> Reba
 def _is_later(saved_at: int, change: Change, moment: Moment) -> bool:
     """Return whether what is stored was saved after a change was made: where both changed one item, the later wins.
 
-    The server's clock decides. A change that is sent at once is the later one.
+    The server's clock decides, for the whole document, since single items have no times. So a change that did not wait
+    is the later one: it lost a race with another save by milliseconds, and most of what is stored is older than it.
     """
-    made_at = moment.by_server(change.made_at)
+    made_at = moment.by_server(change.made_at) if change.waited else None
     return made_at is not None and saved_at * 1000 > made_at
 
 
@@ -305,8 +309,8 @@ def _beside_another_login(
     """Decide for a login that is not the stored one: two logins are never mixed, only the agent's notes are."""
     mine, theirs = document.load(*change.after), document.load(*stored)
     made_at = moment.by_server(change.login.heard_at)
-    younger = made_at is not None and made_at > saved_at * 1000
-    if ((change.vouched and younger) or retired) and not is_empty(mine["storage_state"]):
+    younger = made_at is not None and made_at > saved_at * 1000 and change.login.found is not Found.STORED
+    if younger and (change.vouched or retired) and not is_empty(mine["storage_state"]):
         return Rebased(change.after, new_login=True)
     before, notes = document.load(*change.before), (mine["data"], theirs["data"])
     if _is_later(saved_at, change, moment):
@@ -332,6 +336,11 @@ class Folded:
     result: Rebased
     applied: list[tuple[Change, Rebased]]
     refused: list[tuple[Change, Refused]]
+
+    @property
+    def login(self) -> Login | None:
+        """The login of the last change whose storage state is in the result; None where that is the stored one."""
+        return next((change.login for change, rebased in reversed(self.applied) if not rebased.not_taken), None)
 
 
 def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Folded:

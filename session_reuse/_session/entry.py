@@ -59,8 +59,8 @@ def from_store(
         login.created_at = snapshot.header.created_at
         login.found = Found.STORED if outcome is Outcome.REUSED else Found.UNUSABLE
     if folded is not None and folded.applied:
-        if outcome is not Outcome.REUSED or folded.result.new_login:
-            login = folded.applied[-1][0].login
+        if folded.login is not None and (outcome is not Outcome.REUSED or folded.result.new_login):
+            login = folded.login
         return Entry(Outcome.REUSED, login, load(*folded.result.body), folded.result.body)
     if outcome is not Outcome.REUSED:
         return Entry(outcome, login)
@@ -88,7 +88,7 @@ def while_away(
     heard_at = max([base.heard_at, *(change.made_at for change in changes)])
     if folded is None or moment.loop - heard_at > oldest:
         return fresh
-    login = folded.applied[-1][0].login if folded.applied else None
+    login = folded.login
     if base.header is not None:
         marks = sum(change.score_change for change in outbox)
         marked = replace(base, header=replace(base.header, score=base.header.score + marks))

@@ -110,6 +110,7 @@ class Replicas:
             change.settle(SaveOutcome.LOST)
             return [(replica.fingerprint, change)]
         replica = self._replicas.setdefault(replica.fingerprint, replica)  # dropped for room, and maybe made anew
+        change.waited = True
         replica.outbox.append(change)
         self._outbox_bytes += change.size
         self._waiting.setdefault(replica.fingerprint, replica)

@@ -139,6 +139,7 @@ class SessionScope:
             reply = await self._ask(budget)
         except Failure as failure:
             return await self._away(failure, began)
+        self._correct_ttl(reply.value)
         if isinstance(reply.lease, Busy):
             if reply.lease.foreign:
                 log.warning(Event.LEASE_FOREIGN, fingerprint=fingerprint, remedy="the lease key holds something else")
@@ -201,7 +202,6 @@ class SessionScope:
         snapshot, found, error = await self._snapshots.entered(
             fingerprint, reply.value, asked_at, replica.base if replica else None, reply.invalidated_at
         )  # fmt: skip
-        self._correct_ttl(snapshot)
         if error is not None and self._options.strict:
             raise error
         replicas.observe(replica or replicas.of(fingerprint), snapshot)
@@ -217,18 +217,15 @@ class SessionScope:
             folded=folded,
         )  # fmt: skip
 
-    def _correct_ttl(self, snapshot: Snapshot) -> None:
+    def _correct_ttl(self, value: bytes | None) -> None:
         """Undo what the read did to the time to live, where it passed a limit that the session itself sets."""
-        config, header = self._config, snapshot.header
-        if self._has_ceiling or not config.sliding:
+        config = self._config
+        if self._has_ceiling or not config.sliding or not value:
             return
-        if snapshot.kind is StoredKind.UNREADABLE:
-            with contextlib.suppress(CorruptStateError):
-                header = Header.decode(snapshot.damaged)
-        if header is None:
-            return
-        if header.ttl > config.ttl or 0 < header.retire_at < (self._clock.wall() + config.ttl) * 1000:
-            self._spawn(self._slide(), "ttl")
+        with contextlib.suppress(CorruptStateError):
+            header = Header.decode(value)
+            if header.ttl > config.ttl or 0 < header.retire_at < (self._clock.wall() + config.ttl) * 1000:
+                self._spawn(self._slide(), "ttl")
 
     async def _slide(self) -> None:
         try:

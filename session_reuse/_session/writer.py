@@ -270,18 +270,18 @@ class Writer:
             return 2 if outcome is CommitOutcome.CONFLICT else 1
         if reply.replicas is not None and reply.replicas < self._config.wait_replicas:
             self._telemetry.under_replicated(replica.fingerprint, reply.replicas)
-        self._written(replica, folded, _as_stored(header, reply), commit, sent_at)
+        self._written(replica, folded, stored, _as_stored(header, reply), commit, sent_at)
         return 0
 
     def _written(
-        self, replica: Replica, folded: Folded, header: Header, commit: Commit, sent_at: float
+        self, replica: Replica, folded: Folded, stored: Snapshot, header: Header, commit: Commit, sent_at: float
     ) -> None:  # fmt: skip
-        base = replica.base
-        snapshot = Snapshot(
-            kind=StoredKind.PRESENT, heard_at=sent_at, invalidated_at=header.invalidated_at, header=header,
-            body=folded.result.body, value=commit.value or base.value,
-        )  # fmt: skip
-        self.replicas.observe(replica, snapshot)
+        if commit.value or replica.base is stored:  # `unchanged` says nothing of a revision that was seen meanwhile
+            snapshot = Snapshot(
+                kind=StoredKind.PRESENT, heard_at=sent_at, invalidated_at=header.invalidated_at, header=header,
+                body=folded.result.body, value=commit.value or stored.value,
+            )  # fmt: skip
+            self.replicas.observe(replica, snapshot)
         if self.disk is not None:
             self.disk.changed(replica)
         moment = self._clock.now()

@@ -164,13 +164,13 @@ class RedisStore:
                 await self._send(*commands, timeout=timeout)
 
     def _commit_script(self, commit: Commit, keys: SessionKeys, staging: str, ttl: int) -> Command:
-        cancelled = keys.once(commit.lease.holder if commit.lease is not None else "")
-        names = (
-            keys.session, staging, keys.lease, keys.tombstone, keys.agents, keys.quarantine, keys.once(commit.save_id),
-            cancelled,
-        )  # fmt: skip
+        names = [keys.session, staging, keys.lease, keys.tombstone, keys.agents, keys.quarantine]
+        if commit.score_change or commit.lease is not None:
+            names.append(keys.once(commit.save_id))
+        if commit.lease is not None:
+            names.append(keys.once(commit.lease.holder))
         return self._script(
-            "commit", names, commit.precondition.value, commit.known, f"{commit.invalidated_at:020d}", commit.save_id,
+            "commit", tuple(names), commit.precondition.value, commit.known, f"{commit.invalidated_at:020d}", commit.save_id,
             *_lease_arguments(commit.lease), int(commit.release), int(commit.may_recreate), ttl,
             int(commit.new_login), commit.score_change, f"{commit.created_at:014d}",
             *[agent for agent, _ in commit.agents],

@@ -82,12 +82,12 @@ async def test_the_stored_keys_are_the_documented_ones(manager: SessionManager, 
     await stored(manager)
     with redis_server.client() as client:
         keys = {key.decode(): client.pttl(key) for key in client.scan_iter()}
-        assert set(keys) - {name for name in keys if ":deadlines:" in name} == {
+        assert set(keys) - {name for name in keys if ":deadlines:" in name or ":once:" in name} == {
             KEY,
             "browser:affinity:agent-1",
             "browser:agents:{browser:session:shop.example/alice}",
         }
-        assert all(ttl > 86_000_000 for name, ttl in keys.items() if ":deadlines:" not in name)
+        assert all(ttl > 86_000_000 for name, ttl in keys.items() if ":deadlines:" not in name and ":once:" not in name)
         assert client.get("browser:affinity:agent-1") == b"shop.example/alice"
         assert client.getrange(KEY, 0, 3) == b"SRS1"
 

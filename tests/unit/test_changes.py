@@ -74,7 +74,8 @@ def login(found: Found = Found.STORED, *, heard_at: float = 400.0, **fields: Any
 
 def change(before: Body, after: Body, by: Login | None = None, *, made_at: float = NOW, **fields: Any) -> Change:
     """Return what an agent changed at this time."""
-    return Change(before=before, after=after, login=by or login(), made_at=made_at, **fields)
+    waited = fields.pop("waited", made_at != NOW)
+    return Change(before=before, after=after, login=by or login(), made_at=made_at, waited=waited, **fields)
 
 
 def applied(one: Change, there: Snapshot, moment: Moment = MOMENT) -> Rebased:
@@ -209,10 +210,12 @@ def test_an_empty_login_replaces_nothing() -> None:
 
 
 def test_a_login_takes_the_place_of_a_retired_one() -> None:
-    """What is retired is of no use to anybody: a login that never saw it replaces it as a whole."""
-    mine = change(EMPTY, body("mine"), login(Found.AWAY))
-    outcome = applied(mine, stored(body("theirs"), score=10 * RETIRES_AT))
+    """What is retired is of no use to anybody: a younger login that never saw it replaces it as a whole."""
+    retired = stored(body("theirs"), score=10 * RETIRES_AT)
+    mine = change(EMPTY, body("mine"), login(Found.AWAY, heard_at=NOW))
+    outcome = applied(mine, retired)
     assert (outcome.body, outcome.new_login) == (mine.after, True)
+    assert refused(change(EMPTY, body("mine"), login(Found.AWAY, heard_at=0.0)), retired) is SaveOutcome.SKIPPED
 
 
 def test_an_agent_whose_login_was_replaced_does_not_mix_the_two() -> None:

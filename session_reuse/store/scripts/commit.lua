@@ -1,6 +1,6 @@
 -- Put a staged payload in place, or keep an unchanged session for longer, if the store holds what the caller expects.
 -- Reads and patches headers, never the body.
--- KEYS: session, staging, lease, tombstone, agents, quarantine, once, cancelled
+-- KEYS: session, staging, lease, tombstone, agents, quarantine, once (with a score change or a lease), cancelled (lease)
 -- ARGV: 1 precondition (matches | absent | corrupt | unchanged), 2 known (version and save ids | damaged header),
 --       3 invalidated_at, 4 save id, 5 token, 6 holder, 7 release (0|1), 8 may recreate (0|1), 9 ttl ms (0: leave it),
 --       10 new login (0|1), 11 score change, 12 created_at, 13 and on: agents

@@ -6,8 +6,9 @@ local token = ARGV[1]
 if token == '00000000000000000000' then
   token = string.sub(lease, 1, 20)
 end
-redis.call('SET', KEYS[2], '1', 'PX', 60000)
-if lease ~= token .. ':' .. ARGV[2] then return 0 end
+local mine = lease == token .. ':' .. ARGV[2]
+if mine or token ~= ARGV[1] then redis.call('SET', KEYS[2], '1', 'PX', 60000) end
+if not mine then return 0 end
 -- The lease ends here. The header keeps its token, so that an earlier holder stays fenced off.
 local header = redis.pcall('GETRANGE', KEYS[3], 0, 55)
 if type(header) == 'string' and string.sub(header, 1, 4) == 'SRS1' and string.sub(header, 37, 56) < token then
