@@ -66,7 +66,9 @@ class BrowserEngine:
             indexed_db=settings.indexed_db,
             preload_limit=settings.preload_limit,
         )
-        self.follower = Follower(self.mirror, self.restorer, driver, indexed_db=settings.indexed_db)
+        self.follower = Follower(
+            self.mirror, self.restorer, driver, is_new_profile=is_new_profile, indexed_db=settings.indexed_db
+        )
         self.capture = Capture(
             session,
             self.mirror,

@@ -62,6 +62,7 @@ class Follower:
         mirror: told what they store.
         restorer: told which documents have started.
         driver: of the browser.
+        is_new_profile: whether the browser was started, or the context made, for this session.
         indexed_db: whether databases are followed.
         clock: monotonic seconds.
 
@@ -77,6 +78,7 @@ class Follower:
         restorer: Restorer,
         driver: BrowserDriver,
         *,
+        is_new_profile: bool,
         indexed_db: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,6 +87,8 @@ class Follower:
         self._driver = driver
         self._indexed_db = indexed_db
         self._clock = clock
+        self._is_new_profile = is_new_profile
+        self._shown: set[str] = set()
         self._last_write: dict[str, float] = {}
         self._was_read: set[tuple[Hashable, str]] = set()
         self.tabs: list[Tab] = []
@@ -135,7 +139,7 @@ class Follower:
             target: new, and enabled.
             tree: a `Page.FrameTree`.
         """
-        self._committed(target, tree["frame"])
+        self._committed(target, tree["frame"], is_followed=False)
         for child in tree.get("childFrames", ()):
             self.adopt(target, child)
 
@@ -151,7 +155,7 @@ class Follower:
                 self._mirror.databases_changed(origin, params.get("databaseName"))
                 self._restorer.seen(origin)
         elif method == "Page.frameNavigated":
-            self._committed(target, params["frame"])
+            self._committed(target, params["frame"], is_followed=True)
         elif method == "Page.frameDetached":
             if params.get("reason") != "swap":
                 self._gone(target.tab.frames.pop(params["frameId"], None), None)
@@ -168,7 +172,7 @@ class Follower:
         if origin is not None:
             self.suspects.add(origin)
 
-    def _committed(self, target: Target, found: dict[str, Any]) -> None:
+    def _committed(self, target: Target, found: dict[str, Any], *, is_followed: bool) -> None:
         tab = target.tab
         before = tab.frames.get(found["id"])
         if before is not None and before.loader == found.get("loaderId"):
@@ -185,7 +189,10 @@ class Follower:
             if frame.parent is None:  # a frame may be sandboxed: its storage has to be seen first
                 self._restorer.delivered(frame.origin)
             was_tracked = frame.origin in target.tracked
-            self._driver.spawn(self._look(frame, frame.origin, was_tracked=was_tracked))
+            # In a context of our own, events tell all that the first document of an origin finds and does.
+            is_told = is_followed and self._is_new_profile and frame.parent is None and frame.origin not in self._shown
+            self._shown.add(frame.origin)
+            self._driver.spawn(self._look(frame, frame.origin, was_tracked=was_tracked, is_told=is_told))
 
     def _gone(self, frame: Frame | None, next_origin: str | None) -> None:
         """Decide whether a document that is gone may have stored something that was not seen.
@@ -199,12 +206,21 @@ class Follower:
             is_recent = now - max(self._last_write.get(frame.origin, 0.0), frame.committed_at) < _RECENT
             if frame.acts_when_left or not (frame.is_read or (frame.is_loaded and not is_recent)):
                 self._mirror.mark_unread(frame.origin)
+        if not frame.is_loaded:
+            self._restorer.rearm(frame.origin, {"localStorage", "sessionStorage"})
 
     def _loaded(self, target: Target) -> None:
         frame = target.tab.main
         if frame is not None and frame.target is target and frame.origin is not None:
             frame.is_loaded = True
-            self._driver.spawn(self._look_for_handlers(frame))
+            self._driver.spawn(self._look_when_loaded(frame, frame.origin))
+
+    def _look_when_loaded(self, frame: Frame, origin: str) -> Flow[None]:
+        yield from self._look_for_handlers(frame)
+        if self._mirror.unseen_sections(origin) - {"databases"} and frame.is_current:
+            yield from self._read_new(frame, origin)
+        else:
+            self._restorer.seen(origin)
 
     def _look_for_handlers(self, frame: Frame) -> Flow[None]:
         params = {"expression": _HAS_LEAVING_HANDLERS, "includeCommandLineAPI": True, "returnByValue": True}
@@ -245,23 +261,26 @@ class Follower:
         if origin is not None and frame.shares_storage and self._mirror.local_size(origin) < _LARGE:
             frame.is_read = yield from self.read(frame, origin)
 
-    def _look(self, frame: Frame, origin: str, *, was_tracked: bool) -> Flow[None]:
+    def _look(self, frame: Frame, origin: str, *, was_tracked: bool, is_told: bool) -> Flow[None]:
         """Read what a new document has of its origin, where events have not told it all."""
         yield from self._track(frame.target, origin)
         if not was_tracked and self._indexed_db:
             yield from self._look_for_databases(frame.target, origin)
         once = (frame.target.tab.key, origin)
-        if once in self._was_read and origin not in self._mirror.unread and not self._mirror.is_unconfirmed(origin):
-            return
+        is_known = is_told or (once in self._was_read and not self._mirror.is_unconfirmed(origin))
+        self._was_read.add(once)
+        if not is_known or origin in self._mirror.unread:
+            yield from self._read_new(frame, origin)
+
+    def _read_new(self, frame: Frame, origin: str) -> Flow[None]:
+        """Read what a document has, and restore in the next one what is not there."""
         if (yield from self.read(frame, origin)):
-            self._was_read.add(once)
             self._restorer.delivered(origin)
             if frame.is_current:
                 self._restorer.rearm(origin, {"localStorage", "sessionStorage"})
             self._restorer.seen(origin)
         elif frame.origin is None:
             self._restorer.rearm(origin, {"localStorage", "sessionStorage"})
-            return
         else:
             self._mirror.unread.add(origin)
 
