@@ -30,7 +30,6 @@ HOLD_LIMIT: Final = 29 * 86400.0
 """Seconds after which an agent cannot prove any more that its session was not invalidated."""
 
 
-
 class StoredKind(StrEnum):
     """What the store holds for a fingerprint."""
 

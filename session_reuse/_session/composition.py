@@ -131,7 +131,7 @@ async def compose(config: Config, given: Any) -> Runtime:
         writer=Writer(config, guarded, snapshots, telemetry, clock, tasks.spawn),
     )  # fmt: skip
     if connection is not None and connection.revive is not None:
-        guarded.on_failure = _Reviver(runtime.spawn, connection.revive)
+        guard.on_failure = _Reviver(runtime.spawn, connection.revive)
     if config.spool_dir is not None:
         from session_reuse._session.spool import disk_replicas
 

@@ -77,6 +77,7 @@ class Guard:
 
     Attributes:
         on_change: told of each change of a breaker's state.
+        on_failure: told of each failed attempt that says something about the server.
         timeouts: the clock that budgets are counted by; it almost stands still while the event loop is late.
     """
 
@@ -90,6 +91,7 @@ class Guard:
     ) -> None:
         self.attempt_timeout = attempt_timeout
         self.on_change: list[Listener] = []
+        self.on_failure: Callable[[Failure], None] = lambda _: None
         self.timeouts = LoopTimeouts()
         self._policy = policy or STORE_POLICY
         self._servers = servers
@@ -175,6 +177,7 @@ class Guard:
                 breaker.cancel(permit)
             else:
                 _judge(breakers, breaker, permit, failure)
+                self.on_failure(failure)
             raise
         except BaseException:  # the deadline's cancellation too: an attempt cut short says nothing about the server
             breaker.cancel(permit)
