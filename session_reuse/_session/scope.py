@@ -176,7 +176,7 @@ class SessionScope:
             Operation.RESTORE, failure.error, code=failure.code, fingerprint=session.fingerprint
         )  # fmt: skip
         if self._options.strict:
-            raise failure.error from None
+            raise self._telemetry.named(failure.error) from None
         self._abandon_lease()
         replica = writer.replicas.of(session.fingerprint)
         if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
@@ -360,7 +360,7 @@ class SessionScope:
                 outcome = SaveOutcome.SPOOLED
         self._finish(outcome, began)
         if change.failure is not None and change.outcome is None and self._options.strict:
-            raise change.failure from None
+            raise self._telemetry.named(change.failure) from None
         return outcome
 
     def _start_again_from(self, change: Change) -> None:
@@ -461,7 +461,7 @@ class SessionScope:
             existed = await self._writer.invalidate(fingerprint)
         except Failure as failure:
             self._telemetry.degraded(Operation.INVALIDATE, failure.error, code=failure.code, fingerprint=fingerprint)
-            raise failure.error from None
+            raise self._telemetry.named(failure.error) from None
         log.info(Event.INVALIDATED, fingerprint=fingerprint, why=reason, existed=existed)
         return existed
 

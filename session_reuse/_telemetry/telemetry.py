@@ -60,6 +60,10 @@ class Telemetry:
         self._metrics = metrics_for(registry)
         self._count(lambda metrics: metrics.add_manager(self))
 
+    def named(self, error: StoreError) -> StoreError:
+        """Return an error for the caller, with the store it is about, without a password."""
+        return type(error)(f"{self._health.store}: {error}")
+
     def close(self) -> None:
         """Take the gauges back; counters stay."""
         self._count(lambda metrics: metrics.remove_manager(self))

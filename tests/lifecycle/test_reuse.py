@@ -21,6 +21,7 @@ from session_reuse import (
     SessionBusyError,
     SessionManager,
     StateTooLargeError,
+    StoreUnavailableError,
     persist_session,
     reusable_session,
 )
@@ -530,3 +531,11 @@ async def test_metrics_tell_errors_from_misses(manager: SessionManager, registry
     stats = manager.stats()
     assert stats.entered == {"missing": 1, "reused": 1}
     assert stats.reuse_rate == 0.5
+
+
+async def test_an_error_names_the_store_without_its_password() -> None:
+    """Who asked for errors learns which store is meant, for there may be several."""
+    async with SessionManager("redis://user:secret@127.0.0.1:1/0", registry=None) as manager:
+        with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1") as refused:
+            await reusable_session("a", manager=manager, strict=True).__aenter__()
+        assert "secret" not in str(refused.value)
