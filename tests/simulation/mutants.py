@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from session_reuse._session import changes, entry, scope, snapshots, writer
-
 from session_reuse import Outcome, SaveOutcome
+from session_reuse._session import changes, entry, scope, snapshots, writer
 from session_reuse.state.storage_state import is_empty
 from session_reuse.transfer import document_of
 from tests.simulation import seams

@@ -542,7 +542,7 @@ class Oracle:
         for session in self.sessions.values():
             raw = self.network.server.live(session.lease_key)
             visit = self.visits.get(session.holder) if session.holder is not None and raw is not None else None
-            if visit is None or visit.left == float("inf") or visit.process.host.dead:
+            if visit is None or visit.left == float("inf") or visit.manager.crashed:
                 continue
             if session.held_since > visit.left + visit.manager.config["lease_ttl"]:
                 continue  # a request that was under way for longer than any lease lasts
@@ -734,8 +734,9 @@ class Oracle:
         own = {change.serial for change in mine}
         deleted = {change.item for change in mine if not change.serial}
         sid = self.writes.get(items.get("c:sid", 0))
-        if sid is not None and sid.serial in own and (sid.visit.replacing or version.items is None):
-            return own.issuperset(items.values())
+        brought = sid is not None and sid.serial in own and (sid.visit.replacing or version.items is None)
+        if brought and own.issuperset(items.values()):
+            return True
         known = manager.known.get(session.fingerprint)
         stored = version.items if version.items is not None or known is None else known.items
         kept = all(
@@ -850,7 +851,10 @@ class Oracle:
             return
         if change.in_storage and (session.replaced_at >= visit.begun or self._has_other_login(session, visit)):
             return
-        if not change.serial and self._is_moot(session, change):
+        sid = self.writes.get((session.current.items or {}).get("c:sid", 0))
+        if change.in_storage and visit.unknowing and (sid is None or sid.visit is not visit):
+            return
+        if visit.discarded or (not change.serial and self._is_moot(session, change)):
             return
         first = not change.confirmed
         change.confirmed = True
@@ -991,7 +995,7 @@ class Oracle:
             return True
         if not change.serial:
             found = (session.current.items or {}).get(change.item)
-            return found is None or found != change.saw or self._is_moot(session, change)
+            return found != change.saw or session.lost_at > change.saved or self._is_moot(session, change)
         for other in session.by_item[change.item]:
             unseen = other.appeared < float("inf") and visit.restored.get(change.item) != other.serial
             if other is not change and (other.made >= change.made or (unseen and other.visit is not visit)):
