@@ -1,9 +1,23 @@
-"""Known faults, to be put back one by one: a simulator that does not find them proves nothing."""
+"""Known faults, to be put back one by one: a simulator that does not find them proves nothing.
+
+Each was a fault of an earlier version of the client. `python -m tests.simulation --mutant NAME --seeds 5000` finds it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import re
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from session_reuse import Outcome, SaveOutcome
+from session_reuse._session import changes, entry, scope, snapshots, writer
+from session_reuse.state.storage_state import is_empty
+from session_reuse.transfer import document_of
+from tests.simulation import seams
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +27,187 @@ class Mutant:
     Attributes:
         what: what goes wrong.
         apply: puts it into the code, for as long as the process lives.
+        kinds: the invariants that may break.
     """
 
     what: str
     apply: Callable[[], None]
+    kinds: frozenset[str]
 
 
-MUTANTS: dict[str, Mutant] = {}
+MUTANTS: Final[dict[str, Mutant]] = {}
+
+
+def _mutant(*kinds: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    def register(apply: Callable[[], None]) -> Callable[[], None]:
+        MUTANTS[apply.__name__] = Mutant((apply.__doc__ or "").splitlines()[0], apply, frozenset(kinds))
+        return apply
+
+    return register
+
+
+@_mutant("ttl")
+def late_ttl() -> None:
+    """A save that comes late sets the time to live from its own old knowledge."""
+    seams.change_script(
+        "commit", "local target = math.max(left, tonumber(ARGV[9]))", "local target = tonumber(ARGV[9])"
+    )
+
+
+@_mutant("promise", "lost", "stale")
+def one_ground() -> None:
+    """Saves that wait are joined: what one of them may not change, none may."""
+    real = changes.fold
+
+    def fold(waiting: Any, stored: Any, moment: Any, **options: Any) -> changes.Folded:
+        found = real(waiting, stored, moment, **options)
+        if not found.refused:
+            return found
+        return replace(found, applied=[], refused=[(change, found.refused[0][1]) for change in waiting])
+
+    changes.fold = writer.fold = fold
+
+
+@_mutant("revived")
+def short_tombstones() -> None:
+    """A tombstone lives as long as a session, and a body may run longer."""
+    writer.TOMBSTONE_TTL = 4.0  # type: ignore[misc]
+
+
+@_mutant("lost", "older")
+def late_baseline() -> None:
+    """A checkpoint under way when the body ends brings back what was deleted after it."""
+    real = scope.SessionScope._save
+
+    async def save(self: Any, *, final: bool) -> SaveOutcome:
+        before = self._before
+        saving = asyncio.ensure_future(real(self, final=final))
+        await asyncio.sleep(0)
+        if not saving.done():
+            self._before = before
+        return await saving
+
+    scope.SessionScope._save = save  # type: ignore[method-assign]
+
+
+@_mutant("replaced", "lost", "older")
+def unreadable_is_damaged() -> None:
+    """What a process cannot open for want of the key is set aside."""
+    real = snapshots.Snapshots.entered
+
+    async def entered(self: Any, *arguments: Any) -> Any:
+        snapshot, document, error = await real(self, *arguments)
+        if snapshot.kind is changes.StoredKind.UNREADABLE:
+            snapshot = replace(snapshot, kind=changes.StoredKind.CORRUPT)
+        return snapshot, document, error
+
+    snapshots.Snapshots.entered = entered  # type: ignore[method-assign]
+
+
+@_mutant("exclusive")
+def exclusive_while_away() -> None:
+    """While the store is away, exclusive agents start from what their process knows."""
+    real = scope.while_away
+
+    def while_away(reason: Any, base: Any, outbox: Any, folded: Any, *rest: Any, **options: Any) -> entry.Entry:
+        folded = folded or changes.fold(outbox, base, rest[1], retire_after_bad=options["retire_after_bad"])
+        return real(reason, base, outbox, folded, *rest, **options)
+
+    scope.while_away = while_away
+
+
+@_mutant("lost", "older")
+def own_clocks() -> None:
+    """Which of two changes is the later one is decided by the clocks of the hosts that made them."""
+
+    def by_server(self: changes.Moment, loop_time: float) -> int:
+        return round((self.wall - (self.loop - loop_time)) * 1_000_000)
+
+    changes.Moment.by_server = by_server  # type: ignore[method-assign,assignment]
+
+
+@_mutant("promise")
+def refused_in_silence() -> None:
+    """A save that waited and was refused is counted as written."""
+    writer.Writer._lost = lambda self, fingerprint, why: None  # type: ignore[method-assign]
+    real = changes.Change.settle
+
+    def settle(self: changes.Change, outcome: SaveOutcome, *why: str) -> None:
+        refused = outcome in {SaveOutcome.STALE, SaveOutcome.SKIPPED, SaveOutcome.LOST}
+        real(self, SaveOutcome.SAVED if refused and self.failure is not None else outcome, *why)
+
+    changes.Change.settle = settle  # type: ignore[method-assign]
+
+
+@_mutant("reuse", "torn")
+def forgets_its_saves() -> None:
+    """During an outage agents are given less than their process has had confirmed."""
+    real = writer.Writer._written
+
+    def written(self: Any, replica: Any, *rest: Any) -> None:
+        base = replica.base
+        real(self, replica, *rest)
+        replica.base = base if base.kind is changes.StoredKind.PRESENT else replica.base
+
+    writer.Writer._written = written  # type: ignore[method-assign]
+
+
+@_mutant("skipped", "lost", "promise")
+def empty_is_skipped() -> None:
+    """A session that was seen to become empty is not saved: the logout is undone."""
+    real = scope.body_to_save
+
+    def body_to_save(session: Any, before: Any, **options: Any) -> Any:
+        if session.outcome is Outcome.REUSED and is_empty(document_of(session)["storage_state"]):
+            return None
+        return real(session, before, **options)
+
+    scope.body_to_save = body_to_save
+
+
+@_mutant("lease")
+def lease_stays() -> None:
+    """An enter that raises leaves its lease behind."""
+    scope.SessionScope._abandon_lease = lambda self: None  # type: ignore[method-assign]
+
+
+@_mutant("lease")
+def overtaken_release() -> None:
+    """A release overtakes the request for the lease, which then is nobody's."""
+    seams.change_script("acquire", "if redis.call('EXISTS', KEYS[4]) == 1", "if false")
+
+
+@_mutant("promise")
+def interrupts_lose() -> None:
+    """KeyboardInterrupt or SystemExit during a save: it is lost without a word."""
+    real = writer.Writer._enqueue
+
+    def enqueue(self: Any, replica: Any, waiting: Any) -> None:
+        error = sys.exc_info()[1]
+        if error is None or isinstance(error, Exception | asyncio.CancelledError):
+            real(self, replica, waiting)
+
+    writer.Writer._enqueue = enqueue  # type: ignore[method-assign]
+
+
+@_mutant("mark")
+def marks_again() -> None:
+    """A mark counts again each time it is sent."""
+    seams.change_script("commit", "redis.call('SET', KEYS[7], '1', 'NX', 'PX', 86400000)", "true")
+
+
+def find(name: str, seeds: int) -> int | None:
+    """Return how many seeds it takes until a mutant is found; None when it is not."""
+    command = [sys.executable, "-m", "tests.simulation", "--mutant", name, "--seeds", str(seeds), "--no-shrink"]
+    command += ["--only", ",".join(sorted(MUTANTS[name].kinds))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    tally = re.search(r"^(\d+) histories in .* (\d+) broken$", done.stdout, re.MULTILINE)
+    if tally is None:
+        raise RuntimeError(done.stdout + done.stderr)
+    return int(tally.group(1)) if tally.group(2) != "0" else None
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:] or MUTANTS:
+        sys.stdout.write(f"{each:22} {find(each, 5000)!s:>5} seeds   {MUTANTS[each].what}\n")
+        sys.stdout.flush()

@@ -21,7 +21,7 @@ it, when, and what that agent had seen. A *change* is one item set or deleted by
 `exclusive`  An exclusive enter that is `reused` has taken the lease. A lease is not released or lost under a running
              body while all is well. What a holder saves after another one has taken the lease is not stored.
 `lease`      A lease is gone soon after its holder has left or given up, while the process lives and reaches the store.
-`promise`    What was told `pending` or `spooled`, or left in any other way with changes, is at the end stored, superseded by
+`promise`    `settled` ends. What was told `pending` or `spooled`, or left in any other way with changes, is at the end stored, superseded by
              a later change, refused for an invalidation or a lost lease, or counted as lost.
 `skipped`    A save is skipped only for the reasons of the contract; a session seen to be empty is a logout and is stored.
 `stale`      A save is stale only after an invalidation or a lost lease.
@@ -134,6 +134,9 @@ class Visit:
     vouched: bool = False
     looked: bool = True
     failed: bool = False
+    followed: bool = False
+    final: SaveOutcome | None = None
+    """What its last save came to, where that was followed."""
     ending: str = "at work"
     doubted: bool = False
     """Whether its `verify` said no when it was asked last."""
@@ -539,7 +542,7 @@ class Oracle:
         for session in self.sessions.values():
             raw = self.network.server.live(session.lease_key)
             visit = self.visits.get(session.holder) if session.holder is not None and raw is not None else None
-            if visit is None or visit.left == float("inf") or visit.process.host.dead:
+            if visit is None or visit.left == float("inf") or visit.manager.crashed:
                 continue
             if session.held_since > visit.left + visit.manager.config["lease_ttl"]:
                 continue  # a request that was under way for longer than any lease lasts
@@ -731,8 +734,9 @@ class Oracle:
         own = {change.serial for change in mine}
         deleted = {change.item for change in mine if not change.serial}
         sid = self.writes.get(items.get("c:sid", 0))
-        if sid is not None and sid.serial in own and (sid.visit.replacing or version.items is None):
-            return own.issuperset(items.values())
+        brought = sid is not None and sid.serial in own and (sid.visit.replacing or version.items is None)
+        if brought and own.issuperset(items.values()):
+            return True
         known = manager.known.get(session.fingerprint)
         stored = version.items if version.items is not None or known is None else known.items
         kept = all(
@@ -778,8 +782,9 @@ class Oracle:
             gone = mine is None and serial in session.retired
             ours = gone or any(
                 change.visit.manager is visit.manager
+                and (change.serial or None) == mine
+                and change.made >= self.writes[serial].made
                 for change in session.by_item.get(item, ())
-                if change.made >= known.start - SAVE_SPAN
             )
             if not newer and not ours:
                 self.break_("reuse", f"{visit} was given {item}={mine}, and its process has seen {serial} confirmed")
@@ -846,7 +851,10 @@ class Oracle:
             return
         if change.in_storage and (session.replaced_at >= visit.begun or self._has_other_login(session, visit)):
             return
-        if not change.serial and self._is_moot(session, change):
+        sid = self.writes.get((session.current.items or {}).get("c:sid", 0))
+        if change.in_storage and visit.unknowing and (sid is None or sid.visit is not visit):
+            return
+        if visit.discarded or (not change.serial and self._is_moot(session, change)):
             return
         first = not change.confirmed
         change.confirmed = True
@@ -941,6 +949,9 @@ class Oracle:
         for key in server.values:
             if key not in server.expires and b":deadlines:" not in key:
                 self.break_("growth", f"{key.decode()} has no time to live")
+        for visit in self.visits.values():
+            if visit.followed and visit.final is None and not visit.manager.crashed:
+                self.break_("promise", f"{visit} was left ({visit.how}), and `settled` does not end")
         for session in self.sessions.values():
             session.live(self.loop.time())
             for change in session.changes:
@@ -950,14 +961,22 @@ class Oracle:
                     )
                     return
 
-    def _kept(self, session: Session, change: Change) -> bool:  # noqa: C901, PLR0911
+    def _kept(self, session: Session, change: Change) -> bool:  # noqa: C901, PLR0911, PLR0912
         visit = change.visit
         process = visit.process
         if visit.manager.crashed and not (change.spooled and process.came_back):
             return True
         if change.appeared < float("inf") or visit.changes.get(change.item) is not change or change.confirmed:
             return True
-        if visit.doubted or visit.manager.lost() or visit.discarded or visit.marked_bad or not visit.looked:
+        if visit.final in {SaveOutcome.LOST, SaveOutcome.STALE, SaveOutcome.SKIPPED}:
+            return True
+        if (
+            visit.doubted
+            or visit.manager.lost(session.fingerprint)
+            or visit.discarded
+            or visit.marked_bad
+            or not visit.looked
+        ):
             return True
         if any(begun >= visit.begun for begun, _ in session.evictions) or not session.dead.isdisjoint(
             visit.restored.values()
@@ -976,7 +995,7 @@ class Oracle:
             return True
         if not change.serial:
             found = (session.current.items or {}).get(change.item)
-            return found is None or found != change.saw or self._is_moot(session, change)
+            return found != change.saw or session.lost_at > change.saved or self._is_moot(session, change)
         for other in session.by_item[change.item]:
             unseen = other.appeared < float("inf") and visit.restored.get(change.item) != other.serial
             if other is not change and (other.made >= change.made or (unseen and other.visit is not visit)):

@@ -179,13 +179,21 @@ def end() -> None:
 def script_names() -> dict[bytes, str]:
     """Return the names of the scripts, by SHA-1 and by source."""
     found: dict[bytes, str] = {}
+    load = importlib.import_module(SCRIPTS_PACKAGE).script
     for path in files(SCRIPTS_PACKAGE).iterdir():
         if path.name.endswith(".lua"):
-            source = path.read_bytes()
-            name = path.name.removesuffix(".lua")
-            found[source] = name
-            found[sha1(source, usedforsecurity=False).hexdigest().encode()] = name
+            script = load(path.name.removesuffix(".lua"))
+            found[script.source.encode()] = found[script.sha.encode()] = path.name.removesuffix(".lua")
     return found
+
+
+def change_script(name: str, old: str, new: str) -> None:
+    """Change a script in this process, for a mutant."""
+    script = importlib.import_module(SCRIPTS_PACKAGE).script(name)
+    if old not in script.source:
+        raise LookupError(f"{name}.lua does not contain {old!r}")
+    object.__setattr__(script, "source", script.source.replace(old, new))
+    object.__setattr__(script, "sha", sha1(script.source.encode(), usedforsecurity=False).hexdigest())
 
 
 def session_key(fingerprint: str) -> bytes:
@@ -279,9 +287,16 @@ def _module(name: str) -> str:
 # Managers and sessions ------------------------------------------------------------------------------------------------------
 
 
-def make_manager(client: Any, **config: Any) -> SessionManager:
-    """Make a manager over a simulated client."""
+def make_manager(client: Any, lost: list[str], **config: Any) -> SessionManager:
+    """Make a manager over a simulated client; `lost` is filled with the fingerprints of saves that it reports lost."""
+    if "on_lost" in Config.__dataclass_fields__:
+        config["on_lost"] = lambda fingerprint, *_: lost.append(fingerprint)
     return SessionManager(client, registry=None, **config)
+
+
+def settled(session: Any) -> Any:
+    """Return a coroutine that returns what became of the last save; None where that cannot be followed."""
+    return session.settled() if hasattr(session, "settled") else None
 
 
 def is_stale(session: Any) -> bool:
@@ -293,9 +308,9 @@ def is_stale(session: Any) -> bool:
     return ground is not None and ground.waiting is not None
 
 
-def lost(manager: SessionManager) -> int:
-    """Return how many saves a manager has reported lost."""
-    return manager.stats().lost
+def lost(manager: SessionManager, reported: list[str], fingerprint: str) -> bool:
+    """Return whether a manager has reported a save of a session lost."""
+    return fingerprint in reported if "on_lost" in Config.__dataclass_fields__ else manager.stats().lost > 0
 
 
 def crashed(manager: SessionManager) -> None:

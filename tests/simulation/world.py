@@ -68,11 +68,12 @@ class Manager:
         pool = SimPool(world.network, process.link, BUDGETS["connect_timeout"], owner=self)
         pool.direct = self.config.pop("_direct", True) and pool.direct and seams.USES_TRANSPORT
         self.client = SimClient(pool)
-        self.real = seams.make_manager(self.client, **self.config)
+        self.reported: list[str] = []
+        self.real = seams.make_manager(self.client, self.reported, **self.config)
 
-    def lost(self) -> int:
-        """Return how many saves it has reported lost."""
-        return seams.lost(self.real)
+    def lost(self, fingerprint: str) -> bool:
+        """Return whether it has reported a save of a session lost."""
+        return seams.lost(self.real, self.reported, fingerprint)
 
     def told_of_eviction(self, fingerprint: str) -> float | None:
         """Return when it has invalidated a session itself."""
@@ -293,7 +294,7 @@ class World:
         took = self.loop.time() - began
         if took > 2 * BUDGETS["close_timeout"] + BUDGETS["save_timeout"] + 1.0 and manager.process.troubled_at < began:
             self.oracle.break_("late", f"the close of {manager} took {took:.3f} s")
-        self.oracle.say("  closed", manager, f"lost {manager.lost()}" if manager.lost() else "")
+        self.oracle.say("  closed", manager, f"lost {', '.join(manager.reported)}" if manager.reported else "")
 
     async def _guarded(self, what: str, work: Coroutine[Any, Any, Any], *allowed: type[BaseException]) -> Any:
         """Await something of ours that may raise what the contract names only."""
@@ -615,8 +616,10 @@ class _Agent:
             return
         try:
             await self._strikable("body", self._body(session))
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             failure = error
+            if self.loop.over:  # the history is at its end, and this coroutine is being dropped
+                raise
         visit.failed = failure is not None
         await self._leave(scope, session, failure)
         for task in self.aside:
@@ -683,6 +686,8 @@ class _Agent:
                 self.oracle.break_("raised", f"the exit of {visit} swallowed {kind}")
         except BaseException as error:  # noqa: BLE001
             raised = error
+        if self.loop.over:
+            return
         visit.left = self.loop.time()
         outcome = session.save_outcome if raised is None or isinstance(raised, StoreError) else None
         visit.saved = outcome
@@ -703,6 +708,7 @@ class _Agent:
                 else outcome
             )
         self.oracle.saved(visit, changes, began, outcome)
+        self._follow(session)
         if visit.left - began > self._budget("save_timeout") + 0.2 and not self._was_paused(began):
             self.oracle.break_("late", f"the exit of {visit} took {visit.left - began:.3f} s")
         if self.struck == "cancel" and failure is None and not isinstance(raised, asyncio.CancelledError):
@@ -711,6 +717,21 @@ class _Agent:
             raised, (asyncio.CancelledError, Interrupt, StoreError, ManagerClosedError)
         ):
             raise raised
+
+    def _follow(self, session: BrowserSession) -> None:
+        """Wait for what becomes of the last save."""
+        settled = seams.settled(session)
+        if settled is None or session.save_outcome not in {SaveOutcome.PENDING, SaveOutcome.SPOOLED}:
+            if settled is not None:
+                settled.close()
+            return
+        self.visit.followed = True
+
+        async def follow() -> None:
+            self.visit.final = await settled
+            self.oracle.say(f"  a{self.visit.number} settled:", self.visit.final)
+
+        self.process.spawn(follow(), "follow")
 
     # The body
 
