@@ -9,7 +9,7 @@ from session_reuse._browser import environment, javascript
 from session_reuse._browser.blank_page import visit
 from session_reuse._browser.databases import dump_script, is_used, read_dump
 from session_reuse._browser.flow import Together
-from session_reuse._browser.mirror import CopyMark
+from session_reuse._browser.storage.mirror import CopyMark
 from session_reuse.problem import ProblemKind
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.follower import Follower
-    from session_reuse._browser.mirror import StorageMirror
     from session_reuse._browser.restorer import Restorer
+    from session_reuse._browser.storage.mirror import StorageMirror
     from session_reuse._browser.tabs import Frame
     from session_reuse.session import BrowserSession
     from session_reuse.state.storage_state import StorageState

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from session_reuse._browser.capture import Capture
 from session_reuse._browser.follower import Follower
-from session_reuse._browser.mirror import StorageMirror
 from session_reuse._browser.origins import origin_of
 from session_reuse._browser.restorer import Restorer
-from session_reuse._browser.trim import trim
+from session_reuse._browser.storage.mirror import StorageMirror
+from session_reuse._browser.storage.trim import trim
 from session_reuse._browser.without_protocol import read_without_protocol
 from session_reuse.problem import ProblemKind
 from session_reuse.state.storage_state import StorageState, empty_storage_state

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from session_reuse._browser.blank_page import evaluate_apart
 from session_reuse._browser.databases import is_used
 from session_reuse._browser.flow import Together
-from session_reuse._browser.mirror import STORAGE_EVENTS
 from session_reuse._browser.origins import origin_of, origin_of_storage, storage_key
+from session_reuse._browser.storage.mirror import STORAGE_EVENTS
 from session_reuse._browser.tabs import Frame, Tab, Target, frame_of
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
-    from session_reuse._browser.mirror import StorageMirror
     from session_reuse._browser.restorer import Restorer
+    from session_reuse._browser.storage.mirror import StorageMirror
 
 EVENTS: Final = (
     *STORAGE_EVENTS,

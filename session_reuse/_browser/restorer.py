@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
-    from session_reuse._browser.mirror import StorageMirror
+    from session_reuse._browser.storage.mirror import StorageMirror
     from session_reuse._browser.tabs import Frame
     from session_reuse.session import BrowserSession
     from session_reuse.state.storage_state import StorageState

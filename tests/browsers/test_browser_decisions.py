@@ -9,11 +9,11 @@ import pytest
 
 from session_reuse._browser import databases, environment
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
-from session_reuse._browser.mirror import StorageMirror
 from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
 from session_reuse._browser.plan import PRELOAD_LIMIT, FillMode, RestoreScripts, payloads_of, plan_restore
+from session_reuse._browser.storage.mirror import StorageMirror
+from session_reuse._browser.storage.trim import trim
 from session_reuse._browser.tabs import Tab, Target, frame_of
-from session_reuse._browser.trim import trim
 from session_reuse.browsers import chromium
 from session_reuse.browsers.checks import cookie_alive
 from session_reuse.errors import AdapterError

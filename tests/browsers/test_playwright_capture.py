@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
-from session_reuse._browser.mirror import StorageMirror
+from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
 from session_reuse.errors import ConfigurationError, LifecycleError

@@ -21,9 +21,9 @@ from session_reuse._browser.origins import (
     origin_of,
     origin_of_storage,
 )
-from session_reuse._browser.progress import SECTIONS, RestoreProgress
-from session_reuse._browser.readings import Reading, apply_event
-from session_reuse._browser.tab_storage import TabStorage
+from session_reuse._browser.storage.progress import SECTIONS, RestoreProgress
+from session_reuse._browser.storage.readings import Reading, apply_event
+from session_reuse._browser.storage.tab_storage import TabStorage
 from session_reuse.state.storage_state import StorageState, cookie_identity
 
 if TYPE_CHECKING:
