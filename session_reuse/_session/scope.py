@@ -33,7 +33,7 @@ from session_reuse.resilience.failure import Failure
 from session_reuse.session import BrowserSession
 from session_reuse.state import document
 from session_reuse.state.document import Body
-from session_reuse.state.header import Header
+from session_reuse.state.header import Header, may_shorten
 from session_reuse.state.health import BAD_MARK, GOOD_MARK
 from session_reuse.store.interface import Busy, EnterReply, Lease
 from session_reuse.transfer import document_of, exported, new_save_id
@@ -220,7 +220,7 @@ class SessionScope:
     def _correct_ttl(self, value: bytes | None) -> None:
         """Undo what the read did to the time to live, where it passed a limit that the session itself sets."""
         config = self._config
-        if self._has_ceiling or not config.sliding or not value:
+        if self._has_ceiling or not config.sliding or not value or not may_shorten(value, config.ttl):
             return
         with contextlib.suppress(CorruptStateError):
             header = Header.decode(value)
