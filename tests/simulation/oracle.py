@@ -456,9 +456,18 @@ class Oracle:
                 self._check_arrival(session, before, self.writes[serial], old.get(item))
         for item, serial in old.items():
             if new.get(item) != serial:
-                if item not in new and not whole:
+                if item not in new and not whole and not self._saves_by_hand(session, actor):
                     self._check_departure(session, self.writes[serial], actor)
                 session.retired[serial] = now
+
+    def _saves_by_hand(self, session: Session, actor: Any) -> bool:
+        """Return whether a manager saves a session made by hand, which replaces what is stored."""
+        now = self.loop.time()
+        return any(
+            visit.by_hand and visit.manager is actor and visit.leaving <= now <= visit.left
+            for visit in self.visits.values()
+            if visit.fingerprint == session.fingerprint
+        )
 
     def _replaces(self, visit: Visit) -> bool:
         """Return whether a visit's login may replace the stored one: also for what was said by those who went on with it."""
@@ -547,7 +556,7 @@ class Oracle:
             if session.held_since > visit.left + visit.manager.config["lease_ttl"]:
                 continue  # a request that was under way for longer than any lease lasts
             since = max(visit.left, session.held_since, self.trouble_of(visit.process))
-            if now - since > LEASE_GRACE:
+            if now - since > LEASE_GRACE + visit.manager.config["lease_ttl"] / 3:
                 self.break_("lease", f"{visit} has left at {visit.left:.3f}, and its lease is still there")
 
     def trouble_of(self, process: Any) -> float:
@@ -668,6 +677,8 @@ class Oracle:
             return True
         invalidated = any(begun >= known.start for begun, _ in session.evictions)
         limits = [visit.options.get("max_age"), visit.options.get("max_uses"), known.stored and known.stored.retire_at]
+        if session.damaged_at > known.start:
+            return True
         doubtful = known.stored is not None and (known.stored.score or known.stored.key not in visit.manager.readable)
         return invalidated or any(limits) or bool(doubtful) or visit.manager.evicting(session.fingerprint)
 
@@ -730,12 +741,18 @@ class Oracle:
             for one in self.visits.values()
         ):
             return False
-        mine = [one for one in session.changes if one.visit.manager is manager and one.saved < visit.entered]
+        shared = visit.process.plan.spool
+        mine = [
+            one
+            for one in session.changes
+            if one.saved < visit.entered
+            and (one.visit.manager is manager or (shared and one.visit.process is visit.process))
+        ]
         own = {change.serial for change in mine}
         deleted = {change.item for change in mine if not change.serial}
         sid = self.writes.get(items.get("c:sid", 0))
         brought = sid is not None and sid.serial in own and (sid.visit.replacing or version.items is None)
-        if brought and own.issuperset(items.values()):
+        if (brought or version.items is None) and own.issuperset(items.values()):
             return True
         known = manager.known.get(session.fingerprint)
         stored = version.items if version.items is not None or known is None else known.items
@@ -852,8 +869,11 @@ class Oracle:
         if change.in_storage and (session.replaced_at >= visit.begun or self._has_other_login(session, visit)):
             return
         sid = self.writes.get((session.current.items or {}).get("c:sid", 0))
-        if change.in_storage and visit.unknowing and (sid is None or sid.visit is not visit):
+        other = sid is None or sid.visit is not visit
+        fresh = visit.unknowing or visit.outcome in {Outcome.UNVERIFIED, Outcome.RETIRED, Outcome.CORRUPT}
+        if change.in_storage and other and fresh:
             return
+        began = min(began, change.saved)
         if visit.discarded or (not change.serial and self._is_moot(session, change)):
             return
         first = not change.confirmed

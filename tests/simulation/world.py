@@ -19,7 +19,7 @@ from tests.simulation import seams
 from tests.simulation.history import FINGERPRINTS, History, ProcessPlan, Step
 from tests.simulation.loop import HOST, NOBODY, Host, SimLoop, Stuck
 from tests.simulation.network import Link, Mishap, Network, SimClient, SimPool
-from tests.simulation.oracle import Items, Oracle, Violation, Visit, items_of, shown
+from tests.simulation.oracle import LEASE_GRACE, Items, Oracle, Violation, Visit, items_of, shown
 from tests.simulation.redis_server import RedisServer
 
 BUDGETS: Final = {"restore_timeout": 0.5, "save_timeout": 2.0, "close_timeout": 2.0, "connect_timeout": 0.25}
@@ -271,7 +271,8 @@ class World:
         while self._busy():
             await self._pass(0.2)
         held = [session for session in self.oracle.sessions.values() if session.holder is not None]
-        await self._pass(7.0 if held and self.history.config["lease_ttl"] > 8.0 else 0.1)
+        lease_ttl = self.history.config["lease_ttl"]
+        await self._pass(LEASE_GRACE + lease_ttl / 3 + 0.5 if held and lease_ttl > 8.0 else 0.1)
 
     async def _close(self) -> None:
         for process in self.processes:
