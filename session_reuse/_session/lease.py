@@ -24,6 +24,7 @@ class LeaseHolder:
     Attributes:
         holder: names this holder, different for each `with`.
         lease: the lease, once it is taken.
+        lost: whether another holder has, or may have, taken over.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class LeaseHolder:
         self._ttl = ttl
         self.holder = f"{agent_id or 'agent'}-{secrets.token_hex(6)}"
         self.lease: Lease | None = None
+        self.lost = False
         self._heartbeat: asyncio.Task[None] | None = None
 
     def take(self, lease: Lease) -> None:
@@ -58,6 +60,7 @@ class LeaseHolder:
                 self._degraded(failure)
                 continue
             if not kept:
+                self.lost = True
                 log.warning(Event.LEASE_LOST, fingerprint=self._fingerprint)
                 return
 
@@ -78,7 +81,7 @@ class LeaseHolder:
             else:
                 return
             await asyncio.sleep(pause)
-            pause = min(2 * pause, self._ttl / 3)
+            pause = min(2 * pause, 1.0)
             if asyncio.get_running_loop().time() > until:
                 return
 

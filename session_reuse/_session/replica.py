@@ -24,6 +24,7 @@ class Replica:
         outbox: changes that are not confirmed, the earliest first.
         arriving: changes whose agents wait while an earlier one is on its way.
         writing: whether a request that writes is on its way.
+        invalidated_at: event loop time at which this process has invalidated the session last.
         counted: bytes of the base that the bounds of memory know of.
     """
 
@@ -32,12 +33,24 @@ class Replica:
     outbox: list[Change] = field(default_factory=list)
     arriving: list[Change] = field(default_factory=list)
     writing: bool = False
+    invalidated_at: float = float("-inf")
     counted: int = 0
 
     def observe(self, snapshot: Snapshot) -> None:
-        """Take over what the store said, unless the store has said something since that request was sent."""
-        if snapshot.heard_at >= self.base.heard_at and snapshot.kind is not StoredKind.UNKNOWN:
+        """Take over what the store said, unless the store has said something newer."""
+        if snapshot.kind is not StoredKind.UNKNOWN and _is_newer(snapshot, self.base):
             self.base = snapshot
+
+
+def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
+    """Return whether a snapshot is at least as new as another: of one login by the server's time, else by the request's.
+
+    Replies do not arrive in the order in which the server worked.
+    """
+    one, other = snapshot.header, base.header
+    if one is None or other is None or one.created_at != other.created_at:
+        return snapshot.heard_at >= base.heard_at
+    return (one.saved_at, one.version) >= (other.saved_at, other.version)
 
 
 class Replicas:

@@ -335,6 +335,9 @@ class SessionScope:
             change = self._bad_mark()
         if change is None:
             return self._finish(SaveOutcome.SKIPPED, began)
+        if self._lease is not None and self._lease.lost:
+            log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
+            return self._finish(SaveOutcome.STALE, began)
         self._changes = [one for one in self._changes if one.outcome is None] + [change]
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way
         try:

@@ -129,7 +129,9 @@ class Writer:
         """
         replica = self.replicas.of(fingerprint)
         replica.observe(known)
-        if replica.writing:
+        if change.login.heard_at < replica.invalidated_at:
+            change.settle(SaveOutcome.STALE, "this process has invalidated the session")
+        elif replica.writing:
             change.answered = asyncio.Event()
             replica.arriving.append(change)
             await change.answered.wait()
@@ -431,9 +433,10 @@ class Writer:
         if self.disk is not None:
             await self.disk.finish(budget)
         for replica in self.replicas.waiting():
-            if self.disk is None or not self.disk.holds(replica):
-                for change in list(replica.outbox):
-                    change.settle(SaveOutcome.LOST)
+            on_disk = self.disk is not None and self.disk.holds(replica)
+            for change in list(replica.outbox):
+                change.settle(SaveOutcome.SPOOLED if on_disk else SaveOutcome.LOST)
+                if not on_disk:
                     self._lost(replica.fingerprint, "the store was away until the close")
 
     async def _empty(self, server: str, budget: float) -> None:
@@ -463,6 +466,7 @@ class Writer:
         for change in waiting:
             change.settle(SaveOutcome.STALE, "the session was invalidated")
         self._settled(replica, waiting)
+        replica.invalidated_at = began
         replica.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=began)
         # Which session is meant is settled now: a request that arrives late leaves a newer login alone.
         stored, _ = await self._read(replica, began + budget)
