@@ -148,7 +148,8 @@ class SessionManager(AsyncOnly):
         tasks = list(runtime.tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:  # with an end: libraries swallow a cancellation now and then
+            await asyncio.wait(tasks, timeout=self.config.close_timeout)
         runtime.telemetry.close()
         if self._report_lost is not None:
             self._report_lost.detach()

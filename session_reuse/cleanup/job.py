@@ -100,6 +100,7 @@ class CleanupJob:
             self._hinted.clear()
             try:
                 await self._reconciler.check(hints)
+                cancellation.raise_again()
                 self._telemetry.cleanup_worked("hints")
             except Exception as error:  # noqa: BLE001  (the sessions are found at their deadlines)
                 cancellation.raise_again()
@@ -120,6 +121,7 @@ class CleanupJob:
                 cancellation.raise_again()
                 self._failed(step, error)
             else:
+                cancellation.raise_again()
                 self._telemetry.cleanup_worked(step)
                 return
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))

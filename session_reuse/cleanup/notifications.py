@@ -97,7 +97,8 @@ class Notifications:
             began = loop.time()
             try:
                 await self._check_setting()
-                await self._listen(pool)
+                cancellation.raise_again()
+                await self._listen(pool, cancellation)
             except Exception as error:  # noqa: BLE001  (whatever it is, the next attempt may work)
                 cancellation.raise_again()
                 self._on_trouble("notifications", error)
@@ -106,7 +107,7 @@ class Notifications:
             log.info(Event.NOTIFICATIONS_GAP)
             self._on_gap()
 
-    async def _listen(self, pool: Any) -> None:
+    async def _listen(self, pool: Any, cancellation: SwallowedCancellation) -> None:
         """Listen until redis-py has subscribed anew: it was disconnected, and missed what happened meanwhile."""
         pubsub = PubSub(pool)
         try:
@@ -114,6 +115,7 @@ class Notifications:
             subscribed = 0
             while subscribed <= len(_EVENTS):
                 message = await pubsub.get_message(timeout=_POLL)
+                cancellation.raise_again()
                 if message is None:
                     continue
                 if message["type"] == "subscribe":
