@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from session_reuse._cancellation import SwallowedCancellation
+from session_reuse.cleanup import notifications
 from session_reuse.store.keys import Keys
 from session_reuse.store.listing import session_keys
 
@@ -71,3 +72,44 @@ async def test_a_listing_ends_when_it_is_cancelled_although_the_client_swallows_
 
     assert (await cancelled(walk())).cancelled()
     assert pages == 1
+
+
+class SwallowingPubSub:
+    """A subscription whose wait for a message swallows a cancellation."""
+
+    def __init__(self, _: Any) -> None:
+        self.waits = 0
+
+    async def subscribe(self, *_: str) -> None:
+        """Do nothing."""
+
+    async def get_message(self, *, timeout: float) -> None:
+        """Wait, and swallow the first cancellation."""
+        del timeout
+        self.waits += 1
+        await (swallow() if self.waits == 1 else asyncio.sleep(30))
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+
+async def test_listening_for_expired_sessions_ends_with_a_swallowed_cancellation(monkeypatch: Any) -> None:
+    """A manager that is closed at the wrong moment does not wait for its clean-up job for ever."""
+    monkeypatch.setattr(notifications, "PubSub", SwallowingPubSub)
+    pool = SimpleNamespace(connection_kwargs={})
+    store: Any = SimpleNamespace(
+        client=SimpleNamespace(connection_pool=pool), topology=SimpleNamespace(servers=no_servers), keys=Keys()
+    )
+    listener = notifications.Notifications(
+        store, configure=False, on_hint=print, on_gap=lambda: None, on_trouble=lambda *_: None
+    )
+    task = asyncio.ensure_future(listener.run(1.0))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    assert task.done()
+
+
+async def no_servers() -> list[Any]:
+    """Return no server to check."""
+    return []
