@@ -70,13 +70,13 @@ class Cell:
     Attributes:
         enter: outcomes allowed.
         save: save outcomes allowed.
-        restarted_empty: the data is gone, so that a fresh session may become the stored one.
+        goes_with_the_data: the store loses its data while the save is on its way: a confirmed save may go with them.
         cancelled: the caller is cancelled: CancelledError comes out, and an enter leaves nothing behind.
     """
 
     enter: frozenset[Outcome] = R
     save: frozenset[SaveOutcome] = SAVED
-    restarted_empty: bool = False
+    goes_with_the_data: bool = False
     cancelled: bool = False
 
 
@@ -126,8 +126,8 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     _row(
         "restart without data", restart_empty, nothing,
-        Cell(enter=MISSING), Cell(enter=MISSING), Cell(enter=MISSING | F, save=EITHER, restarted_empty=True),
-        HIT, Cell(save=EITHER),
+        Cell(enter=MISSING), Cell(enter=MISSING), Cell(enter=MISSING | F, save=EITHER),
+        HIT, Cell(save=EITHER, goes_with_the_data=True),
     ),
     _row("SIGSTOP", pause, resume, *_SILENT),
     _row("SIGSTOP and SIGCONT", stop_and_go, nothing, HIT, HIT, _LATE_HIT, HIT, Cell(save=EITHER)),
