@@ -81,7 +81,6 @@ def lasting_keys(client: Any) -> list[bytes]:
     return sorted(key for key in client.keys() if not key.startswith(b"browser:once:"))  # noqa: SIM118
 
 
-
 def test_nothing_is_changed_by_the_diagnosis(healthy: RedisServer) -> None:
     """Every key and every setting is as it was."""
     store(healthy.url, ALICE)
