@@ -70,13 +70,11 @@ class Cell:
     Attributes:
         enter: outcomes allowed.
         save: save outcomes allowed.
-        goes_with_the_data: the store loses its data while the save is on its way: a confirmed save may go with them.
         cancelled: the caller is cancelled: CancelledError comes out, and an enter leaves nothing behind.
     """
 
     enter: frozenset[Outcome] = R
     save: frozenset[SaveOutcome] = SAVED
-    goes_with_the_data: bool = False
     cancelled: bool = False
 
 
@@ -127,7 +125,7 @@ ROWS: Final[tuple[Row, ...]] = (
     _row(
         "restart without data", restart_empty, nothing,
         Cell(enter=MISSING), Cell(enter=MISSING), Cell(enter=MISSING | F, save=EITHER),
-        HIT, Cell(save=EITHER, goes_with_the_data=True),
+        HIT, Cell(save=EITHER),
     ),
     _row("SIGSTOP", pause, resume, *_SILENT),
     _row("SIGSTOP and SIGCONT", stop_and_go, nothing, HIT, HIT, _LATE_HIT, HIT, Cell(save=EITHER)),

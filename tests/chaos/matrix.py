@@ -169,8 +169,7 @@ async def _check_what_is_stored(world: World, visit: Visit, cell: Cell, result: 
     async with world.direct() as manager:
         found = await manager.restore(MINE)
         stored = found.data.get("n") if found else None
-        gone = cell.goes_with_the_data and visit.save_outcome is SaveOutcome.SAVED and found is None
-        result.expect(gone or stored == (2 if entered else 1), f"stored afterwards: {stored}")
+        result.expect(stored == (2 if entered else 1), f"stored afterwards: {stored}")
         if found is None:
             return
         result.expect(found.data.get("owner") == MINE, "another's data is stored")

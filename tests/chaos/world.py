@@ -156,12 +156,23 @@ class World:
             return client.execute_command(*command)
 
     def when(self, names: set[str], act: Callable[[], Awaitable[None]]) -> None:
-        """Do something once, when the first of these commands (any, if empty) comes by, before it is passed on."""
+        """Do something once, when the first of these commands (any, if empty) comes by, before it is passed on.
+
+        What comes by on other connections meanwhile waits: none of it reaches the server before it is done.
+        """
+        struck: asyncio.Future[None] | None = None
 
         async def look(commands: list[str]) -> None:
-            if not names or names.intersection(commands):
-                self.proxy.on_commands = None
-                await act()
+            nonlocal struck
+            if struck is not None:
+                await asyncio.shield(struck)
+            elif not names or names.intersection(commands):
+                struck = asyncio.get_running_loop().create_future()
+                try:
+                    await act()
+                finally:
+                    self.proxy.on_commands = None
+                    struck.set_result(None)
 
         self.proxy.on_commands = look
 
