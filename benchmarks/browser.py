@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from playwright.async_api import async_playwright
 
 from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, write_json
+from session_reuse._browser_session import BrowserSession
+from session_reuse._state.storage_state import to_playwright
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.browsers.playwright import open_context
-from session_reuse.session import BrowserSession
-from session_reuse.state.storage_state import to_playwright
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -16,15 +16,15 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from session_reuse import SessionManager, reusable_session
-from session_reuse.state import document
-from session_reuse.state.codec import Codec
-from session_reuse.state.header import REMEMBERED_SAVES, Header
-from session_reuse.state.storage_state import validate_storage_state
-from session_reuse.store.interface import Commit, Precondition
-from session_reuse.store.keys import Keys
-from session_reuse.store.redis_store import RedisStore
-from session_reuse.store.topology import topology_of
-from session_reuse.transfer import new_save_id
+from session_reuse._state import document
+from session_reuse._state.codec import Codec
+from session_reuse._state.header import REMEMBERED_SAVES, Header
+from session_reuse._state.storage_state import validate_storage_state
+from session_reuse._store.interface import Commit, Precondition
+from session_reuse._store.keys import Keys
+from session_reuse._store.redis.store import RedisStore
+from session_reuse._store.redis.topology import topology_of
+from session_reuse._stored_form import new_save_id
 
 TTL: Final = 86400
 ENOUGH_CONNECTIONS: Final = 4096

@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, number, table, write_json
 from session_reuse import SessionManager, reusable_session
-from session_reuse.state.codec import Codec
-from session_reuse.state.document import dump
-from session_reuse.state.header import Header
-from session_reuse.store.keys import Keys
+from session_reuse._state.codec import Codec
+from session_reuse._state.document import dump
+from session_reuse._state.header import Header
+from session_reuse._store.keys import Keys
 from tests.support.servers import RedisServer
 
 _TTL: Final = 86_400_000

@@ -23,20 +23,20 @@ from prometheus_client import CollectorRegistry
 from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, table, write_json
 from benchmarks.states import SIZES, made_state
 from session_reuse import reusable_session
+from session_reuse._browser_session import BrowserSession
+from session_reuse._resilience.guard import Direction, Guard
 from session_reuse._session.options import SessionOptions
+from session_reuse._state import document
+from session_reuse._state.codec import Codec
+from session_reuse._state.compression import compressor
+from session_reuse._state.header import Header
+from session_reuse._state.sealing import seal
+from session_reuse._state.storage_state import validate_storage_state
+from session_reuse._store.redis.batching import Batcher
+from session_reuse._store.redis.redis_py import Command, Connections, Done, LaneConnection
 from session_reuse._telemetry import Telemetry
 from session_reuse.config import Config
 from session_reuse.outcome import Outcome, SaveOutcome
-from session_reuse.resilience.guard import Direction, Guard
-from session_reuse.session import BrowserSession
-from session_reuse.state import document
-from session_reuse.state.codec import Codec
-from session_reuse.state.compression import compressor
-from session_reuse.state.header import Header
-from session_reuse.state.sealing import seal
-from session_reuse.state.storage_state import validate_storage_state
-from session_reuse.store._redis_py import Command, Connections, Done, LaneConnection
-from session_reuse.store.batching import Batcher
 
 Step = Callable[[], Any]
 AsyncStep = Callable[[], Coroutine[Any, Any, Any]]

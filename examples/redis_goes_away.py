@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from session_reuse import SessionManager, reusable_session
-from session_reuse.store.embedded import find_server_binary
+from session_reuse._store.embedded.account import find_server_binary
 
 NAME = "lost-redis.example/alice"
 

@@ -14,9 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from session_reuse._api import reusable_session
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._cleanup.reconcile import CleanupReport
     from session_reuse._decorator import persist_session
+    from session_reuse._manager import SessionManager
     from session_reuse._naming import injected
-    from session_reuse.api import reusable_session
+    from session_reuse._problem import Problem, ProblemKind
+    from session_reuse._summaries import ManagerStats, SessionSummary
     from session_reuse.config import Config
     from session_reuse.errors import (
         AdapterError,
@@ -38,14 +43,12 @@ if TYPE_CHECKING:
         StoreUnavailableError,
         UnreadableStateError,
     )
-    from session_reuse.manager import SessionManager
     from session_reuse.outcome import Outcome, SaveOutcome
-    from session_reuse.session import BrowserSession
 
 _HOMES = {
     "_decorator": ("persist_session",),
     "_naming": ("injected",),
-    "api": ("reusable_session",),
+    "_api": ("reusable_session",),
     "config": ("Config",),
     "errors": (
         "AdapterError", "AlreadyEnteredError", "CircuitOpenError", "ConfigurationError", "CorruptStateError",
@@ -53,9 +56,12 @@ _HOMES = {
         "SessionBusyError", "SessionReuseError", "StateTooLargeError", "StoreAuthError", "StoreError",
         "StoreTimeoutError", "StoreUnavailableError", "UnreadableStateError",
     ),
-    "manager": ("SessionManager",),
+    "_manager": ("SessionManager",),
     "outcome": ("Outcome", "SaveOutcome"),
-    "session": ("BrowserSession",),
+    "_browser_session": ("BrowserSession",),
+    "_problem": ("Problem", "ProblemKind"),
+    "_summaries": ("ManagerStats", "SessionSummary"),
+    "_cleanup.reconcile": ("CleanupReport",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -64,6 +70,7 @@ __all__ = [
     "AlreadyEnteredError",
     "BrowserSession",
     "CircuitOpenError",
+    "CleanupReport",
     "Config",
     "ConfigurationError",
     "CorruptStateError",
@@ -71,12 +78,16 @@ __all__ = [
     "InvalidStateError",
     "LifecycleError",
     "ManagerClosedError",
+    "ManagerStats",
     "MissingExtraError",
     "Outcome",
+    "Problem",
+    "ProblemKind",
     "SaveOutcome",
     "SessionBusyError",
     "SessionManager",
     "SessionReuseError",
+    "SessionSummary",
     "StateTooLargeError",
     "StoreAuthError",
     "StoreError",

@@ -17,8 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
+from session_reuse._manager import SessionManager
 from session_reuse.errors import LifecycleError, StoreUnavailableError
-from session_reuse.manager import SessionManager
 
 T = TypeVar("T")
 

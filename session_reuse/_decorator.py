@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
+from session_reuse._api import reusable_session
 from session_reuse._misuse import check_manager
 from session_reuse._naming import (
     Name,
@@ -17,14 +18,13 @@ from session_reuse._naming import (
     is_generator_function,
     is_session,
 )
-from session_reuse.api import reusable_session
 from session_reuse.errors import ConfigurationError, LifecycleError
 
 if TYPE_CHECKING:
     from session_reuse import blocking
+    from session_reuse._browser_session import Verdict
+    from session_reuse._manager import SessionManager
     from session_reuse._session.options import OnBusy, Seconds
-    from session_reuse.manager import SessionManager
-    from session_reuse.session import Verdict
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,9 +95,9 @@ class persist_session:  # noqa: N801  (used like a function)
 
 
 def _manager_class(*, is_async: bool) -> type:
-    from session_reuse import blocking, manager
+    from session_reuse import _manager, blocking
 
-    return manager.SessionManager if is_async else blocking.SessionManager
+    return _manager.SessionManager if is_async else blocking.SessionManager
 
 
 def _asynchronous(parameter: SessionParameter, names: list[NameFrom], options: dict[str, Any]) -> Callable[..., Any]:

@@ -87,7 +87,7 @@ def check_manager(manager: object, kind: type | None = None) -> None:
         return
     if kind is None and hasattr(manager, "restore") and not isinstance(manager, type):
         return
-    module = kind.__module__.removesuffix(".manager") if kind is not None else "session_reuse"
+    module = kind.__module__.removesuffix("._manager") if kind is not None else "session_reuse"
     given = f"the class {manager.__qualname__}" if isinstance(manager, type) else _type_of(manager)
     hint = ": write manager=SessionManager(url)" if isinstance(manager, str) else ""
     raise ConfigurationError(f"manager= takes a {module}.SessionManager object, not {given}{hint}")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import quote
 
+from session_reuse._browser_session import BrowserSession
 from session_reuse.errors import ConfigurationError, InvalidFingerprintError, LifecycleError
-from session_reuse.session import BrowserSession
 
 Name = str | Callable[..., str] | None
 """A template over a function's arguments, a function of the same arguments, or None."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 if TYPE_CHECKING:
+    from session_reuse._manager import SessionManager
     from session_reuse._session.replica import Replicas
     from session_reuse._telemetry import Telemetry
-    from session_reuse.manager import SessionManager
 
 managers: Final[WeakSet[SessionManager]] = WeakSet()
 """All managers of this process."""

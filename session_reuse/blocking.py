@@ -12,18 +12,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from session_reuse._background import background
+from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
+from session_reuse._browser_session import Capture, Verdict
 from session_reuse._decorator import persist_session
+from session_reuse._default_manager import default_manager
+from session_reuse._manager import SessionManager as AsyncSessionManager
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
 from session_reuse._session.options import OnBusy, Seconds, SessionOptions
 from session_reuse._session.scope import SessionScope
+from session_reuse._summaries import ManagerStats, SessionSummary
 from session_reuse._telemetry import Event, log
-from session_reuse.default_manager import default_manager
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError, StoreUnavailableError
-from session_reuse.manager import SessionManager as AsyncSessionManager
 from session_reuse.outcome import Outcome, SaveOutcome
-from session_reuse.session import BrowserSession as AsyncBrowserSession
-from session_reuse.session import Capture, Verdict
-from session_reuse.summaries import ManagerStats, SessionSummary
 
 __all__ = ["BrowserSession", "SessionManager", "persist_session", "reusable_session"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from session_reuse.manager import SessionManager
+    from session_reuse._manager import SessionManager
     from session_reuse.testing import MemoryStore
 
 
@@ -38,7 +38,7 @@ def session_reuse_manager(session_reuse_store: MemoryStore) -> SessionManager:
 
     For synchronous code make one of your own: `session_reuse.blocking.SessionManager(session_reuse_store)`.
     """
-    from session_reuse.manager import SessionManager
+    from session_reuse._manager import SessionManager
 
     return SessionManager(session_reuse_store, registry=None)
 

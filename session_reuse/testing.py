@@ -15,13 +15,11 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from session_reuse.errors import MissingExtraError, StoreAuthError, StoreTimeoutError, StoreUnavailableError
-from session_reuse.manager import SessionManager
-from session_reuse.outcome import Outcome, SaveOutcome
-from session_reuse.resilience.failure import Blame, Failure, Retry
-from session_reuse.session import BrowserSession
-from session_reuse.state.storage_state import StorageState
-from session_reuse.store.interface import (
+from session_reuse._browser_session import BrowserSession
+from session_reuse._manager import SessionManager
+from session_reuse._resilience.failure import Blame, Failure, Retry
+from session_reuse._state.storage_state import StorageState
+from session_reuse._store.interface import (
     Busy,
     Commit,
     CommitReply,
@@ -31,8 +29,10 @@ from session_reuse.store.interface import (
     ReadReply,
     Store,
 )
-from session_reuse.store.keys import Keys
-from session_reuse.store.redis_store import RedisStore
+from session_reuse._store.keys import Keys
+from session_reuse._store.redis.store import RedisStore
+from session_reuse.errors import MissingExtraError, StoreAuthError, StoreTimeoutError, StoreUnavailableError
+from session_reuse.outcome import Outcome, SaveOutcome
 
 __all__ = [
     "Fault",

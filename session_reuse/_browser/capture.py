@@ -10,7 +10,7 @@ from session_reuse._browser.blank_page import visit
 from session_reuse._browser.databases import dump_script, is_used, read_dump
 from session_reuse._browser.flow import Together
 from session_reuse._browser.storage.mirror import CopyMark
-from session_reuse.problem import ProblemKind
+from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from session_reuse._browser.restorer import Restorer
     from session_reuse._browser.storage.mirror import StorageMirror
     from session_reuse._browser.tabs import Frame
-    from session_reuse.session import BrowserSession
-    from session_reuse.state.storage_state import StorageState
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.storage_state import StorageState
 
 REVISIT_LIMIT: Final = 2.0
 """Seconds for visiting origins again whose pages were gone before they could be read."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from session_reuse.problem import Problem, ProblemKind
-from session_reuse.state.storage_state import playwright_cookie
+from session_reuse._problem import Problem, ProblemKind
+from session_reuse._state.storage_state import playwright_cookie
 
 Cookie: TypeAlias = dict[str, Any]
 

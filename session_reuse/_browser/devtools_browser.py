@@ -10,14 +10,14 @@ from session_reuse._browser.drivers.connection import CdpError, Transport
 from session_reuse._browser.drivers.devtools import DevToolsDriver
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.flow import run_async
-from session_reuse.problem import ProblemKind
+from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from session_reuse._browser.options import Settings
-    from session_reuse.session import BrowserSession
-    from session_reuse.state.storage_state import StorageState
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.storage_state import StorageState
 
 DEBOUNCE: Final = 0.25
 """Seconds between something that happens in the browser and our look at it."""

@@ -12,14 +12,14 @@ from session_reuse._browser.restorer import Restorer
 from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse._browser.storage.trim import trim
 from session_reuse._browser.without_protocol import read_without_protocol
-from session_reuse.problem import ProblemKind
-from session_reuse.state.storage_state import StorageState, empty_storage_state
+from session_reuse._problem import ProblemKind
+from session_reuse._state.storage_state import StorageState, empty_storage_state
 
 if TYPE_CHECKING:
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.options import Settings
-    from session_reuse.session import BrowserSession
+    from session_reuse._browser_session import BrowserSession
 
 
 class BrowserEngine:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.environment import context_options, recorded
 from session_reuse._browser.origins import origin_of
+from session_reuse._problem import ProblemKind
+from session_reuse._state.storage_state import StorageState, is_empty
 from session_reuse.outcome import Outcome
-from session_reuse.problem import ProblemKind
-from session_reuse.state.storage_state import StorageState, is_empty
 
 if TYPE_CHECKING:
     from session_reuse._browser.drivers.playwright import PlaywrightDriver
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.options import Settings
-    from session_reuse.session import BrowserSession
+    from session_reuse._browser_session import BrowserSession
 
 
 class PlaywrightBinding:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from session_reuse._browser.blank_page import visit
 from session_reuse._browser.cookies import Cookie, clean_cookies, described
 from session_reuse._browser.plan import FillMode, OriginPayload, RestoreScripts, fill_script, payloads_of, plan_restore
-from session_reuse.problem import ProblemKind
+from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.storage.mirror import StorageMirror
     from session_reuse._browser.tabs import Frame
-    from session_reuse.session import BrowserSession
-    from session_reuse.state.storage_state import StorageState
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.storage_state import StorageState
 
 FILL_LIMIT: Final = 20.0
 """Seconds that filling all origins which are too large for the script may take."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.storage.mirror import StorageMirror
-    from session_reuse.state.storage_state import StorageState
+    from session_reuse._state.storage_state import StorageState
 
 
 def read_without_protocol(

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import Any
 
-from session_reuse.session import BrowserSession, Verdict
+from session_reuse._browser_session import BrowserSession, Verdict
 
 
 async def capture(session: BrowserSession, limit: float) -> None:

@@ -13,16 +13,16 @@ from enum import StrEnum
 from math import inf
 from typing import Final
 
+from session_reuse._state import document
+from session_reuse._state.document import FAST_DIALECT, Body
+from session_reuse._state.header import Header
+from session_reuse._state.health import judge
+from session_reuse._state.merge import merge_data, merge_documents
+from session_reuse._state.record import record
+from session_reuse._state.storage_state import is_empty
+from session_reuse._store.interface import Lease
 from session_reuse.errors import StoreError
 from session_reuse.outcome import Outcome, SaveOutcome
-from session_reuse.state import document
-from session_reuse.state.document import FAST_DIALECT, Body
-from session_reuse.state.header import Header
-from session_reuse.state.health import judge
-from session_reuse.state.merge import merge_data, merge_documents
-from session_reuse.state.record import record
-from session_reuse.state.storage_state import is_empty
-from session_reuse.store.interface import Lease
 
 TOMBSTONE_TTL: Final = 30 * 86400.0
 """Seconds for which an invalidation is kept in the store."""

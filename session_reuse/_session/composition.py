@@ -9,6 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from session_reuse._browser_session import BrowserSession
+from session_reuse._resilience.breaker import BreakerState
+from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.guard import Change, Guard, Listener
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.options import SessionOptions
 from session_reuse._session.replica import Replica
@@ -16,20 +20,16 @@ from session_reuse._session.scope import SessionScope
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn, Tasks
 from session_reuse._session.writer import Clock, Writer
+from session_reuse._state.codec import Codec
+from session_reuse._store.interface import Store
+from session_reuse._store.keys import Keys
+from session_reuse._store.redis.connect import Connection, connect
+from session_reuse._store.redis.store import RedisStore
+from session_reuse._stored_form import codec_for
 from session_reuse._telemetry import Event, StoreHealth, Telemetry, health_of, log
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import ConfigurationError, SessionReuseError
 from session_reuse.outcome import Outcome
-from session_reuse.resilience.breaker import BreakerState
-from session_reuse.resilience.failure import Failure
-from session_reuse.resilience.guard import Change, Guard, Listener
-from session_reuse.session import BrowserSession
-from session_reuse.state.codec import Codec
-from session_reuse.store.connect import Connection, connect
-from session_reuse.store.interface import Store
-from session_reuse.store.keys import Keys
-from session_reuse.store.redis_store import RedisStore
-from session_reuse.transfer import codec_for
 
 _EMBEDDED_START: Final = 10.0
 """How long the very first enter may wait for a private server to start; it goes on starting after that."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import adler32
 
+from session_reuse._state import document
+from session_reuse._state.document import Body
+from session_reuse._state.merge import same_document
+from session_reuse._state.storage_state import is_empty
+from session_reuse._stored_form import document_of
 from session_reuse.outcome import Outcome
-from session_reuse.state import document
-from session_reuse.state.document import Body
-from session_reuse.state.merge import same_document
-from session_reuse.state.storage_state import is_empty
-from session_reuse.transfer import document_of
 
 if TYPE_CHECKING:
-    from session_reuse.session import BrowserSession
+    from session_reuse._browser_session import BrowserSession
 
 _CAPTURED = b'"captured_at"'
 

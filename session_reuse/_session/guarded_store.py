@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from session_reuse.resilience.guard import Direction, Guard
-from session_reuse.store.interface import Busy, Commit, CommitReply, EnterReply, Lease, ReadReply, Store
-from session_reuse.store.keys import Keys
+from session_reuse._resilience.guard import Direction, Guard
+from session_reuse._store.interface import Busy, Commit, CommitReply, EnterReply, Lease, ReadReply, Store
+from session_reuse._store.keys import Keys
 
 T = TypeVar("T")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 
+from session_reuse._resilience.failure import Failure
 from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._store.interface import Lease
 from session_reuse._telemetry import Event, Operation, Telemetry, log
-from session_reuse.resilience.failure import Failure
-from session_reuse.store.interface import Lease
 
 
 class LeaseHolder:

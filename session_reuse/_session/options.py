@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
+from session_reuse._browser_session import Verdict
+from session_reuse._state.record import record
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
-from session_reuse.session import Verdict
-from session_reuse.state.record import record
 
 Seconds = float | timedelta
 OnBusy = Literal["fresh", "raise"]

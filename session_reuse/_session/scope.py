@@ -14,6 +14,9 @@ import contextlib
 from typing import Final
 from weakref import ProxyType, proxy
 
+from session_reuse._browser_session import BrowserSession
+from session_reuse._problem import ProblemKind
+from session_reuse._resilience.failure import Failure
 from session_reuse._session.callbacks import capture, verified
 from session_reuse._session.changes import Change, Found, Login, Moment, Snapshot, StoredKind, fold
 from session_reuse._session.entry import Entry, from_store, while_away
@@ -24,19 +27,16 @@ from session_reuse._session.options import SessionOptions
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Clock, Writer
+from session_reuse._state import document
+from session_reuse._state.document import Body
+from session_reuse._state.header import Header, may_shorten
+from session_reuse._state.health import BAD_MARK, GOOD_MARK
+from session_reuse._store.interface import Busy, EnterReply, Lease
+from session_reuse._stored_form import document_of, exported, new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
 from session_reuse.errors import CorruptStateError, InvalidStateError, SessionBusyError
 from session_reuse.outcome import Outcome, SaveOutcome
-from session_reuse.problem import ProblemKind
-from session_reuse.resilience.failure import Failure
-from session_reuse.session import BrowserSession
-from session_reuse.state import document
-from session_reuse.state.document import Body
-from session_reuse.state.header import Header, may_shorten
-from session_reuse.state.health import BAD_MARK, GOOD_MARK
-from session_reuse.store.interface import Busy, EnterReply, Lease
-from session_reuse.transfer import document_of, exported, new_save_id
 
 _LEASE_POLL: Final = (0.02, 0.1)
 """Shortest and longest pause between two requests for a busy lease, in seconds."""

@@ -7,15 +7,15 @@ import hmac
 from typing import Final
 
 from session_reuse._session.changes import Snapshot, StoredKind
+from session_reuse._state import header as head
+from session_reuse._state.codec import OFFLOAD_THRESHOLD, Codec, Decoded
+from session_reuse._state.document import Body, Document
+from session_reuse._state.header import Header
+from session_reuse._state.sealing import AesGcm
+from session_reuse._store.keys import Keys, is_name
+from session_reuse._stored_form import opened
 from session_reuse._telemetry import Event, log
 from session_reuse.errors import CorruptStateError, UnreadableStateError
-from session_reuse.state import header as head
-from session_reuse.state.codec import OFFLOAD_THRESHOLD, Codec, Decoded
-from session_reuse.state.document import Body, Document
-from session_reuse.state.header import Header
-from session_reuse.state.sealing import AesGcm
-from session_reuse.store.keys import Keys, is_name
-from session_reuse.transfer import opened
 
 _SEPARATOR: Final = "\n"
 """Between the fingerprint and its seal in an affinity entry."""

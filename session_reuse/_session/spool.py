@@ -17,15 +17,15 @@ from session_reuse._session.replica import Replica
 from session_reuse._session.spool_files import ForeignKeyError, Spool
 from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Clock, Writer
+from session_reuse._state.codec import Codec
+from session_reuse._state.document import Body
+from session_reuse._state.header import Header
+from session_reuse._state.sealing import AesGcm
+from session_reuse._store.interface import Lease
+from session_reuse._stored_form import new_save_id, opened
 from session_reuse._telemetry import Event, log
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError, CorruptStateError
-from session_reuse.state.codec import Codec
-from session_reuse.state.document import Body
-from session_reuse.state.header import Header
-from session_reuse.state.sealing import AesGcm
-from session_reuse.store.interface import Lease
-from session_reuse.transfer import new_save_id, opened
 
 _SCHEMA: Final = 2
 _CLAIM_POLL: Final = 2.0

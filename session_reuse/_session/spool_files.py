@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from session_reuse._state.compression import compressor, decompress
+from session_reuse._state.sealing import AesGcm
 from session_reuse.errors import CorruptStateError
-from session_reuse.state.compression import compressor, decompress
-from session_reuse.state.sealing import AesGcm
 
 _MAGIC: Final = b"SRQ1"
 _FRONT: Final = 13

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from session_reuse._resilience.failure import Failure
 from session_reuse._session.changes import (
     HOLD_LIMIT,
     TOMBSTONE_TTL,
@@ -28,16 +29,15 @@ from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.replica import Replica, Replicas
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn
+from session_reuse._state.document import Body, load
+from session_reuse._state.header import REMEMBERED_SAVES, Header
+from session_reuse._state.storage_state import longest_cookie_life
+from session_reuse._store.interface import Commit, CommitOutcome, CommitReply, Precondition
+from session_reuse._stored_form import new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
 from session_reuse.errors import InvalidStateError
 from session_reuse.outcome import SaveOutcome
-from session_reuse.resilience.failure import Failure
-from session_reuse.state.document import Body, load
-from session_reuse.state.header import REMEMBERED_SAVES, Header
-from session_reuse.state.storage_state import longest_cookie_life
-from session_reuse.store.interface import Commit, CommitOutcome, CommitReply, Precondition
-from session_reuse.transfer import new_save_id
 
 if TYPE_CHECKING:
     from session_reuse._session.spool import DiskReplicas

@@ -20,21 +20,21 @@ from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._misuse import asynccontextmanager
+from session_reuse._problem import ProblemKind
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
-from session_reuse.problem import ProblemKind
 
 try:
     from browser_use import BrowserSession as AgentBrowser
 
-    from session_reuse.browsers.browser_use_bus import BusListener
+    from session_reuse.browsers._browser_use_bus import BusListener
 except ImportError:
     raise MissingExtraError("browser-use", "session_reuse.browsers.browser_use") from None
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from session_reuse.session import BrowserSession
-    from session_reuse.state.storage_state import StorageState
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.storage_state import StorageState
 
 __all__ = ["attach_browser_session", "open_browser_session"]
 

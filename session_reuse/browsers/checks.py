@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from session_reuse.state.storage_state import live_cookies
+from session_reuse._state.storage_state import live_cookies
 
 if TYPE_CHECKING:
-    from session_reuse.session import BrowserSession
+    from session_reuse._browser_session import BrowserSession
 
 PageCheck: TypeAlias = Callable[[Any], Any]
 """Takes a page; returns a bool for a synchronous page, an awaitable of one for an asynchronous page."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_reuse._browser.environment import recorded
 from session_reuse._misuse import asynccontextmanager
-from session_reuse.browsers.cookie_jar import BoundJar
+from session_reuse.browsers._cookie_jar import BoundJar
 from session_reuse.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import httpx2
     import requests  # type: ignore[import-untyped, unused-ignore]
 
-    from session_reuse.session import BrowserSession
-    from session_reuse.state.storage_state import StorageState
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.storage_state import StorageState
 
     Client = TypeVar("Client", httpx.Client, httpx.AsyncClient, httpx2.Client, httpx2.AsyncClient, requests.Session)
 

@@ -17,8 +17,8 @@ from session_reuse._browser.flow import run_async
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
 from session_reuse._misuse import AsyncOnly
+from session_reuse._problem import ProblemKind
 from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
-from session_reuse.problem import ProblemKind
 
 try:
     from playwright.async_api import Error
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser, BrowserContext, Page
 
-    from session_reuse.session import BrowserSession
-    from session_reuse.state.storage_state import StorageState
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.storage_state import StorageState
 
 __all__ = ["BoundContext", "attach_context", "open_context"]
 

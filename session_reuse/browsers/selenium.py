@@ -22,14 +22,14 @@ from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket, websocket_url
 from session_reuse._browser.options import EngineOptions, Settings
+from session_reuse._problem import ProblemKind
 from session_reuse.errors import AdapterError, LifecycleError, MissingExtraError
-from session_reuse.problem import ProblemKind
 
 try:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
 
-    from session_reuse.browsers.selenium_options import chromedriver, default_options, starts_empty
+    from session_reuse.browsers._selenium_options import chromedriver, default_options, starts_empty
 except ImportError:
     raise MissingExtraError("selenium", "session_reuse.browsers.selenium") from None
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from selenium.webdriver.remote.webdriver import WebDriver
 
-    from session_reuse.session import BrowserSession
-    from session_reuse.state.storage_state import StorageState
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.storage_state import StorageState
 
 __all__ = ["attach_driver", "open_driver"]
 

@@ -6,10 +6,10 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
+from session_reuse._manager import SessionManager
 from session_reuse.cli.connection import Place
 from session_reuse.cli.listing import each_session
 from session_reuse.errors import SessionReuseError
-from session_reuse.manager import SessionManager
 
 _PATIENCE: Final = 1.0
 

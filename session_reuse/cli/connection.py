@@ -7,17 +7,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from session_reuse._manager import SessionManager
+from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.guard import Attempt, Direction
 from session_reuse._session.composition import Runtime
+from session_reuse._state.codec import Codec
+from session_reuse._state.document import Document
+from session_reuse._state.header import Header
+from session_reuse._store.redis.store import RedisStore
+from session_reuse._stored_form import opened
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError, StoreUnavailableError
-from session_reuse.manager import SessionManager
-from session_reuse.resilience.failure import Failure
-from session_reuse.resilience.guard import Attempt, Direction
-from session_reuse.state.codec import Codec
-from session_reuse.state.document import Document
-from session_reuse.state.header import Header
-from session_reuse.store.redis_store import RedisStore
-from session_reuse.transfer import opened
 
 T = TypeVar("T")
 

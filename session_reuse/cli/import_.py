@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from session_reuse._browser_session import BrowserSession
 from session_reuse._session.composition import Runtime
 from session_reuse.cli.connection import Place, ask, connected
 from session_reuse.cli.exit_codes import ExitCode
@@ -18,7 +19,6 @@ from session_reuse.cli.running import run
 from session_reuse.cli.storage_files import read_file, read_session
 from session_reuse.errors import StoreUnavailableError
 from session_reuse.outcome import SaveOutcome
-from session_reuse.session import BrowserSession
 
 Name = Annotated[
     str | None, typer.Option("--fingerprint", metavar="FINGERPRINT", help="Name to store it under.", show_default=False)

@@ -12,9 +12,9 @@ from unicodedata import east_asian_width
 from session_reuse.cli.formatting import plural, printable, short_duration, size
 
 if TYPE_CHECKING:
+    from session_reuse._manager import SessionManager
+    from session_reuse._summaries import SessionSummary
     from session_reuse.cli.output import Output
-    from session_reuse.manager import SessionManager
-    from session_reuse.summaries import SessionSummary
 
 SORTED: Final = 1000
 """How many sessions are gathered and sorted before the first is printed; further ones are printed as they come."""

@@ -14,7 +14,14 @@ from typing import Annotated, Final
 
 import typer
 
+from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.guard import Direction
 from session_reuse._session.composition import Runtime
+from session_reuse._state.codec import Codec
+from session_reuse._state.header import REMEMBERED_SAVES, Header
+from session_reuse._state.sealing import NO_KEY
+from session_reuse._store.interface import Commit, Precondition
+from session_reuse._stored_form import new_save_id
 from session_reuse.cli.connection import Place, Stored, ask, connected, read_stored
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
@@ -22,13 +29,6 @@ from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.errors import ConfigurationError, CorruptStateError
-from session_reuse.resilience.failure import Failure
-from session_reuse.resilience.guard import Direction
-from session_reuse.state.codec import Codec
-from session_reuse.state.header import REMEMBERED_SAVES, Header
-from session_reuse.state.sealing import NO_KEY
-from session_reuse.store.interface import Commit, Precondition
-from session_reuse.transfer import new_save_id
 
 _ATTEMPTS: Final = 5
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from session_reuse._summaries import SessionSummary
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, size
@@ -16,7 +17,6 @@ from session_reuse.cli.listing import each_session
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
-from session_reuse.summaries import SessionSummary
 
 Soon = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Time to live that counts as expiring soon.")]
 

@@ -12,18 +12,18 @@ from typing import Any, Final
 
 import orjson
 
-from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError
-from session_reuse.session import BrowserSession
-from session_reuse.state.codec import Codec
-from session_reuse.state.document import Document
-from session_reuse.state.header import MAGIC
-from session_reuse.state.storage_state import (
+from session_reuse._browser_session import BrowserSession
+from session_reuse._state.codec import Codec
+from session_reuse._state.document import Document
+from session_reuse._state.header import MAGIC
+from session_reuse._state.storage_state import (
     StorageState,
     playwright_cookie,
     to_playwright,
     validate_storage_state,
 )
-from session_reuse.transfer import imported
+from session_reuse._stored_form import imported
+from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError
 
 STANDARD_STREAM: Final = Path("-")
 _BROWSER_USE_SECTIONS: Final = ("localStorage", "sessionStorage")

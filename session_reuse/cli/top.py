@@ -23,8 +23,8 @@ from session_reuse.config import redacted_url
 from session_reuse.errors import StoreError
 
 if TYPE_CHECKING:
-    from session_reuse.manager import SessionManager
-    from session_reuse.summaries import SessionSummary
+    from session_reuse._manager import SessionManager
+    from session_reuse._summaries import SessionSummary
 
 _PAUSE_PER_LOOK: Final = 20.0
 """A look at 50,000 sessions takes 0.5 s of the server's CPU (2026-11): looking takes a twentieth of the time at most."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from selenium import webdriver
 
+from session_reuse.browsers._selenium_options import chromedriver, default_options
 from session_reuse.browsers.selenium import attach_driver, open_driver
-from session_reuse.browsers.selenium_options import chromedriver, default_options
 from tests.browsers.visits import entry, fresh, items, next_session
 from tests.support.polling import wait_until
 

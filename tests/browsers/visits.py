@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from session_reuse._browser_session import BrowserSession
+from session_reuse._state import document
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.outcome import Outcome
-from session_reuse.session import BrowserSession
-from session_reuse.state import document
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from session_reuse._resilience.breaker import BreakerState
+from session_reuse._resilience.failure import Blame, Failure, Retry
+from session_reuse._resilience.guard import Direction, Guard
 from session_reuse.errors import StoreTimeoutError, StoreUnavailableError
-from session_reuse.resilience.breaker import BreakerState
-from session_reuse.resilience.failure import Blame, Failure, Retry
-from session_reuse.resilience.guard import Direction, Guard
 
 
 def lost() -> Failure:

@@ -18,9 +18,9 @@ import pytest
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
 from session_reuse._session.spool_files import Spool
+from session_reuse._state.sealing import AesGcm
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
-from session_reuse.state.sealing import AesGcm
 from tests.support.polling import until
 from tests.support.servers import RedisServer
 

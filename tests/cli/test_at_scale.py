@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from session_reuse._summaries import SessionSummary
 from session_reuse.cli.listing import SORTED, Rows, columns_of
 from session_reuse.cli.top import Moment, _pause
-from session_reuse.summaries import SessionSummary
 from tests.cli.conftest import store
 from tests.support.polling import wait_until
 from tests.support.servers import RedisServer

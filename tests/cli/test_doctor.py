@@ -10,6 +10,10 @@ from typing import Any, NoReturn
 import pytest
 
 from session_reuse._session.spool_files import Spool
+from session_reuse._state.sealing import AesGcm
+from session_reuse._store.keys import Keys
+from session_reuse._store.redis.failures import failure_from
+from session_reuse._store.redis.scripts import script
 from session_reuse.cli.doctor.facts import Facts
 from session_reuse.cli.doctor.finding import Status
 from session_reuse.cli.doctor.server_checks import (
@@ -24,10 +28,6 @@ from session_reuse.cli.doctor.server_checks import (
 )
 from session_reuse.cli.doctor.trial import Tried, needed_commands
 from session_reuse.config import Config
-from session_reuse.state.sealing import AesGcm
-from session_reuse.store.failures import failure_from
-from session_reuse.store.keys import Keys
-from session_reuse.store.scripts import script
 from tests.cli.conftest import ALICE, Answer, CommandLine, store
 from tests.support.servers import RedisCluster, RedisServer, free_port
 

@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from session_reuse import SessionManager, reusable_session
+from session_reuse._store.redis.diagnosis import Trouble, diagnose, diagnosis
 from session_reuse.errors import StoreError
-from session_reuse.store._diagnosis import Trouble, diagnose, diagnosis
 from tests.cli.conftest import CommandLine
 from tests.support.polling import wait_until
 from tests.support.servers import HOST, RedisServer, SentinelGroup, free_port

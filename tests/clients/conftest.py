@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from session_reuse.session import BrowserSession
+from session_reuse._browser_session import BrowserSession
 from tests.clients.agents import QUIET
 from tests.clients.keeper import StubKeeper
 from tests.clients.site import Site

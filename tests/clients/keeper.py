@@ -11,10 +11,10 @@ import copy
 import inspect
 from typing import Any
 
+from session_reuse._browser_session import BrowserSession
+from session_reuse._state.merge import merge_storage_states
+from session_reuse._stored_form import exported
 from session_reuse.outcome import Outcome, SaveOutcome
-from session_reuse.session import BrowserSession
-from session_reuse.state.merge import merge_storage_states
-from session_reuse.transfer import exported
 
 
 class StubKeeper:

@@ -16,7 +16,7 @@ from selenium.common import WebDriverException
 from session_reuse._browser.drivers.connection import CdpConnection
 from session_reuse._browser.restorer import Restorer
 from session_reuse.browsers import selenium as adapter
-from session_reuse.browsers.selenium_options import default_options
+from session_reuse.browsers._selenium_options import default_options
 from session_reuse.errors import AdapterError, MissingExtraError
 from tests.clients.keeper import StubKeeper
 from tests.clients.visits import submit_driver, visit_driver
@@ -25,7 +25,7 @@ from tests.support.polling import until, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from session_reuse.session import BrowserSession
+    from session_reuse._browser_session import BrowserSession
     from tests.clients.site import Site
 
 pytestmark = pytest.mark.browser

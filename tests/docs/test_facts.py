@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from session_reuse import Config
-from session_reuse.resilience.guard import STORE_POLICY
+from session_reuse._resilience.guard import STORE_POLICY
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from session_reuse import SessionManager, reusable_session
-from session_reuse.state.codec import Codec
-from session_reuse.state.header import Header
-from session_reuse.store.interface import Busy, Commit, CommitReply, Lease, Precondition, Store
+from session_reuse._state.codec import Codec
+from session_reuse._state.header import Header
+from session_reuse._store.interface import Busy, Commit, CommitReply, Lease, Precondition, Store
 from session_reuse.testing import state_with_cookie
 
 NAME = "shop.example/alice"

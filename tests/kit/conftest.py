@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio
 
 from session_reuse import SessionManager
-from session_reuse.store.interface import Store
+from session_reuse._store.interface import Store
 from tests.kit.stores import Kit, memory_kit, redis_kit
 
 

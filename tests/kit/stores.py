@@ -6,9 +6,9 @@ from typing import Any
 
 from fakeredis.aioredis import FakeRedis
 
-from session_reuse.store.interface import Store
-from session_reuse.store.keys import Keys
-from session_reuse.store.redis_store import RedisStore
+from session_reuse._store.interface import Store
+from session_reuse._store.keys import Keys
+from session_reuse._store.redis.store import RedisStore
 from session_reuse.testing import MemoryStore
 
 

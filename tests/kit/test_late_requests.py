@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from session_reuse.store.interface import Busy, CommitOutcome, Lease, Precondition, Store
+from session_reuse._store.interface import Busy, CommitOutcome, Lease, Precondition, Store
 from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of, invalidate, keep, save, save_next, take, value_of
 from tests.kit.stores import Kit
 

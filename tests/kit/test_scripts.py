@@ -11,10 +11,10 @@ import redis.asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_reuse.state.codec import Codec
-from session_reuse.state.header import LENGTH, Header
-from session_reuse.store.interface import Commit, CommitOutcome, CommitReply, Lease, Precondition
-from session_reuse.store.keys import Keys
+from session_reuse._state.codec import Codec
+from session_reuse._state.header import LENGTH, Header
+from session_reuse._store.interface import Commit, CommitOutcome, CommitReply, Lease, Precondition
+from session_reuse._store.keys import Keys
 from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of
 from tests.kit.stores import Kit, memory_kit, redis_kit
 from tests.support.servers import RedisServer

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse.state.header import REMEMBERED_SAVES
-from session_reuse.store.interface import CommitOutcome, Precondition, Store
+from session_reuse._state.header import REMEMBERED_SAVES
+from session_reuse._store.interface import CommitOutcome, Precondition, Store
 from session_reuse.testing import assert_fresh, assert_saved, state_with_cookie
 from tests.kit.actions import HOUR, NAME, header_of, payload, save, save_next, value_of
 from tests.kit.stores import Kit

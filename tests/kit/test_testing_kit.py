@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, StoreTimeoutError, blocking, reusable_session
-from session_reuse.store.interface import Busy, Lease, Store
-from session_reuse.store.redis_store import RedisStore
+from session_reuse._store.interface import Busy, Lease, Store
+from session_reuse._store.redis.store import RedisStore
 from session_reuse.testing import (
     OPERATIONS,
     Fault,
@@ -243,7 +243,7 @@ def test_the_plugin_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
     """Every test run of every project with this package loads the plugin: it must not import the package's rest."""
     (tmp_path / "test_nothing.py").write_text(
         "import sys\n\ndef test_nothing():\n"
-        "    heavy = {'redis', 'structlog', 'prometheus_client', 'orjson', 'session_reuse.manager'}\n"
+        "    heavy = {'redis', 'structlog', 'prometheus_client', 'orjson', 'session_reuse._manager'}\n"
         "    assert not heavy & set(sys.modules)\n"
     )
     finished = run_pytest(tmp_path)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fakeredis import FakeRedis
 
-from session_reuse.store.keys import Keys
+from session_reuse._store.keys import Keys
 from session_reuse.testing import MemoryStore, assert_reused
 from tests.lifecycle.worlds import Process
 

@@ -9,9 +9,9 @@ import pytest
 from fakeredis import FakeRedis
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome
+from session_reuse._state import compression
+from session_reuse._store.keys import Keys
 from session_reuse.errors import MissingExtraError
-from session_reuse.state import compression
-from session_reuse.store.keys import Keys
 from session_reuse.testing import MemoryStore, assert_fresh, assert_reused, state_with_cookie
 from tests.lifecycle.worlds import NAME, Process
 from tests.support.polling import until

@@ -28,7 +28,7 @@ sys.meta_path.insert(0, Missing())
 REUSE = """
 import asyncio, sys
 from session_reuse import SessionManager, reusable_session
-from session_reuse.state.compression import compressor
+from session_reuse._state.compression import compressor
 assert compressor("auto").flag == "d"
 async def main():
     async with SessionManager("redis://127.0.0.1:1", registry=None, close_timeout=0.01) as manager:
@@ -68,7 +68,7 @@ def test_the_wheel_holds_every_file_of_the_package(built: Path) -> None:
     package = ROOT / "session_reuse"
     wanted = {str(path.relative_to(ROOT)) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert found == wanted
-    assert {"session_reuse/py.typed", "session_reuse/store/scripts/commit.lua"} < found
+    assert {"session_reuse/py.typed", "session_reuse/_store/redis/scripts/commit.lua"} < found
 
 
 @pytest.mark.checkout

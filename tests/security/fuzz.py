@@ -22,12 +22,12 @@ from typing import Final
 import zstandard
 from lz4 import block
 
+from session_reuse._state import document
+from session_reuse._state.codec import Codec
+from session_reuse._state.header import LENGTH, Header, authenticated_part
+from session_reuse._state.sealing import Checksum
+from session_reuse._stored_form import opened
 from session_reuse.errors import CorruptStateError
-from session_reuse.state import document
-from session_reuse.state.codec import Codec
-from session_reuse.state.header import LENGTH, Header, authenticated_part
-from session_reuse.state.sealing import Checksum
-from session_reuse.transfer import opened
 
 NAME: Final = "shop.example/alice"
 KEY: Final = f"browser:session:{NAME}"

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from session_reuse import SessionManager, reusable_session
+from session_reuse._state import compression, sealing
+from session_reuse._state.codec import Codec
 from session_reuse.errors import CorruptStateError
-from session_reuse.state import compression, sealing
-from session_reuse.state.codec import Codec
 from tests.security.fuzz import KEY, LIMIT, MOST_MEMORY, NAME, OTHER_KEY, body, bomb, fuzz, header, targets
 from tests.support.servers import RedisServer
 
@@ -57,7 +57,7 @@ def test_no_unverified_byte_reaches_the_decompressor(monkeypatch: pytest.MonkeyP
     def reached(*_: object) -> bytes:
         raise AssertionError("inflated before its seal was checked")
 
-    monkeypatch.setattr("session_reuse.state.codec.decompress", reached)
+    monkeypatch.setattr("session_reuse._state.codec.decompress", reached)
     with pytest.raises(CorruptStateError):
         codec.decode(bytes(value), KEY)
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, ConfigurationError, SessionManager, reusable_session
-from session_reuse.cleanup.job import CleanupJob
-from session_reuse.cleanup.reconcile import Action, action_for
-from session_reuse.store.keys import Keys
+from session_reuse._cleanup.job import CleanupJob
+from session_reuse._cleanup.reconcile import Action, action_for
+from session_reuse._store.keys import Keys
 from tests.sharing.processes import workers
 from tests.sharing.traces import MakeManager, config_set, kinds, primaries, raw, save_many
 from tests.support.polling import until

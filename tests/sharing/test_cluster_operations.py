@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse.store.cluster import ClusterTopology
-from session_reuse.store.keys import Keys
-from session_reuse.store.redis_store import RedisStore
+from session_reuse._store.keys import Keys
+from session_reuse._store.redis.cluster import ClusterTopology
+from session_reuse._store.redis.store import RedisStore
 from tests.sharing.traces import MakeManager, flush, kinds, primaries, raw, save_many
 from tests.sharing.worker import SETTINGS
 from tests.support.polling import until

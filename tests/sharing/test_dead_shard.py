@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse.resilience.breaker import BreakerState
+from session_reuse._resilience.breaker import BreakerState
 from tests.sharing.traces import MakeManager, save_many
 from tests.support.polling import until
 from tests.support.servers import RedisCluster, RedisServer

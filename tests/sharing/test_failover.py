@@ -15,10 +15,10 @@ import redis.asyncio
 from redis.asyncio import Sentinel
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse.store.cluster import ClusterTopology
-from session_reuse.store.keys import Keys
-from session_reuse.store.redis_store import RedisStore
-from session_reuse.store.topology import SentinelTopology
+from session_reuse._store.keys import Keys
+from session_reuse._store.redis.cluster import ClusterTopology
+from session_reuse._store.redis.store import RedisStore
+from session_reuse._store.redis.topology import SentinelTopology
 from tests.sharing.traces import MakeManager, save_many
 from tests.support.lag import Lag
 from tests.support.polling import until

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
-from session_reuse.store.keys import Keys
+from session_reuse._store.keys import Keys
 from tests.sharing.traces import MakeManager, kinds, raw, save_many
 from tests.support.polling import until
 from tests.support.servers import RedisCluster, RedisServer

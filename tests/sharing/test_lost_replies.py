@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse.state.header import Header
+from session_reuse._state.header import Header
 from tests.support.fault_proxy import Cut, FaultProxy
 from tests.support.polling import until
 from tests.support.servers import HOST, RedisServer

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from session_reuse import Outcome, SaveOutcome
 from session_reuse._session import changes, entry, scope, snapshots, writer
-from session_reuse.state.storage_state import is_empty
-from session_reuse.transfer import document_of
+from session_reuse._state.storage_state import is_empty
+from session_reuse._stored_form import document_of
 from tests.simulation import seams
 
 

@@ -25,7 +25,7 @@ EPOCH: Final = 1_800_000_000.0
 """Unix time at which every history begins."""
 HAS_REPLICA: Final = "reuse_while_away" in Config.__dataclass_fields__
 """Whether enters reuse the last known state while the store is away."""
-USES_TRANSPORT: Final = importlib.util.find_spec("session_reuse.store._redis_py") is not None
+USES_TRANSPORT: Final = importlib.util.find_spec("session_reuse._store.redis.redis_py") is not None
 """Whether the store reads and writes on the transport of redis-py's connections."""
 _SKIPPED: Final = (
     "session_reuse.browsers",
@@ -46,11 +46,7 @@ _state = _State()
 _chance = random.Random(0)
 
 
-def _store_package() -> str:
-    return "session_reuse._store" if importlib.util.find_spec("session_reuse._store") else "session_reuse.store"
-
-
-SCRIPTS_PACKAGE: Final = f"{_store_package()}.scripts"
+SCRIPTS_PACKAGE: Final = "session_reuse._store.redis.scripts"
 
 
 # Clocks and chance ------------------------------------------------------------------------------------------------------
@@ -130,7 +126,7 @@ def patch() -> None:
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "session_reuse" and not name.startswith(_SKIPPED):
             _patch_module(module)
-    connections = sys.modules.get("session_reuse.store.connections")
+    connections = sys.modules.get("session_reuse._store.connections")
     if connections is not None and hasattr(connections, "_pack"):
         connections._pack = None  # type: ignore[attr-defined]  # our connections pack by themselves, into lists
 
@@ -249,8 +245,7 @@ def decode(value: bytes, key: bytes) -> Stored:
     """
     from session_reuse.errors import CorruptStateError
 
-    state = _module("state")
-    header = importlib.import_module(f"{state}.header").Header.decode(value)
+    header = importlib.import_module("session_reuse._state.header").Header.decode(value)
     sealed = value[4:16] + value[56:158] + value[176:] + key
     found = _opened.get(sealed)
     if found is None:
@@ -259,7 +254,9 @@ def decode(value: bytes, key: bytes) -> Stored:
                 opened = codec.decode(value, key.decode())
             except CorruptStateError:
                 continue
-            document = importlib.import_module(f"{state}.document").load(opened.document, opened.header.flags[2])
+            document = importlib.import_module("session_reuse._state.document").load(
+                opened.document, opened.header.flags[2]
+            )
             found = number, document
             break
         else:
@@ -274,14 +271,9 @@ def decode(value: bytes, key: bytes) -> Stored:
 
 def _our_codecs() -> list[Any]:
     if not _codecs:
-        codec = importlib.import_module(f"{_module('state')}.codec").Codec
+        codec = importlib.import_module("session_reuse._state.codec").Codec
         _codecs.extend(codec(keys=keys) for keys in ((), *((key,) for key in ENCRYPTION_KEYS)))
     return _codecs
-
-
-def _module(name: str) -> str:
-    private = f"session_reuse._{name}"
-    return private if importlib.util.find_spec(private) else f"session_reuse.{name}"
 
 
 # Managers and sessions ------------------------------------------------------------------------------------------------------

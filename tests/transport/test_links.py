@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from session_reuse import Outcome, SaveOutcome, SessionManager
-from session_reuse.store import _redis_py
+from session_reuse._store.redis import redis_py
 from tests.support.fault_proxy import FaultProxy
 from tests.support.lag import Lag
 from tests.support.servers import HOST, RedisServer
@@ -33,7 +33,7 @@ def client_options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if request.param == "hiredis":
         pytest.importorskip("hiredis")
         return {}
-    monkeypatch.setattr(_redis_py, "hiredis", None)
+    monkeypatch.setattr(redis_py, "hiredis", None)
     return {"parser_class": _AsyncRESP2Parser}
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from session_reuse import Outcome, SessionManager
+from session_reuse._store.redis import resolver
 from session_reuse.errors import StoreUnavailableError
-from session_reuse.store import _resolver
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import HOST, RedisServer
 from tests.transport.visits import DEFAULTS, breakers, visit
@@ -54,7 +54,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
     yield names
     names.answering.set()
-    _resolver._lookups.clear()
+    resolver._lookups.clear()
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
@@ -90,7 +90,7 @@ async def test_connections_that_stand_do_not_need_the_resolver(names: Names, red
     async with SessionManager(f"redis://redis.internal:{redis_server.port}/0", **DEFAULTS) as manager:
         await visit(manager)
         names.answering.clear()
-        _resolver._lookups.clear()
+        resolver._lookups.clear()
         for _ in range(10):
             assert (await visit(manager)).outcome is Outcome.REUSED
         assert breakers(manager) == {"closed"}
@@ -126,11 +126,11 @@ async def test_tls_still_checks_the_name(names: Names) -> None:
 async def test_a_forked_child_looks_names_up_anew(names: Names, redis_server: RedisServer, proxy: FaultProxy) -> None:
     """A look-up that the parent has under way is nobody's in the child."""
     names.answering.clear()
-    looking = asyncio.create_task(_resolver.resolve("redis.internal", 5.0))
+    looking = asyncio.create_task(resolver.resolve("redis.internal", 5.0))
     while not names.asked:
         await asyncio.sleep(0.01)
-    _resolver._forget()
+    resolver._forget()
     names.answering.set()
     names.known["redis.internal"] = HOST
-    assert await _resolver.resolve("redis.internal", 5.0) == [HOST]
+    assert await resolver.resolve("redis.internal", 5.0) == [HOST]
     assert await looking == [HOST]

@@ -10,7 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from session_reuse import Outcome, SaveOutcome, SessionManager
-from session_reuse.store import batching
+from session_reuse._store.redis import batching
 from tests.support.polling import until
 from tests.support.servers import RedisServer
 from tests.transport.visits import DEFAULTS, outcomes, visit, visits

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from session_reuse.resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
+from session_reuse._resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from session_reuse._cancellation import SwallowedCancellation
-from session_reuse.cleanup import notifications
-from session_reuse.store.keys import Keys
-from session_reuse.store.listing import session_keys
+from session_reuse._cleanup import notifications
+from session_reuse._store.keys import Keys
+from session_reuse._store.redis.listing import session_keys
 
 
 async def swallow() -> None:

@@ -22,9 +22,9 @@ from session_reuse._session.changes import (
     fold,
     rebase,
 )
-from session_reuse.state import document
-from session_reuse.state.document import Body
-from session_reuse.state.header import Header
+from session_reuse._state import document
+from session_reuse._state.document import Body
+from session_reuse._state.header import Header
 
 NAME = "shop.example/alice"
 NOW = 1000.0

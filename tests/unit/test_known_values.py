@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from session_reuse._state.codec import Codec
+from session_reuse._state.header import LENGTH, Header
 from session_reuse.errors import CorruptStateError
-from session_reuse.state.codec import Codec
-from session_reuse.state.header import LENGTH, Header
 
 KEY = "browser:session:shop.example/alice"
 DOCUMENT = b'{"fingerprint":"shop.example/alice","storage_state":{"cookies":[],"origins":[]},"data":{"n":1}}'

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from session_reuse.resilience._loop_timeouts import LoopTimeouts
+from session_reuse._resilience.loop_timeouts import LoopTimeouts
 from tests.support.polling import until
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_reuse.state.merge import merge_documents, merge_storage_states, same_document
+from session_reuse._state.merge import merge_documents, merge_storage_states, same_document
 
 Slot = tuple[str, ...]
 Model = dict[Slot, Any]

@@ -9,8 +9,8 @@ import pytest
 from session_reuse import SaveOutcome
 from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.replica import Replica, Replicas
-from session_reuse.state.document import Body
-from session_reuse.store.interface import Lease
+from session_reuse._state.document import Body
+from session_reuse._store.interface import Lease
 
 
 def snapshot(size: int = 0, heard_at: float = 1.0, kind: StoredKind = StoredKind.PRESENT) -> Snapshot:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from session_reuse.errors import InvalidStateError
-from session_reuse.state.storage_state import (
+from session_reuse._state.storage_state import (
     cookie_identity,
     empty_storage_state,
     is_empty,
@@ -18,6 +17,7 @@ from session_reuse.state.storage_state import (
     to_playwright,
     validate_storage_state,
 )
+from session_reuse.errors import InvalidStateError
 
 SECRET = "s3cret-of-a-user"
 NOW = 1_800_000_000.0

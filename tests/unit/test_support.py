@@ -334,7 +334,7 @@ async def test_all_connections_can_be_cut_at_once(proxy, client) -> None:
     assert proxy.connections == 5
     proxy.cut()
     await until(lambda: proxy.connections == 0, message="the proxy has let go of all connections")
-    # AttributeError, TypeError: what CPython 3.12 to 3.14.0 makes of it, see session_reuse/store/failures.py
+    # AttributeError, TypeError: what CPython 3.12 to 3.14.0 makes of it, see session_reuse/_store/redis/failures.py
     with pytest.raises((redis.ConnectionError, AttributeError, TypeError)):
         await client.ping()
     await client.connection_pool.disconnect()

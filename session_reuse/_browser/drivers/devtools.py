@@ -15,13 +15,13 @@ from session_reuse._browser.follower import ENABLE, EVENTS
 from session_reuse._browser.origins import origin_of
 from session_reuse._browser.plan import fill_script
 from session_reuse._browser.tabs import Tab, Target
-from session_reuse.problem import ProblemKind
+from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from session_reuse._browser.engine import BrowserEngine
-    from session_reuse.session import BrowserSession
+    from session_reuse._browser_session import BrowserSession
 
 _SCRIPT_LIMIT: Final = 2.0
 """Seconds to wait for tabs to take an init script: one that is on its way to a slow site takes it when it has arrived."""

@@ -11,7 +11,7 @@ from session_reuse._browser.drivers.listeners import Listeners
 from session_reuse._browser.follower import ENABLE, EVENTS
 from session_reuse._browser.origins import origin_of, site_of
 from session_reuse._browser.tabs import Tab, Target
-from session_reuse.problem import ProblemKind
+from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from session_reuse._browser.cookies import Cookie
     from session_reuse._browser.engine import BrowserEngine
     from session_reuse._browser.flow import Flow
-    from session_reuse.session import BrowserSession
+    from session_reuse._browser_session import BrowserSession
 
 
 @dataclass(eq=False)

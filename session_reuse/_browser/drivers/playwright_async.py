@@ -12,12 +12,12 @@ from playwright.async_api import Error
 from session_reuse._browser.drivers.call_hooks import before_close, before_goto
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_async
-from session_reuse.problem import ProblemKind
+from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from session_reuse.session import BrowserSession
+    from session_reuse._browser_session import BrowserSession
 
 COMMAND_LIMIT: Final = 2.0
 """Seconds that one command of the debugging protocol may take: a page that hangs does not answer."""

@@ -14,7 +14,7 @@ from playwright.sync_api import CDPSession, Error
 from session_reuse._browser.drivers.call_hooks import before_close_blocking, before_goto_blocking
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_sync
-from session_reuse.problem import ProblemKind
+from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ from session_reuse._browser.origins import (
 from session_reuse._browser.storage.progress import SECTIONS, RestoreProgress
 from session_reuse._browser.storage.readings import Reading, apply_event
 from session_reuse._browser.storage.tab_storage import TabStorage
-from session_reuse.state.storage_state import StorageState, cookie_identity
+from session_reuse._state.storage_state import StorageState, cookie_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable

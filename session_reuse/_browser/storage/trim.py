@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from session_reuse._browser.javascript import json_text
 
 if TYPE_CHECKING:
-    from session_reuse.state.storage_state import StorageState
+    from session_reuse._state.storage_state import StorageState
 
 STATE_LIMIT: Final = 7 * 1024 * 1024
 """Bytes of JSON that all origins may take: less than the default of `max_state_bytes`."""

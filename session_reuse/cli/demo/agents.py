@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from session_reuse._browser_session import BrowserSession
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.browsers.http_clients import open_httpx_async
 from session_reuse.cli.demo.site import PASSWORD
 from session_reuse.errors import AdapterError, MissingExtraError
-from session_reuse.session import BrowserSession
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page

@@ -10,12 +10,12 @@ from functools import partial
 from time import monotonic
 from typing import Final, Self
 
-from session_reuse.api import reusable_session
+from session_reuse._api import reusable_session
+from session_reuse._manager import SessionManager
 from session_reuse.cli.demo.agents import Agent, Phase
 from session_reuse.cli.demo.plan import Plan
 from session_reuse.cli.demo.private_redis import PrivateRedis
 from session_reuse.cli.demo.record import Run, Start
-from session_reuse.manager import SessionManager
 from session_reuse.outcome import Outcome
 
 _STAGGER: Final = 0.4

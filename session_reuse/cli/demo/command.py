@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from session_reuse._manager import SessionManager
 from session_reuse.cli.connection import Place
 from session_reuse.cli.demo.agents import Agent, open_agent
 from session_reuse.cli.demo.chart import draw
@@ -29,7 +30,6 @@ from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 from session_reuse.config import redacted_url
 from session_reuse.errors import MissingExtraError
-from session_reuse.manager import SessionManager
 
 _CHART: Final = "demo.png"
 

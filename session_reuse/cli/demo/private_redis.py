@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from session_reuse.store.embedded import EmbeddedServer, acquire
-from session_reuse.store.embedded_lock import FileLock
-from session_reuse.store.embedded_server import open_folder, server_status
+from session_reuse._store.embedded.account import EmbeddedServer, acquire
+from session_reuse._store.embedded.lock import FileLock
+from session_reuse._store.embedded.server import open_folder, server_status
 
 _POLL: Final = 0.01
 

@@ -8,6 +8,8 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
+from session_reuse._resilience.failure import Failure
+from session_reuse._store.keys import Keys
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.doctor.facts import Facts, gather, identity_of
 from session_reuse.cli.doctor.finding import Finding, OverallStatus, Status, fail, overall_status, worst_of_each
@@ -24,8 +26,6 @@ from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import ConfigurationError, StoreError
-from session_reuse.resilience.failure import Failure
-from session_reuse.store.keys import Keys
 
 Strict = Annotated[bool, typer.Option("--strict", help="Let warnings count: give 1 for them too.")]
 

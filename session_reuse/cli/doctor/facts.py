@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from session_reuse._store.keys import Keys
 from session_reuse.cli.doctor.trial import Tried, own_name, try_commands
 from session_reuse.cli.doctor.wire import Wire
-from session_reuse.store.keys import Keys
 
 PINGS: Final = 50
 SETTINGS: Final = ("notify-keyspace-events", "maxmemory", "maxmemory-policy", "save", "appendonly")

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from session_reuse._session.spool_files import key_ids_of
+from session_reuse._state.compression import compressor
+from session_reuse._state.sealing import key_id
+from session_reuse._stored_form import codec_for
 from session_reuse._url import parse_url
 from session_reuse.browsers.chromium import find_chromium
 from session_reuse.cli.connection import Place
@@ -15,9 +18,6 @@ from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.formatting import plural
 from session_reuse.config import Config, configured_keys, unknown_variables
 from session_reuse.errors import AdapterError, ConfigurationError
-from session_reuse.state.compression import compressor
-from session_reuse.state.sealing import key_id
-from session_reuse.transfer import codec_for
 
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
 _NAMES: Final = {"z": "zstd", "l": "lz4", "d": "zlib", "-": "none"}

@@ -8,14 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from session_reuse._store.redis.connect import Connection, client_at, connect
+from session_reuse._store.redis.diagnosis import Trouble, diagnose, diagnosis
 from session_reuse._url import StoreUrl, parse_url, redacted_url
 from session_reuse.cli.doctor.facts import hello_of
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.doctor.wire import ANSWER_LIMIT, UnfitError, Wire
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError, StoreError
-from session_reuse.store._diagnosis import Trouble, diagnose, diagnosis
-from session_reuse.store.connect import Connection, client_at, connect
 
 _PATIENCE: Final = 2.0
 """Seconds to connect: agents are in a hurry, people at a prompt would rather have an answer."""

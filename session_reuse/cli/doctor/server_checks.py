@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnosis
 from session_reuse._url import parse_url
 from session_reuse.cli.doctor.facts import Facts
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.doctor.trial import ESSENTIAL
 from session_reuse.cli.formatting import duration, size
 from session_reuse.config import Config
-from session_reuse.store._diagnosis import Diagnosis, Trouble, diagnosis
 
 OLDEST_VERSION: Final = (6, 2)
 NEEDED_EVENTS: Final = frozenset("Exge")

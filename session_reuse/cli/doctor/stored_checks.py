@@ -6,14 +6,14 @@ from collections import Counter
 from typing import Final
 
 from session_reuse._session.composition import Runtime
+from session_reuse._state.header import Header
+from session_reuse._state.sealing import NO_KEY, key_id
+from session_reuse._store.interface import Listed
 from session_reuse.cli.connection import read_stored
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.formatting import plural
 from session_reuse.config import Config, configured_keys
 from session_reuse.errors import CorruptStateError
-from session_reuse.state.header import Header
-from session_reuse.state.sealing import NO_KEY, key_id
-from session_reuse.store.interface import Listed
 
 LOOKED_AT: Final = 1000
 OPENED: Final = 20

@@ -6,14 +6,14 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
-from session_reuse.api import reusable_session
+from session_reuse._api import reusable_session
+from session_reuse._manager import SessionManager
+from session_reuse._store.keys import Keys
+from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnose
 from session_reuse.cli.doctor.finding import Finding, fail, ok
 from session_reuse.cli.doctor.wire import GONE, Wire
 from session_reuse.errors import SessionReuseError
-from session_reuse.manager import SessionManager
 from session_reuse.outcome import SaveOutcome
-from session_reuse.store._diagnosis import Diagnosis, Trouble, diagnose
-from session_reuse.store.keys import Keys
 
 ESSENTIAL: Final = ("restore", "save", "leases", "evict")
 """Purposes without which agents do not work."""

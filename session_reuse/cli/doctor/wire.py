@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnose, diagnosis
 from session_reuse.cli.doctor.address import Answers, what_answers
 from session_reuse.cli.doctor.finding import Finding, fail
-from session_reuse.store._diagnosis import Diagnosis, Trouble, diagnose, diagnosis
 
 ANSWER_LIMIT: Final = 3.0
 """Seconds for one answer."""

@@ -1,0 +1,86 @@
+"""The whole SDK for most users: enter -> restore -> body -> save -> exit. Must fit on one screen and stay that way."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from session_reuse._browser_session import BrowserSession, Verdict
+from session_reuse._default_manager import default_manager
+from session_reuse._manager import SessionManager
+from session_reuse._misuse import AsyncOnly, check_manager, check_names
+from session_reuse._session.options import OnBusy, Seconds, SessionOptions
+from session_reuse._session.scope import SessionScope
+from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError
+
+
+class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
+    """Restore a browser session on entry and save it on exit.
+
+    Args:
+        fingerprint: name of the identity, 1 to 512 bytes; None for the one this agent used last.
+        agent_id: name of the agent, for the affinity.
+        manager: where to keep it; the event loop's own, made from the environment, if not given.
+        exclusive: let no other exclusive agent use the session meanwhile.
+        wait: seconds to wait for a busy exclusive session.
+        on_busy: `"fresh"` starts fresh and does not save, `"raise"` raises `SessionBusyError`.
+        verify: function of the session, plain or async: whether the restored login still works. Asked again before
+            the final save; a state that does not pass is not stored.
+        save_on_error: whether to save when the body raised or was cancelled.
+        max_age: retire a session this many seconds after its first save.
+        max_uses: retire a session after so many reuses.
+        strict: raise trouble of the store instead of starting fresh.
+
+    Raises:
+        InvalidFingerprintError: fingerprint or agent_id is empty, too long, or not a string.
+        AlreadyEnteredError: the object was entered before.
+    """
+
+    def __init__(
+        self,
+        fingerprint: str | None = None,
+        agent_id: str | None = None,
+        *,
+        manager: SessionManager | None = None,
+        exclusive: bool = False,
+        wait: Seconds = 0.0,
+        on_busy: OnBusy = "fresh",
+        verify: Verdict | None = None,
+        save_on_error: bool = True,
+        max_age: Seconds | None = None,
+        max_uses: int | None = None,
+        strict: bool = False,
+    ) -> None:
+        check_names(fingerprint, agent_id)
+        check_manager(manager, SessionManager)
+        self._names = (fingerprint, agent_id)
+        self._manager = manager
+        self._options: dict[str, Any] = {
+            "exclusive": exclusive, "wait": wait, "on_busy": on_busy, "verify": verify,
+            "save_on_error": save_on_error, "max_age": max_age, "max_uses": max_uses, "strict": strict,
+        }  # fmt: skip
+        self._scope: SessionScope | None = None
+        self._entered = False
+
+    async def __aenter__(self) -> BrowserSession:
+        """Restore; never takes longer than the restore budget, whatever the store does."""
+        if self._entered:
+            raise AlreadyEnteredError("a reusable_session(...) is entered once: make a new one for each `async with`")
+        self._entered = True
+        manager = self._manager if self._manager is not None else await default_manager()
+        options = SessionOptions.build(manager.config, **self._options)
+        session, self._scope = await manager.open(*self._names, options)
+        return session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Save: a cancelled body is saved too, and the body's own error always comes out."""
+        scope, self._scope = self._scope, None
+        if scope is None:
+            return
+        try:
+            await scope.leave(failed=error is not None)
+        except (InvalidStateError, StoreError):
+            if error is None:
+                raise

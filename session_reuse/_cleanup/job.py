@@ -1,0 +1,142 @@
+"""The clean-up job: reconcile at each interval, and sooner after a hint, until cancelled.
+
+It runs inside a manager or as a process of its own. Several jobs at once share the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from session_reuse._cancellation import SwallowedCancellation
+from session_reuse._cleanup.notifications import Notifications
+from session_reuse._cleanup.reconcile import CleanupReport, Reconciler
+from session_reuse._cleanup.repair import repair
+from session_reuse._resilience.failure import Failure
+from session_reuse._store.redis.store import RedisStore
+from session_reuse._telemetry import Telemetry
+from session_reuse.config import Config
+from session_reuse.errors import ConfigurationError
+
+_FIRST_PAUSE: Final = 0.2
+_HINT_PAUSE: Final = 0.05
+"""How long hints are collected before they are checked together."""
+_MAX_HINTS: Final = 10_000
+"""The sessions of further hints are found at their deadlines."""
+_REPAIR_INTERVAL: Final = 6 * 3600.0
+
+
+class CleanupJob:
+    """One worker that removes what expired sessions leave behind.
+
+    Args:
+        store: where the sessions are.
+        config: the settings of the manager.
+        telemetry: of the manager.
+
+    Raises:
+        ConfigurationError: the store is not a Redis.
+    """
+
+    def __init__(self, store: object, config: Config, telemetry: Telemetry) -> None:
+        if not isinstance(store, RedisStore):
+            raise ConfigurationError(f"the clean-up needs a Redis store, not {type(store).__name__}")
+        self._store = store
+        self._config = config
+        self._telemetry = telemetry
+        self._reconciler = Reconciler(store.deadlines, config, telemetry)
+        self._due = asyncio.Event()
+        self._hints: set[str] = set()
+        self._hinted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Clean up until cancelled."""
+        notifications = Notifications(
+            self._store,
+            configure=self._config.configure_notifications,
+            on_hint=self._add_hint,
+            on_gap=self._reconcile_soon,
+            on_trouble=self._failed,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reconcile(), name="session_reuse:reconcile")
+            group.create_task(self._check_hints(), name="session_reuse:hints")
+            group.create_task(notifications.run(self._config.cleanup_interval), name="session_reuse:notifications")
+            group.create_task(self._repair(), name="session_reuse:repair")
+
+    async def run_once(self) -> CleanupReport:
+        """Reconcile once.
+
+        Raises:
+            Failure: the store, or a part of it, could not be asked. The rest is done.
+        """
+        return await self._reconciler.run()
+
+    async def repair(self) -> int:
+        """Index all sessions that the index has lost, and return how many there were.
+
+        Raises:
+            Failure: the store, or a part of it, could not be asked.
+        """
+        return await repair(self._store, self._config.ttl)
+
+    async def _reconcile(self) -> None:
+        while True:
+            self._due.clear()
+            await self._until_it_works("reconcile", self.run_once)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.cleanup_interval * random.uniform(0.8, 1.2)):
+                    await self._due.wait()
+
+    async def _check_hints(self) -> None:
+        cancellation = SwallowedCancellation()
+        while True:
+            await self._hinted.wait()
+            await asyncio.sleep(_HINT_PAUSE)
+            hints, self._hints = self._hints, set()
+            self._hinted.clear()
+            try:
+                await self._reconciler.check(hints)
+                cancellation.raise_again()
+                self._telemetry.cleanup_worked("hints")
+            except Exception as error:  # noqa: BLE001  (the sessions are found at their deadlines)
+                cancellation.raise_again()
+                self._failed("hints", error)
+
+    async def _repair(self) -> None:
+        # At once: entries that were long overdue were trimmed while no job ran, those of living sessions too.
+        while True:
+            await self._until_it_works("repair", self.repair)
+            await asyncio.sleep(_REPAIR_INTERVAL * random.uniform(0.5, 1.0))
+
+    async def _until_it_works(self, step: str, work: Callable[[], Awaitable[object]]) -> None:
+        pause, cancellation = _FIRST_PAUSE, SwallowedCancellation()
+        while True:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001  (whatever it is, the job goes on)
+                cancellation.raise_again()
+                self._failed(step, error)
+            else:
+                cancellation.raise_again()
+                self._telemetry.cleanup_worked(step)
+                return
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, self._config.cleanup_interval)
+
+    def _failed(self, step: str, error: Exception) -> None:
+        if isinstance(error, Failure):
+            self._telemetry.degraded("cleanup", error.error, code=error.code)
+        self._telemetry.cleanup_failed(step, error.code if isinstance(error, Failure) else type(error).__name__)
+
+    def _add_hint(self, fingerprint: str) -> None:
+        if len(self._hints) < _MAX_HINTS:
+            self._hints.add(fingerprint)
+            self._hinted.set()
+
+    def _reconcile_soon(self) -> None:
+        self._telemetry.notifications_gap()
+        self._due.set()

@@ -1,0 +1,166 @@
+"""Compare the index of deadlines with the sessions, and remove what sessions that are gone have left behind.
+
+The cost follows the sessions that are due, not those that are stored. The worker that takes an entry out of the index
+finishes that session. All others find the entry gone, so any number of workers may run at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from session_reuse._resilience.failure import Failure
+from session_reuse._store.redis.deadlines import Deadlines, Entry
+from session_reuse._telemetry import Event, Telemetry, log
+from session_reuse.config import Config
+
+_PER_BUCKET: Final = 100
+_TIMEOUT: Final = 2.0
+_CALLBACK_TIMEOUT: Final = 30.0
+_CALLBACKS_AT_ONCE: Final = 16
+_FINISH_TIMEOUT: Final = 5.0
+"""How long a cancelled worker goes on with sessions that it has taken out of the index already, in seconds."""
+_GONE: Final = -2
+
+
+class Action(StrEnum):
+    """What to do with an entry of the index."""
+
+    EXPIRE = "expire"
+    """The session is gone: take the entry out, and remove what the session has left behind."""
+    PROLONG = "prolong"
+    """The session lives: give the entry its new deadline."""
+    LEAVE = "leave"
+    """Nothing to do now, or nothing known."""
+
+
+def action_for(left: int | None, *, due: bool) -> Action:
+    """Decide on one entry.
+
+    Args:
+        left: milliseconds the session has left; -1 for no end, -2 for gone, None when it could not be asked.
+        due: whether the entry's deadline is over.
+    """
+    if left is None:
+        return Action.LEAVE
+    if left == _GONE:
+        return Action.EXPIRE
+    return Action.PROLONG if due else Action.LEAVE
+
+
+@dataclass(slots=True)
+class CleanupReport:
+    """What one pass of the clean-up did.
+
+    Attributes:
+        expired: sessions that were gone, whose traces were removed.
+        prolonged: sessions that live on.
+        overdue: seconds by which the oldest deadline was over.
+    """
+
+    expired: int = 0
+    prolonged: int = 0
+    overdue: float = 0.0
+
+
+class Reconciler:
+    """One worker's passes over the index.
+
+    Args:
+        deadlines: the index.
+        config: the settings of the manager.
+        telemetry: of the manager.
+    """
+
+    def __init__(self, deadlines: Deadlines, config: Config, telemetry: Telemetry) -> None:
+        self._deadlines = deadlines
+        self._config = config
+        self._telemetry = telemetry
+
+    async def run(self) -> CleanupReport:
+        """Settle all entries that are due.
+
+        Raises:
+            Failure: the store, or a part of it, could not be asked. The rest is done.
+        """
+        report = CleanupReport()
+        while True:
+            due = await self._deadlines.due(_PER_BUCKET, timeout=_TIMEOUT)
+            self._telemetry.reconcile_lag(due.overdue)
+            report.overdue = max(report.overdue, due.overdue)
+            settled = await self._settle(due.entries, report, due=True)
+            if due.failure is not None:
+                raise due.failure
+            if not (due.more and settled):
+                return report
+
+    async def check(self, fingerprints: Iterable[str]) -> CleanupReport:
+        """Settle the entries of sessions that may be gone before their deadline.
+
+        Raises:
+            Failure: the store could not be asked.
+        """
+        report = CleanupReport()
+        entries = await self._deadlines.entries(fingerprints, timeout=_TIMEOUT)
+        await self._settle([entry for entry in entries.values() if entry is not None], report, due=False)
+        return report
+
+    async def _settle(self, entries: Sequence[Entry], report: CleanupReport, *, due: bool) -> int:
+        if not entries:
+            return 0
+        lefts = await self._deadlines.times_to_live([entry.fingerprint for entry in entries], timeout=_TIMEOUT)
+        actions = [action_for(left, due=due) for left in lefts]
+        changes = [
+            (entry, None if action is Action.EXPIRE else self._milliseconds(left))
+            for entry, left, action in zip(entries, lefts, actions, strict=True)
+            if action is not Action.LEAVE
+        ]
+        gone = {entry for entry, left in changes if left is None}
+        settled = await self._deadlines.settle(changes, timeout=_TIMEOUT) if changes else []
+        expired = [entry.fingerprint for entry in settled if entry in gone]
+        report.expired += len(expired)
+        report.prolonged += len(settled) - len(expired)
+        if expired:
+            await self._finish_expired(expired)
+        return len(settled)
+
+    def _milliseconds(self, left: int | None) -> int:
+        """Return when to look again at a session that lives, one without an end included."""
+        return left if left is not None and left >= 0 else round(self._config.ttl * 1000)
+
+    async def _finish_expired(self, expired: list[str]) -> None:
+        """Finish sessions that this worker has taken out of the index, also when it is cancelled: no other one does."""
+        task = asyncio.ensure_future(self._clean_up(expired))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task], timeout=_FINISH_TIMEOUT)
+            raise
+        finally:
+            task.cancel()
+
+    async def _clean_up(self, expired: list[str]) -> None:
+        try:
+            await self._deadlines.forget_agents(expired, timeout=_TIMEOUT)
+        except Failure as failure:
+            log.warning(Event.CLEANUP_FAILED, step="affinity", error=failure.code)
+        for fingerprint in expired:
+            self._telemetry.expired(fingerprint)
+        callback = self._config.on_expired
+        if callback is not None:
+            at_once = asyncio.Semaphore(_CALLBACKS_AT_ONCE)
+            await asyncio.gather(*(_notify(callback, fingerprint, at_once) for fingerprint in expired))
+
+
+async def _notify(callback: Callable[[str], object], fingerprint: str, at_once: asyncio.Semaphore) -> None:
+    try:
+        async with at_once, asyncio.timeout(_CALLBACK_TIMEOUT):
+            result = callback(fingerprint)
+            if inspect.isawaitable(result):
+                await result
+    except Exception as error:  # noqa: BLE001  (the application's code, whatever it raises)
+        log.warning(Event.CALLBACK_FAILED, callback="on_expired", fingerprint=fingerprint, error=type(error).__name__)

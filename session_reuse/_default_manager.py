@@ -1,0 +1,68 @@
+"""The manager that is used when none is given: one for each event loop, closed with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator
+from typing import Final, NamedTuple
+from weakref import WeakSet
+
+from session_reuse._manager import SessionManager
+
+_ATTRIBUTE: Final = "_session_reuse_default"
+"""Where a loop keeps its manager. The manager refers to the loop, so a table of loops would keep both for ever."""
+
+
+class _Default(NamedTuple):
+    manager: SessionManager
+    end: AsyncIterator[None]
+    """Referenced here, since an asynchronous generator without a reference is closed at once."""
+
+
+_defaults: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+"""The loops that have a default manager."""
+_lock = threading.Lock()
+
+
+async def default_manager() -> SessionManager:
+    """Return this event loop's own manager, made from the environment; it is closed when the loop ends."""
+    loop = asyncio.get_running_loop()
+    default: _Default | None = getattr(loop, _ATTRIBUTE, None)
+    if default is None or default.manager.closed:
+        close_orphans()
+        default = _Default(manager := SessionManager(), _until_loop_ends(manager))
+        setattr(loop, _ATTRIBUTE, default)
+        with _lock:
+            _defaults.add(loop)
+        await anext(default.end)
+    return default.manager
+
+
+def close_orphans() -> None:
+    """Close the managers of loops that were closed without `shutdown_asyncgens`."""
+    with _lock:
+        closed = [loop for loop in _defaults if loop.is_closed()]
+        _defaults.difference_update(closed)
+    for loop in closed:
+        default: _Default = getattr(loop, _ATTRIBUTE)
+        delattr(loop, _ATTRIBUTE)
+        default.manager.abandon()
+
+
+async def _until_loop_ends(manager: SessionManager) -> AsyncIterator[None]:
+    """Close the manager with its loop: `asyncio.run` closes the asynchronous generators that are left."""
+    try:
+        yield
+    finally:
+        await manager.aclose()
+
+
+def _start_anew_in_child() -> None:
+    _defaults.clear()
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):  # so that no child gets the lock in the hands of a thread that it does not have
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_start_anew_in_child)

@@ -1,0 +1,319 @@
+"""`SessionManager`: what lives as long as the process or its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import finalize
+
+from session_reuse._browser_session import BrowserSession
+from session_reuse._misuse import AsyncOnly
+from session_reuse._orphans import close_sockets, managers, report_lost
+from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.guard import Direction
+from session_reuse._session.composition import Runtime, compose, is_store
+from session_reuse._session.options import SessionOptions
+from session_reuse._session.scope import SessionScope
+from session_reuse._store.keys import checked
+from session_reuse._store.redis.connect import check_client
+from session_reuse._summaries import ManagerStats, SessionSummary, summary_of
+from session_reuse._telemetry import Event, Operation, log
+from session_reuse.config import Config, redacted_url
+from session_reuse.errors import LifecycleError, ManagerClosedError
+from session_reuse.outcome import SaveOutcome
+
+if TYPE_CHECKING:
+    from session_reuse._cleanup.reconcile import CleanupReport
+
+_LISTING_TIMEOUT: Final = 5.0
+_CLOSED: Final = "this SessionManager is closed: make a new one"
+
+
+class SessionManager(AsyncOnly):
+    """Connections, breakers, waiting saves and background work for one store, within one event loop.
+
+    Args:
+        url_or_client: a URL (see `Config.url`), an asyncio redis-py client without `decode_responses`, or a store
+            with the interface of `session_reuse._store.interface.Store`. A client or store stays yours to close.
+        config: fields of `Config`; they win over the environment.
+
+    Raises:
+        ConfigurationError: a setting is wrong; the message names it.
+    """
+
+    def __init__(self, url_or_client: Any = None, **config: Any) -> None:
+        self._given: Any = None
+        if isinstance(url_or_client, str):
+            config["url"] = url_or_client
+        elif url_or_client is not None:
+            check_client(url_or_client)
+            self._given = url_or_client
+        self.config = Config.from_env(**config)
+        self.start_anew()
+        managers.add(self)
+
+    def start_anew(self) -> None:
+        """Forget what belongs to an event loop or to a process that has ended. The next use starts anew."""
+        self._runtime: Runtime | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Lock | None = None
+        self._report_lost: finalize[..., Any] | None = None
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` has been called."""
+        return self._closed
+
+    # Life ------------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Make ready; connects to nothing yet, except that `embedded://` starts its server."""
+        await self.services()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.aclose()
+
+    async def services(self) -> Runtime:
+        """Return the parts of this manager, put together the first time.
+
+        Raises:
+            ManagerClosedError: the manager was closed.
+            LifecycleError: it belongs to another event loop.
+        """
+        if self._runtime is not None and self._loop is asyncio.get_running_loop():
+            if self._closed:
+                raise ManagerClosedError(_CLOSED)
+            return self._runtime
+        return await self._start()
+
+    async def _start(self) -> Runtime:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise ManagerClosedError(_CLOSED)
+        if self._loop is not None and self._loop is not loop:
+            raise LifecycleError("this SessionManager belongs to another event loop: make one for each loop")
+        if self._starting is None:
+            self._loop, self._starting = loop, asyncio.Lock()
+        async with self._starting:
+            if self._runtime is None:
+                self._runtime = runtime = await compose(self.config, self._given)
+                runtime.writer.owner = self
+                self._watch(runtime)
+            return self._runtime
+
+    def _watch(self, runtime: Runtime) -> None:
+        if runtime.writer.disk is None:  # else the saves that wait are on disk
+            work = runtime.writer.replicas, runtime.telemetry, os.getpid()
+            self._report_lost = finalize(self, report_lost, *work)
+            self._report_lost.atexit = False  # it would run before the hooks that may still flush
+
+    def report_lost(self) -> None:
+        """Report the saves that still wait as lost."""
+        detached = self._report_lost.detach() if self._report_lost is not None else None
+        if detached is not None:
+            _, report, arguments, _ = detached
+            report(*arguments)
+
+    def abandon(self) -> None:
+        """Close after the end of the event loop: report what waits as lost, and close the sockets."""
+        self.report_lost()
+        connection = self._runtime.connection if self._runtime is not None else None
+        if connection is not None and self._given is None:
+            close_sockets(connection.client)
+            if connection.release is not None:
+                connection.release()
+        self.start_anew()
+        self._closed = True
+
+    async def aclose(self) -> None:
+        """Write what waits within `close_timeout`, report what could not be written, and close what is ours."""
+        if self._closed:
+            return
+        self._closed = True
+        runtime = self._runtime
+        if runtime is None:
+            return
+        saves = [task for task in runtime.tasks if task.get_name() in {"session_reuse:leave", "session_reuse:release"}]
+        if saves:
+            await asyncio.wait(saves, timeout=self.config.save_timeout)
+        await runtime.writer.finish(self.config.close_timeout)
+        tasks = list(runtime.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:  # with an end: libraries swallow a cancellation now and then
+            await asyncio.wait(tasks, timeout=self.config.close_timeout)
+        runtime.telemetry.close()
+        if self._report_lost is not None:
+            self._report_lost.detach()
+        await self._close_store(runtime)
+
+    async def _close_store(self, runtime: Runtime) -> None:
+        if not is_store(self._given):
+            try:
+                async with asyncio.timeout(self.config.connect_timeout):
+                    await runtime.store.aclose()
+            except (TimeoutError, OSError):
+                log.debug(Event.DEGRADED, operation="close")
+        if runtime.connection is not None and runtime.connection.release is not None:
+            await asyncio.get_running_loop().run_in_executor(None, runtime.connection.release)
+
+    # Sessions ----------------------------------------------------------------------------------------------------------
+
+    async def open(
+        self,
+        fingerprint: str | None,
+        agent_id: str | None,
+        options: SessionOptions,
+        session_class: type[BrowserSession] = BrowserSession,
+    ) -> tuple[BrowserSession, SessionScope]:
+        """Enter a session; what `reusable_session` does first."""
+        runtime = await self.services()
+        began = runtime.clock.loop()
+        if agent_id is not None:
+            checked(agent_id, "agent_id")
+        if fingerprint is None:
+            fingerprint = await self._last_fingerprint(runtime, agent_id)
+        session = session_class(checked(fingerprint, "fingerprint"), agent_id)
+        scope = runtime.scope(session, options)
+        await scope.enter(spent=runtime.clock.loop() - began)
+        if agent_id is not None:
+            runtime.remember_fingerprint(agent_id, fingerprint)
+        return session, scope
+
+    async def _last_fingerprint(self, runtime: Runtime, agent_id: str | None) -> str:
+        if agent_id is None:
+            raise LifecycleError("give a fingerprint, or an agent_id whose last fingerprint is to be used")
+        try:
+            entry = await runtime.guarded.affinity(agent_id, self.config.restore_timeout / 2)
+        except Failure as failure:
+            name = f"agent/{agent_id}"
+            runtime.telemetry.store_failed(Operation.RESTORE, failure.error, code=failure.code, fingerprint=name)
+            return runtime.last_fingerprints.get(agent_id) or name
+        return runtime.snapshots.affinity_of(agent_id, entry) or f"agent/{agent_id}"
+
+    async def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
+        """Return the stored session, or None: nothing there, nothing usable, or the store is away.
+
+        The session knows what it was restored from: change it and give it to `save`.
+        """
+        session, _ = await self.open(fingerprint, agent_id, SessionOptions.build(self.config))
+        return session if session.reused else None
+
+    async def save(self, session: BrowserSession) -> SaveOutcome:
+        """Save a session, one from `restore` or one made by hand.
+
+        A session from `restore` is merged with what others have saved since. One made by hand replaces what is stored.
+        Trouble of the store is an outcome: PENDING, or SKIPPED where a good state is found that could not be looked at
+        before.
+
+        Raises:
+            InvalidStateError: the session holds something that cannot be stored.
+        """
+        runtime = await self.services()
+        if isinstance(session.keeper, SessionScope) and session.keeper.belongs_to(runtime.writer):
+            return await session.keeper.checkpoint(session)
+        checked(session.fingerprint, "fingerprint")
+        if session.agent_id is not None:
+            checked(session.agent_id, "agent_id")
+        scope = runtime.scope(session, SessionOptions.build(self.config))
+        await scope.look()
+        return await scope.checkpoint(session)
+
+    async def evict(self, fingerprint: str, reason: str = "") -> bool:
+        """Delete a stored session for everyone and refuse late saves of all who hold it now.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            StoreError: the store did not do it; the session may still be there.
+        """
+        runtime = await self.services()
+        scope = runtime.scope(BrowserSession(checked(fingerprint, "fingerprint")), SessionOptions())
+        return await scope.invalidate_stored(reason)
+
+    async def affinity(self, agent_id: str) -> str | None:
+        """Return the fingerprint that this agent used last; None when there is none or the store is away."""
+        runtime = await self.services()
+        name = checked(agent_id, "agent_id")
+        try:
+            entry = await runtime.guarded.affinity(name, self.config.restore_timeout)
+        except Failure as failure:
+            runtime.telemetry.degraded(Operation.RESTORE, failure.error, code=failure.code, fingerprint=f"agent/{name}")
+            return None
+        return runtime.snapshots.affinity_of(name, entry)
+
+    async def sessions(self) -> AsyncIterator[SessionSummary]:
+        """Yield a summary of each stored session, by cursor, without reading what is in it.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        services = await self.services()
+        try:
+            async for listed in services.store.sessions(timeout=_LISTING_TIMEOUT):
+                yield summary_of(listed)
+        except Failure as failure:
+            raise failure.error from None
+
+    async def cleanup(self) -> None:
+        """Remove what expired sessions leave behind, until cancelled or until the manager is closed.
+
+        Calls `on_expired` once for each of them. Several of these may run at once, in any number of processes.
+
+        Raises:
+            ConfigurationError: the store is not a Redis.
+        """
+        from session_reuse._cleanup.job import CleanupJob
+
+        services = await self.services()
+        job = services.spawn(CleanupJob(services.store, self.config, services.telemetry).run(), "cleanup")
+        try:
+            await job
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise
+
+    async def cleanup_once(self) -> CleanupReport:
+        """Do one pass of the clean-up, and say what it did.
+
+        Raises:
+            ConfigurationError: the store is not a Redis.
+            StoreError: the store, or a part of it, could not be asked; what could be was done.
+        """
+        from session_reuse._cleanup.job import CleanupJob
+
+        services = await self.services()
+        try:
+            return await CleanupJob(services.store, self.config, services.telemetry).run_once()
+        except Failure as failure:
+            raise failure.error from None
+
+    def stats(self) -> ManagerStats:
+        """Return what this process has done so far."""
+        runtime = self._runtime
+        if runtime is None:
+            return ManagerStats({}, {}, 0, 0, 0, {})
+        counts, guard = runtime.telemetry.counts, runtime.guard
+        return ManagerStats(
+            entered={outcome.value: count for outcome, count in counts.entered.items()},
+            saved={outcome.value: count for outcome, count in counts.saved.items()},
+            pending=runtime.writer.replicas.pending,
+            flushed=counts.flushed,
+            lost=counts.lost,
+            breakers={direction.value: guard.state(direction).value for direction in Direction},
+        )
+
+    def __repr__(self) -> str:
+        """Show where it points and whether it is open."""
+        where = redacted_url(self.config.url) if self._given is None else type(self._given).__name__
+        return f"<SessionManager {where} {'closed' if self._closed else 'open'}>"

@@ -1,0 +1,130 @@
+"""Start the private redis-server and its guardian. Only the holder of the start lock may do so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from session_reuse._store.embedded.guardian import BOOT
+from session_reuse._store.embedded.lock import FileLock, forks_held_off
+from session_reuse._store.embedded.server import find_server_binary, server_status
+from session_reuse.errors import ConfigurationError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from session_reuse._store.embedded.server import ServerFolder
+
+_ANSWER_CAP = 5.0
+_LOADING_CAP = 60.0
+_POLL = 0.005
+_LOG_LIMIT = 1_000_000
+_QUOTED_LINES = 8
+_QUOTED_CHARACTERS = 1500
+_SIGNS_OF_NEWER_DATA = ("'appenddirname", "Can't handle RDB format version")
+"""What Redis before 7.0 says of our setting for a folder of 7.0 or later, and what any says of a newer file."""
+_GUARDIAN_ENVIRONMENT = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+def running_server(folder: ServerFolder, binary: Path | str | None) -> int:
+    """Return the process id of the server, which is started if none runs.
+
+    Raises:
+        ConfigurationError: no redis-server is installed, or the data was written by a newer one.
+        StoreUnavailableError: the server does not start or answer; the message quotes its log.
+    """
+    started_from: int | None = None
+    began = time.monotonic()
+    while True:
+        lock = FileLock(folder.guardian_lock)
+        try:
+            if not lock.try_take():
+                loading, pid = _answer(folder, lock.content())
+                if pid and not loading:
+                    return pid
+                _check_patience(folder, began, started_from, loading=loading)
+            elif started_from is None:
+                started_from = _start_guardian(folder, lock, binary)
+            else:
+                raise _why_it_ended(folder, _log_tail(folder, started_from), binary)
+        finally:
+            lock.close()
+        time.sleep(_POLL)
+
+
+def _why_it_ended(
+    folder: ServerFolder, said: str, binary: Path | str | None
+) -> ConfigurationError | StoreUnavailableError:
+    """Return the error for a server that did not start; data of a newer server is a reason that does not pass."""
+    if any(sign in said for sign in _SIGNS_OF_NEWER_DATA):
+        return ConfigurationError(
+            f"the data in {folder.path} was written by a newer Redis than {find_server_binary(binary)} can read: "
+            "install that version, name its redis-server in SESSION_REUSE_REDIS_SERVER, or set SESSION_REUSE_URL to "
+            "embedded:///another/folder"
+        )
+    return StoreUnavailableError(f"the embedded server did not start: {said}")
+
+
+def _answer(folder: ServerFolder, expected: str) -> tuple[bool, int]:
+    """Ask the server whether it still loads its data; (False, 0) when it is not there or not the guardian's own."""
+    status = server_status(folder.socket_path) if expected else {}
+    if not expected or status.get("process_id") != expected:
+        return False, 0
+    return status.get("loading") == "1", int(expected)
+
+
+def _check_patience(folder: ServerFolder, began: float, started_from: int | None, *, loading: bool) -> None:
+    cap = _LOADING_CAP if loading else _ANSWER_CAP
+    if time.monotonic() - began > cap:
+        raise StoreUnavailableError(
+            f"the embedded server runs but does not answer at {folder.socket_path} after {cap:g} s; if that goes on, "
+            f"end the programs that use it: {_log_tail(folder, started_from or 0)}"
+        )
+
+
+def _start_guardian(folder: ServerFolder, lock: FileLock, binary: Path | str | None) -> int:
+    """Start a guardian that holds `lock` from its first moment; returns where in the log its words begin."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise ConfigurationError("embedded:// needs a Python interpreter to start: set SESSION_REUSE_URL instead")
+    found = find_server_binary(binary)
+    lock.clear()
+    package_root = Path(__file__).resolve().parents[3]
+    places = (package_root, folder.path, folder.socket_path, found, lock.descriptor)
+    with open(folder.log, "ab", opener=_private) as log:
+        if log.tell() > _LOG_LIMIT:
+            log.truncate(0)
+        begin = log.seek(0, os.SEEK_END)
+        _spawn([sys.executable, "-I", "-S", "-c", BOOT, *map(str, places)], folder.path, log, lock.descriptor)
+    return begin
+
+
+def _spawn(command: list[str], folder: Path, log: BinaryIO, descriptor: int) -> None:
+    """Run the guardian's first process, which ends at once, in a session that no Ctrl-C of the terminal reaches."""
+    # Popen waits until every copy of its error pipe is closed: a child forked meanwhile would hold it up for its life.
+    with forks_held_off():
+        process = subprocess.Popen(  # noqa: S603 - the interpreter that runs already
+            command,
+            cwd=folder,
+            env={name: os.environ[name] for name in _GUARDIAN_ENVIRONMENT if name in os.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[descriptor],
+            start_new_session=True,
+        )
+    process.wait()  # its exit status says nothing: what went wrong is in the log, and the lock is free again
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _log_tail(folder: ServerFolder, begin: int) -> str:
+    """Quote the last lines that the guardian and the server wrote since `begin`."""
+    with open(folder.log, "rb", opener=_private) as log:
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(begin if begin <= size else 0, size - _QUOTED_CHARACTERS))
+        lines = log.read().decode("utf-8", "replace").splitlines()
+    return " | ".join(line.strip() for line in lines[-_QUOTED_LINES:]) or f"nothing in {folder.log}"

@@ -1,0 +1,241 @@
+"""What a store does for sessions: requests, replies, the interface."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from session_reuse._state.record import record
+
+
+class Precondition(StrEnum):
+    """What a commit expects to find in the store."""
+
+    __hash__ = str.__hash__
+
+    MATCHES = "matches"
+    """The revision that is named."""
+    ABSENT = "absent"
+    """Nothing."""
+    CORRUPT = "corrupt"
+    """The damaged value that is named. It is set aside, not overwritten."""
+    UNCHANGED = "unchanged"
+    """The session that is named, at whatever revision: its time to live starts anew and no payload is sent."""
+
+
+class CommitOutcome(StrEnum):
+    """What a commit did."""
+
+    __hash__ = str.__hash__
+
+    SAVED = "saved"
+    RECOVERED = "recovered"
+    """Written over an ancestor: a fail-over had lost the revision that was expected."""
+    RECREATED = "recreated"
+    """Written where the session was gone without having been invalidated: evicted, or a restart without data."""
+    DUPLICATE = "duplicate"
+    """Was written before. The reply had been lost."""
+    UNCHANGED = "unchanged"
+    CONFLICT = "conflict"
+    """Something else is stored: read it, merge, and try again."""
+    STALE = "stale"
+    """The lease went to another holder, or the session was invalidated or replaced."""
+    GONE = "gone"
+    """An unchanged session is not there any more: send the payload."""
+
+    @property
+    def written(self) -> bool:
+        """Whether the state is in the store now."""
+        return self in _WRITTEN
+
+
+_WRITTEN = frozenset(
+    {
+        CommitOutcome.SAVED, CommitOutcome.RECOVERED, CommitOutcome.RECREATED, CommitOutcome.DUPLICATE,
+        CommitOutcome.UNCHANGED,
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An exclusive lease: its fencing token (µs of server time, 0 when not known) and its holder."""
+
+    token: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another holder has the lease.
+
+    Attributes:
+        left: seconds until it ends by itself.
+        foreign: what stands under the key is not a lease of ours.
+    """
+
+    left: float
+    foreign: bool = False
+
+
+@record(kw_only=True)
+class Commit:
+    """One conditional save.
+
+    Attributes:
+        value: the stored form to put in place; empty with `Precondition.UNCHANGED`.
+        save_id: names this request; a repetition is recognised by it.
+        known: version and save ids that must be there (MATCHES), or the header of the damaged value (CORRUPT).
+        invalidated_at: last invalidation that the caller knows, server time in µs.
+        may_recreate: whether the caller's knowledge is young enough to write where nothing is stored.
+        created_at: of the session that was restored, unix milliseconds.
+        ttl: seconds to live at least; 0 leaves the time to live alone.
+        agents: agents that used the session, with the value of each one's affinity entry.
+        new_login: whether shared counts of uses and errors start anew.
+        score_change: tenths, added to the error score.
+        indexed: whether the session is known to be in the index of deadlines.
+    """
+
+    fingerprint: str
+    value: bytes = field(default=b"", repr=False)
+    save_id: str
+    precondition: Precondition
+    known: bytes = b""
+    invalidated_at: int = 0
+    may_recreate: bool = True
+    created_at: int = 0
+    ttl: float = 86400.0
+    agents: tuple[tuple[str, str], ...] = ()
+    lease: Lease | None = None
+    release: bool = False
+    new_login: bool = False
+    score_change: int = 0
+    indexed: bool = False
+
+
+@record()
+class CommitReply:
+    """Reply to a commit.
+
+    Attributes:
+        outcome: what it did.
+        invalidated_at, uses, score, saved_at, ttl: fields of the header as it stands now, when written.
+        replicas: how many acknowledged; None when not asked.
+    """
+
+    outcome: CommitOutcome
+    invalidated_at: int = 0
+    uses: int = 0
+    score: int = 0
+    saved_at: int = 0
+    ttl: int = 0
+    replicas: int | None = None
+
+
+@record()
+class EnterReply:
+    """Reply to an enter.
+
+    Attributes:
+        value: what is stored; empty bytes for a value of a wrong type.
+        lease: the lease, if one was asked for.
+        uses: uses before this one, if counted.
+        invalidated_at: without a value, server time in µs of the last invalidation; None when it could not be read.
+    """
+
+    value: bytes | None = field(repr=False)
+    lease: Lease | Busy | None = None
+    uses: int | None = None
+    invalidated_at: int | None = None
+
+
+@record()
+class ReadReply:
+    """Reply to a read.
+
+    Attributes:
+        value: what is stored; empty bytes for a value of a wrong type.
+        invalidated_at: server time in µs of the last invalidation; 0 if there was none.
+        now: server time in µs.
+    """
+
+    value: bytes | None = field(repr=False)
+    invalidated_at: int
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One session found by listing: its header, seconds to live (None: for ever), bytes stored."""
+
+    fingerprint: str
+    head: bytes
+    ttl: float | None
+    size: int
+
+
+class Store(Protocol):
+    """Sessions in a store. Each method raises `Failure` when the store does not do it in time."""
+
+    async def enter(
+        self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
+        use_id: str = "", ceiling: bool = False,
+    ) -> EnterReply:  # fmt: skip
+        """Read a session and start its time to live anew.
+
+        Args:
+            fingerprint: whose session.
+            ttl: seconds; None leaves the time to live alone.
+            timeout: seconds for the attempt.
+            lease: holder and seconds, to take the lease as well.
+            use_id: names this reuse, to count it once; empty to count none.
+            ceiling: whether sessions may retire before their time to live is over, which costs one command more.
+        """
+
+    async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
+        """Start the time to live anew within the limits that the session itself sets."""
+
+    async def read(self, fingerprint: str, *, timeout: float) -> ReadReply:
+        """Read a session and leave its time to live alone."""
+
+    async def commit(self, commit: Commit, *, timeout: float) -> CommitReply:
+        """Save, if the store holds what the commit expects."""
+
+    async def acquire(self, fingerprint: str, holder: str, ttl: float, *, timeout: float) -> Lease | Busy:
+        """Take the lease alone."""
+
+    async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
+        """Prolong a lease; False when another holder has it."""
+
+    async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
+        """Give a lease back; False when another holder has it. With token 0 a late request for it is refused too."""
+
+    async def invalidate(
+        self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
+    ) -> bool:
+        """Delete a session and refuse late saves for `ttl` seconds; return whether there was one.
+
+        Args:
+            fingerprint: whose session.
+            ttl: seconds.
+            request_id: names the request, to carry it out once.
+            timeout: seconds for the attempt.
+            created_at: of the session that is meant, unix milliseconds; 0 for whichever is stored.
+        """
+
+    async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
+        """Return the affinity entry of an agent."""
+
+    def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
+        """List the sessions by cursor. May return one twice, misses none that stays."""
+
+    def server_of(self, key: str) -> str:
+        """Return which server a key lives on, as far as is known now; empty where there is only one."""
+
+    def servers(self) -> Collection[str]:
+        """Return the names of all servers that `server_of` may name now."""
+
+    async def aclose(self) -> None:
+        """Close what the store opened."""

@@ -1,0 +1,126 @@
+"""From redis-py's exceptions to a `Failure`: the one place that knows their classes and the server's error codes.
+
+Traps (redis-py 8.1): a wrong password is a ConnectionError, its TimeoutError is not the built-in one, MISCONF and BUSY
+are plain ResponseErrors, and RedisClusterException is no RedisError at all. A write to a connection that was reset is an
+AttributeError on CPython 3.12 and 3.13.0 to 3.13.9, a TypeError on 3.14.0: https://github.com/python/cpython/issues/136234.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+from typing import Final, NamedTuple
+
+from redis import exceptions as redis_errors
+
+from session_reuse._resilience.failure import Blame, Failure, Retry
+from session_reuse._store.redis.batching import StalledError
+from session_reuse._store.redis.diagnosis import Trouble, diagnose
+from session_reuse._store.redis.resolver import ResolverSilentError
+from session_reuse.errors import StoreAuthError, StoreError, StoreTimeoutError, StoreUnavailableError
+
+
+class _Rule(NamedTuple):
+    error: type[StoreError]
+    retry: Retry
+    blame: Blame
+    remedy: str
+
+
+_AWAY: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.SERVER, "the store cannot be reached")
+_TIMEOUT: Final = _Rule(StoreTimeoutError, Retry.SAVE, Blame.SERVER, "the store did not answer in time")
+_STARTING: Final = _Rule(StoreUnavailableError, Retry.SAVE, Blame.SERVER, "the store is not ready")
+_AUTH: Final = _Rule(StoreAuthError, Retry.NEVER, Blame.CREDENTIALS, "the store rejects the user or the password")
+_RIGHTS: Final = _Rule(StoreAuthError, Retry.NEVER, Blame.NOBODY, "the user lacks a right; see the minimal ACL")
+_READ_ONLY: Final = _Rule(StoreUnavailableError, Retry.SAVE, Blame.WRITES, "the store is a read-only replica")
+_FULL: Final = _Rule(
+    StoreUnavailableError, Retry.NEVER, Blame.WRITES, "the store refuses writes: memory or disk is full"
+)
+_OWN_LIMIT: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.NOBODY, "all our connections are in use")
+_STALLED: Final = _Rule(StoreTimeoutError, Retry.ALWAYS, Blame.NOBODY, "one connection did not answer in time")
+_RESOLVER: Final = _Rule(StoreTimeoutError, Retry.SAVE, Blame.NOBODY, "the resolver did not answer in time")
+_SPLIT: Final = _Rule(StoreUnavailableError, Retry.SAVE, Blame.NOBODY, "the cluster is moving the keys of this slot")
+_MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.NOBODY, "the cluster is moving the key")
+_REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, Blame.SERVER, "the store refused the command")
+
+_CODES: Final = {
+    "OOM": _FULL, "MISCONF": _FULL, "NOREPLICAS": _READ_ONLY, "READONLY": _READ_ONLY, "NOPERM": _RIGHTS,
+    "NOAUTH": _AUTH, "WRONGPASS": _AUTH, "BUSY": _STARTING, "LOADING": _STARTING, "MASTERDOWN": _STARTING,
+    "CLUSTERDOWN": _STARTING, "TRYAGAIN": _SPLIT,
+}  # fmt: skip
+_CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
+    (redis_errors.NoPermissionError, _RIGHTS),
+    (redis_errors.AuthenticationError, _AUTH),
+    (redis_errors.AuthorizationError, _AUTH),
+    (redis_errors.MaxConnectionsError, _OWN_LIMIT),
+    (redis_errors.BusyLoadingError, _STARTING),
+    (redis_errors.MasterDownError, _STARTING),
+    (redis_errors.ClusterDownError, _STARTING),
+    (redis_errors.TryAgainError, _SPLIT),
+    (redis_errors.SlotNotCoveredError, _MOVING),
+    (redis_errors.AskError, _MOVING),
+    (redis_errors.ReadOnlyError, _READ_ONLY),
+    (redis_errors.OutOfMemoryError, _FULL),
+    (StalledError, _STALLED),
+    (ResolverSilentError, _RESOLVER),
+    (redis_errors.TimeoutError, _TIMEOUT),
+    (redis_errors.ConnectionError, _AWAY),
+    (redis_errors.InvalidResponse, _AWAY),
+    (redis_errors.RedisClusterException, _AWAY),
+    (redis_errors.ResponseError, _REFUSED),
+    (TimeoutError, _TIMEOUT),
+    (OSError, _AWAY),
+)
+_CODE: Final = re.compile(r"[A-Z][A-Z]{2,20}(?= |$)")
+
+
+def failure_from(error: BaseException) -> Failure:
+    """Return the verdict on an exception that redis-py, or the network below it, has raised."""
+    code = error_code(error)
+    rule = _CODES.get(code) or _rule_by_class(error)
+    name = type(error).__name__ + (f" {code}" if code else system_reason(error))
+    why = diagnose(error) if rule is _REFUSED else None
+    reason = "" if why is None or why.trouble is Trouble.OTHER else f": {why.found}"
+    return Failure(rule.error(f"{rule.remedy}{reason} ({name})"), name, rule.retry, rule.blame)
+
+
+def system_reason(error: BaseException | None) -> str:
+    """Return the words of the operating system or of TLS for a failed connection, such as `: Connection refused`."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f": {error.verify_message}"
+        if isinstance(error, ssl.SSLError):
+            return f": {error.reason}"
+        if isinstance(error, socket.gaierror):
+            return f": {error.strerror}"
+        if isinstance(error, OSError) and error.errno:
+            return f": {os.strerror(error.errno)}"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def error_code(error: BaseException) -> str:
+    """Return the server's error code, such as `OOM`, or an empty string. redis-py keeps some and cuts off others."""
+    if not isinstance(error, redis_errors.ResponseError):
+        return ""
+    match = _CODE.match(str(error))
+    return match.group() if match else ""
+
+
+def writes_refused(error: BaseException) -> bool:
+    """Return whether the server would still have read."""
+    rule = _CODES.get(error_code(error)) or _rule_by_class(error)
+    return rule.blame is Blame.WRITES
+
+
+def _rule_by_class(error: BaseException) -> _Rule:
+    if isinstance(error.__context__, ResolverSilentError):  # redis-py makes a ConnectionError of each OSError
+        return _RESOLVER
+    if isinstance(error, redis_errors.ClusterDownError) and "slot" in str(error):  # this slot's trouble only
+        return _SPLIT
+    for kind, rule in _CLASSES:
+        if isinstance(error, kind):
+            return rule
+    return _AWAY

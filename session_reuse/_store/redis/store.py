@@ -1,0 +1,282 @@
+"""Sessions in Redis: one round trip to enter, one to leave. Payloads do not pass through Lua.
+
+The same code serves standalone servers, Sentinel and Cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import suppress
+from typing import Any, Final
+
+from redis.exceptions import RedisError, ResponseError
+
+from session_reuse._resilience.failure import Failure
+from session_reuse._state.header import TTL_UNIT
+from session_reuse._store.interface import (
+    Busy,
+    Commit,
+    CommitOutcome,
+    CommitReply,
+    EnterReply,
+    Lease,
+    Listed,
+    ReadReply,
+)
+from session_reuse._store.keys import Keys, SessionKeys
+from session_reuse._store.redis.deadlines import Deadlines, Entry
+from session_reuse._store.redis.failures import error_code, failure_from, writes_refused
+from session_reuse._store.redis.listing import fingerprints, list_sessions
+from session_reuse._store.redis.redis_py import Command, Replies
+from session_reuse._store.redis.sender import Sender, checked, milliseconds, text
+from session_reuse._store.redis.topology import topology_of
+
+_NO_TOKEN: Final = "0" * 20
+_STAGING_MS: Final = 60_000
+_PERHAPS_NOT_INDEXED: Final = frozenset({CommitOutcome.RECREATED, CommitOutcome.RECOVERED})
+"""Outcomes that tell of an expiry or a fail-over, in which the index may have lost the session."""
+_ROUTINE: Final = frozenset({CommitOutcome.SAVED, CommitOutcome.UNCHANGED, CommitOutcome.DUPLICATE})
+
+
+class RedisStore:
+    """Sessions over an asyncio redis-py client.
+
+    Args:
+        client: `redis.asyncio.Redis`, `RedisCluster`, or a double of them, without `decode_responses`.
+        keys: the names.
+        lanes: connections for small values.
+        wait: replicas to wait for after each save, and for how many seconds; 0 for none.
+        own_client: whether `aclose` closes the client.
+        connect_timeout: seconds for one step of opening a connection.
+    """
+
+    def __init__(
+        self, client: Any, keys: Keys, *, lanes: int = 2, wait: tuple[int, float] = (0, 0.1), own_client: bool = True,
+        connect_timeout: float = 0.25,
+    ) -> None:  # fmt: skip
+        self.client = client
+        self.keys = keys
+        self.topology = topology_of(client, lanes, connect_timeout)
+        self._sender = Sender(self.topology)
+        self.deadlines = Deadlines(keys, self._sender)
+        self._send = self._sender.send
+        self._script = self._sender.script
+        self._wait = wait
+        self._own_client = own_client
+
+    async def enter(
+        self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
+        use_id: str = "", ceiling: bool = False,
+    ) -> EnterReply:  # fmt: skip
+        """Read a session and start its time to live anew; with `lease` (holder, seconds) take the lease as well."""
+        keys = self.keys.of(fingerprint)
+        read: Command = ("GETEX", keys.session, "PX", milliseconds(ttl or 0))
+        if ttl is None or ceiling:
+            read = ("GET", keys.session)
+        if lease is None and not use_id and not ceiling:
+            (value,) = await self._send(read, timeout=timeout)
+            if type(value) is bytes:
+                return EnterReply(value)
+            return await self._entered(keys, value, timeout)
+        commands: list[Command] = []
+        if lease is not None:
+            commands.append(self._acquire(keys, *lease))
+        if use_id:
+            names = (keys.session, keys.once(use_id), keys.lease)
+            commands.append(self._script("count_use", names, lease[0] if lease else ""))
+        if ttl is not None and ceiling:
+            commands.append(self._script("slide", (keys.session,), milliseconds(ttl)))
+        *answers, value = await self._send(*commands, read, timeout=timeout)  # the lease first, then what it covers
+        held = _lease(checked(answers.pop(0)), lease[0]) if lease is not None else None
+        uses = int(checked(answers.pop(0))) if use_id else None
+        return await self._entered(keys, value, timeout, held, uses)
+
+    async def _entered(
+        self, keys: SessionKeys, reply: Any, timeout: float, lease: Lease | Busy | None = None, uses: int | None = None
+    ) -> EnterReply:  # fmt: skip
+        """Return the reply; without a value with the last invalidation, so that a first save is not older than it looks."""
+        if isinstance(reply, RedisError) and writes_refused(reply):  # a replica reads, but refuses a GETEX
+            (reply,) = await self._send(("GET", keys.session), timeout=timeout)
+        value = _value(reply)
+        if value is not None:
+            return EnterReply(value, lease, uses)
+        invalidated_at: int | None = None
+        with suppress(Failure):
+            (look,) = await self._send(self._script("look", (keys.tombstone,)), timeout=timeout)
+            invalidated_at = int(checked(look)[1])
+        return EnterReply(None, lease, uses, invalidated_at)
+
+    async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
+        """Start the time to live anew within the limits that the session itself sets."""
+        command = self._script("slide", (self.keys.session(fingerprint),), milliseconds(ttl))
+        checked((await self._send(command, timeout=timeout))[0])
+
+    async def read(self, fingerprint: str, *, timeout: float) -> ReadReply:
+        """Read a session and leave its time to live alone."""
+        keys = self.keys.of(fingerprint)
+        look, value = await self._send(
+            self._script("look", (keys.tombstone,)), ("GET", keys.session), timeout=timeout
+        )  # fmt: skip
+        now, invalidated_at = checked(look)
+        return ReadReply(_value(value), int(invalidated_at), int(now))
+
+    async def commit(self, commit: Commit, *, timeout: float) -> CommitReply:
+        """Stage the payload by a native SET and commit it by script, in one write together with index and affinity."""
+        fingerprint, keys = commit.fingerprint, self.keys.of(commit.fingerprint)
+        staging = keys.staging(commit.save_id)
+        commands: list[Command] = []
+        if not commit.indexed:
+            commands.append(self.deadlines.enter(fingerprint, commit.ttl))
+        ms = milliseconds(commit.ttl) if commit.ttl else 0
+        commands += [("SET", self.keys.affinity(agent), value, "PX", ms) for agent, value in commit.agents if ms]
+        if commit.value:
+            commands.append(("SET", staging, commit.value, "PX", _STAGING_MS))
+        position = len(commands)
+        commands.append(self._commit_script(commit, keys, staging, ms))
+        size = len(commit.value)
+        if self._wait[0]:
+            commands.append(("WAIT", self._wait[0], milliseconds(self._wait[1])))
+            timeout += self._wait[1]
+        replies = await self._send(*commands, timeout=timeout, size=size)
+        if commit.value:
+            checked(replies[position - 1])
+        reply = _commit_reply(checked(replies[position]), replies[position + 1 :])
+        if reply.outcome not in _ROUTINE or not commit.indexed:
+            await self._follow_up(commit, reply, None if commit.indexed else replies[0], timeout)
+        return reply
+
+    async def _follow_up(self, commit: Commit, reply: CommitReply, indexed: Any, timeout: float) -> None:
+        """Correct the index and the affinity after what is rare. What fails here is corrected by the clean-up."""
+        outcome, commands = reply.outcome, []
+        if outcome.written and (isinstance(indexed, Exception) or outcome in _PERHAPS_NOT_INDEXED):
+            commands.append(self.deadlines.enter(commit.fingerprint, commit.ttl))
+        elif outcome is CommitOutcome.STALE:
+            commands += [self.deadlines.forget_affinity(agent, commit.fingerprint) for agent, _ in commit.agents]
+        with suppress(Failure):
+            if outcome is CommitOutcome.STALE:
+                (exists,) = await self._send(("EXISTS", self.keys.session(commit.fingerprint)), timeout=timeout)
+                if exists != 0:
+                    return
+                if isinstance(indexed, list) and indexed[0]:
+                    mine = Entry(commit.fingerprint, text(indexed[1]))
+                    await self.deadlines.settle([(mine, None)], timeout=timeout)
+            if commands:
+                await self._send(*commands, timeout=timeout)
+
+    def _commit_script(self, commit: Commit, keys: SessionKeys, staging: str, ttl: int) -> Command:
+        names = [keys.session, staging, keys.lease, keys.tombstone, keys.agents, keys.quarantine]
+        if commit.score_change or commit.lease is not None:
+            names.append(keys.once(commit.save_id))
+        if commit.lease is not None:
+            names.append(keys.once(commit.lease.holder))
+        return self._script(
+            "commit", tuple(names), commit.precondition.value, commit.known, f"{commit.invalidated_at:020d}", commit.save_id,
+            *_lease_arguments(commit.lease), int(commit.release), int(commit.may_recreate), ttl,
+            int(commit.new_login), commit.score_change, f"{commit.created_at:014d}",
+            *[agent for agent, _ in commit.agents],
+        )  # fmt: skip
+
+    async def acquire(self, fingerprint: str, holder: str, ttl: float, *, timeout: float) -> Lease | Busy:
+        """Take the lease alone."""
+        (reply,) = await self._send(self._acquire(self.keys.of(fingerprint), holder, ttl), timeout=timeout)
+        return _lease(checked(reply), holder)
+
+    def _acquire(self, keys: SessionKeys, holder: str, ttl: float) -> Command:
+        names = (keys.session, keys.lease, keys.tombstone, keys.once(holder))
+        return self._script("acquire", names, holder, milliseconds(ttl))
+
+    async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
+        """Prolong a lease; False when another holder has it."""
+        names = (self.keys.of(fingerprint).lease,)
+        (reply,) = await self._send(
+            self._script("renew", names, *_lease_arguments(lease), milliseconds(ttl)), timeout=timeout
+        )
+        return bool(checked(reply))
+
+    async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
+        """Give a lease back; False when another holder has it. With token 0 a late request for it is refused too."""
+        keys = self.keys.of(fingerprint)
+        names = (keys.lease, keys.once(lease.holder), keys.session)
+        (reply,) = await self._send(self._script("release", names, *_lease_arguments(lease)), timeout=timeout)
+        return bool(checked(reply))
+
+    async def invalidate(
+        self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
+    ) -> bool:
+        """Delete a session, its lease and its agents' affinity, and refuse late saves for `ttl` seconds."""
+        keys = self.keys.of(fingerprint)
+        names = (keys.session, keys.lease, keys.tombstone, keys.agents, keys.quarantine)
+        # First the index: a new login that comes right after the script enters itself, and must stay in.
+        checked((await self._send(self.deadlines.leave(fingerprint), timeout=timeout))[0])
+        lineage = f"{created_at:014d}" if created_at else ""
+        (reply,) = await self._send(
+            self._script("invalidate", names, milliseconds(ttl), request_id, lineage), timeout=timeout
+        )
+        existed, agents = checked(reply)
+        if agents:
+            forget = [self.deadlines.forget_affinity(text(agent), fingerprint) for agent in agents]
+            with suppress(Failure):  # a hint, which ends by itself
+                await self._send(*forget, timeout=timeout)
+        return bool(existed)
+
+    async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
+        """Return the affinity entry of an agent."""
+        (reply,) = await self._send(("GET", self.keys.affinity(agent_id)), timeout=timeout)
+        value = _value(reply)
+        return value.decode("utf-8", "replace") if value else None
+
+    def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
+        """List the sessions by cursor, over all primaries of a Cluster."""
+        return list_sessions(self.topology, self._sender, self.keys, timeout)
+
+    def fingerprints(self, *, timeout: float) -> AsyncIterator[list[str]]:
+        """Yield the fingerprints of all sessions in pages, by cursor."""
+        return fingerprints(self.topology, self.keys, timeout)
+
+    def server_of(self, key: str) -> str:
+        """Return which primary of a Cluster a key lives on, as far as is known now; empty where there is only one."""
+        return self.topology.server_of(key)
+
+    def servers(self) -> Collection[str]:
+        """Return the names of all servers that `server_of` may name now."""
+        return self.topology.names()
+
+    async def aclose(self) -> None:
+        """End the lanes, and close the client if it is ours."""
+        await self.topology.aclose()
+        if self._own_client:
+            await self.client.aclose()
+            sentinels = getattr(getattr(self.client, "connection_pool", None), "sentinel_manager", None)
+            if sentinels is not None:  # the master's client does not close them
+                await sentinels.aclose()
+
+
+def _value(reply: Any) -> bytes | None:
+    if isinstance(reply, ResponseError) and error_code(reply) == "WRONGTYPE":
+        return b""  # no session of ours: as good as an empty one
+    value = checked(reply)
+    return value if value is None else bytes(value)
+
+
+def _lease_arguments(lease: Lease | None) -> tuple[str, str]:
+    return (f"{lease.token:020d}", lease.holder) if lease else (_NO_TOKEN, "")
+
+
+def _lease(reply: Any, holder: str) -> Lease | Busy:
+    status, detail = text(reply[0]), reply[1]
+    if status == "ok":
+        return Lease(int(detail), holder)
+    return Busy(max(0, int(detail)) / 1000, foreign=status == "foreign")
+
+
+def _commit_reply(reply: Any, waited: Replies) -> CommitReply:
+    outcome, invalidated_at, uses, score, saved_at, ttl = reply
+    if outcome == b"unstaged":
+        raise failure_from(TimeoutError())
+    replicas = None
+    if waited:
+        replicas = 0 if isinstance(waited[0], Exception) else int(waited[0])
+    return CommitReply(
+        CommitOutcome(text(outcome)), int(invalidated_at), int(uses), int(score), int(saved_at),
+        int(ttl.strip() or b"0", 16) * TTL_UNIT, replicas,
+    )  # fmt: skip

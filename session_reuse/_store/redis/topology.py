@@ -1,0 +1,158 @@
+"""The servers behind a client, and how commands get to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import ReadOnlyError
+
+from session_reuse._store.redis.batching import Batcher
+from session_reuse._store.redis.cluster import ClusterTopology
+from session_reuse._store.redis.redis_py import Command, Connections, Replies
+
+_ASK_AGAIN_AFTER: Final = 1.0
+"""How often at most the sentinels are asked who is master."""
+_LEAVING_PAUSE: Final = 0.1
+"""How often at most the connections to a read-only server are given up."""
+
+
+class Topology(Protocol):
+    """The servers behind a client."""
+
+    def execute(self, *commands: Command, timeout: float, size: int = 0) -> Awaitable[Replies]:
+        """Send commands, each where it belongs, and return their replies, errors of single commands in their place."""
+
+    def server_of(self, key: str) -> str:
+        """Return the name of the server that a key lives on, as far as is known; empty where there is only one."""
+
+    def names(self) -> Collection[str]:
+        """Return all that `server_of` may return now."""
+
+    async def primaries(self) -> list[Any]:
+        """Return what takes `execute_command` for each server that holds data of its own."""
+
+    async def servers(self) -> list[Any]:
+        """Return what takes `execute_command` for every server, replicas included as far as they are known."""
+
+    async def check(self, *, timeout: float) -> None:
+        """Notice a change of roles while nobody uses the servers."""
+
+    async def aclose(self) -> None:
+        """Fail what still waits."""
+
+
+def topology_of(client: Any, lanes: int, connect_timeout: float = 0.25) -> Topology:
+    """Return the servers behind an asyncio redis-py client."""
+    if isinstance(client, RedisCluster):
+        return ClusterTopology(client, lanes, connect_timeout)
+    pool = getattr(client, "connection_pool", None)
+    kind = SentinelTopology if hasattr(pool, "get_master_address") else SingleTopology
+    return kind(client, lanes, connect_timeout)
+
+
+class SingleTopology:
+    """One server.
+
+    Attributes:
+        lanes: the way to it.
+    """
+
+    def __init__(self, client: Any, lanes: int, connect_timeout: float = 0.25) -> None:
+        self._client = client
+        self._connections = Connections(client.connection_pool)
+        self.lanes = Batcher(
+            self._connections, lanes, connect_timeout=connect_timeout, on_error=self._notice_change_of_roles
+        )
+        self._left_at = -_LEAVING_PAUSE
+        self.execute: Callable[..., Awaitable[Replies]] = self.lanes.execute
+
+    def _notice_change_of_roles(self, error: Exception) -> None:
+        """Drop the connections to a read-only server: the next ones find the new primary behind the same name."""
+        now = asyncio.get_running_loop().time()
+        if isinstance(error, ReadOnlyError) and now - self._left_at > _LEAVING_PAUSE:
+            self._left_at = now
+            self.lanes.renew()
+            self.lanes.spawn(self._connections.disconnect_idle())
+
+    async def aclose(self) -> None:
+        """Fail what still waits, and give the connections back."""
+        await self.lanes.aclose()
+
+    def server_of(self, key: str) -> str:  # noqa: ARG002
+        """Return the only server's name: none."""
+        return ""
+
+    def names(self) -> Collection[str]:
+        """Return the only server's name: none."""
+        return ("",)
+
+    async def primaries(self) -> list[Any]:
+        """Return the client itself."""
+        return [self._client]
+
+    async def servers(self) -> list[Any]:
+        """Return the client itself; replicas are met when they become primary."""
+        return [self._client]
+
+    async def check(self, *, timeout: float) -> None:
+        """Do nothing: with one server, what uses it notices."""
+
+
+class SentinelTopology(SingleTopology):
+    """The present master of a Sentinel group.
+
+    redis-py asks the sentinels when it connects. After an orderly change of master the old one goes on as a master
+    for about ten seconds (redis-server 7.0.15, measured 2026-11-22), and all that is written to it is lost: so the
+    sentinels are asked now and then while connections are in use.
+
+    It puts the sentinel that has answered at the head of its list. Two looks at once that do so put one there twice and
+    drop another for good (redis-py 8.1.0): so here it is kept who they were.
+    """
+
+    def __init__(self, client: Any, lanes: int, connect_timeout: float = 0.25) -> None:
+        super().__init__(client, lanes, connect_timeout)
+        self.execute = self._execute
+        self._manager = client.connection_pool.sentinel_manager
+        self._sentinels = tuple(self._manager.sentinels)
+        self._asked_at = -_ASK_AGAIN_AFTER
+        self._asking: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def _execute(self, *commands: Command, timeout: float, size: int = 0) -> Awaitable[Replies]:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - self._asked_at > _ASK_AGAIN_AFTER and not self._closed:
+            self._asked_at = now
+            self._asking = loop.create_task(self._ask(), name="session_reuse:topology")
+        return self.lanes.execute(*commands, timeout=timeout, size=size)
+
+    async def _ask(self) -> None:
+        self._miss_no_sentinel()
+        pool = self._client.connection_pool
+        before = pool.master_address
+        with suppress(Exception):  # redis-py raises more than RedisError: see failures.py
+            async with asyncio.timeout(_ASK_AGAIN_AFTER):
+                if await pool.get_master_address() != before:
+                    self.lanes.renew()
+
+    def _miss_no_sentinel(self) -> None:
+        if set(self._manager.sentinels) != set(self._sentinels):
+            self._manager.sentinels = list(self._sentinels)
+
+    async def check(self, *, timeout: float) -> None:
+        """Follow a change of master."""
+        async with asyncio.timeout(timeout):
+            await self._ask()
+
+    async def aclose(self) -> None:
+        """End the lanes; who closes the sentinels finds all of them."""
+        self._closed = True
+        await super().aclose()
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+        self._miss_no_sentinel()

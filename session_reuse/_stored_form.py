@@ -1,0 +1,117 @@
+"""The stored form of sessions that no manager holds: for files and other tools. Must never touch a store."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+from session_reuse._browser_session import BrowserSession
+from session_reuse._state import document
+from session_reuse._state.codec import Codec
+from session_reuse._state.header import SAVE_ID_LENGTH, Header
+from session_reuse._state.storage_state import validate_storage_state
+from session_reuse._store.keys import Keys, encoded
+from session_reuse.config import Config, configured_keys
+from session_reuse.errors import CorruptStateError, InvalidStateError
+from session_reuse.outcome import Outcome
+
+
+def codec_for(config: Config) -> Codec:
+    """Return the codec that the settings ask for; asks a callable for its keys now.
+
+    Raises:
+        ConfigurationError: a key is not 32 bytes, or compression or encryption is not installed.
+    """
+    return Codec(
+        compression=config.compression,
+        keys=configured_keys(config),
+        max_bytes=config.max_state_bytes,
+    )
+
+
+def document_of(session: BrowserSession) -> document.Document:
+    """Return what is stored of a session.
+
+    Raises:
+        InvalidStateError: storage_state or data was changed into something that cannot be stored.
+    """
+    if not isinstance(session.data, dict):
+        raise InvalidStateError("data must be a dict")
+    if session.data:
+        document.check_json(session.data, "data")
+    return {
+        "fingerprint": session.fingerprint,
+        "storage_state": validate_storage_state(session.storage_state),
+        "data": session.data,
+    }
+
+
+def opened(data: bytes, dialect: str, fingerprint: str, *, trusted: bool = False) -> document.Document:
+    """Return a stored document.
+
+    Args:
+        data: its JSON.
+        dialect: which JSON.
+        fingerprint: whose it must be.
+        trusted: its shape was looked at before it was sealed (see `codec.Decoded`).
+
+    Raises:
+        CorruptStateError: not a document, or one of another fingerprint.
+    """
+    found = document.load(data, dialect)
+    if found.get("fingerprint") != fingerprint:
+        raise CorruptStateError("the state belongs to another fingerprint")
+    if trusted:
+        return found
+    try:
+        validate_storage_state(found["storage_state"])
+        document.check_nesting(found)
+    except InvalidStateError:
+        raise CorruptStateError("the storage state inside has a wrong shape") from None
+    return found
+
+
+def new_save_id(chance: random.Random | None = None) -> str:
+    """Return the name of one save."""
+    return f"{(chance or _chance).getrandbits(4 * SAVE_ID_LENGTH):0{SAVE_ID_LENGTH}x}"
+
+
+_chance = random.Random()  # of our own: nobody seeds it, and a name is no secret, so it need not cost a system call
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_chance.seed)
+
+
+def exported(session: BrowserSession, codec: Codec | None = None, keys: Keys | None = None) -> bytes:
+    """Return the stored form of a session, as if it had just been saved for the first time.
+
+    Raises:
+        InvalidStateError: not storable, or too large.
+    """
+    config = Config.from_env()
+    codec = codec or codec_for(config)
+    keys = keys or Keys(config.key_prefix)
+    now = int(time.time() * 1000)
+    body, dialect = document.dump(document_of(session))
+    header = Header(save_ids=(new_save_id(),), created_at=now, saved_at=now)
+    return codec.encode(body, dialect, header, keys.session(session.fingerprint))
+
+
+def imported(value: bytes, codec: Codec | None = None) -> BrowserSession:
+    """Return the session in a stored form.
+
+    Raises:
+        CorruptStateError: damaged, foreign, or not readable with these keys.
+    """
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise CorruptStateError(f"expected bytes, not {type(value).__name__}")
+    codec = codec or codec_for(Config.from_env())
+    decoded = codec.decode(bytes(value))
+    found = document.load(decoded.document, decoded.header.flags[2])
+    fingerprint = found.get("fingerprint")
+    if not isinstance(fingerprint, str) or not decoded.key.endswith(f":session:{encoded(fingerprint)}"):
+        raise CorruptStateError("the state belongs to another fingerprint")
+    found = opened(decoded.document, decoded.header.flags[2], fingerprint)
+    session = BrowserSession(fingerprint, storage_state=found["storage_state"], data=found["data"])
+    session.outcome = Outcome.REUSED
+    return session

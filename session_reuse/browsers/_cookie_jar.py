@@ -1,0 +1,201 @@
+"""Cookies between a storage state and an `http.cookiejar`: conversion, matching, changes. Must never do I/O.
+
+A jar knows neither partitions nor host-only cookies as browsers do: Python's default policy sends a cookie of
+`example.com` to every subdomain (http.cookiejar, `DomainLiberal`), and httpx and requests copy a jar without its policy
+for each request. So `BoundJar.header` decides what goes out, by RFC 6265 section 5.4.
+"""
+
+from __future__ import annotations
+
+from http.cookiejar import Cookie, CookieJar
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from session_reuse._browser.cookies import described
+from session_reuse._state.merge import merge_storage_states
+from session_reuse._state.storage_state import StorageState, live_cookies, playwright_cookie
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_DOTLESS_SUFFIX: Final = ".local"
+"""What `http.cookiejar` appends to a host without a dot, such as `localhost`."""
+_PARTITIONED: Final = "partitioned, which a jar cannot hold"
+_SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None"}
+_SECURE_SCHEMES: Final = frozenset({"https", "wss"})
+
+_Key = tuple[str, str, str]
+
+
+class _Filled(NamedTuple):
+    """A cookie as it was put into the jar, and the state's record of it."""
+
+    seen: tuple[Any, ...]
+    record: dict[str, Any]
+
+
+class BoundJar:
+    """A jar that holds a session's cookies, and remembers which, so that deletions can be told from strangers.
+
+    Args:
+        jar: the client's own jar; cookies in it are kept unless the state has the same one.
+        report: told what a jar cannot hold: kind and place, never a value.
+    """
+
+    def __init__(self, jar: CookieJar, report: Callable[[str, str], None]) -> None:
+        self._jar = jar
+        self._report = report
+        self._filled: dict[_Key, _Filled] = {}
+        self._dotless: set[str] = {"localhost"}
+
+    def fill(self, state: StorageState, now: float) -> None:
+        """Put the live cookies of `state` into the jar, and report those it cannot hold."""
+        for record in live_cookies(state["cookies"], now):
+            if refusal := _refusal(record):
+                self._report("cookie_skipped", f"{described(record)}: {refusal}")
+                continue
+            cookie = jar_cookie(record)
+            if "." not in record["domain"]:
+                self._dotless.add(record["domain"])
+            self._jar.set_cookie(cookie)
+            self._filled[_key(cookie)] = _Filled(_seen(cookie), record)
+
+    def capture(self, state: StorageState, now: float) -> StorageState:
+        """Return `state` with what changed in the jar since `fill`: new and changed cookies, and deletions."""
+        mine = [record for cookie in self._jar if (record := self._record(cookie, now)) is not None]
+        base = [filled.record for filled in self._filled.values()]
+        return merge_storage_states({"cookies": base}, {"cookies": mine}, state)
+
+    def header(self, url: str, present: str | None, now: float) -> str | None:
+        """Return the Cookie header for a request: of the jar what a browser would send, and what else is present."""
+        parts = urlsplit(url)
+        host = (parts.hostname or "").lower()
+        if "." not in host:
+            self._dotless.add(_bracketed(host))
+        cookies = [cookie for cookie in self._jar if cookie.domain]
+        effective, path = _effective(host), parts.path or "/"
+        ours = [cookie for cookie in cookies if _goes_to(cookie, parts.scheme, effective, path, now)]
+        ours.sort(key=lambda cookie: len(cookie.path), reverse=True)
+        of_the_jar = {_pair(cookie) for cookie in cookies}
+        others = [pair for pair in (present or "").split("; ") if pair and pair not in of_the_jar]
+        return "; ".join([*map(_pair, ours), *others]) or None
+
+    def _record(self, cookie: Cookie, now: float) -> dict[str, Any] | None:
+        """Return the state's record of a cookie in the jar; the very one it came from when nothing changed."""
+        if cookie.is_expired(int(now)):
+            return None
+        filled = self._filled.get(_key(cookie))
+        if filled is not None and filled.seen == _seen(cookie):
+            return filled.record
+        record = state_cookie(cookie, filled.record if filled else {}, self._dotless)
+        if not cookie.domain:
+            self._report("cookie_not_captured", f"{described(record)}: set without a domain")
+            return None
+        if _rest(cookie, "partitioned") is not None:
+            self._report("cookie_not_captured", f"{described(record)}: {_PARTITIONED}")
+            return None
+        return record
+
+
+def jar_cookie(record: dict[str, Any]) -> Cookie:
+    """Return a jar's cookie for a cookie of a storage state; `httpOnly` and `sameSite` are kept in its rest."""
+    plain = playwright_cookie(record)
+    rest = {"HttpOnly": ""} if plain["httpOnly"] else {}
+    if "sameSite" in plain:
+        rest["SameSite"] = plain["sameSite"]
+    expires = int(plain["expires"]) if plain["expires"] > 0 else None
+    is_domain = plain["domain"].startswith(".")
+    return Cookie(
+        version=0, name=plain["name"], value=plain["value"], port=None, port_specified=False,
+        domain=_effective(plain["domain"]), domain_specified=is_domain, domain_initial_dot=is_domain,
+        path=plain["path"], path_specified=True, secure=plain["secure"], expires=expires, discard=expires is None,
+        comment=None, comment_url=None, rest=rest, rfc2109=False,
+    )  # fmt: skip
+
+
+def state_cookie(cookie: Cookie, known: dict[str, Any], dotless: set[str]) -> dict[str, Any]:
+    """Return a storage state's record of a jar's cookie.
+
+    Args:
+        cookie: from the jar.
+        known: the record the cookie replaces, whose flags stay where the jar says nothing; may be empty.
+        dotless: hosts without a dot, which a jar stores under `<host>.local`.
+    """
+    record = {
+        **known,
+        "name": cookie.name,
+        "value": cookie.value or "",
+        "domain": _state_domain(cookie, dotless),
+        "path": cookie.path,
+        "expires": -1 if cookie.expires is None else cookie.expires,
+        "httpOnly": _rest(cookie, "httponly") is not None or bool(known.get("httpOnly")),
+        "secure": bool(cookie.secure),
+    }
+    same_site = _SAME_SITE.get((_rest(cookie, "samesite") or "").lower())
+    record["sameSite"] = same_site or known.get("sameSite", "Lax")
+    return record
+
+
+def _refusal(record: dict[str, Any]) -> str | None:
+    if record.get("partitionKey") or record.get("partitionKeyOpaque"):
+        return _PARTITIONED
+    if not (record["name"] + record["value"]).isascii():
+        return "not ASCII, which HTTP clients refuse to send"
+    return None
+
+
+def _goes_to(cookie: Cookie, scheme: str, host: str, path: str, now: float) -> bool:
+    if cookie.is_expired(int(now)) or (cookie.secure and not (scheme in _SECURE_SCHEMES or _is_loopback(host))):
+        return False
+    domain = cookie.domain.lstrip(".")
+    if host != domain and not (cookie.domain_specified and host.endswith("." + domain)):
+        return False
+    return path == cookie.path or path.startswith(cookie.path.rstrip("/") + "/")
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether browsers trust the host over plain HTTP, as Chromium does since 89."""
+    host = host.removesuffix(_DOTLESS_SUFFIX)
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _effective(host: str) -> str:
+    """Return the name under which `http.cookiejar` files a host's cookies."""
+    host = _bracketed(host)
+    return host if "." in host else host + _DOTLESS_SUFFIX
+
+
+def _state_domain(cookie: Cookie, dotless: set[str]) -> str:
+    domain = cookie.domain
+    if cookie.domain_specified:
+        return "." + domain.lstrip(".")
+    bare = domain.removesuffix(_DOTLESS_SUFFIX)
+    return bare if bare in dotless else domain
+
+
+def _key(cookie: Cookie) -> _Key:
+    return cookie.domain, cookie.path, cookie.name
+
+
+def _seen(cookie: Cookie) -> tuple[Any, ...]:
+    return cookie.value, cookie.expires, bool(cookie.secure), cookie.domain_specified
+
+
+def _pair(cookie: Cookie) -> str:
+    return cookie.name if cookie.value is None else f"{cookie.name}={cookie.value}"
+
+
+def _rest(cookie: Cookie, name: str) -> str | None:
+    """Return a nonstandard attribute in any spelling; empty when it stands without a value, None when it is absent."""
+    rest: dict[str, Any] = vars(cookie).get("_rest", {})
+    return next((str(value or "") for key, value in rest.items() if key.lower() == name), None)
