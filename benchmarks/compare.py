@@ -22,7 +22,7 @@ from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, number
 from benchmarks.rivals import PEERS, installed_rivals
 from benchmarks.rounds import Ratio, Sample, interleaved, ratio, timed
 from benchmarks.states import SIZES, made_state
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 BASE: Final = "naive GET+SET"
 _CYCLES: Final = {"2 KB": 1200, "20 KB": 900, "200 KB": 200, "2 MB": 30}

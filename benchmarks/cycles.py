@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, number, table, write_json
 from benchmarks.states import made_state
 from session_reuse import SessionManager, reusable_session
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,7 +32,7 @@ from session_reuse._state.codec import Codec
 from session_reuse._state.document import dump
 from session_reuse._state.header import Header
 from session_reuse._store.keys import Keys
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 _TTL: Final = 86_400_000
 _BATCH: Final = 1000

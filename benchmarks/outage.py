@@ -27,7 +27,7 @@ import redis.asyncio
 
 from benchmarks.reporting import Goal, arguments, goals_table, number, table, write_json
 from session_reuse import SessionManager, reusable_session
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 DELAYED: Final = 0.05
 """Seconds from which on a start counts as delayed."""

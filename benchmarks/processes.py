@@ -25,7 +25,7 @@ from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.reporting import arguments, bar_chart, number, table, write_json
 from benchmarks.rounds import timed
 from benchmarks.states import SIZES, made_state
-from tests.support.servers import RedisCluster, RedisServer
+from tests.harness.servers import RedisCluster, RedisServer
 
 BASE: Final = "naive GET+SET"
 

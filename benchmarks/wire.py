@@ -22,7 +22,7 @@ from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, number, table, write_json
 from benchmarks.rounds import timed
 from benchmarks.states import SIZES, made_state
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 BASE: Final = "naive GET+SET"
 _EACH: Final = 8

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from session_reuse import SessionManager
 from session_reuse._telemetry import store_health
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 KEPT = frozenset(
     {

@@ -21,7 +21,7 @@ from benchmarks.rounds import Ratio, ratio
 from benchmarks.states import made_state
 from session_reuse import BrowserSession
 from session_reuse._session.scope import SessionScope
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 CONTESTANTS: dict[str, Any] = {compare.BASE: Naive, "ours": Ours, "ours, unchanged": OursUnchanged}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compare, cycles, overhead, processes, rivals, states, wire
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.redis

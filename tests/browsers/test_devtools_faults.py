@@ -11,7 +11,7 @@ from selenium import webdriver
 from session_reuse.browsers._selenium_options import chromedriver, default_options
 from session_reuse.browsers.selenium import attach_driver, open_driver
 from tests.browsers.visits import entry, fresh, items, next_session
-from tests.support.polling import wait_until
+from tests.harness.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

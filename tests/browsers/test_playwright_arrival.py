@@ -13,7 +13,7 @@ from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDrive
 from session_reuse._browser.plan import RestoreScripts
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
-from tests.support.polling import until
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites

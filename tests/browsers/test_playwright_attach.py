@@ -12,7 +12,7 @@ from playwright.async_api import Error
 from session_reuse._browser.drivers.playwright_async import background
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
-from tests.support.polling import until
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites

@@ -25,7 +25,7 @@ from tests.browsers.visits import (
     shown_blocking,
     storing,
 )  # fmt: skip
-from tests.support.polling import wait_until
+from tests.harness.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
-from tests.support.polling import until
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites

@@ -9,7 +9,7 @@ import pytest
 
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
-from tests.support.polling import until
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites

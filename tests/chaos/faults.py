@@ -46,7 +46,7 @@ from tests.chaos.strikes import (
     take_password_back,
     take_rights,
 )
-from tests.support.fault_proxy import Cut, Fault
+from tests.harness.fault_proxy import Cut, Fault
 
 R: Final = frozenset({Outcome.REUSED})
 T: Final = frozenset({Outcome.TIMEOUT})

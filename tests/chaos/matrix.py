@@ -16,7 +16,7 @@ from typing import Any
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
 from tests.chaos.faults import BODY, COLD, ENTER, EXIT, PHASES, ROWS, WARM, Cell, Row
 from tests.chaos.world import MINE, World, resolver_without_network
-from tests.support.lag import Lag
+from tests.harness.lag import Lag
 
 SIDE_BY_SIDE = 4
 ENTER_LIMIT = 0.55

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from tests.support.fault_proxy import Cut, Fault, FaultProxy
-from tests.support.servers import RedisServer
+from tests.harness.fault_proxy import Cut, Fault, FaultProxy
+from tests.harness.servers import RedisServer
 
 
 class HasServer(Protocol):

@@ -21,9 +21,9 @@ from session_reuse import BrowserSession, SessionManager, reusable_session
 from tests.chaos.history import History
 from tests.chaos.nemesis import FAULTS
 from tests.chaos.world import PATIENT
-from tests.support.fault_proxy import FaultProxy
-from tests.support.polling import until
-from tests.support.servers import HOST, RedisServer
+from tests.harness.fault_proxy import FaultProxy
+from tests.harness.polling import until
+from tests.harness.servers import HOST, RedisServer
 
 SESSIONS: Final = 12
 PROCESSES: Final = 2

@@ -13,8 +13,8 @@ from typing import Any
 import time_machine
 
 from tests.chaos.world import HOST, MINE, NAMES, World
-from tests.support.fault_proxy import Cut, Fault
-from tests.support.polling import until
+from tests.harness.fault_proxy import Cut, Fault
+from tests.harness.polling import until
 
 Act = Callable[[World], Awaitable[None]]
 

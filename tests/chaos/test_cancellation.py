@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
 from session_reuse._store.keys import Keys
 from tests.chaos.stepping import CancelAt, cancelled_at
-from tests.support.polling import until
-from tests.support.servers import RedisServer
+from tests.harness.polling import until
+from tests.harness.servers import RedisServer
 
 NAME = "shop.example/alice"
 MOST_SUSPENSIONS = 60

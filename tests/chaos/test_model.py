@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from tests.chaos.world import MINE, OTHER, World
-from tests.support.fault_proxy import Cut, Fault
+from tests.harness.fault_proxy import Cut, Fault
 
 NAMES = (MINE, OTHER)
 CONFIRMED = {SaveOutcome.SAVED, SaveOutcome.MERGED}

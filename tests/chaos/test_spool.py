@@ -21,8 +21,8 @@ from session_reuse._session.spool_files import Spool
 from session_reuse._state.sealing import AesGcm
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
-from tests.support.polling import until
-from tests.support.servers import RedisServer
+from tests.harness.polling import until
+from tests.harness.servers import RedisServer
 
 KEY = b"k" * 32
 CANARY = "canary-7f3a91"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
-from tests.support.polling import until
-from tests.support.servers import RedisServer
+from tests.harness.polling import until
+from tests.harness.servers import RedisServer
 
 NAME = "shop.example/alice"
 

@@ -23,9 +23,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from session_reuse import BrowserSession, SessionManager, reusable_session
-from tests.support.fault_proxy import FaultProxy
-from tests.support.polling import until, wait_until
-from tests.support.servers import HOST, RedisServer
+from tests.harness.fault_proxy import FaultProxy
+from tests.harness.polling import until, wait_until
+from tests.harness.servers import HOST, RedisServer
 
 PATIENT: Final = {"attempt_timeout": 5.0, "connect_timeout": 5.0, "restore_timeout": 10.0, "save_timeout": 10.0}
 """For looking at the store from beside, where a slow machine must not be taken for a fault."""

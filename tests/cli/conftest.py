@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from session_reuse import SessionManager, reusable_session
 from session_reuse.cli.app import app
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 ALICE = "shop.example/alice"
 CANARIES = ("canary-cookie", "canary-local", "canary-tab", "canary-data")

@@ -21,8 +21,8 @@ from session_reuse._summaries import SessionSummary
 from session_reuse.cli.listing import SORTED, Rows, columns_of
 from session_reuse.cli.top import Moment, _pause
 from tests.cli.conftest import store
-from tests.support.polling import wait_until
-from tests.support.servers import RedisServer
+from tests.harness.polling import wait_until
+from tests.harness.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,8 @@ import pytest
 from session_reuse import SessionManager, reusable_session
 from session_reuse.cli import rotate
 from tests.cli.conftest import ALICE, CANARIES, STATE, CommandLine, store
-from tests.support.polling import wait_until
-from tests.support.servers import RedisServer
+from tests.harness.polling import wait_until
+from tests.harness.servers import RedisServer
 
 OLD, NEW = b"o" * 32, b"n" * 32
 OLD_TEXT, NEW_TEXT = base64.b64encode(OLD).decode(), base64.b64encode(NEW).decode()

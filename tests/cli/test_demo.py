@@ -15,8 +15,8 @@ import pytest
 from session_reuse.cli.demo.record import Kind, Run, Start
 from session_reuse.outcome import Outcome
 from tests.cli.conftest import CommandLine
-from tests.support.polling import wait_until
-from tests.support.servers import RedisServer
+from tests.harness.polling import wait_until
+from tests.harness.servers import RedisServer
 
 QUICK = ("--think", "0.01", "--outage", "0.3")
 

@@ -29,7 +29,7 @@ from session_reuse.cli.doctor.server_checks import (
 from session_reuse.cli.doctor.trial import Tried, needed_commands
 from session_reuse.config import Config
 from tests.cli.conftest import ALICE, Answer, CommandLine, store
-from tests.support.servers import RedisCluster, RedisServer, free_port
+from tests.harness.servers import RedisCluster, RedisServer, free_port
 
 OLD, NEW = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
 GOOD = {"notify-keyspace-events": "Exge", "maxmemory-policy": "noeviction", "maxmemory": "0", "appendonly": "yes"}

@@ -26,8 +26,8 @@ from session_reuse import SessionManager, reusable_session
 from session_reuse._store.redis.diagnosis import Trouble, diagnose, diagnosis
 from session_reuse.errors import StoreError
 from tests.cli.conftest import CommandLine
-from tests.support.polling import wait_until
-from tests.support.servers import HOST, RedisServer, SentinelGroup, free_port
+from tests.harness.polling import wait_until
+from tests.harness.servers import HOST, RedisServer, SentinelGroup, free_port
 
 MINIMAL: Final = (
     "+@connection +get +getex +set +del +exists +type +getrange +setrange +strlen +rename +pexpire +pttl +zadd +zrange "

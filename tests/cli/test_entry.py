@@ -14,7 +14,7 @@ import pytest
 from session_reuse.cli import entry, exit_codes
 from session_reuse.cli.exit_codes import MEANINGS, ExitCode
 from tests.cli.conftest import CANARIES, CommandLine, store
-from tests.support.servers import RedisServer, free_port
+from tests.harness.servers import RedisServer, free_port
 
 COMMANDS = ("demo", "doctor", "ls", "show", "stats", "top", "evict", "export", "import", "rotate", "cleanup")
 ON_A_STORE = (

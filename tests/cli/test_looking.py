@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 
 def test_listing_is_one_json_object_per_session(cli: CommandLine, redis_server: RedisServer) -> None:

@@ -14,7 +14,7 @@ import pytest
 from session_reuse.errors import ConfigurationError, MissingExtraError
 from tests.clients.agents import browser_options, run_agent
 from tests.clients.visits import agent_title, submit_agent, visit_agent
-from tests.support.polling import until
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,7 +10,7 @@ from session_reuse.browsers.http_clients import open_httpx
 from session_reuse.browsers.selenium import open_driver
 from tests.clients.agents import browser_options
 from tests.clients.visits import agent_title, submit_agent, submit_driver, visit_agent, visit_driver, visit_page
-from tests.support.polling import until
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from session_reuse.browsers._selenium_options import default_options
 from session_reuse.errors import AdapterError, MissingExtraError
 from tests.clients.keeper import StubKeeper
 from tests.clients.visits import submit_driver, visit_driver
-from tests.support.polling import until, wait_until
+from tests.harness.polling import until, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.polling import until, wait_until
+from tests.harness.polling import until, wait_until
 
 LIMIT = 8.0
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_reuse import CorruptStateError, Outcome, SaveOutcome, SessionManager, reusable_session
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 KEY = "browser:session:alice"
 QUARANTINE = "browser:quarantine:{browser:session:alice}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from session_reuse import SaveOutcome, SessionManager, reusable_session
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 KEY = "browser:session:shop.example/alice"
 

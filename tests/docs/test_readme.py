@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -19,8 +19,8 @@ import session_reuse
 from session_reuse import Config, Outcome, SaveOutcome, SessionManager, errors, reusable_session
 from session_reuse._telemetry.logs import Event
 from tests.examples.test_monitoring import known_metrics
-from tests.support.polling import until
-from tests.support.servers import RedisCluster, RedisServer
+from tests.harness.polling import until
+from tests.harness.servers import RedisCluster, RedisServer
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from session_reuse import Config, blocking
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "shut-down.md").read_text(encoding="utf-8")

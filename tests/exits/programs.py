@@ -7,7 +7,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 HEAD = """
 import asyncio, atexit, contextlib, gc, logging, os, signal, sys, threading, time

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.exits.programs import run, start, stored
-from tests.support.polling import wait_until
-from tests.support.servers import RedisServer
+from tests.harness.polling import wait_until
+from tests.harness.servers import RedisServer
 
 pytestmark = pytest.mark.redis
 

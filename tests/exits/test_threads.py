@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.exits.programs import leases, run, stored
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 pytestmark = pytest.mark.redis
 

@@ -15,9 +15,9 @@ from session_reuse._state.codec import Codec
 from session_reuse._state.header import LENGTH, Header
 from session_reuse._store.interface import Commit, CommitOutcome, CommitReply, Lease, Precondition
 from session_reuse._store.keys import Keys
+from tests.harness.servers import RedisServer
 from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of
 from tests.kit.stores import Kit, memory_kit, redis_kit
-from tests.support.servers import RedisServer
 
 IDS = st.sampled_from(["a" * 12, "b" * 12, "c" * 12, "d" * 12])
 SMALL = st.integers(0, 3)

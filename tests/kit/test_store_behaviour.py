@@ -8,9 +8,9 @@ from collections.abc import Callable
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._store.interface import CommitOutcome, Store
 from session_reuse.testing import assert_fresh, assert_reused, assert_saved, state_with_cookie
+from tests.harness.polling import until
 from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of, invalidate, keep, logged_in, save, value_of
 from tests.kit.stores import Kit
-from tests.support.polling import until
 
 
 async def test_a_saved_session_comes_back(manager: SessionManager) -> None:

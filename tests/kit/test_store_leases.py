@@ -5,8 +5,8 @@ from __future__ import annotations
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._store.interface import Busy, CommitOutcome, EnterReply, Lease, Precondition, Store
 from session_reuse.testing import assert_fresh, assert_reused, assert_saved
+from tests.harness.polling import until
 from tests.kit.actions import HOUR, NAME, header_of, invalidate, keep, logged_in, save, save_next, take, value_of
-from tests.support.polling import until
 
 
 async def test_a_lease_keeps_others_out_until_it_is_given_back(store: Store) -> None:

@@ -25,7 +25,7 @@ from session_reuse.testing import (
     memory_manager,
     state_with_cookie,
 )
-from tests.support.polling import until
+from tests.harness.polling import until
 
 ROOT = Path(__file__).parents[2]
 NAME = "shop.example/alice"

@@ -10,9 +10,9 @@ import pytest
 from session_reuse import SaveOutcome, SessionManager, reusable_session
 from session_reuse._store.interface import CommitOutcome
 from session_reuse.testing import FaultyStore, assert_fresh, assert_reused, assert_saved, state_with_cookie
+from tests.harness.polling import until
 from tests.kit.actions import HOUR, NAME, header_of, keep, logged_in, payload, save, save_next
 from tests.kit.stores import Kit
-from tests.support.polling import until
 
 MINUTE = 60.0
 DAY = 86_400.0

@@ -22,8 +22,8 @@ from session_reuse import (
     blocking,
     persist_session,
 )
+from tests.harness.servers import RedisServer
 from tests.lifecycle.faces import AsyncFace, BlockingFace
-from tests.support.servers import RedisServer
 
 Face = AsyncFace | BlockingFace
 COOKIE = {"name": "sid", "value": "1", "domain": "shop.example", "path": "/", "expires": -1}

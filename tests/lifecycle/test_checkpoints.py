@@ -8,8 +8,8 @@ import pytest
 
 from session_reuse import LifecycleError, SaveOutcome
 from session_reuse.testing import MemoryStore, state_with_cookie
+from tests.harness.polling import until
 from tests.lifecycle.worlds import NAME, Process, login_of, processes, stored
-from tests.support.polling import until
 
 
 async def on_its_way(process: Process, work: asyncio.Task[SaveOutcome], before: int) -> None:

@@ -25,7 +25,7 @@ from session_reuse import (
     persist_session,
     reusable_session,
 )
-from tests.support.servers import RedisServer
+from tests.harness.servers import RedisServer
 
 COOKIE = {"name": "sid", "value": "s3cret", "domain": "shop.example", "path": "/", "expires": -1}
 

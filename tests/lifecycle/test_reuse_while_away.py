@@ -9,8 +9,8 @@ import pytest
 
 from session_reuse import Outcome, SaveOutcome, StoreError
 from session_reuse.testing import MemoryStore, assert_fresh, assert_reused, state_with_cookie
+from tests.harness.polling import until
 from tests.lifecycle.worlds import NAME, Process, login_of, processes, stored
-from tests.support.polling import until
 
 
 async def test_the_last_known_state_is_reused() -> None:

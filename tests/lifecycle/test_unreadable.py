@@ -13,8 +13,8 @@ from session_reuse._state import compression
 from session_reuse._store.keys import Keys
 from session_reuse.errors import MissingExtraError
 from session_reuse.testing import MemoryStore, assert_fresh, assert_reused, state_with_cookie
+from tests.harness.polling import until
 from tests.lifecycle.worlds import NAME, Process
-from tests.support.polling import until
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 NOTE = "a note that compresses well " * 200

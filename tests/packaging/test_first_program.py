@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.servers import redis_binary
 from tests.packaging.local_index import fill, install
-from tests.support.servers import redis_binary
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 INSTALLED, PROGRAM = (

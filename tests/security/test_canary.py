@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from session_reuse import BrowserSession, SessionManager, reusable_session
 from session_reuse.config import Config
 from session_reuse.errors import SessionReuseError
-from tests.support.fault_proxy import Fault, FaultProxy
-from tests.support.servers import HOST, RedisServer
+from tests.harness.fault_proxy import Fault, FaultProxy
+from tests.harness.servers import HOST, RedisServer
 
 CANARY = "canary-51c0ffee-secret"
 KEY = CANARY.encode().ljust(32, b"!")

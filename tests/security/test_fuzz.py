@@ -11,8 +11,8 @@ from session_reuse import SessionManager, reusable_session
 from session_reuse._state import compression, sealing
 from session_reuse._state.codec import Codec
 from session_reuse.errors import CorruptStateError
+from tests.harness.servers import RedisServer
 from tests.security.fuzz import KEY, LIMIT, MOST_MEMORY, NAME, OTHER_KEY, body, bomb, fuzz, header, targets
-from tests.support.servers import RedisServer
 
 
 def test_a_mutated_value_is_corrupt_and_breaks_nothing() -> None:

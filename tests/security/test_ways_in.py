@@ -10,7 +10,7 @@ import pytest
 
 from session_reuse import SessionManager, reusable_session
 from session_reuse.errors import StoreError
-from tests.support.servers import HOST, RedisServer
+from tests.harness.servers import HOST, RedisServer
 
 MINIMAL_ACL: Final = (
     "on >password resetchannels resetkeys ~browser:* -@all "

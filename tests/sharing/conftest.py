@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from session_reuse import SessionManager
+from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.traces import MakeManager, flush
 from tests.sharing.worker import SETTINGS
-from tests.support.servers import RedisCluster, RedisServer
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,10 @@ from session_reuse import BrowserSession, ConfigurationError, SessionManager, re
 from session_reuse._cleanup.job import CleanupJob
 from session_reuse._cleanup.reconcile import Action, action_for
 from session_reuse._store.keys import Keys
+from tests.harness.polling import until
+from tests.harness.servers import HOST, RedisCluster, RedisServer
 from tests.sharing.processes import workers
 from tests.sharing.traces import MakeManager, config_set, kinds, primaries, raw, save_many
-from tests.support.polling import until
-from tests.support.servers import HOST, RedisCluster, RedisServer
 
 MANY = 1000
 SOON = 1.0

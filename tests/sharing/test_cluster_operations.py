@@ -15,10 +15,10 @@ from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, 
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.cluster import ClusterTopology
 from session_reuse._store.redis.store import RedisStore
+from tests.harness.polling import until
+from tests.harness.servers import HOST, RedisCluster, RedisServer
 from tests.sharing.traces import MakeManager, flush, kinds, primaries, raw, save_many
 from tests.sharing.worker import SETTINGS
-from tests.support.polling import until
-from tests.support.servers import HOST, RedisCluster, RedisServer
 
 NAMES = [f"shop/{number}" for number in range(60)]
 

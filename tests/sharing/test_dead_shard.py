@@ -9,9 +9,9 @@ import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._resilience.breaker import BreakerState
+from tests.harness.polling import until
+from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.traces import MakeManager, save_many
-from tests.support.polling import until
-from tests.support.servers import RedisCluster, RedisServer
 
 pytestmark = pytest.mark.cluster
 NAMES = [f"shop/{number}" for number in range(60)]

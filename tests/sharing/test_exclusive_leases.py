@@ -8,10 +8,10 @@ from time import monotonic
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionBusyError, reusable_session
+from tests.harness.polling import until
+from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.processes import workers
 from tests.sharing.traces import MakeManager, raw
-from tests.support.polling import until
-from tests.support.servers import RedisCluster, RedisServer
 
 LEASE = "browser:lease:{browser:session:shop}"
 LEASE_TTL = 0.6

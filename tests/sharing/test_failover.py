@@ -19,10 +19,10 @@ from session_reuse._store.keys import Keys
 from session_reuse._store.redis.cluster import ClusterTopology
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._store.redis.topology import SentinelTopology
+from tests.harness.lag import Lag
+from tests.harness.polling import until
+from tests.harness.servers import RedisCluster, RedisServer, SentinelGroup
 from tests.sharing.traces import MakeManager, save_many
-from tests.support.lag import Lag
-from tests.support.polling import until
-from tests.support.servers import RedisCluster, RedisServer, SentinelGroup
 
 AGENTS = 100
 BUDGET = 0.5

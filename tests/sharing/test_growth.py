@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
 from session_reuse._store.keys import Keys
+from tests.harness.polling import until
+from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.traces import MakeManager, kinds, raw, save_many
-from tests.support.polling import until
-from tests.support.servers import RedisCluster, RedisServer
 
 DAY = 86_400_000
 

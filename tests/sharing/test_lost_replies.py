@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._state.header import Header
-from tests.support.fault_proxy import Cut, FaultProxy
-from tests.support.polling import until
-from tests.support.servers import HOST, RedisServer
+from tests.harness.fault_proxy import Cut, FaultProxy
+from tests.harness.polling import until
+from tests.harness.servers import HOST, RedisServer
 
 
 @pytest.fixture

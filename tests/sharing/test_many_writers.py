@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
+from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.processes import workers
 from tests.sharing.traces import MakeManager
-from tests.support.servers import RedisCluster, RedisServer
 
 PROCESSES, TASKS, ROUNDS = 4, 8, 30
 COOKIES = [{"name": name, "value": "v", "domain": "shop.example", "path": "/"} for name in ("sid", "csrf", "theme")]

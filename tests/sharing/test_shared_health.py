@@ -9,9 +9,9 @@ import pytest
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
 from session_reuse.errors import ConfigurationError
+from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.processes import workers
 from tests.sharing.traces import MakeManager, raw, save_many
-from tests.support.servers import RedisCluster, RedisServer
 
 COOKIE = {"name": "sid", "value": "v", "domain": "shop.example", "path": "/", "httpOnly": True}
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import redis
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager
-from tests.support.servers import RedisCluster, RedisServer
+from tests.harness.servers import RedisCluster, RedisServer
 
 
 class MakeManager(Protocol):

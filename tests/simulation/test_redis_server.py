@@ -13,9 +13,9 @@ import pytest
 import redis
 from redis.exceptions import RedisError
 
+from tests.harness.servers import RedisServer as RealServer
 from tests.simulation import seams
 from tests.simulation.redis_server import RedisServer, ServerError, Status
-from tests.support.servers import RedisServer as RealServer
 
 CASES = 3000
 SCRIPT_CASES = 4000

@@ -18,7 +18,7 @@ from session_reuse._telemetry import Event, StoreHealth, Telemetry, log
 from session_reuse.errors import StoreTimeoutError
 from session_reuse.outcome import SaveOutcome
 from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
-from tests.support.polling import until
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from session_reuse.outcome import SaveOutcome
 from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
 
 if TYPE_CHECKING:
-    from tests.support.servers import RedisServer
+    from tests.harness.servers import RedisServer
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -15,11 +15,11 @@ from session_reuse._telemetry import Event, StoreHealth, Telemetry
 from session_reuse._telemetry.store_health import QUIET
 from session_reuse.errors import StoreAuthError, StoreUnavailableError
 from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
-from tests.support.polling import until
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from session_reuse.pytest_plugin import LoggedEvent
-    from tests.support.servers import RedisServer
+    from tests.harness.servers import RedisServer
 
 AGENTS = """
 import asyncio

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.harness.fault_proxy import FaultProxy
+from tests.harness.lag import Lag
+from tests.harness.servers import HOST, RedisServer
 from tests.sharing.conftest import cluster, servers, shared_cluster
-from tests.support.fault_proxy import FaultProxy
-from tests.support.lag import Lag
-from tests.support.servers import HOST, RedisServer
 
 __all__ = ["cluster", "lag", "proxy", "servers", "shared_cluster"]
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from session_reuse import SaveOutcome, SessionManager, reusable_session
-from tests.support.servers import RedisCluster, RedisServer
+from tests.harness.servers import RedisCluster, RedisServer
 from tests.transport.visits import DEFAULTS, breakers
 
 AGENTS = 5000

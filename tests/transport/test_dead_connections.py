@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionManager
-from tests.support.fault_proxy import Cut, FaultProxy
-from tests.support.lag import Lag
-from tests.support.servers import RedisServer
+from tests.harness.fault_proxy import Cut, FaultProxy
+from tests.harness.lag import Lag
+from tests.harness.servers import RedisServer
 from tests.transport.visits import DEFAULTS, breakers, outcomes, visit, visits
 
 NAMES = [f"shop/{number}" for number in range(30)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from session_reuse import SessionManager
-from tests.support.fault_proxy import Fault, FaultProxy
-from tests.support.lag import Lag
+from tests.harness.fault_proxy import Fault, FaultProxy
+from tests.harness.lag import Lag
 from tests.transport.visits import DEFAULTS, Visit, visit, visits
 
 LEEWAY = 0.06

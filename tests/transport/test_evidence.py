@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
-from tests.support.fault_proxy import FaultProxy
-from tests.support.servers import HOST, RedisCluster, RedisServer
+from tests.harness.fault_proxy import FaultProxy
+from tests.harness.servers import HOST, RedisCluster, RedisServer
 from tests.transport.visits import DEFAULTS, breakers, outcomes, visit, visits
 
 NAMES = [f"shop/{number}" for number in range(10)]

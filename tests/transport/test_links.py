@@ -15,9 +15,9 @@ from redis.backoff import NoBackoff
 
 from session_reuse import Outcome, SaveOutcome, SessionManager
 from session_reuse._store.redis import redis_py
-from tests.support.fault_proxy import FaultProxy
-from tests.support.lag import Lag
-from tests.support.servers import HOST, RedisServer
+from tests.harness.fault_proxy import FaultProxy
+from tests.harness.lag import Lag
+from tests.harness.servers import HOST, RedisServer
 from tests.transport.visits import DEFAULTS, breakers, outcomes, visit, visits
 
 PAD = os.urandom(1_000_000).hex()

@@ -14,8 +14,8 @@ import pytest
 from session_reuse import Outcome, SessionManager
 from session_reuse._store.redis import resolver
 from session_reuse.errors import StoreUnavailableError
-from tests.support.fault_proxy import FaultProxy
-from tests.support.servers import HOST, RedisServer
+from tests.harness.fault_proxy import FaultProxy
+from tests.harness.servers import HOST, RedisServer
 from tests.transport.visits import DEFAULTS, breakers, visit
 
 REAL = socket.getaddrinfo

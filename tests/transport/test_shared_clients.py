@@ -11,8 +11,8 @@ from redis.backoff import NoBackoff
 
 from session_reuse import Outcome, SaveOutcome, SessionManager
 from session_reuse._store.redis import batching
-from tests.support.polling import until
-from tests.support.servers import RedisServer
+from tests.harness.polling import until
+from tests.harness.servers import RedisServer
 from tests.transport.visits import DEFAULTS, outcomes, visit, visits
 
 NAMES = [f"shop/{number}" for number in range(30)]

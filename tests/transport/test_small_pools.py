@@ -10,8 +10,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from session_reuse import SaveOutcome, SessionManager, reusable_session
+from tests.harness.servers import RedisServer
 from tests.sharing.worker import SETTINGS
-from tests.support.servers import RedisServer
 
 AGENTS = 40
 LARGE = 150_000

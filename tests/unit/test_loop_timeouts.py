@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 import pytest
 
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
-from tests.support.polling import until
+from tests.harness.polling import until
 
 
 async def within(timeouts: LoopTimeouts, seconds: float, work: Awaitable[object]) -> object:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from tests.support.servers import HOST, free_port
+from tests.harness.servers import HOST, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

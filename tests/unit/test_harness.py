@@ -1,4 +1,4 @@
-"""The test support itself: a fault that does not do what it says would let every test built on it pass."""
+"""Test the harness: a fault that does nothing would let every test built on it pass."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from tests.support import servers
-from tests.support.fault_proxy import Cut, Fault, FaultProxy
-from tests.support.polling import until, wait_until
-from tests.support.servers import RedisCluster, RedisServer, SentinelGroup, ServerDidNotStartError
+from tests.harness import servers
+from tests.harness.fault_proxy import Cut, Fault, FaultProxy
+from tests.harness.polling import until, wait_until
+from tests.harness.servers import RedisCluster, RedisServer, SentinelGroup, ServerDidNotStartError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -1,0 +1,1 @@
+"""Start, break and end the real servers and networks of the tests."""

@@ -1,1 +1,0 @@
-"""Real servers, a faulty network and patient waiting, for tests."""
