@@ -12,6 +12,9 @@ from session_reuse import SessionManager
 from session_reuse._store.interface import Store
 from tests.kit.stores import Kit, memory_kit, redis_kit
 
+PATIENT = {"attempt_timeout": 20.0, "restore_timeout": 60.0, "save_timeout": 60.0}
+"""Budgets of tests that are not about budgets: a busy machine takes seconds."""
+
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
 async def kit(request: pytest.FixtureRequest) -> AsyncIterator[Kit]:
@@ -38,9 +41,7 @@ async def over(store: Store) -> AsyncIterator[Callable[..., SessionManager]]:
     made: list[SessionManager] = []
 
     def make(**config: Any) -> SessionManager:
-        made.append(
-            SessionManager(store, **{"registry": None, "attempt_timeout": 2.0, "restore_timeout": 2.0, **config})
-        )
+        made.append(SessionManager(store, **{"registry": None, **PATIENT, **config}))
         return made[-1]
 
     yield make

@@ -12,6 +12,7 @@ from session_reuse._store.interface import CommitOutcome
 from session_reuse.testing import FaultyStore, assert_fresh, assert_reused, assert_saved, state_with_cookie
 from tests.harness.polling import until
 from tests.kit.actions import HOUR, NAME, header_of, keep, logged_in, payload, save, save_next
+from tests.kit.conftest import PATIENT
 from tests.kit.stores import Kit
 
 MINUTE = 60.0
@@ -60,13 +61,13 @@ async def test_a_manager_with_a_shorter_time_to_live_shortens_nothing(kit: Kit, 
     for change in (False, True):
         async with reusable_session(NAME, manager=short) as session:
             assert_reused(session)
-            await until(lambda: long_lived(kit), message="the enter was corrected")
+            await until(lambda: long_lived(kit), timeout=60, message="the enter was corrected")
             if change:
                 session.data["n"] = 1
         assert_saved(session, SaveOutcome.SAVED if change else SaveOutcome.UNCHANGED)
         assert await kit.time_to_live(NAME) > DAY - MINUTE
     assert await short.restore(NAME) is not None
-    await until(lambda: long_lived(kit), message="the restore was corrected")
+    await until(lambda: long_lived(kit), timeout=60, message="the restore was corrected")
 
 
 async def long_lived(kit: Kit) -> bool:
@@ -78,7 +79,7 @@ async def test_a_late_flush_shortens_nothing(kit: Kit, over: Managers) -> None:
     """A save that waited keeps the time to live that another manager has set meanwhile."""
     await logged_in(over(ttl=MINUTE))
     faulty = FaultyStore(kit.store)
-    async with SessionManager(faulty, registry=None, ttl=MINUTE) as late:
+    async with SessionManager(faulty, registry=None, ttl=MINUTE, **PATIENT) as late:
         async with reusable_session(NAME, manager=late) as session:
             session.data["late"] = 1
             faulty.fail = "unavailable"  # type: ignore[assignment]
@@ -107,7 +108,7 @@ async def test_a_limit_of_the_session_holds_for_every_manager(kit: Kit, over: Ma
     for number in range(3):
         async with reusable_session(NAME, manager=other) as session:
             assert_reused(session)
-            await until(within_the_limit, message="the enter was corrected")
+            await until(within_the_limit, timeout=60, message="the enter was corrected")
             if number:
                 session.data["n"] = number
         assert await within_the_limit()
