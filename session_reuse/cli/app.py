@@ -24,7 +24,6 @@ class _Command(NamedTuple):
 
 _GROUPS: Final[dict[str, dict[str, _Command]]] = {
     "Start here": {
-        "demo": _Command("demo.command", "demo", "Watch agents come back logged in while Redis is killed."),
         "doctor": _Command("doctor.command", "doctor", "Check the store and this machine, and say what to do."),
     },
     "Look": {

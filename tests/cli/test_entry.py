@@ -16,7 +16,7 @@ from session_reuse.cli.exit_codes import MEANINGS, ExitCode
 from tests.cli.conftest import CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer, free_port
 
-COMMANDS = ("demo", "doctor", "ls", "show", "stats", "top", "evict", "export", "import", "rotate", "cleanup")
+COMMANDS = ("doctor", "ls", "show", "stats", "top", "evict", "export", "import", "rotate", "cleanup")
 ON_A_STORE = (
     ["ls"], ["show", "x"], ["stats"], ["top", "--once"], ["evict", "x"], ["export", "x", "-o", "-"], ["cleanup", "--once"],
 )  # fmt: skip
@@ -106,7 +106,7 @@ def test_refused_credentials_are_exit_code_3() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["nonsense"], ["show"], ["ls", "--limit", "0"], ["ls", "--url", "nonsense"], ["demo", "--agents", "0"]]
+    "words", [["nonsense"], ["show"], ["ls", "--limit", "0"], ["ls", "--url", "nonsense"], ["top", "--interval", "0"]]
 )
 def test_wrong_usage_is_exit_code_2(cli: CommandLine, words: list[str]) -> None:
     """Scripts can tell their own mistakes from the store's trouble."""

@@ -64,9 +64,7 @@ def test_the_help_of_the_demo_installs_nothing(clone: Path) -> None:
     done = run(clone / "scripts" / "demo", "--help")
     assert done.returncode == 0, done.stderr
     assert not (clone / ".venv").exists()
-    from session_reuse.cli.app import app  # noqa: F401  (without the extra there is no demo)
-
-    real = run(sys.executable, "-m", "session_reuse", "demo", "--help", COLUMNS="200")
+    real = run(sys.executable, "-m", "examples.demo", "--help", COLUMNS="200", PYTHONPATH=str(ROOT))
     options = set(re.findall(r"--[a-z-]+", real.stdout)) - {"--help"}
     assert {"--agents", "--url"} <= options <= set(re.findall(r"--[a-z-]+", done.stdout))
 

@@ -1,19 +1,19 @@
-"""The demo in numbers, as a table. Must never show a number that the run has not measured."""
+"""Make the table of numbers that a run ends with."""
 
 from __future__ import annotations
 
 from rich.table import Table
 from rich.text import Text
 
-from session_reuse.cli.demo.look import COLOURS
-from session_reuse.cli.demo.record import Kind, Run
-from session_reuse.cli.output import table
+from examples.demo.record import Kind, Run
+from examples.demo.theme import COLOURS
 
 
 def report(run: Run) -> Table:
     """Return the table that a run ends with."""
-    made = table("what", "number", "remark", right=("number",))
-    made.show_header = False
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for justify in ("left", "right", "left"):
+        made.add_column(justify=justify, overflow="fold")
     for what, number, remark, style in _rows(run):
         made.add_row(what, Text(number, style=f"bold {style}".strip()), Text(remark, style="dim"))
     return made
@@ -55,11 +55,11 @@ def _outage_rows(run: Run) -> list[tuple[str, str, str, str]]:
         (
             "saves recovered",
             f"{run.recovered} of {run.kept}",
-            f"kept in memory meanwhile, settled when it was back; {run.lost} lost",
+            f"kept in memory during the outage, {run.lost} lost",
             "",
         ),
     ]
 
 
 def _ratio(run: Run) -> str:
-    return "median" if run.ratio is None else f"median; {run.ratio:.1f}x faster"
+    return "median" if run.ratio is None else f"median, {run.ratio:.1f}x faster"

@@ -1,4 +1,4 @@
-"""What one agent does between enter and exit: in Chromium, or with an HTTP client. Must never know about Redis."""
+"""The work of one agent between enter and exit, in Chromium or with an HTTP client."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from session_reuse._browser_session import BrowserSession
+from examples.demo.site import PASSWORD
+from session_reuse import BrowserSession
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.browsers.http_clients import open_httpx_async
-from session_reuse.cli.demo.site import PASSWORD
 from session_reuse.errors import AdapterError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _WORK: Final = 0.2
 
 
 class Phase(StrEnum):
-    """What an agent is doing."""
+    """The activity of an agent."""
 
     WAITING = "between two runs"
     ENTERING = "entering its session"
@@ -35,14 +35,14 @@ class Phase(StrEnum):
     DONE = "done"
 
 
-Tell = Callable[[Phase], None]
+Report = Callable[[Phase], None]
 
 
 class Agent(Protocol):
-    """Works on the site with a session.
+    """An agent that works on the site with a session.
 
     Attributes:
-        name: what it drives, for people.
+        name: the client that it drives, for people.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Agent(Protocol):
     def fingerprint(self, account: str) -> str:
         """Return the name under which the account's session is kept."""
 
-    async def work(self, session: BrowserSession, account: str, tell: Tell) -> None:
-        """Get to the account page, logging in if that is needed, and do some work."""
+    async def work(self, session: BrowserSession, account: str, report: Report) -> None:
+        """Open the account page, log in if needed, and work."""
 
 
 class ChromiumAgent:
-    """Works in a browser context of its own; all share one Chromium."""
+    """An agent in a separate browser context of one shared Chromium."""
 
     def __init__(self, browser: Browser, site: str) -> None:
         self.name = f"Chromium {browser.version.split('.')[0]}"
@@ -66,24 +66,24 @@ class ChromiumAgent:
         """Return the name under which the account's session is kept."""
         return f"shop.demo/{account}"
 
-    async def work(self, session: BrowserSession, account: str, tell: Tell) -> None:
-        """Open the account page; where the site sends us to its form instead, fill that in."""
+    async def work(self, session: BrowserSession, account: str, report: Report) -> None:
+        """Open the account page. Fill in the form if the site redirects to it."""
         from session_reuse.browsers.playwright import open_context
 
         async with open_context(session, self._browser) as context:
             context.set_default_timeout(_PAGE_LIMIT * 1000)
-            tell(Phase.OPENING)
+            report(Phase.OPENING)
             page = await context.new_page()
             await page.goto(f"{self._site}/account")
             await page.wait_for_selector("body[data-ready], form#login", state="attached")
             if await page.query_selector("form#login"):
-                tell(Phase.LOGGING_IN)
+                report(Phase.LOGGING_IN)
                 await self._log_in(page, account)
-            tell(Phase.WORKING)
+            report(Phase.WORKING)
             for _ in range(_ITEMS):
                 await page.click("#add")
                 await asyncio.sleep(_WORK)
-            tell(Phase.SAVING)
+            report(Phase.SAVING)
 
     async def _log_in(self, page: Page, account: str) -> None:
         await page.fill("[name=user]", account)
@@ -93,38 +93,38 @@ class ChromiumAgent:
 
 
 class HttpAgent:
-    """Works with an HTTP client: cookies in the session's storage state, the token in its data."""
+    """An agent with an HTTP client: cookies are in the storage state, the token is in `data`."""
 
     name = "HTTP client (httpx)"
 
     def __init__(self, site: str) -> None:
         try:
-            import httpx  # noqa: F401  (asked once, before each agent fails for want of it)
+            import httpx  # noqa: F401  (imported here, so that a missing httpx is one error and not one for each agent)
         except ImportError:
             raise MissingExtraError("demo", "the demo") from None
         self._site = site
 
     def fingerprint(self, account: str) -> str:
-        """Return another name than a browser's: neither could use what the other keeps."""
+        """Return a name that differs from the browser's, because the two cannot use each other's state."""
         return f"shop.demo/{account}@http"
 
-    async def work(self, session: BrowserSession, account: str, tell: Tell) -> None:
-        """Ask for the account page and the API; where either says no, log in."""
+    async def work(self, session: BrowserSession, account: str, report: Report) -> None:
+        """Request the account page and the API. Log in if either is refused."""
         options: dict[str, Any] = {"base_url": self._site, "timeout": _PAGE_LIMIT, "trust_env": False}
         async with open_httpx_async(session, **options) as client:
-            tell(Phase.OPENING)
+            report(Phase.OPENING)
             if not await self._is_logged_in(client, session):
-                tell(Phase.LOGGING_IN)
+                report(Phase.LOGGING_IN)
                 await client.get("/login")
                 form = {"user": account, "password": PASSWORD}
                 answer = await client.post("/login", data=form, headers={"Accept": "application/json"})
                 session.data["token"] = answer.json()["token"]
                 await self._is_logged_in(client, session)
-            tell(Phase.WORKING)
+            report(Phase.WORKING)
             for _ in range(_ITEMS):
                 session.data["basket"] = session.data.get("basket", 0) + 1
                 await asyncio.sleep(_WORK)
-            tell(Phase.SAVING)
+            report(Phase.SAVING)
 
     @staticmethod
     async def _is_logged_in(client: Any, session: BrowserSession) -> bool:
@@ -136,39 +136,39 @@ class HttpAgent:
 
 
 @asynccontextmanager
-async def open_agent(site: str, *, http: bool, say: Callable[[str], None]) -> AsyncIterator[Agent]:
-    """Open what agents work with: Chromium, or an HTTP client where there is none.
+async def open_agent(site: str, *, http: bool, note: Callable[[str], None]) -> AsyncIterator[Agent]:
+    """Open Chromium, or an HTTP client if there is no Chromium.
 
     Args:
         site: URL of the site.
-        http: whether to take the HTTP client anyway.
-        say: told why it is not Chromium.
+        http: whether to use the HTTP client in any case.
+        note: called with the reason why Chromium is not used.
     """
     if http:
         yield HttpAgent(site)
         return
-    async with _browser(say) as browser:
+    async with _browser(note) as browser:
         yield HttpAgent(site) if browser is None else ChromiumAgent(browser, site)
 
 
 @asynccontextmanager
-async def _browser(say: Callable[[str], None]) -> AsyncIterator[Browser | None]:
+async def _browser(note: Callable[[str], None]) -> AsyncIterator[Browser | None]:
     try:
         executable = find_chromium()
         from playwright.async_api import Error, async_playwright
     except ImportError:
-        say(f"no browser: {MissingExtraError('playwright', 'driving Chromium')}")
+        note(f"no browser: {MissingExtraError('playwright', 'driving Chromium')}")
         yield None
         return
     except AdapterError as error:
-        say(f"no browser: {error}")
+        note(f"no browser: {error}")
         yield None
         return
     async with async_playwright() as playwright:
         try:
             browser = await playwright.chromium.launch(executable_path=executable, args=launch_arguments())
         except Error as error:
-            say(f"{executable} does not start: {str(error).splitlines()[0]}")
+            note(f"{executable} does not start: {str(error).splitlines()[0]}")
             browser = None
         try:
             yield browser

@@ -1,4 +1,4 @@
-"""Who does what when: the agents' cycles, and the kill in the middle. Must never print."""
+"""The scenario: cycles of all agents, and the kill of Redis in the middle."""
 
 from __future__ import annotations
 
@@ -10,66 +10,65 @@ from functools import partial
 from time import monotonic
 from typing import Final, Self
 
-from session_reuse._api import reusable_session
-from session_reuse._manager import SessionManager
-from session_reuse.cli.demo.agents import Agent, Phase
-from session_reuse.cli.demo.plan import Plan
-from session_reuse.cli.demo.private_redis import PrivateRedis
-from session_reuse.cli.demo.record import Run, Start
+from examples.demo.agents import Agent, Phase
+from examples.demo.plan import Plan
+from examples.demo.private_redis import PrivateRedis
+from examples.demo.record import Run, Start
+from session_reuse import SessionManager, reusable_session
 from session_reuse.outcome import Outcome
 
 _STAGGER: Final = 0.4
 _KILL_AFTER: Final = 0.45
-"""Share of the starts that are over when Redis is killed."""
+"""Share of the starts that have ended when Redis is killed."""
 _PATIENCE: Final = 5.0
-"""Seconds by which the return of Redis is put off until both a save and a start have met the outage."""
+"""Seconds that Redis stays dead at most until both a save and a start have met the outage."""
 _WITH_SESSION: Final = frozenset({Phase.OPENING, Phase.LOGGING_IN, Phase.WORKING})
 _IDLE: Final = frozenset({Phase.WAITING, Phase.DONE})
 _POLL: Final = 0.005
 
 
-class Watcher:
-    """Is told what happens, as it happens, within a `with`. This one pays no heed."""
+class Observer:
+    """Receives the events of a scenario, as a context manager. This base class ignores them."""
 
     def __enter__(self) -> Self:
-        """Begin to watch."""
+        """Begin to observe."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Watch no more."""
+        """End."""
 
     def moved(self, start: Start, phase: Phase) -> None:
-        """Learn that an agent does something else now."""
+        """Receive the new activity of an agent."""
 
     def ended(self, start: Start) -> None:
-        """Learn that an agent has ended."""
+        """Receive the end of an agent start."""
 
     def redis_killed(self, pid: int) -> None:
-        """Learn that Redis is gone."""
+        """Receive the kill of Redis."""
 
     def redis_back(self, pid: int, seconds: float) -> None:
-        """Learn that it answers again, and after how long."""
+        """Receive the return of Redis, with the seconds that it was dead."""
 
 
-class Choreography:
+class Scenario:
     """One run of the demo.
 
     Args:
-        plan: what to do.
-        manager: where the sessions are kept.
-        agent: does the agents' work.
-        redis: the server to kill; None leaves it alone.
-        watcher: is told.
+        plan: settings of the run.
+        manager: keeps the sessions.
+        agent: does the work of the agents.
+        redis: the server to kill, or None for no outage.
+        observer: receives the events.
     """
 
     def __init__(
-        self, plan: Plan, manager: SessionManager, agent: Agent, redis: PrivateRedis | None, watcher: Watcher
+        self, plan: Plan, manager: SessionManager, agent: Agent, redis: PrivateRedis | None, observer: Observer
     ) -> None:
         self._plan = plan
         self._manager = manager
         self._agent = agent
         self._redis = redis
-        self._watcher = watcher
+        self._observer = observer
         self._run = Run(agent.name)
         self._phases = [Phase.WAITING] * plan.agents
         self._outcomes: set[Outcome] = set()
@@ -81,7 +80,7 @@ class Choreography:
         """Run all agents to their end.
 
         Args:
-            found: sessions that an earlier run has left.
+            found: number of sessions of an earlier run.
         """
         self._run.found = found
         self._began = monotonic()
@@ -106,7 +105,7 @@ class Choreography:
             await self._cycle(start)
             start.ended = self._now()
             self._run.starts.append(start)
-            self._watcher.ended(start)
+            self._observer.ended(start)
             self._move(start, Phase.WAITING)
             if cycle + 1 < self._plan.cycles:
                 await asyncio.sleep(pauses.uniform(0.1, 0.6))
@@ -124,7 +123,7 @@ class Choreography:
                 start.entered, start.outcome = self._now(), session.outcome
                 self._outcomes.add(session.outcome)
                 await self._agent.work(session, account, partial(self._move, start))
-        except Exception as error:  # noqa: BLE001  (an agent that fails is part of the picture)
+        except Exception as error:  # noqa: BLE001  (a failed agent is a result of the run)
             start.error = type(error).__name__
         if session is not None:
             start.save = session.save_outcome
@@ -135,25 +134,25 @@ class Choreography:
         if phase is Phase.WORKING:
             start.ready = self._now()
         self._phases[start.agent] = phase
-        self._watcher.moved(start, phase)
+        self._observer.moved(start, phase)
 
     # The outage ------------------------------------------------------------------------------------------------------
 
     async def _outage(self, redis: PrivateRedis) -> None:
         await self._until(lambda: len(self._run.starts) >= self._plan.starts * _KILL_AFTER)
         self._may_start.clear()
-        await self._until(self._is_telling_moment)
+        await self._until(self._is_good_moment)
         async with redis.dead() as pid:
             self._run.killed_at = killed_at = self._now()
-            self._watcher.redis_killed(pid)
+            self._observer.redis_killed(pid)
             self._may_start.set()
             await asyncio.sleep(self._plan.outage)
             await self._until(self._has_shown_both, limit=_PATIENCE)
         self._run.back_at = self._now()
-        self._watcher.redis_back(redis.pid, self._run.back_at - killed_at)
+        self._observer.redis_back(redis.pid, self._run.back_at - killed_at)
 
-    def _is_telling_moment(self) -> bool:
-        """Return whether one agent is in the middle of its work and another is not, or all are about to start."""
+    def _is_good_moment(self) -> bool:
+        """Return whether one agent works and another is idle, or all are about to start."""
         idle = sum(phase in _IDLE for phase in self._phases)
         return idle == len(self._phases) or (idle > 0 and not _WITH_SESSION.isdisjoint(self._phases))
 
@@ -164,13 +163,13 @@ class Choreography:
         return (has_kept and has_degraded) or all(phase is Phase.DONE for phase in self._phases)
 
     async def _until(self, condition: Callable[[], bool], limit: float = math.inf) -> None:
-        """Wait for something to become true, at most `limit` seconds."""
+        """Wait until a condition is true, at most `limit` seconds."""
         latest = self._now() + limit
         while not condition() and self._now() < latest:
             await asyncio.sleep(_POLL)
 
     async def _settle(self) -> None:
-        """Wait for the saves that were kept while Redis was away."""
+        """Wait for the saves that were kept during the outage."""
         give_up = monotonic() + self._manager.config.close_timeout
         while self._manager.stats().pending and monotonic() < give_up:
             await asyncio.sleep(_POLL)

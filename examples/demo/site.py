@@ -1,14 +1,14 @@
-"""A small login site on loopback, slow to answer as real ones are. Must never serve anything beyond loopback.
+"""A small login site on loopback that answers as slowly as real sites.
 
-Being logged in takes both: an httpOnly cookie for the pages, and a token in localStorage with which the page's script asks
-the API. Cookie and token are signed with a secret that stays in the demo's folder, as does the port, so that what an earlier
-run has left is still good.
+A login consists of an httpOnly cookie for the pages and a token in localStorage for the API. Both are signed with a
+secret. The secret and the port stay in the demo's folder, so that the sessions of an earlier run are still valid.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
+import os
 import secrets
 import threading
 import time
@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import parse_qs
 
-from session_reuse.cli.demo.pages import ACCOUNT, LOGIN, WELCOME
-from session_reuse.cli.storage_files import write_private
+from examples.demo.pages import ACCOUNT, LOGIN, WELCOME
 
-PASSWORD: Final = "correct horse battery staple"  # noqa: S105  (of this site alone)
+PASSWORD: Final = "correct horse battery staple"
 _HOST: Final = "127.0.0.1"
 
 
 class Answer(NamedTuple):
-    """What the site answers."""
+    """One answer of the site."""
 
     status: int
     content: str
@@ -37,11 +36,11 @@ class Answer(NamedTuple):
 
 
 class Site:
-    """The site, for `with`.
+    """The site, as a context manager.
 
     Args:
         think: seconds before each answer.
-        memory: file that keeps port and secret between runs.
+        memory: file with the port and the secret, kept between runs.
     """
 
     def __init__(self, think: float, memory: Path) -> None:
@@ -54,18 +53,19 @@ class Site:
 
     @property
     def url(self) -> str:
-        """Where the site is; the same in the next run, unless somebody has taken the port."""
+        """Address of the site. The next run has the same one if the port is free."""
         return f"http://{_HOST}:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         """Start to serve."""
         record = {"port": self._server.server_port, "secret": self._secret.hex()}
-        write_private(self._memory, json.dumps(record).encode(), replace=True)
+        with os.fdopen(os.open(self._memory, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(record, file)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop to serve."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5)
@@ -148,7 +148,7 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a browser that is closed hangs up in the middle."""
+        """Print nothing: a browser that closes ends its requests early."""
 
 
 def _write(request: BaseHTTPRequestHandler, answer: Answer) -> None:

@@ -1,4 +1,4 @@
-"""The demo as a picture: who started when and how, beside how long it took. Must never open a window."""
+"""Draw a run as a chart: a timeline of the starts beside their durations."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from session_reuse.cli.demo.look import COLOURS, FAINT, INK, OUTAGE, WORDS
-from session_reuse.cli.demo.plan import Plan
-from session_reuse.cli.demo.record import Kind, Run
+from examples.demo.plan import Plan
+from examples.demo.record import Kind, Run
+from examples.demo.theme import COLOURS, FAINT, INK, OUTAGE, WORDS
 from session_reuse.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def draw(run: Run, plan: Plan, path: Path) -> None:
 
 
 def _headline(run: Run) -> str:
-    told = f"{run.count(Kind.REUSED)} of {len(run.starts)} agent starts came back logged in"
-    return f"{told}, though Redis was killed" if run.killed_at is not None else told
+    text = f"{run.count(Kind.REUSED)} of {len(run.starts)} agent starts came back logged in"
+    return f"{text}, though Redis was killed" if run.killed_at is not None else text
 
 
 def _subtitle(run: Run, plan: Plan) -> str:

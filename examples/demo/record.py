@@ -1,4 +1,4 @@
-"""What happened in a demo, and what it adds up to. Pure: no clock, no input or output."""
+"""The record of a run and the numbers computed from it, without clock, input or output."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from session_reuse.outcome import Outcome, SaveOutcome
 
 
 class Kind(StrEnum):
-    """How an agent start went, as an onlooker would put it."""
+    """How an agent start went."""
 
     REUSED = "reused"
-    """It came back logged in."""
+    """The agent was logged in."""
     LOGIN = "login"
-    """Nothing usable was stored: it logged in."""
+    """No usable session was stored, so the agent logged in."""
     DEGRADED = "degraded"
-    """Redis was away: it started fresh at once, and logged in."""
+    """Redis was dead, so the agent started fresh at once and logged in."""
     FAILED = "failed"
     """The agent's own work failed."""
 
 
 @dataclass(slots=True)
 class Start:
-    """One agent start; times in seconds since the demo began.
+    """One agent start. Times are in seconds since the run began.
 
     Attributes:
         agent: number of the agent.
         cycle: number of its start.
         began: when the agent was started.
-        entered: when it had its session, or knew that it had none.
-        ready: when it saw the page that only the logged-in see.
-        ended: when its session was saved, or kept for later.
-        outcome: what entering found.
-        logged_in: whether it had to fill in the form.
-        save: what the save did.
-        error: class of what went wrong in its own work.
+        entered: when the session was entered.
+        ready: when the agent saw the page for logged-in users.
+        ended: when the session was saved, or kept for later.
+        outcome: the outcome of the enter.
+        logged_in: whether the agent filled in the form.
+        save: the outcome of the save.
+        error: class of the exception that ended the work.
     """
 
     agent: int
@@ -53,7 +53,7 @@ class Start:
 
     @property
     def kind(self) -> Kind:
-        """How it went."""
+        """How the start went."""
         if self.error is not None or self.ready is None or self.outcome is None:
             return Kind.FAILED
         if self.outcome.degraded:
@@ -62,22 +62,22 @@ class Start:
 
     @property
     def seconds_to_ready(self) -> float | None:
-        """From the start of the agent to the logged-in page."""
+        """Seconds from the start of the agent to the logged-in page."""
         return None if self.ready is None else self.ready - self.began
 
 
 @dataclass(slots=True)
 class Run:
-    """Everything that happened.
+    """One run of the demo.
 
     Attributes:
-        agent_name: what the agents drove: Chromium and its version, or an HTTP client.
+        agent_name: the client of the agents: Chromium and its version, or an HTTP client.
         found: sessions that an earlier run had left.
         starts: the agent starts, in the order of their ends.
-        killed_at: when Redis was killed; None when it was not.
-        back_at: when it answered again.
-        recovered: saves that were kept in memory while Redis was away, and got through later.
-        lost: those that did not.
+        killed_at: when Redis was killed, or None.
+        back_at: when Redis answered again.
+        recovered: saves that were kept in memory during the outage and written later.
+        lost: saves that were not written.
     """
 
     agent_name: str
@@ -89,7 +89,7 @@ class Run:
     lost: int = 0
 
     def count(self, kind: Kind) -> int:
-        """Return how many starts went that way."""
+        """Return how many starts are of this kind."""
         return sum(start.kind is kind for start in self.starts)
 
     def seconds(self, *kinds: Kind) -> list[float]:
@@ -103,33 +103,33 @@ class Run:
 
     @property
     def reuse_median(self) -> float | None:
-        """Median seconds to the logged-in page without one."""
+        """Median seconds to the logged-in page without a login."""
         return _median(self.seconds(Kind.REUSED))
 
     @property
     def ratio(self) -> float | None:
-        """How many times longer a login takes."""
+        """How many times longer a start with a login takes."""
         login, reuse = self.login_median, self.reuse_median
         return login / reuse if login and reuse else None
 
     @property
     def reuse_rate(self) -> float:
-        """Share of the starts that came back logged in."""
+        """Share of the starts that were logged in."""
         return self.count(Kind.REUSED) / len(self.starts) if self.starts else 0.0
 
     @property
     def slowest_enter(self) -> float:
-        """Seconds of the longest wait for the store, its outage included."""
+        """Seconds of the longest enter, the outage included."""
         return max((start.entered - start.began for start in self.starts if start.entered is not None), default=0.0)
 
     @property
     def kept(self) -> int:
-        """How many saves were kept in memory while Redis was away."""
+        """How many saves were kept in memory during the outage."""
         return self.recovered + self.lost
 
     @property
     def is_good(self) -> bool:
-        """Whether the demo has shown what it promises."""
+        """Whether the run has shown what the demo promises."""
         return not self.count(Kind.FAILED) and not self.lost and self.count(Kind.REUSED) > 0
 
 
@@ -138,7 +138,7 @@ def _median(values: list[float]) -> float | None:
 
 
 def as_json(run: Run) -> dict[str, Any]:
-    """Return a run for programs; times in seconds."""
+    """Return a run as a JSON object, with times in seconds."""
     outage = None if run.killed_at is None else {"killed_at": run.killed_at, "back_at": run.back_at}
     return {
         "agent": run.agent_name,

@@ -1,60 +1,59 @@
-"""The demo as it runs: live on a terminal, a few lines elsewhere. Must never keep the agents waiting."""
+"""Show a run while it happens: a live screen on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 from time import monotonic
 from typing import Final, Self
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from session_reuse.cli.demo.agents import Phase
-from session_reuse.cli.demo.choreography import Watcher
-from session_reuse.cli.demo.look import COLOURS, FAINT, OUTAGE, WORDS
-from session_reuse.cli.demo.plan import Plan
-from session_reuse.cli.demo.record import Kind, Start
-from session_reuse.cli.output import Output
+from examples.demo.agents import Phase
+from examples.demo.plan import Plan
+from examples.demo.record import Kind, Start
+from examples.demo.scenario import Observer
+from examples.demo.theme import COLOURS, FAINT, OUTAGE, WORDS
 
 _BLOCK, _OPEN, _NOW = "■", "·", "◧"
 _WIDEST: Final = 40
 """Starts per agent that are shown one by one."""
 
 
-class Lines(Watcher):
-    """Says what matters, a line each; for logs and pipes."""
+class Lines(Observer):
+    """Prints one line for each event, for logs and pipes."""
 
-    def __init__(self, plan: Plan, output: Output) -> None:
+    def __init__(self, plan: Plan, console: Console) -> None:
         self._plan = plan
-        self._output = output
+        self._console = console
         self._began = monotonic()
         self._ended = 0
 
     def ended(self, start: Start) -> None:
-        """Say how an agent start went."""
+        """Print how an agent start went."""
         self._ended += 1
         account, width = self._plan.accounts[start.agent], len(str(self._plan.starts))
         took = "" if start.seconds_to_ready is None else f" after {start.seconds_to_ready:.2f} s"
-        self._say(f"{self._ended:{width}}/{self._plan.starts} {account:6} {WORDS[start.kind]}{took}")
+        self._print(f"{self._ended:{width}}/{self._plan.starts} {account:6} {WORDS[start.kind]}{took}")
 
     def redis_killed(self, pid: int) -> None:
-        """Say that Redis is gone."""
-        self._say(f"Redis (pid {pid}) killed with SIGKILL")
+        """Print that Redis was killed."""
+        self._print(f"Redis (pid {pid}) killed with SIGKILL")
 
     def redis_back(self, pid: int, seconds: float) -> None:
-        """Say that it is back."""
-        self._say(f"Redis is back (pid {pid}) after {seconds:.1f} s")
+        """Print that Redis is back."""
+        self._print(f"Redis is back (pid {pid}) after {seconds:.1f} s")
 
-    def _say(self, text: str) -> None:
-        self._output.show(f"{monotonic() - self._began:6.1f} s  {text}")
+    def _print(self, text: str) -> None:
+        self._console.print(f"{monotonic() - self._began:6.1f} s  {text}")
 
 
-class LiveScreen(Watcher):
-    """Shows every agent, Redis, and how far it is."""
+class LiveScreen(Observer):
+    """Shows every agent, Redis and the progress."""
 
-    def __init__(self, plan: Plan, output: Output, redis_pid: int) -> None:
+    def __init__(self, plan: Plan, console: Console, redis_pid: int) -> None:
         self._plan = plan
         self._kinds: list[list[Kind]] = [[] for _ in range(plan.agents)]
         self._phases = [Phase.WAITING] * plan.agents
@@ -63,22 +62,22 @@ class LiveScreen(Watcher):
         self._killed_pid = 0
         self._progress = Progress(
             BarColumn(None, style=FAINT, complete_style=COLOURS[Kind.REUSED], finished_style=COLOURS[Kind.REUSED]),
-            MofNCompleteColumn(), "starts", TimeElapsedColumn(), console=output.console, expand=True,
+            MofNCompleteColumn(), "starts", TimeElapsedColumn(), console=console, expand=True,
         )  # fmt: skip
         self._bar = self._progress.add_task("", total=plan.starts)
-        self._live = Live(self, console=output.console, refresh_per_second=8)
+        self._live = Live(self, console=console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the live screen."""
         self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the last picture standing."""
+        """Stop, and keep the last picture on the terminal."""
         self._live.stop()
 
     def moved(self, start: Start, phase: Phase) -> None:
-        """Show what an agent does now."""
+        """Show the activity of an agent."""
         self._phases[start.agent] = phase
 
     def ended(self, start: Start) -> None:
@@ -87,18 +86,16 @@ class LiveScreen(Watcher):
         self._progress.advance(self._bar)
 
     def redis_killed(self, pid: int) -> None:
-        """Show that Redis is gone."""
+        """Show that Redis was killed."""
         self._killed_at, self._killed_pid = monotonic(), pid
 
     def redis_back(self, pid: int, seconds: float) -> None:
-        """Show that it is back."""
+        """Show that Redis is back."""
         self._killed_at = None
-        self._redis = Text.assemble(
-            ("● up again", COLOURS[Kind.REUSED]), f"  pid {pid}, after {seconds:.1f} s of being dead"
-        )
+        self._redis = Text.assemble(("● up again", COLOURS[Kind.REUSED]), f"  pid {pid}, dead for {seconds:.1f} s")
 
     def __rich__(self) -> RenderableType:
-        """Return the picture of this moment."""
+        """Return the current picture."""
         return Group(self._agents(), Text(), self._redis_state(), Text(), self._progress, _legend())
 
     def _agents(self) -> Table:

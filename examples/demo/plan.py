@@ -1,4 +1,4 @@
-"""What a demo is to do. Must never be changed while it runs."""
+"""Settings of one run of the demo."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _NAMES: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "hei
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Settings of one demo.
+    """Settings of one run.
 
     Attributes:
-        agents: how many work at once, each with an account of its own.
-        cycles: how often each starts, works and ends.
-        think: seconds the site takes for each answer.
-        outage: seconds that Redis is gone; 0 leaves it alone.
-        fresh: whether to forget what earlier runs have left.
-        http: whether to use an HTTP client although there is a browser.
+        agents: how many work at once, each with its own account.
+        cycles: how often each agent starts, works and ends.
+        think: seconds that the site takes for each answer.
+        outage: seconds that Redis is dead. 0 means no outage.
+        fresh: whether to delete the sessions of earlier runs.
+        http: whether to use an HTTP client even if there is a browser.
         output: folder for the chart, the site's accounts and the private Redis.
-        url: a Redis to use instead of a private one; it is never killed.
+        url: a Redis to use instead of a private one. It is not killed.
         key_prefix: first part of every key.
     """
 

@@ -1,7 +1,8 @@
-"""`demo`: it shows what it promises with real agents, keeps its word about reuse, and leaves no process behind."""
+"""The demo shows what it promises with real agents, and leaves no process behind."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,20 +13,29 @@ from typing import Any
 import psutil
 import pytest
 
-from session_reuse.cli.demo.record import Kind, Run, Start
+from examples.demo.record import Kind, Run, Start
 from session_reuse.outcome import Outcome
-from tests.cli.conftest import CommandLine
 from tests.harness.polling import wait_until
 from tests.harness.servers import RedisServer
 
+ROOT = Path(__file__).parents[2]
+DEMO = (sys.executable, "-m", "examples.demo")
 QUICK = ("--think", "0.01", "--outage", "0.3")
 
 
+def run_demo(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the demo to its end."""
+    return subprocess.run(
+        [*DEMO, *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+
+
 def demo(folder: Path, *words: str) -> Any:
-    """Run the demo and return what it says."""
-    answer = CommandLine("embedded://")("demo", "--json", "--output", str(folder), *QUICK, *words)
-    assert (answer.code, answer.err) == (0, "")
-    return answer.json
+    """Return the result of a run, which must have succeeded."""
+    done = run_demo("--json", "--output", str(folder), *QUICK, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
 
 
 @pytest.mark.slow
@@ -52,28 +62,26 @@ def test_demo_with_a_real_browser(tmp_path: Path) -> None:
     assert [cycle["kind"] for cycle in seen["cycles"]] == ["login", "reused"]
 
 
-def test_demo_without_a_browser_says_so_and_goes_on(tmp_path: Path, redis_server: RedisServer) -> None:
-    """A machine without Chromium sees the same with an HTTP client; a Redis that is given is used and not killed."""
-    words = ("demo", "--agents", "1", "--cycles", "2", "--think", "0", "--output", str(tmp_path))
-    answer = CommandLine(redis_server.url)(
-        *words, "--url", redis_server.url, SESSION_REUSE_CHROMIUM="/nowhere/chromium"
-    )
-    assert answer.code == 0
-    assert "no browser" in answer.err
-    assert "HTTP client" in answer.out
-    assert "reuse rate 50%" in answer.out
+def test_without_a_browser_the_demo_uses_an_http_client(tmp_path: Path, redis_server: RedisServer) -> None:
+    """A machine without Chromium gets the same demo. A Redis that is given is used and not killed."""
+    words = ("--agents", "1", "--cycles", "2", "--think", "0", "--output", str(tmp_path), "--url", redis_server.url)
+    done = run_demo(*words, SESSION_REUSE_CHROMIUM="/nowhere/chromium", COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    assert "no browser" in done.stderr
+    assert "HTTP client" in done.stdout
+    assert "reuse rate 50%" in done.stdout
     assert redis_server.running
     with redis_server.client() as client:
         assert client.exists("session-reuse-demo:session:shop.demo/alice@http")
 
 
-def test_demo_without_anything_to_drive_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has installed the command line alone is told what is missing, instead of watching agents fail."""
-    monkeypatch.setitem(sys.modules, "httpx", None)
-    answer = CommandLine("embedded://")("demo", "--http", "--output", str(tmp_path), *QUICK)
-    assert answer.code != 0
-    assert "session-reuse[demo]" in answer.err
-    assert "failed" not in answer.out
+def test_without_any_client_the_demo_names_the_extra(tmp_path: Path) -> None:
+    """A missing httpx is one error before the agents start."""
+    (tmp_path / "httpx.py").write_text("raise ImportError('not installed')")
+    done = run_demo("--http", "--output", str(tmp_path), *QUICK, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert done.returncode != 0
+    assert "session-reuse[demo]" in done.stderr
+    assert "failed" not in done.stdout
 
 
 @pytest.mark.slow
@@ -81,8 +89,8 @@ def test_demo_without_anything_to_drive_names_the_extra(tmp_path: Path, monkeypa
 def test_interrupted_demo_leaves_no_process(tmp_path: Path, during_outage: bool) -> None:
     """Ctrl-C ends agents, site and Redis, also while that Redis is dead, and gives 130."""
     words = ["--http", "--agents", "2", "--cycles", "4", "--think", "0.01", "--outage", "30"]
-    command = [sys.executable, "-m", "session_reuse", "demo", "--output", str(tmp_path), *words]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    command = [*DEMO, "--output", str(tmp_path), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as running:
@@ -110,7 +118,7 @@ def _processes_of(folder: Path) -> list[int]:
 
 
 def test_numbers_of_a_run_are_what_happened() -> None:
-    """Medians, rates and kinds follow from the starts, whatever is missing."""
+    """Medians, rates and kinds follow from the starts."""
     assert (Run("x").reuse_rate, Run("x").ratio, Run("x").slowest_enter, Run("x").is_good) == (0.0, None, 0.0, False)
     starts = [
         Start(0, 0, 0.0, 0.1, 2.0, 3.0, Outcome.MISSING, logged_in=True),

@@ -1,10 +1,10 @@
-"""Colours and words of the demo, the same on the terminal, in the table and in the chart. Must hold no logic."""
+"""Colours and words that terminal, table and chart share."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from session_reuse.cli.demo.record import Kind
+from examples.demo.record import Kind
 
 COLOURS: Final = {
     Kind.REUSED: "#2f9e6e",

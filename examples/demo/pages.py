@@ -1,4 +1,4 @@
-"""The pages of the demo's site. Must never need a server beyond it: no fonts, no images, no frameworks."""
+"""The pages of the demo's site. They load nothing from other servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOGIN: Final = (
 )
 
 WELCOME: Final = f"{_HEAD}<script>localStorage.setItem('token', 'TOKEN'); location.replace('/account');</script>"
-"""What the form leads to; `TOKEN` is replaced by the user's."""
+"""The page after the form. `TOKEN` is replaced by the token of the user."""
 
 ACCOUNT: Final = (
     f"{_HEAD}<h1 id='greeting'>One moment</h1><button id='add' disabled>Add to basket</button> <span id='basket'></span>"
@@ -33,4 +33,4 @@ fetch('/api/me', {headers: {Authorization: `Bearer ${localStorage.getItem('token
 });
 </script>"""
 )
-"""Says who is logged in, after asking the API with the token from localStorage; without a good one it sends to the form."""
+"""Shows the user after a request to the API with the token from localStorage. Without a valid token it opens the form."""

@@ -1,0 +1,1 @@
+"""The demo: agents log in once and come back logged in, also after their Redis was killed."""
