@@ -7,10 +7,9 @@ that has become meanwhile: directly, by a three-way merge, as a new login, or no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import inf
 from typing import Final
 
 from session_reuse._state import document
@@ -28,6 +27,7 @@ TOMBSTONE_TTL: Final = 30 * 86400.0
 """Seconds for which an invalidation is kept in the store."""
 HOLD_LIMIT: Final = 29 * 86400.0
 """Seconds after which an agent cannot prove any more that its session was not invalidated."""
+REFUSED: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED})
 
 
 class StoredKind(StrEnum):
@@ -106,6 +106,10 @@ class Login:
     created_at: int = 0
     invalidated_at: int | None = None
 
+    def is_same(self, other: Login) -> bool:
+        """Return whether two agents continue one login."""
+        return self is other or (self.created_at == other.created_at != 0)
+
     def accepted(self, header: Header, moment: Moment) -> None:
         """Note that the store holds this login now."""
         self.found, self.created_at, self.invalidated_at = Found.STORED, header.created_at, header.invalidated_at
@@ -153,6 +157,7 @@ class Change:
         mark_only: whether it is nothing but a change of the score.
         waited: whether it had to wait for the store.
         parts: changes that were combined into this one, and share what becomes of it.
+        built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
         outcome: what became of it; None while it is on its way.
         not_taken: whether its storage state was left out, since another login is stored.
@@ -167,7 +172,7 @@ class Change:
     after: Body = field(repr=False)
     login: Login
     made_at: float
-    ttl: float = inf
+    ttl: float
     agent_id: str | None = None
     lease: Lease | None = None
     release: bool = False
@@ -176,6 +181,7 @@ class Change:
     mark_only: bool = False
     waited: bool = False
     parts: list[Change] = field(default_factory=list)
+    built_on: Sequence[Change] = ()
     ids: list[str] = field(default_factory=list)
     outcome: SaveOutcome | None = None
     not_taken: bool = False
@@ -250,7 +256,7 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     same = login.created_at == header.created_at
     if login.found is Found.ABSENT or (login.found is Found.STORED and same):
         return _merged(change, stored.body, header.saved_at, moment)
-    if login.found is Found.UNUSABLE and same:
+    if login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment):
         return Rebased(change.after, new_login=True)
     retired = judge(header, now=moment.wall, retire_after_bad=retire_after_bad) is Outcome.RETIRED
     return _beside_another_login(change, stored.body, header.saved_at, moment, retired=retired)
@@ -274,6 +280,8 @@ def _refusal(change: Change, stored: Snapshot, moment: Moment) -> Refused | None
         return Refused(SaveOutcome.STALE, "the session was invalidated")
     if stored.header is None and moment.loop - change.made_at > change.ttl:
         return Refused(SaveOutcome.SKIPPED, "it waited for longer than its time to live")
+    if stored.header is None and any(one.outcome in REFUSED for one in change.built_on):
+        return Refused(SaveOutcome.SKIPPED, "it holds a change that was refused, and the session is gone")
     if stored.header is None and moment.age(login) > HOLD_LIMIT:
         return Refused(SaveOutcome.STALE, "the session is gone, and it is too long ago to know why")
     return None
@@ -347,7 +355,7 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
     applied: list[tuple[Change, Rebased]] = []
     refused: list[tuple[Change, Refused]] = []
     result = Rebased(stored.body)
-    logins: set[int] = set()
+    logins: list[Login] = []
     for change in changes:
         outcome = _on_top(change, stored, moment, result, logins) if applied else None
         outcome = outcome or rebase(change, _with(stored, result), moment, retire_after_bad=retire_after_bad)
@@ -358,9 +366,9 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
             refused += [
                 (earlier, Refused(SaveOutcome.SKIPPED, "a new login has replaced it")) for earlier, _ in applied
             ]
-            applied, logins = [], set()
+            applied, logins = [], []
         if not outcome.not_taken:
-            logins.add(id(change.login))
+            logins.append(change.login)
         applied.append((change, outcome))
         result = replace(outcome, new_login=outcome.new_login or result.new_login)
     if result.new_login and stored.header is not None and _is_logged_out(result.body, stored.body):
@@ -372,7 +380,9 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
 
 
 def _is_logged_out(new: Body, stored: Body) -> bool:
-    return is_empty(document.load(*new)["storage_state"]) and not is_empty(document.load(*stored)["storage_state"])
+    """Return whether a new login has come to less than what it would replace: no login any more, and no notes either."""
+    mine, theirs = document.load(*new), document.load(*stored)
+    return is_empty(mine["storage_state"]) and not (mine["data"] and is_empty(theirs["storage_state"]))
 
 
 def _with(stored: Snapshot, result: Rebased) -> Snapshot:
@@ -380,12 +390,12 @@ def _with(stored: Snapshot, result: Rebased) -> Snapshot:
 
 
 def _on_top(
-    change: Change, stored: Snapshot, moment: Moment, result: Rebased, logins: set[int]
+    change: Change, stored: Snapshot, moment: Moment, result: Rebased, logins: list[Login]
 ) -> Rebased | Refused | None:  # fmt: skip
     """Apply a change to the login that an earlier change has brought; None when the stored login still stands."""
     if stored.header is not None and not result.new_login:
         return None
-    if id(change.login) in logins:
+    if any(change.login.is_same(login) for login in logins):
         return _merged(change, result.body, 0, moment)
     if (refused := _refusal(change, stored, moment)) is not None:
         return refused

@@ -48,7 +48,8 @@ def body_to_save(session: BrowserSession, before: Body, *, replaces: Body | None
         found = {**found, "storage_state": document.load(*before)["storage_state"]}
     after = document.dump(found)
     if after == before or (session.anew and _says_the_same(before, after)):
-        return None if session.capture_reason is not None else before  # nothing was seen, so nothing is vouched for
+        # Nothing was seen, so nothing is vouched for; and nothing replaces what another agent may have changed since.
+        return None if session.capture_reason is not None or replaces is not None else before
     return after
 
 

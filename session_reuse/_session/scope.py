@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Final
 from weakref import ProxyType, proxy
 
@@ -60,9 +61,6 @@ class SessionScope:
         telemetry: what is counted and logged.
         clock: time and chance.
         spawn: runs work in a task that lives until it is done or the manager is closed.
-
-    Attributes:
-        ahead: whether it was entered with changes of this process that the store did not have yet.
     """
 
     def __init__(
@@ -94,8 +92,9 @@ class SessionScope:
         self._login = Login(Found.AWAY, 0.0, 0.0)
         self._before = Body(b"", document.FAST_DIALECT)
         self._changes: list[Change] = []
+        self._built_on: Sequence[Change] = ()
+        self._saves = self._finished = 0
         self._marked = False
-        self.ahead = False
 
     # Enter -----------------------------------------------------------------------------------------------------------
 
@@ -143,6 +142,7 @@ class SessionScope:
         if isinstance(reply.lease, Busy):
             if reply.lease.foreign:
                 log.warning(Event.LEASE_FOREIGN, fingerprint=fingerprint, remedy="the lease key holds something else")
+            self._abandon_lease()  # a copy of the request may still be on its way
             return Entry(Outcome.BUSY, Login(Found.AWAY, asked_at, self._clock.wall()))
         return await self._from_store(reply, asked_at, waiting)
 
@@ -188,7 +188,7 @@ class SessionScope:
         outbox, folded = list(replica.outbox), None
         if not self._options.exclusive:
             folded = fold(outbox, replica.base, moment, retire_after_bad=self._config.retire_after_bad)
-        self._known = replica.base
+        self._known, self._built_on = replica.base, outbox
         return while_away(
             failure.error.outcome, replica.base, outbox, folded, self._options, moment,
             retire_after_bad=self._config.retire_after_bad, oldest=self._config.reuse_while_away,
@@ -209,7 +209,7 @@ class SessionScope:
         moment = Moment(asked_at, self._clock.wall() - (self._clock.loop() - asked_at))
         folded = None
         if waiting:
-            self.ahead = True
+            self._built_on = waiting
             self._writer.wake()
             folded = fold(waiting, snapshot, moment, retire_after_bad=self._config.retire_after_bad)
         return from_store(
@@ -312,7 +312,7 @@ class SessionScope:
                 return await self._save(final=True)
         except InvalidStateError as error:
             log.error(Event.INVALID_STATE, fingerprint=self._session.fingerprint, why=str(error))
-            self._finish(SaveOutcome.SKIPPED, self._clock.loop())
+            self._finish(SaveOutcome.SKIPPED, self._clock.loop(), self._saves)
             raise
         finally:
             await self._give_lease_back()
@@ -326,6 +326,8 @@ class SessionScope:
 
     async def _save(self, *, final: bool) -> SaveOutcome:
         session, began = self._session, self._clock.loop()
+        self._saves += 1
+        number = self._saves
         if session.captures and not session.discarded:
             await capture(session, self._config.capture_timeout)
         change = None
@@ -334,23 +336,23 @@ class SessionScope:
         elif session.marked_bad and not self._marked:
             change = self._bad_mark()
         if change is None:
-            return self._finish(SaveOutcome.SKIPPED, began)
+            return self._finish(SaveOutcome.SKIPPED, began, number)
         if self._lease is not None and self._lease.lost:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
-            return self._finish(SaveOutcome.STALE, began)
+            return self._finish(SaveOutcome.STALE, began, number)
         self._changes = [one for one in self._changes if one.outcome is None] + [change]
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way
         try:
             outcome = await self._writer.save(session.fingerprint, change, self._known)
         except BaseException:
-            self._finish(change.outcome or SaveOutcome.PENDING, began)
+            self._finish(change.outcome or SaveOutcome.PENDING, began, number)
             raise
-        return await self._saved(change, outcome, began)
+        return await self._saved(change, outcome, began, number)
 
-    async def _saved(self, change: Change, outcome: SaveOutcome, began: float) -> SaveOutcome:
+    async def _saved(self, change: Change, outcome: SaveOutcome, began: float, number: int) -> SaveOutcome:
         session = self._session
         if change.mark_only:
-            return self._finish(SaveOutcome.SKIPPED, began)
+            return self._finish(SaveOutcome.SKIPPED, began, number)
         if outcome is SaveOutcome.STALE:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
         if outcome in _NOT_TAKEN:
@@ -361,7 +363,7 @@ class SessionScope:
             patience = max(_SPOOL_PATIENCE, self._config.save_timeout - (self._clock.loop() - began))
             if await self._writer.disk.written(session.fingerprint, patience):
                 outcome = SaveOutcome.SPOOLED
-        self._finish(outcome, began)
+        self._finish(outcome, began, number)
         if change.failure is not None and change.outcome is None and self._options.strict:
             raise self._telemetry.named(change.failure) from None
         return outcome
@@ -400,6 +402,7 @@ class SessionScope:
             login=self._login,
             made_at=self._clock.loop(),
             ttl=self._config.ttl,
+            built_on=self._built_on,
             agent_id=session.agent_id,
             lease=held,
             release=final and held is not None,
@@ -414,13 +417,14 @@ class SessionScope:
             return None
         log.info(Event.MARKED_BAD, fingerprint=self._session.fingerprint, why=(self._session.verdict or (False, ""))[1])
         return Change(
-            before=self._before, after=self._before, login=self._login, made_at=self._clock.loop(), score_change=BAD_MARK,
-            mark_only=True,
+            before=self._before, after=self._before, login=self._login, made_at=self._clock.loop(), ttl=self._config.ttl,
+            score_change=BAD_MARK, mark_only=True,
         )  # fmt: skip
 
-    def _finish(self, outcome: SaveOutcome, began: float) -> SaveOutcome:
+    def _finish(self, outcome: SaveOutcome, began: float, number: int) -> SaveOutcome:
         session = self._session
-        session.save_outcome = outcome
+        if number >= self._finished:  # a checkpoint that ends after the exit does not hide what the exit did
+            self._finished, session.save_outcome = number, outcome
         self._telemetry.saved(session.fingerprint, outcome, self._clock.loop() - began)
         return outcome
 

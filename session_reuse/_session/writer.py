@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from session_reuse._resilience.failure import Failure
 from session_reuse._session.changes import (
     HOLD_LIMIT,
+    REFUSED,
     TOMBSTONE_TTL,
     Change,
     Folded,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _CONTENTION_PAUSE: Final = 0.005
-_REFUSED: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED})
 _OFFLOAD: Final = 200_000
 """Documents from this many bytes on are merged and encoded in a thread: 2 MB hold the loop up for 0.5 s (2026-11)."""
 
@@ -113,6 +113,7 @@ class Writer:
         self._flusher: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._writing = 0
+        self._closed = False
 
     # Saving ----------------------------------------------------------------------------------------------------------
 
@@ -172,6 +173,10 @@ class Writer:
         for change in changes:
             if change.outcome is not None:
                 continue
+            if self._closed:
+                change.settle(SaveOutcome.LOST)
+                self._lost(replica.fingerprint, "the manager is closed")
+                continue
             for fingerprint, _ in self.replicas.enqueue(replica, change):
                 self._lost(fingerprint, "pending_max or pending_max_bytes is reached")
             if change.outcome is None:
@@ -195,7 +200,7 @@ class Writer:
         for change in done:
             outcome = change.outcome
             assert outcome is not None  # noqa: S101  (looked at above)
-            if change.before is not change.after and (outcome in _REFUSED or change.not_taken):
+            if change.before is not change.after and (outcome in REFUSED or change.not_taken):
                 self._lost(replica.fingerprint, change.why or "the lease was lost")
             else:
                 self._telemetry.flushed(replica.fingerprint, outcome)
@@ -228,18 +233,16 @@ class Writer:
             if folded.refused and moment.server is None:  # refuse nothing by what was known before
                 stored, moment = await self._read(replica, deadline)
                 continue
-            for change, refused in folded.refused:
-                change.settle(refused.outcome, refused.why)
-                log.debug(Event.SAVE_SKIPPED, fingerprint=replica.fingerprint, why=refused.why)
-            if not folded.applied:
-                continue
+            again = 0
             try:
-                again = await self._commit(replica, folded, stored, moment, deadline)
+                if folded.applied:
+                    again = await self._commit(replica, folded, stored, moment, deadline)
             except InvalidStateError as error:
                 for change, _ in folded.applied:
                     change.settle(SaveOutcome.SKIPPED)
                 log.error(Event.INVALID_STATE, fingerprint=replica.fingerprint, why=f"with what others saved, {error}")
-                continue
+            if not again:
+                _refuse(replica, folded)  # not before: a new login that refuses the others must be stored first
             if again:
                 await asyncio.sleep(self._clock.chance.uniform(0, _CONTENTION_PAUSE) if again > 1 else 0)
                 stored, moment = await self._read(replica, deadline)
@@ -432,6 +435,7 @@ class Writer:
                 await asyncio.gather(*(self._empty(server, budget) for server in servers))
         if self.disk is not None:
             await self.disk.finish(budget)
+        self._closed = True
         for replica in self.replicas.waiting():
             on_disk = self.disk is not None and self.disk.holds(replica)
             for change in list(replica.outbox):
@@ -485,6 +489,12 @@ def _confirm(batch: list[Change], stored: Snapshot) -> None:
         if change.outcome is None and not change.mark_only and not set(change.ids).isdisjoint(stored.header.save_ids):
             change.settle(SaveOutcome.SAVED)
             change.login.found, change.login.created_at = Found.STORED, stored.header.created_at
+
+
+def _refuse(replica: Replica, folded: Folded) -> None:
+    for change, refused in folded.refused:
+        change.settle(refused.outcome, refused.why)
+        log.debug(Event.SAVE_SKIPPED, fingerprint=replica.fingerprint, why=refused.why)
 
 
 def _next_group(batch: list[Change]) -> list[Change]:

@@ -19,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many histories")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
+    parser.add_argument("--list", default="", help="these seeds, with commas between them, one by one")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--ignore", default="", help="invariants to leave out, with commas between them")
     parser.add_argument("--only", default="", help="invariants to look at, with commas between them")
@@ -107,7 +108,9 @@ class Runs:
 
     def _one_by_one(self) -> int:
         arguments = self.arguments
-        for done, seed in enumerate(range(arguments.start, arguments.start + arguments.seeds), 1):
+        seeds = [int(seed) for seed in arguments.list.split(",") if seed]
+        seeds = seeds or list(range(arguments.start, arguments.start + arguments.seeds))
+        for done, seed in enumerate(seeds, 1):
             result = run_seed(seed, self.ignored, count_all=arguments.keep_going)
             if arguments.show:
                 _tell(result.text(), "\n")
@@ -115,7 +118,7 @@ class Runs:
             if self.failed and not arguments.keep_going:
                 self._explain(seed)
                 return done
-        return arguments.seeds
+        return len(seeds)
 
     def _side_by_side(self) -> int:
         arguments, size = self.arguments, 50

@@ -846,8 +846,10 @@ class Oracle:
             self.break_("stale", f"the save of {visit} was stale, and nobody has invalidated {session.fingerprint}")
 
     def _may_be_stale(self, session: Session, visit: Visit) -> bool:
-        stored, sid = session.current.stored, (session.current.items or {}).get("c:sid")
-        another_login = sid is not None and sid != visit.restored.get("c:sid") and self.writes[sid].visit is not visit
+        stored = session.current.stored
+        stood = {(v.items or {}).get("c:sid") for v in session.versions if v.overlaps(visit.begun, self.loop.time())}
+        others = stood - {None, visit.restored.get("c:sid")}
+        another_login = any(self.writes[sid].visit is not visit for sid in others if sid)
         another_login = another_login or (stored is not None and visit.login not in {0, stored.created_at})
         under_way = any(
             change.serial
@@ -992,7 +994,7 @@ class Oracle:
             return True
         if (
             visit.doubted
-            or visit.manager.lost(session.fingerprint)
+            or any(manager.lost(session.fingerprint) for manager in process.managers)
             or visit.discarded
             or visit.marked_bad
             or not visit.looked

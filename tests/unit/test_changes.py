@@ -75,7 +75,9 @@ def login(found: Found = Found.STORED, *, heard_at: float = 400.0, **fields: Any
 def change(before: Body, after: Body, by: Login | None = None, *, made_at: float = NOW, **fields: Any) -> Change:
     """Return what an agent changed at this time."""
     waited = fields.pop("waited", made_at != NOW)
-    return Change(before=before, after=after, login=by or login(), made_at=made_at, waited=waited, **fields)
+    return Change(
+        before=before, after=after, login=by or login(), made_at=made_at, ttl=float("inf"), waited=waited, **fields
+    )
 
 
 def applied(one: Change, there: Snapshot, moment: Moment = MOMENT) -> Rebased:

@@ -26,7 +26,7 @@ def text(content: str) -> Body:
 def change(before: Body, after: Body, login: Login | None = None, **fields: object) -> Change:
     """Return a change."""
     one = login or Login(Found.STORED, 0.0, 0.0)
-    return Change(**{"before": before, "after": after, "login": one, "made_at": 1.0, **fields})  # type: ignore[arg-type]
+    return Change(**{"before": before, "after": after, "login": one, "made_at": 1.0, "ttl": 60.0, **fields})  # type: ignore[arg-type]
 
 
 def chain(login: Login, count: int, **fields: object) -> list[Change]:
