@@ -27,7 +27,7 @@ from examples.demo.screen import Lines, LiveScreen
 from examples.demo.site import Site
 from session_reuse import SessionManager
 from session_reuse.config import redacted_url
-from session_reuse.errors import MissingExtraError, SessionReuseError
+from session_reuse.errors import SessionReuseError
 
 _CHART: Final = "demo.png"
 _INTERRUPTED: Final = 130
@@ -79,7 +79,7 @@ def main() -> int:
     return 0 if result.is_good else 1
 
 
-async def _demo(plan: Plan, *, as_json: bool, note: Callable[[str], None]) -> tuple[Run, str | None]:
+async def _demo(plan: Plan, *, as_json: bool, note: Callable[[str], None]) -> tuple[Run, str]:
     plan.output.mkdir(parents=True, exist_ok=True)
     console = Console(quiet=as_json, highlight=False, markup=False, soft_wrap=True)
     is_cancelled = _handle_cancellation()
@@ -91,12 +91,12 @@ async def _demo(plan: Plan, *, as_json: bool, note: Callable[[str], None]) -> tu
         raise
     console.print()
     console.print(report(result))
-    chart = _chart(result, plan, note)
-    if chart is not None:
-        console.print(f"\nchart: {chart}")
+    chart = plan.output / _CHART
+    draw(result, plan, chart)
+    console.print(f"\nchart: {chart}")
     if result.is_good and not result.found:
         console.print("Run it again: the agents will come back logged in from the start.")
-    return result, chart
+    return result, str(chart)
 
 
 async def _performed(plan: Plan, console: Console, note: Callable[[str], None]) -> Run:
@@ -156,16 +156,6 @@ def _observer(plan: Plan, console: Console, redis: PrivateRedis | None) -> Obser
     if console.quiet:
         return Observer()
     return LiveScreen(plan, console, redis.pid if redis else 0) if console.is_terminal else Lines(plan, console)
-
-
-def _chart(result: Run, plan: Plan, note: Callable[[str], None]) -> str | None:
-    path = plan.output / _CHART
-    try:
-        draw(result, plan, path)
-    except MissingExtraError as error:
-        note(str(error))
-        return None
-    return str(path)
 
 
 if __name__ == "__main__":

@@ -98,10 +98,6 @@ class HttpAgent:
     name = "HTTP client (httpx)"
 
     def __init__(self, site: str) -> None:
-        try:
-            import httpx  # noqa: F401  (imported here, so that a missing httpx is one error and not one for each agent)
-        except ImportError:
-            raise MissingExtraError("demo", "the demo") from None
         self._site = site
 
     def fingerprint(self, account: str) -> str:

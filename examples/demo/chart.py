@@ -6,10 +6,12 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from examples.demo.plan import Plan
 from examples.demo.record import Kind, Run
 from examples.demo.theme import COLOURS, FAINT, INK, OUTAGE, WORDS
-from session_reuse.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,16 +21,7 @@ _BAR: Final = 0.62
 
 
 def draw(run: Run, plan: Plan, path: Path) -> None:
-    """Write the chart of a run as PNG.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("demo", "the chart") from None
+    """Write the chart of a run as PNG."""
     figure = Figure(figsize=(12.5, max(4.6, 2.6 + 0.5 * plan.agents)), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     layout: dict[str, Any] = {"width_ratios": [3.1, 1], "left": 0.07, "right": 0.975, "top": 0.76, "bottom": 0.2}

@@ -75,15 +75,6 @@ def test_without_a_browser_the_demo_uses_an_http_client(tmp_path: Path, redis_se
         assert client.exists("session-reuse-demo:session:shop.demo/alice@http")
 
 
-def test_without_any_client_the_demo_names_the_extra(tmp_path: Path) -> None:
-    """A missing httpx is one error before the agents start."""
-    (tmp_path / "httpx.py").write_text("raise ImportError('not installed')")
-    done = run_demo("--http", "--output", str(tmp_path), *QUICK, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
-    assert done.returncode != 0
-    assert "session-reuse[demo]" in done.stderr
-    assert "failed" not in done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("during_outage", [False, True])
 def test_interrupted_demo_leaves_no_process(tmp_path: Path, during_outage: bool) -> None:
