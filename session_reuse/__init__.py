@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
     from session_reuse._naming import injected
     from session_reuse._problem import Problem, ProblemKind
+    from session_reuse._state.shapes import Cookie, OriginState, StorageState
     from session_reuse._summaries import ManagerStats, SessionSummary
     from session_reuse.config import Config
     from session_reuse.errors import (
@@ -60,6 +61,7 @@ _HOMES = {
     "outcome": ("Outcome", "SaveOutcome"),
     "_browser_session": ("BrowserSession",),
     "_problem": ("Problem", "ProblemKind"),
+    "_state.shapes": ("Cookie", "OriginState", "StorageState"),
     "_summaries": ("ManagerStats", "SessionSummary"),
     "_cleanup.reconcile": ("CleanupReport",),
 }  # fmt: skip
@@ -73,6 +75,7 @@ __all__ = [
     "CleanupReport",
     "Config",
     "ConfigurationError",
+    "Cookie",
     "CorruptStateError",
     "InvalidFingerprintError",
     "InvalidStateError",
@@ -80,6 +83,7 @@ __all__ = [
     "ManagerClosedError",
     "ManagerStats",
     "MissingExtraError",
+    "OriginState",
     "Outcome",
     "Problem",
     "ProblemKind",
@@ -89,6 +93,7 @@ __all__ = [
     "SessionReuseError",
     "SessionSummary",
     "StateTooLargeError",
+    "StorageState",
     "StoreAuthError",
     "StoreError",
     "StoreTimeoutError",

@@ -5,12 +5,13 @@ It keeps the state and the agent's wishes about it. Its backend reads and writes
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from session_reuse._problem import Problem, ProblemKind
 from session_reuse._state import document
-from session_reuse._state.storage_state import StorageState, empty_storage_state, validate_storage_state
+from session_reuse._state.shapes import Document, StorageState
+from session_reuse._state.storage_state import empty_storage_state, validate_storage_state
 from session_reuse.errors import InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
 
@@ -62,7 +63,7 @@ class BrowserSession:
         fingerprint: str,
         agent_id: str | None = None,
         *,
-        storage_state: StorageState | None = None,
+        storage_state: Mapping[str, object] | None = None,
         data: dict[str, Any] | None = None,
     ) -> None:
         self.fingerprint = fingerprint
@@ -105,7 +106,7 @@ class BrowserSession:
         return self._storage_state
 
     @storage_state.setter
-    def storage_state(self, value: StorageState) -> None:
+    def storage_state(self, value: Mapping[str, object]) -> None:
         self._storage_state = validate_storage_state(value)
         self.capture_reason = None
         self.anew = True
@@ -127,7 +128,7 @@ class BrowserSession:
         self._data = value
         self.anew = True
 
-    def fill(self, found: document.Document) -> None:
+    def fill(self, found: Document) -> None:
         """Take over a stored document, which was checked when it was opened."""
         self._storage_state, self._data = found["storage_state"], found["data"]
         self.anew = False

@@ -10,6 +10,7 @@ from session_reuse._browser_session import BrowserSession
 from session_reuse._state import document
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import SAVE_ID_LENGTH, Header
+from session_reuse._state.shapes import Document
 from session_reuse._state.storage_state import validate_storage_state
 from session_reuse._store.keys import Keys, encoded
 from session_reuse.config import Config, configured_keys
@@ -30,7 +31,7 @@ def codec_for(config: Config) -> Codec:
     )
 
 
-def document_of(session: BrowserSession) -> document.Document:
+def document_of(session: BrowserSession) -> Document:
     """Return what is stored of a session.
 
     Raises:
@@ -47,19 +48,19 @@ def document_of(session: BrowserSession) -> document.Document:
     }
 
 
-def opened(data: bytes, dialect: str, fingerprint: str, *, trusted: bool = False) -> document.Document:
+def opened(data: bytes, json_encoding: str, fingerprint: str, *, trusted: bool = False) -> Document:
     """Return a stored document.
 
     Args:
         data: its JSON.
-        dialect: which JSON.
+        json_encoding: encoding of the JSON.
         fingerprint: whose it must be.
         trusted: its shape was looked at before it was sealed (see `codec.Decoded`).
 
     Raises:
         CorruptStateError: not a document, or one of another fingerprint.
     """
-    found = document.load(data, dialect)
+    found = document.load(data, json_encoding)
     if found.get("fingerprint") != fingerprint:
         raise CorruptStateError("the state belongs to another fingerprint")
     if trusted:
@@ -92,9 +93,9 @@ def exported(session: BrowserSession, codec: Codec | None = None, keys: Keys | N
     codec = codec or codec_for(config)
     keys = keys or Keys(config.key_prefix)
     now = int(time.time() * 1000)
-    body, dialect = document.dump(document_of(session))
+    body, json_encoding = document.dump(document_of(session))
     header = Header(save_ids=(new_save_id(),), created_at=now, saved_at=now)
-    return codec.encode(body, dialect, header, keys.session(session.fingerprint))
+    return codec.encode(body, json_encoding, header, keys.session(session.fingerprint))
 
 
 def imported(value: bytes, codec: Codec | None = None) -> BrowserSession:

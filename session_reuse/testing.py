@@ -330,7 +330,7 @@ def state_with_cookie(
     name: str = "sid", value: str = "test", domain: str = "shop.example", **fields: Any
 ) -> StorageState:
     """Return a storage state with one cookie, as Playwright writes it; `fields` add to the cookie or replace."""
-    cookie = {
+    cookie: Any = {
         "name": name, "value": value, "domain": domain, "path": "/", "expires": -1, "httpOnly": True, "secure": False,
         "sameSite": "Lax", **fields,
     }  # fmt: skip

@@ -7,12 +7,11 @@ some without a word; so each is looked at before, and those that cannot come bac
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from session_reuse._problem import Problem, ProblemKind
+from session_reuse._state.shapes import Cookie as Cookie  # noqa: PLC0414  (the drivers import it from here)
 from session_reuse._state.storage_state import playwright_cookie
-
-Cookie: TypeAlias = dict[str, Any]
 
 _MAX_PAIR: Final = 4096
 """Bytes that name and value may take together (RFC 6265bis, Chromium 156)."""
@@ -90,14 +89,14 @@ def _length(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def to_cdp(cookie: Cookie) -> Cookie:
+def to_cdp(cookie: Cookie) -> dict[str, Any]:
     """Return a clean cookie as `Network.CookieParam`, for `Storage.setCookies` and `Network.setCookies`.
 
     `sourceScheme` and `sourcePort` are left out on purpose: Chromium refuses what it exported itself when a Secure
     cookie was set over plain http on loopback (seen with 156, 2026-11-22).
     """
     fields = ("name", "value", "domain", "path", "httpOnly", "secure", "sameSite")
-    param = {field: cookie[field] for field in fields if field in cookie}
+    param: dict[str, Any] = {field: value for field, value in cookie.items() if field in fields}
     if cookie.get("expires", -1) > 0:
         param["expires"] = cookie["expires"]
     if cookie.get("partitionKey"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from session_reuse._state.shapes import StorageState
 
 Environment: TypeAlias = dict[str, Any]
 """`user_agent`, `locale`, `timezone` as strings, `viewport` as `{"width", "height"}`; each may be missing."""
@@ -11,7 +14,7 @@ _OPTIONS: Final = {"user_agent": "user_agent", "locale": "locale", "timezone": "
 """Our name -> Playwright's option of `new_context`."""
 
 
-def recorded(state: dict[str, Any]) -> Environment:
+def recorded(state: StorageState) -> Environment:
     """Return the environment that a storage state was captured in; what is malformed is left out."""
     block = state.get("session_reuse")
     environment = block.get("environment") if isinstance(block, dict) else None

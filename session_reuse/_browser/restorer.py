@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from session_reuse._browser.blank_page import visit
 from session_reuse._browser.cookies import Cookie, clean_cookies, described
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
+    from session_reuse._browser.origins import OriginEntry
     from session_reuse._browser.storage.mirror import StorageMirror
     from session_reuse._browser.tabs import Frame
     from session_reuse._browser_session import BrowserSession
@@ -55,7 +56,7 @@ class Restorer:
         self._limit = preload_limit
         self._mode = FillMode.MISSING_KEYS if is_new_profile else FillMode.OVERWRITE
         self._cookies, problems = clean_cookies(state["cookies"], now)
-        self._payloads, unusable = payloads_of(state["origins"], indexed_db=indexed_db)
+        self._payloads, unusable = payloads_of(cast("list[OriginEntry]", state["origins"]), indexed_db=indexed_db)
         self._early: list[OriginPayload] = []
         self._data: Any = None
         self._code: Any = None

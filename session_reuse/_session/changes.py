@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from session_reuse._state import document
-from session_reuse._state.document import FAST_DIALECT, Body
+from session_reuse._state.document import PLAIN_JSON, Body
 from session_reuse._state.header import Header
 from session_reuse._state.health import judge
 from session_reuse._state.merge import merge_data, merge_documents
@@ -63,7 +63,7 @@ class Snapshot:
     heard_at: float
     invalidated_at: int | None = None
     header: Header | None = None
-    body: Body = field(default=Body(b"", FAST_DIALECT), repr=False)
+    body: Body = field(default=Body(b"", PLAIN_JSON), repr=False)
     value: bytes = field(default=b"", repr=False)
     damaged: bytes = field(default=b"", repr=False)
 

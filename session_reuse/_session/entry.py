@@ -7,9 +7,10 @@ from dataclasses import field, replace
 
 from session_reuse._session.changes import Change, Folded, Found, Login, Moment, Snapshot, StoredKind
 from session_reuse._session.options import SessionOptions
-from session_reuse._state.document import Body, Document, load
+from session_reuse._state.document import Body, load
 from session_reuse._state.health import judge
 from session_reuse._state.record import record
+from session_reuse._state.shapes import Document
 from session_reuse.outcome import Outcome
 
 

@@ -90,7 +90,7 @@ class SessionScope:
             self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config.lease_ttl)
         self._known = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
         self._login = Login(Found.AWAY, 0.0, 0.0)
-        self._before = Body(b"", document.FAST_DIALECT)
+        self._before = Body(b"", document.PLAIN_JSON)
         self._changes: list[Change] = []
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0

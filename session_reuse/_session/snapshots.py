@@ -9,9 +9,10 @@ from typing import Final
 from session_reuse._session.changes import Snapshot, StoredKind
 from session_reuse._state import header as head
 from session_reuse._state.codec import OFFLOAD_THRESHOLD, Codec, Decoded
-from session_reuse._state.document import Body, Document
+from session_reuse._state.document import Body
 from session_reuse._state.header import Header
 from session_reuse._state.sealing import AesGcm
+from session_reuse._state.shapes import Document
 from session_reuse._store.keys import Keys, is_name
 from session_reuse._stored_form import opened
 from session_reuse._telemetry import Event, log
@@ -92,7 +93,7 @@ class Snapshots:
         Raises:
             StateTooLargeError: larger than `max_state_bytes`.
         """
-        arguments = (body.data, body.dialect, header, self._keys.session(fingerprint))
+        arguments = (body.data, body.json_encoding, header, self._keys.session(fingerprint))
         if len(body.data) < OFFLOAD_THRESHOLD:
             return self.codec.encode(*arguments)
         return await asyncio.get_running_loop().run_in_executor(None, self.codec.encode, *arguments)

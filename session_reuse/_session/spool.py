@@ -265,7 +265,7 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
         "name": change.name,
         "before": change.before.data.decode(),
         "after": change.after.data.decode(),
-        "dialects": [change.before.dialect, change.after.dialect],
+        "dialects": [change.before.json_encoding, change.after.json_encoding],
         "login": [
             f"{id(login):x}", login.found.value, wall - (loop - login.heard_at), login.created_at, login.invalidated_at,
         ],
@@ -315,17 +315,17 @@ def _packed_base(fingerprint: str, base: Snapshot, loop: float, wall: float) -> 
             "heard_at": wall - (loop - base.heard_at),
             "invalidated_at": base.invalidated_at,
             "header": base.header.encode().decode("ascii") if base.header else None,
-            "body": [base.body.data.decode(), base.body.dialect],
+            "body": [base.body.data.decode(), base.body.json_encoding],
         }
     )
 
 
 def _unpacked_base(found: dict[str, Any], loop: float, wall: float) -> Snapshot:
-    body, dialect = found["body"]
+    body, json_encoding = found["body"]
     return Snapshot(
         kind=StoredKind(found["kind"]),
         heard_at=loop - max(0.0, wall - float(found["heard_at"])),
         invalidated_at=found["invalidated_at"],
         header=Header.decode(found["header"].encode("ascii")) if found["header"] else None,
-        body=Body(body.encode(), dialect),
+        body=Body(body.encode(), json_encoding),
     )

@@ -7,14 +7,16 @@ for each request. So `BoundJar.header` decides what goes out, by RFC 6265 sectio
 
 from __future__ import annotations
 
-from http.cookiejar import Cookie, CookieJar
+from http.cookiejar import Cookie as JarCookie
+from http.cookiejar import CookieJar
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from session_reuse._browser.cookies import described
 from session_reuse._state.merge import merge_storage_states
-from session_reuse._state.storage_state import StorageState, live_cookies, playwright_cookie
+from session_reuse._state.shapes import Cookie, StorageState
+from session_reuse._state.storage_state import live_cookies, playwright_cookie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,7 @@ class _Filled(NamedTuple):
     """A cookie as it was put into the jar, and the state's record of it."""
 
     seen: tuple[Any, ...]
-    record: dict[str, Any]
+    record: Cookie
 
 
 class BoundJar:
@@ -81,14 +83,14 @@ class BoundJar:
         others = [pair for pair in (present or "").split("; ") if pair and pair not in of_the_jar]
         return "; ".join([*map(_pair, ours), *others]) or None
 
-    def _record(self, cookie: Cookie, now: float) -> dict[str, Any] | None:
+    def _record(self, cookie: JarCookie, now: float) -> Cookie | None:
         """Return the state's record of a cookie in the jar; the very one it came from when nothing changed."""
         if cookie.is_expired(int(now)):
             return None
         filled = self._filled.get(_key(cookie))
         if filled is not None and filled.seen == _seen(cookie):
             return filled.record
-        record = state_cookie(cookie, filled.record if filled else {}, self._dotless)
+        record = state_cookie(cookie, filled.record if filled else None, self._dotless)
         if not cookie.domain:
             self._report("cookie_not_captured", f"{described(record)}: set without a domain")
             return None
@@ -98,7 +100,7 @@ class BoundJar:
         return record
 
 
-def jar_cookie(record: dict[str, Any]) -> Cookie:
+def jar_cookie(record: Cookie) -> JarCookie:
     """Return a jar's cookie for a cookie of a storage state; `httpOnly` and `sameSite` are kept in its rest."""
     plain = playwright_cookie(record)
     rest = {"HttpOnly": ""} if plain["httpOnly"] else {}
@@ -106,7 +108,7 @@ def jar_cookie(record: dict[str, Any]) -> Cookie:
         rest["SameSite"] = plain["sameSite"]
     expires = int(plain["expires"]) if plain["expires"] > 0 else None
     is_domain = plain["domain"].startswith(".")
-    return Cookie(
+    return JarCookie(
         version=0, name=plain["name"], value=plain["value"], port=None, port_specified=False,
         domain=_effective(plain["domain"]), domain_specified=is_domain, domain_initial_dot=is_domain,
         path=plain["path"], path_specified=True, secure=plain["secure"], expires=expires, discard=expires is None,
@@ -114,30 +116,31 @@ def jar_cookie(record: dict[str, Any]) -> Cookie:
     )  # fmt: skip
 
 
-def state_cookie(cookie: Cookie, known: dict[str, Any], dotless: set[str]) -> dict[str, Any]:
+def state_cookie(cookie: JarCookie, known: Cookie | None, dotless: set[str]) -> Cookie:
     """Return a storage state's record of a jar's cookie.
 
     Args:
         cookie: from the jar.
-        known: the record the cookie replaces, whose flags stay where the jar says nothing; may be empty.
+        known: the record that the cookie replaces. Its flags stay if the jar does not have them.
         dotless: hosts without a dot, which a jar stores under `<host>.local`.
     """
+    before: dict[str, Any] = {**known} if known else {}
     record = {
-        **known,
+        **before,
         "name": cookie.name,
         "value": cookie.value or "",
         "domain": _state_domain(cookie, dotless),
         "path": cookie.path,
         "expires": -1 if cookie.expires is None else cookie.expires,
-        "httpOnly": _rest(cookie, "httponly") is not None or bool(known.get("httpOnly")),
+        "httpOnly": _rest(cookie, "httponly") is not None or bool(before.get("httpOnly")),
         "secure": bool(cookie.secure),
     }
     same_site = _SAME_SITE.get((_rest(cookie, "samesite") or "").lower())
-    record["sameSite"] = same_site or known.get("sameSite", "Lax")
-    return record
+    record["sameSite"] = same_site or before.get("sameSite", "Lax")
+    return cast("Cookie", record)
 
 
-def _refusal(record: dict[str, Any]) -> str | None:
+def _refusal(record: Cookie) -> str | None:
     if record.get("partitionKey") or record.get("partitionKeyOpaque"):
         return _PARTITIONED
     if not (record["name"] + record["value"]).isascii():
@@ -145,7 +148,7 @@ def _refusal(record: dict[str, Any]) -> str | None:
     return None
 
 
-def _goes_to(cookie: Cookie, scheme: str, host: str, path: str, now: float) -> bool:
+def _goes_to(cookie: JarCookie, scheme: str, host: str, path: str, now: float) -> bool:
     if cookie.is_expired(int(now)) or (cookie.secure and not (scheme in _SECURE_SCHEMES or _is_loopback(host))):
         return False
     domain = cookie.domain.lstrip(".")
@@ -175,7 +178,7 @@ def _effective(host: str) -> str:
     return host if "." in host else host + _DOTLESS_SUFFIX
 
 
-def _state_domain(cookie: Cookie, dotless: set[str]) -> str:
+def _state_domain(cookie: JarCookie, dotless: set[str]) -> str:
     domain = cookie.domain
     if cookie.domain_specified:
         return "." + domain.lstrip(".")
@@ -183,19 +186,19 @@ def _state_domain(cookie: Cookie, dotless: set[str]) -> str:
     return bare if bare in dotless else domain
 
 
-def _key(cookie: Cookie) -> _Key:
+def _key(cookie: JarCookie) -> _Key:
     return cookie.domain, cookie.path, cookie.name
 
 
-def _seen(cookie: Cookie) -> tuple[Any, ...]:
+def _seen(cookie: JarCookie) -> tuple[Any, ...]:
     return cookie.value, cookie.expires, bool(cookie.secure), cookie.domain_specified
 
 
-def _pair(cookie: Cookie) -> str:
+def _pair(cookie: JarCookie) -> str:
     return cookie.name if cookie.value is None else f"{cookie.name}={cookie.value}"
 
 
-def _rest(cookie: Cookie, name: str) -> str | None:
+def _rest(cookie: JarCookie, name: str) -> str | None:
     """Return a nonstandard attribute in any spelling; empty when it stands without a value, None when it is absent."""
     rest: dict[str, Any] = vars(cookie).get("_rest", {})
     return next((str(value or "") for key, value in rest.items() if key.lower() == name), None)

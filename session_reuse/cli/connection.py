@@ -12,8 +12,8 @@ from session_reuse._resilience.failure import Failure
 from session_reuse._resilience.guard import Attempt, Direction
 from session_reuse._session.composition import Runtime
 from session_reuse._state.codec import Codec
-from session_reuse._state.document import Document
 from session_reuse._state.header import Header
+from session_reuse._state.shapes import Document
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._stored_form import opened
 from session_reuse.config import Config, redacted_url

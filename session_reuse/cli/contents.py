@@ -16,6 +16,8 @@ from session_reuse.cli.output import Output, table
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from session_reuse._state.shapes import Cookie, OriginState, StorageItem
+
 Described = dict[str, Any]
 
 
@@ -54,7 +56,7 @@ def _item(name: str, value: str, reveal: bool) -> Described:
     return {"name": name, "value": value if reveal else None, "length": len(value)}
 
 
-def _cookie(cookie: dict[str, Any], reveal: bool) -> Described:
+def _cookie(cookie: Cookie, reveal: bool) -> Described:
     expires = cookie.get("expires")
     return _item(cookie["name"], cookie["value"], reveal) | {
         "domain": cookie["domain"],
@@ -66,15 +68,20 @@ def _cookie(cookie: dict[str, Any], reveal: bool) -> Described:
     }
 
 
-def _origin(entry: dict[str, Any], reveal: bool) -> Described:
-    sections = {name: _items(entry.get(name) or (), reveal) for name in ("localStorage", "sessionStorage")}
-    databases = [
-        {"name": each["name"], "stores": len(each.get("stores") or ())} for each in entry.get("indexedDB") or ()
-    ]
-    return {"origin": entry["origin"], **sections, "indexedDB": databases}
+def _origin(entry: OriginState, reveal: bool) -> Described:
+    databases = []
+    for each in entry.get("indexedDB", ()):
+        stores = each.get("stores")
+        databases.append({"name": each["name"], "stores": len(stores) if isinstance(stores, list) else 0})
+    return {
+        "origin": entry["origin"],
+        "localStorage": _items(entry["localStorage"], reveal),
+        "sessionStorage": _items(entry.get("sessionStorage", ()), reveal),
+        "indexedDB": databases,
+    }
 
 
-def _items(items: Iterable[dict[str, Any]], reveal: bool) -> list[Described]:
+def _items(items: Iterable[StorageItem], reveal: bool) -> list[Described]:
     return [_item(item["name"], item["value"], reveal) for item in items]
 
 

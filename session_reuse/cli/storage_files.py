@@ -14,10 +14,9 @@ import orjson
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._state.codec import Codec
-from session_reuse._state.document import Document
 from session_reuse._state.header import MAGIC
+from session_reuse._state.shapes import Document, OriginState, StorageState
 from session_reuse._state.storage_state import (
-    StorageState,
     playwright_cookie,
     to_playwright,
     validate_storage_state,
@@ -52,10 +51,9 @@ def as_json_file(state: StorageState, file_format: FileFormat) -> bytes:
     return orjson.dumps({"cookies": cookies, "origins": origins}, option=orjson.OPT_INDENT_2)
 
 
-def _for_browser_use(entry: dict[str, Any]) -> dict[str, Any]:
-    return {"origin": entry["origin"]} | {
-        section: entry[section] for section in _BROWSER_USE_SECTIONS if entry.get(section)
-    }
+def _for_browser_use(entry: OriginState) -> dict[str, object]:
+    filled = {section: items for section, items in entry.items() if section in _BROWSER_USE_SECTIONS and items}
+    return {"origin": entry["origin"]} | filled
 
 
 def parts_left_out(document: Document, file_format: FileFormat) -> list[str]:

@@ -31,7 +31,6 @@ SLOTS: list[Slot] = [
         for name in NAMES
     ),
     *(("unit", host, "opfs") for host in HOSTS),
-    *(("idb_rich", host) for host in HOSTS),
     *(("top", name) for name in NAMES),
     *(("data", name) for name in NAMES),
 ]
@@ -72,8 +71,6 @@ def document(model: Model) -> dict[str, Any]:
             state[names[0]] = {"v": [value]}
         elif kind == "data":
             made["data"][names[0]] = {"v": [value]}
-        elif kind == "idb_rich":
-            state.setdefault("session_reuse", {"v": 1}).setdefault("idb_rich", {})[names[0]] = str(value)
         else:
             entry = entries.setdefault(names[0], {"origin": names[0], "localStorage": []})
             item = (
@@ -97,8 +94,6 @@ def flat(made: dict[str, Any]) -> Model:
             for item in entry.get(section, []):
                 kind = "unit" if section == "opfs" else section
                 model[kind, entry["origin"], item["name"]] = int(item.get("value") or item["stores"][0])
-    for host, value in state.get("session_reuse", {}).get("idb_rich", {}).items():
-        model["idb_rich", host] = int(value)
     model |= {("top", name): state[name]["v"][0] for name in NAMES if name in state}
     return model | {("data", name): value["v"][0] for name, value in made["data"].items()}
 
@@ -108,16 +103,10 @@ def merged(base: Model, mine: Model, theirs: Model) -> dict[str, Any]:
     return merge_documents(document(base), document(mine), document(theirs))
 
 
-def without_block(model: Model) -> Model:
-    """Drop the slots of our block where whole-block deletion would blur the question."""
-    return {slot: value for slot, value in model.items() if slot[0] != "idb_rich"}
-
-
 @quick
 @given(models, edits, edits)
 def test_no_update_of_one_side_is_lost(base: Model, my_edits: Model, their_edits: Model) -> None:
     """Every item is mine where I changed it, deletions included, and theirs everywhere else."""
-    base, my_edits, their_edits = without_block(base), without_block(my_edits), without_block(their_edits)
     mine, theirs = edited(base, my_edits), edited(base, their_edits)
     changed = {slot: mine.get(slot) for slot in SLOTS if mine.get(slot) != base.get(slot)}
     assert flat(merged(base, mine, theirs)) == edited(theirs, changed)
@@ -127,7 +116,6 @@ def test_no_update_of_one_side_is_lost(base: Model, my_edits: Model, their_edits
 @given(models, edits)
 def test_a_deletion_is_not_undone_by_the_other_side(base: Model, their_edits: Model) -> None:
     """What I deleted stays deleted, even where the other side changed it: a logout is not taken back."""
-    base, their_edits = without_block(base), without_block(their_edits)
     result = flat(merged(base, {}, edited(base, their_edits)))
     assert not result.keys() & base.keys()
     assert result == {slot: value for slot, value in edited(base, their_edits).items() if slot not in base}
@@ -146,8 +134,7 @@ def test_a_repeated_save_changes_nothing(base: Model, my_edits: Model, their_edi
 @given(models, edits, edits)
 def test_the_order_of_two_saves_does_not_matter_without_a_conflict(base: Model, first: Model, second: Model) -> None:
     """Where the changed items differ, both holders' saves commute."""
-    base, first = without_block(base), without_block(first)
-    second = {slot: value for slot, value in without_block(second).items() if slot not in first}
+    second = {slot: value for slot, value in second.items() if slot not in first}
     one, two = edited(base, first), edited(base, second)
     assert same_document(merged(base, one, two), merged(base, two, one))
 
@@ -297,22 +284,6 @@ def test_databases_of_one_origin_are_merged_one_by_one(section: str) -> None:
     assert [database["dump"] for database in merged[section]] == ["x1", "y1"]
 
 
-def test_indexeddb_copies_of_two_origins_are_both_kept() -> None:
-    """Our block goes to the later save as a whole, but its IndexedDB copies are merged per origin."""
-    base, one, two = (
-        state(session_reuse={"captured_at": at, "idb_rich": copies})
-        for at, copies in (
-            (1, {"a": "old", "b": "old"}),
-            (2, {"a": "mine", "b": "old"}),
-            (3, {"b": "theirs", "c": "new"}),
-        )
-    )
-    assert merge_storage_states(base, one, two)["session_reuse"] == {
-        "captured_at": 2,
-        "idb_rich": {"a": "mine", "b": "theirs", "c": "new"},
-    }
-
-
 def test_true_is_not_one() -> None:
     """A flag that became a number, or the other way round, is a change, at any depth."""
     assert not same_document(wrapped(state(), a=[{"b": True}]), wrapped(state(), a=[{"b": 1}]))
@@ -349,7 +320,7 @@ ODD += [
 ODD += [
     wrapped({"origins": [{"origin": "a", "localStorage": None, "indexedDB": [[], {"name": {}}], "x": {1: [set()]}}]})
 ]
-ODD += [wrapped({"session_reuse": 3}), wrapped({"session_reuse": {"idb_rich": [1]}}), wrapped(state(), a=float("nan"))]
+ODD += [wrapped({"session_reuse": 3}), wrapped(state(), a=float("nan"))]
 
 
 @pytest.mark.parametrize("theirs", ODD, ids=range(len(ODD)))

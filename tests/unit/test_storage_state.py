@@ -158,13 +158,13 @@ def test_validation_does_not_slow_down_an_assignment() -> None:
     [
         (empty_storage_state(), True),
         (origin(localStorage=[], sessionStorage=[], indexedDB=[]), True),
-        ({**empty_storage_state(), "session_reuse": {"v": 1, "idb_rich": {}}}, True),
+        ({**empty_storage_state(), "session_reuse": {"v": 1}}, True),
         (cookies(cookie()), False),
         (origin(localStorage=[{"name": "a", "value": ""}]), False),
         (origin(localStorage=[], sessionStorage=[{"name": "a", "value": ""}]), False),
         (origin(localStorage=[], indexedDB=[{"name": "a"}]), False),
         (origin(localStorage=[], opfs=[{"path": "a", "type": "file"}]), False),
-        ({**empty_storage_state(), "session_reuse": {"idb_rich": {"https://a": "{}"}}}, False),
+        (origin(localStorage=[], indexedDBRich=[{"name": "a", "dump": "[]"}]), False),
         ({**empty_storage_state(), "credentials": [{"rpId": "shop.example"}]}, False),
     ],
 )

@@ -8,7 +8,7 @@ the page, the context or the browser is gone.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from session_reuse._browser.environment import Environment, recorded
 from session_reuse._browser.origins import (
@@ -24,7 +24,8 @@ from session_reuse._browser.origins import (
 from session_reuse._browser.storage.progress import SECTIONS, RestoreProgress
 from session_reuse._browser.storage.readings import Reading, apply_event
 from session_reuse._browser.storage.tab_storage import TabStorage
-from session_reuse._state.storage_state import StorageState, cookie_identity
+from session_reuse._state.shapes import Cookie, StorageState
+from session_reuse._state.storage_state import cookie_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
@@ -72,10 +73,12 @@ class StorageMirror:
 
     def __init__(self, base: StorageState, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._rest = {key: value for key, value in base.items() if key not in ("cookies", "origins")}
-        self._base = {origin_of(entry["origin"]) or entry["origin"]: entry for entry in base["origins"]}
+        self._rest: dict[str, Any] = {key: value for key, value in base.items() if key not in ("cookies", "origins")}
+        self._base: dict[str, OriginEntry] = {
+            origin_of(entry["origin"]) or entry["origin"]: cast("OriginEntry", entry) for entry in base["origins"]
+        }
         self._progress = {origin: RestoreProgress(entry) for origin, entry in self._base.items()}
-        self._cookies: list[dict[str, Any]] = list(base["cookies"])
+        self._cookies: list[Cookie] = list(base["cookies"])
         self._local: dict[str, dict[str, str]] = {}
         self._session: dict[str, TabStorage] = {}
         self._databases: dict[str, Dump] = {}
@@ -200,7 +203,7 @@ class StorageMirror:
         for tabs in self._session.values():
             tabs.close(tab)
 
-    def cookies_read(self, cookies: list[dict[str, Any]]) -> set[str]:
+    def cookies_read(self, cookies: list[Cookie]) -> set[str]:
         """Take over all cookies of the browser, in Playwright's form; return the domains of those that are gone."""
         self.has_read = True
         before, now = _by_identity(self._cookies), _by_identity(cookies)
@@ -271,7 +274,8 @@ class StorageMirror:
         names = [*self._base, *sorted({*self.visited, *self._files} - self._base.keys())]
         entries = [self._entry(name) for name in names]
         kept = [entry for entry in entries if len(entry) > 2 or entry["localStorage"]]
-        return {**self._rest, "cookies": list(self._cookies), "origins": kept, "session_reuse": self._block()}
+        content = {"cookies": list(self._cookies), "origins": kept, "session_reuse": self._block()}
+        return cast("StorageState", {**self._rest, **content})
 
     def _entry(self, origin: str) -> OriginEntry:
         base = self._base.get(origin, {})
@@ -320,7 +324,7 @@ class StorageMirror:
         }
 
 
-def _by_identity(cookies: list[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+def _by_identity(cookies: list[Cookie]) -> dict[tuple[str, str, str, str, bool], Cookie]:
     return {cookie_identity(cookie): cookie for cookie in cookies}
 
 

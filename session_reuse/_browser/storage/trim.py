@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from session_reuse._browser.javascript import json_text
 
 if TYPE_CHECKING:
-    from session_reuse._state.storage_state import StorageState
+    from session_reuse._browser.origins import OriginEntry
+    from session_reuse._state.shapes import OriginState, StorageState
 
 STATE_LIMIT: Final = 7 * 1024 * 1024
 """Bytes of JSON that all origins may take: less than the default of `max_state_bytes`."""
@@ -26,17 +27,18 @@ def trim(state: StorageState, stored: StorageState, limit: int = STATE_LIMIT) ->
     """
     if 3 * sum(map(_rough_size, state["origins"])) < limit:
         return []
-    for entry in state["origins"]:
+    entries = cast("list[OriginEntry]", state["origins"])
+    for entry in entries:
         entry.update({section: list(entry[section]) for section in _SECTIONS if section in entry})
     values = [
         (_size(item), entry["origin"], section, items, item)
-        for entry in state["origins"]
+        for entry in entries
         for section in _SECTIONS
         for items in [entry.get(section, [])]
         for item in items
     ]
     excess = sum(size for size, *_ in values) - limit
-    before = {entry["origin"]: entry for entry in stored["origins"]}
+    before: dict[str, OriginEntry] = {entry["origin"]: cast("OriginEntry", entry) for entry in stored["origins"]}
     left_out = []
     for size, origin, section, items, item in sorted(values, key=lambda each: each[0], reverse=True):
         if excess <= 0:
@@ -50,11 +52,11 @@ def trim(state: StorageState, stored: StorageState, limit: int = STATE_LIMIT) ->
     return left_out
 
 
-def _rough_size(entry: dict[str, Any]) -> int:
-    storages = [item for section in _SECTIONS[:2] for item in entry.get(section, ())]
-    databases = [each for section in _SECTIONS[2:] for each in entry.get(section, ())]
+def _rough_size(entry: OriginState) -> int:
+    storages = [*entry["localStorage"], *entry.get("sessionStorage", ())]
+    databases = [*entry.get("indexedDB", ()), *entry.get("indexedDBRich", ())]
     return sum(len(item["name"]) + len(item["value"]) for item in storages) + sum(map(_size, databases))
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     return len(json_text(value).encode("utf-8", "surrogatepass"))
