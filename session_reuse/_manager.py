@@ -176,14 +176,14 @@ class SessionManager(AsyncOnly):
     ) -> tuple[BrowserSession, SessionScope]:
         """Enter a session; what `reusable_session` does first."""
         runtime = await self.services()
-        began = runtime.clock.loop()
+        began = runtime.guarded.time()
         if agent_id is not None:
             checked(agent_id, "agent_id")
         if fingerprint is None:
             fingerprint = await self._last_fingerprint(runtime, agent_id)
         session = session_class(checked(fingerprint, "fingerprint"), agent_id)
         scope = runtime.scope(session, options)
-        await scope.enter(spent=runtime.clock.loop() - began)
+        await scope.enter(spent=runtime.guarded.time() - began)
         if agent_id is not None:
             runtime.remember_fingerprint(agent_id, fingerprint)
         return session, scope

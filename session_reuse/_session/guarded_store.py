@@ -28,6 +28,10 @@ class GuardedStore:
         self.guard = guard
         self.keys = keys
 
+    def time(self) -> float:
+        """Return the time that budgets are counted by: seconds, without those in which the event loop was late."""
+        return self.guard.timeouts.time()
+
     def server_of(self, fingerprint: str) -> str:
         """Return which server a session lives on; empty where there is only one."""
         return self.store.server_of(self.keys.session(fingerprint))

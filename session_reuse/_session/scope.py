@@ -108,13 +108,13 @@ class SessionScope:
             SessionBusyError: another holder has the lease, and `on_busy="raise"`.
             StoreError, CorruptStateError: with `strict`.
         """
-        session, began = self._session, self._clock.loop() - spent
+        session, began = self._session, self._store.time() - spent
         try:
             with self._telemetry.restore_span(session):
                 entry = await self._entered(began)
                 await self._adopt(entry)
             self._telemetry.entered(
-                session.fingerprint, session.outcome, self._clock.loop() - began, stale=session.stale
+                session.fingerprint, session.outcome, self._store.time() - began, stale=session.stale
             )  # fmt: skip
             self._refuse_busy()
         except BaseException:  # whatever ends it, no lease stays behind
@@ -127,11 +127,11 @@ class SessionScope:
             raise SessionBusyError(f"{self._session.fingerprint!r} is in exclusive use by another agent")
 
     async def _entered(self, began: float) -> Entry:
-        fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - (self._clock.loop() - began)
+        fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - (self._store.time() - began)
         replica = self._writer.replicas.find(fingerprint)
         if replica is not None and replica.outbox and self._options.exclusive:
             await self._writer.flush(fingerprint, budget / 2)  # else its lease would be older than the new one
-            budget = self._config.restore_timeout - (self._clock.loop() - began)
+            budget = self._config.restore_timeout - (self._store.time() - began)
         waiting = list(replica.outbox) if replica is not None and not self._options.exclusive else []
         asked_at = self._clock.loop()
         try:
@@ -180,7 +180,7 @@ class SessionScope:
         self._abandon_lease()
         replica = writer.replicas.of(session.fingerprint)
         if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
-            left = self._config.restore_timeout - (self._clock.loop() - began)
+            left = self._config.restore_timeout - (self._store.time() - began)
             with contextlib.suppress(TimeoutError):  # a disk that hangs is no more than one that has nothing
                 async with asyncio.timeout(max(_SPOOL_PATIENCE, left)):
                     await writer.disk.load(replica)

@@ -219,7 +219,7 @@ class Writer:
         Raises:
             Failure: the store did not do it by the deadline.
         """
-        deadline = self._clock.loop() + budget
+        deadline = self._store.time() + budget
         stored, moment = replica.base, self._clock.now()
         unproven = any(change.login.invalidated_at is None for change in batch)
         if stored.kind is StoredKind.UNKNOWN or stored.invalidated_at is None or replica.outbox or unproven:
@@ -265,7 +265,7 @@ class Writer:
         header, commit = await self._request(replica.fingerprint, folded, stored, moment)
         for change, _ in folded.applied:
             change.ids.append(commit.save_id)
-        reply = await self._store.commit(commit, deadline - sent_at)
+        reply = await self._store.commit(commit, deadline - self._store.time())
         outcome = reply.outcome
         if outcome is CommitOutcome.STALE and commit.lease is not None:
             for change, _ in folded.applied:
@@ -375,7 +375,7 @@ class Writer:
 
     async def _read(self, replica: Replica, deadline: float) -> tuple[Snapshot, Moment]:
         asked_at = self._clock.loop()
-        reply = await self._store.read(replica.fingerprint, deadline - asked_at)
+        reply = await self._store.read(replica.fingerprint, deadline - self._store.time())
         now = self._clock.now(reply.now)
         snapshot = await self._snapshots.opened(
             replica.fingerprint, reply.value, asked_at, replica.base, invalidated_at=reply.invalidated_at
@@ -465,7 +465,7 @@ class Writer:
         Raises:
             Failure: the store did not do it. This process does not use the session any more.
         """
-        replica, budget, began = self.replicas.of(fingerprint), self._config.save_timeout, self._clock.loop()
+        replica, began = self.replicas.of(fingerprint), self._clock.loop()
         waiting = list(replica.outbox)
         for change in waiting:
             change.settle(SaveOutcome.STALE, "the session was invalidated")
@@ -473,10 +473,11 @@ class Writer:
         replica.invalidated_at = began
         replica.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=began)
         # Which session is meant is settled now: a request that arrives late leaves a newer login alone.
-        stored, _ = await self._read(replica, began + budget)
+        deadline = self._store.time() + self._config.save_timeout
+        stored, _ = await self._read(replica, deadline)
         replica.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=self._clock.loop())
         return await self._store.invalidate(
-            fingerprint, budget - (self._clock.loop() - began), ttl=TOMBSTONE_TTL,
+            fingerprint, deadline - self._store.time(), ttl=TOMBSTONE_TTL,
             request_id=new_save_id(self._clock.chance), created_at=stored.header.created_at if stored.header else 0,
         )  # fmt: skip
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
-from session_reuse import SessionManager
+from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from tests.harness.fault_proxy import Fault, FaultProxy
 from tests.harness.lag import Lag
+from tests.harness.servers import RedisServer
 from tests.transport.visits import DEFAULTS, Visit, visit, visits
 
 LEEWAY = 0.06
@@ -65,3 +69,32 @@ async def test_a_dripping_reply_does_not_hold_an_agent_up(proxy: FaultProxy, lag
         found = [await visit(manager, save=False)]
         assert found[0].outcome.value == "timeout"
         assert overrun(found, manager.config.restore_timeout, lag) < LEEWAY
+
+
+STALL = 0.6
+"""Seconds for which the event loop is held up: longer than the budgets of these tests."""
+
+
+async def test_a_stall_of_the_event_loop_takes_nothing_from_the_budget_of_an_enter(redis_server: RedisServer) -> None:
+    """The loop is late between the two requests of an enter by affinity, and the session is reused."""
+    async with SessionManager(redis_server.url, **DEFAULTS) as manager:
+        async with reusable_session("shop/1", "agent", manager=manager) as session:
+            session.data["n"] = 1
+        asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, time.sleep, STALL)
+        async with reusable_session(agent_id="agent", manager=manager) as session:
+            assert session.outcome is Outcome.REUSED
+
+
+async def test_a_stall_of_the_event_loop_takes_nothing_from_the_budget_of_a_save(redis_server: RedisServer) -> None:
+    """The loop is late between the requests of a save that meets a conflict, and the change is merged."""
+    settings = {**DEFAULTS, "save_timeout": 0.5, "restore_timeout": 0.4}
+    async with (
+        SessionManager(redis_server.url, **settings) as manager,
+        SessionManager(redis_server.url, **settings) as other,
+    ):
+        await visit(manager)
+        async with reusable_session("shop/1", manager=manager) as session:
+            await visit(other)
+            session.data["m"] = 1
+            asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, time.sleep, STALL)
+        assert session.save_outcome is SaveOutcome.MERGED
