@@ -44,11 +44,11 @@ def class_docstrings(path: Path, name: str) -> dict[str, str]:
 
 def config_rows() -> Iterator[tuple[str, str, str]]:
     """Yield name, default and meaning of each setting, in the order of the code."""
-    from session_reuse.config import _FROM_ENVIRONMENT, Config
+    from session_reuse.config import ENVIRONMENT_SETTINGS, Config
 
     texts = class_docstrings(PACKAGE / "config.py", "Config")
     for field in fields(Config):
-        only = "" if field.name in _FROM_ENVIRONMENT else " In code only."
+        only = "" if field.name in ENVIRONMENT_SETTINGS else " In code only."
         yield f"`{field.name}`", f"`{field.default!r}`", texts[field.name] + only
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 from weakref import finalize
 
 from session_reuse._browser_session import BrowserSession
@@ -21,7 +21,7 @@ from session_reuse._store.keys import checked
 from session_reuse._store.redis.connect import check_client
 from session_reuse._summaries import ManagerStats, SessionSummary, summary_of
 from session_reuse._telemetry import Event, Operation, log
-from session_reuse.config import Config, redacted_url
+from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import LifecycleError, ManagerClosedError
 from session_reuse.outcome import SaveOutcome
 
@@ -36,21 +36,21 @@ class SessionManager(AsyncOnly):
     """Connections, breakers, waiting saves and background work for one store, within one event loop.
 
     Args:
-        url_or_client: a URL (see `Config.url`), an asyncio redis-py client without `decode_responses`, or a store
+        store: a URL (see `Config.url`), an asyncio redis-py client without `decode_responses`, or a store
             with the interface of `session_reuse._store.interface.Store`. A client or store stays yours to close.
-        config: fields of `Config`; they win over the environment.
+        config: fields of `Config`. They override the environment.
 
     Raises:
         ConfigurationError: a setting is wrong; the message names it.
     """
 
-    def __init__(self, url_or_client: Any = None, **config: Any) -> None:
+    def __init__(self, store: object = None, **config: Unpack[ConfigOptions]) -> None:
         self._given: Any = None
-        if isinstance(url_or_client, str):
-            config["url"] = url_or_client
-        elif url_or_client is not None:
-            check_client(url_or_client)
-            self._given = url_or_client
+        if isinstance(store, str):
+            config["url"] = store
+        elif store is not None:
+            check_client(store)
+            self._given = store
         self.config = Config.from_env(**config)
         self.start_anew()
         managers.add(self)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from session_reuse._background import background
 from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
@@ -22,6 +22,7 @@ from session_reuse._session.options import OnBusy, Seconds, SessionOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse._summaries import ManagerStats, SessionSummary
 from session_reuse._telemetry import Event, log
+from session_reuse.config import ConfigOptions
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError, StoreUnavailableError
 from session_reuse.outcome import Outcome, SaveOutcome
 
@@ -83,8 +84,8 @@ class BrowserSession(AsyncBrowserSession):
 class SessionManager(BlockingOnly):
     """As `session_reuse.SessionManager`, with methods that block; arguments as there."""
 
-    def __init__(self, url_or_client: Any = None, **config: Any) -> None:
-        self.asynchronous = AsyncSessionManager(url_or_client, **config)
+    def __init__(self, store: object = None, **config: Unpack[ConfigOptions]) -> None:
+        self.asynchronous = AsyncSessionManager(store, **config)
         background.managers.add(self.asynchronous)
 
     def __enter__(self) -> Self:

@@ -6,30 +6,70 @@ float or `timedelta`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import os
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, Unpack, cast
 
+from session_reuse._encryption_keys import KeySource, checked_source, key_list
 from session_reuse._url import flag, parse_url
 from session_reuse._url import redacted_url as redacted_url  # noqa: PLC0414  (most users import it from here)
 from session_reuse.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 ENVIRONMENT_PREFIX: Final = "SESSION_REUSE_"
 
 DEFAULT_REGISTRY: Final = "default"
 """Stands for `prometheus_client.REGISTRY`, so that the default costs no import."""
 
-KeySource = tuple[bytes, ...] | Callable[[], "list[bytes] | tuple[bytes, ...]"]
-ExpiredCallback = Callable[[str], Awaitable[None] | None]
-LostCallback = Callable[[str, str], None]
+Seconds: TypeAlias = float | timedelta
+Registry: TypeAlias = "CollectorRegistry | Literal['default'] | None"
+ExpiredCallback: TypeAlias = Callable[[str], Awaitable[None] | None]
+LostCallback: TypeAlias = Callable[[str, str], None]
+
+
+class ConfigOptions(TypedDict, total=False):
+    """The settings as arguments of `SessionManager`. `Config` explains each one."""
+
+    url: str
+    key_prefix: str
+    ttl: Seconds
+    sliding: bool
+    max_age: Seconds | None
+    max_uses: int | None
+    retire_after_bad: int
+    ttl_from_cookies: bool
+    restore_timeout: Seconds
+    save_timeout: Seconds
+    attempt_timeout: Seconds
+    connect_timeout: Seconds
+    close_timeout: Seconds
+    capture_timeout: Seconds
+    verify_timeout: Seconds
+    lease_ttl: Seconds
+    compression: str
+    encryption_keys: bytes | str | Iterable[bytes | str] | Callable[[], Iterable[bytes | str]] | None
+    max_state_bytes: int
+    reuse_while_away: Seconds
+    recent_bytes: int
+    pending_max: int
+    pending_max_bytes: int
+    spool_dir: str | os.PathLike[str] | None
+    lanes: int
+    wait_replicas: int
+    registry: Registry
+    on_expired: ExpiredCallback | None
+    on_lost: LostCallback | None
+    cleanup_interval: Seconds
+    configure_notifications: bool
+    strict: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -37,7 +77,7 @@ class Config:
     """Settings of one `SessionManager`."""
 
     url: str = "embedded://"
-    """Where the store is: `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://` (and
+    """Address of the store: `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://` (and
     `rediss+…` for TLS), or `embedded://[path]` for a private redis-server."""
     key_prefix: str = "browser"
     """First part of every key: `<key_prefix>:session:<fingerprint>`."""
@@ -45,67 +85,61 @@ class Config:
     ttl: float = 86400.0
     """How long a session is kept after its last use."""
     sliding: bool = True
-    """Whether a restore starts the time to live anew; otherwise only a save does."""
+    """Whether a restore starts the time to live again. If false, only a save does."""
     max_age: float | None = None
     """Retire a session this long after its first save, however often it is used. None: no limit."""
     max_uses: int | None = None
-    """Retire a session after this many reuses. None: no limit; a number adds one command to each enter."""
+    """Retire a session after this many reuses. None: no limit. A number adds one command to each enter."""
     retire_after_bad: int = 3
-    """Retire a session when `mark_bad` outweighs `mark_good` by this much; a good mark takes back half a bad one."""
+    """Retire a session when `mark_bad` outweighs `mark_good` by this much. A good mark takes back half a bad one."""
     ttl_from_cookies: bool = False
-    """Never keep a session longer than its longest-lived httpOnly cookie."""
+    """Keep a session no longer than its longest-lived httpOnly cookie."""
 
     restore_timeout: float = 0.5
     """Hard budget of an enter, whatever the store does."""
     save_timeout: float = 2.0
-    """Budget of a save; what is not through by then is kept pending."""
+    """Budget of a save. A save that is not written by then is kept pending."""
     attempt_timeout: float = 0.15
-    """How long the server may be silent in one attempt, at most `restore_timeout`; bytes that arrive are no silence."""
+    """How long the server may be silent in one attempt, at most `restore_timeout`. Bytes that arrive are no silence."""
     connect_timeout: float = 0.25
-    """Budget of one step of opening a connection; it goes on in the background when its agent has given up."""
+    """Budget of one step of opening a connection. The connection is opened in the background after that."""
     close_timeout: float = 2.0
     """Budget for flushing pending saves when the manager is closed."""
     capture_timeout: float = 10.0
-    """Budget for reading the state from a browser before a save; running over it keeps the stored state."""
+    """Budget for reading the state from a browser before a save. If it runs out, the stored state is kept."""
     verify_timeout: float = 10.0
-    """Budget of a `verify` hook; running over it counts as not verified."""
+    """Budget of a `verify` hook. If it runs out, the session counts as not verified."""
 
     lease_ttl: float = 30.0
-    """How long an exclusive lease outlives a holder that has died; renewed at a third of it."""
+    """How long an exclusive lease outlives a holder that has died. The holder renews it at a third of this time."""
     compression: str = "auto"
-    """`auto` (the best installed), `zstd`, `lz4`, `zlib` or `none`; states below 1 KiB are never compressed."""
+    """`auto` (the best installed), `zstd`, `lz4`, `zlib` or `none`. States below 1 KiB are stored uncompressed."""
     encryption_keys: KeySource | None = None
-    """AES-256-GCM keys of 32 bytes; the first encrypts, all decrypt. A callable is called once, at the first use. Text
-    is base64 or 64 hex digits; the environment separates keys by commas. None: sessions are stored in plain."""
+    """AES-256-GCM keys of 32 bytes. The first encrypts, all decrypt. A callable is called once, at the first use. Text
+    is base64 or 64 hex digits. The environment separates keys by commas. None: sessions are stored in plain."""
     max_state_bytes: int = 8 * 1024 * 1024
     """Largest session that is stored or read, in bytes of JSON."""
 
     reuse_while_away: float = 3600.0
-    """How long after the store was heard last its sessions are reused from memory while it is away. 0: never."""
+    """How long sessions are reused from memory after the last answer of a store that is away. 0: not at all."""
     recent_bytes: int = 16 * 1024 * 1024
-    """How many bytes of sessions stay in memory, so that a process that reads back what it saved itself need not decrypt
-    and inflate it. 0 keeps none after the session has ended."""
+    """How many bytes of sessions stay in memory after their use. A process that reads its own save again decrypts
+    nothing then. 0 keeps no session after it has ended."""
 
     pending_max: int = 256
     """How many sessions may wait in memory for the store to come back."""
     pending_max_bytes: int = 64 * 1024 * 1024
     """How many bytes of state may wait in memory."""
-    flush_rate: float = 20.0
-    """How many waiting saves are written per second once the store is back."""
     spool_dir: Path | None = None
-    """Where waiting saves are also kept on disk, encrypted; needs `encryption_keys`. None: memory only."""
+    """Folder in which waiting saves are also kept, encrypted. It needs `encryption_keys`. None: memory only."""
 
     lanes: int = 2
-    """Connections that carry batched commands; one more is used for large values."""
+    """Connections that carry batched commands. One more is used for large values."""
     wait_replicas: int = 0
-    """Ask this many replicas to acknowledge each save (`WAIT`), and report when fewer did."""
-    wait_timeout: float = 0.1
-    """How long a save waits for `wait_replicas`."""
-    deadline_buckets: int = 16
-    """Over how many keys the index of deadlines is spread. The same for all processes of one `key_prefix`."""
+    """How many replicas must acknowledge each save (`WAIT`). Fewer acknowledgements are reported."""
 
-    registry: Any = DEFAULT_REGISTRY
-    """A `prometheus_client.CollectorRegistry`; the default one if not given; None turns metrics off."""
+    registry: Registry = DEFAULT_REGISTRY
+    """A `prometheus_client.CollectorRegistry`. Default: the default one of that package. None turns metrics off."""
     on_expired: ExpiredCallback | None = None
     """Called with the fingerprint of each expired session that the clean-up job has removed."""
     on_lost: LostCallback | None = None
@@ -115,7 +149,7 @@ class Config:
     configure_notifications: bool = False
     """Whether the clean-up job may set the server's `notify-keyspace-events`."""
     strict: bool = False
-    """Raise trouble of the store instead of starting with a fresh session."""
+    """Raise errors of the store instead of starting with a fresh session."""
 
     def __post_init__(self) -> None:
         """Check every value, so that a wrong one is named at the start and not in the middle of a run."""
@@ -129,36 +163,37 @@ class Config:
                 )
             object.__setattr__(self, "attempt_timeout", self.restore_timeout)
         if self.spool_dir is not None and not self.encryption_keys:
-            raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
+            raise ConfigurationError("spool_dir needs encryption_keys: sessions are written to disk encrypted only")
 
     @classmethod
-    def from_env(cls, environment: Mapping[str, str] | None = None, **arguments: Any) -> Config:
-        """Build the settings from arguments, then the environment, then the defaults.
+    def from_env(cls, environment: Mapping[str, str] | None = None, **arguments: Unpack[ConfigOptions]) -> Config:
+        """Return the settings from arguments, then the environment, then the defaults.
 
         Args:
-            environment: the variables to look in; `os.environ` if not given.
-            arguments: fields of this class; they win over the environment.
+            environment: the variables to use. Default: `os.environ`.
+            arguments: fields of this class. They override the environment.
 
         Raises:
-            ConfigurationError: an unknown name or a wrong value; the message names the argument or the variable.
+            ConfigurationError: an unknown name or a wrong value. The message names the argument or the variable.
         """
         environment = os.environ if environment is None else environment
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(arguments) - known)
         if unknown:
-            raise ConfigurationError(f"unknown setting {unknown[0]!r}; known are: {', '.join(sorted(known))}")
-        values: dict[str, Any] = {}
-        for name in _FROM_ENVIRONMENT:
+            raise ConfigurationError(f"unknown setting {unknown[0]!r}, known are: {', '.join(sorted(known))}")
+        values: dict[str, object] = {}
+        for name in ENVIRONMENT_SETTINGS:
             variable = ENVIRONMENT_PREFIX + name.upper()
             text = environment.get(variable, "").strip()
-            # An empty variable counts as unset, but for the keys: then sessions would be stored in plain by accident.
+            # An empty variable counts as unset. Not for the keys: sessions would be stored in plain by accident.
             if name not in arguments and (text or (name == "encryption_keys" and variable in environment)):
                 values[name] = _parsed(name, variable, text)
         _warn_of_unknown_variables(environment)
-        return cls(**(values | arguments))
+        # `__post_init__` checks each value and converts it to the type of its field.
+        return cast("Callable[..., Config]", cls)(**(values | arguments))
 
     def __repr__(self) -> str:
-        """Show the settings without the password of the URL and without keys."""
+        """Return the settings without the password of the URL and without keys."""
         hidden = {"url": redacted_url(self.url), "encryption_keys": self.encryption_keys and "…"}
         shown = {f.name: hidden.get(f.name, getattr(self, f.name)) for f in fields(self)}
         return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
@@ -167,16 +202,15 @@ class Config:
 _TYPES: Final = {field.name: str(field.type) for field in fields(Config)}
 _DEFAULT_ATTEMPT: Final = Config.__dataclass_fields__["attempt_timeout"].default
 _MAY_BE_ZERO: Final = frozenset({"reuse_while_away"})
-_AT_LEAST_ONE: Final = frozenset({"max_uses", "retire_after_bad", "max_state_bytes", "lanes", "deadline_buckets"})
+_AT_LEAST_ONE: Final = frozenset({"max_uses", "retire_after_bad", "max_state_bytes", "lanes"})
 _COMPRESSIONS: Final = ("auto", "zstd", "lz4", "zlib", "none")
-_MAKE_A_KEY: Final = "make one with: openssl rand -base64 32"
 
 
-def _checked(name: str, value: Any) -> Any:
-    """Return the value of one setting as it is stored.
+def _checked(name: str, value: object) -> object:
+    """Return the value of one setting as it is kept.
 
     Raises:
-        ConfigurationError: it is wrong.
+        ConfigurationError: the value is wrong.
     """
     kind = _TYPES[name].removesuffix(" | None")
     if value is None and kind != _TYPES[name]:
@@ -195,12 +229,12 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def _seconds(value: Any, name: str) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and math.isfinite(seconds)
-    if not is_number or seconds < 0 or (seconds == 0 and name not in _MAY_BE_ZERO):
+def _seconds(value: object, name: str) -> float:
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    least = 0.0 if name in _MAY_BE_ZERO else math.ulp(0.0)
+    if not isinstance(number, int | float) or isinstance(number, bool) or not least <= number < math.inf:
         raise ConfigurationError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}")
-    return float(seconds)
+    return float(number)
 
 
 def _checked_url(url: object) -> str:
@@ -213,8 +247,9 @@ def _checked_url(url: object) -> str:
 
 
 def _checked_prefix(prefix: object) -> str:
+    # Braces in a key mark the hash tag of Redis Cluster: side keys would be stored in other slots than their session.
     if not isinstance(prefix, str) or not prefix or any(character in prefix for character in "{} \t\r\n"):
-        raise ConfigurationError("key_prefix must be non-empty and hold no braces or white space")
+        raise ConfigurationError("key_prefix must be non-empty, without braces and white space")
     return prefix
 
 
@@ -230,68 +265,28 @@ def _checked_folder(folder: object) -> Path:
     return Path(folder)
 
 
-def _checked_keys(keys: Any) -> KeySource:
-    return keys if callable(keys) else _key_list(keys)
-
-
-def _key_list(keys: Any) -> tuple[bytes, ...]:
-    if isinstance(keys, str | bytes):
-        keys = (keys,)
-    try:
-        listed = tuple(decoded_key(key) for key in keys)
-    except TypeError:
-        raise ConfigurationError("encryption_keys must be a list of keys or a callable that returns one") from None
-    if not listed:
-        raise ConfigurationError(
-            "encryption_keys holds no key, and sessions would be stored in plain: leave it out (None) if that is meant"
-        )
-    return listed
-
-
-_CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
+_CHECKS: Final[dict[str, Callable[[object], object]]] = {
     "url": _checked_url,
     "key_prefix": _checked_prefix,
     "compression": _checked_compression,
-    "encryption_keys": _checked_keys,
+    "encryption_keys": checked_source,
     "spool_dir": _checked_folder,
 }
 
 
 def configured_keys(config: Config) -> tuple[bytes, ...]:
-    """Return the keys, and call the function that gives them if there is one; empty when none are configured.
+    """Return the encryption keys of the settings, from the callable if there is one. Empty without keys.
 
     Raises:
-        ConfigurationError: the function returns no key, or a wrong one.
+        ConfigurationError: the callable returns no key, or a wrong one.
     """
     source = config.encryption_keys
     if source is None:
         return ()
-    return _key_list(source()) if callable(source) else source
+    return key_list(source()) if callable(source) else source
 
 
-def decoded_key(key: object) -> bytes:
-    """Return a key of 32 bytes, given as such, in base64 or as 64 hex digits. The error never quotes the key."""
-    if isinstance(key, str):
-        key = _key_of_text(key.strip())
-    if not isinstance(key, bytes) or len(key) != 32:
-        raise ConfigurationError(
-            f"encryption_keys: each key must be 32 bytes, or those in base64 or in 64 hex digits; {_MAKE_A_KEY}"
-        )
-    return key
-
-
-def _key_of_text(text: str) -> bytes:
-    try:
-        if len(text) == 64:
-            return bytes.fromhex(text)
-        return base64.b64decode(text.translate(str.maketrans("-_", "+/")) + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise ConfigurationError(
-            f"encryption_keys: a key is neither base64 nor 64 hex digits (pass phrases are not keys); {_MAKE_A_KEY}"
-        ) from None
-
-
-_PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
+_PARSERS: Final[dict[str, tuple[Callable[[str], object], str]]] = {
     "str": (str, "text"),
     "int": (int, "a whole number"),
     "int | None": (int, "a whole number"),
@@ -301,13 +296,14 @@ _PARSERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "Path | None": (Path, "a path"),
     "KeySource | None": (lambda text: tuple(part.strip() for part in text.split(",") if part.strip()), "keys"),
 }
-"""How text of the environment becomes a value, and what it must be, by the type of the setting."""
-_FROM_ENVIRONMENT: Final = {f.name: str(f.type) for f in fields(Config) if str(f.type) in _PARSERS}
+"""For each type of a setting: how to parse the text of a variable, and a name of the type for messages."""
+ENVIRONMENT_SETTINGS: Final = {f.name: str(f.type) for f in fields(Config) if str(f.type) in _PARSERS}
+"""The settings that have an environment variable, with their types."""
 _OTHER_VARIABLES: Final = ("REDIS_SERVER", "CHROMIUM")
 
 
-def _parsed(name: str, variable: str, text: str) -> Any:
-    parse, kind = _PARSERS[_FROM_ENVIRONMENT[name]]
+def _parsed(name: str, variable: str, text: str) -> object:
+    parse, kind = _PARSERS[ENVIRONMENT_SETTINGS[name]]
     try:
         value = parse(text)
     except ValueError:
@@ -319,15 +315,15 @@ def _parsed(name: str, variable: str, text: str) -> Any:
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the variables that begin like ours and mean nothing, each with the nearest name, which may be empty."""
+    """Return the variables with our prefix that have no effect, each with the nearest known name or an empty text."""
     environment = os.environ if environment is None else environment
-    known = [name.upper() for name in _FROM_ENVIRONMENT] + list(_OTHER_VARIABLES)
+    known = [name.upper() for name in ENVIRONMENT_SETTINGS] + list(_OTHER_VARIABLES)
     ours = (name.removeprefix(ENVIRONMENT_PREFIX) for name in environment if name.startswith(ENVIRONMENT_PREFIX))
     return {ENVIRONMENT_PREFIX + name: _nearest(name, known) for name in sorted(ours) if name not in known}
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    """Return the known variable that ends alike, such as URL for REDIS_URL, else the one that is spelt most alike."""
+    """Return the known variable with the same ending, such as URL for REDIS_URL, or else with the nearest spelling."""
     ending = [each for each in known if name.endswith(f"_{each}")]
     nearest = next(iter(ending or get_close_matches(name, known, 1)), None)
     return "" if nearest is None else ENVIRONMENT_PREFIX + nearest

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 from session_reuse._browser_session import BrowserSession
@@ -31,6 +31,7 @@ from session_reuse._store.interface import (
 )
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.store import RedisStore
+from session_reuse.config import ConfigOptions
 from session_reuse.errors import MissingExtraError, StoreAuthError, StoreTimeoutError, StoreUnavailableError
 from session_reuse.outcome import Outcome, SaveOutcome
 
@@ -315,7 +316,7 @@ def _failure(fault: Fault) -> Failure:
     return Failure(StoreUnavailableError(text), "FaultyStore", Retry.ALWAYS, Blame.SERVER)
 
 
-def memory_manager(store: Store | None = None, **config: Any) -> SessionManager:
+def memory_manager(store: Store | None = None, **config: Unpack[ConfigOptions]) -> SessionManager:
     """Return a manager without Redis and without metrics.
 
     Args:
@@ -323,7 +324,8 @@ def memory_manager(store: Store | None = None, **config: Any) -> SessionManager:
         config: fields of `session_reuse.Config`.
     """
     chosen: Store = MemoryStore() if store is None else store
-    return SessionManager(chosen, **{"registry": None, **config})
+    options: ConfigOptions = {"registry": None, **config}
+    return SessionManager(chosen, **options)
 
 
 def state_with_cookie(

@@ -117,7 +117,7 @@ async def compose(config: Config, given: Any) -> Runtime:
     codec = (
         await loop.run_in_executor(None, codec_for, config) if callable(config.encryption_keys) else codec_for(config)
     )
-    keys = Keys(config.key_prefix, config.deadline_buckets)
+    keys = Keys(config.key_prefix)
     connection = None if is_store(given) else await _connection(config, given)
     store: Store = given if connection is None else _redis_store(config, keys, connection, own=given is None)
     guard = Guard(attempt_timeout=config.attempt_timeout, servers=store.servers)
@@ -164,7 +164,7 @@ def _redis_store(config: Config, keys: Keys, connection: Connection, *, own: boo
         connection.client,
         keys,
         lanes=config.lanes,
-        wait=(config.wait_replicas, config.wait_timeout),
+        wait=(config.wait_replicas, config.save_timeout / 20),
         own_client=own,
         connect_timeout=config.connect_timeout,
     )

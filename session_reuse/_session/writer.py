@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
+_FLUSH_RATE: Final = 20.0
+"""Waiting saves per second once the store is back: all processes of a fleet flush at the same time."""
 _CONTENTION_PAUSE: Final = 0.005
 _OFFLOAD: Final = 200_000
 """Documents from this many bytes on are merged and encoded in a thread: 2 MB hold the loop up for 0.5 s (2026-11)."""
@@ -407,7 +409,7 @@ class Writer:
                     continue
                 await asyncio.sleep(pause * self._clock.chance.uniform(0.5, 1.0))
                 done = await self.flush(replica.fingerprint, self._config.save_timeout)
-                pause = 1 / self._config.flush_rate if done else min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, pause * 2))
+                pause = 1 / _FLUSH_RATE if done else min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, pause * 2))
 
     def _closed_for(self, replica: Replica) -> float:
         return self._store.guard.at(self._store.server_of(replica.fingerprint)).write.retry_in

@@ -24,7 +24,6 @@ BUDGETS = {
     "save_timeout": 0.25,
     "attempt_timeout": 0.08,
     "close_timeout": 0.2,
-    "flush_rate": 200.0,
 }
 names = st.sampled_from(NAMES)
 

@@ -100,7 +100,7 @@ async def used_again(manager: SessionManager, number: int) -> None:
 async def test_acknowledgements_of_replicas_are_counted(cluster: RedisCluster, make_manager: MakeManager) -> None:
     """WAIT goes to the node that took the save, once for a batch; with the replica frozen the save says so."""
     registry = CollectorRegistry()
-    manager = await make_manager(cluster.url, wait_replicas=1, wait_timeout=0.1, registry=registry)
+    manager = await make_manager(cluster.url, wait_replicas=1, registry=registry)
     await save_many(manager, NAMES)
     assert registry.get_sample_value("session_under_replicated_total") == 0
     for replica in cluster.nodes[3:]:
@@ -113,7 +113,7 @@ async def test_acknowledgements_are_counted_without_a_cluster(make_manager: Make
     """The same with one master and its replica."""
     with RedisServer() as master, RedisServer(args=("--replicaof", HOST, str(master.port))) as replica:
         registry = CollectorRegistry()
-        manager = await make_manager(master.url, wait_replicas=1, wait_timeout=1.0, registry=registry)
+        manager = await make_manager(master.url, wait_replicas=1, save_timeout=20.0, registry=registry)
         with master.client() as client:
             await until(lambda: client.wait(1, 10) == 1, timeout=20.0, message="the replica is in step")
         await save_many(manager, NAMES[:10])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from itertools import islice
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -16,31 +17,34 @@ from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.traces import MakeManager, kinds, raw, save_many
 
 DAY = 86_400_000
+NAMES = (f"shop/{number}" for number in range(1000))
+FIRST, SECOND, THIRD = islice((name for name in NAMES if Keys().of(name).deadlines == Keys().deadline_bucket(0)), 3)
+"""Names whose deadlines are in one bucket."""
 
 
 async def test_index_entries_end_without_a_clean_up_job(
     servers: RedisServer | RedisCluster, make_manager: MakeManager
 ) -> None:
     """Entries that are overdue for more than a day go as new ones come, and the whole index ends a day after its last entry."""
-    manager = await make_manager(servers.url, ttl=60.0, deadline_buckets=1)
-    bucket, now = Keys().deadline_bucket(0), time.time() * 1000
+    manager = await make_manager(servers.url, ttl=60.0)
+    bucket, now = Keys().of(FIRST).deadlines, time.time() * 1000
     with raw(servers, bucket) as client:
         client.zadd(bucket, {f"gone/{number}": now - DAY - 60_000 - number for number in range(25)})
         client.zadd(bucket, {"due/0": now - 1000})
-        await save_many(manager, ["shop/0"])
+        await save_many(manager, [FIRST])
         assert client.zcard(bucket) == 25 + 2 - 10
         assert 60_000 + DAY < client.pttl(bucket) <= 60_000 + 2 * DAY
-        await save_many(manager, ["shop/1", "shop/2"])
-        assert {name.decode() for name in client.zrange(bucket, 0, -1)} == {"due/0", "shop/0", "shop/1", "shop/2"}
+        await save_many(manager, [SECOND, THIRD])
+        assert {name.decode() for name in client.zrange(bucket, 0, -1)} == {"due/0", FIRST, SECOND, THIRD}
 
 
 async def test_the_index_outlives_sessions_that_a_clean_up_job_prolongs(
     servers: RedisServer | RedisCluster, make_manager: MakeManager
 ) -> None:
     """A session lives on by restores alone, which do not write the index: the clean-up keeps the bucket for it."""
-    manager = await make_manager(servers.url, ttl=3600.0, deadline_buckets=1)
+    manager = await make_manager(servers.url, ttl=3600.0)
     await save_many(manager, ["shop/0"])
-    bucket = Keys().deadline_bucket(0)
+    bucket = Keys().of("shop/0").deadlines
     with raw(servers, bucket) as client:
         client.zadd(bucket, {"shop/0": time.time() * 1000 - 1000})
         client.pexpire(bucket, 60_000)

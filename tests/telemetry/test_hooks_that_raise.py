@@ -204,7 +204,7 @@ async def history(registry: Any) -> list[Any]:
             session.data.update(data)
         seen.append(session.save_outcome)
 
-    async with memory_manager(store, registry=registry, flush_rate=1000.0) as manager:
+    async with memory_manager(store, registry=registry) as manager:
         await visit("shop", step=1)
         await visit("shop", step=2)
         with pytest.raises(ValueError, match="of the body"):

@@ -102,7 +102,7 @@ def test_an_application_with_logging_has_nothing_on_standard_error(configure: st
 async def test_an_outage_is_one_warning_and_its_end_another(session_reuse_events: list[LoggedEvent]) -> None:
     """What single agents met is at DEBUG: an outage is one fact, however many meet it."""
     store = FaultyStore(MemoryStore(), fail="unavailable")
-    async with memory_manager(store, flush_rate=1000.0) as manager:
+    async with memory_manager(store) as manager:
         for number in range(8):
             async with reusable_session(f"shop/{number}", "agent", manager=manager) as session:
                 session.data["n"] = 1

@@ -16,7 +16,7 @@ import redis.asyncio
 
 from session_reuse import SessionManager, blocking, persist_session, reusable_session
 from session_reuse._session.options import SessionOptions
-from session_reuse.config import Config, configured_keys, redacted_url, unknown_variables
+from session_reuse.config import Config, ConfigOptions, configured_keys, redacted_url, unknown_variables
 from session_reuse.errors import ConfigurationError
 from session_reuse.testing import MemoryStore
 
@@ -28,6 +28,19 @@ def test_arguments_win_over_the_environment_and_that_over_defaults() -> None:
     environment = {"SESSION_REUSE_TTL": "60", "SESSION_REUSE_LANES": "3"}
     config = Config.from_env(environment, lanes=5)
     assert (config.ttl, config.lanes, config.key_prefix) == (60.0, 5, "browser")
+
+
+def test_the_options_of_a_manager_are_the_fields_of_config() -> None:
+    """`ConfigOptions` is what type checkers know of `SessionManager(**config)`: same names, same order, same types."""
+    wider = {
+        "float": "Seconds",
+        "float | None": "Seconds | None",
+        "Path | None": "str | os.PathLike[str] | None",
+        "KeySource | None": "bytes | str | Iterable[bytes | str] | Callable[[], Iterable[bytes | str]] | None",
+    }
+    options = {name: each.__forward_arg__ for name, each in ConfigOptions.__annotations__.items()}
+    expected = {field.name: wider.get(str(field.type), str(field.type)) for field in fields(Config)}
+    assert list(options.items()) == list(expected.items())
 
 
 def test_durations_may_be_timedeltas() -> None:

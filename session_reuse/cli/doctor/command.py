@@ -65,7 +65,7 @@ async def _examined(place: Place, config: Config) -> tuple[list[Finding], bool]:
             identities = [await identity_of(wire) for wire in wires]
             found = _judged(identities, config, IDENTITY_CHECKS)
             if not _has_failed(found):
-                keys = Keys(config.key_prefix, config.deadline_buckets)
+                keys = Keys(config.key_prefix)
                 facts = [await gather(wire, keys, known) for wire, known in zip(wires, identities, strict=True)]
                 found = _judged(facts, config, SERVER_CHECKS)
             if not _has_failed(found):

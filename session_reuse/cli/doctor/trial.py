@@ -115,7 +115,7 @@ async def _try(wire: Wire, purpose: str, words: tuple[str | int, ...], tried: Tr
 
 async def agent_finding(manager: SessionManager, wires: list[Wire]) -> Finding:
     """Enter, save, enter again, evict, as an exclusive agent does, and say how far that went."""
-    fingerprint, keys = own_name(), Keys(manager.config.key_prefix, manager.config.deadline_buckets)
+    fingerprint, keys = own_name(), Keys(manager.config.key_prefix)
     step = "enter"
     try:
         async with reusable_session(fingerprint, fingerprint, manager=manager, exclusive=True) as session:
