@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -9,7 +10,7 @@ from session_reuse._browser_session import BrowserSession, Verdict
 from session_reuse._default_manager import default_manager
 from session_reuse._manager import SessionManager
 from session_reuse._misuse import AsyncOnly, check_manager, check_names
-from session_reuse._session.options import OnBusy, Seconds, SessionOptions
+from session_reuse._session.options import OnBusy, Save, Seconds, SessionOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError
 
@@ -30,6 +31,9 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         max_age: retire a session this many seconds after its first save.
         max_uses: retire a session after so many reuses.
         strict: raise trouble of the store instead of starting fresh.
+        allowed_domains: hosts, such as `["shop.example", "*.pay.example"]`. Only their cookies and storage are
+            restored and saved, what else is stored stays as it is. `*.` before a host adds its subdomains.
+        save: `"merge"` saves what the agent changed, `"never"` writes nothing at all.
 
     Raises:
         InvalidFingerprintError: fingerprint or agent_id is empty, too long, or not a string.
@@ -50,6 +54,8 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         max_age: Seconds | None = None,
         max_uses: int | None = None,
         strict: bool = False,
+        allowed_domains: Iterable[str] | None = None,
+        save: Save = "merge",
     ) -> None:
         check_names(fingerprint, agent_id)
         check_manager(manager, SessionManager)
@@ -58,6 +64,7 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         self._options: dict[str, Any] = {
             "exclusive": exclusive, "wait": wait, "on_busy": on_busy, "verify": verify,
             "save_on_error": save_on_error, "max_age": max_age, "max_uses": max_uses, "strict": strict,
+            "allowed_domains": allowed_domains, "save": save,
         }  # fmt: skip
         self._scope: SessionScope | None = None
         self._entered = False

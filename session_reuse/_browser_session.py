@@ -49,12 +49,13 @@ class BrowserSession:
         stale: whether it comes from this process's own copy, because the store was away.
         save_outcome: what the last save did; None before the first.
         problems: what could not be restored or captured in full.
+        allowed_domains: the hosts whose cookies and storage it holds; None for all.
         was_left: whether the `with` of this session has ended.
         anew: whether state or notes were assigned since the restore, and may say the same as before in another order.
     """
 
     __slots__ = (
-        "__weakref__", "_data", "_storage_state", "agent_id", "anew", "capture_reason", "captures", "discarded",
+        "__weakref__", "_data", "_storage_state", "agent_id", "allowed_domains", "anew", "capture_reason", "captures", "discarded",
         "fingerprint", "keeper", "outcome", "problems", "save_outcome", "stale", "verdict", "was_left",
     )  # fmt: skip
 
@@ -69,6 +70,7 @@ class BrowserSession:
         self.fingerprint = fingerprint
         self.agent_id = agent_id
         self.outcome = Outcome.MISSING
+        self.allowed_domains: tuple[str, ...] | None = None
         self.save_outcome: SaveOutcome | None = None
         self.problems: list[Problem] = []
         self.stale = False

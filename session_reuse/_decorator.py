@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from session_reuse import blocking
     from session_reuse._browser_session import Verdict
     from session_reuse._manager import SessionManager
-    from session_reuse._session.options import OnBusy, Seconds
+    from session_reuse._session.options import OnBusy, Save, Seconds
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,6 +42,8 @@ class SessionOptions(TypedDict, total=False):
     max_age: Seconds | None
     max_uses: int | None
     strict: bool
+    allowed_domains: Iterable[str] | None
+    save: Save
 
 
 class persist_session:  # noqa: N801  (used like a function)

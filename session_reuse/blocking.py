@@ -7,7 +7,7 @@ Playwright and Selenium demand.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -18,7 +18,7 @@ from session_reuse._decorator import persist_session
 from session_reuse._default_manager import default_manager
 from session_reuse._manager import SessionManager as AsyncSessionManager
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
-from session_reuse._session.options import OnBusy, Seconds, SessionOptions
+from session_reuse._session.options import OnBusy, Save, Seconds, SessionOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse._summaries import ManagerStats, SessionSummary
 from session_reuse._telemetry import Event, log
@@ -156,6 +156,8 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         max_age: Seconds | None = None,
         max_uses: int | None = None,
         strict: bool = False,
+        allowed_domains: Iterable[str] | None = None,
+        save: Save = "merge",
     ) -> None:
         check_names(fingerprint, agent_id)
         check_manager(manager, SessionManager)
@@ -165,6 +167,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         self._options: dict[str, Any] = {
             "exclusive": exclusive, "wait": wait, "on_busy": on_busy, "save_on_error": save_on_error,
             "max_age": max_age, "max_uses": max_uses, "strict": strict, "verify": verify and _asked_here,
+            "allowed_domains": allowed_domains, "save": save,
         }  # fmt: skip
         self._session: BrowserSession | None = None
         self._scope: SessionScope | None = None

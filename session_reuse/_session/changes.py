@@ -14,6 +14,7 @@ from typing import Final
 
 from session_reuse._state import document
 from session_reuse._state.document import PLAIN_JSON, Body
+from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.header import Header
 from session_reuse._state.health import judge
 from session_reuse._state.merge import merge_data, merge_documents
@@ -163,6 +164,7 @@ class Change:
         not_taken: whether its storage state was left out, since another login is stored.
         name: names it on disk.
         why: the reason, if it was refused.
+        domains: the part of the session that it is about; None for the whole.
         failure: why the first attempt to send it failed.
         answered: set when its agent need not wait any longer: it has come to its end, or it waits for the store.
         done: set when it has come to its end.
@@ -186,6 +188,7 @@ class Change:
     outcome: SaveOutcome | None = None
     not_taken: bool = False
     why: str = ""
+    domains: AllowedDomains | None = None
     failure: StoreError | None = None
     name: str = ""
     answered: asyncio.Event | None = None
@@ -357,8 +360,11 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
     result = Rebased(stored.body)
     logins: list[Login] = []
     for change in changes:
-        outcome = _on_top(change, stored, moment, result, logins) if applied else None
-        outcome = outcome or rebase(change, _with(stored, result), moment, retire_after_bad=retire_after_bad)
+        inside = result if change.domains is None else replace(result, body=change.domains.restrict_body(result.body))
+        outcome = _on_top(change, stored, moment, inside, logins) if applied else None
+        outcome = outcome or rebase(change, _with(stored, inside), moment, retire_after_bad=retire_after_bad)
+        if isinstance(outcome, Rebased) and change.domains is not None:
+            outcome = _widened(change.domains, outcome, inside.body, result.body)
         if isinstance(outcome, Refused):
             refused.append((change, outcome))
             continue
@@ -377,6 +383,12 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
         ]
         return Folded(Rebased(stored.body), [], refused)
     return Folded(result, applied, refused)
+
+
+def _widened(domains: AllowedDomains, rebased: Rebased, inside: Body, whole: Body) -> Rebased:
+    """Return the result of a change to a part of a document as one of the whole: what is outside stays as it is."""
+    body = whole if rebased.body is inside else domains.join_body(whole, rebased.body)
+    return replace(rebased, body=body)
 
 
 def _is_logged_out(new: Body, stored: Body) -> bool:

@@ -7,6 +7,7 @@ from zlib import adler32
 
 from session_reuse._state import document
 from session_reuse._state.document import Body
+from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.merge import same_document
 from session_reuse._state.storage_state import is_empty
 from session_reuse._stored_form import document_of
@@ -23,7 +24,9 @@ def allows_save(session: BrowserSession) -> bool:
     return not (session.discarded or session.marked_bad or session.outcome is Outcome.BUSY)
 
 
-def body_to_save(session: BrowserSession, before: Body, *, replaces: Body | None) -> Body | None:
+def body_to_save(
+    session: BrowserSession, before: Body, *, replaces: Body | None, domains: AllowedDomains | None = None
+) -> Body | None:  # fmt: skip
     """Return the document to save; None for nothing.
 
     Without a trustworthy look at the browser the storage state stays as it was, and only the agent's notes are saved.
@@ -33,6 +36,7 @@ def body_to_save(session: BrowserSession, before: Body, *, replaces: Body | None
         session: as the agent leaves it.
         before: the agent's document at its last save or restore.
         replaces: the stored document, where it is to be replaced as a whole: retired, or not verified.
+        domains: what of it may be saved; None for all.
 
     Returns:
         `before` itself when nothing has changed.
@@ -41,6 +45,8 @@ def body_to_save(session: BrowserSession, before: Body, *, replaces: Body | None
         InvalidStateError: storage_state or data was changed into something that cannot be stored.
     """
     found = document_of(session)
+    if domains is not None:
+        found = domains.restrict(found)
     brings_login = session.capture_reason is None and not is_empty(found["storage_state"])
     if replaces is not None and not brings_login and not is_empty(document.load(*replaces)["storage_state"]):
         return None  # nothing could take the place of the stored login

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Literal
 
 from session_reuse._browser_session import Verdict
+from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.record import record
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 
 Seconds = float | timedelta
 OnBusy = Literal["fresh", "raise"]
+Save = Literal["merge", "never"]
 
 
 @record(kw_only=True)
@@ -27,6 +30,8 @@ class SessionOptions:
         max_age: retire a session this many seconds after its first save.
         max_uses: retire a session after so many reuses.
         strict: raise trouble of the store.
+        allowed_domains: the hosts whose cookies and storage the agent gets and may change; None for all.
+        save: whether the agent's changes are merged into what is stored, or nothing is written.
     """
 
     exclusive: bool = False
@@ -37,11 +42,15 @@ class SessionOptions:
     max_age: float | None = None
     max_uses: int | None = None
     strict: bool = False
+    allowed_domains: AllowedDomains | None = None
+    save: Save = "merge"
 
     def __post_init__(self) -> None:
         """Check what a type checker cannot."""
         if self.on_busy not in {"fresh", "raise"}:
             raise ConfigurationError(f'on_busy must be "fresh" or "raise", not {self.on_busy!r}')
+        if self.save not in {"merge", "never"}:
+            raise ConfigurationError(f'save must be "merge" or "never", not {self.save!r}')
         if self.wait < 0:
             raise ConfigurationError("wait must not be negative")
         if not self.exclusive and (self.wait or self.on_busy != "fresh"):
@@ -66,6 +75,8 @@ class SessionOptions:
         max_age: Seconds | None = None,
         max_uses: int | None = None,
         strict: bool = False,
+        allowed_domains: Iterable[str] | None = None,
+        save: Save = "merge",
     ) -> SessionOptions:
         """Return the options of a call, completed by the configuration."""
         return cls(
@@ -77,6 +88,8 @@ class SessionOptions:
             max_age=config.max_age if max_age is None else _seconds(max_age),
             max_uses=config.max_uses if max_uses is None else max_uses,
             strict=strict or config.strict,
+            allowed_domains=AllowedDomains(allowed_domains) if allowed_domains is not None else None,
+            save=save,
         )
 
 

@@ -163,6 +163,7 @@ def _follows(first: Change, second: Change) -> bool:
         first.login is second.login
         and first.lease is second.lease is None
         and first.after == second.before
+        and first.domains == second.domains
         and not (first.mark_only or second.mark_only or first.ids or second.ids)
     )
 

@@ -85,6 +85,8 @@ class SessionScope:
         self._telemetry = telemetry
         self._clock = clock
         self._spawn = spawn
+        self._domains = options.allowed_domains
+        session.allowed_domains = self._domains.patterns if self._domains is not None else None
         self._lease: LeaseHolder | None = None
         if options.exclusive:
             self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config.lease_ttl)
@@ -151,8 +153,9 @@ class SessionScope:
         config, options, lease = self._config, self._options, self._lease
         fingerprint = self._session.fingerprint
         give_up = self._clock.loop() + options.wait
-        ttl = config.ttl if config.sliding else None
-        use_id = new_save_id(self._clock.chance) if options.max_uses is not None else ""
+        writes = options.save != "never"
+        ttl = config.ttl if config.sliding and writes else None
+        use_id = new_save_id(self._clock.chance) if options.max_uses is not None and writes else ""
         wanted = (lease.holder, config.lease_ttl) if lease is not None else None
         while True:
             reply = await self._store.enter(
@@ -220,7 +223,13 @@ class SessionScope:
     def _correct_ttl(self, value: bytes | None) -> None:
         """Undo what the read did to the time to live, where it passed a limit that the session itself sets."""
         config = self._config
-        if self._has_ceiling or not config.sliding or not value or not may_shorten(value, config.ttl):
+        if (
+            self._has_ceiling
+            or not config.sliding
+            or self._options.save == "never"
+            or not value
+            or not may_shorten(value, config.ttl)
+        ):
             return
         with contextlib.suppress(CorruptStateError):
             header = Header.decode(value)
@@ -242,12 +251,17 @@ class SessionScope:
         session = self._session
         session.outcome, session.stale, self._login = entry.outcome, entry.stale, entry.login
         if entry.document is not None and entry.body is not None:
-            session.fill(entry.document)
-            self._before = entry.body
+            found, self._before = entry.document, entry.body
+            if self._domains is not None:
+                found = self._domains.restrict(found)
+                self._before = document.dump(found)
+            session.fill(found)
             if not await self._verified():
                 session.start_fresh(Outcome.UNVERIFIED)
         else:
             self._before = document.dump(document_of(session))
+        if self._options.save == "never":
+            session.discard()
 
     async def _verified(self) -> bool:
         verify = self._options.verify
@@ -333,7 +347,7 @@ class SessionScope:
         change = None
         if allows_save(session) and (not final or await self._verified()):
             change = self._change(final=final)
-        elif session.marked_bad and not self._marked:
+        elif session.marked_bad and not self._marked and self._options.save != "never":
             change = self._bad_mark()
         if change is None:
             return self._finish(SaveOutcome.SKIPPED, began, number)
@@ -388,7 +402,9 @@ class SessionScope:
             )  # fmt: skip
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
         replaces = self._known.body if self._login.found is Found.UNUSABLE and self._known.body.data else None
-        after = body_to_save(session, self._before, replaces=replaces)
+        if replaces is not None and self._domains is not None:
+            replaces = self._domains.restrict_body(replaces)
+        after = body_to_save(session, self._before, replaces=replaces, domains=self._domains)
         if after is None:
             return None
         self._snapshots.codec.check_size(after.data)
@@ -408,6 +424,7 @@ class SessionScope:
             release=final and held is not None,
             vouched=good or (final and self._options.verify is not None),
             score_change=GOOD_MARK if good else 0,
+            domains=self._domains,
         )
 
     def _bad_mark(self) -> Change | None:

@@ -19,6 +19,7 @@ from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Clock, Writer
 from session_reuse._state.codec import Codec
 from session_reuse._state.document import Body
+from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.header import Header
 from session_reuse._state.sealing import AesGcm
 from session_reuse._store.interface import Lease
@@ -278,6 +279,7 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
         "score_change": change.score_change,
         "mark_only": change.mark_only,
         "ids": change.ids,
+        "domains": change.domains.patterns if change.domains is not None else None,
     }  # fmt: skip
 
 
@@ -303,6 +305,7 @@ def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wal
         score_change=int(packed["score_change"]),
         mark_only=bool(packed["mark_only"]),
         ids=list(packed["ids"]),
+        domains=AllowedDomains(packed["domains"]) if packed.get("domains") else None,
     )
 
 

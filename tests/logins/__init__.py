@@ -1,0 +1,1 @@
+"""Logins before and around their reuse: lend, know, keep and choose them."""
