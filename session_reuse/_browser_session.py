@@ -6,14 +6,17 @@ It keeps the state and the agent's wishes about it. Its backend reads and writes
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from session_reuse._problem import Problem, ProblemKind
 from session_reuse._state import document
 from session_reuse._state.shapes import Document, StorageState
-from session_reuse._state.storage_state import empty_storage_state, validate_storage_state
+from session_reuse._state.storage_state import empty_storage_state, to_playwright, validate_storage_state
 from session_reuse.errors import InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
+
+if TYPE_CHECKING:
+    from playwright.async_api import StorageState as PlaywrightState
 
 Capture = Callable[[], "StorageState | Awaitable[StorageState]"]
 Verdict = Callable[["BrowserSession"], "bool | Awaitable[bool]"]
@@ -112,6 +115,10 @@ class BrowserSession:
         self._storage_state = validate_storage_state(value)
         self.capture_reason = None
         self.anew = True
+
+    def to_playwright(self) -> PlaywrightState:
+        """Return the part of the storage state that `new_context(storage_state=...)` of Playwright accepts."""
+        return to_playwright(self._storage_state)
 
     @property
     def data(self) -> dict[str, Any]:

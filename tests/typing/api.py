@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any, assert_type
+
+from playwright.async_api import Browser
 
 from session_reuse import (
     BrowserSession,
+    Cookie,
+    OriginState,
     Outcome,
     SaveOutcome,
     SessionManager,
+    StorageState,
     blocking,
     injected,
     persist_session,
@@ -28,6 +34,24 @@ async def use() -> None:
         assert_type(await manager.restore("a"), BrowserSession | None)
         assert_type(await manager.save(session), SaveOutcome)
         assert_type(session.export(), bytes)
+
+
+async def state(session: BrowserSession, browser: Browser) -> None:
+    """What is stored has names and types, and goes to Playwright and comes from it without a cast."""
+    assert_type(session.storage_state, StorageState)
+    assert_type(session.storage_state["cookies"], list[Cookie])
+    assert_type(session.storage_state["origins"], list[OriginState])
+    assert_type(session.storage_state["cookies"][0]["value"], str)
+    context = await browser.new_context(storage_state=session.to_playwright())
+    session.storage_state = await context.storage_state()
+    session.storage_state = {"cookies": [{"name": "sid", "value": "x", "domain": "shop.example"}], "origins": []}
+    BrowserSession("a", storage_state=await context.storage_state())
+
+
+async def settings() -> None:
+    """Settings have names and types, and durations may be `timedelta`s."""
+    SessionManager(ttl=timedelta(days=1), encryption_keys=["a" * 64], spool_dir="/tmp/spool", registry=None)
+    blocking.SessionManager("redis://127.0.0.1", max_uses=None, on_expired=print, restore_timeout=1)
 
 
 def use_blocking() -> None:

@@ -1,8 +1,8 @@
-"""Never run: each line marked `wrong` is an error that type checkers must find, and no other line is one."""
+"""Never run. Each line marked `wrong` is an error that type checkers find, and no other line is one."""
 
 from __future__ import annotations
 
-from session_reuse import persist_session, reusable_session
+from session_reuse import BrowserSession, SessionManager, blocking, persist_session, reusable_session
 
 
 @persist_session("shop/{account}")
@@ -31,3 +31,8 @@ def call_plain() -> None:
     persist_session(on_busy="never")  # wrong
     with reusable_session("a"):  # wrong
         pass
+    SessionManager(tll=60)  # wrong, unseen by ty
+    SessionManager(ttl="60")  # wrong
+    blocking.SessionManager(lanes=2.0)  # wrong
+    BrowserSession("a").storage_state["cookie"]  # wrong
+    BrowserSession("a").storage_state = "{}"  # wrong
