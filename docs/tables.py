@@ -1,8 +1,8 @@
-# ruff: noqa: SLF001  (what a metric is called is told by private attributes only)
-"""Writes the reference tables into their pages, from the code: `python docs/tables.py`. A test compares them.
+# ruff: noqa: SLF001  (only private attributes hold the name of a metric)
+"""Write the reference tables into their pages, from the code: `python docs/tables.py`. A test compares them.
 
-A table stands in its page between two comments, so that it can be read where Markdown is shown without Sphinx. Only the
-meanings of log events are prose of the page: they are read from the table that is there.
+A table stands in its page between two comments, so a code host shows it too. Only the meanings of log events are prose
+of the page: they are read from the table that is there.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def config_rows() -> Iterator[tuple[str, str, str]]:
 
 
 def enum_rows(name: str) -> Iterator[tuple[str, str]]:
-    """Yield value and meaning of each member of an enum, given by its full name."""
+    """Yield value and meaning of each member of an enum that is named by its public path."""
     module, _, cls = name.rpartition(".")
     enum = getattr(importlib.import_module(module), cls)
-    texts = class_docstrings(Path(str(importlib.import_module(module).__file__)), cls)
+    texts = class_docstrings(Path(str(sys.modules[enum.__module__].__file__)), cls)
     for member in enum:
         yield f"`{member.value}`", texts[member.name]
 
 
 def metric_rows() -> Iterator[tuple[str, str, str, str]]:
-    """Yield name, type, labels and meaning of each metric, from a registry of its own."""
+    """Yield name, type, labels and meaning of each metric, from a new registry."""
     from prometheus_client import CollectorRegistry
 
     from session_reuse._telemetry.metrics import Metrics
@@ -92,7 +92,7 @@ def log_calls() -> dict[str, tuple[set[str], set[str]]]:
 
 
 def _calls_in(function: ast.AST) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield event, level and fields of each call of `log` in a function; the event may be chosen just before."""
+    """Yield event, level and fields of each call of `log` in a function. The event may be a local variable."""
     chosen = {
         target.id: _events_in(node.value)
         for node in ast.walk(function)
@@ -125,7 +125,7 @@ def _events_in(expression: ast.AST) -> list[str]:
 
 
 def event_rows(texts: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield name, level, fields and meaning of each event; the meanings come from the page."""
+    """Yield name, level, fields and meaning of each event. The meanings come from the page."""
     from session_reuse._telemetry.logs import Event
 
     calls = log_calls()
@@ -205,7 +205,7 @@ def error_tree() -> str:
 
 
 def content(name: str, written: str) -> str:
-    """Return what belongs between the comments of a table; `written` is what is there."""
+    """Return the content of a table. `written` is its present content."""
     kind, _, subject = name.partition("=")
     if kind == "settings":
         return table(("name", "default", "meaning"), config_rows())
@@ -228,7 +228,7 @@ def filled(text: str) -> str:
 
 
 def main() -> int:
-    """Write all tables; return 1 when a page has changed."""
+    """Write all tables. Return 1 when a page has changed."""
     changed = 0
     for page in sorted(PAGES.rglob("*.md")):
         text = page.read_text(encoding="utf-8")

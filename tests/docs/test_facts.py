@@ -1,28 +1,87 @@
-"""Numbers that pages state in prose are those of the code."""
+"""Numbers that pages state are those of the code."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from session_reuse import Config
-from session_reuse._resilience.guard import STORE_POLICY
+from session_reuse._browser.options import Settings
+from session_reuse._resilience import guard
+from session_reuse._session import changes
+from session_reuse._state import compression, header
+from session_reuse._store.redis import batching
+from session_reuse.browsers import browser_use, playwright
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+UNITS = {
+    "": 1,
+    "s": 1,
+    "minutes": 60,
+    "hour": 3600,
+    "h": 3600,
+    "days": 86400,
+    "KB": 1024,
+    "MB": 1024**2,
+    "MiB": 1024**2,
+}
+NUMBER = r"(\d[\d.]*) ?([A-Za-z]*)"
+DAY = 86400
+
+DEFAULTS: dict[str, Any] = {
+    field.name: getattr(made, field.name) for made in (Config(), Settings()) for field in fields(made)
+}
+
+POLICY = guard.STORE_POLICY
+FACTS = [
+    ("README.md", r"An enter takes at most ([\d.]+) s", Config().restore_timeout),
+    ("docs/concepts.md", r"`restore_timeout` \(([\d.]+) s\)", Config().restore_timeout),
+    ("docs/_static/sequence.svg", r"one command, ([\d.]+) s at most", Config().restore_timeout),
+    ("docs/_static/breaker.svg", r"Open for ([\d.]+) s the first time", POLICY.open_for),
+    ("docs/_static/breaker.svg", r"doubled up to ([\d.]+) s", POLICY.open_cap),
+    ("docs/_static/breaker.svg", r"(\d+) failures in a row", POLICY.consecutive),
+    ("docs/_static/breaker.svg", r"half of the last (\d+)", POLICY.window),
+    ("docs/_static/breaker.svg", r"Rejected credentials: (\d+) s", guard._CREDENTIALS_SPAN),
+    ("docs/troubleshooting.md", r"not used for (\d+) seconds after", guard._CREDENTIALS_SPAN),
+    ("docs/explanation/sharing.md", r"A tombstone is kept for (\d+) days", changes.TOMBSTONE_TTL / DAY),
+    ("docs/explanation/sharing.md", r"held it for more than (\d+) days", changes.HOLD_LIMIT / DAY),
+    ("docs/reference/stored-form.md", r"last invalidation.*\| (\d+) days", changes.TOMBSTONE_TTL / DAY),
+    ("docs/reference/stored-form.md", r"header \((\d+) bytes\)", header.LENGTH),
+    ("docs/reference/stored-form.md", r"compression \(from (\d+) bytes", compression.THRESHOLD),
+    ("docs/explanation/architecture.md", r"the (\d+) bytes of the header", header.LENGTH),
+    ("docs/how-to/many-workers.md", r"one for values over (\d+) KiB", batching.LARGE / 1024),
+    ("docs/explanation/browsers.md", r"A capture takes (\d+) s at most", playwright.CAPTURE_LIMIT),
+    ("docs/explanation/browsers.md", r"closing the context (\d+) s", playwright.CONTEXT_LIMIT),
+    ("docs/how-to/browser-use.md", r"within (\d+) seconds", browser_use.CONNECT_LIMIT),
+]
+"""Place, pattern with the number, and what the code has."""
 
 
-def test_the_breaker_opens_for_as_long_as_the_diagram_says() -> None:
-    """An operator who waits for an agent to come back has to know for how long."""
-    diagram = (DOCS / "_static" / "breaker.svg").read_text(encoding="utf-8")
-    assert f"Open for {STORE_POLICY.open_for:g} s the first time, doubled up to {STORE_POLICY.open_cap:g} s" in diagram
-    assert f"{STORE_POLICY.consecutive} failures in a row" in diagram
+@pytest.mark.parametrize(("place", "pattern", "value"), FACTS, ids=str)
+def test_a_number_in_a_page_is_that_of_the_code(place: str, pattern: str, value: float) -> None:
+    """A constant that changes takes its page along."""
+    found = re.findall(pattern, (ROOT / place).read_text(encoding="utf-8"))
+    assert found, f"{place} no longer says {pattern}"
+    assert {float(each) for each in found} == {value}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_default_that_a_page_names_is_that_of_the_code(page: Path) -> None:
+    """Text of the form `restore_timeout` (0.5 s) states the default."""
+    for name, number, unit in re.findall(rf"`(\w+)` \({NUMBER}[,)]", page.read_text(encoding="utf-8")):
+        if name in DEFAULTS:
+            assert float(number) * UNITS[unit] == DEFAULTS[name], name
 
 
 @pytest.mark.parametrize("page", ["how-to/timeouts.md"])
 def test_a_table_of_settings_shows_their_defaults(page: str) -> None:
-    """Who tunes a time-out starts from the true one."""
+    """A reader who tunes a time-out starts from the true one."""
     rows = re.findall(r"^\| `(\w+)` \| ([\w.]+)(?: s)? \|", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
     assert len(rows) > 10
     for name, shown in rows:
