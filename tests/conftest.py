@@ -19,6 +19,16 @@ KEPT = frozenset(
         "SESSION_REUSE_CHROMIUM", "SESSION_REUSE_REDIS_SERVER", "SHELL", "TEMP", "TERM", "TMP", "TMPDIR", "TZ", "USER",
     }
 )  # fmt: skip
+PATIENT_BUDGETS = {
+    "SESSION_REUSE_CONNECT_TIMEOUT": "5",
+    "SESSION_REUSE_ATTEMPT_TIMEOUT": "5",
+    "SESSION_REUSE_RESTORE_TIMEOUT": "15",
+    "SESSION_REUSE_SAVE_TIMEOUT": "15",
+}
+"""A busy machine may stop a test or its server for longer than the default budgets, which are 0.15 to 2 s.
+
+Tests marked `alone` run with the default ones.
+"""
 KEPT_PREFIXES = ("CHAOS_", "COV", "HYPOTHESIS_", "PYTEST_", "SIMULATION_")
 
 
@@ -40,14 +50,24 @@ def listen_to_interrupts() -> None:
 
 
 forget_the_machine()
+os.environ.update(PATIENT_BUDGETS)
 listen_to_interrupts()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run files with slow tests first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings of the machine it runs on."""
+def clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the settings of the machine, and the patient budgets from tests that are about the default ones."""
+    kept = {"SESSION_REUSE_CHROMIUM", "SESSION_REUSE_REDIS_SERVER"}
+    if request.node.get_closest_marker("alone") is None:
+        kept |= PATIENT_BUDGETS.keys()
     for name in list(os.environ):
-        if name.startswith("SESSION_REUSE_") and name not in {"SESSION_REUSE_CHROMIUM", "SESSION_REUSE_REDIS_SERVER"}:
+        if name.startswith("SESSION_REUSE_") and name not in kept:
             monkeypatch.delenv(name)
 
 

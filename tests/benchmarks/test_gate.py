@@ -35,6 +35,7 @@ LIMITS = {
 
 
 @pytest.mark.redis
+@pytest.mark.alone("compares CPU time, which caches and clocks of a shared core change")
 def test_no_change_makes_a_cycle_much_dearer() -> None:
     """A cycle's CPU time stays within its multiple of a naive one's, in the best of three rounds."""
     found: dict[tuple[str, int], dict[str, Ratio]] = {}
@@ -63,6 +64,7 @@ async def test_what_is_left_is_freed_at_once(registry: CollectorRegistry) -> Non
             await contestant.close()
 
 
+@pytest.mark.alone("measures microseconds")
 def test_the_layers_stay_thin() -> None:
     """What the SDK puts around any store costs no more than three times its goal, even here and now."""
     results, _ = overhead.measure(5, ())

@@ -292,6 +292,7 @@ async def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser
     assert items(session, sites.origin("hang")) == {"token": "T\0\ud800ü"}
 
 
+@pytest.mark.alone("an exit takes less than 4.5 s")
 async def test_tabs_on_their_way_do_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:
     """None of them answers; together they cost one time limit, and what they wrote before is captured."""
     hosts = [f"leaving{number}" for number in range(4)]

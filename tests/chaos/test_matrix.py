@@ -25,7 +25,8 @@ def results() -> dict[tuple[str, str], Result]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("row", "phase"), CELLS, ids=[f"{row}-{phase}" for row, phase in CELLS])
-def test_fault_reaches_the_agent_or_costs_its_work(
+@pytest.mark.alone("default budgets in each cell of the matrix")
+def test_no_fault_reaches_the_agent_or_costs_its_work(
     results: dict[tuple[str, str], Result], row: str, phase: str
 ) -> None:
     """Whatever fails, and whenever: the body runs once, on time, with a right state, and its save is not lost."""

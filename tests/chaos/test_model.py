@@ -215,7 +215,8 @@ class Reuse(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(600)
-def test_some_order_of_faults_brings_an_old_state_back() -> None:
+@pytest.mark.alone("budgets of 0.2 s")
+def test_no_order_of_faults_brings_an_old_state_back() -> None:
     """Whatever happens in whatever order: the newest confirmed save, an unconfirmed newer one, or fresh."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     run_state_machine_as_test(

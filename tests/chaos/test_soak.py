@@ -13,7 +13,8 @@ from tests.chaos.soak import Soak
 
 
 @pytest.mark.timeout(120)
-def test_agents_under_random_faults_lose_or_mix_up_work() -> None:
+@pytest.mark.alone("default budgets under random faults")
+def test_random_faults_lose_and_mix_up_no_work() -> None:
     """Under a random schedule of faults no confirmed save is lost, no state is another's, nothing is leaked."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(10**6)))

@@ -123,7 +123,7 @@ async def test_the_next_process_starts_from_what_the_last_one_knew(own_redis: Re
     async with manager_of(own_redis, folder) as manager:
         assert await leave(manager, work=1) is SaveOutcome.SAVED
     own_redis.kill()
-    async with manager_of(own_redis, folder) as manager:
+    async with manager_of(own_redis, folder, save_timeout=1.0) as manager:
         async with reusable_session(NAME, manager=manager) as session:
             assert session.reused
             assert session.stale
@@ -298,7 +298,7 @@ async def test_a_hanging_disk_does_not_hold_an_agent_up(
     """An enter keeps to its budget, also where the folder lies on a disk that does not answer."""
     answer = threading.Event()
     monkeypatch.setattr(Spool, "read", lambda *_: answer.wait(30) and None)
-    async with manager_of(own_redis, folder, restore_timeout=0.3) as manager:
+    async with manager_of(own_redis, folder, attempt_timeout=0.1, restore_timeout=0.3) as manager:
         began = time.monotonic()
         async with reusable_session(NAME, manager=manager) as session:
             took = time.monotonic() - began

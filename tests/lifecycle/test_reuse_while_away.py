@@ -173,7 +173,7 @@ async def test_verify_is_asked_of_a_stale_state() -> None:
 
 async def test_an_exclusive_agent_starts_fresh() -> None:
     """Exclusive means a lease or nothing, also when changes of this process wait."""
-    async with processes(MemoryStore(), 1) as (one,):
+    async with processes(MemoryStore(), 1, save_timeout=1.0) as (one,):
         await one.log_in("known")
         one.cut()
         async with one.enter() as session:

@@ -137,7 +137,7 @@ async def test_a_cancelled_wait_cancels_no_save() -> None:
 async def test_an_exclusive_save_that_waited_too_long_is_refused() -> None:
     """Its lease has gone to another holder, who has saved: the late save changes nothing, and its agent hears of it."""
     memory = MemoryStore()
-    async with processes(memory, lease_ttl=30.0) as (one, other):
+    async with processes(memory, lease_ttl=30.0, attempt_timeout=0.2) as (one, other):
         await other.log_in("good", x=1)
         async with one.enter(exclusive=True) as late:
             late.data["x"] = "late"
@@ -160,7 +160,7 @@ async def test_an_exclusive_save_that_waited_too_long_is_refused() -> None:
 async def test_an_exclusive_save_that_waited_is_written_when_nobody_came_between() -> None:
     """Its lease was given back, and its token is still the highest."""
     memory = MemoryStore()
-    async with processes(memory, 1) as (one,):
+    async with processes(memory, 1, attempt_timeout=0.2) as (one,):
         await one.log_in("good")
         async with one.enter(exclusive=True) as late:
             late.data["late"] = 1

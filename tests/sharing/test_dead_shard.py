@@ -13,7 +13,7 @@ from tests.harness.polling import until
 from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.traces import MakeManager, save_many
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone("healthy shards answer within 0.3 s")]
 NAMES = [f"shop/{number}" for number in range(60)]
 ROUNDS = 4
 

@@ -138,6 +138,7 @@ def fail_over(group: RedisCluster | SentinelGroup) -> None:
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(150)
+@pytest.mark.alone("enters have 0.5 s while twelve servers elect a primary")
 async def test_agents_live_through_a_failover(make_manager: MakeManager) -> None:
     """A primary is killed while 100 agents work: none sees an exception, waiting saves arrive, tokens only grow.
 
@@ -156,6 +157,7 @@ async def test_agents_live_through_a_failover(make_manager: MakeManager) -> None
             both.create_task(live_through(group))
 
 
+@pytest.mark.alone("saves reach the new primary within 3 s")
 async def test_a_demoted_master_is_left(make_manager: MakeManager) -> None:
     """After an orderly change the old master goes on as one for seconds: what is saved to it would be lost."""
     with SentinelGroup() as group:
@@ -181,6 +183,7 @@ async def changed(server: RedisServer, manager: SessionManager) -> bool:
 
 
 @pytest.mark.cluster
+@pytest.mark.alone("half of the enters take less than 0.1 s")
 async def test_a_frozen_primary_holds_up_its_own_sessions_only(
     cluster: RedisCluster, make_manager: MakeManager
 ) -> None:
@@ -250,6 +253,7 @@ async def uncovered(manager: SessionManager, name: str) -> bool:
 
 @pytest.mark.cluster
 @pytest.mark.slow
+@pytest.mark.alone("the store answers 2 s after the election")
 async def test_recovery_takes_no_longer_than_the_failover(make_manager: MakeManager) -> None:
     """The store answers again as soon as there is a new primary: the client learns of it by itself."""
 

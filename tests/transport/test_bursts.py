@@ -15,6 +15,7 @@ AGENTS = 5000
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
+@pytest.mark.alone("5,000 agents use all of one core, and the server needs the other")
 async def test_5000_agents_that_enter_and_leave_at_once_are_all_served(servers: RedisServer | RedisCluster) -> None:
     """With default settings, in one process: none lost, none degraded, none pending, and the breakers stay closed."""
     entered, leaving = asyncio.Event(), 0

@@ -10,6 +10,8 @@ from tests.harness.lag import Lag
 from tests.harness.servers import RedisServer
 from tests.transport.visits import DEFAULTS, breakers, outcomes, visit, visits
 
+pytestmark = pytest.mark.alone("an enter has 0.3 s, and a silent server is noticed within 0.15 s")
+
 NAMES = [f"shop/{number}" for number in range(30)]
 
 

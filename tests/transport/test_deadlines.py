@@ -13,6 +13,8 @@ from tests.harness.lag import Lag
 from tests.harness.servers import RedisServer
 from tests.transport.visits import DEFAULTS, Visit, visit, visits
 
+pytestmark = pytest.mark.alone("an enter may exceed its budget by 0.06 s")
+
 LEEWAY = 0.06
 """Seconds for the work of so many agents that end at once."""
 

@@ -20,6 +20,8 @@ from tests.harness.lag import Lag
 from tests.harness.servers import HOST, RedisServer
 from tests.transport.visits import DEFAULTS, breakers, outcomes, visit, visits
 
+pytestmark = pytest.mark.alone("the link takes most of the default budgets")
+
 PAD = os.urandom(1_000_000).hex()
 """Two million bytes; without compression they go over the wire as they are."""
 _TOLERATED_LAG = 0.1

@@ -58,6 +58,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
+@pytest.mark.alone("an enter may exceed its budget of 0.5 s by 0.25 s")
 async def test_a_silent_resolver_leaves_the_applications_threads_alone(names: Names, scheme: str) -> None:
     """Enters keep their budget, one look-up hangs in a thread of ours, and `asyncio.to_thread` works at once."""
     names.answering.clear()
@@ -75,6 +76,7 @@ async def test_a_silent_resolver_leaves_the_applications_threads_alone(names: Na
             assert breakers(manager) == {"closed"}
 
 
+@pytest.mark.alone("most enters take less than 0.05 s")
 async def test_a_silent_resolver_delays_the_first_agents_only(names: Names) -> None:
     """While a look-up hangs, further agents are told so at once."""
     names.answering.clear()

@@ -39,6 +39,7 @@ async def test_an_application_with_few_connections_has_them_while_we_are_idle(
         assert outcomes(await visits(manager, NAMES, save=False)) == {"reused": len(NAMES)}
 
 
+@pytest.mark.alone("a wait of 0.1 s for a connection fits into the default budgets")
 async def test_an_application_that_is_busy_lets_us_wait(redis_server: RedisServer) -> None:
     """While it has the only connection for a moment, an enter waits for it."""
     client = client_of(redis_server, 1)

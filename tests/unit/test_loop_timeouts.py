@@ -18,6 +18,7 @@ async def within(timeouts: LoopTimeouts, seconds: float, work: Awaitable[object]
         return await work
 
 
+@pytest.mark.alone("a deadline of 0.05 s")
 async def test_silence_ends_in_time() -> None:
     """Work that never ends is cancelled at its deadline, and its task can go on."""
     began = time.monotonic()
