@@ -1,4 +1,4 @@
-"""How the documentation is built. Must never need a network: no intersphinx, no remote fonts or scripts."""
+"""How the documentation is built. The build and the pages need no network: no intersphinx, no remote fonts or scripts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 copybutton_exclude = ".linenos, .gp, .go"
 
-# The blocking twins have the names of the asynchronous classes; annotations do not say which one they mean.
+# The blocking twins have the names of the asynchronous classes, and annotations do not distinguish them.
 suppress_warnings = ["ref.python"]
 
 # Other projects' classes have no page here, and none may be fetched to link to them.

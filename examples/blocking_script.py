@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded]"]
 # ///
-"""Do the same in synchronous code, also from many threads: `with` instead of `async with`."""
+"""Use sessions in synchronous code, also from many threads: `with` in place of `async with`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from session_reuse.blocking import SessionManager, reusable_session
 
 
 def work(number: int) -> str:
-    """Be one agent, in a thread of its own."""
+    """Run one agent in its own thread."""
     with reusable_session(f"blocking.example/user-{number % 2}", agent_id=f"thread-{number}") as session:
         session.data[f"thread-{number}"] = "was here"
     return f"thread-{number}: {session.save_outcome}"
@@ -24,6 +24,6 @@ with ThreadPoolExecutor(4) as threads:
 
 with SessionManager() as manager:
     restored = manager.restore("blocking.example/user-0")
-    print("user-0 was used by", sorted(restored.data) if restored else "nobody")
+    print("user-0 was used by", sorted(restored.data) if restored else "no agent")
     for summary in manager.sessions():
         print(f"stored: {summary.fingerprint}, version {summary.version}, {summary.size} bytes")

@@ -4,8 +4,8 @@
 # ///
 """Run a browser-use agent twice: it logs in the first time and finds itself logged in the second time.
 
-The model is a short script, so that nothing leaves this machine; put your own `llm` in its place. The agent closes its
-browser itself, as browser-use agents do: the session is captured before.
+The model is a short script, so nothing leaves this machine. Put your own `llm` in its place. The agent closes its browser,
+as browser-use agents do, and the session is captured before.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from session_reuse.browsers.chromium import find_chromium, launch_arguments
 
 
 class ScriptedModel:
-    """Stand in for a language model: fills in the form when it sees one, and is done when it does not."""
+    """Stand in for a language model: fill in the form if there is one, else end."""
 
     model = name = provider = model_name = "scripted"
     _verified_api_keys = True
@@ -42,7 +42,7 @@ class ScriptedModel:
         self.steps = 0
 
     async def ainvoke(self, messages: list[Any], output_format: type[Any] | None = None, **_: Any) -> Any:
-        """Answer in the form that browser-use asks for."""
+        """Return an answer in the form that browser-use expects."""
         self.steps += 1
         assert output_format is not None
         answer = {"memory": "", "evaluation_previous_goal": "", "next_goal": "", "action": self._actions(messages)}
@@ -59,7 +59,7 @@ class ScriptedModel:
 
 
 async def run(site: LoginSite, number: int) -> None:
-    """Be one run of the agent."""
+    """Run the agent once."""
     model = ScriptedModel(site.url)
     browser: dict[str, Any] = {
         "headless": True, "executable_path": find_chromium(), "args": launch_arguments(), "chromium_sandbox": False,
@@ -77,7 +77,7 @@ async def run(site: LoginSite, number: int) -> None:
 
 
 async def main() -> None:
-    """Run it twice."""
+    """Run the agent twice."""
     with LoginSite() as site:
         await run(site, 1)
         await run(site, 2)

@@ -2,9 +2,9 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded]"]
 # ///
-"""Run the clean-up job: it notices sessions that have expired, removes what they left behind, and tells you.
+"""Run the clean-up job: it finds expired sessions, removes their traces, and calls your function.
 
-Redis itself deletes an expired session. The job deals with the rest: the agents' affinity, the index, your own books.
+Redis deletes an expired session. The job removes the rest: the affinity of the agents, and the entry in the index.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import asyncio
 
 from session_reuse import SessionManager, reusable_session
 
-told: asyncio.Queue[str] = asyncio.Queue()
+expired: asyncio.Queue[str] = asyncio.Queue()
 
 
 async def on_expired(fingerprint: str) -> None:
-    """Be told of each expired session, once among all workers."""
-    await told.put(fingerprint)
+    """Receive each expired session, once among all workers."""
+    await expired.put(fingerprint)
 
 
 async def main() -> None:
-    """Let a session expire while the job runs."""
+    """Store a session that expires while the job runs."""
     async with SessionManager(ttl=0.5, cleanup_interval=0.2, on_expired=on_expired) as manager:
         job = asyncio.create_task(manager.cleanup())
         async with reusable_session("cleanup-job.example/alice", "agent-7", manager=manager) as session:
             session.data["basket"] = ["book"]
         print("agent-7 used last:", await manager.affinity("agent-7"))
-        print("expired:", await told.get())
+        print("expired:", await expired.get())
         print("agent-7 used last:", await manager.affinity("agent-7"))
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)

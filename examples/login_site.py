@@ -1,6 +1,6 @@
-"""A small site with a login form on loopback, for the browser examples. Must never be taken for a secure one.
+"""A small site with a login form on loopback, for the browser examples. It is not a secure one.
 
-It shows what makes logins worth keeping: an httpOnly cookie, a token in localStorage, and a server that takes its time.
+It has an httpOnly cookie, a token in localStorage, and a server that needs some time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _THINK_TIME = 0.3
 
 
 def _cookie_for(user: str) -> str:
-    """Return a cookie that still works when the site was started anew."""
+    """Return a cookie that still works after a restart of the site."""
     return f"{user}.{hashlib.sha256(user.encode()).hexdigest()[:16]}"
 
 
 class LoginSite:
-    """The site, for `with`; `logins` counts how often somebody filled in the form."""
+    """The site, for `with`. `logins` counts how often the form was filled in."""
 
     def __init__(self) -> None:
         self.logins = 0
@@ -55,23 +55,23 @@ class LoginSite:
                 self.wfile.write(content)
 
             def log_message(self, *_: Any) -> None:
-                """Keep quiet."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property
     def url(self) -> str:
-        """The page that greets those who are logged in, and shows the form to others."""
+        """The page that greets users who are logged in, and shows the form to others."""
         return f"http://127.0.0.1:{self._server.server_port}/"
 
     def __enter__(self) -> Self:
-        """Start to serve."""
+        """Start the server."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 

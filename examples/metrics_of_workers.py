@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded]"]
 # ///
-"""Add up the metrics of worker processes that come and go: what a scrape sees when the workers have ended."""
+"""Add up the metrics of worker processes that come and go, and print a scrape after their end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 
 
 async def work(number: str) -> None:
-    """Enter one session; the metrics go to files of this process."""
+    """Enter one session. The metrics go to files of this process."""
     from session_reuse import reusable_session
 
     async with reusable_session("workers.example/alice", f"agent-{number}") as session:
@@ -31,7 +31,7 @@ def run_workers(folder: str) -> None:
 
 
 def mark_dead(worker: int, folder: str) -> None:
-    """Take back the gauges of a worker that has ended, however it ended; its counters stay."""
+    """Remove the gauges of a worker that has ended. Its counters stay."""
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker, folder)

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded,playwright]"]
 # ///
-"""Log in with Playwright once; every later browser starts logged in.
+"""Log in with Playwright once. Every later browser starts logged in.
 
 The site is a small one on loopback (`login_site.py`). Chromium runs headless: the one of `playwright install chromium`,
 or the system's.
@@ -28,7 +28,7 @@ async def log_in(page: Page, user: str) -> None:
 
 
 async def visit(browser: Browser, site: LoginSite, agent: str) -> None:
-    """Be one agent: open the page, log in if it asks for it."""
+    """Run one agent: open the page, and log in if there is a form."""
     began = time.perf_counter()
     async with (
         reusable_session("playwright-login/alice", agent_id=agent) as session,
@@ -45,7 +45,7 @@ async def visit(browser: Browser, site: LoginSite, agent: str) -> None:
 
 
 async def main() -> None:
-    """Run one agent after the other, each in a browser of its own."""
+    """Run one agent after the other, each in a new browser."""
     with LoginSite() as site:
         async with async_playwright() as playwright:
             for agent in ("agent-1", "agent-2"):

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded,selenium]"]
 # ///
-"""Log in with Selenium once; every later driver starts logged in.
+"""Log in with Selenium once. Every later driver starts logged in.
 
 The site is a small one on loopback (`login_site.py`). Chromium runs headless where there is no display.
 """
@@ -20,7 +20,7 @@ from session_reuse.browsers.selenium import open_driver
 
 
 def visit(site: LoginSite, agent: str) -> None:
-    """Be one agent: open the page, log in if it asks for it."""
+    """Run one agent: open the page, and log in if there is a form."""
     began = time.perf_counter()
     with reusable_session("selenium-login/alice", agent_id=agent) as session, open_driver(session) as driver:
         driver.get(site.url)

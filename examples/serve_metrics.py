@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded]"]
 # ///
-"""Serve `/metrics` for Prometheus on loopback, work a little, show what a scrape sees, and stop."""
+"""Serve `/metrics` for Prometheus on loopback, enter some sessions, print a scrape, and stop."""
 
 from __future__ import annotations
 

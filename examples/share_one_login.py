@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded]"]
 # ///
-"""Let several agents use one login at once: what each of them changed is kept. Or let one use it alone."""
+"""Use one login with several agents at once, and keep the changes of each. Or use it with one agent at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "shared-mail.example/team"
 
 
 async def agent(name: str, all_in: asyncio.Barrier) -> SaveOutcome | None:
-    """Work on the shared login together with the others."""
+    """Use the shared login together with the other agents."""
     async with reusable_session(NAME, agent_id=name) as session:
         await all_in.wait()
         session.data[f"read by {name}"] = True
@@ -25,7 +25,7 @@ async def agent(name: str, all_in: asyncio.Barrier) -> SaveOutcome | None:
 
 
 async def main() -> None:
-    """Share, look, and take turns."""
+    """Share the login, print its content, and take turns."""
     all_in = asyncio.Barrier(3)
     outcomes = await asyncio.gather(*(agent(name, all_in) for name in ("ann", "ben", "cem")))
     print("three agents left:", ", ".join(sorted(map(str, outcomes))))

@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded]"]
 # ///
-"""Check that a restored login still works, and tell all other agents when it does not."""
+"""Check that a restored login still works, and mark it as bad for all agents if it does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from session_reuse import BrowserSession, SessionManager, reusable_session
 
 NAME = "verified-bank.example/alice"
 valid_tickets: set[str] = set()
-"""What the bank's server still accepts."""
+"""The tickets that the bank's server still accepts."""
 
 
 def ticket_of(session: BrowserSession) -> str | None:
@@ -24,7 +24,7 @@ def ticket_of(session: BrowserSession) -> str | None:
 
 
 def log_in(session: BrowserSession) -> None:
-    """Get a new ticket, in the place of an old one."""
+    """Replace the ticket by a new one."""
     ticket = secrets.token_hex(8)
     valid_tickets.add(ticket)
     session.storage_state["cookies"] = [
@@ -33,12 +33,12 @@ def log_in(session: BrowserSession) -> None:
 
 
 async def still_logged_in(session: BrowserSession) -> bool:
-    """Ask the bank; a real check would open a page that only those who are logged in see."""
+    """Check the ticket. A real check would open a page that needs a login."""
     return ticket_of(session) in valid_tickets
 
 
 async def visit(manager: SessionManager, text: str, *, log_in_if_needed: bool = True) -> None:
-    """Enter with a check, which is asked again before the save."""
+    """Enter with a check, which runs again before the save."""
     async with reusable_session(NAME, manager=manager, verify=still_logged_in) as session:
         if not session.reused and log_in_if_needed:
             log_in(session)

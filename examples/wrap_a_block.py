@@ -2,9 +2,9 @@
 # requires-python = ">=3.11"
 # dependencies = ["session-reuse[embedded]"]
 # ///
-"""Wrap a block of agent code: run this twice, and the second run starts logged in.
+"""Wrap a block of agent code. Run this twice: the second run starts logged in.
 
-Without SESSION_REUSE_URL the session is kept in a private Redis of your user; nothing else needs to be installed.
+Without SESSION_REUSE_URL, the session is kept in a private Redis of your user. You install nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The README: what it shows works, what it points to is there."""
+"""The programs, links and commands of README work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("program", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_every_program_in_the_readme_uses_names_that_exist(program: str) -> None:
-    """Each program parses, and every name it imports from us can be had."""
+    """Each program parses, and every name that it imports from the package exists."""
     for node in ast.walk(ast.parse(program)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("session_reuse"):
             module = __import__(node.module or "", fromlist=["x"])
@@ -34,7 +34,7 @@ def test_every_link_in_the_readme_leads_to_a_file() -> None:
 
 
 def test_every_command_in_the_readme_exists() -> None:
-    """The two commands are there and can be run; the command line has what is listed."""
+    """The two scripts can be run, and the command line has the listed commands."""
     for command in re.findall(r"^(scripts/\w+)", README, re.MULTILINE):
         assert (ROOT / command).stat().st_mode & 0o111
     import typer
@@ -48,7 +48,7 @@ def test_every_command_in_the_readme_exists() -> None:
 
 
 def test_the_first_screen_goes_from_what_it_is_to_the_commands() -> None:
-    """What it is, how to install it, a program without a browser, one with Playwright, the two commands."""
+    """The order: purpose, install line, program without a browser, Playwright, the two commands."""
     marks = (
         "keeps the browser session",
         "pip install 'session-reuse[",
@@ -66,7 +66,7 @@ def test_the_first_screen_goes_from_what_it_is_to_the_commands() -> None:
 def test_the_playwright_program_is_reused_the_second_time(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Word for word; only the browser is the one that the tests use."""
+    """The program runs word for word. Only the browser is the one of the tests."""
     from playwright.async_api import BrowserType
 
     launch = BrowserType.launch

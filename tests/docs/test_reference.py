@@ -36,7 +36,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS).with_suffix("")))
 def test_the_tables_of_a_page_are_those_of_the_code(tables: ModuleType, page: Path) -> None:
-    """They stand in the page itself, so that a code host shows them too; `python docs/tables.py` writes them anew."""
+    """Tables are in the page, so a code host shows them too. `python docs/tables.py` writes them."""
     text = page.read_text(encoding="utf-8")
     assert text == tables.filled(text), "run python docs/tables.py"
 
@@ -52,7 +52,7 @@ def test_every_setting_and_outcome_has_its_words(tables: ModuleType) -> None:
 
 
 def test_every_metric_is_in_the_reference(tables: ModuleType) -> None:
-    """The table names what a scrape shows, and pages name nothing else."""
+    """The table has the metrics of a scrape, and pages name no others."""
     known = known_metrics()
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in known}
     assert {row[0].strip("`") for row in tables.metric_rows()} == families
@@ -62,7 +62,7 @@ def test_every_metric_is_in_the_reference(tables: ModuleType) -> None:
 
 
 def test_every_log_event_is_explained_and_logged_somewhere(tables: ModuleType) -> None:
-    """An event that nobody logs would be looked for in vain; one that is not explained puzzles."""
+    """Each event has a meaning and a call, and troubleshooting names no others."""
     content = tables.REGION.search((DOCS / "reference" / "log-events.md").read_text(encoding="utf-8"))[3]
     rows = list(tables.event_rows(tables.event_meanings(content)))
     assert all(row[3] for row in rows)
@@ -74,7 +74,7 @@ def test_every_log_event_is_explained_and_logged_somewhere(tables: ModuleType) -
 
 
 def test_warnings_lead_to_troubleshooting(tables: ModuleType) -> None:
-    """Who finds a warning in the log finds a section that says what to do."""
+    """A warning in the log has a section with the remedy."""
     text = (DOCS / "troubleshooting.md").read_text()
     for name, (levels, _) in tables.log_calls().items():
         if levels & {"warning", "error"} and name not in {"EXPIRED", "CALLBACK_FAILED"}:
@@ -82,7 +82,7 @@ def test_warnings_lead_to_troubleshooting(tables: ModuleType) -> None:
 
 
 def test_every_error_is_in_the_reference() -> None:
-    """The tree in the docstring, the exported names and the table of remedies say the same."""
+    """The tree in the docstring, the exported names and the table of remedies agree."""
     tree = errors.__doc__ or ""
     remedies = (DOCS / "reference" / "errors.md").read_text().split("## What to do")[1]
     explained_by_outcome = {"SessionReuseError", "StoreError", "StoreUnavailableError", "StoreTimeoutError"}
@@ -93,7 +93,7 @@ def test_every_error_is_in_the_reference() -> None:
 
 
 def test_the_exit_codes_are_in_the_reference() -> None:
-    """A script that looks at exit codes can rely on the page."""
+    """A script that uses exit codes can rely on the page."""
     pytest.importorskip("typer")
     from session_reuse.cli.exit_codes import ExitCode
 
@@ -127,7 +127,7 @@ async def use_everything(url: str) -> None:
 
 @pytest.mark.redis
 async def test_the_minimal_rights_suffice(own_redis: RedisServer) -> None:
-    """A user made as the page says can do everything that agents do."""
+    """A user with the rights of the page can do everything that agents do."""
     with own_redis.client() as client:
         client.execute_command(*rights("reference/stored-form.md"))
     await use_everything(f"redis://agents:password@127.0.0.1:{own_redis.port}/0")
@@ -135,7 +135,7 @@ async def test_the_minimal_rights_suffice(own_redis: RedisServer) -> None:
 
 @pytest.mark.cluster
 async def test_the_rights_suffice_on_a_cluster() -> None:
-    """With what the page adds for a Cluster, the same user works there."""
+    """With the additions for a Cluster, the same user works there."""
     page = (DOCS / "reference" / "stored-form.md").read_text()
     (more,) = re.findall(r"^\| a Cluster \| `(.*)` \|$", page, re.MULTILINE)
     with RedisCluster() as cluster:
@@ -147,7 +147,7 @@ async def test_the_rights_suffice_on_a_cluster() -> None:
 
 @pytest.mark.redis
 async def test_the_rights_of_the_clean_up_suffice(own_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """The clean-up job runs as the user that its page describes, with events and without trouble."""
+    """The clean-up job runs as the user of its page, with events and without a failure."""
     with own_redis.client() as client:
         client.config_set("notify-keyspace-events", "Exge")
         client.execute_command(*rights("how-to/clean-up.md"))
@@ -174,7 +174,7 @@ SHOWN_BY_SPHINX_ONLY = {
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS).with_suffix("")))
 def test_a_page_can_be_read_where_it_lies(page: Path) -> None:
-    """A code host shows no directive: tables and diagrams stand in the page, and lists of pages are links."""
+    """A code host shows no directive: tables and diagrams are in the page, and lists of pages are links."""
     text = page.read_text(encoding="utf-8")
     for name, options in re.findall(r"^```\{([\w-]+)\}[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         assert page in SHOWN_BY_SPHINX_ONLY.get(name, ()), name
@@ -189,7 +189,7 @@ def test_a_page_can_be_read_where_it_lies(page: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
-    """A broken link, a missing docstring or a wrong name is found before a reader finds it."""
+    """A broken link, a missing docstring and a wrong name fail the build."""
     for module in ("furo", "myst_parser", "playwright", "browser_use", "selenium", "typer"):
         pytest.importorskip(module)
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(tmp_path)]

@@ -80,7 +80,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, url: str, page: Path) -> Iterat
     ids=lambda page: str(page.relative_to(DOCS).with_suffix("")),
 )
 def test_the_programs_of_a_page_do_what_it_says(page: Path) -> None:
-    """Whoever copies a program from a page gets what the page shows."""
+    """A copied program prints the output of the page."""
     pytest.importorskip(NEEDS.get(page.stem.removesuffix("-sync"), "session_reuse"))
     for example in Document.parse(str(page), *PARSERS):
         example.evaluate()
@@ -88,7 +88,7 @@ def test_the_programs_of_a_page_do_what_it_says(page: Path) -> None:
 
 @pytest.mark.redis
 def test_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
-    """Who follows the tutorial to the killed Redis sees the lines that it explains."""
+    """The last program of the tutorial prints the lines that the page explains."""
     (promised,) = [text for page, text in fences("text") if page.stem == "tutorial"]
     pattern = re.sub(r"\d\\\.\d{3}", r"\\d\.\\d{3}", re.escape(promised.strip()))
     printed = run_example("redis_goes_away", tmp_path)
@@ -117,7 +117,7 @@ def commands() -> set[tuple[str, ...]]:
 
 
 def test_the_commands_that_pages_show_exist() -> None:
-    """Nobody is sent to a command or an option that is not there."""
+    """Every command and option that a page shows exists."""
     typer: Any = pytest.importorskip("typer")
     from session_reuse.cli.app import app
 
@@ -134,7 +134,7 @@ def test_the_commands_that_pages_show_exist() -> None:
 
 
 def test_no_page_is_empty_or_unreachable() -> None:
-    """A page that no table of contents names is not found by anybody."""
+    """Every page is in a table of contents."""
     named = {page for listing in PAGES for page in _listed_in(listing)}
     assert set(PAGES) - named == {DOCS / "index.md"}
     assert all(len(page.read_text()) > 100 for page in PAGES)

@@ -1,4 +1,4 @@
-"""Every example runs as it is, within ten seconds, and says what its page promises."""
+"""Every example runs unchanged, and prints the lines that its text promises."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run_example(name: str, folder: Path) -> str:
 
 
 def test_every_example_is_tried() -> None:
-    """No example is published that nobody has run."""
+    """Every example is run by a test and listed in the README of the folder."""
     found = {path.stem for path in EXAMPLES.glob("*.py")} - SUPPORT
     assert found == set(EXPECTED)
     listed = (EXAMPLES / "README.md").read_text()
@@ -69,7 +69,7 @@ def test_every_example_is_tried() -> None:
     "name", [pytest.param(name, marks=pytest.mark.browser if name in NEEDS else ()) for name in sorted(EXPECTED)]
 )
 def test_an_example_does_what_it_says(name: str, tmp_path: Path) -> None:
-    """A reader who copies an example sees what its text promises."""
+    """An example prints the promised lines."""
     for module in NEEDS.get(name, ()):
         pytest.importorskip(module)
     printed = run_example(name, tmp_path)
@@ -78,7 +78,7 @@ def test_an_example_does_what_it_says(name: str, tmp_path: Path) -> None:
 
 
 def test_an_example_uses_names_of_its_own() -> None:
-    """In one Redis, no example finds, changes or expires what another one, README or the tutorial has left."""
+    """In one Redis, no example finds, changes or expires a session of another one, of README or of the tutorial."""
     owners: dict[str, set[str]] = {}
     texts = {name: (EXAMPLES / f"{name}.py").read_text() for name in EXPECTED}
     texts |= {name: (ROOT / name).read_text() for name in ("README.md", "docs/tutorial.md")}
@@ -92,7 +92,7 @@ def test_an_example_uses_names_of_its_own() -> None:
 
 @pytest.mark.redis
 def test_the_second_run_is_logged_in(tmp_path: Path) -> None:
-    """The first thing a newcomer tries twice works twice: the private Redis keeps what the first run left."""
+    """The private Redis keeps the session of the first run."""
     run_example("wrap_a_block", tmp_path)
     printed = run_example("wrap_a_block", tmp_path)
     assert "reused=True outcome=reused" in printed
@@ -101,7 +101,7 @@ def test_the_second_run_is_logged_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_an_example_names_what_it_needs(name: str) -> None:
-    """`uv run examples/x.py` works in an empty folder: the header names the package and its extras."""
+    """The header names the package and its extras, so `uv run examples/x.py` works in an empty folder."""
     text = (EXAMPLES / f"{name}.py").read_text()
     assert re.match(
         r"# /// script\n# requires-python = \">=3\.11\"\n# dependencies = \[.*session-reuse.*\]\n# ///\n", text
