@@ -25,7 +25,7 @@ from benchmarks.states import SIZES, made_state
 from session_reuse import reusable_session
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.guard import Direction, Guard
-from session_reuse._session.options import SessionOptions
+from session_reuse._session.options import ResolvedOptions
 from session_reuse._state import document
 from session_reuse._state.codec import Codec
 from session_reuse._state.compression import compressor
@@ -75,7 +75,7 @@ async def layers(rounds: int) -> dict[str, float]:
 
     def objects() -> None:
         reusable_session("site/alice", "agent")
-        SessionOptions.build(config)
+        ResolvedOptions.build(config)
         BrowserSession("site/alice", "agent")
 
     def counted() -> None:

@@ -44,6 +44,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!session_reuse).*"),
     (
         r"py:.*",
-        r"session_reuse\.(_|browsers).*",
+        r"session_reuse\.(_|browsers|config\.ConfigOptions).*",
     ),
 ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import Unpack
 
-from session_reuse._browser_session import BrowserSession, Verdict
+from session_reuse._browser_session import BrowserSession
 from session_reuse._default_manager import default_manager
 from session_reuse._manager import SessionManager
 from session_reuse._misuse import AsyncOnly, check_manager, check_names
-from session_reuse._session.options import OnBusy, Save, Seconds, SessionOptions
+from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
 from session_reuse._session.scope import SessionScope
 from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError
 
@@ -46,26 +45,14 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         agent_id: str | None = None,
         *,
         manager: SessionManager | None = None,
-        exclusive: bool = False,
-        wait: Seconds = 0.0,
-        on_busy: OnBusy = "fresh",
-        verify: Verdict | None = None,
-        save_on_error: bool = True,
-        max_age: Seconds | None = None,
-        max_uses: int | None = None,
-        strict: bool = False,
-        allowed_domains: Iterable[str] | None = None,
-        save: Save = "merge",
+        **options: Unpack[SessionOptions],
     ) -> None:
         check_names(fingerprint, agent_id)
         check_manager(manager, SessionManager)
+        check_options(options)
         self._names = (fingerprint, agent_id)
         self._manager = manager
-        self._options: dict[str, Any] = {
-            "exclusive": exclusive, "wait": wait, "on_busy": on_busy, "verify": verify,
-            "save_on_error": save_on_error, "max_age": max_age, "max_uses": max_uses, "strict": strict,
-            "allowed_domains": allowed_domains, "save": save,
-        }  # fmt: skip
+        self._options = options
         self._scope: SessionScope | None = None
         self._entered = False
 
@@ -75,7 +62,7 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
             raise AlreadyEnteredError("a reusable_session(...) is entered once: make a new one for each `async with`")
         self._entered = True
         manager = self._manager if self._manager is not None else await default_manager()
-        options = SessionOptions.build(manager.config, **self._options)
+        options = ResolvedOptions.build(manager.config, self._options)
         session, self._scope = await manager.open(*self._names, options)
         return session
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from session_reuse._api import reusable_session
 from session_reuse._misuse import check_manager
@@ -18,32 +18,21 @@ from session_reuse._naming import (
     is_generator_function,
     is_session,
 )
+from session_reuse._session.options import SessionOptions, check_options
 from session_reuse.errors import ConfigurationError, LifecycleError
 
 if TYPE_CHECKING:
     from session_reuse import blocking
-    from session_reuse._browser_session import Verdict
     from session_reuse._manager import SessionManager
-    from session_reuse._session.options import OnBusy, Save, Seconds
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class SessionOptions(TypedDict, total=False):
-    """The options of `reusable_session`, which explains them."""
+class PersistOptions(SessionOptions, total=False):
+    """The options of `persist_session`."""
 
     manager: SessionManager | blocking.SessionManager | None
-    exclusive: bool
-    wait: Seconds
-    on_busy: OnBusy
-    verify: Verdict | None
-    save_on_error: bool
-    max_age: Seconds | None
-    max_uses: int | None
-    strict: bool
-    allowed_domains: Iterable[str] | None
-    save: Save
 
 
 class persist_session:  # noqa: N801  (used like a function)
@@ -64,16 +53,14 @@ class persist_session:  # noqa: N801  (used like a function)
         ConfigurationError: the template does not fit the function, or the function cannot run inside a session.
     """
 
-    def __init__(self, fingerprint: Name = None, agent_id: Name = None, **options: Unpack[SessionOptions]) -> None:
+    def __init__(self, fingerprint: Name = None, agent_id: Name = None, **options: Unpack[PersistOptions]) -> None:
         if _is_to_be_wrapped(fingerprint):
             raise _without_parentheses(fingerprint)
         self._fingerprint = fingerprint
         self._agent_id = agent_id
         self._options: dict[str, Any] = {**options}
         check_manager(options.get("manager"))
-        reusable_session(
-            **self._options | {"manager": None}
-        )  # an unknown option is an error here, not in the first call
+        check_options(self._options.keys() - {"manager"})  # else an unknown one is an error in the first call only
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...

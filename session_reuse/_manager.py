@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, Unpack
+from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize
 
 from session_reuse._browser_session import BrowserSession
@@ -15,10 +15,10 @@ from session_reuse._orphans import close_sockets, managers, report_lost
 from session_reuse._resilience.failure import Failure
 from session_reuse._resilience.guard import Direction
 from session_reuse._session.composition import Runtime, compose, is_store
-from session_reuse._session.options import SessionOptions
+from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse._store.keys import checked
-from session_reuse._store.redis.connect import check_client
+from session_reuse._store.redis.connect import StoreOrClient, check_client
 from session_reuse._summaries import ManagerStats, SessionSummary, summary_of
 from session_reuse._telemetry import Event, Operation, log
 from session_reuse.config import Config, ConfigOptions, redacted_url
@@ -36,16 +36,16 @@ class SessionManager(AsyncOnly):
     """Connections, breakers, waiting saves and background work for one store, within one event loop.
 
     Args:
-        store: a URL (see `Config.url`), an asyncio redis-py client without `decode_responses`, or a store
-            with the interface of `session_reuse._store.interface.Store`. A client or store stays yours to close.
-        config: fields of `Config`. They override the environment.
+        store: a URL (see `Config.url`), an asyncio redis-py client without `decode_responses`, or a store of
+            `session_reuse.testing`. A client or a store stays yours to close. None: the URL of the configuration.
+        config: fields of `Config`; they win over the environment.
 
     Raises:
         ConfigurationError: a setting is wrong; the message names it.
     """
 
-    def __init__(self, store: object = None, **config: Unpack[ConfigOptions]) -> None:
-        self._given: Any = None
+    def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
+        self._given: StoreOrClient | None = None
         if isinstance(store, str):
             config["url"] = store
         elif store is not None:
@@ -60,7 +60,7 @@ class SessionManager(AsyncOnly):
         self._runtime: Runtime | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
-        self._report_lost: finalize[..., Any] | None = None
+        self._report_lost: finalize[..., SessionManager] | None = None
         self._closed = False
 
     @property
@@ -171,7 +171,7 @@ class SessionManager(AsyncOnly):
         self,
         fingerprint: str | None,
         agent_id: str | None,
-        options: SessionOptions,
+        options: ResolvedOptions,
         session_class: type[BrowserSession] = BrowserSession,
     ) -> tuple[BrowserSession, SessionScope]:
         """Enter a session; what `reusable_session` does first."""
@@ -204,7 +204,7 @@ class SessionManager(AsyncOnly):
 
         The session knows what it was restored from: change it and give it to `save`.
         """
-        session, _ = await self.open(fingerprint, agent_id, SessionOptions.build(self.config))
+        session, _ = await self.open(fingerprint, agent_id, ResolvedOptions.build(self.config))
         return session if session.reused else None
 
     async def save(self, session: BrowserSession) -> SaveOutcome:
@@ -223,7 +223,7 @@ class SessionManager(AsyncOnly):
         checked(session.fingerprint, "fingerprint")
         if session.agent_id is not None:
             checked(session.agent_id, "agent_id")
-        scope = runtime.scope(session, SessionOptions.build(self.config))
+        scope = runtime.scope(session, ResolvedOptions.build(self.config))
         await scope.look()
         return await scope.checkpoint(session)
 
@@ -237,7 +237,7 @@ class SessionManager(AsyncOnly):
             StoreError: the store did not do it; the session may still be there.
         """
         runtime = await self.services()
-        scope = runtime.scope(BrowserSession(checked(fingerprint, "fingerprint")), SessionOptions())
+        scope = runtime.scope(BrowserSession(checked(fingerprint, "fingerprint")), ResolvedOptions())
         return await scope.invalidate_stored(reason)
 
     async def affinity(self, agent_id: str) -> str | None:

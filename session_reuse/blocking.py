@@ -7,19 +7,21 @@ Playwright and Selenium demand.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import update_wrapper
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from session_reuse._background import background
 from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
-from session_reuse._browser_session import Capture, Verdict
+from session_reuse._browser_session import Capture
 from session_reuse._decorator import persist_session
 from session_reuse._default_manager import default_manager
 from session_reuse._manager import SessionManager as AsyncSessionManager
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
-from session_reuse._session.options import OnBusy, Save, Seconds, SessionOptions
+from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
 from session_reuse._session.scope import SessionScope
+from session_reuse._store.redis.connect import StoreOrClient
 from session_reuse._summaries import ManagerStats, SessionSummary
 from session_reuse._telemetry import Event, log
 from session_reuse.config import ConfigOptions
@@ -81,10 +83,26 @@ class BrowserSession(AsyncBrowserSession):
                     raise
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncSessionManager, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SessionManager, P], T]:
+    """Return the blocking twin of a method of the asynchronous manager."""
+
+    def run(self: SessionManager, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return background.run(method(self.asynchronous, *args, **kwargs))
+
+    update_wrapper(run, method)
+    return run
+
+
 class SessionManager(BlockingOnly):
     """As `session_reuse.SessionManager`, with methods that block; arguments as there."""
 
-    def __init__(self, store: object = None, **config: Unpack[ConfigOptions]) -> None:
+    def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
         self.asynchronous = AsyncSessionManager(store, **config)
         background.managers.add(self.asynchronous)
 
@@ -99,13 +117,13 @@ class SessionManager(BlockingOnly):
         """Close."""
         self.close()
 
-    def close(self) -> None:
-        """Bring waiting saves through within `close_timeout`, and close what is ours."""
-        background.run(self.asynchronous.aclose())
+    close = _blocking(AsyncSessionManager.aclose)
+    evict = _blocking(AsyncSessionManager.evict)
+    affinity = _blocking(AsyncSessionManager.affinity)
 
     def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away."""
-        options = SessionOptions.build(self.asynchronous.config)
+        options = ResolvedOptions.build(self.asynchronous.config)
         session, _ = background.run(self.asynchronous.open(fingerprint, agent_id, options, BrowserSession))
         return session if session.reused else None  # type: ignore[return-value]  # of the class asked for
 
@@ -114,14 +132,6 @@ class SessionManager(BlockingOnly):
         if isinstance(session, BrowserSession):
             session.capture_here()
         return background.run(self.asynchronous.save(session))
-
-    def evict(self, fingerprint: str, reason: str = "") -> bool:
-        """Delete a stored session for everyone; return whether there was one."""
-        return background.run(self.asynchronous.evict(fingerprint, reason))
-
-    def affinity(self, agent_id: str) -> str | None:
-        """Return the fingerprint that this agent used last."""
-        return background.run(self.asynchronous.affinity(agent_id))
 
     def sessions(self) -> Iterator[SessionSummary]:
         """Yield a summary of each stored session."""
@@ -148,27 +158,17 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         agent_id: str | None = None,
         *,
         manager: SessionManager | None = None,
-        exclusive: bool = False,
-        wait: Seconds = 0.0,
-        on_busy: OnBusy = "fresh",
-        verify: Verdict | None = None,
-        save_on_error: bool = True,
-        max_age: Seconds | None = None,
-        max_uses: int | None = None,
-        strict: bool = False,
-        allowed_domains: Iterable[str] | None = None,
-        save: Save = "merge",
+        **options: Unpack[SessionOptions],
     ) -> None:
         check_names(fingerprint, agent_id)
         check_manager(manager, SessionManager)
+        check_options(options)
         self._names = (fingerprint, agent_id)
         self._manager = manager
-        self._verify = verify
-        self._options: dict[str, Any] = {
-            "exclusive": exclusive, "wait": wait, "on_busy": on_busy, "save_on_error": save_on_error,
-            "max_age": max_age, "max_uses": max_uses, "strict": strict, "verify": verify and _asked_here,
-            "allowed_domains": allowed_domains, "save": save,
-        }  # fmt: skip
+        self._verify = options.get("verify")
+        if callable(self._verify):
+            options["verify"] = _asked_here
+        self._options = options
         self._session: BrowserSession | None = None
         self._scope: SessionScope | None = None
         self._entered = False
@@ -190,7 +190,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         try:
             session = background.run(self._open())
         except StoreUnavailableError as error:
-            if self._options["strict"]:
+            if self._options.get("strict"):
                 raise
             return self._unreachable(error)
         if session.reused and not self._verified(session):
@@ -199,7 +199,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 
     async def _open(self) -> BrowserSession:
         manager = await default_manager() if self._manager is None else self._manager.asynchronous
-        options = SessionOptions.build(manager.config, **self._options)
+        options = ResolvedOptions.build(manager.config, self._options)
         session, self._scope = await manager.open(*self._names, options, BrowserSession)
         assert isinstance(session, BrowserSession)  # noqa: S101  (the class asked for)
         self._session = session
@@ -247,7 +247,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             if not failed:
                 raise
         except StoreError:
-            if not self._options["strict"]:  # the store was not asked: the interpreter is ending
+            if not self._options.get("strict"):  # the store was not asked: the interpreter is ending
                 session.lose()
             elif not failed:
                 raise

@@ -10,9 +10,10 @@ The fixtures of `session_reuse.pytest_plugin` are made of these.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from enum import StrEnum
-from typing import Any, Final, TypeVar, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Unpack
 from weakref import WeakKeyDictionary
 
 from session_reuse._browser_session import BrowserSession
@@ -20,13 +21,7 @@ from session_reuse._manager import SessionManager
 from session_reuse._resilience.failure import Blame, Failure, Retry
 from session_reuse._state.storage_state import StorageState
 from session_reuse._store.interface import (
-    Busy,
-    Commit,
-    CommitReply,
-    EnterReply,
-    Lease,
     Listed,
-    ReadReply,
     Store,
 )
 from session_reuse._store.keys import Keys
@@ -46,13 +41,18 @@ __all__ = [
     "state_with_cookie",
 ]
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from fakeredis import FakeRedis
+
+    _Forwarding = RedisStore
+else:
+    _Forwarding = object
 
 WRITES: Final = frozenset({"commit", "slide", "renew", "release", "invalidate"})
 OPERATIONS: Final = WRITES | {"enter", "read", "acquire", "affinity", "sessions"}
 
 
-class MemoryStore:
+class MemoryStore(_Forwarding):
     """Sessions in this process's memory, for tests: the store for Redis, with its scripts, over fakeredis.
 
     It may be used from several event loops, one after the other or in threads.
@@ -87,7 +87,7 @@ class MemoryStore:
             if left >= 0:
                 client.pexpire(key, max(0, int(left - seconds * 1000)))
 
-    def _client(self) -> Any:
+    def _client(self) -> FakeRedis:
         from fakeredis import FakeRedis
 
         return FakeRedis(server=self.server)
@@ -102,53 +102,11 @@ class MemoryStore:
             store = self._stores[loop] = RedisStore(FakeRedis(server=self.server), self._keys)
         return store
 
-    async def enter(
-        self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
-        use_id: str = "", ceiling: bool = False,
-    ) -> EnterReply:  # fmt: skip
-        """See `Store`."""
-        options: dict[str, Any] = {"ttl": ttl, "lease": lease, "use_id": use_id, "ceiling": ceiling}
-        return await self._here().enter(fingerprint, timeout=timeout, **options)
-
-    async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
-        """See `Store`."""
-        await self._here().slide(fingerprint, ttl, timeout=timeout)
-
-    async def read(self, fingerprint: str, *, timeout: float) -> ReadReply:
-        """See `Store`."""
-        return await self._here().read(fingerprint, timeout=timeout)
-
-    async def commit(self, commit: Commit, *, timeout: float) -> CommitReply:
-        """See `Store`."""
-        return await self._here().commit(commit, timeout=timeout)
-
-    async def acquire(self, fingerprint: str, holder: str, ttl: float, *, timeout: float) -> Lease | Busy:
-        """See `Store`."""
-        return await self._here().acquire(fingerprint, holder, ttl, timeout=timeout)
-
-    async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
-        """See `Store`."""
-        return await self._here().renew(fingerprint, lease, ttl, timeout=timeout)
-
-    async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
-        """See `Store`."""
-        return await self._here().release(fingerprint, lease, timeout=timeout)
-
-    async def invalidate(
-        self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
-    ) -> bool:
-        """See `Store`."""
-        return await self._here().invalidate(
-            fingerprint, ttl=ttl, request_id=request_id, timeout=timeout, created_at=created_at
-        )
-
-    async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
-        """See `Store`."""
-        return await self._here().affinity(agent_id, timeout=timeout)
-
-    def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
-        """See `Store`."""
-        return self._here().sessions(timeout=timeout)
+    def __getattr__(self, name: str) -> Any:
+        """Return an operation of the store for this event loop."""
+        if name not in OPERATIONS:
+            raise AttributeError(name)
+        return lambda *args, **options: getattr(self._here(), name)(*args, **options)
 
     def server_of(self, key: str) -> str:  # noqa: ARG002
         """Return the only server's name: none."""
@@ -175,7 +133,7 @@ class Fault(StrEnum):
     """The store reads but does not write."""
 
 
-class FaultyStore:
+class FaultyStore(_Forwarding):
     """A store in trouble, over one that works. Change its attributes to break and heal it in the middle of a test.
 
     Args:
@@ -214,69 +172,24 @@ class FaultyStore:
         """End all trouble."""
         self.fail, self.latency, self.times = None, 0.0, None
 
-    async def enter(
-        self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
-        use_id: str = "", ceiling: bool = False,
-    ) -> EnterReply:  # fmt: skip
-        """See `Store`."""
-        options: dict[str, Any] = {"ttl": ttl, "lease": lease, "use_id": use_id, "ceiling": ceiling}
-        return await self._through("enter", timeout, self.store.enter, fingerprint, **options)
-
-    async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
-        """See `Store`."""
-        await self._through("slide", timeout, self.store.slide, fingerprint, ttl)
-
-    async def read(self, fingerprint: str, *, timeout: float) -> ReadReply:
-        """See `Store`."""
-        return await self._through("read", timeout, self.store.read, fingerprint)
-
-    async def commit(self, commit: Commit, *, timeout: float) -> CommitReply:
-        """See `Store`."""
-        return await self._through("commit", timeout, self.store.commit, commit)
-
-    async def acquire(self, fingerprint: str, holder: str, ttl: float, *, timeout: float) -> Lease | Busy:
-        """See `Store`."""
-        return await self._through("acquire", timeout, self.store.acquire, fingerprint, holder, ttl)
-
-    async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
-        """See `Store`."""
-        return await self._through("renew", timeout, self.store.renew, fingerprint, lease, ttl)
-
-    async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
-        """See `Store`."""
-        return await self._through("release", timeout, self.store.release, fingerprint, lease)
-
-    async def invalidate(
-        self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
-    ) -> bool:
-        """See `Store`."""
-        options: dict[str, Any] = {"ttl": ttl, "request_id": request_id, "created_at": created_at}
-        return await self._through("invalidate", timeout, self.store.invalidate, fingerprint, **options)
-
-    async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
-        """See `Store`."""
-        return await self._through("affinity", timeout, self.store.affinity, agent_id)
+    def __getattr__(self, name: str) -> Any:
+        """Return an operation of the store within, that fails as asked for."""
+        if name in OPERATIONS:
+            return partial(self._through, name)
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.store, name)
 
     async def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
-        """See `Store`."""
-        await self._through("sessions", timeout, _nothing)
+        """List the sessions, unless listing fails."""
+        await self._through("sessions", timeout=timeout)
         async for listed in self.store.sessions(timeout=timeout):
             yield listed
-
-    def server_of(self, key: str) -> str:
-        """See `Store`."""
-        return self.store.server_of(key)
-
-    def servers(self) -> Collection[str]:
-        """See `Store`."""
-        return self.store.servers()
 
     async def aclose(self) -> None:
         """Leave the store within open: it is its maker's to close."""
 
-    async def _through(
-        self, operation: str, timeout: float, work: Callable[..., Awaitable[T]], *args: Any, **options: Any
-    ) -> T:
+    async def _through(self, operation: str, *args: Any, timeout: float, **options: Any) -> Any:
         """Do the work, or what is wrong instead of it."""
         self.calls.append(operation)
         if self.latency:
@@ -285,7 +198,9 @@ class FaultyStore:
             raise _failure(Fault.TIMEOUT)
         fault = self._fault_of(operation)
         if fault is None or self.after:
-            done = await work(*args, **options, timeout=timeout)
+            done = None
+            if operation != "sessions":
+                done = await getattr(self.store, operation)(*args, **options, timeout=timeout)
             if fault is None:
                 return done
         raise _failure(fault)
@@ -298,10 +213,6 @@ class FaultyStore:
         if self.times is not None:
             self.times -= 1
         return self.fail
-
-
-async def _nothing(*, timeout: float) -> None:
-    del timeout
 
 
 def _failure(fault: Fault) -> Failure:

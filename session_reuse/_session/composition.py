@@ -7,14 +7,14 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, TypeGuard
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.breaker import BreakerState
 from session_reuse._resilience.failure import Failure
 from session_reuse._resilience.guard import Change, Guard, Listener
 from session_reuse._session.guarded_store import GuardedStore
-from session_reuse._session.options import SessionOptions
+from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.replica import Replica
 from session_reuse._session.scope import SessionScope
 from session_reuse._session.snapshots import Snapshots
@@ -23,7 +23,7 @@ from session_reuse._session.writer import Clock, Writer
 from session_reuse._state.codec import Codec
 from session_reuse._store.interface import Store
 from session_reuse._store.keys import Keys
-from session_reuse._store.redis.connect import Connection, connect
+from session_reuse._store.redis.connect import Connection, StoreOrClient, connect
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._stored_form import codec_for
 from session_reuse._telemetry import Event, StoreHealth, Telemetry, health_of, log
@@ -74,7 +74,7 @@ class Runtime:
         """The sessions whose changes wait for the store."""
         return list(self.writer.replicas.waiting())
 
-    def scope(self, session: BrowserSession, options: SessionOptions) -> SessionScope:
+    def scope(self, session: BrowserSession, options: ResolvedOptions) -> SessionScope:
         """Return the life of one `with`."""
         return SessionScope(
             session, options, config=self.config, store=self.guarded, snapshots=self.snapshots, writer=self.writer,
@@ -98,12 +98,12 @@ class Runtime:
             del self.last_fingerprints[next(iter(self.last_fingerprints))]
 
 
-def is_store(given: Any) -> bool:
+def is_store(given: object) -> TypeGuard[Store]:
     """Return whether this is a store with our interface, rather than a client."""
     return hasattr(given, "enter")
 
 
-async def compose(config: Config, given: Any) -> Runtime:
+async def compose(config: Config, given: StoreOrClient | None) -> Runtime:
     """Put the parts together. Connects to nothing, except that a private server is started.
 
     Args:
@@ -118,8 +118,12 @@ async def compose(config: Config, given: Any) -> Runtime:
         await loop.run_in_executor(None, codec_for, config) if callable(config.encryption_keys) else codec_for(config)
     )
     keys = Keys(config.key_prefix)
-    connection = None if is_store(given) else await _connection(config, given)
-    store: Store = given if connection is None else _redis_store(config, keys, connection, own=given is None)
+    connection = None
+    if is_store(given):
+        store = given
+    else:
+        connection = await _connection(config, given)
+        store = _redis_store(config, keys, connection, own=given is None)
     guard = Guard(attempt_timeout=config.attempt_timeout, servers=store.servers)
     telemetry = Telemetry(config.registry, _health(config, given))
     guarded, snapshots = GuardedStore(store, guard, keys), Snapshots(codec, keys)
@@ -140,7 +144,7 @@ async def compose(config: Config, given: Any) -> Runtime:
     return runtime
 
 
-async def _connection(config: Config, given: Any) -> Connection:
+async def _connection(config: Config, given: StoreOrClient | None) -> Connection:
     if given is not None:
         return Connection(given)
     connection = connect(config)
@@ -149,7 +153,7 @@ async def _connection(config: Config, given: Any) -> Connection:
     return connection
 
 
-def _health(config: Config, given: Any) -> StoreHealth:
+def _health(config: Config, given: StoreOrClient | None) -> StoreHealth:
     """Return what is known of the store: one state for all managers of a URL, one of its own for a given client."""
     if given is None:
         return health_of(redacted_url(config.url))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 
 from session_reuse._session.changes import Change, Folded, Found, Login, Moment, Snapshot, StoredKind
-from session_reuse._session.options import SessionOptions
+from session_reuse._session.options import ResolvedOptions
 from session_reuse._state.document import Body, load
 from session_reuse._state.health import judge
 from session_reuse._state.record import record
@@ -34,7 +34,7 @@ class Entry:
 
 
 def from_store(
-    snapshot: Snapshot, document: Document | None, options: SessionOptions, moment: Moment,
+    snapshot: Snapshot, document: Document | None, options: ResolvedOptions, moment: Moment,
     *, retire_after_bad: int, uses: int | None = None, folded: Folded | None = None,
 ) -> Entry:  # fmt: skip
     """Decide after the store has answered.
@@ -69,7 +69,7 @@ def from_store(
 
 
 def while_away(
-    reason: Outcome, base: Snapshot, outbox: Sequence[Change], folded: Folded | None, options: SessionOptions,
+    reason: Outcome, base: Snapshot, outbox: Sequence[Change], folded: Folded | None, options: ResolvedOptions,
     moment: Moment, *, retire_after_bad: int, oldest: float,
 ) -> Entry:  # fmt: skip
     """Decide while the store is away.
@@ -107,7 +107,7 @@ def while_away(
 
 
 def _judged(
-    snapshot: Snapshot, options: SessionOptions, moment: Moment, retire_after_bad: int, uses: int | None
+    snapshot: Snapshot, options: ResolvedOptions, moment: Moment, retire_after_bad: int, uses: int | None
 ) -> Outcome:  # fmt: skip
     assert snapshot.header is not None  # noqa: S101  (the callers looked)
     return judge(

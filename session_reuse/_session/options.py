@@ -1,10 +1,10 @@
-"""What a caller asks of one `with`, completed by the configuration."""
+"""The options of one `with`: what a caller may give, and what they come to with the configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 from session_reuse._browser_session import Verdict
 from session_reuse._state.domains import AllowedDomains
@@ -17,22 +17,31 @@ OnBusy = Literal["fresh", "raise"]
 Save = Literal["merge", "never"]
 
 
-@record(kw_only=True)
-class SessionOptions:
-    """Options of one `with`.
+class SessionOptions(TypedDict, total=False):
+    """The options of `reusable_session`, which explains them."""
 
-    Attributes:
-        exclusive: hold a lease, so that no other exclusive agent uses the session meanwhile.
-        wait: seconds to wait for a busy lease.
-        on_busy: what to do when it stays busy: start fresh without saving, or raise `SessionBusyError`.
-        verify: looks at the restored session, and at the final one before it is saved.
-        save_on_error: whether to save when the body raised or was cancelled.
-        max_age: retire a session this many seconds after its first save.
-        max_uses: retire a session after so many reuses.
-        strict: raise trouble of the store.
-        allowed_domains: the hosts whose cookies and storage the agent gets and may change; None for all.
-        save: whether the agent's changes are merged into what is stored, or nothing is written.
-    """
+    exclusive: bool
+    wait: Seconds
+    on_busy: OnBusy
+    verify: Verdict | None
+    save_on_error: bool
+    max_age: Seconds | None
+    max_uses: int | None
+    strict: bool
+    allowed_domains: Iterable[str] | None
+    save: Save
+
+
+def check_options(options: Iterable[str]) -> None:
+    """Raise TypeError for an option that does not exist, as Python does for an argument."""
+    for name in options:
+        if name not in SessionOptions.__annotations__:
+            raise TypeError(f"reusable_session() got an unexpected keyword argument {name!r}")
+
+
+@record(kw_only=True)
+class ResolvedOptions:
+    """`SessionOptions` with their defaults, durations in seconds."""
 
     exclusive: bool = False
     wait: float = 0.0
@@ -63,35 +72,17 @@ class SessionOptions:
             raise ConfigurationError("verify must be a function of the session")
 
     @classmethod
-    def build(
-        cls,
-        config: Config,
-        *,
-        exclusive: bool = False,
-        wait: Seconds = 0.0,
-        on_busy: OnBusy = "fresh",
-        verify: Verdict | None = None,
-        save_on_error: bool = True,
-        max_age: Seconds | None = None,
-        max_uses: int | None = None,
-        strict: bool = False,
-        allowed_domains: Iterable[str] | None = None,
-        save: Save = "merge",
-    ) -> SessionOptions:
-        """Return the options of a call, completed by the configuration."""
-        return cls(
-            exclusive=exclusive,
-            wait=_seconds(wait),
-            on_busy=on_busy,
-            verify=verify,
-            save_on_error=save_on_error,
-            max_age=config.max_age if max_age is None else _seconds(max_age),
-            max_uses=config.max_uses if max_uses is None else max_uses,
-            strict=strict or config.strict,
-            allowed_domains=AllowedDomains(allowed_domains) if allowed_domains is not None else None,
-            save=save,
-        )
-
-
-def _seconds(value: Seconds) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    def build(cls, config: Config, options: SessionOptions | None = None) -> ResolvedOptions:
+        """Return the options of a call. What it leaves open comes from the configuration."""
+        given: dict[str, Any] = {**(options or {})}
+        for name in ("wait", "max_age"):
+            if isinstance(given.get(name), timedelta):
+                given[name] = given[name].total_seconds()
+        for name in ("max_age", "max_uses"):
+            if given.get(name) is None:
+                given[name] = getattr(config, name)
+        if config.strict:
+            given["strict"] = True
+        if given.get("allowed_domains") is not None:
+            given["allowed_domains"] = AllowedDomains(given["allowed_domains"])
+        return cls(**given)

@@ -24,7 +24,7 @@ from session_reuse._session.entry import Entry, from_store, while_away
 from session_reuse._session.exit import allows_save, body_to_save
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.lease import LeaseHolder
-from session_reuse._session.options import SessionOptions
+from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Clock, Writer
@@ -66,7 +66,7 @@ class SessionScope:
     def __init__(
         self,
         session: BrowserSession,
-        options: SessionOptions,
+        options: ResolvedOptions,
         *,
         config: Config,
         store: GuardedStore,

@@ -106,3 +106,7 @@ async def call() -> None:
     assert_type(await Shop().visit("x"), str)
     assert_type(Shop().look("x"), int)
     assert_type(await optional("x"), str)
+
+
+SessionManager(ttl=timedelta(hours=1), registry=None, encryption_keys=["0" * 64], spool_dir="spool")
+blocking.SessionManager("redis://127.0.0.1", strict=True)

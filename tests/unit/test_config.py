@@ -15,7 +15,7 @@ import redis
 import redis.asyncio
 
 from session_reuse import SessionManager, blocking, persist_session, reusable_session
-from session_reuse._session.options import SessionOptions
+from session_reuse._session.options import ResolvedOptions, SessionOptions
 from session_reuse.config import Config, ConfigOptions, configured_keys, redacted_url, unknown_variables
 from session_reuse.errors import ConfigurationError
 from session_reuse.testing import MemoryStore
@@ -138,11 +138,16 @@ def test_an_attempt_longer_than_its_budget_is_refused() -> None:
 
 
 @pytest.mark.parametrize("options", [{"wait": 1.0}, {"on_busy": "raise"}])
-def test_options_of_exclusive_use_need_it(options: dict[str, Any]) -> None:
+def test_options_of_exclusive_use_need_it(options: SessionOptions) -> None:
     """`wait` and `on_busy` mean nothing for shared use."""
     with pytest.raises(ConfigurationError, match=r"exclusive=True"):
-        SessionOptions.build(Config(), **options)
-    SessionOptions.build(Config(), exclusive=True, **options)
+        ResolvedOptions.build(Config(), options)
+    ResolvedOptions.build(Config(), {"exclusive": True, **options})
+
+
+def test_the_options_of_a_session_are_the_fields_of_what_they_come_to() -> None:
+    """A type checker accepts what `ResolvedOptions` has, and nothing else."""
+    assert list(SessionOptions.__annotations__) == [field.name for field in fields(ResolvedOptions)]
 
 
 def test_misspelt_variables_are_named_with_the_nearest() -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from redis import Redis as SynchronousRedis
 from redis import RedisCluster as SynchronousCluster
@@ -21,6 +21,7 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from session_reuse._store.interface import Store
 from session_reuse._store.redis.redis_py import use_own_resolver
 from session_reuse._url import StoreUrl, parse_url, redacted_url
 from session_reuse.config import Config
@@ -29,7 +30,8 @@ from session_reuse.errors import ConfigurationError
 if TYPE_CHECKING:
     from session_reuse._store.embedded.account import EmbeddedServer
 
-
+StoreOrClient: TypeAlias = Store | Redis | RedisCluster
+"""What a manager takes in place of a URL."""
 _NOT_FOR_SENTINELS: Final = frozenset({"db", "max_connections", "client_name"})
 
 
