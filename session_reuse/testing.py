@@ -106,7 +106,7 @@ class MemoryStore(_Forwarding):
         """Return an operation of the store for this event loop."""
         if name not in OPERATIONS:
             raise AttributeError(name)
-        return lambda *args, **options: getattr(self._here(), name)(*args, **options)
+        return lambda *args, **options: getattr(self._here(), name)(*args, **options)  # noqa: PLW0108  (the loop is known at the call only)
 
     def server_of(self, key: str) -> str:  # noqa: ARG002
         """Return the only server's name: none."""
