@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,6 +43,8 @@ class Soak:
         seconds: how long agents start visits.
         agents: how many at a time.
         faults: seconds between faults, at least and at most.
+        refused: logins that another login kept out, by session.
+        unseen: visits that had not seen the stored login, by session.
     """
 
     seed: int
@@ -57,6 +60,8 @@ class Soak:
     in_fault: bool = False
     striking: asyncio.Future[None] | None = None
     lost: list[str] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    unseen: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> History:
         """Run agents and faults, heal, and check."""
@@ -70,6 +75,7 @@ class Soak:
             await self._settled()
             for manager in self.managers:
                 await manager.aclose()
+            self._check_refusals()
             for proxy in self.proxies:
                 await proxy.__aexit__()
             await self._check_the_end()
@@ -88,9 +94,22 @@ class Soak:
             self.leaks.append(str(memory.exception()))
 
     def _lost(self, fingerprint: str, why: str) -> None:
-        """Two processes that log in while the store is away: one login is stored, the other is not (a promise)."""
-        if "another login is stored" not in why:
+        """Count a login that another one kept out apart: `_check_refusals` compares it with what could be refused."""
+        if "another login is stored" in why:
+            self.refused[fingerprint] += 1
+        else:
             self.lost.append(f"{fingerprint}: {why}")
+
+    def _check_refusals(self) -> None:
+        """Two processes that log in while the store is away: one login is stored, the other is refused (a promise).
+
+        So only saves of agents that found no stored login, or worked on one that waited, may be refused.
+        """
+        for name, count in self.refused.items():
+            if count > self.unseen[name]:
+                self.lost.append(
+                    f"{name}: {count} logins were refused, and {self.unseen[name]} had not seen the stored one"
+                )
 
     @property
     def quiet(self) -> bool:
@@ -126,6 +145,8 @@ class Soak:
             others = [each for each in session.storage_state["cookies"] if each["name"] != agent]
             session.storage_state = {"cookies": [*others, cookie], "origins": []}
             began = time.monotonic()
+        if session.stale or not session.reused:
+            self.unseen[name] += 1
         self.history.left(name, agent, session.save_outcome, number, time.monotonic() - began)
 
     def _entered(
