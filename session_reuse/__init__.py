@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         StoreUnavailableError,
         UnreadableStateError,
     )
-    from session_reuse.outcome import Outcome, SaveOutcome
+    from session_reuse.outcome import Liveness, Outcome, SaveOutcome
 
 _HOMES = {
     "_decorator": ("persist_session",),
@@ -58,7 +58,7 @@ _HOMES = {
         "StoreTimeoutError", "StoreUnavailableError", "UnreadableStateError",
     ),
     "_manager": ("SessionManager",),
-    "outcome": ("Outcome", "SaveOutcome"),
+    "outcome": ("Liveness", "Outcome", "SaveOutcome"),
     "_browser_session": ("BrowserSession",),
     "_problem": ("Problem", "ProblemKind"),
     "_state.shapes": ("Cookie", "OriginState", "StorageState"),
@@ -80,6 +80,7 @@ __all__ = [
     "InvalidFingerprintError",
     "InvalidStateError",
     "LifecycleError",
+    "Liveness",
     "ManagerClosedError",
     "ManagerStats",
     "MissingExtraError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize
@@ -17,6 +18,7 @@ from session_reuse._resilience.guard import Direction
 from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
+from session_reuse._state.storage_state import longest_cookie_life
 from session_reuse._store.keys import checked
 from session_reuse._store.redis.connect import StoreOrClient, check_client
 from session_reuse._summaries import ManagerStats, SessionSummary, summary_of
@@ -251,8 +253,11 @@ class SessionManager(AsyncOnly):
             return None
         return runtime.snapshots.affinity_of(name, entry)
 
-    async def sessions(self) -> AsyncIterator[SessionSummary]:
-        """Yield a summary of each stored session, by cursor, without reading what is in it.
+    async def sessions(self, *, cookies: bool = False) -> AsyncIterator[SessionSummary]:
+        """Yield a summary of each stored session, by cursor.
+
+        Args:
+            cookies: whether to open each session, one round trip each, to learn when its login cookies expire.
 
         Raises:
             StoreError: the store is away.
@@ -260,9 +265,17 @@ class SessionManager(AsyncOnly):
         services = await self.services()
         try:
             async for listed in services.store.sessions(timeout=_LISTING_TIMEOUT):
-                yield summary_of(listed)
+                summary = summary_of(listed, self.config, services.clock.wall())
+                yield await self._with_cookies(services, summary) if cookies else summary
         except Failure as failure:
             raise failure.error from None
+
+    async def _with_cookies(self, services: Runtime, summary: SessionSummary) -> SessionSummary:
+        reply = await services.store.read(summary.fingerprint, timeout=_LISTING_TIMEOUT)
+        _, found, _ = await services.snapshots.entered(summary.fingerprint, reply.value, 0.0, None, None)
+        now = services.clock.wall()
+        life = longest_cookie_life(found["storage_state"], now) if found is not None else None
+        return summary if life is None else replace(summary, cookies_expire_at=now + life)
 
     async def cleanup(self) -> None:
         """Remove what expired sessions leave behind, until cancelled or until the manager is closed.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from session_reuse._state.header import Header
+from session_reuse._state.health import judge
 from session_reuse._store.interface import Listed
+from session_reuse.config import Config
 from session_reuse.errors import CorruptStateError
-from session_reuse.outcome import Outcome
+from session_reuse.outcome import Liveness, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,14 @@ class SessionSummary:
         uses: reuses, as far as agents count them.
         error_score: bad marks minus half of the good ones.
         encrypted: whether the body is.
+        retired: whether the next agent starts fresh: too old, or marked bad too often.
+        used_by: the agent that saved last, if it has a name.
+        used_at: when it did, unix seconds.
+        holder: who has the exclusive lease; empty for nobody.
+        lease_left: seconds until the lease ends by itself.
+        liveness: what the last probe of `keep_alive` found out about this login.
+        checked_at: when, unix seconds.
+        cookies_expire_at: when the last login cookie expires, unix seconds. None where it is not known, or there is none.
     """
 
     fingerprint: str
@@ -34,6 +44,14 @@ class SessionSummary:
     uses: int = 0
     error_score: float = 0.0
     encrypted: bool = False
+    retired: bool = False
+    used_by: str = ""
+    used_at: float | None = None
+    holder: str = ""
+    lease_left: float = 0.0
+    liveness: Liveness = Liveness.UNKNOWN
+    checked_at: float | None = None
+    cookies_expire_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +81,16 @@ class ManagerStats:
         return self.entered.get(Outcome.REUSED.value, 0) / total if total else 0.0
 
 
-def summary_of(listed: Listed) -> SessionSummary:
+def summary_of(listed: Listed, config: Config, now: float) -> SessionSummary:
     """Return the summary of one session that a listing has found."""
     try:
         header = Header.decode(listed.head)
     except CorruptStateError:
         return SessionSummary(listed.fingerprint, None, None, None, listed.ttl, listed.size)
+    judged = judge(
+        header, now=now, retire_after_bad=config.retire_after_bad, max_age=config.max_age, max_uses=config.max_uses
+    )
+    liveness, checked_at = _liveness(listed.liveness, header)
     return SessionSummary(
         listed.fingerprint,
         header.version,
@@ -79,4 +101,22 @@ def summary_of(listed: Listed) -> SessionSummary:
         header.uses,
         header.score / 10,
         header.flags[1] != "-",
+        retired=judged is Outcome.RETIRED,
+        used_by=listed.used_by,
+        used_at=listed.used_at / 1000 if listed.used_at else None,
+        holder=listed.holder,
+        lease_left=listed.lease_left,
+        liveness=liveness,
+        checked_at=checked_at,
     )
+
+
+def _liveness(noted: str, header: Header) -> tuple[Liveness, float | None]:
+    """Return the last verdict and its time, as far as it is about the login that is stored now."""
+    at, _, rest = noted.partition(" ")
+    created_at, _, verdict = rest.partition(" ")
+    if not at.isdigit() or created_at != str(header.created_at) or verdict not in set(Liveness):
+        return Liveness.UNKNOWN, None
+    if verdict == Liveness.DEAD and header.saved_at * 1000 > int(at):
+        verdict = Liveness.UNKNOWN  # an agent may have logged in since
+    return Liveness(verdict), int(at) / 1_000_000

@@ -133,9 +133,9 @@ class SessionManager(BlockingOnly):
             session.capture_here()
         return background.run(self.asynchronous.save(session))
 
-    def sessions(self) -> Iterator[SessionSummary]:
-        """Yield a summary of each stored session."""
-        listing = self.asynchronous.sessions()
+    def sessions(self, *, cookies: bool = False) -> Iterator[SessionSummary]:
+        """Yield a summary of each stored session; with `cookies`, with the expiry of its login cookies."""
+        listing = self.asynchronous.sessions(cookies=cookies)
         while (summary := background.run(_next_or_none(listing))) is not None:
             yield summary
 

@@ -1,4 +1,4 @@
-"""The closed sets: what an enter found and what a save did. Used alike by code, metrics, logs, docs and command line."""
+"""The closed sets: what an enter found, what a save did, and whether a login works. Used alike by code, metrics, logs, docs and command line."""
 
 from __future__ import annotations
 
@@ -61,3 +61,16 @@ class SaveOutcome(StrEnum):
     """Refused: the lease was lost, or the session was invalidated or replaced by a new login meanwhile."""
     LOST = "lost"
     """Not written and not kept: the bounds of what may stay pending were reached."""
+
+
+class Liveness(StrEnum):
+    """Whether a stored login works, as far as a probe has found out."""
+
+    __hash__ = str.__hash__
+
+    LIVE = "live"
+    """The last probe was logged in."""
+    DEAD = "dead"
+    """The last probe was logged out, and nothing was saved since."""
+    UNKNOWN = "unknown"
+    """No probe has come to a verdict on this login."""

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 else:
     _Forwarding = object
 
-WRITES: Final = frozenset({"commit", "slide", "renew", "release", "invalidate"})
-OPERATIONS: Final = WRITES | {"enter", "read", "acquire", "affinity", "sessions"}
+WRITES: Final = frozenset({"commit", "slide", "renew", "release", "invalidate", "note_liveness"})
+OPERATIONS: Final = WRITES | {"enter", "read", "acquire", "affinity", "facts", "sessions"}
 
 
 class MemoryStore(_Forwarding):

@@ -168,12 +168,27 @@ class ReadReply:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One session found by listing: its header, seconds to live (None: for ever), bytes stored."""
+    """One session found by listing.
+
+    Attributes:
+        head: its header.
+        ttl: seconds to live; None for ever.
+        size: bytes stored.
+        used_by: the agent that saved last, if it has a name.
+        used_at: when, unix milliseconds by the server's clock.
+        holder: who has the exclusive lease, for `lease_left` seconds more; empty for nobody.
+        liveness: what `note_liveness` has kept.
+    """
 
     fingerprint: str
     head: bytes
     ttl: float | None
     size: int
+    used_by: str = ""
+    used_at: int = 0
+    holder: str = ""
+    lease_left: float = 0.0
+    liveness: str = ""
 
 
 class Store(Protocol):
@@ -230,6 +245,14 @@ class Store(Protocol):
 
     def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
         """List the sessions by cursor. May return one twice, misses none that stays."""
+
+    async def facts(self, fingerprint: str, *, timeout: float) -> Listed | None:
+        """Return what a listing shows of one session; None when there is none."""
+
+    async def note_liveness(
+        self, fingerprint: str, verdict: str, created_at: int, ttl: float, *, timeout: float
+    ) -> None:
+        """Keep what a probe has found out about the login of this creation, unix milliseconds, for `ttl` seconds."""
 
     def server_of(self, key: str) -> str:
         """Return which server a key lives on, as far as is known now; empty where there is only one."""

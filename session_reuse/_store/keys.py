@@ -57,6 +57,7 @@ class SessionKeys(NamedTuple):
         tombstone: string: server time in µs of the last invalidation, its request id, and whether there was a session.
         agents: sorted set: agent -> unix milliseconds, the latest that used the session. Their affinity ends with it.
         quarantine: a value that could not be read, set aside for people to look at.
+        liveness: string: server time and login of the last probe, and its verdict.
         deadlines: sorted set, of many sessions: encoded fingerprint -> earliest possible deadline, unix milliseconds.
     """
 
@@ -65,6 +66,7 @@ class SessionKeys(NamedTuple):
     tombstone: str
     agents: str
     quarantine: str
+    liveness: str
     deadlines: str
     staging_prefix: str
     once_prefix: str
@@ -89,6 +91,7 @@ def _keys_of(prefix: str, buckets: int, fingerprint: str) -> SessionKeys:
         f"{prefix}:tombstone:{tag}",
         f"{prefix}:agents:{tag}",
         f"{prefix}:quarantine:{tag}",
+        f"{prefix}:liveness:{tag}",
         _bucket(prefix, crc32(name.encode()) % buckets),
         f"{prefix}:staging:{tag}:",
         f"{prefix}:once:{tag}:",

@@ -27,6 +27,7 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
         "doctor": _Command("doctor.command", "doctor", "Check the store and this machine, and say what to do."),
     },
     "Look": {
+        "status": _Command("status", "status", "Say of each login whether it lives, who used it, when it ends."),
         "ls": _Command("ls", "ls", "List the stored sessions."),
         "show": _Command("show", "show", "Show one session, values masked."),
         "stats": _Command("stats", "stats", "Count the stored sessions and their bytes."),
@@ -34,6 +35,7 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
     },
     "Change": {
         "evict": _Command("evict", "evict", "Delete sessions for everyone."),
+        "copy": _Command("copy", "copy", "Store a session under a second name."),
         "export": _Command("export", "export", "Write one session to a file."),
         "import": _Command("import_", "import_", "Store a session from a file."),
         "rotate": _Command("rotate", "rotate", "Encrypt all sessions with the first key."),

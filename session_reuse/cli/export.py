@@ -24,7 +24,7 @@ Format = Annotated[
         "--format",
         metavar="FORMAT",
         help="session-reuse: the stored form, sealed as in the store, with all that is in it. playwright: without the "
-        "agent's data. browser-use: also without databases and partitioned cookies.",
+        "agent's data. browser-use: also without databases and partitioned cookies. netscape: a cookies.txt, cookies alone.",
     ),
 ]
 Target = Annotated[
@@ -42,7 +42,7 @@ def export(
     key_prefix: KeyPrefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write one session to a file of mode 0600, for `session-reuse import`, Playwright or browser-use."""
+    """Write one session to a file of mode 0600, for `session-reuse import`, Playwright, browser-use or curl."""
     run(partial(_export, Place(url, key_prefix), fingerprint, output, file_format, force), as_json=as_json)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from session_reuse._browser_session import BrowserSession
+from session_reuse._manager import SessionManager
 from session_reuse._session.composition import Runtime
 from session_reuse.cli.connection import Place, ask, connected
 from session_reuse.cli.exit_codes import ExitCode
@@ -21,7 +22,10 @@ from session_reuse.errors import StoreUnavailableError
 from session_reuse.outcome import SaveOutcome
 
 Name = Annotated[
-    str | None, typer.Option("--fingerprint", metavar="FINGERPRINT", help="Name to store it under.", show_default=False)
+    str | None, typer.Argument(metavar="[FINGERPRINT]", help="Name to store it under.", show_default=False)
+]
+NameOption = Annotated[
+    str | None, typer.Option("--fingerprint", metavar="FINGERPRINT", help="The same as an option.", show_default=False)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the stored session of this name.")]
 
@@ -29,6 +33,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the stored session
 def import_(
     file: File,
     fingerprint: Name = None,
+    name: NameOption = None,
     force: Force = False,
     url: Url = None,
     key_prefix: KeyPrefix = None,
@@ -36,10 +41,10 @@ def import_(
 ) -> None:
     """Store a session from a file.
 
-    The file is one of `session-reuse export`, a storage_state of Playwright or browser-use, or an array of cookies as
-    browser extensions and Selenium write them.
+    The file is one of `session-reuse export`, a storage_state of Playwright or browser-use, an array of cookies as
+    Cookie-Editor and Selenium write them, or a cookies.txt (Netscape) as curl and yt-dlp read it.
     """
-    run(partial(_import, Place(url, key_prefix), file, fingerprint, force), as_json=as_json)
+    run(partial(_import, Place(url, key_prefix), file, fingerprint or name, force), as_json=as_json)
 
 
 async def _import(place: Place, file: Path, fingerprint: str | None, force: bool, output: Output) -> ExitCode:
@@ -47,16 +52,34 @@ async def _import(place: Place, file: Path, fingerprint: str | None, force: bool
     async with connected(place) as manager:
         services = await manager.services()
         session, file_format = read_session(data, fingerprint, services.codec)
-        name = session.fingerprint
-        if not force and await _is_taken(services, name):
-            output.error("Exists", f"there is a session {name!r} already: replace it with --force", ExitCode.WRONG)
-            return ExitCode.WRONG
-        outcome = await manager.save(session)
-        if outcome is SaveOutcome.PENDING:
-            raise StoreUnavailableError("the session was not stored")
-    output.emit({"fingerprint": name, "format": file_format.value, "outcome": outcome.value} | _counts(session))
+        return await store_new(manager, session, output, replace=force, told={"format": file_format.value})
+
+
+async def store_new(
+    manager: SessionManager, session: BrowserSession, output: Output, *, replace: bool, told: dict[str, str]
+) -> ExitCode:
+    """Store a session that did not come from an agent, and print what became of it.
+
+    Args:
+        manager: of the store.
+        session: what to store.
+        output: of the command.
+        replace: whether it may replace a stored session.
+        told: what else is printed about it.
+
+    Raises:
+        StoreError: it was not stored.
+    """
+    name = session.fingerprint
+    if not replace and await _is_taken(await manager.services(), name):
+        output.error("Exists", f"there is a session {name!r} already: replace it with --force", ExitCode.WRONG)
+        return ExitCode.WRONG
+    outcome = await manager.save(session)
+    if outcome is SaveOutcome.PENDING:
+        raise StoreUnavailableError("the session was not stored")
+    output.emit({"fingerprint": name, **told, "outcome": outcome.value} | _counts(session))
     counts = ", ".join(plural(count, noun.removesuffix("s")) for noun, count in _counts(session).items())
-    output.show(f"{outcome}: {printable(name)} ({file_format}, {counts})")
+    output.show(f"{outcome}: {printable(name)} ({', '.join(told.values())}, {counts})")
     stored = {SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED}
     return ExitCode.OK if outcome in stored else ExitCode.WRONG
 

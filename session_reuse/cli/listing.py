@@ -24,15 +24,18 @@ _GAP: Final = "  "
 _NARROWEST: Final = 12
 
 
-async def each_session(manager: SessionManager, pattern: str | None = None) -> AsyncIterator[SessionSummary]:
+async def each_session(
+    manager: SessionManager, pattern: str | None = None, *, cookies: bool = False
+) -> AsyncIterator[SessionSummary]:  # fmt: skip
     """Yield each session once; a cursor of Redis may come by one twice.
 
     Args:
         manager: of the store.
         pattern: shell pattern that the fingerprint must match.
+        cookies: whether to open each session for the expiry of its login cookies.
     """
     seen: set[str] = set()
-    async for summary in manager.sessions():
+    async for summary in manager.sessions(cookies=cookies):
         if summary.fingerprint not in seen and (pattern is None or fnmatchcase(summary.fingerprint, pattern)):
             seen.add(summary.fingerprint)
             yield summary

@@ -22,6 +22,7 @@ from session_reuse._state.storage_state import (
     validate_storage_state,
 )
 from session_reuse._stored_form import imported
+from session_reuse.cli.cookies_txt import cookies_from_txt, cookies_txt, looks_like_cookies_txt
 from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError
 
 STANDARD_STREAM: Final = Path("-")
@@ -40,10 +41,14 @@ class FileFormat(StrEnum):
     """JSON for `new_context(storage_state=...)`."""
     BROWSER_USE = "browser-use"
     """JSON for `BrowserProfile(storage_state=...)`; it knows sessionStorage and no IndexedDB."""
+    NETSCAPE = "netscape"
+    """A cookies.txt, as curl, wget and yt-dlp read it: cookies alone."""
 
 
 def as_json_file(state: StorageState, file_format: FileFormat) -> bytes:
     """Return a storage state as Playwright or browser-use reads it."""
+    if file_format is FileFormat.NETSCAPE:
+        return cookies_txt(state["cookies"])
     if file_format is FileFormat.PLAYWRIGHT:
         return orjson.dumps(to_playwright(state), option=orjson.OPT_INDENT_2)
     cookies = [playwright_cookie(cookie) for cookie in state["cookies"] if not cookie.get("partitionKey")]
@@ -63,6 +68,8 @@ def parts_left_out(document: Document, file_format: FileFormat) -> list[str]:
     if file_format is FileFormat.PLAYWRIGHT:
         found["sessionStorage items"] = sum(len(entry.get("sessionStorage") or ()) for entry in state["origins"])
     else:
+        if file_format is FileFormat.NETSCAPE:
+            found["origins with storage"] = len(state["origins"])
         found["databases"] = sum(len(entry.get("indexedDB") or ()) for entry in state["origins"])
         found["partitioned cookies"] = sum(bool(cookie.get("partitionKey")) for cookie in state["cookies"])
     return [f"{name} ({count})" for name, count in found.items() if count]
@@ -84,21 +91,30 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
         inside = imported(data, codec)
         name = fingerprint or inside.fingerprint
         return BrowserSession(name, storage_state=inside.storage_state, data=inside.data), FileFormat.SESSION_REUSE
-    state = _state_from_json(data)
+    is_text = looks_like_cookies_txt(data)
+    state = _state_from_txt(data) if is_text else _state_from_json(data)
     if fingerprint is None:
-        raise ConfigurationError("a storage_state file does not say whose session it is: give --fingerprint")
+        raise ConfigurationError("the file does not say whose session it is: give a FINGERPRINT")
+    if is_text:
+        return BrowserSession(fingerprint, storage_state=state), FileFormat.NETSCAPE
     has_tab_storage = any("sessionStorage" in entry for entry in state["origins"])
     file_format = FileFormat.BROWSER_USE if has_tab_storage else FileFormat.PLAYWRIGHT
     return BrowserSession(fingerprint, storage_state=state), file_format
+
+
+def _state_from_txt(data: bytes) -> StorageState:
+    return {"cookies": cookies_from_txt(data), "origins": []}
 
 
 def _state_from_json(data: bytes) -> StorageState:
     try:
         value = orjson.loads(data)
     except ValueError:
-        raise CorruptStateError("the file is neither a stored session nor JSON") from None
+        raise CorruptStateError("the file is neither a stored session, nor JSON, nor a cookies.txt") from None
     if isinstance(value, list) and value:  # what browser extensions export, and Selenium's get_cookies()
         value = {"cookies": [_cookie_from_array(each) for each in value], "origins": []}
+    elif isinstance(value, dict) and "url" in value and isinstance(value.get("cookies"), list):  # of one tab
+        value = {"cookies": [_cookie_from_array(each) for each in value["cookies"]], "origins": []}
     if not isinstance(value, dict) or not value.keys() & {"cookies", "origins"}:
         raise CorruptStateError("the file is JSON, but no storage_state: it has neither cookies nor origins")
     try:
@@ -111,10 +127,14 @@ def _cookie_from_array(cookie: Any) -> Any:
     """Return a cookie of an array in Playwright's words: extensions say `expirationDate` and `no_restriction`."""
     if not isinstance(cookie, dict):
         return cookie
-    expires = next((cookie[name] for name in ("expires", "expirationDate", "expiry") if name in cookie), -1)
+    expires = next(
+        (cookie[name] for name in ("expires", "expirationDate", "expiry") if cookie.get(name) is not None), -1
+    )
     same_site = _SAME_SITE.get(str(cookie.get("sameSite", "")).lower())
     flags = {name: bool(cookie.get(name, False)) for name in ("httpOnly", "secure")}
     kept = {name: cookie[name] for name in ("name", "value", "domain") if name in cookie}
+    if isinstance(cookie.get("hostOnly"), bool) and isinstance(kept.get("domain"), str):
+        kept["domain"] = ("" if cookie["hostOnly"] else ".") + kept["domain"].lstrip(".")
     found = kept | flags | {"path": cookie.get("path", "/"), "expires": expires}
     return found if same_site is None else found | {"sameSite": same_site}
 

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from session_reuse._cancellation import SwallowedCancellation
-from session_reuse._state.header import LENGTH
 from session_reuse._store.interface import Listed
 from session_reuse._store.keys import Keys, is_name
 from session_reuse._store.redis.failures import failure_from
 from session_reuse._store.redis.redis_py import Command
-from session_reuse._store.redis.sender import Sender, checked
+from session_reuse._store.redis.sender import Sender, checked, text
 from session_reuse._store.redis.topology import Topology
 
 _PAGE: Final = 500
@@ -45,22 +44,32 @@ async def fingerprints(topology: Topology, keys: Keys, timeout: float) -> AsyncI
 
 
 async def list_sessions(topology: Topology, sender: Sender, keys: Keys, timeout: float) -> AsyncIterator[Listed]:
-    """Yield every session under the prefix: key by SCAN, head by GETRANGE, in pages."""
+    """Yield every session under the prefix: keys by SCAN, then one script for each, in pages."""
     async for page in session_keys(topology, keys, timeout):
-        commands: list[Command] = []
-        for key in page:
-            commands += (("GETRANGE", key, 0, LENGTH - 1), ("PTTL", key), ("STRLEN", key))
+        names = [name for key in page if (name := keys.fingerprint_of(key.decode(errors="replace"))) is not None]
+        ours = [name for name in names if is_name(name)]
+        commands: list[Command] = [facts_of(sender, keys, name) for name in ours]
         replies = await sender.send(*commands, timeout=timeout) if commands else []
-        for position, key in enumerate(page):
-            listed = _listed(keys, key, *replies[3 * position : 3 * position + 3])
+        for name, reply in zip(ours, replies, strict=True):
+            listed = listed_from(name, reply)
             if listed is not None:
                 yield listed
 
 
-def _listed(keys: Keys, key: bytes, head: Any, left: Any, size: Any) -> Listed | None:
-    fingerprint = keys.fingerprint_of(key.decode(errors="replace"))
-    if fingerprint is None or checked(left) == -2:
+def facts_of(sender: Sender, keys: Keys, fingerprint: str) -> Command:
+    """Return the command that looks at one session."""
+    of = keys.of(fingerprint)
+    return sender.script("facts", (of.session, of.agents, of.lease, of.liveness))
+
+
+def listed_from(fingerprint: str, reply: Any) -> Listed | None:
+    """Return what the script has found; None where there is no session."""
+    head, left, size, agent, used_at, lease, lease_left, liveness = checked(reply)
+    if left == -2:
         return None
-    if isinstance(head, Exception):
-        head, size = b"", 0
-    return Listed(fingerprint, head, None if left < 0 else left / 1000, size)
+    token, _, holder = text(lease).partition(":")
+    return Listed(
+        fingerprint, bytes(head), None if left < 0 else left / 1000, size,
+        used_by=agent.decode(errors="replace"), used_at=int(float(used_at or 0)), holder=holder if token.isdigit() else "",
+        lease_left=max(0, lease_left) / 1000, liveness=liveness.decode(errors="replace"),
+    )  # fmt: skip

@@ -12,8 +12,8 @@ from session_reuse._store.redis.scripts import script
 from session_reuse._store.redis.topology import Topology
 
 _SCRIPTS: Final = (
-    "acquire", "commit", "count_use", "due", "forget_affinity", "index", "invalidate", "look", "release", "renew",
-    "settle", "slide", "take_agents",
+    "acquire", "commit", "count_use", "due", "facts", "forget_affinity", "index", "invalidate", "look", "note_liveness",
+    "release", "renew", "settle", "slide", "take_agents",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from session_reuse._store.interface import (
 from session_reuse._store.keys import Keys, SessionKeys
 from session_reuse._store.redis.deadlines import Deadlines, Entry
 from session_reuse._store.redis.failures import error_code, failure_from, writes_refused
-from session_reuse._store.redis.listing import fingerprints, list_sessions
+from session_reuse._store.redis.listing import facts_of, fingerprints, list_sessions, listed_from
 from session_reuse._store.redis.redis_py import Command, Replies
 from session_reuse._store.redis.sender import Sender, checked, milliseconds, text
 from session_reuse._store.redis.topology import topology_of
@@ -228,6 +228,19 @@ class RedisStore:
     def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
         """List the sessions by cursor, over all primaries of a Cluster."""
         return list_sessions(self.topology, self._sender, self.keys, timeout)
+
+    async def facts(self, fingerprint: str, *, timeout: float) -> Listed | None:
+        """Return what a listing shows of one session; None when there is none."""
+        (reply,) = await self._send(facts_of(self._sender, self.keys, fingerprint), timeout=timeout)
+        return listed_from(fingerprint, reply)
+
+    async def note_liveness(
+        self, fingerprint: str, verdict: str, created_at: int, ttl: float, *, timeout: float
+    ) -> None:
+        """Keep what a probe has found out about a login, with the time of the server."""
+        names = (self.keys.of(fingerprint).liveness,)
+        command = self._script("note_liveness", names, verdict, created_at, milliseconds(ttl))
+        checked((await self._send(command, timeout=timeout))[0])
 
     def fingerprints(self, *, timeout: float) -> AsyncIterator[list[str]]:
         """Yield the fingerprints of all sessions in pages, by cursor."""

@@ -1,0 +1,85 @@
+"""`session-reuse status`: what is known of each stored login."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from session_reuse._summaries import SessionSummary
+from session_reuse.cli.connection import Place, connected
+from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.formatting import printable, short_duration
+from session_reuse.cli.listing import as_json as summary_as_json
+from session_reuse.cli.listing import each_session
+from session_reuse.cli.options import AsJson, KeyPrefix, Url
+from session_reuse.cli.output import Output, table
+from session_reuse.cli.running import run
+from session_reuse.outcome import Liveness
+
+Pattern = Annotated[
+    str | None, typer.Argument(metavar="PATTERN", help="Shell pattern of fingerprints.", show_default=False)
+]
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="Give 1 if a login is dead, retired, expired or unreadable, or if there is none."),
+]
+
+
+def status(
+    pattern: Pattern = None,
+    check: Check = False,
+    url: Url = None,
+    key_prefix: KeyPrefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say of each login whether it lives, how old it is, who used it last, when its cookies expire, and who holds it.
+
+    LIVE and DEAD are what the last probe of `session-reuse keep` or `manager.keep_alive` found out.
+    """
+    run(partial(_status, Place(url, key_prefix), pattern, check), as_json=as_json)
+
+
+async def _status(place: Place, pattern: str | None, check: bool, output: Output) -> ExitCode:
+    async with connected(place) as manager:
+        found = [summary async for summary in each_session(manager, pattern, cookies=True)]
+    now = time.time()  # after the listing: what has expired by then has expired
+    found.sort(key=lambda summary: summary.fingerprint)
+    rows = table("fingerprint", "login", "age", "last used", "cookies end", "held by", "health")
+    for summary in found:
+        output.emit(summary_as_json(summary) | {"problem": problem_of(summary, now)})
+        rows.add_row(*_cells(summary, now))
+    if found:
+        output.show(rows)
+    else:
+        output.note("no session" if pattern is None else f"no session matches {pattern}")
+    unfit = not found or any(problem_of(summary, now) for summary in found)
+    return ExitCode.WRONG if check and unfit else ExitCode.OK
+
+
+def problem_of(summary: SessionSummary, now: float) -> str | None:
+    """Return why the next agent will not be logged in, as far as is known."""
+    if summary.created_at is None:
+        return "unreadable"
+    if summary.retired:
+        return "retired"
+    if summary.liveness is Liveness.DEAD:
+        return "dead"
+    if summary.cookies_expire_at is not None and summary.cookies_expire_at <= now:
+        return "expired"
+    return None
+
+
+def _cells(summary: SessionSummary, now: float) -> tuple[str, ...]:
+    def ago(moment: float | None) -> str:
+        return "" if moment is None else f"{short_duration(now - moment)} ago"
+
+    age = "" if summary.created_at is None else short_duration(now - summary.created_at)
+    used = ago(summary.used_at or summary.saved_at) + (f" by {printable(summary.used_by)}" if summary.used_by else "")
+    ends = "" if summary.cookies_expire_at is None else f"in {short_duration(summary.cookies_expire_at - now)}"
+    held = f"{printable(summary.holder)}, {short_duration(summary.lease_left)}" if summary.holder else ""
+    score = f"errors {summary.error_score:g}" if summary.error_score > 0 else "good"
+    login = f"{summary.liveness.value.upper()} {ago(summary.checked_at)}".strip()
+    return printable(summary.fingerprint), login, age, used, ends, held, problem_of(summary, now) or score

@@ -1,0 +1,114 @@
+"""Cookies from other tools: cookies.txt and what browser extensions export."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from session_reuse.cli.cookies_txt import cookies_from_txt, cookies_txt, looks_like_cookies_txt
+from tests.cli.conftest import CANARIES, CommandLine
+
+TXT = (
+    "# Netscape HTTP Cookie File\n"
+    "# a comment\n\n"
+    ".shop.example\tTRUE\t/\tTRUE\t4000000000\tsid\tone\n"
+    "#HttpOnly_shop.example\tFALSE\t/account\tFALSE\t0\ttab\ttwo\n"
+    "shop.example\tFALSE\t/\tFALSE\t0\tempty\t\n"
+)
+EDITOR = [
+    {
+        "domain": "shop.example", "expirationDate": 4000000000.5, "hostOnly": False, "httpOnly": True, "name": "sid",
+        "path": "/", "sameSite": "no_restriction", "secure": True, "session": False, "storeId": "0", "value": "one",
+    },
+    {
+        "domain": ".www.shop.example", "hostOnly": True, "httpOnly": False, "name": "tab", "path": "/", "value": "two",
+        "sameSite": None, "secure": False, "session": True, "storeId": None, "expirationDate": None,
+    },
+]  # fmt: skip
+
+
+def imported(cli: CommandLine, name: str) -> list[Any]:
+    """Return the cookies of a session as name, value, domain, expiry."""
+    found = cli("show", name, "--reveal", "--json").json["cookies"]
+    return [(each["name"], each["value"], each["domain"], each["expires"]) for each in found]
+
+
+def test_a_cookies_txt_is_imported(cli: CommandLine, tmp_path: Path) -> None:
+    """With domains, flags, session cookies and empty values, under a positional name."""
+    file = tmp_path / "cookies.txt"
+    file.write_text(TXT)
+    answer = cli("import", str(file), "shop", "--json")
+    assert (answer.code, answer.json["format"], answer.json["cookies"]) == (0, "netscape", 3)
+    assert imported(cli, "shop") == [
+        ("sid", "one", ".shop.example", 4_000_000_000),
+        ("tab", "two", "shop.example", None),
+        ("empty", "", "shop.example", None),
+    ]
+    assert cli("show", "shop", "--json").json["cookies"][1]["httpOnly"]
+
+
+@pytest.mark.parametrize("wrapped", [EDITOR, {"url": "https://shop.example", "cookies": EDITOR}])
+def test_what_cookie_editor_exports_is_imported(cli: CommandLine, tmp_path: Path, wrapped: Any) -> None:
+    """`hostOnly` decides about subdomains."""
+    file = tmp_path / "cookies.json"
+    file.write_text(json.dumps(wrapped))
+    assert cli("import", str(file), "shop").code == 0
+    assert imported(cli, "shop") == [
+        ("sid", "one", ".shop.example", 4_000_000_000.5),
+        ("tab", "two", "www.shop.example", None),
+    ]
+
+
+def test_cookies_are_read_from_a_pipe(cli: CommandLine) -> None:
+    """`import - NAME` reads standard input."""
+    command = [sys.executable, "-m", "session_reuse", "import", "-", "shop", "--url", cli.url]
+    subprocess.run(command, input=TXT.encode(), check=True, capture_output=True)
+    assert len(imported(cli, "shop")) == 3
+
+
+def test_a_cookies_txt_is_exported_for_other_tools(cli: CommandLine, alice: str, tmp_path: Path) -> None:
+    """Python's own reader of the form finds the cookies; what has no place in it is named."""
+    file = tmp_path / "cookies.txt"
+    answer = cli("export", alice, "-o", str(file), "--format", "netscape")
+    assert answer.code == 0
+    assert "origins with storage (1)" in answer.err
+    jar = http.cookiejar.MozillaCookieJar(str(file))
+    jar.load()
+    assert [(each.name, each.value, each.domain, each.secure) for each in jar] == [
+        ("sid", CANARIES[0], "shop.example", True)
+    ]
+    assert cli("import", str(file), "copy").code == 0
+
+
+def test_a_broken_line_is_named_by_its_number(cli: CommandLine, tmp_path: Path) -> None:
+    """Nothing is stored, and no value is shown."""
+    file = tmp_path / "cookies.txt"
+    file.write_text(TXT + "shop.example\tTRUE\tsecret\n")
+    answer = cli("import", str(file), "shop")
+    assert (answer.code, "line 7" in answer.err, "secret" in answer.err) == (4, True, False)
+    assert cli("import", str(file)).code in {2, 4}
+    assert cli("ls", "--json").out == ""
+
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=8)
+cookies = st.fixed_dictionaries({
+    "name": texts.filter(lambda name: name and not name.startswith("#")), "value": texts.filter(lambda text: "\x85" not in text),
+    "domain": st.sampled_from(["shop.example", ".shop.example"]), "path": st.just("/"),
+    "expires": st.sampled_from([-1, 4_000_000_000]), "httpOnly": st.booleans(), "secure": st.booleans(),
+})  # fmt: skip
+
+
+@given(st.lists(cookies, min_size=1))
+def test_what_is_written_is_read_back(written: list[Any]) -> None:
+    """Whatever the names and values."""
+    text = cookies_txt(written)
+    assert looks_like_cookies_txt(text)
+    assert cookies_from_txt(text) == written
