@@ -28,6 +28,8 @@ TOMBSTONE_TTL: Final = 30 * 86400.0
 """Seconds for which an invalidation is kept in the store."""
 HOLD_LIMIT: Final = 29 * 86400.0
 """Seconds after which an agent cannot prove any more that its session was not invalidated."""
+_LONGEST_RACE: Final = 1.0
+"""Seconds after which a save that is on its way has been held up: by its process, or by the save before it."""
 REFUSED: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED})
 
 
@@ -309,7 +311,8 @@ def _is_later(saved_at: int, change: Change, moment: Moment) -> bool:
     The server's clock decides, for the whole document, since single items have no times. So a change that did not wait
     is the later one: it lost a race with another save by milliseconds, and most of what is stored is older than it.
     """
-    made_at = moment.by_server(change.made_at) if change.waited else None
+    waited = change.waited or moment.loop - change.made_at > _LONGEST_RACE
+    made_at = moment.by_server(change.made_at) if waited else None
     return made_at is not None and saved_at * 1000 > made_at
 
 

@@ -54,8 +54,7 @@ def body_to_save(
         found = {**found, "storage_state": document.load(*before)["storage_state"]}
     after = document.dump(found)
     if after == before or (session.anew and _says_the_same(before, after)):
-        # Nothing was seen, so nothing is vouched for; and nothing replaces what another agent may have changed since.
-        return None if session.capture_reason is not None or replaces is not None else before
+        return None if session.capture_reason is not None else before  # nothing was seen, so nothing is vouched for
     return after
 
 

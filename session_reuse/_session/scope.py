@@ -405,8 +405,8 @@ class SessionScope:
         if replaces is not None and self._domains is not None:
             replaces = self._domains.restrict_body(replaces)
         after = body_to_save(session, self._before, replaces=replaces, domains=self._domains)
-        if after is None:
-            return None
+        if after is None or (replaces is not None and after is self._before and not self._changes):
+            return None  # nothing takes the place of what other agents may have changed since
         self._snapshots.codec.check_size(after.data)
         good = session.verdict == (True, "")
         if good:

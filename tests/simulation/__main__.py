@@ -28,12 +28,10 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="print each history")
     parser.add_argument("--mutant", default="", help="put one fault back first: a name of mutants.py")
     arguments = parser.parse_args()
-    if os.environ.get("PYTHONHASHSEED") != "0":
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
-            {**os.environ, "PYTHONHASHSEED": "0"},
-        )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("SESSION_REUSE_")}
+    plain["PYTHONHASHSEED"] = "0"
+    if plain != os.environ:
+        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], plain)
     return Runs(arguments).run()
 
 

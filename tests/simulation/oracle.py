@@ -731,8 +731,9 @@ class Oracle:
         items, manager = visit.restored, visit.manager
         if items == version.items:
             return True
+        shared = visit.process.plan.spool
         if not any(
-            one.manager is manager
+            (one.manager is manager or (shared and one.process is visit.process))
             and one is not visit
             and (
                 any(change.promised for change in one.changes.values())
@@ -741,7 +742,6 @@ class Oracle:
             for one in self.visits.values()
         ):
             return False
-        shared = visit.process.plan.spool
         mine = [
             one
             for one in session.changes
@@ -864,7 +864,8 @@ class Oracle:
         visit, item = change.visit, change.item
         if max(session.lost_at, session.damaged_at if session.damaged_at > visit.begun else 0.0) >= began:
             return
-        if session.damaged_at > visit.begun or (visit.unknowing and not visit.is_vouched and change.in_storage):
+        unknowing = visit.unknowing or (visit.by_hand and self.trouble_of(visit.process) >= visit.begun - 1.0)
+        if session.damaged_at > visit.begun or (unknowing and not visit.is_vouched and change.in_storage):
             return
         if any(started >= visit.begun or done >= began for started, done in session.evictions):
             return
@@ -912,8 +913,10 @@ class Oracle:
 
     def _has_other_login(self, session: Session, visit: Visit) -> bool:
         """Return whether what a visit was given is not the login that is stored."""
-        sid = (session.current.items or {}).get("c:sid")
+        stored, sid = session.current.stored, (session.current.items or {}).get("c:sid")
         given = visit.restored.get("c:sid")
+        if stored is not None and visit.login not in {0, stored.created_at}:
+            return True
         return (
             sid is not None
             and given is not None
@@ -994,7 +997,7 @@ class Oracle:
             return True
         if (
             visit.doubted
-            or any(manager.lost(session.fingerprint) for manager in process.managers)
+            or any(manager.lost(session.fingerprint) for manager in (visit.manager, *process.managers))
             or visit.discarded
             or visit.marked_bad
             or not visit.looked

@@ -906,6 +906,7 @@ class _Agent:
             await getattr(self, f"_do_{deed}")(session, *details)
         began = visit.leaving = self.loop.time()
         changes = self.oracle.saving(visit)
+        allowed = (ManagerClosedError,) if self.manager.closed else ()
         outcome = await self.world._guarded("save", manager.save(session), *allowed)
         visit.left = self.loop.time()
         self.oracle.say(f"  a{visit.number} saved:", outcome.value)
