@@ -13,6 +13,7 @@ import re
 import sys
 from collections import defaultdict
 from dataclasses import fields
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,7 @@ def metric_name(collector: Any) -> str:
     return f"{collector._name}_total" if collector._type == "counter" else str(collector._name)
 
 
+@cache
 def log_calls() -> dict[str, tuple[set[str], set[str]]]:
     """Return levels and field names of each event, from all calls of `log` in the package."""
     found: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
