@@ -29,6 +29,8 @@ PATIENT_BUDGETS = {
 
 Tests marked `alone` run with the default ones.
 """
+SLOW_FOLDERS = {"agents", "browsers", "clients", "examples", "exits", "logins", "sharing", "simulation"}
+"""Their files take 10 to 60 s each, those of other folders up to 10 s."""
 KEPT_PREFIXES = ("CHAOS_", "COV", "HYPOTHESIS_", "PYTEST_", "SIMULATION_")
 
 
@@ -55,9 +57,9 @@ listen_to_interrupts()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with slow tests first, so that no worker is left alone with one at the end."""
+    """Run files with slow tests first, and the short ones last: then all workers end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name not in SLOW_FOLDERS))
 
 
 @pytest.fixture(autouse=True)

@@ -195,6 +195,7 @@ async def test_many_navigations_leave_nothing_behind(sites: Sites, browser: Any)
         assert bound._entered().engine.mirror._readings == []
 
 
+@pytest.mark.alone("20 agents in one browser keep two cores busy for 10 s")
 async def test_twenty_agents_in_one_browser_are_all_logged_in(sites: Sites, launch: Any) -> None:
     """None of them holds up another, or gets its login."""
     browser = await launch()
