@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -47,3 +49,17 @@ nitpick_ignore_regex = [
         r"session_reuse\.(_|browsers|config\.ConfigOptions).*",
     ),
 ]
+
+INDEX_PAGES = {"index", "how-to/index", "reference/index", "explanation/index"}
+
+
+def add_contents(_: Any, page: str, source: list[str]) -> None:
+    """Make the table of contents from the links of an index page, so that a code host shows no directive."""
+    if page in INDEX_PAGES:
+        links = dict.fromkeys(re.findall(r"\]\(([\w/-]+)\.md\)", source[0]))
+        source[0] += "\n```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(links) + "\n```\n"
+
+
+def setup(app: Any) -> None:
+    """Register the hook. Sphinx calls this."""
+    app.connect("source-read", add_contents)

@@ -134,14 +134,8 @@ def test_the_commands_that_pages_show_exist() -> None:
 
 
 def test_no_page_is_empty_or_unreachable() -> None:
-    """Every page is in a table of contents."""
-    named = {page for listing in PAGES for page in _listed_in(listing)}
-    assert set(PAGES) - named == {DOCS / "index.md"}
+    """Every page is linked from an index page, from which the table of contents is made."""
+    listings = [page for page in PAGES if page.stem == "index"]
+    links = {page.parent / link for page in listings for link in re.findall(r"\]\(([\w/-]+\.md)\)", page.read_text())}
+    assert set(PAGES) - links == {DOCS / "index.md"}
     assert all(len(page.read_text()) > 100 for page in PAGES)
-
-
-def _listed_in(listing: Path) -> Iterator[Path]:
-    for block in listing.read_text().split("```{toctree}")[1:]:
-        for line in block.split("```")[0].splitlines():
-            if line and not line.startswith(":"):
-                yield listing.parent / f"{line.strip()}.md"
