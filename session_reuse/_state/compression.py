@@ -43,7 +43,7 @@ def decompress(flag: str, data: bytes, limit: int) -> bytes:
     Raises:
         CorruptStateError: an unknown flag, damaged data, more than `limit` bytes, or an algorithm not installed here.
     """
-    name = _NAMES.get(flag)
+    name = NAMES.get(flag)
     if name is None:
         raise UnreadableStateError("compressed in an unknown way: by a newer version")
     try:
@@ -140,4 +140,4 @@ _FACTORIES: Final[dict[str, Callable[[], Compressor]]] = {
     "zlib": _zlib,
     "none": lambda: Compressor("-", bytes, _identity),
 }
-_NAMES: Final = {"z": "zstd", "l": "lz4", "d": "zlib", "-": "none"}
+NAMES: Final = {"z": "zstd", "l": "lz4", "d": "zlib", "-": "none"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from session_reuse._state.compression import NAMES
 from session_reuse._telemetry.spans import fingerprint_hash
 from session_reuse.cli.connection import Stored
 from session_reuse.cli.formatting import duration, masked, plural, printable, short_duration, size
@@ -38,14 +39,11 @@ def described(stored: Stored, *, reveal: bool) -> Described:
         "error_score": header.score / 10,
         "encrypted": header.flags[1] != "-",
         "key_id": header.key_id if header.flags[1] != "-" else None,
-        "compression": _COMPRESSIONS.get(header.flags[0], header.flags[0]),
+        "compression": NAMES.get(header.flags[0], header.flags[0]),
         "cookies": [_cookie(cookie, reveal) for cookie in state["cookies"]],
         "origins": [_origin(entry, reveal) for entry in state["origins"]],
         "data": [_item(name, _text(value), reveal) for name, value in document["data"].items()],
     }
-
-
-_COMPRESSIONS = {"z": "zstd", "l": "lz4", "d": "zlib", "-": "none"}
 
 
 def _text(value: Any) -> str:

@@ -1,54 +1,69 @@
-"""`session-reuse ls`: the stored sessions, by their headers; the bodies are not read."""
+"""`session-reuse ls`: list the stored sessions by their headers."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural
-from session_reuse.cli.listing import Printer, each_session
-from session_reuse.cli.listing import as_json as summary_as_json
+from session_reuse.cli.listing import Rows, each_session
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 
+if TYPE_CHECKING:
+    from session_reuse._summaries import SessionSummary
+
+SORTED: Final = 1000
+"""How many sessions are sorted before the first one is printed. A sort of all would delay and hold 50,000 in memory."""
+
 Pattern = Annotated[
     str | None, typer.Argument(metavar="PATTERN", help="Shell pattern, such as 'shop.example/*'.", show_default=False)
 ]
-Limit = Annotated[
-    int | None, typer.Option(min=1, metavar="NUMBER", help="Stop after so many.", show_default=False)
-]  # fmt: skip
+Limit = Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="Stop after so many.", show_default=False)]
 
 
 def ls(
-    pattern: Pattern = None,
-    limit: Limit = None,
-    url: Url = None,
-    key_prefix: KeyPrefix = None,
-    as_json: AsJson = False,
+    pattern: Pattern = None, limit: Limit = None, url: Url = None, key_prefix: KeyPrefix = None, as_json: AsJson = False
 ) -> None:
-    """List the stored sessions: JSON lines with --json. Nothing of what is in them is read.
+    """List the stored sessions, as JSON lines with --json. Their content is not read.
 
-    The first 1000 are sorted by name, further ones come as the store gives them.
+    The first 1000 are sorted by name, further ones come in the order of the store.
     """
     run(partial(_list, Place(url, key_prefix), pattern, limit), as_json=as_json)
 
 
 async def _list(place: Place, pattern: str | None, limit: int | None, output: Output) -> ExitCode:
-    printer, count = Printer(output), 0
+    first: list[SessionSummary] = []
+    rows: Rows | None = None
+    count = 0
     async with connected(place) as manager:
         async for summary in each_session(manager, pattern):
             count += 1
             if output.as_json:
-                output.emit(summary_as_json(summary), flush=False)
+                output.emit(asdict(summary), flush=False)
+            elif rows is not None:
+                output.show(rows.row(summary, time.time()))
             else:
-                printer.add(summary)
+                first.append(summary)
+                rows = _show_sorted(first, output) if len(first) == SORTED else None
             if count == limit:
                 break
-    printer.finish()
+    if rows is None and first:
+        _show_sorted(first, output)
     output.note(plural(count, "session"))
     return ExitCode.OK
+
+
+def _show_sorted(summaries: list[SessionSummary], output: Output) -> Rows:
+    rows, now = Rows(output.width, summaries), time.time()
+    output.show(rows.heading(), "bold")
+    for summary in sorted(summaries, key=lambda each: each.fingerprint):
+        output.show(rows.row(summary, now))
+    return rows

@@ -23,28 +23,14 @@ Soon = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Time to liv
 
 @dataclass(slots=True)
 class Totals:
-    """What is added up over the sessions.
-
-    Attributes:
-        sessions: how many there are, foreign ones among them.
-        bytes: stored by all.
-        largest: bytes of the largest.
-        encrypted: how many are.
-        foreign: how many are not sessions of ours.
-        expiring_soon: how many live less than `soon` seconds.
-        without_end: how many have no time to live.
-        uses: reuses counted by agents that count.
-        marked_bad: how many have a positive error score.
-        oldest: seconds since the earliest first save.
-        idle_longest: seconds since the earliest last save.
-        idle_shortest: seconds since the latest last save.
-    """
+    """Sums over the sessions. Ages are in seconds."""
 
     sessions: int = 0
     bytes: int = 0
     largest: int = 0
     encrypted: int = 0
     foreign: int = 0
+    """Values that are no sessions of ours. They count as sessions, too."""
     expiring_soon: int = 0
     without_end: int = 0
     uses: int = 0
@@ -71,11 +57,6 @@ class Totals:
         self.idle_longest = max(idle, self.idle_longest or 0.0)
         self.idle_shortest = idle if self.idle_shortest is None else min(idle, self.idle_shortest)
 
-    @property
-    def encrypted_share(self) -> float:
-        """Encrypted sessions of all; 0 when there are none."""
-        return self.encrypted / self.sessions if self.sessions else 0.0
-
 
 def stats(soon: Soon = 3600.0, url: Url = None, key_prefix: KeyPrefix = None, as_json: AsJson = False) -> None:
     """Count the stored sessions: number, bytes, age, encrypted share, expiring soon."""
@@ -87,21 +68,21 @@ async def _count(place: Place, soon: float, output: Output) -> ExitCode:
     async with connected(place) as manager:
         async for summary in each_session(manager):
             totals.add(summary, now, soon)
-    output.emit(asdict(totals) | {"encrypted_share": totals.encrypted_share, "soon": soon})
-    made = table("what", "number")
-    made.show_header = False
-    for name, value in _rows(totals, soon):
+    share = totals.encrypted / totals.sessions if totals.sessions else 0.0
+    output.emit(asdict(totals) | {"encrypted_share": share, "soon": soon})
+    made = table("what", "number", header=False)
+    for name, value in _rows(totals, share, soon):
         made.add_row(name, value)
     output.show(made)
     return ExitCode.OK
 
 
-def _rows(totals: Totals, soon: float) -> list[tuple[str, str]]:
+def _rows(totals: Totals, share: float, soon: float) -> list[tuple[str, str]]:
     average = totals.bytes // totals.sessions if totals.sessions else 0
     rows = [
         ("sessions", str(totals.sessions)),
         ("stored", f"{size(totals.bytes)}, {size(average)} each, {size(totals.largest)} the largest"),
-        ("encrypted", f"{totals.encrypted} ({totals.encrypted_share:.0%})"),
+        ("encrypted", f"{totals.encrypted} ({share:.0%})"),
         (f"expiring within {duration(soon)}", str(totals.expiring_soon)),
         ("marked bad", str(totals.marked_bad)),
     ]

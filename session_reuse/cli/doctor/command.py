@@ -1,4 +1,4 @@
-"""The command `doctor`: examines the store and this machine, and reports."""
+"""`session-reuse doctor`: check the store and this machine, and report."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from session_reuse.cli.doctor.finding import Finding, OverallStatus, Status, fai
 from session_reuse.cli.doctor.local_checks import local_findings, settings, variables
 from session_reuse.cli.doctor.reach import reached
 from session_reuse.cli.doctor.server_checks import IDENTITY_CHECKS, SERVER_CHECKS, Check, server_findings
-from session_reuse.cli.doctor.stored_checks import stored_finding
-from session_reuse.cli.doctor.trial import TRIAL, agent_finding
+from session_reuse.cli.doctor.use_checks import TRIAL, agent_finding, stored_finding
 from session_reuse.cli.doctor.wire import UnfitError, Wire
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable
@@ -27,19 +26,22 @@ from session_reuse.cli.running import run
 from session_reuse.config import Config, redacted_url
 from session_reuse.errors import ConfigurationError, StoreError
 
-Strict = Annotated[bool, typer.Option("--strict", help="Let warnings count: give 1 for them too.")]
+Strict = Annotated[bool, typer.Option("--strict", help="End with 1 for warnings too.")]
 
 _MARKS: Final = {Status.OK: ("✓", "green"), Status.WARN: ("!", "yellow"), Status.FAIL: ("✗", "bold red")}
 _OVERALL: Final = {
     OverallStatus.HEALTHY: ("healthy", "bold green"),
     OverallStatus.ATTENTION: ("works, with warnings", "bold yellow"),
     OverallStatus.MISCONFIGURED: ("something does not work: see the ✗ above", "bold red"),
-    OverallStatus.DEAD: ("the server is not there", "bold red"),
+    OverallStatus.DEAD: ("no server answers", "bold red"),
 }
 
 
 def doctor(strict: Strict = False, url: Url = None, key_prefix: KeyPrefix = None, as_json: AsJson = False) -> None:
-    """Check the store, its stored sessions and this machine, and say what to do. Gives 1 if something fails, 3 if dead."""
+    """Check the store, its sessions and this machine, with a remedy for each problem.
+
+    The exit code is 1 if something does not work, and 3 if no server answers.
+    """
     run(partial(_doctor, Place(url, key_prefix), strict), as_json=as_json)
 
 
@@ -59,15 +61,15 @@ async def _doctor(place: Place, strict: bool, output: Output) -> ExitCode:
 
 
 async def _examined(place: Place, config: Config) -> tuple[list[Finding], bool]:
-    """Return what is found at the store, and whether a server answers there."""
+    """Return the findings about the store, and whether a server answers."""
     try:
         async with reached(config) as (wires, findings):
             identities = [await identity_of(wire) for wire in wires]
-            found = _judged(identities, config, IDENTITY_CHECKS)
+            found = _findings(identities, config, IDENTITY_CHECKS)
             if not _has_failed(found):
                 keys = Keys(config.key_prefix)
                 facts = [await gather(wire, keys, known) for wire, known in zip(wires, identities, strict=True)]
-                found = _judged(facts, config, SERVER_CHECKS)
+                found = _findings(facts, config, SERVER_CHECKS)
             if not _has_failed(found):
                 found += await _used(place, config, wires)
             return [*findings, *found], True
@@ -75,7 +77,7 @@ async def _examined(place: Place, config: Config) -> tuple[list[Finding], bool]:
         return [error.finding], not error.is_dead
 
 
-def _judged(facts: list[Facts], config: Config, checks: tuple[Check, ...]) -> list[Finding]:
+def _findings(facts: list[Facts], config: Config, checks: tuple[Check, ...]) -> list[Finding]:
     return worst_of_each(finding for each in facts for finding in server_findings(each, config, checks))
 
 
@@ -84,18 +86,18 @@ def _has_failed(findings: list[Finding]) -> bool:
 
 
 async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding]:
-    """Work with the store as an agent does, and look at stored sessions."""
+    """Return the findings of a trial session and of the stored sessions."""
     found: list[Finding] = []
     try:
         async with connected(place, encryption_keys=config.encryption_keys, **TRIAL) as manager:
             found.append(await agent_finding(manager, wires))
             found.append(await stored_finding(await manager.services(), config))
     except ConfigurationError:
-        return found  # of the keys or the compression: a finding of this machine says so
+        return found  # of the keys or the compression, which `local_findings` reports
     except (Failure, StoreError) as trouble:
         error = trouble.error if isinstance(trouble, Failure) else trouble
         check = "sessions" if found else "agent"
-        found.append(fail(check, f"could not be looked at: {error}", "try again: the server did answer just before"))
+        found.append(fail(check, f"could not be checked: {error}", "try again: the server answered just before"))
     return found
 
 
@@ -109,10 +111,10 @@ def _report(output: Output, where: str, findings: list[Finding], result: Overall
     made.show_header = False
     for finding in findings:
         mark, style = _MARKS[finding.status]
-        told = Text(printable(finding.found))
+        text = Text(printable(finding.found))
         if finding.remedy:
-            told.append(f"\n→ {printable(finding.remedy)}", style="dim" if finding.status is Status.OK else style)
-        made.add_row(Text(mark, style=style), Text(finding.check, style="bold"), told)
+            text.append(f"\n→ {printable(finding.remedy)}", style="dim" if finding.status is Status.OK else style)
+        made.add_row(Text(mark, style=style), Text(finding.check, style="bold"), text)
     output.show(made)
     words, style = _OVERALL[result]
     output.show(f"\n{words}", style=style)

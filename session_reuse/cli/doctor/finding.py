@@ -1,4 +1,4 @@
-"""What a check has found, and the overall status."""
+"""The result of one check, and the overall status."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How a check ended."""
+    """How a check ended, from good to bad."""
 
     OK = "ok"
     WARN = "warn"
-    """It works, with a drawback that the remedy takes away."""
+    """It works, with a drawback that the remedy removes."""
     FAIL = "fail"
     """Something does not work until the remedy is applied."""
 
@@ -22,16 +22,16 @@ class OverallStatus(StrEnum):
 
     HEALTHY = "healthy"
     ATTENTION = "attention"
-    """It works; there are warnings."""
+    """It works, with warnings."""
     MISCONFIGURED = "misconfigured"
-    """The server is there, and something does not work."""
+    """A server answers, but something does not work."""
     DEAD = "dead"
-    """The server is not there, or does not answer."""
+    """No server answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, and what to do about it; both in one line."""
+    """What one check found, and what to do about it, in one line each."""
 
     check: str
     status: Status
@@ -40,36 +40,36 @@ class Finding:
 
 
 def ok(check: str, found: str) -> Finding:
-    """Return a finding that needs nothing done."""
+    """Return a finding that needs no remedy."""
     return Finding(check, Status.OK, found)
 
 
 def warn(check: str, found: str, remedy: str) -> Finding:
-    """Return a finding that something could be better."""
+    """Return a finding about a drawback."""
     return Finding(check, Status.WARN, found, remedy)
 
 
 def fail(check: str, found: str, remedy: str) -> Finding:
-    """Return a finding that something does not work."""
+    """Return a finding about something that does not work."""
     return Finding(check, Status.FAIL, found, remedy)
 
 
 def worst_of_each(findings: Iterable[Finding]) -> list[Finding]:
-    """Return one finding per check, the worst: the servers of a Cluster are checked one by one."""
+    """Return one finding per check, the worst: each server of a Cluster is checked."""
     order = list(Status)
     worst: dict[str, Finding] = {}
     for finding in findings:
-        before = worst.get(finding.check)
-        if before is None or order.index(finding.status) > order.index(before.status):
+        before = worst.setdefault(finding.check, finding)
+        if order.index(finding.status) > order.index(before.status):
             worst[finding.check] = finding
     return list(worst.values())
 
 
 def overall_status(findings: Iterable[Finding], *, is_reachable: bool) -> OverallStatus:
-    """Return what the findings come to."""
+    """Return the status of all findings together."""
+    statuses = {finding.status for finding in findings}
     if not is_reachable:
         return OverallStatus.DEAD
-    statuses = {finding.status for finding in findings}
     if Status.FAIL in statuses:
         return OverallStatus.MISCONFIGURED
     return OverallStatus.ATTENTION if Status.WARN in statuses else OverallStatus.HEALTHY

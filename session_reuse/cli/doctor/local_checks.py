@@ -1,4 +1,4 @@
-"""What the settings and this machine come to: keys, TLS, compression, the spool, Chromium. Connects to nothing."""
+"""Check the settings and this machine, without a connection: keys, TLS, compression, the spool, Chromium."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from session_reuse._session.spool_files import key_ids_of
-from session_reuse._state.compression import compressor
+from session_reuse._state.compression import NAMES, compressor
 from session_reuse._state.sealing import key_id
 from session_reuse._stored_form import codec_for
 from session_reuse._url import parse_url
@@ -20,15 +20,11 @@ from session_reuse.config import Config, configured_keys, unknown_variables
 from session_reuse.errors import AdapterError, ConfigurationError
 
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
-_NAMES: Final = {"z": "zstd", "l": "lz4", "d": "zlib", "-": "none"}
+_INSTALL: Final = "pip install 'session-reuse[compression]'"
 
 
 def settings(place: Place) -> tuple[Config | None, list[Finding]]:
-    """Read the settings; where only the keys are wrong, go on without them.
-
-    Returns:
-        The settings, None when they cannot be used, and what was wrong.
-    """
+    """Return the settings, or None if they cannot be used, and what is wrong with them."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `variables` says the same
@@ -36,31 +32,29 @@ def settings(place: Place) -> tuple[Config | None, list[Finding]]:
     except ConfigurationError as error:
         reason = str(error)
     if "ENCRYPTION_KEYS" in reason.upper():
-        remedy = (
-            "give 32 random bytes in base64: openssl rand -base64 32; several keys separated by commas, newest first"
-        )
-        # The spool cannot be used without keys.
+        remedy = "set 32 random bytes in base64 (openssl rand -base64 32), or several keys, separated by commas, newest first"
+        # The rest is checked without keys, and so without the spool, which needs them.
         return place.config(encryption_keys=None, spool_dir=None), [fail("keys", reason, remedy)]
     return None, [fail("settings", reason, "correct that setting")]
 
 
 def keys(config: Config) -> Finding:
-    """Without keys, whoever reads the store can take over the logins."""
+    """Without keys, every reader of the store can use the logins."""
     try:
         codec = codec_for(config)
     except ConfigurationError as error:
         return fail("keys", str(error), "install the extra, or correct the setting")
     if config.encryption_keys:
         count = "a callable" if callable(config.encryption_keys) else f"{len(config.encryption_keys)} configured"
-        return ok("keys", f"{count}; {codec.key_id} encrypts")
+        return ok("keys", f"{count}, {codec.key_id} encrypts")
     if is_here(config):
         return ok("keys", "none: sessions are stored in plain, on this machine")
     remedy = "set SESSION_REUSE_ENCRYPTION_KEYS to the output of: openssl rand -base64 32"
-    return warn("keys", "none: whoever can read the store can take over the logins", remedy)
+    return warn("keys", "none: every reader of the store can use the logins", remedy)
 
 
 def tls(config: Config) -> Finding:
-    """Logins should not cross a network in plain."""
+    """Logins should cross a network encrypted."""
     scheme = config.url.partition("://")[0]
     if scheme.startswith("rediss"):
         return ok("tls", "on")
@@ -70,42 +64,40 @@ def tls(config: Config) -> Finding:
 
 
 def is_here(config: Config) -> bool:
-    """Return whether the URL leads to this very machine."""
+    """Return whether the URL leads to this machine."""
     return all(host in _HERE for host, _ in parse_url(config.url).hosts)
 
 
 def compression(config: Config) -> Finding:
     """The standard library's zlib is several times slower than the extra's zstd and lz4."""
     try:
-        name = _NAMES.get(compressor(config.compression).flag, config.compression)
+        name = NAMES[compressor(config.compression).flag]
     except ConfigurationError as error:
-        return fail("compression", str(error), "pip install 'session-reuse[compression]'")
+        return fail("compression", str(error), _INSTALL)
     if name == "zlib" and config.compression == "auto":
-        return warn(
-            "compression", "zlib: the faster ones are not installed", "pip install 'session-reuse[compression]'"
-        )
+        return warn("compression", "zlib: the faster ones are not installed", _INSTALL)
     return ok("compression", name)
 
 
 def chromium() -> Finding:
-    """Only agents with a browser need one."""
+    """Agents with a browser need Chromium."""
     try:
         return ok("chromium", find_chromium())
     except AdapterError as error:
-        return warn("chromium", "none found; only agents with a browser need one", str(error).partition(": ")[2])
+        return warn("chromium", "none found, and only agents with a browser need one", str(error).partition(": ")[2])
 
 
 def variables() -> Finding:
-    """A misspelt variable is as good as none."""
+    """A misspelt variable has no effect."""
     unknown = unknown_variables()
     if not unknown:
         return ok("variables", "every SESSION_REUSE_ variable is known")
-    nearest = "; ".join(f"rename {name} to {near}" if near else f"remove {name}" for name, near in unknown.items())
+    nearest = ", ".join(f"rename {name} to {near}" if near else f"remove {name}" for name, near in unknown.items())
     return warn("variables", f"without effect: {', '.join(unknown)}", nearest)
 
 
 def spool(config: Config) -> list[Finding]:
-    """Saves that wait on disk are delivered by the next process that has the folder and the keys."""
+    """The next process with the folder and the keys writes the saves that wait on disk."""
     folder = config.spool_dir
     if folder is None:
         return []
@@ -126,25 +118,22 @@ def _new_spool(folder: Path) -> Finding:
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not os.access(above, os.W_OK | os.X_OK):
         return fail("spool", f"{folder} cannot be made: {above} may not be written", f"mkdir -m 700 {folder}")
-    return ok("spool", f"nothing waits; {folder} is made when something does")
+    return ok("spool", f"no save waits, and {folder} is made when one does")
 
 
 def _waiting(folder: Path, key_ids: list[str], known: set[str]) -> Finding:
-    told = f"{plural(len(key_ids), 'save')} waiting in {folder}"
+    text = f"{plural(len(key_ids), 'save')} waiting in {folder}"
     unknown = sorted(set(key_ids) - known)
     if unknown:
-        return fail(
-            "spool",
-            f"{told}, some sealed with keys not configured here: {' '.join(unknown)}",
-            "add the old keys behind the first in SESSION_REUSE_ENCRYPTION_KEYS, or remove these files",
-        )
+        remedy = "add the old keys behind the first in SESSION_REUSE_ENCRYPTION_KEYS, or remove these files"
+        return fail("spool", f"{text}, some sealed with keys not configured here: {' '.join(unknown)}", remedy)
     if folder.stat().st_mode & 0o077:
-        return warn("spool", f"{told}, which other users may enter", f"chmod 700 {folder}")
-    return ok("spool", told)
+        return warn("spool", f"{text}, which other users may enter", f"chmod 700 {folder}")
+    return ok("spool", text)
 
 
 def local_findings(config: Config, before: list[Finding]) -> list[Finding]:
-    """Return what all checks say of this machine, without those that have spoken already."""
+    """Return the findings about this machine, without the checks that are in `before`."""
     known = {finding.check for finding in before}
     found = [keys(config), tls(config), *spool(config), compression(config), chromium()]
     return [finding for finding in found if finding.check not in known]

@@ -1,12 +1,14 @@
-"""From the settings to an open connection to each server that holds data, or to the reason why there is none."""
+"""Open a connection to each server that holds data, or find the reason why that fails."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
+
+from redis.asyncio.cluster import RedisCluster
 
 from session_reuse._store.redis.connect import Connection, client_at, connect
 from session_reuse._store.redis.diagnosis import Trouble, diagnose, diagnosis
@@ -17,34 +19,25 @@ from session_reuse.cli.doctor.wire import ANSWER_LIMIT, UnfitError, Wire
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError, StoreError
 
-_PATIENCE: Final = 2.0
-"""Seconds to connect: agents are in a hurry, people at a prompt would rather have an answer."""
+_CONNECT_TIMEOUT: Final = 2.0
+"""Seconds: a person at a prompt waits longer than an agent."""
 
 
 @asynccontextmanager
 async def reached(config: Config) -> AsyncIterator[tuple[list[Wire], list[Finding]]]:
-    """Open a connection to the server, or to each primary of a Cluster, and yield them with what was found on the way.
+    """Yield a connection to the server, or to each primary of a Cluster, and the findings so far.
 
     Raises:
-        UnfitError: there is no server to use.
+        UnfitError: no server can be used.
     """
-    patient = replace(config, connect_timeout=max(_PATIENCE, config.connect_timeout))
-    url, shown = parse_url(config.url), redacted_url(config.url)
+    patient = replace(config, connect_timeout=max(_CONNECT_TIMEOUT, config.connect_timeout))
+    shown = redacted_url(config.url)
     async with AsyncExitStack() as stack:
         connection = await _started(patient, shown)
         if connection.release is not None:
             stack.push_async_callback(asyncio.to_thread, connection.release)
         stack.push_async_callback(connection.client.aclose)
-        way = _Way(patient, url, stack)
-        if url.kind == "sentinel":
-            wires, found = await way.by_sentinels()
-        elif url.kind == "cluster":
-            wires, found = await way.by_cluster(connection.client)
-        else:
-            address = url.hosts[0] if url.hosts else None
-            made = connection.client.connection_pool.make_connection()
-            wires, found = [await way.opened(Wire(made, shown, address, tls=url.tls))], []
-            wires[0].name = ""
+        wires, found = await _Search(patient, connection, stack).wires(shown)
         yield wires, [ok("server", f"answers at {shown}"), *found]
 
 
@@ -63,42 +56,60 @@ async def _started(config: Config, shown: str) -> Connection:
         raise UnfitError(fail("server", f"{shown}: {error}", "see redis.log in its folder"), is_dead=True) from None
 
 
-class _Way:
-    """How the servers of one URL are found."""
+class _Search:
+    """The search for the servers of one URL. Connections are closed by `stack`."""
 
-    def __init__(self, config: Config, url: StoreUrl, stack: AsyncExitStack) -> None:
+    def __init__(self, config: Config, connection: Connection, stack: AsyncExitStack) -> None:
         self._config = config
-        self._url = url
+        self._url: StoreUrl = parse_url(config.url)
+        self._client = connection.client
         self._stack = stack
 
-    async def opened(self, wire: Wire) -> Wire:
-        """Open a connection that is closed at the end."""
+    async def wires(self, shown: str) -> tuple[list[Wire], list[Finding]]:
+        if self._url.kind == "sentinel":
+            return await self._first_of("sentinels", self._master_of)
+        if self._url.kind == "cluster":
+            return await self._first_of("nodes", self._primaries_of)
+        address = self._url.hosts[0] if self._url.hosts else None
+        wire = Wire(self._client.connection_pool.make_connection(), shown, address, tls=self._url.tls)
+        await self._open(wire)
+        wire.name = ""
+        return [wire], []
+
+    async def _first_of(
+        self, check: str, find: Callable[[str, int], Awaitable[list[Wire]]]
+    ) -> tuple[list[Wire], list[Finding]]:
+        """Return what the first host of the URL that works leads to, and a warning about a host before it."""
+        away: list[UnfitError] = []
+        for host, port in self._url.hosts:
+            try:
+                wires = await find(host, port)
+            except UnfitError as error:
+                away.append(error)
+                continue
+            return wires, [warn(check, each.finding.found, each.finding.remedy) for each in away[:1]]
+        raise away[0]
+
+    async def _open(self, wire: Wire) -> Wire:
         self._stack.push_async_callback(wire.aclose)
         await wire.open()
         return wire
 
-    async def by_sentinels(self) -> tuple[list[Wire], list[Finding]]:
-        """Ask the Sentinels for the master."""
-        away: list[UnfitError] = []
-        for host, port in self._url.hosts:
-            try:
-                ip, master_port = await self._named_by(host, port)
-            except UnfitError as error:
-                away.append(error)
-                continue
-            found = [warn("sentinels", each.finding.found, each.finding.remedy) for each in away[:1]]
-            return [await self._at(ip, master_port)], found
-        raise away[0]
+    async def _at(self, host: str, port: int) -> Wire:
+        client = client_at(self._config, self._url, host, port)
+        self._stack.push_async_callback(client.aclose)
+        made = client.connection_pool.make_connection()
+        return await self._open(Wire(made, f"{host}:{port}", (host, port), tls=self._url.tls))
 
-    async def _named_by(self, host: str, port: int) -> tuple[str, int]:
+    async def _master_of(self, host: str, port: int) -> list[Wire]:
         name = f"{host}:{port}"
         client = client_at(self._config, self._url, host, port, is_sentinel=True)
         self._stack.push_async_callback(client.aclose)
         made = client.connection_pool.make_connection()
-        wire = await self.opened(Wire(made, f"Sentinel {name}", (host, port), tls=self._url.tls))
+        wire = await self._open(Wire(made, f"Sentinel {name}", (host, port), tls=self._url.tls))
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
-                masters: dict[str, Any] = await client.sentinel_masters()
+                masters = await client.sentinel_masters()
         except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see store/failures.py)
             found = diagnose(error)
             if found.trouble is not Trouble.UNKNOWN_COMMAND:
@@ -107,38 +118,21 @@ class _Way:
             raise UnfitError(fail("topology", f"at {name} is a Redis server and no Sentinel", remedy)) from None
         state = masters.get(self._url.master)
         if state is None:
-            told = f"the Sentinel at {name} knows no master {self._url.master!r}, but: {', '.join(masters) or 'none'}"
-            raise UnfitError(fail("topology", told, "correct the master's name in redis+sentinel://host:port/name"))
-        return state["ip"], int(state["port"])
+            text = f"the Sentinel at {name} knows no master {self._url.master!r}, but: {', '.join(masters) or 'none'}"
+            raise UnfitError(fail("topology", text, "correct the master's name in redis+sentinel://host:port/name"))
+        return [await self._at(state["ip"], int(state["port"]))]
 
-    async def _at(self, host: str, port: int) -> Wire:
-        client = client_at(self._config, self._url, host, port)
-        self._stack.push_async_callback(client.aclose)
-        made = client.connection_pool.make_connection()
-        return await self.opened(Wire(made, f"{host}:{port}", (host, port), tls=self._url.tls))
-
-    async def by_cluster(self, client: Any) -> tuple[list[Wire], list[Finding]]:
-        """Ask the first node of the URL that answers for the primaries."""
-        away: list[UnfitError] = []
-        for host, port in self._url.hosts:
-            try:
-                first = await self._at(host, port)
-            except UnfitError as error:
-                away.append(error)
-                continue
-            if (await hello_of(first)).get("mode", "cluster") != "cluster":
-                raise first.unfit(diagnosis(Trouble.NOT_A_CLUSTER), "topology")
-            found = [warn("nodes", each.finding.found, each.finding.remedy) for each in away[:1]]
-            return await self._primaries(client, first), found
-        raise away[0]
-
-    async def _primaries(self, client: Any, first: Wire) -> list[Wire]:
+    async def _primaries_of(self, host: str, port: int) -> list[Wire]:
+        first = await self._at(host, port)
+        if (await hello_of(first)).get("mode", "cluster") != "cluster":
+            raise first.unfit(diagnosis(Trouble.NOT_A_CLUSTER), "topology")
+        cluster: RedisCluster = self._client
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
-                await client.initialize()
+                await cluster.initialize()
         except Exception as error:  # noqa: BLE001  (as above)
             raise first.unfit(diagnose(error), "topology") from None
         return [
-            await self.opened(Wire(node.acquire_connection(), node.name, (node.host, node.port), tls=self._url.tls))
-            for node in client.get_primaries()
+            await self._open(Wire(node.acquire_connection(), node.name, (node.host, int(node.port)), tls=self._url.tls))
+            for node in cluster.get_primaries()
         ]

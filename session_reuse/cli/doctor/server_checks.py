@@ -1,4 +1,4 @@
-"""What the facts of a server mean: facts in, findings out."""
+"""Judge the facts of a server: facts in, findings out."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import Final
 
 from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnosis
 from session_reuse._url import parse_url
-from session_reuse.cli.doctor.facts import Facts
+from session_reuse.cli.doctor.facts import ESSENTIAL, Facts
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
-from session_reuse.cli.doctor.trial import ESSENTIAL
 from session_reuse.cli.formatting import duration, size
 from session_reuse.config import Config
 
 OLDEST_VERSION: Final = (6, 2)
 NEEDED_EVENTS: Final = frozenset("Exge")
-"""Keyevent channel, expired, generic and evicted: what the clean-up job listens for."""
+"""Keyevent channel, expired, generic and evicted: the events of the clean-up job."""
 _ALL_CLASSES: Final = frozenset("g$lshzxetd")
-"""What `A` stands for in notify-keyspace-events."""
+"""The flags in notify-keyspace-events that `A` abbreviates."""
 _FLAG_ORDER: Final = "KEAxg$lshztedmn"
 _CLOCK_WARN, _CLOCK_FAIL = 1.0, 60.0
 _FULL: Final = 0.9
 
 
 def version(facts: Facts, _config: Config) -> Finding:
-    """Redis 6.2 brought GETEX, by which a restore is one command."""
+    """Redis 6.2 is needed for GETEX, with which a restore is one command."""
     text = facts.hello.get("version") or facts.info.get("redis_version", "")
     numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
     if not numbers:
@@ -36,24 +35,23 @@ def version(facts: Facts, _config: Config) -> Finding:
 
 
 def latency(facts: Facts, config: Config) -> Finding:
-    """An attempt that takes longer than attempt_timeout is given up."""
+    """An attempt ends after attempt_timeout."""
     taken = facts.latencies
     middle, high = taken[len(taken) // 2], taken[min(len(taken) - 1, len(taken) * 99 // 100)]
-    told = f"p50 {duration_ms(middle)}, p99 {duration_ms(high)} over {len(taken)} reads"
+    text = f"p50 {_milliseconds(middle)}, p99 {_milliseconds(high)} over {len(taken)} reads"
     remedy = f"move the agents nearer to the store, or raise attempt_timeout (now {config.attempt_timeout:g} s)"
     if middle >= config.attempt_timeout:
-        return fail("latency", told, remedy)
-    return warn("latency", told, remedy) if high >= config.attempt_timeout / 2 else ok("latency", told)
+        return fail("latency", text, remedy)
+    return warn("latency", text, remedy) if high >= config.attempt_timeout / 2 else ok("latency", text)
 
 
-def duration_ms(seconds: float) -> str:
-    """Return a latency in milliseconds with the digits that matter."""
+def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms" if seconds < 0.01 else duration(seconds)
 
 
 def rights(facts: Facts, config: Config) -> Finding:
-    """A user that lacks a right is refused, and sessions start fresh."""
-    refused = facts.tried.refused
+    """Without the rights of agents, sessions start fresh."""
+    refused = facts.refused
     if not refused:
         return ok("rights", "every command we use is allowed")
     lacking = "; ".join(f"{purpose}: {' '.join(names)}" for purpose, names in refused.items())
@@ -61,35 +59,36 @@ def rights(facts: Facts, config: Config) -> Finding:
         return ok("rights", f"what agents use is allowed; not allowed for {lacking}")
     names = sorted({name.lower() for purpose in ESSENTIAL for name in refused.get(purpose, ())})
     allowed = f"redis-cli ACL SETUSER <user> ~{config.key_prefix}:*"
-    if facts.tried.outside:
+    if facts.outside:
         return fail("rights", f"the keys {config.key_prefix}:* are not allowed to this user", allowed)
     only_reads = "GET" not in refused.get("restore", ()) and "SET" in refused.get("save", ())
-    told = f"{'the user may only read; ' if only_reads else ''}not allowed for {lacking}"
-    return fail("rights", told, f"{allowed} {' '.join('+' + name for name in names)}")
+    text = f"{'the user may only read: ' if only_reads else ''}not allowed for {lacking}"
+    return fail("rights", text, f"{allowed} {' '.join('+' + name for name in names)}")
 
 
 def commands(facts: Facts, _config: Config) -> Finding:
-    """Some hosts switch commands off, for everybody."""
-    unknown = facts.tried.unknown
-    if not unknown:
+    """Some hosts switch commands off for all users."""
+    if not facts.unknown:
         return ok("commands", "the server has every command we use")
-    told = f"the server does not know {' '.join(dict.fromkeys(unknown))}"
-    return fail("commands", told, "take back rename-command in redis.conf, or use another server")
+    text = f"the server does not know {' '.join(dict.fromkeys(facts.unknown))}"
+    return fail("commands", text, "remove rename-command from redis.conf, or use another server")
 
 
 def writes(facts: Facts, _config: Config) -> Finding:
-    """A server may answer, and refuse everything that changes something."""
-    trouble = facts.tried.trouble
-    if trouble is None:
+    """A server may answer reads and refuse writes."""
+    if facts.trouble is None:
         return ok("writes", "accepted")
-    return fail("memory" if trouble.trouble is Trouble.FULL else "writes", trouble.found, trouble.remedy)
+    check = "memory" if facts.trouble.trouble is Trouble.FULL else "writes"
+    return fail(check, facts.trouble.found, facts.trouble.remedy)
 
 
 def notifications(facts: Facts, _config: Config) -> Finding:
-    """Events make the clean-up prompt; without them it is as exact, but later."""
+    """Events make the clean-up prompt. Without them it is as exact, but later."""
     setting = facts.settings.get("notify-keyspace-events")
     if setting is None:
-        return ok("notifications", "not known: the user may not use CONFIG GET; the clean-up does not depend on them")
+        return ok(
+            "notifications", "not known: the user may not use CONFIG GET, and the clean-up does not depend on them"
+        )
     enabled = set(setting) | (_ALL_CLASSES if "A" in setting else set())
     lacking = NEEDED_EVENTS - enabled
     if not lacking:
@@ -104,15 +103,15 @@ def _in_order(flags: set[str] | frozenset[str]) -> str:
 
 
 def eviction(facts: Facts, _config: Config) -> Finding:
-    """A server that evicts drops logins, and with them leases and the memory of invalidations, without a word."""
+    """A server that evicts keys drops logins, leases and the memory of invalidations silently."""
     policy, limit = facts.setting("maxmemory-policy"), facts.setting("maxmemory")
     if policy is None or limit is None:
-        return ok("eviction", "not known: the user may use neither CONFIG GET nor INFO; it should be noeviction")
+        return ok("eviction", "not known: the user may use neither CONFIG GET nor INFO. It should be noeviction")
     if policy == "noeviction":
         return ok("eviction", "noeviction")
-    remedy = "redis-cli CONFIG SET maxmemory-policy noeviction, or keep sessions on a server of their own"
+    remedy = "redis-cli CONFIG SET maxmemory-policy noeviction, or use a separate server for sessions"
     if limit == "0":
-        return ok("eviction", f"{policy}, which never comes into play: there is no maxmemory")
+        return ok("eviction", f"{policy}, without effect: there is no maxmemory")
     return warn("eviction", f"{policy} drops sessions and leases silently when memory is full", remedy)
 
 
@@ -123,59 +122,55 @@ def memory(facts: Facts, _config: Config) -> Finding:
         return ok("memory", "not known: the user may not use INFO")
     if not limit:
         return ok("memory", f"{size(used)} used, no limit")
-    told = f"{size(used)} of {size(limit)} used ({used / limit:.0%})"
+    text = f"{size(used)} of {size(limit)} used ({used / limit:.0%})"
     if used < _FULL * limit:
-        return ok("memory", told)
-    remedy = "raise maxmemory, or shorten ttl; a full server refuses saves, which then wait in the agents"
-    return (fail if used >= limit else warn)("memory", told, remedy)
+        return ok("memory", text)
+    remedy = "raise maxmemory, or shorten ttl: a full server refuses saves, which then wait in the agents"
+    return (fail if used >= limit else warn)("memory", text, remedy)
 
 
 def persistence(facts: Facts, _config: Config) -> Finding:
-    """What is not on disk is logged out by a restart; a failed snapshot makes the server refuse writes."""
+    """A restart drops what is not on disk. After a failed snapshot the server refuses writes."""
     if not facts.info:
-        return ok("persistence", "not known: the user may not use INFO; appendonly should be yes")
+        return ok("persistence", "not known: the user may not use INFO. appendonly should be yes")
     failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if facts.info.get(name) == "err"]
     if failed:
-        return fail(
-            "persistence", f"{failed[0]} is err", "make room on the server's disk: it refuses writes until then"
-        )
+        remedy = "make room on the server's disk: it refuses writes until then"
+        return fail("persistence", f"{failed[0]} is err", remedy)
     if facts.info.get("aof_enabled") == "1":
         return ok("persistence", "append-only file")
     if facts.settings.get("save"):
-        return ok("persistence", f"snapshots ({facts.settings['save']}); a crash loses what came after the last one")
+        return ok("persistence", f"snapshots ({facts.settings['save']}): a crash loses what came after the last one")
     if not facts.settings:
-        return ok("persistence", "no append-only file; snapshots are not known: the user may not use CONFIG GET")
-    return warn(
-        "persistence",
-        "none: a restart of the server logs every agent out",
-        "redis-cli CONFIG SET appendonly yes, and CONFIG REWRITE",
-    )
+        return ok("persistence", "no append-only file. Snapshots are not known: the user may not use CONFIG GET")
+    remedy = "redis-cli CONFIG SET appendonly yes, and CONFIG REWRITE"
+    return warn("persistence", "none: a restart of the server logs every agent out", remedy)
 
 
 def clock(facts: Facts, _config: Config) -> Finding:
-    """Ages and retirement are reckoned by the clients' clocks."""
+    """Ages and retirement follow the clocks of the clients."""
     ahead = facts.clock_ahead
     if ahead is None:
         return ok("clock", "not known: the user may not use TIME")
-    told = f"{abs(ahead) * 1000:.0f} ms {'ahead of' if ahead >= 0 else 'behind'} ours"
+    text = f"{abs(ahead) * 1000:.0f} ms {'ahead of' if ahead >= 0 else 'behind'} ours"
     if abs(ahead) < _CLOCK_WARN:
-        return ok("clock", told)
-    return (fail if abs(ahead) >= _CLOCK_FAIL else warn)("clock", told, "synchronise both clocks by NTP")
+        return ok("clock", text)
+    return (fail if abs(ahead) >= _CLOCK_FAIL else warn)("clock", text, "synchronise both clocks by NTP")
 
 
 def topology(facts: Facts, config: Config) -> Finding:
-    """The URL must lead to a server that takes writes, in the way its kind is spoken to."""
+    """The URL must lead to a server that accepts writes, with the scheme for its kind."""
     mode = facts.hello.get("mode") or facts.info.get("redis_mode", "standalone")
     role = facts.hello.get("role") or facts.info.get("role", "master")
     kind = parse_url(config.url).kind
     if mode == "sentinel":
         return fail("topology", "this is a Sentinel", "use redis+sentinel://host:port/master-name in the URL")
     if mode == "cluster" and kind != "cluster":
-        return _told(diagnosis(Trouble.IN_CLUSTER))
+        return _unfit(diagnosis(Trouble.IN_CLUSTER))
     if role in {"replica", "slave"}:
-        return _told(diagnosis(Trouble.READ_ONLY))
+        return _unfit(diagnosis(Trouble.READ_ONLY))
     if facts.info.get("loading") == "1":
-        return _told(diagnosis(Trouble.LOADING))
+        return _unfit(diagnosis(Trouble.LOADING))
     replicas = facts.number("connected_slaves")
     if facts.info and replicas < config.wait_replicas:
         remedy = "connect more replicas, or lower wait_replicas"
@@ -183,20 +178,20 @@ def topology(facts: Facts, config: Config) -> Finding:
     return ok("topology", f"{mode} primary{f' with {replicas} replicas' if facts.info else ''}")
 
 
-def _told(found: Diagnosis) -> Finding:
+def _unfit(found: Diagnosis) -> Finding:
     return fail("topology", found.found, found.remedy)
 
 
 Check = Callable[[Facts, Config], Finding]
 IDENTITY_CHECKS: Final[tuple[Check, ...]] = (version, topology)
-"""Without these, nothing else means anything."""
+"""If one of these fails, the others would be misleading."""
 SERVER_CHECKS: Final[tuple[Check, ...]] = (
     *IDENTITY_CHECKS, latency, rights, commands, writes, notifications, eviction, memory, persistence, clock,
 )  # fmt: skip
 
 
 def server_findings(facts: Facts, config: Config, checks: tuple[Check, ...] = SERVER_CHECKS) -> list[Finding]:
-    """Return what the checks say of one server."""
+    """Return the findings about one server."""
     named = f"{facts.name}: " if facts.name else ""
     findings = [check(facts, config) for check in checks]
     return [Finding(each.check, each.status, named + each.found, each.remedy) for each in findings]
