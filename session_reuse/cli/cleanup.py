@@ -14,7 +14,7 @@ from session_reuse.cli.formatting import duration, plural, printable
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
-from session_reuse.config import redacted_url
+from session_reuse.config import ConfigOptions, redacted_url
 
 Once = Annotated[bool, typer.Option("--once", help="Do one pass and end.")]
 Configure = Annotated[
@@ -50,10 +50,12 @@ async def _once(place: Place, output: Output) -> ExitCode:
 async def _job(place: Place, configure: bool, output: Output) -> ExitCode:
     def expired(fingerprint: str) -> None:
         output.emit({"expired": fingerprint})
-        output.line(f"expired: {printable(fingerprint)}", flush=True)
+        output.show(f"expired: {printable(fingerprint)}", flush=True)
 
-    settings = {"configure_notifications": True} if configure else {}
-    async with connected(place, on_expired=expired, **settings) as manager:
+    settings: ConfigOptions = {"on_expired": expired}
+    if configure:
+        settings["configure_notifications"] = True
+    async with connected(place, **settings) as manager:
         output.note(f"cleaning up {redacted_url(manager.config.url)}; Ctrl-C ends it")
         await manager.cleanup()
     return ExitCode.OK

@@ -1,11 +1,11 @@
-"""The manager that a command works with. Its time limits are those of people; reading counts as no use."""
+"""The manager of a command. Its time limits suit people, and reading a session counts as no use of it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar, Unpack, cast
 
 from session_reuse._manager import SessionManager
 from session_reuse._resilience.failure import Failure
@@ -16,30 +16,31 @@ from session_reuse._state.header import Header
 from session_reuse._state.shapes import Document
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._stored_form import opened
-from session_reuse.config import Config, redacted_url
+from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError, StoreUnavailableError
 
 T = TypeVar("T")
 
-_PATIENCE: Final = {"attempt_timeout": 2.0, "connect_timeout": 2.0, "restore_timeout": 5.0, "save_timeout": 5.0}
-"""Seconds: agents are in a hurry, people at a prompt would rather have an answer."""
+_LIMITS: Final = {"attempt_timeout": 2.0, "connect_timeout": 2.0, "restore_timeout": 5.0, "save_timeout": 5.0}
+"""Seconds at least: a person at a prompt waits longer than an agent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which store a command is about; None stands for the environment's."""
+    """Where the store of a command is. None stands for the setting of the environment."""
 
     url: str | None = None
     key_prefix: str | None = None
 
-    def config(self, **settings: Any) -> Config:
+    def config(self, **settings: Unpack[ConfigOptions]) -> Config:
         """Return the settings to connect with.
 
         Raises:
             ConfigurationError: one of them is wrong.
         """
-        named: dict[str, Any] = {"url": self.url, "key_prefix": self.key_prefix}
-        return Config.from_env(**{name: value for name, value in named.items() if value is not None}, **settings)
+        named = {"url": self.url, "key_prefix": self.key_prefix}
+        given = {name: value for name, value in named.items() if value is not None}
+        return Config.from_env(**cast("ConfigOptions", given | settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,12 @@ class Stored:
     """One stored session, opened.
 
     Attributes:
-        value: as it stands in the store.
-        header: its head.
-        body: the document as JSON.
-        document: the document.
-        ttl: seconds to live; None for ever.
+        fingerprint: its name.
+        value: its bytes in the store.
+        header: its header.
+        body: its document as JSON.
+        document: its document.
+        ttl: seconds to live, or None without an end.
     """
 
     fingerprint: str
@@ -63,74 +65,71 @@ class Stored:
 
 
 @asynccontextmanager
-async def connected(place: Place, **settings: Any) -> AsyncIterator[SessionManager]:
-    """Open a manager on the store; errors of the store that come out name where it is.
+async def connected(place: Place, **settings: Unpack[ConfigOptions]) -> AsyncIterator[SessionManager]:
+    """Open a manager. Errors of the store name its address.
 
     Raises:
-        StoreError: the store did not do what was asked.
+        StoreError: the store does not work.
         ConfigurationError: a setting is wrong.
     """
     config = place.config(**settings)
-    patience = {name: max(seconds, getattr(config, name)) for name, seconds in _PATIENCE.items()}
-    given = {"url": config.url, "key_prefix": config.key_prefix, "registry": None}
+    given = {name: max(seconds, getattr(config, name)) for name, seconds in _LIMITS.items()}
+    given |= {"url": config.url, "key_prefix": config.key_prefix, "registry": None}
     try:
-        async with SessionManager(**(given | patience | settings)) as manager:
+        async with SessionManager(**cast("ConfigOptions", given | settings)) as manager:
             yield manager
     except (StoreError, TimeoutError) as error:
         kind = type(error) if isinstance(error, StoreError) else StoreTimeoutError
         reason = str(error) or "the private server did not start in time"
-        raise kind(f"{redacted_url(config.url)}: {reason}; `session-reuse doctor` looks closer") from None
+        raise kind(f"{redacted_url(config.url)}: {reason}. To find the cause, run: session-reuse doctor") from None
 
 
-async def ask(services: Runtime, attempt: Attempt[T], direction: Direction = Direction.READ) -> T:
-    """Have the store do one thing.
+async def ask(runtime: Runtime, attempt: Attempt[T], direction: Direction = Direction.READ) -> T:
+    """Run one operation of the store.
 
     Raises:
-        StoreError: it did not.
+        StoreError: it failed.
     """
-    config = services.config
+    config = runtime.config
     budget = config.restore_timeout if direction is Direction.READ else config.save_timeout
     try:
-        return await services.guard.run(direction, attempt, budget)
+        return await runtime.guard.run(direction, attempt, budget)
     except Failure as failure:
         raise failure.error from None
 
 
-async def read_stored(services: Runtime, fingerprint: str, codec: Codec | None = None) -> Stored | None:
-    """Read and open one session without starting its time to live anew; None when there is none.
+async def read_stored(runtime: Runtime, fingerprint: str, codec: Codec | None = None) -> Stored | None:
+    """Read and open one session, without starting its time to live again. None if it does not exist.
 
     Args:
-        services: the manager's.
+        runtime: of the manager.
         fingerprint: name of the session.
-        codec: opens it; the manager's own if not given.
+        codec: opens the session. Default: the codec of the manager.
 
     Raises:
-        StoreError: the store did not answer.
+        StoreError: the store does not answer.
         CorruptStateError: the value is damaged, foreign, or not readable with the configured keys.
     """
-    key = services.keys.session(fingerprint)
-    reply = await ask(services, lambda timeout: services.store.read(fingerprint, timeout=timeout))
-    value = reply.value
+    key = runtime.keys.session(fingerprint)
+    value = (await ask(runtime, lambda timeout: runtime.store.read(fingerprint, timeout=timeout))).value
     if value is None:
         return None
     if not value:
         raise CorruptStateError(f"{key} holds something that is not a string")
-    ttl = await time_to_live(services, fingerprint)
+    ttl = await _time_to_live(runtime, fingerprint)
     try:
-        decoded = (codec or services.codec).decode(value, key)
+        decoded = (codec or runtime.codec).decode(value, key)
         document = opened(decoded.document, decoded.header.flags[2], fingerprint)
     except CorruptStateError as error:
         raise CorruptStateError(f"{key} cannot be read: {error}") from None
     return Stored(fingerprint, value, decoded.header, decoded.document, document, ttl)
 
 
-async def time_to_live(services: Runtime, fingerprint: str) -> float | None:
-    """Return the seconds a session has to live; None for ever."""
-    store = services.store
-    if not isinstance(store, RedisStore):
+async def _time_to_live(runtime: Runtime, fingerprint: str) -> float | None:
+    if not isinstance(runtime.store, RedisStore):
         return None
-    deadlines = store.deadlines
-    (left,) = await ask(services, lambda timeout: deadlines.times_to_live([fingerprint], timeout=timeout))
+    deadlines = runtime.store.deadlines
+    (left,) = await ask(runtime, lambda timeout: deadlines.times_to_live([fingerprint], timeout=timeout))
     if left is None:
-        raise StoreUnavailableError("the store did not say how long the session lives")
+        raise StoreUnavailableError("the store did not return the time to live of the session")
     return None if left == -1 else max(0, left) / 1000

@@ -1,10 +1,10 @@
-"""A stored session described in words: JSON first, tables made from it. Values are masked unless revealed."""
+"""Describe a stored session: as JSON first, and tables made from it. Values are masked unless revealed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
     from session_reuse._state.shapes import Cookie, OriginState, StorageItem
 
-Described = dict[str, Any]
+Described: TypeAlias = dict[str, Any]
+"""JSON of the command, as its documentation describes it."""
+_STORAGES = ("localStorage", "sessionStorage")
 
 
 def described(stored: Stored, *, reveal: bool) -> Described:
-    """Return what is stored, for programs: times in unix seconds; a value is null unless revealed, its length is given."""
+    """Return what is stored, with times in unix seconds. A value that is not revealed is null, with its length."""
     header, document = stored.header, stored.document
-    state = document["storage_state"]
+    state, is_encrypted = document["storage_state"], header.flags[1] != "-"
+    texts = {
+        name: value if isinstance(value, str) else orjson.dumps(value).decode()
+        for name, value in document["data"].items()
+    }
     return {
         "fingerprint": stored.fingerprint,
         "fingerprint_hash": fingerprint_hash(stored.fingerprint),
@@ -37,21 +43,21 @@ def described(stored: Stored, *, reveal: bool) -> Described:
         "size": len(stored.value),
         "uses": header.uses,
         "error_score": header.score / 10,
-        "encrypted": header.flags[1] != "-",
-        "key_id": header.key_id if header.flags[1] != "-" else None,
+        "encrypted": is_encrypted,
+        "key_id": header.key_id if is_encrypted else None,
         "compression": NAMES.get(header.flags[0], header.flags[0]),
         "cookies": [_cookie(cookie, reveal) for cookie in state["cookies"]],
         "origins": [_origin(entry, reveal) for entry in state["origins"]],
-        "data": [_item(name, _text(value), reveal) for name, value in document["data"].items()],
+        "data": [_item(name, text, reveal) for name, text in texts.items()],
     }
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _item(name: str, value: str, reveal: bool) -> Described:
     return {"name": name, "value": value if reveal else None, "length": len(value)}
+
+
+def _items(items: Iterable[StorageItem], reveal: bool) -> list[Described]:
+    return [_item(item["name"], item["value"], reveal) for item in items]
 
 
 def _cookie(cookie: Cookie, reveal: bool) -> Described:
@@ -79,38 +85,30 @@ def _origin(entry: OriginState, reveal: bool) -> Described:
     }
 
 
-def _items(items: Iterable[StorageItem], reveal: bool) -> list[Described]:
-    return [_item(item["name"], item["value"], reveal) for item in items]
-
-
-# For people ---------------------------------------------------------------------------------------------------------
-
-
 def print_contents(output: Output, contents: Described) -> None:
-    """Print a description as tables."""
+    """Print a description as tables, for people."""
     now = time.time()
-    output.show(_facts(contents, now))
+    tables = [_facts(contents, now)]
     if contents["cookies"]:
-        output.show("")
-        output.show(_cookies(contents["cookies"], now))
+        tables.append(_cookies(contents["cookies"], now))
     if contents["origins"]:
-        output.show("")
-        output.show(_origins(contents["origins"]))
-    items = [
-        (entry["origin"], section, item) for entry in contents["origins"] for section, item in _stored_items(entry)
-    ]
+        made = table("origin", *_STORAGES, "indexedDB", right=(*_STORAGES, "indexedDB"))
+        for entry in contents["origins"]:
+            made.add_row(printable(entry["origin"]), *(str(len(entry[name])) for name in (*_STORAGES, "indexedDB")))
+        tables.append(made)
+    items = [(each["origin"], name, item) for each in contents["origins"] for name in _STORAGES for item in each[name]]
     items += [("", "data", item) for item in contents["data"]]
     if items:
-        output.show("")
-        output.show(_values(items))
-
-
-def _stored_items(entry: Described) -> list[tuple[str, Described]]:
-    return [(section, item) for section in ("localStorage", "sessionStorage") for item in entry[section]]
+        made = table("item", "in", "origin", "value")
+        for origin, section, item in items:
+            made.add_row(printable(item["name"]), section, printable(origin), _value(item))
+        tables.append(made)
+    for number, each in enumerate(tables):
+        output.show("\n" if number else "")
+        output.show(each)
 
 
 def _facts(contents: Described, now: float) -> Table:
-    sealed = f"yes, with key {contents['key_id']}" if contents["encrypted"] else "no"
     made = table("session", printable(contents["fingerprint"]))
     for name, value in (
         ("version", f"{contents['version']} ({plural(contents['version'], 'save')})"),
@@ -119,7 +117,7 @@ def _facts(contents: Described, now: float) -> Table:
         ("to live", duration(contents["ttl"])),
         ("retired", _when(contents["retire_at"], now) if contents["retire_at"] else "no limit of age"),
         ("size", f"{size(contents['size'])}, compression {contents['compression']}"),
-        ("encrypted", sealed),
+        ("encrypted", f"yes, with key {contents['key_id']}" if contents["encrypted"] else "no"),
         ("uses", str(contents["uses"]) if contents["uses"] else "not counted (max_uses is not set)"),
         ("error score", f"{contents['error_score']:g}"),
         ("hash in spans", contents["fingerprint_hash"]),
@@ -136,32 +134,13 @@ def _when(moment: float, now: float) -> str:
 def _cookies(cookies: list[Described], now: float) -> Table:
     made = table("cookie", "domain", "path", "expires", "flags", "value")
     for cookie in cookies:
-        flags = [name for name in ("httpOnly", "secure") if cookie[name]]
-        made.add_row(
-            printable(cookie["name"]), printable(cookie["domain"]), printable(cookie["path"]), _expiry(cookie, now),
-            " ".join([*flags, str(cookie["sameSite"] or "")]).strip(), _value(cookie),
-        )  # fmt: skip
-    return made
-
-
-def _expiry(cookie: Described, now: float) -> str:
-    if cookie["expires"] is None:
-        return "with the browser"
-    return f"in {short_duration(cookie['expires'] - now)}" if cookie["expires"] > now else "expired"
-
-
-def _origins(origins: list[Described]) -> Table:
-    counted = ("localStorage", "sessionStorage", "indexedDB")
-    made = table("origin", *counted, right=counted)
-    for entry in origins:
-        made.add_row(printable(entry["origin"]), *(str(len(entry[section])) for section in counted))
-    return made
-
-
-def _values(items: list[tuple[str, str, Described]]) -> Table:
-    made = table("item", "in", "origin", "value")
-    for origin, section, item in items:
-        made.add_row(printable(item["name"]), section, printable(origin), _value(item))
+        names = [printable(cookie[name]) for name in ("name", "domain", "path")]
+        flags = [name for name in ("httpOnly", "secure") if cookie[name]] + [str(cookie["sameSite"] or "")]
+        expires = cookie["expires"]
+        expiry = "with the browser" if expires is None else "expired"
+        if expires is not None and expires > now:
+            expiry = f"in {short_duration(expires - now)}"
+        made.add_row(*names, expiry, " ".join(flags).strip(), _value(cookie))
     return made
 
 

@@ -41,12 +41,12 @@ class Rows:
 
     Args:
         width: columns of the terminal. Long names are cut in the middle.
-        summaries: sessions whose names decide the width of the first column.
+        names: fingerprints that the first column is made wide enough for, if there is room.
     """
 
-    def __init__(self, width: int, summaries: Iterable[SessionSummary]) -> None:
+    def __init__(self, width: int, names: Iterable[str]) -> None:
         self._room = max(_NARROWEST, width - sum(_WIDTHS) - len(_GAP) * len(_WIDTHS))
-        longest = max((_columns(printable(each.fingerprint)) for each in summaries), default=0)
+        longest = max((columns_of(printable(name)) for name in names), default=0)
         self._name_width = min(self._room, max(longest, _NARROWEST))
 
     def heading(self) -> str:
@@ -59,7 +59,7 @@ class Rows:
 
     def _line(self, name: str, cells: tuple[str, ...]) -> str:
         *numbers, notes = cells
-        padded = name + " " * (self._name_width - _columns(name))
+        padded = name + " " * (self._name_width - columns_of(name))
         right = (cell.rjust(width) for cell, width in zip(numbers, _WIDTHS, strict=False))
         return _GAP.join((padded, *right, notes)).rstrip()
 
@@ -74,18 +74,19 @@ def _cells(summary: SessionSummary, now: float) -> tuple[str, ...]:
     return str(summary.version), f"{short_duration(now - summary.saved_at)} ago", left, stored, ", ".join(notes)
 
 
-def _columns(text: str) -> int:
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
     return len(text) if text.isascii() else sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def _cut(name: str, room: int) -> str:
     """Return a name that fits. It is cut in the middle, because identities differ at the end."""
-    if _columns(name) <= room:
+    if columns_of(name) <= room:
         return name
     tail = name
-    while _columns(tail) > room // 2:
+    while columns_of(tail) > room // 2:
         tail = tail[1:]
     start = name
-    while _columns(start) + _columns(tail) >= room:
+    while columns_of(start) + columns_of(tail) >= room:
         start = start[:-1]
     return f"{start}…{tail}"

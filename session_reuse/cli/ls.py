@@ -62,7 +62,7 @@ async def _list(place: Place, pattern: str | None, limit: int | None, output: Ou
 
 
 def _show_sorted(summaries: list[SessionSummary], output: Output) -> Rows:
-    rows, now = Rows(output.width, summaries), time.time()
+    rows, now = Rows(output.width, (each.fingerprint for each in summaries)), time.time()
     output.show(rows.heading(), "bold")
     for summary in sorted(summaries, key=lambda each: each.fingerprint):
         output.show(rows.row(summary, now))

@@ -1,7 +1,7 @@
 """`session-reuse rotate`: encrypt every session with the first key.
 
-Each session is read, opened with whichever key fits, and committed under the condition that the very revision that was
-read still stands. An agent that saves meanwhile wins, and its save is sealed with the first key of that agent's settings.
+Each session is read, opened with the key that fits, and written if the revision that was read is still stored. An agent
+that saves meanwhile wins. Its save is sealed with the first key of that agent's settings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from session_reuse.errors import ConfigurationError, CorruptStateError
 
 _ATTEMPTS: Final = 5
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")]
 FromPlain = Annotated[
     bool,
     typer.Option(
@@ -42,7 +42,7 @@ FromPlain = Annotated[
 
 
 class Rotation(StrEnum):
-    """What became of one session."""
+    """The result for one session."""
 
     CURRENT = "current"
     """It was sealed with the first key before."""
@@ -50,7 +50,7 @@ class Rotation(StrEnum):
     GONE = "gone"
     """It expired or was deleted meanwhile."""
     CONTENDED = "contended"
-    """Agents kept saving it; they seal it with their own first key."""
+    """Agents saved it at each attempt. They seal it with their own first key."""
     UNREADABLE = "unreadable"
     """Damaged, or sealed with a key that is not configured."""
 
@@ -62,7 +62,7 @@ def rotate(
     key_prefix: KeyPrefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Encrypt every session anew with the first of the encryption_keys, so that the older keys can be dropped."""
+    """Encrypt every session again with the first of the encryption_keys, so that the older keys can be dropped."""
     run(partial(_rotate, Place(url, key_prefix), dry_run, from_plain), as_json=as_json)
 
 
@@ -70,102 +70,86 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
     from rich.progress import Progress
 
     counts: Counter[Rotation] = Counter()
-    left: list[str] = []
     plain = 0
     async with connected(place) as manager:
-        services = await manager.services()
-        if services.codec.key_id == NO_KEY:
+        runtime = await manager.services()
+        if runtime.codec.key_id == NO_KEY:
             raise ConfigurationError(
                 "there is no key to rotate to: set SESSION_REUSE_ENCRYPTION_KEYS, newest key first"
             )
-        heads = await _heads(services)
+        key_ids = await _key_ids(runtime)
         with Progress(console=output.console, transient=True, disable=output.as_json) as progress:
-            for fingerprint, head in progress.track(heads.items(), description="rotating"):
-                result = await _one(services, fingerprint, head, dry_run=dry_run, from_plain=from_plain)
+            for fingerprint, key_id in progress.track(key_ids.items(), description="rotating"):
+                result = Rotation.CURRENT
+                if key_id != runtime.codec.key_id:
+                    result = await _one(runtime, fingerprint, dry_run=dry_run, from_plain=from_plain)
                 counts[result] += 1
                 if result in {Rotation.UNREADABLE, Rotation.CONTENDED}:
-                    left.append(f"{result}: {printable(fingerprint)}")
-                    plain += result is Rotation.UNREADABLE and _is_plain(head)
-    for line in left:
-        output.note(line)
+                    output.note(f"{result}: {printable(fingerprint)}")
+                    plain += result is Rotation.UNREADABLE and key_id == NO_KEY
     if plain:
-        told = f"{plural(plain, 'session')} stored in plain, as before there were keys"
-        output.note(f"{told}: --from-plain seals them, if all writers are trusted")
-    return _report(output, counts, dry_run)
-
-
-def _report(output: Output, counts: Counter[Rotation], dry_run: bool) -> ExitCode:
+        text = f"{plural(plain, 'session')} stored in plain, as before there were keys"
+        output.note(f"{text}: --from-plain seals them, if all writers are trusted")
     output.emit({each.value: counts[each] for each in Rotation} | {"dry_run": dry_run})
-    told = ", ".join(f"{counts[each]} {each}" for each in Rotation if counts[each])
-    output.show(f"{plural(counts.total(), 'session')}{': ' if told else ''}{told}{' (dry run)' if dry_run else ''}")
+    text = ", ".join(f"{counts[each]} {each}" for each in Rotation if counts[each])
+    output.show(f"{plural(counts.total(), 'session')}{': ' if text else ''}{text}{' (dry run)' if dry_run else ''}")
     if counts[Rotation.UNREADABLE]:
         return ExitCode.UNREADABLE
     return ExitCode.WRONG if counts[Rotation.CONTENDED] else ExitCode.OK
 
 
-async def _heads(services: Runtime) -> dict[str, bytes]:
-    listing = services.store.sessions(timeout=services.config.save_timeout)
+async def _key_ids(runtime: Runtime) -> dict[str, str]:
+    """Return the name of each session's key. Empty for a value that is no session."""
+    found = {}
     try:
-        return {listed.fingerprint: listed.head async for listed in listing}
+        async for entry in runtime.store.sessions(timeout=runtime.config.save_timeout):
+            try:
+                found[entry.fingerprint] = Header.decode(entry.head).key_id
+            except CorruptStateError:
+                found[entry.fingerprint] = ""
     except Failure as failure:
         raise failure.error from None
+    return found
 
 
-async def _one(services: Runtime, fingerprint: str, head: bytes, *, dry_run: bool, from_plain: bool) -> Rotation:
-    if _is_current(services, head):
-        return Rotation.CURRENT
+async def _one(runtime: Runtime, fingerprint: str, *, dry_run: bool, from_plain: bool) -> Rotation:
     for _ in range(_ATTEMPTS):
         try:
-            stored = await _read(services, fingerprint, from_plain=from_plain)
+            stored = await _read(runtime, fingerprint, from_plain=from_plain)
         except CorruptStateError:
             return Rotation.UNREADABLE
         if stored is None or stored.ttl == 0:
             return Rotation.GONE
-        if stored.header.key_id == services.codec.key_id:
+        if stored.header.key_id == runtime.codec.key_id:
             return Rotation.CURRENT
-        if dry_run or await _commit(services, stored):
+        if dry_run or await _commit(runtime, stored):
             return Rotation.ROTATED
     return Rotation.CONTENDED
 
 
-def _is_current(services: Runtime, head: bytes) -> bool:
+async def _read(runtime: Runtime, fingerprint: str, *, from_plain: bool) -> Stored | None:
     try:
-        return Header.decode(head).key_id == services.codec.key_id
-    except CorruptStateError:
-        return False
-
-
-def _is_plain(head: bytes) -> bool:
-    try:
-        return Header.decode(head).key_id == NO_KEY
-    except CorruptStateError:
-        return False
-
-
-async def _read(services: Runtime, fingerprint: str, *, from_plain: bool) -> Stored | None:
-    try:
-        return await read_stored(services, fingerprint)
+        return await read_stored(runtime, fingerprint)
     except CorruptStateError:
         if not from_plain:
             raise
-        return await read_stored(services, fingerprint, Codec(max_bytes=services.config.max_state_bytes))
+        return await read_stored(runtime, fingerprint, Codec(max_bytes=runtime.config.max_state_bytes))
 
 
-async def _commit(services: Runtime, stored: Stored) -> bool:
-    """Put the session back, sealed with the first key, if the revision that was read still stands."""
-    config, before, save_id = services.config, stored.header, new_save_id()
+async def _commit(runtime: Runtime, stored: Stored) -> bool:
+    """Write the session, sealed with the first key, if the revision that was read is still stored."""
+    before, save_id = stored.header, new_save_id()
     header = replace(before, version=before.version + 1, save_ids=(save_id, *before.save_ids)[:REMEMBERED_SAVES])
-    key = services.keys.session(stored.fingerprint)
-    value = services.codec.encode(stored.body, before.flags[2], header, key)
+    key = runtime.keys.session(stored.fingerprint)
     commit = Commit(
         fingerprint=stored.fingerprint,
-        value=value,
+        value=runtime.codec.encode(stored.body, before.flags[2], header, key),
         save_id=save_id,
         precondition=Precondition.MATCHES,
         known=before.revision.encode(),
         invalidated_at=before.invalidated_at,
         created_at=before.created_at,
-        ttl=config.ttl if stored.ttl is None else stored.ttl,
+        ttl=runtime.config.ttl if stored.ttl is None else stored.ttl,
     )
-    committed = await ask(services, lambda timeout: services.store.commit(commit, timeout=timeout), Direction.WRITE)
+    committed = await ask(runtime, lambda timeout: runtime.store.commit(commit, timeout=timeout), Direction.WRITE)
     return committed.outcome.written

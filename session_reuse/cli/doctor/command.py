@@ -23,7 +23,7 @@ from session_reuse.cli.formatting import printable
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
-from session_reuse.config import Config, redacted_url
+from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import ConfigurationError, StoreError
 
 Strict = Annotated[bool, typer.Option("--strict", help="End with 1 for warnings too.")]
@@ -88,8 +88,9 @@ def _has_failed(findings: list[Finding]) -> bool:
 async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding]:
     """Return the findings of a trial session and of the stored sessions."""
     found: list[Finding] = []
+    settings: ConfigOptions = {"encryption_keys": config.encryption_keys, **TRIAL}
     try:
-        async with connected(place, encryption_keys=config.encryption_keys, **TRIAL) as manager:
+        async with connected(place, **settings) as manager:
             found.append(await agent_finding(manager, wires))
             found.append(await stored_finding(await manager.services(), config))
     except ConfigurationError:
@@ -107,8 +108,7 @@ def _report(output: Output, where: str, findings: list[Finding], result: Overall
         for each in findings
     ]
     output.emit({"verdict": result.value, "url": where, "checks": checks})
-    made = table("", "", "")
-    made.show_header = False
+    made = table("", "", "", header=False)
     for finding in findings:
         mark, style = _MARKS[finding.status]
         text = Text(printable(finding.found))
