@@ -77,8 +77,10 @@ async def store_new(
     outcome = await manager.save(session)
     if outcome is SaveOutcome.PENDING:
         raise StoreUnavailableError("the session was not stored")
-    output.emit({"fingerprint": name, **told, "outcome": outcome.value} | _counts(session))
-    counts = ", ".join(plural(count, noun.removesuffix("s")) for noun, count in _counts(session).items())
+    state = session.storage_state
+    count = {"cookies": len(state["cookies"]), "origins": len(state["origins"])}
+    output.emit({"fingerprint": name, **told, "outcome": outcome.value, **count})
+    counts = ", ".join(plural(number, noun.removesuffix("s")) for noun, number in count.items())
     output.show(f"{outcome}: {printable(name)} ({', '.join(told.values())}, {counts})")
     stored = {SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED}
     return ExitCode.OK if outcome in stored else ExitCode.WRONG
@@ -87,8 +89,3 @@ async def store_new(
 async def _is_taken(services: Runtime, fingerprint: str) -> bool:
     reply = await ask(services, lambda timeout: services.store.read(fingerprint, timeout=timeout))
     return reply.value is not None
-
-
-def _counts(session: BrowserSession) -> dict[str, int]:
-    state = session.storage_state
-    return {"cookies": len(state["cookies"]), "origins": len(state["origins"])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
@@ -12,7 +13,6 @@ from session_reuse._summaries import SessionSummary
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable, short_duration
-from session_reuse.cli.listing import as_json as summary_as_json
 from session_reuse.cli.listing import each_session
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
@@ -49,7 +49,7 @@ async def _status(place: Place, pattern: str | None, check: bool, output: Output
     found.sort(key=lambda summary: summary.fingerprint)
     rows = table("fingerprint", "login", "age", "last used", "cookies end", "held by", "health")
     for summary in found:
-        output.emit(summary_as_json(summary) | {"problem": problem_of(summary, now)})
+        output.emit(asdict(summary) | {"problem": problem_of(summary, now)})
         rows.add_row(*_cells(summary, now))
     if found:
         output.show(rows)
