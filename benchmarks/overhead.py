@@ -33,7 +33,7 @@ from session_reuse._state.header import Header
 from session_reuse._state.sealing import seal
 from session_reuse._state.storage_state import validate_storage_state
 from session_reuse._store.redis.batching import Batcher
-from session_reuse._store.redis.redis_py import Command, Connections, Done, LaneConnection
+from session_reuse._store.redis.redis_py import Command, Connections, LaneConnection
 from session_reuse._telemetry import Telemetry
 from session_reuse.config import Config
 from session_reuse.outcome import Outcome, SaveOutcome
@@ -102,9 +102,11 @@ class _Connections(Connections):
 
 
 class _Connection(LaneConnection):
-    def send(self, commands: Sequence[Command], done: Done) -> None:
-        self._done = done
-        asyncio.get_running_loop().call_soon(self._finish, [b"OK"] * len(commands))
+    def packed(self, commands: Sequence[Command]) -> bytes:  # noqa: ARG002
+        return b""
+
+    def write(self, data: bytes | list[bytes]) -> None:  # noqa: ARG002
+        asyncio.get_running_loop().call_soon(self.on_end, [b"OK"] * self._awaited)
 
     def progress(self) -> int:
         return 0

@@ -1,11 +1,11 @@
-"""The circuit breaker: whether the store is asked at all.
+"""The circuit breaker: it stops requests to a store that fails.
 
-A state machine in plain synchronous code, so that each step is atomic within one event loop; it is not thread-safe, so
-each loop has its own. Its state is local to the process on purpose: a breaker kept in Redis needs the Redis that is down.
+A state machine in plain synchronous code, so that each step is atomic within one event loop. It is not thread-safe, so
+each loop has its own. Its state is local to the process: a breaker kept in Redis needs the Redis that is down.
 
-A caller asks `allow()` for a permit and gives it back exactly once: `record()` for an answer or a failure of the store,
-`cancel()` for what says nothing about the store. A permit is the number of the generation it was granted in. Every
-change of state begins a new generation, and permits of earlier ones change nothing.
+A caller gets a permit from `allow()` and returns it exactly once: by `record()` after an answer or a failure of the store,
+by `cancel()` after an error that says nothing about the store. A permit is the number of the generation it was granted
+in. Every change of state begins a new generation, and permits of earlier ones change nothing.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class BreakerState(StrEnum):
     """Whether calls pass."""
 
     CLOSED = "closed"
-    """All calls pass; their results are counted."""
+    """All calls pass. Their results are counted."""
     OPEN = "open"
     """No call passes until the open time is over."""
     HALF_OPEN = "half_open"
-    """One probe passes; it decides whether to close or to open again."""
+    """One probe passes. It decides whether to close or to open again."""
 
 
 Listener = Callable[[str, BreakerState, BreakerState], None]
@@ -48,9 +48,9 @@ class BreakerPolicy:
     failure_rate: float = 0.5
     """Open at this share of failures in the window."""
     consecutive: int = 0
-    """Open after so many failures in a row, however good the window looks; 0 never does so."""
+    """Open after so many failures in a row, however good the window looks. 0 never does so."""
     open_for: float = 0.5
-    """How long to stay open the first time; doubled at each opening until the breaker has closed."""
+    """How long to stay open the first time. Doubled at each opening until the breaker has closed."""
     open_cap: float = 30.0
     """Longest open time. What is used is between half and the whole, at random, so that processes do not probe at once."""
     probe_lease: float = 5.0
@@ -59,52 +59,23 @@ class BreakerPolicy:
     """Results older than this are forgotten."""
 
 
-class ResultWindow:
-    """The last results, none older than the horizon, with a running count of failures."""
-
-    __slots__ = ("_entries", "_horizon", "_size", "failures")
-
-    def __init__(self, size: int, horizon: float) -> None:
-        self._size = size
-        self._horizon = horizon
-        self._entries: deque[tuple[float, bool]] = deque()
-        self.failures = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def clear(self) -> None:
-        """Forget all results."""
-        self._entries.clear()
-        self.failures = 0
-
-    def add(self, now: float, *, failed: bool) -> None:
-        """Count one result."""
-        entries = self._entries
-        entries.append((now, failed))
-        self.failures += failed
-        while len(entries) > self._size or now - entries[0][0] > self._horizon:
-            self.failures -= entries.popleft()[1]
-
-
 def loop_time() -> float:
     """Return the time of the running event loop."""
     return asyncio.get_running_loop().time()
 
 
 class CircuitBreaker:
-    """Let calls pass while the store answers, and spare them the wait while it does not.
+    """Let calls pass while the store answers, and reject them at once while it does not.
 
     Args:
-        name: what the listeners are told, e.g. `read`.
+        name: passed to the listeners, e.g. `read`.
         policy: when to open and how to close.
         on_change: called with (name, old state, new state) after each change of state.
         clock: seconds that never go back.
         uniform: a random number between its two arguments.
 
     Attributes:
-        on_change: the listeners; append to it or remove from it at any time.
-        rejected: how many calls were not let through.
+        on_change: the listeners. They may be added and removed at any time.
         reason: why it is open, if `open_now` was given a reason.
     """
 
@@ -119,12 +90,11 @@ class CircuitBreaker:
     ) -> None:
         self.name = name
         self.on_change = list(on_change)
-        self.rejected = 0
         self.reason: StoreError | None = None
         self._policy = policy or BreakerPolicy()
         self._clock = clock
         self._uniform = uniform
-        self._window = ResultWindow(self._policy.window, self._policy.horizon)
+        self._results: deque[tuple[float, bool]] = deque(maxlen=self._policy.window)
         self._state = BreakerState.CLOSED
         self._generation = 1
         self._open_until = 0.0
@@ -135,7 +105,7 @@ class CircuitBreaker:
 
     @property
     def state(self) -> BreakerState:
-        """The state as of the last call; looking at it changes nothing."""
+        """The state as of the last call. Reading it changes nothing."""
         return self._state
 
     @property
@@ -148,37 +118,34 @@ class CircuitBreaker:
         return 0.0
 
     def allow(self) -> int:
-        """Return a permit, to be given back by `record()` or `cancel()`; 0 when the call must not be made."""
+        """Return a permit for a call, or 0 when the call is rejected."""
         if self._state is BreakerState.CLOSED:
             return self._generation
-        permit = self._allow_probe()
-        if not permit:
-            self.rejected += 1
-        return permit
+        return self._allow_probe()
 
     def record(self, permit: int, *, failed: bool) -> None:
-        """Count what a permitted call did: whether the store failed it."""
+        """Count the result of a permitted call."""
         if permit != self._generation:
             return
         if self._state is BreakerState.CLOSED:
             self._in_a_row = self._in_a_row + 1 if failed else 0
-            self._window.add(self._clock(), failed=failed)
+            self._results.append((self._clock(), failed))
             if failed and self._too_many():
                 self._open(self._next_span())
         elif self._state is BreakerState.HALF_OPEN:
             self._judge_probe(failed=failed)
 
     def cancel(self, permit: int) -> None:
-        """Give a permit back without a verdict: the call was cancelled, or failed for a reason of its own."""
+        """Return a permit uncounted: the call was cancelled, or failed for a reason of its own."""
         if permit == self._generation:
             self._probe_is_out = False
 
     def open_now(self, span: float | None = None, reason: StoreError | None = None) -> None:
-        """Open at once, whatever was counted, e.g. on a wrong password.
+        """Open at once, e.g. on a wrong password.
 
         Args:
-            span: seconds to stay open; as long as after any other opening if not given. Never shortens an open time.
-            reason: what those who are not let through are to be told, if it is known.
+            span: seconds to stay open, as after any other opening if not given. It does not shorten an open time.
+            reason: the error for rejected calls, if it is known.
         """
         if self._state is BreakerState.OPEN:
             self._open_until = max(self._open_until, self._clock() + (span or 0.0))
@@ -188,12 +155,12 @@ class CircuitBreaker:
             self.reason = reason
 
     def probe_now(self) -> None:
-        """End the open time now, so that the next call is a probe: there are signs that the store is back."""
+        """End the open time now, so that the next call is a probe."""
         if self._state is BreakerState.OPEN:
             self._open_until = self._clock()
 
     def reset(self) -> None:
-        """Close now, from any state, and forget all that was counted."""
+        """Close now, from any state, and forget all results."""
         self._span = 0.0
         self._move(BreakerState.CLOSED)
 
@@ -222,11 +189,11 @@ class CircuitBreaker:
             self.reset()
 
     def _too_many(self) -> bool:
-        window, policy = self._window, self._policy
-        calls = len(window)
+        policy, oldest = self._policy, self._clock() - self._policy.horizon
         if policy.consecutive and self._in_a_row >= policy.consecutive:
             return True
-        return calls >= policy.min_calls and window.failures / calls >= policy.failure_rate
+        recent = [failed for at, failed in self._results if at >= oldest]
+        return len(recent) >= policy.min_calls and sum(recent) / len(recent) >= policy.failure_rate
 
     def _next_span(self) -> float:
         self._span = min(self._policy.open_cap, max(self._policy.open_for, 2 * self._span))
@@ -239,7 +206,7 @@ class CircuitBreaker:
     def _move(self, new: BreakerState) -> None:
         old, self._state = self._state, new
         self._generation += 1
-        self._window.clear()
+        self._results.clear()
         self._probe_is_out = False
         self._in_a_row = 0
         if new is not BreakerState.HALF_OPEN:

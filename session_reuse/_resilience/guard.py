@@ -72,13 +72,13 @@ class Guard:
     Args:
         attempt_timeout: seconds that an attempt may hear nothing from the server.
         policy: when the breakers open.
-        servers: returns the names of the servers there are now; breakers of others are forgotten.
+        servers: returns the names of the servers there are now. Breakers of others are forgotten.
         random: where jitter comes from.
 
     Attributes:
         on_change: told of each change of a breaker's state.
         on_failure: told of each failed attempt that says something about the server.
-        timeouts: the clock that budgets are counted by; it almost stands still while the event loop is late.
+        timeouts: the clock that budgets are counted by. It almost stands still while the event loop is late.
     """
 
     def __init__(

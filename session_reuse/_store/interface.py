@@ -85,13 +85,13 @@ class Commit:
     """One conditional save.
 
     Attributes:
-        value: the stored form to put in place; empty with `Precondition.UNCHANGED`.
-        save_id: names this request; a repetition is recognised by it.
+        value: the stored form to put in place. Empty with `Precondition.UNCHANGED`.
+        save_id: names this request. A repetition is recognised by it.
         known: version and save ids that must be there (MATCHES), or the header of the damaged value (CORRUPT).
         invalidated_at: last invalidation that the caller knows, server time in µs.
         may_recreate: whether the caller's knowledge is young enough to write where nothing is stored.
         created_at: of the session that was restored, unix milliseconds.
-        ttl: seconds to live at least; 0 leaves the time to live alone.
+        ttl: seconds to live at least. 0 leaves the time to live alone.
         agents: agents that used the session, with the value of each one's affinity entry.
         new_login: whether shared counts of uses and errors start anew.
         score_change: tenths, added to the error score.
@@ -122,7 +122,7 @@ class CommitReply:
     Attributes:
         outcome: what it did.
         invalidated_at, uses, score, saved_at, ttl: fields of the header as it stands now, when written.
-        replicas: how many acknowledged; None when not asked.
+        replicas: how many acknowledged. None when not asked.
     """
 
     outcome: CommitOutcome
@@ -139,10 +139,10 @@ class EnterReply:
     """Reply to an enter.
 
     Attributes:
-        value: what is stored; empty bytes for a value of a wrong type.
+        value: what is stored. Empty bytes for a value of a wrong type.
         lease: the lease, if one was asked for.
         uses: uses before this one, if counted.
-        invalidated_at: without a value, server time in µs of the last invalidation; None when it could not be read.
+        invalidated_at: without a value, server time in µs of the last invalidation. None when it could not be read.
     """
 
     value: bytes | None = field(repr=False)
@@ -156,8 +156,8 @@ class ReadReply:
     """Reply to a read.
 
     Attributes:
-        value: what is stored; empty bytes for a value of a wrong type.
-        invalidated_at: server time in µs of the last invalidation; 0 if there was none.
+        value: what is stored. Empty bytes for a value of a wrong type.
+        invalidated_at: server time in µs of the last invalidation. 0 if there was none.
         now: server time in µs.
     """
 
@@ -202,10 +202,10 @@ class Store(Protocol):
 
         Args:
             fingerprint: whose session.
-            ttl: seconds; None leaves the time to live alone.
+            ttl: seconds. None leaves the time to live alone.
             timeout: seconds for the attempt.
             lease: holder and seconds, to take the lease as well.
-            use_id: names this reuse, to count it once; empty to count none.
+            use_id: names this reuse, to count it once. Empty to count none.
             ceiling: whether sessions may retire before their time to live is over, which costs one command more.
         """
 
@@ -222,22 +222,22 @@ class Store(Protocol):
         """Take the lease alone."""
 
     async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
-        """Prolong a lease; False when another holder has it."""
+        """Prolong a lease. False when another holder has it."""
 
     async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
-        """Give a lease back; False when another holder has it. With token 0 a late request for it is refused too."""
+        """Give a lease back. False when another holder has it. With token 0 a late request for it is refused too."""
 
     async def invalidate(
         self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
     ) -> bool:
-        """Delete a session and refuse late saves for `ttl` seconds; return whether there was one.
+        """Delete a session and refuse late saves for `ttl` seconds. Return whether there was one.
 
         Args:
             fingerprint: whose session.
             ttl: seconds.
             request_id: names the request, to carry it out once.
             timeout: seconds for the attempt.
-            created_at: of the session that is meant, unix milliseconds; 0 for whichever is stored.
+            created_at: of the session that is meant, unix milliseconds. 0 for whichever is stored.
         """
 
     async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
@@ -255,7 +255,7 @@ class Store(Protocol):
         """Keep what a probe has found out about the login of this creation, unix milliseconds, for `ttl` seconds."""
 
     def server_of(self, key: str) -> str:
-        """Return which server a key lives on, as far as is known now; empty where there is only one."""
+        """Return which server a key lives on, as far as is known now. Empty where there is only one."""
 
     def servers(self) -> Collection[str]:
         """Return the names of all servers that `server_of` may name now."""

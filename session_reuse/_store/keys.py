@@ -32,7 +32,7 @@ def encoded(name: str, what: str = "fingerprint") -> str:
 
 
 def checked(name: object, what: str) -> str:
-    """Return the name, or raise InvalidFingerprintError; also for what cannot be hashed."""
+    """Return the name, or raise InvalidFingerprintError. Also for what cannot be hashed."""
     if not isinstance(name, str):
         raise InvalidFingerprintError(f"{what} must be a string, not {type(name).__name__}")
     encoded(name, what)

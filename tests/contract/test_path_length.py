@@ -13,8 +13,8 @@ import session_reuse
 from session_reuse import SessionManager, reusable_session
 
 PACKAGE = str(Path(session_reuse.__file__).parent)
-MOST_FRAMES = {"GETEX": 13, "SET": 16}
-MOST_FILES = 8
+MOST_FRAMES = {"GETEX": 11, "SET": 14}
+MOST_FILES = 7
 
 
 @pytest.fixture

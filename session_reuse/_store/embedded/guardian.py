@@ -77,7 +77,7 @@ def main(folder: str, socket_path: str, binary: str, guardian_lock: str) -> None
 
 
 def _own_server_lock(place: ServerFolder) -> FileLock:
-    """Take the server's lock; a server whose guardian was killed still holds it and is asked to end."""
+    """Take the server's lock. A server whose guardian was killed still holds it and is asked to end."""
     lock = FileLock(place.server_lock)
     if not lock.try_take():
         _shut_down(place, lock.content())

@@ -65,7 +65,7 @@ class FileLock:
     """One open lock file, unlocked at first."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`, made with mode 0600 when missing; a symbolic link there is refused."""
+        """Open `path`, made with mode 0600 when missing. A symbolic link there is refused."""
         self.path = path
         with forks_held_off():
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -112,7 +112,7 @@ class FileLock:
         os.ftruncate(self.descriptor, 0)
 
     def close(self) -> None:
-        """Close the file; the lock ends with the last copy of the descriptor. Closing twice, or a copy, does no harm."""
+        """Close the file. The lock ends with the last copy of the descriptor. Closing twice, or a copy, does no harm."""
         with forks_held_off():
             if self.descriptor in _open_locks.descriptors:
                 _open_locks.descriptors.discard(self.descriptor)

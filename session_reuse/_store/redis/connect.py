@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import ssl
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from redis import Redis as SynchronousRedis
 from redis import RedisCluster as SynchronousCluster
@@ -27,9 +26,6 @@ from session_reuse._url import StoreUrl, parse_url, redacted_url
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from session_reuse._store.embedded.account import EmbeddedServer
-
 StoreOrClient: TypeAlias = Store | Redis | RedisCluster
 """What a manager takes in place of a URL."""
 _NOT_FOR_SENTINELS: Final = frozenset({"db", "max_connections", "client_name"})
@@ -41,8 +37,8 @@ class Connection:
 
     Attributes:
         client: an asyncio redis-py client.
-        revive: starts a private server, also again when it is gone; blocks. None for servers that are not ours.
-        release: lets go of a private server; blocks.
+        revive: starts a private server, also again when it is gone. Blocks. None for servers that are not ours.
+        release: stops using a private server. Blocks.
     """
 
     client: Any
@@ -83,7 +79,7 @@ def _check_certificates(url: StoreUrl, shown: str) -> None:
 
 
 def _options(config: Config, url: StoreUrl) -> dict[str, Any]:
-    """Return redis-py's arguments that every kind of client gets; the URL's win."""
+    """Return redis-py's arguments that every kind of client gets. The URL's win."""
     options: dict[str, Any] = {
         "decode_responses": False,
         "retry": Retry(NoBackoff(), 0),
@@ -181,39 +177,10 @@ def _decodes(client: Any) -> bool:
 
 
 def _embedded(config: Config, url: StoreUrl) -> Connection:
-    from session_reuse._store.embedded.server import find_server_binary, open_folder
+    from session_reuse._store.embedded.handle import EmbeddedServer
+    from session_reuse._store.embedded.server import find_server_binary
 
-    folder = open_folder(Path(url.path).expanduser() if url.path else None)
+    server = EmbeddedServer(Path(url.path).expanduser() if url.path else None)
     find_server_binary()
-    private = _PrivateServer(folder.path)
-    client = _on_socket(str(folder.socket_path), _options(config, url))
-    return Connection(client, revive=private.start, release=private.release)
-
-
-class _PrivateServer:
-    """The embedded server of one folder: started when it is needed, let go of at the end. For threads."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._handle: EmbeddedServer | None = None
-        self._lock = threading.Lock()
-        self._released = False
-
-    def start(self) -> None:
-        """Start the server, or make sure that it still runs."""
-        from session_reuse._store.embedded.account import acquire
-
-        with self._lock:
-            if self._released:
-                return
-            if self._handle is None:
-                self._handle = acquire(self._folder)
-            else:
-                self._handle.ensure_running()
-
-    def release(self) -> None:
-        """Let go of it, for good."""
-        with self._lock:
-            self._released = True
-            if self._handle is not None:
-                self._handle.release()
+    client = _on_socket(str(server.socket_path), _options(config, url))
+    return Connection(client, revive=server.ensure_running, release=server.release)

@@ -14,9 +14,9 @@ from urllib.parse import unquote
 
 from session_reuse._resilience.failure import Failure
 from session_reuse._store.keys import Keys, encoded, is_name
-from session_reuse._store.redis.failures import failure_from
-from session_reuse._store.redis.redis_py import Command
-from session_reuse._store.redis.sender import Sender, checked, milliseconds, text
+from session_reuse._store.redis.failures import checked, failure_from
+from session_reuse._store.redis.redis_py import Command, Send
+from session_reuse._store.redis.scripts import call, milliseconds, text
 
 _REMOVE: Final = "-1"
 
@@ -59,17 +59,17 @@ class Deadlines:
 
     Args:
         keys: the names.
-        sender: the way to the servers.
+        send: sends commands to the servers.
     """
 
-    def __init__(self, keys: Keys, sender: Sender) -> None:
+    def __init__(self, keys: Keys, send: Send) -> None:
         self._keys = keys
-        self._sender = sender
+        self._send = send
 
     def enter(self, fingerprint: str, ttl: float) -> Command:
-        """Return the command that enters a session; its reply says whether it is new, and its score."""
+        """Return the command that enters a session. Its reply says whether it is new, and its score."""
         bucket = self._keys.of(fingerprint).deadlines
-        return self._sender.script("index", (bucket,), encoded(fingerprint), milliseconds(ttl))
+        return call("index", (bucket,), encoded(fingerprint), milliseconds(ttl))
 
     def leave(self, fingerprint: str) -> Command:
         """Return the command that removes a session, whatever its deadline."""
@@ -82,17 +82,17 @@ class Deadlines:
             Failure: no bucket could be read.
         """
         buckets = [self._keys.deadline_bucket(number) for number in range(self._keys.buckets)]
-        commands = [self._sender.script("due", (bucket,), limit) for bucket in buckets]
+        commands = [call("due", (bucket,), limit) for bucket in buckets]
         due = Due()
         strangers: list[Command] = []
-        for bucket, reply in zip(buckets, await self._sender.send(*commands, timeout=timeout), strict=True):
+        for bucket, reply in zip(buckets, await self._send(*commands, timeout=timeout), strict=True):
             if isinstance(reply, Exception):
                 due.failure = failure_from(reply)
             elif len(reply) > 1:
                 due.add(reply, limit)
                 strangers += [("ZREM", bucket, member) for member in reply[1::2] if _fingerprint(member) is None]
         if strangers:
-            await self._sender.send(*strangers, timeout=timeout)
+            await self._send(*strangers, timeout=timeout)
         return due
 
     async def entries(self, fingerprints: Iterable[str], *, timeout: float) -> dict[str, Entry | None]:
@@ -102,7 +102,7 @@ class Deadlines:
             by_bucket.setdefault(self._keys.of(name).deadlines, []).append(name)
         commands = [("ZMSCORE", bucket, *map(encoded, names)) for bucket, names in by_bucket.items()]
         found: dict[str, Entry | None] = {}
-        for names, reply in zip(by_bucket.values(), await self._sender.send(*commands, timeout=timeout), strict=True):
+        for names, reply in zip(by_bucket.values(), await self._send(*commands, timeout=timeout), strict=True):
             if not isinstance(reply, Exception):
                 scores = zip(names, reply, strict=True)
                 found |= {name: None if score is None else Entry(name, _score(score)) for name, score in scores}
@@ -110,13 +110,13 @@ class Deadlines:
 
     async def add(self, sessions: Iterable[tuple[str, float]], *, timeout: float) -> int:
         """Enter sessions with the seconds they have left, and return how many were entered."""
-        replies = await self._sender.send(*(self.enter(*session) for session in sessions), timeout=timeout)
+        replies = await self._send(*(self.enter(*session) for session in sessions), timeout=timeout)
         return sum(not isinstance(reply, Exception) for reply in replies)
 
     async def times_to_live(self, fingerprints: Sequence[str], *, timeout: float) -> list[int | None]:
         """Return PTTL of each session: milliseconds, -1 for no end, -2 for gone, None where it could not be asked."""
         commands = [("PTTL", self._keys.session(name)) for name in fingerprints]
-        replies = await self._sender.send(*commands, timeout=timeout)
+        replies = await self._send(*commands, timeout=timeout)
         return [None if isinstance(reply, Exception) else int(reply) for reply in replies]
 
     async def settle(self, changes: Sequence[tuple[Entry, int | None]], *, timeout: float) -> list[Entry]:
@@ -124,8 +124,8 @@ class Deadlines:
         by_bucket: dict[str, list[tuple[Entry, int | None]]] = {}
         for entry, left in changes:
             by_bucket.setdefault(self._keys.of(entry.fingerprint).deadlines, []).append((entry, left))
-        commands = [self._sender.script("settle", (name,), *_arguments(part)) for name, part in by_bucket.items()]
-        replies = await self._sender.send(*commands, timeout=timeout)
+        commands = [call("settle", (name,), *_arguments(part)) for name, part in by_bucket.items()]
+        replies = await self._send(*commands, timeout=timeout)
         settled: list[Entry] = []
         for part, reply in zip(by_bucket.values(), replies, strict=True):
             if not isinstance(reply, Exception):
@@ -139,21 +139,19 @@ class Deadlines:
             Failure: some could not be removed. They end by themselves, like the session.
         """
         keys = self._keys
-        commands = [
-            self._sender.script("take_agents", (keys.session(name), keys.of(name).agents)) for name in fingerprints
-        ]
-        replies = await self._sender.send(*commands, timeout=timeout)
+        commands = [call("take_agents", (keys.session(name), keys.of(name).agents)) for name in fingerprints]
+        replies = await self._send(*commands, timeout=timeout)
         agents = [
             self.forget_affinity(text(agent), name)
             for name, reply in zip(fingerprints, replies, strict=True)
             for agent in (reply if isinstance(reply, list) else ())
         ]
-        for reply in [*replies, *(await self._sender.send(*agents, timeout=timeout) if agents else ())]:
+        for reply in [*replies, *(await self._send(*agents, timeout=timeout) if agents else ())]:
             checked(reply)
 
     def forget_affinity(self, agent_id: str, fingerprint: str) -> Command:
         """Return the command that removes an affinity, if it still points to this session."""
-        return self._sender.script("forget_affinity", (self._keys.affinity(agent_id),), fingerprint)
+        return call("forget_affinity", (self._keys.affinity(agent_id),), fingerprint)
 
 
 def _arguments(changes: list[tuple[Entry, int | None]]) -> list[str]:
@@ -173,5 +171,5 @@ def _fingerprint(member: bytes) -> str | None:
 
 
 def _score(reply: bytes | float) -> str:
-    """Return a score as the server's scripts see it; redis-py makes it a float where it can."""
+    """Return a score as the server's scripts see it. redis-py returns a float where it can."""
     return text(reply) if isinstance(reply, bytes) else f"{reply:.0f}"

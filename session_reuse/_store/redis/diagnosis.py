@@ -7,124 +7,91 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 from typing import Final, NamedTuple
 
 from redis import exceptions as redis_errors
 
-
-class Trouble(StrEnum):
-    """The kinds of failure that have a remedy of their own."""
-
-    DNS = "dns"
-    REFUSED = "refused"
-    UNREACHABLE = "unreachable"
-    NO_SOCKET = "no_socket"
-    SOCKET_RIGHTS = "socket_rights"
-    SILENT = "silent"
-    CERTIFICATE = "certificate"
-    CLIENT_CERTIFICATE = "client_certificate"
-    NO_TLS = "no_tls"
-    TLS_ONLY = "tls_only"
-    TLS_FAILED = "tls_failed"
-    HTTP = "http"
-    NOT_REDIS = "not_redis"
-    PASSWORD_WRONG = "password_wrong"  # noqa: S105  (no password)
-    PASSWORD_MISSING = "password_missing"  # noqa: S105
-    PASSWORD_NOT_SET = "password_not_set"  # noqa: S105
-    PROTECTED = "protected"
-    RIGHTS = "rights"
-    DATABASE = "database"
-    IN_CLUSTER = "in_cluster"
-    NOT_A_CLUSTER = "not_a_cluster"
-    READ_ONLY = "read_only"
-    NO_REPLICAS = "no_replicas"
-    FULL = "full"
-    DISK = "disk"
-    CLIENTS = "clients"
-    LOADING = "loading"
-    BUSY = "busy"
-    CLUSTER_DOWN = "cluster_down"
-    UNKNOWN_COMMAND = "unknown_command"
-    CLOSED = "closed"
-    OTHER = "other"
-
-
-class _Words(NamedTuple):
-    found: str
-    remedy: str
-
-
 _AWAY: Final = "; agents start fresh meanwhile, and their saves wait"
-_WORDS: Final = {
-    Trouble.DNS: _Words("there is no host of this name", "correct the host in SESSION_REUSE_URL, or the name server"),
-    Trouble.REFUSED: _Words(
+
+
+class Trouble(Enum):
+    """The kinds of failure that have a remedy of their own: what was found, and the remedy."""
+
+    DNS = "there is no host of this name", "correct the host in SESSION_REUSE_URL, or the name server"
+    REFUSED = (
         "the connection is refused: nothing listens at this port",
         f"start the server, or correct host and port in SESSION_REUSE_URL{_AWAY}",
-    ),
-    Trouble.UNREACHABLE: _Words("there is no way to this host", f"look at the network and its firewalls{_AWAY}"),
-    Trouble.NO_SOCKET: _Words(
-        "there is no socket at this path", f"start the server, or correct the path in SESSION_REUSE_URL{_AWAY}"
-    ),
-    Trouble.SOCKET_RIGHTS: _Words(
-        "this user may not open the socket", "add the user to the socket's group, or set unixsocketperm of the server"
-    ),
-    Trouble.SILENT: _Words("no answer in time", f"start the server again, or look for a firewall between here and there{_AWAY}"),
-    Trouble.CERTIFICATE: _Words("the certificate is not trusted", "add ?ssl_ca_certs=/path/to/ca.pem to the URL"),
-    Trouble.CLIENT_CERTIFICATE: _Words(
-        "the server asks for a client certificate", "add ?ssl_certfile=/path&ssl_keyfile=/path to the URL"
-    ),
-    Trouble.NO_TLS: _Words("the server does not speak TLS at this port", "use redis:// in place of rediss://, or its TLS port"),
-    Trouble.TLS_ONLY: _Words("the server speaks TLS at this port", "use rediss:// in place of redis://"),
-    Trouble.TLS_FAILED: _Words("the TLS handshake fails", "compare the TLS versions and ciphers of both sides"),
-    Trouble.HTTP: _Words("an HTTP server answers, not Redis", "correct host and port in SESSION_REUSE_URL"),
-    Trouble.NOT_REDIS: _Words("something answers that is not Redis", "correct host and port in SESSION_REUSE_URL"),
-    Trouble.PASSWORD_WRONG: _Words(
+    )
+    UNREACHABLE = "there is no way to this host", f"look at the network and its firewalls{_AWAY}"
+    NO_SOCKET = (
+        "there is no socket at this path",
+        f"start the server, or correct the path in SESSION_REUSE_URL{_AWAY}",
+    )
+    SOCKET_RIGHTS = (
+        "this user may not open the socket",
+        "add the user to the socket's group, or set unixsocketperm of the server",
+    )
+    SILENT = "no answer in time", f"start the server again, or look for a firewall between here and there{_AWAY}"
+    CERTIFICATE = "the certificate is not trusted", "add ?ssl_ca_certs=/path/to/ca.pem to the URL"
+    CLIENT_CERTIFICATE = (
+        "the server asks for a client certificate",
+        "add ?ssl_certfile=/path&ssl_keyfile=/path to the URL",
+    )
+    NO_TLS = "the server does not speak TLS at this port", "use redis:// in place of rediss://, or its TLS port"
+    TLS_ONLY = "the server speaks TLS at this port", "use rediss:// in place of redis://"
+    TLS_FAILED = "the TLS handshake fails", "compare the TLS versions and ciphers of both sides"
+    HTTP = "an HTTP server answers, not Redis", "correct host and port in SESSION_REUSE_URL"
+    NOT_REDIS = "something answers that is not Redis", "correct host and port in SESSION_REUSE_URL"
+    PASSWORD_WRONG = (
         "the server rejects the user or the password",
         "correct user and password in SESSION_REUSE_URL: redis://user:password@host",
-    ),
-    Trouble.PASSWORD_MISSING: _Words(
+    )
+    PASSWORD_MISSING = (
         "the server wants a password, and there is none in the URL",
         "add user and password to SESSION_REUSE_URL: redis://user:password@host",
-    ),
-    Trouble.PASSWORD_NOT_SET: _Words(
+    )
+    PASSWORD_NOT_SET = (
         "the server has no password for the default user",
         "name the user in SESSION_REUSE_URL (redis://user:password@host), or leave the password out",
-    ),
-    Trouble.PROTECTED: _Words(
+    )
+    PROTECTED = (
         "the server is in protected mode: it takes connections of its own machine only",
         "set a password on the server (requirepass), or bind it to a private network",
-    ),
-    Trouble.RIGHTS: _Words("the user lacks a right", "compare the user with the minimal ACL of the reference"),
-    Trouble.DATABASE: _Words("there is no database of this number", "use a lower number in the URL, mostly /0"),
-    Trouble.IN_CLUSTER: _Words("this server is part of a Cluster", "use redis+cluster://host:port in the URL"),
-    Trouble.NOT_A_CLUSTER: _Words("this server is not part of a Cluster", "use redis://host:port in the URL"),
-    Trouble.READ_ONLY: _Words(
+    )
+    RIGHTS = "the user lacks a right", "compare the user with the minimal ACL of the reference"
+    DATABASE = "there is no database of this number", "use a lower number in the URL, mostly /0"
+    IN_CLUSTER = "this server is part of a Cluster", "use redis+cluster://host:port in the URL"
+    NOT_A_CLUSTER = "this server is not part of a Cluster", "use redis://host:port in the URL"
+    READ_ONLY = (
         "this is a read-only replica, which takes no writes",
         "point the URL to the primary, or use redis+sentinel:// to have it found",
-    ),
-    Trouble.NO_REPLICAS: _Words(
-        "the server refuses writes: it has too few replicas in step", "start its replicas, or lower min-replicas-to-write"
-    ),
-    Trouble.FULL: _Words(
+    )
+    NO_REPLICAS = (
+        "the server refuses writes: it has too few replicas in step",
+        "start its replicas, or lower min-replicas-to-write",
+    )
+    FULL = (
         "the server's memory is full: it refuses writes",
         "raise maxmemory, or shorten ttl; saves wait in the agents until then",
-    ),
-    Trouble.DISK: _Words(
-        "the server refuses writes: it cannot save to its disk", "make room on the server's disk, and see the server's log"
-    ),
-    Trouble.CLIENTS: _Words("the server has no room for another client", "raise maxclients, or close idle connections"),
-    Trouble.LOADING: _Words("the server is still loading its data", "wait until it is done"),
-    Trouble.BUSY: _Words("the server is held up by a script of somebody else", "redis-cli SCRIPT KILL"),
-    Trouble.CLUSTER_DOWN: _Words(
-        "the Cluster is down: some of its slots have no node", "bring the lost nodes back; see redis-cli --cluster check"
-    ),
-    Trouble.UNKNOWN_COMMAND: _Words(
-        "the server does not know a command", "upgrade it to Redis 6.2 or later, or take back its rename-command"
-    ),
-    Trouble.CLOSED: _Words("the server closes the connection", "see the server's log"),
-    Trouble.OTHER: _Words("the server cannot be used", "see the server's log"),
-}  # fmt: skip
+    )
+    DISK = (
+        "the server refuses writes: it cannot save to its disk",
+        "make room on the server's disk, and see the server's log",
+    )
+    CLIENTS = "the server has no room for another client", "raise maxclients, or close idle connections"
+    LOADING = "the server is still loading its data", "wait until it is done"
+    BUSY = "the server is held up by a script of somebody else", "redis-cli SCRIPT KILL"
+    CLUSTER_DOWN = (
+        "the Cluster is down: some of its slots have no node",
+        "bring the lost nodes back; see redis-cli --cluster check",
+    )
+    UNKNOWN_COMMAND = (
+        "the server does not know a command",
+        "upgrade it to Redis 6.2 or later, or take back its rename-command",
+    )
+    CLOSED = "the server closes the connection", "see the server's log"
+    OTHER = "the server cannot be used", "see the server's log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +105,8 @@ class Diagnosis:
 
 def diagnosis(trouble: Trouble, detail: str = "", remedy: str = "") -> Diagnosis:
     """Return the words for a kind of failure, with a detail such as the host, and with another remedy if given."""
-    words = _WORDS[trouble]
-    return Diagnosis(trouble, f"{words.found}: {detail}" if detail else words.found, remedy or words.remedy)
+    found, usual = trouble.value
+    return Diagnosis(trouble, f"{found}: {detail}" if detail else found, remedy or usual)
 
 
 class _Rule(NamedTuple):
@@ -190,7 +157,7 @@ _RULES: Final = tuple(
 
 
 def diagnose(error: BaseException) -> Diagnosis:
-    """Return what an exception says of the store; the exceptions it was raised from count, too."""
+    """Return what an exception says of the store. The exceptions it was raised from count, too."""
     chain = list(_chain(error))
     for rule, text in _RULES:
         for each in chain:

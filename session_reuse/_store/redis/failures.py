@@ -11,13 +11,13 @@ import os
 import re
 import socket
 import ssl
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from redis import exceptions as redis_errors
 
 from session_reuse._resilience.failure import Blame, Failure, Retry
-from session_reuse._store.redis.batching import StalledError
 from session_reuse._store.redis.diagnosis import Trouble, diagnose
+from session_reuse._store.redis.redis_py import StalledError
 from session_reuse._store.redis.resolver import ResolverSilentError
 from session_reuse.errors import StoreAuthError, StoreError, StoreTimeoutError, StoreUnavailableError
 
@@ -84,6 +84,13 @@ def failure_from(error: BaseException) -> Failure:
     why = diagnose(error) if rule is _REFUSED else None
     reason = "" if why is None or why.trouble is Trouble.OTHER else f": {why.found}"
     return Failure(rule.error(f"{rule.remedy}{reason} ({name})"), name, rule.retry, rule.blame)
+
+
+def checked(reply: Any) -> Any:
+    """Return a reply, or raise the Failure that stands in its place."""
+    if isinstance(reply, Exception):
+        raise failure_from(reply) from None
+    return reply
 
 
 def system_reason(error: BaseException | None) -> str:

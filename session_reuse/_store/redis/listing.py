@@ -9,9 +9,9 @@ from typing import Any, Final
 from session_reuse._cancellation import SwallowedCancellation
 from session_reuse._store.interface import Listed
 from session_reuse._store.keys import Keys, is_name
-from session_reuse._store.redis.failures import failure_from
-from session_reuse._store.redis.redis_py import Command
-from session_reuse._store.redis.sender import Sender, checked, text
+from session_reuse._store.redis.failures import checked, failure_from
+from session_reuse._store.redis.redis_py import Command, Send
+from session_reuse._store.redis.scripts import call, text
 from session_reuse._store.redis.topology import Topology
 
 _PAGE: Final = 500
@@ -37,33 +37,33 @@ async def session_keys(topology: Topology, keys: Keys, timeout: float) -> AsyncI
 
 
 async def fingerprints(topology: Topology, keys: Keys, timeout: float) -> AsyncIterator[list[str]]:
-    """Yield the fingerprints of all sessions in pages; keys that are not ours are left out."""
+    """Yield the fingerprints of all sessions in pages. Keys that are not ours are left out."""
     async for page in session_keys(topology, keys, timeout):
         names = [(key, keys.fingerprint_of(key.decode(errors="replace"))) for key in page]
         yield [name for key, name in names if name and is_name(name) and keys.session(name).encode() == key]
 
 
-async def list_sessions(topology: Topology, sender: Sender, keys: Keys, timeout: float) -> AsyncIterator[Listed]:
+async def list_sessions(topology: Topology, send: Send, keys: Keys, timeout: float) -> AsyncIterator[Listed]:
     """Yield every session under the prefix: keys by SCAN, then one script for each, in pages."""
     async for page in session_keys(topology, keys, timeout):
         names = [name for key in page if (name := keys.fingerprint_of(key.decode(errors="replace"))) is not None]
         ours = [name for name in names if is_name(name)]
-        commands: list[Command] = [facts_of(sender, keys, name) for name in ours]
-        replies = await sender.send(*commands, timeout=timeout) if commands else []
+        commands: list[Command] = [facts_of(keys, name) for name in ours]
+        replies = await send(*commands, timeout=timeout) if commands else []
         for name, reply in zip(ours, replies, strict=True):
             listed = listed_from(name, reply)
             if listed is not None:
                 yield listed
 
 
-def facts_of(sender: Sender, keys: Keys, fingerprint: str) -> Command:
-    """Return the command that looks at one session."""
+def facts_of(keys: Keys, fingerprint: str) -> Command:
+    """Return the command for what a listing shows of one session."""
     of = keys.of(fingerprint)
-    return sender.script("facts", (of.session, of.agents, of.lease, of.liveness))
+    return call("facts", (of.session, of.agents, of.lease, of.liveness))
 
 
 def listed_from(fingerprint: str, reply: Any) -> Listed | None:
-    """Return what the script has found; None where there is no session."""
+    """Return what the script has found. None where there is no session."""
     head, left, size, agent, used_at, lease, lease_left, liveness = checked(reply)
     if left == -2:
         return None

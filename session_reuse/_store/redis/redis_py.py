@@ -10,15 +10,15 @@ import asyncio
 import fcntl
 import struct
 import termios
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.crc import key_slot
+from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, MaxConnectionsError, MovedError, ResponseError, SlotNotCoveredError
+from redis.exceptions import InvalidResponse, MaxConnectionsError, ResponseError
 
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
 from session_reuse._store.redis.resolver import resolve
@@ -30,36 +30,57 @@ except ImportError:
 
 Command = tuple[Any, ...]
 Replies = list[Any]
-Outcome = Replies | Exception
-Done = Callable[["LaneConnection", Outcome], None]
 
-_SLOTS: Final = 16384
 _NOT_YET: Final = object()
 _CROWDED_PAUSE: Final = 0.01
 _CROWDED_TRIES: Final = 20
 
 
-class LaneConnection:
+class Send(Protocol):
+    """Sends commands and returns their replies, errors of single commands in their place."""
+
+    async def __call__(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
+        """Send commands in one write to each server."""
+
+
+class StalledError(TimeoutError):
+    """One connection is silent although the server answers on others."""
+
+
+def _ignore(_: Replies | Exception) -> None:
+    """Take the place of a handler that is not set."""
+
+
+class LaneConnection(ABC):
     """One connection that carries one group of commands at a time.
 
     Attributes:
-        on_lost: called when the connection ends, or misbehaves, while it carries nothing.
+        on_end: called with the replies of a group, or with what ended it. Without a group under way it is called
+            when the connection ends.
+        write: writes what `prepare` has returned.
     """
 
+    write: Callable[[bytes | list[bytes]], None]
+
     def __init__(self, connection: Any, pool: Any) -> None:
-        self.on_lost: Callable[[LaneConnection], None] = lambda _: None
+        self.on_end: Callable[[Replies | Exception], None] = _ignore
         self._connection = connection
         self._pool = pool
-        self._done: Done | None = None
         self._replies: Replies = []
+        self._awaited = 0
 
-    def send(self, commands: Sequence[Command], done: Done) -> None:
-        """Send commands in one write, and call `done` once with their replies or with what went wrong."""
-        raise NotImplementedError
+    def prepare(self, commands: Sequence[Command]) -> bytes | list[bytes]:
+        """Expect the replies of commands, and return the bytes to write."""
+        self._replies, self._awaited = [], len(commands)
+        return self.packed(commands)
 
+    @abstractmethod
+    def packed(self, commands: Sequence[Command]) -> bytes | list[bytes]:
+        """Return commands as bytes."""
+
+    @abstractmethod
     def progress(self) -> int:
         """Return a number that changes when bytes of a reply arrive."""
-        raise NotImplementedError
 
     def unsent(self) -> int:
         """Return how many bytes wait here for the network to take them, the kernel's included."""
@@ -78,16 +99,9 @@ class LaneConnection:
 
     async def discard(self) -> None:
         """End the connection at once and give it back to its pool, closed."""
-        self._done = None
+        self.on_end = _ignore
         await self._connection.disconnect(nowait=True)
         await self._pool.release(self._connection)
-
-    def _finish(self, outcome: Outcome) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            done(self, outcome)
-        else:
-            self.on_lost(self)
 
 
 class _DirectConnection(LaneConnection, asyncio.Protocol):
@@ -96,22 +110,18 @@ class _DirectConnection(LaneConnection, asyncio.Protocol):
     def __init__(self, connection: Any, pool: Any) -> None:
         super().__init__(connection, pool)
         self._transport = connection._writer.transport
+        self.write = self._transport.write
         self._stream_protocol = self._transport.get_protocol()
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse, replyError=connection._parser.parse_error, notEnoughData=_NOT_YET
         )
-        self._awaited = 0
         self._received = 0
         self._transport.set_protocol(self)
 
-    def send(self, commands: Sequence[Command], done: Done) -> None:
-        self._done, self._replies, self._awaited = done, [], len(commands)
+    def packed(self, commands: Sequence[Command]) -> bytes:
         if self._transport.is_closing():  # its end has not been reported yet
-            return self._finish(RedisConnectionError("the connection is closed"))
-        try:
-            self._transport.write(b"".join(map(hiredis.pack_command, commands)))
-        except Exception as error:  # noqa: BLE001  (a reset connection: see failures.py)
-            self._finish(error)
+            raise RedisConnectionError("the connection is closed")
+        return b"".join(map(hiredis.pack_command, commands))
 
     def progress(self) -> int:
         return self._received
@@ -126,24 +136,25 @@ class _DirectConnection(LaneConnection, asyncio.Protocol):
                     continue
                 replies.append(reply)
         except InvalidResponse as error:
-            self._finish(error)
+            self.on_end(error)
             return
         if len(replies) > awaited:
-            self._finish(RedisConnectionError("the server sent what nobody asked for"))
+            self.on_end(RedisConnectionError("the server sent replies without a command"))
         elif awaited and len(replies) == awaited:
             self._replies, self._awaited = [], 0
-            self._finish(replies)
+            self.on_end(replies)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._stream_protocol.connection_lost(error)
-        self._finish(RedisConnectionError(f"the connection was lost ({type(error).__name__})"))
+        self.on_end(RedisConnectionError(f"the connection was lost ({type(error).__name__})"))
 
     async def release(self) -> None:
+        self.on_end = _ignore
         self._transport.set_protocol(self._stream_protocol)
         await super().release()
 
     async def discard(self) -> None:
-        self._done = None
+        self.on_end = _ignore
         if not self._transport.is_closing():
             self._transport.set_protocol(self._stream_protocol)
             self._transport.abort()
@@ -156,28 +167,31 @@ class _StreamedConnection(LaneConnection):
     def __init__(self, connection: Any, pool: Any) -> None:
         super().__init__(connection, pool)
         self._task: asyncio.Task[None] | None = None
-        # The lanes have limits of their own; these would start a task for each write.
+        # The lanes have limits of their own. These would start a task for each write.
         self._timeout, connection.socket_timeout = connection.socket_timeout, None
 
-    def send(self, commands: Sequence[Command], done: Done) -> None:
-        self._done, self._replies = done, []
-        self._task = asyncio.get_running_loop().create_task(self._exchange(commands))
+    def packed(self, commands: Sequence[Command]) -> list[bytes]:
+        packed: list[bytes] = self._connection.pack_commands(commands)
+        return packed
 
-    async def _exchange(self, commands: Sequence[Command]) -> None:
+    def write(self, data: bytes | list[bytes]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._exchange(data, self._replies, self._awaited))
+
+    async def _exchange(self, data: bytes | list[bytes], replies: Replies, awaited: int) -> None:
         connection = self._connection
         try:
             if not connection.is_connected or await connection.can_read():
                 raise RedisConnectionError("the connection is closed")  # noqa: TRY301
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            for _ in commands:
+            await connection.send_packed_command(data, check_health=False)
+            for _ in range(awaited):
                 try:
-                    self._replies.append(await connection.read_response())
+                    replies.append(await connection.read_response())
                 except ResponseError as error:
-                    self._replies.append(error)
+                    replies.append(error)
         except Exception as error:  # noqa: BLE001  (whatever it is, it is for those who wait)
-            self._finish(error)
+            self.on_end(error)
         else:
-            self._finish(self._replies)
+            self.on_end(replies)
 
     def progress(self) -> int:
         return (len(self._replies) << 40) + len(getattr(getattr(self._connection, "_reader", None), "_buffer", b""))
@@ -187,7 +201,7 @@ class _StreamedConnection(LaneConnection):
         await super().release()
 
     async def discard(self) -> None:
-        self._done = None
+        self.on_end = _ignore
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -207,7 +221,7 @@ class Connections:
         self.most: int = getattr(self._pool, "max_connections", 1 << 30)
 
     async def open(self) -> LaneConnection:
-        """Return a connection that is ready; the caller limits the time."""
+        """Return a connection that is ready. The caller limits the time."""
         for _ in range(_CROWDED_TRIES):
             with suppress(MaxConnectionsError):  # whoever has them may give one back
                 return self._lane_connection(await self._pool.get_connection())
@@ -308,49 +322,3 @@ def use_own_resolver(client: Any) -> None:
     sentinels = getattr(getattr(client.connection_pool, "sentinel_manager", None), "sentinels", [])
     for each in (client, *sentinels):
         each.connection_pool.connection_class = _resolved(each.connection_pool.connection_class)
-
-
-class ClusterNodes:
-    """What redis-py's Cluster client knows of the nodes."""
-
-    def __init__(self, client: RedisCluster) -> None:
-        self._manager = client.nodes_manager
-
-    @property
-    def are_known(self) -> bool:
-        """Whether it has learned of any slot yet."""
-        return bool(self._manager.slots_cache)
-
-    def primary_of(self, key: str | bytes) -> ClusterNode | None:
-        """Return the primary that serves a key; None when the slot has none."""
-        nodes = self._manager.slots_cache.get(key_slot(key.encode() if isinstance(key, str) else key))
-        return nodes[0] if nodes else None
-
-    def primaries(self) -> list[ClusterNode]:
-        """Return all primaries.
-
-        Raises:
-            SlotNotCoveredError: a slot has none.
-        """
-        slots = self._manager.slots_cache
-        if len(slots) < _SLOTS:
-            raise SlotNotCoveredError(f"{_SLOTS - len(slots)} slots of the Cluster have no node")
-        return list({nodes[0].name: nodes[0] for nodes in slots.values()}.values())
-
-    def by_name(self) -> dict[str, ClusterNode]:
-        """Return all nodes."""
-        return dict(self._manager.nodes_cache)
-
-    async def learn(self, suspect: str | None) -> None:
-        """Ask the Cluster who serves what; `suspect` is asked last."""
-        await self._manager.initialize(last_failed_node_name=suspect)
-
-    async def follow(self, moved: MovedError) -> None:
-        """Note where a slot is now."""
-        with suppress(KeyError):  # a slot that had no node until now
-            await self._manager.move_slot(moved)
-
-    async def close_idle(self) -> None:
-        """Close what is idle: a client that was not initialized by itself would leave it (redis-py 8.1.0)."""
-        for node in [*self._manager.nodes_cache.values(), *self._manager.startup_nodes.values()]:
-            await node.disconnect_free_connections()

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from typing import Any, Final
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from session_reuse._resilience.failure import Failure
 from session_reuse._state.header import TTL_UNIT
@@ -25,10 +25,10 @@ from session_reuse._store.interface import (
 )
 from session_reuse._store.keys import Keys, SessionKeys
 from session_reuse._store.redis.deadlines import Deadlines, Entry
-from session_reuse._store.redis.failures import error_code, failure_from, writes_refused
+from session_reuse._store.redis.failures import checked, error_code, failure_from, writes_refused
 from session_reuse._store.redis.listing import facts_of, fingerprints, list_sessions, listed_from
 from session_reuse._store.redis.redis_py import Command, Replies
-from session_reuse._store.redis.sender import Sender, checked, milliseconds, text
+from session_reuse._store.redis.scripts import call, milliseconds, text, with_source
 from session_reuse._store.redis.topology import topology_of
 
 _NO_TOKEN: Final = "0" * 20
@@ -45,7 +45,7 @@ class RedisStore:
         client: `redis.asyncio.Redis`, `RedisCluster`, or a double of them, without `decode_responses`.
         keys: the names.
         lanes: connections for small values.
-        wait: replicas to wait for after each save, and for how many seconds; 0 for none.
+        wait: replicas to wait for after each save, and for how many seconds. 0 for none.
         own_client: whether `aclose` closes the client.
         connect_timeout: seconds for one step of opening a connection.
     """
@@ -57,24 +57,52 @@ class RedisStore:
         self.client = client
         self.keys = keys
         self.topology = topology_of(client, lanes, connect_timeout)
-        self._sender = Sender(self.topology)
-        self.deadlines = Deadlines(keys, self._sender)
-        self._send = self._sender.send
-        self._script = self._sender.script
+        self.deadlines = Deadlines(keys, self.send)
+        self._loaded: set[str] = set()
         self._wait = wait
         self._own_client = own_client
+
+    async def send(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
+        """Send commands in one write to each server, and return their replies.
+
+        Errors of single commands stand in their place: look at each with `checked`. A script is sent with its source until
+        it was answered once.
+
+        Raises:
+            Failure: nothing came through.
+        """
+        names = [command[1] for command in commands if command[0] == "EVALSHA"]
+        if not self._loaded.issuperset(names):
+            commands = tuple(
+                with_source(one) if one[0] == "EVALSHA" and one[1] not in self._loaded else one for one in commands
+            )
+        try:
+            replies = await self.topology.execute(*commands, timeout=timeout, size=size)
+            missed = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if missed:  # what was done is not done twice
+                again = [with_source(commands[place]) for place in missed]
+                if commands[-1][0] == "WAIT":
+                    missed.append(len(commands) - 1)
+                    again.append(commands[-1])
+                answers = await self.topology.execute(*again, timeout=timeout, size=size)
+                for place, reply in zip(missed, answers, strict=True):
+                    replies[place] = reply
+        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
+            raise failure_from(error) from None
+        self._loaded.update(names)
+        return replies
 
     async def enter(
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
         use_id: str = "", ceiling: bool = False,
     ) -> EnterReply:  # fmt: skip
-        """Read a session and start its time to live anew; with `lease` (holder, seconds) take the lease as well."""
+        """Read a session and start its time to live anew. With `lease` (holder, seconds) take the lease as well."""
         keys = self.keys.of(fingerprint)
         read: Command = ("GETEX", keys.session, "PX", milliseconds(ttl or 0))
         if ttl is None or ceiling:
             read = ("GET", keys.session)
         if lease is None and not use_id and not ceiling:
-            (value,) = await self._send(read, timeout=timeout)
+            (value,) = await self.send(read, timeout=timeout)
             if type(value) is bytes:
                 return EnterReply(value)
             return await self._entered(keys, value, timeout)
@@ -83,10 +111,10 @@ class RedisStore:
             commands.append(self._acquire(keys, *lease))
         if use_id:
             names = (keys.session, keys.once(use_id), keys.lease)
-            commands.append(self._script("count_use", names, lease[0] if lease else ""))
+            commands.append(call("count_use", names, lease[0] if lease else ""))
         if ttl is not None and ceiling:
-            commands.append(self._script("slide", (keys.session,), milliseconds(ttl)))
-        *answers, value = await self._send(*commands, read, timeout=timeout)  # the lease first, then what it covers
+            commands.append(call("slide", (keys.session,), milliseconds(ttl)))
+        *answers, value = await self.send(*commands, read, timeout=timeout)  # the lease first, then what it covers
         held = _lease(checked(answers.pop(0)), lease[0]) if lease is not None else None
         uses = int(checked(answers.pop(0))) if use_id else None
         return await self._entered(keys, value, timeout, held, uses)
@@ -94,28 +122,28 @@ class RedisStore:
     async def _entered(
         self, keys: SessionKeys, reply: Any, timeout: float, lease: Lease | Busy | None = None, uses: int | None = None
     ) -> EnterReply:  # fmt: skip
-        """Return the reply; without a value with the last invalidation, so that a first save is not older than it looks."""
+        """Return the reply. Without a value with the last invalidation, so that a first save is not older than it looks."""
         if isinstance(reply, RedisError) and writes_refused(reply):  # a replica reads, but refuses a GETEX
-            (reply,) = await self._send(("GET", keys.session), timeout=timeout)
+            (reply,) = await self.send(("GET", keys.session), timeout=timeout)
         value = _value(reply)
         if value is not None:
             return EnterReply(value, lease, uses)
         invalidated_at: int | None = None
         with suppress(Failure):
-            (look,) = await self._send(self._script("look", (keys.tombstone,)), timeout=timeout)
+            (look,) = await self.send(call("look", (keys.tombstone,)), timeout=timeout)
             invalidated_at = int(checked(look)[1])
         return EnterReply(None, lease, uses, invalidated_at)
 
     async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
         """Start the time to live anew within the limits that the session itself sets."""
-        command = self._script("slide", (self.keys.session(fingerprint),), milliseconds(ttl))
-        checked((await self._send(command, timeout=timeout))[0])
+        command = call("slide", (self.keys.session(fingerprint),), milliseconds(ttl))
+        checked((await self.send(command, timeout=timeout))[0])
 
     async def read(self, fingerprint: str, *, timeout: float) -> ReadReply:
         """Read a session and leave its time to live alone."""
         keys = self.keys.of(fingerprint)
-        look, value = await self._send(
-            self._script("look", (keys.tombstone,)), ("GET", keys.session), timeout=timeout
+        look, value = await self.send(
+            call("look", (keys.tombstone,)), ("GET", keys.session), timeout=timeout
         )  # fmt: skip
         now, invalidated_at = checked(look)
         return ReadReply(_value(value), int(invalidated_at), int(now))
@@ -137,7 +165,7 @@ class RedisStore:
         if self._wait[0]:
             commands.append(("WAIT", self._wait[0], milliseconds(self._wait[1])))
             timeout += self._wait[1]
-        replies = await self._send(*commands, timeout=timeout, size=size)
+        replies = await self.send(*commands, timeout=timeout, size=size)
         if commit.value:
             checked(replies[position - 1])
         reply = _commit_reply(checked(replies[position]), replies[position + 1 :])
@@ -154,14 +182,14 @@ class RedisStore:
             commands += [self.deadlines.forget_affinity(agent, commit.fingerprint) for agent, _ in commit.agents]
         with suppress(Failure):
             if outcome is CommitOutcome.STALE:
-                (exists,) = await self._send(("EXISTS", self.keys.session(commit.fingerprint)), timeout=timeout)
+                (exists,) = await self.send(("EXISTS", self.keys.session(commit.fingerprint)), timeout=timeout)
                 if exists != 0:
                     return
                 if isinstance(indexed, list) and indexed[0]:
                     mine = Entry(commit.fingerprint, text(indexed[1]))
                     await self.deadlines.settle([(mine, None)], timeout=timeout)
             if commands:
-                await self._send(*commands, timeout=timeout)
+                await self.send(*commands, timeout=timeout)
 
     def _commit_script(self, commit: Commit, keys: SessionKeys, staging: str, ttl: int) -> Command:
         names = [keys.session, staging, keys.lease, keys.tombstone, keys.agents, keys.quarantine]
@@ -169,7 +197,7 @@ class RedisStore:
             names.append(keys.once(commit.save_id))
         if commit.lease is not None:
             names.append(keys.once(commit.lease.holder))
-        return self._script(
+        return call(
             "commit", tuple(names), commit.precondition.value, commit.known, f"{commit.invalidated_at:020d}", commit.save_id,
             *_lease_arguments(commit.lease), int(commit.release), int(commit.may_recreate), ttl,
             int(commit.new_login), commit.score_change, f"{commit.created_at:014d}",
@@ -178,26 +206,24 @@ class RedisStore:
 
     async def acquire(self, fingerprint: str, holder: str, ttl: float, *, timeout: float) -> Lease | Busy:
         """Take the lease alone."""
-        (reply,) = await self._send(self._acquire(self.keys.of(fingerprint), holder, ttl), timeout=timeout)
+        (reply,) = await self.send(self._acquire(self.keys.of(fingerprint), holder, ttl), timeout=timeout)
         return _lease(checked(reply), holder)
 
     def _acquire(self, keys: SessionKeys, holder: str, ttl: float) -> Command:
         names = (keys.session, keys.lease, keys.tombstone, keys.once(holder))
-        return self._script("acquire", names, holder, milliseconds(ttl))
+        return call("acquire", names, holder, milliseconds(ttl))
 
     async def renew(self, fingerprint: str, lease: Lease, ttl: float, *, timeout: float) -> bool:
-        """Prolong a lease; False when another holder has it."""
+        """Prolong a lease. False when another holder has it."""
         names = (self.keys.of(fingerprint).lease,)
-        (reply,) = await self._send(
-            self._script("renew", names, *_lease_arguments(lease), milliseconds(ttl)), timeout=timeout
-        )
+        (reply,) = await self.send(call("renew", names, *_lease_arguments(lease), milliseconds(ttl)), timeout=timeout)
         return bool(checked(reply))
 
     async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
-        """Give a lease back; False when another holder has it. With token 0 a late request for it is refused too."""
+        """Give a lease back. False when another holder has it. With token 0 a late request for it is refused too."""
         keys = self.keys.of(fingerprint)
         names = (keys.lease, keys.once(lease.holder), keys.session)
-        (reply,) = await self._send(self._script("release", names, *_lease_arguments(lease)), timeout=timeout)
+        (reply,) = await self.send(call("release", names, *_lease_arguments(lease)), timeout=timeout)
         return bool(checked(reply))
 
     async def invalidate(
@@ -207,31 +233,29 @@ class RedisStore:
         keys = self.keys.of(fingerprint)
         names = (keys.session, keys.lease, keys.tombstone, keys.agents, keys.quarantine)
         # First the index: a new login that comes right after the script enters itself, and must stay in.
-        checked((await self._send(self.deadlines.leave(fingerprint), timeout=timeout))[0])
+        checked((await self.send(self.deadlines.leave(fingerprint), timeout=timeout))[0])
         lineage = f"{created_at:014d}" if created_at else ""
-        (reply,) = await self._send(
-            self._script("invalidate", names, milliseconds(ttl), request_id, lineage), timeout=timeout
-        )
+        (reply,) = await self.send(call("invalidate", names, milliseconds(ttl), request_id, lineage), timeout=timeout)
         existed, agents = checked(reply)
         if agents:
             forget = [self.deadlines.forget_affinity(text(agent), fingerprint) for agent in agents]
             with suppress(Failure):  # a hint, which ends by itself
-                await self._send(*forget, timeout=timeout)
+                await self.send(*forget, timeout=timeout)
         return bool(existed)
 
     async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
         """Return the affinity entry of an agent."""
-        (reply,) = await self._send(("GET", self.keys.affinity(agent_id)), timeout=timeout)
+        (reply,) = await self.send(("GET", self.keys.affinity(agent_id)), timeout=timeout)
         value = _value(reply)
         return value.decode("utf-8", "replace") if value else None
 
     def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
         """List the sessions by cursor, over all primaries of a Cluster."""
-        return list_sessions(self.topology, self._sender, self.keys, timeout)
+        return list_sessions(self.topology, self.send, self.keys, timeout)
 
     async def facts(self, fingerprint: str, *, timeout: float) -> Listed | None:
-        """Return what a listing shows of one session; None when there is none."""
-        (reply,) = await self._send(facts_of(self._sender, self.keys, fingerprint), timeout=timeout)
+        """Return what a listing shows of one session. None when there is none."""
+        (reply,) = await self.send(facts_of(self.keys, fingerprint), timeout=timeout)
         return listed_from(fingerprint, reply)
 
     async def note_liveness(
@@ -239,15 +263,15 @@ class RedisStore:
     ) -> None:
         """Keep what a probe has found out about a login, with the time of the server."""
         names = (self.keys.of(fingerprint).liveness,)
-        command = self._script("note_liveness", names, verdict, created_at, milliseconds(ttl))
-        checked((await self._send(command, timeout=timeout))[0])
+        command = call("note_liveness", names, verdict, created_at, milliseconds(ttl))
+        checked((await self.send(command, timeout=timeout))[0])
 
     def fingerprints(self, *, timeout: float) -> AsyncIterator[list[str]]:
         """Yield the fingerprints of all sessions in pages, by cursor."""
         return fingerprints(self.topology, self.keys, timeout)
 
     def server_of(self, key: str) -> str:
-        """Return which primary of a Cluster a key lives on, as far as is known now; empty where there is only one."""
+        """Return which primary of a Cluster a key lives on, as far as is known now. Empty where there is only one."""
         return self.topology.server_of(key)
 
     def servers(self) -> Collection[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ReadOnlyError
@@ -18,31 +18,6 @@ _ASK_AGAIN_AFTER: Final = 1.0
 """How often at most the sentinels are asked who is master."""
 _LEAVING_PAUSE: Final = 0.1
 """How often at most the connections to a read-only server are given up."""
-
-
-class Topology(Protocol):
-    """The servers behind a client."""
-
-    def execute(self, *commands: Command, timeout: float, size: int = 0) -> Awaitable[Replies]:
-        """Send commands, each where it belongs, and return their replies, errors of single commands in their place."""
-
-    def server_of(self, key: str) -> str:
-        """Return the name of the server that a key lives on, as far as is known; empty where there is only one."""
-
-    def names(self) -> Collection[str]:
-        """Return all that `server_of` may return now."""
-
-    async def primaries(self) -> list[Any]:
-        """Return what takes `execute_command` for each server that holds data of its own."""
-
-    async def servers(self) -> list[Any]:
-        """Return what takes `execute_command` for every server, replicas included as far as they are known."""
-
-    async def check(self, *, timeout: float) -> None:
-        """Notice a change of roles while nobody uses the servers."""
-
-    async def aclose(self) -> None:
-        """Fail what still waits."""
 
 
 def topology_of(client: Any, lanes: int, connect_timeout: float = 0.25) -> Topology:
@@ -95,7 +70,7 @@ class SingleTopology:
         return [self._client]
 
     async def servers(self) -> list[Any]:
-        """Return the client itself; replicas are met when they become primary."""
+        """Return the client itself. Replicas are met when they become primary."""
         return [self._client]
 
     async def check(self, *, timeout: float) -> None:
@@ -149,10 +124,14 @@ class SentinelTopology(SingleTopology):
             await self._ask()
 
     async def aclose(self) -> None:
-        """End the lanes; who closes the sentinels finds all of them."""
+        """End the lanes. Who closes the sentinels finds all of them."""
         self._closed = True
         await super().aclose()
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
         self._miss_no_sentinel()
+
+
+Topology: TypeAlias = SingleTopology | ClusterTopology
+"""The servers behind a client."""

@@ -1,4 +1,4 @@
-"""The server-side scripts, as package data read once. Must never be given a payload: Lua pays for every byte."""
+"""The server-side scripts, as package data read once. Payloads stay out of them: Lua copies every byte."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
+from typing import Any
+
+from session_reuse._store.redis.redis_py import Command
+
+_known: dict[str, Script] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +21,7 @@ class Script:
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Work out the name the server gives it."""
+        """Compute the name that the server gives it."""
         object.__setattr__(self, "sha", sha1(self.source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -24,3 +29,25 @@ class Script:
 def script(name: str) -> Script:
     """Return the script `<name>.lua`."""
     return Script(files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8"))
+
+
+def call(name: str, keys: tuple[str, ...], *arguments: Any) -> Command:
+    """Return the command that runs a script."""
+    lua = script(name)
+    _known[lua.sha] = lua
+    return ("EVALSHA", lua.sha, len(keys), *keys, *arguments)
+
+
+def with_source(command: Command) -> Command:
+    """Return the command that runs the same script on a server that does not have it, and loads it."""
+    return ("EVAL", _known[command[1]].source, *command[2:])
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a duration as Redis takes it. It rejects 0."""
+    return int(seconds * 1000 + 0.5) or 1
+
+
+def text(reply: bytes | float | str) -> str:
+    """Return a reply as text."""
+    return reply.decode() if isinstance(reply, bytes) else str(reply)

@@ -1,22 +1,29 @@
-"""Start the private redis-server and its guardian. Only the holder of the start lock may do so."""
+"""Use the private redis-server behind `embedded://`, and start it with its guardian when none runs.
+
+The server belongs to all processes that hold the shared users' lock of its data folder. Its guardian stops it when the
+last of them releases that lock or dies. The first user starts both, under the start lock. The locks and an answer over
+the socket decide whether a server runs. A process id may belong to another program by then.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from session_reuse._store.embedded.guardian import BOOT
 from session_reuse._store.embedded.lock import FileLock, forks_held_off
-from session_reuse._store.embedded.server import find_server_binary, server_status
+from session_reuse._store.embedded.server import find_server_binary, open_folder, server_status
 from session_reuse.errors import ConfigurationError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from session_reuse._store.embedded.server import ServerFolder
 
+_LOCK_CAP = 15.0  # the start lock is held while a server starts or stops: longer than the guardian gives it
 _ANSWER_CAP = 5.0
 _LOADING_CAP = 60.0
 _POLL = 0.005
@@ -28,12 +35,85 @@ _SIGNS_OF_NEWER_DATA = ("'appenddirname", "Can't handle RDB format version")
 _GUARDIAN_ENVIRONMENT = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
+class EmbeddedServer:
+    """A handle on the private server of a data folder, which runs while a handle has started it. For threads.
+
+    Args:
+        path: the data folder. None for `session_reuse/redis` in the user's data folder.
+        binary: the redis-server to start, as for `find_server_binary`. Not used while a server runs.
+
+    Attributes:
+        socket_path: where the server listens, also after a restart.
+        pid: the process id of the server when it was last made sure of. 0 before that.
+
+    Raises:
+        ConfigurationError: the folder cannot be used.
+    """
+
+    def __init__(self, path: Path | None = None, *, binary: Path | str | None = None) -> None:
+        self._folder = open_folder(path)
+        self._binary = binary
+        self._users: FileLock | None = None
+        self._guard = threading.RLock()
+        self._process = os.getpid()
+        self._is_released = False
+        self.socket_path = self._folder.socket_path
+        self.pid = 0
+
+    def ensure_running(self) -> None:
+        """Start the server if it does not run. Does nothing after the release. Blocks for tens of milliseconds.
+
+        Raises:
+            ConfigurationError: no redis-server is installed, or the data was written by a newer one.
+            StoreUnavailableError: the server does not start or answer. The message quotes its log.
+        """
+        self._forget_parent()
+        with self._guard:
+            if self._is_released:
+                return
+            users, start = self._users or FileLock(self._folder.users_lock), FileLock(self._folder.start_lock)
+            try:
+                start.take(cap=_LOCK_CAP)
+                users.take(shared=True, cap=_LOCK_CAP)
+                self.pid = running_server(self._folder, self._binary)
+                self._users = users
+            finally:
+                # Unlocked, not only closed: a process being spawned by another thread may hold a copy for a moment.
+                start.drop()
+                start.close()
+                if self._users is None:
+                    users.drop()
+                    users.close()
+
+    def release(self) -> None:
+        """Stop using the server, for good. It ends soon after its last user."""
+        self._forget_parent()
+        with self._guard:
+            self._is_released = True
+            if self._users is not None:
+                self._users.drop()
+                self._users.close()
+                self._users = None
+
+    def _forget_parent(self) -> None:
+        """Start anew in a forked child: the lock counts for the parent, and its copy was closed at the fork."""
+        if self._process != os.getpid():
+            self._process, self._guard, self._users = os.getpid(), threading.RLock(), None
+
+
+def acquire(path: Path | None = None, *, binary: Path | str | None = None) -> EmbeddedServer:
+    """Return a handle on the private server of a data folder, which runs then."""
+    server = EmbeddedServer(path, binary=binary)
+    server.ensure_running()
+    return server
+
+
 def running_server(folder: ServerFolder, binary: Path | str | None) -> int:
     """Return the process id of the server, which is started if none runs.
 
     Raises:
         ConfigurationError: no redis-server is installed, or the data was written by a newer one.
-        StoreUnavailableError: the server does not start or answer; the message quotes its log.
+        StoreUnavailableError: the server does not start or answer. The message quotes its log.
     """
     started_from: int | None = None
     began = time.monotonic()
@@ -57,7 +137,7 @@ def running_server(folder: ServerFolder, binary: Path | str | None) -> int:
 def _why_it_ended(
     folder: ServerFolder, said: str, binary: Path | str | None
 ) -> ConfigurationError | StoreUnavailableError:
-    """Return the error for a server that did not start; data of a newer server is a reason that does not pass."""
+    """Return the error for a server that did not start. Data of a newer server is a reason that does not pass."""
     if any(sign in said for sign in _SIGNS_OF_NEWER_DATA):
         return ConfigurationError(
             f"the data in {folder.path} was written by a newer Redis than {find_server_binary(binary)} can read: "
@@ -85,7 +165,7 @@ def _check_patience(folder: ServerFolder, began: float, started_from: int | None
 
 
 def _start_guardian(folder: ServerFolder, lock: FileLock, binary: Path | str | None) -> int:
-    """Start a guardian that holds `lock` from its first moment; returns where in the log its words begin."""
+    """Start a guardian that holds `lock` from its first moment. Returns where in the log its words begin."""
     if not sys.executable or getattr(sys, "frozen", False):
         raise ConfigurationError("embedded:// needs a Python interpreter to start: set SESSION_REUSE_URL instead")
     found = find_server_binary(binary)
