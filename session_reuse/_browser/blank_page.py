@@ -6,6 +6,7 @@ import base64
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from session_reuse._browser import limits
 from session_reuse._browser.flow import Flow
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.driver import BrowserDriver
 
-_PATIENCE: Final = 10.0
-"""Seconds that one script may take."""
 _ANSWER: Final = {
     "responseCode": 200,
     "responseHeaders": [{"name": "Content-Type", "value": "text/html"}],
@@ -49,12 +48,12 @@ def visit(
     failed = []
     try:
         for method, params in _PREPARATION:
-            yield driver.send(cdp, method, params)
+            yield driver.send(cdp, method, params, limits.BLANK_PAGE)
         for origin in waiting:
             try:
                 if clock() > deadline:
                     raise TimeoutError(f"no time left after {limit:g} s")
-                yield driver.send(cdp, "Page.navigate", {"url": f"{origin}/"})
+                yield driver.send(cdp, "Page.navigate", {"url": f"{origin}/"}, limits.BLANK_PAGE)
                 yield from act(origin, _evaluator(driver, cdp, origin))
             except driver.errors:
                 failed.append(origin)
@@ -91,11 +90,11 @@ def _answer(driver: BrowserDriver, cdp: Any, request: str) -> Flow[None]:
 def _evaluator(driver: BrowserDriver, cdp: Any, origin: str) -> Callable[[str], Flow[Any]]:
     def evaluate(expression: str) -> Flow[Any]:
         # An agent's init script may have replaced what is used here: not in a world of our own.
-        tree = yield driver.send(cdp, "Page.getFrameTree", {})
+        tree = yield driver.send(cdp, "Page.getFrameTree", {}, limits.BLANK_PAGE)
         frame = tree["frameTree"]["frame"]
         if frame.get("securityOrigin") != origin:
             raise TimeoutError(f"{origin} was not reached")
-        return (yield from evaluate_apart(driver, cdp, frame["id"], expression, _PATIENCE))
+        return (yield from evaluate_apart(driver, cdp, frame["id"], expression, limits.BLANK_PAGE))
 
     return evaluate
 
@@ -108,7 +107,7 @@ def evaluate_apart(
     Raises:
         Exception: one of the driver's errors: it threw, took too long, or the document is gone.
     """
-    world = yield driver.send(cdp, "Page.createIsolatedWorld", {"frameId": frame})
+    world = yield driver.send(cdp, "Page.createIsolatedWorld", {"frameId": frame}, limit)
     params = {"contextId": world["executionContextId"], "awaitPromise": True, "returnByValue": True}
     answer = yield driver.send(cdp, "Runtime.evaluate", {**params, "expression": expression}, limit)
     if "exceptionDetails" in answer:

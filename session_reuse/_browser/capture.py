@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from session_reuse._browser import environment, javascript
+from session_reuse._browser import environment, javascript, limits
 from session_reuse._browser.blank_page import visit
 from session_reuse._browser.databases import dump_script, is_used, read_dump
 from session_reuse._browser.flow import Together
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
-REVISIT_LIMIT: Final = 2.0
-"""Seconds for visiting origins again whose pages were gone before they could be read."""
 _COPY_SHARE: Final = 20
 """A database is copied again after so many times the time that its last copy took: the page waits meanwhile."""
 
@@ -182,7 +180,7 @@ class Capture:
                 text = yield from evaluate(dump_script(self._limit, mark.names))
                 self._mirror.databases_read(origin, read_dump(origin, text), mark)
 
-        failed = yield from visit(self._driver, sorted(waiting), act, REVISIT_LIMIT)
+        failed = yield from visit(self._driver, sorted(waiting), act, limits.REVISIT)
         for origin in failed:
             self._session.report(
                 ProblemKind.CAPTURE_LIMITED, origin, "it could not be read again; what was last seen is kept"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final, Self
 
+from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpError, Transport
 from session_reuse._browser.drivers.devtools import DevToolsDriver
 from session_reuse._browser.engine import BrowserEngine
@@ -23,9 +24,6 @@ DEBOUNCE: Final = 0.25
 """Seconds between something that happens in the browser and our look at it."""
 _IDLE_INTERVAL: Final = 1.0
 """Seconds between looks when nothing is seen to happen: scripts set cookies without an event."""
-_CAPTURE_LIMIT: Final = 6.0
-_CLOSE_LIMIT: Final = 2.0
-"""Seconds that what is under way may take to clean up after itself, such as to close a blank page."""
 
 
 class DevToolsBrowser:
@@ -111,10 +109,10 @@ class DevToolsBrowser:
         """
         if not self.is_gone:
             try:
-                async with asyncio.timeout(_CAPTURE_LIMIT), self._capturing:
+                async with asyncio.timeout(limits.CAPTURE), self._capturing:
                     await run_async(self._engine.captured(is_final=is_final))
             except TimeoutError:
-                where, reason = "the browser", f"it did not answer in {_CAPTURE_LIMIT:g} s"
+                where, reason = "the browser", f"it did not answer in {limits.CAPTURE:g} s"
                 self._session.report(ProblemKind.CAPTURE_LIMITED, where, reason)
             except CdpError:
                 pass  # it went away meanwhile
@@ -140,7 +138,7 @@ class DevToolsBrowser:
             tasks.append(self._watching)
         try:
             if tasks:
-                await asyncio.wait(tasks, timeout=_CLOSE_LIMIT)
+                await asyncio.wait(tasks, timeout=limits.UNDO)
         finally:
             await self._driver.connection.close()
 

@@ -6,11 +6,13 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from session_reuse._browser import limits
 from session_reuse._browser.blank_page import evaluate_apart
 from session_reuse._browser.databases import is_used
 from session_reuse._browser.flow import Together
 from session_reuse._browser.origins import origin_of, origin_of_storage, storage_key
 from session_reuse._browser.storage.mirror import STORAGE_EVENTS
+from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._browser.tabs import Frame, Tab, Target, frame_of
 
 if TYPE_CHECKING:
@@ -42,8 +44,6 @@ ENABLE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 
 _LARGE: Final = 256 * 1024
 """Characters of localStorage from which on it is not read at each departure."""
-_SCRIPT_LIMIT: Final = 4.0
-"""Seconds that a script of ours may take, such as a copy of the databases."""
 _RECENT: Final = 0.5
 """Seconds for which events of a write may still be on their way when its document is left."""
 _NO_STORAGE: Final = "Frame not found for the given storage id"
@@ -146,9 +146,7 @@ class Follower:
     def on_event(self, target: Target, method: str, params: dict[str, Any]) -> None:
         """Follow one of `EVENTS`."""
         if method in STORAGE_EVENTS:
-            origin = self._mirror.storage_event(target.tab.key, method, params)
-            if origin is not None:
-                self._last_write[origin] = self._clock()
+            self._storage_changed(target, method, params)
         elif method.startswith("Storage."):
             origin = origin_of_storage(params)
             if origin is not None and self._indexed_db:
@@ -165,6 +163,21 @@ class Follower:
             self._logged(params["entry"])
         else:
             self._navigating(target, method, params)
+
+    def _storage_changed(self, target: Target, method: str, params: dict[str, Any]) -> None:
+        if params.get("key") == self._restorer.scripts.name:
+            self._receipt(target, params)
+        elif (origin := self._mirror.storage_event(target.tab.key, method, params)) is not None:
+            self._last_write[origin] = self._clock()
+
+    def _receipt(self, target: Target, params: dict[str, Any]) -> None:
+        origin = origin_of_storage(params["storageId"])
+        if origin is None or "newValue" not in params:
+            return
+        for frame in target.tab.frames.values():
+            if frame.origin == origin and frame.target is target:
+                frame.owes_receipt = False
+        self._restorer.take_receipt(origin, is_filled=params["newValue"] == "filled")
 
     def _logged(self, entry: dict[str, Any]) -> None:
         found = _CLEARED.match(str(entry.get("text")))
@@ -186,8 +199,8 @@ class Follower:
         tab.frames[frame.id] = frame
         self._gone(before, frame.origin)
         if frame.shares_storage and frame.origin is not None:
-            if frame.parent is None:  # a frame may be sandboxed: its storage has to be seen first
-                self._restorer.delivered(frame.origin)
+            if frame.parent is None:  # of a frame, the receipt tells whether it was filled
+                frame.owes_receipt = self._restorer.delivered(frame.origin) and is_followed
             was_tracked = frame.origin in target.tracked
             # In a context of our own, events tell all that the first document of an origin finds and does.
             is_told = is_followed and self._is_new_profile and frame.parent is None and frame.origin not in self._shown
@@ -199,15 +212,19 @@ class Follower:
 
         Events of its last writes are lost when another process takes over its tab (Chromium 156).
         """
-        if frame is None or frame.origin is None or frame.origin == next_origin:
+        if frame is None or frame.origin is None:
+            return
+        if frame.owes_receipt:
+            # Receipts arrive in order, so this document had no storage. One that was filled is never filled again, though no
+            # other event of it was seen: it may have logged out.
+            self._restorer.rearm(frame.origin)
+        if frame.origin == next_origin:
             return
         if frame.parent is None or frame.shares_storage:
             now = self._clock()
             is_recent = now - max(self._last_write.get(frame.origin, 0.0), frame.committed_at) < _RECENT
             if frame.acts_when_left or not (frame.is_read or (frame.is_loaded and not is_recent)):
                 self._mirror.mark_unread(frame.origin)
-        if not frame.is_loaded:
-            self._restorer.rearm(frame.origin, {"localStorage", "sessionStorage"})
 
     def _loaded(self, target: Target) -> None:
         frame = target.tab.main
@@ -273,14 +290,13 @@ class Follower:
             yield from self._read_new(frame, origin)
 
     def _read_new(self, frame: Frame, origin: str) -> Flow[None]:
-        """Read what a document has, and restore in the next one what is not there."""
+        """Read what a document has; what a document without a storage could not get is restored in the next one."""
         if (yield from self.read(frame, origin)):
-            self._restorer.delivered(origin)
-            if frame.is_current:
-                self._restorer.rearm(origin, {"localStorage", "sessionStorage"})
+            if not WEB_STORAGES & self._mirror.unseen_sections(origin):
+                self._restorer.delivered(origin)
             self._restorer.seen(origin)
         elif frame.origin is None:
-            self._restorer.rearm(origin, {"localStorage", "sessionStorage"})
+            self._restorer.rearm(origin)
         else:
             self._mirror.unread.add(origin)
 
@@ -328,4 +344,4 @@ class Follower:
 
     def evaluate(self, frame: Frame, expression: str) -> Flow[Any]:
         """Return what an expression gives in an isolated world of a document, awaited."""
-        return (yield from evaluate_apart(self._driver, frame.target.cdp, frame.id, expression, _SCRIPT_LIMIT))
+        return (yield from evaluate_apart(self._driver, frame.target.cdp, frame.id, expression, limits.SCRIPT))

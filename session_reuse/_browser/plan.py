@@ -122,6 +122,7 @@ class RestoreScripts:
         version: grows when the code script is out of date.
         done: origin -> sections that are filled no more.
         started: origins of which a document has started with something to fill.
+        name: of the property with the data, and of the item that a filled document reports in its sessionStorage.
     """
 
     payloads: list[OriginPayload]
@@ -131,8 +132,8 @@ class RestoreScripts:
     started: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Choose the name under which the data reaches the code."""
-        self._name = f"_{secrets.token_hex(8)}"
+        """Choose the name under which the data reaches the code, and the receipt us."""
+        self.name = f"_{secrets.token_hex(8)}"
         self._sections: dict[str, set[str]] = {}
         self._again: set[str] = set()
         for payload in self.payloads:
@@ -148,12 +149,12 @@ class RestoreScripts:
         return self._sections.get(origin, set()) - self.done.get(origin, set())
 
     def delivered(self, origin: str) -> bool:
-        """Note that a document of an origin has started with the scripts; return whether they had anything for it."""
+        """Note that a document of an origin has started with the scripts; return whether they had web storage for it."""
         had = self.sections(origin)
         if had:
             self.started.add(origin)
         self.finish(origin, had - {"databases"})
-        return bool(had)
+        return bool(had - {"databases"})
 
     def finish(self, origin: str, sections: set[str]) -> None:
         """Fill some sections of an origin no more. Databases are filled until they are confirmed: the first may take too long."""
@@ -161,7 +162,7 @@ class RestoreScripts:
             self.done.setdefault(origin, set()).update(sections)
             self.version += 1
 
-    def rearm(self, origin: str, sections: set[str]) -> None:
+    def rearm(self, origin: str, sections: frozenset[str]) -> None:
         """Restore some sections of an origin in its next document after all, next to what is there by then."""
         again = sections & self._sections.get(origin, set()) & self.done.get(origin, set())
         if again:
@@ -177,13 +178,13 @@ class RestoreScripts:
             cases.setdefault(payload.origin, []).append(payload.literal)
         body = ",".join(f"{javascript.literal(each)}:()=>[{','.join(parts)}]" for each, parts in cases.items())
         value = f"({{{body}}})[location.origin]?.()"
-        return f"Object.defineProperty(self,{javascript.literal(self._name)},{{value:{value},configurable:true}})"
+        return f"Object.defineProperty(self,{javascript.literal(self.name)},{{value:{value},configurable:true}})"
 
     def code_source(self) -> str:
         """The script that fills the storage of a document, as of now."""
         load = javascript.source("indexeddb_load") if any(each.databases for each in self.payloads) else "null"
         done = {origin: sorted(sections) for origin, sections in self.done.items() if sections}
-        arguments = [javascript.literal(each) for each in (self._name, self.mode, done, sorted(self._again))]
+        arguments = [javascript.literal(each) for each in (self.name, self.mode, done, sorted(self._again))]
         return javascript.call("restore", *arguments, load)
 
 

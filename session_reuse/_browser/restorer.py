@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from session_reuse._browser import limits
 from session_reuse._browser.blank_page import visit
 from session_reuse._browser.cookies import Cookie, clean_cookies, described
 from session_reuse._browser.plan import FillMode, OriginPayload, RestoreScripts, fill_script, payloads_of, plan_restore
+from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from session_reuse._browser.tabs import Frame
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
-
-FILL_LIMIT: Final = 20.0
-"""Seconds that filling all origins which are too large for the script may take."""
 
 
 class Restorer:
@@ -108,7 +107,7 @@ class Restorer:
                     ProblemKind.RESTORED_EARLY, origin, "it is too large for the init script: see preload_limit"
                 )
 
-        failed = yield from visit(self._driver, list(early), fill, FILL_LIMIT)
+        failed = yield from visit(self._driver, list(early), fill, limits.FILL)
         for origin in failed:
             self._session.report(ProblemKind.RESTORE_FAILED, origin, "it could not be filled before the start")
 
@@ -157,10 +156,21 @@ class Restorer:
             self._code = yield self._driver.add_script(self.scripts.code_source())
 
     def delivered(self, origin: str) -> bool:
-        """Note that a document of an origin has started with the scripts; return whether they had anything for it."""
+        """Note that a document of an origin has started with the scripts; return whether they had web storage for it."""
         had = self.scripts.delivered(origin)
         self._update_later()
         return had
+
+    def take_receipt(self, origin: str, *, is_filled: bool) -> None:
+        """Note that a document of an origin has run the scripts.
+
+        Args:
+            origin: of the document.
+            is_filled: whether its storage took all that was stored.
+        """
+        if is_filled:
+            self._mirror.confirm(origin, WEB_STORAGES)
+        self.delivered(origin)
 
     def seen(self, origin: str) -> None:
         """Fill the databases of an origin no more, once all of them were seen, and remove the scripts when nothing is left."""
@@ -168,10 +178,14 @@ class Restorer:
             self.scripts.finish(origin, {"databases"})
         self._update_later()
 
-    def rearm(self, origin: str, sections: Collection[str]) -> None:
-        """Restore some sections in the next document of an origin after all, unless they are confirmed."""
-        self.scripts.rearm(origin, set(sections) & self._mirror.unseen_sections(origin))
+    def rearm(self, origin: str) -> None:
+        """Restore the web storage of an origin in its next document after all, unless something of it was seen."""
+        self.scripts.rearm(origin, WEB_STORAGES.intersection(self._mirror.unseen_sections(origin)))
         self._update_later()
+
+    def is_changing(self, origin: str) -> bool:
+        """Return whether a script is still registered that would fill an origin once more."""
+        return origin in self.scripts.started and (self._is_updating or self._registered != self.scripts.version)
 
     def rearm_session_storage(self, contents: dict[str, dict[str, str]]) -> Flow[None]:
         """Restore sessionStorage once more, for the next tab, because the tab that had it was closed by us.

@@ -72,6 +72,7 @@ class Frame:
         is_loaded: whether its load event was seen.
         acts_when_left: whether it has handlers that run when it is left, and may store something.
         is_read: whether its storage was read after something had announced that it would be left.
+        owes_receipt: whether it started with something to restore, and has not reported that the scripts ran.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Frame:
     is_loaded: bool = False
     acts_when_left: bool = False
     is_read: bool = False
+    owes_receipt: bool = False
 
     @property
     def shares_storage(self) -> bool:

@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+from session_reuse._browser import limits
 from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import open_websocket
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attach_browser_session", "open_browser_session"]
 
-CONNECT_LIMIT: Final = 15.0
-"""Seconds that restoring may keep browser-use waiting before its first page; it gives its handlers 30."""
 
 _logger = logging.getLogger("session_reuse.browsers")
 _background: set[asyncio.Task[Any]] = set()
@@ -143,7 +142,7 @@ class _Attachment:
                 return
             self.keep_last_seen()
             try:
-                async with asyncio.timeout(CONNECT_LIMIT):
+                async with asyncio.timeout(limits.START):
                     browser = await self._opened(cdp_url, self._browser.visited if self._browser and is_known else None)
             except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
                 reason = str(error) if isinstance(error, CdpError) else type(error).__name__

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before_close
 from session_reuse._browser.flow import run_async
 from session_reuse._browser.options import AttachOptions, Settings
@@ -38,13 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundContext", "attach_context", "open_context"]
 
-CAPTURE_LIMIT: Final = 5.0
-"""Seconds that the capture at exit may take; after that, what was seen so far is kept."""
-CONTEXT_LIMIT: Final = 15.0
-"""Seconds that the closing of a context may take; a browser that hangs would hold its agent for ever."""
-VERIFY_LIMIT: Final = 30.0
-_UNDO_LIMIT: Final = 2.0
-"""Seconds that a start which is cancelled may take to clean up; it goes on in the background."""
 
 _logger = logging.getLogger("session_reuse.browsers")
 
@@ -155,7 +149,7 @@ class BoundContext(AsyncOnly):
         try:
             await asyncio.shield(opening)
         except BaseException:
-            await is_done(self._undone(opening, binding), _UNDO_LIMIT)
+            await is_done(self._undone(opening, binding), limits.UNDO)
             raise
         return binding
 
@@ -168,7 +162,7 @@ class BoundContext(AsyncOnly):
     async def _verified(self, binding: PlaywrightBinding) -> bool:
         verify = self._settings.verify
         try:
-            async with asyncio.timeout(VERIFY_LIMIT):
+            async with asyncio.timeout(limits.VERIFY):
                 page = await binding.context.new_page()
                 answer = verify(page) if verify else True
                 is_good = bool(await answer if inspect.isawaitable(answer) else answer)
@@ -179,7 +173,7 @@ class BoundContext(AsyncOnly):
             _logger.debug("verify raised %s", type(error).__name__)
             return False
         except BaseException:
-            await is_done(self._release(binding), _UNDO_LIMIT)
+            await is_done(self._release(binding), limits.UNDO)
             raise
 
     async def __aexit__(
@@ -200,9 +194,9 @@ class BoundContext(AsyncOnly):
         """Close a context of our own, and remove what is ours from another."""
         if self._attached is not None:
             await run_async(binding.release())
-        elif not await is_done(binding.context.close(), CONTEXT_LIMIT):
+        elif not await is_done(binding.context.close(), limits.CONTEXT):
             self._session.report(
-                ProblemKind.CONTEXT_LEFT_OPEN, "the context", f"the browser did not close it in {CONTEXT_LIMIT:g} s"
+                ProblemKind.CONTEXT_LEFT_OPEN, "the context", f"the browser did not close it in {limits.CONTEXT:g} s"
             )
 
     async def _finalize(self) -> None:
@@ -224,7 +218,7 @@ class BoundContext(AsyncOnly):
         self._undo.clear()
         binding = self._entered()
         try:
-            async with asyncio.timeout(CAPTURE_LIMIT), self._capturing:
+            async with asyncio.timeout(limits.CAPTURE), self._capturing:
                 self._session.storage_state = await run_async(binding.captured(is_final=True))
         except (Error, TimeoutError):
             binding.engine.keep_last_seen()

@@ -16,8 +16,9 @@ import inspect
 import logging
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
+from session_reuse._browser import limits
 from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket, websocket_url
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attach_driver", "open_driver"]
 
-START_LIMIT: Final = 15.0
-"""Seconds that restoring may take before the agent starts without."""
-CAPTURE_LIMIT: Final = 10.0
 
 _logger = logging.getLogger("session_reuse.browsers")
 
@@ -127,7 +125,7 @@ class _Attachment:
         self._thread = LoopThread()
         try:
             window = self._driver.current_window_handle  # ChromeDriver names windows by the id of their target
-            self._browser = self._thread.run(self._opened(endpoint, window, is_own=is_own), START_LIMIT)
+            self._browser = self._thread.run(self._opened(endpoint, window, is_own=is_own), limits.START)
         except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts)
             name = type(error).__name__
             self._session.report(ProblemKind.RESTORE_FAILED, "selenium", f"{name} while connecting")
@@ -178,7 +176,7 @@ class _Attachment:
         if self._thread is None or self._browser is None:
             raise CdpError("the browser could not be followed")
         try:
-            return self._thread.run(self._browser.capture(is_final=is_final), CAPTURE_LIMIT)
+            return self._thread.run(self._browser.capture(is_final=is_final), limits.START)
         except TimeoutError:
             raise CdpError("the browser did not answer") from None
 
@@ -204,7 +202,7 @@ class _Attachment:
             browser, thread, self._browser, self._thread = self._browser, self._thread, None, None
         with contextlib.suppress(TimeoutError):
             if browser is not None:
-                thread.run(browser.close(), CAPTURE_LIMIT)
+                thread.run(browser.close(), limits.OPEN)
         thread.stop()
 
 

@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 
+from tests.browsers.patience import be_patient
 from tests.browsers.sites import Sites, serve_sites
 from tests.browsers.visits import LAUNCH
 
@@ -51,3 +52,9 @@ async def launch(playwright: Playwright) -> AsyncIterator[Callable[..., Awaitabl
     yield launch
     for each in launched:
         await each.close()
+
+
+@pytest.fixture(autouse=True)
+def patient_limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the browser more time than agents do."""
+    be_patient(request, monkeypatch)

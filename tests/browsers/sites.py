@@ -141,10 +141,10 @@ _PAGES = {
         "const frame = document.createElement('iframe'); frame.src = location.search.slice(1); document.body.append(frame);"
     ),
     "/counting": _page(
-        f"{_OPEN_DATABASE} window.confirmed = []; (async () => {{ const db = await open(); for (let n = 1; ; n++) {{"
+        f"{_OPEN_DATABASE} window.confirmed = []; (async () => {{ const db = await open(); for (let n = Number(localStorage.getItem('n')) + 1; ; n++) {{"
         " document.cookie = `n=${n}; max-age=999`; localStorage.setItem('n', n); sessionStorage.setItem('n', n);"
         " await put(db, 'users', { id: 1, user: { name: 'a' }, n }); confirmed.push([performance.now(), n]);"
-        " await new Promise((done) => setTimeout(done, 5)); } })();"
+        " await new Promise((done) => setTimeout(done, 10)); } })();"
     ),
     "/early": "<!doctype html><script>window.seen = [Object.getOwnPropertyNames(window).length, new Error('x').stack,"
     "window.onbeforeunload, window.onpagehide, localStorage.length]</script>",

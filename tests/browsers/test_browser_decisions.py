@@ -9,6 +9,9 @@ import pytest
 
 from session_reuse._browser import databases, environment
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
+from session_reuse._browser.driver import BrowserDriver
+from session_reuse._browser.engine import BrowserEngine
+from session_reuse._browser.options import Settings
 from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
 from session_reuse._browser.plan import PRELOAD_LIMIT, FillMode, RestoreScripts, payloads_of, plan_restore
 from session_reuse._browser.storage.mirror import StorageMirror
@@ -17,7 +20,7 @@ from session_reuse._browser.tabs import Tab, Target, frame_of
 from session_reuse.browsers import chromium
 from session_reuse.browsers.checks import cookie_alive
 from session_reuse.errors import AdapterError
-from tests.browsers.visits import fresh, storing
+from tests.browsers.visits import fresh, reused, storing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,8 +102,94 @@ def test_an_origin_that_is_filled_is_filled_no_more() -> None:
     assert scripts.delivered(A)
     assert (A in scripts.code_source(), B in scripts.code_source(), scripts.pending) == (True, False, {B})
     assert not scripts.delivered(A)
-    scripts.rearm(A, {"localStorage"})
+    scripts.rearm(A, frozenset({"localStorage"}))
     assert scripts.pending == {A, B}
+
+
+class SilentDriver(BrowserDriver):
+    """A browser that answers no command: what is known of it comes by events."""
+
+    errors = (OSError,)
+
+    def spawn(self, flow: Any) -> None:
+        """Run a flow until its first command."""
+        flow.close()
+
+    def _refused(self, *_: Any) -> Any:
+        raise OSError
+
+    send = best_effort = add_script = remove_script = cookies = add_cookies = _refused
+    open_blank_page = close_blank_page = _refused
+
+
+class Followed:
+    """A tab that is followed by its events alone, in a context whose state has a token of A."""
+
+    def __init__(self) -> None:
+        session = reused(storing(A, token="T"))
+        self.engine = BrowserEngine(session, SilentDriver(), Settings(), is_new_profile=True)
+        self.target = Target("cdp", Tab("tab"))
+        self.engine.follower.opened(self.target.tab)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the next document of A will be filled."""
+        return A in self.engine.restorer.scripts.pending
+
+    def commit(self, origin: str, loader: str) -> None:
+        """Report that a document has taken over the tab."""
+        frame = {"id": "frame", "loaderId": loader, "securityOrigin": origin, "url": f"{origin}/"}
+        self.engine.follower.on_event(self.target, "Page.frameNavigated", {"frame": frame})
+
+    def receive(self, value: str) -> None:
+        """Report what the init script of a document of A writes and removes."""
+        storage = {
+            "storageId": {"storageKey": f"{A}/", "isLocalStorage": False},
+            "key": self.engine.restorer.scripts.name,
+        }
+        self.engine.follower.on_event(self.target, "DOMStorage.domStorageItemAdded", {**storage, "newValue": value})
+        self.engine.follower.on_event(self.target, "DOMStorage.domStorageItemRemoved", storage)
+
+
+@pytest.mark.parametrize("value", ["filled", "failed"])
+def test_a_document_that_ran_the_script_is_not_filled_again(value: str) -> None:
+    """A page that leaves at once for another process takes its localStorage events with it, not its receipt."""
+    followed = Followed()
+    followed.commit(A, "1")
+    followed.receive(value)
+    followed.commit(B, "2")
+    assert not followed.is_pending
+    assert followed.engine.mirror.is_unconfirmed(A) is (value == "failed")
+
+
+def test_a_receipt_is_nothing_that_a_site_has_stored() -> None:
+    """What the init script reports does not reach the state."""
+    followed = Followed()
+    followed.commit(A, "1")
+    followed.receive("filled")
+    (stored,) = followed.engine.mirror.state()["origins"]
+    assert stored == storing(A, token="T")["origins"][0]
+
+
+@pytest.mark.parametrize("leads_to", [A, B])
+def test_a_document_without_a_storage_leaves_the_restore_to_the_next(leads_to: str) -> None:
+    """A sandboxed document has the URL of its site and sends no receipt."""
+    followed = Followed()
+    followed.commit(A, "1")
+    assert not followed.is_pending
+    followed.commit(leads_to, "2")
+    assert followed.is_pending is (leads_to == B)
+    followed.commit(B, "3")
+    assert followed.is_pending
+
+
+def test_a_document_that_was_there_before_us_is_not_waited_for() -> None:
+    """Its receipt was sent before anything listened; it may have logged out since."""
+    followed = Followed()
+    frame = {"id": "frame", "loaderId": "1", "securityOrigin": A, "url": f"{A}/"}
+    followed.engine.follower.adopt(followed.target, {"frame": frame})
+    followed.commit(B, "2")
+    assert not followed.is_pending
 
 
 def test_databases_are_filled_until_they_are_confirmed() -> None:

@@ -114,7 +114,7 @@ async def test_a_login_that_could_not_be_filled_in_is_kept(
     sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A browser whose disk is full starts logged out, and what its pages store now does not replace the login."""
-    monkeypatch.setattr(RestoreScripts, "code_source", lambda self: f"delete self.{self._name}")
+    monkeypatch.setattr(RestoreScripts, "code_source", lambda self: f"delete self.{self.name}")
     origin = sites.origin("refused")
     database = {"name": "auth", "version": 3, "stores": []}
     state = storing(origin, token="T")
@@ -250,7 +250,7 @@ async def test_a_database_that_an_open_page_holds_blocks_nobody(sites: Sites, br
     )
     database = {"name": "auth", "version": 3, "stores": []}
     origin = {"origin": sites.origin("held"), "localStorage": [], "indexedDB": [database]}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(25):
         async with attach_context(reused({"cookies": [], "origins": [origin]}), context):
             assert await page.evaluate("window.disturbed") is None
     await context.close()
@@ -270,7 +270,7 @@ async def test_a_tab_on_its_way_does_not_hold_up_the_start(sites: Sites, browser
     going = asyncio.ensure_future(slow.goto(sites.url("slow", "/inner")))
     await asyncio.sleep(0.2)
     session = reused(storing(sites.origin("punctual"), token="T"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         async with attach_context(session, context):
             await page.goto(sites.url("punctual", "/inner"))
             assert await shown(page) == "in"

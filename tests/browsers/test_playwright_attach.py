@@ -59,7 +59,7 @@ async def test_many_databases_do_not_hold_up_the_start(sites: Sites, launch: Any
     state = {"cookies": [], "origins": [{**stored, "origin": sites.origin(f"data{number}")} for number in range(40)]}
     context = await (await launch()).new_context()
     page = await context.new_page()
-    async with asyncio.timeout(15), attach_context(reused(state), context):
+    async with asyncio.timeout(45), attach_context(reused(state), context):
         assert len(context.pages) == 1
         for number in (0, 39):
             await page.goto(sites.url(f"data{number}", "/idb-plain"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
@@ -25,6 +26,30 @@ async def test_a_page_that_clears_its_storage_is_not_refilled(way: str, sites: S
     session = reused(storing(sites.origin(host), token="stale"))
     async with open_context(session, browser) as context:
         assert await visited(context, sites.url(host, f"/stale/{way}")) == "out"
+    assert sites.hits[host, f"/stale/{way}"] == 2
+    assert items(session, sites.origin(host)) == {}
+
+
+@pytest.mark.parametrize("way", ["reload", "replace"])
+async def test_a_process_that_is_late_does_not_fill_a_storage_again(
+    way: str, sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script is still registered in the second document of its origin, which knows that it is not the first."""
+    release = asyncio.Event()
+    add_script = AsyncPlaywrightDriver.add_script
+    host = f"late-{way}"
+    sites.hits.clear()
+    session = reused(storing(sites.origin(host), token="stale"))
+    async with open_context(session, browser) as context:
+
+        async def held(driver: Any, source: str) -> Any:
+            await release.wait()
+            return await add_script(driver, source)
+
+        monkeypatch.setattr(AsyncPlaywrightDriver, "add_script", held)
+        monkeypatch.setattr(AsyncPlaywrightDriver, "remove_script", lambda *_: release.wait())
+        assert await visited(context, sites.url(host, f"/stale/{way}")) == "out"
+        release.set()
     assert sites.hits[host, f"/stale/{way}"] == 2
     assert items(session, sites.origin(host)) == {}
 

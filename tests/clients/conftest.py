@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from session_reuse._browser_session import BrowserSession
+from tests.browsers.patience import be_patient
 from tests.clients.agents import QUIET
 from tests.clients.keeper import StubKeeper
 from tests.clients.site import Site
@@ -95,3 +96,9 @@ def agent_leftovers(quiet_agents: dict[str, str]) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def patient_limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the browser more time than agents do."""
+    be_patient(request, monkeypatch)

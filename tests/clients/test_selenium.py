@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from selenium.common import WebDriverException
 
+from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpConnection
 from session_reuse._browser.restorer import Restorer
 from session_reuse.browsers import selenium as adapter
@@ -381,7 +382,7 @@ async def test_a_start_that_takes_too_long_leaves_no_connection(
         yield asyncio.Event().wait()
 
     monkeypatch.setattr(Restorer, "add_cookies", wait)
-    monkeypatch.setattr(adapter, "START_LIMIT", 0.2)
+    monkeypatch.setattr(limits, "START", 0.2)
     closed = []
     close = CdpConnection.close
     monkeypatch.setattr(CdpConnection, "close", lambda self: closed.append(self) or close(self))

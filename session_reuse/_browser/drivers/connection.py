@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from session_reuse._browser import limits
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     EventHandler = Callable[[str, dict[str, Any], str], None]
-
-_COMMAND_TIMEOUT: Final = 10.0
 
 
 class CdpError(AdapterError):
@@ -81,7 +80,7 @@ class CdpConnection:
         params: dict[str, Any] | None = None,
         session: str = "",
         *,
-        timeout: float = _COMMAND_TIMEOUT,
+        timeout: float = limits.BLANK_PAGE,
     ) -> dict[str, Any]:
         """Send a command and return its result.
 

@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from session_reuse._browser import limits
 from session_reuse._browser.cookies import Cookie, from_cdp, to_cdp
 from session_reuse._browser.driver import BrowserDriver
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError, Transport
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from session_reuse._browser.engine import BrowserEngine
     from session_reuse._browser_session import BrowserSession
 
-_SCRIPT_LIMIT: Final = 2.0
-"""Seconds to wait for tabs to take an init script: one that is on its way to a slow site takes it when it has arrived."""
-_COMMAND_LIMIT: Final = 4.0
 _FRAMES: Final = {"autoAttach": True, "flatten": True, "filter": [{"type": "iframe"}]}
 
 
@@ -101,8 +99,8 @@ class DevToolsDriver(BrowserDriver):
         return self.connection.ended.is_set()
 
     def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
-        """Send a command, within `_COMMAND_LIMIT` if there is no other limit."""
-        return self.connection.send(method, params, cdp, timeout=limit or _COMMAND_LIMIT)
+        """Send a command, within `limits.COMMAND` if there is no other limit."""
+        return self.connection.send(method, params, cdp, timeout=limit or limits.COMMAND)
 
     def spawn(self, flow: Flow[Any]) -> asyncio.Task[None]:
         """Run a flow in a task."""
@@ -125,7 +123,7 @@ class DevToolsDriver(BrowserDriver):
         """Wait for the flows that are under way."""
         tasks = self._tasks - {asyncio.current_task()}
         if tasks:
-            await asyncio.wait(tasks, timeout=_SCRIPT_LIMIT)
+            await asyncio.wait(tasks, timeout=limits.UNDO)
 
     async def best_effort(self, step: Any) -> None:
         """Wait for a step, whatever comes of it."""
@@ -139,7 +137,7 @@ class DevToolsDriver(BrowserDriver):
         for session in self._attached:
             self._add(script, session)
         if script.added:
-            await asyncio.wait(script.added.values(), timeout=_SCRIPT_LIMIT)
+            await asyncio.wait(script.added.values(), timeout=limits.INIT_SCRIPT)
         return script
 
     def _add(self, script: _Script, session: str) -> None:
@@ -154,7 +152,7 @@ class DevToolsDriver(BrowserDriver):
         for task in removals:
             task.add_done_callback(self._tasks.discard)
         if removals:
-            await asyncio.wait(removals, timeout=_SCRIPT_LIMIT)
+            await asyncio.wait(removals, timeout=limits.INIT_SCRIPT)
 
     async def _removed(self, added: asyncio.Future[dict[str, Any]], session: str) -> None:
         with contextlib.suppress(*self.errors):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from typing import TYPE_CHECKING, Any, Final
+import time
+from typing import TYPE_CHECKING, Any
 
 from playwright.async_api import Error
 
+from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before_close, before_goto
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_async
+from session_reuse._browser.origins import origin_of
 from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
@@ -19,10 +22,6 @@ if TYPE_CHECKING:
 
     from session_reuse._browser_session import BrowserSession
 
-COMMAND_LIMIT: Final = 2.0
-"""Seconds that one command of the debugging protocol may take: a page that hangs does not answer."""
-_CLOSE_LIMIT: Final = 1.0
-"""Seconds that the closing of a page may wait until it has been read."""
 
 background: set[asyncio.Future[Any]] = set()
 """What outlives a cancelled exit, or a call that nobody waits for any longer: the loop itself keeps no strong reference."""
@@ -38,8 +37,8 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
-        """Send a DevTools command, within `COMMAND_LIMIT` if there is no other limit."""
-        async with asyncio.timeout(limit or COMMAND_LIMIT):
+        """Send a DevTools command, within `limits.COMMAND` if there is no other limit."""
+        async with asyncio.timeout(limit or limits.COMMAND):
             return await cdp.send(method, params)
 
     def spawn(self, flow: Flow[Any]) -> asyncio.Task[None]:
@@ -62,19 +61,19 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         return run_async(flow)
 
     async def settle(self) -> None:
-        """Wait for the flows that are under way, for `COMMAND_LIMIT` at most."""
+        """Wait for the flows that are under way, for `limits.COMMAND` at most."""
         tasks = self._tasks - {asyncio.current_task()}
         if tasks:
-            await asyncio.wait(tasks, timeout=COMMAND_LIMIT)
+            await asyncio.wait(tasks, timeout=limits.COMMAND)
 
     async def best_effort(self, step: Any) -> None:
-        """Wait for a step for `COMMAND_LIMIT` at most."""
-        await is_done(step, COMMAND_LIMIT)
+        """Wait for a step for `limits.COMMAND` at most."""
+        await is_done(step, limits.COMMAND)
 
     async def add_script(self, source: str) -> asyncio.Future[Any]:
         """Register an init script. A tab that is on its way to a slow site takes it when it has arrived."""
         script = in_background(self._added(source))
-        await asyncio.wait({script}, timeout=COMMAND_LIMIT)
+        await asyncio.wait({script}, timeout=limits.INIT_SCRIPT)
         return script
 
     async def _added(self, source: str) -> Any:
@@ -89,7 +88,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         A call of Playwright goes from tab to tab, and waits for one that is on its way to a slow site. Another goes past it.
         """
         removal = in_background(self._removed(script))
-        await asyncio.wait({removal}, timeout=COMMAND_LIMIT)
+        await asyncio.wait({removal}, timeout=limits.INIT_SCRIPT)
 
     async def _removed(self, script: asyncio.Future[Any]) -> None:
         added = await script
@@ -100,7 +99,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
 
         async def hook() -> None:
             await self._until_attached(page)
-            await asyncio.wait({self.spawn(flow())}, timeout=_CLOSE_LIMIT)
+            await asyncio.wait({self.spawn(flow())}, timeout=limits.CLOSE)
 
         return before_close(page, hook)
 
@@ -108,13 +107,20 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         """Wait for a page that is too new to be followed: events of its first document would be missed."""
         followed = self.followed(page)
         if followed is not None and not followed.is_attached and followed.attaching is not None:
-            await asyncio.wait({followed.attaching}, timeout=_CLOSE_LIMIT)
+            await asyncio.wait({followed.attaching}, timeout=limits.ATTACH)
+
+    async def _until_removed(self, origin: str | None) -> None:
+        """Wait until no script would fill an origin that has been filled already."""
+        deadline = time.monotonic() + limits.CLOSE
+        while origin is not None and self.engine.restorer.is_changing(origin) and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
 
     def before_goto(self, page: Any, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
         """Have a flow begin before a page's `goto`: what it sends reaches the page before the navigation starts."""
 
         async def hook(url: str) -> None:
             await self._until_attached(page)
+            await self._until_removed(origin_of(url))
             self.spawn(flow(url))
 
         return before_goto(page, hook)

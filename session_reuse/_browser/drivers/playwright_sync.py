@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from playwright.sync_api import CDPSession, Error
 
+from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before_close_blocking, before_goto_blocking
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_sync
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _TURNS: Final = 100
-COMMAND_LIMIT: Final = 2.0
-"""Seconds that one command of the debugging protocol may take: a page that hangs does not answer."""
 
 
 class SyncPlaywrightDriver(PlaywrightDriver):
@@ -30,8 +29,8 @@ class SyncPlaywrightDriver(PlaywrightDriver):
     errors = (Error, TimeoutError)
 
     def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
-        """Send a DevTools command, within `COMMAND_LIMIT` if there is no other limit."""
-        limit = limit or COMMAND_LIMIT
+        """Send a DevTools command, within `limits.COMMAND` if there is no other limit."""
+        limit = limit or limits.COMMAND
         if isinstance(cdp, HiddenTarget):
             return cdp.send(method, params, limit)
         return cdp.send(method, params, **({"timeout": limit * 1000} if _knows_time_limit() else {}))

@@ -7,7 +7,9 @@ import contextlib
 import json
 import threading
 import urllib.request
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from session_reuse._browser import limits
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from session_reuse._browser.drivers.connection import Transport
 
 T = TypeVar("T")
-
-_OPEN_LIMIT: Final = 5.0
 
 
 class LoopThread:
@@ -43,9 +43,9 @@ class LoopThread:
     def stop(self) -> None:
         """End the loop; what still runs on it is cancelled."""
         with contextlib.suppress(TimeoutError):
-            self.run(_cancel_all(), _OPEN_LIMIT)
+            self.run(_cancel_all(), limits.OPEN)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_OPEN_LIMIT)
+        self._thread.join(limits.OPEN)
         if not self._thread.is_alive():
             self._loop.close()
 
@@ -75,7 +75,7 @@ async def open_websocket(url: str, headers: Mapping[str, str] | None = None) -> 
         max_size=None,
         ping_interval=None,
         close_timeout=1,
-        open_timeout=_OPEN_LIMIT,
+        open_timeout=limits.OPEN,
         compression=None,
         proxy=None,
         additional_headers=headers,
@@ -91,5 +91,5 @@ def websocket_url(endpoint: str) -> str:
     if "://" in endpoint:
         return endpoint
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"http://{endpoint}/json/version", timeout=_OPEN_LIMIT) as answer:
+    with direct.open(f"http://{endpoint}/json/version", timeout=limits.OPEN) as answer:
         return str(json.load(answer)["webSocketDebuggerUrl"])

@@ -4,10 +4,12 @@
 // d: JSON text of databases, site: scheme and registrable domain}.
 // mode: 'gaps' leaves keys that are there; 'all' replaces them.
 // done: {origin: [sections that are not filled]}. again: origins that are filled in mode 'gaps'. load: of databases, or null.
+// A document that was filled writes a receipt into its sessionStorage, and removes it before the page can see it.
 (name, mode, done, again, load) => {
   const payloads = self[name];
   delete self[name];
   if (!payloads) return;
+  let receipt = '';
   try {
     if (window !== window.top && !isFirstOfItsSite(payloads[0].site)) return;
     const skipped = done[location.origin] || [];
@@ -16,11 +18,26 @@
     for (const { l, s, d } of payloads) {
       // A document that went on at once has taken its unfinished databases with it: the next one fills them.
       if (!skipped.includes('databases') && d && load) load(JSON.parse(d), false);
-      if (!skipped.includes('localStorage') && isFirst) fill(() => localStorage, l, how);
-      if (!skipped.includes('sessionStorage') && isFirst) fill(() => sessionStorage, s, how);
+      if (!isFirst) continue;
+      receipt = 'failed';
+      if (!skipped.includes('localStorage')) fill(() => localStorage, l, how);
+      if (!skipped.includes('sessionStorage')) fill(() => sessionStorage, s, how);
+      receipt = 'filled';
     }
   } catch {
     // Storage is denied to this document, or full: it starts as it would have without us.
+  }
+  if (receipt) writeReceipt();
+
+  // Events of localStorage come over the browser, and are lost when another process takes over the tab. Those of
+  // sessionStorage come from the document itself, ahead of all that its own scripts begin (Chromium 156, 2026-11-26).
+  function writeReceipt() {
+    try {
+      sessionStorage.setItem(name, receipt);
+      sessionStorage.removeItem(name);
+    } catch {
+      // No storage, no receipt.
+    }
   }
 
   // A document that replaces one of its own origin is not the first one: the page may have logged out in between.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SECTIONS: Final = ("localStorage", "sessionStorage", "databases")
 """What an origin may hold."""
+WEB_STORAGES: Final = frozenset(SECTIONS[:2])
 
 
 class RestoreProgress:
