@@ -8,8 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from redis.asyncio.cluster import RedisCluster
-
 from session_reuse._store.redis.connect import Connection, client_at, connect
 from session_reuse._store.redis.diagnosis import Trouble, diagnose, diagnosis
 from session_reuse._url import StoreUrl, parse_url, redacted_url
@@ -126,13 +124,12 @@ class _Search:
         first = await self._at(host, port)
         if (await hello_of(first)).get("mode", "cluster") != "cluster":
             raise first.unfit(diagnosis(Trouble.NOT_A_CLUSTER), "topology")
-        cluster: RedisCluster = self._client
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
-                await cluster.initialize()
+                await self._client.initialize()
         except Exception as error:  # noqa: BLE001  (as above)
             raise first.unfit(diagnose(error), "topology") from None
         return [
-            await self._open(Wire(node.acquire_connection(), node.name, (node.host, int(node.port)), tls=self._url.tls))
-            for node in cluster.get_primaries()
+            await self._open(Wire(node.acquire_connection(), node.name, (node.host, node.port), tls=self._url.tls))
+            for node in self._client.get_primaries()
         ]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import Any, Final
-
-from redis.asyncio.connection import AbstractConnection
+from typing import Any, Final, Protocol
 
 from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnose, diagnosis
 from session_reuse.cli.doctor.finding import Finding, fail
@@ -21,6 +19,22 @@ GONE: Final = DEAD | {Trouble.CLOSED}
 """The server does not answer any more."""
 _UNCLEAR: Final = frozenset({Trouble.SILENT, Trouble.CLOSED, Trouble.TLS_FAILED, Trouble.NOT_REDIS, Trouble.OTHER})
 """The exception alone does not show the cause."""
+
+
+class RawConnection(Protocol):
+    """The part of a connection of redis-py that the doctor uses."""
+
+    async def connect(self) -> None:
+        """Connect and log in."""
+
+    async def send_command(self, *words: str | int, check_health: bool) -> None:
+        """Send a command."""
+
+    async def read_response(self) -> Any:
+        """Return an answer."""
+
+    async def disconnect(self, nowait: bool) -> None:
+        """Close the connection."""
 
 
 class UnfitError(Exception):
@@ -43,7 +57,7 @@ class Wire:
     """
 
     def __init__(
-        self, connection: AbstractConnection, name: str, address: tuple[str, int] | None = None, *, tls: bool = False
+        self, connection: RawConnection, name: str, address: tuple[str, int] | None = None, *, tls: bool = False
     ) -> None:
         self._connection = connection
         self.name = name
@@ -58,7 +72,7 @@ class Wire:
         """
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
-                await self._connection.connect()  # type: ignore[no-untyped-call]
+                await self._connection.connect()
             await self.ask("PING")
         except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see store/failures.py)
             found = diagnose(error)
