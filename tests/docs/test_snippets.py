@@ -86,6 +86,13 @@ def test_the_programs_of_a_page_do_what_it_says(page: Path) -> None:
         example.evaluate()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS).with_suffix("")))
+def test_a_program_fits_the_column_of_the_built_site(page: Path) -> None:
+    """At 1366 pixels a box of code shows 88 characters, and hides the rest."""
+    programs = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert [line for program in programs for line in program.splitlines() if len(line) > 88] == []
+
+
 @pytest.mark.redis
 def test_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
     """The last program of the tutorial prints the lines that the page explains."""
