@@ -24,7 +24,7 @@ from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, table,
 from benchmarks.states import SIZES, made_state
 from session_reuse import reusable_session
 from session_reuse._browser_session import BrowserSession
-from session_reuse._resilience.guard import Direction, Guard
+from session_reuse._resilience.guard import Access, Guard
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._state import document
 from session_reuse._state.codec import Codec
@@ -83,8 +83,8 @@ async def layers(rounds: int) -> dict[str, float]:
         telemetry.saved("site/alice", SaveOutcome.SAVED, 0.001)
 
     async def guarded() -> None:
-        await guard.run(Direction.READ, nothing, 0.5)
-        await guard.run(Direction.WRITE, nothing, 2.0)
+        await guard.run(Access.READ, nothing, 0.5)
+        await guard.run(Access.WRITE, nothing, 2.0)
 
     bare = await async_cost(nothing, rounds)
     return {

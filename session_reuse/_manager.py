@@ -13,8 +13,8 @@ from weakref import finalize
 from session_reuse._browser_session import BrowserSession
 from session_reuse._misuse import AsyncOnly
 from session_reuse._orphans import close_sockets, managers, report_lost
-from session_reuse._resilience.failure import Failure
-from session_reuse._resilience.guard import Direction
+from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
@@ -195,7 +195,7 @@ class SessionManager(AsyncOnly):
             raise LifecycleError("give a fingerprint, or an agent_id whose last fingerprint is to be used")
         try:
             entry = await runtime.guarded.affinity(agent_id, self.config.restore_timeout / 2)
-        except Failure as failure:
+        except AttemptFailed as failure:
             name = f"agent/{agent_id}"
             runtime.telemetry.store_failed(Operation.RESTORE, failure.error, code=failure.code, fingerprint=name)
             return runtime.last_fingerprints.get(agent_id) or name
@@ -248,7 +248,7 @@ class SessionManager(AsyncOnly):
         name = checked(agent_id, "agent_id")
         try:
             entry = await runtime.guarded.affinity(name, self.config.restore_timeout)
-        except Failure as failure:
+        except AttemptFailed as failure:
             runtime.telemetry.degraded(Operation.RESTORE, failure.error, code=failure.code, fingerprint=f"agent/{name}")
             return None
         return runtime.snapshots.affinity_of(name, entry)
@@ -267,7 +267,7 @@ class SessionManager(AsyncOnly):
             async for listed in services.store.sessions(timeout=_LISTING_TIMEOUT):
                 summary = summary_of(listed, self.config, services.clock.wall())
                 yield await self._with_cookies(services, summary) if cookies else summary
-        except Failure as failure:
+        except AttemptFailed as failure:
             raise failure.error from None
 
     async def _with_cookies(self, services: Runtime, summary: SessionSummary) -> SessionSummary:
@@ -308,7 +308,7 @@ class SessionManager(AsyncOnly):
         services = await self.services()
         try:
             return await CleanupJob(services.store, self.config, services.telemetry).run_once()
-        except Failure as failure:
+        except AttemptFailed as failure:
             raise failure.error from None
 
     def stats(self) -> ManagerStats:
@@ -323,7 +323,7 @@ class SessionManager(AsyncOnly):
             pending=runtime.writer.replicas.pending,
             flushed=counts.flushed,
             lost=counts.lost,
-            breakers={direction.value: guard.state(direction).value for direction in Direction},
+            breakers={access.value: guard.state(access).value for access in Access},
         )
 
     def __repr__(self) -> str:

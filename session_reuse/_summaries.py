@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from session_reuse._state.header import Header
 from session_reuse._state.health import judge
-from session_reuse._store.interface import Listed
+from session_reuse._store.interface import SessionEntry
 from session_reuse.config import Config
 from session_reuse.errors import CorruptStateError
 from session_reuse.outcome import Liveness, Outcome
@@ -81,7 +81,7 @@ class ManagerStats:
         return self.entered.get(Outcome.REUSED.value, 0) / total if total else 0.0
 
 
-def summary_of(listed: Listed, config: Config, now: float) -> SessionSummary:
+def summary_of(listed: SessionEntry, config: Config, now: float) -> SessionSummary:
     """Return the summary of one session that a listing has found."""
     try:
         header = Header.decode(listed.head)

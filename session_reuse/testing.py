@@ -18,10 +18,10 @@ from weakref import WeakKeyDictionary
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._manager import SessionManager
-from session_reuse._resilience.failure import Blame, Failure, Retry
+from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse._state.storage_state import StorageState
 from session_reuse._store.interface import (
-    Listed,
+    SessionEntry,
     Store,
 )
 from session_reuse._store.keys import Keys
@@ -180,7 +180,7 @@ class FaultyStore(_Forwarding):
             raise AttributeError(name)
         return getattr(self.store, name)
 
-    async def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
+    async def sessions(self, *, timeout: float) -> AsyncIterator[SessionEntry]:
         """List the sessions, unless listing fails."""
         await self._through("sessions", timeout=timeout)
         async for listed in self.store.sessions(timeout=timeout):
@@ -215,16 +215,16 @@ class FaultyStore(_Forwarding):
         return self.fail
 
 
-def _failure(fault: Fault) -> Failure:
+def _failure(fault: Fault) -> AttemptFailed:
     """Return the verdict that the real store gives on such a fault."""
     text = f"a fault on purpose: {fault}"
     if fault is Fault.TIMEOUT:
-        return Failure(StoreTimeoutError(text), "FaultyStore", Retry.SAVE, Blame.SERVER)
+        return AttemptFailed(StoreTimeoutError(text), "FaultyStore", Retry.SAVE, FailureScope.SERVER)
     if fault is Fault.AUTH:
-        return Failure(StoreAuthError(text), "FaultyStore", Retry.NEVER, Blame.CREDENTIALS)
+        return AttemptFailed(StoreAuthError(text), "FaultyStore", Retry.NEVER, FailureScope.CREDENTIALS)
     if fault is Fault.READ_ONLY:
-        return Failure(StoreUnavailableError(text), "FaultyStore", Retry.SAVE, Blame.WRITES)
-    return Failure(StoreUnavailableError(text), "FaultyStore", Retry.ALWAYS, Blame.SERVER)
+        return AttemptFailed(StoreUnavailableError(text), "FaultyStore", Retry.SAVE, FailureScope.WRITES)
+    return AttemptFailed(StoreUnavailableError(text), "FaultyStore", Retry.ALWAYS, FailureScope.SERVER)
 
 
 def memory_manager(store: Store | None = None, **config: Unpack[ConfigOptions]) -> SessionManager:

@@ -15,7 +15,7 @@ from session_reuse._cancellation import SwallowedCancellation
 from session_reuse._cleanup.notifications import Notifications
 from session_reuse._cleanup.reconcile import CleanupReport, Reconciler
 from session_reuse._cleanup.repair import repair
-from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._telemetry import Telemetry
 from session_reuse.config import Config
@@ -71,7 +71,7 @@ class CleanupJob:
         """Reconcile once.
 
         Raises:
-            Failure: the store, or a part of it, could not be asked. The rest is done.
+            AttemptFailed: the store, or a part of it, could not be asked. The rest is done.
         """
         return await self._reconciler.run()
 
@@ -79,7 +79,7 @@ class CleanupJob:
         """Index all sessions that the index has lost, and return how many there were.
 
         Raises:
-            Failure: the store, or a part of it, could not be asked.
+            AttemptFailed: the store, or a part of it, could not be asked.
         """
         return await repair(self._store, self._config.ttl)
 
@@ -128,9 +128,9 @@ class CleanupJob:
             pause = min(2 * pause, self._config.cleanup_interval)
 
     def _failed(self, step: str, error: Exception) -> None:
-        if isinstance(error, Failure):
+        if isinstance(error, AttemptFailed):
             self._telemetry.degraded("cleanup", error.error, code=error.code)
-        self._telemetry.cleanup_failed(step, error.code if isinstance(error, Failure) else type(error).__name__)
+        self._telemetry.cleanup_failed(step, error.code if isinstance(error, AttemptFailed) else type(error).__name__)
 
     def _add_hint(self, fingerprint: str) -> None:
         if len(self._hints) < _MAX_HINTS:

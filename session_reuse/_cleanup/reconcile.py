@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from session_reuse._resilience.failure import Failure
-from session_reuse._store.redis.deadlines import Deadlines, Entry
+from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._store.redis.deadlines import Deadlines, IndexEntry
 from session_reuse._telemetry import Event, Telemetry, log
 from session_reuse.config import Config
 
@@ -85,7 +85,7 @@ class Reconciler:
         """Settle all entries that are due.
 
         Raises:
-            Failure: the store, or a part of it, could not be asked. The rest is done.
+            AttemptFailed: the store, or a part of it, could not be asked. The rest is done.
         """
         report = CleanupReport()
         while True:
@@ -102,14 +102,14 @@ class Reconciler:
         """Settle the entries of sessions that may be gone before their deadline.
 
         Raises:
-            Failure: the store could not be asked.
+            AttemptFailed: the store could not be asked.
         """
         report = CleanupReport()
         entries = await self._deadlines.entries(fingerprints, timeout=_TIMEOUT)
         await self._settle([entry for entry in entries.values() if entry is not None], report, due=False)
         return report
 
-    async def _settle(self, entries: Sequence[Entry], report: CleanupReport, *, due: bool) -> int:
+    async def _settle(self, entries: Sequence[IndexEntry], report: CleanupReport, *, due: bool) -> int:
         if not entries:
             return 0
         lefts = await self._deadlines.times_to_live([entry.fingerprint for entry in entries], timeout=_TIMEOUT)
@@ -146,7 +146,7 @@ class Reconciler:
     async def _clean_up(self, expired: list[str]) -> None:
         try:
             await self._deadlines.forget_agents(expired, timeout=_TIMEOUT)
-        except Failure as failure:
+        except AttemptFailed as failure:
             log.warning(Event.CLEANUP_FAILED, step="affinity", error=failure.code)
         for fingerprint in expired:
             self._telemetry.expired(fingerprint)

@@ -25,7 +25,7 @@ async def repair(store: RedisStore, unending: float, *, pause: float = _PAUSE) -
         pause: seconds of rest between two pages.
 
     Raises:
-        Failure: the store, or a part of it, could not be asked.
+        AttemptFailed: the store, or a part of it, could not be asked.
     """
     found = 0
     async for page in store.fingerprints(timeout=_TIMEOUT):

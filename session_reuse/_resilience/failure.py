@@ -19,7 +19,7 @@ class Retry(StrEnum):
     ALWAYS = "always"
 
 
-class Blame(StrEnum):
+class FailureScope(StrEnum):
     """Which breaker a failure counts for."""
 
     NOBODY = "nobody"
@@ -31,7 +31,7 @@ class Blame(StrEnum):
     """Will not heal by itself: stop asking at once."""
 
 
-class Failure(Exception):  # noqa: N818  (a verdict on an attempt, turned into an outcome before anybody sees it)
+class AttemptFailed(Exception):  # noqa: N818  (a verdict on an attempt, turned into an outcome before anybody sees it)
     """One failed attempt.
 
     Attributes:
@@ -39,15 +39,15 @@ class Failure(Exception):  # noqa: N818  (a verdict on an attempt, turned into a
         code: class name or the server's error code, for logs.
     """
 
-    def __init__(self, error: StoreError, code: str, retry: Retry, blame: Blame) -> None:
+    def __init__(self, error: StoreError, code: str, retry: Retry, scope: FailureScope) -> None:
         super().__init__(code)
         self.error = error
         self.code = code
         self.retry = retry
-        self.blame = blame
+        self.scope = scope
 
 
-def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None) -> Failure:
+def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None) -> AttemptFailed:
     """Return the failure of an attempt that was not made.
 
     Args:
@@ -56,11 +56,11 @@ def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None)
         rejected: why the breaker is open, when the store rejects our credentials: that stays the reason.
     """
     if rejected is not None:
-        return Failure(type(rejected)(str(rejected)), "circuit_open", Retry.NEVER, Blame.NOBODY)
+        return AttemptFailed(type(rejected)(str(rejected)), "circuit_open", Retry.NEVER, FailureScope.NOBODY)
     error = CircuitOpenError(f"the store failed shortly before; {name}s are tried again in {retry_in:.1f} s")
-    return Failure(error, "circuit_open", Retry.NEVER, Blame.NOBODY)
+    return AttemptFailed(error, "circuit_open", Retry.NEVER, FailureScope.NOBODY)
 
 
-def used_up() -> Failure:
+def used_up() -> AttemptFailed:
     """Return the failure of an operation whose budget has ended in our own queue, or before its attempt had."""
-    return Failure(StoreTimeoutError("the budget is used up"), "budget", Retry.SAVE, Blame.NOBODY)
+    return AttemptFailed(StoreTimeoutError("the budget is used up"), "budget", Retry.SAVE, FailureScope.NOBODY)

@@ -1,7 +1,7 @@
-"""The way to the store: one deadline > retries > breaker > attempt.
+"""The guard of the store: one deadline > retries > breaker > attempt.
 
-Each server has a breaker for reads and one for writes: a full disk or a read-only replica stops saves, not restores, and
-a dead shard of a Cluster stops its own sessions only.
+Each server has a breaker for reads and one for writes. A full disk or a read-only replica stops saves and leaves restores
+alone. A dead shard of a Cluster stops its own sessions only.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from random import Random
 from typing import Final, NamedTuple, TypeVar
 
 from session_reuse._resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
-from session_reuse._resilience.failure import Blame, Failure, Retry, circuit_open, used_up
+from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry, circuit_open, used_up
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
 from session_reuse._resilience.retry import is_worth_retrying, retry
 
 T = TypeVar("T")
 Attempt = Callable[[float], Awaitable[T]]
-"""Does one thing, or raises `Failure`: after so many seconds without a sign of the server at the latest."""
-Listener = Callable[["Change"], None]
+"""Does one thing, or raises `AttemptFailed` after so many seconds without bytes of the server."""
+Listener = Callable[["BreakerChange"], None]
 
 STORE_POLICY: Final = BreakerPolicy(consecutive=5, open_cap=2.0)
-"""A frozen store fails all who wait for it at once: five in a row tell more than the good results before them."""
+"""A frozen store fails all waiting calls at once: five in a row outweigh the good results before them."""
 _CREDENTIALS_SPAN: Final = 10.0
-"""How long the store is left alone after it has rejected our credentials."""
+"""Seconds without requests after the store has rejected our credentials."""
 _READ_RETRIES: Final = 1
 _WRITE_RETRIES: Final = 3
 _GRACE: Final = 0.01
@@ -34,8 +34,8 @@ _jitter: Final = Random()
 _SEVERITY: Final = [BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN]
 
 
-class Direction(StrEnum):
-    """Which breaker an operation belongs to."""
+class Access(StrEnum):
+    """Whether an operation reads or writes: each has a breaker."""
 
     READ = "read"
     WRITE = "write"
@@ -47,21 +47,21 @@ class Breakers(NamedTuple):
     read: CircuitBreaker
     write: CircuitBreaker
 
-    def to(self, direction: Direction) -> CircuitBreaker:
-        """Return the one for this direction."""
-        return self.write if direction is Direction.WRITE else self.read
+    def to(self, access: Access) -> CircuitBreaker:
+        """Return the one for reads or for writes."""
+        return self.write if access is Access.WRITE else self.read
 
 
-class Change(NamedTuple):
+class BreakerChange(NamedTuple):
     """A breaker has changed its state.
 
     Attributes:
         server: whose breaker, empty where there is only one server.
-        direction: which breaker.
+        access: the breaker's.
     """
 
     server: str
-    direction: Direction
+    access: Access
     old: BreakerState
     new: BreakerState
 
@@ -76,8 +76,8 @@ class Guard:
         random: where jitter comes from.
 
     Attributes:
-        on_change: told of each change of a breaker's state.
-        on_failure: told of each failed attempt that says something about the server.
+        on_change: called with each change of a breaker's state.
+        on_failure: called with each failed attempt that counts for a breaker.
         timeouts: the clock that budgets are counted by. It almost stands still while the event loop is late.
     """
 
@@ -91,7 +91,7 @@ class Guard:
     ) -> None:
         self.attempt_timeout = attempt_timeout
         self.on_change: list[Listener] = []
-        self.on_failure: Callable[[Failure], None] = lambda _: None
+        self.on_failure: Callable[[AttemptFailed], None] = lambda _: None
         self.timeouts = LoopTimeouts()
         self._policy = policy or STORE_POLICY
         self._servers = servers
@@ -102,58 +102,56 @@ class Guard:
         """Return the breakers of a server."""
         return self._breakers.get(server) or self._met(server)
 
-    def state(self, direction: Direction) -> BreakerState:
-        """Return the worst state that the breakers of this direction are in."""
-        states = [breakers.to(direction).state for breakers in self._breakers.values()]
+    def state(self, access: Access) -> BreakerState:
+        """Return the worst state of the breakers for reads or for writes."""
+        states = [breakers.to(access).state for breakers in self._breakers.values()]
         return max(states, key=_SEVERITY.index, default=BreakerState.CLOSED)
 
     def _met(self, server: str) -> Breakers:
-        """Make the breakers of a server that is new, and forget those of servers that are no more."""
+        """Make the breakers of a new server, and forget those of servers that are gone."""
         for gone in self._breakers.keys() - {"", *self._servers()}:
             for breaker in self._breakers.pop(gone):
                 breaker.reset()
-        read, write = (
-            CircuitBreaker(direction.value, self._policy, uniform=self._random.uniform) for direction in Direction
-        )
+        read, write = (CircuitBreaker(access.value, self._policy, uniform=self._random.uniform) for access in Access)
         met = self._breakers[server] = Breakers(read, write)
-        for direction, breaker in ((Direction.READ, read), (Direction.WRITE, write)):
-            breaker.on_change.append(partial(self._changed, server, met, direction))
+        for access, breaker in ((Access.READ, read), (Access.WRITE, write)):
+            breaker.on_change.append(partial(self._changed, server, met, access))
         return met
 
     def _changed(
-        self, server: str, breakers: Breakers, direction: Direction, _name: str, old: BreakerState, new: BreakerState
+        self, server: str, breakers: Breakers, access: Access, _name: str, old: BreakerState, new: BreakerState
     ) -> None:
-        if new is BreakerState.CLOSED:  # the other direction is probed at once
-            breakers.to(Direction.READ if direction is Direction.WRITE else Direction.WRITE).probe_now()
+        if new is BreakerState.CLOSED:  # reads recover with writes, and the other way round
+            breakers.to(Access.READ if access is Access.WRITE else Access.WRITE).probe_now()
         for listener in tuple(self.on_change):
-            listener(Change(server, direction, old, new))
+            listener(BreakerChange(server, access, old, new))
 
-    async def run(self, direction: Direction, attempt: Attempt[T], budget: float, server: str = "") -> T:
+    async def run(self, access: Access, attempt: Attempt[T], budget: float, server: str = "") -> T:
         """Run an attempt, and again where that makes sense, within `budget` seconds.
 
         Args:
-            direction: whether it reads or writes.
-            attempt: does it, once.
+            access: whether it reads or writes.
+            attempt: does it once.
             budget: seconds for all of it.
-            server: which one is asked, as the store names it.
+            server: the name of the server that it is sent to.
 
         Raises:
-            Failure: it did not work out, or the breaker is open.
+            AttemptFailed: no attempt succeeded, or the breaker is open.
         """
-        breakers, patient = self.at(server), direction is Direction.WRITE
+        breakers, patient = self.at(server), access is Access.WRITE
         began, last = self.timeouts.time(), None
         try:
             if budget <= 0:
                 raise TimeoutError  # noqa: TRY301
             with self.timeouts.until(began + budget + _GRACE):
                 try:
-                    return await self._attempt(breakers, direction, attempt, began)
-                except Failure as failure:
+                    return await self._attempt(breakers, access, attempt, began)
+                except AttemptFailed as failure:
                     last = failure
-                    if not is_worth_retrying(failure, patient=patient) or breakers.to(direction).retry_in > 0:
+                    if not is_worth_retrying(failure, patient=patient) or breakers.to(access).retry_in > 0:
                         raise
                 return await retry(
-                    partial(self._attempt, breakers, direction, attempt, None),
+                    partial(self._attempt, breakers, access, attempt, None),
                     attempts=_WRITE_RETRIES if patient else _READ_RETRIES,
                     patient=patient,
                     random=self._random,
@@ -162,15 +160,15 @@ class Guard:
             raise last or used_up() from None
 
     async def _attempt(
-        self, breakers: Breakers, direction: Direction, attempt: Attempt[T], first_at: float | None
+        self, breakers: Breakers, access: Access, attempt: Attempt[T], first_at: float | None
     ) -> T:  # fmt: skip
-        breaker = breakers.write if direction is Direction.WRITE else breakers.read
+        breaker = breakers.write if access is Access.WRITE else breakers.read
         permit = breaker.allow()
         if not permit:
             raise circuit_open(breaker.name, breaker.retry_in, breaker.reason)
         try:
             result = await attempt(self.attempt_timeout)
-        except Failure as failure:
+        except AttemptFailed as failure:
             # One lost connection fails all whose commands were on it: what counts is whether a fresh one works.
             is_one_connection = first_at is not None and failure.retry is Retry.ALWAYS
             if is_one_connection and self.timeouts.time() - (first_at or 0.0) < self.attempt_timeout / 2:
@@ -186,12 +184,12 @@ class Guard:
         return result
 
 
-def _judge(breakers: Breakers, breaker: CircuitBreaker, permit: int, failure: Failure) -> None:
-    """Tell the breaker of a failure, if it is one of the server."""
-    if failure.blame is Blame.NOBODY or (failure.blame is Blame.WRITES and breaker is breakers.read):
+def _judge(breakers: Breakers, breaker: CircuitBreaker, permit: int, failure: AttemptFailed) -> None:
+    """Count a failure for the breaker, if it is one of the server."""
+    if failure.scope is FailureScope.NOBODY or (failure.scope is FailureScope.WRITES and breaker is breakers.read):
         breaker.cancel(permit)
         return
     breaker.record(permit, failed=True)
-    if failure.blame is Blame.CREDENTIALS:
+    if failure.scope is FailureScope.CREDENTIALS:
         breakers.read.open_now(_CREDENTIALS_SPAN, failure.error)
         breakers.write.open_now(_CREDENTIALS_SPAN, failure.error)

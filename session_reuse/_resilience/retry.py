@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
-from session_reuse._resilience.failure import Failure, Retry
+from session_reuse._resilience.failure import AttemptFailed, Retry
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ _LONGEST_PAUSE: Final = 0.2
 
 def is_worth_retrying(failure: BaseException, *, patient: bool) -> bool:
     """Return whether another attempt makes sense, for a caller that can wait (`patient`) or cannot."""
-    if not isinstance(failure, Failure):
+    if not isinstance(failure, AttemptFailed):
         return False
     return failure.retry is Retry.ALWAYS or (patient and failure.retry is Retry.SAVE)
 
@@ -38,7 +38,7 @@ async def retry(attempt: Callable[[], Awaitable[T]], *, attempts: int, patient: 
         random: where the jitter comes from.
 
     Raises:
-        Failure: the last one.
+        AttemptFailed: the last one.
     """
 
     def pause(state: RetryCallState) -> float:

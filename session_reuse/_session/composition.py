@@ -11,8 +11,8 @@ from typing import Final, TypeGuard
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.breaker import BreakerState
-from session_reuse._resilience.failure import Failure
-from session_reuse._resilience.guard import Change, Guard, Listener
+from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.guard import BreakerChange, Guard, Listener
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.replica import Replica
@@ -197,7 +197,7 @@ class _Reviver:
         self._revive = revive
         self._task: asyncio.Task[None] | None = None
 
-    def __call__(self, failure: Failure) -> None:
+    def __call__(self, failure: AttemptFailed) -> None:
         if failure.error.outcome is not Outcome.TIMEOUT and (self._task is None or self._task.done()):
             self._task = self._spawn(self._run(), "revive")
 
@@ -209,10 +209,10 @@ class _Reviver:
 
 
 def _teller(guard: Guard, telemetry: Telemetry) -> Listener:
-    def tell(change: Change) -> None:
+    def tell(change: BreakerChange) -> None:
         telemetry.breaker_changed(
-            change.direction.value,
-            guard.state(change.direction).value,
+            change.access.value,
+            guard.state(change.access).value,
             server=change.server,
             old=change.old.value,
             new=change.new.value,
@@ -222,7 +222,7 @@ def _teller(guard: Guard, telemetry: Telemetry) -> Listener:
 
 
 def _recovery(writer: Writer) -> Listener:
-    def recover(change: Change) -> None:
+    def recover(change: BreakerChange) -> None:
         if change.new is BreakerState.CLOSED:
             if writer.replicas.pending:
                 writer.wake()

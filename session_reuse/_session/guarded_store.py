@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from session_reuse._resilience.guard import Direction, Guard
+from session_reuse._resilience.guard import Access, Guard
 from session_reuse._store.interface import Busy, Commit, CommitReply, EnterReply, Lease, ReadReply, Store
 from session_reuse._store.keys import Keys
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 class GuardedStore:
     """A store, and the guard that each request passes.
 
-    Every method takes its budget in seconds, to be awaited at once, and raises `Failure` when the store does not do it within.
+    Every method takes its budget in seconds, to be awaited at once, and raises `AttemptFailed` when the store does not do it within.
 
     Args:
         store: what does the work.
@@ -42,7 +42,7 @@ class GuardedStore:
     ) -> Awaitable[EnterReply]:  # fmt: skip
         """Read a session, start its time to live anew, take its lease if one is asked for."""
         return self._run(
-            Direction.READ, fingerprint, budget,
+            Access.READ, fingerprint, budget,
             lambda timeout: self.store.enter(
                 fingerprint, ttl=ttl, timeout=timeout, lease=lease, use_id=use_id, ceiling=ceiling
             ),
@@ -51,39 +51,39 @@ class GuardedStore:
     def slide(self, fingerprint: str, budget: float, ttl: float) -> Awaitable[None]:
         """Start the time to live anew within the limits that the session itself sets."""
         return self._run(
-            Direction.WRITE, fingerprint, budget, lambda timeout: self.store.slide(fingerprint, ttl, timeout=timeout)
+            Access.WRITE, fingerprint, budget, lambda timeout: self.store.slide(fingerprint, ttl, timeout=timeout)
         )
 
     def read(self, fingerprint: str, budget: float) -> Awaitable[ReadReply]:
         """Read a session and leave its time to live alone."""
         return self._run(
-            Direction.READ, fingerprint, budget, lambda timeout: self.store.read(fingerprint, timeout=timeout)
+            Access.READ, fingerprint, budget, lambda timeout: self.store.read(fingerprint, timeout=timeout)
         )
 
     def commit(self, commit: Commit, budget: float) -> Awaitable[CommitReply]:
         """Save, if the store holds what the commit expects."""
         return self._run(
-            Direction.WRITE, commit.fingerprint, budget, lambda timeout: self.store.commit(commit, timeout=timeout)
+            Access.WRITE, commit.fingerprint, budget, lambda timeout: self.store.commit(commit, timeout=timeout)
         )
 
     def acquire(self, fingerprint: str, budget: float, holder: str, ttl: float) -> Awaitable[Lease | Busy]:
         """Take the lease alone."""
         return self._run(
-            Direction.READ, fingerprint, budget,
+            Access.READ, fingerprint, budget,
             lambda timeout: self.store.acquire(fingerprint, holder, ttl, timeout=timeout),
         )  # fmt: skip
 
     def renew(self, fingerprint: str, budget: float, lease: Lease, ttl: float) -> Awaitable[bool]:
         """Prolong a lease; False when another holder has it."""
         return self._run(
-            Direction.WRITE, fingerprint, budget,
+            Access.WRITE, fingerprint, budget,
             lambda timeout: self.store.renew(fingerprint, lease, ttl, timeout=timeout),
         )  # fmt: skip
 
     def release(self, fingerprint: str, budget: float, lease: Lease) -> Awaitable[bool]:
         """Give a lease back; False when another holder has it."""
         return self._run(
-            Direction.WRITE, fingerprint, budget,
+            Access.WRITE, fingerprint, budget,
             lambda timeout: self.store.release(fingerprint, lease, timeout=timeout),
         )  # fmt: skip
 
@@ -92,7 +92,7 @@ class GuardedStore:
     ) -> Awaitable[bool]:  # fmt: skip
         """Delete a session and refuse late saves for `ttl` seconds; return whether there was one."""
         return self._run(
-            Direction.WRITE, fingerprint, budget,
+            Access.WRITE, fingerprint, budget,
             lambda timeout: self.store.invalidate(
                 fingerprint, ttl=ttl, request_id=request_id, created_at=created_at, timeout=timeout
             ),
@@ -102,10 +102,10 @@ class GuardedStore:
         """Return the affinity entry of an agent."""
         server = self.store.server_of(self.keys.affinity(agent_id))
         return self.guard.run(
-            Direction.READ, lambda timeout: self.store.affinity(agent_id, timeout=timeout), budget, server
+            Access.READ, lambda timeout: self.store.affinity(agent_id, timeout=timeout), budget, server
         )
 
     def _run(
-        self, direction: Direction, fingerprint: str, budget: float, attempt: Callable[[float], Awaitable[T]]
+        self, access: Access, fingerprint: str, budget: float, attempt: Callable[[float], Awaitable[T]]
     ) -> Awaitable[T]:  # fmt: skip
-        return self.guard.run(direction, attempt, budget, self.server_of(fingerprint))
+        return self.guard.run(access, attempt, budget, self.server_of(fingerprint))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 
-from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._store.interface import Lease
 from session_reuse._telemetry import Event, Operation, Telemetry, log
@@ -56,7 +56,7 @@ class LeaseHolder:
             await asyncio.sleep(self._ttl / 3)
             try:
                 kept = await self._store.renew(self._fingerprint, self._ttl / 3, lease, self._ttl)
-            except Failure as failure:
+            except AttemptFailed as failure:
                 self._degraded(failure)
                 continue
             if not kept:
@@ -76,7 +76,7 @@ class LeaseHolder:
         while True:
             try:
                 await self._store.release(self._fingerprint, budget, lease)
-            except Failure as failure:
+            except AttemptFailed as failure:
                 self._degraded(failure)
             else:
                 return
@@ -85,5 +85,5 @@ class LeaseHolder:
             if asyncio.get_running_loop().time() > until:
                 return
 
-    def _degraded(self, failure: Failure) -> None:
+    def _degraded(self, failure: AttemptFailed) -> None:
         self._telemetry.degraded(Operation.LEASE, failure.error, code=failure.code, fingerprint=self._fingerprint)

@@ -17,7 +17,7 @@ from weakref import ProxyType, proxy
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._problem import ProblemKind
-from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.callbacks import capture, verified
 from session_reuse._session.changes import Change, Found, Login, Moment, Snapshot, StoredKind, fold
 from session_reuse._session.entry import Entry, from_store, while_away
@@ -138,7 +138,7 @@ class SessionScope:
         asked_at = self._clock.loop()
         try:
             reply = await self._ask(budget)
-        except Failure as failure:
+        except AttemptFailed as failure:
             return await self._away(failure, began)
         self._correct_ttl(reply.value)
         if isinstance(reply.lease, Busy):
@@ -172,7 +172,7 @@ class SessionScope:
             if not isinstance(reply.lease, Busy):
                 return reply
 
-    async def _away(self, failure: Failure, began: float) -> Entry:
+    async def _away(self, failure: AttemptFailed, began: float) -> Entry:
         """Start from what this process knows; fresh where an exclusive lease was asked for."""
         session, writer = self._session, self._writer
         self._telemetry.store_failed(
@@ -239,7 +239,7 @@ class SessionScope:
     async def _slide(self) -> None:
         try:
             await self._store.slide(self._session.fingerprint, self._config.save_timeout, self._config.ttl)
-        except Failure as failure:
+        except AttemptFailed as failure:
             log.debug(Event.DEGRADED, operation="ttl", error=failure.code)
 
     @property
@@ -276,7 +276,7 @@ class SessionScope:
             reply = await self._store.enter(
                 session.fingerprint, self._config.restore_timeout, ttl=None, lease=None, use_id=""
             )
-        except Failure as failure:
+        except AttemptFailed as failure:
             self._telemetry.degraded(Operation.SAVE, failure.error, code=failure.code, fingerprint=session.fingerprint)
         else:
             snapshot, _, _ = await self._snapshots.entered(
@@ -483,7 +483,7 @@ class SessionScope:
         fingerprint = self._session.fingerprint
         try:
             existed = await self._writer.invalidate(fingerprint)
-        except Failure as failure:
+        except AttemptFailed as failure:
             self._telemetry.degraded(Operation.INVALIDATE, failure.error, code=failure.code, fingerprint=fingerprint)
             raise self._telemetry.named(failure.error) from None
         log.info(Event.INVALIDATED, fingerprint=fingerprint, why=reason, existed=existed)

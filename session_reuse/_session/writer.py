@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.changes import (
     HOLD_LIMIT,
     REFUSED,
@@ -149,7 +149,7 @@ class Writer:
         batch = [*replica.outbox, *changes]
         try:
             await self._commit_all(replica, batch, budget)
-        except Failure as failure:
+        except AttemptFailed as failure:
             arrived, replica.arriving = [*changes, *replica.arriving], []
             for change in arrived:
                 change.failure = failure.error  # without the frames that a raised one refers to
@@ -219,7 +219,7 @@ class Writer:
         """Commit until each change has come to its end.
 
         Raises:
-            Failure: the store did not do it by the deadline.
+            AttemptFailed: the store did not do it by the deadline.
         """
         deadline = self._store.time() + budget
         stored, moment = replica.base, self._clock.now()
@@ -465,7 +465,7 @@ class Writer:
         """Delete a session for everyone; return whether there was one.
 
         Raises:
-            Failure: the store did not do it. This process does not use the session any more.
+            AttemptFailed: the store did not do it. This process does not use the session any more.
         """
         replica, began = self.replicas.of(fingerprint), self._clock.loop()
         waiting = list(replica.outbox)

@@ -167,7 +167,7 @@ class ReadReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class SessionEntry:
     """One session found by listing.
 
     Attributes:
@@ -192,7 +192,7 @@ class Listed:
 
 
 class Store(Protocol):
-    """Sessions in a store. Each method raises `Failure` when the store does not do it in time."""
+    """Sessions in a store. Each method raises `AttemptFailed` when the store does not do it in time."""
 
     async def enter(
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
@@ -243,10 +243,10 @@ class Store(Protocol):
     async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
         """Return the affinity entry of an agent."""
 
-    def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
+    def sessions(self, *, timeout: float) -> AsyncIterator[SessionEntry]:
         """List the sessions by cursor. May return one twice, misses none that stays."""
 
-    async def facts(self, fingerprint: str, *, timeout: float) -> Listed | None:
+    async def facts(self, fingerprint: str, *, timeout: float) -> SessionEntry | None:
         """Return what a listing shows of one session; None when there is none."""
 
     async def note_liveness(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, Unpack, cast
 
 from session_reuse._manager import SessionManager
-from session_reuse._resilience.failure import Failure
-from session_reuse._resilience.guard import Attempt, Direction
+from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.guard import Access, Attempt
 from session_reuse._session.composition import Runtime
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import Header
@@ -84,17 +84,17 @@ async def connected(place: Place, **settings: Unpack[ConfigOptions]) -> AsyncIte
         raise kind(f"{redacted_url(config.url)}: {reason}. To find the cause, run: session-reuse doctor") from None
 
 
-async def ask(runtime: Runtime, attempt: Attempt[T], direction: Direction = Direction.READ) -> T:
+async def ask(runtime: Runtime, attempt: Attempt[T], access: Access = Access.READ) -> T:
     """Run one operation of the store.
 
     Raises:
         StoreError: it failed.
     """
     config = runtime.config
-    budget = config.restore_timeout if direction is Direction.READ else config.save_timeout
+    budget = config.restore_timeout if access is Access.READ else config.save_timeout
     try:
-        return await runtime.guard.run(direction, attempt, budget)
-    except Failure as failure:
+        return await runtime.guard.run(access, attempt, budget)
+    except AttemptFailed as failure:
         raise failure.error from None
 
 

@@ -14,8 +14,8 @@ from typing import Annotated, Final
 
 import typer
 
-from session_reuse._resilience.failure import Failure
-from session_reuse._resilience.guard import Direction
+from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import REMEMBERED_SAVES, Header
@@ -107,7 +107,7 @@ async def _key_ids(runtime: Runtime) -> dict[str, str]:
                 found[entry.fingerprint] = Header.decode(entry.head).key_id
             except CorruptStateError:
                 found[entry.fingerprint] = ""
-    except Failure as failure:
+    except AttemptFailed as failure:
         raise failure.error from None
     return found
 
@@ -151,5 +151,5 @@ async def _commit(runtime: Runtime, stored: Stored) -> bool:
         created_at=before.created_at,
         ttl=runtime.config.ttl if stored.ttl is None else stored.ttl,
     )
-    committed = await ask(runtime, lambda timeout: runtime.store.commit(commit, timeout=timeout), Direction.WRITE)
+    committed = await ask(runtime, lambda timeout: runtime.store.commit(commit, timeout=timeout), Access.WRITE)
     return committed.outcome.written

@@ -7,25 +7,25 @@ import asyncio
 import pytest
 
 from session_reuse._resilience.breaker import BreakerState
-from session_reuse._resilience.failure import Blame, Failure, Retry
-from session_reuse._resilience.guard import Direction, Guard
+from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
+from session_reuse._resilience.guard import Access, Guard
 from session_reuse.errors import StoreTimeoutError, StoreUnavailableError
 
 
-def lost() -> Failure:
+def lost() -> AttemptFailed:
     """A connection was lost."""
-    return Failure(StoreUnavailableError(""), "ConnectionError", Retry.ALWAYS, Blame.SERVER)
+    return AttemptFailed(StoreUnavailableError(""), "ConnectionError", Retry.ALWAYS, FailureScope.SERVER)
 
 
-def silent() -> Failure:
+def silent() -> AttemptFailed:
     """There was no answer in time."""
-    return Failure(StoreTimeoutError(""), "TimeoutError", Retry.SAVE, Blame.SERVER)
+    return AttemptFailed(StoreTimeoutError(""), "TimeoutError", Retry.SAVE, FailureScope.SERVER)
 
 
 class Store:
     """Fails as told, then answers."""
 
-    def __init__(self, *failures: Failure) -> None:
+    def __init__(self, *failures: AttemptFailed) -> None:
         self.failures = list(failures)
         self.attempts = 0
 
@@ -41,7 +41,7 @@ async def test_one_lost_connection_opens_the_breaker_for_a_whole_batch() -> None
     """All whose commands were on a lost connection repeat them, and the breaker stays closed."""
     guard = Guard(attempt_timeout=0.15)
     stores = [Store(lost()) for _ in range(100)]
-    answers = await asyncio.gather(*(guard.run(Direction.READ, store.answer, 1.0) for store in stores))
+    answers = await asyncio.gather(*(guard.run(Access.READ, store.answer, 1.0) for store in stores))
     assert answers == ["value"] * 100
     assert guard.at().read.state is BreakerState.CLOSED
 
@@ -50,8 +50,8 @@ async def test_server_that_is_down_is_asked_for_ever() -> None:
     """When the fresh connection fails as well, it counts."""
     guard = Guard(attempt_timeout=0.15)
     for _ in range(5):
-        with pytest.raises(Failure):
-            await guard.run(Direction.READ, Store(*[lost()] * 9).answer, 1.0)
+        with pytest.raises(AttemptFailed):
+            await guard.run(Access.READ, Store(*[lost()] * 9).answer, 1.0)
     assert guard.at().read.state is BreakerState.OPEN
 
 
@@ -59,10 +59,10 @@ async def test_good_past_hides_a_frozen_store() -> None:
     """Five silent attempts in a row open the breaker, although the window is full of good ones."""
     guard = Guard(attempt_timeout=0.15)
     for _ in range(50):
-        await guard.run(Direction.READ, Store().answer, 1.0)
+        await guard.run(Access.READ, Store().answer, 1.0)
     for _ in range(5):
-        with pytest.raises(Failure):
-            await guard.run(Direction.READ, Store(silent()).answer, 1.0)
+        with pytest.raises(AttemptFailed):
+            await guard.run(Access.READ, Store(silent()).answer, 1.0)
     assert guard.at().read.state is BreakerState.OPEN
 
 
@@ -71,8 +71,8 @@ async def test_saves_wait_although_restores_work_again() -> None:
     guard = Guard(attempt_timeout=0.15)
     guard.at().write.open_now(60.0)
     guard.at().read.open_now(1e-9)
-    await guard.run(Direction.READ, Store().answer, 1.0)
+    await guard.run(Access.READ, Store().answer, 1.0)
     assert guard.at().read.state is BreakerState.CLOSED
     assert guard.at().write.retry_in == 0.0
-    await guard.run(Direction.WRITE, Store().answer, 1.0)
+    await guard.run(Access.WRITE, Store().answer, 1.0)
     assert guard.at().write.state is BreakerState.CLOSED

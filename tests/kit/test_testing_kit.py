@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, StoreTimeoutError, blocking, reusable_session
-from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.interface import Busy, Lease, Store
 from session_reuse._store.redis.store import RedisStore
 from session_reuse.testing import (
@@ -180,7 +180,7 @@ async def test_stores_for_tests_have_all_operations() -> None:
     assert operations == OPERATIONS
     for name in operations - {"sessions"}:
         assert callable(getattr(MemoryStore(), name))
-        with pytest.raises(Failure):
+        with pytest.raises(AttemptFailed):
             await getattr(FaultyStore(MemoryStore(), fail="unavailable"), name)("a", timeout=1.0)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote
 
-from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.keys import Keys, encoded, is_name
 from session_reuse._store.redis.failures import checked, failure_from
 from session_reuse._store.redis.redis_py import Command, Send
@@ -22,7 +22,7 @@ _REMOVE: Final = "-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class IndexEntry:
     """One entry of the index: its score is a server's unix time in milliseconds, as it stands there."""
 
     fingerprint: str
@@ -40,16 +40,16 @@ class Due:
         failure: why some buckets could not be read, if so.
     """
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[IndexEntry] = field(default_factory=list)
     overdue: float = 0.0
     more: bool = False
-    failure: Failure | None = None
+    failure: AttemptFailed | None = None
 
     def add(self, reply: list[Any], limit: int) -> None:
         """Add the reply of one bucket: its clock, then members and scores in turns."""
         now, *found = reply
         members = zip(map(_fingerprint, found[::2]), map(text, found[1::2]), strict=True)
-        self.entries += [Entry(name, score) for name, score in members if name is not None]
+        self.entries += [IndexEntry(name, score) for name, score in members if name is not None]
         self.overdue = max(self.overdue, (int(now) - float(found[1])) / 1000)
         self.more = self.more or len(found) == 2 * limit
 
@@ -79,7 +79,7 @@ class Deadlines:
         """Return what is due, at most `limit` entries of each bucket.
 
         Raises:
-            Failure: no bucket could be read.
+            AttemptFailed: no bucket could be read.
         """
         buckets = [self._keys.deadline_bucket(number) for number in range(self._keys.buckets)]
         commands = [call("due", (bucket,), limit) for bucket in buckets]
@@ -95,17 +95,17 @@ class Deadlines:
             await self._send(*strangers, timeout=timeout)
         return due
 
-    async def entries(self, fingerprints: Iterable[str], *, timeout: float) -> dict[str, Entry | None]:
+    async def entries(self, fingerprints: Iterable[str], *, timeout: float) -> dict[str, IndexEntry | None]:
         """Return the entries of these sessions, None for those without one. Entries that cannot be read are left out."""
         by_bucket: dict[str, list[str]] = {}
         for name in fingerprints:
             by_bucket.setdefault(self._keys.of(name).deadlines, []).append(name)
         commands = [("ZMSCORE", bucket, *map(encoded, names)) for bucket, names in by_bucket.items()]
-        found: dict[str, Entry | None] = {}
+        found: dict[str, IndexEntry | None] = {}
         for names, reply in zip(by_bucket.values(), await self._send(*commands, timeout=timeout), strict=True):
             if not isinstance(reply, Exception):
                 scores = zip(names, reply, strict=True)
-                found |= {name: None if score is None else Entry(name, _score(score)) for name, score in scores}
+                found |= {name: None if score is None else IndexEntry(name, _score(score)) for name, score in scores}
         return found
 
     async def add(self, sessions: Iterable[tuple[str, float]], *, timeout: float) -> int:
@@ -119,14 +119,14 @@ class Deadlines:
         replies = await self._send(*commands, timeout=timeout)
         return [None if isinstance(reply, Exception) else int(reply) for reply in replies]
 
-    async def settle(self, changes: Sequence[tuple[Entry, int | None]], *, timeout: float) -> list[Entry]:
+    async def settle(self, changes: Sequence[tuple[IndexEntry, int | None]], *, timeout: float) -> list[IndexEntry]:
         """Remove entries (None) or set the milliseconds they have left. Return those whose score was as given."""
-        by_bucket: dict[str, list[tuple[Entry, int | None]]] = {}
+        by_bucket: dict[str, list[tuple[IndexEntry, int | None]]] = {}
         for entry, left in changes:
             by_bucket.setdefault(self._keys.of(entry.fingerprint).deadlines, []).append((entry, left))
         commands = [call("settle", (name,), *_arguments(part)) for name, part in by_bucket.items()]
         replies = await self._send(*commands, timeout=timeout)
-        settled: list[Entry] = []
+        settled: list[IndexEntry] = []
         for part, reply in zip(by_bucket.values(), replies, strict=True):
             if not isinstance(reply, Exception):
                 settled += [entry for (entry, _), done in zip(part, reply, strict=True) if done]
@@ -136,7 +136,7 @@ class Deadlines:
         """Remove the affinity of the agents of sessions that are gone, where it still points to them.
 
         Raises:
-            Failure: some could not be removed. They end by themselves, like the session.
+            AttemptFailed: some could not be removed. They end by themselves, like the session.
         """
         keys = self._keys
         commands = [call("take_agents", (keys.session(name), keys.of(name).agents)) for name in fingerprints]
@@ -154,7 +154,7 @@ class Deadlines:
         return call("forget_affinity", (self._keys.affinity(agent_id),), fingerprint)
 
 
-def _arguments(changes: list[tuple[Entry, int | None]]) -> list[str]:
+def _arguments(changes: list[tuple[IndexEntry, int | None]]) -> list[str]:
     arguments: list[str] = []
     for entry, left in changes:
         arguments += (encoded(entry.fingerprint), entry.score, _REMOVE if left is None else str(max(1, left)))

@@ -1,4 +1,4 @@
-"""From redis-py's exceptions to a `Failure`: the one place that knows their classes and the server's error codes.
+"""From redis-py's exceptions to a `AttemptFailed`: the one place that knows their classes and the server's error codes.
 
 Traps (redis-py 8.1): a wrong password is a ConnectionError, its TimeoutError is not the built-in one, MISCONF and BUSY
 are plain ResponseErrors, and RedisClusterException is no RedisError at all. A write to a connection that was reset is an
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from redis import exceptions as redis_errors
 
-from session_reuse._resilience.failure import Blame, Failure, Retry
+from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse._store.redis.diagnosis import Trouble, diagnose
 from session_reuse._store.redis.redis_py import StalledError
 from session_reuse._store.redis.resolver import ResolverSilentError
@@ -25,25 +25,29 @@ from session_reuse.errors import StoreAuthError, StoreError, StoreTimeoutError, 
 class _Rule(NamedTuple):
     error: type[StoreError]
     retry: Retry
-    blame: Blame
+    scope: FailureScope
     remedy: str
 
 
-_AWAY: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.SERVER, "the store cannot be reached")
-_TIMEOUT: Final = _Rule(StoreTimeoutError, Retry.SAVE, Blame.SERVER, "the store did not answer in time")
-_STARTING: Final = _Rule(StoreUnavailableError, Retry.SAVE, Blame.SERVER, "the store is not ready")
-_AUTH: Final = _Rule(StoreAuthError, Retry.NEVER, Blame.CREDENTIALS, "the store rejects the user or the password")
-_RIGHTS: Final = _Rule(StoreAuthError, Retry.NEVER, Blame.NOBODY, "the user lacks a right; see the minimal ACL")
-_READ_ONLY: Final = _Rule(StoreUnavailableError, Retry.SAVE, Blame.WRITES, "the store is a read-only replica")
-_FULL: Final = _Rule(
-    StoreUnavailableError, Retry.NEVER, Blame.WRITES, "the store refuses writes: memory or disk is full"
+_AWAY: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.SERVER, "the store cannot be reached")
+_TIMEOUT: Final = _Rule(StoreTimeoutError, Retry.SAVE, FailureScope.SERVER, "the store did not answer in time")
+_STARTING: Final = _Rule(StoreUnavailableError, Retry.SAVE, FailureScope.SERVER, "the store is not ready")
+_AUTH: Final = _Rule(
+    StoreAuthError, Retry.NEVER, FailureScope.CREDENTIALS, "the store rejects the user or the password"
 )
-_OWN_LIMIT: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.NOBODY, "all our connections are in use")
-_STALLED: Final = _Rule(StoreTimeoutError, Retry.ALWAYS, Blame.NOBODY, "one connection did not answer in time")
-_RESOLVER: Final = _Rule(StoreTimeoutError, Retry.SAVE, Blame.NOBODY, "the resolver did not answer in time")
-_SPLIT: Final = _Rule(StoreUnavailableError, Retry.SAVE, Blame.NOBODY, "the cluster is moving the keys of this slot")
-_MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, Blame.NOBODY, "the cluster is moving the key")
-_REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, Blame.SERVER, "the store refused the command")
+_RIGHTS: Final = _Rule(StoreAuthError, Retry.NEVER, FailureScope.NOBODY, "the user lacks a right; see the minimal ACL")
+_READ_ONLY: Final = _Rule(StoreUnavailableError, Retry.SAVE, FailureScope.WRITES, "the store is a read-only replica")
+_FULL: Final = _Rule(
+    StoreUnavailableError, Retry.NEVER, FailureScope.WRITES, "the store refuses writes: memory or disk is full"
+)
+_OWN_LIMIT: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.NOBODY, "all our connections are in use")
+_STALLED: Final = _Rule(StoreTimeoutError, Retry.ALWAYS, FailureScope.NOBODY, "one connection did not answer in time")
+_RESOLVER: Final = _Rule(StoreTimeoutError, Retry.SAVE, FailureScope.NOBODY, "the resolver did not answer in time")
+_SPLIT: Final = _Rule(
+    StoreUnavailableError, Retry.SAVE, FailureScope.NOBODY, "the cluster is moving the keys of this slot"
+)
+_MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.NOBODY, "the cluster is moving the key")
+_REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, FailureScope.SERVER, "the store refused the command")
 
 _CODES: Final = {
     "OOM": _FULL, "MISCONF": _FULL, "NOREPLICAS": _READ_ONLY, "READONLY": _READ_ONLY, "NOPERM": _RIGHTS,
@@ -76,18 +80,18 @@ _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
 _CODE: Final = re.compile(r"[A-Z][A-Z]{2,20}(?= |$)")
 
 
-def failure_from(error: BaseException) -> Failure:
+def failure_from(error: BaseException) -> AttemptFailed:
     """Return the verdict on an exception that redis-py, or the network below it, has raised."""
     code = error_code(error)
     rule = _CODES.get(code) or _rule_by_class(error)
     name = type(error).__name__ + (f" {code}" if code else system_reason(error))
     why = diagnose(error) if rule is _REFUSED else None
     reason = "" if why is None or why.trouble is Trouble.OTHER else f": {why.found}"
-    return Failure(rule.error(f"{rule.remedy}{reason} ({name})"), name, rule.retry, rule.blame)
+    return AttemptFailed(rule.error(f"{rule.remedy}{reason} ({name})"), name, rule.retry, rule.scope)
 
 
 def checked(reply: Any) -> Any:
-    """Return a reply, or raise the Failure that stands in its place."""
+    """Return a reply, or raise the AttemptFailed that stands in its place."""
     if isinstance(reply, Exception):
         raise failure_from(reply) from None
     return reply
@@ -119,7 +123,7 @@ def error_code(error: BaseException) -> str:
 def writes_refused(error: BaseException) -> bool:
     """Return whether the server would still have read."""
     rule = _CODES.get(error_code(error)) or _rule_by_class(error)
-    return rule.blame is Blame.WRITES
+    return rule.scope is FailureScope.WRITES
 
 
 def _rule_by_class(error: BaseException) -> _Rule:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from session_reuse._cancellation import SwallowedCancellation
-from session_reuse._store.interface import Listed
+from session_reuse._store.interface import SessionEntry
 from session_reuse._store.keys import Keys, is_name
 from session_reuse._store.redis.failures import checked, failure_from
 from session_reuse._store.redis.redis_py import Command, Send
@@ -43,7 +43,7 @@ async def fingerprints(topology: Topology, keys: Keys, timeout: float) -> AsyncI
         yield [name for key, name in names if name and is_name(name) and keys.session(name).encode() == key]
 
 
-async def list_sessions(topology: Topology, send: Send, keys: Keys, timeout: float) -> AsyncIterator[Listed]:
+async def list_sessions(topology: Topology, send: Send, keys: Keys, timeout: float) -> AsyncIterator[SessionEntry]:
     """Yield every session under the prefix: keys by SCAN, then one script for each, in pages."""
     async for page in session_keys(topology, keys, timeout):
         names = [name for key in page if (name := keys.fingerprint_of(key.decode(errors="replace"))) is not None]
@@ -62,13 +62,13 @@ def facts_of(keys: Keys, fingerprint: str) -> Command:
     return call("facts", (of.session, of.agents, of.lease, of.liveness))
 
 
-def listed_from(fingerprint: str, reply: Any) -> Listed | None:
+def listed_from(fingerprint: str, reply: Any) -> SessionEntry | None:
     """Return what the script has found. None where there is no session."""
     head, left, size, agent, used_at, lease, lease_left, liveness = checked(reply)
     if left == -2:
         return None
     token, _, holder = text(lease).partition(":")
-    return Listed(
+    return SessionEntry(
         fingerprint, bytes(head), None if left < 0 else left / 1000, size,
         used_by=agent.decode(errors="replace"), used_at=int(float(used_at or 0)), holder=holder if token.isdigit() else "",
         lease_left=max(0, lease_left) / 1000, liveness=liveness.decode(errors="replace"),

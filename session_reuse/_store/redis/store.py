@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._state.header import TTL_UNIT
 from session_reuse._store.interface import (
     Busy,
@@ -20,11 +20,11 @@ from session_reuse._store.interface import (
     CommitReply,
     EnterReply,
     Lease,
-    Listed,
     ReadReply,
+    SessionEntry,
 )
 from session_reuse._store.keys import Keys, SessionKeys
-from session_reuse._store.redis.deadlines import Deadlines, Entry
+from session_reuse._store.redis.deadlines import Deadlines, IndexEntry
 from session_reuse._store.redis.failures import checked, error_code, failure_from, writes_refused
 from session_reuse._store.redis.listing import facts_of, fingerprints, list_sessions, listed_from
 from session_reuse._store.redis.redis_py import Command, Replies
@@ -69,7 +69,7 @@ class RedisStore:
         it was answered once.
 
         Raises:
-            Failure: nothing came through.
+            AttemptFailed: nothing came through.
         """
         names = [command[1] for command in commands if command[0] == "EVALSHA"]
         if not self._loaded.issuperset(names):
@@ -129,7 +129,7 @@ class RedisStore:
         if value is not None:
             return EnterReply(value, lease, uses)
         invalidated_at: int | None = None
-        with suppress(Failure):
+        with suppress(AttemptFailed):
             (look,) = await self.send(call("look", (keys.tombstone,)), timeout=timeout)
             invalidated_at = int(checked(look)[1])
         return EnterReply(None, lease, uses, invalidated_at)
@@ -180,13 +180,13 @@ class RedisStore:
             commands.append(self.deadlines.enter(commit.fingerprint, commit.ttl))
         elif outcome is CommitOutcome.STALE:
             commands += [self.deadlines.forget_affinity(agent, commit.fingerprint) for agent, _ in commit.agents]
-        with suppress(Failure):
+        with suppress(AttemptFailed):
             if outcome is CommitOutcome.STALE:
                 (exists,) = await self.send(("EXISTS", self.keys.session(commit.fingerprint)), timeout=timeout)
                 if exists != 0:
                     return
                 if isinstance(indexed, list) and indexed[0]:
-                    mine = Entry(commit.fingerprint, text(indexed[1]))
+                    mine = IndexEntry(commit.fingerprint, text(indexed[1]))
                     await self.deadlines.settle([(mine, None)], timeout=timeout)
             if commands:
                 await self.send(*commands, timeout=timeout)
@@ -239,7 +239,7 @@ class RedisStore:
         existed, agents = checked(reply)
         if agents:
             forget = [self.deadlines.forget_affinity(text(agent), fingerprint) for agent in agents]
-            with suppress(Failure):  # a hint, which ends by itself
+            with suppress(AttemptFailed):  # a hint, which ends by itself
                 await self.send(*forget, timeout=timeout)
         return bool(existed)
 
@@ -249,11 +249,11 @@ class RedisStore:
         value = _value(reply)
         return value.decode("utf-8", "replace") if value else None
 
-    def sessions(self, *, timeout: float) -> AsyncIterator[Listed]:
+    def sessions(self, *, timeout: float) -> AsyncIterator[SessionEntry]:
         """List the sessions by cursor, over all primaries of a Cluster."""
         return list_sessions(self.topology, self.send, self.keys, timeout)
 
-    async def facts(self, fingerprint: str, *, timeout: float) -> Listed | None:
+    async def facts(self, fingerprint: str, *, timeout: float) -> SessionEntry | None:
         """Return what a listing shows of one session. None when there is none."""
         (reply,) = await self.send(facts_of(self.keys, fingerprint), timeout=timeout)
         return listed_from(fingerprint, reply)

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from session_reuse._resilience.failure import Failure
+from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.keys import Keys
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.doctor.facts import Facts, gather, identity_of
@@ -95,8 +95,8 @@ async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding
             found.append(await stored_finding(await manager.services(), config))
     except ConfigurationError:
         return found  # of the keys or the compression, which `local_findings` reports
-    except (Failure, StoreError) as trouble:
-        error = trouble.error if isinstance(trouble, Failure) else trouble
+    except (AttemptFailed, StoreError) as trouble:
+        error = trouble.error if isinstance(trouble, AttemptFailed) else trouble
         check = "sessions" if found else "agent"
         found.append(fail(check, f"could not be checked: {error}", "try again: the server answered just before"))
     return found

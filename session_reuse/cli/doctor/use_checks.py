@@ -53,7 +53,7 @@ async def stored_finding(runtime: Runtime, config: Config) -> Finding:
     """Read some headers and open a few sessions. No time to live starts again, and no content is shown.
 
     Raises:
-        Failure, StoreError: the store does not answer.
+        AttemptFailed, StoreError: the store does not answer.
     """
     key_ids: dict[str, str] = {}
     async for entry in runtime.store.sessions(timeout=config.save_timeout):
