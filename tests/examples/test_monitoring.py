@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -37,8 +38,18 @@ def expressions() -> dict[str, str]:
             found[f"panel {panel['title']} {target['refId']}"] = target["expr"]
     rules = (FOLDER / "alerts.yml").read_text()
     for alert, expression in re.findall(r"- alert: (\w+)\n +expr: (\|\n(?: {10,}.*\n)+|.*\n)", rules):
-        found[f"alert {alert}"] = expression
+        found[f"alert {alert}"] = expression.removeprefix("|")
     return found
+
+
+def test_every_expression_is_promql() -> None:
+    """Names, brackets and types are right. Grafana's variables stand for a value of their kind."""
+    for place, expression in expressions().items():
+        text = re.sub(r"\$__(rate_interval|range)", "5m", expression)
+        try:
+            promql_parser.parse(text)
+        except ValueError as error:
+            pytest.fail(f"{place}: {error}")
 
 
 def test_every_metric_that_is_asked_for_exists() -> None:
@@ -91,7 +102,7 @@ def test_panels_do_not_lie_on_each_other() -> None:
 
 @pytest.mark.skipif(
     shutil.which("promtool") is None,
-    reason="promtool, a part of Prometheus, is not installed; what the rules name is checked without it",
+    reason="promtool, a part of Prometheus, is not installed; syntax and names of the rules are checked without it",
 )
 @pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")])
 def test_prometheus_accepts_the_rules(arguments: tuple[str, ...]) -> None:
