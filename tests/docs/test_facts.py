@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -81,31 +80,6 @@ def test_a_default_that_a_page_names_is_that_of_the_code(page: Path) -> None:
     for name, number, unit in re.findall(rf"`(\w+)` \({NUMBER}[,)]", page.read_text(encoding="utf-8")):
         if name in DEFAULTS:
             assert float(number) * UNITS[unit] == DEFAULTS[name], name
-
-
-def bounds(project: dict[str, Any], package: str) -> set[str]:
-    """Return the version numbers with which the metadata bounds a dependency."""
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    found = (
-        re.fullmatch(rf"{package}(?:\[\w+\])?([<>=][<>=,.\d]+)(?:;.*)?", line) for group in groups for line in group
-    )
-    return {number for each in found if each for number in re.findall(r"[\d.]+", each[1])}
-
-
-def test_the_supported_versions_are_those_of_the_metadata() -> None:
-    """A version that pip refuses is not called supported."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    page = (DOCS / "reference" / "compatibility.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| ([^|]+?) \| ([^|]+?) \|$", page, re.MULTILINE))
-    pythons = [name.split(" :: ")[-1] for name in project["classifiers"] if "Python :: 3." in name]
-    assert re.findall(r"3\.\d+", rows["Python"]) == pythons
-    for row, packages in {
-        "redis-py": ["redis"], "Playwright": ["playwright"], "Selenium": ["selenium"],
-        "HTTP clients": ["httpx", "httpx2", "requests"],
-    }.items():  # fmt: skip
-        for package in packages:
-            assert bounds(project, package), package
-            assert bounds(project, package) <= set(re.findall(r"\d[\d.]*\d", rows[row])), package
 
 
 @pytest.mark.parametrize("page", ["how-to/timeouts.md"])

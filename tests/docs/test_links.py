@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import session_reuse
+
 ROOT = Path(__file__).parents[2]
+PACKAGE = Path(session_reuse.__file__).parent
+"""Beside the tests in a checkout, elsewhere for an installed wheel."""
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(path for folder in ("docs", "examples", "benchmarks") for path in (ROOT / folder).rglob("*.md")),
@@ -55,12 +59,14 @@ def test_every_internal_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_path_that_a_page_names_exists(page: Path) -> None:
     """A reader opens the file that the text names."""
-    assert [path for path in PATH.findall(prose(page)) if not (ROOT / path).exists()] == []
+    assert [
+        path for path in PATH.findall(prose(page)) if not any((root / path).exists() for root in (ROOT, PACKAGE.parent))
+    ] == []
 
 
 @pytest.mark.parametrize("page", ROOMS, ids=lambda page: page.name)
 def test_every_room_that_a_page_names_exists(page: Path) -> None:
     """A maintainer finds the module that the map names."""
-    roots = (ROOT, ROOT / "session_reuse")
+    roots = (ROOT, PACKAGE)
     named = {name for name in ROOM.findall(page.read_text(encoding="utf-8")) if not PATH.fullmatch(f"`{name}`")}
     assert {name for name in named if not any((root / name).exists() for root in roots)} == set()
