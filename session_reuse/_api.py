@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Unpack
 
@@ -11,7 +12,7 @@ from session_reuse._manager import SessionManager
 from session_reuse._misuse import AsyncOnly, check_manager, check_names
 from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
 from session_reuse._session.scope import SessionScope
-from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError
+from session_reuse.errors import AlreadyEnteredError
 
 
 class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
@@ -63,18 +64,18 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         self._entered = True
         manager = self._manager if self._manager is not None else await default_manager()
         options = ResolvedOptions.build(manager.config, self._options)
-        session, self._scope = await manager.open(*self._names, options)
+        session, scope = await manager.open(*self._names, options)
+        await scope.enter()
+        self._scope = scope
         return session
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> Coroutine[None, None, None]:
         """Save: a cancelled body is saved too, and the body's own error always comes out."""
         scope, self._scope = self._scope, None
-        if scope is None:
-            return
-        try:
-            await scope.leave(failed=error is not None)
-        except (InvalidStateError, StoreError):
-            if error is None:
-                raise
+        return _nothing() if scope is None else scope.leave(failed=error is not None)
+
+
+async def _nothing() -> None:
+    """Leave what was left before."""

@@ -176,7 +176,7 @@ class SessionManager(AsyncOnly):
         options: ResolvedOptions,
         session_class: type[BrowserSession] = BrowserSession,
     ) -> tuple[BrowserSession, SessionScope]:
-        """Enter a session; what `reusable_session` does first."""
+        """Return a session and its scope, not entered yet."""
         runtime = await self.services()
         began = runtime.guarded.time()
         if agent_id is not None:
@@ -184,11 +184,9 @@ class SessionManager(AsyncOnly):
         if fingerprint is None:
             fingerprint = await self._last_fingerprint(runtime, agent_id)
         session = session_class(checked(fingerprint, "fingerprint"), agent_id)
-        scope = runtime.scope(session, options)
-        await scope.enter(spent=runtime.guarded.time() - began)
         if agent_id is not None:
             runtime.remember_fingerprint(agent_id, fingerprint)
-        return session, scope
+        return session, runtime.scope(session, options, spent=runtime.guarded.time() - began)
 
     async def _last_fingerprint(self, runtime: Runtime, agent_id: str | None) -> str:
         if agent_id is None:
@@ -206,7 +204,8 @@ class SessionManager(AsyncOnly):
 
         The session knows what it was restored from: change it and give it to `save`.
         """
-        session, _ = await self.open(fingerprint, agent_id, ResolvedOptions.build(self.config))
+        session, scope = await self.open(fingerprint, agent_id, ResolvedOptions.build(self.config))
+        await scope.enter()
         return session if session.reused else None
 
     async def save(self, session: BrowserSession) -> SaveOutcome:

@@ -7,7 +7,7 @@ Playwright and Selenium demand.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
@@ -25,7 +25,7 @@ from session_reuse._store.redis.connect import StoreOrClient
 from session_reuse._summaries import ManagerStats, SessionSummary
 from session_reuse._telemetry import Event, log
 from session_reuse.config import ConfigOptions
-from session_reuse.errors import AlreadyEnteredError, InvalidStateError, StoreError, StoreUnavailableError
+from session_reuse.errors import AlreadyEnteredError, StoreError, StoreUnavailableError
 from session_reuse.outcome import Outcome, SaveOutcome
 
 __all__ = ["BrowserSession", "SessionManager", "persist_session", "reusable_session"]
@@ -124,8 +124,8 @@ class SessionManager(BlockingOnly):
     def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away."""
         options = ResolvedOptions.build(self.asynchronous.config)
-        session, _ = background.run(self.asynchronous.open(fingerprint, agent_id, options, BrowserSession))
-        return session if session.reused else None  # type: ignore[return-value]  # of the class asked for
+        session, _ = background.run(_entered(self.asynchronous.open(fingerprint, agent_id, options, BrowserSession)))
+        return session if session.reused else None
 
     def save(self, session: AsyncBrowserSession) -> SaveOutcome:
         """Save a session, one from `restore` or one made by hand."""
@@ -200,10 +200,8 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
     async def _open(self) -> BrowserSession:
         manager = await default_manager() if self._manager is None else self._manager.asynchronous
         options = ResolvedOptions.build(manager.config, self._options)
-        session, self._scope = await manager.open(*self._names, options, BrowserSession)
-        assert isinstance(session, BrowserSession)  # noqa: S101  (the class asked for)
-        self._session = session
-        return session
+        self._session, self._scope = await _entered(manager.open(*self._names, options, BrowserSession))
+        return self._session
 
     def _unreachable(self, error: StoreUnavailableError) -> BrowserSession:
         """Return a session that was restored from nothing and is not saved: the interpreter is ending."""
@@ -243,9 +241,6 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             return
         try:
             background.run(self._scope.leave(failed=failed))
-        except InvalidStateError:
-            if not failed:
-                raise
         except StoreError:
             if not self._options.get("strict"):  # the store was not asked: the interpreter is ending
                 session.lose()
@@ -266,6 +261,15 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 def _asked_here(_session: AsyncBrowserSession) -> bool:
     """Accept: the hook itself is called in the caller's thread. A login that it has accepted is vouched for."""
     return True
+
+
+async def _entered(
+    opening: Awaitable[tuple[AsyncBrowserSession, SessionScope]],
+) -> tuple[BrowserSession, SessionScope]:
+    session, scope = await opening
+    assert isinstance(session, BrowserSession)  # noqa: S101  (the class asked for)
+    await scope.enter()
+    return session, scope
 
 
 async def _awaited(verdict: Any) -> Any:

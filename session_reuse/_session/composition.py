@@ -13,13 +13,14 @@ from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.breaker import BreakerState
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import BreakerChange, Guard, Listener
+from session_reuse._session.clock import Clock
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.replica import Replica
 from session_reuse._session.scope import SessionScope
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn, Tasks
-from session_reuse._session.writer import Clock, Writer
+from session_reuse._session.writer import Writer
 from session_reuse._state.codec import Codec
 from session_reuse._store.interface import Store
 from session_reuse._store.keys import Keys
@@ -74,11 +75,11 @@ class Runtime:
         """The sessions whose changes wait for the store."""
         return list(self.writer.replicas.waiting())
 
-    def scope(self, session: BrowserSession, options: ResolvedOptions) -> SessionScope:
-        """Return the life of one `with`."""
+    def scope(self, session: BrowserSession, options: ResolvedOptions, spent: float = 0.0) -> SessionScope:
+        """Return the life of one `with`. So many seconds of its budget to enter are spent."""
         return SessionScope(
             session, options, config=self.config, store=self.guarded, snapshots=self.snapshots, writer=self.writer,
-            telemetry=self.telemetry, clock=self.clock, spawn=self.spawn,
+            telemetry=self.telemetry, clock=self.clock, spawn=self.spawn, spent=spent,
         )  # fmt: skip
 
     @property

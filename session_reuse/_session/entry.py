@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import field, replace
 
 from session_reuse._session.changes import Change, Folded, Found, Login, Moment, Snapshot, StoredKind
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._state.document import Body, load
+from session_reuse._state.header import Header, may_shorten
 from session_reuse._state.health import judge
 from session_reuse._state.record import record
 from session_reuse._state.shapes import Document
+from session_reuse.config import Config
+from session_reuse.errors import CorruptStateError
 from session_reuse.outcome import Outcome
 
 
@@ -66,6 +70,27 @@ def from_store(
     if outcome is not Outcome.REUSED:
         return Entry(outcome, login)
     return Entry(outcome, login, document, snapshot.body)
+
+
+def has_ceiling(config: Config) -> bool:
+    """Return whether sessions may retire before their time to live is over. Then a script sets it, within these limits."""
+    return config.max_age is not None or config.ttl_from_cookies
+
+
+def lives_too_long(value: bytes, config: Config, now: float) -> bool:
+    """Return whether an enter has set a time to live that passes a limit of the session itself.
+
+    Args:
+        value: what is stored.
+        config: the settings of the enter.
+        now: unix seconds.
+    """
+    if has_ceiling(config) or not config.sliding or not may_shorten(value, config.ttl):
+        return False
+    with suppress(CorruptStateError):
+        header = Header.decode(value)
+        return header.ttl > config.ttl or 0 < header.retire_at < (now + config.ttl) * 1000
+    return False
 
 
 def while_away(

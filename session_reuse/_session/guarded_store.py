@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NotRequired, TypedDict, TypeVar, Unpack
 
 from session_reuse._resilience.guard import Access, Guard
 from session_reuse._store.interface import Busy, Commit, CommitReply, EnterReply, Lease, ReadReply, Store
 from session_reuse._store.keys import Keys
 
 T = TypeVar("T")
+
+
+class EnterOptions(TypedDict):
+    """The options of `Store.enter`, which explains them."""
+
+    ttl: float | None
+    lease: NotRequired[tuple[str, float] | None]
+    use_id: NotRequired[str]
+    ceiling: NotRequired[bool]
 
 
 class GuardedStore:
@@ -36,16 +45,11 @@ class GuardedStore:
         """Return which server a session lives on; empty where there is only one."""
         return self.store.server_of(self.keys.session(fingerprint))
 
-    def enter(
-        self, fingerprint: str, budget: float, *, ttl: float | None, lease: tuple[str, float] | None, use_id: str,
-        ceiling: bool = False,
-    ) -> Awaitable[EnterReply]:  # fmt: skip
+    def enter(self, fingerprint: str, budget: float, **options: Unpack[EnterOptions]) -> Awaitable[EnterReply]:
         """Read a session, start its time to live anew, take its lease if one is asked for."""
         return self._run(
             Access.READ, fingerprint, budget,
-            lambda timeout: self.store.enter(
-                fingerprint, ttl=ttl, timeout=timeout, lease=lease, use_id=use_id, ceiling=ceiling
-            ),
+            lambda timeout: self.store.enter(fingerprint, timeout=timeout, **options),
         )  # fmt: skip
 
     def slide(self, fingerprint: str, budget: float, ttl: float) -> Awaitable[None]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
+from typing import Final
 
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.guarded_store import GuardedStore
-from session_reuse._store.interface import Lease
+from session_reuse._store.interface import Busy, Lease
 from session_reuse._telemetry import Event, Operation, Telemetry, log
+
+_POLL: Final = (0.02, 0.1)
+"""Shortest and longest pause between two requests for a busy lease, in seconds."""
 
 
 class LeaseHolder:
@@ -20,6 +25,7 @@ class LeaseHolder:
         fingerprint: whose session.
         agent_id: who wants it.
         ttl: seconds for which it outlives its holder.
+        budget: seconds for a request.
 
     Attributes:
         holder: names this holder, different for each `with`.
@@ -28,16 +34,34 @@ class LeaseHolder:
     """
 
     def __init__(
-        self, store: GuardedStore, telemetry: Telemetry, fingerprint: str, agent_id: str | None, ttl: float
+        self, store: GuardedStore, telemetry: Telemetry, fingerprint: str, agent_id: str | None, ttl: float,
+        budget: float,
     ) -> None:  # fmt: skip
         self._store = store
         self._telemetry = telemetry
         self._fingerprint = fingerprint
         self._ttl = ttl
+        self._budget = budget
         self.holder = f"{agent_id or 'agent'}-{secrets.token_hex(6)}"
         self.lease: Lease | None = None
         self.lost = False
         self._heartbeat: asyncio.Task[None] | None = None
+
+    async def wait(self, busy: Busy, give_up: float, chance: random.Random) -> Lease | Busy:
+        """Ask for a busy lease again until the event loop's time is `give_up`.
+
+        Raises:
+            Failure: the store did not answer.
+        """
+        held: Lease | Busy = busy
+        while isinstance(held, Busy):
+            left = give_up - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            pause = min(left, max(_POLL[0], min(held.left or _POLL[1], _POLL[1])))
+            await asyncio.sleep(pause * chance.uniform(0.5, 1.0))
+            held = await self._store.acquire(self._fingerprint, self._budget, self.holder, self._ttl)
+        return held
 
     def take(self, lease: Lease) -> None:
         """Keep a lease from now on, by renewing it at a third of its time to live."""

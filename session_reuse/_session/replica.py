@@ -74,6 +74,11 @@ class Replicas:
         """How many sessions have changes that wait."""
         return len(self._waiting)
 
+    @property
+    def are_writing(self) -> bool:
+        """Whether a request that writes is on its way."""
+        return any(replica.writing for replica in self._replicas.values())
+
     def waiting(self) -> Iterator[Replica]:
         """Return the replicas whose changes wait, those that wait longest first."""
         return iter(list(self._waiting.values()))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Final
 from weakref import ProxyType, proxy
 
@@ -20,27 +20,25 @@ from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.callbacks import capture, verified
 from session_reuse._session.changes import Change, Found, Login, Moment, Snapshot, StoredKind, fold
-from session_reuse._session.entry import Entry, from_store, while_away
+from session_reuse._session.clock import Clock
+from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, while_away
 from session_reuse._session.exit import allows_save, body_to_save
-from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.guarded_store import EnterOptions, GuardedStore
 from session_reuse._session.lease import LeaseHolder
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn
-from session_reuse._session.writer import Clock, Writer
+from session_reuse._session.writer import Writer
 from session_reuse._state import document
 from session_reuse._state.document import Body
-from session_reuse._state.header import Header, may_shorten
 from session_reuse._state.health import BAD_MARK, GOOD_MARK
 from session_reuse._store.interface import Busy, EnterReply, Lease
 from session_reuse._stored_form import document_of, exported, new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
-from session_reuse.errors import CorruptStateError, InvalidStateError, SessionBusyError
+from session_reuse.errors import InvalidStateError, SessionBusyError, StoreError
 from session_reuse.outcome import Outcome, SaveOutcome
 
-_LEASE_POLL: Final = (0.02, 0.1)
-"""Shortest and longest pause between two requests for a busy lease, in seconds."""
 _NOT_TAKEN: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED, SaveOutcome.LOST})
 _NOT_RELEASED: Final = _NOT_TAKEN | {None}
 """What becomes of a change that may never have been sent, and so has not given its lease back."""
@@ -61,6 +59,7 @@ class SessionScope:
         telemetry: what is counted and logged.
         clock: time and chance.
         spawn: runs work in a task that lives until it is done or the manager is closed.
+        spent: seconds of the budget to enter that are used up already.
     """
 
     def __init__(
@@ -75,7 +74,9 @@ class SessionScope:
         telemetry: Telemetry,
         clock: Clock,
         spawn: Spawn,
+        spent: float = 0.0,
     ) -> None:
+        self._spent = spent
         self._session = session
         self._options = options
         self._config = config
@@ -89,7 +90,9 @@ class SessionScope:
         session.allowed_domains = self._domains.patterns if self._domains is not None else None
         self._lease: LeaseHolder | None = None
         if options.exclusive:
-            self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config.lease_ttl)
+            self._lease = LeaseHolder(
+                store, telemetry, session.fingerprint, session.agent_id, config.lease_ttl, config.restore_timeout
+            )
         self._known = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
         self._login = Login(Found.AWAY, 0.0, 0.0)
         self._before = Body(b"", document.PLAIN_JSON)
@@ -100,17 +103,14 @@ class SessionScope:
 
     # Enter -----------------------------------------------------------------------------------------------------------
 
-    async def enter(self, spent: float = 0.0) -> None:
-        """Fill the session from the store, or say why it starts fresh.
-
-        Args:
-            spent: seconds of the budget that are used up already.
+    async def enter(self) -> None:
+        """Fill the session from the store, or start it fresh and note why.
 
         Raises:
             SessionBusyError: another holder has the lease, and `on_busy="raise"`.
             StoreError, CorruptStateError: with `strict`.
         """
-        session, began = self._session, self._store.time() - spent
+        session, began = self._session, self._store.time() - self._spent
         try:
             with self._telemetry.restore_span(session):
                 entry = await self._entered(began)
@@ -137,10 +137,17 @@ class SessionScope:
         waiting = list(replica.outbox) if replica is not None and not self._options.exclusive else []
         asked_at = self._clock.loop()
         try:
-            reply = await self._ask(budget)
+            reply = await self._store.enter(fingerprint, budget, **self._enter_options())
+            if isinstance(reply.lease, Busy):
+                reply = await self._wait_for_lease(reply, budget)
         except AttemptFailed as failure:
             return await self._away(failure, began)
-        self._correct_ttl(reply.value)
+        if (
+            reply.value
+            and self._options.save != "never"
+            and lives_too_long(reply.value, self._config, self._clock.wall())
+        ):
+            self._spawn(self._slide(), "ttl")
         if isinstance(reply.lease, Busy):
             if reply.lease.foreign:
                 log.warning(Event.LEASE_FOREIGN, fingerprint=fingerprint, remedy="the lease key holds something else")
@@ -148,29 +155,24 @@ class SessionScope:
             return Entry(Outcome.BUSY, Login(Found.AWAY, asked_at, self._clock.wall()))
         return await self._from_store(reply, asked_at, waiting)
 
-    async def _ask(self, budget: float) -> EnterReply:
-        """Send the enter. A busy lease is waited for on top of the budget, without reading the session meanwhile."""
-        config, options, lease = self._config, self._options, self._lease
-        fingerprint = self._session.fingerprint
-        give_up = self._clock.loop() + options.wait
-        writes = options.save != "never"
-        ttl = config.ttl if config.sliding and writes else None
-        use_id = new_save_id(self._clock.chance) if options.max_uses is not None and writes else ""
-        wanted = (lease.holder, config.lease_ttl) if lease is not None else None
-        while True:
-            reply = await self._store.enter(
-                fingerprint, budget, ttl=ttl, lease=wanted, use_id=use_id, ceiling=self._has_ceiling
-            )
-            held: Lease | Busy | None = reply.lease
-            while isinstance(held, Busy) and lease is not None:
-                left = give_up - self._clock.loop()
-                if left <= 0:
-                    return reply
-                pause = min(left, max(_LEASE_POLL[0], min(held.left or _LEASE_POLL[1], _LEASE_POLL[1])))
-                await asyncio.sleep(pause * self._clock.chance.uniform(0.5, 1.0))
-                held = await self._store.acquire(fingerprint, config.restore_timeout, lease.holder, config.lease_ttl)
-            if not isinstance(reply.lease, Busy):
+    async def _wait_for_lease(self, reply: EnterReply, budget: float) -> EnterReply:
+        """Wait for a busy lease on top of the budget, without reading the session meanwhile."""
+        lease, give_up = self._lease, self._clock.loop() + self._options.wait
+        while lease is not None and isinstance(reply.lease, Busy):
+            if isinstance(await lease.wait(reply.lease, give_up, self._clock.chance), Busy):
                 return reply
+            reply = await self._store.enter(self._session.fingerprint, budget, **self._enter_options())
+        return reply
+
+    def _enter_options(self) -> EnterOptions:
+        config, options, lease = self._config, self._options, self._lease
+        writes = options.save != "never"
+        return {
+            "ttl": config.ttl if config.sliding and writes else None,
+            "lease": (lease.holder, config.lease_ttl) if lease is not None else None,
+            "use_id": new_save_id(self._clock.chance) if options.max_uses is not None and writes else "",
+            "ceiling": has_ceiling(config),
+        }
 
     async def _away(self, failure: AttemptFailed, began: float) -> Entry:
         """Start from what this process knows; fresh where an exclusive lease was asked for."""
@@ -220,32 +222,11 @@ class SessionScope:
             folded=folded,
         )  # fmt: skip
 
-    def _correct_ttl(self, value: bytes | None) -> None:
-        """Undo what the read did to the time to live, where it passed a limit that the session itself sets."""
-        config = self._config
-        if (
-            self._has_ceiling
-            or not config.sliding
-            or self._options.save == "never"
-            or not value
-            or not may_shorten(value, config.ttl)
-        ):
-            return
-        with contextlib.suppress(CorruptStateError):
-            header = Header.decode(value)
-            if header.ttl > config.ttl or 0 < header.retire_at < (self._clock.wall() + config.ttl) * 1000:
-                self._spawn(self._slide(), "ttl")
-
     async def _slide(self) -> None:
         try:
             await self._store.slide(self._session.fingerprint, self._config.save_timeout, self._config.ttl)
         except AttemptFailed as failure:
             log.debug(Event.DEGRADED, operation="ttl", error=failure.code)
-
-    @property
-    def _has_ceiling(self) -> bool:
-        """Whether sessions may retire before their time to live is over. Then a script sets it, within these limits."""
-        return self._config.max_age is not None or self._config.ttl_from_cookies
 
     async def _adopt(self, entry: Entry) -> None:
         session = self._session
@@ -273,9 +254,7 @@ class SessionScope:
         moment = self._clock.now()
         self._login = Login(Found.AWAY, moment.loop, moment.wall)
         try:
-            reply = await self._store.enter(
-                session.fingerprint, self._config.restore_timeout, ttl=None, lease=None, use_id=""
-            )
+            reply = await self._store.enter(session.fingerprint, self._config.restore_timeout, ttl=None)
         except AttemptFailed as failure:
             self._telemetry.degraded(Operation.SAVE, failure.error, code=failure.code, fingerprint=session.fingerprint)
         else:
@@ -300,8 +279,8 @@ class SessionScope:
         with self._telemetry.save_span(session):
             return await self._save(final=False)
 
-    async def leave(self, *, failed: bool) -> SaveOutcome:
-        """Save for the last time and give the lease back.
+    def leave(self, *, failed: bool) -> Coroutine[None, None, None]:
+        """Save for the last time and give the lease back. Await the result at once.
 
         A cancelled body is saved all the same, by a task of its own; so is all that waits for others than the store. What
         is left needs no task, which would cost a tenth of a cycle: cut off, its change waits in the outbox.
@@ -310,24 +289,29 @@ class SessionScope:
             failed: whether the body raised or was cancelled.
 
         Raises:
-            InvalidStateError: the state was changed into something that cannot be stored; the stored one stays.
-            StoreError: with `strict`.
+            InvalidStateError: the state was changed into something that cannot be stored, and the body did not fail.
+            StoreError: with `strict`, likewise.
         """
         session = self._session
         if failed and not self._options.save_on_error:
             session.discard()
         if failed or session.captures or session.marked_bad or self._lease or self._options.verify is not None:
-            return await asyncio.shield(self._spawn(self._leave(), "leave"))
-        return await self._leave()
+            return self._leave_in_a_task(failed=failed)
+        return self._leave(failed=failed)
 
-    async def _leave(self) -> SaveOutcome:
+    async def _leave_in_a_task(self, *, failed: bool) -> None:
+        await asyncio.shield(self._spawn(self._leave(failed=failed), "leave"))
+
+    async def _leave(self, *, failed: bool) -> None:
         try:
             with self._telemetry.save_span(self._session):
-                return await self._save(final=True)
-        except InvalidStateError as error:
-            log.error(Event.INVALID_STATE, fingerprint=self._session.fingerprint, why=str(error))
-            self._finish(SaveOutcome.SKIPPED, self._clock.loop(), self._saves)
-            raise
+                await self._save(final=True)
+        except (InvalidStateError, StoreError) as error:
+            if isinstance(error, InvalidStateError):
+                log.error(Event.INVALID_STATE, fingerprint=self._session.fingerprint, why=str(error))
+                self._finish(SaveOutcome.SKIPPED, self._clock.loop(), self._saves)
+            if not failed:  # else the body's own error comes out
+                raise
         finally:
             await self._give_lease_back()
             self._session.was_left = True  # not before: `verify` may open a client of the session
@@ -357,14 +341,14 @@ class SessionScope:
         self._changes = [one for one in self._changes if one.outcome is None] + [change]
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way
         try:
-            outcome = await self._writer.save(session.fingerprint, change, self._known)
+            await self._writer.save(session.fingerprint, change, self._known)
         except BaseException:
             self._finish(change.outcome or SaveOutcome.PENDING, began, number)
             raise
-        return await self._saved(change, outcome, began, number)
+        return await self._saved(change, began, number)
 
-    async def _saved(self, change: Change, outcome: SaveOutcome, began: float, number: int) -> SaveOutcome:
-        session = self._session
+    async def _saved(self, change: Change, began: float, number: int) -> SaveOutcome:
+        session, outcome = self._session, change.outcome or SaveOutcome.PENDING
         if change.mark_only:
             return self._finish(SaveOutcome.SKIPPED, began, number)
         if outcome is SaveOutcome.STALE:

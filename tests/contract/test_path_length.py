@@ -13,8 +13,8 @@ import session_reuse
 from session_reuse import SessionManager, reusable_session
 
 PACKAGE = str(Path(session_reuse.__file__).parent)
-MOST_FRAMES = {"GETEX": 11, "SET": 14}
-MOST_FILES = 7
+MOST_FRAMES = {"GETEX": 9, "SET": 10}
+MOST_FILES = 5
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+"""What one commit asks of the store, made of the changes that are applied. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from session_reuse._session.changes import HOLD_LIMIT, Change, Folded, Found, Moment, Snapshot, StoredKind
+from session_reuse._state.document import load
+from session_reuse._state.header import REMEMBERED_SAVES, Header
+from session_reuse._state.storage_state import longest_cookie_life
+from session_reuse._store.interface import Commit, CommitReply, Precondition
+
+if TYPE_CHECKING:
+    from session_reuse._state.document import Body
+    from session_reuse.config import Config
+
+
+def commit_of(
+    folded: Folded, stored: Snapshot, moment: Moment, *, fingerprint: str, save_id: str, ttl: float,
+    agents: tuple[tuple[str, str], ...],
+) -> Commit:  # fmt: skip
+    """Return the commit for a folded result, without a payload.
+
+    Args:
+        folded: the changes, applied.
+        stored: what they were applied to.
+        moment: now.
+        fingerprint: whose session.
+        save_id: names the request.
+        ttl: seconds for which the session is kept.
+        agents: who used it, each with the value of its affinity entry.
+    """
+    changes = [change for change, _ in folded.applied]
+    last, before = changes[-1], stored.header
+    if before is not None and not has_payload(folded, stored):
+        precondition, known = Precondition.UNCHANGED, b""
+        save_id = next(iter(changes[0].ids), save_id)  # sent before: a mark in it counts once
+    elif before is not None:
+        precondition, known = Precondition.MATCHES, before.revision.encode()
+    elif stored.kind is StoredKind.CORRUPT:
+        precondition, known = Precondition.CORRUPT, stored.damaged
+    else:
+        precondition, known = Precondition.ABSENT, b""
+    return Commit(
+        fingerprint=fingerprint,
+        save_id=save_id,
+        precondition=precondition,
+        known=known,
+        invalidated_at=stored.invalidated_at or 0,
+        may_recreate=all(moment.age(change.login) <= HOLD_LIMIT for change in changes),
+        created_at=before.created_at if before else 0,
+        ttl=ttl,
+        agents=agents,
+        lease=last.lease,
+        release=last.release,
+        new_login=folded.result.new_login,
+        score_change=sum(change.score_change for change in changes),
+        indexed=stored.kind is StoredKind.PRESENT,
+    )
+
+
+def has_payload(folded: Folded, stored: Snapshot) -> bool:
+    """Return whether a result has to be sent: it is not what is stored already."""
+    return stored.header is None or folded.result.body is not stored.body or folded.result.new_login
+
+
+def next_header(folded: Folded, before: Header | None, *, save_id: str, now: float, config: Config) -> Header:
+    """Return the header of a result that is stored at `now`, unix seconds."""
+    result, (last, _) = folded.result, folded.applied[-1]
+    continued = last.login.created_at if last.login.found is Found.STORED else 0
+    if before is not None and not result.new_login:
+        continued = before.created_at
+    created_at = (0 if result.new_login else continued) or _unlike(round(now * 1000), before)
+    return Header(
+        token=last.lease.token if last.lease else 0,
+        version=before.version + 1 if before else 1,
+        save_ids=(save_id, *(before.save_ids if before else ()))[:REMEMBERED_SAVES],
+        created_at=created_at,
+        saved_at=round(now * 1000),
+        retire_at=_retire_at(config, created_at, now, None if result.new_login else before, result.body),
+    )
+
+
+def _unlike(now: int, before: Header | None) -> int:
+    """Return a time of creation that no other login of this key has."""
+    return now if before is None or before.created_at != now else now + 1
+
+
+def _retire_at(config: Config, created_at: int, now: float, before: Header | None, body: Body) -> int:
+    if config.max_age is None and not config.ttl_from_cookies:
+        return before.retire_at if before is not None else 0
+    limits = [] if config.max_age is None else [created_at + round(config.max_age * 1000)]
+    if config.ttl_from_cookies:
+        life = longest_cookie_life(load(*body)["storage_state"], now)
+        if life is not None:
+            limits.append(round((now + life) * 1000))
+    return min(limits, default=0)
+
+
+def ttl_of(changes: list[Change], longest: float, now: float) -> float:
+    """Return for how long to keep a session, counted from the latest save, not from when it is written."""
+    if changes[-1].mark_only:
+        return 0
+    return max(0.001, *(min(change.ttl, longest) - max(0.0, now - change.made_at) for change in changes))
+
+
+def as_stored(header: Header, reply: CommitReply) -> Header:
+    """Return a header as the commit script has patched it."""
+    return replace(
+        header, invalidated_at=reply.invalidated_at, uses=reply.uses, score=reply.score, saved_at=reply.saved_at, ttl=reply.ttl
+    )  # fmt: skip
