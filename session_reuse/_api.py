@@ -34,6 +34,7 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         allowed_domains: hosts, such as `["shop.example", "*.pay.example"]`. Only their cookies and storage are
             restored and saved, what else is stored stays as it is. `*.` before a host adds its subdomains.
         save: `"merge"` saves what the agent changed, `"never"` writes nothing at all.
+        pool: name of a pool, in place of a fingerprint: the member that rested longest, under an exclusive lease.
 
     Raises:
         InvalidFingerprintError: fingerprint or agent_id is empty, too long, or not a string.

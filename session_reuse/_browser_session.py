@@ -58,7 +58,7 @@ class BrowserSession:
     """
 
     __slots__ = (
-        "__weakref__", "_data", "_storage_state", "agent_id", "allowed_domains", "anew", "capture_reason", "captures", "discarded",
+        "__weakref__", "_data", "_storage_state", "agent_id", "allowed_domains", "anew", "capture_reason", "captures", "cooldown", "discarded",
         "fingerprint", "keeper", "outcome", "problems", "save_outcome", "stale", "verdict", "was_left",
     )  # fmt: skip
 
@@ -81,6 +81,7 @@ class BrowserSession:
         self.keeper: SessionBackend | None = None
         self.captures: list[Capture] = []
         self.discarded = False
+        self.cooldown = 0.0
         self.was_left = False
         self.anew = False
         self.verdict: tuple[bool, str] | None = None
@@ -175,13 +176,15 @@ class BrowserSession:
         """Say that the login worked: it lowers the error score that all agents share, at the next save."""
         self.verdict = (True, "")
 
-    def mark_bad(self, reason: str = "") -> None:
+    def mark_bad(self, reason: str = "", *, cooldown: float = 0.0) -> None:
         """Say that the login is broken: this state is not saved, and the shared error score rises at exit.
 
         Args:
             reason: for the log; at most a sentence, without secrets.
+            cooldown: seconds for which its pool does not hand it out.
         """
         self.verdict = (False, reason)
+        self.cooldown = cooldown
 
     @property
     def marked_bad(self) -> bool:

@@ -17,6 +17,7 @@ from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions
+from session_reuse._session.pool import Pool, Turn
 from session_reuse._session.scope import SessionScope
 from session_reuse._state.storage_state import longest_cookie_life
 from session_reuse._store.keys import checked
@@ -24,7 +25,7 @@ from session_reuse._store.redis.connect import StoreOrClient, check_client
 from session_reuse._summaries import ManagerStats, SessionSummary, summary_of
 from session_reuse._telemetry import Event, Operation, log
 from session_reuse.config import Config, ConfigOptions, redacted_url
-from session_reuse.errors import LifecycleError, ManagerClosedError
+from session_reuse.errors import ConfigurationError, LifecycleError, ManagerClosedError
 from session_reuse.outcome import SaveOutcome
 
 if TYPE_CHECKING:
@@ -181,6 +182,10 @@ class SessionManager(AsyncOnly):
         began = runtime.guarded.time()
         if agent_id is not None:
             checked(agent_id, "agent_id")
+        if options.pool is not None:
+            if fingerprint is not None:
+                raise ConfigurationError("give a fingerprint or a pool, not both")
+            return await Turn(runtime, options.pool, agent_id, options, session_class).enter()
         if fingerprint is None:
             fingerprint = await self._last_fingerprint(runtime, agent_id)
         session = session_class(checked(fingerprint, "fingerprint"), agent_id)
@@ -240,6 +245,10 @@ class SessionManager(AsyncOnly):
         runtime = await self.services()
         scope = runtime.scope(BrowserSession(checked(fingerprint, "fingerprint")), ResolvedOptions())
         return await scope.invalidate_stored(reason)
+
+    def pool(self, name: str) -> Pool:
+        """Return a pool of identities, to add, remove and list members. Agents enter it by `reusable_session(pool=name)`."""
+        return Pool(name, self.services)
 
     async def affinity(self, agent_id: str) -> str | None:
         """Return the fingerprint that this agent used last; None when there is none or the store is away."""

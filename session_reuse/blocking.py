@@ -20,6 +20,7 @@ from session_reuse._default_manager import default_manager
 from session_reuse._manager import SessionManager as AsyncSessionManager
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
 from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
+from session_reuse._session.pool import Pool as AsyncPool
 from session_reuse._session.scope import SessionScope
 from session_reuse._store.redis.connect import StoreOrClient
 from session_reuse._summaries import ManagerStats, SessionSummary
@@ -99,6 +100,25 @@ def _blocking(
     return run
 
 
+class Pool:
+    """As `SessionManager.pool` of `session_reuse`, with methods that block."""
+
+    def __init__(self, asynchronous: AsyncPool) -> None:
+        self._asynchronous = asynchronous
+
+    def add(self, *members: str) -> int:
+        """Add identities; return how many are new."""
+        return background.run(self._asynchronous.add(*members))
+
+    def remove(self, *members: str) -> int:
+        """Remove identities; return how many were there."""
+        return background.run(self._asynchronous.remove(*members))
+
+    def members(self) -> list[str]:
+        """Return the names of the members, in order."""
+        return background.run(self._asynchronous.members())
+
+
 class SessionManager(BlockingOnly):
     """As `session_reuse.SessionManager`, with methods that block; arguments as there."""
 
@@ -120,6 +140,10 @@ class SessionManager(BlockingOnly):
     close = _blocking(AsyncSessionManager.aclose)
     evict = _blocking(AsyncSessionManager.evict)
     affinity = _blocking(AsyncSessionManager.affinity)
+
+    def pool(self, name: str) -> Pool:
+        """Return a pool of identities, to add, remove and list members."""
+        return Pool(self.asynchronous.pool(name))
 
     def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away."""
@@ -206,7 +230,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
     def _unreachable(self, error: StoreUnavailableError) -> BrowserSession:
         """Return a session that was restored from nothing and is not saved: the interpreter is ending."""
         fingerprint, agent_id = self._names
-        session = BrowserSession(fingerprint or f"agent/{agent_id}", agent_id)
+        session = BrowserSession(fingerprint or self._options.get("pool") or f"agent/{agent_id}", agent_id)
         session.outcome = Outcome.UNAVAILABLE
         session.unreachable = True
         self._session = session

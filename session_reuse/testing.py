@@ -48,8 +48,21 @@ if TYPE_CHECKING:
 else:
     _Forwarding = object
 
-WRITES: Final = frozenset({"commit", "slide", "renew", "release", "invalidate", "note_liveness"})
-OPERATIONS: Final = WRITES | {"enter", "read", "acquire", "affinity", "facts", "sessions"}
+WRITES: Final = frozenset(
+    {
+        "commit",
+        "slide",
+        "renew",
+        "release",
+        "invalidate",
+        "note_liveness",
+        "take_from_pool",
+        "leave_pool",
+        "return_to_pool",
+        "edit_pool",
+    }
+)
+OPERATIONS: Final = WRITES | {"enter", "read", "acquire", "affinity", "facts", "pool_members", "pools", "sessions"}
 
 
 class MemoryStore(_Forwarding):

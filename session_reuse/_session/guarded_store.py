@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NotRequired, TypedDict, TypeVar, Unpack
 
 from session_reuse._resilience.guard import Access, Guard
-from session_reuse._store.interface import Busy, Commit, CommitReply, EnterReply, Lease, ReadReply, Store
+from session_reuse._store.interface import (
+    Busy,
+    Commit,
+    CommitReply,
+    EnterReply,
+    Lease,
+    PoolMember,
+    PoolReply,
+    ReadReply,
+    SessionEntry,
+    Store,
+)
 from session_reuse._store.keys import Keys
 
 T = TypeVar("T")
@@ -108,6 +119,51 @@ class GuardedStore:
         return self.guard.run(
             Access.READ, lambda timeout: self.store.affinity(agent_id, timeout=timeout), budget, server
         )
+
+    def facts(self, fingerprint: str, budget: float) -> Awaitable[SessionEntry | None]:
+        """Return what a listing shows of one session."""
+        return self._run(
+            Access.READ, fingerprint, budget, lambda timeout: self.store.facts(fingerprint, timeout=timeout)
+        )
+
+    def take_from_pool(
+        self, pool: str, budget: float, waiter: str, arrival: int, hold: float
+    ) -> Awaitable[PoolReply]:  # fmt: skip
+        """Reserve a member of a pool, or take a place in its queue."""
+        return self._run_pool(
+            Access.READ, pool, budget,
+            lambda timeout: self.store.take_from_pool(pool, waiter, arrival, hold, timeout=timeout),
+        )  # fmt: skip
+
+    def leave_pool(self, pool: str, budget: float, waiter: str) -> Awaitable[None]:
+        """Leave the queue of a pool."""
+        return self._run_pool(
+            Access.WRITE, pool, budget, lambda timeout: self.store.leave_pool(pool, waiter, timeout=timeout)
+        )
+
+    def return_to_pool(
+        self, pool: str, budget: float, member: str, cooldown: float, reserved_until: int
+    ) -> Awaitable[None]:  # fmt: skip
+        """Free a member after so many seconds."""
+        return self._run_pool(
+            Access.WRITE, pool, budget,
+            lambda timeout: self.store.return_to_pool(pool, member, cooldown, reserved_until, timeout=timeout),
+        )  # fmt: skip
+
+    def edit_pool(self, pool: str, budget: float, add: Sequence[str], remove: Sequence[str]) -> Awaitable[int]:
+        """Add or remove members; return how many."""
+        return self._run_pool(
+            Access.WRITE, pool, budget, lambda timeout: self.store.edit_pool(pool, add, remove, timeout=timeout)
+        )
+
+    def pool_members(self, pool: str, budget: float) -> Awaitable[list[PoolMember]]:
+        """Return the members, the next one to be used first."""
+        return self._run_pool(Access.READ, pool, budget, lambda timeout: self.store.pool_members(pool, timeout=timeout))
+
+    def _run_pool(
+        self, access: Access, pool: str, budget: float, attempt: Callable[[float], Awaitable[T]]
+    ) -> Awaitable[T]:  # fmt: skip
+        return self.guard.run(access, attempt, budget, self.store.server_of(self.keys.pool(pool)[0]))
 
     def _run(
         self, access: Access, fingerprint: str, budget: float, attempt: Callable[[float], Awaitable[T]]

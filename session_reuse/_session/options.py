@@ -30,6 +30,7 @@ class SessionOptions(TypedDict, total=False):
     strict: bool
     allowed_domains: Iterable[str] | None
     save: Save
+    pool: str | None
 
 
 def check_options(options: Iterable[str]) -> None:
@@ -53,6 +54,7 @@ class ResolvedOptions:
     strict: bool = False
     allowed_domains: AllowedDomains | None = None
     save: Save = "merge"
+    pool: str | None = None
 
     def __post_init__(self) -> None:
         """Check what a type checker cannot."""
@@ -63,7 +65,9 @@ class ResolvedOptions:
         if self.wait < 0:
             raise ConfigurationError("wait must not be negative")
         if not self.exclusive and (self.wait or self.on_busy != "fresh"):
-            raise ConfigurationError(f"{'wait' if self.wait else 'on_busy'} means nothing without exclusive=True")
+            raise ConfigurationError(
+                f"{'wait' if self.wait else 'on_busy'} means nothing without exclusive=True or a pool"
+            )
         if self.max_age is not None and self.max_age <= 0:
             raise ConfigurationError("max_age must be a positive number of seconds")
         if self.max_uses is not None and self.max_uses < 1:
@@ -85,4 +89,6 @@ class ResolvedOptions:
             given["strict"] = True
         if given.get("allowed_domains") is not None:
             given["allowed_domains"] = AllowedDomains(given["allowed_domains"])
+        if given.get("pool") is not None:
+            given["exclusive"] = True
         return cls(**given)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 from weakref import ProxyType, proxy
 
 from session_reuse._browser_session import BrowserSession
@@ -100,6 +100,7 @@ class SessionScope:
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
         self._marked = False
+        self.on_left: Callable[[float], Coroutine[Any, Any, None]] | None = None
 
     # Enter -----------------------------------------------------------------------------------------------------------
 
@@ -123,6 +124,13 @@ class SessionScope:
             self._abandon_lease()
             raise
         session.keeper = self
+
+    def enter_without(self, outcome: Outcome) -> None:
+        """Start fresh and never save: there is no identity that the session could belong to."""
+        session = self._session
+        session.outcome, session.keeper = outcome, self
+        session.discard()
+        self._telemetry.entered(session.fingerprint, outcome, 0.0, stale=False)
 
     def _refuse_busy(self) -> None:
         if self._session.outcome is Outcome.BUSY and self._options.on_busy == "raise":
@@ -314,6 +322,7 @@ class SessionScope:
                 raise
         finally:
             await self._give_lease_back()
+            await self._give_member_back()
             self._session.was_left = True  # not before: `verify` may open a client of the session
             self._hold_weakly()
 
@@ -436,6 +445,13 @@ class SessionScope:
         if self._lease is not None:
             self._lease.stop()
             self._spawn(self._lease.release(self._config.save_timeout), "release")
+
+    async def _give_member_back(self) -> None:
+        """Free the member of a pool, before the next enter of this task can ask for one."""
+        if self.on_left is not None:
+            cooldown = self._session.cooldown if self._session.marked_bad else 0.0
+            giving = self._spawn(self.on_left(cooldown), "release")
+            await asyncio.wait({giving}, timeout=self._config.attempt_timeout)
 
     async def _give_lease_back(self) -> None:
         """Give the lease back unless the last commit did, before the next enter of this task can ask for it."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from session_reuse._state.record import record
 
@@ -191,6 +191,30 @@ class SessionEntry:
     liveness: str = ""
 
 
+@record()
+class PoolReply:
+    """Reply to a call for a member of a pool.
+
+    Attributes:
+        member: the member that is reserved; empty for none.
+        arrival: since when the caller waits, server time in µs.
+        left: seconds until a member may be free; None when the pool has none.
+        reserved_until: names the reservation.
+    """
+
+    member: str
+    arrival: int
+    left: float | None
+    reserved_until: int = 0
+
+
+class PoolMember(NamedTuple):
+    """A member of a pool, and the seconds until it may be used."""
+
+    name: str
+    free_in: float
+
+
 class Store(Protocol):
     """Sessions in a store. Each method raises `AttemptFailed` when the store does not do it in time."""
 
@@ -253,6 +277,28 @@ class Store(Protocol):
         self, fingerprint: str, verdict: str, created_at: int, ttl: float, *, timeout: float
     ) -> None:
         """Keep what a probe has found out about the login of this creation, unix milliseconds, for `ttl` seconds."""
+
+    async def take_from_pool(
+        self, pool: str, waiter: str, arrival: int, hold: float, *, timeout: float
+    ) -> PoolReply:  # fmt: skip
+        """Reserve a member of a pool for `hold` seconds, or keep the place in its queue since `arrival`."""
+
+    async def leave_pool(self, pool: str, waiter: str, *, timeout: float) -> None:
+        """Leave the queue of a pool."""
+
+    async def return_to_pool(
+        self, pool: str, member: str, cooldown: float, reserved_until: int = 0, *, timeout: float
+    ) -> None:  # fmt: skip
+        """Free a member after `cooldown` seconds, if it is one still, and if this reservation stands (0: in any case)."""
+
+    async def edit_pool(self, pool: str, add: Sequence[str], remove: Sequence[str], *, timeout: float) -> int:
+        """Add or remove members; return how many."""
+
+    async def pool_members(self, pool: str, *, timeout: float) -> list[PoolMember]:
+        """Return the members, the next one to be used first."""
+
+    async def pools(self, *, timeout: float) -> list[str]:
+        """Return the names of all pools that ever had members."""
 
     def server_of(self, key: str) -> str:
         """Return which server a key lives on, as far as is known now. Empty where there is only one."""

@@ -126,6 +126,16 @@ class Keys:
         """Return the key of one bucket of the index of deadlines."""
         return _bucket(self.prefix, bucket)
 
+    @property
+    def pools(self) -> str:
+        """Sorted set: the names of all pools."""
+        return f"{self.prefix}:pools"
+
+    def pool(self, name: str) -> tuple[str, str, str]:
+        """Sorted sets of one pool: when each member is free, who waits since when, and when each waiter called last."""
+        tag = f"{{{self.prefix}:pool:{encoded(name, 'pool')}}}"
+        return f"{self.prefix}:pool:{tag}", f"{self.prefix}:waiters:{tag}", f"{self.prefix}:seen:{tag}"
+
     def sessions_pattern(self) -> str:
         """Return the MATCH pattern of all session keys."""
         return self._session.translate(_GLOB) + "*"

@@ -50,6 +50,7 @@ class Event(StrEnum):
     INVALIDATED = "session_reuse.invalidated"
     MARKED_BAD = "session_reuse.marked_bad"
     LEASE_LOST = "session_reuse.lease_lost"
+    POOL_EMPTY = "session_reuse.pool_empty"
     LEASE_FOREIGN = "session_reuse.lease_foreign"
     BREAKER_CHANGED = "session_reuse.breaker_changed"
     UNDER_REPLICATED = "session_reuse.under_replicated"

@@ -38,6 +38,7 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
         "copy": _Command("copy", "copy", "Store a session under a second name."),
         "export": _Command("export", "export", "Write one session to a file."),
         "import": _Command("import_", "import_", "Store a session from a file."),
+        "pool": _Command("pool", "pool", "Keep the identities that agents share out among themselves."),
         "rotate": _Command("rotate", "rotate", "Encrypt all sessions with the first key."),
         "cleanup": _Command("cleanup", "cleanup", "Remove what expired sessions leave behind."),
     },

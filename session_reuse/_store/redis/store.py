@@ -5,7 +5,7 @@ The same code serves standalone servers, Sentinel and Cluster.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from session_reuse._store.interface import (
     CommitReply,
     EnterReply,
     Lease,
+    PoolMember,
+    PoolReply,
     ReadReply,
     SessionEntry,
 )
@@ -27,6 +29,7 @@ from session_reuse._store.keys import Keys, SessionKeys
 from session_reuse._store.redis.deadlines import Deadlines, IndexEntry
 from session_reuse._store.redis.failures import checked, error_code, failure_from, writes_refused
 from session_reuse._store.redis.listing import facts_of, fingerprints, list_sessions, listed_from
+from session_reuse._store.redis.pools import Pools
 from session_reuse._store.redis.redis_py import Command, Replies
 from session_reuse._store.redis.scripts import call, milliseconds, text, with_source
 from session_reuse._store.redis.topology import topology_of
@@ -59,6 +62,7 @@ class RedisStore:
         self.topology = topology_of(client, lanes, connect_timeout)
         self.deadlines = Deadlines(keys, self.send)
         self._loaded: set[str] = set()
+        self._pools = Pools(keys, self.send)
         self._wait = wait
         self._own_client = own_client
 
@@ -265,6 +269,34 @@ class RedisStore:
         names = (self.keys.of(fingerprint).liveness,)
         command = call("note_liveness", names, verdict, created_at, milliseconds(ttl))
         checked((await self.send(command, timeout=timeout))[0])
+
+    async def take_from_pool(
+        self, pool: str, waiter: str, arrival: int, hold: float, *, timeout: float
+    ) -> PoolReply:  # fmt: skip
+        """Reserve a member of a pool, or take a place in its queue."""
+        return await self._pools.take(pool, waiter, arrival, hold, timeout)
+
+    async def leave_pool(self, pool: str, waiter: str, *, timeout: float) -> None:
+        """Leave the queue of a pool."""
+        await self._pools.leave(pool, waiter, timeout)
+
+    async def return_to_pool(
+        self, pool: str, member: str, cooldown: float, reserved_until: int = 0, *, timeout: float
+    ) -> None:  # fmt: skip
+        """Free a member after so many seconds."""
+        await self._pools.give_back(pool, member, cooldown, reserved_until, timeout)
+
+    async def edit_pool(self, pool: str, add: Sequence[str], remove: Sequence[str], *, timeout: float) -> int:
+        """Add or remove members; return how many."""
+        return await self._pools.edit(pool, add, remove, timeout)
+
+    async def pool_members(self, pool: str, *, timeout: float) -> list[PoolMember]:
+        """Return the members, the next one to be used first."""
+        return await self._pools.members(pool, timeout)
+
+    async def pools(self, *, timeout: float) -> list[str]:
+        """Return the names of all pools that ever had members."""
+        return await self._pools.names(timeout)
 
     def fingerprints(self, *, timeout: float) -> AsyncIterator[list[str]]:
         """Yield the fingerprints of all sessions in pages, by cursor."""

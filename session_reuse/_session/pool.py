@@ -1,0 +1,245 @@
+"""Pools: one of many identities for each agent, the one that rested longest first."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+from session_reuse._browser_session import BrowserSession
+from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._session.composition import Runtime
+from session_reuse._session.options import ResolvedOptions
+from session_reuse._session.scope import SessionScope
+from session_reuse._state.header import Header
+from session_reuse._state.health import judge
+from session_reuse._store.interface import PoolMember, SessionEntry
+from session_reuse._store.keys import checked
+from session_reuse._telemetry import Event, Operation, log
+from session_reuse.errors import CorruptStateError, SessionBusyError
+from session_reuse.outcome import Outcome
+
+_POLL: Final = (0.02, 0.1)
+"""Shortest and longest pause between two calls for a member, in seconds."""
+_RESERVATION: Final = 2.0
+"""Seconds for a reservation to become a lease. A lost one costs no more, and one that ends early costs others a look."""
+_RETIRED_PAUSE: Final = 60.0
+"""Seconds after which a retired member is looked at again: it may have been evicted meanwhile, for a new login."""
+
+
+def fingerprint_in(pool: str, member: str) -> str:
+    """Return the fingerprint of a member."""
+    return f"{pool}/{member}"
+
+
+class Pool:
+    """The members of one pool: `manager.pool("shop.example")`.
+
+    Args:
+        name: of the pool.
+        runtime: returns the parts of the manager.
+    """
+
+    def __init__(self, name: str, runtime: Callable[[], Awaitable[Runtime]]) -> None:
+        self.name = checked(name, "pool")
+        self._runtime = runtime
+
+    async def add(self, *members: str) -> int:
+        """Add identities; return how many are new. The fingerprint of `alice` in `shop.example` is `shop.example/alice`.
+
+        Raises:
+            StoreError: the store did not do it.
+        """
+        for member in members:
+            checked(fingerprint_in(self.name, checked(member, "member")), "fingerprint")
+        return await self._edit(members, ())
+
+    async def remove(self, *members: str) -> int:
+        """Remove identities; return how many were there. Their sessions stay stored, and agents that have one keep it.
+
+        Raises:
+            StoreError: the store did not do it.
+        """
+        return await self._edit((), members)
+
+    async def members(self) -> list[str]:
+        """Return the names of the members, in order.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        return sorted(member.name for member in await self.waits())
+
+    async def waits(self) -> list[PoolMember]:
+        """Return the members, the next one to be used first, each with the seconds until it may be used.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        runtime = await self._runtime()
+        try:
+            return await runtime.guarded.pool_members(self.name, runtime.config.save_timeout)
+        except AttemptFailed as failure:
+            raise failure.error from None
+
+    async def _edit(self, add: tuple[str, ...], remove: tuple[str, ...]) -> int:
+        runtime = await self._runtime()
+        if not add and not remove:
+            return 0
+        try:
+            return await runtime.guarded.edit_pool(self.name, runtime.config.save_timeout, add, remove)
+        except AttemptFailed as failure:
+            raise failure.error from None
+
+
+class Turn:
+    """One agent's way to a member: queue, reservation, lease, and the way back.
+
+    Args:
+        runtime: the parts of the manager.
+        pool: name of the pool.
+        agent_id: name of the agent.
+        options: what the caller asked for.
+        session_class: of the session to make.
+    """
+
+    def __init__(
+        self, runtime: Runtime, pool: str, agent_id: str | None, options: ResolvedOptions,
+        session_class: type[BrowserSession],
+    ) -> None:  # fmt: skip
+        self._runtime = runtime
+        self._pool = checked(pool, "pool")
+        self._agent_id = agent_id
+        self._options = options
+        self._inner = replace(options, wait=0.0, on_busy="fresh")
+        self._session_class = session_class
+        self._waiter = secrets.token_hex(8)
+        self._arrival = 0
+        self._member = ""
+        self._reserved_until = 0
+
+    async def enter(self) -> tuple[BrowserSession, SessionScope]:
+        """Return an entered session of a member; a fresh one that is not saved when none is free in time.
+
+        Raises:
+            SessionBusyError: none is free in time, and `on_busy="raise"`.
+            StoreError: with `strict`.
+        """
+        try:
+            return await self._enter()
+        except BaseException:  # whatever ends it, neither a reservation nor a place in the queue stays behind
+            if self._member:
+                self._runtime.spawn(self._pass_by(0.0), "release")
+            self._leave_queue()
+            raise
+
+    async def _enter(self) -> tuple[BrowserSession, SessionScope]:
+        clock, give_up = self._runtime.clock, self._runtime.clock.loop() + self._options.wait
+        while True:
+            try:
+                left = await self._reserve()
+            except AttemptFailed as failure:
+                return self._without(self._refused(failure))
+            if self._member:
+                entered = await self._enter_member()
+                if entered is not None:
+                    return entered
+                continue
+            until = give_up - clock.loop()
+            if left is None or until <= 0:
+                self._leave_queue()
+                return self._nobody(is_empty=left is None)
+            pause = min(until, max(_POLL[0], min(left, _POLL[1])))
+            await asyncio.sleep(pause * clock.chance.uniform(0.5, 1.0))
+
+    async def _reserve(self) -> float | None:
+        """Reserve a member, if it is this agent's turn; return the seconds until one may be free, None without any."""
+        config = self._runtime.config
+        reply = await self._runtime.guarded.take_from_pool(
+            self._pool, config.restore_timeout, self._waiter, self._arrival, _RESERVATION
+        )
+        self._arrival, self._member, self._reserved_until = reply.arrival, reply.member, reply.reserved_until
+        return reply.left
+
+    async def _enter_member(self) -> tuple[BrowserSession, SessionScope] | None:
+        """Enter the session of the reserved member; None when it will not do, which others need not find out again."""
+        runtime, name = self._runtime, fingerprint_in(self._pool, self._member)
+        try:
+            pause = self._unfit(await runtime.guarded.facts(name, runtime.config.restore_timeout))
+        except AttemptFailed:
+            pause = None  # the enter says what is wrong
+        if pause is not None:
+            await self._pass_by(pause)
+            return None
+        session = self._session_class(name, self._agent_id)
+        scope = runtime.scope(session, self._inner)
+        await scope.enter()
+        if session.outcome is Outcome.BUSY:  # another agent was faster
+            await self._pass_by(runtime.config.lease_ttl / 3)
+            return None
+        member = self._member
+        scope.on_left = lambda cooldown: self._return(member, cooldown, 0)
+        return session, scope
+
+    def _unfit(self, found: SessionEntry | None) -> float | None:
+        """Return for how long a member need not be looked at again; None for one that will do."""
+        if found is None:
+            return None
+        if found.holder:
+            return max(_POLL[0], found.lease_left)
+        try:
+            header = Header.decode(found.head)
+        except CorruptStateError:
+            return None
+        outcome = judge(
+            header, now=self._runtime.clock.wall(), retire_after_bad=self._runtime.config.retire_after_bad,
+            max_age=self._options.max_age, max_uses=self._options.max_uses,
+        )  # fmt: skip
+        return None if outcome is Outcome.REUSED else _RETIRED_PAUSE
+
+    async def _pass_by(self, pause: float) -> None:
+        """Give the reserved member back, not to be looked at again for a while, unless its holder has meanwhile."""
+        member, self._member = self._member, ""
+        await self._return(member, pause, self._reserved_until)
+
+    async def _return(self, member: str, cooldown: float, reserved_until: int) -> None:
+        try:
+            await self._runtime.guarded.return_to_pool(
+                self._pool, self._runtime.config.save_timeout, member, cooldown, reserved_until
+            )
+        except AttemptFailed as failure:  # its reservation ends by itself
+            self._runtime.telemetry.degraded(Operation.LEASE, failure.error, code=failure.code, fingerprint=self._pool)
+
+    def _leave_queue(self) -> None:
+        self._runtime.spawn(self._left_queue(), "release")
+
+    async def _left_queue(self) -> None:
+        try:
+            await self._runtime.guarded.leave_pool(self._pool, self._runtime.config.save_timeout, self._waiter)
+        except AttemptFailed as failure:  # its place ends by itself, as it does not call any more
+            log.debug(Event.DEGRADED, operation="pool", error=failure.code)
+
+    def _refused(self, failure: AttemptFailed) -> Outcome:
+        self._runtime.telemetry.store_failed(
+            Operation.RESTORE, failure.error, code=failure.code, fingerprint=self._pool
+        )  # fmt: skip
+        if self._options.strict:
+            raise self._runtime.telemetry.named(failure.error) from None
+        return failure.error.outcome
+
+    def _nobody(self, *, is_empty: bool) -> tuple[BrowserSession, SessionScope]:
+        if is_empty:
+            log.warning(Event.POOL_EMPTY, fingerprint=self._pool, remedy="session-reuse pool add")
+        if self._options.on_busy == "raise":
+            why = "has no members" if is_empty else "has no member that is free"
+            raise SessionBusyError(f"the pool {self._pool!r} {why}")
+        return self._without(Outcome.BUSY)
+
+    def _without(self, outcome: Outcome) -> tuple[BrowserSession, SessionScope]:
+        """Return a fresh session that is not saved: it belongs to no identity."""
+        session = self._session_class(self._pool, self._agent_id)
+        scope = self._runtime.scope(session, replace(self._inner, exclusive=False))
+        scope.enter_without(outcome)
+        return session, scope

@@ -1,0 +1,35 @@
+-- Reserve the member of a pool that is free for longest, for the waiter that waits longest. Of the free members each goes to
+-- one of the first waiters, so none is overtaken. A reservation is a hint: the lease of the session decides who has it.
+-- KEYS: pool (member -> server µs from which it is free), waiters (waiter -> arrival µs), seen (waiter -> last call µs)
+-- ARGV: waiter, arrival µs (0: now), reservation µs, µs after which a waiter that does not call is gone
+-- Reply: {member or '', arrival, ms until a member may be free (-1: there is none), end of the reservation}
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local waiter, arrival = ARGV[1], tonumber(ARGV[2]) or 0
+if arrival <= 0 then arrival = now end
+
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', string.format('%.0f', now - (tonumber(ARGV[4]) or 0)))) do
+  redis.call('ZREM', KEYS[2], gone)
+  redis.call('ZREM', KEYS[3], gone)
+end
+
+local free = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, 100)
+redis.call('ZADD', KEYS[2], string.format('%.0f', arrival), waiter)
+if #free > 0 then
+  for _, first in ipairs(redis.call('ZRANGE', KEYS[2], 0, #free - 1)) do
+    if first == waiter then
+      local until_then = string.format('%.0f', now + (tonumber(ARGV[3]) or 0))
+      redis.call('ZADD', KEYS[1], until_then, free[1])
+      redis.call('ZREM', KEYS[2], waiter)
+      redis.call('ZREM', KEYS[3], waiter)
+      return {free[1], string.format('%.0f', arrival), 0, until_then}
+    end
+  end
+end
+
+redis.call('ZADD', KEYS[3], string.format('%.0f', now), waiter)
+redis.call('PEXPIRE', KEYS[2], 60000)
+redis.call('PEXPIRE', KEYS[3], 60000)
+local soonest = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+local left = soonest and math.max(0, math.ceil((tonumber(soonest) - now) / 1000)) or -1
+return {'', string.format('%.0f', arrival), left, '0'}

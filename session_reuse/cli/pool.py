@@ -1,0 +1,76 @@
+"""`session-reuse pool`: the identities that agents share out among themselves."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from session_reuse._manager import SessionManager
+from session_reuse._session.pool import fingerprint_in
+from session_reuse.cli.connection import Place, ask, connected
+from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.formatting import duration, plural, printable
+from session_reuse.cli.options import AsJson, KeyPrefix, Url
+from session_reuse.cli.output import Output, table
+from session_reuse.cli.running import run
+from session_reuse.errors import ConfigurationError
+
+
+class Action(StrEnum):
+    """What to do with a pool."""
+
+    ADD = "add"
+    RM = "rm"
+    LS = "ls"
+
+
+Wanted = Annotated[Action, typer.Argument(metavar="add|rm|ls", help="What to do.", show_default=False)]
+Name = Annotated[str | None, typer.Argument(metavar="[POOL]", help="Name of the pool; ls: all.", show_default=False)]
+Members = Annotated[
+    list[str] | None, typer.Argument(metavar="[MEMBER]", help="Names in the pool, for add and rm.", show_default=False)
+]
+
+
+def pool(
+    action: Wanted,
+    name: Name = None,
+    members: Members = None,
+    url: Url = None,
+    key_prefix: KeyPrefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add identities to a pool, remove some, or list them, the next one to be used first.
+
+    The session of member alice in pool shop.example has the fingerprint shop.example/alice.
+    """
+    run(partial(_pool, Place(url, key_prefix), action, name, members or []), as_json=as_json)
+
+
+async def _pool(place: Place, action: Action, name: str | None, members: list[str], output: Output) -> ExitCode:
+    if action is not Action.LS and (name is None or not members):
+        raise ConfigurationError(f"name a pool and its members: session-reuse pool {action} POOL MEMBER...")
+    async with connected(place) as manager:
+        if name is None:
+            return await _list(manager, None, output)
+        if action is Action.LS:
+            return await _list(manager, name, output)
+        changed = await (manager.pool(name).add if action is Action.ADD else manager.pool(name).remove)(*members)
+        output.emit({"pool": name, "changed": changed})
+        output.show(f"{printable(name)}: {plural(changed, 'member')} {'added' if action is Action.ADD else 'removed'}")
+    return ExitCode.WRONG if action is Action.RM and not changed else ExitCode.OK
+
+
+async def _list(manager: SessionManager, name: str | None, output: Output) -> ExitCode:
+    services = await manager.services()
+    names = [name] if name else await ask(services, lambda timeout: services.store.pools(timeout=timeout))
+    rows = table("pool", "member", "free")
+    for each in names:
+        for member, free_in in await manager.pool(each).waits():
+            fingerprint = fingerprint_in(each, member)
+            output.emit({"pool": each, "member": member, "fingerprint": fingerprint, "free_in": free_in})
+            rows.add_row(printable(each), printable(member), f"in {duration(free_in)}" if free_in else "now")
+    output.show(rows)
+    return ExitCode.OK

@@ -1,0 +1,218 @@
+"""Pools: one of many identities for each agent, never one for two, and none of the agents starves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from session_reuse import ConfigurationError, Outcome, SessionBusyError, SessionManager, blocking, reusable_session
+from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
+from tests.cli.conftest import CommandLine
+from tests.harness.servers import RedisCluster, RedisServer
+
+POOL = "shop.example"
+
+
+def enter(manager: SessionManager, **options: Any) -> reusable_session:
+    """Enter a member of the pool."""
+    return reusable_session(pool=POOL, manager=manager, **options)
+
+
+async def use(manager: SessionManager, **options: Any) -> str:
+    """Use a member of the pool, log in if need be, and return its fingerprint."""
+    async with enter(manager, **options) as session:
+        if not session.reused:
+            session.storage_state = state_with_cookie()
+        return session.fingerprint
+
+
+@pytest.fixture(params=["server", "cluster"])
+def url(request: pytest.FixtureRequest) -> str:
+    """One server, and a Cluster, in which each session may live on another server than its pool."""
+    if request.param == "server":
+        return str(request.getfixturevalue("redis_server").url)
+    return str(request.getfixturevalue("small_cluster").url)
+
+
+@pytest.fixture(scope="module")
+def small_cluster() -> Any:
+    """A Cluster for this module."""
+    with RedisCluster() as cluster:
+        yield cluster
+
+
+async def test_the_member_that_rested_longest_comes_next(url: str) -> None:
+    """Members are used in turn, new ones first, under the name of the pool."""
+    async with SessionManager(url, registry=None) as manager:
+        assert await manager.pool(POOL).add("alice", "bob", "cem") == 3
+        assert await manager.pool(POOL).add("alice") == 0
+        first = [await use(manager) for _ in range(3)]
+        assert set(first) == {f"{POOL}/{name}" for name in ("alice", "bob", "cem")}
+        assert [await use(manager) for _ in range(3)] == first
+        assert await manager.pool(POOL).add("dan") == 1
+        assert await use(manager) == f"{POOL}/dan"
+        assert await manager.pool(POOL).members() == ["alice", "bob", "cem", "dan"]
+        assert await manager.pool(POOL).remove("dan", "nobody") == 1
+        assert f"{POOL}/dan" not in [await use(manager) for _ in range(4)]
+        await manager.pool(POOL).remove("alice", "bob", "cem")
+
+
+async def test_never_two_holders_of_one(url: str) -> None:
+    """Who finds all in use gets none; who waits gets the first that is given back."""
+    async with SessionManager(url, registry=None) as manager:
+        await manager.pool(POOL).add("alice", "bob")
+        second = enter(manager)
+        async with enter(manager) as one:
+            two = await second.__aenter__()
+            assert one.fingerprint != two.fingerprint
+            async with enter(manager) as third:
+                assert (third.outcome, third.fingerprint) == (Outcome.BUSY, POOL)
+            assert third.save_outcome == "skipped"
+            with pytest.raises(SessionBusyError, match="no member that is free"):
+                await use(manager, on_busy="raise")
+            waiting = asyncio.create_task(use(manager, wait=30))
+            await asyncio.sleep(0)
+            await second.__aexit__(None, None, None)
+            assert await waiting == two.fingerprint
+        await manager.pool(POOL).remove("alice", "bob")
+
+
+async def test_a_member_that_is_used_outside_of_the_pool_is_passed_by(redis_server: RedisServer) -> None:
+    """The lease decides, wherever it was taken, and a member is free at once when its holder leaves."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice", "bob")
+        async with reusable_session(f"{POOL}/alice", manager=manager, exclusive=True):
+            assert [await use(manager) for _ in range(3)] == [f"{POOL}/bob"] * 3
+
+
+async def test_a_bad_member_cools_down(redis_server: RedisServer) -> None:
+    """For as long as was asked for; the others go on."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice", "bob")
+        async with enter(manager) as session:
+            session.mark_bad("captcha", cooldown=600)
+        assert session.fingerprint not in [await use(manager) for _ in range(4)]
+        waits = {member.name: member.free_in for member in await manager.pool(POOL).waits()}
+        assert 500 < waits[session.fingerprint.removeprefix(f"{POOL}/")] <= 600
+
+
+async def test_a_retired_member_is_passed_by_until_it_is_evicted(redis_server: RedisServer) -> None:
+    """A new login can be made for it then."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice")
+        await use(manager)
+        async with reusable_session(f"{POOL}/alice", manager=manager) as session:
+            session.storage_state = state_with_cookie(value="2")
+        for _ in range(manager.config.retire_after_bad):
+            async with reusable_session(f"{POOL}/alice", manager=manager) as session:
+                session.mark_bad()
+        async with enter(manager) as session:
+            assert session.outcome is Outcome.BUSY
+        await manager.evict(f"{POOL}/alice")
+        await manager.pool(POOL).remove("alice")
+        await manager.pool(POOL).add("alice")
+        assert await use(manager) == f"{POOL}/alice"
+
+
+async def test_a_used_up_member_is_passed_by(redis_server: RedisServer) -> None:
+    """`max_uses` counts."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice")
+        await use(manager, max_uses=2)
+        assert [await use(manager, max_uses=2) for _ in range(3)] == [f"{POOL}/alice", f"{POOL}/alice", POOL]
+
+
+async def test_waiters_are_served_in_the_order_of_their_arrival(redis_server: RedisServer) -> None:
+    """None is overtaken, however often others ask."""
+    served: list[int] = []
+
+    async def wait(number: int) -> None:
+        async with enter(manager, wait=60) as session:
+            assert session.fingerprint != POOL
+            served.append(number)
+
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice")
+        async with enter(manager):
+            tasks = []
+            with redis_server.client() as client:
+                for number in range(6):
+                    tasks.append(asyncio.create_task(wait(number)))
+                    while client.zcard(f"browser:waiters:{{browser:pool:{POOL}}}") != number + 1:
+                        await asyncio.sleep(0.005)
+        await asyncio.gather(*tasks)
+    assert served == list(range(6))
+
+
+async def test_a_cancelled_waiter_leaves_nothing_behind(redis_server: RedisServer) -> None:
+    """Neither a place in the queue nor a reservation."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice")
+        async with enter(manager):
+            task = asyncio.create_task(use(manager, wait=60))
+            with redis_server.client() as client:
+                key = f"browser:waiters:{{browser:pool:{POOL}}}"
+                while not client.zcard(key):
+                    await asyncio.sleep(0.005)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                while client.zcard(key):
+                    await asyncio.sleep(0.005)
+        assert await use(manager) == f"{POOL}/alice"
+
+
+async def test_an_empty_pool_does_not_make_an_agent_wait(redis_server: RedisServer) -> None:
+    """The agent starts fresh at once, or is told."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        began = time.monotonic()
+        assert await use(manager, wait=60) == POOL
+        with pytest.raises(SessionBusyError, match="no members"):
+            await use(manager, wait=60, on_busy="raise")
+        assert time.monotonic() - began < 30
+
+
+async def test_a_store_that_is_away_is_an_outcome() -> None:
+    """The agent starts fresh, and nothing is saved under a wrong name."""
+    store = FaultyStore(MemoryStore())
+    async with memory_manager(store) as manager:
+        await manager.pool(POOL).add("alice")
+        store.fail = Fault.UNAVAILABLE
+        async with enter(manager, wait=60) as session:
+            assert session.degraded
+        assert session.save_outcome == "skipped"
+
+
+async def test_a_pool_and_a_fingerprint_are_a_contradiction() -> None:
+    """The error says so."""
+    async with memory_manager() as manager:
+        with pytest.raises(ConfigurationError, match="not both"):
+            async with reusable_session("a", pool=POOL, manager=manager):
+                pass
+
+
+def test_blocking_code_has_pools_too(redis_server: RedisServer) -> None:
+    """With the same names."""
+    with blocking.SessionManager(redis_server.url, registry=None) as manager:
+        assert manager.pool(POOL).add("alice") == 1
+        with blocking.reusable_session(pool=POOL, manager=manager, wait=5) as session:
+            assert session.fingerprint == f"{POOL}/alice"
+        assert manager.pool(POOL).members() == ["alice"]
+        assert manager.pool(POOL).remove("alice") == 1
+
+
+def test_the_command_line_keeps_pools(cli: CommandLine) -> None:
+    """Add, list and remove."""
+    assert cli("pool", "add", POOL, "alice", "bob", "--json").json == {"pool": POOL, "changed": 2}
+    found = cli("pool", "ls", "--json").lines
+    assert [(line["pool"], line["member"], line["fingerprint"]) for line in found] == [
+        (POOL, "alice", f"{POOL}/alice"),
+        (POOL, "bob", f"{POOL}/bob"),
+    ]
+    assert cli("pool", "rm", POOL, "bob").code == 0
+    assert [line["member"] for line in cli("pool", "ls", POOL, "--json").lines] == ["alice"]
+    assert "alice" in cli("pool", "ls").out
+    assert cli("pool", "rm", POOL, "nobody").code == 1
+    assert cli("pool", "add", POOL).code == 2
