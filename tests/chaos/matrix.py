@@ -17,6 +17,7 @@ from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
 from tests.chaos.faults import BODY, COLD, ENTER, EXIT, PHASES, ROWS, WARM, Cell, Row
 from tests.chaos.world import MINE, World, resolver_without_network
 from tests.harness.lag import Lag
+from tests.harness.probes import idle, in_use, pool_of
 
 SIDE_BY_SIDE = 4
 ENTER_LIMIT = 0.55
@@ -185,9 +186,9 @@ async def _check_what_is_stored(world: World, visit: Visit, cell: Cell, result: 
 async def _check_counters(world: World, result: Result) -> None:
     await world.manager.aclose()
     if not world.pool:
-        pool = world.manager._runtime.connection.client.connection_pool  # type: ignore[union-attr]
-        result.expect(not pool._in_use_connections, "a connection was left in use")
-        result.expect(not any(each.is_connected for each in pool._available_connections), "a connection was left open")
+        pool = pool_of(world.manager)
+        result.expect(not in_use(pool), "a connection was left in use")
+        result.expect(not any(each.is_connected for each in idle(pool)), "a connection was left open")
     stats, registry = world.manager.stats(), world.registry
     entered, saved = sum(stats.entered.values()), sum(stats.saved.values())
     result.expect(stats.lost == 0, f"{stats.lost} saves lost")

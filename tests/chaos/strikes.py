@@ -15,6 +15,7 @@ import time_machine
 from tests.chaos.world import HOST, MINE, NAMES, World
 from tests.harness.fault_proxy import Cut, Fault
 from tests.harness.polling import until
+from tests.harness.probes import breakers_of, pool_of, runtime
 
 Act = Callable[[World], Awaitable[None]]
 
@@ -158,8 +159,8 @@ def _kill_clients(world: World, password: str | None = None) -> None:
 
 
 def _close_breakers(world: World) -> None:
-    world.services.guard.at().read.reset()
-    world.services.guard.at().write.reset()
+    for breaker in breakers_of(world.manager):
+        breaker.reset()
 
 
 async def take_rights(world: World) -> None:
@@ -215,13 +216,13 @@ async def let_in(world: World) -> None:
 
 async def take_own_connection(world: World) -> None:
     """Somebody else in the process uses the only connection of the user's client."""
-    pool = world.manager._given.connection_pool
+    pool = pool_of(world.manager)
     world.held.append(await pool.get_connection())
 
 
 async def return_own_connection(world: World) -> None:
     """It is free again."""
-    await world.manager._given.connection_pool.release(world.held.pop())
+    await pool_of(world.manager).release(world.held.pop())
 
 
 async def client_pause(world: World) -> None:
@@ -285,7 +286,7 @@ async def kill_private_server(world: World) -> None:
     """Kill -9 of the embedded server, by its own process id."""
     async with world.direct() as manager:
         await manager.affinity("nobody")
-        connection = manager._runtime.connection
+        connection = runtime(manager).connection
         assert connection is not None
         pid = (await connection.client.info("server"))["process_id"]
     os.kill(pid, signal.SIGKILL)

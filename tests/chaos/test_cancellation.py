@@ -13,6 +13,7 @@ from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_
 from session_reuse._store.keys import Keys
 from tests.chaos.stepping import CancelAt, cancelled_at
 from tests.harness.polling import until
+from tests.harness.probes import breakers_of, has_probe_out, in_use, pool_of, runtime
 from tests.harness.servers import RedisServer
 
 NAME = "shop.example/alice"
@@ -30,27 +31,27 @@ async def manager(redis_server: RedisServer, registry: CollectorRegistry) -> Asy
 
 def half_open(manager: SessionManager) -> None:
     """Make the next call of each direction a probe."""
-    for breaker in (manager._runtime.guard.at().read, manager._runtime.guard.at().write):
+    for breaker in breakers_of(manager):
         breaker.open_now(1e-9)
 
 
 async def cold(manager: SessionManager) -> None:
     """Close the manager's connections, so that connecting is among the awaits."""
-    await manager._runtime.connection.client.connection_pool.disconnect()
+    await pool_of(manager).disconnect()
 
 
 async def nothing_leaked(manager: SessionManager, redis_server: RedisServer) -> None:
     """No task, no lease, no permit, no connection but the idle ones."""
-    services = manager._runtime
+    services = runtime(manager)
     await until(lambda: not services.tasks, message="our tasks ended")
-    for breaker in (services.guard.at().read, services.guard.at().write):
-        assert not breaker._probe_is_out, "a permit was lost"
+    for breaker in breakers_of(manager):
+        assert not has_probe_out(breaker), "a permit was lost"
     with redis_server.client() as client:
         assert not client.exists(Keys("browser").of(NAME).lease), "the lease was left behind"
-    pool = manager._runtime.connection.client.connection_pool
+    pool = pool_of(manager)
     lanes = services.store.topology.lanes
-    await until(lambda: len(pool._in_use_connections) == lanes.connections, message="no connection was lost")
-    for breaker in (services.guard.at().read, services.guard.at().write):
+    await until(lambda: in_use(pool) == lanes.connections, message="no connection was lost")
+    for breaker in breakers_of(manager):
         breaker.reset()
     async with reusable_session(NAME, "agent", manager=manager) as session:
         assert session.reused
@@ -130,7 +131,7 @@ async def test_second_cancel_keeps_the_save_for_later(
         _, error = await cancelled_at(visit.__aexit__(type(first), first, None), MOST_SUSPENSIONS)
         reached = stepping[0].reached
         assert isinstance(error, asyncio.CancelledError) is reached
-        await until(lambda: not manager._runtime.pending, message="what waited was flushed")
+        await until(lambda: not runtime(manager).pending, message="what waited was flushed")
         await nothing_leaked(manager, redis_server)
         found = await manager.restore(NAME)
         assert found is not None
@@ -180,7 +181,7 @@ async def test_cancelled_checkpoint_loses_no_work(manager: SessionManager, redis
             reached, error = await cancelled_at(session.checkpoint(), suspension)
             assert isinstance(error, asyncio.CancelledError) is reached
         assert session.save_outcome in {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.UNCHANGED}
-        await until(lambda: not manager._runtime.pending, message="what waited was flushed")
+        await until(lambda: not runtime(manager).pending, message="what waited was flushed")
         await nothing_leaked(manager, redis_server)
         found = await manager.restore(NAME)
         assert found is not None

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from tests.chaos.world import MINE, OTHER, World
 from tests.harness.fault_proxy import Cut, Fault
+from tests.harness.probes import breakers_of, runtime, was_used
 
 NAMES = (MINE, OTHER)
 CONFIRMED = {SaveOutcome.SAVED, SaveOutcome.MERGED}
@@ -133,10 +134,10 @@ class Reuse(RuleBasedStateMachine):
     async def passed(self) -> None:
         """Skip what is left of the open times."""
         for manager in (self.world.manager, self.beside):
-            if manager._runtime is not None:
-                manager._runtime.guard.at().read.probe_now()
-                manager._runtime.guard.at().write.probe_now()
-                manager._runtime.writer.wake()
+            if was_used(manager):
+                for breaker in breakers_of(manager):
+                    breaker.probe_now()
+                runtime(manager).writer.wake()
         await asyncio.sleep(0.02)
 
     async def visit(self, manager: SessionManager, name: str, *, cancelled: bool = False) -> None:

@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from session_reuse import BrowserSession, SessionManager, reusable_session
 from tests.harness.fault_proxy import FaultProxy
 from tests.harness.polling import until, wait_until
+from tests.harness.probes import runtime
 from tests.harness.servers import HOST, RedisServer
 
 PATIENT: Final = {"attempt_timeout": 5.0, "connect_timeout": 5.0, "restore_timeout": 10.0, "save_timeout": 10.0}
@@ -179,7 +180,7 @@ class World:
     @property
     def services(self) -> Any:
         """What the manager's visits share."""
-        return self.manager._runtime
+        return runtime(self.manager)
 
     async def flushed(self, patience: float = 15.0) -> None:
         """Wait until nothing waits for the store any more."""

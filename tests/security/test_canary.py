@@ -18,6 +18,7 @@ from session_reuse import BrowserSession, SessionManager, reusable_session
 from session_reuse.config import Config
 from session_reuse.errors import SessionReuseError
 from tests.harness.fault_proxy import Fault, FaultProxy
+from tests.harness.probes import runtime
 from tests.harness.servers import HOST, RedisServer
 
 CANARY = "canary-51c0ffee-secret"
@@ -94,7 +95,7 @@ async def test_no_secret_is_shown_while_all_goes_wrong(
         url = f"redis://:{CANARY}@{HOST}:{proxy.port}/0?client_name=agent"
         config = {"registry": registry, "encryption_keys": [KEY], "spool_dir": tmp_path, "close_timeout": 0.1}
         async with SessionManager(url, **config) as manager:
-            shown += [manager, manager.config, manager._runtime, manager._runtime.connection]
+            shown += [manager, manager.config, runtime(manager), runtime(manager).connection]
             for fault in (Fault.OK, Fault.RESET, Fault.OK):
                 await proxy.switch(fault)
                 shown += await _visits(manager)
@@ -104,7 +105,7 @@ async def test_no_secret_is_shown_while_all_goes_wrong(
             await proxy.heal()
             secret_redis.kill()
             shown += await _visits(manager)
-            shown += [manager.stats(), list(manager._runtime.pending)]
+            shown += [manager.stats(), list(runtime(manager).pending)]
     secret_redis.start()
     shown += [generate_latest(registry).decode(), logged.getvalue()]
     shown += files_of(tmp_path)

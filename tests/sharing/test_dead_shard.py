@@ -10,6 +10,7 @@ import pytest
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._resilience.breaker import BreakerState
 from tests.harness.polling import until
+from tests.harness.probes import runtime
 from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.traces import MakeManager, save_many
 
@@ -52,13 +53,13 @@ async def test_a_frozen_shard_stops_its_own_sessions_only(cluster: RedisCluster,
             seen["lost" if name in lost else "well"][f"{outcome}/{saved}"] += 1
     assert seen["well"] == {"reused/saved": ROUNDS * len(well)}
     assert all(kind.endswith("/pending") for kind in seen["lost"])
-    guard = manager._runtime.guard
-    states = {name: guard.at(manager._runtime.server_of(name)).write.state for name in NAMES}
+    guard = runtime(manager).guard
+    states = {name: guard.at(runtime(manager).server_of(name)).write.state for name in NAMES}
     assert {states[name] for name in well} == {BreakerState.CLOSED}
     assert BreakerState.CLOSED not in {states[name] for name in lost}
     assert manager.stats().breakers["write"] != "closed"
     frozen.resume()
-    await until(lambda: not manager._runtime.pending, timeout=20.0, message="what waited for the shard is saved")
+    await until(lambda: not runtime(manager).pending, timeout=20.0, message="what waited for the shard is saved")
     for name in lost:
         found = await manager.restore(name)
         assert found is not None
@@ -78,10 +79,10 @@ async def test_a_close_brings_through_what_waits_for_healthy_shards(
     for node in nodes:
         node.pause()
     await asyncio.gather(*(agent(manager, name, 9) for name in NAMES))
-    assert len(manager._runtime.pending) == len(NAMES)
+    assert len(runtime(manager).pending) == len(NAMES)
     for node in nodes[1:]:
         node.resume()
     await manager.aclose()
-    assert {waiting.fingerprint for waiting in manager._runtime.pending} == {
+    assert {waiting.fingerprint for waiting in runtime(manager).pending} == {
         name for name in NAMES if shards[name] is nodes[0]
     }

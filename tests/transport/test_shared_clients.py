@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from session_reuse import Outcome, SaveOutcome, SessionManager
 from session_reuse._store.redis import batching
 from tests.harness.polling import until
+from tests.harness.probes import idle, in_use
 from tests.harness.servers import RedisServer
 from tests.transport.visits import DEFAULTS, outcomes, visit, visits
 
@@ -66,11 +67,11 @@ async def test_idle_lanes_give_their_connections_back(
     async with client, SessionManager(client, **DEFAULTS) as manager:
         await visits(manager, NAMES)
         pool = client.connection_pool
-        assert pool._in_use_connections
-        await until(lambda: not pool._in_use_connections, message="all are given back")
-        opened = len(pool._available_connections)
+        assert in_use(pool)
+        await until(lambda: not in_use(pool), message="all are given back")
+        opened = len(idle(pool))
         assert outcomes(await visits(manager, NAMES)) == {"reused": len(NAMES)}
-        assert len(pool._available_connections) + len(pool._in_use_connections) == opened
+        assert len(idle(pool)) + in_use(pool) == opened
 
 
 async def test_a_connection_given_back_works_for_the_application(redis_server: RedisServer) -> None:

@@ -1,0 +1,51 @@
+"""Read-only looks behind a manager, for what no public name shows. The only place of the tests that knows its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from session_reuse import SessionManager
+    from session_reuse._resilience.breaker import CircuitBreaker
+    from session_reuse._session.composition import Runtime
+
+
+def runtime(manager: SessionManager) -> Runtime:
+    """Return the parts of a manager that has been used."""
+    found = manager._runtime
+    assert found is not None, "the manager was not used"
+    return found
+
+
+def was_used(manager: SessionManager) -> bool:
+    """Return whether a manager has parts."""
+    return manager._runtime is not None
+
+
+def breakers_of(manager: SessionManager) -> Sequence[CircuitBreaker]:
+    """Return the breakers for reads and for writes of the store as a whole."""
+    breakers = runtime(manager).guard.at()
+    return breakers.read, breakers.write
+
+
+def has_probe_out(breaker: CircuitBreaker) -> bool:
+    """Return whether a half-open breaker waits for the result of a probe."""
+    return breaker._probe_is_out
+
+
+def pool_of(manager: SessionManager) -> Any:
+    """Return the connection pool of redis-py."""
+    connection = runtime(manager).connection
+    assert connection is not None, "the store has no connection"
+    return connection.client.connection_pool
+
+
+def in_use(pool: Any) -> int:
+    """Return how many connections of a pool are taken."""
+    return len(pool._in_use_connections)
+
+
+def idle(pool: Any) -> list[Any]:
+    """Return the connections of a pool that are free."""
+    return list(pool._available_connections)
