@@ -36,7 +36,7 @@ class PersistOptions(SessionOptions, total=False):
 
 
 class persist_session:  # noqa: N801  (used like a function)
-    """Run a function inside a `reusable_session`; options as there.
+    """Run a function inside a `reusable_session`, with the same options.
 
     The session is passed in the parameter annotated `BrowserSession`, or named `session`, if there is one. Give the
     parameter the default `injected()`: then type checkers accept calls without it. Callers and frameworks do not see
@@ -44,10 +44,10 @@ class persist_session:  # noqa: N801  (used like a function)
 
     Args:
         fingerprint: a template over the function's arguments, such as `"shop.example/{account}"`, or a function of
-            the same arguments; None for the agent's last one. A value in a template must not be None or empty; `/`,
-            `%` and what separates two fields are percent-encoded in it, so that two calls share a session only if
-            they have the same values.
-        agent_id: likewise.
+            the same arguments. None stands for the last one of the agent. A value in a template must not be None or
+            empty. `/`, `%` and the separators of fields are percent-encoded in a value, so that two calls share a
+            session only if they have the same values.
+        agent_id: a template or a function, as above.
 
     Raises:
         ConfigurationError: the template does not fit the function, or the function cannot run inside a session.
@@ -117,8 +117,8 @@ def _blocking(
     return persisted
 
 
-def _refuse_awaitable(result: Any, function: Callable[..., Any]) -> None:
-    """Raise for a coroutine that a plain function returned: it would run after its session was left and saved."""
+def _refuse_awaitable(result: object, function: Callable[..., Any]) -> None:
+    """Raise for a coroutine that a plain function returned: it would run after its session was saved."""
     if not inspect.isawaitable(result):
         return
     if inspect.iscoroutine(result):
@@ -130,7 +130,7 @@ def _refuse_awaitable(result: Any, function: Callable[..., Any]) -> None:
 
 
 def _is_to_be_wrapped(name: Name) -> bool:
-    """Return whether a fingerprint is in truth the function under a `@persist_session` without parentheses."""
+    """Return whether a fingerprint is the function below a `@persist_session` without parentheses."""
     if isinstance(name, staticmethod | classmethod):
         return True
     if not callable(name):

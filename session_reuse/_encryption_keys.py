@@ -16,7 +16,7 @@ _MAKE_A_KEY: Final = "make one with: openssl rand -base64 32"
 
 
 def checked_source(keys: object) -> KeySource:
-    """Return the setting `encryption_keys` as it is kept: a callable, or a tuple of keys."""
+    """Return the setting `encryption_keys` in the form of `Config`: a callable, or a tuple of keys."""
     return keys if callable(keys) else key_list(keys)
 
 

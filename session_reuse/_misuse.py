@@ -1,4 +1,4 @@
-"""Errors with a remedy for slips that Python itself reports without one."""
+"""Errors with a remedy for mistakes that Python reports without one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AsyncOnly:
 
         def __enter__(self) -> NoReturn:
             name = _name(self)
-            raise LifecycleError(f"write `async with {name}(...)`; synchronous code uses {self._twin}.{name}")
+            raise LifecycleError(f"write `async with {name}(...)`. Synchronous code uses {self._twin}.{name}")
 
         def __exit__(self, *_: object) -> None: ...
 
@@ -41,7 +41,7 @@ class BlockingOnly:
 
         async def __aenter__(self) -> NoReturn:
             name = _name(self)
-            raise LifecycleError(f"write `with {name}(...)`; asynchronous code uses {self._twin}.{name}")
+            raise LifecycleError(f"write `with {name}(...)`. Asynchronous code uses {self._twin}.{name}")
 
         async def __aexit__(self, *_: object) -> None: ...
 
@@ -62,7 +62,7 @@ class _AsyncContext(contextlib._AsyncGeneratorContextManager[T], AsyncOnly):  # 
 def asynccontextmanager(
     function: Callable[P, AsyncIterator[T]],
 ) -> Callable[P, contextlib.AbstractAsyncContextManager[T]]:
-    """Do what `contextlib.asynccontextmanager` does, with the errors of `AsyncOnly`."""
+    """Return what `contextlib.asynccontextmanager` returns, with the errors of `AsyncOnly`."""
 
     @wraps(function)
     def opened(*args: P.args, **kwargs: P.kwargs) -> contextlib.AbstractAsyncContextManager[T]:
@@ -74,14 +74,14 @@ def asynccontextmanager(
 
 
 def check_manager(manager: object, kind: type | None = None) -> None:
-    """Refuse what is no manager.
+    """Raise unless an argument is a manager.
 
     Args:
         manager: the argument `manager=`.
-        kind: the class it must be of; None where both the asynchronous and the blocking one will do.
+        kind: the class that it must have. None accepts the asynchronous and the blocking class.
 
     Raises:
-        ConfigurationError: it is something else; the message says what was expected.
+        ConfigurationError: it is something else. The message names the expected class.
     """
     if manager is None or (kind is not None and isinstance(manager, kind)):
         return
@@ -94,7 +94,7 @@ def check_manager(manager: object, kind: type | None = None) -> None:
 
 
 def check_names(fingerprint: object, agent_id: object) -> None:
-    """Refuse a manager, a client or a store's URL in the place of a name.
+    """Raise for a manager, a client or the URL of a store in the place of a name.
 
     Raises:
         ConfigurationError: one of them is.

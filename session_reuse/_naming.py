@@ -1,4 +1,4 @@
-"""How `persist_session` gets its names from a call and passes the session on."""
+"""The names of `persist_session`, computed from a call, and the parameter for the session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Name = str | Callable[..., str] | None
 
 
 class _Injected:
-    """Stands for the session in a signature; raises an error when it is used, because then nobody has passed one."""
+    """Stands for the session in a signature. Its use raises an error, because no session was passed."""
 
     __slots__ = ()
 
@@ -46,24 +46,24 @@ def injected() -> Any:
     return _INJECTED
 
 
-def described(function: Callable[..., Any]) -> str:
-    """Return a name for messages, also of partials and callable objects."""
+def described(function: Callable[..., object]) -> str:
+    """Return the name of a function for messages, also of partials and callable objects."""
     return getattr(_core(function), "__qualname__", None) or type(function).__qualname__
 
 
-def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Return whether calls return coroutines: also partials of such, and objects with an `async def __call__`."""
+def is_coroutine_function(function: Callable[..., object]) -> bool:
+    """Return whether calls return coroutines, also for partials and for objects with an `async def __call__`."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(_core(function))
 
 
-def is_generator_function(function: Callable[..., Any]) -> bool:
+def is_generator_function(function: Callable[..., object]) -> bool:
     """Return whether calls return generators, whose bodies run after the call."""
     core = _core(function)
     return inspect.isgeneratorfunction(core) or inspect.isasyncgenfunction(core)
 
 
-def _core(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function that runs: without partials, and an object's `__call__`."""
+def _core(function: Callable[..., object]) -> Callable[..., object]:
+    """Return the function that runs: without partials, or the `__call__` of an object."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isroutine(function) or inspect.isclass(function):
@@ -71,8 +71,8 @@ def _core(function: Callable[..., Any]) -> Callable[..., Any]:
     return getattr(function, "__call__", function)  # noqa: B004  (the method itself is wanted)
 
 
-def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature, with string annotations evaluated where that can be done already."""
+def signature_of(function: Callable[..., object]) -> inspect.Signature:
+    """Return the signature, with string annotations evaluated if that is possible already."""
     try:
         return inspect.signature(function, eval_str=True)
     except Exception:  # noqa: BLE001  (an annotation may be any expression, and may name what is defined later)
@@ -88,7 +88,7 @@ class SessionParameter:
         ConfigurationError: the function cannot run inside a session, or takes it by position only.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., object]) -> None:
         if isinstance(function, staticmethod | classmethod):
             raise ConfigurationError("persist_session goes below @staticmethod or @classmethod, next to the function")
         if is_generator_function(function):
@@ -110,15 +110,15 @@ class SessionParameter:
             raise ConfigurationError(what)
         return found[0].name
 
-    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any], session: BrowserSession) -> Any:
+    def call(self, args: Sequence[object], kwargs: Mapping[str, object], session: BrowserSession) -> Any:
         """Call the function with the session in its place."""
         if self.name is None:
             return self._function(*args, **kwargs)
         given = kwargs.get(self.name)
         if given is not None and given is not _INJECTED:
             raise ConfigurationError(
-                f"{described(self._function)}: persist_session passes {self.name} itself;"
-                " to pass your own session, call the function's __wrapped__"
+                f"{described(self._function)}: persist_session passes {self.name}."
+                " To pass your own session, call the function's __wrapped__"
             )
         index = self._index
         if index is not None and index < len(args):  # what follows the session was passed by position
@@ -127,7 +127,7 @@ class SessionParameter:
 
     @functools.cached_property
     def _index(self) -> int | None:
-        """The position at which the session stands; None when it is passed by keyword only."""
+        """The position of the session. None if it is passed by keyword only."""
         positional = [
             name
             for name, each in self._signature.parameters.items()
@@ -140,8 +140,8 @@ class SessionParameter:
         kept = [each for name, each in self._signature.parameters.items() if name != self.name]
         return self._signature.replace(parameters=kept)
 
-    def show_on(self, wrapper: Callable[..., Any]) -> None:
-        """Give a wrapper the outer signature: web frameworks and command lines make their parameters of it."""
+    def show_on(self, wrapper: Callable[..., object]) -> None:
+        """Set the outer signature of a wrapper. Web frameworks and command lines derive their parameters from it."""
         if self.name is None:
             return
         seen = self.outside()
@@ -154,7 +154,7 @@ class SessionParameter:
         }
 
 
-def is_session(annotation: Any, function: Callable[..., Any]) -> bool:
+def is_session(annotation: object, function: Callable[..., object]) -> bool:
     """Return whether an annotation of a function stands for a session."""
     if isinstance(annotation, str):
         annotation = _evaluated(annotation, function)
@@ -164,8 +164,8 @@ def is_session(annotation: Any, function: Callable[..., Any]) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BrowserSession)
 
 
-def _evaluated(annotation: str, function: Callable[..., Any]) -> Any:
-    """Return what a string annotation stands for; one that is only imported for type checkers goes by its name."""
+def _evaluated(annotation: str, function: Callable[..., object]) -> Any:
+    """Return the type of a string annotation, by its name alone if it is imported for type checkers only."""
     scope = getattr(inspect.unwrap(_core(function)), "__globals__", {})
     try:
         return eval(annotation, scope)  # noqa: S307  (the function's own source, as typing.get_type_hints does)
@@ -175,14 +175,14 @@ def _evaluated(annotation: str, function: Callable[..., Any]) -> Any:
 
 
 class NameFrom:
-    """Works out a fingerprint or agent_id from the arguments of one call.
+    """Computes a fingerprint or agent_id from the arguments of one call.
 
     Raises:
         ConfigurationError: a template names what the function does not take, or two calls with different arguments
             could get one name.
     """
 
-    def __init__(self, name: Name, function: Callable[..., Any], parameter: SessionParameter) -> None:
+    def __init__(self, name: Name, function: Callable[..., object], parameter: SessionParameter) -> None:
         self._name = name
         self._function = function
         self._session = parameter.name
@@ -203,11 +203,11 @@ class NameFrom:
                 what = f"template {template.text!r}: {described(self._function)} has no parameter {first!r}"
                 raise ConfigurationError(what)
 
-    def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    def __call__(self, args: Sequence[object], kwargs: Mapping[str, object]) -> str | None:
         """Return the name for this call.
 
         Raises:
-            InvalidFingerprintError: there is none: an argument is None or empty, or the function returned no string.
+            InvalidFingerprintError: an argument is None or empty, or the function returned no string.
         """
         if self._session in kwargs:
             kwargs = {key: value for key, value in kwargs.items() if key != self._session}
@@ -221,7 +221,7 @@ class NameFrom:
             raise InvalidFingerprintError(what)
         return name
 
-    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _arguments(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Mapping[str, object]:
         function, given, named = self._bound
         signature = inspect.signature(function)
         kept = [each for name, each in signature.parameters.items() if name != self._session]
@@ -230,8 +230,8 @@ class NameFrom:
         return call.arguments
 
     @functools.cached_property
-    def _bound(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        """The function below all partials, and what these have bound: templates reach that as well."""
+    def _bound(self) -> tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]:
+        """The function below all partials, and the arguments that these have bound, which templates reach as well."""
         function, given = self._function, ()
         named: dict[str, Any] = {}
         while isinstance(function, functools.partial):
@@ -241,7 +241,7 @@ class NameFrom:
 
 
 class _Template(string.Formatter):
-    """A name with fields, filled so that different values never give one name."""
+    """A name with fields. Different values always lead to different names."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -255,23 +255,23 @@ class _Template(string.Formatter):
         self._reserved = {"/", "%", *(self._separator(literal) for literal in between)}
 
     def _separator(self, literal: str) -> str:
-        """Return the character that ends a value: it is encoded in values."""
+        """Return the character that ends a value. It is percent-encoded in values."""
         for character in literal:
             if not character.isalnum() and character != "%":
                 return character
         raise ConfigurationError(f"template {self.text!r}: put a / between two fields, else their values run together")
 
-    def fill(self, arguments: Mapping[str, Any]) -> str:
+    def fill(self, arguments: Mapping[str, object]) -> str:
         """Return the name for these arguments."""
         return self.vformat(self.text, (), arguments)
 
-    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def get_field(self, field_name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
         found = super().get_field(field_name, args, kwargs)
         if found[0] is None:
             raise InvalidFingerprintError(self._unfit(field_name, "None"))
         return found
 
-    def format_field(self, value: Any, format_spec: str) -> str:
+    def format_field(self, value: object, format_spec: str) -> str:
         text: str = super().format_field(value, format_spec)
         if not text:
             raise InvalidFingerprintError(self._unfit("a value", "empty"))

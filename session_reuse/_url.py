@@ -1,4 +1,4 @@
-"""Store URLs: one table of options for all schemes, and how a URL is shown without its secrets."""
+"""Store URLs: one table of options for all schemes, and a form without secrets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HOST: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<name>[^:\[\]\s]+))(?::(?
 
 
 def flag(text: str) -> bool:
-    """Return what a word such as `yes` or `off` means."""
+    """Return the truth value of a word such as `yes` or `off`."""
     if text.lower() not in _TRUE | _FALSE:
         raise ValueError
     return text.lower() in _TRUE
@@ -55,8 +55,8 @@ def _whole(least: int, most: int = 2**31) -> Callable[[str], int]:
     return parse
 
 
-def _word(**words: Any) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
+def _word(**words: object) -> Callable[[str], object]:
+    def parse(text: str) -> object:
         if text not in words:
             raise ValueError
         return words[text]
@@ -80,13 +80,13 @@ class UrlOption(NamedTuple):
     """One option of the query.
 
     Attributes:
-        parse: from the text to redis-py's argument of the same name; raises ValueError.
-        value: what the text must be, to end a sentence that begins with "must be".
-        kinds: kinds of store that take it.
-        needs_tls: whether it means something over TLS only.
+        parse: returns the argument of redis-py with the same name, or raises ValueError.
+        value: the end of a message that begins with "must be".
+        kinds: kinds of store that accept the option.
+        needs_tls: whether the option has an effect over TLS only.
     """
 
-    parse: Callable[[str], Any]
+    parse: Callable[[str], object]
     value: str
     kinds: tuple[str, ...] = _SERVERS
     needs_tls: bool = False
@@ -128,8 +128,8 @@ class StoreUrl:
     Attributes:
         kind: `redis`, `unix`, `sentinel`, `cluster` or `embedded`.
         tls: whether connections use TLS.
-        hosts: addresses; empty for sockets and private servers.
-        path: the unix socket, or the data folder of a private server; empty for the default folder.
+        hosts: addresses. Empty for sockets and private servers.
+        path: the unix socket, or the data folder of a private server. Empty for the default folder.
         master: the name of the master that the Sentinels know.
         options: arguments for redis-py, user, password and database included.
     """
@@ -143,11 +143,9 @@ class StoreUrl:
 
 
 def redacted_url(url: str) -> str:
-    """Return the URL without user name, password and query, also where the password is not percent-encoded.
-
-    An unescaped `/`, `?` or `#` in a password moves the border between its parts. So everything before the last `@` is
-    masked. With a `?` or `#` before that `@` it cannot be decided what is secret, and only the scheme is left.
-    """
+    """Return the URL without user name, password and query, also where the password is not percent-encoded."""
+    # An unescaped `/`, `?` or `#` in a password moves the border between the parts of a URL. So everything before the
+    # last `@` is masked. With a `?` or `#` before that `@` the secret cannot be located, and only the scheme is shown.
     scheme, separator, rest = url.partition("://")
     if not separator:
         return "***"
@@ -165,7 +163,7 @@ def parse_url(url: str) -> StoreUrl:
     """Return the parts of a store URL.
 
     Raises:
-        ConfigurationError: the URL is wrong; the message names the part or the option, and no secret.
+        ConfigurationError: the URL is wrong. The message names the part or the option, and no secret.
     """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
@@ -201,7 +199,7 @@ def _parsed(scheme: str, rest: str) -> StoreUrl:
 
 
 def _check_escapes(kind: str, shape: re.Match[str]) -> None:
-    """Refuse what a reserved character in a password makes of a URL."""
+    """Raise for a URL that a reserved character in a password has cut into wrong parts."""
     network = kind in _NETWORK
     later = (shape["path"] if network else "", shape["query"], shape["fragment"])
     if any("@" in (part or "") for part in later):

@@ -207,7 +207,7 @@ _COMPRESSIONS: Final = ("auto", "zstd", "lz4", "zlib", "none")
 
 
 def _checked(name: str, value: object) -> object:
-    """Return the value of one setting as it is kept.
+    """Return the value of one setting in the form of its field.
 
     Raises:
         ConfigurationError: the value is wrong.

@@ -84,7 +84,7 @@ class LifecycleError(SessionReuseError, RuntimeError):
 
 
 class AlreadyEnteredError(LifecycleError):
-    """One `reusable_session(...)` object was entered twice; make a new one for each `with`."""
+    """One `reusable_session(...)` object was entered twice. Each `with` needs a new one."""
 
 
 class ManagerClosedError(LifecycleError):
@@ -96,7 +96,7 @@ class SessionBusyError(SessionReuseError):
 
 
 class StoreError(SessionReuseError):
-    """The store did not do what it was asked to.
+    """An operation of the store failed.
 
     Attributes:
         outcome: the outcome that a session entered at this moment gets.
@@ -122,7 +122,7 @@ class StoreAuthError(StoreError):
 
 
 class CircuitOpenError(StoreError):
-    """The store failed repeatedly shortly before and was not asked this time."""
+    """The store failed repeatedly shortly before, so no request was sent."""
 
     outcome = Outcome.CIRCUIT_OPEN
 
@@ -132,7 +132,7 @@ class CorruptStateError(SessionReuseError):
 
 
 class UnreadableStateError(CorruptStateError):
-    """A stored session is whole, but this process lacks the key or the extra to open it. It is left alone."""
+    """A stored session is whole, but this process lacks the key or the extra to open it. It stays stored."""
 
 
 class AdapterError(SessionReuseError):

@@ -2,12 +2,12 @@
 
 Every test run loads this module, so it imports nothing but pytest until a fixture is used.
 
-`session_reuse_store` is a `MemoryStore`, `session_reuse_manager` a manager over it, `session_reuse_events` what is logged.
+`session_reuse_store` is a `MemoryStore`, `session_reuse_manager` a manager over it, `session_reuse_events` a list of the log events.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -21,12 +21,12 @@ class LoggedEvent(NamedTuple):
 
     event: str
     level: int
-    fields: dict[str, Any]
+    fields: dict[str, object]
 
 
 @pytest.fixture
 def session_reuse_store() -> MemoryStore:
-    """An empty store in memory that behaves as Redis does; look into its attributes at will."""
+    """An empty store in memory that behaves as Redis does."""
     from session_reuse.testing import MemoryStore
 
     return MemoryStore()
@@ -34,9 +34,9 @@ def session_reuse_store() -> MemoryStore:
 
 @pytest.fixture
 def session_reuse_manager(session_reuse_store: MemoryStore) -> SessionManager:
-    """A manager over `session_reuse_store`; give it to `reusable_session(manager=...)`.
+    """A manager over `session_reuse_store`, for `reusable_session(manager=...)`.
 
-    For synchronous code make one of your own: `session_reuse.blocking.SessionManager(session_reuse_store)`.
+    For synchronous code, make `session_reuse.blocking.SessionManager(session_reuse_store)`.
     """
     from session_reuse._manager import SessionManager
 
@@ -45,14 +45,14 @@ def session_reuse_manager(session_reuse_store: MemoryStore) -> SessionManager:
 
 @pytest.fixture
 def session_reuse_events(monkeypatch: pytest.MonkeyPatch) -> list[LoggedEvent]:
-    """Everything this package logs during the test, in order, whatever logging is configured to."""
+    """The log events of this package during the test, in order, with any configuration of logging."""
     from session_reuse._telemetry import logs, store_health
 
     monkeypatch.setattr(store_health, "_stores", {})  # else an outage known from an earlier test is not logged again
     events: list[LoggedEvent] = []
     write = logs.Log._write  # noqa: SLF001  (of the same package)
 
-    def captured(log: logs.Log, level: int, event: logs.Event, fields: dict[str, Any]) -> None:
+    def captured(log: logs.Log, level: int, event: logs.Event, fields: dict[str, object]) -> None:
         logs.redact_secrets(fields)
         events.append(LoggedEvent(event.value, level, dict(fields)))
         write(log, level, event, fields)

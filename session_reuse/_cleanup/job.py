@@ -1,6 +1,6 @@
 """The clean-up job: reconcile at each interval, and sooner after a hint, until cancelled.
 
-It runs inside a manager or as a process of its own. Several jobs at once share the work.
+It runs inside a manager or as a separate process. Several jobs at once share the work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from session_reuse.errors import ConfigurationError
 
 _FIRST_PAUSE: Final = 0.2
 _HINT_PAUSE: Final = 0.05
-"""How long hints are collected before they are checked together."""
+"""Seconds in which hints are collected before they are checked together."""
 _MAX_HINTS: Final = 10_000
 """The sessions of further hints are found at their deadlines."""
 _REPAIR_INTERVAL: Final = 6 * 3600.0
@@ -35,7 +35,7 @@ class CleanupJob:
     Args:
         store: where the sessions are.
         config: the settings of the manager.
-        telemetry: of the manager.
+        telemetry: telemetry of the manager.
 
     Raises:
         ConfigurationError: the store is not a Redis.
@@ -71,7 +71,7 @@ class CleanupJob:
         """Reconcile once.
 
         Raises:
-            AttemptFailed: the store, or a part of it, could not be asked. The rest is done.
+            AttemptFailed: the store, or a part of it, does not answer. The rest is done.
         """
         return await self._reconciler.run()
 
@@ -79,7 +79,7 @@ class CleanupJob:
         """Index all sessions that the index has lost, and return how many there were.
 
         Raises:
-            AttemptFailed: the store, or a part of it, could not be asked.
+            AttemptFailed: the store, or a part of it, does not answer.
         """
         return await repair(self._store, self._config.ttl)
 
@@ -102,7 +102,7 @@ class CleanupJob:
                 await self._reconciler.check(hints)
                 cancellation.raise_again()
                 self._telemetry.cleanup_worked("hints")
-            except Exception as error:  # noqa: BLE001  (the sessions are found at their deadlines)
+            except Exception as error:  # noqa: BLE001  (the reconcile finds these sessions at their deadlines)
                 cancellation.raise_again()
                 self._failed("hints", error)
 
@@ -117,7 +117,7 @@ class CleanupJob:
         while True:
             try:
                 await work()
-            except Exception as error:  # noqa: BLE001  (whatever it is, the job goes on)
+            except Exception as error:  # noqa: BLE001  (the job has to outlive any error of one pass)
                 cancellation.raise_again()
                 self._failed(step, error)
             else:

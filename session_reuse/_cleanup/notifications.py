@@ -1,4 +1,4 @@
-"""Keyspace notifications: hints that a session may be gone. What they miss is found by the reconcile.
+"""Keyspace notifications: hints that a session may be gone. The reconcile finds the others.
 
 Facts (redis-server 7.0.15, measured 2026-11-22): with 200,000 other keys, 10 of 100 events arrived within 75 s. A restart
 of the server forgets CONFIG SET. Replicas send `del` where primaries send `expired`.
@@ -41,7 +41,7 @@ class Notifications:
         configure: whether to set `notify-keyspace-events` on the servers.
         on_hint: gets a fingerprint.
         on_gap: called when events may have been missed.
-        on_trouble: gets a step and the error that ended it. The step is tried again.
+        on_trouble: gets a step and the error that ended it. The step is repeated.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Notifications:
                     listeners[name] = group.create_task(self._follow(pools[name], longest_pause))
                 await asyncio.sleep(_TOPOLOGY_INTERVAL)
 
-    async def _pools(self) -> dict[str, Any]:
+    async def _pools(self) -> dict[str, ConnectionPool]:
         """Return a connection pool for each primary, by name."""
         client = self._store.client
         if not isinstance(client, RedisCluster):
@@ -90,8 +90,8 @@ class Notifications:
             for node in client.get_primaries()
         }
 
-    async def _follow(self, pool: Any, longest_pause: float) -> None:
-        """Listen to one server, and again after each trouble."""
+    async def _follow(self, pool: ConnectionPool, longest_pause: float) -> None:
+        """Listen to one server, and again after each error."""
         loop, pause, cancellation = asyncio.get_running_loop(), _FIRST_PAUSE, SwallowedCancellation()
         while True:
             began = loop.time()
@@ -99,7 +99,7 @@ class Notifications:
                 await self._check_setting()
                 cancellation.raise_again()
                 await self._listen(pool, cancellation)
-            except Exception as error:  # noqa: BLE001  (whatever it is, the next attempt may work)
+            except Exception as error:  # noqa: BLE001  (the next attempt may work after any error)
                 cancellation.raise_again()
                 self._on_trouble("notifications", error)
             pause = _FIRST_PAUSE if loop.time() - began > longest_pause else min(2 * pause, longest_pause)
@@ -107,8 +107,8 @@ class Notifications:
             log.info(Event.NOTIFICATIONS_GAP)
             self._on_gap()
 
-    async def _listen(self, pool: Any, cancellation: SwallowedCancellation) -> None:
-        """Listen until redis-py has subscribed anew: it was disconnected, and missed what happened meanwhile."""
+    async def _listen(self, pool: ConnectionPool, cancellation: SwallowedCancellation) -> None:
+        """Listen until redis-py subscribes again after a disconnect, because events are missed then."""
         pubsub = PubSub(pool)
         try:
             await pubsub.subscribe(*(f"__keyevent@{_database(pool)}__:{event}" for event in _EVENTS))
@@ -131,7 +131,7 @@ class Notifications:
             self._on_hint(fingerprint)
 
     async def _check_setting(self) -> None:
-        """Make sure that the servers send the events, replicas too: they may be primaries tomorrow."""
+        """Check that the servers send the events. Replicas as well, because they may become primaries."""
         async with asyncio.timeout(2 * _TIMEOUT):
             for server in await self._store.topology.servers():
                 try:
@@ -158,12 +158,13 @@ class Notifications:
             log.warning(Event.NOTIFICATIONS_OFF, why=why, remedy=f"{remedy} are found at the next reconcile only")
 
 
-def _database(pool: Any) -> int:
+def _database(pool: ConnectionPool) -> int:
     return int(pool.connection_kwargs.get("db") or 0)
 
 
-def _flags(reply: Any) -> frozenset[str]:
+def _flags(reply: object) -> frozenset[str]:
     """Return the flags in the reply to CONFIG GET. The server reorders them: only a set can be compared."""
-    values = list(reply.values()) if isinstance(reply, dict) else list(reply)[1:2]
+    # A dict with RESP3, a list of name and value with RESP2.
+    values = list(reply.values()) if isinstance(reply, dict) else reply[1:2] if isinstance(reply, list) else []
     value = values[0] if values else ""
     return frozenset(value.decode() if isinstance(value, bytes) else str(value))

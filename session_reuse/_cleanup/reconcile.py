@@ -1,4 +1,4 @@
-"""Compare the index of deadlines with the sessions, and remove what sessions that are gone have left behind.
+"""Compare the index of deadlines with the sessions, and remove the traces of expired sessions.
 
 The cost follows the sessions that are due, not those that are stored. The worker that takes an entry out of the index
 finishes that session. All others find the entry gone, so any number of workers may run at once.
@@ -23,7 +23,7 @@ _TIMEOUT: Final = 2.0
 _CALLBACK_TIMEOUT: Final = 30.0
 _CALLBACKS_AT_ONCE: Final = 16
 _FINISH_TIMEOUT: Final = 5.0
-"""How long a cancelled worker goes on with sessions that it has taken out of the index already, in seconds."""
+"""Seconds in which a cancelled worker finishes the sessions that it has removed from the index."""
 _GONE: Final = -2
 
 
@@ -31,19 +31,19 @@ class Action(StrEnum):
     """What to do with an entry of the index."""
 
     EXPIRE = "expire"
-    """The session is gone: take the entry out, and remove what the session has left behind."""
+    """The session has expired: remove the entry and the other traces of the session."""
     PROLONG = "prolong"
-    """The session lives: give the entry its new deadline."""
+    """The session lives: write its new deadline into the entry."""
     LEAVE = "leave"
-    """Nothing to do now, or nothing known."""
+    """Nothing has to be done now, or nothing is known."""
 
 
 def action_for(left: int | None, *, due: bool) -> Action:
-    """Decide on one entry.
+    """Return what to do with one entry.
 
     Args:
-        left: milliseconds the session has left; -1 for no end, -2 for gone, None when it could not be asked.
-        due: whether the entry's deadline is over.
+        left: milliseconds to live, -1 without an end, -2 for no session, None if it is not known.
+        due: whether the deadline of the entry has passed.
     """
     if left is None:
         return Action.LEAVE
@@ -54,12 +54,12 @@ def action_for(left: int | None, *, due: bool) -> Action:
 
 @dataclass(slots=True)
 class CleanupReport:
-    """What one pass of the clean-up did.
+    """Result of one pass of the clean-up.
 
     Attributes:
-        expired: sessions that were gone, whose traces were removed.
-        prolonged: sessions that live on.
-        overdue: seconds by which the oldest deadline was over.
+        expired: expired sessions whose traces were removed.
+        prolonged: sessions that live longer than their entry said.
+        overdue: seconds since the oldest deadline.
     """
 
     expired: int = 0
@@ -68,7 +68,7 @@ class CleanupReport:
 
 
 class Reconciler:
-    """One worker's passes over the index.
+    """The passes of one worker over the index.
 
     Args:
         deadlines: the index.
@@ -85,7 +85,7 @@ class Reconciler:
         """Settle all entries that are due.
 
         Raises:
-            AttemptFailed: the store, or a part of it, could not be asked. The rest is done.
+            AttemptFailed: the store, or a part of it, does not answer. The rest is done.
         """
         report = CleanupReport()
         while True:
@@ -102,7 +102,7 @@ class Reconciler:
         """Settle the entries of sessions that may be gone before their deadline.
 
         Raises:
-            AttemptFailed: the store could not be asked.
+            AttemptFailed: the store does not answer.
         """
         report = CleanupReport()
         entries = await self._deadlines.entries(fingerprints, timeout=_TIMEOUT)
@@ -133,7 +133,8 @@ class Reconciler:
         return left if left is not None and left >= 0 else round(self._config.ttl * 1000)
 
     async def _finish_expired(self, expired: list[str]) -> None:
-        """Finish sessions that this worker has taken out of the index, also when it is cancelled: no other one does."""
+        """Finish sessions that this worker has removed from the index, also if it is cancelled."""
+        # No other worker finds these sessions any more: their entries are gone.
         task = asyncio.ensure_future(self._clean_up(expired))
         try:
             await asyncio.shield(task)
@@ -162,5 +163,5 @@ async def _notify(callback: Callable[[str], object], fingerprint: str, at_once: 
             result = callback(fingerprint)
             if inspect.isawaitable(result):
                 await result
-    except Exception as error:  # noqa: BLE001  (the application's code, whatever it raises)
+    except Exception as error:  # noqa: BLE001  (the application's code may raise anything)
         log.warning(Event.CALLBACK_FAILED, callback="on_expired", fingerprint=fingerprint, error=type(error).__name__)

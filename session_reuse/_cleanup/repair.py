@@ -1,7 +1,7 @@
 """Find sessions that the index of deadlines has lost, by a slow walk over all of them.
 
-A fail-over may lose an entry and keep its session. Such a session still ends by itself, but `on_expired` would not be
-called. An entry without a session needs no repair: it is found when it is due.
+A fail-over may lose an entry and keep its session. Such a session still expires, but `on_expired` would not be called. An
+entry without a session needs no repair: the reconcile finds it when it is due.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ async def repair(store: RedisStore, unending: float, *, pause: float = _PAUSE) -
     """Enter all sessions that are not in the index, and return how many there were.
 
     Args:
-        store: where they are.
-        unending: seconds after which to look at a session that has no end.
+        store: the store of the sessions.
+        unending: seconds until the next check of a session without an end.
         pause: seconds of rest between two pages.
 
     Raises:
-        AttemptFailed: the store, or a part of it, could not be asked.
+        AttemptFailed: the store, or a part of it, does not answer.
     """
     found = 0
     async for page in store.fingerprints(timeout=_TIMEOUT):

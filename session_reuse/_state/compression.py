@@ -1,4 +1,4 @@
-"""Compression of stored states, bounded in both directions. Must never inflate beyond the limit it is given."""
+"""Compression of stored states. Decompression stops at a limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from session_reuse.errors import CorruptStateError, MissingExtraError, UnreadableStateError
 
 THRESHOLD: Final = 1024
-"""States smaller than this many bytes are stored as they are."""
+"""Bytes below which a state is stored uncompressed."""
 
 _ZSTD_LEVEL: Final = 1
 _TOO_LARGE: Final = "larger than max_state_bytes of this process"
@@ -27,7 +27,7 @@ class Compressor(NamedTuple):
 
 @cache
 def compressor(name: str) -> Compressor:
-    """Return the algorithm called `name`; `auto` is the best that is installed.
+    """Return the algorithm with this name. `auto` is the best one installed.
 
     Raises:
         MissingExtraError: the algorithm needs the extra `compression`.
@@ -38,14 +38,15 @@ def compressor(name: str) -> Compressor:
 
 
 def decompress(flag: str, data: bytes, limit: int) -> bytes:
-    """Undo the algorithm named by its header flag.
+    """Return the decompressed data.
 
     Raises:
-        CorruptStateError: an unknown flag, damaged data, more than `limit` bytes, or an algorithm not installed here.
+        UnreadableStateError: an unknown flag, more than `limit` bytes, or an algorithm that is not installed.
+        CorruptStateError: the data is damaged.
     """
     name = NAMES.get(flag)
     if name is None:
-        raise UnreadableStateError("compressed in an unknown way: by a newer version")
+        raise UnreadableStateError("compressed in a way that only a newer version knows")
     try:
         return compressor(name).decompress(data, limit)
     except MissingExtraError as error:
@@ -68,8 +69,9 @@ def _zstd() -> Compressor:
         raise MissingExtraError("compression", "zstd compression") from None
 
     class Contexts(threading.local):
-        """A pair for each thread: making one costs as much as using it, and two threads must not share it."""
+        """A pair for each thread."""
 
+        # To make a pair costs as much as to use it, and two threads cannot share one.
         def __init__(self) -> None:
             self.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
             self.decompressor = zstandard.ZstdDecompressor()
@@ -83,8 +85,8 @@ def _zstd() -> Compressor:
         try:
             size = zstandard.frame_content_size(data)
             if size < 0:
-                raise CorruptStateError("the compressed state does not say its size")
-            if size > limit:
+                raise CorruptStateError("the compressed state has no size")
+            if size > limit:  # before memory is allocated for it
                 raise UnreadableStateError(_TOO_LARGE)
             return contexts.decompressor.decompress(data, max_output_size=limit)
         except zstandard.ZstdError:

@@ -68,7 +68,7 @@ class AllowedDomains:
             return False
 
     def restrict_state(self, state: StorageState) -> StorageState:
-        """Return a new state with what is inside. Of the top level, only cookies, origins and our own block are kept."""
+        """Return a new state with the cookies and origins inside. Of the top level, only our own block is kept as well."""
         restricted: StorageState = {
             "cookies": [cookie for cookie in state["cookies"] if self.allow_cookie(cookie)],
             "origins": [entry for entry in state["origins"] if self.allow_origin(entry["origin"])],
@@ -82,11 +82,11 @@ class AllowedDomains:
         return restricted
 
     def restrict(self, document: Document) -> Document:
-        """Return a new document with what is inside, and the agent's notes."""
+        """Return a new document with the part inside, and the notes of the agent."""
         return {**document, "storage_state": self.restrict_state(document["storage_state"])}
 
     def restrict_body(self, body: Body) -> Body:
-        """Return what is inside of a document; empty for none."""
+        """Return the part of a document that is inside. Empty for none."""
         return dump(self.restrict(load(*body))) if body.data else body
 
     def join(self, stored: Document, inside: Document) -> Document:
@@ -115,7 +115,7 @@ class AllowedDomains:
         return {**stored, "storage_state": state, "data": inside["data"]}
 
     def join_body(self, stored: Body, inside: Body) -> Body:
-        """Return the stored document with what is inside taken from another one."""
+        """Return the stored document with the part inside from another document."""
         return dump(self.join(load(*stored), load(*inside))) if stored.data else inside
 
 

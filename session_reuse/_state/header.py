@@ -1,7 +1,7 @@
 """The fixed-width header of a stored value, which scripts read without the body.
 
-It is text, so that `redis-cli GETRANGE key 0 175` can be read by people. Positions are shared with `_store/redis/scripts/*.lua`,
-and a test compares them. The seal of the body covers the header except what scripts set: `invalidated_at`, `token`, `saved_at`,
+It is text, so that `redis-cli GETRANGE key 0 175` is readable. The scripts in `_store/redis/scripts` use the same
+positions, and a test compares them. The seal of the body covers the header except what scripts set: `invalidated_at`, `token`, `saved_at`,
 `uses`, `score` and `ttl`.
 """
 
@@ -29,21 +29,21 @@ _SAVE_ID: Final = re.compile("[^-]{12}")
 
 @record(kw_only=True)
 class Header:
-    """What is known of a stored value without opening it.
+    """The part of a stored value that is readable without opening it.
 
     Attributes:
-        flags: four characters: compression, encryption, JSON dialect, `t` when the server has set `saved_at`.
-        key_id: eight hex digits that name the encryption key; zeros without one.
-        invalidated_at: server time in µs of the last invalidation before this state; 0 if there was none.
-        token: highest fencing token that has written, in µs of server time; 0 if none has.
+        flags: four characters: compression, encryption, encoding of the JSON, `t` if the server has set `saved_at`.
+        key_id: eight hex digits that name the encryption key, or zeros.
+        invalidated_at: server time in µs of the last invalidation before this state, or 0.
+        token: highest fencing token of a writer, in µs of server time, or 0.
         version: number of saves since the session was made.
-        save_ids: the last saves, newest first; a repeated save is recognised by them.
+        save_ids: the last saves, newest first. A repeated save is recognised by them.
         created_at: first save, unix milliseconds.
         saved_at: this save, unix milliseconds by the server's clock.
-        retire_at: when the session is retired whatever its use, unix milliseconds; 0 for never.
+        retire_at: when the session is retired, in unix milliseconds, or 0.
         uses: how often it was reused by agents that count uses.
         score: error score in tenths: ten for each bad mark, minus five for each good one.
-        ttl: the longest time to live that a save has asked for, in seconds; 0 when it is not known.
+        ttl: the longest time to live of all saves, in seconds, or 0 if it is not known.
     """
 
     flags: str = "----"
@@ -61,28 +61,29 @@ class Header:
 
     @property
     def revision(self) -> str:
-        """Version and the last save ids: the first 24 characters are equal only for the very same save."""
+        """Version and the last save ids. The first 24 characters are equal for the same save only."""
         return f"{self.version:012d}{''.join(self.save_ids)}"
 
     def encode(self, flags: str = "", key_id: str = "") -> bytes:
-        """Return the head as bytes of length `LENGTH`, with other flags and another key where they are given."""
+        """Return the header as `LENGTH` bytes, with these flags and this key."""
         ids = "".join(self.save_ids).ljust(SAVE_ID_LENGTH * REMEMBERED_SAVES, "-")
-        head = (
+        text = (
             f"SRS1{flags or self.flags}{key_id or self.key_id}{self.invalidated_at:020d}{self.token:020d}{self.version:012d}{ids}"
             f"{self.created_at:014d}{self.saved_at:014d}{self.retire_at:014d}{self.uses:08d}{self.score:04d}"
             f"{min(self.ttl // TTL_UNIT, 0xFFFF):04x}"
         )
-        return head.ljust(LENGTH - 2).encode("ascii") + b"\r\n"
+        return text.ljust(LENGTH - 2).encode("ascii") + b"\r\n"
 
     @classmethod
     def decode(cls, value: bytes) -> Header:
-        """Read the head of a stored value.
+        """Return the header of a stored value.
 
         Raises:
-            CorruptStateError: the value is too short, or does not start as ours do.
+            UnreadableStateError: the value has a newer schema.
+            CorruptStateError: the value is no session.
         """
         if value[:3] == MAGIC[:3] and value[3:4].isdigit() and value[:4] != MAGIC:
-            raise UnreadableStateError("of a schema that a newer version has written")
+            raise UnreadableStateError("written by a newer version, with another schema")
         if len(value) < LENGTH or value[:4] != MAGIC:
             raise CorruptStateError("not a session of this schema")
         (
@@ -108,15 +109,13 @@ class Header:
 
 
 def may_shorten(value: bytes, ttl: float) -> bool:
-    """Return whether a stored value asks for a longer time to live than this, or retires at some time.
-
-    It looks at two fields, for each restore: decoding the header takes ten times as long.
-    """
+    """Return whether a stored value has a longer time to live than this, or a time of retirement."""
+    # Two fields only, at each restore: to decode the header takes ten times as long (2026-11).
     return value[144:158] != b"0" * 14 or value[170:174] > b"%04x" % min(int(ttl) // TTL_UNIT, 0xFFFF)
 
 
-def authenticated_part(head: bytes) -> bytes:
-    """Return the bytes of the header that the seal of the body covers: what only a writer of the body may set."""
-    if head[7:8] == b"t":
-        return head[:16] + head[56:130] + head[144:158]
-    return head[:16] + head[56:158]
+def authenticated_part(header: bytes) -> bytes:
+    """Return the bytes of a header that the seal of the body covers."""
+    if header[7:8] == SERVER_STAMPED.encode():
+        return header[:16] + header[56:130] + header[144:158]
+    return header[:16] + header[56:158]

@@ -1,4 +1,4 @@
-"""Whether a stored session may still be used, from its header alone. Pure; clocks are passed in."""
+"""Whether a stored session may still be used, from its header alone. Pure: clocks are passed in."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def judge(
     """Return REUSED or RETIRED.
 
     Args:
-        header: head of the stored value.
+        header: of the stored value.
         now: unix seconds.
         retire_after_bad: how many bad marks retire it.
         max_age: seconds since the first save after which it is retired.
         max_uses: number of reuses after which it is retired.
-        uses: reuses before this one; the header's own count if not given.
+        uses: reuses before this one. Default: the count in the header.
     """
     now_ms = now * 1000
     used = header.uses if uses is None else uses

@@ -172,7 +172,7 @@ def _comparable(cookie: Cookie) -> dict[str, object]:
 
 
 def _same_json(left: object, right: object) -> bool:
-    """Return whether two JSON values are equal at any depth. `True` is not 1, as it is for `==`."""
+    """Return whether two JSON values are equal at any depth. `True` differs from 1 here, unlike for `==`."""
     pending: list[tuple[object, object]] = [(left, right)]
     while pending:
         one, two = pending.pop()

@@ -1,6 +1,5 @@
-"""Sealing of stored bodies: AES-256-GCM with the configured keys, or a checksum without.
+"""Sealing of stored bodies: AES-256-GCM with the configured keys, or a checksum without keys.
 
-With keys, only what one of them has sealed is opened. A plain or foreign body is unreadable, whatever it says.
 The seal covers the body, the key name and the fixed part of the header, so a value copied to another key does not open.
 """
 
@@ -15,7 +14,7 @@ from session_reuse.errors import CorruptStateError, MissingExtraError, Unreadabl
 
 NO_KEY: Final = "00000000"
 UNSEALED: Final = "-"
-"""Flag of a body that anybody could have written."""
+"""Flag of a body without a seal, which any writer of the store can forge."""
 _NONCE_LENGTH: Final = 12
 _DIGEST_LENGTH: Final = 16
 
@@ -34,12 +33,12 @@ class Seal(Protocol):
 
 
 def key_id(key: bytes) -> str:
-    """Return eight hex digits that name a key and tell nothing about it."""
+    """Return eight hex digits that name a key without revealing it."""
     return blake2b(key, digest_size=4, person=b"session_reuse").hexdigest()
 
 
 class Checksum:
-    """Seal without keys: finds damage, not forgery."""
+    """Seal without keys. It detects damage and no forgery."""
 
     flag = UNSEALED
     key_id = NO_KEY
@@ -65,7 +64,7 @@ class Checksum:
 
 
 class AesGcm:
-    """Seal with AES-256-GCM and a random 96-bit nonce; the first key seals, all open."""
+    """Seal with AES-256-GCM and a random 96-bit nonce. The first key seals, all keys open."""
 
     flag = "a"
 
@@ -85,7 +84,7 @@ class AesGcm:
         return key_id in self._ciphers
 
     def aliases(self, text: str) -> list[str]:
-        """Return names for a text that only holders of a key can work out: one for each key, the first key's first."""
+        """Return one name of a text for each key, in their order. Only holders of the key can compute it."""
         return [hmac.digest(key, text.encode(), "sha256").hex()[:32] for key in self._naming_keys]
 
     def close(self, body: bytes, associated: bytes) -> bytes:
@@ -96,6 +95,7 @@ class AesGcm:
     def open(self, flag: str, key_id: str, sealed: bytes, associated: bytes) -> bytes:
         """Decrypt with the key that the header names."""
         cipher = self._ciphers.get(key_id)
+        # With keys, a plain body is refused: a writer of the store without our keys could forge it.
         if flag != self.flag or cipher is None:
             raise UnreadableStateError("not encrypted with one of the configured encryption_keys")
         try:

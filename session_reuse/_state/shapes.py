@@ -57,7 +57,7 @@ class StorageState(TypedDict):
 
 
 class Document(TypedDict):
-    """What is stored of a session."""
+    """The stored content of a session."""
 
     fingerprint: str
     storage_state: StorageState

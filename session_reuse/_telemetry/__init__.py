@@ -1,4 +1,4 @@
-"""Metrics, log events and spans, behind one guard: whatever they raise, the agent goes on."""
+"""Metrics, log events and spans, behind one guard: their errors do not reach the agent."""
 
 from session_reuse._telemetry.logs import Event, log
 from session_reuse._telemetry.metrics import Operation

@@ -9,7 +9,8 @@ import inspect
 import logging
 import sys
 from enum import StrEnum
-from typing import Any, Final
+from types import ModuleType
+from typing import Final
 
 from session_reuse._telemetry.guard import report_once
 
@@ -67,23 +68,23 @@ class Event(StrEnum):
 class Log:
     """Write events at a level. A field `note` is a sentence for people, written in place of the other fields."""
 
-    def debug(self, event: Event, **fields: Any) -> None:
-        """Log what happens all the time."""
+    def debug(self, event: Event, **fields: object) -> None:
+        """Log an event of normal work."""
         self._write(logging.DEBUG, event, fields)
 
-    def info(self, event: Event, **fields: Any) -> None:
-        """Log what an operator may want to know."""
+    def info(self, event: Event, **fields: object) -> None:
+        """Log an event of interest to an operator."""
         self._write(logging.INFO, event, fields)
 
-    def warning(self, event: Event, **fields: Any) -> None:
-        """Log what an operator should look at."""
+    def warning(self, event: Event, **fields: object) -> None:
+        """Log an event that an operator should examine."""
         self._write(logging.WARNING, event, fields)
 
-    def error(self, event: Event, **fields: Any) -> None:
-        """Log what will not heal by itself."""
+    def error(self, event: Event, **fields: object) -> None:
+        """Log an error that lasts until an operator acts."""
         self._write(logging.ERROR, event, fields)
 
-    def _write(self, level: int, event: Event, fields: dict[str, Any]) -> None:
+    def _write(self, level: int, event: Event, fields: dict[str, object]) -> None:
         # An application that has configured structlog has imported it. An import here took 0.1 s of the first enter
         # (2026-11).
         structlog = sys.modules.get("structlog")
@@ -91,16 +92,16 @@ class Log:
             if structlog is not None and structlog.is_configured():
                 _to_structlog(structlog, level, event, fields)
                 return
-        except Exception as error:  # noqa: BLE001  (processors and loggers of the application, whatever they raise)
+        except Exception as error:  # noqa: BLE001  (processors and loggers of the application may raise anything)
             report_once("structlog", error)
         try:
             if _stdlib.isEnabledFor(level):
                 _to_stdlib(level, event, fields)
-        except Exception as error:  # noqa: BLE001  (filters and handlers of the application, whatever they raise)
+        except Exception as error:  # noqa: BLE001  (filters and handlers of the application may raise anything)
             report_once("logging", error)
 
 
-def _to_structlog(structlog: Any, level: int, event: Event, fields: dict[str, Any]) -> None:
+def _to_structlog(structlog: ModuleType, level: int, event: Event, fields: dict[str, object]) -> None:
     redact_secrets(fields)
     # By the name of the level: `.log(level, ...)` does not exist in structlog's generic BoundLogger.
     method = getattr(structlog.get_logger(LOGGER_NAME), _METHODS[level])
@@ -110,14 +111,14 @@ def _to_structlog(structlog: Any, level: int, event: Event, fields: dict[str, An
         raise TypeError("an asynchronous structlog logger cannot be used from synchronous code")
 
 
-def _to_stdlib(level: int, event: Event, fields: dict[str, Any]) -> None:
+def _to_stdlib(level: int, event: Event, fields: dict[str, object]) -> None:
     redact_secrets(fields)
     text = fields.get("note") or " ".join(f"{name}={value!r}" for name, value in fields.items())
     _stdlib.log(level, "%s %s", event.value, text, extra={"session_reuse": fields})
 
 
-def redact_secrets(fields: dict[str, Any]) -> None:
-    """Mask fields whose name stands for a secret."""
+def redact_secrets(fields: dict[str, object]) -> None:
+    """Replace the values of fields whose name stands for a secret."""
     for name in fields:
         if name in SECRET_FIELDS:
             fields[name] = REDACTED

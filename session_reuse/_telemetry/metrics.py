@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from session_reuse._telemetry.guard import report_once
-from session_reuse.config import DEFAULT_REGISTRY
+from session_reuse.config import DEFAULT_REGISTRY, Registry
 from session_reuse.outcome import Outcome, SaveOutcome
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from session_reuse._telemetry.telemetry import Telemetry
 
 
 class Operation(StrEnum):
-    """What the store was asked to do."""
+    """An operation of the store."""
 
     __hash__ = str.__hash__  # also found by its plain word
 
@@ -42,9 +44,9 @@ MISSES: Final = tuple(outcome for outcome in Outcome if outcome is not Outcome.R
 DEGRADED: Final = tuple(outcome for outcome in Outcome if outcome.degraded)
 
 _ATTRIBUTE: Final = "_session_reuse_metrics"
-"""Where a registry keeps its `Metrics`: on the registry itself, so that a reload of this package finds them."""
+"""Attribute of a registry with its `Metrics`, so that a reload of this package finds them."""
 _lock = threading.RLock()
-"""Guards registration and the sums of gauges. Reentrant: a signal handler may come in between."""
+"""Guards registration and the sums of gauges. Reentrant: a signal handler may use it, too."""
 
 
 def _renew_lock() -> None:
@@ -68,16 +70,13 @@ class _Off:
 
 
 class Metrics:
-    """All metrics of one registry, with the children of closed label sets made at once, so that all start at 0.
+    """All metrics of one registry.
 
-    A metric that cannot be registered, because its name is taken or because the multiprocess directory is missing, is
-    off; the others work.
-
-    Args:
-        registry: where they are registered.
+    A metric that cannot be registered is off. The others work. Reasons are a name that is taken, or a missing directory
+    of the multiprocess mode.
     """
 
-    def __init__(self, registry: Any) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
         from prometheus_client import Counter, Gauge, Histogram
 
         self._registry = registry
@@ -126,11 +125,11 @@ class Metrics:
     def _add(
         self, kind: Any, name: str, text: str, labels: dict[str, Sequence[StrEnum | str]] | None = None, **options: Any
     ) -> Any:
-        """Return a registered metric, or its children by label values; something that counts nothing if it fails."""
+        """Return a registered metric, or its children by label values. If that fails, they count nothing."""
         try:
             metric = kind(name, text, tuple(labels or ()), registry=self._registry, **options)
             return metric if labels is None else _children(metric, labels)
-        except Exception as error:  # noqa: BLE001  (the application's registry, whatever it raises)
+        except Exception as error:  # noqa: BLE001  (the registry of the application may raise anything)
             self._refused.append(name)
             self._refusal = self._refusal or error
             return _Off() if labels is None else _children(_Off(), labels)
@@ -141,14 +140,14 @@ class Metrics:
             report_once("metrics", self._refusal, f" (off: {names})")
 
     def add_manager(self, manager: Telemetry) -> None:
-        """Let the gauges of a manager count."""
+        """Add the gauges of a manager to the sums."""
         with _lock:
             self._forget_other_process()
             self._managers.add(manager)
             self.show_gauges()
 
     def remove_manager(self, manager: Telemetry) -> None:
-        """Take the gauges of a manager back."""
+        """Remove the gauges of a manager from the sums."""
         with _lock:
             self._managers.discard(manager)
             self.show_gauges()
@@ -165,7 +164,7 @@ class Metrics:
                 gauge.set(states.count(pair))
 
     def _forget_other_process(self) -> None:
-        """After a fork, the managers of the parent are not ours."""
+        """Forget the managers of the parent process after a fork."""
         if self._process != os.getpid():
             self._process = os.getpid()
             self._managers.clear()
@@ -173,23 +172,26 @@ class Metrics:
 
 def _children(metric: Any, labels: dict[str, Sequence[StrEnum | str]]) -> dict[Any, Any]:
     """Return the children of a metric by label value, or by pair of label values."""
+    # Made at once, so that each counter is exported as 0 before its first event.
     found = {values: metric.labels(*values) for values in product(*labels.values())}
     return found if len(labels) > 1 else {values[0]: child for values, child in found.items()}
 
 
-def metrics_for(registry: Any) -> Metrics | None:
-    """Return the metrics of a registry, registering them the first time; None for a registry that is None or unfit."""
+def metrics_for(registry: Registry) -> Metrics | None:
+    """Return the metrics of a registry, registered the first time. None for a registry that is None or unfit."""
     if registry is None:
         return None
     try:
-        if isinstance(registry, str) and registry == DEFAULT_REGISTRY:
-            from prometheus_client import REGISTRY as registry  # noqa: N811  (costs nothing at import)
+        if registry == DEFAULT_REGISTRY:
+            from prometheus_client import REGISTRY
+
+            registry = REGISTRY
         with _lock:
             metrics = getattr(registry, _ATTRIBUTE, None)
             if metrics is None:
                 metrics = Metrics(registry)
                 setattr(registry, _ATTRIBUTE, metrics)
             return metrics
-    except Exception as error:  # noqa: BLE001  (the application's registry, whatever it raises)
+    except Exception as error:  # noqa: BLE001  (the registry of the application may raise anything)
         report_once("metrics", error)
         return None

@@ -1,7 +1,7 @@
-"""Say once that a store cannot be used, and once that it works again.
+"""Log once that a store does not work, and once that it works again.
 
-The state is the process's, not a manager's: a program that runs `asyncio.run(job())` again and again makes a manager for
-each, and a dead store is still one fact.
+The state belongs to the process and not to a manager: a program that calls `asyncio.run(job())` in a loop makes many
+managers, but a dead store is one fact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from session_reuse.errors import StoreError
 from session_reuse.outcome import Outcome
 
 QUIET: Final = 60.0
-"""Seconds after a recovery in which single failures are not announced: a flaky store is one fact, too."""
+"""Seconds after a recovery in which single failures are not logged: a flaky store is one fact, too."""
 _MOST_STORES: Final = 256
 Side = Literal["read", "write", "cleanup"]
 _EFFECTS: Final[dict[Side, str]] = {
@@ -29,29 +29,29 @@ _REMEDY: Final = "To find the cause, run: session-reuse doctor"
 
 
 class StoreHealth:
-    """What this process knows and has logged about one store.
+    """The state of one store, as far as this process knows it, and what it has logged about it.
 
-    Reads and writes are told apart: a full disk stops saves while each enter succeeds.
+    Reads and writes are separate: a full disk stops saves while each enter succeeds.
 
     Args:
-        store: where it is, without a password.
-        clock: seconds that never go back.
+        store: address, without a password.
+        clock: monotonic seconds.
     """
 
     def __init__(self, store: str, clock: Callable[[], float] = monotonic) -> None:
         self.store = store
         self.troubled: set[Side] = set()
-        """Which of `read`, `write` and `cleanup` fail now; callers look here first, so that a healthy store costs nothing."""
+        """Which of `read`, `write` and `cleanup` fail now. Callers read it first, so that a healthy store costs nothing."""
         self._clock = clock
         self._away_since: float | None = None
-        """When an outage began that has been logged."""
+        """Start of an outage that was logged."""
         self._explained = False
         self._quiet_until = -1.0
         self._open_breakers: set[tuple[str, str]] = set()
         self._lock = threading.RLock()
 
     def failed(self, side: Side, error: StoreError, code: str, operation: str) -> None:
-        """Note that the store did not do something; announce it unless that is known."""
+        """Record a failure, and log it unless the outage is known."""
         with self._lock:
             self.troubled.add(side)
             now = self._clock()
@@ -67,7 +67,7 @@ class StoreHealth:
             log.warning(Event.STORE_UNAVAILABLE, **fields, note=note)
 
     def worked(self, side: Side) -> None:
-        """Note that the store did something; announce the end of an outage that was announced."""
+        """Record a success, and log the end of an outage that was logged."""
         with self._lock:
             self.troubled.discard(side)
             if self.troubled or self._away_since is None:
@@ -80,7 +80,7 @@ class StoreHealth:
         log.warning(Event.STORE_AVAILABLE, store=self.store, seconds=round(seconds, 3), note=note)
 
     def breaker_changed(self, server: str, breaker: str, old: str, new: str) -> None:
-        """Log a change of a breaker: the first of a server to open as a warning, the rest for a closer look."""
+        """Log a change of a breaker. The first open breaker of a server is a warning."""
         with self._lock:
             first = new == "open" and not any(name == server for name, _ in self._open_breakers)
             if new == "open":
@@ -103,7 +103,7 @@ os.register_at_fork(after_in_child=_stores.clear)
 
 
 def health_of(store: str) -> StoreHealth:
-    """Return what this process knows of the store at a URL without its password; the oldest of very many are forgotten."""
+    """Return the state of the store with this address (without a password). The oldest of many are dropped."""
     found = _stores.get(store)
     if found is None:
         if len(_stores) >= _MOST_STORES:

@@ -1,31 +1,32 @@
-"""`Telemetry`: what one manager counts, logs and shows. No method raises, whatever the application's instruments do."""
+"""`Telemetry`: the counters, logs and gauges of one manager. Its methods do not raise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from session_reuse._telemetry import spans
 from session_reuse._telemetry.guard import report_once
 from session_reuse._telemetry.logs import Event, log
 from session_reuse._telemetry.metrics import Metrics, Operation, metrics_for
 from session_reuse._telemetry.store_health import Side, StoreHealth
+from session_reuse.config import Registry
 from session_reuse.errors import StoreError
 from session_reuse.outcome import Outcome, SaveOutcome
 
 _SIDES: Final[dict[str, Side]] = {Operation.RESTORE: "read", Operation.CLEANUP: "cleanup"}
-"""Which side of a store an operation proves good or bad; the others write."""
+"""The side of a store that an operation belongs to. All others write."""
 _REPEAT: Final = 600.0
-"""Seconds after which trouble that goes on is a warning again."""
+"""Seconds after which a lasting failure is logged as a warning again."""
 _PROOFS: Final = frozenset({SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED, SaveOutcome.STALE})
-"""Outcomes of a save that only a store that works can give."""
+"""Outcomes of a save that prove that the store works."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """What this process has seen, for `stats()`; the same numbers as the metrics, without a registry."""
+    """Numbers for `stats()`, the same as those of the metrics, without a registry."""
 
     entered: dict[Outcome, int] = field(default_factory=dict)
     saved: dict[SaveOutcome, int] = field(default_factory=dict)
@@ -38,10 +39,10 @@ class Telemetry:
 
     Args:
         registry: a `prometheus_client.CollectorRegistry`, `DEFAULT_REGISTRY`, or None for no metrics.
-        health: what is known of the store, shared by the managers of one store.
+        health: state of the store, shared by its managers.
 
     Attributes:
-        counts: what has been counted.
+        counts: the numbers so far.
         pending_saves: saves that wait now.
         breakers: the state of each breaker.
         lag: seconds by which the oldest unchecked deadline is overdue.
@@ -50,7 +51,7 @@ class Telemetry:
     restore_span = staticmethod(spans.restore_span)
     save_span = staticmethod(spans.save_span)
 
-    def __init__(self, registry: Any = None, health: StoreHealth | None = None) -> None:
+    def __init__(self, registry: Registry = None, health: StoreHealth | None = None) -> None:
         self.counts = Counts()
         self.pending_saves = 0
         self.breakers = {"read": "closed", "write": "closed"}
@@ -61,11 +62,11 @@ class Telemetry:
         self._count(lambda metrics: metrics.add_manager(self))
 
     def named(self, error: StoreError) -> StoreError:
-        """Return an error for the caller, with the store it is about, without a password."""
+        """Return the same error with the address of the store, without a password."""
         return type(error)(f"{self._health.store}: {error}")
 
     def close(self) -> None:
-        """Take the gauges back; counters stay."""
+        """Remove the gauges. Counters stay."""
         self._count(lambda metrics: metrics.remove_manager(self))
 
     # Enter and save --------------------------------------------------------------------------------------------------
@@ -75,9 +76,9 @@ class Telemetry:
 
         Args:
             fingerprint: of the session.
-            outcome: how it ended; a degraded one is counted as an operation that the store did not do.
+            outcome: result of the enter. A degraded one counts as a failed operation of the store.
             seconds: how long it took.
-            stale: whether the session came from this process's own copy, because the store was away.
+            stale: whether the session came from the copy of this process, because the store was away.
         """
         entered = self.counts.entered
         entered[outcome] = entered.get(outcome, 0) + 1
@@ -93,7 +94,7 @@ class Telemetry:
                     metrics.degraded[Operation.RESTORE, outcome].inc()
                 else:
                     metrics.misses[outcome].inc()
-            except Exception as error:  # noqa: BLE001  (the application's registry, whatever it raises)
+            except Exception as error:  # noqa: BLE001  (the registry of the application may raise anything)
                 report_once("metrics", error)
         if self._health.troubled and not stale and not outcome.degraded:
             self._health.worked("read")
@@ -116,21 +117,21 @@ class Telemetry:
         event = Event.SAVE_SKIPPED if outcome is SaveOutcome.SKIPPED else Event.SAVED
         log.debug(event, fingerprint=fingerprint, outcome=outcome.value, seconds=round(seconds, 6))
 
-    # Trouble of the store --------------------------------------------------------------------------------------------
+    # Failures of the store -------------------------------------------------------------------------------------------
 
     def store_failed(self, operation: str, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
-        """Log that the store did not do something: once for people, each time at DEBUG. Counts nothing."""
+        """Log a failed operation of the store: once as a warning, each time at DEBUG. Do not count it."""
         self._health.failed(_SIDES.get(operation, "write"), error, code, operation)
         fields = {"operation": operation, "reason": error.outcome.value, "error": code, "fingerprint": fingerprint}
         log.debug(Event.DEGRADED, **fields)
 
     def degraded(self, operation: Operation | str, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
-        """Count and log that the store did not do something. A degraded enter is counted by `entered`."""
+        """Count and log a failed operation of the store. `entered` counts a degraded enter."""
         self._count(lambda metrics: metrics.degraded[operation, error.outcome].inc())
         self.store_failed(operation, error, code=code, fingerprint=fingerprint)
 
     def breaker_changed(self, breaker: str, state: str, *, server: str = "", old: str = "", new: str = "") -> None:
-        """Show and log the state of a breaker.
+        """Set the gauge of a breaker, and log its change.
 
         Args:
             breaker: `read` or `write`.
@@ -146,7 +147,7 @@ class Telemetry:
     # Waiting saves ---------------------------------------------------------------------------------------------------
 
     def pending(self, count: int) -> None:
-        """Show how many saves wait."""
+        """Set the gauge of waiting saves."""
         self.pending_saves = count
         self._count(Metrics.show_gauges)
 
@@ -174,7 +175,7 @@ class Telemetry:
             log.debug(Event.CLEANUP_FAILED, step=step, error=error)
 
     def cleanup_worked(self, step: str) -> None:
-        """Note that a step of the clean-up worked: its next failure is logged at once."""
+        """Record a success of a step of the clean-up, so that its next failure is logged at once."""
         if self._logged:
             self._logged = {what: (by, at) for what, (by, at) in self._logged.items() if by != step}
         if self._health.troubled:
@@ -186,7 +187,7 @@ class Telemetry:
         log.debug(Event.EXPIRED, fingerprint=fingerprint)
 
     def reconcile_lag(self, seconds: float) -> None:
-        """Show how overdue the oldest unchecked deadline is."""
+        """Set the gauge of the oldest unchecked deadline."""
         self.lag = seconds
         self._count(Metrics.show_gauges)
 
@@ -203,7 +204,7 @@ class Telemetry:
             log.debug(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
 
     def _is_due(self, what: str, by: str) -> bool:
-        """Return whether something that may go on for long is to be a warning now."""
+        """Return whether a lasting failure is logged as a warning now."""
         now = monotonic()
         if now - self._logged.get(what, ("", -_REPEAT))[1] < _REPEAT:
             return False

@@ -46,6 +46,9 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
 _COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}
 
 
+# `Any` stands for the classes of click: newer typer carries a copy of click, older typer imports it.
+
+
 class _PlainUsage(TyperCommand):
     """A command whose usage line reads `show [OPTIONS] FINGERPRINT`, as everywhere else."""
 
@@ -55,14 +58,14 @@ class _PlainUsage(TyperCommand):
 
 
 class _Commands(TyperGroup):
-    """A group that knows its commands by name only."""
+    """A group that imports a command when it is used."""
 
     def list_commands(self, _ctx: Any) -> list[str]:
         """Return the names in the order of the help."""
         return list(_COMMANDS)
 
     def get_command(self, _ctx: Any, name: str) -> Any:
-        """Import and return a command; None if there is no such command."""
+        """Return a command, imported now, or None if there is no such command."""
         found = _COMMANDS.get(name)
         if found is None:
             return None

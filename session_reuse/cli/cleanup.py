@@ -1,4 +1,4 @@
-"""`session-reuse cleanup`: the clean-up job as a process of its own."""
+"""`session-reuse cleanup`: run the clean-up job as a separate process."""
 
 from __future__ import annotations
 

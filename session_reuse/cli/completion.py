@@ -15,7 +15,7 @@ _PATIENCE: Final = 1.0
 
 
 def fingerprints(url: str | None, key_prefix: str | None, beginning: str, most: int) -> list[str]:
-    """Return stored fingerprints that begin so; those found within a second, none of `embedded://`."""
+    """Return stored fingerprints with this beginning that are found within a second. None for `embedded://`."""
     found: list[str] = []
 
     async def look() -> None:

@@ -25,7 +25,7 @@ _STORAGES = ("localStorage", "sessionStorage")
 
 
 def described(stored: Stored, *, reveal: bool) -> Described:
-    """Return what is stored, with times in unix seconds. A value that is not revealed is null, with its length."""
+    """Return a stored session as JSON, with times in unix seconds. A masked value is null, with its length."""
     header, document = stored.header, stored.document
     state, is_encrypted = document["storage_state"], header.flags[1] != "-"
     texts = {

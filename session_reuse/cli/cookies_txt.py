@@ -28,7 +28,7 @@ def cookies_from_txt(data: bytes) -> list[Cookie]:
     """Return the cookies in a cookies.txt.
 
     Raises:
-        CorruptStateError: a line is no cookie; the message gives its number and no value.
+        CorruptStateError: a line is no cookie. The message has its number and no value.
     """
     text = data.decode("utf-8-sig", "replace")
     lines = enumerate(text.splitlines(), start=1)

@@ -12,7 +12,7 @@ from session_reuse.errors import MissingExtraError
 
 
 def main() -> NoReturn:
-    """Run the command line; without the extra `cli`, say so in one line."""
+    """Run the command line. Without the extra `cli`, print one line that names it."""
     if sys.argv[1:] == ["--version"]:  # without typer: it takes a fifth of the time
         print_version()
         sys.exit(ExitCode.OK)

@@ -3,7 +3,7 @@
 ====  ===========  ==========================================================================================
 code  name         meaning
 ====  ===========  ==========================================================================================
-0     OK           done; for `doctor`: nothing has failed (warnings do not count without `--strict`)
+0     OK           done. For `doctor`: nothing has failed (warnings count with `--strict` only)
 1     WRONG        something is wrong, or what was asked for is not there
 2     USAGE        wrong arguments or settings, a file that cannot be used, an extra that is not installed
 3     STORE        the store is away, does not answer in time, or refuses our credentials
@@ -19,7 +19,7 @@ from typing import Final
 
 
 class ExitCode(IntEnum):
-    """What a command tells the shell."""
+    """The result of a command for the shell."""
 
     OK = 0
     WRONG = 1

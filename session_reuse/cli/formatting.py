@@ -8,7 +8,7 @@ _UNITS: Final = ((31_557_600, "y"), (86400, "d"), (3600, "h"), (60, "min"), (1, 
 
 
 def duration(seconds: float | None) -> str:
-    """Return a length of time in its two largest units, such as `23 h 59 min`; None is for ever."""
+    """Return a length of time in its two largest units, such as `23 h 59 min`. None means no end."""
     if seconds is None:
         return "for ever"
     if seconds < 0:
@@ -28,7 +28,7 @@ def duration(seconds: float | None) -> str:
 
 
 def short_duration(seconds: float | None) -> str:
-    """Return a length of time in one unit and few characters, such as `23h`; None is for ever."""
+    """Return a length of time in one unit and few characters, such as `23h`. None means no end."""
     if seconds is None:
         return "never"
     whole = max(0, int(seconds))
@@ -52,10 +52,10 @@ def plural(count: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a name that comes from outside without what a terminal would obey."""
+    """Return a foreign name without control characters, which a terminal would obey."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def masked(length: int) -> str:
-    """Return what stands in the place of a value of this length."""
+    """Return the text in place of a masked value of this length."""
     return f"••••• ({plural(length, 'character')})"

@@ -1,4 +1,4 @@
-"""Options that commands share; `Config` reads the settings."""
+"""Options that commands share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COMPLETIONS: Final = 100
 
 
 def complete_fingerprints(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return stored fingerprints that begin so, for the shell; none where that would start a server or take long."""
+    """Return stored fingerprints with this beginning, for the shell."""
     from session_reuse.cli.completion import fingerprints
 
     return fingerprints(ctx.params.get("url"), ctx.params.get("key_prefix"), incomplete, _COMPLETIONS)

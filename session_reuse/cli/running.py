@@ -1,4 +1,4 @@
-"""Run a command's coroutine and turn what comes out into an exit code."""
+"""Run the coroutine of a command, and turn its result or error into an exit code."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (SessionReuseError, ExitCode.USAGE),
     (OSError, ExitCode.USAGE),
 )
-"""First match counts. An OSError is one of a file: the store's own are turned into StoreError by the store."""
+"""The first match counts. An OSError is one of a file: those of the network are a StoreError."""
 
 
 def run(
     work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUPTED, logs: bool = False
 ) -> NoReturn:  # fmt: skip
-    """Run a command to its end and leave with its exit code.
+    """Run a command and exit with its exit code.
 
     Args:
         work: the command.
-        as_json: whether programs read.
+        as_json: whether the output is for programs.
         on_interrupt: exit code for Ctrl-C and SIGTERM.
-        logs: whether warnings of the package are printed on standard error; other commands report errors themselves.
+        logs: whether warnings of the package are printed on standard error.
     """
     output = Output(as_json=as_json)
     try:
@@ -58,7 +58,7 @@ def run(
 
 
 async def _until_interrupted(work: Work, output: Output) -> ExitCode:
-    """Let Ctrl-C and SIGTERM cancel a command; one that waits for the reader of its output ends at once."""
+    """Run a command. Ctrl-C and SIGTERM cancel it, or end it at once if it waits for the reader of its output."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
 
     def interrupt(_number: int, _frame: object) -> None:
@@ -74,7 +74,7 @@ async def _until_interrupted(work: Work, output: Output) -> ExitCode:
 
 @contextmanager
 def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM meanwhile; a signal that is ignored, as in the background of a shell, stays so."""
+    """Handle SIGINT and SIGTERM during the `with`. A signal that is ignored stays so, as in the background of a shell."""
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.getsignal(number) for number in numbers}
     handled = [number for number in numbers if before[number] is not signal.SIG_IGN]
@@ -100,11 +100,11 @@ def _logging(*, shown: bool) -> Iterator[None]:
 
 
 def _abandon_output() -> None:
-    """Drop what is not written yet: at its end, Python would wait for the reader of the pipe."""
+    """Drop the unwritten output: at its end, Python would wait for the reader of the pipe."""
     if sys.stdout is sys.__stdout__ and sys.stdout is not None and not sys.stdout.isatty():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_code_of(error: Exception) -> ExitCode:
-    """Return the exit code that an error leads to."""
+    """Return the exit code of an error."""
     return next(code for kind, code in _CODES if isinstance(error, kind))

@@ -1,4 +1,4 @@
-"""`session-reuse show`: what is stored of one session."""
+"""`session-reuse show`: print one stored session."""
 
 from __future__ import annotations
 

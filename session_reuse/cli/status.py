@@ -1,4 +1,4 @@
-"""`session-reuse status`: what is known of each stored login."""
+"""`session-reuse status`: print the state of each stored login."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def status(
     key_prefix: KeyPrefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say of each login whether it lives, how old it is, who used it last, when its cookies expire, and who holds it.
+    """Print whether each login lives, how old it is, who used it last, when its cookies expire, and who holds it.
 
     LIVE and DEAD are what the last probe of `session-reuse keep` or `manager.keep_alive` found out.
     """

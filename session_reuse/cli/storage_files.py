@@ -76,11 +76,11 @@ def parts_left_out(document: Document, file_format: FileFormat) -> list[str]:
 
 
 def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[BrowserSession, FileFormat]:
-    """Return the session in a file, whichever of the formats it has.
+    """Return the session in a file of any of the formats.
 
     Args:
         data: content of the file.
-        fingerprint: name to give it; None keeps the name inside, which only our own form has.
+        fingerprint: its new name. None keeps the name in the file, which only our own form has.
         codec: opens our own form.
 
     Raises:
@@ -145,10 +145,10 @@ def read_file(path: Path) -> bytes:
 
 
 def write_private(path: Path, data: bytes, *, replace: bool) -> None:
-    """Write a file that only its owner may read, whole or not at all; `-` is standard output.
+    """Write a file that only its owner may read, in one step. `-` is standard output.
 
     Raises:
-        ConfigurationError: it exists, and `replace` was not asked for.
+        ConfigurationError: the file exists, and `replace` is false.
         OSError: it cannot be written.
     """
     if path == STANDARD_STREAM:

@@ -24,7 +24,7 @@ _INSTALL: Final = "pip install 'session-reuse[compression]'"
 
 
 def settings(place: Place) -> tuple[Config | None, list[Finding]]:
-    """Return the settings, or None if they cannot be used, and what is wrong with them."""
+    """Return the settings, or None if they cannot be used, and the findings about them."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `variables` says the same

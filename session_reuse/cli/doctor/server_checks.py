@@ -130,7 +130,7 @@ def memory(facts: Facts, _config: Config) -> Finding:
 
 
 def persistence(facts: Facts, _config: Config) -> Finding:
-    """A restart drops what is not on disk. After a failed snapshot the server refuses writes."""
+    """A restart drops all data that is not on disk. After a failed snapshot the server refuses writes."""
     if not facts.info:
         return ok("persistence", "not known: the user may not use INFO. appendonly should be yes")
     failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if facts.info.get(name) == "err"]
