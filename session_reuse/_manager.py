@@ -177,7 +177,7 @@ class SessionManager(AsyncOnly):
         options: ResolvedOptions,
         session_class: type[BrowserSession] = BrowserSession,
     ) -> tuple[BrowserSession, SessionScope]:
-        """Return a session and its scope, not entered yet."""
+        """Return a session and its scope. It is not entered yet, unless it is a member of a pool."""
         runtime = await self.services()
         began = runtime.guarded.time()
         if agent_id is not None:

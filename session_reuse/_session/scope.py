@@ -112,6 +112,8 @@ class SessionScope:
             StoreError, CorruptStateError: with `strict`.
         """
         session, began = self._session, self._store.time() - self._spent
+        if session.keeper is self:  # its pool had to enter it, to know whether it will do
+            return
         try:
             with self._telemetry.restore_span(session):
                 entry = await self._entered(began)
