@@ -221,7 +221,7 @@ class Soak:
         if tasks:
             self.leaks.append(f"tasks left: {sorted(tasks)[:5]}")
         try:
-            await until(lambda: _descriptors() <= descriptors, timeout=3.0)
+            await until(lambda: _descriptors() <= descriptors)
         except AssertionError:
             self.leaks.append(f"{_descriptors() - descriptors} files left open")
 

@@ -49,7 +49,7 @@ async def test_one_save_that_cannot_pass_does_not_hold_up_the_others(own_redis: 
             one.data["z"] = "c" * 100  # with y it is too large
         assert manager.stats().pending == 2
         own_redis.start()
-        await until(lambda: not manager.stats().pending, timeout=8.0)
+        await until(lambda: not manager.stats().pending)
         assert await one.settled() is SaveOutcome.SKIPPED
         assert await other.settled() is SaveOutcome.SAVED
         found = await manager.restore("shop.example/sound")

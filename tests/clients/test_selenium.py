@@ -70,7 +70,7 @@ async def test_whatever_leads_to_an_origin_finds_it_filled(keeper: StubKeeper, s
         for number, script in enumerate(("location.href = arguments[0]", "open(arguments[0])")):
             driver.execute_script(script, site.url(host=f"other{number}"))
             driver.switch_to.window(driver.window_handles[-1])
-            wait_until(lambda number=number: f"other{number}" in driver.current_url, timeout=8.0)
+            wait_until(lambda number=number: f"other{number}" in driver.current_url)
             assert {"local", "database"} <= set(visit_driver(driver).split())
         driver.execute_script("localStorage.clear()")
         assert "local" not in visit_driver(driver, site.url(host="other1")).split()

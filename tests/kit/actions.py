@@ -32,7 +32,7 @@ async def save(store: Store, save_id: str = "a" * 12, *, version: int = 1, **fie
         "precondition": Precondition.ABSENT,
         "created_at": CREATED_AT,
     }
-    return await store.commit(Commit(**{**defaults, **fields}), timeout=2)
+    return await store.commit(Commit(**{**defaults, **fields}), timeout=10)
 
 
 async def keep(store: Store, save_id: str = "k" * 12, **fields: Any) -> CommitReply:
@@ -50,12 +50,12 @@ async def save_next(store: Store, save_id: str, **fields: Any) -> CommitReply:
 
 async def invalidate(store: Store, request_id: str = "i" * 12, **fields: Any) -> bool:
     """Delete the session for everyone."""
-    return await store.invalidate(NAME, ttl=HOUR, request_id=request_id, timeout=2, **fields)
+    return await store.invalidate(NAME, ttl=HOUR, request_id=request_id, timeout=10, **fields)
 
 
 async def value_of(store: Store) -> bytes | None:
     """Return what is stored."""
-    return (await store.read(NAME, timeout=2)).value
+    return (await store.read(NAME, timeout=10)).value
 
 
 async def header_of(store: Store) -> Header:
@@ -74,6 +74,6 @@ async def logged_in(manager: SessionManager, name: str = NAME, agent: str | None
 
 async def take(store: Store, holder: str, seconds: float = HOUR) -> Lease | Busy:
     """Ask for the lease."""
-    entered = await store.enter(NAME, ttl=HOUR, timeout=2, lease=(holder, seconds))
+    entered = await store.enter(NAME, ttl=HOUR, timeout=10, lease=(holder, seconds))
     assert entered.lease is not None
     return entered.lease

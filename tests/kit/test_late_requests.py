@@ -58,7 +58,7 @@ async def test_a_repeated_invalidation_leaves_a_new_login_alone(store: Store) ->
     """A second delivery of an invalidation deletes nothing that was made after the first."""
     await save(store)
     assert await invalidate(store, "i" * 12)
-    last = (await store.enter(NAME, ttl=HOUR, timeout=2)).invalidated_at or 0
+    last = (await store.enter(NAME, ttl=HOUR, timeout=10)).invalidated_at or 0
     assert (await save(store, "b" * 12, invalidated_at=last)).outcome is CommitOutcome.SAVED
     assert await invalidate(store, "i" * 12)  # what the first one found
     assert (await header_of(store)).save_ids == ("b" * 12,)
@@ -78,19 +78,19 @@ async def test_a_late_release_leaves_the_next_holder_alone(store: Store) -> None
     """A second delivery of a release frees nobody else's lease."""
     mine = await take(store, "me")
     assert isinstance(mine, Lease)
-    assert await store.release(NAME, mine, timeout=2)
+    assert await store.release(NAME, mine, timeout=10)
     following = await take(store, "next")
-    assert not await store.release(NAME, mine, timeout=2)
-    assert not await store.release(NAME, Lease(0, "me"), timeout=2)
+    assert not await store.release(NAME, mine, timeout=10)
+    assert not await store.release(NAME, Lease(0, "me"), timeout=10)
     assert isinstance(await take(store, "third"), Busy)
     assert await take(store, "next") == following
 
 
 async def test_a_request_for_a_lease_after_its_own_release_is_refused(store: Store) -> None:
     """A cancelled enter gives its lease back. When the enter itself arrives later, it takes none."""
-    assert not await store.release(NAME, Lease(0, "me"), timeout=2)
+    assert not await store.release(NAME, Lease(0, "me"), timeout=10)
     assert isinstance(await take(store, "me"), Busy)
-    assert isinstance(await store.acquire(NAME, "me", HOUR, timeout=2), Busy)
+    assert isinstance(await store.acquire(NAME, "me", HOUR, timeout=10), Busy)
     assert isinstance(await take(store, "other"), Lease)
 
 
@@ -98,8 +98,8 @@ async def test_a_late_renewal_takes_no_lease(store: Store) -> None:
     """A heartbeat that arrives after the lease was given back does not bring it back."""
     mine = await take(store, "me")
     assert isinstance(mine, Lease)
-    await store.release(NAME, mine, timeout=2)
-    assert not await store.renew(NAME, mine, HOUR, timeout=2)
+    await store.release(NAME, mine, timeout=10)
+    assert not await store.renew(NAME, mine, HOUR, timeout=10)
     assert isinstance(await take(store, "other"), Lease)
 
 
@@ -107,8 +107,8 @@ async def test_a_repeated_use_counts_once(store: Store) -> None:
     """A lost reply to an enter burns no second use."""
     await save(store)
     for _ in range(3):
-        assert (await store.enter(NAME, ttl=HOUR, timeout=2, use_id="u" * 12)).uses == 0
-    assert (await store.enter(NAME, ttl=HOUR, timeout=2, use_id="v" * 12)).uses == 1
+        assert (await store.enter(NAME, ttl=HOUR, timeout=10, use_id="u" * 12)).uses == 0
+    assert (await store.enter(NAME, ttl=HOUR, timeout=10, use_id="v" * 12)).uses == 1
     assert (await header_of(store)).uses == 2
 
 
@@ -116,7 +116,7 @@ async def test_waiting_for_a_lease_burns_no_use(store: Store) -> None:
     """An exclusive agent counts its use when it has the lease, and not before."""
     await save(store)
     await take(store, "other")
-    reply = await store.enter(NAME, ttl=HOUR, timeout=2, lease=("me", HOUR), use_id="u" * 12)
+    reply = await store.enter(NAME, ttl=HOUR, timeout=10, lease=("me", HOUR), use_id="u" * 12)
     assert isinstance(reply.lease, Busy)
     assert (await header_of(store)).uses == 0
 
@@ -125,7 +125,7 @@ async def test_waiting_for_a_lease_burns_no_use(store: Store) -> None:
 async def test_an_invalidation_outlives_its_tombstone(kit: Kit, precondition: Precondition) -> None:
     """When the tombstone has ended, the header of the login made after it still refuses what came before it."""
     await invalidate(kit.store)
-    last = (await kit.store.enter(NAME, ttl=HOUR, timeout=2)).invalidated_at or 0
+    last = (await kit.store.enter(NAME, ttl=HOUR, timeout=10)).invalidated_at or 0
     await save(kit.store, invalidated_at=last)
     await kit.client.delete(kit.keys.of(NAME).tombstone)
     known = (await header_of(kit.store)).revision.encode()

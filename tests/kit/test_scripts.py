@@ -115,7 +115,7 @@ async def look(kit: Kit, reply: CommitReply) -> Seen:
         reply = dataclasses.replace(reply, saved_at="now")  # type: ignore[arg-type]
     left = await kit.time_to_live(NAME)
     lease = await kit.client.get(kit.keys.of(NAME).lease)
-    affinity = await kit.store.affinity("agent", timeout=2)
+    affinity = await kit.store.affinity("agent", timeout=10)
     rest = b"" if value is None else value[LENGTH:]
     return Seen(reply, header, rest, round(left / 10), lease, affinity, await kit.set_aside(NAME))
 
@@ -132,7 +132,7 @@ def test_memory_and_a_real_server_decide_alike(
         seen = []
         for kit in (memory_kit(), redis_kit(redis.asyncio.Redis.from_url(shared_redis.url, protocol=2))):
             await prepare(kit, there, lease, tombstone)
-            seen.append(await look(kit, await kit.store.commit(commit, timeout=2)))
+            seen.append(await look(kit, await kit.store.commit(commit, timeout=10)))
             await kit.store.aclose()
             await kit.client.aclose()
         return seen
@@ -149,7 +149,7 @@ def test_no_commit_breaks_a_promise(there: Any, lease: Lease | None, tombstone: 
     async def main() -> None:
         kit = memory_kit()
         before = await prepare(kit, there, lease, tombstone)
-        reply = await kit.store.commit(commit, timeout=2)
+        reply = await kit.store.commit(commit, timeout=10)
         after, left = await kit.value(NAME), await kit.time_to_live(NAME)
         if not reply.outcome.written or reply.outcome is CommitOutcome.DUPLICATE:
             assert after == before
@@ -196,9 +196,9 @@ async def test_the_scripts_read_the_header_where_it_is_written(kit: Kit) -> None
         fingerprint=NAME, save_id="m" * 12, precondition=Precondition.UNCHANGED, invalidated_at=5,
         created_at=CREATED_AT, ttl=0, score_change=10, indexed=True,
     )  # fmt: skip
-    reply = await kit.store.commit(mark, timeout=2)
+    reply = await kit.store.commit(mark, timeout=10)
     assert (reply.invalidated_at, reply.uses, reply.score, reply.saved_at, reply.ttl) == (5, 9, 20, 3000, 180)
-    entered = await kit.store.enter(NAME, ttl=HOUR, timeout=2, use_id="u" * 12)
+    entered = await kit.store.enter(NAME, ttl=HOUR, timeout=10, use_id="u" * 12)
     assert entered.uses == 9
     assert entered.value is not None
     assert len(header.encode()) == LENGTH

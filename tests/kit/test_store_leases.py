@@ -17,17 +17,17 @@ async def test_a_lease_keeps_others_out_until_it_is_given_back(store: Store) -> 
     other = await take(store, "other")
     assert isinstance(other, Busy)
     assert HOUR - 60 < other.left <= HOUR
-    assert not await store.release(NAME, Lease(mine.token, "other"), timeout=2)
-    assert not await store.release(NAME, Lease(mine.token + 1, "me"), timeout=2)
-    assert await store.release(NAME, mine, timeout=2)
+    assert not await store.release(NAME, Lease(mine.token, "other"), timeout=10)
+    assert not await store.release(NAME, Lease(mine.token + 1, "me"), timeout=10)
+    assert await store.release(NAME, mine, timeout=10)
     assert isinstance(await take(store, "other"), Lease)
 
 
 async def test_a_lease_taken_unheard_can_be_given_back(store: Store) -> None:
     """Who never got the answer to its enter does not block the session: the holder's name is enough."""
     await take(store, "me")
-    assert await store.release(NAME, Lease(0, "me"), timeout=2)
-    assert not await store.release(NAME, Lease(0, "me"), timeout=2)
+    assert await store.release(NAME, Lease(0, "me"), timeout=10)
+    assert not await store.release(NAME, Lease(0, "me"), timeout=10)
 
 
 async def test_tokens_grow(store: Store) -> None:
@@ -36,14 +36,14 @@ async def test_tokens_grow(store: Store) -> None:
     assert isinstance(first, Lease)
 
     async def taken() -> EnterReply | None:
-        entered = await store.enter(NAME, ttl=HOUR, timeout=2, lease=("two", HOUR))
+        entered = await store.enter(NAME, ttl=HOUR, timeout=10, lease=("two", HOUR))
         return entered if isinstance(entered.lease, Lease) else None
 
-    second = (await until(taken, timeout=3)).lease
+    second = (await until(taken)).lease
     assert isinstance(second, Lease)
     assert second.token > first.token
-    assert not await store.renew(NAME, first, HOUR, timeout=2)
-    assert await store.renew(NAME, second, HOUR, timeout=2)
+    assert not await store.renew(NAME, first, HOUR, timeout=10)
+    assert await store.renew(NAME, second, HOUR, timeout=10)
 
 
 async def test_a_holder_that_was_replaced_changes_nothing(store: Store) -> None:
@@ -55,7 +55,7 @@ async def test_a_holder_that_was_replaced_changes_nothing(store: Store) -> None:
         lease = await take(store, "new")
         return lease if isinstance(lease, Lease) else None
 
-    new = await until(replaced, timeout=3)
+    new = await until(replaced)
     assert (await save(store, "a" * 12, lease=old)).outcome is CommitOutcome.STALE
     done = await save(store, "b" * 12, lease=new, release=True)
     assert done.outcome is CommitOutcome.SAVED
@@ -117,7 +117,7 @@ async def test_a_tombstone_stops_those_who_entered_before(store: Store) -> None:
     known = b"000000000001" + b"z" * 12
     assert (await save(store, precondition=Precondition.MATCHES, known=known)).outcome is CommitOutcome.STALE
     assert await value_of(store) is None
-    last = (await store.enter(NAME, ttl=HOUR, timeout=2)).invalidated_at
+    last = (await store.enter(NAME, ttl=HOUR, timeout=10)).invalidated_at
     assert last is not None
     done = await save(store, invalidated_at=last)
     assert done.outcome is CommitOutcome.SAVED
@@ -130,7 +130,7 @@ async def test_an_invalidation_frees_the_lease_and_beats_its_token(store: Store)
     assert isinstance(lease, Lease)
     await save(store, lease=lease)
     assert await invalidate(store)
-    assert not await store.renew(NAME, lease, HOUR, timeout=2)
+    assert not await store.renew(NAME, lease, HOUR, timeout=10)
     following = await take(store, "next")
     assert isinstance(following, Lease)
     assert following.token > lease.token

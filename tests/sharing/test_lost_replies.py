@@ -84,7 +84,7 @@ async def test_a_write_that_lands_one_second_late_is_refused(
         assert other.save_outcome is SaveOutcome.SAVED
         stored = version(redis_server)
         reached = proxy.uploaded
-        await until(lambda: proxy.uploaded > reached, timeout=5.0, message="the late write lands")
+        await until(lambda: proxy.uploaded > reached, message="the late write lands")
         async with reusable_session("shop", manager=manager) as found:
             assert found.data == {"n": "newer"}
         assert version(redis_server) == stored
@@ -100,7 +100,7 @@ async def test_a_late_write_does_not_undo_an_invalidation(proxy: FaultProxy, man
         session.discard()
         await manager.evict("shop")
         reached = proxy.uploaded
-        await until(lambda: proxy.uploaded > reached, timeout=5.0, message="the late write lands")
+        await until(lambda: proxy.uploaded > reached, message="the late write lands")
         assert await manager.restore("shop") is None
 
 
