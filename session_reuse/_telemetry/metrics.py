@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakSet
 
 from session_reuse._telemetry.guard import report_once
@@ -19,8 +19,6 @@ from session_reuse.outcome import Outcome, SaveOutcome
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
-
-    from session_reuse._telemetry.telemetry import Telemetry
 
 
 class Operation(StrEnum):
@@ -57,6 +55,14 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
+class Gauges(Protocol):
+    """The values of one manager that the gauges sum up."""
+
+    pending_saves: int
+    breakers: dict[str, str]
+    lag: float
+
+
 class _Off:
     """Stands for a metric that could not be registered."""
 
@@ -83,7 +89,7 @@ class Metrics:
         self._refused: list[str] = []
         self._refusal: Exception | None = None
         self._process = os.getpid()
-        self._managers: WeakSet[Telemetry] = WeakSet()
+        self._managers: WeakSet[Gauges] = WeakSet()
         add = self._add
         self.reused = add(Counter, "session_reused_total", "Enters that restored a stored session.")
         self.stale = add(
@@ -139,14 +145,14 @@ class Metrics:
             names = ", ".join(self._refused)
             report_once("metrics", self._refusal, f" (off: {names})")
 
-    def add_manager(self, manager: Telemetry) -> None:
+    def add_manager(self, manager: Gauges) -> None:
         """Add the gauges of a manager to the sums."""
         with _lock:
             self._forget_other_process()
             self._managers.add(manager)
             self.show_gauges()
 
-    def remove_manager(self, manager: Telemetry) -> None:
+    def remove_manager(self, manager: Gauges) -> None:
         """Remove the gauges of a manager from the sums."""
         with _lock:
             self._managers.discard(manager)

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from session_reuse.cli.exit_codes import EPILOG
+from session_reuse.cli.version import print_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,8 +96,6 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from session_reuse.cli.entry import print_version
-
         print_version()
         raise typer.Exit
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import NoReturn
 
 from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.version import print_version
 from session_reuse.errors import MissingExtraError
 
 
 def main() -> NoReturn:
     """Run the command line. Without the extra `cli`, print one line that names it."""
-    if sys.argv[1:] == ["--version"]:  # without typer: it takes a fifth of the time
+    if sys.argv[1:] == ["--version"]:
         print_version()
         sys.exit(ExitCode.OK)
     if find_spec("typer") is None or find_spec("rich") is None:
@@ -23,11 +23,3 @@ def main() -> NoReturn:
 
     app(prog_name="session-reuse")
     raise AssertionError("typer ends the process")
-
-
-def print_version() -> None:
-    """Print the version of the installed package."""
-    try:
-        print(version("session-reuse"))  # noqa: T201
-    except PackageNotFoundError:
-        print("not installed")  # noqa: T201  (run from a checkout)
