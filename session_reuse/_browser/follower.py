@@ -221,9 +221,8 @@ class Follower:
         if frame.origin == next_origin:
             return
         if frame.parent is None or frame.shares_storage:
-            now = self._clock()
-            is_recent = now - max(self._last_write.get(frame.origin, 0.0), frame.committed_at) < _RECENT
-            if frame.acts_when_left or not (frame.is_read or (frame.is_loaded and not is_recent)):
+            is_told = frame.is_read or (frame.is_loaded and not self._is_recent(frame, frame.origin))
+            if frame.acts_when_left or not is_told:
                 self._mirror.mark_unread(frame.origin)
 
     def _loaded(self, target: Target) -> None:
@@ -275,8 +274,14 @@ class Follower:
     def read_before_leaving(self, frame: Frame) -> Flow[None]:
         """Read what a document has stored, while it is still there."""
         origin = frame.origin
-        if origin is not None and frame.shares_storage and self._mirror.local_size(origin) < _LARGE:
+        if origin is None or not frame.shares_storage or (frame.is_loaded and not self._is_recent(frame, origin)):
+            return  # events have told all
+        if self._mirror.local_size(origin) < _LARGE:
             frame.is_read = yield from self.read(frame, origin)
+
+    def _is_recent(self, frame: Frame, origin: str) -> bool:
+        """Return whether events of a document's writes may still be on their way."""
+        return self._clock() - max(self._last_write.get(origin, 0.0), frame.committed_at) < _RECENT
 
     def _look(self, frame: Frame, origin: str, *, was_tracked: bool, is_told: bool) -> Flow[None]:
         """Read what a new document has of its origin, where events have not told it all."""

@@ -16,7 +16,7 @@ CLOSE = 1.0
 """Until a page has been read, before its agent closes it."""
 FILL = 20.0
 """Filling all origins that are too large for the init script."""
-REVISIT = 2.0
+REVISIT = 4.0
 """Visiting origins again whose pages were gone before they could be read."""
 CAPTURE = 6.0
 """A capture at exit; after that, what was seen so far is kept."""

@@ -177,15 +177,16 @@ class RestoreScripts:
         for payload in self.payloads:
             cases.setdefault(payload.origin, []).append(payload.literal)
         body = ",".join(f"{javascript.literal(each)}:()=>[{','.join(parts)}]" for each, parts in cases.items())
-        value = f"({{{body}}})[location.origin]?.()"
+        # The loader of databases, 8 KB, stands here: the code is replaced at the first visit of each origin.
+        load = javascript.source("indexeddb_load") if any(each.databases for each in self.payloads) else "null"
+        value = f"(payloads=>payloads&&{{payloads,load:{load}}})(({{{body}}})[location.origin]?.())"
         return f"Object.defineProperty(self,{javascript.literal(self.name)},{{value:{value},configurable:true}})"
 
     def code_source(self) -> str:
         """The script that fills the storage of a document, as of now."""
-        load = javascript.source("indexeddb_load") if any(each.databases for each in self.payloads) else "null"
         done = {origin: sorted(sections) for origin, sections in self.done.items() if sections}
         arguments = [javascript.literal(each) for each in (self.name, self.mode, done, sorted(self._again))]
-        return javascript.call("restore", *arguments, load)
+        return javascript.call("restore", *arguments)
 
 
 def fill_script(payload: OriginPayload) -> str:

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser import limits
-from session_reuse._browser.drivers.call_hooks import before_close
+from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.flow import run_async
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
@@ -130,9 +130,9 @@ class BoundContext(AsyncOnly):
             await self._release(binding)
             binding = await self._open()
         self._undo.append(self._session.bind_capture(self._capture))
-        self._undo.append(before_close(binding.context, self._finalize))
+        self._undo.append(before(binding.context, "close", self._finalize))
         if binding.context.browser is not None:
-            self._undo.append(before_close(binding.context.browser, self._finalize))
+            self._undo.append(before(binding.context.browser, "close", self._finalize))
         if self._settings.checkpoint_after is not None:
             self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self._settings.checkpoint_after))
         context: BrowserContext = binding.context
@@ -199,7 +199,7 @@ class BoundContext(AsyncOnly):
                 ProblemKind.CONTEXT_LEFT_OPEN, "the context", f"the browser did not close it in {limits.CONTEXT:g} s"
             )
 
-    async def _finalize(self) -> None:
+    async def _finalize(self, **_: Any) -> None:
         """Capture for the last time before the agent's own `close`; if that is cancelled, our exit waits for it."""
         await asyncio.shield(self._captured_finally())
 

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Unpack
 
-from session_reuse._browser.drivers.call_hooks import before_close_blocking
+from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.listeners import Listeners
 from session_reuse._browser.flow import run_sync
 from session_reuse._browser.options import AttachOptions, Settings
@@ -111,9 +111,9 @@ class BoundContext(BlockingOnly):
             _quietly(binding.context.close)
             binding = self._open()
         self._undo.append(self._session.bind_capture(self._capture))
-        self._undo.append(before_close_blocking(binding.context, self._finalize))
+        self._undo.append(before(binding.context, "close", self._finalize))
         if binding.context.browser is not None:
-            self._undo.append(before_close_blocking(binding.context.browser, self._finalize))
+            self._undo.append(before(binding.context.browser, "close", self._finalize))
         if self._settings.checkpoint_after is not None:
             ticks = Listeners()
             ticks.add(binding.context, "requestfinished", self._tick)
@@ -162,7 +162,7 @@ class BoundContext(BlockingOnly):
         else:
             _quietly(lambda: run_sync(binding.release()))
 
-    def _finalize(self) -> None:
+    def _finalize(self, **_: Any) -> None:
         """Capture for the last time; from the agent's own `close` as well as from our exit."""
         for undo in self._undo:
             undo()

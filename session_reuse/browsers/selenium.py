@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser import limits
 from session_reuse._browser.devtools_browser import DevToolsBrowser
+from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket, websocket_url
 from session_reuse._browser.options import EngineOptions, Settings
@@ -118,7 +119,7 @@ class _Attachment:
         self._browser: DevToolsBrowser | None = None
         self._saving = threading.Lock()
         self._unbind = session.bind_capture(self._capture)
-        self._unwrap = [_before(driver, "quit", self.finish), _before(driver, "close", self._take_last)]
+        self._unwrap = [before(driver, "quit", self.finish), before(driver, "close", self._take_last)]
 
     def start(self, endpoint: str, *, is_own: bool) -> None:
         """Restore, and follow the browser; when that fails, the agent starts all the same, and the session says so."""
@@ -204,39 +205,6 @@ class _Attachment:
             if browser is not None:
                 thread.run(browser.close(), limits.OPEN)
         thread.stop()
-
-
-def _before(driver: WebDriver, name: str, hook: Callable[[], None]) -> Callable[[], None]:
-    """Have `hook` called before a method of this driver; return what takes that back."""
-
-    def with_hook(original: Callable[..., Any]) -> Callable[..., Any]:
-        def method(*args: Any, **options: Any) -> Any:
-            hook()
-            return original(*args, **options)
-
-        return method
-
-    return _replaced(driver, name, with_hook)
-
-
-def _replaced(
-    driver: WebDriver, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> Callable[[], None]:
-    """Replace a method of this driver by what `make` makes of it; return what takes that back."""
-    original = getattr(driver, name)
-    was_wrapped = name in vars(driver)
-    method = make(original)
-
-    def unwrap() -> None:
-        if vars(driver).get(name) is not method:
-            return  # somebody else has wrapped it since; ours does nothing any more
-        if was_wrapped:
-            setattr(driver, name, original)
-        else:
-            delattr(driver, name)
-
-    setattr(driver, name, method)
-    return unwrap
 
 
 def _endpoint(driver: WebDriver) -> str:

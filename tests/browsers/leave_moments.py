@@ -25,6 +25,7 @@ from selenium import webdriver
 from session_reuse.browsers import playwright, playwright_sync
 from session_reuse.browsers._selenium_options import chromedriver, default_options
 from session_reuse.browsers.selenium import attach_driver
+from tests.browsers.patience import scale_limits
 from tests.browsers.sites import serve_sites
 from tests.browsers.visits import LAUNCH, entry, fresh, items, next_session
 from tests.harness.polling import wait_until
@@ -258,7 +259,9 @@ def main() -> int:
     parser.add_argument("--driver", choices=DRIVERS, action="append", help="all of them if not given")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-once", type=int, default=4, help="agents that run at the same time")
+    parser.add_argument("--patience", type=float, default=1.0, help="multiplies our limits of time: for a busy machine")
     chosen = parser.parse_args()
+    scale_limits(chosen.patience)
     total = 0
     for driver in chosen.driver or DRIVERS:
         began = time.monotonic()

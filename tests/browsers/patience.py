@@ -18,3 +18,9 @@ def be_patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.node.get_closest_marker("alone") is None:
         for name in SCALED:
             monkeypatch.setattr(limits, name, PATIENCE * getattr(limits, name))
+
+
+def scale_limits(factor: float) -> None:
+    """Multiply the limits for the rest of this process."""
+    for name in SCALED:
+        setattr(limits, name, factor * getattr(limits, name))

@@ -1,92 +1,58 @@
-"""Something to be done before a call of a Playwright object, in both APIs. What the call takes and gives stays the same."""
+"""Hooks that run before a method of one object. What the method takes and returns stays the same."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Final
+import inspect
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     Undo = Callable[[], None]
 
 
-_TURNS: Final = 6
-"""Turns of the event loop until the commands of a flow that has just begun are sent."""
+def before(target: Any, name: str, hook: Callable[..., Any]) -> Undo:
+    """Run a hook before each call of a method of this object; return what removes it.
 
+    Several may hook the same object: the last that removes its hook removes the wrapper too.
 
-def before_goto(page: Any, begin: Callable[[str], Awaitable[None]]) -> Undo:
-    """Have something begun before each `goto` of this page object, ahead of its own command; return what takes that back."""
-
-    def hooked(original: Callable[..., Awaitable[Any]], hooks: list[Any]) -> Callable[..., Awaitable[Any]]:
-        async def goto(url: str, **options: Any) -> Any:
-            for each in tuple(hooks):
-                await each(url)
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
-            return await original(url, **options)
-
-        return goto
-
-    return _hook(page, "goto", begin, hooked)
-
-
-def before_goto_blocking(page: Any, hook: Callable[[str], None]) -> Undo:
-    """Do the same for a synchronous page."""
-
-    def hooked(original: Callable[..., Any], hooks: list[Any]) -> Callable[..., Any]:
-        def goto(url: str, **options: Any) -> Any:
-            for each in tuple(hooks):
-                each(url)
-            return original(url, **options)
-
-        return goto
-
-    return _hook(page, "goto", hook, hooked)
-
-
-def before_close(target: Any, hook: Callable[[], Awaitable[None]]) -> Undo:
-    """Have `hook` awaited before `target.close()`, on this object only; return what takes that back."""
-
-    def hooked(original: Callable[..., Awaitable[None]], hooks: list[Any]) -> Callable[..., Awaitable[None]]:
-        async def close(*args: Any, **options: Any) -> None:
-            for each in tuple(hooks):
-                await each()
-            await original(*args, **options)
-
-        return close
-
-    return _hook(target, "close", hook, hooked)
-
-
-def before_close_blocking(target: Any, hook: Callable[[], None]) -> Undo:
-    """Do the same for a synchronous object."""
-
-    def hooked(original: Callable[..., None], hooks: list[Any]) -> Callable[..., None]:
-        def close(*args: Any, **options: Any) -> None:
-            for each in tuple(hooks):
-                each()
-            original(*args, **options)
-
-        return close
-
-    return _hook(target, "close", hook, hooked)
-
-
-def _hook(target: Any, name: str, hook: Any, hooked: Callable[[Any, list[Any]], Any]) -> Undo:
-    """Several may hook the same object: the last that takes its hook back removes ours."""
+    Args:
+        target: the object.
+        name: of its method.
+        hook: called with the arguments of the method, and awaited if it is asynchronous, as the method then is.
+    """
     method = vars(target).get(name)
-    if method is None or not hasattr(method, "session_reuse_hooks"):
-        hooks: list[Any] = []
-        method = hooked(getattr(target, name), hooks)
-        method.session_reuse_hooks = hooks
+    if not hasattr(method, "session_reuse_hooks"):
+        method = _hooked(getattr(target, name), is_async=inspect.iscoroutinefunction(hook))
+        method.session_reuse_replaced = vars(target).get(name)
         setattr(target, name, method)
     method.session_reuse_hooks.append(hook)
 
     def undo() -> None:
         if hook in method.session_reuse_hooks:
             method.session_reuse_hooks.remove(hook)
-        if not method.session_reuse_hooks and vars(target).get(name) is method:
-            delattr(target, name)
+        if method.session_reuse_hooks or vars(target).get(name) is not method:
+            return  # others hook it too, or somebody has wrapped ours, which does nothing any more
+        delattr(target, name)
+        if method.session_reuse_replaced is not None:
+            setattr(target, name, method.session_reuse_replaced)
 
     return undo
+
+
+def _hooked(original: Callable[..., Any], *, is_async: bool) -> Any:
+    hooks: list[Callable[..., Any]] = []
+
+    async def asynchronous(*args: Any, **options: Any) -> Any:
+        for each in tuple(hooks):
+            await each(*args, **options)
+        return await original(*args, **options)
+
+    def synchronous(*args: Any, **options: Any) -> Any:
+        for each in tuple(hooks):
+            each(*args, **options)
+        return original(*args, **options)
+
+    method: Any = asynchronous if is_async else synchronous
+    method.session_reuse_hooks = hooks
+    return method

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from session_reuse._browser.driver import BrowserDriver
+from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.drivers.listeners import Listeners
 from session_reuse._browser.follower import ENABLE, EVENTS
 from session_reuse._browser.origins import origin_of, site_of
@@ -69,8 +70,8 @@ class PlaywrightDriver(BrowserDriver):
         """Have a flow begin before a page's `goto`; return what takes that back."""
 
     @abstractmethod
-    def open_hidden_target(self, browser_cdp: Any, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Any:
-        """Return a session with a hidden target, not attached yet."""
+    def pause(self, cdp: Any) -> Any:
+        """Wait until more events may have arrived over a session; a step."""
 
     def cookies(self) -> Any:
         """Return all cookies of the context; a step."""
@@ -216,7 +217,7 @@ class PlaywrightDriver(BrowserDriver):
         browser_cdp = yield browser.new_browser_cdp_session()
         target = {"url": "about:blank", "hidden": True, "background": True, "browserContextId": self._context_id}
         made = yield browser_cdp.send("Target.createTarget", target)
-        cdp = self.open_hidden_target(browser_cdp, on_event)
+        cdp = HiddenTarget(browser_cdp, on_event, self.pause, self.errors[0])
         # Sessions of the flat kind are for Playwright's own pages.
         attached = yield browser_cdp.send("Target.attachToTarget", {"targetId": made["targetId"], "flatten": False})
         cdp.session_id = attached["sessionId"]

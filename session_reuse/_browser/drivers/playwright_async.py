@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from playwright.async_api import Error
 
 from session_reuse._browser import limits
-from session_reuse._browser.drivers.call_hooks import before_close, before_goto
+from session_reuse._browser.drivers.call_hooks import before
+from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_async
 from session_reuse._browser.origins import origin_of
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
     from session_reuse._browser_session import BrowserSession
 
+
+_TURNS: Final = 6
+"""Turns of the event loop until the commands of a flow that has just begun are sent."""
 
 background: set[asyncio.Future[Any]] = set()
 """What outlives a cancelled exit, or a call that nobody waits for any longer: the loop itself keeps no strong reference."""
@@ -38,7 +40,10 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
 
     async def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
         """Send a DevTools command, within `limits.COMMAND` if there is no other limit."""
-        async with asyncio.timeout(limit or limits.COMMAND):
+        limit = limit or limits.COMMAND
+        async with asyncio.timeout(limit):
+            if isinstance(cdp, HiddenTarget):
+                return await run_async(cdp.send(method, params, limit))
             return await cdp.send(method, params)
 
     def spawn(self, flow: Flow[Any]) -> asyncio.Task[None]:
@@ -97,11 +102,11 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
     def before_close(self, page: Any, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
         """Have a flow run before a page's `close`, for a second at most."""
 
-        async def hook() -> None:
+        async def hook(**_: Any) -> None:
             await self._until_attached(page)
             await asyncio.wait({self.spawn(flow())}, timeout=limits.CLOSE)
 
-        return before_close(page, hook)
+        return before(page, "close", hook)
 
     async def _until_attached(self, page: Any) -> None:
         """Wait for a page that is too new to be followed: events of its first document would be missed."""
@@ -118,72 +123,23 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
     def before_goto(self, page: Any, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
         """Have a flow begin before a page's `goto`: what it sends reaches the page before the navigation starts."""
 
-        async def hook(url: str) -> None:
+        async def hook(url: str, **_: Any) -> None:
             await self._until_attached(page)
             await self._until_removed(origin_of(url))
             self.spawn(flow(url))
+            for _turn in range(_TURNS):
+                await asyncio.sleep(0)
 
-        return before_goto(page, hook)
+        return before(page, "goto", hook)
 
-    def open_hidden_target(
-        self, browser_cdp: Any, on_event: Callable[[Any, str, dict[str, Any]], None]
-    ) -> HiddenTarget:
-        """Return a session with a hidden target."""
-        return HiddenTarget(browser_cdp, on_event)
+    def pause(self, cdp: Any) -> Awaitable[None]:  # noqa: ARG002 - the other API needs it
+        """Wait a moment; a step."""
+        return asyncio.sleep(0.005)
 
     def cancel_tasks(self) -> None:
         """Cancel all flows that still run."""
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
-
-
-class HiddenTarget:
-    """A session with a hidden target, over one with the browser: what Playwright's `CDPSession` is to a page.
-
-    Args:
-        browser_cdp: with the browser, ours alone; the target ends with it.
-        on_event: called with this, a method and parameters.
-    """
-
-    def __init__(self, browser_cdp: Any, on_event: Callable[[Any, str, dict[str, Any]], None]) -> None:
-        self.session_id = ""
-        self._browser_cdp = browser_cdp
-        self._on_event = on_event
-        self._numbers = itertools.count(1)
-        self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        browser_cdp.on("Target.receivedMessageFromTarget", self._received)
-
-    async def send(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Send a command and return its result.
-
-        Raises:
-            playwright.async_api.Error: refused.
-        """
-        number = next(self._numbers)
-        reply = self._replies[number] = asyncio.get_running_loop().create_future()
-        message = json.dumps({"id": number, "method": method, "params": params})
-        try:
-            to = {"sessionId": self.session_id, "message": message}
-            await self._browser_cdp.send("Target.sendMessageToTarget", to)
-            answer = await reply
-        finally:
-            del self._replies[number]
-        if "error" in answer:
-            raise Error(f"{method}: {answer['error'].get('message')}")
-        result: dict[str, Any] = answer["result"]
-        return result
-
-    def _received(self, event: dict[str, Any]) -> None:
-        message = json.loads(event["message"])
-        reply = self._replies.get(message.get("id", 0))
-        if reply is not None and not reply.done():
-            reply.set_result(message)
-        elif "method" in message:
-            self._on_event(self, message["method"], message.get("params", {}))
-
-    async def detach(self) -> None:
-        """End the session, and the target with it."""
-        await self._browser_cdp.detach()
 
 
 async def is_done(step: Any, limit: float) -> bool:

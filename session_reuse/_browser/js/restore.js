@@ -1,14 +1,15 @@
 // Fills the storage of one document before its own scripts run.
 //
-// name: of the property that holds what is stored of the document's origin: a list of {l: [[key, value]], s: [[key, value]],
-// d: JSON text of databases, site: scheme and registrable domain}.
+// name: of the property that holds what is stored of the document's origin: {load, payloads}. Each payload is {l: [[key, value]],
+// s: [[key, value]], d: JSON text of databases, site: scheme and registrable domain}; `load` fills databases.
 // mode: 'gaps' leaves keys that are there; 'all' replaces them.
-// done: {origin: [sections that are not filled]}. again: origins that are filled in mode 'gaps'. load: of databases, or null.
+// done: {origin: [sections that are not filled]}. again: origins that are filled in mode 'gaps'.
 // A document that was filled writes a receipt into its sessionStorage, and removes it before the page can see it.
-(name, mode, done, again, load) => {
-  const payloads = self[name];
+(name, mode, done, again) => {
+  const stored = self[name];
   delete self[name];
-  if (!payloads) return;
+  if (!stored) return;
+  const { payloads, load } = stored;
   let receipt = '';
   try {
     if (window !== window.top && !isFirstOfItsSite(payloads[0].site)) return;
@@ -17,7 +18,7 @@
     const isFirst = window !== window.top || !cameFromItself();
     for (const { l, s, d } of payloads) {
       // A document that went on at once has taken its unfinished databases with it: the next one fills them.
-      if (!skipped.includes('databases') && d && load) load(JSON.parse(d), false);
+      if (!skipped.includes('databases') && d) load(JSON.parse(d), false);
       if (!isFirst) continue;
       receipt = 'failed';
       if (!skipped.includes('localStorage')) fill(() => localStorage, l, how);

@@ -1,0 +1,74 @@
+"""A DevTools session with a hidden target, over Playwright's session with the browser, which opens none of its own to it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from session_reuse._browser.flow import Flow
+
+
+class HiddenTarget:
+    """What Playwright's `CDPSession` is to a page, for both APIs.
+
+    Args:
+        browser_cdp: with the browser, ours alone; the target ends with it.
+        on_event: called with this, a method and parameters.
+        pause: a step until more events may have arrived.
+        error: what a refused command raises.
+
+    Attributes:
+        session_id: set when the target is attached.
+    """
+
+    def __init__(
+        self,
+        browser_cdp: Any,
+        on_event: Callable[[Any, str, dict[str, Any]], None],
+        pause: Callable[[Any], Any],
+        error: type[Exception],
+    ) -> None:
+        self.session_id = ""
+        self._browser_cdp = browser_cdp
+        self._on_event = on_event
+        self._pause = pause
+        self._error = error
+        self._numbers = itertools.count(1)
+        self._replies: dict[int, dict[str, Any]] = {}
+        browser_cdp.on("Target.receivedMessageFromTarget", self._received)
+
+    def send(self, method: str, params: dict[str, Any], limit: float) -> Flow[dict[str, Any]]:
+        """Send a command and return its result.
+
+        Raises:
+            TimeoutError: not answered within `limit` seconds.
+        """
+        number = next(self._numbers)
+        message = json.dumps({"id": number, "method": method, "params": params})
+        yield self._browser_cdp.send("Target.sendMessageToTarget", {"sessionId": self.session_id, "message": message})
+        deadline = time.monotonic() + limit
+        while number not in self._replies:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{method} was not answered")
+            yield self._pause(self._browser_cdp)
+        answer = self._replies.pop(number)
+        if "error" in answer:
+            raise self._error(f"{method}: {answer['error'].get('message')}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _received(self, event: dict[str, Any]) -> None:
+        message = json.loads(event["message"])
+        if "id" in message:
+            self._replies[message["id"]] = message
+        else:
+            self._on_event(self, message["method"], message.get("params", {}))
+
+    def detach(self) -> Any:
+        """End the session, and the target with it; a step."""
+        return self._browser_cdp.detach()
