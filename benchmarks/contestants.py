@@ -1,4 +1,4 @@
-"""Ways to keep a session in Redis: plain ones, our own. Must never do more or less than the name says.
+"""Ways to keep a session in Redis: plain ones, our own.
 
 Each one restores the session of a task, changes one cookie, and saves it. Other libraries are in `rivals.py`.
 """

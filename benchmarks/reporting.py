@@ -1,4 +1,4 @@
-"""What every benchmark prints and writes: a table, its goals, a JSON file, a chart. Must never measure anything itself."""
+"""What every benchmark prints and writes: a table, its goals, a JSON file, a chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other libraries that could keep a session in Redis, where they are installed. Must never be helped nor hindered.
+"""Other libraries that could keep a session in Redis, where they are installed.
 
 None of them has versions, leases or encryption; each is used as its documentation shows.
 """

@@ -1,4 +1,4 @@
-"""Interleaved rounds: every contestant runs once per round, so that other load meets all alike. Must never compare across runs.
+"""Interleaved rounds: every contestant runs once per round, so that other load meets all alike.
 
 Wall time on a busy machine moves by a factor of two; the ratio of two contestants within one round moves much less, and
 the ratio of their CPU time less again. So a result is a ratio to the base, as median and minimum over the rounds.

@@ -1,4 +1,4 @@
-"""Storage states to measure with: seeded, of the entropy that real ones have. Must never be easier to compress than those.
+"""Storage states to measure with: seeded, of the entropy that real ones have.
 
 Real states are made of tokens, ids and timestamps (which do not compress) and of JSON in localStorage (which does). Made
 of `"x" * n` they would flatter every compressor. At 20 KB these shrink to about 0.4 of their size under zstd, level 1.

@@ -1,4 +1,4 @@
-"""The gate: what a cycle costs beside a naive one, by CPU time and with wide margins. Must never judge by wall time.
+"""The gate: what a cycle costs beside a naive one, by CPU time and with wide margins.
 
 The margins are about half as much again as the worst that was measured on two cores, busy or not (2026-11-22): what fails here is not a
 slow machine but a slow change. The goals themselves are in `benchmarks/scorecard.py`.

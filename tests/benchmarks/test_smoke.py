@@ -1,4 +1,4 @@
-"""Each benchmark runs in its smallest form and says what it promises. Must never judge speed: that is the gate's."""
+"""Each benchmark runs in its smallest form and says what it promises."""
 
 from __future__ import annotations
 

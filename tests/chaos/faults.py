@@ -1,4 +1,4 @@
-"""Every fault of the matrix, and what each phase must then find. Must never allow more outcomes than the fault explains."""
+"""Every fault of the matrix, and what each phase must then find."""
 
 from __future__ import annotations
 

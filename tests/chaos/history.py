@@ -1,4 +1,4 @@
-"""What agents of a soak did and saw, and whether it can be true. Must never look at the store but at the very end."""
+"""What agents of a soak did and saw, and whether it can be true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fault matrix: every fault in every phase, what it must lead to, and what must never happen.
+"""Run every fault of the matrix in every phase, and check what the agent sees.
 
 `python -m tests.chaos.matrix` prints the table and ends with an error when a cell fails; words after it choose rows.
 """

@@ -1,4 +1,4 @@
-"""The faults of a soak, each over in a few seconds. Must never leave anything behind: the soak goes on."""
+"""The faults of a soak, each over in a few seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling a coroutine at one chosen await. Must never depend on time: suspensions are counted."""
+"""Cancelling a coroutine at one chosen await."""
 
 from __future__ import annotations
 

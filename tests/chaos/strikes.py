@@ -1,4 +1,4 @@
-"""How faults strike a world and how they heal. Must never sleep to hit a moment: whoever calls picks it."""
+"""How faults strike a world and how they heal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One small world for one trial: a server, a proxy before it, a manager behind that. Must never share a process with another.
+"""One small world for one trial: a server, a proxy before it, a manager behind that.
 
 Everything that blocks (starting and ending servers, admin commands) runs in threads, because trials run side by side
 and the enters of all of them are timed.

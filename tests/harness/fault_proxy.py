@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that fails on command. Must never pass a reply on to the command after the one it answers.
+"""A TCP proxy on loopback that fails on command.
 
 Faults are switched while it runs. Bytes that meet a black hole wait, as they would in a real network or before a paused
 server, and are delivered when it ends, even if their sender is gone by then. What connections say to begin with (HELLO,

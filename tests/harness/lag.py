@@ -1,4 +1,4 @@
-"""How late the machine wakes its tasks, so that a stall is not taken for a delay of ours. Must never hide a delay without one."""
+"""How late the machine wakes its tasks, so that a stall is not taken for a delay of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a cap. Must never wait for a fixed time, nor longer than asked."""
+"""Waiting for a condition with a cap."""
 
 from __future__ import annotations
 

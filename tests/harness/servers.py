@@ -1,4 +1,4 @@
-"""Real Redis servers for tests: single, Sentinel, Cluster. Must never end a process it did not start.
+"""Real Redis servers for tests: single, Sentinel, Cluster.
 
 Everything listens on loopback, on ports below those that systems give to outgoing connections: no client can sit on the
 port of a server that is down for a moment. Each server lives in a folder of its own that goes when it is closed.
