@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from session_reuse._api import reusable_session
     from session_reuse._browser_session import BrowserSession
     from session_reuse._cleanup.reconcile import CleanupReport
-    from session_reuse._decorator import persist_session
+    from session_reuse._decorator.naming import injected
+    from session_reuse._decorator.persist import persist_session
     from session_reuse._manager import SessionManager
-    from session_reuse._naming import injected
     from session_reuse._problem import Problem, ProblemKind
     from session_reuse._state.shapes import Cookie, OriginState, StorageState
     from session_reuse._summaries import ManagerStats, SessionSummary
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from session_reuse.outcome import Liveness, Outcome, SaveOutcome
 
 _HOMES = {
-    "_decorator": ("persist_session",),
-    "_naming": ("injected",),
+    "_decorator.persist": ("persist_session",),
+    "_decorator.naming": ("injected",),
     "_api": ("reusable_session",),
     "config": ("Config",),
     "errors": (

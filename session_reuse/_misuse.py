@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import wraps
 from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeVar
 
-from session_reuse._url import SCHEMES
+from session_reuse._settings.url import SCHEMES
 from session_reuse.errors import ConfigurationError, LifecycleError
 
 P = ParamSpec("P")

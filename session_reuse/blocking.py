@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 from session_reuse._background import background
 from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
 from session_reuse._browser_session import Capture
-from session_reuse._decorator import persist_session
+from session_reuse._decorator.persist import persist_session
 from session_reuse._default_manager import default_manager
 from session_reuse._manager import SessionManager as AsyncSessionManager
 from session_reuse._misuse import BlockingOnly, check_manager, check_names

@@ -16,9 +16,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, Unpack, cast
 
-from session_reuse._encryption_keys import KeySource, checked_source, key_list
-from session_reuse._url import flag, parse_url
-from session_reuse._url import redacted_url as redacted_url  # noqa: PLC0414  (most users import it from here)
+from session_reuse._settings.encryption_keys import KeySource, checked_source, key_list
+from session_reuse._settings.url import flag, parse_url
+from session_reuse._settings.url import redacted_url as redacted_url  # noqa: PLC0414  (most users import it from here)
 from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -28,20 +28,22 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
         "doctor": _Command("doctor.command", "doctor", "Check the store and this machine, and say what to do."),
     },
     "Look": {
-        "status": _Command("status", "status", "Say of each login whether it lives, who used it, when it ends."),
-        "ls": _Command("ls", "ls", "List the stored sessions."),
-        "show": _Command("show", "show", "Show one session, values masked."),
-        "stats": _Command("stats", "stats", "Count the stored sessions and their bytes."),
-        "top": _Command("top", "top", "Watch the stored sessions, live."),
+        "status": _Command(
+            "commands.status", "status", "Say of each login whether it lives, who used it, when it ends."
+        ),
+        "ls": _Command("commands.ls", "ls", "List the stored sessions."),
+        "show": _Command("commands.show", "show", "Show one session, values masked."),
+        "stats": _Command("commands.stats", "stats", "Count the stored sessions and their bytes."),
+        "top": _Command("commands.top", "top", "Watch the stored sessions, live."),
     },
     "Change": {
-        "evict": _Command("evict", "evict", "Delete sessions for everyone."),
-        "copy": _Command("copy", "copy", "Store a session under a second name."),
-        "export": _Command("export", "export", "Write one session to a file."),
-        "import": _Command("import_", "import_", "Store a session from a file."),
-        "pool": _Command("pool", "pool", "Keep the identities that agents share out among themselves."),
-        "rotate": _Command("rotate", "rotate", "Encrypt all sessions with the first key."),
-        "cleanup": _Command("cleanup", "cleanup", "Remove what expired sessions leave behind."),
+        "evict": _Command("commands.evict", "evict", "Delete sessions for everyone."),
+        "copy": _Command("commands.copy", "copy", "Store a session under a second name."),
+        "export": _Command("commands.export", "export", "Write one session to a file."),
+        "import": _Command("commands.import_", "import_", "Store a session from a file."),
+        "pool": _Command("commands.pool", "pool", "Keep the identities that agents share out among themselves."),
+        "rotate": _Command("commands.rotate", "rotate", "Encrypt all sessions with the first key."),
+        "cleanup": _Command("commands.cleanup", "cleanup", "Remove what expired sessions leave behind."),
     },
 }
 _COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}

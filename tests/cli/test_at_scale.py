@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from session_reuse._summaries import SessionSummary
+from session_reuse.cli.commands.ls import SORTED
+from session_reuse.cli.commands.top import Overview, pause_after
 from session_reuse.cli.listing import Rows, columns_of
-from session_reuse.cli.ls import SORTED
-from session_reuse.cli.top import Overview, pause_after
 from tests.cli.conftest import store
 from tests.harness.polling import wait_until
 from tests.harness.servers import RedisServer

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from session_reuse import BrowserSession, ConfigurationError, InvalidFingerprintError, persist_session
-from session_reuse._naming import Name, NameFrom, SessionParameter
+from session_reuse._decorator.naming import Name, NameFrom, SessionParameter
 
 if TYPE_CHECKING:
     from session_reuse import BrowserSession as Aliased

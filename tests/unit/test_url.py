@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio.cluster import RedisCluster
 
 from session_reuse import SessionManager
+from session_reuse._settings.url import OPTIONS, parse_url, redacted_url
 from session_reuse._store.redis.connect import connect
-from session_reuse._url import OPTIONS, parse_url, redacted_url
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 

@@ -20,9 +20,9 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from session_reuse._settings.url import StoreUrl, parse_url, redacted_url
 from session_reuse._store.interface import Store
 from session_reuse._store.redis.redis_py import use_own_resolver
-from session_reuse._url import StoreUrl, parse_url, redacted_url
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from session_reuse._session.spool_files import key_ids_of
+from session_reuse._settings.url import parse_url
 from session_reuse._state.compression import NAMES, compressor
 from session_reuse._state.sealing import key_id
 from session_reuse._stored_form import codec_for
-from session_reuse._url import parse_url
 from session_reuse.browsers.chromium import find_chromium
 from session_reuse.cli.connection import Place
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn

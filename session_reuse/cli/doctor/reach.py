@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
+from session_reuse._settings.url import StoreUrl, parse_url, redacted_url
 from session_reuse._store.redis.connect import Connection, client_at, connect
 from session_reuse._store.redis.diagnosis import Trouble, diagnose, diagnosis
-from session_reuse._url import StoreUrl, parse_url, redacted_url
 from session_reuse.cli.doctor.facts import hello_of
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.doctor.wire import ANSWER_LIMIT, UnfitError, Wire

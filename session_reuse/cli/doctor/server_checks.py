@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from session_reuse._settings.url import parse_url
 from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnosis
-from session_reuse._url import parse_url
 from session_reuse.cli.doctor.facts import ESSENTIAL, Facts
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.formatting import duration, size

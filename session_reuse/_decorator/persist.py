@@ -8,8 +8,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from session_reuse._api import reusable_session
-from session_reuse._misuse import check_manager
-from session_reuse._naming import (
+from session_reuse._decorator.naming import (
     Name,
     NameFrom,
     SessionParameter,
@@ -18,6 +17,7 @@ from session_reuse._naming import (
     is_generator_function,
     is_session,
 )
+from session_reuse._misuse import check_manager
 from session_reuse._session.options import SessionOptions, check_options
 from session_reuse.errors import ConfigurationError, LifecycleError
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from session_reuse._browser_session import BrowserSession
+from session_reuse.cli.commands.import_ import Force, store_new
 from session_reuse.cli.connection import Place, connected, read_stored
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.import_ import Force, store_new
 from session_reuse.cli.options import AsJson, KeyPrefix, Url, complete_fingerprints
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run

@@ -1,0 +1,1 @@
+"""`persist_session`, and the names that it computes from a call."""

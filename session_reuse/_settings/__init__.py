@@ -1,0 +1,1 @@
+"""The parts of settings: store URLs and encryption keys."""

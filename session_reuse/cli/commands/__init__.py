@@ -1,0 +1,1 @@
+"""The commands of `session-reuse`, one small module each."""
