@@ -13,6 +13,7 @@ import re
 import sys
 from collections import defaultdict
 from dataclasses import fields
+from enum import EnumType
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +25,6 @@ from session_reuse import errors
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_KINDS = (str, int, float, Path)
 PACKAGE = Path(session_reuse.__file__).parent
 PAGES = Path(__file__).parent
 REGION = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
@@ -157,13 +157,13 @@ def command_sections() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
 
 def _spelling(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        name = f"{parameter.name.upper()}{'...' if parameter.nargs == -1 else ''}"
+        name = f"{'-- ' if parameter.name == 'command' else ''}{parameter.name.upper()}{'...' if parameter.nargs == -1 else ''}"
         return f"`{name}`" if parameter.required else f"`[{name}]`"
     kind = parameter.type_descriptor.annotation
     takes = (
         ""
         if parameter.is_flag
-        else f" {parameter.metavar if kind in _KINDS else '|'.join(each.value for each in kind)}"
+        else f" {'|'.join(each.value for each in kind) if isinstance(kind, EnumType) else parameter.metavar}"
     )
     return ", ".join(f"`{spelling}{takes}`" for spelling in parameter.opts)
 

@@ -45,6 +45,8 @@ class ProblemKind(StrEnum):
     """The browser ended before the last capture. What was last seen is saved."""
     CONTEXT_LEFT_OPEN = "context_left_open"
     """The browser did not close the context in time."""
+    OTHER_CONTEXT = "other_context"
+    """A client opened a tab in a context of its own, which has nothing of the session. Start it without `--isolated` or `new_context`, so that it uses the browser's default context."""
     NOT_TAKEN = "not_taken"
     """The agent never saw the stored login, and logged in anew: its notes are saved, its login is not. See `mark_good` and `verify`."""
 

@@ -299,7 +299,7 @@ _PARSERS: Final[dict[str, tuple[Callable[[str], object], str]]] = {
 """For each type of a setting: how to parse the text of a variable, and a name of the type for messages."""
 ENVIRONMENT_SETTINGS: Final = {f.name: str(f.type) for f in fields(Config) if str(f.type) in _PARSERS}
 """The settings that have an environment variable, with their types."""
-_OTHER_VARIABLES: Final = ("REDIS_SERVER", "CHROMIUM")
+_OTHER_VARIABLES: Final = ("REDIS_SERVER", "CHROMIUM", "CDP_URL", "CDP_WS")
 
 
 def _parsed(name: str, variable: str, text: str) -> object:

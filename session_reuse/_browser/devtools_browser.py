@@ -36,6 +36,7 @@ class DevToolsBrowser:
         known: origins that were seen in this browser before, by a connection that has ended; they are followed only, and so
             are the cookies. None for a browser that is restored in full.
         is_own: whether the browser was started for this session.
+        pauses_tabs: whether new tabs wait until they have our scripts; as `is_own` if not given.
         of_target: a target whose context is followed; without, the context that the browser has by itself.
         on_change: called after each look that found something new.
     """
@@ -48,6 +49,7 @@ class DevToolsBrowser:
         *,
         known: frozenset[str] | None = None,
         is_own: bool,
+        pauses_tabs: bool | None = None,
         of_target: str | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -55,7 +57,14 @@ class DevToolsBrowser:
         self._on_change = on_change
         self._stirred = asyncio.Event()
         self._capturing = asyncio.Lock()
-        self._driver = DevToolsDriver(transport, session, of_target=of_target, is_own=is_own, on_stir=self._stirred.set)
+        self._driver = DevToolsDriver(
+            transport,
+            session,
+            of_target=of_target,
+            is_own=is_own,
+            pauses_tabs=is_own if pauses_tabs is None else pauses_tabs,
+            on_stir=self._stirred.set,
+        )
         self._engine = BrowserEngine(session, self._driver, settings, is_new_profile=is_own, known=known)
         self._driver.engine = self._engine
         self._is_restored = known is None
@@ -73,6 +82,14 @@ class DevToolsBrowser:
     def visited(self) -> frozenset[str]:
         """Origins of which anything was seen, those left out that have not got what is stored of them."""
         return self._engine.visited
+
+    async def ended(self) -> None:
+        """Wait for the end of the connection."""
+        await self._driver.connection.ended.wait()
+
+    async def product(self) -> str:
+        """Return name and version of the browser, such as `Chrome/156.0.8078.108`."""
+        return str((await self._driver.connection.send("Browser.getVersion")).get("product"))
 
     def has_tab(self, target: str) -> bool:
         """Return whether a tab is one of this browser's."""
@@ -128,6 +145,17 @@ class DevToolsBrowser:
     def last_seen(self) -> StorageState | None:
         """Return the state as it was last seen, without asking the browser; None when nothing was."""
         return self._engine.last_seen()
+
+    async def rearm_session_storage(self) -> None:
+        """Restore sessionStorage in the next tab once more: the tab of a check had it."""
+        async with self._capturing:
+            await run_async(self._engine.capture.refresh())
+            mirror = self._engine.mirror
+            contents = {origin: mirror.session_storage(origin) for origin in mirror.visited}
+            again = {origin: items for origin, items in contents.items() if items}
+            await self._driver.settle()  # an update of the scripts under way would remove them a second time
+            if again:
+                await run_async(self._engine.restorer.rearm_session_storage(again))
 
     async def close(self) -> None:
         """Release the browser; the scripts that are still registered go too."""

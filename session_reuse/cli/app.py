@@ -27,6 +27,10 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
     "Start here": {
         "doctor": _Command("doctor.command", "doctor", "Check the store and this machine, and say what to do."),
     },
+    "Work": {
+        "run": _Command("run", "run", "Run any program in a browser with a session."),
+        "mcp-config": _Command("mcp_config", "mcp_config", "Print what an MCP client needs to do so."),
+    },
     "Look": {
         "status": _Command(
             "commands.status", "status", "Say of each login whether it lives, who used it, when it ends."

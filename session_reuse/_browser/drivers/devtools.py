@@ -55,8 +55,8 @@ class DevToolsDriver(BrowserDriver):
         transport: an open websocket to the browser's own endpoint, not to a page's.
         session: to report to.
         of_target: a target whose context is followed; without, the context that the browser has by itself.
-        is_own: whether the browser was started for this session. New tabs of such a browser, and of no other, wait until they
-            have our scripts.
+        is_own: whether the browser was started for this session.
+        pauses_tabs: whether new tabs wait until they have our scripts.
         on_stir: called when something has happened in the browser.
 
     Attributes:
@@ -73,6 +73,7 @@ class DevToolsDriver(BrowserDriver):
         *,
         of_target: str | None,
         is_own: bool,
+        pauses_tabs: bool,
         on_stir: Callable[[], None],
     ) -> None:
         self.engine: BrowserEngine
@@ -81,6 +82,7 @@ class DevToolsDriver(BrowserDriver):
         self._session = session
         self._of_target = of_target
         self._is_own = is_own
+        self._pauses_tabs = pauses_tabs
         self._on_stir = on_stir
         self._is_default = True
         self._is_private = False
@@ -221,7 +223,7 @@ class DevToolsDriver(BrowserDriver):
         """Follow all tabs, present and to come. Those that are open already do not wait, whatever we ask for."""
         pages = {"autoAttach": True, "flatten": True, "filter": [{"type": "page"}]}
         self._is_following = True
-        yield self.connection.send("Target.setAutoAttach", {**pages, "waitForDebuggerOnStart": self._is_own})
+        yield self.connection.send("Target.setAutoAttach", {**pages, "waitForDebuggerOnStart": self._pauses_tabs})
         yield self.settle()
         self._is_starting = False
 
@@ -259,6 +261,8 @@ class DevToolsDriver(BrowserDriver):
         if info["type"] not in ("page", "iframe"):
             return  # a blank page of ours
         if is_page and not self._is_ours(info):
+            if self._is_own:  # in a browser of others, other contexts are nobody's mistake
+                self._session.report(ProblemKind.OTHER_CONTEXT, "the browser")
             self.connection.post("Runtime.runIfWaitingForDebugger", session=session)
             self.connection.post("Target.detachFromTarget", {"sessionId": session})
             return
@@ -272,7 +276,7 @@ class DevToolsDriver(BrowserDriver):
             self.connection.post(method, enabling, session)
         for script in self._scripts:
             self._add(script, session)
-        self.connection.post("Target.setAutoAttach", {**_FRAMES, "waitForDebuggerOnStart": self._is_own}, session)
+        self.connection.post("Target.setAutoAttach", {**_FRAMES, "waitForDebuggerOnStart": self._pauses_tabs}, session)
         self.connection.post("Runtime.runIfWaitingForDebugger", session=session)
         self.spawn(self._adopt(attached, is_new_tab=is_page and not self._is_starting))
 

@@ -1,0 +1,204 @@
+"""`Attachment`: one session bound to the browser behind a DevTools address, over any number of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from session_reuse._browser.devtools_browser import DevToolsBrowser
+from session_reuse._browser.drivers.connection import CdpError
+from session_reuse._problem import ProblemKind
+from session_reuse.errors import LifecycleError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from session_reuse._browser.drivers.connection import Transport
+    from session_reuse._browser.options import Settings
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.storage_state import StorageState
+
+CONNECT_LIMIT: Final = 15.0
+"""Seconds that restoring may take before the agent starts without."""
+_FIRST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 5.0
+_CHECKPOINT_LIMIT: Final = 5.0
+
+_logger = logging.getLogger("session_reuse.browsers")
+
+
+class Attachment:
+    """Restores a session into a browser, follows it, saves what changes, and connects again when a connection drops.
+
+    Args:
+        session: whose state is restored, and which gets what was captured.
+        settings: of the user.
+        connect: opens the websocket of the browser that is there now; returns its URL too.
+        accept: raises for a browser that cannot be used, given its name and version.
+        is_alive: whether the browser may still be there.
+        is_own: whether the browser was started for this session.
+        of_target: a tab whose context is used. If not given, the browser's default context is used, and new tabs wait until
+            they have our scripts.
+
+    Attributes:
+        websocket: URL of the connection.
+    """
+
+    def __init__(
+        self,
+        session: BrowserSession,
+        settings: Settings,
+        *,
+        connect: Callable[[], Awaitable[tuple[str, Transport]]],
+        accept: Callable[[str], None] = lambda _: None,
+        is_alive: Callable[[], bool],
+        is_own: bool,
+        of_target: str | None = None,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._open = connect
+        self._accept = accept
+        self._is_alive = is_alive
+        self._is_own = is_own
+        self._of_target = of_target
+        self.websocket = ""
+        self._browser: DevToolsBrowser | None = None
+        self._connecting = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Restore, and follow the browser.
+
+        Raises:
+            CdpError: the browser did not answer.
+            AdapterError: there is no connection, or it cannot be used.
+            TimeoutError: it took too long.
+        """
+        await self._connect()
+        self._tasks = [asyncio.create_task(self._stay_connected())]
+        if self._settings.checkpoint_after is not None:
+            self._tasks.append(asyncio.create_task(self._checkpoint_regularly(self._settings.checkpoint_after)))
+
+    async def _connect(self) -> None:
+        """Open a connection. A browser that we lost touch with is followed only: it is newer than what we know."""
+        async with asyncio.timeout(CONNECT_LIMIT):
+            websocket, transport = await self._open()
+            before = self._browser
+            browser = DevToolsBrowser(
+                transport,
+                self._session,
+                self._settings,
+                known=before.visited if before is not None and websocket == self.websocket else None,
+                is_own=self._is_own,
+                pauses_tabs=self._of_target is None,
+                of_target=self._of_target,
+                on_change=self._changed.set,
+            )
+            try:
+                self._accept(await browser.product())
+                await browser.start()
+            except BaseException:
+                await browser.close()
+                raise
+        self._browser, self.websocket = browser, websocket
+        if before is not None:
+            await before.close()
+
+    async def _reconnect(self) -> bool:
+        """Connect again if the connection has ended; return whether there is one."""
+        async with self._connecting:
+            if self._browser is not None and not self._browser.is_gone:
+                return True
+            self.keep_last_seen()
+            if not self._is_alive():
+                return False
+            try:
+                await self._connect()
+            except Exception as error:  # noqa: BLE001  (each transport has its own; all mean: not yet)
+                _logger.debug("no new connection to the browser: %s", type(error).__name__)
+                return False
+            return True
+
+    async def _stay_connected(self) -> None:
+        delay = _FIRST_DELAY
+        while self._is_alive():
+            if self._browser is not None:
+                await self._browser.ended()
+            if await self._reconnect():
+                delay = _FIRST_DELAY
+            else:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LONGEST_DELAY)
+
+    async def _checkpoint_regularly(self, seconds: float) -> None:
+        while not self._ending.is_set():
+            await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), seconds)
+            self._changed.clear()
+            if not self._ending.is_set():
+                await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
+        try:
+            save: Callable[[], Any] = self._session.checkpoint
+            await (save() if inspect.iscoroutinefunction(save) else asyncio.to_thread(save))
+        except LifecycleError:
+            await self._take()  # a session without a store: kept in memory
+        except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
+            self._session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
+
+    async def capture(self, *, is_final: bool = False) -> StorageState:
+        """Return the current state, or the last one seen when the browser is gone.
+
+        Raises:
+            CdpError: nothing was ever read.
+        """
+        if self._browser is None or self._browser.is_gone:
+            await self._reconnect()
+        if self._browser is None:
+            raise CdpError("the browser could not be followed")
+        return await self._browser.capture(is_final=is_final)
+
+    async def _take(self, *, is_final: bool = False) -> None:
+        try:
+            self._session.storage_state = await self.capture(is_final=is_final)
+        except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
+            self._session.capture_failed(str(error) or type(error).__name__)
+
+    def keep_last_seen(self) -> None:
+        """Give the session what was seen so far, without asking the browser."""
+        state = self._browser.last_seen() if self._browser is not None else None
+        if state is not None:
+            self._session.storage_state = state
+
+    async def rearm_session_storage(self) -> None:
+        """Restore sessionStorage in the next tab once more, because a check has used it up."""
+        if self._browser is None:
+            return
+        try:
+            await self._browser.rearm_session_storage()
+        except (CdpError, TimeoutError) as error:
+            self._session.report(ProblemKind.RESTORE_FAILED, "sessionStorage", f"it was not restored again: {error}")
+
+    async def finish(self) -> None:
+        """Capture a last time."""
+        self._ending.set()
+        self._changed.set()
+        if len(self._tasks) > 1:  # a checkpoint under way comes to its end: in a thread, it cannot be cancelled
+            await asyncio.wait(self._tasks[1:], timeout=_CHECKPOINT_LIMIT)
+        await self._take(is_final=True)
+
+    async def release(self) -> None:
+        """Release the browser, which goes on without us."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._browser is not None:
+            await self._browser.close()

@@ -1,0 +1,81 @@
+"""`session-reuse mcp-config`: the configuration of an MCP client that starts a browser server in a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from session_reuse.cli.options import Fingerprint, KeyPrefix, Reveal, Url
+from session_reuse.config import ENVIRONMENT_PREFIX, redacted_url
+
+
+class Server(StrEnum):
+    """The servers that are tested."""
+
+    PLAYWRIGHT = "playwright"
+    CHROME_DEVTOOLS = "chrome-devtools"
+    AGENT_BROWSER = "agent-browser"
+
+
+COMMANDS: Final = {
+    Server.PLAYWRIGHT: ("npx", "-y", "@playwright/mcp@0.0.83", "--cdp-endpoint", "{cdp}"),
+    Server.CHROME_DEVTOOLS: ("npx", "-y", "chrome-devtools-mcp@1.11.0", "--browserUrl", "{cdp}"),
+    Server.AGENT_BROWSER: ("npx", "-y", "agent-browser@0.41.2", "--cdp", "{cdp}", "mcp"),
+}
+"""What each is started with, in the version that the tests use."""
+
+For = Annotated[Server, typer.Option("--for", metavar="|".join(Server), help="The server.")]
+AgentId = Annotated[
+    str | None, typer.Option("--agent-id", metavar="NAME", help="Name of the agent.", show_default=False)
+]
+
+
+def mcp_config(
+    fingerprint: Fingerprint,
+    server: For = Server.PLAYWRIGHT,
+    agent_id: AgentId = None,
+    reveal: Reveal = False,
+    url: Url = None,
+    key_prefix: KeyPrefix = None,
+) -> None:
+    """Print the `mcpServers` block of an MCP client, for a browser server that starts with the session.
+
+    Variables that begin with SESSION_REUSE_ are copied into the block, because clients often start servers without those of
+    your shell. Passwords and keys are left out without --reveal.
+    """
+    settings, hidden = _settings(url, key_prefix, reveal=reveal)
+    agent = ["--agent-id", agent_id] if agent_id else []
+    command, *before = _ourselves()
+    block: dict[str, Any] = {"command": command, "args": [*before, "run", fingerprint, *agent, "--", *COMMANDS[server]]}
+    if settings:
+        block["env"] = settings
+    typer.echo(json.dumps({"mcpServers": {server.value: block}}, indent=2))
+    for name in hidden:
+        typer.echo(f"{name} holds a secret and was left out: set it where the client runs, or use --reveal", err=True)
+
+
+def _ourselves() -> list[str]:
+    """Return this program by its whole path: clients often have another PATH."""
+    beside = Path(sys.executable).with_name("session-reuse")
+    found = str(beside) if beside.exists() else shutil.which("session-reuse")
+    return [found] if found else [sys.executable, "-m", "session_reuse.cli"]
+
+
+def _settings(url: str | None, key_prefix: str | None, *, reveal: bool) -> tuple[dict[str, str], list[str]]:
+    """Return the variables of the block, and the names of those that are left out."""
+    found = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX) and value}
+    given = {"URL": url, "KEY_PREFIX": key_prefix}
+    found |= {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in given.items() if value is not None}
+    hidden = [] if reveal else sorted(name for name, value in found.items() if _is_secret(name, value))
+    return {name: value for name, value in sorted(found.items()) if name not in hidden}, hidden
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return name.endswith("_KEYS") or ("://" in value and redacted_url(value) != value)

@@ -1,0 +1,341 @@
+"""`session-reuse run`: any program that takes a DevTools address, in a Chromium with a session in it.
+
+The command has our standard streams, so that it can be the `command` of an MCP client. Its exit code is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+
+import typer
+
+from session_reuse.browsers._chromium_process import ChromiumProcess, Guard
+from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.options import Fingerprint, KeyPrefix, Url
+from session_reuse.errors import SessionBusyError, SessionReuseError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse.browsers.cdp import Chromium
+
+_NOT_EXECUTABLE: Final = 126
+_NOT_FOUND: Final = 127
+_SIGNALLED: Final = 128
+_FORWARDED: Final = (
+    signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
+)  # fmt: skip
+_OF_A_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
+"""Signals that a terminal sends to the command itself, when it is in our process group."""
+
+Command = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="-- COMMAND [ARG]...",
+        help="The program. {cdp}, {ws} and {port} in its arguments become the address of the browser.",
+        show_default=False,
+    ),
+]
+AgentId = Annotated[
+    str | None, typer.Option("--agent-id", metavar="NAME", help="Name of the agent.", show_default=False)
+]
+Exclusive = Annotated[
+    bool, typer.Option("--exclusive", help="End with 1 while another exclusive agent has the session.")
+]
+Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", help="Wait for a busy exclusive session.")]
+Save = Annotated[str, typer.Option("--save", metavar="merge|never", help="never: use the login, and write nothing.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="DOMAIN",
+        help="Lend this host only; may be repeated. *. adds subdomains.",
+        show_default=False,
+    ),
+]
+CheckUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--check-url",
+        metavar="URL",
+        help="Open this page first; start fresh if it does not stay there.",
+        show_default=False,
+    ),
+]
+CheckText = Annotated[
+    str | None,
+    typer.Option(
+        "--check-text", metavar="TEXT", help="Start fresh if the page does not show this.", show_default=False
+    ),
+]
+CdpUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--cdp-url", metavar="ADDRESS", help="Use the browser there in place of a new one.", show_default=False
+    ),
+]
+Headed = Annotated[bool, typer.Option("--headed", help="Show the browser.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Write the JSON line about the session there, not to standard error.",
+        show_default=False,
+    ),
+]
+
+
+def run(
+    fingerprint: Fingerprint,
+    command: Command,
+    agent_id: AgentId = None,
+    exclusive: Exclusive = False,
+    wait: Wait = 0.0,
+    save: Save = "merge",
+    allow: Allow = None,
+    check_url: CheckUrl = None,
+    check_text: CheckText = None,
+    cdp_url: CdpUrl = None,
+    headed: Headed = False,
+    report: Report = None,
+    url: Url = None,
+    key_prefix: KeyPrefix = None,
+) -> None:
+    """Run a command with a Chromium that has the session, and save it afterwards.
+
+    The address of the browser is in the variables that the common programs read (PLAYWRIGHT_MCP_CDP_ENDPOINT, AGENT_BROWSER_CDP,
+    BU_CDP_URL, CDP_URL, SESSION_REUSE_CDP_URL and more). The exit code is that of the command, 127 if there is none.
+    """
+    options = {
+        "agent_id": agent_id, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
+        "on_busy": "raise" if exclusive else "fresh",
+    }  # fmt: skip
+    browser = _Browser(headed, cdp_url, check_url, check_text)
+    about: dict[str, Any] = {"fingerprint": fingerprint}
+    try:
+        _require(command[0])
+        browser.start()  # before the imports that follow: both take as long
+        code = asyncio.run(_run(fingerprint, options, {"url": url, "key_prefix": key_prefix}, browser, command, about))
+    except (SessionReuseError, _NoCommandError) as error:
+        code = error.code if isinstance(error, _NoCommandError) else ExitCode.USAGE
+        code = ExitCode.WRONG if isinstance(error, SessionBusyError) else code
+        about |= {"error": type(error).__name__.strip("_"), "message": str(error)}
+    finally:
+        browser.stop()
+    _write({**about, "exit_code": int(code)}, report)
+    raise typer.Exit(code)
+
+
+async def _run(
+    fingerprint: str,
+    options: dict[str, Any],
+    place: dict[str, str | None],
+    browser: _Browser,
+    words: list[str],
+    about: dict[str, Any],
+) -> int:
+    """Run the command in the session, and note what became of both."""
+    with _Child() as child:
+        from session_reuse._api import reusable_session
+        from session_reuse._manager import SessionManager
+
+        settings: dict[str, Any] = {name: value for name, value in place.items() if value is not None}
+        session: BrowserSession | None = None
+        try:
+            async with (
+                SessionManager(registry=None, **settings) as manager,
+                reusable_session(fingerprint, manager=manager, **options) as session,
+                browser.opened(session) as chromium,
+            ):
+                code = await child.run(_filled_in(words, chromium), _environment(chromium))
+        except asyncio.CancelledError:
+            code = _SIGNALLED + child.ended_by
+        if session is not None:
+            saved = session.save_outcome.value if session.save_outcome is not None else None
+            about |= {"outcome": session.outcome.value, "stale": session.stale, "save_outcome": saved}
+            about["problems"] = [{"kind": p.kind.value, "where": p.where, "reason": p.reason} for p in session.problems]
+        return code
+
+
+class _NoCommandError(Exception):
+    """The command cannot be started.
+
+    Attributes:
+        code: that a shell would give.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _require(program: str) -> None:
+    """Refuse a command that cannot be started, before a browser is."""
+    if shutil.which(program) is not None:
+        return
+    if os.path.exists(program):
+        raise _NoCommandError(f"{program} is not a program", _NOT_EXECUTABLE)
+    raise _NoCommandError(f"{program}: there is no such command", _NOT_FOUND)
+
+
+class _Browser:
+    """The browser of a run: one of its own, which is started before anything is imported, or one that runs."""
+
+    def __init__(self, headed: bool, cdp_url: str | None, check_url: str | None, check_text: str | None) -> None:
+        if check_text is not None and check_url is None:
+            raise typer.BadParameter("--check-text needs --check-url")
+        if check_url is not None and cdp_url is not None:
+            raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
+        self._headed = headed
+        self._cdp_url = cdp_url
+        self._check = (check_url, check_text)
+        self._started: ChromiumProcess | None = None
+
+    def start(self) -> None:
+        """Start a browser of our own."""
+        if self._cdp_url is None:
+            self._started = self._launch()
+
+    def _launch(self) -> ChromiumProcess:
+        return ChromiumProcess(headless=not self._headed)
+
+    def _next(self) -> ChromiumProcess:
+        process, self._started = self._started, None
+        return process if process is not None else self._launch()
+
+    def stop(self) -> None:
+        """End a browser that was started and never used."""
+        if self._started is not None:
+            self._started.stop()
+
+    def opened(self, session: BrowserSession) -> AbstractAsyncContextManager[Chromium]:
+        """Return the browser with the session, for `async with`."""
+        from session_reuse.browsers import cdp
+
+        if self._cdp_url is not None:
+            return cdp.attach_cdp(session, self._cdp_url)
+        url, text = self._check
+        return cdp.bind_chromium(session, self._next, cdp.page_shows(url, text) if url is not None else None)
+
+
+def _filled_in(words: list[str], chromium: Chromium) -> list[str]:
+    places = {"{cdp}": chromium.cdp_url, "{ws}": chromium.websocket_url, "{port}": str(chromium.port)}
+    filled = []
+    for word in words:
+        for place, value in places.items():
+            word = word.replace(place, value)  # noqa: PLW2901
+        filled.append(word)
+    return filled
+
+
+def _environment(chromium: Chromium) -> dict[str, str]:
+    """Return the environment of the command: the address under every name that common programs read."""
+    http, websocket = chromium.cdp_url, chromium.websocket_url
+    return {
+        **os.environ,
+        "AGENT_BROWSER_CDP": http,
+        "BROWSER_REMOTE_DEBUGGING_URL": http,
+        "BROWSER_TYPE": "cdp-connect",
+        "BU_CDP_URL": http,
+        "BU_CDP_WS": websocket,
+        "CDP_ENDPOINT": http,
+        "CDP_URL": http,
+        "PLAYWRIGHT_MCP_CDP_ENDPOINT": http,
+        "SESSION_REUSE_CDP_URL": http,
+        "SESSION_REUSE_CDP_WS": websocket,
+    }
+
+
+class _Child:
+    """The command, and the signals that reach us.
+
+    Before it runs, a signal ends us. While it runs, a signal is handed on. After that, the state is being saved, which is
+    bounded, and a signal changes nothing.
+
+    Attributes:
+        ended_by: the signal that came before the command ran.
+    """
+
+    def __init__(self) -> None:
+        self.ended_by = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._has_ended = False
+        self._shares_terminal = _is_in_foreground()
+
+    def __enter__(self) -> Self:
+        self._task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        self._handled = [each for each in _FORWARDED if signal.getsignal(each) is not signal.SIG_IGN]
+        for each in self._handled:
+            loop.add_signal_handler(each, self._receive, each)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for each in self._handled:
+            loop.remove_signal_handler(each)
+
+    def _receive(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            is_told = self._shares_terminal and number in _OF_A_TERMINAL
+            if self._process.returncode is None and not is_told:
+                self._process.send_signal(number)
+        elif not self._has_ended and self._task is not None:
+            self.ended_by = number
+            self._task.cancel()
+
+    async def run(self, words: list[str], environment: dict[str, str]) -> int:
+        """Run the command to its end and return its exit code, 128 and the signal if one has ended it.
+
+        Raises:
+            _NoCommandError: it cannot be started.
+        """
+        guard = Guard()
+        try:
+            # Away from a terminal, a group of its own lets the guard end all of it. At one, the terminal's keys are for both.
+            group = None if self._shares_terminal else 0
+            self._process = await asyncio.create_subprocess_exec(*words, env=environment, process_group=group)
+            guard.watch(self._process.pid if self._shares_terminal else -self._process.pid)
+            code = await self._process.wait()
+        except OSError as error:
+            raise _NoCommandError(f"{words[0]} cannot be started: {error}", _NOT_EXECUTABLE) from None
+        finally:
+            self._has_ended = True
+            guard.dismiss()
+        return code if code >= 0 else _SIGNALLED - code
+
+
+def _is_in_foreground() -> bool:
+    """Return whether we are the foreground job of a terminal."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+def _write(about: dict[str, Any], report: Path | None) -> None:
+    line = json.dumps(about, separators=(",", ":")) + "\n"
+    try:
+        if report is not None:
+            report.write_text(line, encoding="utf-8")
+        else:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+    except OSError as error:  # the exit code stays the command's; nobody reads standard error any more
+        if report is not None:
+            sys.stderr.write(f"{report}: {error.strerror}\n{line}")

@@ -1,0 +1,1 @@
+"""Agents of any kind and language in a Chromium that a session was restored into."""

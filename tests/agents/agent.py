@@ -1,0 +1,29 @@
+"""An agent without any framework: `python -m tests.agents.agent ACTION [URL]` in the browser that the environment names."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from tests.agents.tab import new_tab
+
+
+async def main(action: str, *arguments: str) -> None:
+    """Do one thing in a new tab, and print what was seen."""
+    async with new_tab(os.environ["SESSION_REUSE_CDP_WS"]) as tab:
+        if action in {"login", "stay", "close"}:
+            await tab.log_in(arguments[0])
+        elif action == "set":
+            await tab.goto(arguments[0])
+            await tab.evaluate(f"localStorage.setItem({arguments[1]!r}, 'yes')")
+        print(await tab.words() if action != "look" else await tab.goto(arguments[0]), flush=True)  # noqa: T201
+        if action == "close":
+            await asyncio.sleep(1.5)  # longer than the time between two looks at the cookies
+            await tab.send("Browser.close")
+        if action == "stay":
+            await asyncio.sleep(600)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,28 @@
+"""The site and the store of memory of the client tests, and runs on a real store."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.agents.runs import Runs
+from tests.clients.conftest import keeper, localhost_names, logged_in, login_state, running_site, site
+from tests.harness.polling import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.harness.servers import RedisServer
+
+__all__ = ["keeper", "localhost_names", "logged_in", "login_state", "running_site", "site"]
+
+
+@pytest.fixture
+def runs(redis_server: RedisServer) -> Iterator[Runs]:
+    """Runs on the shared server; nothing may be left of them."""
+    with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp") as folder:
+        started = Runs(redis_server.url, folder)
+        yield started
+        wait_until(lambda: not started.leftovers, timeout=20, message="something of a browser was left behind")

@@ -1,0 +1,177 @@
+"""`session-reuse run`: the command has our streams, signals and exit code, and its session is saved however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import shlex
+import signal
+import termios
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.agents.runs import AGENT, ALICE, LIMIT, ROOT, Runs, agent_of, report_of, staying, stored
+from tests.harness.polling import wait_until
+from tests.harness.servers import free_port
+
+if TYPE_CHECKING:
+    from tests.clients.site import Site
+    from tests.harness.servers import RedisServer
+
+pytestmark = [pytest.mark.browser, pytest.mark.redis]
+
+
+def test_a_login_is_reused_and_the_command_sees_its_own_streams(runs: Runs, site: Site) -> None:
+    """The second run is logged in; input, output and exit code pass through; the report is one line."""
+    assert runs.run("--agent-id", "one", "--", *AGENT, "login", site.url())[0] == 0
+    script = f"{shlex.join([*AGENT, 'look', site.url()])}; cat; echo {{port}} {{cdp}} {{ws}}; echo $CDP_URL; exit 5"
+    code, out, report = runs.run("--report", "/dev/stderr", "--", "sh", "-c", script, given="typed\n")
+    assert code == 5
+    seen, typed, filled, variable = out.splitlines()
+    assert (seen, typed) == (site.EVERYWHERE, "typed")
+    port, http, websocket = filled.split()
+    assert (http, websocket.partition("/devtools")[0]) == (f"http://127.0.0.1:{port}", f"ws://127.0.0.1:{port}")
+    assert variable == http
+    assert report | {"problems": [], "save_outcome": ""} == {
+        "fingerprint": ALICE, "outcome": "reused", "stale": False, "save_outcome": "", "problems": [], "exit_code": 5,
+    }  # fmt: skip
+    assert site.logins == 1
+
+
+@pytest.mark.parametrize(("words", "code"), [(("nothing-there",), 127), ((str(ROOT / "README.md"),), 126)])
+def test_a_command_that_is_none_ends_as_in_a_shell(runs: Runs, words: tuple[str, ...], code: int) -> None:
+    """127 for a command that does not exist, 126 for a file that is no program; the report says so."""
+    found, out, report = runs.run("--", *words)
+    assert (found, out, report["exit_code"]) == (code, "", code)
+    assert words[0] in report["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--cdp-url", f"http://127.0.0.1:{free_port()}"), 2, "no browser answers"),
+        (("--cdp-url", "ws://127.0.0.1:1/devtools/page/1"), 2, "one page"),
+        (("--url", "nonsense://"), 2, "nonsense"),
+    ],
+)
+def test_a_wrong_setting_ends_with_2(runs: Runs, words: tuple[str, ...], code: int, message: str) -> None:
+    """The command is not run, and the report names the remedy."""
+    found, out, report = runs.run(*words, "--", "echo", "ran")
+    assert (found, out) == (code, "")
+    assert message in report["message"]
+
+
+def test_the_command_runs_though_the_store_is_away(runs: Runs) -> None:
+    """An outage of Redis is no outage of the agent; the report says what became of the session."""
+    code, out, report = runs.run("--url", f"redis://127.0.0.1:{free_port()}/0", "--", "echo", "ran")
+    assert (code, out.strip()) == (0, "ran")
+    assert report["outcome"] == "unavailable"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_handed_on_and_the_session_saved(runs: Runs, site: Site, number: signal.Signals) -> None:
+    """The command ends by it, the exit code is that of a shell, and what was done is stored; twice changes nothing."""
+    with staying(runs, site, start_new_session=True) as process:
+        process.send_signal(number)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode in {128 + number, 1}  # Python's own exit code after SIGINT, handled by asyncio
+    assert report_of(err)["save_outcome"] in {"saved", "unchanged"}
+
+
+def test_ctrl_c_twice_in_a_terminal_reaches_the_command_and_saves(
+    runs: Runs, site: Site, redis_server: RedisServer
+) -> None:
+    """The terminal interrupts the command itself; the second time comes while the session is being saved."""
+    ours, theirs = pty.openpty()
+    try:
+        with runs.start(
+            "--", *AGENT, "stay", site.url(), stdin=theirs, start_new_session=True, preexec_fn=_take_terminal
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() == "done welcome"
+            os.write(ours, b"\x03")
+            os.write(ours, b"\x03")
+            _, err = process.communicate(timeout=LIMIT)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert report_of(err)["save_outcome"] in {"saved", "unchanged"}
+    assert stored(redis_server.url)["cookies"]
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_kill_9_of_run_leaves_nothing_and_loses_no_checkpoint(
+    runs: Runs, site: Site, redis_server: RedisServer
+) -> None:
+    """Browser, folder and command go; what was stored by then is reused."""
+    with staying(runs, site, start_new_session=True) as process:
+        agent = agent_of(runs)
+        wait_until(lambda: redis_server_has(redis_server), timeout=30, message="no checkpoint")
+        process.kill()
+        process.wait(LIMIT)
+        wait_until(lambda: not Path(f"/proc/{agent}").exists(), timeout=20, message="the command lives on")
+    assert runs.run("--", "true")[2]["outcome"] == "reused"
+
+
+def redis_server_has(server: RedisServer) -> bool:
+    """Return whether anything is stored of the session."""
+    with server.client() as client:
+        return bool(client.exists(f"browser:session:{ALICE}"))
+
+
+def test_kill_9_of_the_command_saves_its_session(runs: Runs, site: Site) -> None:
+    """137, as in a shell, and a state that is stored."""
+    with staying(runs, site, start_new_session=True) as process:
+        os.kill(agent_of(runs), signal.SIGKILL)
+        _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 137
+    assert report_of(err)["save_outcome"] in {"saved", "unchanged"}
+
+
+def test_a_command_that_closes_the_browser_keeps_its_login(runs: Runs, site: Site) -> None:
+    """What was seen is saved, and the report says that the browser was gone."""
+    code, _, report = runs.run("--", *AGENT, "close", site.url())
+    assert (code, report["save_outcome"]) == (0, "saved")
+    assert "browser_gone" in {each["kind"] for each in report["problems"]}
+
+
+def test_a_command_that_forks_and_leaves_ends_the_run(runs: Runs) -> None:
+    """The run ends with the command, not with what it has left in the background, which lives on."""
+    code, out, _ = runs.run("--", "sh", "-c", "sleep 60 >/dev/null 2>&1 </dev/null & echo $!")
+    assert code == 0
+    os.kill(int(out), signal.SIGKILL)  # raises if it is gone
+
+
+def test_two_runs_at_once_lose_no_change(runs: Runs, site: Site, redis_server: RedisServer) -> None:
+    """Both began with the same state; both changes are stored."""
+    runs.run("--", *AGENT, "login", site.url())
+    both = [runs.start("--", *AGENT, "set", site.url(), name) for name in ("first", "second")]
+    for process in both:
+        with process:
+            _, err = process.communicate(timeout=LIMIT)
+        assert report_of(err)["outcome"] == "reused"
+    (origin,) = stored(redis_server.url)["origins"]
+    assert {"first", "second", "token"} <= {item["name"] for item in origin["localStorage"]}
+
+
+def test_an_exclusive_run_waits_or_ends_with_1(runs: Runs, site: Site) -> None:
+    """While one holds the session, another does not run its command."""
+    with staying(runs, site, "--exclusive", start_new_session=True):
+        code, out, report = runs.run("--exclusive", "--", "echo", "ran")
+    assert (code, out, report["error"]) == (1, "", "SessionBusyError")
+
+
+def test_a_check_that_fails_starts_fresh(runs: Runs, site: Site) -> None:
+    """A login that the site has ended is not given to the command."""
+    runs.run("--", *AGENT, "login", site.url())
+    site.sessions.clear()
+    words = ("--check-url", site.url(), "--check-text", "Signed in", "--", *AGENT, "look", site.url())
+    _, out, report = runs.run(*words)
+    assert (out.strip(), report["outcome"]) == (site.LOGGED_OUT, "unverified")
