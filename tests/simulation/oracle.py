@@ -999,6 +999,7 @@ class Oracle:
             visit.doubted
             or any(manager.lost(session.fingerprint) for manager in (visit.manager, *process.managers))
             or visit.discarded
+            or visit.outcome is Outcome.BUSY
             or visit.marked_bad
             or not visit.looked
         ):
