@@ -6,6 +6,7 @@ It keeps the state and the agent's wishes about it. Its backend reads and writes
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from session_reuse._problem import Problem, ProblemKind
@@ -38,6 +39,41 @@ class SessionBackend(Protocol):
         """Return the stored form."""
 
 
+@dataclass(slots=True)
+class Wiring:
+    """What ties a session to its manager and its browser.
+
+    Attributes:
+        backend: reads and writes the store; None before the session is entered.
+        captures: functions that return the state of the browser.
+        capture_reason: why the browser could not be read; None when it was.
+        discarded: whether nothing is saved any more.
+        was_left: whether the `with` of the session has ended.
+        maybe_reordered: whether state or notes were assigned since the restore, perhaps the same in another order.
+        health_mark: whether the login works, and why, until that is counted.
+        cooldown: seconds for which its pool does not hand it out.
+    """
+
+    backend: SessionBackend | None = None
+    captures: list[Capture] = field(default_factory=list)
+    capture_reason: str | None = None
+    discarded: bool = False
+    was_left: bool = False
+    maybe_reordered: bool = False
+    health_mark: tuple[bool, str] | None = None
+    cooldown: float = 0.0
+
+    @property
+    def marked_bad(self) -> bool:
+        """Whether the agent has marked the login as broken."""
+        return self.health_mark is not None and not self.health_mark[0]
+
+
+def wiring_of(session: BrowserSession) -> Wiring:
+    """Return the wiring of a session: for this package, and for tests."""
+    return session._wiring  # noqa: SLF001  (the one way to it)
+
+
 class BrowserSession:
     """One agent's session: cookies, storage and notes, and how it came by them.
 
@@ -53,13 +89,11 @@ class BrowserSession:
         save_outcome: what the last save did; None before the first.
         problems: what could not be restored or captured in full.
         allowed_domains: the hosts whose cookies and storage it holds; None for all.
-        was_left: whether the `with` of this session has ended.
-        anew: whether state or notes were assigned since the restore, and may say the same as before in another order.
     """
 
     __slots__ = (
-        "__weakref__", "_data", "_storage_state", "agent_id", "allowed_domains", "anew", "capture_reason", "captures", "cooldown", "discarded",
-        "fingerprint", "keeper", "outcome", "problems", "save_outcome", "stale", "verdict", "was_left",
+        "__weakref__", "_data", "_storage_state", "_wiring", "agent_id", "allowed_domains", "fingerprint", "outcome", "problems",
+        "save_outcome", "stale",
     )  # fmt: skip
 
     def __init__(
@@ -77,14 +111,7 @@ class BrowserSession:
         self.save_outcome: SaveOutcome | None = None
         self.problems: list[Problem] = []
         self.stale = False
-        self.capture_reason: str | None = None
-        self.keeper: SessionBackend | None = None
-        self.captures: list[Capture] = []
-        self.discarded = False
-        self.cooldown = 0.0
-        self.was_left = False
-        self.anew = False
-        self.verdict: tuple[bool, str] | None = None
+        self._wiring = Wiring()
         self._storage_state = empty_storage_state()
         self._data: dict[str, Any] = {}
         if storage_state is not None:
@@ -114,8 +141,8 @@ class BrowserSession:
     @storage_state.setter
     def storage_state(self, value: Mapping[str, object]) -> None:
         self._storage_state = validate_storage_state(value)
-        self.capture_reason = None
-        self.anew = True
+        self._wiring.capture_reason = None
+        self._wiring.maybe_reordered = True
 
     def to_playwright(self) -> PlaywrightState:
         """Return the part of the storage state that `new_context(storage_state=...)` of Playwright accepts."""
@@ -136,17 +163,17 @@ class BrowserSession:
             raise InvalidStateError(f"data must be a dict, not {type(value).__name__}")
         document.check_json(value, "data")
         self._data = value
-        self.anew = True
+        self._wiring.maybe_reordered = True
 
     def fill(self, found: Document) -> None:
         """Take over a stored document, which was checked when it was opened."""
         self._storage_state, self._data = found["storage_state"], found["data"]
-        self.anew = False
+        self._wiring.maybe_reordered = False
 
     async def checkpoint(self) -> SaveOutcome:
         """Save now and go on. Never raises for trouble of the store."""
         self.require_open()
-        return await self._open_keeper().checkpoint(self)
+        return await self._open_backend().checkpoint(self)
 
     async def settled(self) -> SaveOutcome | None:
         """Wait until the last save has come to its end, and return what became of it.
@@ -154,11 +181,11 @@ class BrowserSession:
         A save that is PENDING is written when the store is back (`saved`, `merged`, `unchanged`), refused (`stale`,
         `skipped`), or given up (`lost`). None before the first save.
         """
-        return self.save_outcome if self.keeper is None else await self.keeper.settled()
+        return self.save_outcome if self._wiring.backend is None else await self._wiring.backend.settled()
 
     def discard(self) -> None:
         """Leave without saving, whatever happens from here on."""
-        self.discarded = True
+        self._wiring.discarded = True
 
     async def invalidate(self, reason: str = "") -> None:
         """Delete the stored state for everyone, and refuse late saves of all who hold it now.
@@ -169,12 +196,12 @@ class BrowserSession:
         Raises:
             StoreError: the store could not be told; the stored state may still be there.
         """
-        await self._open_keeper().invalidate(self, reason)
+        await self._open_backend().invalidate(self, reason)
         self.discard()
 
     def mark_good(self) -> None:
         """Say that the login worked: it lowers the error score that all agents share, at the next save."""
-        self.verdict = (True, "")
+        self._wiring.health_mark = (True, "")
 
     def mark_bad(self, reason: str = "", *, cooldown: float = 0.0) -> None:
         """Say that the login is broken: this state is not saved, and the shared error score rises at exit.
@@ -183,18 +210,13 @@ class BrowserSession:
             reason: for the log; at most a sentence, without secrets.
             cooldown: seconds for which its pool does not hand it out.
         """
-        self.verdict = (False, reason)
-        self.cooldown = cooldown
+        self._wiring.health_mark = (False, reason)
+        self._wiring.cooldown = cooldown
 
-    @property
-    def marked_bad(self) -> bool:
-        """Whether the agent has said that the login is broken."""
-        return self.verdict is not None and not self.verdict[0]
-
-    def _open_keeper(self) -> SessionBackend:
-        if self.keeper is None:
+    def _open_backend(self) -> SessionBackend:
+        if self._wiring.backend is None:
             raise LifecycleError("this session is not open: use it inside `async with reusable_session(...)`")
-        return self.keeper
+        return self._wiring.backend
 
     def require_open(self) -> None:
         """Raise if the session was left: what is opened now would be captured and never saved; for adapters.
@@ -202,7 +224,7 @@ class BrowserSession:
         Raises:
             LifecycleError: the `with` of this session has ended.
         """
-        if self.was_left:
+        if self._wiring.was_left:
             raise LifecycleError(f"{self.fingerprint!r} was left before: use it inside `with reusable_session(...)`")
 
     def bind_capture(self, capture: Capture) -> Callable[[], None]:
@@ -218,17 +240,17 @@ class BrowserSession:
             LifecycleError: the `with` of this session has ended.
         """
         self.require_open()
-        self.captures.append(capture)
+        self._wiring.captures.append(capture)
 
         def unbind() -> None:
-            if capture in self.captures:
-                self.captures.remove(capture)
+            if capture in self._wiring.captures:
+                self._wiring.captures.remove(capture)
 
         return unbind
 
     def capture_failed(self, reason: str) -> None:
         """Say that the state could not be read from the browser, so that the stored one is kept; for adapters."""
-        self.capture_reason = reason
+        self._wiring.capture_reason = reason
         self.report("capture_failed", reason)
 
     def report(self, kind: ProblemKind | str, where: str, reason: str = "") -> None:
@@ -256,7 +278,7 @@ class BrowserSession:
         """Return the stored form of this session: what stands in Redis, byte for byte readable by `import_`."""
         from session_reuse._stored_form import exported
 
-        return exported(self) if self.keeper is None else self.keeper.export(self)
+        return exported(self) if self._wiring.backend is None else self._wiring.backend.export(self)
 
     @classmethod
     def import_(cls, data: bytes) -> BrowserSession:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize
 
-from session_reuse._browser_session import BrowserSession
+from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._misuse import AsyncOnly
 from session_reuse._orphans import close_sockets, managers, report_lost
 from session_reuse._resilience.failure import AttemptFailed
@@ -224,8 +224,9 @@ class SessionManager(AsyncOnly):
             InvalidStateError: the session holds something that cannot be stored.
         """
         runtime = await self.services()
-        if isinstance(session.keeper, SessionScope) and session.keeper.belongs_to(runtime.writer):
-            return await session.keeper.checkpoint(session)
+        backend = wiring_of(session).backend
+        if isinstance(backend, SessionScope) and backend.belongs_to(runtime.writer):
+            return await backend.checkpoint(session)
         checked(session.fingerprint, "fingerprint")
         if session.agent_id is not None:
             checked(session.agent_id, "agent_id")

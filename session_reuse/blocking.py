@@ -74,7 +74,7 @@ class BrowserSession(AsyncBrowserSession):
 
     def capture_here(self) -> None:
         """Ask the adapters for the current state in this thread."""
-        for capture in [] if self.discarded else list(self.thread_captures):
+        for capture in [] if self._wiring.discarded else list(self.thread_captures):
             try:
                 state: Any = capture()
                 self.storage_state = state

@@ -6,12 +6,12 @@ import asyncio
 import inspect
 from typing import Any
 
-from session_reuse._browser_session import BrowserSession, Verdict
+from session_reuse._browser_session import BrowserSession, Verdict, wiring_of
 
 
 async def capture(session: BrowserSession, limit: float) -> None:
     """Ask the adapters for the current state; what cannot be read within `limit` seconds leaves the state alone."""
-    for ask in list(session.captures):
+    for ask in list(wiring_of(session).captures):
         try:
             async with asyncio.timeout(limit):
                 state: Any = ask()

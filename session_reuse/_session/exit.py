@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import adler32
 
+from session_reuse._browser_session import wiring_of
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
@@ -21,7 +22,8 @@ _CAPTURED = b'"captured_at"'
 
 def allows_save(session: BrowserSession) -> bool:
     """Return whether the agent's own verdict, and how it entered, allow a save at all."""
-    return not (session.discarded or session.marked_bad or session.outcome is Outcome.BUSY)
+    wiring = wiring_of(session)
+    return not (wiring.discarded or wiring.marked_bad or session.outcome is Outcome.BUSY)
 
 
 def body_to_save(
@@ -47,14 +49,15 @@ def body_to_save(
     found = document_of(session)
     if domains is not None:
         found = domains.restrict(found)
-    brings_login = session.capture_reason is None and not is_empty(found["storage_state"])
+    reason = wiring_of(session).capture_reason
+    brings_login = reason is None and not is_empty(found["storage_state"])
     if replaces is not None and not brings_login and not is_empty(document.load(*replaces)["storage_state"]):
         return None  # nothing could take the place of the stored login
-    if session.capture_reason is not None:
+    if reason is not None:
         found = {**found, "storage_state": document.load(*before)["storage_state"]}
     after = document.dump(found)
-    if after == before or (session.anew and _says_the_same(before, after)):
-        return None if session.capture_reason is not None else before  # nothing was seen, so nothing is vouched for
+    if after == before or (wiring_of(session).maybe_reordered and _says_the_same(before, after)):
+        return None if reason is not None else before  # nothing was seen, so nothing is vouched for
     return after
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 from weakref import ProxyType, proxy
 
-from session_reuse._browser_session import BrowserSession
+from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.callbacks import capture, verified
@@ -112,7 +112,7 @@ class SessionScope:
             StoreError, CorruptStateError: with `strict`.
         """
         session, began = self._session, self._store.time() - self._spent
-        if session.keeper is self:  # its pool had to enter it, to know whether it will do
+        if wiring_of(session).backend is self:  # its pool had to enter it, to know whether it will do
             return
         try:
             with self._telemetry.restore_span(session):
@@ -125,12 +125,12 @@ class SessionScope:
         except BaseException:  # whatever ends it, no lease stays behind
             self._abandon_lease()
             raise
-        session.keeper = self
+        wiring_of(session).backend = self
 
     def enter_without(self, outcome: Outcome) -> None:
         """Start fresh and never save: there is no identity that the session could belong to."""
         session = self._session
-        session.outcome, session.keeper = outcome, self
+        session.outcome, wiring_of(session).backend = outcome, self
         session.discard()
         self._telemetry.entered(session.fingerprint, outcome, 0.0, stale=False)
 
@@ -278,13 +278,13 @@ class SessionScope:
             self._before = snapshot.body
         if not self._before.data:
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
-        session.keeper = self
+        wiring_of(session).backend = self
 
     # Save ------------------------------------------------------------------------------------------------------------
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
         """Save now; the lease stays."""
-        if session.discarded:
+        if wiring_of(session).discarded:
             return SaveOutcome.SKIPPED
         with self._telemetry.save_span(session):
             return await self._save(final=False)
@@ -305,7 +305,8 @@ class SessionScope:
         session = self._session
         if failed and not self._options.save_on_error:
             session.discard()
-        if failed or session.captures or session.marked_bad or self._lease or self._options.verify is not None:
+        wiring = wiring_of(session)
+        if failed or wiring.captures or wiring.marked_bad or self._lease or self._options.verify is not None:
             return self._leave_in_a_task(failed=failed)
         return self._leave(failed=failed)
 
@@ -325,7 +326,7 @@ class SessionScope:
         finally:
             await self._give_lease_back()
             await self._give_member_back()
-            self._session.was_left = True  # not before: `verify` may open a client of the session
+            wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
             self._hold_weakly()
 
     def _hold_weakly(self) -> None:
@@ -337,12 +338,13 @@ class SessionScope:
         session, began = self._session, self._clock.loop()
         self._saves += 1
         number = self._saves
-        if session.captures and not session.discarded:
+        wiring = wiring_of(session)
+        if wiring.captures and not wiring.discarded:
             await capture(session, self._config.capture_timeout)
         change = None
         if allows_save(session) and (not final or await self._verified()):
             change = self._change(final=final)
-        elif session.marked_bad and not self._marked and self._options.save != "never":
+        elif wiring.marked_bad and not self._marked and self._options.save != "never":
             change = self._bad_mark()
         if change is None:
             return self._finish(SaveOutcome.SKIPPED, began, number)
@@ -379,7 +381,7 @@ class SessionScope:
 
     def _start_again_from(self, change: Change) -> None:
         """Have later changes hold what a refused one held as well."""
-        if change.score_change and self._session.verdict is None:
+        if change.score_change and wiring_of(self._session).health_mark is None:
             self._session.mark_good()
         if self._before is change.after:
             self._before = change.before
@@ -403,9 +405,10 @@ class SessionScope:
         if after is None or (replaces is not None and after is self._before and not self._changes):
             return None  # nothing takes the place of what other agents may have changed since
         self._snapshots.codec.check_size(after.data)
-        good = session.verdict == (True, "")
+        wiring = wiring_of(session)
+        good = wiring.health_mark == (True, "")
         if good:
-            session.verdict = None  # counted with this change
+            wiring.health_mark = None  # counted with this change
         held = self._lease.lease if self._lease is not None else None
         return Change(
             before=self._before,
@@ -427,7 +430,8 @@ class SessionScope:
         self._marked = True
         if not self._login.created_at or self._login.found is Found.UNUSABLE:
             return None
-        log.info(Event.MARKED_BAD, fingerprint=self._session.fingerprint, why=(self._session.verdict or (False, ""))[1])
+        _, why = wiring_of(self._session).health_mark or (False, "")
+        log.info(Event.MARKED_BAD, fingerprint=self._session.fingerprint, why=why)
         return Change(
             before=self._before, after=self._before, login=self._login, made_at=self._clock.loop(), ttl=self._config.ttl,
             score_change=BAD_MARK, mark_only=True,
@@ -451,7 +455,8 @@ class SessionScope:
     async def _give_member_back(self) -> None:
         """Free the member of a pool, before the next enter of this task can ask for one."""
         if self.on_left is not None:
-            cooldown = self._session.cooldown if self._session.marked_bad else 0.0
+            wiring = wiring_of(self._session)
+            cooldown = wiring.cooldown if wiring.marked_bad else 0.0
             giving = self._spawn(self.on_left(cooldown), "release")
             await asyncio.wait({giving}, timeout=self._config.attempt_timeout)
 

@@ -11,6 +11,7 @@ from playwright.async_api import Error
 from session_reuse._browser import databases
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
 from session_reuse._browser.plan import RestoreScripts
+from session_reuse._browser_session import wiring_of
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
@@ -54,7 +55,7 @@ async def test_a_visit_that_came_to_nothing_loses_nothing(first: str, sites: Sit
 
 def _armed(session: Any) -> frozenset[str]:
     """Return the origins that are still to be restored; one is given back a moment after a sandboxed document."""
-    restorer = session.captures[-1].__self__._binding.engine.restorer
+    restorer = wiring_of(session).captures[-1].__self__._binding.engine.restorer
     return frozenset() if restorer._is_updating else restorer.scripts.pending
 
 
@@ -285,7 +286,7 @@ async def test_what_a_document_stores_last_is_read(event: str, sites: Sites, bro
     session, saved, opened = fresh(), [], []
     async with open_context(session, browser, checkpoint_after=0.2) as context:
         context.on("page", lambda page: opened.append(page))  # noqa: PLW0108 - Playwright writes on it
-        session.keeper = _Keeper(saved)
+        wiring_of(session).backend = _Keeper(saved)
         for host, leave in (("left", "goto"), ("closed", "close")):
             page = await context.new_page()
             await page.goto(sites.url(f"{host}-{event}", f"/last/{event}"))
@@ -301,7 +302,7 @@ class _Keeper:
         self._saved = saved
 
     async def checkpoint(self, session: Any) -> str:
-        for capture in session.captures:
+        for capture in wiring_of(session).captures:
             self._saved.append(await capture())
         return "saved"
 

@@ -13,6 +13,7 @@ import pytest
 from session_reuse._browser import limits
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
 from session_reuse._browser.storage.mirror import StorageMirror
+from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
@@ -227,7 +228,7 @@ async def test_an_error_of_the_agent_comes_out_unchanged(sites: Sites, browser: 
 async def test_changes_are_saved_while_the_agent_works(sites: Sites, browser: Any) -> None:
     """A checkpoint follows a change, and none follows when nothing has changed."""
     session, saved = fresh(), []
-    session.keeper = _Keeper(saved)
+    wiring_of(session).backend = _Keeper(saved)
     async with open_context(session, browser, checkpoint_after=0.05) as context:
         page = await context.new_page()
         await page.goto(sites.url("saver", "/blank"))
@@ -246,7 +247,7 @@ class _Keeper:
         self._saved = saved
 
     async def checkpoint(self, session: Any) -> str:
-        for capture in session.captures:
+        for capture in wiring_of(session).captures:
             self._saved.append(await capture())
         return "saved"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from session_reuse._browser_session import wiring_of
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.visits import entry, fresh, items, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
@@ -28,7 +29,7 @@ async def logged_in(sites: Sites, browser: Any, host: str, path: str = "/idb-pla
 async def test_a_copy_that_is_cut_off_is_made_again(sites: Sites, browser: Any) -> None:
     """An agent that leaves while a checkpoint copies a database finds it saved."""
     session = fresh()
-    session.keeper = _Keeper()
+    wiring_of(session).backend = _Keeper()
     async with open_context(session, browser, checkpoint_after=0.05) as context:
         page = await context.new_page()
         await page.goto(sites.url("cut-off", "/idb-plain/login"))
@@ -40,7 +41,7 @@ async def test_a_copy_that_is_cut_off_is_made_again(sites: Sites, browser: Any) 
 
 class _Keeper:
     async def checkpoint(self, session: Any) -> str:
-        for capture in session.captures:
+        for capture in wiring_of(session).captures:
             session.storage_state = await capture()
         return "saved"
 

@@ -11,7 +11,7 @@ import copy
 import inspect
 from typing import Any
 
-from session_reuse._browser_session import BrowserSession
+from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._stored_form import exported
 from session_reuse.outcome import Outcome, SaveOutcome
@@ -30,7 +30,7 @@ class StubKeeper:
         state = copy.deepcopy(self.stored) if self.stored is not None else None
         session = BrowserSession("site/alice", storage_state=state)
         session.outcome = Outcome.MISSING if state is None else Outcome.REUSED
-        session.keeper = self
+        wiring_of(session).backend = self
         self._bases[id(session)] = copy.deepcopy(session.storage_state)
         return session
 
@@ -42,19 +42,19 @@ class StubKeeper:
                 return asyncio.run(super().checkpoint())
 
         session = Blocking("site/alice")
-        session.keeper = self
+        wiring_of(session).backend = self
         self._bases[id(session)] = copy.deepcopy(session.storage_state)
         return session
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
         """Save as `session.checkpoint()` asks for."""
-        for capture in session.captures:
+        for capture in wiring_of(session).captures:
             try:
                 captured = capture()
                 session.storage_state = await captured if inspect.isawaitable(captured) else captured
             except Exception as error:  # noqa: BLE001  (as the real one: whatever a capture raises)
                 session.capture_failed(str(error))
-        if session.capture_reason is not None:
+        if wiring_of(session).capture_reason is not None:
             return SaveOutcome.SKIPPED
         base, mine = self._bases[id(session)], copy.deepcopy(session.storage_state)
         self.stored = merge_storage_states(base, mine, self.stored if self.stored is not None else base)

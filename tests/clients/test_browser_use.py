@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from session_reuse._browser_session import wiring_of
 from session_reuse.errors import ConfigurationError, MissingExtraError
 from tests.clients.agents import browser_options, run_agent
 from tests.clients.visits import agent_title, submit_agent, visit_agent
@@ -110,7 +111,7 @@ async def test_killed_browser_loses_at_most_a_moment(keeper: StubKeeper, site: S
     async with visiting(keeper, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
         await submit_agent(browser_session)
-        keep = session.captures[0]
+        keep = wiring_of(session).captures[0]
         mirror = keep.__self__._browser
         await until(lambda: _has_everything(mirror.last_seen()), message="the login was not seen")
         os.kill(browser_session._local_browser_watchdog._subprocess.pid, signal.SIGKILL)
@@ -180,7 +181,7 @@ async def test_connection_of_ours_that_drops_is_taken_up_again(logged_in: StubKe
     """When our own connection is lost, the browser is followed again, and nothing older is put over what it holds."""
     async with visiting(logged_in, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
-        mirror = session.captures[0].__self__._browser
+        mirror = wiring_of(session).captures[0].__self__._browser
         await mirror._driver.connection._transport.close()
         await until(lambda: mirror.is_gone)
         await visit_agent(browser_session, site.url("/logout"))
@@ -198,7 +199,7 @@ async def test_what_was_not_visited_is_restored_over_a_new_connection(logged_in:
     logged_in.stored["origins"].append(other)
     async with visiting(logged_in, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
-        mirror = session.captures[0].__self__._browser
+        mirror = wiring_of(session).captures[0].__self__._browser
         await mirror._driver.connection._transport.close()
         await until(lambda: mirror.is_gone)
         await session.checkpoint()
@@ -219,7 +220,7 @@ async def test_attached_session_is_left_running(logged_in: StubKeeper, site: Sit
         session = logged_in.enter()
         async with attach_browser_session(session, browser_session):
             assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE
-        assert session.captures == []
+        assert wiring_of(session).captures == []
         assert await agent_title(browser_session) == site.EVERYWHERE
     finally:
         await browser_session.kill()
@@ -249,7 +250,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_bound(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert session.captures == []
+    assert wiring_of(session).captures == []
 
 
 async def test_new_tabs_are_restored(logged_in: StubKeeper, site: Site) -> None:

@@ -16,6 +16,7 @@ from selenium.common import WebDriverException
 from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpConnection
 from session_reuse._browser.restorer import Restorer
+from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import selenium as adapter
 from session_reuse.browsers._selenium_options import default_options
 from session_reuse.errors import AdapterError, MissingExtraError
@@ -315,7 +316,7 @@ async def test_other_contexts_of_the_browser_are_other_peoples(logged_in: StubKe
     with visiting(StubKeeper()) as (driver, _):
         session = logged_in.enter()
         with adapter.attach_driver(session, driver):
-            attachment = session.captures[-1].__self__
+            attachment = wiring_of(session).captures[-1].__self__
             connection, run = attachment._browser._driver.connection, attachment._thread.run
             context = run(connection.send("Target.createBrowserContext"), 5.0)
             run(connection.send("Target.createTarget", {"url": site.url("/blank"), **context}), 5.0)
@@ -389,7 +390,7 @@ async def test_a_start_that_takes_too_long_leaves_no_connection(
     with visiting(logged_in) as (_, session):
         wait_until(lambda: [connection.ended.is_set() for connection in closed] == [True])
     assert [problem.kind for problem in session.problems] == ["restore_failed", "capture_failed"]
-    assert session.capture_reason is not None
+    assert wiring_of(session).capture_reason is not None
 
 
 async def test_dead_driver_does_not_replace_the_stored_state(logged_in: StubKeeper, site: Site) -> None:
@@ -400,7 +401,7 @@ async def test_dead_driver_does_not_replace_the_stored_state(logged_in: StubKeep
         session = logged_in.enter()
         with adapter.attach_driver(session, driver):
             pass
-    assert session.capture_reason is not None
+    assert wiring_of(session).capture_reason is not None
     await logged_in.leave(session)
     assert logged_in.stored == before
 
@@ -419,7 +420,7 @@ def test_driver_of_another_browser_is_refused(session: BrowserSession) -> None:
     driver = Firefox()
     with pytest.raises(AdapterError, match="firefox"), adapter.attach_driver(session, driver):
         pass
-    assert session.captures == []
+    assert wiring_of(session).captures == []
     assert set(vars(driver)) == {"capabilities"}
 
 

@@ -15,6 +15,7 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from session_reuse import BrowserSession, SessionManager, reusable_session
+from session_reuse._browser_session import wiring_of
 from session_reuse.config import Config
 from session_reuse.errors import SessionReuseError
 from tests.harness.fault_proxy import Fault, FaultProxy
@@ -126,7 +127,7 @@ async def _visits(manager: SessionManager) -> list[object]:
         async with reusable_session("shop.example/alice", "agent", manager=manager) as session:
             session.storage_state = {**STATE}
             session.data["note"] = CANARY
-            shown += [session, session.problems, session.keeper]
+            shown += [session, session.problems, wiring_of(session).backend]
             session.mark_good()
             await session.checkpoint()
     except BaseException as error:  # noqa: BLE001

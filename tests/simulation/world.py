@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Final
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
+from session_reuse._browser_session import wiring_of
 from session_reuse.errors import CorruptStateError, LifecycleError, ManagerClosedError, SessionBusyError, StoreError
 from tests.simulation import seams
 from tests.simulation.history import FINGERPRINTS, History, ProcessPlan, Step
@@ -813,7 +814,7 @@ class _Agent:
 
     async def _do_invalidate(self, session: BrowserSession) -> None:
         await self.world.evict(self.manager, self.visit.fingerprint, lambda _: session.invalidate("leaked"), self.visit)
-        if session.discarded:
+        if wiring_of(session).discarded:
             self.visit.discarded = True
 
     # Items
