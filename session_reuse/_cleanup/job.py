@@ -88,6 +88,7 @@ class CleanupJob:
             self._due.clear()
             await self._until_it_works("reconcile", self.run_once)
             with contextlib.suppress(TimeoutError):
+                # Spread, so that many workers do not ask at the same moment.
                 async with asyncio.timeout(self._config.cleanup_interval * random.uniform(0.8, 1.2)):
                     await self._due.wait()
 

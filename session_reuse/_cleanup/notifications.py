@@ -112,6 +112,7 @@ class Notifications:
         pubsub = PubSub(pool)
         try:
             await pubsub.subscribe(*(f"__keyevent@{_database(pool)}__:{event}" for event in _EVENTS))
+            # redis-py subscribes again after a disconnect: the second confirmation of an event is the sign of one.
             subscribed = 0
             while subscribed <= len(_EVENTS):
                 message = await pubsub.get_message(timeout=_POLL)

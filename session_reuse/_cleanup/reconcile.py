@@ -93,7 +93,7 @@ class Reconciler:
             self._telemetry.reconcile_lag(due.overdue)
             report.overdue = max(report.overdue, due.overdue)
             settled = await self._settle(due.entries, report, due=True)
-            if due.failure is not None:
+            if due.failure is not None:  # after the entries of the servers that answered
                 raise due.failure
             if not (due.more and settled):
                 return report
@@ -145,6 +145,7 @@ class Reconciler:
             task.cancel()
 
     async def _clean_up(self, expired: list[str]) -> None:
+        # An affinity entry that stays costs a miss at the next enter and nothing else, so `on_expired` is still called.
         try:
             await self._deadlines.forget_agents(expired, timeout=_TIMEOUT)
         except AttemptFailed as failure:

@@ -31,7 +31,7 @@ async def repair(store: RedisStore, unending: float, *, pause: float = _PAUSE) -
     async for page in store.fingerprints(timeout=_TIMEOUT):
         if page:
             found += await _enter_missing(store, page, unending)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause)  # the walk may take minutes, agents may not wait for it
     return found
 
 

@@ -101,6 +101,7 @@ class SessionParameter:
         parameters = self._signature.parameters
         named = parameters.get("session")
         found = [each for each in parameters.values() if is_session(each.annotation, self._function)]
+        # A parameter `session` with another type belongs to the function, such as one of a database.
         if not found and named is not None and named.annotation is inspect.Parameter.empty:
             found = [named]
         if not found:
@@ -148,6 +149,7 @@ class SessionParameter:
         annotations = {name: each.annotation for name, each in seen.parameters.items()} | {
             "return": seen.return_annotation
         }
+        # FastAPI, Typer and pydantic read the signature, older tools the annotations.
         wrapper.__signature__ = seen  # type: ignore[attr-defined]
         wrapper.__annotations__ = {
             name: annotation for name, annotation in annotations.items() if annotation is not inspect.Signature.empty
@@ -156,7 +158,7 @@ class SessionParameter:
 
 def is_session(annotation: object, function: Callable[..., object]) -> bool:
     """Return whether an annotation of a function stands for a session."""
-    if isinstance(annotation, str):
+    if isinstance(annotation, str):  # `from __future__ import annotations`, or a name that is defined later
         annotation = _evaluated(annotation, function)
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated or origin is typing.Union or origin is types.UnionType:
@@ -225,6 +227,7 @@ class NameFrom:
         function, given, named = self._bound
         signature = inspect.signature(function)
         kept = [each for name, each in signature.parameters.items() if name != self._session]
+        # Without the session, which is not there yet when the name is computed.
         call = signature.replace(parameters=kept).bind(*given, *args, **{**named, **kwargs})
         call.apply_defaults()
         return call.arguments

@@ -104,7 +104,7 @@ def _blocking(
         from session_reuse import blocking
         from session_reuse._background import inside_a_task
 
-        if inside_a_task():
+        if inside_a_task():  # the store would be waited for with the loop of the application blocked
             raise LifecycleError(
                 f"{described(function)} is a plain function and was called inside a running event loop, which it would"
                 " hold up: make it `async def`, or call it by asyncio.to_thread"
@@ -122,7 +122,7 @@ def _refuse_awaitable(result: object, function: Callable[..., Any]) -> None:
     if not inspect.isawaitable(result):
         return
     if inspect.iscoroutine(result):
-        result.close()
+        result.close()  # else Python warns of a coroutine that was never awaited
     raise ConfigurationError(
         f"{described(function)} is a plain function that returned something to be awaited, which would run after its"
         " session was saved: make it `async def`, and put persist_session next to it, below other decorators"

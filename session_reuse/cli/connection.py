@@ -114,7 +114,7 @@ async def read_stored(runtime: Runtime, fingerprint: str, codec: Codec | None = 
     value = (await ask(runtime, lambda timeout: runtime.store.read(fingerprint, timeout=timeout))).value
     if value is None:
         return None
-    if not value:
+    if not value:  # the read of a key of another type is empty
         raise CorruptStateError(f"{key} holds something that is not a string")
     ttl = await _time_to_live(runtime, fingerprint)
     try:

@@ -62,6 +62,7 @@ async def _until_interrupted(work: Work, output: Output) -> ExitCode:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
 
     def interrupt(_number: int, _frame: object) -> None:
+        # A write blocks while the reader of a full pipe waits. Only an exception ends it.
         if output.is_interrupted or output.is_writing:
             raise KeyboardInterrupt
         output.is_interrupted = True

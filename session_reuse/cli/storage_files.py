@@ -165,7 +165,7 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
         if replace:
             Path(temporary).replace(path)
         else:
-            os.link(temporary, path)
+            os.link(temporary, path)  # fails if the file exists, in one step
     except FileExistsError:
         raise ConfigurationError(f"{path} exists: name another file, or replace it with --force") from None
     finally:

@@ -50,6 +50,7 @@ async def _once(place: Place, output: Output) -> ExitCode:
 async def _job(place: Place, configure: bool, output: Output) -> ExitCode:
     def expired(fingerprint: str) -> None:
         output.emit({"expired": fingerprint})
+        # Expirations are rare: without a flush, a pipe would hold the lines back for hours.
         output.show(f"expired: {printable(fingerprint)}", flush=True)
 
     settings: ConfigOptions = {"on_expired": expired}

@@ -40,6 +40,7 @@ def evict(
 async def _evict(place: Place, fingerprints: list[str], reason: str, output: Output) -> ExitCode:
     code = ExitCode.OK
     async with connected(place) as manager:
+        # Names only, no patterns: an eviction cannot be undone.
         for fingerprint in fingerprints:
             existed = await manager.evict(fingerprint, reason)
             output.emit({"fingerprint": fingerprint, "evicted": existed})

@@ -49,6 +49,7 @@ def export(
 async def _export(
     place: Place, fingerprint: str, path: Path, file_format: FileFormat, force: bool, output: Output
 ) -> ExitCode:
+    # Terminals keep what scrolls by, and so do their logs.
     if path == STANDARD_STREAM and sys.stdout.isatty():
         raise ConfigurationError("a session is a secret and is not printed on a terminal: name a file, or use a pipe")
     async with connected(place) as manager:
@@ -69,5 +70,5 @@ async def _export(
 
 def _content(stored: Stored, file_format: FileFormat) -> bytes:
     if file_format is FileFormat.SESSION_REUSE:
-        return stored.value
+        return stored.value  # as stored, so that an encrypted session stays encrypted in the file
     return as_json_file(stored.document["storage_state"], file_format)

@@ -75,6 +75,7 @@ async def store_new(
         output.error("Exists", f"there is a session {name!r} already: replace it with --force", ExitCode.WRONG)
         return ExitCode.WRONG
     outcome = await manager.save(session)
+    # A save that waits in memory ends with this process.
     if outcome is SaveOutcome.PENDING:
         raise StoreUnavailableError("the session was not stored")
     state = session.storage_state

@@ -47,6 +47,7 @@ async def _list(place: Place, pattern: str | None, limit: int | None, output: Ou
         async for summary in each_session(manager, pattern):
             count += 1
             if output.as_json:
+                # A flush for each of 50,000 lines would take longer than the listing itself.
                 output.emit(asdict(summary), flush=False)
             elif rows is not None:
                 output.show(rows.row(summary, time.time()))

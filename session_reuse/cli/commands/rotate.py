@@ -118,7 +118,7 @@ async def _one(runtime: Runtime, fingerprint: str, *, dry_run: bool, from_plain:
             stored = await _read(runtime, fingerprint, from_plain=from_plain)
         except CorruptStateError:
             return Rotation.UNREADABLE
-        if stored is None or stored.ttl == 0:
+        if stored is None or stored.ttl == 0:  # 0: it expired between the two reads
             return Rotation.GONE
         if stored.header.key_id == runtime.codec.key_id:
             return Rotation.CURRENT
@@ -138,6 +138,7 @@ async def _read(runtime: Runtime, fingerprint: str, *, from_plain: bool) -> Stor
 
 async def _commit(runtime: Runtime, stored: Stored) -> bool:
     """Write the session, sealed with the first key, if the revision that was read is still stored."""
+    # A new version and save id: agents that hold the session merge with the rotation as with any other save.
     before, save_id = stored.header, new_save_id()
     header = replace(before, version=before.version + 1, save_ids=(save_id, *before.save_ids)[:REMEMBERED_SAVES])
     key = runtime.keys.session(stored.fingerprint)
@@ -149,6 +150,7 @@ async def _commit(runtime: Runtime, stored: Stored) -> bool:
         known=before.revision.encode(),
         invalidated_at=before.invalidated_at,
         created_at=before.created_at,
+        # The time that is left, so that a rotation keeps no session alive.
         ttl=runtime.config.ttl if stored.ttl is None else stored.ttl,
     )
     committed = await ask(runtime, lambda timeout: runtime.store.commit(commit, timeout=timeout), Access.WRITE)

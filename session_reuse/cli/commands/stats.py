@@ -64,7 +64,7 @@ def stats(soon: Soon = 3600.0, url: Url = None, key_prefix: KeyPrefix = None, as
 
 
 async def _count(place: Place, soon: float, output: Output) -> ExitCode:
-    totals, now = Totals(), time.time()
+    totals, now = Totals(), time.time()  # one time for all, so that ages are comparable
     async with connected(place) as manager:
         async for summary in each_session(manager):
             totals.add(summary, now, soon)

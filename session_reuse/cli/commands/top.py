@@ -119,7 +119,7 @@ async def _overviews(
     while True:
         await asyncio.sleep(pause_after(overview, interval))
         found: Overview | StoreError
-        try:
+        try:  # an operator watches through an outage, so it does not end the command
             found = overview = await _list(manager, overview, limit)
         except StoreError as error:
             found = error

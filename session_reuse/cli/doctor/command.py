@@ -64,12 +64,14 @@ async def _examined(place: Place, config: Config) -> tuple[list[Finding], bool]:
     """Return the findings about the store, and whether a server answers."""
     try:
         async with reached(config) as (wires, findings):
+            # First what the server is: on a Sentinel or a replica all other checks would fail for a misleading reason.
             identities = [await identity_of(wire) for wire in wires]
             found = _findings(identities, config, IDENTITY_CHECKS)
             if not _has_failed(found):
                 keys = Keys(config.key_prefix)
                 facts = [await gather(wire, keys, known) for wire, known in zip(wires, identities, strict=True)]
                 found = _findings(facts, config, SERVER_CHECKS)
+            # An agent on a server that lacks rights would fail again, with a less precise reason.
             if not _has_failed(found):
                 found += await _used(place, config, wires)
             return [*findings, *found], True

@@ -80,6 +80,7 @@ async def gather(wire: Wire, keys: Keys, identity: Facts) -> Facts:
         UnfitError: the server does not answer any more.
     """
     facts = replace(identity, latencies=await _latencies(wire, keys), clock_ahead=await _clock_ahead(wire))
+    # One by one: a server may hide one setting and show the others.
     for name in SETTINGS:
         facts.settings |= _pairs(await wire.ask_if_allowed("CONFIG", "GET", name))
     await _try_commands(wire, keys, facts)
@@ -156,7 +157,7 @@ async def _try_commands(wire: Wire, keys: Keys, facts: Facts) -> None:
         for purpose, commands in needed_commands(keys, fingerprint).items():
             for words in commands:
                 await _try(wire, purpose, words, facts)
-                if facts.trouble is not None:
+                if facts.trouble is not None:  # a server that refuses one write refuses all
                     return
     finally:
         await remove_traces([wire], keys, fingerprint)
@@ -170,6 +171,7 @@ async def _try(wire: Wire, purpose: str, words: tuple[str | int, ...], facts: Fa
         found = diagnose(error)
         if found.trouble is Trouble.RIGHTS:
             refused = facts.refused.setdefault(purpose, [])
+            # Redis: "No permissions to access a key", in place of "to run the 'x' command".
             facts.outside = facts.outside or " key" in str(error)
             if command not in refused:
                 refused.append(command)

@@ -47,6 +47,7 @@ def keys(config: Config) -> Finding:
     if config.encryption_keys:
         count = "a callable" if callable(config.encryption_keys) else f"{len(config.encryption_keys)} configured"
         return ok("keys", f"{count}, {codec.key_id} encrypts")
+    # On this machine, the files of Redis are as safe as a key beside them.
     if is_here(config):
         return ok("keys", "none: sessions are stored in plain, on this machine")
     remedy = "set SESSION_REUSE_ENCRYPTION_KEYS to the output of: openssl rand -base64 32"
@@ -115,6 +116,7 @@ def spool(config: Config) -> list[Finding]:
 
 
 def _new_spool(folder: Path) -> Finding:
+    # The spool is made at the first outage: then it would be too late to find out.
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not os.access(above, os.W_OK | os.X_OK):
         return fail("spool", f"{folder} cannot be made: {above} may not be written", f"mkdir -m 700 {folder}")

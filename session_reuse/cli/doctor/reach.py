@@ -40,6 +40,7 @@ async def reached(config: Config) -> AsyncIterator[tuple[list[Wire], list[Findin
 
 
 async def _started(config: Config, shown: str) -> Connection:
+    # In a thread: `embedded://` may start a server here, which takes up to ten seconds.
     def start() -> Connection:
         connection = connect(config)
         if connection.revive is not None:
@@ -71,7 +72,7 @@ class _Search:
         address = self._url.hosts[0] if self._url.hosts else None
         wire = Wire(self._client.connection_pool.make_connection(), shown, address, tls=self._url.tls)
         await self._open(wire)
-        wire.name = ""
+        wire.name = ""  # findings about an only server need no address
         return [wire], []
 
     async def _first_of(

@@ -25,6 +25,7 @@ _FULL: Final = 0.9
 
 def version(facts: Facts, _config: Config) -> Finding:
     """Redis 6.2 is needed for GETEX, with which a restore is one command."""
+    # Some hosts forbid INFO, others HELLO.
     text = facts.hello.get("version") or facts.info.get("redis_version", "")
     numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
     if not numbers:
@@ -61,6 +62,7 @@ def rights(facts: Facts, config: Config) -> Finding:
     allowed = f"redis-cli ACL SETUSER <user> ~{config.key_prefix}:*"
     if facts.outside:
         return fail("rights", f"the keys {config.key_prefix}:* are not allowed to this user", allowed)
+    # Managed Redis often comes with a read-only user beside the full one.
     only_reads = "GET" not in refused.get("restore", ()) and "SET" in refused.get("save", ())
     text = f"{'the user may only read: ' if only_reads else ''}not allowed for {lacking}"
     return fail("rights", text, f"{allowed} {' '.join('+' + name for name in names)}")
@@ -110,7 +112,7 @@ def eviction(facts: Facts, _config: Config) -> Finding:
     if policy == "noeviction":
         return ok("eviction", "noeviction")
     remedy = "redis-cli CONFIG SET maxmemory-policy noeviction, or use a separate server for sessions"
-    if limit == "0":
+    if limit == "0":  # Redis evicts at maxmemory only
         return ok("eviction", f"{policy}, without effect: there is no maxmemory")
     return warn("eviction", f"{policy} drops sessions and leases silently when memory is full", remedy)
 
