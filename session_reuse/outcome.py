@@ -1,4 +1,4 @@
-"""The closed sets: what an enter found, what a save did, and whether a login works. Used alike by code, metrics, logs, docs and command line."""
+"""The closed sets of outcomes, the same in code, metrics, logs, docs and command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What entering a session found."""
+    """The result of an enter."""
 
     __hash__ = str.__hash__  # Enum's own is written in Python: it took 3 µs of each cycle (measured 2026-11)
 
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     """The store did not answer within the budget."""
     CIRCUIT_OPEN = "circuit_open"
-    """The store failed shortly before, so it was not asked."""
+    """The store failed shortly before, so no request was sent."""
     AUTH = "auth"
     """The store rejected the credentials or lacks the rights."""
 
@@ -41,20 +41,20 @@ _DEGRADED = frozenset({Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.CIRCUIT_OPE
 
 
 class SaveOutcome(StrEnum):
-    """What a save did."""
+    """The result of a save."""
 
     __hash__ = str.__hash__
 
     SAVED = "saved"
     """The state was written."""
     UNCHANGED = "unchanged"
-    """Nothing had changed; the time to live was refreshed."""
+    """Nothing had changed. The time to live was refreshed."""
     MERGED = "merged"
-    """Another holder had saved meanwhile; both sets of changes were written."""
+    """Another holder had saved meanwhile. Both sets of changes were written."""
     PENDING = "pending"
-    """The store is away; the state is kept in memory and written when it is back."""
+    """The store is away. The state is kept in memory and written when the store is back."""
     SPOOLED = "spooled"
-    """The store is away; the state is kept in memory and, encrypted, on disk."""
+    """The store is away. The state is kept in memory and, encrypted, on disk."""
     SKIPPED = "skipped"
     """Not written, on purpose: discarded, marked bad, empty, failed verification, or not ours to overwrite."""
     STALE = "stale"
@@ -64,7 +64,7 @@ class SaveOutcome(StrEnum):
 
 
 class Liveness(StrEnum):
-    """Whether a stored login works, as far as a probe has found out."""
+    """Whether a stored login works, by its last probe."""
 
     __hash__ = str.__hash__
 
@@ -73,4 +73,4 @@ class Liveness(StrEnum):
     DEAD = "dead"
     """The last probe was logged out, and nothing was saved since."""
     UNKNOWN = "unknown"
-    """No probe has come to a verdict on this login."""
+    """No probe has a result for this login."""

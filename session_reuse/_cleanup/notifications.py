@@ -155,7 +155,7 @@ class Notifications:
     def _warn(self, why: str) -> None:
         if not self._warned:
             self._warned = True
-            remedy = f"set {_SETTING} to Exge, or allow it by configure_notifications=True; until then expired sessions"
+            remedy = f"set {_SETTING} to Exge, or allow it by configure_notifications=True. Until then expired sessions"
             log.warning(Event.NOTIFICATIONS_OFF, why=why, remedy=f"{remedy} are found at the next reconcile only")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Command(NamedTuple):
-    """Where a command is, and the line about it in the list of commands."""
+    """Module and function of a command, and its line in the list of commands."""
 
     module: str
     function: str
@@ -25,16 +25,16 @@ class _Command(NamedTuple):
 
 _GROUPS: Final[dict[str, dict[str, _Command]]] = {
     "Start here": {
-        "doctor": _Command("doctor.command", "doctor", "Check the store and this machine, and say what to do."),
+        "doctor": _Command(
+            "doctor.command", "doctor", "Check the store and this machine, with a remedy for each problem."
+        ),
     },
     "Work": {
         "run": _Command("run", "run", "Run any program in a browser with a session."),
-        "mcp-config": _Command("mcp_config", "mcp_config", "Print what an MCP client needs to do so."),
+        "mcp-config": _Command("mcp_config", "mcp_config", "Print the configuration of an MCP client for that."),
     },
-    "Look": {
-        "status": _Command(
-            "commands.status", "status", "Say of each login whether it lives, who used it, when it ends."
-        ),
+    "Inspect": {
+        "status": _Command("commands.status", "status", "Print whether each login lives, who used it, when it ends."),
         "ls": _Command("commands.ls", "ls", "List the stored sessions."),
         "show": _Command("commands.show", "show", "Show one session, values masked."),
         "stats": _Command("commands.stats", "stats", "Count the stored sessions and their bytes."),
@@ -45,9 +45,9 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
         "copy": _Command("commands.copy", "copy", "Store a session under a second name."),
         "export": _Command("commands.export", "export", "Write one session to a file."),
         "import": _Command("commands.import_", "import_", "Store a session from a file."),
-        "pool": _Command("commands.pool", "pool", "Keep the identities that agents share out among themselves."),
+        "pool": _Command("commands.pool", "pool", "Manage the identities that agents share."),
         "rotate": _Command("commands.rotate", "rotate", "Encrypt all sessions with the first key."),
-        "cleanup": _Command("commands.cleanup", "cleanup", "Remove what expired sessions leave behind."),
+        "cleanup": _Command("commands.cleanup", "cleanup", "Remove the traces of expired sessions."),
     },
 }
 _COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}
@@ -57,7 +57,7 @@ _COMMANDS: Final = {name: command for group in _GROUPS.values() for name, comman
 
 
 class _PlainUsage(TyperCommand):
-    """A command whose usage line reads `show [OPTIONS] FINGERPRINT`, as everywhere else."""
+    """A command whose usage line reads `show [OPTIONS] FINGERPRINT`, as in other programs."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the pieces without the braces of newer typer."""
@@ -113,4 +113,4 @@ Version = Annotated[
 
 @app.callback()
 def _session_reuse(_version: Version = False) -> None:
-    """Keep browser agents logged in: look at their sessions in Redis, and look after them."""
+    """Keep browser agents logged in: inspect and manage their sessions in Redis."""

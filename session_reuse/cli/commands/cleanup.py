@@ -29,7 +29,7 @@ def cleanup(
     key_prefix: KeyPrefix = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what expired sessions leave behind, until Ctrl-C or SIGTERM. Several of these share the work."""
+    """Remove the traces of expired sessions, until Ctrl-C or SIGTERM. Several such commands share the work."""
     work = (
         partial(_once, Place(url, key_prefix))
         if once

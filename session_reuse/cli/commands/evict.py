@@ -23,7 +23,7 @@ Fingerprints = Annotated[
         autocompletion=complete_fingerprints,
     ),
 ]
-Reason = Annotated[str, typer.Option(metavar="TEXT", help="For the log; without secrets.", show_default=False)]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="For the log, without secrets.", show_default=False)]
 
 
 def evict(

@@ -57,7 +57,7 @@ def rights(facts: Facts, config: Config) -> Finding:
         return ok("rights", "every command we use is allowed")
     lacking = "; ".join(f"{purpose}: {' '.join(names)}" for purpose, names in refused.items())
     if not any(purpose in ESSENTIAL for purpose in refused):
-        return ok("rights", f"what agents use is allowed; not allowed for {lacking}")
+        return ok("rights", f"the commands of agents are allowed, not allowed for {lacking}")
     names = sorted({name.lower() for purpose in ESSENTIAL for name in refused.get(purpose, ())})
     allowed = f"redis-cli ACL SETUSER <user> ~{config.key_prefix}:*"
     if facts.outside:
