@@ -21,18 +21,18 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
     Args:
         fingerprint: name of the identity, 1 to 512 bytes; None for the one this agent used last.
         agent_id: name of the agent, for the affinity.
-        manager: where to keep it; the event loop's own, made from the environment, if not given.
+        manager: where to keep it. The event loop's own, made from the environment, if not given.
         exclusive: let no other exclusive agent use the session meanwhile.
         wait: seconds to wait for a busy exclusive session.
         on_busy: `"fresh"` starts fresh and does not save, `"raise"` raises `SessionBusyError`.
         verify: function of the session, plain or async: whether the restored login still works. Asked again before
-            the final save; a state that does not pass is not stored.
+            the final save. A state that does not pass is not stored.
         save_on_error: whether to save when the body raised or was cancelled.
         max_age: retire a session this many seconds after its first save.
         max_uses: retire a session after so many reuses.
         strict: raise trouble of the store instead of starting fresh.
         allowed_domains: hosts, such as `["shop.example", "*.pay.example"]`. Only their cookies and storage are
-            restored and saved, what else is stored stays as it is. `*.` before a host adds its subdomains.
+            restored and saved, other stored items stay unchanged. `*.` before a host adds its subdomains.
         save: `"merge"` saves what the agent changed, `"never"` writes nothing at all.
         pool: name of a pool, in place of a fingerprint: the member that rested longest, under an exclusive lease.
 
@@ -59,7 +59,7 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         self._entered = False
 
     async def __aenter__(self) -> BrowserSession:
-        """Restore; never takes longer than the restore budget, whatever the store does."""
+        """Restore. Never takes longer than the restore budget, also when the store hangs."""
         if self._entered:
             raise AlreadyEnteredError("a reusable_session(...) is entered once: make a new one for each `async with`")
         self._entered = True
@@ -79,4 +79,4 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
 
 
 async def _nothing() -> None:
-    """Leave what was left before."""
+    """Do nothing: the session was left before."""

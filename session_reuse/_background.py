@@ -193,7 +193,7 @@ class _LoopThread:
         return not thread.daemon and thread is not threading.main_thread() and thread.name != _THREAD_NAME
 
     async def close(self) -> None:
-        """Close the managers, and cancel what is left."""
+        """Close the managers, and cancel the remaining tasks."""
         managers = [manager for manager in self._background.managers if not manager.closed]
         await asyncio.gather(*(manager.aclose() for manager in managers), return_exceptions=True)
         for manager in managers:
@@ -235,7 +235,7 @@ class _Executor(ThreadPoolExecutor):
 
 
 def _is_done(future: Future[Any], timeout: float) -> bool:
-    """Wait, and return whether the coroutine behind the future has ended; unlike `done`, also after a cancellation."""
+    """Wait, and return whether the coroutine behind the future has ended. Unlike `done`, also after a cancellation."""
     return bool(concurrent.futures.wait([future], timeout=timeout).done)
 
 

@@ -30,7 +30,7 @@ class SessionBackend(Protocol):
         """Save now."""
 
     async def settled(self) -> SaveOutcome | None:
-        """Wait until the last save has come to its end."""
+        """Wait for the final outcome of the last save."""
 
     async def invalidate(self, session: BrowserSession, reason: str) -> None:
         """Delete the stored state for everyone."""
@@ -80,7 +80,7 @@ class BrowserSession:
     Args:
         fingerprint: name of the identity, such as `"shop.example/alice"`.
         agent_id: name of the agent that uses it.
-        storage_state: Playwright's storage state or a superset of it; empty if not given.
+        storage_state: Playwright's storage state or a superset of it. Empty if not given.
         data: the agent's own notes, JSON values by name.
 
     Attributes:
@@ -134,7 +134,7 @@ class BrowserSession:
         """Cookies and origins: Playwright's storage state and more. Change it in place or assign a new one.
 
         Raises:
-            InvalidStateError: on assigning something that is not a storage state; the old one stays.
+            InvalidStateError: on assigning something that is not a storage state. The old one stays.
         """
         return self._storage_state
 
@@ -153,7 +153,7 @@ class BrowserSession:
         """The agent's own notes: JSON values by name.
 
         Raises:
-            InvalidStateError: on assigning something else; the old notes stay.
+            InvalidStateError: on assigning something else. The old notes stay.
         """
         return self._data
 
@@ -176,7 +176,7 @@ class BrowserSession:
         return await self._open_backend().checkpoint(self)
 
     async def settled(self) -> SaveOutcome | None:
-        """Wait until the last save has come to its end, and return what became of it.
+        """Wait for the final outcome of the last save, and return it.
 
         A save that is PENDING is written when the store is back (`saved`, `merged`, `unchanged`), refused (`stale`,
         `skipped`), or given up (`lost`). None before the first save.
@@ -184,30 +184,30 @@ class BrowserSession:
         return self.save_outcome if self._wiring.backend is None else await self._wiring.backend.settled()
 
     def discard(self) -> None:
-        """Leave without saving, whatever happens from here on."""
+        """Save nothing from now on, also at exit."""
         self._wiring.discarded = True
 
     async def invalidate(self, reason: str = "") -> None:
         """Delete the stored state for everyone, and refuse late saves of all who hold it now.
 
         Args:
-            reason: for the log; at most a sentence, without secrets.
+            reason: for the log. At most a sentence, without secrets.
 
         Raises:
-            StoreError: the store could not be told; the stored state may still be there.
+            StoreError: the store did not answer. The stored state may still be there.
         """
         await self._open_backend().invalidate(self, reason)
         self.discard()
 
     def mark_good(self) -> None:
-        """Say that the login worked: it lowers the error score that all agents share, at the next save."""
+        """Mark the login as working: the next save lowers the error score that all agents share."""
         self._wiring.health_mark = (True, "")
 
     def mark_bad(self, reason: str = "", *, cooldown: float = 0.0) -> None:
-        """Say that the login is broken: this state is not saved, and the shared error score rises at exit.
+        """Mark the login as broken: this state is not saved, and the shared error score rises at exit.
 
         Args:
-            reason: for the log; at most a sentence, without secrets.
+            reason: for the log. At most a sentence, without secrets.
             cooldown: seconds for which its pool does not hand it out.
         """
         self._wiring.health_mark = (False, reason)
@@ -219,7 +219,7 @@ class BrowserSession:
         return self._wiring.backend
 
     def require_open(self) -> None:
-        """Raise if the session was left: what is opened now would be captured and never saved; for adapters.
+        """Raise if the session was left: a browser opened now would be captured and never saved. For adapters.
 
         Raises:
             LifecycleError: the `with` of this session has ended.
@@ -228,7 +228,7 @@ class BrowserSession:
             raise LifecycleError(f"{self.fingerprint!r} was left before: use it inside `with reusable_session(...)`")
 
     def bind_capture(self, capture: Capture) -> Callable[[], None]:
-        """Have `capture` asked for the current storage state before each save; for adapters.
+        """Call `capture` for the current storage state before each save. For adapters.
 
         Args:
             capture: returns a storage state, or an awaitable of one. When it raises, the stored state stays.
@@ -249,12 +249,12 @@ class BrowserSession:
         return unbind
 
     def capture_failed(self, reason: str) -> None:
-        """Say that the state could not be read from the browser, so that the stored one is kept; for adapters."""
+        """Report that the state could not be read from the browser, so that the stored one is kept. For adapters."""
         self._wiring.capture_reason = reason
         self.report("capture_failed", reason)
 
     def report(self, kind: ProblemKind | str, where: str, reason: str = "") -> None:
-        """Note something that could not be restored or captured in full; for adapters.
+        """Note something that could not be restored or captured in full. For adapters.
 
         Args:
             kind: one of `ProblemKind`, or its value.
@@ -269,7 +269,7 @@ class BrowserSession:
             self.problems.append(problem)
 
     def start_fresh(self, outcome: Outcome) -> None:
-        """Drop the restored state and say why; for adapters whose own check did not accept it."""
+        """Drop the restored state and say why. For adapters whose own check did not accept it."""
         self.outcome = outcome
         self._storage_state = empty_storage_state()
         self._data = {}
@@ -292,7 +292,7 @@ class BrowserSession:
         return imported(data)
 
     def __repr__(self) -> str:
-        """Show what it is and how it came, never what is in it."""
+        """Show its names, outcome and sizes, never a value."""
         agent = f" agent_id={self.agent_id!r}" if self.agent_id else ""
         cookies, origins = len(self._storage_state["cookies"]), len(self._storage_state["origins"])
         return f"<BrowserSession {self.fingerprint!r}{agent} {self.outcome} cookies={cookies} origins={origins}>"

@@ -1,7 +1,7 @@
 """Find a cancellation that a library has swallowed.
 
 `asyncio.wait_for` of Python 3.11 returns the result of what it waits for when both come at once, and the cancellation is
-gone; redis-py 8.1 uses it for each write with a timeout (measured 2026-11: one Ctrl-C of three is lost while a command
+gone. Redis-py 8.1 uses it for each write with a timeout (measured 2026-11: one Ctrl-C of three is lost while a command
 sends page after page).
 """
 

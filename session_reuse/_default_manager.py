@@ -12,7 +12,7 @@ from weakref import WeakSet
 from session_reuse._manager import SessionManager
 
 _ATTRIBUTE: Final = "_session_reuse_default"
-"""Where a loop keeps its manager. The manager refers to the loop, so a table of loops would keep both for ever."""
+"""Where a loop keeps its manager. The manager refers to the loop, so a table of loops would keep both until the process ends."""
 
 
 class _Default(NamedTuple):
@@ -27,7 +27,7 @@ _lock = threading.Lock()
 
 
 async def default_manager() -> SessionManager:
-    """Return this event loop's own manager, made from the environment; it is closed when the loop ends."""
+    """Return this event loop's own manager, made from the environment. It is closed when the loop ends."""
     loop = asyncio.get_running_loop()
     default: _Default | None = getattr(loop, _ATTRIBUTE, None)
     if default is None or default.manager.closed:

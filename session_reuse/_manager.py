@@ -41,10 +41,10 @@ class SessionManager(AsyncOnly):
     Args:
         store: a URL (see `Config.url`), an asyncio redis-py client without `decode_responses`, or a store of
             `session_reuse.testing`. A client or a store stays yours to close. None: the URL of the configuration.
-        config: fields of `Config`; they win over the environment.
+        config: fields of `Config`. They win over the environment.
 
     Raises:
-        ConfigurationError: a setting is wrong; the message names it.
+        ConfigurationError: a setting is wrong. The message names it.
     """
 
     def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
@@ -59,7 +59,7 @@ class SessionManager(AsyncOnly):
         managers.add(self)
 
     def start_anew(self) -> None:
-        """Forget what belongs to an event loop or to a process that has ended. The next use starts anew."""
+        """Drop all that belongs to an event loop or to a process that has ended. The next use builds it again."""
         self._runtime: Runtime | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
@@ -74,7 +74,7 @@ class SessionManager(AsyncOnly):
     # Life ------------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Make ready; connects to nothing yet, except that `embedded://` starts its server."""
+        """Make ready. Connects to nothing yet, except that `embedded://` starts its server."""
         await self.services()
         return self
 
@@ -137,7 +137,7 @@ class SessionManager(AsyncOnly):
         self._closed = True
 
     async def aclose(self) -> None:
-        """Write what waits within `close_timeout`, report what could not be written, and close what is ours."""
+        """Write pending saves within `close_timeout`, report the lost ones, and close our connections."""
         if self._closed:
             return
         self._closed = True
@@ -216,7 +216,7 @@ class SessionManager(AsyncOnly):
     async def save(self, session: BrowserSession) -> SaveOutcome:
         """Save a session, one from `restore` or one made by hand.
 
-        A session from `restore` is merged with what others have saved since. One made by hand replaces what is stored.
+        A session from `restore` is merged with what others have saved since. One made by hand replaces the stored one.
         Trouble of the store is an outcome: PENDING, or SKIPPED where a good state is found that could not be looked at
         before.
 
@@ -241,7 +241,7 @@ class SessionManager(AsyncOnly):
             Whether there was one.
 
         Raises:
-            StoreError: the store did not do it; the session may still be there.
+            StoreError: the store did not do it. The session may still be there.
         """
         runtime = await self.services()
         scope = runtime.scope(BrowserSession(checked(fingerprint, "fingerprint")), ResolvedOptions())
@@ -310,7 +310,7 @@ class SessionManager(AsyncOnly):
 
         Raises:
             ConfigurationError: the store is not a Redis.
-            StoreError: the store, or a part of it, could not be asked; what could be was done.
+            StoreError: the store, or a part of it, could not be asked. What could be was done.
         """
         from session_reuse._cleanup.job import CleanupJob
 

@@ -1,4 +1,4 @@
-"""What becomes of a manager that nobody closed before its event loop, its process or its last reference ended."""
+"""Report and close managers that were not closed before their event loop, process or last reference ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def report_lost(replicas: Replicas, telemetry: Telemetry, process: int) -> None:
     """Count and log the changes that still wait, when their manager is collected or at interpreter exit.
 
     Args:
-        replicas: what waits. No argument may refer to the manager, which would live for ever.
+        replicas: what waits. No argument may refer to the manager, which would then live until the process ends.
         telemetry: of the manager.
         process: whose changes they are. A forked child has them as well, and reports nothing.
     """

@@ -1,4 +1,4 @@
-"""The stored form of sessions that no manager holds: for files and other tools. Must never touch a store."""
+"""The stored form of sessions that no manager holds, for files and other tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from session_reuse.outcome import Outcome
 
 
 def codec_for(config: Config) -> Codec:
-    """Return the codec that the settings ask for; asks a callable for its keys now.
+    """Return the codec that the settings ask for. Asks a callable for its keys now.
 
     Raises:
         ConfigurationError: a key is not 32 bytes, or compression or encryption is not installed.
@@ -32,7 +32,7 @@ def codec_for(config: Config) -> Codec:
 
 
 def document_of(session: BrowserSession) -> Document:
-    """Return what is stored of a session.
+    """Return the document that is stored of a session.
 
     Raises:
         InvalidStateError: storage_state or data was changed into something that cannot be stored.

@@ -49,7 +49,7 @@ class BrowserSession(AsyncBrowserSession):
         return self.lose() if self.unreachable else background.run(super().checkpoint())
 
     def settled(self) -> SaveOutcome | None:  # type: ignore[override]  # the blocking twin
-        """Wait until the last save has come to its end, and return what became of it."""
+        """Wait for the final outcome of the last save, and return it."""
         return self.save_outcome if self.unreachable else background.run(super().settled())
 
     def lose(self) -> SaveOutcome:
@@ -63,7 +63,7 @@ class BrowserSession(AsyncBrowserSession):
         background.run(super().invalidate(reason))
 
     def bind_capture(self, capture: Capture) -> Callable[[], None]:
-        """Have `capture` asked for the current storage state before each save, in the thread that saves."""
+        """Call `capture` for the current storage state before each save, in the thread that saves."""
         self.thread_captures.append(capture)
 
         def unbind() -> None:
@@ -73,7 +73,7 @@ class BrowserSession(AsyncBrowserSession):
         return unbind
 
     def capture_here(self) -> None:
-        """Ask the adapters for the current state in this thread."""
+        """Call the adapters for the current state in this thread."""
         for capture in [] if self._wiring.discarded else list(self.thread_captures):
             try:
                 state: Any = capture()
@@ -107,11 +107,11 @@ class Pool:
         self._asynchronous = asynchronous
 
     def add(self, *members: str) -> int:
-        """Add identities; return how many are new."""
+        """Add identities. Return how many are new."""
         return background.run(self._asynchronous.add(*members))
 
     def remove(self, *members: str) -> int:
-        """Remove identities; return how many were there."""
+        """Remove identities. Return how many were there."""
         return background.run(self._asynchronous.remove(*members))
 
     def members(self) -> list[str]:
@@ -120,7 +120,7 @@ class Pool:
 
 
 class SessionManager(BlockingOnly):
-    """As `session_reuse.SessionManager`, with methods that block; arguments as there."""
+    """As `session_reuse.SessionManager`, with methods that block. Arguments as there."""
 
     def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
         self.asynchronous = AsyncSessionManager(store, **config)
@@ -158,7 +158,7 @@ class SessionManager(BlockingOnly):
         return background.run(self.asynchronous.save(session))
 
     def sessions(self, *, cookies: bool = False) -> Iterator[SessionSummary]:
-        """Yield a summary of each stored session; with `cookies`, with the expiry of its login cookies."""
+        """Yield a summary of each stored session. With `cookies`, with the expiry of its login cookies."""
         listing = self.asynchronous.sessions(cookies=cookies)
         while (summary := background.run(_next_or_none(listing))) is not None:
             yield summary
@@ -174,7 +174,7 @@ async def _next_or_none(listing: Any) -> SessionSummary | None:
 
 
 class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
-    """As `session_reuse.reusable_session`, for `with`; `manager` is one of this module's."""
+    """As `session_reuse.reusable_session`, for `with`. `manager` is one of this module's."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         self._entered = False
 
     def __enter__(self) -> BrowserSession:
-        """Restore; never takes longer than the restore budget, whatever the store does."""
+        """Restore. Never takes longer than the restore budget, also when the store hangs."""
         if self._entered:
             raise AlreadyEnteredError("a reusable_session(...) is entered once: make a new one for each `with`")
         try:
@@ -238,7 +238,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         return session
 
     def _abandon(self) -> None:
-        """Leave without saving: what was opened is not used."""
+        """Close without saving: the session is not used."""
         if self._session is not None and self._scope is not None:
             self._session.discard()
             background.run(self._scope.leave(failed=True))
@@ -246,7 +246,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Save; the body's own error always comes out."""
+        """Save. The body's own error always comes out."""
         session, kept = self._session, self._verify is None
         background.open_sessions.discard(self)
         if session is None:

@@ -89,11 +89,11 @@ class MemoryStore(_Forwarding):
         return value if isinstance(value, bytes) else None
 
     def put(self, fingerprint: str, value: bytes, ttl: float = 86400.0) -> None:
-        """Put a value in place as it is, e.g. a damaged one."""
+        """Store raw bytes, for example a damaged value."""
         self._client().set(self._keys.session(fingerprint), value, px=int(ttl * 1000))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass for the store: sessions, leases and all else are that much nearer to their end."""
+        """Advance the time of the store: sessions, leases and all else are that much nearer to their end."""
         client = self._client()
         for key in client.scan_iter():
             left: Any = client.pttl(key)
@@ -139,7 +139,7 @@ class Fault(StrEnum):
     UNAVAILABLE = "unavailable"
     """Nothing can be reached."""
     TIMEOUT = "timeout"
-    """There is no answer; whether a write was applied is unknown."""
+    """There is no answer. Whether a write was applied is unknown."""
     AUTH = "auth"
     """The store rejects the password."""
     READ_ONLY = "read_only"
@@ -152,9 +152,9 @@ class FaultyStore(_Forwarding):
     Args:
         store: what does the work when nothing is wrong.
         fail: what goes wrong; None for nothing.
-        latency: seconds that each call takes; a call that has less time than that times out.
+        latency: seconds that each call takes. A call that has less time than that times out.
         times: how many calls fail before all is well again; None for all.
-        only: names of the operations that fail, such as `{"commit"}`; all if not given.
+        only: names of the operations that fail, such as `{"commit"}`. All if not given.
         after: whether the work is done before the call fails, as when a reply is lost on its way.
 
     Attributes:
@@ -200,10 +200,10 @@ class FaultyStore(_Forwarding):
             yield listed
 
     async def aclose(self) -> None:
-        """Leave the store within open: it is its maker's to close."""
+        """Keep the store within open: its owner closes it."""
 
     async def _through(self, operation: str, *args: Any, timeout: float, **options: Any) -> Any:
-        """Do the work, or what is wrong instead of it."""
+        """Do the work, or raise the fault."""
         self.calls.append(operation)
         if self.latency:
             await asyncio.sleep(min(self.latency, timeout))
@@ -219,7 +219,7 @@ class FaultyStore(_Forwarding):
         raise _failure(fault)
 
     def _fault_of(self, operation: str) -> Fault | None:
-        """Return what is wrong with this call, and count it."""
+        """Return the fault of this call, and count it."""
         harmless = self.fail is Fault.READ_ONLY and operation not in WRITES
         if self.fail is None or operation not in self.only or self.times == 0 or harmless:
             return None
@@ -244,7 +244,7 @@ def memory_manager(store: Store | None = None, **config: Unpack[ConfigOptions]) 
     """Return a manager without Redis and without metrics.
 
     Args:
-        store: a `MemoryStore` or `FaultyStore` to look into; a new `MemoryStore` if not given.
+        store: a `MemoryStore` or `FaultyStore` to look into. A new `MemoryStore` if not given.
         config: fields of `session_reuse.Config`.
     """
     chosen: Store = MemoryStore() if store is None else store
@@ -255,7 +255,7 @@ def memory_manager(store: Store | None = None, **config: Unpack[ConfigOptions]) 
 def state_with_cookie(
     name: str = "sid", value: str = "test", domain: str = "shop.example", **fields: Any
 ) -> StorageState:
-    """Return a storage state with one cookie, as Playwright writes it; `fields` add to the cookie or replace."""
+    """Return a storage state with one cookie, as Playwright writes it. `fields` add to the cookie or replace."""
     cookie: Any = {
         "name": name, "value": value, "domain": domain, "path": "/", "expires": -1, "httpOnly": True, "secure": False,
         "sameSite": "Lax", **fields,
@@ -264,7 +264,7 @@ def state_with_cookie(
 
 
 def assert_reused(session: BrowserSession) -> None:
-    """Fail unless a stored state was restored; the message says why it was not."""
+    """Fail unless a stored state was restored. The message says why it was not."""
     if not session.reused:
         problems = ", ".join(f"{problem.kind} ({problem.detail})" for problem in session.problems)
         raise AssertionError(f"{session!r} was not reused: {session.outcome}{f'; {problems}' if problems else ''}")
@@ -277,7 +277,7 @@ def assert_fresh(session: BrowserSession, outcome: Outcome | str | None = None) 
 
 
 def assert_saved(session: BrowserSession, *outcomes: SaveOutcome | str) -> None:
-    """Fail unless the last save did this; without outcomes, unless the stored state is now the session's own."""
+    """Fail unless the last save did this. Without outcomes, unless the stored state is now the session's own."""
     wanted = outcomes or (SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.UNCHANGED)
     if session.save_outcome not in wanted:
         raise AssertionError(f"{session!r} left as {session.save_outcome}, not {' or '.join(map(str, wanted))}")

@@ -1,1 +1,1 @@
-"""The life of a session: what an agent enters with, what is saved, what waits for the store."""
+"""The life of a session: enter, save, exit, and changes that wait for the store."""

@@ -10,7 +10,7 @@ from session_reuse._browser_session import BrowserSession, Verdict, wiring_of
 
 
 async def capture(session: BrowserSession, limit: float) -> None:
-    """Ask the adapters for the current state; what cannot be read within `limit` seconds leaves the state alone."""
+    """Call the adapters for the current state. What cannot be read within `limit` seconds leaves the state alone."""
     for ask in list(wiring_of(session).captures):
         try:
             async with asyncio.timeout(limit):
@@ -21,7 +21,7 @@ async def capture(session: BrowserSession, limit: float) -> None:
 
 
 async def verified(session: BrowserSession, verify: Verdict, limit: float) -> bool:
-    """Return what the caller's hook says; one that raises, or takes longer than `limit` seconds, says no."""
+    """Return what the caller's hook says. One that raises, or takes longer than `limit` seconds, says no."""
     try:
         async with asyncio.timeout(limit):
             verdict = verify(session)

@@ -1,6 +1,6 @@
-"""What an agent changed and what is stored: how the one is applied to the other. Pure.
+"""Apply an agent's changes to the stored session. Pure.
 
-A `Change` is the difference between two documents of one agent. `rebase` applies it to the stored document, whatever
+A `Change` is the difference between two documents of one agent. `rebase` applies it to the stored document as
 that has become meanwhile: directly, by a three-way merge, as a new login, or not at all.
 """
 
@@ -98,7 +98,7 @@ class Login:
     Attributes:
         found: how the agent met the store.
         heard_at: event loop time at which the store was last known to accept this login.
-        wall: unix seconds at the same moment; a host that slept has no other witness of the time.
+        wall: unix seconds at the same moment. A host that slept has no other witness of the time.
         created_at: first save of the stored session, unix milliseconds; 0 before.
         invalidated_at: last invalidation that is known, server time in µs; None when it is not known.
     """
@@ -144,7 +144,7 @@ class Moment:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Change:
-    """What an agent changed, and what became of it.
+    """One change of an agent, and its outcome.
 
     Attributes:
         before: the agent's document at its last save or restore.
@@ -159,7 +159,7 @@ class Change:
         score_change: tenths, added to the shared error score.
         mark_only: whether it is nothing but a change of the score.
         waited: whether it had to wait for the store.
-        parts: changes that were combined into this one, and share what becomes of it.
+        parts: changes that were combined into this one, and share its outcome.
         built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
         outcome: what became of it; None while it is on its way.
@@ -168,8 +168,8 @@ class Change:
         why: the reason, if it was refused.
         domains: the part of the session that it is about; None for the whole.
         failure: why the first attempt to send it failed.
-        answered: set when its agent need not wait any longer: it has come to its end, or it waits for the store.
-        done: set when it has come to its end.
+        answered: set when its agent need not wait any longer: it is settled, or it waits for the store.
+        done: set when it is settled.
     """
 
     before: Body = field(repr=False)
@@ -202,7 +202,7 @@ class Change:
         return len(self.after.data) + (len(self.before.data) if self.before is not self.after else 0)
 
     def settle(self, outcome: SaveOutcome, why: str = "") -> None:
-        """Note what became of it."""
+        """Set its outcome, once."""
         for change in (self, *self.parts):
             if change.outcome is None:
                 change.outcome, change.why = outcome, why
@@ -211,12 +211,12 @@ class Change:
                     change.done.set()
 
     def answer(self) -> None:
-        """Let its agent go on."""
+        """Wake its agent."""
         if self.answered is not None:
             self.answered.set()
 
     async def final(self) -> SaveOutcome:
-        """Wait until it has come to its end, and return what became of it."""
+        """Wait until it is settled, and return its outcome."""
         if self.outcome is None:
             self.done = self.done or asyncio.Event()
             await self.done.wait()
@@ -231,7 +231,7 @@ class Rebased:
     Attributes:
         body: the document.
         merged: whether it holds more than the agent's own document.
-        new_login: whether it replaces what is stored as a whole.
+        new_login: whether it replaces the stored session as a whole.
         not_taken: whether the agent's storage state was left out, since another login is stored.
     """
 
@@ -250,7 +250,7 @@ class Refused:
 
 
 def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Rebased | Refused:
-    """Apply a change to what is stored now."""
+    """Apply a change to the stored session."""
     login, header = change.login, stored.header
     if (refused := _refusal(change, stored, moment)) is not None:
         return refused
@@ -306,10 +306,10 @@ def _merged(change: Change, stored: Body, saved_at: int, moment: Moment) -> Reba
 
 
 def _is_later(saved_at: int, change: Change, moment: Moment) -> bool:
-    """Return whether what is stored was saved after a change was made: where both changed one item, the later wins.
+    """Return whether the stored session was saved after a change was made: where both changed one item, the later wins.
 
     The server's clock decides, for the whole document, since single items have no times. So a change that did not wait
-    is the later one: it lost a race with another save by milliseconds, and most of what is stored is older than it.
+    is the later one: it lost a race with another save by milliseconds, and most of the stored items are older than it.
     """
     waited = change.waited or moment.loop - change.made_at > _LONGEST_RACE
     made_at = moment.by_server(change.made_at) if waited else None
@@ -357,7 +357,7 @@ class Folded:
 
 
 def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Folded:
-    """Apply changes to what is stored, the earliest first."""
+    """Apply changes to the stored session, the earliest first."""
     applied: list[tuple[Change, Rebased]] = []
     refused: list[tuple[Change, Refused]] = []
     result = Rebased(stored.body)

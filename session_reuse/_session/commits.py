@@ -61,7 +61,7 @@ def commit_of(
 
 
 def has_payload(folded: Folded, stored: Snapshot) -> bool:
-    """Return whether a result has to be sent: it is not what is stored already."""
+    """Return whether a result has to be sent: it differs from the stored session."""
     return stored.header is None or folded.result.body is not stored.body or folded.result.new_login
 
 

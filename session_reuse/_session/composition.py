@@ -33,7 +33,7 @@ from session_reuse.errors import ConfigurationError, SessionReuseError
 from session_reuse.outcome import Outcome
 
 _EMBEDDED_START: Final = 10.0
-"""How long the very first enter may wait for a private server to start; it goes on starting after that."""
+"""How long the very first enter may wait for a private server to start. It goes on starting after that."""
 _REMEMBERED_AGENTS: Final = 4096
 
 
@@ -42,9 +42,9 @@ class Runtime:
     """The parts of one manager, in one event loop.
 
     Attributes:
-        connection: what is ours to close besides the store.
+        connection: the client, if this manager has made it.
         last_fingerprints: the last fingerprint of agents seen in this process, for when the store cannot be asked.
-        tasks: background work; ends with the manager.
+        tasks: background work. Ends with the manager.
     """
 
     config: Config
@@ -84,7 +84,7 @@ class Runtime:
 
     @property
     def spawn(self) -> Spawn:
-        """Run work in a task of its own that lives until it is done or the manager is closed."""
+        """Run work in a separate task that lives until it is done or the manager is closed."""
         return self.tasks.spawn
 
     def server_of(self, fingerprint: str) -> str:
@@ -92,7 +92,7 @@ class Runtime:
         return self.guarded.server_of(fingerprint)
 
     def remember_fingerprint(self, agent_id: str, fingerprint: str) -> None:
-        """Note an agent's last fingerprint; the oldest notes give way."""
+        """Note an agent's last fingerprint. The oldest notes give way."""
         self.last_fingerprints.pop(agent_id, None)
         self.last_fingerprints[agent_id] = fingerprint
         if len(self.last_fingerprints) > _REMEMBERED_AGENTS:
@@ -105,7 +105,7 @@ def is_store(given: object) -> TypeGuard[Store]:
 
 
 async def compose(config: Config, given: StoreOrClient | None) -> Runtime:
-    """Put the parts together. Connects to nothing, except that a private server is started.
+    """Build the parts of a manager. Connects to nothing, except that a private server is started.
 
     Args:
         config: the settings.
@@ -155,7 +155,7 @@ async def _connection(config: Config, given: StoreOrClient | None) -> Connection
 
 
 def _health(config: Config, given: StoreOrClient | None) -> StoreHealth:
-    """Return what is known of the store: one state for all managers of a URL, one of its own for a given client."""
+    """Return the known health of the store: one object for all managers of a URL, a separate one for a given client."""
     if given is None:
         return health_of(redacted_url(config.url))
     pool = getattr(given, "connection_pool", None)
@@ -176,7 +176,7 @@ def _redis_store(config: Config, keys: Keys, connection: Connection, *, own: boo
 
 
 async def _start_private_server(start: Callable[[], None]) -> None:
-    """Start the embedded server; if it takes long, enters degrade meanwhile as for any store that is away."""
+    """Start the embedded server. If it takes long, enters degrade meanwhile as for any store that is away."""
     starting = asyncio.get_running_loop().run_in_executor(None, start)
     done, _ = await asyncio.wait({starting}, timeout=_EMBEDDED_START)
     error = starting.exception() if done else TimeoutError()

@@ -50,7 +50,7 @@ def from_store(
         moment: of the request.
         retire_after_bad: how many bad marks retire it.
         uses: reuses before this one, if counted.
-        folded: changes of this process that wait, applied to what is stored.
+        folded: changes of this process that wait, applied to the stored session.
     """
     login = Login(Found.ABSENT, moment.loop, moment.wall, invalidated_at=snapshot.invalidated_at)
     outcome = Outcome.MISSING
@@ -81,7 +81,7 @@ def lives_too_long(value: bytes, config: Config, now: float) -> bool:
     """Return whether an enter has set a time to live that passes a limit of the session itself.
 
     Args:
-        value: what is stored.
+        value: the stored bytes.
         config: the settings of the enter.
         now: unix seconds.
     """

@@ -41,7 +41,7 @@ class Flusher:
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
-        """Look again at what waits."""
+        """Check again which changes wait."""
         self._changed.set()
 
     def wake(self, budget: float) -> None:
@@ -72,7 +72,7 @@ class Flusher:
                     await self._changed.wait()
 
     async def finish(self, budget: float) -> None:
-        """Write what waits, and what is on its way, within `budget` seconds."""
+        """Write all changes that wait or are on their way, within `budget` seconds."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

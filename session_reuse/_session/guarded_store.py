@@ -53,18 +53,18 @@ class GuardedStore:
         return self.guard.timeouts.time()
 
     def server_of(self, fingerprint: str) -> str:
-        """Return which server a session lives on; empty where there is only one."""
+        """Return which server a session lives on. Empty where there is only one."""
         return self.store.server_of(self.keys.session(fingerprint))
 
     def enter(self, fingerprint: str, budget: float, **options: Unpack[EnterOptions]) -> Awaitable[EnterReply]:
-        """Read a session, start its time to live anew, take its lease if one is asked for."""
+        """Read a session, restart its time to live, take its lease if one is asked for."""
         return self._run(
             Access.READ, fingerprint, budget,
             lambda timeout: self.store.enter(fingerprint, timeout=timeout, **options),
         )  # fmt: skip
 
     def slide(self, fingerprint: str, budget: float, ttl: float) -> Awaitable[None]:
-        """Start the time to live anew within the limits that the session itself sets."""
+        """Restart the time to live within the limits that the session itself sets."""
         return self._run(
             Access.WRITE, fingerprint, budget, lambda timeout: self.store.slide(fingerprint, ttl, timeout=timeout)
         )
@@ -96,7 +96,7 @@ class GuardedStore:
         )  # fmt: skip
 
     def release(self, fingerprint: str, budget: float, lease: Lease) -> Awaitable[bool]:
-        """Give a lease back; False when another holder has it."""
+        """Release a lease; False when another holder has it."""
         return self._run(
             Access.WRITE, fingerprint, budget,
             lambda timeout: self.store.release(fingerprint, lease, timeout=timeout),
@@ -105,7 +105,7 @@ class GuardedStore:
     def invalidate(
         self, fingerprint: str, budget: float, *, ttl: float, request_id: str, created_at: int
     ) -> Awaitable[bool]:  # fmt: skip
-        """Delete a session and refuse late saves for `ttl` seconds; return whether there was one."""
+        """Delete a session and refuse late saves for `ttl` seconds. Return whether there was one."""
         return self._run(
             Access.WRITE, fingerprint, budget,
             lambda timeout: self.store.invalidate(
@@ -151,7 +151,7 @@ class GuardedStore:
         )  # fmt: skip
 
     def edit_pool(self, pool: str, budget: float, add: Sequence[str], remove: Sequence[str]) -> Awaitable[int]:
-        """Add or remove members; return how many."""
+        """Add or remove members. Return how many."""
         return self._run_pool(
             Access.WRITE, pool, budget, lambda timeout: self.store.edit_pool(pool, add, remove, timeout=timeout)
         )

@@ -1,4 +1,4 @@
-"""The exclusive lease of one session: kept while the body runs, given back however it ends."""
+"""The exclusive lease of one session: kept while the body runs, released however the body ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LeaseHolder:
 
     Args:
         store: the way to the store.
-        telemetry: what is counted and logged.
+        telemetry: counts and logs.
         fingerprint: whose session.
         agent_id: who wants it.
         ttl: seconds for which it outlives its holder.
@@ -48,7 +48,7 @@ class LeaseHolder:
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def wait(self, busy: Busy, give_up: float, chance: random.Random) -> Lease | Busy:
-        """Ask for a busy lease again until the event loop's time is `give_up`.
+        """Request a busy lease again until the event loop's time is `give_up`.
 
         Raises:
             Failure: the store did not answer.
@@ -89,9 +89,9 @@ class LeaseHolder:
                 return
 
     async def release(self, budget: float) -> None:
-        """Give the lease back, also one that may have been taken without our having heard of it.
+        """Release the lease, also one whose reply was lost.
 
-        While the store is away it is tried again, until the lease has ended by itself.
+        While the store is away it is tried again, until the lease has expired.
         """
         self.stop()
         lease = self.lease or Lease(0, self.holder)

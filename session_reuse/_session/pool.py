@@ -47,7 +47,7 @@ class Pool:
         self._runtime = runtime
 
     async def add(self, *members: str) -> int:
-        """Add identities; return how many are new. The fingerprint of `alice` in `shop.example` is `shop.example/alice`.
+        """Add identities. Return how many are new. The fingerprint of `alice` in `shop.example` is `shop.example/alice`.
 
         Raises:
             StoreError: the store did not do it.
@@ -57,7 +57,7 @@ class Pool:
         return await self._edit(members, ())
 
     async def remove(self, *members: str) -> int:
-        """Remove identities; return how many were there. Their sessions stay stored, and agents that have one keep it.
+        """Remove identities. Return how many were there. Their sessions stay stored, and agents that have one keep it.
 
         Raises:
             StoreError: the store did not do it.
@@ -121,7 +121,7 @@ class Turn:
         self._reserved_until = 0
 
     async def enter(self) -> tuple[BrowserSession, SessionScope]:
-        """Return an entered session of a member; a fresh one that is not saved when none is free in time.
+        """Return an entered session of a member. A fresh one that is not saved when none is free in time.
 
         Raises:
             SessionBusyError: none is free in time, and `on_busy="raise"`.
@@ -155,7 +155,7 @@ class Turn:
             await asyncio.sleep(pause * clock.chance.uniform(0.5, 1.0))
 
     async def _reserve(self) -> float | None:
-        """Reserve a member, if it is this agent's turn; return the seconds until one may be free, None without any."""
+        """Reserve a member, if it is this agent's turn. Return the seconds until one may be free, None without any."""
         config = self._runtime.config
         reply = await self._runtime.guarded.take_from_pool(
             self._pool, config.restore_timeout, self._waiter, self._arrival, _RESERVATION

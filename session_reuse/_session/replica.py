@@ -97,7 +97,7 @@ class Replicas:
         return self._replicas.get(fingerprint)
 
     def observe(self, replica: Replica, snapshot: Snapshot) -> None:
-        """Take over what the store said of a session, as the one used last; those used longest ago give way."""
+        """Take over what the store said of a session, as the one used last. Those used longest ago give way."""
         if self._replicas.setdefault(replica.fingerprint, replica) is not replica:  # dropped for room, and made anew
             replica.observe(snapshot)
             return
@@ -119,9 +119,9 @@ class Replicas:
             del self._replicas[idle.fingerprint]
 
     def enqueue(self, replica: Replica, change: Change) -> list[tuple[str, Change]]:
-        """Let a change wait; return what had to give way, each with its fingerprint.
+        """Append a change to the outbox. Return the changes that had to be dropped, each with its fingerprint.
 
-        A change that is larger than all the room comes back itself. Else the sessions that wait longest give way.
+        A change that is larger than all the room comes back itself. Else the sessions that wait longest are dropped.
         """
         _, max_entries, max_bytes = self._bounds
         if change.size > max_bytes or max_entries < 1:

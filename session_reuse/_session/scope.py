@@ -56,7 +56,7 @@ class SessionScope:
         store: the way to the store.
         snapshots: opens and seals stored values.
         writer: brings changes into the store.
-        telemetry: what is counted and logged.
+        telemetry: counts and logs.
         clock: time and chance.
         spawn: runs work in a task that lives until it is done or the manager is closed.
         spent: seconds of the budget to enter that are used up already.
@@ -185,7 +185,7 @@ class SessionScope:
         }
 
     async def _away(self, failure: AttemptFailed, began: float) -> Entry:
-        """Start from what this process knows; fresh where an exclusive lease was asked for."""
+        """Start from what this process knows. Fresh where an exclusive lease was asked for."""
         session, writer = self._session, self._writer
         self._telemetry.store_failed(
             Operation.RESTORE, failure.error, code=failure.code, fingerprint=session.fingerprint
@@ -259,7 +259,7 @@ class SessionScope:
         return verify is None or await verified(self._session, verify, self._config.verify_timeout)
 
     async def look(self) -> None:
-        """Learn what is stored, so that a session made by hand replaces it and nothing newer."""
+        """Read the stored session, so that a session made by hand replaces it and nothing newer."""
         session, asked_at = self._session, self._clock.loop()
         moment = self._clock.now()
         self._login = Login(Found.AWAY, moment.loop, moment.wall)
@@ -283,16 +283,16 @@ class SessionScope:
     # Save ------------------------------------------------------------------------------------------------------------
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
-        """Save now; the lease stays."""
+        """Save now. The lease stays."""
         if wiring_of(session).discarded:
             return SaveOutcome.SKIPPED
         with self._telemetry.save_span(session):
             return await self._save(final=False)
 
     def leave(self, *, failed: bool) -> Coroutine[None, None, None]:
-        """Save for the last time and give the lease back. Await the result at once.
+        """Save for the last time and release the lease. Await the result at once.
 
-        A cancelled body is saved all the same, by a task of its own; so is all that waits for others than the store. What
+        A cancelled body is saved too, by a separate task. So is all that waits for others than the store. What
         is left needs no task, which would cost a tenth of a cycle: cut off, its change waits in the outbox.
 
         Args:
@@ -380,7 +380,7 @@ class SessionScope:
         return outcome
 
     def _start_again_from(self, change: Change) -> None:
-        """Have later changes hold what a refused one held as well."""
+        """Move the content of a refused change into the changes after it."""
         if change.score_change and wiring_of(self._session).health_mark is None:
             self._session.mark_good()
         if self._before is change.after:
@@ -447,7 +447,7 @@ class SessionScope:
     # The lease -------------------------------------------------------------------------------------------------------
 
     def _abandon_lease(self) -> None:
-        """Give back a lease that may have been taken, in the background."""
+        """Release a lease that may have been taken, in the background."""
         if self._lease is not None:
             self._lease.stop()
             self._spawn(self._lease.release(self._config.save_timeout), "release")
@@ -461,7 +461,7 @@ class SessionScope:
             await asyncio.wait({giving}, timeout=self._config.attempt_timeout)
 
     async def _give_lease_back(self) -> None:
-        """Give the lease back unless the last commit did, before the next enter of this task can ask for it."""
+        """Release the lease unless the last commit did, before the next enter of this task can request it."""
         lease = self._lease
         if lease is None or lease.lease is None:
             return
@@ -474,7 +474,7 @@ class SessionScope:
     # The rest --------------------------------------------------------------------------------------------------------
 
     async def settled(self) -> SaveOutcome | None:
-        """Wait until the last save has come to its end, and return what became of it."""
+        """Wait for the final outcome of the last save, and return it."""
         return await self._changes[-1].final() if self._changes else self._session.save_outcome
 
     async def invalidate(self, session: BrowserSession, reason: str) -> None:  # noqa: ARG002
@@ -482,7 +482,7 @@ class SessionScope:
         await self.invalidate_stored(reason)
 
     async def invalidate_stored(self, reason: str) -> bool:
-        """Delete the stored state for everyone; return whether there was one.
+        """Delete the stored state for everyone. Return whether there was one.
 
         Raises:
             StoreError: the store did not do it.

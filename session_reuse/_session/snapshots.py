@@ -42,7 +42,7 @@ class Snapshots:
 
         Args:
             fingerprint: whose session.
-            value: what is stored; None for nothing.
+            value: the stored bytes. None for nothing.
             heard_at: event loop time of the request.
             base: what this process knows of the session: a value that it knows need not be opened again.
             invalidated_at: last invalidation, server time in µs; None when it is not known.

@@ -1,7 +1,7 @@
 """The replicas on disk: changes that wait survive the process, and a new one starts from what the last one knew.
 
 Each session has two files, sealed: its base and its outbox. A file is changed under a lock, by reading it, taking out what
-has come to its end and adding what is new, so processes that share the folder lose nothing of each other.
+is settled and adding new changes, so processes that share the folder lose nothing of each other.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def disk_replicas(
 
 @dataclass(slots=True)
 class _Update:
-    """What is to be written of one session: the base, the changes that wait, the names of those that do not any more."""
+    """The data to write of one session: the base, the changes that wait, the names of those that do not wait any more."""
 
     base: Snapshot | None = None
     changes: list[Change] = field(default_factory=list)
@@ -103,7 +103,7 @@ class DiskReplicas:
         return all(known.get(change.name) is change for change in replica.outbox)
 
     async def written(self, fingerprint: str, patience: float) -> bool:
-        """Wait at most `patience` seconds for the disk; return whether all that waits of a session is on it."""
+        """Wait at most `patience` seconds for the disk. Return whether all that waits of a session is on it."""
         try:
             async with asyncio.timeout(patience):
                 while fingerprint in self._dirty or fingerprint == self._at_work:
@@ -158,7 +158,7 @@ class DiskReplicas:
         return update
 
     def _write(self, fingerprint: str, update: _Update) -> int:
-        """Bring both files of a session up to date; return how many files had to give way. Blocks."""
+        """Update both files of a session. Return how many files had to give way. Blocks."""
         spool, loop, wall = self._spool, self._loop.time(), self._clock.wall()
         name, *older = spool.names_of(fingerprint)
         with spool.exclusive():

@@ -1,6 +1,6 @@
 """A folder of sealed files, shared by the processes of one user.
 
-Names are keyed hashes of fingerprints: the folder does not show who is logged in where. A file is
+Names are keyed hashes of fingerprints: the folder does not show which account is logged in where. A file is
 
     "SRQ1" | compression flag (1) | key id (8) | sealed(compressed(content))
 
@@ -36,7 +36,7 @@ _LOCK_POLL: Final = 0.002
 
 
 class ForeignKeyError(Exception):
-    """A file is sealed with a key that is not configured here; somebody else may have it."""
+    """A file is sealed with a key that is not configured here. Another process may have it."""
 
 
 class Spool:
@@ -45,7 +45,7 @@ class Spool:
     Args:
         folder: made with mode 0700 when it is not there.
         seal: seals with the first of its keys, opens with all.
-        max_entries: how many files there may be; the oldest give way.
+        max_entries: how many files there may be. The oldest give way.
         max_bytes: how many bytes they may take together.
         max_content: largest content that is read, in bytes.
         ttl: seconds after which a save is not worth delivering any more.
@@ -65,7 +65,7 @@ class Spool:
         self._claim: int | None = None
 
     def names_of(self, fingerprint: str) -> list[str]:
-        """Return the names its file may have, one for each key; the first is the one to write."""
+        """Return the names its file may have, one for each key. The first is the one to write."""
         return [alias + _SUFFIX for alias in self._seal.aliases(fingerprint)]
 
     @staticmethod
@@ -74,7 +74,7 @@ class Spool:
         return name.removesuffix(_SUFFIX) + _BASE
 
     def names(self) -> list[str]:
-        """Return the names of all outboxes, the oldest first, after removing what is too old to be of use."""
+        """Return the names of all outboxes, the oldest first, after removing those that are too old to be of use."""
         self._prepare()
         return self._files(_SUFFIX)
 
@@ -122,10 +122,10 @@ class Spool:
         return decompress(front[4:5].decode("ascii", "replace"), body, self._max_content)
 
     def write(self, name: str, content: bytes, saved_at: float) -> None:
-        """Put a file in place, whole or not at all, as old as its save.
+        """Replace a file, whole or not at all, as old as its save.
 
         Raises:
-            OSError: the folder cannot be written, or the disk is full; what was there before is still there.
+            OSError: the folder cannot be written, or the disk is full. What was there before is still there.
         """
         self._prepare()
         packer = compressor("auto")
@@ -183,7 +183,7 @@ class Spool:
         """Keep other processes from changing files for a moment.
 
         Raises:
-            OSError: one of them does not let go, or the folder cannot be used.
+            OSError: one of them keeps the lock, or the folder cannot be used.
         """
         self._prepare()
         lock = _open_lock(self.folder / "write.lock")
@@ -194,7 +194,7 @@ class Spool:
             os.close(lock)
 
     def claim(self) -> bool:
-        """Become the one process that delivers what earlier ones have left; the kernel ends it with the process."""
+        """Become the one process that delivers what earlier ones have left. The kernel ends it with the process."""
         if self._claim is not None:
             return True
         self._prepare()
@@ -208,7 +208,7 @@ class Spool:
         return True
 
     def end_claim(self) -> None:
-        """Let another process deliver."""
+        """Release the claim, so that another process can deliver."""
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None
@@ -230,7 +230,7 @@ class Spool:
 
 
 def key_ids_of(folder: Path) -> list[str]:
-    """Return the key id that each waiting file is sealed with; changes nothing.
+    """Return the key id that each waiting file is sealed with. Changes nothing.
 
     Raises:
         OSError: the folder cannot be read.

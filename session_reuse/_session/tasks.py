@@ -7,14 +7,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
-"""Runs work in a task of its own. The name says what it is for."""
+"""Runs work in a separate task, under a name."""
 
 
 class Tasks(set["asyncio.Task[Any]"]):
     """The tasks that are not done yet. The event loop alone does not keep a task alive."""
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run work in a task of its own."""
+        """Run work in a separate task."""
         task = asyncio.get_running_loop().create_task(work, name=f"session_reuse:{name}")
         self.add(task)
         task.add_done_callback(self.discard)

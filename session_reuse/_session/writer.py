@@ -1,6 +1,6 @@
 """`Writer`: brings the changes of agents into the store, at once or when it is back.
 
-One way for all: fold the changes onto what is stored, commit the result if the store still holds that, else read and fold
+One way for all: fold the changes onto the stored session, commit the result if the store still holds that, else read and fold
 again. Changes that the store does not take by their deadline wait in the outbox of their replica.
 """
 
@@ -53,7 +53,7 @@ class Writer:
         config: the settings.
         store: the way to the store.
         snapshots: opens and seals stored values.
-        telemetry: what is counted and logged.
+        telemetry: counts and logs.
         clock: time and chance.
         spawn: runs work in a task that lives until it is done or the manager is closed.
 
@@ -103,7 +103,7 @@ class Writer:
         return change.answered.wait()
 
     async def _write(self, replica: Replica, changes: list[Change], budget: float) -> None:
-        """Write changes, those that wait first. What is not written waits in the outbox, whatever ends this."""
+        """Write changes, those that wait first. Changes that are not written wait in the outbox, also after a cancellation."""
         replica.writing = True
         batch = [*replica.outbox, *changes]
         for change in batch:
@@ -152,7 +152,7 @@ class Writer:
             self.wake()
 
     def _settled(self, replica: Replica, batch: Sequence[Change]) -> None:
-        """Take what has come to its end out of the outbox."""
+        """Remove settled changes from the outbox."""
         done = [change for change in batch if change.outcome is not None and change in replica.outbox]
         if not done:
             return
@@ -177,7 +177,7 @@ class Writer:
                 log.warning(Event.CALLBACK_FAILED, callback="on_lost", error=type(error).__name__)
 
     async def _commit_all(self, replica: Replica, batch: list[Change], budget: float) -> None:
-        """Commit until each change has come to its end.
+        """Commit until each change is settled.
 
         Raises:
             AttemptFailed: the store did not do it by the deadline.
@@ -303,7 +303,7 @@ class Writer:
         self._flusher.wake(self._config.save_timeout)
 
     async def flush(self, fingerprint: str, budget: float) -> bool:
-        """Write what waits of one session; return whether nothing of it waits any more."""
+        """Write what waits of one session. Return whether nothing of it waits any more."""
         replica = self.replicas.find(fingerprint)
         if replica is not None and replica.outbox and not replica.writing:
             await self._write(replica, [], budget)
@@ -329,7 +329,7 @@ class Writer:
     # Invalidating ----------------------------------------------------------------------------------------------------
 
     async def invalidate(self, fingerprint: str) -> bool:
-        """Delete a session for everyone; return whether there was one.
+        """Delete a session for everyone. Return whether there was one.
 
         Raises:
             AttemptFailed: the store did not do it. This process does not use the session any more.

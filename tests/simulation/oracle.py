@@ -447,7 +447,8 @@ class Oracle:
         arrived = [self.writes[serial] for item, serial in new.items() if old.get(item) != serial]
         for change in arrived:
             storage = [self.writes[serial].visit for item, serial in new.items() if not item.startswith("d:")]
-            whole = whole or (change.visit.replacing and all(visit is change.visit for visit in storage))
+            may = change.visit.replacing or (change.visit.unknowing and self._may_be_retired(before, change.visit))
+            whole = whole or (may and all(visit is change.visit for visit in storage))
         if whole:
             session.replaced_at = now
         for item, serial in new.items():
