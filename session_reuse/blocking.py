@@ -7,7 +7,7 @@ Playwright and Selenium demand.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
@@ -37,8 +37,15 @@ class BrowserSession(AsyncBrowserSession):
 
     __slots__ = ("thread_captures", "unreachable")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        fingerprint: str,
+        agent_id: str | None = None,
+        *,
+        storage_state: Mapping[str, object] | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(fingerprint, agent_id, storage_state=storage_state, data=data)
         self.thread_captures: list[Capture] = []
         self.unreachable = False
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -63,6 +65,30 @@ def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
         assert name in errors.__doc__
         assert issubclass(getattr(errors, name), errors.SessionReuseError)
         assert name in session_reuse.__all__
+
+
+@pytest.mark.parametrize("module", ["session_reuse", "session_reuse.blocking", "session_reuse.config"])
+def test_public_signatures_are_typed(module: str) -> None:
+    """`Any` stands for the agent's own notes and for the default of a parameter only."""
+    allowed = {"BrowserSession.__init__ data", "BrowserSession.data return", "injected return"}
+    found = __import__(module, fromlist=["x"])
+    untyped = {
+        f"{name} {parameter}"
+        for name, function in public_functions(found)
+        for parameter, annotation in inspect.get_annotations(inspect.unwrap(function)).items()
+        if "Any" in str(annotation) and "Coroutine[Any, Any" not in str(annotation)
+    }
+    assert untyped <= allowed
+
+
+def public_functions(module: ModuleType) -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield the functions and the public methods of the classes that a module offers."""
+    for name in getattr(module, "__all__", ["Config", "ConfigOptions", "configured_keys", "redacted_url"]):
+        value = getattr(module, name)
+        for method, each in vars(value).items() if inspect.isclass(value) else [("", value)]:
+            function = getattr(each, "fget", each)
+            if inspect.isfunction(function) and (method == "__init__" or not method.startswith("_")):
+                yield f"{name}.{method}".rstrip("."), function
 
 
 def test_the_package_is_marked_as_typed() -> None:
