@@ -424,7 +424,7 @@ class Oracle:
         waited = [
             now - change.saved
             for change in session.by_item.get("c:sid", ())
-            if change.visit.manager is actor and change.saved < float("inf")
+            if actor is not None and change.visit.process is actor.process and change.saved < float("inf")
         ]
         return self._ttl_of(actor) - max(waited, default=0.0)
 
@@ -635,7 +635,7 @@ class Oracle:
             visit.restored = restored
             self._check_restored(session, visit)
             return
-        if not outcome.degraded and outcome is not Outcome.BUSY:
+        if not outcome.degraded and outcome not in {Outcome.BUSY, Outcome.UNVERIFIED}:
             visit.manager.known.pop(session.fingerprint, None)
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
         if outcome in {Outcome.RETIRED, Outcome.UNVERIFIED} and window and window[-1].stored:
@@ -843,8 +843,10 @@ class Oracle:
                 change.spooled = outcome is SaveOutcome.SPOOLED
         elif outcome is SaveOutcome.SKIPPED:
             self._check_skipped(session, visit, changes)
-        elif outcome is SaveOutcome.STALE and not self._may_be_stale(session, visit):
-            self.break_("stale", f"the save of {visit} was stale, and nobody has invalidated {session.fingerprint}")
+        elif outcome is SaveOutcome.STALE:
+            visit.manager.known.pop(session.fingerprint, None)  # its process has read what is stored in its place
+            if not self._may_be_stale(session, visit):
+                self.break_("stale", f"the save of {visit} was stale, and nobody has invalidated {session.fingerprint}")
 
     def _may_be_stale(self, session: Session, visit: Visit) -> bool:
         stored = session.current.stored
