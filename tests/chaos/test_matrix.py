@@ -23,7 +23,7 @@ def results() -> dict[tuple[str, str], Result]:
     return {(result.row, result.phase): result for result in found}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("row", "phase"), CELLS, ids=[f"{row}-{phase}" for row, phase in CELLS])
 @pytest.mark.alone("default budgets in each cell of the matrix")
 def test_no_fault_reaches_the_agent_or_costs_its_work(

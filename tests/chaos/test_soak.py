@@ -12,7 +12,7 @@ import pytest
 from tests.chaos.soak import Soak
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.alone("default budgets under random faults")
 def test_random_faults_lose_and_mix_up_no_work() -> None:
     """Under a random schedule of faults no confirmed save is lost, no state is another's, nothing is leaked."""
