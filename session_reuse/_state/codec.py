@@ -28,9 +28,9 @@ class Decoded(NamedTuple):
 
     Attributes:
         header: its layout.
-        key: the name it was sealed under.
+        key: the key that it was sealed for.
         document: its JSON.
-        trusted: the document was looked at before: by this process, or by another holder of our keys before it sealed it.
+        trusted: whether the document was validated before, by this process or by another holder of our keys.
     """
 
     header: Header

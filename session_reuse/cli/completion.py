@@ -18,7 +18,7 @@ def fingerprints(url: str | None, key_prefix: str | None, beginning: str, most: 
     """Return stored fingerprints with this beginning that are found within a second. None for `embedded://`."""
     found: list[str] = []
 
-    async def look() -> None:
+    async def collect() -> None:
         config = Place(url, key_prefix).config()
         if config.url.startswith("embedded:"):  # the Tab key starts no server
             return
@@ -33,5 +33,5 @@ def fingerprints(url: str | None, key_prefix: str | None, beginning: str, most: 
                     return
 
     with suppress(SessionReuseError, TimeoutError):
-        asyncio.run(look())
+        asyncio.run(collect())
     return sorted(found)

@@ -84,7 +84,7 @@ async def connected(place: Place, **settings: Unpack[ConfigOptions]) -> AsyncIte
         raise kind(f"{redacted_url(config.url)}: {reason}. To find the cause, run: session-reuse doctor") from None
 
 
-async def ask(runtime: Runtime, attempt: Attempt[T], access: Access = Access.READ) -> T:
+async def execute(runtime: Runtime, attempt: Attempt[T], access: Access = Access.READ) -> T:
     """Run one operation of the store.
 
     Raises:
@@ -111,7 +111,7 @@ async def read_stored(runtime: Runtime, fingerprint: str, codec: Codec | None = 
         CorruptStateError: the value is damaged, foreign, or not readable with the configured keys.
     """
     key = runtime.keys.session(fingerprint)
-    value = (await ask(runtime, lambda timeout: runtime.store.read(fingerprint, timeout=timeout))).value
+    value = (await execute(runtime, lambda timeout: runtime.store.read(fingerprint, timeout=timeout))).value
     if value is None:
         return None
     if not value:  # the read of a key of another type is empty
@@ -129,7 +129,7 @@ async def _time_to_live(runtime: Runtime, fingerprint: str) -> float | None:
     if not isinstance(runtime.store, RedisStore):
         return None
     deadlines = runtime.store.deadlines
-    (left,) = await ask(runtime, lambda timeout: deadlines.times_to_live([fingerprint], timeout=timeout))
+    (left,) = await execute(runtime, lambda timeout: deadlines.times_to_live([fingerprint], timeout=timeout))
     if left is None:
         raise StoreUnavailableError("the store did not return the time to live of the session")
     return None if left == -1 else max(0, left) / 1000

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from session_reuse import SessionManager, reusable_session
-from session_reuse.cli import rotate
+from session_reuse.cli.commands import rotate
 from tests.cli.conftest import ALICE, CANARIES, STATE, CommandLine, store
 from tests.harness.polling import wait_until
 from tests.harness.servers import RedisServer

@@ -44,4 +44,4 @@ async def _copy(place: Place, source: str, target: str, force: bool, output: Out
             return ExitCode.WRONG
         document = stored.document
         session = BrowserSession(target, storage_state=document["storage_state"], data=document["data"])
-        return await store_new(manager, session, output, replace=force, told={"copied_from": source})
+        return await store_new(manager, session, output, replace=force, details={"copied_from": source})

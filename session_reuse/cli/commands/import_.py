@@ -11,7 +11,7 @@ import typer
 from session_reuse._browser_session import BrowserSession
 from session_reuse._manager import SessionManager
 from session_reuse._session.composition import Runtime
-from session_reuse.cli.connection import Place, ask, connected
+from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
 from session_reuse.cli.options import AsJson, File, KeyPrefix, Url
@@ -52,11 +52,11 @@ async def _import(place: Place, file: Path, fingerprint: str | None, force: bool
     async with connected(place) as manager:
         services = await manager.services()
         session, file_format = read_session(data, fingerprint, services.codec)
-        return await store_new(manager, session, output, replace=force, told={"format": file_format.value})
+        return await store_new(manager, session, output, replace=force, details={"format": file_format.value})
 
 
 async def store_new(
-    manager: SessionManager, session: BrowserSession, output: Output, *, replace: bool, told: dict[str, str]
+    manager: SessionManager, session: BrowserSession, output: Output, *, replace: bool, details: dict[str, str]
 ) -> ExitCode:
     """Store a session that did not come from an agent, and print what became of it.
 
@@ -65,7 +65,7 @@ async def store_new(
         session: what to store.
         output: of the command.
         replace: whether it may replace a stored session.
-        told: what else is printed about it.
+        details: further facts to print.
 
     Raises:
         StoreError: it was not stored.
@@ -80,13 +80,13 @@ async def store_new(
         raise StoreUnavailableError("the session was not stored")
     state = session.storage_state
     count = {"cookies": len(state["cookies"]), "origins": len(state["origins"])}
-    output.emit({"fingerprint": name, **told, "outcome": outcome.value, **count})
+    output.emit({"fingerprint": name, **details, "outcome": outcome.value, **count})
     counts = ", ".join(plural(number, noun.removesuffix("s")) for noun, number in count.items())
-    output.show(f"{outcome}: {printable(name)} ({', '.join(told.values())}, {counts})")
+    output.show(f"{outcome}: {printable(name)} ({', '.join(details.values())}, {counts})")
     stored = {SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED}
     return ExitCode.OK if outcome in stored else ExitCode.WRONG
 
 
 async def _is_taken(services: Runtime, fingerprint: str) -> bool:
-    reply = await ask(services, lambda timeout: services.store.read(fingerprint, timeout=timeout))
+    reply = await execute(services, lambda timeout: services.store.read(fingerprint, timeout=timeout))
     return reply.value is not None

@@ -10,7 +10,7 @@ import typer
 
 from session_reuse._manager import SessionManager
 from session_reuse._session.pool import fingerprint_in
-from session_reuse.cli.connection import Place, ask, connected
+from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, printable
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
@@ -65,7 +65,7 @@ async def _pool(place: Place, action: Action, name: str | None, members: list[st
 
 async def _list(manager: SessionManager, name: str | None, output: Output) -> ExitCode:
     services = await manager.services()
-    names = [name] if name else await ask(services, lambda timeout: services.store.pools(timeout=timeout))
+    names = [name] if name else await execute(services, lambda timeout: services.store.pools(timeout=timeout))
     rows = table("pool", "member", "free")
     for each in names:
         for member, free_in in await manager.pool(each).waits():

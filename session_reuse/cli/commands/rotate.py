@@ -22,7 +22,7 @@ from session_reuse._state.header import REMEMBERED_SAVES, Header
 from session_reuse._state.sealing import NO_KEY
 from session_reuse._store.interface import Commit, Precondition
 from session_reuse._stored_form import new_save_id
-from session_reuse.cli.connection import Place, Stored, ask, connected, read_stored
+from session_reuse.cli.connection import Place, Stored, connected, execute, read_stored
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
@@ -153,5 +153,5 @@ async def _commit(runtime: Runtime, stored: Stored) -> bool:
         # The time that is left, so that a rotation keeps no session alive.
         ttl=runtime.config.ttl if stored.ttl is None else stored.ttl,
     )
-    committed = await ask(runtime, lambda timeout: runtime.store.commit(commit, timeout=timeout), Access.WRITE)
+    committed = await execute(runtime, lambda timeout: runtime.store.commit(commit, timeout=timeout), Access.WRITE)
     return committed.outcome.written

@@ -63,14 +63,14 @@ class Facts:
 
 async def identity_of(wire: Wire) -> Facts:
     """Return the name, HELLO and INFO of a server."""
-    lines = _text(await wire.ask_if_allowed("INFO") or b"").splitlines()
+    lines = _text(await wire.execute_if_allowed("INFO") or b"").splitlines()
     info = dict(line.split(":", 1) for line in lines if ":" in line)
     return Facts(name=wire.name, hello=await hello_of(wire), info=info)
 
 
 async def hello_of(wire: Wire) -> dict[str, str]:
     """Return version, mode and role. Empty for a server before 6.0, or if the user may not use HELLO."""
-    return _pairs(await wire.ask_if_allowed("HELLO", 2))
+    return _pairs(await wire.execute_if_allowed("HELLO", 2))
 
 
 async def gather(wire: Wire, keys: Keys, identity: Facts) -> Facts:
@@ -82,7 +82,7 @@ async def gather(wire: Wire, keys: Keys, identity: Facts) -> Facts:
     facts = replace(identity, latencies=await _latencies(wire, keys), clock_ahead=await _clock_ahead(wire))
     # One by one: a server may hide one setting and show the others.
     for name in SETTINGS:
-        facts.settings |= _pairs(await wire.ask_if_allowed("CONFIG", "GET", name))
+        facts.settings |= _pairs(await wire.execute_if_allowed("CONFIG", "GET", name))
     await _try_commands(wire, keys, facts)
     return facts
 
@@ -92,14 +92,14 @@ async def _latencies(wire: Wire, keys: Keys) -> list[float]:
     taken, key = [], keys.session(own_name())
     for _ in range(PINGS):
         began = time.perf_counter()
-        await wire.ask_if_allowed("GET", key)
+        await wire.execute_if_allowed("GET", key)
         taken.append(time.perf_counter() - began)
     return sorted(taken)
 
 
 async def _clock_ahead(wire: Wire) -> float | None:
     began = time.time()
-    answer = await wire.ask_if_allowed("TIME")
+    answer = await wire.execute_if_allowed("TIME")
     if answer is None:
         return None
     seconds, microseconds = answer
@@ -166,7 +166,7 @@ async def _try_commands(wire: Wire, keys: Keys, facts: Facts) -> None:
 async def _try(wire: Wire, purpose: str, words: tuple[str | int, ...], facts: Facts) -> None:
     command = str(words[0])
     try:
-        await wire.ask(*words)
+        await wire.execute(*words)
     except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see store/failures.py)
         found = diagnose(error)
         if found.trouble is Trouble.RIGHTS:
@@ -189,5 +189,5 @@ async def remove_traces(wires: list[Wire], keys: Keys, fingerprint: str) -> None
     ours = (names.session, names.lease, names.tombstone, names.agents, names.quarantine, names.staging("0"))
     for wire in wires:
         for key in (*ours, keys.affinity(fingerprint)):
-            await wire.ask_if_allowed("DEL", key)
-        await wire.ask_if_allowed("ZREM", names.deadlines, fingerprint)
+            await wire.execute_if_allowed("DEL", key)
+        await wire.execute_if_allowed("ZREM", names.deadlines, fingerprint)

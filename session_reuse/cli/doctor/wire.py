@@ -73,7 +73,7 @@ class Wire:
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
                 await self._connection.connect()
-            await self.ask("PING")
+            await self.execute("PING")
         except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see store/failures.py)
             found = diagnose(error)
             if found.trouble in {Trouble.RIGHTS, Trouble.UNKNOWN_COMMAND}:  # of PING alone
@@ -87,7 +87,7 @@ class Wire:
         named = f"{self.name}: " if self.name else ""
         return UnfitError(fail(check, named + found.found, found.remedy), is_dead=found.trouble in DEAD)
 
-    async def ask(self, *words: str | int) -> Any:
+    async def execute(self, *words: str | int) -> Any:
         """Send a command and return the answer of redis-py, which has no type.
 
         Raises:
@@ -97,14 +97,14 @@ class Wire:
             await self._connection.send_command(*words, check_health=False)
             return await self._connection.read_response()
 
-    async def ask_if_allowed(self, *words: str | int) -> Any:
+    async def execute_if_allowed(self, *words: str | int) -> Any:
         """Send a command and return the answer, or None if the server refuses the command.
 
         Raises:
             UnfitError: the server does not answer any more.
         """
         try:
-            return await self.ask(*words)
+            return await self.execute(*words)
         except Exception as error:  # noqa: BLE001  (as above)
             found = diagnose(error)
             if found.trouble in GONE:
