@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import TracebackType
@@ -26,10 +27,11 @@ from session_reuse._summaries import ManagerStats, SessionSummary, summary_of
 from session_reuse._telemetry import Event, Operation, log
 from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import ConfigurationError, LifecycleError, ManagerClosedError
-from session_reuse.outcome import SaveOutcome
+from session_reuse.outcome import Liveness, SaveOutcome
 
 if TYPE_CHECKING:
     from session_reuse._cleanup.reconcile import CleanupReport
+    from session_reuse._session.keep_alive import OnChange, Probe
 
 _LISTING_TIMEOUT: Final = 5.0
 _CLOSED: Final = "this SessionManager is closed: make a new one"
@@ -274,7 +276,7 @@ class SessionManager(AsyncOnly):
         services = await self.services()
         try:
             async for listed in services.store.sessions(timeout=_LISTING_TIMEOUT):
-                summary = summary_of(listed, self.config, services.clock.wall())
+                summary = summary_of(listed, self.config, listed.now / 1_000_000)
                 yield await self._with_cookies(services, summary) if cookies else summary
         except AttemptFailed as failure:
             raise failure.error from None
@@ -285,6 +287,48 @@ class SessionManager(AsyncOnly):
         now = services.clock.wall()
         life = longest_cookie_life(found["storage_state"], now) if found is not None else None
         return summary if life is None else replace(summary, cookies_expire_at=now + life)
+
+    async def keep_alive(
+        self,
+        probe: Probe,
+        pattern: str = "*",
+        *,
+        every: float = 3600.0,
+        before_expiry: float | None = None,
+        concurrency: int = 4,
+        probe_timeout: float = 60.0,
+        on_change: OnChange | None = None,
+        once: bool = False,
+    ) -> Counter[Liveness]:
+        """Probe the stored sessions from time to time, until cancelled, so that their logins live.
+
+        Each session is probed under its lease, in one of any number of processes. It is saved after a good verdict only.
+
+        Args:
+            probe: function of the session, async or plain: opens the site, and returns whether it is logged in. Plain ones
+                run in a thread. One that raises, hangs, or returns no bool leaves the login unknown.
+            pattern: shell pattern of fingerprints.
+            every: seconds between two probes of a session.
+            before_expiry: probe sooner when the session, or its last login cookie, ends in so many seconds.
+            concurrency: how many probes run at once in this process.
+            probe_timeout: seconds for one probe.
+            on_change: called with fingerprint, old and new verdict.
+            once: probe those that are due, and return how many got which verdict.
+
+        Raises:
+            ConfigurationError: an argument is wrong.
+            StoreError: with `once`, the store is away.
+        """
+        from session_reuse._session.keep_alive import KeepAlive, KeepAliveOptions
+
+        options = KeepAliveOptions(
+            probe=probe, pattern=pattern, every=every, before_expiry=before_expiry, concurrency=concurrency,
+            probe_timeout=probe_timeout, on_change=on_change,
+        )  # fmt: skip
+        job = KeepAlive(await self.services(), options)
+        if not once:
+            await job.run()
+        return await job.run_once()
 
     async def cleanup(self) -> None:
         """Remove what expired sessions leave behind, until cancelled or until the manager is closed.

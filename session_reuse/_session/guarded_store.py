@@ -126,6 +126,15 @@ class GuardedStore:
             Access.READ, fingerprint, budget, lambda timeout: self.store.facts(fingerprint, timeout=timeout)
         )
 
+    def note_liveness(
+        self, fingerprint: str, budget: float, verdict: str, created_at: int, ttl: float
+    ) -> Awaitable[None]:  # fmt: skip
+        """Keep what a probe has found out about a login."""
+        return self._run(
+            Access.WRITE, fingerprint, budget,
+            lambda timeout: self.store.note_liveness(fingerprint, verdict, created_at, ttl, timeout=timeout),
+        )  # fmt: skip
+
     def take_from_pool(
         self, pool: str, budget: float, waiter: str, arrival: int, hold: float
     ) -> Awaitable[PoolReply]:  # fmt: skip

@@ -178,6 +178,7 @@ class SessionEntry:
         used_at: when, unix milliseconds by the server's clock.
         holder: who has the exclusive lease, for `lease_left` seconds more; empty for nobody.
         liveness: what `note_liveness` has kept.
+        now: server time in µs.
     """
 
     fingerprint: str
@@ -189,6 +190,7 @@ class SessionEntry:
     holder: str = ""
     lease_left: float = 0.0
     liveness: str = ""
+    now: int = 0
 
 
 @record()

@@ -51,6 +51,7 @@ class Event(StrEnum):
     INVALIDATED = "session_reuse.invalidated"
     MARKED_BAD = "session_reuse.marked_bad"
     LEASE_LOST = "session_reuse.lease_lost"
+    PROBED = "session_reuse.probed"
     POOL_EMPTY = "session_reuse.pool_empty"
     LEASE_FOREIGN = "session_reuse.lease_foreign"
     BREAKER_CHANGED = "session_reuse.breaker_changed"

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from session_reuse._telemetry.guard import report_once
 from session_reuse.config import DEFAULT_REGISTRY, Registry
-from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.outcome import Liveness, Outcome, SaveOutcome
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -32,6 +32,7 @@ class Operation(StrEnum):
     INVALIDATE = "invalidate"
     MARK = "mark"
     CLEANUP = "cleanup"
+    KEEP = "keep"
 
 
 RESTORE_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0)
@@ -110,6 +111,9 @@ class Metrics:
         self.lost = add(Counter, "session_pending_lost_total", "Waiting saves given up, at a bound or at close.")
         self.flushed = add(Counter, "session_pending_flushed_total", "Waiting saves written after the store came back.")
         self.expired = add(Counter, "session_expired_total", "Expired sessions whose traces were removed.")
+        self.probes = add(
+            Counter, "session_probes_total", "Probes of stored logins by their verdict.", {"verdict": tuple(Liveness)}
+        )
         self.gaps = add(Counter, "session_notifications_gap_total", "Times when expiry events may have been missed.")
         self.under_replicated = add(
             Counter, "session_under_replicated_total", "Saves that fewer replicas acknowledged than asked for."

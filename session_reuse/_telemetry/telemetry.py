@@ -14,7 +14,7 @@ from session_reuse._telemetry.metrics import Metrics, Operation, metrics_for
 from session_reuse._telemetry.store_health import Side, StoreHealth
 from session_reuse.config import Registry
 from session_reuse.errors import StoreError
-from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.outcome import Liveness, Outcome, SaveOutcome
 
 _SIDES: Final[dict[str, Side]] = {Operation.RESTORE: "read", Operation.CLEANUP: "cleanup"}
 """The side of a store that an operation belongs to. All others write."""
@@ -185,6 +185,11 @@ class Telemetry:
         """Count and log an expired session whose traces were removed."""
         self._count(lambda metrics: metrics.expired.inc())
         log.debug(Event.EXPIRED, fingerprint=fingerprint)
+
+    def probed(self, fingerprint: str, verdict: Liveness) -> None:
+        """Count and log a probe of a stored login."""
+        self._count(lambda metrics: metrics.probes[verdict].inc())
+        log.info(Event.PROBED, fingerprint=fingerprint, verdict=verdict.value)
 
     def reconcile_lag(self, seconds: float) -> None:
         """Set the gauge of the oldest unchecked deadline."""

@@ -70,12 +70,13 @@ def test_every_metric_is_on_the_dashboard() -> None:
 def test_label_values_are_those_of_the_code() -> None:
     """A query for a reason that does not exist shows nothing for ever."""
     from session_reuse._telemetry.metrics import BREAKER_STATES, Operation
-    from session_reuse.outcome import Outcome, SaveOutcome
+    from session_reuse.outcome import Liveness, Outcome, SaveOutcome
 
     allowed: dict[str, set[str]] = {
         "op": {each.value for each in Operation},
         "reason": {each.value for each in Outcome},
         "outcome": {each.value for each in SaveOutcome},
+        "verdict": {each.value for each in Liveness},
         "state": set(BREAKER_STATES),
     }
     for place, expression in expressions().items():

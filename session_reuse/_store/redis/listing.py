@@ -64,12 +64,12 @@ def facts_of(keys: Keys, fingerprint: str) -> Command:
 
 def listed_from(fingerprint: str, reply: Any) -> SessionEntry | None:
     """Return what the script has found. None where there is no session."""
-    head, left, size, agent, used_at, lease, lease_left, liveness = checked(reply)
+    head, left, size, agent, used_at, lease, lease_left, liveness, now = checked(reply)
     if left == -2:
         return None
     token, _, holder = text(lease).partition(":")
     return SessionEntry(
         fingerprint, bytes(head), None if left < 0 else left / 1000, size,
         used_by=agent.decode(errors="replace"), used_at=int(float(used_at or 0)), holder=holder if token.isdigit() else "",
-        lease_left=max(0, lease_left) / 1000, liveness=liveness.decode(errors="replace"),
+        lease_left=max(0, lease_left) / 1000, liveness=liveness.decode(errors="replace"), now=int(now),
     )  # fmt: skip

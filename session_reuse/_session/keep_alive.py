@@ -1,0 +1,219 @@
+"""The job that keeps logins alive: it probes stored sessions, each in one of any number of processes at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Final
+
+from session_reuse._browser_session import BrowserSession
+from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._session.composition import Runtime
+from session_reuse._session.options import ResolvedOptions
+from session_reuse._session.scope import SessionScope
+from session_reuse._state.header import Header
+from session_reuse._state.record import record
+from session_reuse._state.storage_state import longest_cookie_life
+from session_reuse._store.interface import SessionEntry
+from session_reuse._summaries import SessionSummary, summary_of
+from session_reuse._telemetry import Event, Operation, log
+from session_reuse.errors import ConfigurationError, InvalidStateError, StoreError
+from session_reuse.outcome import Liveness
+
+Probe = Callable[[BrowserSession], "bool | Awaitable[bool]"]
+OnChange = Callable[[str, Liveness, Liveness], object]
+
+_LISTING_TIMEOUT: Final = 5.0
+_NOTE_TTL: Final = 30 * 86400.0
+"""Seconds for which a verdict is kept. The session that it is about may live longer, and is unknown then."""
+_ROUNDS: Final = 10
+"""Rounds in the time after which a login is probed again, so that none is late by more than a tenth of it."""
+
+
+@record(kw_only=True)
+class KeepAliveOptions:
+    """What the caller of `keep_alive` asked for; see there."""
+
+    probe: Probe
+    pattern: str = "*"
+    every: float = 3600.0
+    before_expiry: float | None = None
+    concurrency: int = 4
+    probe_timeout: float = 60.0
+    on_change: OnChange | None = None
+
+    def __post_init__(self) -> None:
+        """Check what a type checker cannot."""
+        if not callable(self.probe):
+            raise ConfigurationError("probe must be a function of the session")
+        for name in ("every", "before_expiry", "concurrency", "probe_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{name} must be greater than 0")
+
+
+class KeepAlive:
+    """One worker that probes stored sessions.
+
+    Args:
+        runtime: the parts of the manager.
+        options: what the caller asked for.
+    """
+
+    def __init__(self, runtime: Runtime, options: KeepAliveOptions) -> None:
+        # A probe alone does not keep a session in the store. Else a dead login would be probed for ever.
+        self._runtime = replace(runtime, config=replace(runtime.config, sliding=False))
+        self._options = options
+        self._counts: Counter[Liveness] = Counter()
+
+    async def run(self) -> None:
+        """Probe until cancelled. Trouble of the store is logged, and the next round tries again."""
+        while True:
+            try:
+                await self.run_once()
+            except StoreError as error:
+                self._runtime.telemetry.degraded(Operation.KEEP, error, code=type(error).__name__, fingerprint="")
+            pause = self._options.every / _ROUNDS
+            await asyncio.sleep(pause * self._runtime.clock.chance.uniform(0.8, 1.2))
+
+    async def run_once(self) -> Counter[Liveness]:
+        """Probe the sessions that are due, and return how many got which verdict.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        self._counts = Counter()
+        gate = asyncio.Semaphore(self._options.concurrency)
+        failed: AttemptFailed | None = None
+        async with asyncio.TaskGroup() as group:
+            try:
+                async for entry in self._runtime.store.sessions(timeout=_LISTING_TIMEOUT):
+                    if fnmatchcase(entry.fingerprint, self._options.pattern) and await self._is_due(entry):
+                        await gate.acquire()  # before the task, so that a large store does not become as many tasks
+                        task = group.create_task(self._check(entry.fingerprint), name="session_reuse:probe")
+                        task.add_done_callback(lambda _: gate.release())
+            except AttemptFailed as failure:
+                failed = failure
+        if failed is not None:
+            raise failed.error from None
+        return self._counts
+
+    async def _is_due(self, entry: SessionEntry) -> bool:
+        """Return whether a session is to be probed now, by the clock of its server."""
+        summary, options = self._summary(entry), self._options
+        if summary.version is None or summary.retired or summary.holder:
+            return False
+        since = entry.now / 1_000_000 - (summary.checked_at or 0.0)
+        if since >= options.every:
+            return True
+        soon = options.before_expiry
+        if soon is None or since < min(options.every, soon / _ROUNDS):
+            return False
+        if summary.ttl is not None and summary.ttl <= soon:
+            return True
+        reply = await self._runtime.guarded.read(entry.fingerprint, self._runtime.config.save_timeout)
+        _, found, _ = await self._runtime.snapshots.entered(entry.fingerprint, reply.value, 0.0, None, None)
+        life = longest_cookie_life(found["storage_state"], entry.now / 1_000_000) if found is not None else None
+        return life is not None and life <= soon
+
+    def _summary(self, entry: SessionEntry) -> SessionSummary:
+        return summary_of(entry, self._runtime.config, entry.now / 1_000_000)
+
+    async def _check(self, fingerprint: str) -> None:
+        """Probe one session under its lease, unless another process has just done so, or an agent uses it."""
+        session = BrowserSession(fingerprint)
+        scope = self._runtime.scope(session, ResolvedOptions(exclusive=True))
+        await scope.enter()
+        try:
+            entry = await self._runtime.guarded.facts(fingerprint, self._runtime.config.save_timeout)
+            entered = session.reused and entry is not None
+            if entry is None or not entered or not await self._is_due(replace(entry, holder="")):
+                session.discard()
+                return
+            await self._judge(session, entry)
+        except AttemptFailed as failure:
+            session.discard()
+            self._runtime.telemetry.degraded(
+                Operation.KEEP, failure.error, code=failure.code, fingerprint=fingerprint
+            )  # fmt: skip
+        except BaseException:
+            session.discard()
+            raise
+        finally:
+            await self._leave(scope, session)
+
+    async def _leave(self, scope: SessionScope, session: BrowserSession) -> None:
+        try:
+            await scope.leave(failed=False)
+        except (InvalidStateError, StoreError) as error:
+            log.warning(Event.CALLBACK_FAILED, callback="probe", fingerprint=session.fingerprint, error=str(error))
+
+    async def _judge(self, session: BrowserSession, entry: SessionEntry) -> None:
+        before = self._summary(entry).liveness
+        verdict = await self._verdict(session)
+        if verdict is not Liveness.LIVE:
+            session.discard()  # what a logged-out probe has seen replaces nothing
+        self._counts[verdict] += 1
+        self._runtime.telemetry.probed(session.fingerprint, verdict)
+        await self._runtime.guarded.note_liveness(
+            session.fingerprint, self._runtime.config.save_timeout, verdict.value, Header.decode(entry.head).created_at,
+            _NOTE_TTL,
+        )  # fmt: skip
+        if verdict is not before and self._options.on_change is not None:
+            try:
+                self._options.on_change(session.fingerprint, before, verdict)
+            except Exception as error:  # noqa: BLE001  (the application's function, whatever it raises)
+                log.warning(
+                    Event.CALLBACK_FAILED, callback="on_change", fingerprint=session.fingerprint,
+                    error=type(error).__name__,
+                )  # fmt: skip
+
+    async def _verdict(self, session: BrowserSession) -> Liveness:
+        """Return what the probe says. One that raises, hangs, or returns no bool has found out nothing."""
+        probe = self._options.probe
+        try:
+            async with asyncio.timeout(self._options.probe_timeout):
+                if inspect.iscoroutinefunction(probe) or inspect.iscoroutinefunction(type(probe).__call__):
+                    found = probe(session)
+                else:
+                    found = await _in_thread(probe, session)
+                found = await found if inspect.isawaitable(found) else found
+        except Exception as error:  # noqa: BLE001  (the application's function, whatever it raises)
+            log.warning(
+                Event.CALLBACK_FAILED, callback="probe", fingerprint=session.fingerprint, error=type(error).__name__
+            )
+            return Liveness.UNKNOWN
+        if not isinstance(found, bool):
+            return Liveness.UNKNOWN
+        return Liveness.LIVE if found else Liveness.DEAD
+
+
+async def _in_thread(probe: Probe, session: BrowserSession) -> bool | Awaitable[bool]:
+    """Call a plain probe in a thread of its own: one that hangs holds up neither the loop nor the end of the process."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[bool | Awaitable[bool]] = loop.create_future()
+
+    def settle(found: bool | Awaitable[bool] | None, error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(found)  # type: ignore[arg-type]  # whatever it returns is looked at
+
+    def run() -> None:
+        found, raised = None, None
+        try:
+            found = probe(session)
+        except Exception as error:  # noqa: BLE001  (raised again where it is awaited)
+            raised = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, found, raised)
+
+    threading.Thread(target=run, name="session_reuse:probe", daemon=True).start()
+    return await done

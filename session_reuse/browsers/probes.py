@@ -1,0 +1,67 @@
+"""Ready-made probes for `manager.keep_alive`: each opens a page as the session does, and returns whether it is logged in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from session_reuse.browsers.http_clients import open_httpx_async
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse.browsers.checks import PageCheck
+
+AsyncProbe = Callable[["BrowserSession"], Awaitable[bool]]
+
+__all__ = ["http_probe", "page_of", "playwright_probe"]
+
+
+def page_of(template: str, fingerprint: str) -> str:
+    """Return the URL of a session: `{fingerprint}`, and `{site}/{account}` for its parts before and after the first `/`."""
+    site, _, account = fingerprint.partition("/")
+    return template.format(fingerprint=fingerprint, site=site, account=account)
+
+
+def http_probe(url: str, *, text: str, timeout: float = 30.0) -> AsyncProbe:
+    """Get a page with httpx and look for a text that only those who are logged in get.
+
+    Args:
+        url: of the page; a template as for `page_of`.
+        text: part of the page.
+        timeout: seconds for each step of a request.
+
+    Raises:
+        MissingExtraError: httpx is not installed; when the probe is used.
+    """
+
+    async def probe(session: BrowserSession) -> bool:
+        async with open_httpx_async(session, timeout=timeout, follow_redirects=True) as client:
+            response = await client.get(page_of(url, session.fingerprint))
+            if response.status_code == 429 or response.status_code >= 500:
+                response.raise_for_status()  # trouble of the site says nothing about the login
+            return response.is_success and text in response.text
+
+    return probe
+
+
+def playwright_probe(browser: Browser, check: Callable[[str], PageCheck]) -> AsyncProbe:
+    """Look at a page with a Playwright browser that is open.
+
+    Args:
+        browser: a browser of the asynchronous API.
+        check: returns a check of `session_reuse.browsers.checks` for a fingerprint.
+    """
+
+    async def probe(session: BrowserSession) -> bool:
+        from session_reuse.browsers.playwright import open_context
+
+        async with open_context(session, browser) as context:
+            page = await context.new_page()
+            try:
+                return bool(await check(session.fingerprint)(page))
+            finally:
+                await page.close()
+
+    return probe

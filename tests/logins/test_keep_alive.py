@@ -1,0 +1,282 @@
+"""`manager.keep_alive`: stored logins are probed, each by one process at a time, and saved after a good verdict only."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fakeredis import FakeRedis
+from prometheus_client import CollectorRegistry
+
+from session_reuse import (
+    BrowserSession,
+    ConfigurationError,
+    Liveness,
+    SessionManager,
+    SessionSummary,
+    StoreError,
+    reusable_session,
+)
+from session_reuse.browsers.checks import text_present
+from session_reuse.browsers.probes import http_probe, page_of, playwright_probe
+from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
+from tests.cli.conftest import CommandLine
+from tests.harness.servers import RedisServer
+
+NAME = "shop.example/alice"
+
+
+async def log_in(manager: SessionManager, *names: str, **cookie: Any) -> None:
+    """Store a login under each name."""
+    for name in names or (NAME,):
+        async with reusable_session(name, manager=manager) as session:
+            session.storage_state = state_with_cookie(**cookie)
+
+
+async def summary(manager: SessionManager, name: str = NAME) -> SessionSummary:
+    """Return what is known of a login."""
+    (found,) = [each async for each in manager.sessions() if each.fingerprint == name]
+    return found
+
+
+def renewing(verdict: Any) -> Any:
+    """Return a probe that sees a renewed cookie and comes to a verdict, or raises it."""
+
+    async def probe(session: BrowserSession) -> Any:
+        session.storage_state["cookies"][0]["value"] = "renewed"
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    return probe
+
+
+@pytest.mark.parametrize(
+    ("verdict", "liveness", "stored"),
+    [
+        (True, Liveness.LIVE, "renewed"),
+        (False, Liveness.DEAD, "test"),
+        (None, Liveness.UNKNOWN, "test"),
+        (OSError("the site is away"), Liveness.UNKNOWN, "test"),
+    ],
+)
+async def test_a_verdict_is_kept_and_only_a_good_one_is_saved(verdict: Any, liveness: Liveness, stored: str) -> None:
+    """The listing shows the verdict with its time; the counts and the metric too."""
+    registry, changes = CollectorRegistry(), []
+    async with memory_manager(MemoryStore(), registry=registry) as manager:
+        await log_in(manager)
+        counts = await manager.keep_alive(
+            renewing(verdict), on_change=lambda *change: changes.append(change), once=True
+        )
+        found = await summary(manager)
+        session = await manager.restore(NAME)
+    assert (counts[liveness], found.liveness) == (1, liveness)
+    assert found.checked_at is not None
+    assert time.time() - 60 < found.checked_at < time.time() + 5
+    assert session is not None
+    assert session.storage_state["cookies"][0]["value"] == stored
+    assert registry.get_sample_value("session_probes_total", {"verdict": liveness.value}) == 1
+    assert changes == ([] if liveness is Liveness.UNKNOWN else [(NAME, Liveness.UNKNOWN, liveness)])
+
+
+async def test_a_probe_that_hangs_is_given_up() -> None:
+    """An async one is cancelled, a plain one is left to its thread; neither holds up the others."""
+    gate = threading.Event()
+
+    async def hanging(_session: BrowserSession) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    def hanging_thread(_session: BrowserSession) -> bool:
+        gate.wait()
+        return True
+
+    async with memory_manager() as manager:
+        await log_in(manager)
+        for probe in (hanging, hanging_thread):
+            counts = await manager.keep_alive(probe, probe_timeout=0.05, every=1e-6, once=True)
+            assert counts == {Liveness.UNKNOWN: 1}
+    gate.set()
+
+
+async def test_plain_probes_run_beside_the_event_loop() -> None:
+    """A probe that waits does not hold up the loop."""
+    here, threads = threading.current_thread(), []
+
+    def plain(_session: BrowserSession) -> bool:
+        threads.append(threading.current_thread())
+        return True
+
+    async with memory_manager() as manager:
+        await log_in(manager)
+        assert await manager.keep_alive(plain, once=True) == {Liveness.LIVE: 1}
+    assert here not in threads
+
+
+async def test_a_login_is_probed_once_in_its_time() -> None:
+    """By however many processes; only what matches, is ours, and is not in exclusive use."""
+    store, probed = MemoryStore(), []
+
+    async def probe(session: BrowserSession) -> bool:
+        probed.append(session.fingerprint)
+        await asyncio.sleep(0.02)
+        return True
+
+    async with memory_manager(store) as one, memory_manager(store) as two, memory_manager(store) as three:
+        await log_in(one, "a/1", "a/2", "a/3", "b/1")
+        store.put("a/damaged", b"junk")
+        async with reusable_session("a/3", manager=one, exclusive=True):
+            await asyncio.gather(*(each.keep_alive(probe, "a/*", once=True) for each in (one, two, three)))
+        assert sorted(probed) == ["a/1", "a/2"]
+        await two.keep_alive(probe, "a/*", once=True)
+        assert sorted(probed) == ["a/1", "a/2", "a/3"]
+        await asyncio.sleep(0.01)
+        assert await three.keep_alive(probe, "b/*", every=1e-3, once=True) == {Liveness.LIVE: 1}
+
+
+@pytest.mark.parametrize("life", [100, 10_000])
+async def test_a_login_that_ends_soon_is_probed_sooner(life: int) -> None:
+    """By its cookies or its time to live; not more often than a tenth of that time."""
+    store = MemoryStore()
+    async with memory_manager(store, ttl=3000.0 if life > 1000 else 86400.0) as manager:
+        await log_in(manager, expires=int(time.time()) + life)
+        assert await manager.keep_alive(renewing(verdict=True), once=True) == {Liveness.LIVE: 1}
+        assert await manager.keep_alive(renewing(verdict=True), once=True) == {}
+        assert await manager.keep_alive(renewing(verdict=True), before_expiry=3600, once=True) == {}
+        note = f"{round((time.time() - 1000) * 1e6):020d} {await created_at(manager)} live"
+        FakeRedis(server=store.server).set(f"browser:liveness:{{browser:session:{NAME}}}", note)
+        assert await manager.keep_alive(renewing(verdict=True), before_expiry=3600, once=True) == {Liveness.LIVE: 1}
+
+
+async def created_at(manager: SessionManager) -> int:
+    """Return the login's time of creation."""
+    return round(((await summary(manager)).created_at or 0) * 1000)
+
+
+async def test_a_dead_login_is_not_kept_by_its_probes(redis_server: RedisServer) -> None:
+    """Only a live one has its time to live started anew."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await log_in(manager)
+        with redis_server.client() as client:
+            client.pexpire(f"browser:session:{NAME}", 500_000)
+            await manager.keep_alive(renewing(verdict=False), once=True)
+            assert client.pttl(f"browser:session:{NAME}") <= 500_000
+            await manager.keep_alive(renewing(verdict=True), every=1e-6, once=True)
+            assert client.pttl(f"browser:session:{NAME}") > 500_000
+
+
+async def test_the_clock_of_the_keeper_does_not_matter(redis_server: RedisServer) -> None:
+    """A host that is days off probes neither for ever nor never."""
+    for off in (-200_000.0, 200_000.0):
+        async with SessionManager(redis_server.url, registry=None) as manager:
+            await log_in(manager, f"clock/{off}")
+            (await manager.services()).wall_clock = lambda off=off: time.time() + off
+            assert await manager.keep_alive(renewing(verdict=True), f"clock/{off}", once=True) == {Liveness.LIVE: 1}
+            assert await manager.keep_alive(renewing(verdict=True), f"clock/{off}", once=True) == {}
+
+
+async def test_trouble_of_the_store_ends_one_round_not_the_job() -> None:
+    """Once: it raises. In the background: it goes on when the store is back."""
+    way = FaultyStore(MemoryStore())
+    async with memory_manager(way) as manager:
+        await log_in(manager)
+        way.fail = Fault.UNAVAILABLE
+        with pytest.raises(StoreError):
+            await manager.keep_alive(renewing(verdict=True), once=True)
+        job = asyncio.create_task(manager.keep_alive(renewing(verdict=True), every=0.1))
+        calls = len(way.calls)
+        async with asyncio.timeout(20):
+            while len(way.calls) < calls + 2:
+                await asyncio.sleep(0.01)
+            way.heal()
+            while (await summary(manager)).liveness is not Liveness.LIVE:
+                await asyncio.sleep(0.01)
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+
+
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"concurrency": 0}, {"probe_timeout": -1}, {"before_expiry": 0}])
+async def test_a_wrong_argument_is_named(wrong: dict[str, Any]) -> None:
+    """Before anything is probed."""
+    async with memory_manager() as manager:
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            await manager.keep_alive(renewing(verdict=True), **wrong)
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    """Greets those with the right cookie; trouble on request."""
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        name = self.path.rpartition("/")[2]
+        is_in = "sid=test" in self.headers.get("Cookie", "")
+        body = b"<p>Hello Alice</p>" if is_in else b"<p>Log in</p>"
+        self.send_response(503 if name == "trouble" else 200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """A site of one page."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+async def test_a_page_is_probed_over_http(site: str) -> None:
+    """In, out, and trouble of the site, which says nothing about the login."""
+    async with memory_manager() as manager:
+        await log_in(manager, "in/a", "in/trouble", domain="127.0.0.1")
+        await log_in(manager, "in/b", domain="127.0.0.1", value="old")
+        await manager.keep_alive(http_probe(f"{site}/{{account}}", text="Hello"), once=True)
+        found = {each.fingerprint: each.liveness async for each in manager.sessions()}
+    assert found == {"in/a": Liveness.LIVE, "in/b": Liveness.DEAD, "in/trouble": Liveness.UNKNOWN}
+
+
+def test_a_template_names_parts_of_the_fingerprint() -> None:
+    """Site and account."""
+    assert (
+        page_of("https://{site}/u/{account}?f={fingerprint}", "a.example/b/c")
+        == "https://a.example/u/b/c?f=a.example/b/c"
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_page_is_probed_by_playwright(site: str, browser: Any) -> None:
+    """With the checks that `verify` takes."""
+    async with memory_manager() as manager:
+        await log_in(manager, domain="127.0.0.1")
+        probe = playwright_probe(browser, lambda _: text_present(site, "Hello Alice"))
+        assert await manager.keep_alive(probe, once=True) == {Liveness.LIVE: 1}
+
+
+def test_the_command_keeps_logins(cli: CommandLine, redis_server: RedisServer, site: str) -> None:
+    """It prints what has changed, and `status` shows it."""
+
+    async def store() -> None:
+        async with SessionManager(redis_server.url, registry=None) as manager:
+            await log_in(manager, "in/a", domain="127.0.0.1")
+            await log_in(manager, "in/b", domain="127.0.0.1", value="old")
+
+    asyncio.run(store())
+    words = ("keep", "--url", f"{site}/{{account}}", "--expect-text", "Hello", "--once")
+    answer = cli(*words, "--json")
+    assert (answer.code, answer.lines[-1]) == (1, {"live": 1, "dead": 1, "unknown": 0})
+    assert {line["fingerprint"]: line["liveness"] for line in answer.lines[:-1]} == {"in/a": "live", "in/b": "dead"}
+    assert cli(*words).code == 0
+    assert cli("status", "in/b", "--json").json["liveness"] == "dead"
+    assert cli(*words, "--every", "soon").code == 2
