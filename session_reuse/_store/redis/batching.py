@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Final
 
 from redis.exceptions import AuthenticationError
 
@@ -334,7 +334,7 @@ class Batcher:
         self._small = _Queue(self, max(1, min(lanes, connections.most - 1)), shares_reads=False)
         self._large = _Queue(self, 1, shares_reads=True) if connections.most > 1 else self._small
         self._queues = tuple({self._small: None, self._large: None})
-        self._large_keys: dict[tuple[Any, ...], None] = {}
+        self._large_keys: dict[Command, None] = {}
         self._tasks: dict[asyncio.Task[None], bool] = {}
         self._is_watching = False
         self._is_sweeping = False
@@ -369,7 +369,7 @@ class Batcher:
         """How many connections the lanes hold, or are about to open."""
         return sum(len(queue.lanes) for queue in self._queues)
 
-    def spawn(self, work: Coroutine[Any, Any, None], *, is_opening: bool = False) -> None:
+    def spawn(self, work: Coroutine[object, object, None], *, is_opening: bool = False) -> None:
         """Run work in the background. What opens a connection is cancelled at the close."""
         task = asyncio.get_running_loop().create_task(work, name="session_reuse:lane")
         self._tasks[task] = is_opening
@@ -415,7 +415,7 @@ class Batcher:
                 self.on_error(reply)
         return is_lost
 
-    def _learn_size(self, key: tuple[Any, ...], size: int) -> None:
+    def _learn_size(self, key: Command, size: int) -> None:
         if size <= LARGE:
             self._large_keys.pop(key, None)
             return

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
@@ -21,7 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
 from session_reuse._store.redis.batching import LARGE, Batcher
-from session_reuse._store.redis.redis_py import Command, Connections, Replies
+from session_reuse._store.redis.redis_py import Argument, Command, Connections, Replies
 
 _SLOTS: Final = 16384
 _LEARN_AGAIN_AFTER: Final = 0.2
@@ -93,8 +93,8 @@ class ClusterTopology:
             groups.setdefault(node.name, (node, []))[1].append(place)
         return list(groups.values())
 
-    def _primary_of(self, key: str | bytes) -> ClusterNode | None:
-        nodes = self._manager.slots_cache.get(key_slot(key.encode() if isinstance(key, str) else key))
+    def _primary_of(self, key: Argument) -> ClusterNode | None:
+        nodes = self._manager.slots_cache.get(key_slot(key if isinstance(key, bytes) else str(key).encode()))
         return nodes[0] if nodes else None
 
     def _batcher(self, node: ClusterNode) -> Batcher:
@@ -117,7 +117,7 @@ class ClusterTopology:
         if isinstance(error, _DOUBTS):
             self._doubt(name)
 
-    async def _asked(self, ask: AskError, command: Command, timeout: float) -> Any:
+    async def _asked(self, ask: AskError, command: Command, timeout: float) -> object:
         """Return the reply of the node that a key is being moved to."""
         node = self._manager.nodes_cache.get(f"{ask.host}:{ask.port}")
         if node is None:
@@ -163,7 +163,7 @@ class ClusterTopology:
                 self._doubt(node.name)
         await self._settled()
 
-    async def _role(self, node: ClusterNode, timeout: float) -> Any:
+    async def _role(self, node: ClusterNode, timeout: float) -> object:
         try:
             (reply,) = await self._batcher(node).execute(("ROLE",), timeout=timeout)
         except Exception:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
@@ -179,7 +179,7 @@ class ClusterTopology:
         """Return all nodes that are known."""
         return {"", *self._manager.nodes_cache}
 
-    async def primaries(self) -> list[Any]:
+    async def primaries(self) -> list[ClusterNode]:
         """Return all primaries.
 
         Raises:
@@ -192,7 +192,7 @@ class ClusterTopology:
             raise SlotNotCoveredError(f"{_SLOTS - len(slots)} slots of the Cluster have no node")
         return list({nodes[0].name: nodes[0] for nodes in slots.values()}.values())
 
-    async def servers(self) -> list[Any]:
+    async def servers(self) -> list[ClusterNode]:
         """Return all nodes."""
         await self._settled()
         return list(self._manager.nodes_cache.values())

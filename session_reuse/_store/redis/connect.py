@@ -111,8 +111,9 @@ def _sentinels_options(config: Config, url: StoreUrl) -> dict[str, Any]:
     } | own
 
 
-def _standalone(config: Config, url: StoreUrl) -> Any:
-    return client_at(config, url, *url.hosts[0])
+def _standalone(config: Config, url: StoreUrl) -> Redis:
+    client: Redis = client_at(config, url, *url.hosts[0])
+    return client
 
 
 def _unix(config: Config, url: StoreUrl) -> Redis:
@@ -141,12 +142,12 @@ def _cluster(config: Config, url: StoreUrl) -> RedisCluster:
     )
 
 
-_CLIENTS: dict[str, Callable[[Config, StoreUrl], Any]] = {
+_CLIENTS: dict[str, Callable[[Config, StoreUrl], Redis | RedisCluster]] = {
     "redis": _standalone, "unix": _unix, "sentinel": _sentinel, "cluster": _cluster,
 }  # fmt: skip
 
 
-def check_client(given: Any) -> None:
+def check_client(given: object) -> None:
     """Refuse what looks like a client or a store and does not work as one.
 
     Raises:
@@ -170,7 +171,7 @@ def check_client(given: Any) -> None:
         raise ConfigurationError("fakeredis runs our scripts with Lua only: pip install 'fakeredis[lua]'")
 
 
-def _decodes(client: Any) -> bool:
+def _decodes(client: object) -> bool:
     pool = getattr(client, "connection_pool", None)
     arguments = getattr(pool, "connection_kwargs", None) or getattr(client, "connection_kwargs", None) or {}
     return bool(arguments.get("decode_responses"))

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -28,8 +28,10 @@ try:
 except ImportError:
     hiredis = None  # type: ignore[assignment]
 
-Command = tuple[Any, ...]
-Replies = list[Any]
+Argument: TypeAlias = str | bytes | int | float
+Command: TypeAlias = tuple[Argument, ...]
+Replies: TypeAlias = list[Any]
+"""Bytes, numbers, None, lists of them, or the error of a single command in its place."""
 
 _NOT_YET: Final = object()
 _CROWDED_PAUSE: Final = 0.01
@@ -121,7 +123,7 @@ class _DirectConnection(LaneConnection, asyncio.Protocol):
     def packed(self, commands: Sequence[Command]) -> bytes:
         if self._transport.is_closing():  # its end has not been reported yet
             raise RedisConnectionError("the connection is closed")
-        return b"".join(map(hiredis.pack_command, commands))
+        return b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]  # its stub takes one argument
 
     def progress(self) -> int:
         return self._received

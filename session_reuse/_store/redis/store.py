@@ -75,7 +75,7 @@ class RedisStore:
         Raises:
             AttemptFailed: nothing came through.
         """
-        names = [command[1] for command in commands if command[0] == "EVALSHA"]
+        names = [str(command[1]) for command in commands if command[0] == "EVALSHA"]
         if not self._loaded.issuperset(names):
             commands = tuple(
                 with_source(one) if one[0] == "EVALSHA" and one[1] not in self._loaded else one for one in commands
@@ -124,7 +124,7 @@ class RedisStore:
         return await self._entered(keys, value, timeout, held, uses)
 
     async def _entered(
-        self, keys: SessionKeys, reply: Any, timeout: float, lease: Lease | Busy | None = None, uses: int | None = None
+        self, keys: SessionKeys, reply: object, timeout: float, lease: Lease | Busy | None = None, uses: int | None = None
     ) -> EnterReply:  # fmt: skip
         """Return the reply. Without a value with the last invalidation, so that a first save is not older than it looks."""
         if isinstance(reply, RedisError) and writes_refused(reply):  # a replica reads, but refuses a GETEX
@@ -177,7 +177,7 @@ class RedisStore:
             await self._follow_up(commit, reply, None if commit.indexed else replies[0], timeout)
         return reply
 
-    async def _follow_up(self, commit: Commit, reply: CommitReply, indexed: Any, timeout: float) -> None:
+    async def _follow_up(self, commit: Commit, reply: CommitReply, indexed: object, timeout: float) -> None:
         """Correct the index and the affinity after what is rare. What fails here is corrected by the clean-up."""
         outcome, commands = reply.outcome, []
         if outcome.written and (isinstance(indexed, Exception) or outcome in _PERHAPS_NOT_INDEXED):
@@ -320,7 +320,7 @@ class RedisStore:
                 await sentinels.aclose()
 
 
-def _value(reply: Any) -> bytes | None:
+def _value(reply: object) -> bytes | None:
     if isinstance(reply, ResponseError) and error_code(reply) == "WRONGTYPE":
         return b""  # no session of ours: as good as an empty one
     value = checked(reply)

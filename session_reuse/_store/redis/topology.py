@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
+from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ReadOnlyError
 
 from session_reuse._store.redis.batching import Batcher
@@ -20,7 +22,7 @@ _LEAVING_PAUSE: Final = 0.1
 """How often at most the connections to a read-only server are given up."""
 
 
-def topology_of(client: Any, lanes: int, connect_timeout: float = 0.25) -> Topology:
+def topology_of(client: Redis, lanes: int, connect_timeout: float = 0.25) -> Topology:
     """Return the servers behind an asyncio redis-py client."""
     if isinstance(client, RedisCluster):
         return ClusterTopology(client, lanes, connect_timeout)
@@ -36,7 +38,7 @@ class SingleTopology:
         lanes: the way to it.
     """
 
-    def __init__(self, client: Any, lanes: int, connect_timeout: float = 0.25) -> None:
+    def __init__(self, client: Redis, lanes: int, connect_timeout: float = 0.25) -> None:
         self._client = client
         self._connections = Connections(client.connection_pool)
         self.lanes = Batcher(
@@ -65,11 +67,11 @@ class SingleTopology:
         """Return the only server's name: none."""
         return ("",)
 
-    async def primaries(self) -> list[Any]:
+    async def primaries(self) -> list[Redis]:
         """Return the client itself."""
         return [self._client]
 
-    async def servers(self) -> list[Any]:
+    async def servers(self) -> list[Redis]:
         """Return the client itself. Replicas are met when they become primary."""
         return [self._client]
 
@@ -88,10 +90,11 @@ class SentinelTopology(SingleTopology):
     drop another for good (redis-py 8.1.0): so here it is kept who they were.
     """
 
-    def __init__(self, client: Any, lanes: int, connect_timeout: float = 0.25) -> None:
+    def __init__(self, client: Redis, lanes: int, connect_timeout: float = 0.25) -> None:
         super().__init__(client, lanes, connect_timeout)
         self.execute = self._execute
-        self._manager = client.connection_pool.sentinel_manager
+        self._pool: SentinelConnectionPool = client.connection_pool  # type: ignore[assignment]
+        self._manager = self._pool.sentinel_manager
         self._sentinels = tuple(self._manager.sentinels)
         self._asked_at = -_ASK_AGAIN_AFTER
         self._asking: asyncio.Task[None] | None = None
@@ -107,11 +110,11 @@ class SentinelTopology(SingleTopology):
 
     async def _ask(self) -> None:
         self._miss_no_sentinel()
-        pool = self._client.connection_pool
+        pool = self._pool
         before = pool.master_address
         with suppress(Exception):  # redis-py raises more than RedisError: see failures.py
             async with asyncio.timeout(_ASK_AGAIN_AFTER):
-                if await pool.get_master_address() != before:
+                if await pool.get_master_address() != before:  # type: ignore[no-untyped-call]
                     self.lanes.renew()
 
     def _miss_no_sentinel(self) -> None:

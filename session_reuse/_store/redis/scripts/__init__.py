@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
 
-from session_reuse._store.redis.redis_py import Command
+from session_reuse._store.redis.redis_py import Argument, Command
 
 _known: dict[str, Script] = {}
 
@@ -31,7 +30,7 @@ def script(name: str) -> Script:
     return Script(files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8"))
 
 
-def call(name: str, keys: tuple[str, ...], *arguments: Any) -> Command:
+def call(name: str, keys: tuple[str, ...], *arguments: Argument) -> Command:
     """Return the command that runs a script."""
     lua = script(name)
     _known[lua.sha] = lua
@@ -40,7 +39,7 @@ def call(name: str, keys: tuple[str, ...], *arguments: Any) -> Command:
 
 def with_source(command: Command) -> Command:
     """Return the command that runs the same script on a server that does not have it, and loads it."""
-    return ("EVAL", _known[command[1]].source, *command[2:])
+    return ("EVAL", _known[str(command[1])].source, *command[2:])
 
 
 def milliseconds(seconds: float) -> int:
