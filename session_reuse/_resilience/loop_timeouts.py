@@ -14,8 +14,8 @@ from typing import Final
 
 _STEP: Final = 0.005
 """Seconds between two ticks while something is limited or watched."""
-_MOST: Final = 0.05
-"""Seconds that count at most from one tick to the next."""
+_MOST: Final = 0.01
+"""Seconds that count at most from one tick to the next: a turn of the loop, however long, is one chance to read replies."""
 _LATE: Final = 0.01
 """A tick that is so much too late ends nothing: what has arrived meanwhile is read first."""
 _LONG_TURN: Final = 0.001

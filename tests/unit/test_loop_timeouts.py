@@ -55,6 +55,22 @@ async def test_many_short_turns_of_a_busy_loop_are_not_a_dead_store() -> None:
     await working
 
 
+async def test_a_few_very_long_turns_are_not_a_dead_store() -> None:
+    """What thousands of agents do in one turn takes seconds, and replies are read only between two turns."""
+    timeouts, loop = LoopTimeouts(), asyncio.get_running_loop()
+    reply = loop.create_future()
+
+    async def work() -> None:
+        for _ in range(10):
+            time.sleep(0.3)  # noqa: ASYNC251  (the loop is to be busy)
+            await asyncio.sleep(0)
+        reply.set_result("there")
+
+    working = asyncio.create_task(work())
+    assert await within(timeouts, 0.15, reply) == "there"
+    await working
+
+
 async def test_a_loop_that_is_always_busy_does_not_wait_for_ever() -> None:
     """Some of the time counts: a frozen store is noticed all the same."""
     timeouts, done = LoopTimeouts(), asyncio.Event()
