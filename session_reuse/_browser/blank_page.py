@@ -28,7 +28,7 @@ def visit(
     limit: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Flow[list[str]]:
-    """Open each origin on a blank page and do something there; return the origins where that failed.
+    """Open each origin on a blank page and do something there. Return the origins where that failed.
 
     Args:
         driver: of the browser.

@@ -120,7 +120,7 @@ class Capture:
             self._session.report(ProblemKind.CAPTURE_LIMITED, origin, reason)
 
     def _poll_cookies(self) -> Flow[bool]:
-        """Read all cookies; return whether the browser has answered."""
+        """Read all cookies. Return whether the browser has answered."""
         try:
             cookies = yield self._driver.cookies()
         except self._driver.errors:
@@ -199,7 +199,7 @@ class Capture:
         self.environment_seen({**now, **self._driver.viewport(frame.target.tab.key)})
 
     def environment_seen(self, now: environment.Environment) -> None:
-        """Take over what sites see now, and report what differs from what was recorded."""
+        """Record what sites see now, and report what differs from what was recorded."""
         for name in environment.changed(self._recorded, now):
             self._session.report(ProblemKind.ENVIRONMENT_CHANGED, name)
         self._mirror.environment = {**self._recorded, **now}

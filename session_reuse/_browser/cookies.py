@@ -1,7 +1,7 @@
-"""Which stored cookies a browser will take, and in which form. Must never name a cookie's value, and never do I/O.
+"""Which stored cookies a browser will take, and in which form.
 
 A browser refuses all cookies for one it does not like (Playwright's `new_context`, `Storage.setCookies`), and drops
-some without a word; so each is looked at before, and those that cannot come back are reported.
+some without a word. So each is looked at before, and those that cannot come back are reported.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A database whose values are all plain JSON is kept in Playwright's form, in `origins[].indexedDB`. Any other is kept in
 `origins[].indexedDBRich` as `{"name", "version", "keys", "dump"}`: `dump` is JSON text in the encoding of
-`js/indexeddb_dump.js`, opaque to everything else; `keys` are its CryptoKeys. A value that cannot be copied is a `Loss`.
+`js/indexeddb_dump.js`, opaque to everything else. `keys` are its CryptoKeys. A value that cannot be copied is a `Loss`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Loss(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        """Say it to people."""
+        """Return a line for a report."""
         return f"{self.origin} IndexedDB {self.where}: {self.number} of {self.reason}"
 
 
@@ -71,7 +71,7 @@ class Dump(NamedTuple):
 
 
 def is_used(usage: dict[str, Any]) -> bool:
-    """Return whether an origin takes space for databases; asking costs nothing, visiting it 0.1 s.
+    """Return whether an origin takes space for databases. Asking costs nothing, visiting it 0.1 s.
 
     Args:
         usage: the answer to `Storage.getUsageAndQuota`.
@@ -84,7 +84,7 @@ def dump_script(cap: int = DATABASE_LIMIT, names: Collection[str] | None = None)
 
     Args:
         cap: largest copy, in characters of JSON.
-        names: of the databases to copy; all if not given.
+        names: of the databases to copy. All if not given.
     """
     only = javascript.literal(None if names is None else sorted(names))
     return javascript.call("indexeddb_dump", javascript.literal(cap), only)

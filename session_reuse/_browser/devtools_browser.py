@@ -31,13 +31,13 @@ class DevToolsBrowser:
 
     Args:
         transport: an open websocket to the browser's own endpoint, not to a page's.
-        session: its state is restored; what cannot be restored or captured is reported to it.
+        session: its state is restored. What cannot be restored or captured is reported to it.
         settings: of the user.
-        known: origins that were seen in this browser before, by a connection that has ended; they are followed only, and so
+        known: origins that were seen in this browser before, by a connection that has ended. They are followed only, and so
             are the cookies. None for a browser that is restored in full.
         is_own: whether the browser was started for this session.
-        pauses_tabs: whether new tabs wait until they have our scripts; as `is_own` if not given.
-        of_target: a target whose context is followed; without, the context that the browser has by itself.
+        pauses_tabs: whether new tabs wait until they have our scripts, as `is_own` if not given.
+        of_target: a target whose context is followed. Without, the context that the browser has by itself.
         on_change: called after each look that found something new.
     """
 
@@ -143,7 +143,7 @@ class DevToolsBrowser:
         return state
 
     def last_seen(self) -> StorageState | None:
-        """Return the state as it was last seen, without asking the browser; None when nothing was."""
+        """Return the state as it was last seen, without asking the browser, or None when nothing was."""
         return self._engine.last_seen()
 
     async def rearm_session_storage(self) -> None:
@@ -158,7 +158,7 @@ class DevToolsBrowser:
                 await run_async(self._engine.restorer.rearm_session_storage(again))
 
     async def close(self) -> None:
-        """Release the browser; the scripts that are still registered go too."""
+        """Release the browser. The scripts that are still registered go too."""
         self._is_closed = True
         tasks = self._driver.cancel_tasks()
         if self._watching is not None:
@@ -171,7 +171,7 @@ class DevToolsBrowser:
             await self._driver.connection.close()
 
     async def _watch(self) -> None:
-        """Look at the browser after each stir and now and then, until it is gone."""
+        """Poll the browser after each event and once a second, until its connection ends."""
         while not self.is_gone:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stirred.wait(), _IDLE_INTERVAL)

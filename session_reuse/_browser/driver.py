@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -12,22 +12,39 @@ if TYPE_CHECKING:
     from session_reuse._browser.flow import Flow
 
 
+class PageReader(Protocol):
+    """Reads a browser by its client's own means."""
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What a call raises when the browser refuses, does not answer in time, or is gone."""
+
+    def storage_state(self) -> Any:
+        """Return cookies and localStorage, in Playwright's form, as a step."""
+
+    def open_pages(self) -> dict[str, Any]:
+        """Return a page for each origin that is open."""
+
+    def evaluate_in_page(self, page: Any, expression: str) -> Any:
+        """Evaluate an expression in the own world of one of `open_pages`, as a step."""
+
+
 class BrowserDriver(ABC):
     """One client of one browser. A method that returns a step is called in a flow, which yields the step.
 
     Attributes:
         errors: what a call raises when the browser refuses, does not answer in time, or is gone.
-        has_protocol: whether the DevTools protocol is at hand. Firefox and WebKit have none.
+        page_reader: what reads a browser without the DevTools protocol, such as Firefox and WebKit, or None where there is one.
         is_gone: whether the browser, or the context, has ended.
     """
 
     errors: tuple[type[Exception], ...]
-    has_protocol: bool = True
+    page_reader: PageReader | None = None
     is_gone: bool = False
 
     @abstractmethod
     def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
-        """Send a DevTools command over a session; a step.
+        """Send a DevTools command over a session, as a step.
 
         Args:
             cdp: the session.
@@ -41,44 +58,32 @@ class BrowserDriver(ABC):
         """Run a flow: an asynchronous client in a task, which is returned, a synchronous one to its end."""
 
     def settle(self) -> Any:
-        """Wait for the flows that are under way, though not for long; a step."""
+        """Wait for the flows that are under way, though not for long, as a step."""
         return None
 
     @abstractmethod
     def best_effort(self, step: Any) -> Any:
-        """Wait for a step that releases something of ours, though not for long and whatever comes of it; a step."""
+        """Wait for a step that releases something of ours, though not for long and whatever comes of it, as a step."""
 
     @abstractmethod
     def add_script(self, source: str) -> Any:
-        """Register an init script in all tabs, present and to come; a step that returns its handle."""
+        """Register an init script in all tabs, present and to come, as a step that returns its handle."""
 
     @abstractmethod
     def remove_script(self, script: Any) -> Any:
-        """Remove an init script from all tabs; a step."""
+        """Remove an init script from all tabs, as a step."""
 
     @abstractmethod
     def cookies(self) -> Any:
-        """Return all cookies of the context, in Playwright's form; a step."""
+        """Return all cookies of the context, in Playwright's form, as a step."""
 
     @abstractmethod
     def add_cookies(self, cookies: list[Cookie]) -> Any:
-        """Add cookies, all or none; a step."""
+        """Add cookies, all or none, as a step."""
 
     def viewport(self, tab: Hashable) -> dict[str, Any]:  # noqa: ARG002 - for those that override it
         """Return `{"viewport": ...}` where a tab's viewport was set, else an empty dict."""
         return {}
-
-    def storage_state(self) -> Any:
-        """Return what a client without the protocol can read by itself, in Playwright's form; a step."""
-        raise NotImplementedError
-
-    def open_pages(self) -> dict[str, Any]:
-        """Return a page for each origin that is open, of a client without the protocol."""
-        raise NotImplementedError
-
-    def evaluate_in_page(self, page: Any, expression: str) -> Any:
-        """Evaluate an expression in the own world of one of `open_pages`; a step."""
-        raise NotImplementedError
 
     @abstractmethod
     def open_blank_page(self, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Flow[Any]:

@@ -26,11 +26,11 @@ class BrowserEngine:
     """One session in one browser.
 
     Args:
-        session: its state is restored; what cannot be restored or captured is reported to it.
+        session: its state is restored. What cannot be restored or captured is reported to it.
         driver: of the browser.
         settings: of the user.
         is_new_profile: whether the browser was started, or the context made, for this session.
-        known: origins that were seen in this browser before, by a connection that has ended; they are followed only, and so
+        known: origins that were seen in this browser before, by a connection that has ended. They are followed only, and so
             are the cookies. None for a browser that is restored in full.
     """
 
@@ -90,7 +90,7 @@ class BrowserEngine:
         return self.mirror.version != self._captured_version
 
     def last_seen(self) -> StorageState | None:
-        """Return the state as it was last seen, without asking the browser; None when nothing was."""
+        """Return the state as it was last seen, without asking the browser, or None when nothing was."""
         return self.fitted(self.mirror.state()) if self.mirror.has_read else None
 
     def fitted(self, state: StorageState) -> StorageState:
@@ -106,16 +106,16 @@ class BrowserEngine:
             is_final: whether the agent has finished.
         """
         version = self.mirror.version
-        if self._driver.has_protocol:
+        if (reader := self._driver.page_reader) is None:
             state = yield from self.capture.capture(is_final=is_final)
         else:
-            state = yield from read_without_protocol(self.mirror, self._driver, self.restorer.scripts.started)
+            state = yield from read_without_protocol(self.mirror, reader, self.restorer.scripts.started)
         self._captured_version = max(version, self.mirror.version) if not self.mirror.dirty_databases else version
         if not self.mirror.has_read:
             self._session.capture_failed("nothing could be read from the browser")
         return self.fitted(state)
 
     def keep_last_seen(self) -> None:
-        """Give the session what was seen so far, without asking the browser."""
+        """Assign the state that was last seen to the session, without a call of the browser."""
         if (state := self.last_seen()) is not None:
             self._session.storage_state = state

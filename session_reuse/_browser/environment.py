@@ -1,4 +1,4 @@
-"""What sites see of the browser besides its storage: recorded, offered at restore, compared. Must never do I/O."""
+"""What sites see of the browser besides its storage: recorded, offered at restore, compared."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from session_reuse._state.shapes import StorageState
 
 Environment: TypeAlias = dict[str, Any]
-"""`user_agent`, `locale`, `timezone` as strings, `viewport` as `{"width", "height"}`; each may be missing."""
+"""`user_agent`, `locale`, `timezone` as strings, `viewport` as `{"width", "height"}`. Each may be missing."""
 
 _OPTIONS: Final = {"user_agent": "user_agent", "locale": "locale", "timezone": "timezone_id", "viewport": "viewport"}
 """Our name -> Playwright's option of `new_context`."""
 
 
 def recorded(state: StorageState) -> Environment:
-    """Return the environment that a storage state was captured in; what is malformed is left out."""
+    """Return the environment that a storage state was captured in. What is malformed is left out."""
     block = state.get("session_reuse")
     environment = block.get("environment") if isinstance(block, dict) else None
     if not isinstance(environment, dict):

@@ -96,7 +96,7 @@ class Follower:
         self.has_followed = False
 
     def open_frames(self) -> dict[str, Frame]:
-        """Return a document for each origin that is open; top-level ones come first."""
+        """Return a document for each origin that is open. Top-level ones come first."""
         frames = sorted(self._shared_frames(), key=lambda frame: frame.parent is not None)
         return {frame.origin: frame for frame in reversed(frames) if frame.origin is not None}
 
@@ -133,7 +133,7 @@ class Follower:
             self._gone(frame, None)
 
     def adopt(self, target: Target, tree: dict[str, Any]) -> None:
-        """Take in the documents that a target has when it is attached.
+        """Register the documents that a target has when it is attached.
 
         Args:
             target: new, and enabled.
@@ -264,7 +264,7 @@ class Follower:
 
         Args:
             tab: the tab.
-            url: where it goes; None if it is closed.
+            url: where it goes, or None if it is closed.
         """
         next_origin = None if url is None else origin_of(url)
         frames = {frame.origin: frame for frame in tab.frames.values() if frame.shares_storage}
@@ -295,7 +295,7 @@ class Follower:
             yield from self._read_new(frame, origin)
 
     def _read_new(self, frame: Frame, origin: str) -> Flow[None]:
-        """Read what a document has; what a document without a storage could not get is restored in the next one."""
+        """Read what a document has. What a document without a storage could not get is restored in the next one."""
         if (yield from self.read(frame, origin)):
             if not WEB_STORAGES & self._mirror.unseen_sections(origin):
                 self._restorer.delivered(origin)
@@ -306,7 +306,7 @@ class Follower:
             self._mirror.unread.add(origin)
 
     def _track(self, target: Target, origin: str) -> Flow[None]:
-        """Have the changes of an origin's databases reported."""
+        """Subscribe to the changes of an origin's databases."""
         if origin in target.asked or not self._indexed_db:
             return
         target.asked.add(origin)
@@ -328,7 +328,7 @@ class Follower:
             self._mirror.databases_changed(origin)
 
     def read(self, frame: Frame, origin: str) -> Flow[bool]:
-        """Read the web storage of a document's origin; return whether it could be."""
+        """Read the web storage of a document's origin. Return whether it could be."""
         reading = self._mirror.begin_read(frame.target.tab.key, origin)
         local = session = None
         try:
@@ -343,7 +343,7 @@ class Follower:
         return True
 
     def stored(self, cdp: Any, origin: str, *, is_local: bool) -> Any:
-        """Read one web storage of an origin; a step."""
+        """Read one web storage of an origin, as a step."""
         params = {"storageId": {"storageKey": storage_key(origin), "isLocalStorage": is_local}}
         return self._driver.send(cdp, "DOMStorage.getDOMStorageItems", params)
 

@@ -1,4 +1,4 @@
-"""The JavaScript that runs in pages, kept as package data. Must never put a value into a script unescaped."""
+"""The JavaScript that runs in pages, kept as package data."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def source(name: str) -> str:
 
 
 def literal(value: Any) -> str:
-    """Return a JSON value as a JavaScript literal in ASCII; lone surrogates stay what they are."""
+    """Return a JSON value as a JavaScript literal in ASCII. Lone surrogates stay what they are."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
 def json_text(value: Any) -> str:
-    """Return a JSON value as text for `JSON.parse`; ten times faster than `literal`, and not safe as source code."""
+    """Return a JSON value as text for `JSON.parse`. Ten times faster than `literal`, and not safe as source code."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:  # a lone surrogate

@@ -19,14 +19,14 @@ FILL = 20.0
 REVISIT = 4.0
 """Visiting origins again whose pages were gone before they could be read."""
 CAPTURE = 6.0
-"""A capture at exit; after that, what was seen so far is kept."""
+"""A capture at exit. After that, what was seen so far is kept."""
 CONTEXT = 15.0
 """Closing a context, by a browser that hangs."""
 VERIFY = 30.0
 """The user's check of a restored login."""
 UNDO = 2.0
-"""What is under way when a start is cancelled, or a browser released; it goes on in the background."""
+"""What is under way when a start is cancelled, or a browser released. It goes on in the background."""
 OPEN = 5.0
 """Opening and closing a connection."""
 START = 15.0
-"""Connecting and restoring, before an agent starts without; browser-use gives its handlers 30."""
+"""Connecting and restoring, before an agent starts without. Browser-use gives its handlers 30."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EngineOptions(TypedDict, total=False):
-    """For all clients; `Settings` says what each is."""
+    """For all clients. `Settings` says what each is."""
 
     checkpoint_after: float | None
     indexed_db: bool
@@ -35,7 +35,7 @@ class Settings:
     Attributes:
         checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
         indexed_db: whether IndexedDB is restored and captured.
-        preload_limit: characters of JSON that an init script restores; the largest origins beyond it are filled before the
+        preload_limit: characters of JSON that an init script restores. The largest origins beyond it are filled before the
             agent starts.
         database_limit: largest copy of the databases of one origin, in characters of JSON.
         opfs: whether origin private file systems are too; Playwright visits each origin for it.

@@ -18,13 +18,13 @@ _ORIGIN: Final = re.compile(r"https?://[a-z0-9-]+(\.[a-z0-9-]+)*(?!:80\b|:443\b)
 """What is an origin as it stands: most of those that are stored."""
 
 _SECOND_LEVELS: Final = frozenset({"ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"})
-"""What stands before the country in public suffixes of two labels, such as `co.uk`; the most frequent."""
+"""What stands before the country in public suffixes of two labels, such as `co.uk`. The most frequent."""
 _SHARED_DOMAINS: Final = frozenset({
     "appspot.com", "azurewebsites.net", "blogspot.com", "cloudfront.net", "firebaseapp.com", "fly.dev", "github.io", "gitlab.io",
     "herokuapp.com", "myshopify.com", "netlify.app", "onrender.com", "pages.dev", "replit.app", "run.app", "vercel.app",
     "web.app", "workers.dev",
 })  # fmt: skip
-"""Domains whose subdomains are sites of their own, as the public suffix list has them; the most frequent."""
+"""Domains whose subdomains are sites of their own, as the public suffix list has them. The most frequent."""
 
 
 def origin_of(url: str) -> str | None:
@@ -78,7 +78,7 @@ def named(items: dict[str, str]) -> list[dict[str, str]]:
 
 
 def databases_of(entry: OriginEntry) -> list[dict[str, Any]]:
-    """Return the IndexedDB databases of an origin, in Playwright's form and in ours; malformed ones left out."""
+    """Return the IndexedDB databases of an origin, in Playwright's form and in ours. Malformed ones left out."""
     plain = [database for database in entry.get("indexedDB") or () if isinstance(database.get("stores"), list)]
     rich = [database for database in entry.get("indexedDBRich") or () if isinstance(database.get("dump"), str)]
     return [*plain, *rich]

@@ -149,7 +149,7 @@ class RestoreScripts:
         return self._sections.get(origin, set()) - self.done.get(origin, set())
 
     def delivered(self, origin: str) -> bool:
-        """Note that a document of an origin has started with the scripts; return whether they had web storage for it."""
+        """Note that a document of an origin has started with the scripts. Return whether they had web storage for it."""
         had = self.sections(origin)
         if had:
             self.started.add(origin)

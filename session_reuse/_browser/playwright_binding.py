@@ -38,7 +38,7 @@ class PlaywrightBinding:
 
     @property
     def context(self) -> Any:
-        """The context; None before there is one."""
+        """The context, or None before there is one."""
         return self.driver.context
 
     def open(self, browser: Any, given: dict[str, Any]) -> Flow[None]:
@@ -74,7 +74,7 @@ class PlaywrightBinding:
         return native if len(native) > 2 or native["origins"] else None
 
     def attach(self, context: Any) -> Flow[None]:
-        """Bring the session's state into a context that others may use too."""
+        """Restore into a context that others may use too."""
         self.driver.context = context
         yield from self.engine.restorer.add_cookies()
         yield from self.driver.follow()
@@ -89,7 +89,7 @@ class PlaywrightBinding:
         return self.settings.verify is not None and restored
 
     def close_verified(self, page: Any) -> Flow[None]:
-        """Close the page that was used to check; its sessionStorage goes to the next tab."""
+        """Close the page that was used to check. Its sessionStorage goes to the next tab."""
         yield from self.engine.captured()
         mirror = self.engine.mirror
         contents = {origin: mirror.session_storage(origin) for origin in mirror.visited}
@@ -99,7 +99,7 @@ class PlaywrightBinding:
             yield from self.engine.restorer.rearm_session_storage(again)
 
     def start_fresh(self) -> None:
-        """Tell the session that its state was not accepted."""
+        """Mark the session as unverified: its state was not accepted."""
         self.session.start_fresh(Outcome.UNVERIFIED)
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:

@@ -112,7 +112,7 @@ class Restorer:
             self._session.report(ProblemKind.RESTORE_FAILED, origin, "it could not be filled before the start")
 
     def note_filled(self, payload: OriginPayload, outcome: dict[str, Any]) -> None:
-        """Take the outcome of `fill_script` into account."""
+        """Apply the outcome of `fill_script`."""
         if outcome["isOpen"]:
             self._left_alone.add(payload.origin)
             self._session.report(
@@ -156,7 +156,7 @@ class Restorer:
             self._code = yield self._driver.add_script(self.scripts.code_source())
 
     def delivered(self, origin: str) -> bool:
-        """Note that a document of an origin has started with the scripts; return whether they had web storage for it."""
+        """Note that a document of an origin has started with the scripts. Return whether they had web storage for it."""
         had = self.scripts.delivered(origin)
         self._update_later()
         return had
@@ -214,7 +214,7 @@ class Restorer:
         return not self.scripts.pending and not any(map(self._mirror.is_unconfirmed, self.scripts.started))
 
     def _update(self) -> Flow[None]:
-        """Have the code script say what the plan says now. One at a time: each takes a few milliseconds."""
+        """Replace the code script by one for the current plan. One at a time: each takes a few milliseconds."""
         if self._is_updating or self._is_released:
             return
         self._is_updating = True

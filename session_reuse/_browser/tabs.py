@@ -29,7 +29,7 @@ class Tab:
         return next((frame for frame in self.frames.values() if frame.parent is None), None)
 
     def ancestors(self, frame: Frame) -> Iterator[Frame | None]:
-        """Yield the frames around a frame, from the inside out; None for one that is not known."""
+        """Yield the frames around a frame, from the inside out, or None for one that is not known."""
         seen = 0
         while frame.parent is not None and seen < len(self.frames):
             seen += 1

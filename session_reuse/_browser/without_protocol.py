@@ -10,27 +10,25 @@ from session_reuse._browser.origins import items_of
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from session_reuse._browser.driver import BrowserDriver
+    from session_reuse._browser.driver import PageReader
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.storage.mirror import StorageMirror
     from session_reuse._state.storage_state import StorageState
 
 
-def read_without_protocol(
-    mirror: StorageMirror, driver: BrowserDriver, delivered: Collection[str]
-) -> Flow[StorageState]:
+def read_without_protocol(mirror: StorageMirror, reader: PageReader, delivered: Collection[str]) -> Flow[StorageState]:
     """Read cookies and localStorage of all origins, and sessionStorage of the pages that are open.
 
     Args:
         mirror: to bring up to date.
-        driver: of the browser.
+        reader: of the browser.
         delivered: origins whose documents have started with the init scripts.
     """
     mirror.source = "storage_state"
-    found = yield driver.storage_state()
+    found = yield reader.storage_state()
     mirror.cookies_read(found["cookies"])
     stored = {entry["origin"]: items_of(entry, "localStorage") for entry in found["origins"]}
-    pages = driver.open_pages()
+    pages = reader.open_pages()
     for origin in sorted({*stored, *mirror.visited, *pages}):
         if origin in delivered:
             mirror.confirm(origin)  # no event tells what was there in between
@@ -38,8 +36,8 @@ def read_without_protocol(
         session = None
         try:
             if origin in pages:
-                session = (yield driver.evaluate_in_page(pages[origin], javascript.call("storage_read")))["session"]
-        except driver.errors:
+                session = (yield reader.evaluate_in_page(pages[origin], javascript.call("storage_read")))["session"]
+        except reader.errors:
             pass  # the page has gone meanwhile
         finally:
             mirror.finish_read(reading, stored.get(origin, []), session)

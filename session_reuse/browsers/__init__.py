@@ -1,1 +1,1 @@
-"""Browsers and clients: how a session gets into them and back out. Must never import one that its user does not use."""
+"""Browsers and clients: how a session gets into them and back out."""

@@ -1,4 +1,4 @@
-"""Our handlers on browser-use's event bus, which it replaces at each stop and kill. Must never decide what they do."""
+"""Our handlers on browser-use's event bus, which it replaces at each stop and kill."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _INTERVAL: Final = 0.01
 _LIMIT: Final = 60.0
-"""Seconds that a stop may take until there is a new bus; browser-use allows itself 45 for its handlers, 5 for the bus."""
+"""Seconds that a stop may take until there is a new bus. Browser-use allows itself 45 for its handlers, 5 for the bus."""
 
 
 class BusListener:
@@ -27,8 +27,8 @@ class BusListener:
 
     Args:
         browser_session: of browser-use.
-        on_listen: called each time before a bus is listened to; the browser is not started yet, or running already.
-        on_connected: awaited with the URL of its DevTools when there is a browser; `start()` waits for it.
+        on_listen: called each time before a bus is listened to. The browser is not started yet, or running already.
+        on_connected: awaited with the URL of its DevTools when there is a browser. `start()` waits for it.
         on_save: awaited as the first act of stop and kill, and whenever somebody asks for a save.
         on_stop: awaited when the browser is being given up.
     """

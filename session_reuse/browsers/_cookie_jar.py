@@ -1,4 +1,4 @@
-"""Cookies between a storage state and an `http.cookiejar`: conversion, matching, changes. Must never do I/O.
+"""Cookies between a storage state and an `http.cookiejar`: conversion, matching, changes.
 
 A jar knows neither partitions nor host-only cookies as browsers do: Python's default policy sends a cookie of
 `example.com` to every subdomain (http.cookiejar, `DomainLiberal`), and httpx and requests copy a jar without its policy
@@ -41,7 +41,7 @@ class BoundJar:
     """A jar that holds a session's cookies, and remembers which, so that deletions can be told from strangers.
 
     Args:
-        jar: the client's own jar; cookies in it are kept unless the state has the same one.
+        jar: the client's own jar. Cookies in it are kept unless the state has the same one.
         report: told what a jar cannot hold: kind and place, never a value.
     """
 
@@ -84,7 +84,7 @@ class BoundJar:
         return "; ".join([*map(_pair, ours), *others]) or None
 
     def _record(self, cookie: JarCookie, now: float) -> Cookie | None:
-        """Return the state's record of a cookie in the jar; the very one it came from when nothing changed."""
+        """Return the state's record of a cookie in the jar: the same object when nothing changed."""
         if cookie.is_expired(int(now)):
             return None
         filled = self._filled.get(_key(cookie))
@@ -101,7 +101,7 @@ class BoundJar:
 
 
 def jar_cookie(record: Cookie) -> JarCookie:
-    """Return a jar's cookie for a cookie of a storage state; `httpOnly` and `sameSite` are kept in its rest."""
+    """Return a jar's cookie for a cookie of a storage state. `httpOnly` and `sameSite` are kept in its rest."""
     plain = playwright_cookie(record)
     rest = {"HttpOnly": ""} if plain["httpOnly"] else {}
     if "sameSite" in plain:
@@ -199,6 +199,6 @@ def _pair(cookie: JarCookie) -> str:
 
 
 def _rest(cookie: JarCookie, name: str) -> str | None:
-    """Return a nonstandard attribute in any spelling; empty when it stands without a value, None when it is absent."""
+    """Return a nonstandard attribute in any spelling. Empty when it stands without a value, None when it is absent."""
     rest: dict[str, Any] = vars(cookie).get("_rest", {})
     return next((str(value or "") for key, value in rest.items() if key.lower() == name), None)

@@ -1,4 +1,4 @@
-"""How Selenium starts a Chromium of this machine. Must never start one itself, nor ask the network.
+"""How Selenium starts a Chromium of this machine.
 
 Imported by the adapter only, after it has found Selenium to be installed.
 """
@@ -19,10 +19,10 @@ _OWN_DATA: Final = ("--user-data-dir", "user-data-dir")
 
 
 def default_options() -> Options:
-    """Return options for a Chromium that is found on this machine; headless where there is no display.
+    """Return options for a Chromium that is found on this machine. Headless where there is no display.
 
     Raises:
-        AdapterError: there is none; the message says how to get one.
+        AdapterError: there is none. The message says how to get one.
     """
     options = Options()
     options.binary_location = find_chromium()
@@ -34,7 +34,7 @@ def default_options() -> Options:
 
 
 def chromedriver() -> Service | None:
-    """Return a service for the chromedriver on PATH; without one, Selenium's own manager looks for it."""
+    """Return a service for the chromedriver on PATH. Without one, Selenium's own manager looks for it."""
     path = shutil.which("chromedriver")
     return Service(executable_path=path) if path else None
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser import limits
+from session_reuse._browser.checkpoints import save_checkpoint
 from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._misuse import asynccontextmanager
 from session_reuse._problem import ProblemKind
-from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
+from session_reuse.errors import ConfigurationError, MissingExtraError
 
 try:
     from browser_use import BrowserSession as AgentBrowser
@@ -47,7 +48,7 @@ _background: set[asyncio.Task[Any]] = set()
 
 @asynccontextmanager
 async def open_browser_session(session: BrowserSession, **options: Any) -> AsyncIterator[AgentBrowser]:
-    """Open a browser-use session with the session's state; at the end it is captured and killed.
+    """Open a browser-use session with the session's state. At the end it is captured and killed.
 
     An agent may start and kill it as it likes: it is captured before it goes, and restored when it is started again.
 
@@ -56,7 +57,7 @@ async def open_browser_session(session: BrowserSession, **options: Any) -> Async
         options: those of `session_reuse.browsers.playwright.open_context` that are for all clients.
 
     Raises:
-        ConfigurationError: `storage_state` is among the options; the session brings it.
+        ConfigurationError: `storage_state` is among the options. The session brings it.
     """
     session.require_open()
     if options.get("storage_state") is not None:
@@ -76,7 +77,7 @@ async def open_browser_session(session: BrowserSession, **options: Any) -> Async
 async def attach_browser_session(
     session: BrowserSession, browser_session: AgentBrowser, **options: Unpack[EngineOptions]
 ) -> AsyncIterator[AgentBrowser]:
-    """Bring the session's state into a browser-use session, started or not; at the end it is captured and left as it is.
+    """Restore the session's state into a browser-use session, started or not. At the end it is captured and left open.
 
     Args:
         session: whose state is restored, and which gets what was captured.
@@ -172,7 +173,7 @@ class _Attachment:
         return browser
 
     async def _put_away(self) -> None:
-        """Let go of the browser that we have, if any; what was seen of it stays with the session."""
+        """Release the browser that we have, if any. What was seen of it stays with the session."""
         self.keep_last_seen()
         browser, self._browser, self._cdp_url = self._browser, None, None
         if browser is not None:
@@ -193,12 +194,7 @@ class _Attachment:
             await self._checkpoint()
 
     async def _checkpoint(self) -> None:
-        try:
-            await self._session.checkpoint()
-        except LifecycleError:
-            await self._take()  # a session without a store: kept in memory
-        except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
-            self._session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
+        await save_checkpoint(self._session, self._take)
 
     async def _take(self, *, is_final: bool = False) -> None:
         try:
@@ -207,13 +203,13 @@ class _Attachment:
             self._session.capture_failed(f"browser-use: {error}")
 
     def keep_last_seen(self) -> None:
-        """Give the session what was seen so far, without asking the browser."""
+        """Assign the state that was last seen to the session, without a call of the browser."""
         state = self._browser.last_seen() if self._browser is not None else None
         if state is not None:
             self._session.storage_state = state
 
     async def finish(self) -> None:
-        """Capture a last time and let go; the browser-use session goes on without us."""
+        """Capture for the last time. The browser-use session goes on without us."""
         self._listener.close()
         if self._checkpoints is not None:
             self._checkpoints.cancel()

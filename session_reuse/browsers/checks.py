@@ -1,6 +1,6 @@
-"""Ready-made checks that a restored login is alive, for `verify=`. Must never say yes because they could not look.
+"""Ready-made checks that a restored login is alive, for `verify=`.
 
-Those that look at a page serve `open_context(verify=...)` of the asynchronous and of the synchronous API alike;
+Those that look at a page serve `open_context(verify=...)` of the asynchronous and of the synchronous API alike.
 `cookie_alive` looks at the session itself and serves `reusable_session(verify=...)`.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
 
 PageCheck: TypeAlias = Callable[[Any], Any]
-"""Takes a page; returns a bool for a synchronous page, an awaitable of one for an asynchronous page."""
+"""Takes a page. Returns a bool for a synchronous page, an awaitable of one for an asynchronous page."""
 
 WAIT_MS: Final = 10_000
 """How long a check waits for what it looks for."""
@@ -59,7 +59,7 @@ def text_present(url: str, text: str, *, timeout: float = WAIT_MS / 1000) -> Pag
 
     Args:
         url: the page to open.
-        text: what is to be visible, such as the name of the account; part of a text is enough, case does not matter.
+        text: what is to be visible, such as the name of the account. Part of a text is enough, case does not matter.
         timeout: seconds to wait for the page, and then for the text.
     """
     return _check(
@@ -69,11 +69,11 @@ def text_present(url: str, text: str, *, timeout: float = WAIT_MS / 1000) -> Pag
 
 
 def cookie_alive(name: str, domain: str | None = None) -> Callable[[BrowserSession], bool]:
-    """Check that the session has a cookie that has not expired; costs nothing.
+    """Check that the session has a cookie that has not expired. It costs nothing.
 
     Args:
         name: of the cookie.
-        domain: the cookie's domain, or one above it; any if not given.
+        domain: the cookie's domain, or one above it. Any if not given.
     """
 
     def check(session: BrowserSession) -> bool:
@@ -89,7 +89,7 @@ def _is_within(domain: str, wanted: str | None) -> bool:
 
 
 def _check(go: Callable[[Any], Any], look: Callable[[Any], Any]) -> PageCheck:
-    """Return a check of two steps; a step that raises means no, and so does a plain False."""
+    """Return a check of two steps, as a step that raises means no, and so does a plain False."""
 
     async def finish(page: Any, going: Any) -> bool:
         await going

@@ -1,4 +1,4 @@
-"""Where Chromium is, and with which flags it is launched. Must never download or start anything."""
+"""Where Chromium is, and with which flags it is launched."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def find_chromium(executable: str | Path | None = None, environment: Mapping[str
 
     Args:
         executable: a path or a name on PATH that must be used.
-        environment: the variables to look in; `os.environ` if not given.
+        environment: the variables to look in. `os.environ` if not given.
 
     Raises:
-        AdapterError: there is none; the message says how to get one.
+        AdapterError: there is none. The message says how to get one.
     """
     environment = os.environ if environment is None else environment
     if executable:
@@ -77,7 +77,7 @@ def _required(name: str, origin: str, environment: Mapping[str, str]) -> str:
 
 
 def _from_playwright(environment: Mapping[str, str]) -> str | None:
-    """Look where `playwright install` puts it; newest revision first."""
+    """Search the folder of `playwright install`, newest revision first."""
     folder = environment.get("PLAYWRIGHT_BROWSERS_PATH")
     if not folder or folder == "0":
         caches = "Library/Caches" if sys.platform == "darwin" else ".cache"

@@ -1,7 +1,7 @@
-"""HTTP clients on a session's cookies: httpx, httpx2, requests. Must never touch what only a browser can hold.
+"""HTTP clients on a session's cookies: httpx, httpx2, requests.
 
 `open_httpx`, `open_httpx_async`, `open_httpx2`, `open_httpx2_async` and `open_requests` open a client that is logged in as
-the session is; `attach_client` does the same for a client that exists. Web storage, IndexedDB and partitioned cookies stay in
+the session is. `attach_client` does the same for a client that exists. Web storage, IndexedDB and partitioned cookies stay in
 the session as they are.
 """
 
@@ -37,7 +37,7 @@ __all__ = ["attach_client", "open_httpx", "open_httpx2", "open_httpx2_async", "o
 
 @contextmanager
 def open_httpx(session: BrowserSession, **client_options: Any) -> Iterator[httpx.Client]:
-    """Open an `httpx.Client` with the session's cookies; what it changes is captured when it is closed.
+    """Open an `httpx.Client` with the session's cookies. What it changes is captured when it is closed.
 
     Args:
         session: the session, entered.
@@ -52,7 +52,7 @@ def open_httpx(session: BrowserSession, **client_options: Any) -> Iterator[httpx
 
 @asynccontextmanager
 async def open_httpx_async(session: BrowserSession, **client_options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Open an `httpx.AsyncClient` with the session's cookies; see `open_httpx`."""
+    """Open an `httpx.AsyncClient` with the session's cookies. See `open_httpx`."""
     async with _library("httpx", "http").AsyncClient(**client_options) as client:
         with attach_client(session, client):
             yield client
@@ -60,14 +60,14 @@ async def open_httpx_async(session: BrowserSession, **client_options: Any) -> As
 
 @contextmanager
 def open_httpx2(session: BrowserSession, **client_options: Any) -> Iterator[httpx2.Client]:
-    """Open an `httpx2.Client` with the session's cookies; see `open_httpx`."""
+    """Open an `httpx2.Client` with the session's cookies. See `open_httpx`."""
     with _library("httpx2", "httpx2").Client(**client_options) as client, attach_client(session, client):
         yield client
 
 
 @asynccontextmanager
 async def open_httpx2_async(session: BrowserSession, **client_options: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """Open an `httpx2.AsyncClient` with the session's cookies; see `open_httpx`."""
+    """Open an `httpx2.AsyncClient` with the session's cookies. See `open_httpx`."""
     async with _library("httpx2", "httpx2").AsyncClient(**client_options) as client:
         with attach_client(session, client):
             yield client
@@ -75,14 +75,14 @@ async def open_httpx2_async(session: BrowserSession, **client_options: Any) -> A
 
 @contextmanager
 def open_requests(session: BrowserSession) -> Iterator[requests.Session]:
-    """Open a `requests.Session` with the session's cookies; see `open_httpx`."""
+    """Open a `requests.Session` with the session's cookies. See `open_httpx`."""
     with _library("requests", "http").Session() as client, attach_client(session, client):
         yield client
 
 
 @contextmanager
 def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
-    """Put the session's cookies into a client that exists; what it changes is captured at each save and at the end.
+    """Put the session's cookies into a client that exists. What it changes is captured at each save and at the end.
 
     Args:
         session: the session, entered.
@@ -110,7 +110,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
 
 
 def _rule_httpx(client: Any, jar: BoundJar) -> Callable[[], None]:
-    """Have each request of an httpx client, redirects too, carry what `jar` says; return how to undo it."""
+    """Make each request of an httpx client, redirects too, carry the cookies of `jar`. Return how to undo it."""
 
     def rule(request: Any) -> None:
         _set_header(request.headers, jar.header(str(request.url), request.headers.get("Cookie"), time.time()))
@@ -125,7 +125,7 @@ def _rule_httpx(client: Any, jar: BoundJar) -> Callable[[], None]:
 
 
 def _rule_requests(client: Any, jar: BoundJar) -> Callable[[], None]:
-    """Have each request of a `requests.Session`, redirects too, carry what `jar` says; return how to undo it."""
+    """Make each request of a `requests.Session`, redirects too, carry the cookies of `jar`. Return how to undo it."""
     send = client.send
 
     def ruled_send(request: Any, **options: Any) -> Any:
@@ -141,7 +141,7 @@ def _rule_requests(client: Any, jar: BoundJar) -> Callable[[], None]:
 
 
 def _adopt_user_agent(session: BrowserSession, client: Any) -> None:
-    """Say who logged in, because sites take the same cookies from another User-Agent for theft."""
+    """Send the User-Agent of the login: sites take the same cookies from another one for theft."""
     user_agent = recorded(session.storage_state).get("user_agent")
     if user_agent and str(client.headers.get("User-Agent", "")).startswith(_OWN_NAMES):
         client.headers["User-Agent"] = user_agent

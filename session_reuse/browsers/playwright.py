@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser import limits
+from session_reuse._browser.checkpoints import save_checkpoint
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.flow import run_async
 from session_reuse._browser.options import AttachOptions, Settings
@@ -50,25 +51,25 @@ def open_context(
     verify: Callable[[Page], Any] | None = None,
     **options: Any,
 ) -> BoundContext:
-    """Open a context with the session's state; use it in `async with`, at whose end it is captured and closed.
+    """Open a context with the session's state. Use it in `async with`, at whose end it is captured and closed.
 
     Args:
         session: whose state is restored, and which gets what was captured.
-        browser: any browser of Playwright; with others than Chromium, storage is read at save time only.
-        verify: called with a page of the context when a state was restored; when it returns False or raises, the agent
+        browser: any browser of Playwright. With others than Chromium, storage is read at save time only.
+        verify: called with a page of the context when a state was restored. When it returns False or raises, the agent
             starts with a clean context and `session.outcome` is `unverified`. See `session_reuse.browsers.checks`.
         checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
         indexed_db: whether IndexedDB is restored and captured.
         opfs: whether origin private file systems are too; Playwright visits each origin for it.
         credentials: whether WebAuthn credentials are too.
         restore_environment: whether the context gets the recorded user agent, locale, timezone and viewport.
-        preload_limit: characters of JSON that an init script restores; the largest origins beyond it are filled before the
+        preload_limit: characters of JSON that an init script restores. The largest origins beyond it are filled before the
             agent starts.
         database_limit: largest copy of the databases of one origin, in characters of JSON.
         options: all others are for `browser.new_context`.
 
     Raises:
-        ConfigurationError: `storage_state` is among the options; the session brings it.
+        ConfigurationError: `storage_state` is among the options. The session brings it.
     """
     if "storage_state" in options:
         raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
@@ -78,16 +79,16 @@ def open_context(
 
 
 def attach_context(session: BrowserSession, context: BrowserContext, **options: Unpack[AttachOptions]) -> BoundContext:
-    """Bring the session's state into a context that exists, such as a persistent one or one of `connect_over_cdp`.
+    """Restore the session's state into a context that exists, such as a persistent one or one of `connect_over_cdp`.
 
-    Nothing that the context holds is removed. Cookies and storage keys of the state replace those of the same name;
-    an origin that is open in a page is filled only if its storage is empty, and what else is stored of it stays stored. At
+    Nothing that the context holds is removed. Cookies and storage keys of the state replace those of the same name.
+    An origin that is open in a page is filled only if its storage is empty, and what else is stored of it stays stored. At
     the end of the `async with` the context is captured and left open.
 
     Args:
         session: whose state is restored, and which gets what was captured.
         context: of any browser of Playwright.
-        options: those of `open_context` that a context which exists can take; databases that exist are never touched.
+        options: those of `open_context` that a context which exists can take. Databases that exist are never touched.
     """
     return BoundContext(session, Settings(**options), context=context)
 
@@ -200,11 +201,11 @@ class BoundContext(AsyncOnly):
             )
 
     async def _finalize(self, **_: Any) -> None:
-        """Capture for the last time before the agent's own `close`; if that is cancelled, our exit waits for it."""
+        """Capture for the last time before the agent's own `close`. If that is cancelled, our exit waits for it."""
         await asyncio.shield(self._captured_finally())
 
     def _captured_finally(self) -> asyncio.Future[Any]:
-        """Return the last capture, begun by whichever exit comes first; the session has what was seen before it at once."""
+        """Return the last capture, begun by whichever exit comes first. The session has what was seen before it at once."""
         if self._final is None:
             self._entered().engine.keep_last_seen()
             self._final = in_background(self._capture_finally())
@@ -240,15 +241,10 @@ class BoundContext(AsyncOnly):
             async with self._capturing:
                 await run_async(binding.engine.capture.refresh())
             if binding.engine.is_dirty:
-                await self._checkpoint(binding)
+                await save_checkpoint(self._session, self._keep)
 
-    async def _checkpoint(self, binding: PlaywrightBinding) -> None:
-        try:
-            await self._session.checkpoint()
-        except LifecycleError:
-            self._session.storage_state = await self._capture()  # a session without a store: kept in memory
-        except Exception as error:  # noqa: BLE001 - the agent works on; the state is saved at exit
-            binding.session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
+    async def _keep(self) -> None:
+        self._session.storage_state = await self._capture()
 
     def _entered(self) -> PlaywrightBinding:
         if self._binding is None:

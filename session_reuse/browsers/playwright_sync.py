@@ -10,12 +10,12 @@ finished or a page opened, and `checkpoint_after` has passed since the last time
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Unpack
 
+from session_reuse._browser.checkpoints import save_checkpoint_blocking
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.listeners import Listeners
 from session_reuse._browser.flow import run_sync
@@ -53,7 +53,7 @@ def open_context(
     verify: Callable[[Page], Any] | None = None,
     **options: Any,
 ) -> BoundContext:
-    """Open a context with the session's state; use it in `with`, at whose end it is captured and closed.
+    """Open a context with the session's state. Use it in `with`, at whose end it is captured and closed.
 
     Arguments and errors are those of `session_reuse.browsers.playwright.open_context`.
     """
@@ -65,7 +65,7 @@ def open_context(
 
 
 def attach_context(session: BrowserSession, context: BrowserContext, **options: Unpack[AttachOptions]) -> BoundContext:
-    """Bring the session's state into a context that exists; it is captured at the end of the `with`, and left open.
+    """Restore the session's state into a context that exists. It is captured at the end of the `with`, and left open.
 
     Arguments are those of `session_reuse.browsers.playwright.attach_context`.
     """
@@ -163,7 +163,7 @@ class BoundContext(BlockingOnly):
             _quietly(lambda: run_sync(binding.release()))
 
     def _finalize(self, **_: Any) -> None:
-        """Capture for the last time; from the agent's own `close` as well as from our exit."""
+        """Capture for the last time, at the agent's own `close` or at our exit."""
         for undo in self._undo:
             undo()
         self._undo.clear()
@@ -181,7 +181,7 @@ class BoundContext(BlockingOnly):
         self._driver.unfollow()
 
     def _capture(self) -> StorageState:
-        """Return the current state; what was last seen, when asked in the midst of a call or from another thread."""
+        """Return the current state, or what was last seen in the midst of a call or from another thread."""
         binding = self._entered()
         if self._is_busy or threading.get_ident() != self._thread:
             return binding.engine.fitted(binding.engine.mirror.state())
@@ -195,7 +195,7 @@ class BoundContext(BlockingOnly):
             self._is_busy = False
 
     def _tick(self, _request: Any) -> None:
-        """Save when it is time to; runs within one of the agent's own calls of Playwright."""
+        """Save when it is time to. It runs within one of the agent's own calls of Playwright."""
         now, after = time.monotonic(), self._settings.checkpoint_after
         if self._is_busy or after is None or now - self._last_checkpoint < after:
             return
@@ -207,20 +207,7 @@ class BoundContext(BlockingOnly):
         finally:
             self._is_busy = False
         if binding.engine.is_dirty:
-            self._checkpoint(binding)
-
-    def _checkpoint(self, binding: PlaywrightBinding) -> None:
-        try:
-            saving = self._session.checkpoint()
-        except LifecycleError:
-            saving = None
-        except Exception as error:  # noqa: BLE001 - the agent works on; the state is saved at exit
-            self._session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
-            return
-        if inspect.iscoroutine(saving):
-            saving.close()  # an asynchronous session: nobody here can wait for it
-        if not isinstance(saving, str):
-            self._session.storage_state = binding.engine.fitted(binding.engine.mirror.state())
+            save_checkpoint_blocking(self._session, binding.engine.keep_last_seen)
 
     def _entered(self) -> PlaywrightBinding:
         if self._binding is None:

@@ -4,7 +4,7 @@
         with open_driver(session) as driver:
             ...
 
-WebDriver sees the cookies of the current site and the storage of the current tab only; so the browser is restored and
+WebDriver sees the cookies of the current site and the storage of the current tab only. So the browser is restored and
 followed over its own DevTools endpoint, from a background thread, whatever the driver is doing.
 """
 
@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser import limits
+from session_reuse._browser.checkpoints import save_checkpoint_blocking
 from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket, websocket_url
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._problem import ProblemKind
-from session_reuse.errors import AdapterError, LifecycleError, MissingExtraError
+from session_reuse.errors import AdapterError, MissingExtraError
 
 try:
     from selenium import webdriver
@@ -55,13 +55,13 @@ def open_driver(
     driver: Options | Callable[[], WebDriver] | None = None,
     **options: Unpack[EngineOptions],
 ) -> Iterator[WebDriver]:
-    """Open a driver with the session's state; at the end it is captured and quit.
+    """Open a driver with the session's state. At the end it is captured and quit.
 
     Args:
         session: whose state is restored, and which gets what was captured.
         driver: options for `selenium.webdriver.Chrome`, or a function that makes a driver. Without, a Chromium is
             looked for, and started headless where there is no display.
-        options: those of `session_reuse.browsers.playwright.open_context` that are for all clients; a checkpoint while the
+        options: those of `session_reuse.browsers.playwright.open_context` that are for all clients. A checkpoint while the
             agent works needs a blocking session.
 
     Raises:
@@ -80,14 +80,14 @@ def open_driver(
 
 @contextmanager
 def attach_driver(session: BrowserSession, driver: WebDriver, **options: Unpack[EngineOptions]) -> Iterator[WebDriver]:
-    """Bring the session's state into the browser of a driver; at the end it is captured and left open.
+    """Restore the session's state into the browser of a driver. At the end it is captured and left open.
 
-    Nothing that the browser holds is removed; an origin that is open in a tab is filled only where its storage is empty.
+    Nothing that the browser holds is removed. An origin that is open in a tab is filled only where its storage is empty.
 
     Args:
         session: whose state is restored, and which gets what was captured.
-        driver: of Chromium or Edge, local or remote; it may quit itself.
-        options: those of `session_reuse.browsers.playwright.open_context` that are for all clients; a checkpoint while the
+        driver: of Chromium or Edge, local or remote. It may quit itself.
+        options: those of `session_reuse.browsers.playwright.open_context` that are for all clients. A checkpoint while the
             agent works needs a blocking session.
 
     Raises:
@@ -122,7 +122,7 @@ class _Attachment:
         self._unwrap = [before(driver, "quit", self.finish), before(driver, "close", self._take_last)]
 
     def start(self, endpoint: str, *, is_own: bool) -> None:
-        """Restore, and follow the browser; when that fails, the agent starts all the same, and the session says so."""
+        """Restore, and follow the browser. When that fails, the agent starts without, and a problem is reported."""
         self._thread = LoopThread()
         try:
             window = self._driver.current_window_handle  # ChromeDriver names windows by the id of their target
@@ -157,21 +157,10 @@ class _Attachment:
             await asyncio.to_thread(self._checkpoint)
 
     def _checkpoint(self) -> None:
-        """Save, from a thread that may wait; an asynchronous session is kept in memory, for nobody here can wait for it."""
+        """Save, from a thread that may wait. An asynchronous session is kept in memory."""
         with self._saving:
-            if self._thread is None:
-                return
-            try:
-                saving: Any = self._session.checkpoint()
-            except LifecycleError:
-                saving = None
-            except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
-                self._session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
-                return
-            if inspect.iscoroutine(saving):
-                saving.close()
-            if not isinstance(saving, str):
-                self._take()
+            if self._thread is not None:
+                save_checkpoint_blocking(self._session, self._take)
 
     def _capture(self, *, is_final: bool = False) -> StorageState:
         if self._thread is None or self._browser is None:
@@ -192,7 +181,7 @@ class _Attachment:
             self._session.capture_failed(f"selenium: {error}")
 
     def finish(self) -> None:
-        """Capture a last time and let go; before the driver quits, or at the end of the `with`, whatever comes first."""
+        """Capture for the last time, before the driver quits or at the end of the `with`."""
         with self._saving:
             if self._thread is None:
                 return

@@ -46,7 +46,7 @@ class Moment(NamedTuple):
     """One agent's leave.
 
     Attributes:
-        number: of the moment; names the site.
+        number: of the moment. Names the site.
         pause: seconds until the agent leaves.
         way: how it leaves: `end`, `error`, `navigate`, `close_page`, `close_context`, `cancel`.
     """
@@ -190,7 +190,7 @@ def started_selenium() -> Iterator[Any]:
 def in_threads(
     start: Any, leave: Callable[..., list[str]], sites: Sites, todo: list[Moment], at_once: int
 ) -> list[str]:
-    """Have agents of a synchronous client leave, in threads with a browser each; return the faults."""
+    """Have agents of a synchronous client leave, in threads with a browser each. Return the faults."""
     done = Counter[str]()
 
     def work(mine: list[Moment]) -> list[str]:
@@ -207,7 +207,7 @@ def in_threads(
 
 
 async def in_tasks(sites: Sites, todo: list[Moment], at_once: int) -> list[str]:
-    """Have agents of Playwright's asynchronous API leave, in contexts of one browser; return the faults."""
+    """Have agents of Playwright's asynchronous API leave, in contexts of one browser. Return the faults."""
     done, free = Counter[str](), asyncio.Semaphore(at_once)
 
     async def work(browser: Any, moment: Moment) -> list[str]:
@@ -253,7 +253,7 @@ DRIVERS: dict[str, Callable[[Sites, int, int, int], list[str]]] = {
 
 
 def main() -> int:
-    """Print what was missing, for each driver; the exit status says whether anything was."""
+    """Print what was missing, for each driver. The exit status says whether anything was."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--moments", type=int, default=1000, help="of each driver")
     parser.add_argument("--driver", choices=DRIVERS, action="append", help="all of them if not given")

@@ -1,4 +1,4 @@
-"""Local sites for the browser tests, one server for all hostnames under `.localhost`. Must never leave the machine.
+"""Local sites for the browser tests, one server for all hostnames under `.localhost`.
 
 Each page shows what it thinks in `<html data-login="in|out">`, once it knows. What the server remembers is per hostname.
 """
@@ -235,7 +235,7 @@ class Sites:
         return self.origin(host) + path
 
     def rotate(self, host: str, token: str) -> str:
-        """Exchange a refresh token for the next; a token used twice ends the login."""
+        """Exchange a refresh token for the next. A token used twice ends the login."""
         good = self.refresh_tokens.get(host, "")
         self.refresh_tokens[host] = f"r{int(good[1:]) + 1}" if good and token == good else ""
         return self.refresh_tokens[host]

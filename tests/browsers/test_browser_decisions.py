@@ -184,7 +184,7 @@ def test_a_document_without_a_storage_leaves_the_restore_to_the_next(leads_to: s
 
 
 def test_a_document_that_was_there_before_us_is_not_waited_for() -> None:
-    """Its receipt was sent before anything listened; it may have logged out since."""
+    """Its receipt was sent before anything listened. It may have logged out since."""
     followed = Followed()
     frame = {"id": "frame", "loaderId": "1", "securityOrigin": A, "url": f"{A}/"}
     followed.engine.follower.adopt(followed.target, {"frame": frame})
@@ -212,7 +212,7 @@ def test_values_cannot_break_out_of_a_script() -> None:
 
 
 def test_the_largest_origins_are_restored_before_the_start() -> None:
-    """Small ones travel with pages, as many as fit; the sessionStorage of a large one does too."""
+    """Small ones travel with pages, as many as fit. The sessionStorage of a large one does too."""
     large = {**storing(A, big="x" * PRELOAD_LIMIT)["origins"][0], "sessionStorage": [{"name": "s", "value": "S"}]}
     keyed = {"origin": B, "indexedDBRich": [{"name": "d", "version": 1, "keys": [{}], "dump": "[]"}]}
     plan = plan_restore(payloads_of([large, keyed])[0])
@@ -222,7 +222,7 @@ def test_the_largest_origins_are_restored_before_the_start() -> None:
 
 
 def test_cookies_go_through_the_debugging_protocol_and_back() -> None:
-    """Both forms of a cookie say the same; what Chromium refuses of its own export is left out."""
+    """Both forms of a cookie say the same. What Chromium refuses of its own export is left out."""
     seen = {
         "name": "n", "value": "v", "domain": "a.example", "path": "/", "expires": -1, "size": 2, "httpOnly": True,
         "secure": True, "session": True, "priority": "Medium", "sourceScheme": "NonSecure", "sourcePort": 80,
@@ -299,7 +299,7 @@ def test_a_look_at_an_empty_storage_is_no_change() -> None:
 
 
 def test_the_session_storage_of_several_tabs() -> None:
-    """It is merged key by key; a key goes when a tab that has it removes it, and not for being absent elsewhere."""
+    """It is merged key by key. A key goes when a tab that has it removes it, and not for being absent elsewhere."""
     mirror = StorageMirror({"cookies": [], "origins": []})
     for tab, items in ((1, [["t", "first"]]), (2, [])):
         mirror.finish_read(mirror.begin_read(tab, A), [], items)
@@ -348,7 +348,7 @@ _AUTH = {"name": "auth", "version": 1, "stores": [_STORE]}
 
 
 def test_databases_that_are_unconfirmed_are_kept() -> None:
-    """A database of the same name is the one that was restored, unless it is empty; others are added, until then."""
+    """A database of the same name is the one that was restored, unless it is empty. Others are added, until then."""
     made = {"name": "cache", "version": 1, "stores": []}
     mirror = StorageMirror({"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [_AUTH]}]})
     _copied(mirror, made)
@@ -423,7 +423,7 @@ def test_clearing_a_storage_that_was_not_filled_is_no_logout() -> None:
 
 
 def test_a_recorded_environment_gives_way_to_options() -> None:
-    """What the caller gives wins; what is malformed in a state is ignored."""
+    """What the caller gives wins. What is malformed in a state is ignored."""
     recorded = {"user_agent": "U", "locale": 5, "timezone": "UTC", "viewport": {"width": 1, "height": True}, "more": 1}
     known = environment.recorded({"session_reuse": {"environment": recorded}})
     assert known == {"user_agent": "U", "timezone": "UTC"}
@@ -433,7 +433,7 @@ def test_a_recorded_environment_gives_way_to_options() -> None:
 
 
 def test_where_chromium_is_found(tmp_path: Path) -> None:
-    """The argument wins, then the variable, then Playwright's folder, then PATH; else the message says what to do."""
+    """The argument wins, then the variable, then Playwright's folder, then PATH. Else the message says what to do."""
     names = (
         "named",
         "variable",
@@ -488,7 +488,7 @@ def test_a_cookie_that_lives() -> None:
 
 
 def test_a_site_that_stores_too_much_costs_no_other_its_save() -> None:
-    """The largest values are left out until the rest fits; what is stored of them stays if it is smaller."""
+    """The largest values are left out until the rest fits. What is stored of them stays if it is smaller."""
     huge = storing(A, token="T", cache="x" * 900)
     state = {"cookies": [], "origins": [huge["origins"][0], storing(B, token="U")["origins"][0]]}
     stored = storing(A, cache="old")

@@ -54,7 +54,7 @@ async def test_a_visit_that_came_to_nothing_loses_nothing(first: str, sites: Sit
 
 
 def _armed(session: Any) -> frozenset[str]:
-    """Return the origins that are still to be restored; one is given back a moment after a sandboxed document."""
+    """Return the origins that are still to be restored. One is given back a moment after a sandboxed document."""
     restorer = wiring_of(session).captures[-1].__self__._binding.engine.restorer
     return frozenset() if restorer._is_updating else restorer.scripts.pending
 
@@ -258,7 +258,7 @@ async def test_a_database_that_an_open_page_holds_blocks_nobody(sites: Sites, br
 
 
 async def test_a_tab_on_its_way_does_not_hold_up_the_start(sites: Sites, browser: Any) -> None:
-    """A tab that waits for a slow site takes our scripts when it arrives; the agent starts before."""
+    """A tab that waits for a slow site takes our scripts when it arrives. The agent starts before."""
     context = await browser.new_context()
     page, slow = await context.new_page(), await context.new_page()
     arrive = asyncio.Event()
@@ -310,7 +310,7 @@ class _Keeper:
 async def test_a_page_that_does_nothing_at_the_end_is_not_read_again(
     sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Most pages have told all when they are left; reading them again would cost each agent time."""
+    """Most pages have told all when they are left. Reading them again would cost each agent time."""
     asked: list[str] = []
     monkeypatch.setattr(AsyncPlaywrightDriver, "open_blank_page", lambda *_: asked.append("blank page"))
     async with open_context(fresh(), browser) as context:

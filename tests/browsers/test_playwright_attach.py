@@ -153,7 +153,7 @@ def _listeners(target: Any) -> dict[str, int]:
 
 
 async def test_a_tab_that_is_closed_while_we_attach(sites: Sites, launch: Any) -> None:
-    """Playwright refuses a script for all tabs when one of them closes meanwhile; the others get theirs all the same."""
+    """Playwright refuses a script for all tabs when one of them closes meanwhile. The others get theirs all the same."""
     context = await (await launch()).new_context()
     page, closing = await context.new_page(), await context.new_page()
     add = context.add_init_script

@@ -198,7 +198,7 @@ def test_an_empty_visit_reports_nothing(browser: Any) -> None:
 
 
 def test_whatever_leads_to_an_origin_finds_it_filled(sites: Sites, browser: Browser) -> None:
-    """New tabs, redirects and popups meet a filled storage; what they have cleared stays clear."""
+    """New tabs, redirects and popups meet a filled storage. What they have cleared stays clear."""
     hosts = ("first", "redirected", "popped")
     session = reused(
         {"cookies": [], "origins": [storing(sites.origin(host), token=host)["origins"][0] for host in hosts]}

@@ -253,7 +253,7 @@ class _Keeper:
 
 
 async def test_what_cannot_be_copied_is_listed(sites: Sites, browser: Any) -> None:
-    """A key that cannot be exported and a database over the cap are named as lost; what stands beside them is kept."""
+    """A key that cannot be exported and a database over the cap are named as lost. What stands beside them is kept."""
     session = fresh()
     async with open_context(session, browser) as context:
         assert await visited(context, sites.url("key", "/idb-key/login")) == "in"
@@ -296,7 +296,7 @@ async def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser
 
 @pytest.mark.alone("four tabs together take less than four in turn")
 async def test_tabs_on_their_way_do_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:
-    """None of them answers; together they cost one time limit, and what they wrote before is captured."""
+    """None of them answers. Together they cost one time limit, and what they wrote before is captured."""
     hosts = [f"leaving{number}" for number in range(4)]
     session = fresh()
     going = []

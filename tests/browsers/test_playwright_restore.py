@@ -68,7 +68,7 @@ async def test_a_storage_that_was_cleared_stays_clear_after_a_detour(sites: Site
 
 
 async def test_a_logout_stays_one_while_other_tabs_are_on_their_way(sites: Sites, browser: Any) -> None:
-    """Tabs that wait for slow sites give no script back; the tabs opened after them do, and so do they when they arrive."""
+    """Tabs that wait for slow sites give no script back. The tabs opened after them do, and so do they when they arrive."""
     session = reused(storing(sites.origin("prompt"), token="T"))
     async with open_context(session, browser) as context:
         slow = [await context.new_page() for _ in range(2)]
@@ -296,7 +296,7 @@ async def test_states_of_playwright_itself_are_restored(sites: Sites, browser: A
 
 
 async def test_origins_that_are_none_are_kept_and_reported(sites: Sites, browser: Any) -> None:
-    """Origins of extensions and the like are carried on unchanged; ports and IPv6 addresses are origins like others."""
+    """Origins of extensions and the like are carried on unchanged. Ports and IPv6 addresses are origins like others."""
     odd = storing("chrome-extension://abc", k="v")["origins"][0]
     six = storing("http://[::1]:8080", k="v")["origins"][0]
     session = reused({"cookies": [], "origins": [odd, six]})

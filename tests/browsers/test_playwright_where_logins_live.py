@@ -45,7 +45,7 @@ async def test_a_login_survives_many_agents(sites: Sites, browser: Any) -> None:
 
 
 async def test_opfs_is_carried_when_asked_for(sites: Sites, browser: Any) -> None:
-    """With `opfs=True` the files of an origin come back; without it they are not touched."""
+    """With `opfs=True` the files of an origin come back. Without it they are not touched."""
     write = (
         "async () => { const root = await navigator.storage.getDirectory();"
         "const file = await (await root.getFileHandle('f', { create: true })).createWritable();"

@@ -1,4 +1,4 @@
-"""A browser-use agent whose model is a script, run in this process or in one of its own. Must never reach the network.
+"""A browser-use agent whose model is a script, run in this process or in one of its own.
 
     python -m tests.clients.agents <file of the stored state> <URL of the site> <user>
 
@@ -49,7 +49,7 @@ def browser_options() -> dict[str, Any]:
 class ScriptedModel:
     """A chat model that logs in when it is shown a login form, and ends when it is not.
 
-    It follows browser-use's `BaseChatModel`; what it says depends on the page in the last message only.
+    It follows browser-use's `BaseChatModel`. What it says depends on the page in the last message only.
     """
 
     model = name = provider = model_name = "scripted"
@@ -82,7 +82,7 @@ class ScriptedModel:
 
 
 async def run_agent(browser_session: Any, url: str, user: str) -> ScriptedModel:
-    """Let an agent do its work with a browser-use session; it closes it at the end, as agents do."""
+    """Let an agent do its work with a browser-use session. It closes it at the end, as agents do."""
     from browser_use import Agent
 
     model = ScriptedModel(url, user)

@@ -37,7 +37,7 @@ def site(running_site: Site) -> Site:
 
 @pytest.fixture(scope="session")
 def login_state(running_site: Site) -> dict[str, Any]:
-    """Return the state after a login in a browser; made once, because it takes a second."""
+    """Return the state after a login in a browser. Made once, because it takes a second."""
     from session_reuse.browsers.selenium import open_driver
 
     session = StubKeeper().enter()
@@ -81,7 +81,7 @@ def localhost_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def quiet_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Keep browser-use from phoning home, before it is imported; the environment is for its processes too."""
+    """Keep browser-use from phoning home, before it is imported. The environment is for its processes too."""
     quiet = {**QUIET, "BROWSER_USE_CONFIG_DIR": str(tmp_path_factory.mktemp("browser-use"))}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in quiet.items():

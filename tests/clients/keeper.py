@@ -1,4 +1,4 @@
-"""A keeper that stores in memory what a real one would write. Must never be kinder than the real one.
+"""A keeper that stores in memory what a real one would write.
 
 It asks the captures before each save, keeps the stored state when one raises, and merges three ways against the state
 that the session restored, as concurrent holders need.

@@ -1,4 +1,4 @@
-"""A site with accounts on any `*.localhost` host, for logging in with real clients. Must never serve more than loopback.
+"""A site with accounts on any `*.localhost` host, for logging in with real clients.
 
 Form login, httpOnly session cookie, token in localStorage, note in sessionStorage, record in IndexedDB, logout, and a
 refresh token that works once. Each page says in `document.title` what it found: the words of `Site.EVERYWHERE`.

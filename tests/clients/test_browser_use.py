@@ -1,4 +1,4 @@
-"""browser-use: what its own persistence loses, rolls back or brings back, done right; and every way in which it ends."""
+"""browser-use: what its own persistence loses, rolls back or brings back, done right. And every way in which it ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("agent_leftovers")]
 
 @asynccontextmanager
 async def visiting(keeper: StubKeeper, **options: Any) -> AsyncIterator[tuple[Any, BrowserSession]]:
-    """Yield a started browser-use session, and ours; save at the end."""
+    """Yield a started browser-use session, and ours. Save at the end."""
     from session_reuse.browsers.browser_use import open_browser_session
 
     session = keeper.enter()
@@ -98,7 +98,7 @@ async def test_logout_is_not_undone(logged_in: StubKeeper, site: Site) -> None:
 
 
 async def test_two_holders_of_one_identity_lose_nothing(keeper: StubKeeper, site: Site) -> None:
-    """Defect 4: two at once on one file lose saves; here what each of them did is in the stored state."""
+    """Defect 4: two at once on one file lose saves. Here what each of them did is in the stored state."""
     async with visiting(keeper) as (one, _), visiting(keeper) as (two, _):
         await visit_agent(one, site.url("/welcome", host="one"))
         await visit_agent(two, site.url("/welcome", host="two"))
@@ -107,7 +107,7 @@ async def test_two_holders_of_one_identity_lose_nothing(keeper: StubKeeper, site
 
 
 async def test_killed_browser_loses_at_most_a_moment(keeper: StubKeeper, site: Site) -> None:
-    """Defect 5: a killed Chromium costs up to a minute; here what was there a moment before is saved."""
+    """Defect 5: a killed Chromium costs up to a minute. Here what was there a moment before is saved."""
     async with visiting(keeper, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
         await submit_agent(browser_session)
@@ -128,7 +128,7 @@ def _has_everything(state: dict[str, Any] | None) -> bool:
 
 
 async def test_state_given_as_a_dict_is_written_back(keeper: StubKeeper, site: Site) -> None:
-    """Defect 6: a state given as a dict is loaded and never written; here it grows by what the agent did."""
+    """Defect 6: a state given as a dict is loaded and never written. Here it grows by what the agent did."""
     site.sessions["s1"] = "alice"
     cookie = {"name": "sid", "value": "s1", "domain": "shop.localhost", "path": "/", "expires": -1}
     keeper.stored = {"cookies": [cookie], "origins": []}
@@ -139,7 +139,7 @@ async def test_state_given_as_a_dict_is_written_back(keeper: StubKeeper, site: S
 
 
 async def test_browser_started_again_is_restored_again(logged_in: StubKeeper, site: Site) -> None:
-    """kill() and stop() replace the event bus; the next start() of the same session is logged in all the same."""
+    """kill() and stop() replace the event bus. The next start() of the same session is logged in all the same."""
     async with visiting(logged_in) as (browser_session, _):
         assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE
         for end in (browser_session.kill, browser_session.stop):
@@ -163,7 +163,7 @@ async def test_agent_that_closes_its_browser_is_captured(keeper: StubKeeper, sit
 
 
 async def test_browser_kept_alive_is_followed_on(keeper: StubKeeper, site: Site) -> None:
-    """With keep_alive an agent saves nothing at its end; what it did, and what comes after, is captured at exit."""
+    """With keep_alive an agent saves nothing at its end. What it did, and what comes after, is captured at exit."""
     from session_reuse.browsers.browser_use import open_browser_session
 
     session = keeper.enter()
@@ -193,7 +193,7 @@ async def test_connection_of_ours_that_drops_is_taken_up_again(logged_in: StubKe
 
 
 async def test_what_was_not_visited_is_restored_over_a_new_connection(logged_in: StubKeeper, site: Site) -> None:
-    """Our first connection takes what it has armed with it; the next one brings what is left."""
+    """Our first connection takes what it has armed with it. The next one brings what is left."""
     assert logged_in.stored is not None
     other = {"origin": site.origin("other"), "localStorage": [{"name": "token", "value": "T"}]}
     logged_in.stored["origins"].append(other)
@@ -281,7 +281,7 @@ async def test_unreachable_browser_does_not_stop_the_agent(
 async def test_endpoint_that_leads_elsewhere_is_noticed(
     logged_in: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A service that gives each connection a browser of its own is not taken for the agent's; nothing is captured of it."""
+    """A service that gives each connection a browser of its own is not taken for the agent's. Nothing is captured of it."""
     from session_reuse._browser.devtools_browser import DevToolsBrowser
 
     before = logged_in.stored

@@ -30,7 +30,7 @@ async def _run(store: Path, site: Site, environment: dict[str, str]) -> dict[str
 
 
 async def test_second_process_starts_logged_in(site: Site, quiet_agents: dict[str, str], tmp_path: Path) -> None:
-    """An agent logs in with the form; a second one, in a new process, sees the account at once and logs in no more."""
+    """An agent logs in with the form. A second one, in a new process, sees the account at once and logs in no more."""
     store = tmp_path / "state.json"
     first = await _run(store, site, quiet_agents)
     assert (first["reused"], first["problems"], site.logins) == (False, [], 1)

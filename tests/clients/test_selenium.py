@@ -125,7 +125,7 @@ def visit_driver_blank(driver: Any, url: str) -> None:
 
 
 async def test_tab_that_starts_with_a_url_is_filled(logged_in: StubKeeper, site: Site) -> None:
-    """A tab that is created with a URL loads before any script of ours can; it is filled and loaded once more."""
+    """A tab that is created with a URL loads before any script of ours can. It is filled and loaded once more."""
     with visiting(logged_in) as (driver, _):
         driver.execute_cdp_cmd("Target.createTarget", {"url": site.url()})
         wait_until(lambda: len(driver.window_handles) == 2)
@@ -282,7 +282,7 @@ async def test_changes_are_saved_while_the_agent_works(keeper: StubKeeper, site:
 
 
 async def test_attached_driver_is_left_open(logged_in: StubKeeper, site: Site) -> None:
-    """A driver that exists is restored, captured and left as it was; what it holds is not removed."""
+    """A driver that exists is restored, captured and left as it was. What it holds is not removed."""
     with visiting(StubKeeper()) as (driver, _):
         visit_driver_blank(driver, site.url("/blank", host="other"))
         driver.add_cookie({"name": "theirs", "value": "1"})
@@ -297,7 +297,7 @@ async def test_attached_driver_is_left_open(logged_in: StubKeeper, site: Site) -
 
 @pytest.mark.parametrize("size", [1, 200_000])
 async def test_tab_with_storage_of_its_own_is_left_alone(size: int, logged_in: StubKeeper, site: Site) -> None:
-    """An origin that is open and not empty when we come keeps its storage, and that is reported; whatever its size."""
+    """An origin that is open and not empty when we come keeps its storage, and that is reported. Whatever its size."""
     padding = {"name": "padding", "value": "x" * size}
     origin_of(logged_in, site.origin())["localStorage"].append(padding)
     with visiting(StubKeeper()) as (driver, _):

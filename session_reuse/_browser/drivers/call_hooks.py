@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def before(target: Any, name: str, hook: Callable[..., Any]) -> Undo:
-    """Run a hook before each call of a method of this object; return what removes it.
+    """Run a hook before each call of a method of this object. Return what removes it.
 
     Several may hook the same object: the last that removes its hook removes the wrapper too.
 

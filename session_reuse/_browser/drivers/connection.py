@@ -25,7 +25,7 @@ class CdpError(AdapterError):
 
 
 class Transport(Protocol):
-    """Both directions of a websocket; a connection of the `websockets` package is one."""
+    """Both directions of a websocket. A connection of the `websockets` package is one."""
 
     async def send(self, message: str) -> None:
         """Send one message."""
@@ -42,7 +42,7 @@ class CdpConnection:
 
     Args:
         transport: an open websocket to the browser.
-        on_event: called with method, parameters and session id, in the order of arrival; must return at once.
+        on_event: called with method, parameters and session id, in the order of arrival. Must return at once.
 
     Attributes:
         ended: set when the connection is gone, whoever ended it.
@@ -60,7 +60,7 @@ class CdpConnection:
     def post(
         self, method: str, params: dict[str, Any] | None = None, session: str = ""
     ) -> asyncio.Future[dict[str, Any]]:
-        """Queue a command and return its answer to come; commands reach the browser in the order of their posting."""
+        """Queue a command and return its answer to come. Commands reach the browser in the order of their posting."""
         answer = asyncio.get_running_loop().create_future()
         answer.add_done_callback(_retrieve)
         if self.ended.is_set():
@@ -94,7 +94,7 @@ class CdpConnection:
         return answer
 
     async def close(self) -> None:
-        """End the connection; commands still waiting fail."""
+        """End the connection. Commands still waiting fail."""
         self._end()
         with contextlib.suppress(Exception):
             await self._transport.close()
@@ -145,6 +145,6 @@ class CdpConnection:
 
 
 def _retrieve(answer: asyncio.Future[dict[str, Any]]) -> None:
-    """Look at the exception, so that a command nobody waits for does not end in asyncio's complaint."""
+    """Retrieve the exception: asyncio logs one that no caller has retrieved."""
     if not answer.cancelled():
         answer.exception()

@@ -41,7 +41,7 @@ class _Attached:
 
     Attributes:
         target: for the engine.
-        waiting: events that have arrived before its documents were taken in; None when they were.
+        waiting: events that have arrived before its documents were taken in, or None when they were.
     """
 
     target: Target
@@ -54,13 +54,13 @@ class DevToolsDriver(BrowserDriver):
     Args:
         transport: an open websocket to the browser's own endpoint, not to a page's.
         session: to report to.
-        of_target: a target whose context is followed; without, the context that the browser has by itself.
+        of_target: a target whose context is followed. Without, the context that the browser has by itself.
         is_own: whether the browser was started for this session.
         pauses_tabs: whether new tabs wait until they have our scripts.
         on_stir: called when something has happened in the browser.
 
     Attributes:
-        engine: the engine; set before anything else is called.
+        engine: the engine. Set before anything else is called.
         context: id of the context that is followed.
     """
 
@@ -147,7 +147,7 @@ class DevToolsDriver(BrowserDriver):
         script.added[session] = self.connection.post("Page.addScriptToEvaluateOnNewDocument", params, session)
 
     async def remove_script(self, script: _Script) -> None:
-        """Remove an init script from all tabs; one that has not taken it yet gives it back when it has."""
+        """Remove an init script from all tabs. One that has not taken it yet gives it back when it has."""
         self._scripts.remove(script)
         removals = [asyncio.create_task(self._removed(each, session)) for session, each in script.added.items()]
         self._tasks.update(removals)
@@ -285,7 +285,7 @@ class DevToolsDriver(BrowserDriver):
         return self.context is None or target.get("browserContextId") in (None, self.context)
 
     def _adopt(self, attached: _Attached, *, is_new_tab: bool) -> Flow[None]:
-        """Take in the documents of a target. A new tab may have started one before it had our scripts."""
+        """Register the documents of a target. A new tab may have started one before it had our scripts."""
         target = attached.target
         tree = (yield self.connection.post("Page.getFrameTree", session=target.cdp))["frameTree"]
         frame = tree["frame"]
@@ -305,7 +305,7 @@ class DevToolsDriver(BrowserDriver):
             self.engine.follower.on_event(target, method, params)
 
     def _start_over(self, session: str, origin: str, url: str) -> Flow[None]:
-        """Load a new page again that was faster than our scripts; what its first try has stored goes.
+        """Load a new page again that was faster than our scripts. What its first try has stored goes.
 
         Only for an origin that is still to be restored, in a browser that was started for this session: so there is
         nothing else in it.

@@ -17,7 +17,7 @@ class HiddenTarget:
     """What Playwright's `CDPSession` is to a page, for both APIs.
 
     Args:
-        browser_cdp: with the browser, ours alone; the target ends with it.
+        browser_cdp: with the browser, ours alone. The target ends with it.
         on_event: called with this, a method and parameters.
         pause: a step until more events may have arrived.
         error: what a refused command raises.
@@ -70,5 +70,5 @@ class HiddenTarget:
             self._on_event(self, message["method"], message.get("params", {}))
 
     def detach(self) -> Any:
-        """End the session, and the target with it; a step."""
+        """End the session, and the target with it, as a step."""
         return self._browser_cdp.detach()

@@ -15,7 +15,7 @@ class Listeners:
         self._added: dict[Any, list[tuple[str, Callable[[Any], None]]]] = {}
 
     def add(self, target: Any, event: str, handler: Callable[[Any], None]) -> None:
-        """Have a handler called with what an event brings.
+        """Call a handler for each event.
 
         Args:
             target: a page or a context.

@@ -31,7 +31,7 @@ class FollowedPage:
         attaching: the task that begins to follow it, in the asynchronous API.
         is_attached: whether it is followed, or cannot be.
         frames: frames in processes of their own that have a session, and the origin they had then.
-        undo: takes our hooks back.
+        undo: removes our hooks.
     """
 
     tab: Tab
@@ -48,8 +48,8 @@ class PlaywrightDriver(BrowserDriver):
         session: to report to.
 
     Attributes:
-        context: the context; set before anything else is called.
-        engine: the engine; likewise.
+        context: the context. Set before anything else is called.
+        engine: the engine. Set likewise.
     """
 
     def __init__(self, session: BrowserSession) -> None:
@@ -63,22 +63,22 @@ class PlaywrightDriver(BrowserDriver):
 
     @abstractmethod
     def before_close(self, page: Any, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
-        """Have a flow run before a page's `close`, though not for long; return what takes that back."""
+        """Run a flow before a page's `close`, though not for long. Return what undoes that."""
 
     @abstractmethod
     def before_goto(self, page: Any, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
-        """Have a flow begin before a page's `goto`; return what takes that back."""
+        """Begin a flow before a page's `goto`. Return what undoes that."""
 
     @abstractmethod
     def pause(self, cdp: Any) -> Any:
-        """Wait until more events may have arrived over a session; a step."""
+        """Wait until more events may have arrived over a session, as a step."""
 
     def cookies(self) -> Any:
-        """Return all cookies of the context; a step."""
+        """Return all cookies of the context, as a step."""
         return self.context.cookies()
 
     def add_cookies(self, cookies: list[Cookie]) -> Any:
-        """Add cookies, all or none; a step."""
+        """Add cookies, all or none, as a step."""
         return self.context.add_cookies(cookies)
 
     def viewport(self, tab: Hashable) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class PlaywrightDriver(BrowserDriver):
         return {"viewport": size} if size else {}
 
     def storage_state(self) -> Any:
-        """Return Playwright's own storage state; a step."""
+        """Return Playwright's own storage state, as a step."""
         return self.context.storage_state()
 
     def open_pages(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class PlaywrightDriver(BrowserDriver):
         return {origin: page for page in self._pages if (origin := origin_of(page.url))}
 
     def evaluate_in_page(self, page: Any, expression: str) -> Any:
-        """Evaluate an expression in a page's own world; a step."""
+        """Evaluate an expression in a page's own world, as a step."""
         return page.evaluate(expression)
 
     def follow(self) -> Flow[None]:
@@ -120,7 +120,7 @@ class PlaywrightDriver(BrowserDriver):
             self._pages[page].attaching = self.spawn(self._attach(page))
 
     def followed(self, page: Any) -> FollowedPage | None:
-        """Return what is ours on a page; None for one that is closed."""
+        """Return what is ours on a page, or None for one that is closed."""
         return self._pages.get(page)
 
     def _follow_page(self, page: Any) -> None:
@@ -149,7 +149,7 @@ class PlaywrightDriver(BrowserDriver):
     def _attach(self, page: Any) -> Flow[None]:
         """Begin to follow a page, and take in what it shows."""
         followed = self._pages.get(page)
-        if followed is None or not self.has_protocol:
+        if followed is None or self.page_reader is not None:
             return
         try:
             cdp = yield self.context.new_cdp_session(page)
@@ -174,7 +174,7 @@ class PlaywrightDriver(BrowserDriver):
 
     def _not_attached(self, page: Any, error: Exception) -> None:
         if not page.is_closed() and "Chromium" in str(error):
-            self.has_protocol = False
+            self.page_reader = self
             self._session.report(
                 ProblemKind.CAPTURE_LIMITED, "this browser", "it has no DevTools: storage is read at save time only"
             )
@@ -186,13 +186,13 @@ class PlaywrightDriver(BrowserDriver):
         if followed is None or origin is None:
             return
         if frame.parent_frame is None:
-            if not self.has_protocol:
+            if self.page_reader is not None:
                 self.engine.mirror.unread.add(origin)
                 self.engine.restorer.delivered(origin)
             return
         top = origin_of(page.url)
         is_candidate = top not in (None, origin) and site_of(origin) == site_of(str(top))
-        if is_candidate and self.has_protocol and followed.frames.get(frame) != origin:
+        if is_candidate and self.page_reader is None and followed.frames.get(frame) != origin:
             followed.frames[frame] = origin
             self.spawn(self._attach_frame(followed, frame))
 
@@ -231,12 +231,12 @@ class PlaywrightDriver(BrowserDriver):
         return cdp
 
     def close_blank_page(self, cdp: Any) -> Flow[None]:
-        """Close a page of `open_blank_page`; hidden ones end with the session that has made them."""
+        """Close a page of `open_blank_page`. Hidden ones end with the session that has made them."""
         page = getattr(cdp, "page", None)
         yield self.best_effort(cdp.detach() if page is None else page.close())
 
     def unfollow(self) -> None:
-        """Take our listeners and hooks back."""
+        """Remove our listeners and hooks."""
         self._listeners.remove_all()
         for followed in self._pages.values():
             for undo in followed.undo:

@@ -100,7 +100,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         await asyncio.gather(*(added.close() for _ in range(max(1, len(self.context.pages)))))
 
     def before_close(self, page: Any, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
-        """Have a flow run before a page's `close`, for a second at most."""
+        """Run a flow before a page's `close`, for a second at most."""
 
         async def hook(**_: Any) -> None:
             await self._until_attached(page)
@@ -121,7 +121,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
             await asyncio.sleep(0.005)
 
     def before_goto(self, page: Any, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
-        """Have a flow begin before a page's `goto`: what it sends reaches the page before the navigation starts."""
+        """Begin a flow before a page's `goto`: what it sends reaches the page before the navigation starts."""
 
         async def hook(url: str, **_: Any) -> None:
             await self._until_attached(page)
@@ -133,7 +133,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         return before(page, "goto", hook)
 
     def pause(self, cdp: Any) -> Awaitable[None]:  # noqa: ARG002 - the other API needs it
-        """Wait a moment; a step."""
+        """Wait a moment, as a step."""
         return asyncio.sleep(0.005)
 
     def cancel_tasks(self) -> None:
@@ -143,13 +143,13 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
 
 
 async def is_done(step: Any, limit: float) -> bool:
-    """Return whether a step comes to its end within a limit; it goes on in the background."""
+    """Return whether a step comes to its end within a limit. It goes on in the background."""
     done, _ = await asyncio.wait({in_background(step)}, timeout=limit)
     return bool(done)
 
 
 def in_background(work: Awaitable[Any]) -> asyncio.Future[Any]:
-    """Have something done to its end, whoever is cancelled meanwhile."""
+    """Run work to its end, also when its caller is cancelled."""
     task = asyncio.ensure_future(work)
     background.add(task)
     task.add_done_callback(_retire)

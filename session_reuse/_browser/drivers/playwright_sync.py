@@ -62,11 +62,11 @@ class SyncPlaywrightDriver(PlaywrightDriver):
         script.close()
 
     def before_close(self, page: Any, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
-        """Have a flow run before a page's `close`."""
+        """Run a flow before a page's `close`."""
         return before(page, "close", lambda **_: self._begin(page, flow()))
 
     def before_goto(self, page: Any, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
-        """Have a flow run before a page's `goto`."""
+        """Run a flow before a page's `goto`."""
         return before(page, "goto", lambda url, **_: self._begin(page, flow(url)))
 
     def _begin(self, page: Any, flow: Flow[None]) -> None:
@@ -85,5 +85,5 @@ class SyncPlaywrightDriver(PlaywrightDriver):
 
 @cache
 def _knows_time_limit() -> bool:
-    """Return whether this version of Playwright has a time limit for commands; others wait for a page that hangs."""
+    """Return whether this version of Playwright has a time limit for commands. Others wait for a page that hangs."""
     return "timeout" in inspect.signature(CDPSession.send).parameters

@@ -41,7 +41,7 @@ class LoopThread:
             raise
 
     def stop(self) -> None:
-        """End the loop; what still runs on it is cancelled."""
+        """End the loop. What still runs on it is cancelled."""
         with contextlib.suppress(TimeoutError):
             self.run(_cancel_all(), limits.OPEN)
         self._loop.call_soon_threadsafe(self._loop.stop)

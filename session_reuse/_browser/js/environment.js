@@ -1,4 +1,4 @@
-// Reads what sites can see of the browser's setting. Must never change it.
+// Reads what sites can see of the browser's setting.
 //
 // The first `Intl.DateTimeFormat` of a process takes 10 to 30 ms, Temporal none (Chromium 156, 2026-11-23).
 () => ({

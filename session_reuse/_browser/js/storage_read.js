@@ -1,4 +1,4 @@
-// Reads the web storage of a document where no debugging protocol is at hand. Must never change it.
+// Reads the web storage of a document where no debugging protocol is at hand.
 () => {
   const read = (open) => {
     try {

@@ -64,7 +64,7 @@ class StorageMirror:
 
     Attributes:
         version: grows with each change seen.
-        unread: origins of which something may be unseen; a mark goes when a read has arrived.
+        unread: origins of which something may be unseen. A mark goes when a read has arrived.
         dirty_databases: origins whose IndexedDB has changed since it was copied.
         environment: as seen in this run, or else as recorded.
         has_read: whether anything was read from the browser.
@@ -129,7 +129,7 @@ class StorageMirror:
         return reading
 
     def finish_read(self, reading: Reading, local: Items | None, session: Items | None) -> None:
-        """Take over what was read, unless a reading that began later is done; None for a storage that could not be."""
+        """Apply what was read, unless a reading that began later is done. None stands for a storage that could not be read."""
         began_before = self._readings[: self._readings.index(reading)]
         self._readings.remove(reading)
         if reading.is_outdated or (local is None and session is None):
@@ -152,7 +152,7 @@ class StorageMirror:
         self._local[reading.origin] = items
 
     def storage_event(self, tab: Hashable, method: str, params: dict[str, Any]) -> str | None:
-        """Apply one of `STORAGE_EVENTS`; return the origin that it is about."""
+        """Apply one of `STORAGE_EVENTS`. Return the origin that it is about."""
         storage_id = params.get("storageId") or {}
         origin = origin_of_storage(storage_id)
         if origin is None:
@@ -204,7 +204,7 @@ class StorageMirror:
             tabs.close(tab)
 
     def cookies_read(self, cookies: list[Cookie]) -> set[str]:
-        """Take over all cookies of the browser, in Playwright's form; return the domains of those that are gone."""
+        """Replace the cookies by all those of the browser, in Playwright's form. Return the domains of those that are gone."""
         self.has_read = True
         before, now = _by_identity(self._cookies), _by_identity(cookies)
         self.version += now != before
@@ -235,7 +235,7 @@ class StorageMirror:
             self._progress[origin].saw("databases", [name])
 
     def databases_read(self, origin: str, dump: Dump, mark: CopyMark) -> None:
-        """Take over a copy of an origin's databases.
+        """Apply a copy of an origin's databases.
 
         Args:
             origin: whose databases they are.
@@ -252,11 +252,11 @@ class StorageMirror:
         self._databases[origin] = merged
 
     def files_read(self, files: dict[str, list[Any]]) -> None:
-        """Take over the origin private file systems of the visited origins, in Playwright's form."""
+        """Replace the origin private file systems of the visited origins, in Playwright's form."""
         self._files = {**{origin: [] for origin in self.visited}, **files}
 
     def credentials_read(self, credentials: list[Any]) -> None:
-        """Take over the WebAuthn credentials of the browser, in Playwright's form."""
+        """Replace the WebAuthn credentials of the browser, in Playwright's form."""
         self._rest["credentials"] = credentials
 
     def session_storage(self, origin: str) -> dict[str, str]:

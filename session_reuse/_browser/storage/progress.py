@@ -59,12 +59,12 @@ class RestoreProgress:
         self._unconfirmed[section].difference_update(names)
 
     def saw_event(self, section: str, known: Collection[str], key: str | None) -> None:
-        """Take a `DOMStorage` event into account: a key that was added or removed was there.
+        """Apply a `DOMStorage` event: a key that was added or removed was there.
 
         Args:
             section: of which storage.
             known: keys that it was thought to hold before.
-            key: of the event; None for the clearing of the storage.
+            key: of the event, or None for the clearing of the storage.
         """
         if key is not None:
             self.saw(section, [key])
@@ -72,7 +72,7 @@ class RestoreProgress:
             self.confirm([section])
 
     def saw_databases(self, dump: Dump) -> None:
-        """Take a copy of the databases into account; an empty one may be the page's own attempt at a new one."""
+        """Apply a copy of the databases. An empty one may be the page's own attempt at a new one."""
         found = [*dump.plain, *dump.rich]
         self.saw("databases", [each["name"] for each in found if _holds_records(each) or each["name"] in self._empty])
 

@@ -1,4 +1,4 @@
-"""Storage events, and readings of a storage while they arrive. Must never let an old answer undo a newer event."""
+"""Storage events, and readings of a storage while they arrive."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Reading:
 
 
 def apply_event(items: dict[str, str], method: str, params: dict[str, Any]) -> bool:
-    """Apply a `DOMStorage` event to the items of a storage; return whether it changed anything."""
+    """Apply a `DOMStorage` event to the items of a storage. Return whether it changed anything."""
     if method == "DOMStorage.domStorageItemsCleared":
         changed = bool(items)
         items.clear()

@@ -16,7 +16,7 @@ _SECTIONS: Final = ("localStorage", "sessionStorage", "indexedDB", "indexedDBRic
 
 
 def trim(state: StorageState, stored: StorageState, limit: int = STATE_LIMIT) -> list[str]:
-    """Leave the largest values out of a state until it fits; return where they were.
+    """Remove the largest values of a state until it fits. Return where they were.
 
     A value that is left out keeps what is stored of it, if that is smaller.
 

@@ -1,0 +1,62 @@
+"""Read-only views of what a bound context or an attachment is doing. Tests reach no deeper than this."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from session_reuse import BrowserSession
+    from session_reuse._browser.drivers.connection import CdpConnection
+    from session_reuse._browser.follower import Follower
+    from session_reuse._browser.storage.mirror import StorageMirror
+
+
+def mirror_of(bound: Any) -> StorageMirror:
+    """Return what is known of the storage of a bound context."""
+    return bound._entered().engine.mirror
+
+
+def follower_of(bound: Any) -> Follower:
+    """Return what follows the tabs of a bound context."""
+    return bound._entered().engine.follower
+
+
+def has_scripts(bound: Any) -> bool:
+    """Return whether init scripts of ours are registered."""
+    return bound._entered().engine.restorer._data is not None
+
+
+def pending_origins(session: BrowserSession) -> frozenset[str]:
+    """Return the origins that are still to be restored, once the scripts say so too."""
+    restorer = session.captures[-1].__self__._binding.engine.restorer
+    return frozenset() if restorer._is_updating else restorer.scripts.pending
+
+
+def leftovers(bound: Any) -> tuple[int, int, int]:
+    """Return how many flows, pages and readings a bound context holds."""
+    return len(bound._driver._tasks), len(bound._driver._pages), len(mirror_of(bound)._readings)
+
+
+def attachment_of(session: BrowserSession) -> Any:
+    """Return what binds a session to a browser over a DevTools connection."""
+    return session.captures[-1].__self__
+
+
+def connection_of(session: BrowserSession) -> CdpConnection:
+    """Return the connection to the browser."""
+    return attachment_of(session)._browser._driver.connection
+
+
+async def drop_connection(session: BrowserSession) -> None:
+    """Close the websocket under the connection."""
+    await connection_of(session)._transport.close()
+
+
+def capture_now(session: BrowserSession) -> Any:
+    """Return what a capture of an attachment finds."""
+    return session.captures[-1]()
+
+
+def run_over(session: BrowserSession, method: str, params: dict[str, Any] | None = None) -> Any:
+    """Send a DevTools command over the connection of a synchronous attachment."""
+    return attachment_of(session)._thread.run(connection_of(session).send(method, params or {}), 5.0)
