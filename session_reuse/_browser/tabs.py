@@ -71,7 +71,7 @@ class Frame:
         committed_at: monotonic seconds.
         is_loaded: whether its load event was seen.
         acts_when_left: whether it has handlers that run when it is left, and may store something.
-        is_read: whether its storage was read after something had announced that it would be left.
+        is_read: whether its storage is known since something has announced that it will be left.
         owes_receipt: whether it started with something to restore, and has not reported that the scripts ran.
     """
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from session_reuse._browser_session import wiring_of
+
 if TYPE_CHECKING:
     from session_reuse import BrowserSession
     from session_reuse._browser.drivers.connection import CdpConnection
@@ -28,7 +30,7 @@ def has_scripts(bound: Any) -> bool:
 
 def pending_origins(session: BrowserSession) -> frozenset[str]:
     """Return the origins that are still to be restored, once the scripts say so too."""
-    restorer = session.captures[-1].__self__._binding.engine.restorer
+    restorer = wiring_of(session).captures[-1].__self__._binding.engine.restorer
     return frozenset() if restorer._is_updating else restorer.scripts.pending
 
 
@@ -39,7 +41,7 @@ def leftovers(bound: Any) -> tuple[int, int, int]:
 
 def attachment_of(session: BrowserSession) -> Any:
     """Return what binds a session to a browser over a DevTools connection."""
-    return session.captures[-1].__self__
+    return wiring_of(session).captures[-1].__self__
 
 
 def connection_of(session: BrowserSession) -> CdpConnection:
@@ -54,7 +56,7 @@ async def drop_connection(session: BrowserSession) -> None:
 
 def capture_now(session: BrowserSession) -> Any:
     """Return what a capture of an attachment finds."""
-    return session.captures[-1]()
+    return wiring_of(session).captures[-1]()
 
 
 def run_over(session: BrowserSession, method: str, params: dict[str, Any] | None = None) -> Any:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from selenium import webdriver
 
-from session_reuse._browser_session import wiring_of
 from session_reuse.browsers._selenium_options import chromedriver, default_options
 from session_reuse.browsers.selenium import attach_driver, open_driver
+from tests.browsers.probes import capture_now
 from tests.browsers.visits import entry, fresh, items, next_session
 from tests.harness.polling import wait_until
 
@@ -86,8 +86,7 @@ def test_a_logout_that_the_browser_carries_out_counts(sites: Sites) -> None:
         for path in ("/cookie/login?kind=httponly", "/local/login"):
             driver.get(sites.url("wiped", path))
             assert shown_by(driver) == "in"
-        attachment = wiring_of(session).captures[-1].__self__
-        attachment._capture()
+        capture_now(session)
         driver.get(sites.url("elsewhere", "/blank"))
         clear = "return fetch(arguments[0], { mode: 'no-cors', credentials: 'include' }).then(() => true)"
         driver.execute_script(clear, sites.url("wiped", "/clear"))

@@ -13,6 +13,7 @@ from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDrive
 from session_reuse._browser.plan import RestoreScripts
 from session_reuse._browser_session import wiring_of
 from session_reuse.browsers.playwright import attach_context, open_context
+from tests.browsers.probes import pending_origins
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 
@@ -33,7 +34,7 @@ async def test_a_first_document_that_is_none_uses_nothing_up(first: str, then: s
         page = await context.new_page()
         await _try(page, sites.url("unsteady", first))
         await asyncio.sleep(0.2)  # long enough to be taken for a page
-        await until(lambda: sites.origin("unsteady") in _armed(session))
+        await until(lambda: sites.origin("unsteady") in pending_origins(session))
         page = page if then == "the same tab" else await context.new_page()
         await page.goto(sites.url("unsteady", "/inner"))
         assert await shown(page) == "in"
@@ -51,12 +52,6 @@ async def test_a_visit_that_came_to_nothing_loses_nothing(first: str, sites: Sit
         await asyncio.sleep(0.2)
     assert items(session, sites.origin("unsteady")) == {"token": "T"}
     assert items(session, sites.origin("unsteady"), "sessionStorage") == {"ticket": "K"}
-
-
-def _armed(session: Any) -> frozenset[str]:
-    """Return the origins that are still to be restored. One is given back a moment after a sandboxed document."""
-    restorer = wiring_of(session).captures[-1].__self__._binding.engine.restorer
-    return frozenset() if restorer._is_updating else restorer.scripts.pending
 
 
 async def _try(page: Any, url: str) -> None:
@@ -106,7 +101,7 @@ async def test_a_frame_without_an_origin_uses_nothing_up(sites: Sites, browser: 
         page = await context.new_page()
         await page.goto(sites.url("boxed", f"/sandboxing?{sites.url('a.boxed', '/inner')}"))
         await page.frames[-1].wait_for_function("document.documentElement.dataset.login === 'out'")
-        await until(lambda: sites.origin("a.boxed") in _armed(session))
+        await until(lambda: sites.origin("a.boxed") in pending_origins(session))
         assert await visited(context, sites.url("a.boxed", "/inner")) == "in"
     assert items(session, sites.origin("a.boxed")) == {"token": "T"}
 

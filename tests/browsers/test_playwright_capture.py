@@ -17,6 +17,7 @@ from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
+from tests.browsers.probes import mirror_of
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 
@@ -112,7 +113,7 @@ async def test_what_no_event_has_told_is_read_at_the_end(
     async with bound as context:
         page = await context.new_page()
         await page.goto(sites.url("untold", "/blank"))
-        await until(lambda: sites.origin("untold") not in bound._entered().engine.mirror.unread)
+        await until(lambda: sites.origin("untold") not in mirror_of(bound).unread)
         await page.evaluate("localStorage.token = 'T'")
         await page.goto(sites.url("elsewhere", "/blank"))
     assert items(session, sites.origin("untold")) == {"token": "T"}

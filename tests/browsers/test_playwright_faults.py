@@ -9,6 +9,7 @@ import pytest
 
 from session_reuse._browser_session import wiring_of
 from session_reuse.browsers.playwright import open_context
+from tests.browsers.probes import follower_of, leftovers
 from tests.browsers.visits import entry, fresh, items, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 
@@ -186,12 +187,11 @@ async def test_many_navigations_leave_nothing_behind(sites: Sites, browser: Any)
         for tab in closing:
             await tab.goto(sites.url("visit0", "/blank"))
             await tab.close()
-        follower = bound._entered().engine.follower
-        await until(lambda: len(bound._driver._tasks) <= 1)
+        await until(lambda: leftovers(bound)[0] <= 1)
+        follower = follower_of(bound)
         assert len(follower.tabs) == 1
         assert len(follower.tabs[0].frames) <= 2
-        assert len(bound._driver._pages) == 1
-        assert bound._entered().engine.mirror._readings == []
+        assert leftovers(bound)[1:] == (1, 0)
 
 
 @pytest.mark.alone("20 agents in one browser keep two cores busy for 10 s")

@@ -9,6 +9,7 @@ import pytest
 
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
 from session_reuse.browsers.playwright import open_context
+from tests.browsers.probes import has_scripts
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 
@@ -344,5 +345,4 @@ async def test_a_served_script_is_gone_after_the_first_page(sites: Sites, browse
     bound = open_context(session, browser)
     async with bound as context:
         await visited(context, sites.url("once", "/inner"))
-        binding = bound._entered()
-        await until(lambda: binding.engine.restorer._data is None)
+        await until(lambda: not has_scripts(bound))

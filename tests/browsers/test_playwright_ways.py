@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from session_reuse.browsers.playwright import open_context
+from tests.browsers.probes import has_scripts
 from tests.browsers.visits import items, kinds, reused, shown, storing, visited
 from tests.harness.polling import until
 
@@ -40,7 +41,7 @@ async def test_the_session_storage_of_the_page_asked_for_first(sites: Sites, bro
             page = await context.new_page()
             await page.goto(sites.url("both", "/inner"))
             found.append(await page.evaluate("[localStorage.token, sessionStorage.view ?? null]"))
-            await until(lambda: bound._entered().engine.restorer._data is None)
+            await until(lambda: not has_scripts(bound))
         assert found == [["T", "S"], ["T", None]]
     assert session.problems == []
 

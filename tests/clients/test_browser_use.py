@@ -13,6 +13,7 @@ import pytest
 
 from session_reuse._browser_session import wiring_of
 from session_reuse.errors import ConfigurationError, MissingExtraError
+from tests.browsers.probes import connection_of, drop_connection
 from tests.clients.agents import browser_options, run_agent
 from tests.clients.visits import agent_title, submit_agent, visit_agent
 from tests.harness.polling import until
@@ -181,9 +182,9 @@ async def test_connection_of_ours_that_drops_is_taken_up_again(logged_in: StubKe
     """When our own connection is lost, the browser is followed again, and nothing older is put over what it holds."""
     async with visiting(logged_in, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
-        mirror = wiring_of(session).captures[0].__self__._browser
-        await mirror._driver.connection._transport.close()
-        await until(lambda: mirror.is_gone)
+        ended = connection_of(session).ended
+        await drop_connection(session)
+        await until(ended.is_set)
         await visit_agent(browser_session, site.url("/logout"))
         await session.checkpoint()
         assert logged_in.stored is not None
@@ -199,9 +200,9 @@ async def test_what_was_not_visited_is_restored_over_a_new_connection(logged_in:
     logged_in.stored["origins"].append(other)
     async with visiting(logged_in, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
-        mirror = wiring_of(session).captures[0].__self__._browser
-        await mirror._driver.connection._transport.close()
-        await until(lambda: mirror.is_gone)
+        ended = connection_of(session).ended
+        await drop_connection(session)
+        await until(ended.is_set)
         await session.checkpoint()
         assert await visit_agent(browser_session, site.url(host="other")) == "done local"
         assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE

@@ -20,6 +20,7 @@ from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import selenium as adapter
 from session_reuse.browsers._selenium_options import default_options
 from session_reuse.errors import AdapterError, MissingExtraError
+from tests.browsers.probes import run_over
 from tests.clients.keeper import StubKeeper
 from tests.clients.visits import submit_driver, visit_driver
 from tests.harness.polling import until, wait_until
@@ -316,10 +317,8 @@ async def test_other_contexts_of_the_browser_are_other_peoples(logged_in: StubKe
     with visiting(StubKeeper()) as (driver, _):
         session = logged_in.enter()
         with adapter.attach_driver(session, driver):
-            attachment = wiring_of(session).captures[-1].__self__
-            connection, run = attachment._browser._driver.connection, attachment._thread.run
-            context = run(connection.send("Target.createBrowserContext"), 5.0)
-            run(connection.send("Target.createTarget", {"url": site.url("/blank"), **context}), 5.0)
+            context = run_over(session, "Target.createBrowserContext")
+            run_over(session, "Target.createTarget", {"url": site.url("/blank"), **context})
             wait_until(lambda: len(driver.window_handles) == 2)
             driver.switch_to.window(driver.window_handles[-1])
             wait_until(lambda: driver.title == "blank")
