@@ -87,6 +87,6 @@ async def main():
 asyncio.run(main())
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=50, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=140, check=True
     )
     assert done.stdout.strip() == "[]"

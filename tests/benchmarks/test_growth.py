@@ -14,7 +14,7 @@ def test_growth_is_measured_in_one_command(tmp_path: Path) -> None:
     """`--quick` fills a server of its own, finds all that has expired at each size, and writes its numbers."""
     file = tmp_path / "growth.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "growth.py"), "--quick", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50.0, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=140, check=True)
     assert "µs per expired" in done.stdout
     results = json.loads(file.read_text("utf-8"))["results"]
     assert [each["sessions"] for each in results] == [500, 2000]

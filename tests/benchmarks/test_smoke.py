@@ -26,6 +26,7 @@ def test_cycles_lose_no_session() -> None:
     assert len(tally.enters) == 30
 
 
+@pytest.mark.alone("enters take less than 1 s, also those that find the server dead")
 def test_cycles_survive_a_killed_server() -> None:
     """With the server killed and started again, nothing is lost and no enter runs over the budget."""
     workload = cycles.Workload(cycles=40, accounts=3, work=0.05, away=0.1)
@@ -39,22 +40,20 @@ def test_every_contestant_still_works(tmp_path: Path) -> None:
     """A library that has changed its interface is found here, not in the middle of a long run."""
     target = tmp_path / "ratios.json"
     words = [ROOT / "benchmarks/compare.py", "--sizes", "2 KB", "--tasks", "4", "--rounds", "1", "--json", target]
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=140, check=False)
     assert target.exists(), done.stderr
     found = json.loads(target.read_text())["results"]["ratios to naive"]["2 KB, 4 tasks"]
     assert {"naive GET+SET", "ours", *rivals.installed_rivals()[0]} <= set(found)
 
 
+@pytest.mark.alone("300 agents at once with the default budgets")
 def test_a_crowd_meets_no_error() -> None:
-    """Three hundred agents that start at once on the default settings are all served, not told that Redis is away.
-
-    A machine that stalls for longer than an attempt may take can spoil one try, not three.
-    """
+    """Three hundred agents that start at once on the default settings are all served, not told that Redis is away."""
     with RedisServer() as server:
-        tries = (asyncio.run(compare.errors_of(compare.OursByDefault(), server.url, 300)) for _ in range(3))
-        assert 0 in tries
+        assert asyncio.run(compare.errors_of(compare.OursByDefault(), server.url, 300)) == 0
 
 
+@pytest.mark.alone("measures microseconds")
 def test_overhead_names_every_layer() -> None:
     """A layer that nobody measures grows."""
     results, _ = overhead.measure(1, ("2 KB",))
@@ -97,7 +96,7 @@ def test_the_scorecard_is_one_command(tmp_path: Path) -> None:
         "--plot",
         chart,
     ]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=tmp_path, timeout=50, check=False)
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, cwd=tmp_path, timeout=140, check=False)
     card = json.loads(target.read_text())
     assert "Scorecard" in done.stdout, done.stderr
     assert card["goals"][0]["met"] in {True, False}

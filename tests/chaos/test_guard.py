@@ -46,7 +46,7 @@ async def test_one_lost_connection_opens_the_breaker_for_a_whole_batch() -> None
     assert guard.at().read.state is BreakerState.CLOSED
 
 
-async def test_server_that_is_down_is_asked_for_ever() -> None:
+async def test_a_server_that_is_down_opens_the_breaker() -> None:
     """When the fresh connection fails as well, it counts."""
     guard = Guard(attempt_timeout=0.15)
     for _ in range(5):
@@ -55,7 +55,7 @@ async def test_server_that_is_down_is_asked_for_ever() -> None:
     assert guard.at().read.state is BreakerState.OPEN
 
 
-async def test_good_past_hides_a_frozen_store() -> None:
+async def test_a_good_past_does_not_hide_a_frozen_store() -> None:
     """Five silent attempts in a row open the breaker, although the window is full of good ones."""
     guard = Guard(attempt_timeout=0.15)
     for _ in range(50):
@@ -66,7 +66,7 @@ async def test_good_past_hides_a_frozen_store() -> None:
     assert guard.at().read.state is BreakerState.OPEN
 
 
-async def test_saves_wait_although_restores_work_again() -> None:
+async def test_saves_go_on_as_soon_as_restores_work_again() -> None:
     """When one direction has recovered, the other is probed at once."""
     guard = Guard(attempt_timeout=0.15)
     guard.at().write.open_now(60.0)

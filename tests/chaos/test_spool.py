@@ -93,7 +93,7 @@ async def stored(server: RedisServer, name: str = NAME) -> dict[str, Any] | None
 def killed_agent(server: RedisServer, folder: Path, item: str, name: str = NAME) -> str:
     """Run an agent that ends by kill -9 after its save; return the outcome of the save."""
     command = [sys.executable, "-c", _AGENT, server.url, str(folder), name, item]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=140, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     return done.stdout.strip()
 

@@ -33,7 +33,7 @@ def stopped(program: str, number: signal.Signals, url: str, folder: Path) -> tup
             assert running.stdout is not None
             assert running.stdout.readline() == "working\n"
             running.send_signal(number)
-            _, errors = running.communicate(timeout=20)
+            _, errors = running.communicate(timeout=100)
         finally:
             running.kill()
     return running.returncode, errors

@@ -27,7 +27,7 @@ def run_demo(*words: str, **environment: str) -> subprocess.CompletedProcess[str
     """Run the demo to its end."""
     return subprocess.run(
         [*DEMO, *words],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True, timeout=50, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True, timeout=140, check=False,
     )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_interrupted_demo_leaves_no_process(tmp_path: Path, during_outage: bool)
             sign = "killed with SIGKILL" if during_outage else "had to log in"
             assert any(sign in line for line in iter(running.stdout.readline, ""))
             running.send_signal(signal.SIGINT)
-            rest, errors = running.communicate(timeout=20)
+            rest, errors = running.communicate(timeout=100)
         finally:
             running.kill()
     assert running.returncode == 130, rest + errors

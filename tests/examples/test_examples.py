@@ -49,7 +49,7 @@ def run_example(name: str, folder: Path) -> str:
     }  # fmt: skip
     finished = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=45, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=140, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     assert "Traceback" not in finished.stderr, finished.stderr

@@ -51,7 +51,7 @@ class Ended:
         return sum("session_reuse.save_lost" in line for line in self.logged)
 
 
-def run(text: str, server: RedisServer, *arguments: str, url: str = "", timeout: float = 20.0) -> Ended:
+def run(text: str, server: RedisServer, *arguments: str, url: str = "", timeout: float = 100.0) -> Ended:
     """Run a program to its end.
 
     Raises:

@@ -154,7 +154,7 @@ def test_multiprocessing_children_work_and_flush(redis_server: RedisServer, meth
     program = tmp_path / "program.py"
     program.write_text(PROCESSES)
     run_it = f"os.execv(sys.executable, [sys.executable, {str(program)!r}, {method!r}])"
-    ended = run(run_it, redis_server, timeout=40.0)
+    ended = run(run_it, redis_server)
     assert ended.lines == ["saved", "saved saved saved saved", "0"]
     assert (ended.code, ended.errors) == (0, "")
     assert stored(redis_server) == {"shop/parent", "shop/pending", *(f"shop/{number}" for number in range(4))}
@@ -187,7 +187,7 @@ say(*(os.waitpid(worker, 0)[1] for worker in workers))
     )
     assert process.stdout is not None
     ready = [process.stdout.readline().strip() for _ in range(3)]
-    output, errors = process.communicate("\n", timeout=20)
+    output, errors = process.communicate("\n", timeout=100)
     assert ready == ["ready"] * 3
     assert (output.strip(), errors, process.returncode) == ("0 0 0", "", 0)
     wait_until(lambda: stored(redis_server) == {"shop/master", "shop/0", "shop/1", "shop/2"})

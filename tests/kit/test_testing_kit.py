@@ -224,7 +224,7 @@ def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
     command = [sys.executable, "-m", "pytest", "-q", "-p", "session_reuse.pytest_plugin", "-p", "no:cacheprovider"]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(
-        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=50, check=False
+        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=140, check=False
     )
 
 

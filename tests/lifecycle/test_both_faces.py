@@ -217,7 +217,7 @@ def test_a_script_ends_by_itself(redis_server: RedisServer) -> None:
     for arguments in ([], ["interrupt"], []):
         run = subprocess.run(
             [sys.executable, "-X", "dev", "-c", SCRIPT, *arguments],
-            env=environment, capture_output=True, text=True, timeout=30, check=False,
+            env=environment, capture_output=True, text=True, timeout=140, check=False,
         )  # fmt: skip
         outputs.append(run.stdout.strip())
         assert "Warning" not in run.stderr

@@ -55,7 +55,7 @@ def run(python: Path, folder: Path, *, path: str) -> subprocess.CompletedProcess
     (here / "first.py").write_text(PROGRAM[1])
     return subprocess.run(
         [python, "first.py"],
-        cwd=here, env={"HOME": str(home), "PATH": path}, capture_output=True, text=True, timeout=50, check=False,
+        cwd=here, env={"HOME": str(home), "PATH": path}, capture_output=True, text=True, timeout=140, check=False,
     )  # fmt: skip
 
 

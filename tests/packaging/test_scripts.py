@@ -30,7 +30,7 @@ def clone(tmp_path: Path) -> Path:
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a script to its end."""
     return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, timeout=50, check=False
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=140, check=False
     )
 
 

@@ -56,7 +56,7 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a program that finds our package in `folder` only."""
     code = f"import sys; sys.path.insert(0, {str(folder)!r}); sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}]\n{code}"
     return subprocess.run(
-        [sys.executable, "-B", "-c", code], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-B", "-c", code], cwd=folder, capture_output=True, text=True, timeout=140, check=False
     )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=140, check=False,
         env={**os.environ, **environment},
     )  # fmt: skip
 

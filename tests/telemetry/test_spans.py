@@ -89,7 +89,7 @@ def test_nothing_is_imported_and_nothing_done_without_opentelemetry() -> None:
         "with restore_span(None): pass\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=140)
 
 
 def test_an_opentelemetry_that_nobody_configured_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def run(url: str, *, configure: str = "", body: str = "session.discard()") -> tu
     """Run four agents, each in an event loop of its own; return the last outcome, and the lines on standard error."""
     finished = subprocess.run(
         [sys.executable, "-c", AGENTS.format(configure=configure, body=body)], capture_output=True, text=True,
-        timeout=60, check=True, env={**os.environ, "SESSION_REUSE_URL": url, "SESSION_REUSE_CLOSE_TIMEOUT": "0.1"},
+        timeout=140, check=True, env={**os.environ, "SESSION_REUSE_URL": url, "SESSION_REUSE_CLOSE_TIMEOUT": "0.1"},
     )  # fmt: skip
     return finished.stdout.strip(), finished.stderr.splitlines()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-CAP = 10.0
+CAP = 40.0
 BEGIN = """
 import os, sys
 from pathlib import Path
