@@ -116,7 +116,8 @@ def commands() -> set[tuple[str, ...]]:
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["session-reuse"]:
-                found.add(tuple(words[1:]))
+                end = words.index("--") if "--" in words else None  # of the words of another program
+                found.add(tuple(words[1:end]))
     for page in PAGES:
         for part in page.read_text().split("`session-reuse ")[1:]:
             found.add(tuple(shlex.split(part.split("`")[0])))
