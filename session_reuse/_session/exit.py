@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import adler32
 
-from session_reuse._browser_session import wiring_of
+from session_reuse._browser_session import Wiring, wiring_of
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 _CAPTURED = b'"captured_at"'
 
 
-def allows_save(session: BrowserSession) -> bool:
+def allows_save(wiring: Wiring, outcome: Outcome) -> bool:
     """Return whether the agent's own verdict, and how it entered, allow a save at all."""
-    wiring = wiring_of(session)
-    return not (wiring.discarded or wiring.marked_bad or session.outcome is Outcome.BUSY)
+    return not (wiring.discarded or wiring.marked_bad or outcome is Outcome.BUSY)
 
 
 def body_to_save(
@@ -49,14 +48,15 @@ def body_to_save(
     found = document_of(session)
     if domains is not None:
         found = domains.restrict(found)
-    reason = wiring_of(session).capture_reason
+    wiring = wiring_of(session)
+    reason = wiring.capture_reason
     brings_login = reason is None and not is_empty(found["storage_state"])
     if replaces is not None and not brings_login and not is_empty(document.load(*replaces)["storage_state"]):
         return None  # nothing could take the place of the stored login
     if reason is not None:
         found = {**found, "storage_state": document.load(*before)["storage_state"]}
     after = document.dump(found)
-    if after == before or (wiring_of(session).maybe_reordered and _says_the_same(before, after)):
+    if after == before or (wiring.maybe_reordered and _says_the_same(before, after)):
         return None if reason is not None else before  # nothing was seen, so nothing is vouched for
     return after
 

@@ -342,7 +342,7 @@ class SessionScope:
         if wiring.captures and not wiring.discarded:
             await capture(session, self._config.capture_timeout)
         change = None
-        if allows_save(session) and (not final or await self._verified()):
+        if allows_save(wiring, session.outcome) and (not final or await self._verified()):
             change = self._change(final=final)
         elif wiring.marked_bad and not self._marked and self._options.save != "never":
             change = self._bad_mark()
