@@ -49,7 +49,7 @@ class Background:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start_anew)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[None, None, T]) -> T:
         """Run a coroutine on the loop and return its result. An interrupt of the wait cancels the coroutine.
 
         Raises:
@@ -142,7 +142,7 @@ class _LoopThread:
                 self._drive(future, None)
         return future.result()
 
-    def cancel(self, future: Future[Any]) -> None:
+    def cancel(self, future: Future[T]) -> None:
         """Cancel a coroutine, and give it a moment to end."""
         if not future.cancel():
             return
@@ -152,7 +152,7 @@ class _LoopThread:
             with contextlib.suppress(StoreUnavailableError):
                 self._drive(future, _CANCEL_TIMEOUT)
 
-    def _drive(self, future: Future[Any], timeout: float | None) -> None:
+    def _drive(self, future: Future[T], timeout: float | None) -> None:
         with self._driving:
             work = self._wait_here(future, timeout)
             try:
@@ -161,7 +161,7 @@ class _LoopThread:
                 work.close()
                 raise StoreUnavailableError(f"the interpreter is ending: {error}") from None
 
-    async def _wait_here(self, future: Future[Any], timeout: float | None) -> None:
+    async def _wait_here(self, future: Future[T], timeout: float | None) -> None:
         self._driver = asyncio.current_task()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -234,7 +234,7 @@ class _Executor(ThreadPoolExecutor):
             return future
 
 
-def _is_done(future: Future[Any], timeout: float) -> bool:
+def _is_done(future: Future[T], timeout: float) -> bool:
     """Wait, and return whether the coroutine behind the future has ended. Unlike `done`, also after a cancellation."""
     return bool(concurrent.futures.wait([future], timeout=timeout).done)
 

@@ -55,7 +55,7 @@ def report_lost(replicas: Replicas, telemetry: Telemetry, process: int) -> None:
     telemetry.close()
 
 
-def close_sockets(client: Any) -> None:
+def close_sockets(client: object) -> None:
     """Close the connections of a redis-py client whose event loop has ended, without asking the loop."""
     for connection in _connections(client):
         transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
@@ -69,7 +69,7 @@ def close_sockets(client: Any) -> None:
             transport._sock = None  # noqa: SLF001
 
 
-def forget_connections(client: Any) -> list[Any]:
+def forget_connections(client: object) -> list[Any]:
     """Take the connections of the parent process out of a client, in a forked child, and return them."""
     parents = list(_connections(client))
     pool: Any = getattr(client, "connection_pool", None)
@@ -81,7 +81,7 @@ def forget_connections(client: Any) -> list[Any]:
     return parents
 
 
-def _connections(client: Any) -> Iterator[Any]:
+def _connections(client: object) -> Iterator[Any]:
     pool = getattr(client, "connection_pool", None)
     yield from [*getattr(pool, "_available_connections", ()), *getattr(pool, "_in_use_connections", ())]
     for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
@@ -90,5 +90,5 @@ def _connections(client: Any) -> Iterator[Any]:
         yield from list(node._connections)  # noqa: SLF001
 
 
-def _nodes(client: Any) -> list[Any]:
+def _nodes(client: object) -> list[Any]:
     return list(getattr(getattr(client, "nodes_manager", None), "nodes_cache", {}).values())

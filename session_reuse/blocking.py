@@ -7,7 +7,7 @@ Playwright and Selenium demand.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
@@ -96,7 +96,7 @@ T = TypeVar("T")
 
 
 def _blocking(
-    method: Callable[Concatenate[AsyncSessionManager, P], Coroutine[Any, Any, T]],
+    method: Callable[Concatenate[AsyncSessionManager, P], Coroutine[None, None, T]],
 ) -> Callable[Concatenate[SessionManager, P], T]:
     """Return the blocking twin of a method of the asynchronous manager."""
 
@@ -175,9 +175,8 @@ class SessionManager(BlockingOnly):
         return self.asynchronous.stats()
 
 
-async def _next_or_none(listing: Any) -> SessionSummary | None:
-    found: SessionSummary | None = await anext(listing, None)
-    return found
+async def _next_or_none(listing: AsyncIterator[SessionSummary]) -> SessionSummary | None:
+    return await anext(listing, None)
 
 
 class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
@@ -303,5 +302,5 @@ async def _entered(
     return session, scope
 
 
-async def _awaited(verdict: Any) -> Any:
+async def _awaited(verdict: Awaitable[T]) -> T:
     return await verdict

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
+Spawn = Callable[[Coroutine[None, None, object], str], "asyncio.Task[Any]"]
 """Runs work in a separate task, under a name."""
 
 
 class Tasks(set["asyncio.Task[Any]"]):
     """The tasks that are not done yet. The event loop alone does not keep a task alive."""
 
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[None, None, object], name: str) -> asyncio.Task[Any]:
         """Run work in a separate task."""
         task = asyncio.get_running_loop().create_task(work, name=f"session_reuse:{name}")
         self.add(task)
