@@ -246,8 +246,7 @@ class SessionManager(AsyncOnly):
             StoreError: the store did not do it. The session may still be there.
         """
         runtime = await self.services()
-        scope = runtime.scope(BrowserSession(checked(fingerprint, "fingerprint")), ResolvedOptions())
-        return await scope.invalidate_stored(reason)
+        return await runtime.writer.invalidate(checked(fingerprint, "fingerprint"), reason)
 
     def pool(self, name: str) -> Pool:
         """Return a pool of identities, to add, remove and list members. Agents enter it by `reusable_session(pool=name)`."""

@@ -10,9 +10,9 @@ Decisions are pure functions in `entry.py` and `exit.py`. This module does what 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 from weakref import ProxyType, proxy
 
 from session_reuse._browser_session import BrowserSession, wiring_of
@@ -100,7 +100,7 @@ class SessionScope:
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
         self._marked = False
-        self.on_left: Callable[[float], Coroutine[Any, Any, None]] | None = None
+        self.on_left: Callable[[float], Coroutine[None, None, None]] | None = None
 
     # Enter -----------------------------------------------------------------------------------------------------------
 
@@ -196,9 +196,7 @@ class SessionScope:
         replica = writer.replicas.of(session.fingerprint)
         if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
             left = self._config.restore_timeout - (self._store.time() - began)
-            with contextlib.suppress(TimeoutError):  # a disk that hangs is no more than one that has nothing
-                async with asyncio.timeout(max(_SPOOL_PATIENCE, left)):
-                    await writer.disk.load(replica)
+            await writer.disk.load(replica, max(_SPOOL_PATIENCE, left))
         moment = self._clock.now()
         outbox, folded = list(replica.outbox), None
         if not self._options.exclusive:
@@ -393,10 +391,7 @@ class SessionScope:
         """Return what the agent changed since its last save; None when there is nothing good to save."""
         session = self._session
         if session.outcome is Outcome.UNVERIFIED and self._login.found is not Found.UNUSABLE and not self._changes:
-            self._login = Login(
-                Found.UNUSABLE, self._login.heard_at, self._login.wall, self._login.created_at,
-                self._login.invalidated_at,
-            )  # fmt: skip
+            self._login = replace(self._login, found=Found.UNUSABLE)
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
         replaces = self._known.body if self._login.found is Found.UNUSABLE and self._known.body.data else None
         if replaces is not None and self._domains is not None:
@@ -457,8 +452,7 @@ class SessionScope:
         if self.on_left is not None:
             wiring = wiring_of(self._session)
             cooldown = wiring.cooldown if wiring.marked_bad else 0.0
-            giving = self._spawn(self.on_left(cooldown), "release")
-            await asyncio.wait({giving}, timeout=self._config.attempt_timeout)
+            await self._release_at_once(self.on_left(cooldown))
 
     async def _give_lease_back(self) -> None:
         """Release the lease unless the last commit did, before the next enter of this task can request it."""
@@ -468,8 +462,11 @@ class SessionScope:
         lease.stop()
         released = any(change.release and change.outcome not in _NOT_RELEASED for change in self._changes)
         if not released:
-            giving = self._spawn(lease.release(self._config.attempt_timeout), "release")
-            await asyncio.wait({giving}, timeout=self._config.attempt_timeout)
+            await self._release_at_once(lease.release(self._config.attempt_timeout))
+
+    async def _release_at_once(self, work: Coroutine[None, None, None]) -> None:
+        """Release something. Where the store is slow, it goes on in the background."""
+        await asyncio.wait({self._spawn(work, "release")}, timeout=self._config.attempt_timeout)
 
     # The rest --------------------------------------------------------------------------------------------------------
 
@@ -479,22 +476,7 @@ class SessionScope:
 
     async def invalidate(self, session: BrowserSession, reason: str) -> None:  # noqa: ARG002
         """Delete the stored state for everyone."""
-        await self.invalidate_stored(reason)
-
-    async def invalidate_stored(self, reason: str) -> bool:
-        """Delete the stored state for everyone. Return whether there was one.
-
-        Raises:
-            StoreError: the store did not do it.
-        """
-        fingerprint = self._session.fingerprint
-        try:
-            existed = await self._writer.invalidate(fingerprint)
-        except AttemptFailed as failure:
-            self._telemetry.degraded(Operation.INVALIDATE, failure.error, code=failure.code, fingerprint=fingerprint)
-            raise self._telemetry.named(failure.error) from None
-        log.info(Event.INVALIDATED, fingerprint=fingerprint, why=reason, existed=existed)
-        return existed
+        await self._writer.invalidate(self._session.fingerprint, reason)
 
     def export(self, session: BrowserSession) -> bytes:
         """Return the stored form, sealed as the manager's sessions are."""

@@ -199,11 +199,15 @@ class DiskReplicas:
         except OSError as error:
             log.warning(Event.SPOOL_FAILED, error=type(error).__name__, errno=error.errno)
 
-    async def load(self, replica: Replica) -> None:
-        """Fill a replica from disk: what an earlier process knew of the session, and what waits of it."""
+    async def load(self, replica: Replica, patience: float) -> None:
+        """Fill a replica from disk: what an earlier process knew of the session, and the changes that wait.
+
+        A disk that hangs for `patience` seconds is treated as one that has nothing.
+        """
         try:
-            await self._load(replica)
-        except OSError as error:
+            async with asyncio.timeout(patience):
+                await self._load(replica)
+        except OSError as error:  # TimeoutError is one, too
             name = replica.fingerprint
             log.warning(Event.SPOOL_FAILED, fingerprint=name, error=type(error).__name__, errno=error.errno)
 

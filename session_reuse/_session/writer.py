@@ -328,12 +328,21 @@ class Writer:
 
     # Invalidating ----------------------------------------------------------------------------------------------------
 
-    async def invalidate(self, fingerprint: str) -> bool:
+    async def invalidate(self, fingerprint: str, reason: str) -> bool:
         """Delete a session for everyone. Return whether there was one.
 
         Raises:
-            AttemptFailed: the store did not do it. This process does not use the session any more.
+            StoreError: the store did not do it. This process does not use the session any more.
         """
+        try:
+            existed = await self._invalidate(fingerprint)
+        except AttemptFailed as failure:
+            self._telemetry.degraded(Operation.INVALIDATE, failure.error, code=failure.code, fingerprint=fingerprint)
+            raise self._telemetry.named(failure.error) from None
+        log.info(Event.INVALIDATED, fingerprint=fingerprint, why=reason, existed=existed)
+        return existed
+
+    async def _invalidate(self, fingerprint: str) -> bool:
         replica, began = self.replicas.of(fingerprint), self._clock.loop()
         waiting = list(replica.outbox)
         for change in waiting:
