@@ -27,7 +27,7 @@ _FINISH_TIMEOUT: Final = 5.0
 _GONE: Final = -2
 
 
-class Action(StrEnum):
+class EntryAction(StrEnum):
     """What to do with an entry of the index."""
 
     EXPIRE = "expire"
@@ -38,7 +38,7 @@ class Action(StrEnum):
     """Nothing has to be done now, or nothing is known."""
 
 
-def action_for(left: int | None, *, due: bool) -> Action:
+def action_for(left: int | None, *, due: bool) -> EntryAction:
     """Return what to do with one entry.
 
     Args:
@@ -46,10 +46,10 @@ def action_for(left: int | None, *, due: bool) -> Action:
         due: whether the deadline of the entry has passed.
     """
     if left is None:
-        return Action.LEAVE
+        return EntryAction.LEAVE
     if left == _GONE:
-        return Action.EXPIRE
-    return Action.PROLONG if due else Action.LEAVE
+        return EntryAction.EXPIRE
+    return EntryAction.PROLONG if due else EntryAction.LEAVE
 
 
 @dataclass(slots=True)
@@ -115,9 +115,9 @@ class Reconciler:
         lefts = await self._deadlines.times_to_live([entry.fingerprint for entry in entries], timeout=_TIMEOUT)
         actions = [action_for(left, due=due) for left in lefts]
         changes = [
-            (entry, None if action is Action.EXPIRE else self._milliseconds(left))
+            (entry, None if action is EntryAction.EXPIRE else self._milliseconds(left))
             for entry, left, action in zip(entries, lefts, actions, strict=True)
-            if action is not Action.LEAVE
+            if action is not EntryAction.LEAVE
         ]
         gone = {entry for entry, left in changes if left is None}
         settled = await self._deadlines.settle(changes, timeout=_TIMEOUT) if changes else []

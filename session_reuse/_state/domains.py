@@ -90,9 +90,9 @@ class AllowedDomains:
         return dump(self.restrict(load(*body))) if body.data else body
 
     def join(self, stored: Document, inside: Document) -> Document:
-        """Return the stored document with what is inside taken from another one.
+        """Return the stored document with the part inside from another document.
 
-        What is outside stays as it is, in its place.
+        The part outside is unchanged.
         """
         there, mine = stored["storage_state"], inside["storage_state"]
         state: StorageState = {

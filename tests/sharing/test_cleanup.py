@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, ConfigurationError, SessionManager, reusable_session
 from session_reuse._cleanup.job import CleanupJob
-from session_reuse._cleanup.reconcile import Action, action_for
+from session_reuse._cleanup.reconcile import EntryAction, action_for
 from session_reuse._store.keys import Keys
 from tests.harness.polling import until
 from tests.harness.servers import HOST, RedisCluster, RedisServer
@@ -55,8 +55,8 @@ async def expired(servers: RedisServer | RedisCluster, live: int = 0) -> None:
 def test_a_session_that_may_live_is_never_taken_for_expired(left: int | None, *, due: bool) -> None:
     """Only a proven absence expires an entry; what could not be asked is left for the next time."""
     action = action_for(left, due=due)
-    assert (action is Action.EXPIRE) == (left == -2)
-    assert action is not Action.PROLONG or (due and left is not None)
+    assert (action is EntryAction.EXPIRE) == (left == -2)
+    assert action is not EntryAction.PROLONG or (due and left is not None)
 
 
 @pytest.mark.slow
