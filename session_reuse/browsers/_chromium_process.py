@@ -39,7 +39,7 @@ while [ -n "$1" ] && ! rm -rf -- "$1" 2>/dev/null && [ "$tries" -lt 50 ]; do tri
 """
 
 
-class _Guard:
+class ProcessGuard:
     """A process that kills a process group and removes a folder when this process ends, by `kill -9` too.
 
     Args:
@@ -109,7 +109,7 @@ class ChromiumProcess:
         if shutil.disk_usage(self.folder).free < _LEAST_SPACE:  # Chromium would wait for ever
             os.rmdir(self.folder)
             raise AdapterError(f"the disk of {tempfile.gettempdir()} is full: set TMPDIR to another folder")
-        self._guard = _Guard(self.folder)
+        self._guard = ProcessGuard(self.folder)
         try:
             with open(self._log, "wb") as log:
                 self.process = subprocess.Popen(  # noqa: S603  (the browser that the user has named)

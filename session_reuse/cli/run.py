@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import typer
 
-from session_reuse.browsers._chromium_process import ChromiumProcess, Guard
+from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGuard
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.options import Fingerprint, KeyPrefix, Url
 from session_reuse.errors import SessionBusyError, SessionReuseError
@@ -299,7 +299,7 @@ class _Child:
         Raises:
             _NoCommandError: it cannot be started.
         """
-        guard = Guard()
+        guard = ProcessGuard()
         try:
             # Away from a terminal, a group of its own lets the guard end all of it. At one, the terminal's keys are for both.
             group = None if self._shares_terminal else 0
