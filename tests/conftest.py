@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from prometheus_client import CollectorRegistry
 
 from session_reuse import SessionManager
@@ -54,6 +55,9 @@ def listen_to_interrupts() -> None:
 forget_the_machine()
 os.environ.update(PATIENT_BUDGETS)
 listen_to_interrupts()
+# A busy machine takes longer than 0.2 s for an example now and then, which Hypothesis takes for a failure that comes and goes.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
