@@ -27,6 +27,7 @@ PATIENT: Final = {
     "attempt_timeout": 1.0,
     "connect_timeout": 1.0,
     "restore_timeout": 2.0,
+    "save_timeout": 2.0,
 }
 """A TLS handshake on a loaded machine takes longer than an attempt may by default."""
 NAME: Final = "shop.example/alice"
