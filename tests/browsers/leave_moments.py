@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from tests.browsers.sites import Sites
 
 CHECKPOINT_AFTER = 0.1
+_BATCH = 50
+"""Agents that share a browser, one after the other."""
 BEGUN = "window.confirmed?.length > 3"
 KNOWN = "Math.max(0, ...confirmed.filter(([at]) => at < performance.now() - 300).map(([, n]) => n))"
 """The last number that the page knew to be stored 300 ms ago."""
@@ -216,11 +218,17 @@ async def in_tasks(sites: Sites, todo: list[Moment], at_once: int) -> list[str]:
             _show(done, len(todo))
             return found
 
+    found: list[str] = []
     async with async_playwright() as running:
-        browser = await running.chromium.launch(**LAUNCH)
-        parts = await asyncio.gather(*(work(browser, moment) for moment in todo))
-        await browser.close()
-    return [fault for part in parts for fault in part]
+        for start in range(0, len(todo), _BATCH):
+            browser = await running.chromium.launch(**LAUNCH)
+            parts = await asyncio.gather(
+                *(work(browser, moment) for moment in todo[start : start + _BATCH]), return_exceptions=True
+            )
+            for part in parts:
+                found += part if isinstance(part, list) else [f"{type(part).__name__}: {str(part)[:100]!r}"]
+            await browser.close()
+    return found
 
 
 _printing = threading.Lock()
@@ -234,7 +242,7 @@ def _report(*lines: str) -> None:
 def _show(done: Counter[str], total: int) -> None:
     with _printing:
         done["moments"] += 1
-        if done["moments"] % 100 == 0:
+        if done["moments"] % 25 == 0:
             _report(f"  {done['moments']} of {total}")
 
 

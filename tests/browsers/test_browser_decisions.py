@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from session_reuse._browser import databases, environment
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
 from session_reuse._browser.driver import BrowserDriver
+from session_reuse._browser.drivers.playwright_sync import SyncPlaywrightDriver
 from session_reuse._browser.engine import BrowserEngine
+from session_reuse._browser.flow import run_sync
 from session_reuse._browser.options import Settings
 from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
 from session_reuse._browser.plan import PRELOAD_LIMIT, FillMode, RestoreScripts, payloads_of, plan_restore
@@ -496,3 +499,41 @@ def test_a_site_that_stores_too_much_costs_no_other_its_save() -> None:
     named = [{item["name"]: item["value"] for item in each["localStorage"]} for each in state["origins"]]
     assert named == [{"token": "T", "cache": "old"}, {"token": "U"}]
     assert trim(state, stored, limit=500) == []
+
+
+class UnattachableBrowser:
+    """A browser of Playwright's synchronous API that makes hidden targets and refuses to attach to them."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+        self.is_detached = False
+
+    def new_browser_cdp_session(self) -> UnattachableBrowser:
+        """Return the session with the browser."""
+        return self
+
+    def on(self, event: str, handler: Any) -> None:
+        """Send no event."""
+
+    def send(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Refuse all but the making of targets."""
+        self.commands.append(method)
+        if method != "Target.createTarget":
+            raise SyncPlaywrightDriver.errors[0](method)
+        return {"targetId": "hidden"}
+
+    def detach(self) -> None:
+        """End the session, and its targets."""
+        self.is_detached = True
+
+
+def test_a_hidden_page_that_cannot_be_used_is_closed() -> None:
+    """One that outlives its context can crash the browser."""
+    browser = UnattachableBrowser()
+    driver = SyncPlaywrightDriver(fresh())
+    driver.context = SimpleNamespace(browser=browser)
+    driver.context_id = "context"
+    with pytest.raises(SyncPlaywrightDriver.errors):
+        run_sync(driver.open_blank_page(lambda *_: None))
+    assert browser.commands == ["Target.createTarget", "Target.attachToTarget"]
+    assert browser.is_detached

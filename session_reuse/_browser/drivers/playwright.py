@@ -50,6 +50,7 @@ class PlaywrightDriver(BrowserDriver):
     Attributes:
         context: the context. Set before anything else is called.
         engine: the engine. Set likewise.
+        context_id: of the context in the protocol, once a page has told it.
     """
 
     def __init__(self, session: BrowserSession) -> None:
@@ -58,7 +59,7 @@ class PlaywrightDriver(BrowserDriver):
         self._session = session
         self._listeners = Listeners()
         self._pages: dict[Any, FollowedPage] = {}
-        self._context_id: str | None = None
+        self.context_id: str | None = None
         self._is_following = False
 
     @abstractmethod
@@ -154,9 +155,9 @@ class PlaywrightDriver(BrowserDriver):
         try:
             cdp = yield self.context.new_cdp_session(page)
             yield from self._adopt(cdp, followed.tab)
-            if self._context_id is None:
+            if self.context_id is None:
                 info = yield self.send(cdp, "Target.getTargetInfo", {})
-                self._context_id = info["targetInfo"].get("browserContextId")
+                self.context_id = info["targetInfo"].get("browserContextId")
         except self.errors as error:
             self._not_attached(page, error)
         finally:
@@ -209,17 +210,22 @@ class PlaywrightDriver(BrowserDriver):
         A page of `context.new_page()` would come to the agent as a `page` event, like a popup: it will do before the agent
         starts only. A hidden target of Chromium (134 and later) is none of Playwright's pages.
         """
-        if self._context_id is None:
+        if self.context_id is None:
             return None if self._is_following else (yield from self._open_first_page(on_event))
         browser = self.context.browser
         if browser is None:
             return None
         browser_cdp = yield browser.new_browser_cdp_session()
-        target = {"url": "about:blank", "hidden": True, "background": True, "browserContextId": self._context_id}
-        made = yield browser_cdp.send("Target.createTarget", target)
+        target = {"url": "about:blank", "hidden": True, "background": True, "browserContextId": self.context_id}
         cdp = HiddenTarget(browser_cdp, on_event, self.pause, self.errors[0])
-        # Sessions of the flat kind are for Playwright's own pages.
-        attached = yield browser_cdp.send("Target.attachToTarget", {"targetId": made["targetId"], "flatten": False})
+        try:
+            made = yield browser_cdp.send("Target.createTarget", target)
+            # Sessions of the flat kind are for Playwright's own pages.
+            attached = yield browser_cdp.send("Target.attachToTarget", {"targetId": made["targetId"], "flatten": False})
+        except BaseException:
+            # A hidden target that outlives its context can crash the browser (Chromium 156, busy machine, 2026-11-26).
+            yield self.best_effort(cdp.detach())
+            raise
         cdp.session_id = attached["sessionId"]
         return cdp
 
