@@ -52,7 +52,7 @@ class BreakerPolicy:
     open_for: float = 0.5
     """How long to stay open the first time. Doubled at each opening until the breaker has closed."""
     open_cap: float = 30.0
-    """Longest open time. What is used is between half and the whole, at random, so that processes do not probe at once."""
+    """Longest open time. Half of it to all of it is used, at random, so that processes do not probe at once."""
     probe_lease: float = 5.0
     """How long after a probe was let through another one may take the place of one that never came back."""
     horizon: float = 60.0
@@ -65,7 +65,7 @@ def loop_time() -> float:
 
 
 class CircuitBreaker:
-    """Let calls pass while the store answers, and reject them at once while it does not.
+    """Allow calls while the store answers, and reject them at once while it does not.
 
     Args:
         name: passed to the listeners, e.g. `read`.
@@ -136,7 +136,7 @@ class CircuitBreaker:
             self._judge_probe(failed=failed)
 
     def cancel(self, permit: int) -> None:
-        """Return a permit uncounted: the call was cancelled, or failed for a reason of its own."""
+        """Return a permit uncounted: the call was cancelled, or failed for a reason on our side."""
         if permit == self._generation:
             self._probe_is_out = False
 
@@ -218,5 +218,5 @@ class CircuitBreaker:
         for listener in tuple(self.on_change):
             try:
                 listener(self.name, old, new)
-            except Exception:  # noqa: BLE001  # foreign code, whatever it raises
+            except Exception:  # noqa: BLE001  # foreign code may raise anything
                 _log.exception("A listener of the circuit breaker %r failed; the change of state stands", self.name)

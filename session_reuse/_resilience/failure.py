@@ -20,18 +20,18 @@ class Retry(StrEnum):
 
 
 class FailureScope(StrEnum):
-    """Which breaker a failure counts for."""
+    """How far a failure reaches, and so which breaker counts it."""
 
-    NOBODY = "nobody"
+    REQUEST = "request"
     """Our own limits, one connection, one key, one command, or the data."""
     WRITES = "writes"
     """The server reads but does not write."""
     SERVER = "server"
     CREDENTIALS = "credentials"
-    """Will not heal by itself: stop asking at once."""
+    """Credentials do not heal: no further requests for a while."""
 
 
-class AttemptFailed(Exception):  # noqa: N818  (a verdict on an attempt, turned into an outcome before anybody sees it)
+class AttemptFailed(Exception):  # noqa: N818  (internal: it becomes an outcome before a caller sees it)
     """One failed attempt.
 
     Attributes:
@@ -51,16 +51,16 @@ def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None)
     """Return the failure of an attempt that was not made.
 
     Args:
-        name: what is not tried, `read` or `write`.
+        name: `read` or `write`.
         retry_in: seconds until it is tried again.
         rejected: why the breaker is open, when the store rejects our credentials: that stays the reason.
     """
     if rejected is not None:
-        return AttemptFailed(type(rejected)(str(rejected)), "circuit_open", Retry.NEVER, FailureScope.NOBODY)
+        return AttemptFailed(type(rejected)(str(rejected)), "circuit_open", Retry.NEVER, FailureScope.REQUEST)
     error = CircuitOpenError(f"the store failed shortly before; {name}s are tried again in {retry_in:.1f} s")
-    return AttemptFailed(error, "circuit_open", Retry.NEVER, FailureScope.NOBODY)
+    return AttemptFailed(error, "circuit_open", Retry.NEVER, FailureScope.REQUEST)
 
 
 def used_up() -> AttemptFailed:
     """Return the failure of an operation whose budget has ended in our own queue, or before its attempt had."""
-    return AttemptFailed(StoreTimeoutError("the budget is used up"), "budget", Retry.SAVE, FailureScope.NOBODY)
+    return AttemptFailed(StoreTimeoutError("the budget is used up"), "budget", Retry.SAVE, FailureScope.REQUEST)

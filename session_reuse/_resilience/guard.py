@@ -186,7 +186,7 @@ class Guard:
 
 def _judge(breakers: Breakers, breaker: CircuitBreaker, permit: int, failure: AttemptFailed) -> None:
     """Count a failure for the breaker, if it is one of the server."""
-    if failure.scope is FailureScope.NOBODY or (failure.scope is FailureScope.WRITES and breaker is breakers.read):
+    if failure.scope is FailureScope.REQUEST or (failure.scope is FailureScope.WRITES and breaker is breakers.read):
         breaker.cancel(permit)
         return
     breaker.record(permit, failed=True)

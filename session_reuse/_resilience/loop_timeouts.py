@@ -21,7 +21,7 @@ _LATE: Final = 0.01
 _LONG_TURN: Final = 0.001
 """A turn of the loop that takes longer than this says that the loop is busy."""
 _BUSY_SHARE: Final = 0.1
-"""Share of the time that counts while the loop is busy: a loop that is always busy must not wait for ever."""
+"""Share of the time that counts while the loop is busy: a loop that is always busy needs an end, too."""
 
 Watcher = Callable[[float], bool]
 
@@ -33,7 +33,7 @@ class _Limit:
 
     def __init__(self, limits: set[_Limit], deadline: float) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  (nobody awaits outside a task)
+        assert task is not None  # noqa: S101  (an await is always inside a task)
         self.deadline = deadline
         self._limits = limits
         self._task = task

@@ -51,7 +51,7 @@ class LeaseHolder:
         """Request a busy lease again until the event loop's time is `give_up`.
 
         Raises:
-            Failure: the store did not answer.
+            AttemptFailed: the store did not answer.
         """
         held: Lease | Busy = busy
         while isinstance(held, Busy):

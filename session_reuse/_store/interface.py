@@ -22,7 +22,7 @@ class Precondition(StrEnum):
     CORRUPT = "corrupt"
     """The damaged value that is named. It is set aside, not overwritten."""
     UNCHANGED = "unchanged"
-    """The session that is named, at whatever revision: its time to live starts anew and no payload is sent."""
+    """The named session, at any revision: its time to live starts again and no payload is sent."""
 
 
 class CommitOutcome(StrEnum):
@@ -72,7 +72,7 @@ class Busy:
     """Another holder has the lease.
 
     Attributes:
-        left: seconds until it ends by itself.
+        left: seconds until it expires.
         foreign: what stands under the key is not a lease of ours.
     """
 
@@ -93,7 +93,7 @@ class Commit:
         created_at: of the session that was restored, unix milliseconds.
         ttl: seconds to live at least. 0 leaves the time to live alone.
         agents: agents that used the session, with the value of each one's affinity entry.
-        new_login: whether shared counts of uses and errors start anew.
+        new_login: whether shared counts of uses and errors start again.
         score_change: tenths, added to the error score.
         indexed: whether the session is known to be in the index of deadlines.
     """
@@ -139,7 +139,7 @@ class EnterReply:
     """Reply to an enter.
 
     Attributes:
-        value: what is stored. Empty bytes for a value of a wrong type.
+        value: the stored bytes. empty for a value of a wrong type.
         lease: the lease, if one was asked for.
         uses: uses before this one, if counted.
         invalidated_at: without a value, server time in µs of the last invalidation. None when it could not be read.
@@ -156,7 +156,7 @@ class ReadReply:
     """Reply to a read.
 
     Attributes:
-        value: what is stored. Empty bytes for a value of a wrong type.
+        value: the stored bytes. empty for a value of a wrong type.
         invalidated_at: server time in µs of the last invalidation. 0 if there was none.
         now: server time in µs.
     """
@@ -172,11 +172,11 @@ class SessionEntry:
 
     Attributes:
         head: its header.
-        ttl: seconds to live; None for ever.
+        ttl: seconds to live, None without an end.
         size: bytes stored.
         used_by: the agent that saved last, if it has a name.
         used_at: when, unix milliseconds by the server's clock.
-        holder: who has the exclusive lease, for `lease_left` seconds more; empty for nobody.
+        holder: who has the exclusive lease, for `lease_left` seconds more, or empty.
         liveness: what `note_liveness` has kept.
         now: server time in µs.
     """
@@ -198,9 +198,9 @@ class PoolReply:
     """Reply to a call for a member of a pool.
 
     Attributes:
-        member: the member that is reserved; empty for none.
+        member: the member that is reserved. Empty for none.
         arrival: since when the caller waits, server time in µs.
-        left: seconds until a member may be free; None when the pool has none.
+        left: seconds until a member may be free. None when the pool has none.
         reserved_until: names the reservation.
     """
 
@@ -224,7 +224,7 @@ class Store(Protocol):
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
         use_id: str = "", ceiling: bool = False,
     ) -> EnterReply:  # fmt: skip
-        """Read a session and start its time to live anew.
+        """Read a session and start its time to live again.
 
         Args:
             fingerprint: whose session.
@@ -236,7 +236,7 @@ class Store(Protocol):
         """
 
     async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
-        """Start the time to live anew within the limits that the session itself sets."""
+        """Start the time to live again within the limits that the session itself sets."""
 
     async def read(self, fingerprint: str, *, timeout: float) -> ReadReply:
         """Read a session and leave its time to live alone."""
@@ -251,7 +251,7 @@ class Store(Protocol):
         """Prolong a lease. False when another holder has it."""
 
     async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
-        """Give a lease back. False when another holder has it. With token 0 a late request for it is refused too."""
+        """Release a lease. False when another holder has it. With token 0 a late request for it is refused too."""
 
     async def invalidate(
         self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
@@ -273,7 +273,7 @@ class Store(Protocol):
         """List the sessions by cursor. May return one twice, misses none that stays."""
 
     async def facts(self, fingerprint: str, *, timeout: float) -> SessionEntry | None:
-        """Return what a listing shows of one session; None when there is none."""
+        """Return what a listing shows of one session. None when there is none."""
 
     async def note_liveness(
         self, fingerprint: str, verdict: str, created_at: int, ttl: float, *, timeout: float
@@ -286,7 +286,7 @@ class Store(Protocol):
         """Reserve a member of a pool for `hold` seconds, or keep the place in its queue since `arrival`."""
 
     async def leave_pool(self, pool: str, waiter: str, *, timeout: float) -> None:
-        """Leave the queue of a pool."""
+        """Remove a waiter from the queue of a pool."""
 
     async def return_to_pool(
         self, pool: str, member: str, cooldown: float, reserved_until: int = 0, *, timeout: float
@@ -294,7 +294,7 @@ class Store(Protocol):
         """Free a member after `cooldown` seconds, if it is one still, and if this reservation stands (0: in any case)."""
 
     async def edit_pool(self, pool: str, add: Sequence[str], remove: Sequence[str], *, timeout: float) -> int:
-        """Add or remove members; return how many."""
+        """Add or remove members. Return how many."""
 
     async def pool_members(self, pool: str, *, timeout: float) -> list[PoolMember]:
         """Return the members, the next one to be used first."""

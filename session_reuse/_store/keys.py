@@ -1,4 +1,4 @@
-"""Names of all keys, and nothing else: no other module spells one. Must never let a name break out of its place."""
+"""Names of all keys. No other module spells one, and names are encoded, so that none reaches into another key."""
 
 from __future__ import annotations
 

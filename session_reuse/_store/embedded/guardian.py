@@ -1,4 +1,4 @@
-"""The guardian: the parent of one private redis-server, which stops it when its last user is gone.
+"""The guardian: the parent of one private redis-server, which stops it after its last user.
 
 It signals nothing but its own child. It runs in a session of its own, in a bare interpreter (standard library and this
 package only), and never polls: one thread waits for the server to end, the other for the users' lock, which the kernel
@@ -51,7 +51,7 @@ _SETTINGS = {
 
 
 def main(folder: str, socket_path: str, binary: str, guardian_lock: str) -> None:
-    """Run one server until it ends, or until nobody uses it any more.
+    """Run one server until it ends, or until it has no user.
 
     Args:
         folder: the data folder.
@@ -87,7 +87,7 @@ def _own_server_lock(place: ServerFolder) -> FileLock:
 
 
 def _shut_down(place: ServerFolder, server_pid: str) -> None:
-    """Ask the server to end if it is the one of this process id: the holder of the server's lock, and no foreign one."""
+    """Shut the server down if it has this process id: then it holds the server's lock, and is no foreign one."""
     if server_status(place.socket_path).get("process_id") == server_pid:
         ask(place.socket_path, "SHUTDOWN")
 
@@ -122,7 +122,7 @@ def _end_with_guardian() -> Callable[[], object] | None:
 
 
 def _move_aside(path: Path) -> None:
-    """Keep what is no socket: redis-server would delete a file at its socket's path."""
+    """Keep a file that is no socket: redis-server would delete it."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             path.replace(path.with_suffix(".moved-aside"))
@@ -139,7 +139,7 @@ def stop_when_unused(place: ServerFolder, process: subprocess.Popen[bytes]) -> N
         if users.try_take():
             break
         start.drop()
-    # Nobody can join from here on: that needs the start lock, which goes with this process.
+    # No process can join from here on: that needs the start lock, which goes with this process.
     _shut_down(place, str(process.pid))  # at once; a signal is looked at ten times a second
     process.terminate()
     try:

@@ -96,7 +96,7 @@ class EmbeddedServer:
                 self._users = None
 
     def _forget_parent(self) -> None:
-        """Start anew in a forked child: the lock counts for the parent, and its copy was closed at the fork."""
+        """Start without a lock in a forked child: the lock counts for the parent, and its copy was closed at the fork."""
         if self._process != os.getpid():
             self._process, self._guard, self._users = os.getpid(), threading.RLock(), None
 
@@ -148,7 +148,7 @@ def _why_it_ended(
 
 
 def _answer(folder: ServerFolder, expected: str) -> tuple[bool, int]:
-    """Ask the server whether it still loads its data; (False, 0) when it is not there or not the guardian's own."""
+    """Return whether the server still loads its data, and its process id: 0 when no server of the guardian answers."""
     status = server_status(folder.socket_path) if expected else {}
     if not expected or status.get("process_id") != expected:
         return False, 0

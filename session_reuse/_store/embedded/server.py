@@ -44,7 +44,7 @@ class ServerFolder:
 
     @property
     def start_lock(self) -> Path:
-        """Held, exclusively and shortly, by whoever joins, starts or stops the server."""
+        """Held, exclusively and shortly, by the process that joins, starts or stops the server."""
         return self.path / _START_LOCK
 
     @property
@@ -111,7 +111,7 @@ def open_folder(path: Path | None) -> ServerFolder:
         path: the folder. None for `session_reuse/redis` in the user's data folder.
 
     Raises:
-        ConfigurationError: it cannot be made, belongs to somebody else, or is shared with others and in use.
+        ConfigurationError: it cannot be made, belongs to another user, or is shared with others and in use.
     """
     try:
         folder = (path or _default_folder()).expanduser().resolve()
@@ -150,7 +150,7 @@ def _make_private(folder: Path) -> None:
 
 
 def _socket_path(folder: Path) -> Path:
-    """Put the socket beside the data, or, where that path is too long, into a short private folder."""
+    """Return a path beside the data, or, where that is too long, in a short private folder."""
     beside = folder / "session_reuse.sock"
     if len(os.fsencode(beside)) <= SOCKET_PATH_LIMIT:
         return beside

@@ -24,7 +24,7 @@ LARGE: Final = 64 * 1024
 _MAX_BATCH: Final = 256
 _REMEMBERED_LARGE: Final = 1024
 _BYTES_PER_SECOND: Final = 4 * 1024 * 1024
-"""Speed a link must have for what is sent: beyond the kernel's buffer, progress cannot be seen."""
+"""Speed a link must have to send: beyond the kernel's buffer, progress cannot be seen."""
 _LONGEST: Final = 30.0
 """Seconds after which a group that still trickles in is given up. Most callers end earlier."""
 _SECOND_AFTER: Final = 0.45
@@ -162,7 +162,7 @@ class _Queue:
     async def _open(self, lane: _Lane) -> None:
         try:
             connection = await self._batcher.open()
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is for those who wait)
+        except Exception as error:  # noqa: BLE001  (it is the reply for all that wait)
             self._forget(lane)
             self._batcher.on_error(error)
             if not self.lanes:
@@ -235,7 +235,7 @@ class _Queue:
     # While a flight is under way ---------------------------------------------------------------------------------------
 
     def check(self, lane: _Lane, flight: _Flight, now: float) -> None:
-        """Look for progress. Without it, try a second connection, and give up in the end."""
+        """Measure progress. Without it, try a second connection, and give up in the end."""
         batcher, progress = self._batcher, lane.received()
         if progress != lane.progress:
             lane.progress = progress
@@ -284,7 +284,7 @@ class _Queue:
         self._batcher.spawn(lane.connections[0].release())
 
     def give_back_idle(self, before: float) -> int:
-        """Return to the pool what has been idle since `before`, and count the lanes that are left."""
+        """Return connections that have been idle since `before`, and count the lanes that are left."""
         for lane in [lane for lane in self._idle if lane.since <= before]:
             self.give_back(lane)
         return len(self.lanes)
@@ -297,7 +297,7 @@ class _Queue:
                 self._drop(lane)
 
     def close(self) -> None:
-        """Fail what waits and what is under way."""
+        """Fail requests that wait or are under way."""
         self._most = 0
         self._fail_waiting(TimeoutError())
         self.give_back_idle(before=self._batcher.timeouts.time())
@@ -444,7 +444,7 @@ class Batcher:
             queue.renew()
 
     async def aclose(self) -> None:
-        """Fail what still waits, and give the connections back."""
+        """Fail requests that still wait, and return the connections."""
         self._is_closed = True
         for queue in self._queues:
             queue.close()

@@ -52,7 +52,7 @@ class ClusterTopology:
         """Send commands, each to its node. A node that fails leaves its error in place of its replies.
 
         Raises:
-            Exception: whatever stopped all of them.
+            Exception: all of them failed.
         """
         if not self._manager.slots_cache:
             with self._timeouts.until(self._timeouts.time() + 2 * self._connect_timeout):
@@ -129,7 +129,7 @@ class ClusterTopology:
             return error
 
     def _doubt(self, name: str | None) -> None:
-        """Have the map of slots read soon. `name` has given reason for it and is asked last."""
+        """Read the map of slots soon. `name` is the node in doubt, which is asked last."""
         if not self._closed:
             self._suspect = name
             self._learn()
@@ -156,7 +156,7 @@ class ClusterTopology:
             batcher.renew()
 
     async def check(self, *, timeout: float) -> None:
-        """Have every primary report its role, so that a change is noticed while the Cluster is not used."""
+        """Read the role of every primary, so that a change is noticed while the Cluster is not used."""
         nodes = await self.primaries()
         for node, role in zip(nodes, await asyncio.gather(*(self._role(node, timeout) for node in nodes)), strict=True):
             if role != b"master":
@@ -205,7 +205,7 @@ class ClusterTopology:
             await asyncio.wait([self._learning])
 
     async def aclose(self) -> None:
-        """End all lanes and close what is idle."""
+        """End all lanes and close idle connections."""
         self._closed = True
         for batcher in [*(batcher for _, batcher in self._batchers.values()), *self._gone]:
             await batcher.aclose()

@@ -37,7 +37,7 @@ class Connection:
 
     Attributes:
         client: an asyncio redis-py client.
-        revive: starts a private server, also again when it is gone. Blocks. None for servers that are not ours.
+        revive: starts a private server, or starts it again. Blocks. None for other servers.
         release: stops using a private server. Blocks.
     """
 

@@ -72,11 +72,11 @@ class Deadlines:
         return call("index", (bucket,), encoded(fingerprint), milliseconds(ttl))
 
     def leave(self, fingerprint: str) -> Command:
-        """Return the command that removes a session, whatever its deadline."""
+        """Return the command that removes a session with any deadline."""
         return ("ZREM", self._keys.of(fingerprint).deadlines, encoded(fingerprint))
 
     async def due(self, limit: int, *, timeout: float) -> Due:
-        """Return what is due, at most `limit` entries of each bucket.
+        """Return due entries, at most `limit` entries of each bucket.
 
         Raises:
             AttemptFailed: no bucket could be read.

@@ -16,7 +16,7 @@ _AWAY: Final = "; agents start fresh meanwhile, and their saves wait"
 
 
 class Trouble(Enum):
-    """The kinds of failure that have a remedy of their own: what was found, and the remedy."""
+    """The kinds of failure with their own remedy: the finding, and the remedy."""
 
     DNS = "there is no host of this name", "correct the host in SESSION_REUSE_URL, or the name server"
     REFUSED = (
@@ -96,7 +96,7 @@ class Trouble(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What is wrong, and what to do about it. Neither holds a secret."""
+    """A finding and its remedy. Neither holds a secret."""
 
     trouble: Trouble
     found: str

@@ -35,18 +35,18 @@ _STARTING: Final = _Rule(StoreUnavailableError, Retry.SAVE, FailureScope.SERVER,
 _AUTH: Final = _Rule(
     StoreAuthError, Retry.NEVER, FailureScope.CREDENTIALS, "the store rejects the user or the password"
 )
-_RIGHTS: Final = _Rule(StoreAuthError, Retry.NEVER, FailureScope.NOBODY, "the user lacks a right; see the minimal ACL")
+_RIGHTS: Final = _Rule(StoreAuthError, Retry.NEVER, FailureScope.REQUEST, "the user lacks a right; see the minimal ACL")
 _READ_ONLY: Final = _Rule(StoreUnavailableError, Retry.SAVE, FailureScope.WRITES, "the store is a read-only replica")
 _FULL: Final = _Rule(
     StoreUnavailableError, Retry.NEVER, FailureScope.WRITES, "the store refuses writes: memory or disk is full"
 )
-_OWN_LIMIT: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.NOBODY, "all our connections are in use")
-_STALLED: Final = _Rule(StoreTimeoutError, Retry.ALWAYS, FailureScope.NOBODY, "one connection did not answer in time")
-_RESOLVER: Final = _Rule(StoreTimeoutError, Retry.SAVE, FailureScope.NOBODY, "the resolver did not answer in time")
+_OWN_LIMIT: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.REQUEST, "all our connections are in use")
+_STALLED: Final = _Rule(StoreTimeoutError, Retry.ALWAYS, FailureScope.REQUEST, "one connection did not answer in time")
+_RESOLVER: Final = _Rule(StoreTimeoutError, Retry.SAVE, FailureScope.REQUEST, "the resolver did not answer in time")
 _SPLIT: Final = _Rule(
-    StoreUnavailableError, Retry.SAVE, FailureScope.NOBODY, "the cluster is moving the keys of this slot"
+    StoreUnavailableError, Retry.SAVE, FailureScope.REQUEST, "the cluster is moving the keys of this slot"
 )
-_MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.NOBODY, "the cluster is moving the key")
+_MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.REQUEST, "the cluster is moving the key")
 _REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, FailureScope.SERVER, "the store refused the command")
 
 _CODES: Final = {

@@ -35,7 +35,7 @@ class Pools:
         return PoolReply(text(member), int(arrived), None if left < 0 else left / 1000, int(until))
 
     async def leave(self, pool: str, waiter: str, timeout: float) -> None:
-        """Leave the queue."""
+        """Remove a waiter from the queue."""
         _, waiters, seen = self._keys.pool(pool)
         await self._send(("ZREM", waiters, waiter), ("ZREM", seen, waiter), timeout=timeout)
 
@@ -48,7 +48,7 @@ class Pools:
         checked((await self._send(command, timeout=timeout))[0])
 
     async def edit(self, pool: str, add: Sequence[str], remove: Sequence[str], timeout: float) -> int:
-        """Add and remove members; return how many were added or removed. A new one is the first to be used."""
+        """Add and remove members. Return how many were added or removed. A new one is the first to be used."""
         key = self._keys.pool(pool)[0]
         commands: list[tuple[str | int, ...]] = []
         if add:

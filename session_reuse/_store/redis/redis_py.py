@@ -96,11 +96,11 @@ class LaneConnection(ABC):
         return unsent
 
     async def release(self) -> None:
-        """Give the connection back to its pool, open."""
+        """Return the connection to its pool, open."""
         await self._pool.release(self._connection)
 
     async def discard(self) -> None:
-        """End the connection at once and give it back to its pool, closed."""
+        """End the connection at once and return it to its pool, closed."""
         self.on_end = _ignore
         await self._connection.disconnect(nowait=True)
         await self._pool.release(self._connection)
@@ -190,7 +190,7 @@ class _StreamedConnection(LaneConnection):
                     replies.append(await connection.read_response())
                 except ResponseError as error:
                     replies.append(error)
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is for those who wait)
+        except Exception as error:  # noqa: BLE001  (it is the reply for all that wait)
             self.on_end(error)
         else:
             self.on_end(replies)
@@ -225,7 +225,7 @@ class Connections:
     async def open(self) -> LaneConnection:
         """Return a connection that is ready. The caller limits the time."""
         for _ in range(_CROWDED_TRIES):
-            with suppress(MaxConnectionsError):  # whoever has them may give one back
+            with suppress(MaxConnectionsError):  # another user of the pool may return one
                 return self._lane_connection(await self._pool.get_connection())
             await asyncio.sleep(_CROWDED_PAUSE)
         return self._lane_connection(await self._pool.get_connection())
@@ -236,7 +236,7 @@ class Connections:
         return (_DirectConnection if direct else _StreamedConnection)(connection, self._pool)
 
     async def disconnect_idle(self) -> None:
-        """Close what is in the pool and not in use."""
+        """Close the idle connections of the pool."""
         pool: Any = self._pool
         await pool.disconnect(inuse_connections=False)
 
@@ -313,7 +313,7 @@ def _resolved(kind: type) -> type:
 
 
 def use_own_resolver(client: Any) -> None:
-    """Have a client's host names looked up by `_resolver.py`: the event loop's way may fill the application's threads."""
+    """Resolve a client's host names by `resolver.py`: asyncio's way may fill the application's threads."""
     manager = getattr(client, "nodes_manager", None)
     if manager is not None:
         kind = _resolved(client.connection_kwargs["connection_class"])

@@ -51,7 +51,7 @@ _lookups: dict[str, _Lookup] = {}
 
 
 def _forget() -> None:
-    """Start anew in a forked child: the parent's threads are not there."""
+    """Forget look-ups in a forked child: the parent's threads are not there."""
     _lookups.clear()
 
 

@@ -100,7 +100,7 @@ class RedisStore:
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
         use_id: str = "", ceiling: bool = False,
     ) -> EnterReply:  # fmt: skip
-        """Read a session and start its time to live anew. With `lease` (holder, seconds) take the lease as well."""
+        """Read a session and start its time to live again. With `lease` (holder, seconds) take the lease as well."""
         keys = self.keys.of(fingerprint)
         read: Command = ("GETEX", keys.session, "PX", milliseconds(ttl or 0))
         if ttl is None or ceiling:
@@ -139,7 +139,7 @@ class RedisStore:
         return EnterReply(None, lease, uses, invalidated_at)
 
     async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:
-        """Start the time to live anew within the limits that the session itself sets."""
+        """Start the time to live again within the limits that the session itself sets."""
         command = call("slide", (self.keys.session(fingerprint),), milliseconds(ttl))
         checked((await self.send(command, timeout=timeout))[0])
 
@@ -178,7 +178,7 @@ class RedisStore:
         return reply
 
     async def _follow_up(self, commit: Commit, reply: CommitReply, indexed: object, timeout: float) -> None:
-        """Correct the index and the affinity after what is rare. What fails here is corrected by the clean-up."""
+        """Correct the index and the affinity after a rare outcome. The clean-up corrects the rest."""
         outcome, commands = reply.outcome, []
         if outcome.written and (isinstance(indexed, Exception) or outcome in _PERHAPS_NOT_INDEXED):
             commands.append(self.deadlines.enter(commit.fingerprint, commit.ttl))
@@ -224,7 +224,7 @@ class RedisStore:
         return bool(checked(reply))
 
     async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
-        """Give a lease back. False when another holder has it. With token 0 a late request for it is refused too."""
+        """Release a lease. False when another holder has it. With token 0 a late request for it is refused too."""
         keys = self.keys.of(fingerprint)
         names = (keys.lease, keys.once(lease.holder), keys.session)
         (reply,) = await self.send(call("release", names, *_lease_arguments(lease)), timeout=timeout)
@@ -243,7 +243,7 @@ class RedisStore:
         existed, agents = checked(reply)
         if agents:
             forget = [self.deadlines.forget_affinity(text(agent), fingerprint) for agent in agents]
-            with suppress(AttemptFailed):  # a hint, which ends by itself
+            with suppress(AttemptFailed):  # a hint, which expires
                 await self.send(*forget, timeout=timeout)
         return bool(existed)
 
@@ -277,7 +277,7 @@ class RedisStore:
         return await self._pools.take(pool, waiter, arrival, hold, timeout)
 
     async def leave_pool(self, pool: str, waiter: str, *, timeout: float) -> None:
-        """Leave the queue of a pool."""
+        """Remove a waiter from the queue of a pool."""
         await self._pools.leave(pool, waiter, timeout)
 
     async def return_to_pool(
@@ -287,7 +287,7 @@ class RedisStore:
         await self._pools.give_back(pool, member, cooldown, reserved_until, timeout)
 
     async def edit_pool(self, pool: str, add: Sequence[str], remove: Sequence[str], *, timeout: float) -> int:
-        """Add or remove members; return how many."""
+        """Add or remove members. Return how many."""
         return await self._pools.edit(pool, add, remove, timeout)
 
     async def pool_members(self, pool: str, *, timeout: float) -> list[PoolMember]:

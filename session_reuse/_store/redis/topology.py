@@ -17,7 +17,7 @@ from session_reuse._store.redis.cluster import ClusterTopology
 from session_reuse._store.redis.redis_py import Command, Connections, Replies
 
 _ASK_AGAIN_AFTER: Final = 1.0
-"""How often at most the sentinels are asked who is master."""
+"""How often at most the sentinels are asked for the master."""
 _LEAVING_PAUSE: Final = 0.1
 """How often at most the connections to a read-only server are given up."""
 
