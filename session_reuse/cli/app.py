@@ -30,8 +30,10 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
         ),
     },
     "Work": {
-        "run": _Command("run", "run", "Run any program in a browser with a session."),
-        "mcp-config": _Command("mcp_config", "mcp_config", "Print the configuration of an MCP client for that."),
+        "run": _Command("commands.run", "run", "Run any program in a browser with a session."),
+        "mcp-config": _Command(
+            "commands.mcp_config", "mcp_config", "Print the configuration of an MCP client for that."
+        ),
     },
     "Inspect": {
         "status": _Command("commands.status", "status", "Print whether each login lives, who used it, when it ends."),

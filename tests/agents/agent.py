@@ -17,11 +17,11 @@ async def main(action: str, *arguments: str) -> None:
         elif action == "set":
             await tab.goto(arguments[0])
             await tab.evaluate(f"localStorage.setItem({arguments[1]!r}, 'yes')")
-        print(await tab.words() if action != "look" else await tab.goto(arguments[0]), flush=True)  # noqa: T201
+        print(await (tab.goto(arguments[0]) if action in {"look", "beat"} else tab.words()), flush=True)  # noqa: T201
         if action == "close":
             await asyncio.sleep(1.5)  # longer than the time between two looks at the cookies
             await tab.send("Browser.close")
-        if action == "stay":
+        if action in {"stay", "beat"}:
             await asyncio.sleep(600)
 
 

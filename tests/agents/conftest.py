@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.agents.runs import Runs
-from tests.clients.conftest import keeper, localhost_names, logged_in, login_state, running_site, site
+from tests.clients.conftest import (
+    agent_leftovers,
+    keeper,
+    localhost_names,
+    logged_in,
+    login_state,
+    quiet_agents,
+    running_site,
+    site,
+)
 from tests.harness.polling import wait_until
 
 if TYPE_CHECKING:
@@ -16,7 +25,16 @@ if TYPE_CHECKING:
 
     from tests.harness.servers import RedisServer
 
-__all__ = ["keeper", "localhost_names", "logged_in", "login_state", "running_site", "site"]
+__all__ = [
+    "agent_leftovers",
+    "keeper",
+    "localhost_names",
+    "logged_in",
+    "login_state",
+    "quiet_agents",
+    "running_site",
+    "site",
+]
 
 
 @pytest.fixture

@@ -14,16 +14,19 @@ import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from session_reuse.cli.mcp_config import COMMANDS, Server
+from session_reuse.browsers.cdp import open_chromium
+from session_reuse.cli.commands.mcp_config import COMMANDS, Server
 from tests.agents import npm
 from tests.agents.runs import ALICE, ROOT, report_of, stored
 from tests.cli.conftest import CommandLine
+from tests.clients.visits import visit_agent
 from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.agents.runs import Runs
+    from tests.clients.keeper import StubKeeper
     from tests.clients.site import Site
     from tests.harness.servers import RedisServer
 
@@ -125,13 +128,68 @@ def test_an_agent_in_python_and_one_in_node_at_once_lose_no_change(
     assert {"python", "node", "token"} <= {item["name"] for item in origin["localStorage"]}
 
 
-def test_agent_browser_on_the_command_line_is_logged_in(runs: Runs, site: Site) -> None:
-    """Each of its commands finds the address in the environment; its background process goes with the run."""
+def block(page: str, language: str) -> str:
+    """Return the first block in a language of a how-to page."""
+    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text(encoding="utf-8")
+    return text.split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_script_of_the_page_for_agent_browser_is_logged_in(runs: Runs, site: Site) -> None:
+    """Each of its commands finds the address in the environment; its background process ends with `close`."""
     assert runs.run("--", sys.executable, "-m", "tests.agents.agent", "login", site.url())[0] == 0
-    program = npm.program("agent-browser")
-    script = f"{program} open {site.url()} && sleep 1 && {program} get title; {program} close"
-    code, out, report = runs.run("--", "sh", "-c", script)
+    script = Path(runs.folder, "tour.sh")
+    url = "https://shop.example/account"
+    script.write_text(block("agent-browser", "sh").replace(url, f"{site.url()} && agent-browser wait 1000"))
+    runs.environment["PATH"] = f"{Path(npm.program('x')).parent}:{runs.environment['PATH']}"
+    code, out, report = runs.run("--", "sh", str(script))
     assert site.EVERYWHERE in out, (code, out, report)
+
+
+def test_the_program_of_the_page_for_node_is_logged_in(runs: Runs, site: Site) -> None:
+    """It finds the address in the environment, and the session in the first context."""
+    assert runs.run("--", sys.executable, "-m", "tests.agents.agent", "login", site.url())[0] == 0
+    program = npm.FOLDER / "agent.js"
+    waiting = "await page.waitForFunction(() => document.title.startsWith('done'));\n  console.log"
+    program.write_text(block("playwright-node", "js").replace("console.log", waiting))
+    runs.environment["SHOP_URL"] = site.url()
+    code, out, report = runs.run("--", "node", str(program))
+    assert (code, out.strip()) == (0, site.EVERYWHERE), report
+
+
+async def test_the_way_of_the_page_for_addresses_is_logged_in(
+    quiet_agents: dict[str, str], agent_leftovers: None, logged_in: StubKeeper, site: Site
+) -> None:
+    """browser-use connects to the address and finds the session."""
+    from browser_use import BrowserSession
+
+    async with open_chromium(logged_in.enter()) as chromium:
+        browser = BrowserSession(cdp_url=chromium.cdp_url)
+        await browser.start()
+        assert await visit_agent(browser, site.url()) == site.EVERYWHERE
+        await browser.stop()
+
+
+@pytest.mark.parametrize("server", Server)
+def test_the_block_of_a_page_is_what_is_printed(server: Server) -> None:
+    """The page shows what `mcp-config` prints, with the program by its name."""
+    page = {Server.PLAYWRIGHT: "playwright-mcp", Server.CHROME_DEVTOOLS: "chrome-devtools-mcp"}.get(server, str(server))
+    shown = json.loads(block(page, "json"))
+    printed = json.loads(CommandLine("redis://127.0.0.1:6379/0")("mcp-config", ALICE, "--for", server).out)
+    assert Path(printed["mcpServers"][server]["command"]).is_absolute()
+    printed["mcpServers"][server]["command"] = "session-reuse"
+    printed["mcpServers"][server]["env"] = {
+        "SESSION_REUSE_URL": printed["mcpServers"][server]["env"]["SESSION_REUSE_URL"]
+    }
+    assert printed == shown
+
+
+def test_a_secret_of_the_store_is_printed_with_reveal_only() -> None:
+    """A password and keys are left out, and a note names the variable."""
+    cli = CommandLine("redis://:canary@127.0.0.1:6379/0")
+    answer = cli("mcp-config", ALICE, SESSION_REUSE_ENCRYPTION_KEYS="canary")
+    assert "canary" not in answer.out + answer.err
+    assert ("SESSION_REUSE_URL" in answer.err, "SESSION_REUSE_ENCRYPTION_KEYS" in answer.err) == (True, True)
+    assert "canary@" in cli("mcp-config", ALICE, "--reveal").out
 
 
 def test_a_server_with_a_context_of_its_own_is_reported(runs: Runs, site: Site) -> None:

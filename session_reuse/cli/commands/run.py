@@ -33,64 +33,38 @@ _SIGNALLED: Final = 128
 _FORWARDED: Final = (
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2,
 )  # fmt: skip
+_ADDRESS_VARIABLES: Final = (
+    "AGENT_BROWSER_CDP", "BROWSER_REMOTE_DEBUGGING_URL", "BU_CDP_URL", "CDP_ENDPOINT", "CDP_URL", "PLAYWRIGHT_MCP_CDP_ENDPOINT",
+    "SESSION_REUSE_CDP_URL",
+)  # fmt: skip
+_WEBSOCKET_VARIABLES: Final = ("BU_CDP_WS", "SESSION_REUSE_CDP_WS")
 _OF_A_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 """Signals that a terminal sends to the command itself, when it is in our process group."""
 
-Command = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="-- COMMAND [ARG]...",
-        help="The program. {cdp}, {ws} and {port} in its arguments become the address of the browser.",
-        show_default=False,
-    ),
-]
-AgentId = Annotated[
-    str | None, typer.Option("--agent-id", metavar="NAME", help="Name of the agent.", show_default=False)
-]
+
+def _option(name: str, metavar: str, meaning: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=meaning, show_default=False)
+
+
+_COMMAND: Final = "The program. {cdp}, {ws} and {port} in its arguments become the address of the browser."
+Command = Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARG]...", help=_COMMAND, show_default=False)]
+AgentId = Annotated[str | None, _option("--agent-id", "NAME", "Name of the agent.")]
 Exclusive = Annotated[
     bool, typer.Option("--exclusive", help="End with 1 while another exclusive agent has the session.")
 ]
 Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", help="Wait for a busy exclusive session.")]
 Save = Annotated[str, typer.Option("--save", metavar="merge|never", help="never: use the login, and write nothing.")]
 Allow = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow",
-        metavar="DOMAIN",
-        help="Lend this host only; may be repeated. *. adds subdomains.",
-        show_default=False,
-    ),
+    list[str] | None, _option("--allow", "DOMAIN", "Lend this host only; may be repeated. *. adds subdomains.")
 ]
 CheckUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--check-url",
-        metavar="URL",
-        help="Open this page first; start fresh if it does not stay there.",
-        show_default=False,
-    ),
+    str | None, _option("--check-url", "URL", "Open this page first; start fresh if it does not stay there.")
 ]
-CheckText = Annotated[
-    str | None,
-    typer.Option(
-        "--check-text", metavar="TEXT", help="Start fresh if the page does not show this.", show_default=False
-    ),
-]
-CdpUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--cdp-url", metavar="ADDRESS", help="Use the browser there in place of a new one.", show_default=False
-    ),
-]
+CheckText = Annotated[str | None, _option("--check-text", "TEXT", "Start fresh if the page does not show this.")]
+CdpUrl = Annotated[str | None, _option("--cdp-url", "ADDRESS", "Use the browser there in place of a new one.")]
 Headed = Annotated[bool, typer.Option("--headed", help="Show the browser.")]
 Report = Annotated[
-    Path | None,
-    typer.Option(
-        "--report",
-        metavar="FILE",
-        help="Write the JSON line about the session there, not to standard error.",
-        show_default=False,
-    ),
+    Path | None, _option("--report", "FILE", "Write the JSON line about the session there, not to standard error.")
 ]
 
 
@@ -156,7 +130,7 @@ async def _run(
                 reusable_session(fingerprint, manager=manager, **options) as session,
                 browser.opened(session) as chromium,
             ):
-                code = await child.run(_filled_in(words, chromium), _environment(chromium))
+                code = await child.run([_filled_in(word, chromium) for word in words], _environment(chromium))
         except asyncio.CancelledError:
             code = _SIGNALLED + child.ended_by
         if session is not None:
@@ -227,32 +201,17 @@ class _Browser:
         return cdp.bind_chromium(session, self._next, cdp.page_shows(url, text) if url is not None else None)
 
 
-def _filled_in(words: list[str], chromium: Chromium) -> list[str]:
-    places = {"{cdp}": chromium.cdp_url, "{ws}": chromium.websocket_url, "{port}": str(chromium.port)}
-    filled = []
-    for word in words:
-        for place, value in places.items():
-            word = word.replace(place, value)  # noqa: PLW2901
-        filled.append(word)
-    return filled
+def _filled_in(word: str, chromium: Chromium) -> str:
+    word = word.replace("{cdp}", chromium.cdp_url).replace("{ws}", chromium.websocket_url)
+    return word.replace("{port}", str(chromium.port))
 
 
 def _environment(chromium: Chromium) -> dict[str, str]:
     """Return the environment of the command: the address under every name that common programs read."""
-    http, websocket = chromium.cdp_url, chromium.websocket_url
-    return {
-        **os.environ,
-        "AGENT_BROWSER_CDP": http,
-        "BROWSER_REMOTE_DEBUGGING_URL": http,
-        "BROWSER_TYPE": "cdp-connect",
-        "BU_CDP_URL": http,
-        "BU_CDP_WS": websocket,
-        "CDP_ENDPOINT": http,
-        "CDP_URL": http,
-        "PLAYWRIGHT_MCP_CDP_ENDPOINT": http,
-        "SESSION_REUSE_CDP_URL": http,
-        "SESSION_REUSE_CDP_WS": websocket,
-    }
+    addresses = dict.fromkeys(_ADDRESS_VARIABLES, chromium.cdp_url) | dict.fromkeys(
+        _WEBSOCKET_VARIABLES, chromium.websocket_url
+    )
+    return {**os.environ, **addresses, "BROWSER_TYPE": "cdp-connect"}
 
 
 class _Child:
