@@ -38,7 +38,6 @@ async def test_what_is_deleted_during_a_checkpoint_stays_deleted(item: str) -> N
         assert await task is SaveOutcome.SAVED
         assert session.save_outcome is SaveOutcome.SAVED
     found = stored(memory)
-    assert found is not None
     assert len(found.storage_state["cookies"]) == (1 if item == "cookie" else 2)
     assert ("deleted" in found.data) is (item == "cookie")
     assert found.data["kept"] == 1
@@ -63,9 +62,7 @@ async def test_what_is_deleted_during_a_checkpoint_that_fails_stays_deleted() ->
         one.heal()
         assert await session.settled() in {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.UNCHANGED}
         await until(lambda: not one.manager.stats().pending)
-    found = stored(memory)
-    assert found is not None
-    assert found.data == {"kept": 1, "work": 1}
+    assert stored(memory).data == {"kept": 1, "work": 1}
 
 
 async def test_checkpoints_at_once_lose_nothing() -> None:
@@ -80,9 +77,7 @@ async def test_checkpoints_at_once_lose_nothing() -> None:
                 await asyncio.sleep(0)
             outcomes = await asyncio.gather(*saving)
         assert set(outcomes) <= {SaveOutcome.SAVED, SaveOutcome.UNCHANGED}
-    found = stored(memory)
-    assert found is not None
-    assert found.data == {f"note-{number}": number for number in range(10)}
+    assert stored(memory).data == {f"note-{number}": number for number in range(10)}
 
 
 async def test_a_refused_checkpoint_is_carried_on_by_the_exit() -> None:
@@ -97,9 +92,7 @@ async def test_a_refused_checkpoint_is_carried_on_by_the_exit() -> None:
             session.mark_good()
             session.data["late"] = 1
         assert session.save_outcome is SaveOutcome.SAVED
-    found = stored(memory)
-    assert found is not None
-    assert found.data == {"early": 1, "late": 1}
+    assert stored(memory).data == {"early": 1, "late": 1}
 
 
 async def test_a_checkpoint_after_the_exit_is_an_error() -> None:
@@ -124,7 +117,6 @@ async def test_a_session_that_was_left_is_saved_by_its_manager() -> None:
         session.data["after"] = 1
         assert await one.manager.save(session) is SaveOutcome.SAVED
     found = stored(memory)
-    assert found is not None
     assert (login_of(found), found.data) == ("mine", {"after": 1})
 
 
@@ -144,9 +136,7 @@ async def test_a_save_is_written_over_an_ancestor_after_a_fail_over() -> None:
             commits = one.way.calls.count("commit")
         assert session.save_outcome is SaveOutcome.SAVED
         assert one.way.calls.count("commit") == commits + 1
-    found = stored(memory)
-    assert found is not None
-    assert found.data == {"first": 1, "note-0": 0, "note-1": 1, "note-2": 2, "last": 1}
+    assert stored(memory).data == {"first": 1, "note-0": 0, "note-1": 1, "note-2": 2, "last": 1}
 
 
 async def test_a_save_is_not_written_over_what_is_no_ancestor() -> None:
@@ -166,6 +156,5 @@ async def test_a_save_is_not_written_over_what_is_no_ancestor() -> None:
             session.data["last"] = 1
         assert session.save_outcome is SaveOutcome.MERGED
     found = stored(memory)
-    assert found is not None
     assert found.data["theirs"] == 1
     assert found.data["last"] == 1

@@ -68,7 +68,6 @@ async def test_a_logout_while_the_store_is_away_is_stored_later() -> None:
         one.heal()
         assert await session.settled() is SaveOutcome.SAVED
     found = stored(memory)
-    assert found is not None
     assert found.storage_state == NOTHING
 
 
@@ -83,7 +82,6 @@ async def test_a_logout_is_not_undone_by_an_agent_that_changed_something_else() 
             second.data["work"] = 1
         assert second.save_outcome is SaveOutcome.MERGED
     found = stored(memory)
-    assert found is not None
     assert found.storage_state["origins"] == []
     assert found.data == {"work": 1}
 

@@ -24,7 +24,6 @@ async def test_the_stored_login_stays_whole_and_notes_are_merged() -> None:
         assert session.save_outcome is SaveOutcome.MERGED
         assert [problem.kind for problem in session.problems] == [ProblemKind.NOT_TAKEN]
     found = stored(memory)
-    assert found is not None
     assert (login_of(found), found.data) == ("stored", {"stored": 1, "mine": 1})
 
 
@@ -57,7 +56,6 @@ async def test_a_login_that_waited_and_is_not_taken_is_reported_as_lost() -> Non
         assert [fingerprint for fingerprint, _ in one.lost] == [NAME]
         assert "another login" in one.lost[0][1]
     found = stored(memory)
-    assert found is not None
     assert (login_of(found), found.data) == ("stored", {"stored": 1, "mine": 1})
 
 
@@ -77,7 +75,6 @@ async def test_a_vouched_younger_login_replaces_the_stored_one_as_a_whole(by: st
         assert session.save_outcome is SaveOutcome.SAVED
         assert not session.problems
     found = stored(memory)
-    assert found is not None
     assert (login_of(found), found.data) == ("mine", {"mine": 1})
 
 
@@ -126,7 +123,6 @@ async def test_agents_of_one_outage_that_continue_each_other_lose_nothing() -> N
         assert await second.settled() in {SaveOutcome.SAVED, SaveOutcome.MERGED}
         assert one.lost == []
     found = stored(memory)
-    assert found is not None
     assert (login_of(found), found.data) == ("mine", {"first": 1, "second": 2})
 
 
@@ -143,7 +139,6 @@ async def test_two_processes_that_log_in_during_an_outage_do_not_mix() -> None:
             process.heal()
             await session.settled()
     found = stored(memory)
-    assert found is not None
     assert [cookie["name"] for cookie in found.storage_state["cookies"]] == ["one"]
     assert found.data == {"one": 1, "other": 1}
 
@@ -162,6 +157,5 @@ async def test_an_agent_of_a_replaced_login_does_not_mix() -> None:
             late.data["late"] = 1
         assert late.save_outcome is SaveOutcome.MERGED
     found = stored(memory)
-    assert found is not None
     assert [cookie["value"] for cookie in found.storage_state["cookies"]] == ["new"]
     assert found.data == {"late": 1}

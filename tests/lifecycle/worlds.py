@@ -67,7 +67,8 @@ def login_of(session: BrowserSession | None) -> str:
     return str(cookies[0]["value"]) if cookies else ""
 
 
-def stored(memory: MemoryStore, name: str = NAME) -> BrowserSession | None:
-    """Return what is stored."""
+def stored(memory: MemoryStore, name: str = NAME) -> BrowserSession:
+    """Return the stored session, which must be there."""
     value = memory.peek(name)
-    return None if value is None else BrowserSession.import_(value)
+    assert value is not None
+    return BrowserSession.import_(value)
