@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 
-from tests.browsers.patience import be_patient
+from tests.browsers.patience import be_patient, raise_test_limits
 from tests.browsers.sites import Sites, serve_sites
 from tests.browsers.visits import LAUNCH
 
@@ -58,3 +59,8 @@ async def launch(playwright: Playwright) -> AsyncIterator[Callable[..., Awaitabl
 def patient_limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the browser more time than agents do."""
     be_patient(request, monkeypatch)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test of this folder more time than others have."""
+    raise_test_limits(items, Path(__file__).parent)

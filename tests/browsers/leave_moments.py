@@ -199,8 +199,12 @@ def in_threads(
         found = []
         with start() as browser:
             for moment in mine:
-                found += leave(browser, sites, moment)
-                _show(done, len(todo))
+                try:
+                    part = leave(browser, sites, moment)
+                except Exception as error:  # noqa: BLE001 - that is a fault, too
+                    part = [f"{moment}: {type(error).__name__}: {str(error)[:100]!r}"]
+                _show(done, len(todo), part)
+                found += part
         return found
 
     with ThreadPoolExecutor(at_once) as threads:
@@ -214,19 +218,19 @@ async def in_tasks(sites: Sites, todo: list[Moment], at_once: int) -> list[str]:
 
     async def work(browser: Any, moment: Moment) -> list[str]:
         async with free:
-            found = await leave_playwright(browser, sites, moment)
-            _show(done, len(todo))
+            try:
+                found = await leave_playwright(browser, sites, moment)
+            except Exception as error:  # noqa: BLE001 - that is a fault, too
+                found = [f"{moment}: {type(error).__name__}: {str(error)[:100]!r}"]
+            _show(done, len(todo), found)
             return found
 
     found: list[str] = []
     async with async_playwright() as running:
         for start in range(0, len(todo), _BATCH):
             browser = await running.chromium.launch(**LAUNCH)
-            parts = await asyncio.gather(
-                *(work(browser, moment) for moment in todo[start : start + _BATCH]), return_exceptions=True
-            )
-            for part in parts:
-                found += part if isinstance(part, list) else [f"{type(part).__name__}: {str(part)[:100]!r}"]
+            parts = await asyncio.gather(*(work(browser, moment) for moment in todo[start : start + _BATCH]))
+            found += [fault for part in parts for fault in part]
             await browser.close()
     return found
 
@@ -239,8 +243,9 @@ def _report(*lines: str) -> None:
     sys.stdout.flush()
 
 
-def _show(done: Counter[str], total: int) -> None:
+def _show(done: Counter[str], total: int, found: list[str]) -> None:
     with _printing:
+        _report(*(f"  {fault}" for fault in found))
         done["moments"] += 1
         if done["moments"] % 25 == 0:
             _report(f"  {done['moments']} of {total}")
@@ -276,7 +281,6 @@ def main() -> int:
         with serve_sites() as sites:
             found = DRIVERS[driver](sites, chosen.moments, chosen.seed, chosen.at_once)
         _report(f"{driver}: {len(found)} faults in {chosen.moments} moments, {time.monotonic() - began:.0f} s")
-        _report(*(f"  {fault}" for fault in found[:20]))
         total += len(found)
     return 1 if total else 0
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from session_reuse._browser import limits
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Iterable
+    from pathlib import Path
 
 PATIENCE = 3.0
+TEST_LIMIT = 180
+"""Seconds that one test may take: 1 to 10 on an idle machine."""
 SCALED = ("COMMAND", "SCRIPT", "BLANK_PAGE", "ATTACH", "CLOSE", "FILL", "REVISIT", "CAPTURE", "START")
 
 
@@ -18,6 +23,13 @@ def be_patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.node.get_closest_marker("alone") is None:
         for name in SCALED:
             monkeypatch.setattr(limits, name, PATIENCE * getattr(limits, name))
+
+
+def raise_test_limits(items: Iterable[pytest.Item], folder: Path) -> None:
+    """Raise the limit of time of the tests in a folder."""
+    for item in items:
+        if folder in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_LIMIT))
 
 
 def scale_limits(factor: float) -> None:

@@ -6,12 +6,13 @@ import copy
 import gc
 import socket
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from session_reuse._browser_session import BrowserSession
-from tests.browsers.patience import be_patient
+from tests.browsers.patience import be_patient, raise_test_limits
 from tests.clients.agents import QUIET
 from tests.clients.keeper import StubKeeper
 from tests.clients.site import Site
@@ -102,3 +103,8 @@ def agent_leftovers(quiet_agents: dict[str, str]) -> Iterator[None]:
 def patient_limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the browser more time than agents do."""
     be_patient(request, monkeypatch)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test of this folder more time than others have."""
+    raise_test_limits(items, Path(__file__).parent)
