@@ -189,8 +189,8 @@ class Soak:
             services = await manager.services()
             services.guard.at().write.probe_now()
             services.writer.wake()
-            await until(lambda services=services: not services.pending, timeout=30.0, message="what waited arrived")
-            await until(lambda services=services: not services.tasks, timeout=30.0, message="our tasks ended")
+            await until(lambda services=services: not services.pending, timeout=60.0, message="what waited arrived")
+            await until(lambda services=services: not services.tasks, timeout=60.0, message="our tasks ended")
 
     async def _check_the_end(self) -> None:
         async with SessionManager(self.server.url, registry=None, **PATIENT) as manager:

@@ -366,7 +366,7 @@ def test_sentinels_are_told_apart_from_servers_and_asked_for_the_master() -> Non
     """A Sentinel's port in a redis:// URL, a master it does not know, and a group that works."""
     with SentinelGroup() as group:
         wait_until(
-            lambda: CommandLine(group.url)("doctor", "--json").code == 0, timeout=30.0, message="the group works"
+            lambda: CommandLine(group.url)("doctor", "--json").code == 0, timeout=60.0, message="the group works"
         )
         first = group.url.partition("://")[2].partition(",")[0]
         port = CommandLine(f"redis://{first}")("doctor", "--json")
@@ -410,7 +410,7 @@ def test_options_of_the_url_reach_every_kind_of_store() -> None:
     with RedisServer(unix=True) as on_socket, RedisServer(cluster=True) as node, node.client() as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         wait_until(
-            lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), timeout=10.0, message="a Cluster"
+            lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), timeout=60.0, message="a Cluster"
         )
         for url in (
             f"{on_socket.url}&{query}",

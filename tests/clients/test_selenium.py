@@ -131,7 +131,7 @@ async def test_tab_that_starts_with_a_url_is_filled(logged_in: StubKeeper, site:
         driver.execute_cdp_cmd("Target.createTarget", {"url": site.url()})
         wait_until(lambda: len(driver.window_handles) == 2)
         driver.switch_to.window(driver.window_handles[-1])
-        wait_until(lambda: driver.title == site.EVERYWHERE, timeout=20.0, message="the page finds its login")
+        wait_until(lambda: driver.title == site.EVERYWHERE, timeout=60.0, message="the page finds its login")
 
 
 async def test_logout_propagates(logged_in: StubKeeper, site: Site) -> None:

@@ -230,7 +230,7 @@ class RedisServer:
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            wait_until(self._answers, timeout=30.0, message=f"redis-server on port {self.port} answers")
+            wait_until(self._answers, timeout=60.0, message=f"redis-server on port {self.port} answers")
         except BaseException:
             self.kill()
             raise
@@ -416,7 +416,7 @@ class SentinelGroup(_Servers):
         port = self._primary_port(self.sentinels[0])
         return next(server for server in self.data if server.port == port)
 
-    def failover(self, *, timeout: float = 30.0) -> RedisServer:
+    def failover(self, *, timeout: float = 60.0) -> RedisServer:
         """Kill the primary, wait until all sentinels and replicas follow another, and return the new one."""
         old = self.primary
         old.kill()
@@ -429,10 +429,10 @@ class SentinelGroup(_Servers):
         follow = (*_REPLICATION, "--replicaof", HOST, str(primary.port))
         followers = [stack.enter_context(RedisServer(args=follow, password=self._password)) for _ in range(replicas)]
         self.data = [primary, *followers]
-        _settle(lambda: all(map(_linked, followers)), 30.0, "the replicas are in step")
+        _settle(lambda: all(map(_linked, followers)), 60.0, "the replicas are in step")
         processes = [_SentinelProcess(watched=primary, group=self) for _ in range(sentinels)]
         self.sentinels = [stack.enter_context(process) for process in processes]
-        _settle(lambda: all(map(self._knows_all, self.sentinels)), 30.0, "the sentinels know each other")
+        _settle(lambda: all(map(self._knows_all, self.sentinels)), 60.0, "the sentinels know each other")
 
     def _knows_all(self, sentinel: RedisServer) -> bool:
         with sentinel.client() as client:
@@ -479,7 +479,7 @@ class RedisCluster(_Servers):
         port = self._owner_port(asked, key)
         return next(node for node in self.nodes if node.port == port)
 
-    def kill_primary_of(self, key: str, *, timeout: float = 30.0) -> RedisServer:
+    def kill_primary_of(self, key: str, *, timeout: float = 60.0) -> RedisServer:
         """Kill the server that a key lives on, wait until its replica has taken over, and return the killed one."""
         old = self.primary_of(key)
         old.kill()
@@ -489,7 +489,7 @@ class RedisCluster(_Servers):
 
     def settle(self) -> None:
         """Wait until all nodes say that each slot has a primary and a replica; a change takes seconds to get around."""
-        _settle(lambda: all(map(self._is_whole, self.nodes)), 30.0, "the cluster is whole")
+        _settle(lambda: all(map(self._is_whole, self.nodes)), 60.0, "the cluster is whole")
 
     def _build(self, stack: ExitStack) -> None:
         # Nodes tell each other news twice in a time-out: with one of 30 s, a cluster takes 7 s to agree (2026-11-26).
@@ -497,11 +497,11 @@ class RedisCluster(_Servers):
         options = {"cluster": True, "appendonly": self._appendonly, "args": quick}
         self.nodes = [stack.enter_context(RedisServer(**options)) for _ in range(6)]
         self._introduce()
-        _settle(lambda: all(map(self._knows_all, self.nodes)), 30.0, "the nodes have met")
+        _settle(lambda: all(map(self._knows_all, self.nodes)), 60.0, "the nodes have met")
         for primary, replica in zip(self.nodes[:3], self.nodes[3:], strict=True):
             _cluster(replica, "REPLICATE", _cluster(primary, "MYID"))
         self.settle()
-        _settle(lambda: all(map(_linked, self.nodes[3:])), 30.0, "the replicas are in step")
+        _settle(lambda: all(map(_linked, self.nodes[3:])), 60.0, "the replicas are in step")
         for node in self.nodes:
             node.args = self._args(self._node_timeout)
             with node.client() as client:

@@ -384,4 +384,4 @@ def test_cluster_goes_on_without_the_primary_of_a_key() -> None:
         with redis.RedisCluster(host="127.0.0.1", port=cluster.primary_of("key").port, **options) as client:
             assert client.get("key") == "value"
         killed.start()
-        wait_until(lambda: servers._linked(killed), timeout=15.0, message="the killed node is a replica in step")
+        wait_until(lambda: servers._linked(killed), timeout=60.0, message="the killed node is a replica in step")
