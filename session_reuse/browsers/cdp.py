@@ -24,6 +24,7 @@ from session_reuse._state.storage_state import is_empty
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._chromium_process import START_LIMIT, ChromiumProcess
 from session_reuse.browsers._devtools_address import Address
+from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.errors import AdapterError, LifecycleError, MissingExtraError
 from session_reuse.outcome import Outcome
 
@@ -86,6 +87,7 @@ def open_chromium(
 ) -> BoundChromium:
     """Start a Chromium with the session's state in a profile of its own; at the end it is captured, ended and removed.
 
+    With `allowed_domains` of the session, the browser reaches these hosts only.
     Its port is a free one on loopback. Each program of this machine that finds the port can use the session.
 
     Args:
@@ -100,7 +102,9 @@ def open_chromium(
     Raises:
         AdapterError: there is no Chromium, or it does not start.
     """
-    return bind_chromium(session, lambda: ChromiumProcess(executable, arguments, headless=headless), verify, **options)
+    # After the caller's flags: of a flag that is given twice, Chromium takes the last.
+    flags = [*arguments, *confinement_arguments(session.allowed_domains)]
+    return bind_chromium(session, lambda: ChromiumProcess(executable, flags, headless=headless), verify, **options)
 
 
 def bind_chromium(

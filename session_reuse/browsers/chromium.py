@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from session_reuse._state.domains import AllowedDomains
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 ENVIRONMENT_VARIABLE: Final = "SESSION_REUSE_CHROMIUM"
 
@@ -43,6 +44,37 @@ def launch_arguments() -> list[str]:
     """Return flags for a Chromium that stays quiet on machines without a network and starts for root in containers."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     return [*_QUIET, "--no-sandbox"] if is_root else list(_QUIET)
+
+
+def confinement_arguments(allowed_domains: Iterable[str] | None) -> list[str]:
+    """Return flags for a Chromium that reaches these hosts only, whatever a page tries; none for None.
+
+    Names of other hosts, and their addresses, lead nowhere. WebRTC would ask neither, and a proxy would resolve names itself,
+    so both are off. So are extensions.
+
+    Args:
+        allowed_domains: as for `reusable_session`.
+
+    Raises:
+        ConfigurationError: one of them is no host, or a public suffix.
+    """
+    if allowed_domains is None:
+        return []
+    hosts = [
+        host
+        for pattern in AllowedDomains(allowed_domains).patterns
+        for host in ([pattern, pattern.removeprefix("*.")] if pattern.startswith("*.") else [pattern])
+    ]
+    shown = [f"[{host}]" if ":" in host else host for host in hosts]
+    rules = ["MAP * ~NOTFOUND", *(f"EXCLUDE {host}" for host in shown)]
+    return [
+        f"--host-resolver-rules={' , '.join(rules)}",
+        "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+        "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+        "--no-proxy-server",
+        "--disable-quic",
+        "--disable-extensions",
+    ]
 
 
 def find_chromium(executable: str | Path | None = None, environment: Mapping[str, str] | None = None) -> str:

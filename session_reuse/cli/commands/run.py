@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 import typer
 
 from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGuard
+from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.options import Fingerprint, KeyPrefix, Url
 from session_reuse.errors import SessionBusyError, SessionReuseError
@@ -55,7 +56,8 @@ Exclusive = Annotated[
 Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", help="Wait for a busy exclusive session.")]
 Save = Annotated[str, typer.Option("--save", metavar="merge|never", help="never: use the login, and write nothing.")]
 Allow = Annotated[
-    list[str] | None, _option("--allow", "DOMAIN", "Lend this host only; may be repeated. *. adds subdomains.")
+    list[str] | None,
+    _option("--allow", "DOMAIN", "Lend this host only, and reach no other; may be repeated. *. adds subdomains."),
 ]
 CheckUrl = Annotated[
     str | None, _option("--check-url", "URL", "Open this page first; start fresh if it does not stay there.")
@@ -93,7 +95,7 @@ def run(
         "agent_id": agent_id, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive else "fresh",
     }  # fmt: skip
-    browser = _Browser(headed, cdp_url, check_url, check_text)
+    browser = _Browser(headed, cdp_url, check_url, check_text, allow)
     about: dict[str, Any] = {"fingerprint": fingerprint}
     try:
         _require(command[0])
@@ -164,12 +166,15 @@ def _require(program: str) -> None:
 class _Browser:
     """The browser of a run: one of its own, which is started before anything is imported, or one that runs."""
 
-    def __init__(self, headed: bool, cdp_url: str | None, check_url: str | None, check_text: str | None) -> None:
+    def __init__(
+        self, headed: bool, cdp_url: str | None, check_url: str | None, check_text: str | None, allow: list[str] | None
+    ) -> None:  # fmt: skip
         if check_text is not None and check_url is None:
             raise typer.BadParameter("--check-text needs --check-url")
         if check_url is not None and cdp_url is not None:
             raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
         self._headed = headed
+        self._allow = allow
         self._cdp_url = cdp_url
         self._check = (check_url, check_text)
         self._started: ChromiumProcess | None = None
@@ -180,7 +185,7 @@ class _Browser:
             self._started = self._launch()
 
     def _launch(self) -> ChromiumProcess:
-        return ChromiumProcess(headless=not self._headed)
+        return ChromiumProcess(arguments=confinement_arguments(self._allow), headless=not self._headed)
 
     def _next(self) -> ChromiumProcess:
         process, self._started = self._started, None
