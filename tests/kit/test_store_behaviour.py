@@ -33,7 +33,7 @@ async def test_nothing_there_is_not_an_error(manager: SessionManager) -> None:
 
 async def test_a_session_ends_with_its_time_to_live(store: Store) -> None:
     """What nobody uses is gone when its time is over, and not before."""
-    await save(store, ttl=0.1)
+    await save(store, ttl=1.0)
     assert await value_of(store) is not None
 
     async def gone() -> bool:
@@ -44,7 +44,7 @@ async def test_a_session_ends_with_its_time_to_live(store: Store) -> None:
 
 async def test_an_enter_starts_the_time_to_live_anew(store: Store) -> None:
     """A session in use does not expire, one that is only looked at does."""
-    await save(store, ttl=0.15)
+    await save(store, ttl=5.0)
     entered = await store.enter(NAME, ttl=HOUR, timeout=10)
     assert entered.value is not None
     (listed,) = [each async for each in store.sessions(timeout=10)]
@@ -89,7 +89,7 @@ async def test_an_unchanged_save_prolongs_what_is_there_and_nothing_else(store: 
     """An unchanged session lives on. One that is gone or was invalidated is reported as such."""
     agents = (("agent-1", NAME),)
     assert (await keep(store, ttl=HOUR, agents=agents)).outcome is CommitOutcome.GONE
-    await save(store, ttl=1.0)
+    await save(store, ttl=5.0)
     assert (await keep(store, ttl=HOUR, agents=agents)).outcome is CommitOutcome.UNCHANGED
     (listed,) = [each async for each in store.sessions(timeout=10)]
     assert listed.ttl is not None

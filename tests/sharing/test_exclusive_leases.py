@@ -14,7 +14,8 @@ from tests.sharing.processes import workers
 from tests.sharing.traces import MakeManager, raw
 
 LEASE = "browser:lease:{browser:session:shop}"
-LEASE_TTL = 0.6
+LEASE_TTL = 2.0
+"""A busy machine holds a heartbeat up for more than half a second now and then."""
 
 
 def token_of(servers: RedisServer | RedisCluster) -> int:
@@ -68,7 +69,7 @@ async def test_a_live_holder_keeps_its_lease(servers: RedisServer | RedisCluster
     async with reusable_session("shop", manager=manager, exclusive=True) as holder:
         holder.data["by"] = "holder"
         token, began = token_of(servers), monotonic()
-        while monotonic() - began < 2 * LEASE_TTL:
+        while monotonic() - began < 1.2 * LEASE_TTL:
             async with reusable_session("shop", manager=manager, exclusive=True, wait=0.1) as other:
                 assert other.outcome is Outcome.BUSY
                 other.data["by"] = "other"

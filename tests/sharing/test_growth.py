@@ -115,6 +115,7 @@ async def test_an_agent_for_each_run_does_not_make_the_list_of_agents_grow(
     assert kinds(servers)["agents"] == 0
 
 
+@pytest.mark.alone("no command takes the server 0.2 s")
 async def test_a_list_of_agents_of_an_earlier_version_is_replaced(
     redis_server: RedisServer, make_manager: MakeManager
 ) -> None:
