@@ -221,6 +221,7 @@ class Restorer:
         try:
             while not self._is_released:
                 if self._is_needed_no_more:
+                    self._registered = self.scripts.version
                     yield from self._remove_all()
                     return
                 if self._registered == self.scripts.version:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -125,12 +126,39 @@ class SilentDriver(BrowserDriver):
     open_blank_page = close_blank_page = _refused
 
 
+class ScriptDriver(SilentDriver):
+    """A browser that takes init scripts and answers nothing else."""
+
+    def __init__(self) -> None:
+        self.scripts: list[str] = []
+        self.flows: list[Any] = []
+
+    def spawn(self, flow: Any) -> None:
+        """Run a flow later."""
+        self.flows.append(flow)
+
+    def run(self) -> None:
+        """Run the flows, each until a command that is not answered."""
+        while self.flows:
+            with suppress(OSError):
+                run_sync(self.flows.pop(0))
+
+    def add_script(self, source: str) -> str:
+        """Register a script."""
+        self.scripts.append(source)
+        return source
+
+    def remove_script(self, script: str) -> None:
+        """Remove it."""
+        self.scripts.remove(script)
+
+
 class Followed:
     """A tab that is followed by its events alone, in a context whose state has a token of A."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: BrowserDriver | None = None) -> None:
         session = reused(storing(A, token="T"))
-        self.engine = BrowserEngine(session, SilentDriver(), Settings(), is_new_profile=True)
+        self.engine = BrowserEngine(session, driver or SilentDriver(), Settings(), is_new_profile=True)
         self.target = Target("cdp", Tab("tab"))
         self.engine.follower.opened(self.target.tab)
 
@@ -163,6 +191,19 @@ def test_a_document_that_ran_the_script_is_not_filled_again(value: str) -> None:
     followed.commit(B, "2")
     assert not followed.is_pending
     assert followed.engine.mirror.is_unconfirmed(A) is (value == "failed")
+
+
+def test_scripts_are_removed_with_the_last_receipt() -> None:
+    """Nothing waits for scripts that are gone: no `goto` of the agent, no further update."""
+    driver = ScriptDriver()
+    followed = Followed(driver)
+    run_sync(followed.engine.restorer.register())
+    assert len(driver.scripts) == 2
+    followed.commit(A, "1")
+    followed.receive("filled")
+    driver.run()
+    assert driver.scripts == []
+    assert not followed.engine.restorer.is_changing(A)
 
 
 def test_a_receipt_is_nothing_that_a_site_has_stored() -> None:
