@@ -11,6 +11,8 @@ import pytest
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
 from tests.harness.polling import until
 
+pytestmark = pytest.mark.alone("deadlines of 0.05 s")
+
 
 async def within(timeouts: LoopTimeouts, seconds: float, work: Awaitable[object]) -> object:
     """Wait for work, so many seconds at most."""
@@ -18,7 +20,6 @@ async def within(timeouts: LoopTimeouts, seconds: float, work: Awaitable[object]
         return await work
 
 
-@pytest.mark.alone("a deadline of 0.05 s")
 async def test_silence_ends_in_time() -> None:
     """Work that never ends is cancelled at its deadline, and its task can go on."""
     began = time.monotonic()
