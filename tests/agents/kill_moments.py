@@ -56,15 +56,17 @@ class Moment:
     Attributes:
         victim: what was killed.
         after: seconds after the agent had begun.
-        lost: seconds between the stored time and that moment, the older of cookie and localStorage.
+        lost: seconds between the stored time and that moment, of the cookie and of localStorage.
+        problems: that the run which was hit has reported.
         saved: what the run that was hit has reported of its save; empty if it was killed.
         outcome: of the next run.
     """
 
     victim: Victim
     after: float
-    lost: float
+    lost: tuple[float, float]
     saved: str
+    problems: tuple[str, ...]
     outcome: str
 
 
@@ -116,9 +118,11 @@ class Field:
             run.wait(LIMIT)
         wait_until(lambda: not Path(f"/proc/{agent}").exists(), timeout=20, message="the command lives on")
         wait_until(lambda: not self.runs.leftovers, timeout=20, message="something of the browser was left behind")
-        saved = str(json.loads(report.read_text())["save_outcome"]) if report.exists() else ""
+        found = json.loads(report.read_text()) if report.exists() else {"save_outcome": "", "problems": []}
         report.unlink(missing_ok=True)
-        return Moment(victim, after, moment - self._stored(), saved, self._next())
+        problems = tuple(f"{each['kind']}: {each['reason']}" for each in found["problems"])
+        cookie, item = self._stored()
+        return Moment(victim, after, (moment - cookie, moment - item), found["save_outcome"], problems, self._next())
 
     def _strike(self, victim: Victim, run: subprocess.Popen[str], agent: int) -> None:
         if victim is Victim.REDIS:
@@ -131,12 +135,12 @@ class Field:
         else:
             os.kill(run.pid if victim is Victim.RUN else agent, signal.SIGKILL)
 
-    def _stored(self) -> float:
-        """Return the older of the two stored times."""
+    def _stored(self) -> tuple[float, float]:
+        """Return the two stored times."""
         state = stored(self._redis.url)
         (cookie,) = [each["value"] for each in state["cookies"] if each["name"] == "beat"]
         (item,) = [each["value"] for origin in state["origins"] for each in origin["localStorage"]]
-        return min(int(cookie), int(item)) / 1000
+        return int(cookie) / 1000, int(item) / 1000
 
     def _next(self) -> str:
         """Return what the next run finds."""
@@ -156,10 +160,10 @@ def main(times: int, seed: int, slack: float, victims: list[Victim]) -> list[str
             print(f"{number + 1}/{times}", moment, flush=True)  # noqa: T201
             if moment.outcome != "reused":
                 wrong.append(f"{moment}: the next run did not reuse")
-            if moment.lost > CHECKPOINT + LOOK + slack:
+            if max(moment.lost) > CHECKPOINT + LOOK + slack:
                 wrong.append(f"{moment}: more than a checkpoint interval is lost")
     for victim in Victim:
-        lost = [each.lost for each in moments if each.victim is victim]
+        lost = [max(each.lost) for each in moments if each.victim is victim]
         print(victim, f"{len(lost)} times, lost at most {max(lost, default=0):.2f} s")  # noqa: T201
     return wrong
 
