@@ -54,7 +54,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     monkeypatch.setattr(socket, "getaddrinfo", names.getaddrinfo)
     yield names
     names.answering.set()
-    resolver._lookups.clear()
+    resolver.forget()
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
@@ -92,7 +92,7 @@ async def test_connections_that_stand_do_not_need_the_resolver(names: Names, red
     async with SessionManager(f"redis://redis.internal:{redis_server.port}/0", **DEFAULTS) as manager:
         await visit(manager)
         names.answering.clear()
-        resolver._lookups.clear()
+        resolver.forget()
         for _ in range(10):
             assert (await visit(manager)).outcome is Outcome.REUSED
         assert breakers(manager) == {"closed"}
@@ -131,7 +131,7 @@ async def test_a_forked_child_looks_names_up_anew(names: Names, redis_server: Re
     looking = asyncio.create_task(resolver.resolve("redis.internal", 5.0))
     while not names.asked:
         await asyncio.sleep(0.01)
-    resolver._forget()
+    resolver.forget()
     names.answering.set()
     names.known["redis.internal"] = HOST
     assert await resolver.resolve("redis.internal", 5.0) == [HOST]

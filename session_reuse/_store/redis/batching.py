@@ -162,15 +162,14 @@ class _Queue:
     async def _open(self, lane: _Lane) -> None:
         try:
             connection = await self._batcher.open()
-        except Exception as error:  # noqa: BLE001  (it is the reply for all that wait)
+        except BaseException as error:
             self._forget(lane)
+            if not isinstance(error, Exception):
+                raise
             self._batcher.on_error(error)
             if not self.lanes:
                 self._fail_waiting(error)
             return
-        except BaseException:
-            self._forget(lane)
-            raise
         self._adopt(lane, connection)
         self._free(lane)
 
@@ -232,8 +231,6 @@ class _Queue:
         for request in waiting:
             request.fail(error)
 
-    # While a flight is under way ---------------------------------------------------------------------------------------
-
     def check(self, lane: _Lane, flight: _Flight, now: float) -> None:
         """Measure progress. Without it, try a second connection, and give up in the end."""
         batcher, progress = self._batcher, lane.received()
@@ -275,8 +272,6 @@ class _Queue:
         except Exception:  # noqa: BLE001  (the first connection decides)
             return
         self._adopt(lane, connection)
-
-    # At the end of their use -------------------------------------------------------------------------------------------
 
     def give_back(self, lane: _Lane) -> None:
         """Return an idle lane's connection to its pool."""

@@ -50,12 +50,12 @@ class _Lookup:
 _lookups: dict[str, _Lookup] = {}
 
 
-def _forget() -> None:
-    """Forget look-ups in a forked child: the parent's threads are not there."""
+def forget() -> None:
+    """Forget all look-ups. A forked child does: the threads of its parent are not there."""
     _lookups.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=forget)
 
 
 async def resolve(host: str, limit: float) -> list[str]:
