@@ -98,7 +98,7 @@ def _asynchronous(parameter: SessionParameter, names: list[NameFrom], options: d
 
 
 def _blocking(
-    function: Callable[..., Any], parameter: SessionParameter, names: list[NameFrom], options: dict[str, Any]
+    function: Callable[..., object], parameter: SessionParameter, names: list[NameFrom], options: dict[str, Any]
 ) -> Callable[..., Any]:
     def persisted(*args: Any, **kwargs: Any) -> Any:
         from session_reuse import blocking
@@ -117,7 +117,7 @@ def _blocking(
     return persisted
 
 
-def _refuse_awaitable(result: object, function: Callable[..., Any]) -> None:
+def _refuse_awaitable(result: object, function: Callable[..., object]) -> None:
     """Raise for a coroutine that a plain function returned: it would run after its session was saved."""
     if not inspect.isawaitable(result):
         return
