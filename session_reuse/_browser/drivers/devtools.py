@@ -293,16 +293,26 @@ class DevToolsDriver(BrowserDriver):
         again = False
         if is_new_tab and origin is not None and self.engine.restorer.scripts.sections(origin):
             if self._is_own:
-                yield from self._start_over(target.cdp, origin, str(frame["url"]))
+                yield from self._load_again(target.cdp, origin, str(frame["url"]))
                 tree = {"frame": {"id": frame["id"], "loaderId": frame["loaderId"]}}
             else:
                 again = True
         self.engine.follower.adopt(target, tree)
-        if again and origin is not None:
-            yield from self._fill_and_reload(target, origin)
-        waiting, attached.waiting = attached.waiting or [], None
-        for method, params in waiting:
-            self.engine.follower.on_event(target, method, params)
+        try:
+            if again and origin is not None:
+                yield from self._fill_and_reload(target, origin)
+        finally:  # a tab whose events wait for ever is followed no more, and nothing of it is captured
+            waiting, attached.waiting = attached.waiting or [], None
+            for method, params in waiting:
+                self.engine.follower.on_event(target, method, params)
+
+    def _load_again(self, session: str, origin: str, url: str) -> Flow[None]:
+        try:
+            yield from self._start_over(session, origin, url)
+        except self.errors:  # a busy browser did not answer in time
+            self.connection.post("Page.navigate", {"url": url}, session)
+            reason = "a tab that was faster than the restore could not be loaded again in time"
+            self._session.report(ProblemKind.RESTORE_FAILED, origin, reason)
 
     def _start_over(self, session: str, origin: str, url: str) -> Flow[None]:
         """Load a new page again that was faster than our scripts. What its first try has stored goes.
