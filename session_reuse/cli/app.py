@@ -30,6 +30,7 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
         ),
     },
     "Work": {
+        "login": _Command("commands.login", "login", "Log in by hand, for agents that reuse it."),
         "run": _Command("commands.run", "run", "Run any program in a browser with a session."),
         "mcp-config": _Command(
             "commands.mcp_config", "mcp_config", "Print the configuration of an MCP client for that."

@@ -1,0 +1,111 @@
+"""The visit of a person to a browser with a session, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from session_reuse._browser.drivers.connection import CdpConnection, CdpError
+from session_reuse._browser.drivers.thread import open_websocket
+from session_reuse._browser_session import wiring_of
+
+if TYPE_CHECKING:
+    from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.shapes import StorageState
+    from session_reuse.browsers.cdp import Chromium
+
+_POLL: Final = 0.5
+_LOOK_LIMIT: Final = 5.0
+
+
+class Until(NamedTuple):
+    """What a page looks like to those who are logged in."""
+
+    url: str | None
+    text: str | None
+    selector: str | None
+
+    def __bool__(self) -> bool:
+        return any(part is not None for part in self)
+
+    def holds(self, url: str, text: str, has_element: bool) -> bool:
+        """Return whether a page looks so."""
+        return (
+            (self.url is None or fnmatchcase(url, self.url))
+            and (self.text is None or self.text.casefold() in text.casefold())
+            and (self.selector is None or has_element)
+        )
+
+
+class End(StrEnum):
+    """Why the visit of a person has ended."""
+
+    UNTIL = "until"
+    ENTER = "enter"
+    CLOSED = "closed"
+
+
+class Visit:
+    """One visit of a person.
+
+    Attributes:
+        last_seen: the state at the last look.
+    """
+
+    def __init__(self, session: BrowserSession, chromium: Chromium, until: Until) -> None:
+        self._session = session
+        self._chromium = chromium
+        self._until = until
+        self.last_seen: StorageState | None = None
+
+    async def run(self, page: str, pressed: asyncio.Event) -> End:
+        """Open the page, and return why the visit has ended: `pressed` is set when the person says so."""
+        connection = CdpConnection(await open_websocket(self._chromium.websocket_url), lambda *_: None)
+        try:
+            target = (await connection.send("Target.createTarget", {"url": page}))["targetId"]
+            while not pressed.is_set():
+                try:
+                    async with asyncio.timeout(_LOOK_LIMIT):
+                        end = await self._look(connection, target)
+                except TimeoutError:  # a dialog of the page is open: the person is at it
+                    end = None
+                if end is not None:
+                    return end
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL):
+                        await pressed.wait()
+        except CdpError:
+            return End.CLOSED
+        finally:
+            await connection.close()
+        return End.ENTER
+
+    async def _look(self, connection: CdpConnection, target: str) -> End | None:
+        found = (await connection.send("Target.getTargets", {}))["targetInfos"]
+        pages = [each["targetId"] for each in found if each["type"] == "page"]
+        if target not in pages if self._chromium.process is None else not pages:
+            return End.CLOSED
+        for capture in list(wiring_of(self._session).captures):
+            state = capture()
+            self.last_seen = await state if asyncio.iscoroutine(state) else self.last_seen
+        if self._until:
+            for each in pages:
+                if await self._is_logged_in(connection, each):
+                    return End.UNTIL
+        return None
+
+    async def _is_logged_in(self, connection: CdpConnection, target: str) -> bool:
+        selector = json.dumps(self._until.selector or "html")
+        expression = f"[location.href, document.body?.innerText || '', !!document.querySelector({selector})]"
+        to = {"targetId": target, "flatten": True}
+        page = (await connection.send("Target.attachToTarget", to))["sessionId"]
+        try:
+            answer = await connection.send("Runtime.evaluate", {"expression": expression, "returnByValue": True}, page)
+        finally:
+            await connection.send("Target.detachFromTarget", {"sessionId": page})
+        value = answer["result"].get("value")
+        return isinstance(value, list) and self._until.holds(*value)

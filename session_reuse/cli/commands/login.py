@@ -1,0 +1,152 @@
+"""`session-reuse login`: a person logs in, second factor and captcha included, and agents reuse it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
+
+import typer
+
+from session_reuse._api import reusable_session
+from session_reuse._browser_session import wiring_of
+from session_reuse.browsers._chromium_process import has_display
+from session_reuse.cli.connection import Place, connected
+from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.formatting import plural, printable
+from session_reuse.cli.options import AsJson, Fingerprint, KeyPrefix, Url
+from session_reuse.cli.output import Output, table
+from session_reuse.cli.running import run
+from session_reuse.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from session_reuse._state.shapes import StorageState
+
+_STORED: Final = frozenset({"saved", "merged", "unchanged"})
+
+Page = Annotated[str, typer.Argument(metavar="URL", help="The page to log in at.", show_default=False)]
+UntilUrl = Annotated[
+    str | None,
+    typer.Option("--until-url", metavar="PATTERN", help="End at a page with such a URL; * is anything.", show_default=False),
+]  # fmt: skip
+UntilText = Annotated[
+    str | None, typer.Option("--until-text", metavar="TEXT", help="End when a page shows this.", show_default=False)
+]
+UntilSelector = Annotated[
+    str | None,
+    typer.Option("--until-selector", metavar="CSS", help="End when a page has such an element.", show_default=False),
+]
+CdpUrl = Annotated[
+    str | None,
+    typer.Option("--cdp-url", metavar="ADDRESS", help="Use the browser there in place of a new one.", show_default=False),
+]  # fmt: skip
+
+
+def login(
+    page: Page,
+    fingerprint: Fingerprint,
+    until_url: UntilUrl = None,
+    until_text: UntilText = None,
+    until_selector: UntilSelector = None,
+    cdp_url: CdpUrl = None,
+    url: Url = None,
+    key_prefix: KeyPrefix = None,
+    as_json: AsJson = False,
+) -> None:
+    """Open a browser with what is stored, let a person log in, and store the login for agents.
+
+    It ends when --until-... holds, when Enter is pressed here, or when the browser is closed. With --until-..., nothing is stored
+    before it holds.
+    """
+    until = (until_url, until_text, until_selector)
+    run(partial(_login, Place(url, key_prefix), page, fingerprint, until, cdp_url), as_json=as_json)
+
+
+async def _login(
+    place: Place, page: str, fingerprint: str, looks: tuple[str | None, str | None, str | None], cdp_url: str | None, output: Output
+) -> ExitCode:  # fmt: skip
+    from session_reuse.browsers._visit import End, Until, Visit
+    from session_reuse.browsers.cdp import attach_cdp, open_chromium
+
+    until = Until(*looks)
+    if cdp_url is None and not has_display():
+        raise ConfigurationError(
+            "there is no display for a browser: start one elsewhere with --remote-debugging-port=9222, forward its port with"
+            " `ssh -R 9222:127.0.0.1:9222 THIS_HOST`, and give --cdp-url http://127.0.0.1:9222"
+        )
+    async with connected(place) as manager, reusable_session(fingerprint, manager=manager) as session:
+        before = _items(session.storage_state)
+        browser = open_chromium(session, headless=False) if cdp_url is None else attach_cdp(session, cdp_url)
+        async with browser as chromium:
+            output.note("log in; " + ("it ends by itself" if until else "then press Enter here, or close the browser"))
+            visit, pressed = Visit(session, chromium, until), asyncio.Event()
+            with _enter_key(pressed):
+                end = await visit.run(page, pressed)
+        if wiring_of(session).capture_reason is not None and visit.last_seen is not None:
+            session.storage_state = visit.last_seen  # the browser is gone: what was seen last counts
+        is_new = bool(_items(session.storage_state) - before)
+        if (until and end is not End.UNTIL) or (end is End.CLOSED and not is_new):
+            session.discard()
+        else:
+            session.mark_good()
+    outcome = session.save_outcome.value if session.save_outcome is not None else "skipped"
+    sites = _sites(session.storage_state)
+    output.emit({"fingerprint": fingerprint, "ended": end.value, "outcome": outcome, "sites": sites})
+    if outcome not in _STORED:
+        output.error("NoLogin", f"nothing was stored: the browser was left before a login ({outcome})", ExitCode.WRONG)
+        return ExitCode.WRONG
+    rows = table("site", "cookies", "storage items", "databases")
+    for site, counts in sites.items():
+        rows.add_row(printable(site), *(str(count) for count in counts.values()))
+    output.show(rows)
+    output.show(f"{outcome}: {printable(fingerprint)} ({plural(len(sites), 'site')})")
+    return ExitCode.OK
+
+
+@contextmanager
+def _enter_key(pressed: asyncio.Event) -> Iterator[None]:
+    """Set the event when a line is entered at the terminal."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        sys.stdin.readline()
+        pressed.set()
+
+    loop.add_reader(sys.stdin, read)
+    try:
+        yield
+    finally:
+        loop.remove_reader(sys.stdin)
+
+
+def _items(state: StorageState) -> set[str]:
+    """Return each cookie and each stored item as text, to see what is new."""
+    cookies = {json.dumps([each["name"], each["domain"], each["value"]]) for each in state["cookies"]}
+    return cookies | {
+        json.dumps([entry["origin"], section, item], sort_keys=True, default=str)
+        for entry in state["origins"]
+        for section, items in entry.items()
+        if isinstance(items, list)
+        for item in items
+    }
+
+
+def _sites(state: StorageState) -> dict[str, dict[str, int]]:
+    """Return how much there is of each host: numbers, never values."""
+    counts: dict[str, Counter[str]] = {}
+    for cookie in state["cookies"]:
+        counts.setdefault(cookie["domain"].lstrip("."), Counter())["cookies"] += 1
+    for entry in state["origins"]:
+        of_host = counts.setdefault(urlsplit(entry["origin"]).hostname or entry["origin"], Counter())
+        of_host["items"] += len(entry.get("localStorage", ())) + len(entry.get("sessionStorage", ()))
+        of_host["databases"] += len(entry.get("indexedDB", ())) + len(entry.get("indexedDBRich", ()))
+    return {host: {name: counts[host][name] for name in ("cookies", "items", "databases")} for host in sorted(counts)}

@@ -1,0 +1,158 @@
+"""`session-reuse login`: a scripted person logs in with a second factor, and the next agent is logged in."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import pytest_asyncio
+
+from session_reuse import SessionManager, reusable_session
+from session_reuse.browsers._chromium_process import ChromiumProcess
+from session_reuse.browsers.http_clients import open_httpx_async
+from session_reuse.testing import state_with_cookie
+from tests.cli.conftest import CommandLine
+from tests.harness.servers import RedisServer
+
+pytestmark = pytest.mark.browser
+NAME, CODE = "127.0.0.1/alice", "492039"
+LIMIT = 90
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    """An account behind a password and a one-time code."""
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Serve the pages."""
+        path, asked = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
+        cookies = self.headers.get("Cookie", "")
+        if path == "/password" and asked.get("password") == ["right"]:
+            self.answer("<form action=/code><input name=code></form>", "first=passed; HttpOnly")
+        elif path == "/code" and asked.get("code") == [CODE] and "first=passed" in cookies:
+            self.answer(
+                "<script>localStorage.setItem('device', 'known'); location = '/account'</script>", "sid=in; HttpOnly"
+            )
+        elif path == "/account" and "sid=in" in cookies:
+            self.answer("<h1 id=hello>Hello Alice</h1>")
+        else:
+            self.answer("<form action=/password><input name=password type=password></form>")
+
+    def answer(self, body: str, cookie: str | None = None) -> None:
+        """Send a page."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        if cookie is not None:
+            self.send_header("Set-Cookie", f"{cookie}; Path=/; Max-Age=86400")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+
+@pytest.fixture(scope="module")
+def account() -> Iterator[str]:
+    """The site."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/account"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def cdp_url() -> AsyncIterator[str]:
+    """A browser of the person."""
+    process = ChromiumProcess(headless=True)
+    try:
+        yield f"http://{urlsplit(await process.websocket()).netloc}"
+    finally:
+        process.stop()
+
+
+def command(server: RedisServer, *words: str) -> subprocess.Popen[str]:
+    """Start the command."""
+    line = [sys.executable, "-m", "session_reuse", "login", *words, "--url", server.url, "--json"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, text=True, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+
+
+async def page_of(browser: Any, url: str) -> Any:
+    """Return the tab that the command has opened."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            for page in browser.contexts[0].pages:
+                if page.url.startswith(url):
+                    return page
+            await asyncio.sleep(0.05)
+
+
+async def ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+    """Return exit code and first line of a command."""
+    out, err = await asyncio.to_thread(process.communicate, None, LIMIT)
+    assert out, err
+    return process.returncode, json.loads(out.splitlines()[0])
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_person_logs_in_and_the_next_agent_is_logged_in(
+    playwright: Any, account: str, cdp_url: str, redis_server: RedisServer
+) -> None:
+    """By password and second factor; what was captured is told by site, without values."""
+    process = command(redis_server, account, NAME, "--cdp-url", cdp_url, "--until-text", "hello alice")
+    browser = await playwright.chromium.connect_over_cdp(cdp_url)
+    page = await page_of(browser, account)
+    for field, value in (("password", "right"), ("code", CODE)):
+        await page.fill(f"input[name={field}]", value)
+        await page.press(f"input[name={field}]", "Enter")
+    code, told = await ended(process)
+    await browser.close()
+    assert (code, told["ended"], told["outcome"]) == (0, "until", "saved")
+    assert told["sites"] == {"127.0.0.1": {"cookies": 2, "items": 1, "databases": 0}}
+    async with (
+        SessionManager(redis_server.url, registry=None) as manager,
+        reusable_session(NAME, manager=manager) as session,
+        open_httpx_async(session) as client,
+    ):
+        assert "Hello Alice" in (await client.get(account)).text
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("until", [[], ["--until-selector", "#hello"]])
+async def test_a_person_who_leaves_before_the_login_replaces_nothing(
+    playwright: Any, account: str, cdp_url: str, redis_server: RedisServer, until: list[str]
+) -> None:
+    """The good login stays, and the exit code says that there is no new one."""
+    async with (
+        SessionManager(redis_server.url, registry=None) as manager,
+        reusable_session(NAME, manager=manager) as session,
+    ):
+        session.storage_state = state_with_cookie(value="good", domain="elsewhere.example")
+    process = command(redis_server, account, NAME, "--cdp-url", cdp_url, *until)
+    browser = await playwright.chromium.connect_over_cdp(cdp_url)
+    await (await page_of(browser, account)).close()
+    code, told = await ended(process)
+    await browser.close()
+    assert (code, told["ended"], told["outcome"]) == (1, "closed", "skipped")
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        stored = await manager.restore(NAME)
+    assert stored is not None
+    assert [each["value"] for each in stored.storage_state["cookies"]] == ["good"]
+
+
+def test_without_a_display_it_says_how(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser elsewhere, by its address."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    answer = cli("login", "http://127.0.0.1:1/", NAME)
+    assert answer.code == 2
+    assert "--cdp-url" in answer.err
