@@ -353,11 +353,13 @@ class Writer:
         # Which session is meant is settled now: a request that arrives late leaves a newer login alone.
         deadline = self._store.time() + self._config.save_timeout
         stored, _ = await self._read(replica, deadline)
-        replica.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=self._clock.loop())
-        return await self._store.invalidate(
-            fingerprint, deadline - self._store.time(), ttl=TOMBSTONE_TTL,
-            request_id=new_save_id(self._clock.chance), created_at=stored.header.created_at if stored.header else 0,
-        )  # fmt: skip
+        try:
+            return await self._store.invalidate(
+                fingerprint, deadline - self._store.time(), ttl=TOMBSTONE_TTL,
+                request_id=new_save_id(self._clock.chance), created_at=stored.header.created_at if stored.header else 0,
+            )  # fmt: skip
+        finally:  # replies to requests of other agents that were sent before this one came back are too old as well
+            replica.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=self._clock.loop())
 
 
 def _confirm(batch: list[Change], stored: Snapshot) -> None:
