@@ -63,7 +63,8 @@ def from_store(
         outcome = _judged(snapshot, options, moment, retire_after_bad, uses)
         login.created_at = snapshot.header.created_at
         login.found = Found.STORED if outcome is Outcome.REUSED else Found.UNUSABLE
-    if folded is not None and folded.applied:
+    is_usable = outcome is Outcome.REUSED or snapshot.header is None
+    if folded is not None and folded.applied and (is_usable or folded.result.new_login):
         if folded.login is not None and (outcome is not Outcome.REUSED or folded.result.new_login):
             login = folded.login
         return Entry(Outcome.REUSED, login, load(*folded.result.body), folded.result.body)

@@ -797,7 +797,7 @@ class Oracle:
             if mine == serial:
                 continue
             newer = mine is not None and self.writes[mine].appeared > known.start
-            gone = mine is None and serial in session.retired
+            gone = mine is None and (serial in session.retired or serial in session.dead)
             ours = gone or any(
                 change.visit.manager is visit.manager
                 and (change.serial or None) == mine

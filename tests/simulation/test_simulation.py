@@ -23,6 +23,7 @@ FOUND: dict[int, str] = {
     27107: "a mark on disk had no time to live, and no later enter could read it",
     27139: "two agents of one login were two logins where the session was gone",
     51298: "a read under way while its process invalidated the session brought it back for the next outage",
+    50328: "a retired session was handed out, because notes of its process waited",
     33461: "a save that its process had held up replaced what was saved meanwhile",
     33966: "an exit skipped the login that a checkpoint under way was saving",
     27496: "a new login that was logged out again removed another agent's notes",
