@@ -17,7 +17,7 @@ from session_reuse import SessionManager, reusable_session
 POOL = "shop.example"
 LOG = "log of the workers"
 USE = 0.1
-LEASE_TTL = 1.5
+LEASE_TTL = 8.0  # a holder that gets no processor for longer than this loses its lease rightly
 
 
 def is_killed(number: int) -> bool:

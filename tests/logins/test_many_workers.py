@@ -10,7 +10,7 @@ from session_reuse import SessionManager
 from tests.harness.servers import RedisServer
 from tests.logins.pool_workers import LOG, POOL, is_killed
 
-WORKERS, MEMBERS = 40, 5
+WORKERS, MEMBERS = 24, 8
 
 
 def test_half_of_the_workers_are_killed_and_each_is_served(redis_server: RedisServer) -> None:
