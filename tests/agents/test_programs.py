@@ -156,6 +156,19 @@ def test_the_program_of_the_page_for_node_is_logged_in(runs: Runs, site: Site) -
     assert (code, out.strip()) == (0, site.EVERYWHERE), report
 
 
+def test_the_program_of_the_page_for_stagehand_is_logged_in(runs: Runs, site: Site) -> None:
+    """Its extension connects too, with the flag that the page names."""
+    assert runs.run("--", sys.executable, "-m", "tests.agents.agent", "login", site.url())[0] == 0
+    program = npm.FOLDER / "agent.mjs"
+    waiting = "await new Promise((ready) => setTimeout(ready, 2000));\nconsole.log"
+    program.write_text(block("by-address", "js").replace("console.log", waiting))
+    flag = block("by-address", "sh").split("--chromium-arg='")[1].split("'")[0]
+    runs.environment["SHOP_URL"] = site.url()
+    words = ("--chromium-arg", flag, "--", "node", "--experimental-websocket", str(program))  # for Node 20
+    code, out, report = runs.run(*words)
+    assert (code, out.strip().splitlines()[-1:]) == (0, [site.EVERYWHERE]), report
+
+
 async def test_the_way_of_the_page_for_addresses_is_logged_in(
     quiet_agents: dict[str, str], agent_leftovers: None, logged_in: StubKeeper, site: Site
 ) -> None:

@@ -64,6 +64,9 @@ CheckUrl = Annotated[
 ]
 CheckText = Annotated[str | None, _option("--check-text", "TEXT", "Start fresh if the page does not show this.")]
 CdpUrl = Annotated[str | None, _option("--cdp-url", "ADDRESS", "Use the browser there in place of a new one.")]
+ChromiumArg = Annotated[
+    list[str] | None, _option("--chromium-arg", "FLAG", "One more flag for Chromium; may be repeated.")
+]
 Headed = Annotated[bool, typer.Option("--headed", help="Show the browser.")]
 Report = Annotated[
     Path | None, _option("--report", "FILE", "Write the JSON line about the session there, not to standard error.")
@@ -82,6 +85,7 @@ def run(
     check_text: CheckText = None,
     cdp_url: CdpUrl = None,
     headed: Headed = False,
+    chromium_arg: ChromiumArg = None,
     report: Report = None,
     url: Url = None,
     key_prefix: KeyPrefix = None,
@@ -95,7 +99,7 @@ def run(
         "agent_id": agent_id, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive else "fresh",
     }  # fmt: skip
-    browser = _Browser(headed, cdp_url, check_url, check_text, allow)
+    browser = _Browser(headed, cdp_url, check_url, check_text, [*(chromium_arg or []), *confinement_arguments(allow)])
     about: dict[str, Any] = {"fingerprint": fingerprint}
     try:
         _require(command[0])
@@ -167,14 +171,14 @@ class _Browser:
     """The browser of a run: one of its own, which is started before anything is imported, or one that runs."""
 
     def __init__(
-        self, headed: bool, cdp_url: str | None, check_url: str | None, check_text: str | None, allow: list[str] | None
+        self, headed: bool, cdp_url: str | None, check_url: str | None, check_text: str | None, flags: list[str]
     ) -> None:  # fmt: skip
         if check_text is not None and check_url is None:
             raise typer.BadParameter("--check-text needs --check-url")
         if check_url is not None and cdp_url is not None:
             raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
         self._headed = headed
-        self._allow = allow
+        self._flags = flags
         self._cdp_url = cdp_url
         self._check = (check_url, check_text)
         self._started: ChromiumProcess | None = None
@@ -185,7 +189,7 @@ class _Browser:
             self._started = self._launch()
 
     def _launch(self) -> ChromiumProcess:
-        return ChromiumProcess(arguments=confinement_arguments(self._allow), headless=not self._headed)
+        return ChromiumProcess(arguments=self._flags, headless=not self._headed)
 
     def _next(self) -> ChromiumProcess:
         process, self._started = self._started, None
