@@ -150,6 +150,8 @@ def test_a_dead_store_is_an_outcome(kind: type[Face]) -> None:
     with face.visit("a") as session:
         assert session.reused
         assert session.data == {"n": 1}
+    face.close()
+    face = kind("redis://127.0.0.1:1", close_timeout=0.1)  # a new one: its breaker is closed
     with pytest.raises(StoreUnavailableError), face.visit("b", strict=True):
         pass
     face.close()

@@ -22,7 +22,7 @@ from tests.harness.servers import RedisCluster, RedisServer, SentinelGroup, Serv
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-BUDGET = 0.25
+BUDGET = 1.0
 Gone = (redis.ConnectionError, redis.TimeoutError)
 
 
@@ -44,7 +44,7 @@ async def proxy(server: RedisServer) -> AsyncIterator[FaultProxy]:
 
 @pytest_asyncio.fixture
 async def client(proxy: FaultProxy) -> AsyncIterator[redis.asyncio.Redis]:
-    """Connect through the proxy, without retries, with a quarter of a second for everything."""
+    """Connect through the proxy, without retries, with a second for everything."""
     async with _client(proxy.url) as connected:
         yield connected
 
