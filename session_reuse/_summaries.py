@@ -1,4 +1,4 @@
-"""What is told of sessions and of a manager: numbers and names. Must hold nothing of what is in a session."""
+"""Summaries of sessions and of a manager: numbers and names, no content of a session."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class SessionSummary:
     """What a listing shows of a session: nothing of what is in it.
 
     Attributes:
-        version: number of saves; None when the value is not a session of ours.
+        version: number of saves. None when the value is not a session of ours.
         created_at: first save, unix seconds.
         saved_at: last save, unix seconds.
-        ttl: seconds to live; None for ever.
+        ttl: seconds to live. None for ever.
         size: bytes stored.
         uses: reuses, as far as agents count them.
         error_score: bad marks minus half of the good ones.
@@ -28,7 +28,7 @@ class SessionSummary:
         retired: whether the next agent starts fresh: too old, or marked bad too often.
         used_by: the agent that saved last, if it has a name.
         used_at: when it did, unix seconds.
-        holder: who has the exclusive lease; empty for nobody.
+        holder: name of the holder of the exclusive lease. Empty without one.
         lease_left: seconds until the lease ends by itself.
         liveness: what the last probe of `keep_alive` found out about this login.
         checked_at: when, unix seconds.

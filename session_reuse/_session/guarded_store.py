@@ -145,7 +145,7 @@ class GuardedStore:
         )  # fmt: skip
 
     def leave_pool(self, pool: str, budget: float, waiter: str) -> Awaitable[None]:
-        """Leave the queue of a pool."""
+        """Remove a waiter from the queue of a pool."""
         return self._run_pool(
             Access.WRITE, pool, budget, lambda timeout: self.store.leave_pool(pool, waiter, timeout=timeout)
         )

@@ -200,7 +200,7 @@ class Turn:
         return None if outcome is Outcome.REUSED else _RETIRED_PAUSE
 
     async def _pass_by(self, pause: float) -> None:
-        """Give the reserved member back, not to be looked at again for a while, unless its holder has meanwhile."""
+        """Free the reserved member after a pause, unless its holder has done so meanwhile."""
         member, self._member = self._member, ""
         await self._return(member, pause, self._reserved_until)
 

@@ -47,7 +47,7 @@ def http_probe(url: str, *, text: str, timeout: float = 30.0) -> AsyncProbe:
 
 
 def playwright_probe(browser: Browser, check: Callable[[str], PageCheck]) -> AsyncProbe:
-    """Look at a page with a Playwright browser that is open.
+    """Check a page with a Playwright browser that is open.
 
     Args:
         browser: a browser of the asynchronous API.
