@@ -285,7 +285,8 @@ def _refusal(change: Change, stored: Snapshot, moment: Moment) -> Refused | None
         return Refused(SaveOutcome.STALE, "the session was invalidated")
     if stored.header is None and moment.loop - change.made_at > change.ttl:
         return Refused(SaveOutcome.SKIPPED, "it waited for longer than its time to live")
-    if stored.header is None and any(one.outcome in REFUSED for one in change.built_on):
+    is_unchanged = change.before is change.after
+    if stored.header is None and is_unchanged and any(one.outcome in REFUSED for one in change.built_on):
         return Refused(SaveOutcome.SKIPPED, "it holds a change that was refused, and the session is gone")
     if stored.header is None and moment.age(login) > HOLD_LIMIT:
         return Refused(SaveOutcome.STALE, "the session is gone, and it is too long ago to know why")
