@@ -117,8 +117,8 @@ class PlaywrightDriver(BrowserDriver):
 
     def _opened(self, page: Any) -> None:
         self._follow_page(page)
-        if page in self._pages:
-            self._pages[page].attaching = self.spawn(self._attach(page))
+        if (followed := self._pages.get(page)) is not None:
+            followed.attaching = self.spawn(self._attach(page))
 
     def followed(self, page: Any) -> FollowedPage | None:
         """Return what is ours on a page, or None for one that is closed."""
@@ -219,7 +219,14 @@ class PlaywrightDriver(BrowserDriver):
         target = {"url": "about:blank", "hidden": True, "background": True, "browserContextId": self.context_id}
         cdp = HiddenTarget(browser_cdp, on_event, self.pause, self.errors[0])
         try:
-            made = yield browser_cdp.send("Target.createTarget", target)
+            try:
+                made = yield browser_cdp.send("Target.createTarget", target)
+            except self.errors:
+                # A browser that has no page left makes no hidden one (Chromium 156, 2026-11-26). One in a context of
+                # our own, which Playwright does not know and which ends with this session, keeps it open.
+                own = yield browser_cdp.send("Target.createBrowserContext", {"disposeOnDetach": True})
+                yield browser_cdp.send("Target.createTarget", {"url": "about:blank", "background": True, **own})
+                made = yield browser_cdp.send("Target.createTarget", target)
             # Sessions of the flat kind are for Playwright's own pages.
             attached = yield browser_cdp.send("Target.attachToTarget", {"targetId": made["targetId"], "flatten": False})
         except BaseException:
