@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.faults import ROWS, Cell
 from tests.chaos.matrix import Result, run, table
+from tests.conftest import PATIENT_BUDGETS
 
 CELLS = [(row.name, phase) for row in ROWS for phase, cell in row.cells.items() if isinstance(cell, Cell)]
 """Those in which the fault can strike; the others say in `faults.py` why it cannot."""
@@ -18,7 +19,10 @@ CELLS = [(row.name, phase) for row in ROWS for phase, cell in row.cells.items() 
 def results() -> dict[tuple[str, str], Result]:
     """All cells, tried."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the proxy's cut connections speak up there
-    found = asyncio.run(run())
+    with pytest.MonkeyPatch.context() as environment:  # this fixture is older than the test, and so is its environment
+        for name in PATIENT_BUDGETS:
+            environment.delenv(name, raising=False)
+        found = asyncio.run(run())
     print(table(found))  # noqa: T201  (shown when something fails)
     return {(result.row, result.phase): result for result in found}
 

@@ -147,7 +147,13 @@ async def test_agents_live_through_a_failover(make_manager: MakeManager) -> None
 
     async def live_through(group: RedisCluster | SentinelGroup) -> None:
         async with started(group):
-            settings = {"restore_timeout": BUDGET, "attempt_timeout": 0.25, "wait_replicas": 1, "lease_ttl": 5.0}
+            settings = {
+                "restore_timeout": BUDGET,
+                "attempt_timeout": 0.25,
+                "wait_replicas": 1,
+                "lease_ttl": 5.0,
+                "save_timeout": 2.0,
+            }
             manager = await make_manager(group.url, **settings)
             run = await ran_through(manager, lambda: fail_over(group))
             await verified(run, await make_manager(group.url))
