@@ -89,7 +89,10 @@ class Capture:
             return self._mirror.state()
         frames = self._follower.open_frames()
         yield from self._find_cleared(frames)
-        yield Together([self._read(frame, str(frame.origin)) for frame in self._frames_to_read()])
+        silent: set[Frame] = set()
+        yield Together([self._read(frame, str(frame.origin), silent) for frame in self._frames_to_read()])
+        # A page that does not answer costs one time limit: three of them would end the whole capture.
+        frames = {origin: frame for origin, frame in frames.items() if frame not in silent}
         yield from self._note_environment(frames)
         copies = [self._copy_databases(frames[each], each) for each in self._mirror.dirty_databases if each in frames]
         yield Together(copies)
@@ -112,8 +115,10 @@ class Capture:
             frames.update({(tab.key, frame.origin): frame for frame in shared})
         return list(frames.values())
 
-    def _read(self, frame: Frame, origin: str) -> Flow[None]:
+    def _read(self, frame: Frame, origin: str, silent: set[Frame]) -> Flow[None]:
         is_read = yield from self._follower.read(frame, origin)
+        if not is_read:
+            silent.add(frame)
         if not is_read and frame.is_current and frame.origin is not None and not frame.is_read:
             self._mirror.unread.add(origin)
             reason = "its page did not answer in time; what was last seen is kept"
