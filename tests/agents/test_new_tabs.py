@@ -1,4 +1,4 @@
-"""A tab that is faster than the restore is followed, whatever comes of loading it again."""
+"""Tabs that come and go: a new one waits for the restore, one that is faster is followed, one that is gone holds up nothing."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from session_reuse._browser.drivers.connection import CdpError
+from session_reuse._browser import limits
+from session_reuse._browser.drivers.connection import CdpConnection, CdpError
 from session_reuse._browser.drivers.devtools import DevToolsDriver, _Attached
 from session_reuse._browser.flow import run_async
 from session_reuse._browser.tabs import Tab, Target
 from session_reuse._browser_session import BrowserSession
 from session_reuse._problem import ProblemKind
+from tests.harness.polling import until
 
 ORIGIN = "https://shop.example"
 
@@ -73,3 +75,50 @@ async def test_a_tab_that_cannot_be_loaded_again_is_followed(monkeypatch: pytest
         assert posted[-1] == "Page.navigate"
         assert [problem.kind for problem in session.problems] == [ProblemKind.RESTORE_FAILED]
     await driver.connection.close()
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_documents_of_a_new_tab_wait_for_its_scripts(monkeypatch: pytest.MonkeyPatch, is_answered: bool) -> None:
+    """A navigation that another client starts is held until the tab has answered, or for a time limit."""
+    monkeypatch.setattr(limits, "INIT_SCRIPT", 30.0 if is_answered else 0.05)
+    driver = DevToolsDriver(
+        SilentTransport(), BrowserSession("x"), of_target=None, is_own=False, pauses_tabs=True, on_stir=lambda: None
+    )
+    driver._is_starting = False
+    driver.engine = SimpleNamespace(follower=SimpleNamespace(opened=lambda _: None))  # type: ignore[assignment]
+    answers: dict[str, asyncio.Future[Any]] = {}
+
+    def post(method: str, *_: Any, **__: Any) -> asyncio.Future[Any]:
+        return answers.setdefault(method, asyncio.get_running_loop().create_future())
+
+    monkeypatch.setattr(driver.connection, "post", post)
+    await driver.add_script("0")
+    driver._on_event("Target.attachedToTarget", {"sessionId": "s", "targetInfo": {"targetId": "t", "type": "page"}}, "")
+    posted = list(answers)
+    assert posted.index("Fetch.enable") < posted.index("Page.addScriptToEvaluateOnNewDocument")
+    assert "Fetch.disable" not in posted
+    if is_answered:
+        answers["Runtime.runIfWaitingForDebugger"].set_result({})
+    await until(lambda: "Fetch.disable" in answers, timeout=10)
+    await asyncio.gather(*driver.cancel_tasks(), return_exceptions=True)
+    await driver.connection.close()
+
+
+async def test_a_command_to_a_tab_that_is_gone_fails_at_once() -> None:
+    """The browser answers nothing that a closed tab was still to answer; other sessions are not concerned."""
+
+    class ClosingTransport(SilentTransport):
+        is_told = False
+
+        async def __anext__(self) -> str:
+            if self.is_told:
+                return await super().__anext__()
+            self.is_told = True
+            return '{"method": "Target.detachedFromTarget", "params": {"sessionId": "gone"}}'
+
+    connection = CdpConnection(ClosingTransport(), lambda *_: None)
+    other = connection.post("Runtime.evaluate", session="other")
+    with pytest.raises(CdpError, match="the tab is gone"):
+        await connection.send("Runtime.evaluate", session="gone", timeout=30)
+    assert not other.done()
+    await connection.close()

@@ -53,7 +53,7 @@ class CdpConnection:
         self._transport = transport
         self._on_event = on_event
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._answers: dict[int, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
         self._last_id = 0
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
@@ -67,7 +67,7 @@ class CdpConnection:
             answer.set_exception(CdpError("the browser is gone"))
             return answer
         self._last_id += 1
-        self._answers[self._last_id] = answer
+        self._answers[self._last_id] = (session, answer)
         command: dict[str, Any] = {"id": self._last_id, "method": method, "params": params or {}}
         if session:
             command["sessionId"] = session
@@ -115,7 +115,7 @@ class CdpConnection:
         if "id" not in message:
             self._handle(message)
             return
-        answer = self._answers.pop(message["id"], None)
+        _, answer = self._answers.pop(message["id"], ("", None))
         if answer is None or answer.done():
             return
         if "error" in message:
@@ -124,6 +124,10 @@ class CdpConnection:
             answer.set_result(message.get("result", {}))
 
     def _handle(self, event: dict[str, Any]) -> None:
+        if event["method"] == "Target.detachedFromTarget":
+            # The browser does not answer what a closed tab was still to answer (Chromium 156, 2026-11-26).
+            gone = event.get("params", {}).get("sessionId")
+            self._fail({number for number, (session, _) in self._answers.items() if session == gone}, "the tab is gone")
         try:
             self._on_event(event["method"], event.get("params", {}), event.get("sessionId", ""))
         except Exception as error:  # noqa: BLE001  (one bad event must not end the connection)
@@ -138,10 +142,13 @@ class CdpConnection:
 
     def _end(self, reason: str = "") -> None:
         self.ended.set()
-        answers, self._answers = self._answers, {}
-        for answer in answers.values():
+        self._fail(set(self._answers), f"the browser is gone {reason}".rstrip())
+
+    def _fail(self, numbers: set[int], reason: str) -> None:
+        for number in numbers:
+            _, answer = self._answers.pop(number)
             if not answer.done():
-                answer.set_exception(CdpError(f"the browser is gone {reason}".rstrip()))
+                answer.set_exception(CdpError(reason))
 
 
 def _retrieve(answer: asyncio.Future[dict[str, Any]]) -> None:
