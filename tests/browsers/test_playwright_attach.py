@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import Error
 
+from session_reuse._browser import limits
 from session_reuse._browser.drivers.playwright_async import background
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
@@ -127,8 +128,12 @@ async def test_a_context_is_left_as_it_was(sites: Sites, launch: Any) -> None:
     assert not any("close" in vars(target) for target in (context, *pages))
 
 
-async def test_a_tab_that_arrives_later_gives_our_scripts_back(sites: Sites, launch: Any) -> None:
+async def test_a_tab_that_arrives_later_gives_our_scripts_back(
+    sites: Sites, launch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A script that a slow tab takes only after the end of ours is taken out of the context then."""
+    for name in ("ATTACH", "COMMAND", "INIT_SCRIPT"):
+        monkeypatch.setattr(limits, name, 0.5)
     context = await (await launch()).new_context()
     slow, arrive = await context.new_page(), asyncio.Event()
 

@@ -181,8 +181,8 @@ async def test_many_navigations_leave_nothing_behind(sites: Sites, browser: Any)
     bound = open_context(session, browser)
     async with bound as context:
         page = await context.new_page()
-        for number in range(60):
-            await page.goto(sites.url(f"visit{number % 20}", "/framed?/blank"))
+        for number in range(20):
+            await page.goto(sites.url(f"visit{number % 8}", "/framed?/blank"))
         closing = [await context.new_page() for _ in range(3)]
         for tab in closing:
             await tab.goto(sites.url("visit0", "/blank"))
