@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 _WANTED = Path(__file__).with_name("package.json")
 FOLDER = Path(sys.prefix) / "npm-agents"
-_LIMIT = 240
+_LIMIT = 120
+_SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def missing() -> str | None:
@@ -44,11 +46,19 @@ def _install(stamp: Path) -> str | None:
         "--ignore-scripts",
         "--no-audit",
         "--no-fund",
+        "--fetch-retries=1",
         "--prefix",
         str(trial),
     ]
+    environment = dict(os.environ)
+    if (
+        _SYSTEM_CERTIFICATES.exists()
+    ):  # Node brings certificates of its own. Behind a proxy, only those of the system may fit.
+        environment.setdefault("NODE_EXTRA_CA_CERTS", str(_SYSTEM_CERTIFICATES))
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT, cwd=trial)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_LIMIT, cwd=trial, env=environment
+        )
     except subprocess.TimeoutExpired:
         return f"npm install took longer than {_LIMIT} s"
     if done.returncode:
