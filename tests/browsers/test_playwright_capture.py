@@ -37,7 +37,7 @@ async def test_a_logout_propagates(sites: Sites, browser: Any) -> None:
     assert entry(session, sites.origin("leaver"))
     session = next_session(session)
     async with open_context(session, browser) as context:
-        assert await visited(context, sites.url("leaver", "/idb-rich")) == "in"  # a person is logged in, and then logs out
+        assert await visited(context, sites.url("leaver", "/idb-rich")) == "in"
         assert await visited(context, sites.url("leaver", "/logout")) == "out"
     assert (session.storage_state["cookies"], session.storage_state["origins"]) == ([], [])
 
