@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import environment, javascript, limits
 from session_reuse._browser.blank_page import visit
 from session_reuse._browser.databases import dump_script, is_used, read_dump
 from session_reuse._browser.flow import Together
+from session_reuse._browser.origins import storage_key
 from session_reuse._browser.storage.mirror import CopyMark
 from session_reuse._problem import ProblemKind
 
@@ -149,7 +151,14 @@ class Capture:
                 usage = yield self._driver.send(cdp, "Storage.getUsageAndQuota", {"origin": origin})
             except self._driver.errors:
                 return
-            if not is_used(usage) and not self._mirror.is_unconfirmed(origin):
+            is_there = is_used(usage)
+            if is_there and origin in frames:  # the space is freed later, and the event may be on its way (2026-11-26)
+                with suppress(*self._driver.errors):
+                    key = {"storageKey": storage_key(origin)}
+                    is_there = bool(
+                        (yield self._driver.send(cdp, "IndexedDB.requestDatabaseNames", key))["databaseNames"]
+                    )
+            if not is_there and not self._mirror.is_unconfirmed(origin):
                 self._mirror.databases_changed(origin)
 
         yield Together([look(origin) for origin in known if origin not in self._mirror.dirty_databases])
