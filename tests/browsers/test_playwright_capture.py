@@ -17,7 +17,7 @@ from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
-from tests.browsers.probes import mirror_of
+from tests.browsers.probes import capture_now, mirror_of
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 
@@ -287,14 +287,12 @@ async def test_a_database_of_a_page_that_is_gone(sites: Sites, browser: Any) -> 
 async def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:
     """A page in an endless loop costs a time limit, and what it wrote before is captured."""
     session = fresh()
-    bound = open_context(session, browser)
-    async with asyncio.timeout(45), bound as context:
+    async with asyncio.timeout(45), open_context(session, browser) as context:
         page = await context.new_page()
         await page.goto(sites.url("hang", "/local/login"))
         await page.wait_for_url("**/local")
         await shown(page)
-        # Not before: the browser hands events over once the page's own work leaves it a moment.
-        await until(lambda: mirror_of(bound).local_size(sites.origin("hang")))
+        await capture_now(session)  # a checkpoint: the event of the write may come after the page hangs
         await page.evaluate("setTimeout(() => { for (;;) {} }, 0)")
     assert items(session, sites.origin("hang")) == {"token": "T\0\ud800ü"}
 
