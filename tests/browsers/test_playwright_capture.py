@@ -38,6 +38,7 @@ async def test_a_logout_propagates(sites: Sites, browser: Any) -> None:
     session = next_session(session)
     async with open_context(session, browser) as context:
         assert await visited(context, sites.url("leaver", "/idb-rich")) == "in"
+        await capture_now(session)  # the restore of its database is confirmed by a save
         assert await visited(context, sites.url("leaver", "/logout")) == "out"
     assert (session.storage_state["cookies"], session.storage_state["origins"]) == ([], [])
 
