@@ -177,7 +177,7 @@ class Follower:
         for frame in target.tab.frames.values():
             if frame.origin == origin and frame.target is target:
                 frame.owes_receipt = False
-        self._restorer.take_receipt(origin, is_filled=params["newValue"] == "filled")
+        self._restorer.take_receipt(origin, params["newValue"])
 
     def _logged(self, entry: dict[str, Any]) -> None:
         found = _CLEARED.match(str(entry.get("text")))

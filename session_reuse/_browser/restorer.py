@@ -161,16 +161,21 @@ class Restorer:
         self._update_later()
         return had
 
-    def take_receipt(self, origin: str, *, is_filled: bool) -> None:
+    def take_receipt(self, origin: str, receipt: str) -> None:
         """Note that a document of an origin has run the scripts.
 
         Args:
             origin: of the document.
-            is_filled: whether its storage took all that was stored.
+            receipt: `filled` or `failed` for its web storage, `database NAME` for a database that was filled.
         """
-        if is_filled:
+        if receipt == "filled":
             self._mirror.confirm(origin, WEB_STORAGES)
-        self.delivered(origin)
+        _, is_database, name = receipt.partition("database ")
+        if is_database:
+            self._mirror.databases_changed(origin, name)  # the page may have changed it since
+            self.seen(origin)
+        else:
+            self.delivered(origin)
 
     def seen(self, origin: str) -> None:
         """Fill the databases of an origin no more, once all of them were seen, and remove the scripts when nothing is left."""

@@ -33,6 +33,7 @@ def test_cycles_survive_a_killed_server() -> None:
     tally = asyncio.run(cycles.run(workload, kill=True))
     assert not tally.wrong
     assert not tally.lost
+    assert tally.refused <= tally.outcomes.total() - tally.outcomes["reused"]
     assert max(tally.enters) < 1.0
 
 

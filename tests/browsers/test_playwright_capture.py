@@ -37,10 +37,20 @@ async def test_a_logout_propagates(sites: Sites, browser: Any) -> None:
     assert entry(session, sites.origin("leaver"))
     session = next_session(session)
     async with open_context(session, browser) as context:
-        assert await visited(context, sites.url("leaver", "/idb-rich")) == "in"
-        await capture_now(session)  # the restore of its database is confirmed by a save
         assert await visited(context, sites.url("leaver", "/logout")) == "out"
     assert (session.storage_state["cookies"], session.storage_state["origins"]) == ([], [])
+
+
+async def test_a_logout_of_a_page_that_was_logged_in_propagates(sites: Sites, browser: Any) -> None:
+    """The same for a login that was seen at work before."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        await visited(context, sites.url("user", "/idb-rich/login"))
+    session = next_session(session)
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("user", "/idb-rich")) == "in"
+        assert await visited(context, sites.url("user", "/logout")) == "out"
+    assert session.storage_state["origins"] == []
 
 
 async def test_origins_that_were_not_visited_are_carried_over(sites: Sites, browser: Any) -> None:

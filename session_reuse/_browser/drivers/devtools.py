@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
 
 _FRAMES: Final = {"autoAttach": True, "flatten": True, "filter": [{"type": "iframe"}]}
+_POLL: Final = 0.01
 _DOCUMENTS: Final = {"patterns": [{"resourceType": "Document"}]}
 
 
@@ -342,10 +343,20 @@ class DevToolsDriver(BrowserDriver):
         own = {"storageId": {"storageKey": f"{origin}/", "isLocalStorage": False}}
         kinds = {"origin": origin, "storageTypes": "local_storage,indexeddb"}
         yield self.send(session, "DOMStorage.clear", own)
-        yield self.send(session, "Page.navigate", {"url": "about:blank"})
+        blank = yield self.send(session, "Page.navigate", {"url": "about:blank"})
+        yield self._committed(session, blank["loaderId"])
         yield self.send(session, "Storage.clearDataForOrigin", kinds)
         yield self.send(session, "Page.navigate", {"url": url})
         yield self.send(session, "Page.resetNavigationHistory", {})
+
+    async def _committed(self, session: str, loader: str) -> None:
+        """Wait until a document is in its tab. The one before it may open a database until then."""
+        async with asyncio.timeout(limits.COMMAND):
+            while True:
+                tree = (await self.send(session, "Page.getFrameTree", {}))["frameTree"]
+                if tree["frame"]["loaderId"] == loader:
+                    return
+                await asyncio.sleep(_POLL)
 
     def _fill_and_reload(self, target: Target, origin: str) -> Flow[None]:
         payload = self.engine.restorer.payload(origin)

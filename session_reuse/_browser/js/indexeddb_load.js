@@ -3,8 +3,9 @@
 // databases: ours, {name, version, keys, dump: JSON text}, or Playwright's, {name, version, stores}.
 // isPatient: whether it may look first which databases there are. Opening one disturbs pages that hold an older version. A
 // document that is just starting has no such time: the database is opened before any script of the page can do so.
+// onFilled: called with the name of each database that was filled, before the page finds it.
 // A database is filled within its upgrade, so the page's own `open` waits, and nobody ever finds it half full.
-async (databases, isPatient) => {
+async (databases, isPatient, onFilled = () => {}) => {
   const there = new Set(isPatient ? (await indexedDB.databases()).map(({ name }) => name) : []);
   const missing = databases.filter(({ name }) => !there.has(name));
   return (await Promise.all(missing.map(create))).filter((reason) => reason);
@@ -40,12 +41,14 @@ async (databases, isPatient) => {
       const request = indexedDB.open(name, version);
       let reason = '';
       let isThere = false;
+      let isNew = false;
       const fail = (error) => {
         reason = `${name}: ${error.name}`;
         request.transaction.abort();
       };
       request.onupgradeneeded = (event) => {
         isThere = event.oldVersion > 0;
+        isNew = !isThere;
         if (isThere) return request.transaction.abort();
         try {
           const created = stores.map((store) => createStore(request.result, store));
@@ -55,7 +58,11 @@ async (databases, isPatient) => {
           fail(error);
         }
       };
-      request.onsuccess = () => resolve(request.result.close());
+      request.onsuccess = () => {
+        request.result.close();
+        if (isNew) onFilled(name);
+        resolve(reason);
+      };
       request.onblocked = () => resolve(reason); // a page was faster
       request.onerror = (event) => {
         event.preventDefault();

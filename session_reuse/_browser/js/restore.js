@@ -4,21 +4,26 @@
 // s: [[key, value]], d: JSON text of databases, site: scheme and registrable domain}; `load` fills databases.
 // mode: 'gaps' leaves keys that are there; 'all' replaces them.
 // done: {origin: [sections that are not filled]}. again: origins that are filled in mode 'gaps'.
-// A document that was filled writes a receipt into its sessionStorage, and removes it before the page can see it.
+// A document that was filled writes a receipt into its sessionStorage, and removes it before the page can see it. It writes
+// another one for each database, as soon as that is filled.
 (name, mode, done, again) => {
   const stored = self[name];
   delete self[name];
   if (!stored) return;
   const { payloads, load } = stored;
   let receipt = '';
+  let setItem, removeItem;
   try {
+    // The page may have replaced these when its databases are filled.
+    setItem = sessionStorage.setItem.bind(sessionStorage);
+    removeItem = sessionStorage.removeItem.bind(sessionStorage);
     if (window !== window.top && !isFirstOfItsSite(payloads[0].site)) return;
     const skipped = done[location.origin] || [];
     const how = again.includes(location.origin) ? 'gaps' : mode;
     const isFirst = window !== window.top || !cameFromItself();
     for (const { l, s, d } of payloads) {
       // A document that went on at once has taken its unfinished databases with it: the next one fills them.
-      if (!skipped.includes('databases') && d) load(JSON.parse(d), false);
+      if (!skipped.includes('databases') && d) load(JSON.parse(d), false, (database) => writeReceipt(`database ${database}`));
       if (!isFirst) continue;
       receipt = 'failed';
       if (!skipped.includes('localStorage')) fill(() => localStorage, l, how);
@@ -28,14 +33,14 @@
   } catch {
     // Storage is denied to this document, or full: it starts as it would have without us.
   }
-  if (receipt) writeReceipt();
+  if (receipt) writeReceipt(receipt);
 
   // Events of localStorage come over the browser, and are lost when another process takes over the tab. Those of
   // sessionStorage come from the document itself, ahead of all that its own scripts begin (Chromium 156, 2026-11-26).
-  function writeReceipt() {
+  function writeReceipt(content) {
     try {
-      sessionStorage.setItem(name, receipt);
-      sessionStorage.removeItem(name);
+      setItem(name, content);
+      removeItem(name);
     } catch {
       // No storage, no receipt.
     }
