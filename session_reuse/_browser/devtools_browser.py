@@ -36,8 +36,8 @@ class DevToolsBrowser:
         known: origins that were seen in this browser before, by a connection that has ended. They are followed only, and so
             are the cookies. None for a browser that is restored in full.
         is_own: whether the browser was started for this session.
-        pauses_tabs: whether new tabs wait until they have our scripts, as `is_own` if not given.
-        of_target: a target whose context is followed. Without, the context that the browser has by itself.
+        of_target: a target whose context is followed. Without, the context that the browser has by itself. New tabs wait until
+            they have our scripts, unless the browser is shared and this says with which tab.
         on_change: called after each look that found something new.
     """
 
@@ -49,7 +49,6 @@ class DevToolsBrowser:
         *,
         known: frozenset[str] | None = None,
         is_own: bool,
-        pauses_tabs: bool | None = None,
         of_target: str | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -62,7 +61,7 @@ class DevToolsBrowser:
             session,
             of_target=of_target,
             is_own=is_own,
-            pauses_tabs=is_own if pauses_tabs is None else pauses_tabs,
+            pauses_tabs=is_own or of_target is None,
             on_stir=self._stirred.set,
         )
         self._engine = BrowserEngine(session, self._driver, settings, is_new_profile=is_own, known=known)

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from session_reuse._browser import limits
+from session_reuse._browser.checkpoints import save_checkpoint, save_checkpoint_blocking
 from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._problem import ProblemKind
-from session_reuse.errors import LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
-CONNECT_LIMIT: Final = 15.0
-"""Seconds that restoring may take before the agent starts without."""
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 5.0
 _CHECKPOINT_LIMIT: Final = 5.0
@@ -40,8 +39,8 @@ class Attachment:
         accept: raises for a browser that cannot be used, given its name and version.
         is_alive: whether the browser may still be there.
         is_own: whether the browser was started for this session.
-        of_target: a tab whose context is used. If not given, the browser's default context is used, and new tabs wait until
-            they have our scripts.
+        of_target: a tab whose context is used. If not given, the browser's default context is used.
+        in_thread: whether this runs on an event loop in a thread of its own, where no asynchronous session can be saved.
 
     Attributes:
         websocket: URL of the connection.
@@ -57,6 +56,7 @@ class Attachment:
         is_alive: Callable[[], bool],
         is_own: bool,
         of_target: str | None = None,
+        in_thread: bool = False,
     ) -> None:
         self._session = session
         self._settings = settings
@@ -65,6 +65,7 @@ class Attachment:
         self._is_alive = is_alive
         self._is_own = is_own
         self._of_target = of_target
+        self._in_thread = in_thread
         self.websocket = ""
         self._browser: DevToolsBrowser | None = None
         self._connecting = asyncio.Lock()
@@ -87,7 +88,8 @@ class Attachment:
 
     async def _connect(self) -> None:
         """Open a connection. A browser that we lost touch with is followed only: it is newer than what we know."""
-        async with asyncio.timeout(CONNECT_LIMIT):
+        self.keep_last_seen()
+        async with asyncio.timeout(limits.START):
             websocket, transport = await self._open()
             before = self._browser
             browser = DevToolsBrowser(
@@ -96,7 +98,6 @@ class Attachment:
                 self._settings,
                 known=before.visited if before is not None and websocket == self.websocket else None,
                 is_own=self._is_own,
-                pauses_tabs=self._of_target is None,
                 of_target=self._of_target,
                 on_change=self._changed.set,
             )
@@ -110,12 +111,15 @@ class Attachment:
         if before is not None:
             await before.close()
 
-    async def _reconnect(self) -> bool:
-        """Connect again if the connection has ended; return whether there is one."""
+    def has_tab(self, target: str) -> bool:
+        """Return whether a tab is one of those that are followed."""
+        return self._browser is not None and self._browser.has_tab(target)
+
+    async def reconnect(self) -> bool:
+        """Connect again if the connection has ended. Return whether there is one."""
         async with self._connecting:
             if self._browser is not None and not self._browser.is_gone:
                 return True
-            self.keep_last_seen()
             if not self._is_alive():
                 return False
             try:
@@ -130,7 +134,7 @@ class Attachment:
         while self._is_alive():
             if self._browser is not None:
                 await self._browser.ended()
-            if await self._reconnect():
+            if await self.reconnect():
                 delay = _FIRST_DELAY
             else:
                 await asyncio.sleep(delay)
@@ -143,16 +147,19 @@ class Attachment:
                 await asyncio.wait_for(self._ending.wait(), seconds)
             self._changed.clear()
             if not self._ending.is_set():
-                await self._checkpoint()
+                await self.checkpoint()
 
-    async def _checkpoint(self) -> None:
-        try:
-            save: Callable[[], Any] = self._session.checkpoint
-            await (save() if inspect.iscoroutinefunction(save) else asyncio.to_thread(save))
-        except LifecycleError:
-            await self._take()  # a session without a store: kept in memory
-        except Exception as error:  # noqa: BLE001  (the agent works on; the state is saved at exit)
-            self._session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
+    async def checkpoint(self) -> None:
+        """Save what was captured. Where no save is possible, it is kept in memory."""
+        if inspect.iscoroutinefunction(self._session.checkpoint) and not self._in_thread:
+            await save_checkpoint(self._session, self.take)
+            return
+        loop = asyncio.get_running_loop()
+
+        def keep() -> None:
+            asyncio.run_coroutine_threadsafe(self.take(), loop).result(limits.START)
+
+        await asyncio.to_thread(save_checkpoint_blocking, self._session, keep)
 
     async def capture(self, *, is_final: bool = False) -> StorageState:
         """Return the current state, or the last one seen when the browser is gone.
@@ -161,12 +168,13 @@ class Attachment:
             CdpError: nothing was ever read.
         """
         if self._browser is None or self._browser.is_gone:
-            await self._reconnect()
+            await self.reconnect()
         if self._browser is None:
             raise CdpError("the browser could not be followed")
         return await self._browser.capture(is_final=is_final)
 
-    async def _take(self, *, is_final: bool = False) -> None:
+    async def take(self, *, is_final: bool = False) -> None:
+        """Give the session the current state."""
         try:
             self._session.storage_state = await self.capture(is_final=is_final)
         except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
@@ -193,7 +201,7 @@ class Attachment:
         self._changed.set()
         if len(self._tasks) > 1:  # a checkpoint under way comes to its end: in a thread, it cannot be cancelled
             await asyncio.wait(self._tasks[1:], timeout=_CHECKPOINT_LIMIT)
-        await self._take(is_final=True)
+        await self.take(is_final=True)
 
     async def release(self) -> None:
         """Release the browser, which goes on without us."""

@@ -15,14 +15,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from session_reuse._browser import limits
-from session_reuse._browser.checkpoints import save_checkpoint
-from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._misuse import asynccontextmanager
 from session_reuse._problem import ProblemKind
+from session_reuse.browsers._attachment import Attachment
 from session_reuse.errors import ConfigurationError, MissingExtraError
 
 try:
@@ -35,6 +33,7 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from session_reuse._browser.drivers.connection import Transport
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
@@ -86,141 +85,110 @@ async def attach_browser_session(
     """
     if browser_session.browser_profile.storage_state is not None:
         raise ConfigurationError("storage_state comes from the session: leave the browser-use session's own at None")
-    attachment = _Attachment(session, browser_session, Settings(**options))
+    binding = _Binding(session, browser_session, Settings(**options))
     try:
-        await attachment.start()
+        await binding.start()
         yield browser_session
     finally:
-        attachment.keep_last_seen()
-        await _finished(attachment.finish())
+        binding.keep_last_seen()
+        await _finished(binding.finish())
 
 
-class _Attachment:
+class _Binding:
     """What is bound between one session and one browser-use session, over any number of its starts and ends."""
 
     def __init__(self, session: BrowserSession, browser_session: AgentBrowser, settings: Settings) -> None:
         self._session = session
         self._browser_session = browser_session
         self._settings = settings
-        self._browser: DevToolsBrowser | None = None
-        self._cdp_url: str | None = None
+        self._attachment: Attachment | None = None
+        self._cdp_url = ""
         self._connecting = asyncio.Lock()
         self._is_own = False
-        self._changed = asyncio.Event()
-        self._checkpoints: asyncio.Task[None] | None = None
         self._listener = BusListener(
             browser_session,
             on_listen=self._look_at_profile,
             on_connected=self._connect,
             on_save=self._save,
-            on_stop=self._put_away,
+            on_stop=self._release,
         )
         self._unbind = session.bind_capture(self._capture)
 
     async def start(self) -> None:
         """Listen, and restore at once when the browser is there already."""
         await self._listener.listen()
-        if self._settings.checkpoint_after is not None:
-            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self._settings.checkpoint_after))
 
     def _look_at_profile(self) -> None:
         self._is_own = _has_empty_profile(self._browser_session)
 
     async def _save(self) -> None:
-        await self._take(is_final=True)  # as far as anybody knows: a stop begins with this
-        if self._settings.checkpoint_after is not None:
-            await self._checkpoint()
+        """Save: a stop begins with this."""
+        if self._attachment is not None:
+            await self._attachment.take(is_final=True)
+            if self._settings.checkpoint_after is not None:
+                await self._attachment.checkpoint()
 
     async def _connect(self, cdp_url: str) -> None:
         """Restore into the browser that has just been connected, and follow it.
 
-        `start()` of browser-use waits for this, so no page is loaded before. A browser that we had before and lost touch
-        with is followed only: what it holds is newer than what we know.
+        `start()` of browser-use waits for this, so no page is loaded before.
         """
         async with self._connecting:
-            is_known = cdp_url == self._cdp_url
-            if self._browser is not None and is_known and not self._browser.is_gone:
+            if self._attachment is not None and cdp_url == self._cdp_url:
+                await self._attachment.reconnect()
                 return
-            self.keep_last_seen()
+            await self._release()
+            attachment = self._new_attachment(cdp_url)
             try:
-                async with asyncio.timeout(limits.START):
-                    browser = await self._opened(cdp_url, self._browser.visited if self._browser and is_known else None)
+                await attachment.start()
+                _require_tab(attachment, self._browser_session.agent_focus_target_id)
             except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
+                await attachment.release()
                 reason = str(error) if isinstance(error, CdpError) else type(error).__name__
                 self._session.report(ProblemKind.RESTORE_FAILED, "browser-use", f"no connection of our own: {reason}")
                 _logger.warning("no connection of our own to browser-use's browser: %s", reason)
                 return
-            await self._put_away()
-            self._browser, self._cdp_url = browser, cdp_url
+            self._attachment, self._cdp_url = attachment, cdp_url
 
-    async def _opened(self, cdp_url: str, known: frozenset[str] | None) -> DevToolsBrowser:
-        transport = await open_websocket(cdp_url, self._browser_session.browser_profile.headers)
-        browser = DevToolsBrowser(
-            transport,
+    def _new_attachment(self, cdp_url: str) -> Attachment:
+        async def connect() -> tuple[str, Transport]:
+            return cdp_url, await open_websocket(cdp_url, self._browser_session.browser_profile.headers)
+
+        return Attachment(
             self._session,
             self._settings,
-            known=known,
+            connect=connect,
+            is_alive=lambda: bool(self._browser_session.is_cdp_connected),
             is_own=self._is_own,
             of_target=self._browser_session.agent_focus_target_id,
-            on_change=self._changed.set,
         )
-        try:
-            await browser.start()
-            _require_tab(browser, self._browser_session.agent_focus_target_id)
-        except BaseException:
-            await browser.close()
-            raise
-        return browser
 
-    async def _put_away(self) -> None:
+    async def _release(self) -> None:
         """Release the browser that we have, if any. What was seen of it stays with the session."""
-        self.keep_last_seen()
-        browser, self._browser, self._cdp_url = self._browser, None, None
-        if browser is not None:
-            await browser.close()
+        attachment, self._attachment = self._attachment, None
+        if attachment is not None:
+            attachment.keep_last_seen()
+            await attachment.release()
 
-    async def _capture(self, *, is_final: bool = False) -> StorageState:
-        if self._browser is not None and self._browser.is_gone and self._browser_session.is_cdp_connected:
-            await self._connect(str(self._browser_session.cdp_url))
-        if self._browser is None:
-            return self._session.storage_state
-        return await self._browser.capture(is_final=is_final)
-
-    async def _checkpoint_regularly(self, seconds: float) -> None:
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(seconds)
-            self._changed.clear()
-            await self._checkpoint()
-
-    async def _checkpoint(self) -> None:
-        await save_checkpoint(self._session, self._take)
-
-    async def _take(self, *, is_final: bool = False) -> None:
-        try:
-            self._session.storage_state = await self._capture(is_final=is_final)
-        except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
-            self._session.capture_failed(f"browser-use: {error}")
+    async def _capture(self) -> StorageState:
+        return self._session.storage_state if self._attachment is None else await self._attachment.capture()
 
     def keep_last_seen(self) -> None:
         """Assign the state that was last seen to the session, without a call of the browser."""
-        state = self._browser.last_seen() if self._browser is not None else None
-        if state is not None:
-            self._session.storage_state = state
+        if self._attachment is not None:
+            self._attachment.keep_last_seen()
 
     async def finish(self) -> None:
         """Capture for the last time. The browser-use session goes on without us."""
         self._listener.close()
-        if self._checkpoints is not None:
-            self._checkpoints.cancel()
-        if self._browser is not None:
-            await self._take(is_final=True)
+        if self._attachment is not None:
+            await self._attachment.finish()
         self._unbind()
-        await self._put_away()
+        await self._release()
 
 
-def _require_tab(browser: DevToolsBrowser, tab: str | None) -> None:
-    if tab is not None and not browser.has_tab(tab):
+def _require_tab(attachment: Attachment, tab: str | None) -> None:
+    if tab is not None and not attachment.has_tab(tab):
         raise CdpError("its endpoint gives each connection a browser of its own")
 
 

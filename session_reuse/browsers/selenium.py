@@ -11,20 +11,17 @@ followed over its own DevTools endpoint, from a background thread, whatever the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from session_reuse._browser import limits
-from session_reuse._browser.checkpoints import save_checkpoint_blocking
-from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket, websocket_url
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._problem import ProblemKind
+from session_reuse.browsers._attachment import Attachment
 from session_reuse.errors import AdapterError, MissingExtraError
 
 try:
@@ -36,15 +33,17 @@ except ImportError:
     raise MissingExtraError("selenium", "session_reuse.browsers.selenium") from None
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from selenium.webdriver.remote.webdriver import WebDriver
 
+    from session_reuse._browser.drivers.connection import Transport
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
 __all__ = ["attach_driver", "open_driver"]
 
+T = TypeVar("T")
 
 _logger = logging.getLogger("session_reuse.browsers")
 
@@ -99,100 +98,82 @@ def attach_driver(session: BrowserSession, driver: WebDriver, **options: Unpack[
 
 @contextmanager
 def _bound(session: BrowserSession, driver: WebDriver, settings: Settings, *, is_own: bool) -> Iterator[None]:
-    endpoint = _endpoint(driver)
-    attachment = _Attachment(session, driver, settings)
-    attachment.start(endpoint, is_own=is_own)
+    binding = _Binding(session, driver, settings, is_own=is_own)
+    binding.start()
     try:
         yield
     finally:
-        attachment.finish()
+        binding.finish()
 
 
-class _Attachment:
-    """What is bound between one session and one driver."""
+class _Binding:
+    """What is bound between one session and one driver. It works in a thread of its own, whatever the driver is doing."""
 
-    def __init__(self, session: BrowserSession, driver: WebDriver, settings: Settings) -> None:
+    def __init__(self, session: BrowserSession, driver: WebDriver, settings: Settings, *, is_own: bool) -> None:
         self._session = session
         self._driver = driver
-        self._settings = settings
-        self._thread: LoopThread | None = None
-        self._browser: DevToolsBrowser | None = None
-        self._saving = threading.Lock()
-        self._unbind = session.bind_capture(self._capture)
-        self._unwrap = [before(driver, "quit", self.finish), before(driver, "close", self._take_last)]
+        endpoint = _endpoint(driver)
 
-    def start(self, endpoint: str, *, is_own: bool) -> None:
+        async def connect() -> tuple[str, Transport]:
+            url = await asyncio.to_thread(websocket_url, endpoint)
+            return url, await open_websocket(url)
+
+        self._attachment = Attachment(
+            session,
+            settings,
+            connect=connect,
+            is_alive=lambda: True,
+            is_own=is_own,
+            of_target=driver.current_window_handle,  # ChromeDriver names windows by the id of their target
+            in_thread=True,
+        )
+        self._thread: LoopThread | None = LoopThread()
+        self._undo = [
+            session.bind_capture(self._capture),
+            before(driver, "quit", self.finish),
+            before(driver, "close", self._take_last),
+        ]
+
+    def start(self) -> None:
         """Restore, and follow the browser. When that fails, the agent starts without, and a problem is reported."""
-        self._thread = LoopThread()
         try:
-            window = self._driver.current_window_handle  # ChromeDriver names windows by the id of their target
-            self._browser = self._thread.run(self._opened(endpoint, window, is_own=is_own), limits.START)
+            self._run(self._attachment.start())
         except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts)
             name = type(error).__name__
             self._session.report(ProblemKind.RESTORE_FAILED, "selenium", f"{name} while connecting")
             _logger.warning("no connection of our own to the driver's browser: %s", name)
 
-    async def _opened(self, endpoint: str, window: str, *, is_own: bool) -> DevToolsBrowser:
-        changed = asyncio.Event()
-        socket = await open_websocket(await asyncio.to_thread(websocket_url, endpoint))
-        browser = DevToolsBrowser(
-            socket, self._session, self._settings, is_own=is_own, of_target=window, on_change=changed.set
-        )
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._thread is None:
+            work.close()
+            raise CdpError("the browser was released")
         try:
-            await browser.start()
-        except BaseException:
-            await browser.close()
-            raise
-        if self._settings.checkpoint_after is not None:
-            self._checkpoints = asyncio.create_task(
-                self._checkpoint_regularly(changed, self._settings.checkpoint_after)
-            )
-        return browser
-
-    async def _checkpoint_regularly(self, changed: asyncio.Event, seconds: float) -> None:
-        while True:
-            await changed.wait()
-            await asyncio.sleep(seconds)
-            changed.clear()
-            await asyncio.to_thread(self._checkpoint)
-
-    def _checkpoint(self) -> None:
-        """Save, from a thread that may wait. An asynchronous session is kept in memory."""
-        with self._saving:
-            if self._thread is not None:
-                save_checkpoint_blocking(self._session, self._take)
-
-    def _capture(self, *, is_final: bool = False) -> StorageState:
-        if self._thread is None or self._browser is None:
-            raise CdpError("the browser could not be followed")
-        try:
-            return self._thread.run(self._browser.capture(is_final=is_final), limits.START)
+            return self._thread.run(work, limits.START)
         except TimeoutError:
             raise CdpError("the browser did not answer") from None
 
+    def _capture(self) -> StorageState:
+        return self._run(self._attachment.capture())
+
     def _take_last(self) -> None:
         """Capture as for the last time: a driver that closes its only window ends the browser."""
-        self._take(is_final=len(self._driver.window_handles) == 1)
+        self._end(self._attachment.take(is_final=len(self._driver.window_handles) == 1))
 
-    def _take(self, *, is_final: bool = False) -> None:
+    def _end(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            self._session.storage_state = self._capture(is_final=is_final)
-        except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
+            self._run(work)
+        except CdpError as error:
             self._session.capture_failed(f"selenium: {error}")
 
     def finish(self) -> None:
         """Capture for the last time, before the driver quits or at the end of the `with`."""
-        with self._saving:
-            if self._thread is None:
-                return
-            self._take(is_final=True)
-            self._unbind()
-            for unwrap in self._unwrap:
-                unwrap()
-            browser, thread, self._browser, self._thread = self._browser, self._thread, None, None
-        with contextlib.suppress(TimeoutError):
-            if browser is not None:
-                thread.run(browser.close(), limits.OPEN)
+        if self._thread is None:
+            return
+        self._end(self._attachment.finish())
+        for undo in self._undo:
+            undo()
+        self._end(self._attachment.release())
+        thread, self._thread = self._thread, None
         thread.stop()
 
 

@@ -41,7 +41,8 @@ def leftovers(bound: Any) -> tuple[int, int, int]:
 
 def attachment_of(session: BrowserSession) -> Any:
     """Return what binds a session to a browser over a DevTools connection."""
-    return wiring_of(session).captures[-1].__self__
+    bound = wiring_of(session).captures[-1].__self__
+    return getattr(bound, "_attachment", bound)
 
 
 def connection_of(session: BrowserSession) -> CdpConnection:
@@ -61,4 +62,4 @@ def capture_now(session: BrowserSession) -> Any:
 
 def run_over(session: BrowserSession, method: str, params: dict[str, Any] | None = None) -> Any:
     """Send a DevTools command over the connection of a synchronous attachment."""
-    return attachment_of(session)._thread.run(connection_of(session).send(method, params or {}), 5.0)
+    return wiring_of(session).captures[-1].__self__._thread.run(connection_of(session).send(method, params or {}), 5.0)
