@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
     from session_reuse._problem import Problem, ProblemKind
     from session_reuse._state.shapes import Cookie, OriginState, StorageState
+    from session_reuse._store.interface import SessionUse
     from session_reuse._summaries import ManagerStats, SessionSummary
     from session_reuse.config import Config
     from session_reuse.errors import (
@@ -62,6 +63,7 @@ _HOMES = {
     "_browser_session": ("BrowserSession",),
     "_problem": ("Problem", "ProblemKind"),
     "_state.shapes": ("Cookie", "OriginState", "StorageState"),
+    "_store.interface": ("SessionUse",),
     "_summaries": ("ManagerStats", "SessionSummary"),
     "_cleanup.reconcile": ("CleanupReport",),
 }  # fmt: skip
@@ -93,6 +95,7 @@ __all__ = [
     "SessionManager",
     "SessionReuseError",
     "SessionSummary",
+    "SessionUse",
     "StateTooLargeError",
     "StorageState",
     "StoreAuthError",

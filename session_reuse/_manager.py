@@ -21,6 +21,7 @@ from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.pool import Pool, Turn
 from session_reuse._session.scope import SessionScope
 from session_reuse._state.storage_state import longest_cookie_life
+from session_reuse._store.interface import SessionUse
 from session_reuse._store.keys import checked
 from session_reuse._store.redis.connect import StoreOrClient, check_client
 from session_reuse._summaries import ManagerStats, SessionSummary, summary_of
@@ -213,6 +214,7 @@ class SessionManager(AsyncOnly):
         """
         session, scope = await self.open(fingerprint, agent_id, ResolvedOptions.build(self.config))
         await scope.enter()
+        scope.note_use()
         return session if session.reused else None
 
     async def save(self, session: BrowserSession) -> SaveOutcome:
@@ -228,13 +230,18 @@ class SessionManager(AsyncOnly):
         runtime = await self.services()
         backend = wiring_of(session).backend
         if isinstance(backend, SessionScope) and backend.belongs_to(runtime.writer):
-            return await backend.checkpoint(session)
+            return await self._checkpointed(backend, session)
         checked(session.fingerprint, "fingerprint")
         if session.agent_id is not None:
             checked(session.agent_id, "agent_id")
         scope = runtime.scope(session, ResolvedOptions.build(self.config))
         await scope.look()
-        return await scope.checkpoint(session)
+        return await self._checkpointed(scope, session)
+
+    async def _checkpointed(self, scope: SessionScope, session: BrowserSession) -> SaveOutcome:
+        outcome = await scope.checkpoint(session)
+        scope.note_use()
+        return outcome
 
     async def evict(self, fingerprint: str, reason: str = "") -> bool:
         """Delete a stored session for everyone and refuse late saves of all who hold it now.
@@ -286,6 +293,26 @@ class SessionManager(AsyncOnly):
         now = services.clock.wall()
         life = longest_cookie_life(found["storage_state"], now) if found is not None else None
         return summary if life is None else replace(summary, cookies_expire_at=now + life)
+
+    async def history(self, fingerprint: str | None = None) -> AsyncIterator[SessionUse]:
+        """Yield the uses that the audit holds, the latest first. Without a fingerprint those of all sessions.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        services, place = await self.services(), ""
+        wanted, seen = None if fingerprint is None else checked(fingerprint, "fingerprint"), set[str]()
+        while True:
+            try:
+                page, place = await services.store.uses(place, timeout=_LISTING_TIMEOUT)
+            except AttemptFailed as failure:
+                raise failure.error from None
+            for use in page:
+                if wanted in {None, use.fingerprint} and use.use_id not in seen:
+                    seen.add(use.use_id)
+                    yield use
+            if not place:
+                return
 
     async def keep_alive(
         self,

@@ -14,7 +14,7 @@ from session_reuse.outcome import Liveness, Outcome
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """What a listing shows of a session: nothing of what is in it.
+    """Facts about a stored session, without its content.
 
     Attributes:
         version: number of saves. None when the value is not a session of ours.

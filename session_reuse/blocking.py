@@ -22,6 +22,7 @@ from session_reuse._misuse import BlockingOnly, check_manager, check_names
 from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
 from session_reuse._session.pool import Pool as AsyncPool
 from session_reuse._session.scope import SessionScope
+from session_reuse._store.interface import SessionUse
 from session_reuse._store.redis.connect import StoreOrClient
 from session_reuse._summaries import ManagerStats, SessionSummary
 from session_reuse._telemetry import Event, log
@@ -155,8 +156,7 @@ class SessionManager(BlockingOnly):
     def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away."""
         options = ResolvedOptions.build(self.asynchronous.config)
-        session, _ = background.run(_entered(self.asynchronous.open(fingerprint, agent_id, options, BrowserSession)))
-        return session if session.reused else None
+        return background.run(_restored(self.asynchronous.open(fingerprint, agent_id, options, BrowserSession)))
 
     def save(self, session: AsyncBrowserSession) -> SaveOutcome:
         """Save a session, one from `restore` or one made by hand."""
@@ -166,16 +166,23 @@ class SessionManager(BlockingOnly):
 
     def sessions(self, *, cookies: bool = False) -> Iterator[SessionSummary]:
         """Yield a summary of each stored session. With `cookies`, with the expiry of its login cookies."""
-        listing = self.asynchronous.sessions(cookies=cookies)
-        while (summary := background.run(_next_or_none(listing))) is not None:
-            yield summary
+        return _each(self.asynchronous.sessions(cookies=cookies))
+
+    def history(self, fingerprint: str | None = None) -> Iterator[SessionUse]:
+        """Yield the uses that the audit holds, the latest first."""
+        return _each(self.asynchronous.history(fingerprint))
 
     def stats(self) -> ManagerStats:
         """Return what this process has done so far."""
         return self.asynchronous.stats()
 
 
-async def _next_or_none(listing: AsyncIterator[SessionSummary]) -> SessionSummary | None:
+def _each(listing: AsyncIterator[T]) -> Iterator[T]:
+    while (found := background.run(_next_or_none(listing))) is not None:
+        yield found
+
+
+async def _next_or_none(listing: AsyncIterator[T]) -> T | None:
     return await anext(listing, None)
 
 
@@ -300,6 +307,12 @@ async def _entered(
     assert isinstance(session, BrowserSession)  # noqa: S101  (the class asked for)
     await scope.enter()
     return session, scope
+
+
+async def _restored(opening: Awaitable[tuple[AsyncBrowserSession, SessionScope]]) -> BrowserSession | None:
+    session, scope = await _entered(opening)
+    scope.note_use()
+    return session if session.reused else None
 
 
 async def _awaited(verdict: Awaitable[T]) -> T:

@@ -69,6 +69,7 @@ class ConfigOptions(TypedDict, total=False):
     on_lost: LostCallback | None
     cleanup_interval: Seconds
     configure_notifications: bool
+    audit: bool
     strict: bool
 
 
@@ -148,6 +149,8 @@ class Config:
     """How often the clean-up job compares the index of deadlines with the sessions."""
     configure_notifications: bool = False
     """Whether the clean-up job may set the server's `notify-keyspace-events`."""
+    audit: bool = False
+    """Whether each use of a session leaves a line in the stream `<key_prefix>:audit`: who, when, and with which result."""
     strict: bool = False
     """Raise errors of the store instead of starting with a fresh session."""
 

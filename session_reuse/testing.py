@@ -56,13 +56,24 @@ WRITES: Final = frozenset(
         "release",
         "invalidate",
         "note_liveness",
+        "add_uses",
         "take_from_pool",
         "leave_pool",
         "return_to_pool",
         "edit_pool",
     }
 )
-OPERATIONS: Final = WRITES | {"enter", "read", "acquire", "affinity", "facts", "pool_members", "pools", "sessions"}
+OPERATIONS: Final = WRITES | {
+    "enter",
+    "read",
+    "acquire",
+    "affinity",
+    "facts",
+    "uses",
+    "pool_members",
+    "pools",
+    "sessions",
+}
 
 
 class MemoryStore(_Forwarding):

@@ -20,7 +20,7 @@ from session_reuse._state.health import judge
 from session_reuse._state.merge import merge_data, merge_documents
 from session_reuse._state.record import record
 from session_reuse._state.storage_state import is_empty
-from session_reuse._store.interface import Lease
+from session_reuse._store.interface import Lease, SessionUse
 from session_reuse.errors import StoreError
 from session_reuse.outcome import Outcome, SaveOutcome
 
@@ -168,6 +168,8 @@ class Change:
         why: the reason, if it was refused.
         domains: the part of the session that it is about; None for the whole.
         failure: why the first attempt to send it failed.
+        uses: what it ends, for the audit, each with the time of this host.
+        noted: the outcome in the last line of the audit about it.
         answered: set when its agent need not wait any longer: it is settled, or it waits for the store.
         done: set when it is settled.
     """
@@ -193,6 +195,8 @@ class Change:
     domains: AllowedDomains | None = None
     failure: StoreError | None = None
     name: str = ""
+    uses: tuple[SessionUse, ...] = ()
+    noted: SaveOutcome | None = None
     answered: asyncio.Event | None = None
     done: asyncio.Event | None = None
 

@@ -16,6 +16,7 @@ from session_reuse._store.interface import (
     PoolReply,
     ReadReply,
     SessionEntry,
+    SessionUse,
     Store,
 )
 from session_reuse._store.keys import Keys
@@ -134,6 +135,15 @@ class GuardedStore:
             Access.WRITE, fingerprint, budget,
             lambda timeout: self.store.note_liveness(fingerprint, verdict, created_at, ttl, timeout=timeout),
         )  # fmt: skip
+
+    def shares_server_with_audit(self, fingerprint: str) -> bool:
+        """Return whether a session and the audit live on one server."""
+        return self.store.server_of(self.keys.audit) == self.server_of(fingerprint)
+
+    def add_uses(self, uses: Sequence[tuple[SessionUse, float]], budget: float) -> Awaitable[None]:
+        """Append lines to the audit."""
+        server = self.store.server_of(self.keys.audit)
+        return self.guard.run(Access.WRITE, lambda timeout: self.store.add_uses(uses, timeout=timeout), budget, server)
 
     def take_from_pool(
         self, pool: str, budget: float, waiter: str, arrival: int, hold: float

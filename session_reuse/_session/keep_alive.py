@@ -127,7 +127,7 @@ class KeepAlive:
     async def _check(self, fingerprint: str) -> None:
         """Probe one session under its lease, unless another process has just done so, or an agent uses it."""
         session = BrowserSession(fingerprint)
-        scope = self._runtime.scope(session, ResolvedOptions(exclusive=True))
+        scope = self._runtime.scope(session, ResolvedOptions(exclusive=True, used_by="keep_alive"))
         await scope.enter()
         try:
             entry = await self._runtime.guarded.facts(fingerprint, self._runtime.config.save_timeout)

@@ -42,7 +42,11 @@ def check_options(options: Iterable[str]) -> None:
 
 @record(kw_only=True)
 class ResolvedOptions:
-    """`SessionOptions` with their defaults, durations in seconds."""
+    """`SessionOptions` with their defaults, durations in seconds.
+
+    Attributes:
+        used_by: who uses the session, where no agent does.
+    """
 
     exclusive: bool = False
     wait: float = 0.0
@@ -55,6 +59,7 @@ class ResolvedOptions:
     allowed_domains: AllowedDomains | None = None
     save: Save = "merge"
     pool: str | None = None
+    used_by: str = ""
 
     def __post_init__(self) -> None:
         """Check what a type checker cannot."""

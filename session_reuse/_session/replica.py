@@ -183,4 +183,5 @@ def _combined(first: Change, second: Change) -> Change:
         score_change=first.score_change + second.score_change,
         parts=[*first.parts, *second.parts, first, second],
         name="",
+        uses=(*first.uses, *second.uses),
     )

@@ -32,7 +32,7 @@ from session_reuse._session.writer import Writer
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.health import BAD_MARK, GOOD_MARK
-from session_reuse._store.interface import Busy, EnterReply, Lease
+from session_reuse._store.interface import Busy, EnterReply, Lease, SessionUse
 from session_reuse._stored_form import document_of, exported, new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
@@ -100,6 +100,7 @@ class SessionScope:
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
         self._marked = False
+        self._use_id = new_save_id(clock.chance) if config.audit else ""
         self.on_left: Callable[[float], Coroutine[None, None, None]] | None = None
 
     # Enter -----------------------------------------------------------------------------------------------------------
@@ -131,6 +132,7 @@ class SessionScope:
         """Start fresh and never save: there is no identity that the session could belong to."""
         session = self._session
         session.outcome, wiring_of(session).backend = outcome, self
+        self._use_id = ""
         session.discard()
         self._telemetry.entered(session.fingerprint, outcome, 0.0, stale=False)
 
@@ -324,6 +326,9 @@ class SessionScope:
         finally:
             await self._give_lease_back()
             await self._give_member_back()
+            use = self._use()
+            if use is not None:  # no save has carried it
+                await self._release_at_once(self._writer.audit.note(use))
             wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
             self._hold_weakly()
 
@@ -350,6 +355,8 @@ class SessionScope:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
             return self._finish(SaveOutcome.STALE, began, number)
         self._changes = [one for one in self._changes if one.outcome is None] + [change]
+        if final and (use := self._use()) is not None:
+            change.uses, self._use_id = (use,), ""
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way
         try:
             await self._writer.save(session.fingerprint, change, self._known)
@@ -438,6 +445,22 @@ class SessionScope:
             self._finished, session.save_outcome = number, outcome
         self._telemetry.saved(session.fingerprint, outcome, self._clock.loop() - began)
         return outcome
+
+    def note_use(self) -> None:
+        """Write a line about the use to the audit, in the background: for a session that is not left."""
+        if (use := self._use()) is not None:
+            self._spawn(self._writer.audit.note(use), "release")
+
+    def _use(self) -> SessionUse | None:
+        """Return the use as the audit keeps it. None without an audit, or when it was noted, or there was none."""
+        session = self._session
+        if not self._use_id or session.outcome is Outcome.BUSY:
+            return None
+        return SessionUse(
+            fingerprint=session.fingerprint, agent_id=session.agent_id or self._options.used_by, outcome=session.outcome,
+            save_outcome=session.save_outcome, allowed_domains=session.allowed_domains,
+            read_only=self._options.save == "never", used_at=self._clock.wall(), use_id=self._use_id,
+        )  # fmt: skip
 
     # The lease -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ is settled and adding new changes, so processes that share the folder lose nothi
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -23,11 +23,12 @@ from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.header import Header
 from session_reuse._state.sealing import AesGcm
-from session_reuse._store.interface import Lease
+from session_reuse._store.interface import Lease, SessionUse
 from session_reuse._stored_form import new_save_id, opened
 from session_reuse._telemetry import Event, log
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError, CorruptStateError
+from session_reuse.outcome import Outcome
 
 _SCHEMA: Final = 2
 _CLAIM_POLL: Final = 2.0
@@ -285,6 +286,7 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
         "mark_only": change.mark_only,
         "ids": change.ids,
         "domains": change.domains.patterns if change.domains is not None else None,
+        "uses": [asdict(use) for use in change.uses],
     }  # fmt: skip
 
 
@@ -311,7 +313,14 @@ def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wal
         mark_only=bool(packed["mark_only"]),
         ids=list(packed["ids"]),
         domains=AllowedDomains(packed["domains"]) if packed.get("domains") else None,
+        uses=tuple(map(_unpacked_use, packed.get("uses", ()))),
     )
+
+
+def _unpacked_use(packed: dict[str, Any]) -> SessionUse:
+    domains = packed["allowed_domains"]
+    known = {"outcome": Outcome(packed["outcome"]), "allowed_domains": tuple(domains) if domains else None}
+    return SessionUse(**(packed | known))
 
 
 def _packed_base(fingerprint: str, base: Snapshot, loop: float, wall: float) -> bytes:

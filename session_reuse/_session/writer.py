@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._session.audit import Audit
 from session_reuse._session.changes import (
     REFUSED,
     TOMBSTONE_TTL,
@@ -60,6 +61,7 @@ class Writer:
     Attributes:
         replicas: what this process knows of each session.
         disk: their copies on disk, if configured.
+        audit: writes the lines about uses.
         owner: the manager, referenced so that one without any other reference lives while its saves wait.
     """
 
@@ -79,6 +81,7 @@ class Writer:
         self._clock = clock
         self._spawn = spawn
         self.replicas = Replicas(config.recent_bytes, config.pending_max, config.pending_max_bytes)
+        self.audit = Audit(store, clock, spawn, config.save_timeout)
         self.disk: DiskReplicas | None = None
         self.owner: object = None
         self._flusher = Flusher(self.flush, self.replicas, store, clock, spawn)
@@ -126,6 +129,8 @@ class Writer:
         finally:
             replica.writing = False
             self._settled(replica, batch)
+            for change in batch:
+                self.audit.settled(change)
             self._flusher.changed()
             if replica.arriving:
                 arrived, replica.arriving = replica.arriving, []
@@ -243,7 +248,7 @@ class Writer:
             commit = replace(commit, value=value)
         for change in changes:
             change.ids.append(commit.save_id)
-        return header, commit
+        return header, self.audit.joined(commit, folded)
 
     def _replied(
         self, replica: Replica, folded: Folded, stored: Snapshot, header: Header, commit: Commit, reply: CommitReply,
@@ -251,6 +256,7 @@ class Writer:
     ) -> int:  # fmt: skip
         """Take over a reply. Return 0 when the changes have come to their end, else how often others got in between."""
         outcome = reply.outcome
+        self.audit.replied(commit, reply)
         if outcome is CommitOutcome.STALE and commit.lease is not None:
             for change, _ in folded.applied:
                 change.settle(SaveOutcome.STALE)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from session_reuse._state.record import record
+from session_reuse.outcome import Outcome, SaveOutcome
 
 
 class Precondition(StrEnum):
@@ -80,6 +81,30 @@ class Busy:
     foreign: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionUse:
+    """One use of a session, as the audit keeps it.
+
+    Attributes:
+        agent_id: the agent. Empty for one without a name.
+        outcome: of the enter.
+        save_outcome: of the save at the end. None for a session that was only restored.
+        allowed_domains: the hosts that it was limited to. None for all.
+        read_only: whether `save="never"` was set.
+        used_at: when it ended, unix seconds by the server's clock.
+        use_id: names the use. Of several lines about one use, the last one counts.
+    """
+
+    fingerprint: str
+    agent_id: str = ""
+    outcome: Outcome
+    save_outcome: SaveOutcome | None = None
+    allowed_domains: tuple[str, ...] | None = None
+    read_only: bool = False
+    used_at: float = 0.0
+    use_id: str
+
+
 @record(kw_only=True)
 class Commit:
     """One conditional save.
@@ -96,6 +121,7 @@ class Commit:
         new_login: whether shared counts of uses and errors start again.
         score_change: tenths, added to the error score.
         indexed: whether the session is known to be in the index of deadlines.
+        uses: lines for the audit, each with the seconds since the use ended.
     """
 
     fingerprint: str
@@ -113,6 +139,7 @@ class Commit:
     new_login: bool = False
     score_change: int = 0
     indexed: bool = False
+    uses: tuple[tuple[SessionUse, float], ...] = ()
 
 
 @record()
@@ -123,6 +150,7 @@ class CommitReply:
         outcome: what it did.
         invalidated_at, uses, score, saved_at, ttl: fields of the header as it stands now, when written.
         replicas: how many acknowledged. None when not asked.
+        audit_error: why the store refused a line of the audit. Empty when it did not.
     """
 
     outcome: CommitOutcome
@@ -132,6 +160,7 @@ class CommitReply:
     saved_at: int = 0
     ttl: int = 0
     replicas: int | None = None
+    audit_error: str = ""
 
 
 @record()
@@ -279,6 +308,17 @@ class Store(Protocol):
         self, fingerprint: str, verdict: str, created_at: int, ttl: float, *, timeout: float
     ) -> None:
         """Keep what a probe has found out about the login of this creation, unix milliseconds, for `ttl` seconds."""
+
+    async def add_uses(self, uses: Sequence[tuple[SessionUse, float]], *, timeout: float) -> None:
+        """Append lines to the audit, each with the seconds since the use ended."""
+
+    async def uses(self, before: str, *, timeout: float) -> tuple[list[SessionUse], str]:
+        """Return a page of the audit, the newest line first, and the place of the next page. Empty after the last.
+
+        Args:
+            before: the place of the page. Empty for the newest.
+            timeout: seconds for the attempt.
+        """
 
     async def take_from_pool(
         self, pool: str, waiter: str, arrival: int, hold: float, *, timeout: float

@@ -127,6 +127,11 @@ class Keys:
         return _bucket(self.prefix, bucket)
 
     @property
+    def audit(self) -> str:
+        """Stream: a line for each use of a session, if the audit is on."""
+        return f"{self.prefix}:audit"
+
+    @property
     def pools(self) -> str:
         """Sorted set: the names of all pools."""
         return f"{self.prefix}:pools"

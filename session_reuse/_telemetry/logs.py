@@ -60,6 +60,7 @@ class Event(StrEnum):
     SPOOL_REJECTED = "session_reuse.spool_rejected"
     SPOOL_FAILED = "session_reuse.spool_failed"
     EXPIRED = "session_reuse.expired"
+    AUDIT_FAILED = "session_reuse.audit_failed"
     CALLBACK_FAILED = "session_reuse.callback_failed"
     NOTIFICATIONS_OFF = "session_reuse.notifications_off"
     NOTIFICATIONS_GAP = "session_reuse.notifications_gap"

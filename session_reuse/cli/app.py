@@ -38,6 +38,7 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
     },
     "Inspect": {
         "status": _Command("commands.status", "status", "Print whether each login lives, who used it, when it ends."),
+        "history": _Command("commands.history", "history", "Print who used a session, as the audit has it."),
         "ls": _Command("commands.ls", "ls", "List the stored sessions."),
         "show": _Command("commands.show", "show", "Show one session, values masked."),
         "stats": _Command("commands.stats", "stats", "Count the stored sessions and their bytes."),

@@ -14,10 +14,12 @@ from session_reuse._session.composition import Runtime
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import Header
 from session_reuse._state.shapes import Document
+from session_reuse._store.interface import SessionUse
 from session_reuse._store.redis.store import RedisStore
-from session_reuse._stored_form import opened
+from session_reuse._stored_form import new_save_id, opened
 from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError, StoreUnavailableError
+from session_reuse.outcome import Outcome
 
 T = TypeVar("T")
 
@@ -98,13 +100,16 @@ async def execute(runtime: Runtime, attempt: Attempt[T], access: Access = Access
         raise failure.error from None
 
 
-async def read_stored(runtime: Runtime, fingerprint: str, codec: Codec | None = None) -> Stored | None:
+async def read_stored(
+    runtime: Runtime, fingerprint: str, codec: Codec | None = None, *, used_by: str = ""
+) -> Stored | None:  # fmt: skip
     """Read and open one session, without starting its time to live again. None if it does not exist.
 
     Args:
         runtime: of the manager.
         fingerprint: name of the session.
         codec: opens the session. Default: the codec of the manager.
+        used_by: who uses the content, for the audit. Empty for no use.
 
     Raises:
         StoreError: the store does not answer.
@@ -122,6 +127,12 @@ async def read_stored(runtime: Runtime, fingerprint: str, codec: Codec | None = 
         document = opened(decoded.document, decoded.header.flags[2], fingerprint)
     except CorruptStateError as error:
         raise CorruptStateError(f"{key} cannot be read: {error}") from None
+    if used_by and runtime.config.audit:
+        use = SessionUse(
+            fingerprint=fingerprint, agent_id=f"session-reuse {used_by}", outcome=Outcome.REUSED, read_only=True,
+            use_id=new_save_id(),
+        )  # fmt: skip
+        await runtime.writer.audit.note(use)
     return Stored(fingerprint, value, decoded.header, decoded.document, document, ttl)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -24,8 +25,10 @@ from session_reuse._store.interface import (
     PoolReply,
     ReadReply,
     SessionEntry,
+    SessionUse,
 )
 from session_reuse._store.keys import Keys, SessionKeys
+from session_reuse._store.redis.audit import PAGE, line_of, page_of, uses_of
 from session_reuse._store.redis.deadlines import Deadlines, IndexEntry
 from session_reuse._store.redis.failures import checked, error_code, failure_from, writes_refused
 from session_reuse._store.redis.listing import facts_of, fingerprints, list_sessions, listed_from
@@ -161,6 +164,8 @@ class RedisStore:
             commands.append(self.deadlines.enter(fingerprint, commit.ttl))
         ms = milliseconds(commit.ttl) if commit.ttl else 0
         commands += [("SET", self.keys.affinity(agent), value, "PX", ms) for agent, value in commit.agents if ms]
+        lines = slice(len(commands), len(commands) + len(commit.uses))
+        commands += [line_of(self.keys.audit, *use) for use in commit.uses]
         if commit.value:
             commands.append(("SET", staging, commit.value, "PX", _STAGING_MS))
         position = len(commands)
@@ -173,6 +178,9 @@ class RedisStore:
         if commit.value:
             checked(replies[position - 1])
         reply = _commit_reply(checked(replies[position]), replies[position + 1 :])
+        refused = next((error for error in replies[lines] if isinstance(error, Exception)), None)
+        if refused is not None:
+            reply = replace(reply, audit_error=failure_from(refused).code)
         if reply.outcome not in _ROUTINE or not commit.indexed:
             await self._follow_up(commit, reply, None if commit.indexed else replies[0], timeout)
         return reply
@@ -269,6 +277,17 @@ class RedisStore:
         names = (self.keys.of(fingerprint).liveness,)
         command = call("note_liveness", names, verdict, created_at, milliseconds(ttl))
         checked((await self.send(command, timeout=timeout))[0])
+
+    async def add_uses(self, uses: Sequence[tuple[SessionUse, float]], *, timeout: float) -> None:
+        """Append lines to the audit."""
+        for reply in await self.send(*(line_of(self.keys.audit, *use) for use in uses), timeout=timeout):
+            checked(reply)
+
+    async def uses(self, before: str, *, timeout: float) -> tuple[list[SessionUse], str]:
+        """Return a page of the audit, the newest line first, and the place of the next page."""
+        (reply,) = await self.send(page_of(self.keys.audit, before), timeout=timeout)
+        lines = checked(reply)
+        return uses_of(lines), text(lines[-1][0]) if len(lines) == PAGE else ""
 
     async def take_from_pool(
         self, pool: str, waiter: str, arrival: int, hold: float, *, timeout: float

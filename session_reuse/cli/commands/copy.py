@@ -38,7 +38,7 @@ def copy(
 
 async def _copy(place: Place, source: str, target: str, force: bool, output: Output) -> ExitCode:
     async with connected(place) as manager:
-        stored = await read_stored(await manager.services(), source)
+        stored = await read_stored(await manager.services(), source, used_by="copy")
         if stored is None:
             output.error("NotThere", f"there is no session {source!r}", ExitCode.WRONG)
             return ExitCode.WRONG

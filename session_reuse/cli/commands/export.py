@@ -53,7 +53,7 @@ async def _export(
     if path == STANDARD_STREAM and sys.stdout.isatty():
         raise ConfigurationError("a session is a secret and is not printed on a terminal: name a file, or use a pipe")
     async with connected(place) as manager:
-        stored = await read_stored(await manager.services(), fingerprint)
+        stored = await read_stored(await manager.services(), fingerprint, used_by="export")
     if stored is None:
         output.error("NotThere", f"there is no session {fingerprint!r}", ExitCode.WRONG)
         return ExitCode.WRONG

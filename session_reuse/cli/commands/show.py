@@ -26,7 +26,7 @@ def show(
 async def _show(place: Place, fingerprint: str, reveal: bool, output: Output) -> ExitCode:
     async with connected(place) as manager:
         # Not `manager.restore`: that counts a use and starts the time to live again.
-        stored = await read_stored(await manager.services(), fingerprint)
+        stored = await read_stored(await manager.services(), fingerprint, used_by="show" if reveal else "")
     if stored is None:
         output.error("NotThere", f"there is no session {fingerprint!r}", ExitCode.WRONG)
         return ExitCode.WRONG
