@@ -1,6 +1,6 @@
-"""Chromium, side by side in one run: restore to first page, capture at exit, login against reuse.
+"""Chromium, side by side in one run: restore to first page, later pages, many agents, capture, long visits.
 
-    python benchmarks/browser.py [--rounds 5] [--quick] [--json FILE] [--plot FILE]
+    python benchmarks/scorecard.py --only first-page,database,next-page,twenty-agents,capture,long-visit,browser-use
 
 Each sample of a restore gets a browser of its own; the arms take turns. Read the ratios, not the milliseconds. `next page` is an
 origin to which a tab is sent later by `goto`, or led by a link, in time and in CPU of browser, driver and Python together.
@@ -11,37 +11,45 @@ Playwright's own restore takes 0.1 to 0.2 s per origin, so from 50 origins on it
 from __future__ import annotations
 
 import asyncio
+import copy
+import gc
 import json
 import os
 import statistics
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from playwright.async_api import async_playwright
 
-from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, write_json
+from benchmarks.reporting import Goal, Results, table
 from session_reuse._browser_session import BrowserSession
 from session_reuse._state.storage_state import to_playwright
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.browsers.playwright import open_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
     from playwright.async_api import Browser, BrowserContext, Page, Playwright
 
-    Way = Callable[[Page, str], Awaitable[None]]
-
+Way = Callable[["Page", str], Awaitable[None]]
 Samples = dict[str, list[float]]
 _PAGE = b"<!doctype html><title>t</title><body>"
+_DATABASE_PAGE = b"""<!doctype html><title>t</title><body><script>
+const asked = indexedDB.open("auth", 1)
+asked.onupgradeneeded = () => asked.result.createObjectStore("users", { keyPath: "id" })
+asked.onsuccess = () => {
+  const read = asked.result.transaction("users").objectStore("users").get(1)
+  read.onsuccess = () => { document.title = read.result ? "in" : "out"; document.body.dataset.done = 1 }
+}
+</script>"""
 _FORM = (
     b"<!doctype html><body><form method=post action=/login><input name=user><input name=word><button>go</button></form>"
 )
@@ -57,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if is_in else 302, _PAGE + b"<p id=account>", {} if is_in else {"Location": "/form"})
         else:
             time.sleep(_Handler.think_seconds if self.path == "/form" else 0)
-            self._answer(200, _FORM if self.path == "/form" else _PAGE, {})
+            self._answer(200, {"/form": _FORM, "/database": _DATABASE_PAGE}.get(self.path, _PAGE), {})
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -72,12 +80,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def handle_one_request(self) -> None:
-        """Say nothing of connections that a closed browser has dropped."""
+        """Ignore connections that a closed browser has dropped."""
         with suppress(ConnectionError):
             super().handle_one_request()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     think_seconds = 0.1
 
@@ -205,7 +213,8 @@ async def _context(arm: str, browser: Browser, state: dict[str, Any]) -> AsyncIt
         async with open_context(BrowserSession("benchmark", storage_state=state), browser) as context:
             yield context
         return
-    context = await browser.new_context()
+    native = {"storage_state": to_playwright(state)} if arm == "playwright" else {}
+    context = await browser.new_context(**native)
     yield context
     await context.close()
 
@@ -296,81 +305,237 @@ async def measure_login(playwright: Playwright, port: int, rounds: int) -> Sampl
     return samples
 
 
-def report(title: str, samples: Samples, base: str) -> dict[str, Any]:
-    """Print medians and ratios to one arm; return them."""
-    medians = {arm: statistics.median(values) for arm, values in samples.items()}
-    print(f"\n{title}")
-    for arm, median in medians.items():
-        spread = f"{min(samples[arm]) * 1e3:.1f}..{max(samples[arm]) * 1e3:.1f}"
-        ratio = median / medians[base]
-        print(f"  {arm:<12}{median * 1e3:>10.1f} ms   {spread:>18}   x{ratio:<8.3f} n={len(samples[arm])}")
-    ratios = {arm: medians[arm] / medians[base] for arm in medians}
-    return {"title": title, "base": base, "medians": medians, "ratios": ratios, "samples": samples}
+async def measure_many(playwright: Playwright, port: int, agents: int, rounds: int) -> tuple[Samples, int]:
+    """Time agents that start at once in one browser, each with a login in a database; return how few found it, at worst."""
+    samples: Samples = {"none": [], "ours": [], "playwright": []}
+    logged_in = agents
+    state = made_state(1, port, 1, databases=True)
+    for round_number in range(rounds):
+        for arm in _rotated(list(samples), round_number):
+            async with warm_browser(playwright, port) as browser:
+
+                async def visit(arm: str = arm, browser: Browser = browser) -> bool:
+                    async with _context(arm, browser, copy.deepcopy(state)) as context:
+                        page = await context.new_page()
+                        await page.goto(f"{state['origins'][0]['origin']}/database")
+                        await page.wait_for_selector("[data-done]", state="attached")
+                        return await page.title() == "in"
+
+                found = await _timed(asyncio.gather(*(visit() for _ in range(agents))), samples[arm])
+                if arm == "ours":
+                    logged_in = min(logged_in, sum(found))
+    return samples, logged_in
 
 
-def goals(results: dict[str, dict[str, Any]]) -> list[Goal]:
-    """Return the goals with what was measured."""
+async def measure_long(playwright: Playwright, port: int, pages: int, arm: str) -> tuple[float, float]:
+    """Return by how many MB in 100 pages Python and the driver have grown after the first fifth of a long visit."""
+    async with warm_browser(playwright, port) as browser, _context(arm, browser, made_state(40, port, 2.5)) as context:
+        page = await context.new_page()
+        for number in range(pages):
+            await page.goto(f"http://s{number % 40}.localhost:{port}/")
+            await page.evaluate("(number) => { localStorage.page = number }", number)
+            if number == pages // 5:
+                before = _python_and_driver()
+        after = _python_and_driver()
+    hundreds = (pages - pages // 5) / 100
+    python, driver = ((new - old) / hundreds / 1e6 for new, old in zip(after, before, strict=True))
+    return python, driver
 
-    def goal(name: str, limit: float) -> Goal:
-        return Goal(f"Chromium, {name} / without us", limit, results[name]["ratios"]["ours"])
 
+def _python_and_driver() -> tuple[int, int]:
+    gc.collect()
+    return _resident(os.getpid()), sum(_resident(pid) for pid in _children(os.getpid()) if "node" in _name(pid))
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text("utf-8").strip()
+
+
+def _children(pid: int) -> list[int]:
     return [
-        goal("restore to first page, 50 origins of 2.5 KB", 1.1),
-        goal("restore to first page, 200 origins of 2.5 KB", 1.1),
-        goal("restore to first page, 1 origin with a database", 1.1),
-        goal("next page by goto, time", 1.02),
-        goal("next page by goto, CPU", 1.10),
-        goal("next page by link, time", 1.02),
-        goal("next page by link, CPU", 1.10),
-        Goal(
-            "Chromium, capture, 30 origins / storage_state()",
-            0.01,
-            results["capture, 30 visited origins"]["ratios"]["ours"],
-        ),
+        int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
     ]
 
 
-async def measure(rounds: int, *, quick: bool) -> tuple[list[dict[str, Any]], list[Goal]]:
-    """Run all parts and print their tables."""
-    results: dict[str, dict[str, Any]] = {}
+# browser-use ----------------------------------------------------------------------------------------------------------
 
-    def note(title: str, samples: Samples, base: str) -> None:
-        results[title] = report(title, samples, base)
 
+async def browser_use_visit(arm: str, state: dict[str, Any], folder: Path) -> float:
+    """Start a browser-use session and return the seconds to its first page; it must find the stored token."""
+    os.environ |= _BROWSER_USE_QUIET
+    from browser_use import BrowserSession as AgentBrowser
+
+    from session_reuse.browsers.browser_use import open_browser_session
+
+    options: dict[str, Any] = {
+        "headless": True, "executable_path": find_chromium(), "args": launch_arguments(), "chromium_sandbox": False,
+        "enable_default_extensions": False,
+    }  # fmt: skip
+    start = time.perf_counter()
+    if arm == "ours":
+        async with open_browser_session(BrowserSession("benchmark", storage_state=state), **options) as browser:
+            return await _browser_use_page(browser, state, start, "T")
+    if arm == "its own":
+        file = folder / "state.json"
+        file.write_text(json.dumps(to_playwright(state)), "utf-8")
+        options["storage_state"] = str(file)
+    browser = AgentBrowser(**options)
+    try:
+        return await _browser_use_page(browser, state, start, None if arm == "none" else "T")
+    finally:
+        await browser.kill()
+
+
+async def _browser_use_page(browser: Any, state: dict[str, Any], start: float, expected: str | None) -> float:
+    await browser.start()
+    await browser.navigate_to(f"{state['origins'][-1]['origin']}/")
+    seconds = time.perf_counter() - start
+    page = await browser.get_current_page()
+    found = await page.evaluate("() => localStorage.getItem('token') || ''")
+    if found != (expected or ""):
+        raise SystemExit(f"browser-use's page has {found!r}, not the token that was to be restored")
+    return seconds
+
+
+_BROWSER_USE_QUIET: Final = {
+    "ANONYMIZED_TELEMETRY": "false", "BROWSER_USE_CLOUD_SYNC": "false", "BROWSER_USE_VERSION_CHECK": "false",
+    "BROWSER_USE_SETUP_LOGGING": "false", "BROWSER_USE_LOGGING_LEVEL": "error",
+}  # fmt: skip
+
+
+# Rows of the scorecard ------------------------------------------------------------------------------------------------
+
+
+def report(title: str, samples: Samples, base: str) -> dict[str, float]:
+    """Print medians, and return their ratios to one arm."""
+    medians = {arm: statistics.median(values) for arm, values in samples.items() if values}
+    ratios = {arm: found / medians[base] for arm, found in medians.items()}
+    rows = [
+        (arm, f"{1e3 * found:.1f}", f"{1e3 * min(samples[arm]):.1f}", f"{1e3 * max(samples[arm]):.1f}", f"{ratios[arm]:.3f}", str(len(samples[arm])))
+        for arm, found in medians.items()
+    ]  # fmt: skip
+    table(title, ("", "median ms", "least", "most", f"/ {base}", "n"), rows)
+    return ratios
+
+
+async def _with_site(part: Callable[[Playwright, int], Awaitable[Any]]) -> Any:
     with serve() as port:
         async with async_playwright() as playwright:
-            for origins, kilobytes in ((1, 10), (50, 2.5), (200, 2.5), (200, 10)):
-                arms = ["none", "ours", "floor", *(["playwright"] if origins < 200 and not quick else [])]
-                samples = await measure_restore(playwright, port, origins, rounds, arms, kilobytes=kilobytes)
-                note(f"restore to first page, {origins} origins of {kilobytes:g} KB", samples, "none")
-            for origins in (1, 10):
-                title = f"restore to first page, {origins} origin{'s' * (origins > 1)} with a database"
-                arms = ["none", "ours", "playwright"]
-                samples = await measure_restore(playwright, port, origins, rounds, arms, databases=True)
-                note(title, samples, "none")
-            for name, way in (("goto", by_goto), ("link", by_link)):
-                seconds, cpu = await measure_next_page(playwright, port, rounds, way)
-                note(f"next page by {name}, time", seconds, "none")
-                note(f"next page by {name}, CPU", cpu, "none")
-            capture = await measure_capture(playwright, port, 30, rounds)
-            note("capture, 30 visited origins", capture, "playwright")
-            logins = await measure_login(playwright, port, rounds)
-            note("to the page behind the login, 0.1 s per server answer", logins, "login")
-    return list(results.values()), goals(results)
+            return await part(playwright, port)
 
 
-def main() -> int:
-    """Print a table of all parts, and the goals; the exit status says whether they were met."""
-    parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of each part; with --quick three")
-    chosen = parser.parse_args()
-    results, found = asyncio.run(measure(3 if chosen.quick else chosen.rounds, quick=chosen.quick))
-    goals_table(found)
-    write_json(chosen.json, results, found)
-    bars = {f"{part['title']}: {arm}": 1e3 * median for part in results for arm, median in part["medians"].items()}
-    bar_chart(chosen.plot, "Chromium, medians", "milliseconds", bars)
-    return 0 if all(goal.met for goal in found) else 1
+def _restore(rounds: int, origins: int, arms: list[str], *, kilobytes: float = 2.5, databases: bool = False) -> Results:
+    samples: Samples = asyncio.run(
+        _with_site(lambda playwright, port: measure_restore(playwright, port, origins, rounds, arms, kilobytes=kilobytes, databases=databases))
+    )  # fmt: skip
+    what = f"{origins} origin{'s' * (origins > 1)} {'with a database' if databases else f'of {kilobytes:g} KB'}"
+    title = f"restore to first page, {what}"
+    ratios = report(title, samples, "none")
+    peer = f"Playwright {ratios['playwright']:.2f}" if "playwright" in ratios else ""
+    return {title: samples}, [Goal(f"Chromium, {title} / no state", 1.1, ratios["ours"], peer=peer)]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def first_page(*, quick: bool = False, rounds: int = 9) -> Results:
+    """Restore 50 and 200 origins."""
+    rounds = 3 if quick else rounds
+    parts = [
+        _restore(rounds, 50, ["none", "ours", "floor", "playwright"]),
+        _restore(rounds, 200, ["none", "ours", "floor", *([] if quick else ["playwright"])]),
+    ]
+    return [results for results, _ in parts], [goal for _, goals in parts for goal in goals]
+
+
+def database(*, quick: bool = False, rounds: int = 9) -> Results:
+    """Restore one origin with a database."""
+    return _restore(3 if quick else rounds, 1, ["none", "ours", "playwright"], databases=True)
+
+
+def next_page(*, quick: bool = False, rounds: int = 9) -> Results:
+    """Go on to other origins, by `goto` and by a link."""
+    results, goals = {}, []
+    for name, way in (("goto", by_goto), ("a link", by_link)):
+        found = asyncio.run(
+            _with_site(
+                lambda playwright, port, way=way: measure_next_page(playwright, port, 3 if quick else rounds, way)
+            )
+        )
+        for kind, limit, samples in zip(("time", "CPU"), (1.02, 1.10), found, strict=True):
+            title = f"next page by {name}, {kind}"
+            results[title] = samples
+            goals.append(Goal(f"Chromium, {title} / plain context", limit, report(title, samples, "none")["ours"]))
+    return results, goals
+
+
+def twenty_agents(*, quick: bool = False, rounds: int = 5, agents: int = 20) -> Results:
+    """Start agents at once in one browser, each with a login in a database."""
+    rounds, agents = (1, 6) if quick else (rounds, agents)
+    samples, logged_in = asyncio.run(
+        _with_site(lambda playwright, port: measure_many(playwright, port, agents, rounds))
+    )
+    ratios = report(f"{agents} agents with databases in one browser", samples, "none")
+    goals = [
+        Goal(f"{agents} agents with databases in one browser / plain contexts", 1.1, ratios["ours"], peer=f"Playwright {ratios['playwright']:.2f}"),
+        Goal(f"{agents} agents with databases in one browser: logged in, at worst", agents, logged_in, at_least=True),
+    ]  # fmt: skip
+    return samples, goals
+
+
+def capture(*, quick: bool = False, rounds: int = 9, origins: int = 30) -> Results:
+    """Capture visited origins at the exit, beside `storage_state()`."""
+    rounds, origins = (2, 10) if quick else (rounds, origins)
+    samples: Samples = asyncio.run(
+        _with_site(lambda playwright, port: measure_capture(playwright, port, origins, rounds))
+    )
+    ratios = report(f"capture, {origins} visited origins", samples, "playwright")
+    theirs = statistics.median(samples["playwright"])
+    name = f"Chromium, capture, {origins} origins / storage_state()"
+    return samples, [Goal(name, 0.01, ratios["ours"], peer=f"Playwright {1e3 * theirs:.0f} ms")]
+
+
+def login(*, quick: bool = False, rounds: int = 9) -> Results:
+    """Get to a page behind a login by the form, and by a session; each answer of the server takes 0.1 s."""
+    samples: Samples = asyncio.run(
+        _with_site(lambda playwright, port: measure_login(playwright, port, 2 if quick else rounds))
+    )
+    ratios = report("to the page behind the login, 0.1 s per server answer", samples, "login")
+    return samples, [Goal("Chromium, to the page behind the login, by session / by form", 1.0, ratios["reuse"])]
+
+
+def long_visit(*, quick: bool = False, pages: int = 1000) -> Results:
+    """Visit many pages in one tab, and weigh Python and the driver."""
+    pages = 100 if quick else pages
+    grown = {
+        arm: asyncio.run(_with_site(lambda playwright, port, arm=arm: measure_long(playwright, port, pages, arm)))
+        for arm in ("none", "ours")
+    }
+    rows = [(arm, f"{python:.2f}", f"{driver:.2f}") for arm, (python, driver) in grown.items()]
+    table(f"MB in 100 pages, {pages:,} pages", ("", "Python", "driver"), rows)
+    more = sum(grown["ours"]) - sum(grown["none"])
+    peer = f"plain Playwright grows by {sum(grown['none']):.1f} MB"
+    return grown, [
+        Goal(f"{pages:,} pages: Python and driver grow by more than plain, MB in 100 pages", 0.5, more, peer=peer)
+    ]
+
+
+def browser_use(*, quick: bool = False, rounds: int = 5, origins: int = 50) -> Results:
+    """Start browser-use with 50 origins, beside its own `storage_state`."""
+    samples: Samples = {"none": [], "ours": [], "its own": []}
+    with serve() as port, tempfile.TemporaryDirectory() as folder:
+        for round_number in range(1 if quick else rounds):
+            for arm in _rotated(list(samples), round_number):
+                visit = browser_use_visit(arm, made_state(origins, port, 2.5), Path(folder))
+                samples[arm].append(asyncio.run(visit))
+    title = f"browser-use, start to first page, {origins} origins"
+    ratios = report(title, samples, "none")
+    return samples, [
+        Goal(
+            f"{title} / its own storage_state",
+            1.0,
+            ratios["ours"] / ratios["its own"],
+            peer=f"its own {ratios['its own']:.2f} of none",
+        )
+    ]

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, number, table, write_json
+from benchmarks.reporting import Goal, Results, command, number, table
 from benchmarks.states import made_state
 from session_reuse import SessionManager, reusable_session
 from tests.harness.servers import RedisServer
@@ -193,34 +193,18 @@ def _row(name: str, tally: Tally) -> tuple[str, ...]:
     return (name, number(tally.rate), f"{number(tally.rate_of_reusable)} of {tally.reusable}", *times, seen, saves)
 
 
-async def measure(workload: Workload) -> tuple[dict[str, Any], list[Goal]]:
-    """Run both ways, print the table, and return numbers and goals."""
-    runs = {"plain": await run(workload, kill=False), "killed and restarted": await run(workload, kill=True)}
+def measure(*, quick: bool = False, cycles: int = 100, accounts: int = 10) -> Results:
+    """Run the workload both ways."""
+    pace = {"work": 0.1, "away": 0.2} if quick else {}
+    workload = Workload(cycles=cycles, accounts=accounts, **pace)
+    plain, killed = (asyncio.run(run(workload, kill=kill)) for kill in (False, True))
+    runs = {"plain": plain, "killed and restarted": killed}
     heads = ("run", "reused", "of reusable", "enter p50 ms", "p99", "max", "not reused", "saves")
     title = f"{workload.cycles} cycles, {workload.accounts} accounts, {workload.agents} agents at a time"
     table(title, heads, [_row(name, tally) for name, tally in runs.items()])
-    goals = goals_of(*runs.values(), SessionManager().config.restore_timeout)
+    goals = goals_of(plain, killed, SessionManager().config.restore_timeout)
     return {name: tally.numbers() for name, tally in runs.items()}, goals
 
 
-def main() -> int:
-    """Run both, print the table and the goals; the exit status says whether all goals were met."""
-    parser = arguments(__doc__)
-    parser.add_argument("--cycles", type=int, default=100)
-    parser.add_argument("--accounts", type=int, default=10)
-    chosen = parser.parse_args()
-    pace = {"work": 0.1, "away": 0.2} if chosen.quick else {}
-    results, goals = asyncio.run(measure(Workload(cycles=chosen.cycles, accounts=chosen.accounts, **pace)))
-    goals_table(goals)
-    write_json(chosen.json, results, goals)
-    rates = {
-        f"{name}: {kind}": run[kind]
-        for name, run in results.items()
-        for kind in ("reuse_rate", "reuse_rate_of_reusable")
-    }
-    bar_chart(chosen.plot, "Reuse", "share of cycles", rates, line=0.8)
-    return 0 if all(goal.met for goal in goals) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, measure))

@@ -1,12 +1,11 @@
 """What a growing number of stored sessions costs: restore, save, memory, and the clean-up of those that expired.
 
-    python benchmarks/growth.py [--sizes 1000,10000,100000] [--full] [--quick] [--json FILE] [--plot FILE]
+    python benchmarks/growth.py [--sizes 1000,10000,100000,1000000] [--quick] [--json FILE]
 
 Starts a redis-server of its own and fills it in the SDK's stored form, each session with its agent, affinity and entry in
-the index of deadlines. At each size it measures, in this order: a cycle (enter, change, leave) of one agent over random
-sessions, in turns with the same on a second server that stays at the smallest size; the clean-up when nothing is due; when 100 sessions have expired, the same number at every size; and when 1 %
-have. "Expired" means that the session is gone without a word and its entry is due, which is what a missed event leaves.
-`--full` goes up to a million sessions and takes some minutes and 1 GB of memory.
+the index of deadlines. Each size is measured in this order: a cycle of one agent over random sessions, in turns with the
+same on a second server that stays at the smallest size. Then the clean-up when nothing is due, when 100 sessions have
+expired, and when 1 % have. "Expired" means that the session is gone without an event and its entry is due.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
 from time import perf_counter, time
-from typing import Any, Final
+from typing import Final
 
 import redis
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, number, table, write_json
+from benchmarks.reporting import Goal, Results, command, number, table
 from session_reuse import SessionManager, reusable_session
 from session_reuse._state.codec import Codec
 from session_reuse._state.document import dump
@@ -147,7 +146,7 @@ async def cleaned(manager: SessionManager, expected: int) -> float:
     return took
 
 
-async def measure(
+async def measured(
     servers: tuple[RedisServer, RedisServer], sizes: tuple[int, int], rounds: int, empty: int
 ) -> Measured:
     """Measure at one size; the first server holds that many sessions, the second the smallest number."""
@@ -186,7 +185,7 @@ def run(sizes: list[int], rounds: int) -> list[Measured]:
         fill(other, Keys(), range(sizes[0]))
         for before, size in pairwise([0, *sizes]):
             fill(client, Keys(), range(before, size))
-            found.append(asyncio.run(measure((server, smallest), (size, sizes[0]), rounds, empty)))
+            found.append(asyncio.run(measured((server, smallest), (size, sizes[0]), rounds, empty)))
             print(f"{size:,} sessions: done", file=sys.stderr)
     return found
 
@@ -219,22 +218,13 @@ def report(found: list[Measured]) -> None:
     table("What a growing number of stored sessions costs", heads, rows)
 
 
-def main(words: list[str] | None = None) -> Any:
-    """Run the benchmark."""
-    parser = arguments(__doc__)
-    parser.add_argument("--sizes", default="1000,10000,100000", help="numbers of sessions, separated by commas")
-    parser.add_argument("--full", action="store_true", help="go up to 1,000,000 sessions")
-    options = parser.parse_args(words)
-    sizes = sorted({int(word) for word in options.sizes.split(",")} | ({1_000_000} if options.full else set()))
-    found = run([500, 2000] if options.quick else sizes, 50 if options.quick else 400)
+def measure(*, quick: bool = False, sizes: str = "1000,10000,100000,1000000") -> Results:
+    """Grow through the sizes; a million sessions take some minutes and 1 GB of memory."""
+    steps = [1000, 20_000] if quick else sorted(map(int, sizes.split(",")))
+    found = run(steps, 50 if quick else 400)
     report(found)
-    reached = goals(found)
-    goals_table(reached)
-    bars = {f"{each.sessions:,}": each.share for each in found}
-    bar_chart(options.plot, "Clean-up of 1 % expired sessions", "milliseconds", bars)
-    write_json(options.json, [asdict(each) for each in found], reached)
-    return found
+    return [asdict(each) for each in found], goals(found)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(__doc__, measure))

@@ -1,6 +1,6 @@
 """Agent starts while Redis is frozen: 200 starts over 4 seconds after a SIGSTOP, ours beside plain redis-py.
 
-    python benchmarks/outage.py [--quick] [--json FILE]
+    python benchmarks/outage.py [--quick] [--starts 200] [--cap 5] [--json FILE]
 
 An agent start is the enter of one `async with reusable_session(...)`, for accounts of its own. The connections are open and
 have worked before the server is frozen, as in a fleet that has been running for a while; `ours, cold` has never spoken to
@@ -15,17 +15,17 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import quantiles
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import redis.asyncio
 
-from benchmarks.reporting import Goal, arguments, goals_table, number, table, write_json
+from benchmarks.reporting import Goal, Results, command, number, table
 from session_reuse import SessionManager, reusable_session
 from tests.harness.servers import RedisServer
 
@@ -152,8 +152,7 @@ async def plain(server: RedisServer, count: int, over: float, cap: float) -> Sta
         await client.aclose()
 
 
-async def measured(count: int, over: float, cap: float) -> list[Starts]:
-    """Measure all, one after the other, each on a server of its own."""
+async def _frozen(count: int, over: float, cap: float) -> list[Starts]:
     found = []
     for warm in (True, False):
         with RedisServer() as server:
@@ -163,51 +162,64 @@ async def measured(count: int, over: float, cap: float) -> list[Starts]:
     return found
 
 
-def goals(found: list[Starts]) -> list[Goal]:
-    """Return the goals for an outage."""
-    return [
+def frozen(*, quick: bool = False, starts: int = 200, cap: float = 5.0) -> Results:
+    """Start agents while Redis is frozen; plain redis-py is given up after `cap` seconds."""
+    count, over, cap = (40, 0.8, 1.0) if quick else (starts, starts / 50, cap)
+    found = asyncio.run(_frozen(count, over, cap))
+    heads = ("who", "delayed", "p50 ms", "p99 ms", "longest ms", "lag ms", "sum s", "outcomes")
+    title = f"{count} agent starts over {over:g} s, Redis frozen (load {os.getloadavg()[0]:.1f})"
+    table(title, heads, [each.row for each in found])
+    *own, other = found
+    peer = f"{other.name}: {other.delayed}, {max(other.seconds):.1f} s or more"
+    goals = [
         goal
-        for starts in found[:2]
+        for each in own
         for goal in (
-            Goal(f"{starts.name}: starts delayed over 50 ms", 15, starts.delayed),
-            Goal(f"{starts.name}: longest start less the machine's lag, ms", *_longest(starts)),
+            Goal(f"{each.name}: of {count} starts with Redis frozen, delayed over 50 ms", 15, each.delayed, peer=peer),
+            Goal(f"{each.name}: longest start less the machine's lag, ms", *_longest(each)),
         )
     ]
+    return [asdict(each) for each in found], goals
 
 
 def _longest(starts: Starts) -> tuple[float, float]:
     return _ATTEMPT * 1000 + 10, (max(starts.seconds) - starts.lag) * 1000
 
 
-def main() -> int:
-    """Run from the command line."""
-    parser = arguments(__doc__)
-    parser.add_argument("--starts", type=int, default=200)
-    parser.add_argument("--cap", type=float, default=5.0, help="seconds after which plain redis-py is given up")
-    options = parser.parse_args()
-    count, over, cap = (40, 0.8, 1.0) if options.quick else (options.starts, options.starts / 50, options.cap)
-    found = asyncio.run(measured(count, over, cap))
-    heads = ("who", "delayed", "p50 ms", "p99 ms", "longest ms", "lag ms", "sum s", "outcomes")
-    table(
-        f"{count} agent starts over {over:g} s, Redis frozen (load {os.getloadavg()[0]:.1f})",
-        heads,
-        [s.row for s in found],
-    )
-    reached = goals(found)
-    goals_table(reached)
-    if options.json:
-        numbers: dict[str, Any] = {
-            starts.name: {
-                "delayed": starts.delayed,
-                "outcomes": starts.outcomes,
-                "lag": starts.lag,
-                "seconds": starts.seconds,
-            }
-            for starts in found
-        }
-        write_json(options.json, {"starts": count, "over": over, "cap": cap} | numbers, reached)
-    return 0 if all(goal.met for goal in reached) else 1
+async def _away(names: list[str]) -> tuple[Counter[str], Counter[str], float]:
+    """Return the outcomes of the enters during an outage, those of the saves, and the longest enter."""
+    enters, saves, longest = Counter[str](), Counter[str](), 0.0
+    with RedisServer(appendonly=True) as server:
+        async with SessionManager(server.url, registry=None, close_timeout=60.0) as manager:
+            for name in names:
+                async with reusable_session(name, manager=manager) as session:
+                    session.data["visits"] = 1
+            server.kill()
+            for name in names:
+                began = perf_counter()
+                async with reusable_session(name, manager=manager) as session:
+                    longest = max(longest, perf_counter() - began)
+                    enters[session.outcome.value] += 1
+                    session.data["visits"] = session.data.get("visits", 0) + 1
+            await asyncio.to_thread(server.start)
+        async with SessionManager(server.url, registry=None) as manager:
+            for name in names:
+                found = await manager.restore(name)
+                saves["arrived" if found is not None and found.data["visits"] == 2 else "lost"] += 1
+    return enters, saves, longest
+
+
+def reuse(*, quick: bool = False, sessions: int = 200) -> Results:
+    """Kill Redis, let the agents of a running process come back, start it again, and count what arrived."""
+    names = [f"shop.example/{number}" for number in range(20 if quick else sessions)]
+    enters, saves, longest = asyncio.run(_away(names))
+    goals = [
+        Goal("Redis killed: share of known sessions that are reused", 1.0, enters["reused"] / len(names), at_least=True, peer="others: 0"),
+        Goal("Redis killed: longest enter, s", 0.55, longest),
+        Goal("Redis back: saves lost", 0, saves["lost"]),
+    ]  # fmt: skip
+    return {"enters": enters, "saves": saves, "longest enter": longest}, goals
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, frozen))

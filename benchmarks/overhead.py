@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from prometheus_client import CollectorRegistry
 
-from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, table, write_json
+from benchmarks.reporting import Goal, Results, command, table
 from benchmarks.states import SIZES, made_state
 from session_reuse import reusable_session
 from session_reuse._browser_session import BrowserSession
@@ -169,26 +169,15 @@ def state_parts(size: str, rounds: int) -> dict[str, float]:
     return parts
 
 
-def measure(rounds: int, sizes: tuple[str, ...]) -> tuple[dict[str, Any], list[Goal]]:
-    """Measure, print the tables, and return numbers and goals."""
+def measure(*, quick: bool = False, sizes: str = "2 KB,20 KB,200 KB") -> Results:
+    """Measure each part."""
+    rounds = 5 if quick else 40
     parts = {"layers": asyncio.run(layers(rounds)), "way": asyncio.run(way(rounds))}
-    parts |= {f"state of {size}": state_parts(size, rounds) for size in sizes}
+    parts |= {f"state of {size}": state_parts(size, rounds) for size in sizes.split(",") if size}
     for title, found in parts.items():
         table(title, ("part", "µs per cycle"), [(name, f"{micros:.1f}") for name, micros in found.items()])
-    total = sum(parts["layers"].values())
-    return parts, [Goal("SDK's own layers, µs per cycle", 10.0, total)]
-
-
-def main() -> int:
-    """Measure, print, write; the exit status says whether the goal was met."""
-    chosen = arguments(__doc__).parse_args()
-    results, goals = measure(5 if chosen.quick else 40, ("20 KB",) if chosen.quick else ("2 KB", "20 KB", "200 KB"))
-    goals_table(goals)
-    write_json(chosen.json, results, goals)
-    bars = {f"{title}: {name}": micros for title, found in results.items() for name, micros in found.items()}
-    bar_chart(chosen.plot, "Cost of each part", "µs per cycle", bars)
-    return 0 if all(goal.met for goal in goals) else 1
+    return parts, [Goal("our own layers, µs per cycle", 10.0, sum(parts["layers"].values()))]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, measure))

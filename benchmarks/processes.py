@@ -13,7 +13,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -22,19 +21,20 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.contestants import CONTESTANTS, Contestant
-from benchmarks.reporting import arguments, bar_chart, number, table, write_json
+from benchmarks.reporting import Results, command, number, table
 from benchmarks.rounds import timed
 from benchmarks.states import SIZES, made_state
 from tests.harness.servers import RedisCluster, RedisServer
 
 BASE: Final = "naive GET+SET"
+WORKER: Final = "worker"
 
 
 class _Worker:
     """One contestant in a process of its own."""
 
     def __init__(self, name: str, url: str, size: str, tasks: int, each: int, first: int) -> None:
-        words = [sys.executable, __file__, "--worker", json.dumps([name, url, size, tasks, each, first])]
+        words = [sys.executable, __file__, WORKER, json.dumps([name, url, size, tasks, each, first])]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def wait_ready(self) -> None:
@@ -97,11 +97,18 @@ def throughput(name: str, url: str, workers: int, size: str, tasks: int, each: i
 
 
 def measure(
-    counts: Iterable[int], size: str, tasks: int, each: int, rounds: int, *, cluster: bool = False
-) -> dict[str, dict[str, list[float]]]:
-    """Measure in interleaved rounds, print the table, and return cycles per second."""
+    *,
+    quick: bool = False,
+    workers: str = "1,2,4",
+    size: str = "20 KB",
+    tasks: int = 64,
+    rounds: int = 5,
+    cluster: bool = False,
+) -> Results:
+    """Measure in interleaved rounds; `cluster` takes three primaries and three replicas instead of one server."""
     names = ["ours", "ours, unchanged"] if cluster else list(CONTESTANTS)
-    found: dict[str, dict[str, list[float]]] = {str(count): {name: [] for name in names} for count in counts}
+    rounds, each = (1, 4) if quick else (rounds, 20)
+    found: dict[str, dict[str, list[float]]] = {count: {name: [] for name in names} for count in workers.split(",")}
     with ExitStack() as stack:
         server: Any = stack.enter_context(RedisCluster() if cluster else RedisServer())
         for _ in range(rounds):
@@ -111,7 +118,7 @@ def measure(
     heads = ("contestant", *(f"{count} workers" for count in found))
     rows = [(name, *(_cell(found[count], name) for count in found)) for name in names]
     table(f"Cycles per second, {size}, {tasks} tasks each, {'Cluster' if cluster else 'one server'}", heads, rows)
-    return found
+    return found, []
 
 
 def _cell(found: dict[str, list[float]], name: str) -> str:
@@ -121,31 +128,8 @@ def _cell(found: dict[str, list[float]], name: str) -> str:
     return f"{rate} (x{median(one / base for one, base in zip(found[name], found[BASE], strict=True)):.2f})"
 
 
-def main() -> int:
-    """Measure, print, write."""
-    parser = arguments(__doc__)
-    parser.add_argument("--workers", default="1,2,4")
-    parser.add_argument("--size", default="20 KB", choices=SIZES)
-    parser.add_argument("--tasks", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--cluster", action="store_true", help="three primaries and three replicas instead of one server"
-    )
-    parser.add_argument("--worker", help=None)
-    chosen = parser.parse_args()
-    if chosen.worker:
-        asyncio.run(work(*json.loads(chosen.worker)))
-        return 0
-    counts = [int(count) for count in ("1,2" if chosen.quick else chosen.workers).split(",")]
-    rounds, each = (1, 4) if chosen.quick else (chosen.rounds, 20)
-    results = measure(counts, chosen.size, chosen.tasks, each, rounds, cluster=chosen.cluster)
-    write_json(chosen.json, results)
-    bars = {
-        f"{count} workers: {name}": median(rates) for count, all_ in results.items() for name, rates in all_.items()
-    }
-    bar_chart(chosen.plot, "Worker processes", "cycles per second", bars)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:2] == [WORKER]:
+        asyncio.run(work(*json.loads(sys.argv[2])))
+    else:
+        sys.exit(command(__doc__, measure))

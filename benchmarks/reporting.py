@@ -1,63 +1,82 @@
-"""What every benchmark prints and writes: a table, its goals, a JSON file, a chart."""
+"""What every benchmark prints and writes: tables, goals, a JSON file; and the one command line that all of them share."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 _PACKAGES: Final = (
-    "redis", "hiredis", "orjson", "zstandard", "lz4", "cryptography", "prometheus-client", "uvloop", "valkey-glide",
-    "coredis", "cashews", "aiocache", "starsessions", "openai-agents",
+    "redis", "hiredis", "orjson", "zstandard", "lz4", "cryptography", "prometheus-client", "playwright", "browser-use",
+    "valkey-glide", "coredis", "cashews", "aiocache", "starsessions", "openai-agents",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One line of the scorecard.
+    """One goal and what was measured.
 
     Attributes:
         what: the quantity.
-        limit: the goal.
+        limit: the goal; None for a figure without one.
         measured: None when it could not be measured here.
         at_least: whether the goal is a floor; else it is a ceiling.
+        peer: what the best peer reached in the same run, where the quantity itself is no comparison.
     """
 
     what: str
-    limit: float
+    limit: float | None
     measured: float | None
     at_least: bool = False
+    peer: str = ""
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None when it was not measured."""
-        if self.measured is None:
+        """Whether the goal is reached; None when it was not measured, or when there is none."""
+        if self.measured is None or self.limit is None:
             return None
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
 
     @property
-    def row(self) -> tuple[str, str, str, str]:
+    def row(self) -> tuple[str, str, str, str, str]:
         """The goal as a line of a table."""
         verdict = {True: "met", False: "NOT MET", None: "-"}[self.met]
         measured = "not measured" if self.measured is None else number(self.measured)
-        return self.what, f"{'>=' if self.at_least else '<='} {number(self.limit)}", measured, verdict
+        limit = "-" if self.limit is None else f"{'>=' if self.at_least else '<='} {number(self.limit)}"
+        return self.what, limit, measured, verdict, self.peer
 
 
-def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser with what all benchmarks take."""
+Results = tuple[Any, list[Goal]]
+"""All numbers of a benchmark, for a file, and its goals."""
+
+
+def command(doc: str | None, measure: Callable[..., Results]) -> int:
+    """Run one benchmark from the command line; return 0 when no goal was missed.
+
+    Args:
+        doc: the description.
+        measure: takes `quick`; each other keyword argument of it with a default becomes an option.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="few rounds: shows that it runs, and roughly where it stands"
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a chart there (needs matplotlib)")
-    return parser
+    for name, parameter in inspect.signature(measure).parameters.items():
+        if isinstance(parameter.default, bool):
+            parser.add_argument(f"--{name}", action="store_true")
+        else:
+            parser.add_argument(f"--{name}", type=type(parameter.default), default=parameter.default)
+    chosen = vars(parser.parse_args())
+    file = chosen.pop("json")
+    results, goals = measure(**chosen)
+    goals_table(goals)
+    write_json(file, results, goals)
+    return 0 if all(goal.met is not False for goal in goals) else 1
 
 
 def number(value: float) -> str:
@@ -79,7 +98,9 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> No
 
 def goals_table(goals: Iterable[Goal], title: str = "Goals") -> None:
     """Print goals with what was measured."""
-    table(title, ("what", "goal", "measured", ""), [goal.row for goal in goals])
+    found = [goal.row for goal in goals]
+    width = 5 if any(row[4] for row in found) else 4
+    table(title, ("what", "goal", "measured", "", "best peer")[:width], [row[:width] for row in found])
 
 
 def about() -> dict[str, Any]:
@@ -102,25 +123,3 @@ def write_json(path: Path | None, results: Any, goals: Iterable[Goal] = ()) -> N
     if path is not None:
         listed = [{**asdict(goal), "met": goal.met} for goal in goals]
         path.write_text(json.dumps({"about": about(), "results": results, "goals": listed}, indent=1) + "\n", "utf-8")
-
-
-def bar_chart(path: Path | None, title: str, unit: str, bars: dict[str, float], line: float | None = None) -> None:
-    """Draw bars, and a line at the value to compare them with, if a chart was asked for and matplotlib is installed."""
-    if path is None:
-        return
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        print("no chart: matplotlib is not installed")
-        return
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9, 0.6 + 0.35 * len(bars)), layout="constrained")
-    axes.barh(list(bars), list(bars.values()), color="#3b6ea5")
-    axes.invert_yaxis()
-    axes.set(title=title, xlabel=unit)
-    if line is not None:
-        axes.axvline(line, color="#c0392b", linestyle="--")
-    figure.savefig(path)
-    plt.close(figure)

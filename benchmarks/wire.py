@@ -19,7 +19,7 @@ from typing import Any, Final
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.contestants import CONTESTANTS, Contestant
-from benchmarks.reporting import Goal, arguments, bar_chart, goals_table, number, table, write_json
+from benchmarks.reporting import Goal, Results, command, number, table
 from benchmarks.rounds import timed
 from benchmarks.states import SIZES, made_state
 from tests.harness.servers import RedisServer
@@ -84,12 +84,12 @@ def stored_bytes(server: RedisServer) -> dict[str, int]:
         return {name: int(client.memory_usage(key) or 0) for name, key in keys.items()}
 
 
-def measure(size: str, tasks: int, rounds: int) -> tuple[dict[str, Any], list[Goal]]:
-    """Measure all, print the tables, and return numbers and goals."""
+def measure(*, quick: bool = False, size: str = "20 KB", tasks: int = 64) -> Results:
+    """Measure all contestants in interleaved rounds."""
     state = made_state(SIZES[size])
     costs: dict[str, list[Cost]] = {name: [] for name in CONTESTANTS}
     with RedisServer() as server:
-        for _ in range(rounds):
+        for _ in range(3 if quick else 9):
             for name, kind in CONTESTANTS.items():
                 costs[name].append(asyncio.run(cost(kind(), server, state, tasks)))
         asked = {name: asyncio.run(commands(kind(), server, state)) for name, kind in CONTESTANTS.items()}
@@ -123,18 +123,5 @@ def _show(title: str, costs: dict[str, list[Cost]], asked: dict[str, dict[str, i
     table(title, ("contestant", "bytes in", "bytes out", "CPU µs", "bytes ratio", "CPU ratio", "commands"), rows)
 
 
-def main() -> int:
-    """Measure, print, write; the exit status says whether the goals were met."""
-    parser = arguments(__doc__)
-    parser.add_argument("--size", default="20 KB", choices=SIZES)
-    parser.add_argument("--tasks", type=int, default=64)
-    chosen = parser.parse_args()
-    results, goals = measure(chosen.size, chosen.tasks, 3 if chosen.quick else 9)
-    goals_table(goals)
-    write_json(chosen.json, results, goals)
-    bar_chart(chosen.plot, "Ratio to naive", "ratio", {goal.what: goal.measured or 0.0 for goal in goals}, line=1.0)
-    return 0 if all(goal.met for goal in goals) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, measure))
