@@ -105,7 +105,7 @@ def evaluate_apart(
     """Return what an expression gives in an isolated world of a frame, awaited.
 
     Raises:
-        Exception: one of the driver's errors: it threw, took too long, or the document is gone.
+        Exception: one of the driver's errors: it threw, took too long, or the document has been left.
     """
     world = yield driver.send(cdp, "Page.createIsolatedWorld", {"frameId": frame}, limit)
     params = {"contextId": world["executionContextId"], "awaitPromise": True, "returnByValue": True}

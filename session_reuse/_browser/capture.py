@@ -69,7 +69,7 @@ class Capture:
         self._knows_environment = False
 
     def refresh(self) -> Flow[None]:
-        """Read what no event has told, between saves: cookies, changed databases, what is still unread of open pages."""
+        """Read what no event has shown, between saves: cookies, changed databases, open pages not read yet."""
         if self._driver.is_gone or not (yield from self._poll_cookies()):
             return
         frames = self._follower.open_frames()
@@ -80,7 +80,7 @@ class Capture:
         yield Together([self._copy_databases(frames[origin], origin) for origin in due if origin in frames])
 
     def capture(self, *, is_final: bool) -> Flow[StorageState]:
-        """Return what the browser holds now, or what it was last seen to hold when it is gone.
+        """Return what the browser holds now, or what it was last seen to hold when it has ended.
 
         Args:
             is_final: whether the agent has finished, so that origins which are open no more may be visited.

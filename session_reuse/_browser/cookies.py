@@ -21,7 +21,7 @@ _HOST: Final = re.compile(r"\.?[^\s/:;,@?#\x00-\x20]+$|\[[0-9a-fA-F:.]+\]$")
 
 
 class CleanCookies(NamedTuple):
-    """Cookies that a browser can take, in Playwright's form, and what is reported of the others."""
+    """Cookies that a browser can take, in Playwright's form, and the problems with the others."""
 
     cookies: list[Cookie]
     problems: list[Problem]

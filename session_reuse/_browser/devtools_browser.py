@@ -36,7 +36,7 @@ class DevToolsBrowser:
         known: origins that were seen in this browser before, by a connection that has ended. They are followed only, and so
             are the cookies. None for a browser that is restored in full.
         is_own: whether the browser was started for this session.
-        of_target: a target whose context is followed. Without, the context that the browser has by itself. New tabs wait until
+        of_target: a target whose context is followed. Without, the browser's default context. New tabs wait until
             they have our scripts, unless the browser is shared and this says with which tab.
         on_change: called after each look that found something new.
     """
@@ -79,7 +79,7 @@ class DevToolsBrowser:
 
     @property
     def visited(self) -> frozenset[str]:
-        """Origins of which anything was seen, those left out that have not got what is stored of them."""
+        """Origins of which anything was seen and whose restore is confirmed."""
         return self._engine.visited
 
     async def ended(self) -> None:
@@ -115,7 +115,7 @@ class DevToolsBrowser:
         return self
 
     async def capture(self, *, is_final: bool = False) -> StorageState:
-        """Return the current state, or the last one seen when the browser is gone.
+        """Return the current state, or the last one seen when the browser has ended.
 
         Args:
             is_final: whether the agent has finished.

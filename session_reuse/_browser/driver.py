@@ -17,7 +17,7 @@ class PageReader(Protocol):
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What a call raises when the browser refuses, does not answer in time, or is gone."""
+        """What a call raises when the browser refuses, does not answer in time, or has ended."""
 
     def storage_state(self) -> Any:
         """Return cookies and localStorage, in Playwright's form, as a step."""
@@ -33,7 +33,7 @@ class BrowserDriver(ABC):
     """One client of one browser. A method that returns a step is called in a flow, which yields the step.
 
     Attributes:
-        errors: what a call raises when the browser refuses, does not answer in time, or is gone.
+        errors: what a call raises when the browser refuses, does not answer in time, or has ended.
         page_reader: what reads a browser without the DevTools protocol, such as Firefox and WebKit, or None where there is one.
         is_gone: whether the browser, or the context, has ended.
     """
@@ -63,7 +63,7 @@ class BrowserDriver(ABC):
 
     @abstractmethod
     def best_effort(self, step: Any) -> Any:
-        """Wait for a step that releases something of ours, though not for long and whatever comes of it, as a step."""
+        """Wait for a step that releases something of ours, though not for long, and ignore its errors, as a step."""
 
     @abstractmethod
     def add_script(self, source: str) -> Any:

@@ -81,7 +81,7 @@ class BrowserEngine:
 
     @property
     def visited(self) -> frozenset[str]:
-        """Origins of which anything was seen, but for those that have not got what is stored of them."""
+        """Origins of which anything was seen and whose restore is confirmed."""
         return self._known.union(each for each in self.mirror.visited if not self.mirror.is_unconfirmed(each))
 
     @property
@@ -100,7 +100,7 @@ class BrowserEngine:
         return state
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
-        """Return the state as it is now, for a save.
+        """Return the current state, for a save.
 
         Args:
             is_final: whether the agent has finished.

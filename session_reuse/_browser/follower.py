@@ -59,8 +59,8 @@ class Follower:
     """Follows the tabs of one context.
 
     Args:
-        mirror: told what they store.
-        restorer: told which documents have started.
+        mirror: gets what they store.
+        restorer: gets the documents that have started.
         driver: of the browser.
         is_new_profile: whether the browser was started, or the context made, for this session.
         indexed_db: whether databases are followed.
@@ -111,7 +111,7 @@ class Follower:
             self.tabs.append(tab)
 
     def closed(self, tab: Tab) -> None:
-        """Note that a tab is gone."""
+        """Note that a tab was closed."""
         if tab in self.tabs:
             self.tabs.remove(tab)
         frames, tab.frames = [*tab.frames.values()], {}
@@ -122,7 +122,7 @@ class Follower:
         self._mirror.tab_closed(tab.key)
 
     def target_gone(self, target: Target) -> None:
-        """Note that a tab, or a frame with a process of its own, is gone."""
+        """Note that a tab, or a frame in a separate process, was closed."""
         tab = target.tab
         main = tab.main
         if main is None or main.target is target:
@@ -208,7 +208,7 @@ class Follower:
             self._driver.spawn(self._look(frame, frame.origin, was_tracked=was_tracked, is_told=is_told))
 
     def _gone(self, frame: Frame | None, next_origin: str | None) -> None:
-        """Decide whether a document that is gone may have stored something that was not seen.
+        """Decide whether a document that was left may have stored something that was not seen.
 
         Events of its last writes are lost when another process takes over its tab (Chromium 156).
         """
@@ -286,7 +286,7 @@ class Follower:
         return self._clock() - max(self._last_write.get(origin, 0.0), frame.committed_at) < _RECENT
 
     def _look(self, frame: Frame, origin: str, *, was_tracked: bool, is_told: bool) -> Flow[None]:
-        """Read what a new document has of its origin, where events have not told it all."""
+        """Read what a new document has of its origin, where events have not shown all of it."""
         yield from self._track(frame.target, origin)
         if not was_tracked and self._indexed_db:
             yield from self._look_for_databases(frame.target, origin)

@@ -116,7 +116,7 @@ class RestoreScripts:
 
     Args:
         payloads: of the origins to restore.
-        mode: what is done to a storage that holds something already.
+        mode: how a storage is filled that holds something already.
 
     Attributes:
         version: grows when the code script is out of date.
@@ -163,7 +163,7 @@ class RestoreScripts:
             self.version += 1
 
     def rearm(self, origin: str, sections: frozenset[str]) -> None:
-        """Restore some sections of an origin in its next document after all, next to what is there by then."""
+        """Restore some sections of an origin in its next document after all, beside its content by then."""
         again = sections & self._sections.get(origin, set()) & self.done.get(origin, set())
         if again:
             self.done[origin] -= again

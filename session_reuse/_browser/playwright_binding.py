@@ -103,7 +103,7 @@ class PlaywrightBinding:
         self.session.start_fresh(Outcome.UNVERIFIED)
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
-        """Return the state as it is now, for a save.
+        """Return the current state, for a save.
 
         Args:
             is_final: whether the agent has finished.

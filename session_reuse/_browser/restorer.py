@@ -1,4 +1,4 @@
-"""Brings a state into a browser: cookies, init scripts, open pages, and what is too much for a script."""
+"""Brings a state into a browser: cookies, init scripts, open pages, and content too large for a script."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Restorer:
 
     Args:
         session: to report to.
-        state: what is restored.
-        mirror: told what has arrived.
+        state: the one to restore.
+        mirror: gets what has arrived.
         driver: of the browser.
         now: unix seconds.
         is_new_profile: whether the browser was started, or the context made, for this session.
@@ -259,7 +259,7 @@ class Restorer:
             return  # the browser is gone
 
     def report_unconfirmed(self, visited: Collection[str]) -> None:
-        """Report the origins whose documents were filled, and in which what is stored never turned up."""
+        """Report the origins whose documents were filled, and in which the stored content was never seen."""
         for origin in sorted(set(visited) & self.scripts.started):
             if self._mirror.is_unconfirmed(origin) and origin not in self._left_alone:
                 self._session.report(

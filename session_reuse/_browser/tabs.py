@@ -17,7 +17,7 @@ class Tab:
 
     Attributes:
         key: names it in the mirror.
-        frames: its frames by their id, those in processes of their own too.
+        frames: its frames by their id, also those in a separate process.
     """
 
     key: Hashable
@@ -42,7 +42,7 @@ class Tab:
 
 @dataclass(eq=False, slots=True)
 class Target:
-    """A DevTools session with a tab, or with a frame of it that has a process of its own.
+    """A DevTools session with a tab, or with a frame of it in a separate process.
 
     Attributes:
         cdp: what the driver sends commands over.

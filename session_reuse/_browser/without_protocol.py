@@ -1,4 +1,4 @@
-"""Capture where no DevTools protocol is at hand: Firefox and WebKit, by Playwright's own means and without IndexedDB."""
+"""Capture without the DevTools protocol: Firefox and WebKit, by Playwright's own means and without IndexedDB."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Attachment:
         is_alive: whether the browser may still be there.
         is_own: whether the browser was started for this session.
         of_target: a tab whose context is used. If not given, the browser's default context is used.
-        in_thread: whether this runs on an event loop in a thread of its own, where no asynchronous session can be saved.
+        in_thread: whether this runs on an event loop in a separate thread, where no asynchronous session can be saved.
 
     Attributes:
         websocket: URL of the connection.
@@ -162,7 +162,7 @@ class Attachment:
         await asyncio.to_thread(save_checkpoint_blocking, self._session, keep)
 
     async def capture(self, *, is_final: bool = False) -> StorageState:
-        """Return the current state, or the last one seen when the browser is gone.
+        """Return the current state, or the last one seen when the browser has ended.
 
         Raises:
             CdpError: nothing was ever read.
@@ -174,14 +174,14 @@ class Attachment:
         return await self._browser.capture(is_final=is_final)
 
     async def take(self, *, is_final: bool = False) -> None:
-        """Give the session the current state."""
+        """Assign the current state to the session."""
         try:
             self._session.storage_state = await self.capture(is_final=is_final)
         except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
             self._session.capture_failed(str(error) or type(error).__name__)
 
     def keep_last_seen(self) -> None:
-        """Give the session what was seen so far, without asking the browser."""
+        """Assign the state that was last seen to the session, without a call of the browser."""
         state = self._browser.last_seen() if self._browser is not None else None
         if state is not None:
             self._session.storage_state = state

@@ -29,7 +29,7 @@ class BusListener:
         browser_session: of browser-use.
         on_listen: called each time before a bus is listened to. The browser is not started yet, or running already.
         on_connected: awaited with the URL of its DevTools when there is a browser. `start()` waits for it.
-        on_save: awaited as the first act of stop and kill, and whenever somebody asks for a save.
+        on_save: awaited as the first act of stop and kill, and at each request for a save.
         on_stop: awaited when the browser is being given up.
     """
 

@@ -38,11 +38,11 @@ class _Filled(NamedTuple):
 
 
 class BoundJar:
-    """A jar that holds a session's cookies, and remembers which, so that deletions can be told from strangers.
+    """A jar that holds a session's cookies, and remembers which, so that a deletion differs from a stranger.
 
     Args:
         jar: the client's own jar. Cookies in it are kept unless the state has the same one.
-        report: told what a jar cannot hold: kind and place, never a value.
+        report: gets what a jar cannot hold: kind and place, never a value.
     """
 
     def __init__(self, jar: CookieJar, report: Callable[[str, str], None]) -> None:

@@ -1,4 +1,4 @@
-"""`Address`: where a Chromium that runs has its DevTools, in whatever form it is written."""
+"""`Address`: where a Chromium that runs has its DevTools, in any form that it is written."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Address:
         return "no DevTools of Chromium are there; Firefox has none"
 
     def _reachable(self, websocket: str) -> str:
-        """Return the websocket as it is reached from here: behind a port mapping, a browser names its own host."""
+        """Return the websocket as seen from here: behind a port mapping, a browser names its own host."""
         found = urlsplit(websocket)
         if found.hostname in {"0.0.0.0", "127.0.0.1", "localhost", "::"} and found.netloc != self.url.netloc:  # noqa: S104
             scheme = "wss" if self.url.scheme == "https" else "ws"

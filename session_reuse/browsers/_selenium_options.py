@@ -40,5 +40,5 @@ def chromedriver() -> Service | None:
 
 
 def starts_empty(options: Options) -> bool:
-    """Return whether the browser to come starts without any storage of its own."""
+    """Return whether the browser to come starts without any storage."""
     return not (options.debugger_address or any(argument.startswith(_OWN_DATA) for argument in options.arguments))

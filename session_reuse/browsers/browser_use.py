@@ -80,7 +80,7 @@ async def attach_browser_session(
 
     Args:
         session: whose state is restored, and which gets what was captured.
-        browser_session: of browser-use, without a `storage_state` of its own.
+        browser_session: of browser-use, without its own `storage_state`.
         options: those of `session_reuse.browsers.playwright.open_context` that are for all clients.
     """
     if browser_session.browser_profile.storage_state is not None:
@@ -95,7 +95,7 @@ async def attach_browser_session(
 
 
 class _Binding:
-    """What is bound between one session and one browser-use session, over any number of its starts and ends."""
+    """One session bound to one browser-use session, over any number of its starts and ends."""
 
     def __init__(self, session: BrowserSession, browser_session: AgentBrowser, settings: Settings) -> None:
         self._session = session
@@ -193,7 +193,7 @@ def _require_tab(attachment: Attachment, tab: str | None) -> None:
 
 
 def _has_empty_profile(browser_session: AgentBrowser) -> bool:
-    """Return whether the browser to come starts without any storage of its own."""
+    """Return whether the browser to come starts without any storage."""
     folder = browser_session.browser_profile.user_data_dir
     if not browser_session.is_local or folder is None:
         return False

@@ -59,7 +59,7 @@ def text_present(url: str, text: str, *, timeout: float = WAIT_MS / 1000) -> Pag
 
     Args:
         url: the page to open.
-        text: what is to be visible, such as the name of the account. Part of a text is enough, case does not matter.
+        text: to be visible, such as the name of the account. Part of a text is enough, case does not matter.
         timeout: seconds to wait for the page, and then for the text.
     """
     return _check(

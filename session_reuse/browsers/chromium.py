@@ -47,7 +47,7 @@ def launch_arguments() -> list[str]:
 
 
 def confinement_arguments(allowed_domains: Iterable[str] | None) -> list[str]:
-    """Return flags for a Chromium that reaches these hosts only, whatever a page tries; none for None.
+    """Return flags for a Chromium that reaches these hosts only. None stands for no limit.
 
     Names of other hosts, and their addresses, lead nowhere. WebRTC would ask neither, and a proxy would resolve names itself,
     so both are off. So are extensions.

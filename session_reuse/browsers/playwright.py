@@ -192,7 +192,7 @@ class BoundContext(AsyncOnly):
         await self._release(binding)
 
     async def _release(self, binding: PlaywrightBinding) -> None:
-        """Close a context of our own, and remove what is ours from another."""
+        """Close a context of our own, and remove our scripts and hooks from another."""
         if self._attached is not None:
             await run_async(binding.release())
         elif not await is_done(binding.context.close(), limits.CONTEXT):

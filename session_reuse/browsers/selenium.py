@@ -5,7 +5,7 @@
             ...
 
 WebDriver sees the cookies of the current site and the storage of the current tab only. So the browser is restored and
-followed over its own DevTools endpoint, from a background thread, whatever the driver is doing.
+followed over its own DevTools endpoint, from a background thread, while the driver works.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _bound(session: BrowserSession, driver: WebDriver, settings: Settings, *, is
 
 
 class _Binding:
-    """What is bound between one session and one driver. It works in a thread of its own, whatever the driver is doing."""
+    """One session bound to one driver. It works in a separate thread, while the driver does anything."""
 
     def __init__(self, session: BrowserSession, driver: WebDriver, settings: Settings, *, is_own: bool) -> None:
         self._session = session

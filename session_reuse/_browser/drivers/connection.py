@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CdpError(AdapterError):
-    """The browser refused a command, did not answer it in time, or is gone."""
+    """The browser refused a command, did not answer it in time, or has ended."""
 
 
 class Transport(Protocol):
@@ -45,7 +45,7 @@ class CdpConnection:
         on_event: called with method, parameters and session id, in the order of arrival. Must return at once.
 
     Attributes:
-        ended: set when the connection is gone, whoever ended it.
+        ended: set when the connection has ended.
     """
 
     def __init__(self, transport: Transport, on_event: EventHandler) -> None:
@@ -85,7 +85,7 @@ class CdpConnection:
         """Send a command and return its result.
 
         Raises:
-            CdpError: refused, not answered within `timeout` seconds, or the browser is gone.
+            CdpError: refused, not answered within `timeout` seconds, or the browser has ended.
         """
         try:
             answer = await asyncio.wait_for(self.post(method, params, session), timeout)

@@ -56,7 +56,7 @@ class DevToolsDriver(BrowserDriver):
     Args:
         transport: an open websocket to the browser's own endpoint, not to a page's.
         session: to report to.
-        of_target: a target whose context is followed. Without, the context that the browser has by itself.
+        of_target: a target whose context is followed. Without, the browser's default context.
         is_own: whether the browser was started for this session.
         pauses_tabs: whether new tabs wait until they have our scripts.
         on_stir: called when something has happened in the browser.
@@ -130,7 +130,7 @@ class DevToolsDriver(BrowserDriver):
             await asyncio.wait(tasks, timeout=limits.UNDO)
 
     async def best_effort(self, step: Any) -> None:
-        """Wait for a step, whatever comes of it."""
+        """Wait for a step, and ignore its errors."""
         with contextlib.suppress(*self.errors):
             await step
 
@@ -222,7 +222,7 @@ class DevToolsDriver(BrowserDriver):
             self._private_page = (await self.connection.send("Target.attachToTarget", to))["sessionId"]
 
     def follow(self) -> Flow[None]:
-        """Follow all tabs, present and to come. Those that are open already do not wait, whatever we ask for."""
+        """Follow all tabs, present and to come. Those that are open already do not wait in any case."""
         pages = {"autoAttach": True, "flatten": True, "filter": [{"type": "page"}]}
         self._is_following = True
         yield self.connection.send("Target.setAutoAttach", {**pages, "waitForDebuggerOnStart": self._pauses_tabs})
@@ -379,7 +379,7 @@ class DevToolsDriver(BrowserDriver):
 
 
 async def _contexts(connection: CdpConnection) -> tuple[str | None, set[str]]:
-    """Return the id of the context that the browser has by itself, or None when it does not say, and those of the others."""
+    """Return the id of the browser's default context, or None when it does not say, and those of the others."""
     found = await connection.send("Target.getBrowserContexts")
     others = set(found["browserContextIds"])
     if own := found.get("defaultBrowserContextId"):

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class FollowedPage:
-    """A page of Playwright's, and what is ours on it.
+    """A page of Playwright's, with our hooks on it.
 
     Attributes:
         attaching: the task that begins to follow it, in the asynchronous API.
         is_attached: whether it is followed, or cannot be.
-        frames: frames in processes of their own that have a session, and the origin they had then.
+        frames: frames in a separate process that have a session, and the origin they had then.
         undo: removes our hooks.
     """
 
@@ -50,7 +50,7 @@ class PlaywrightDriver(BrowserDriver):
     Attributes:
         context: the context. Set before anything else is called.
         engine: the engine. Set likewise.
-        context_id: of the context in the protocol, once a page has told it.
+        context_id: of the context in the protocol, once it is known.
     """
 
     def __init__(self, session: BrowserSession) -> None:
@@ -121,7 +121,7 @@ class PlaywrightDriver(BrowserDriver):
             followed.attaching = self.spawn(self._attach(page))
 
     def followed(self, page: Any) -> FollowedPage | None:
-        """Return what is ours on a page, or None for one that is closed."""
+        """Return our record of a page, or None for one that is closed."""
         return self._pages.get(page)
 
     def _follow_page(self, page: Any) -> None:
@@ -182,7 +182,7 @@ class PlaywrightDriver(BrowserDriver):
             self._frame_navigated(page, page.main_frame)
 
     def _frame_navigated(self, page: Any, frame: Any) -> None:
-        """Follow frames that have a process of their own, and all main frames where there is no protocol."""
+        """Follow frames in a separate process, and all main frames where there is no protocol."""
         followed, origin = self._pages.get(page), origin_of(frame.url)
         if followed is None or origin is None:
             return

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop that runs in a thread of its own until `stop`."""
+    """An event loop that runs in a separate thread until `stop`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

@@ -2,7 +2,7 @@
 
 It starts from the restored state. Origins that were not visited are carried over, visited ones are replaced, and dropped when
 they are empty. What is stored of an origin stays until it was seen in the browser (`progress.py`). The mirror stays readable when
-the page, the context or the browser is gone.
+the page, the context or the browser has ended.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class StorageMirror:
         return self._session.setdefault(origin, TabStorage(self._stored(origin, "sessionStorage")))
 
     def tab_closed(self, tab: Hashable) -> None:
-        """Note that a tab is gone."""
+        """Note that a tab was closed."""
         for tabs in self._session.values():
             tabs.close(tab)
 
@@ -270,7 +270,7 @@ class StorageMirror:
         return [loss for dump in self._databases.values() for loss in dump.lost]
 
     def state(self) -> StorageState:
-        """Return what is to be saved: a new state, independent of later changes."""
+        """Return the state to save: a new one, independent of later changes."""
         names = [*self._base, *sorted({*self.visited, *self._files} - self._base.keys())]
         entries = [self._entry(name) for name in names]
         kept = [entry for entry in entries if len(entry) > 2 or entry["localStorage"]]

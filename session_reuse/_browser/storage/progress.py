@@ -22,7 +22,7 @@ WEB_STORAGES: Final = frozenset(SECTIONS[:2])
 
 
 class RestoreProgress:
-    """What one origin is to get back, for as long as it is not confirmed.
+    """What one origin is to get back, until it is confirmed.
 
     Args:
         entry: the origin's, of the state.
@@ -55,7 +55,7 @@ class RestoreProgress:
             self._unconfirmed[section].clear()
 
     def saw(self, section: str, names: Iterable[str]) -> None:
-        """Note keys, or names of databases, that are in the browser: whatever they hold is the page's own from now on."""
+        """Note keys, or names of databases, that are in the browser: their content is the page's own from now on."""
         self._unconfirmed[section].difference_update(names)
 
     def saw_event(self, section: str, known: Collection[str], key: str | None) -> None:

@@ -32,7 +32,7 @@ class TabStorage:
         return self._tabs.get(tab, {})
 
     def read(self, tab: Hashable, items: dict[str, str]) -> bool:
-        """Replace what a tab is known to hold. Return whether that changes what is to be stored."""
+        """Replace what a tab is known to hold. Return whether that changes the state to save."""
         known = self._tabs.get(tab, {})
         before = dict(self._merged)
         for key in known.keys() - items.keys():
@@ -51,5 +51,5 @@ class TabStorage:
         return changed
 
     def close(self, tab: Hashable) -> None:
-        """Forget a tab that is gone. What it has stored stays."""
+        """Forget a tab that was closed. What it has stored stays."""
         self._tabs.pop(tab, None)

@@ -21,7 +21,7 @@ def trim(state: StorageState, stored: StorageState, limit: int = STATE_LIMIT) ->
     A value that is left out keeps what is stored of it, if that is smaller.
 
     Args:
-        state: new, with entries of its own.
+        state: new, with separate entries.
         stored: the state that was restored.
         limit: bytes of JSON.
     """
