@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from session_reuse._browser import limits
 from session_reuse._browser.flow import Flow
@@ -12,7 +12,10 @@ from session_reuse._browser.flow import Flow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from session_reuse._browser.driver import BrowserDriver
+    from session_reuse._browser.driver import BrowserDriver, EventHandler, Params
+
+Evaluate: TypeAlias = "Callable[[str], Flow[Any]]"
+"""A flow that evaluates an expression in the page of an origin, awaited."""
 
 _ANSWER: Final = {
     "responseCode": 200,
@@ -24,7 +27,7 @@ _ANSWER: Final = {
 def visit(
     driver: BrowserDriver,
     origins: Iterable[str],
-    act: Callable[[str, Callable[[str], Flow[Any]]], Flow[None]],
+    act: Callable[[str, Evaluate], Flow[None]],
     limit: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Flow[list[str]]:
@@ -64,7 +67,7 @@ def visit(
     return failed
 
 
-_PREPARATION: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+_PREPARATION: Final[tuple[tuple[str, Params], ...]] = (
     ("Page.enable", {}),
     ("Network.enable", {}),
     ("Network.setBypassServiceWorker", {"bypass": True}),  # an installed worker would answer with the site's own page
@@ -72,22 +75,22 @@ _PREPARATION: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 )
 
 
-def _answer_requests(driver: BrowserDriver) -> Callable[[Any, str, dict[str, Any]], None]:
-    def on_event(cdp: Any, method: str, params: dict[str, Any]) -> None:
+def _answer_requests(driver: BrowserDriver) -> EventHandler:
+    def on_event(cdp: object, method: str, params: Params) -> None:
         if method == "Fetch.requestPaused":
             driver.spawn(_answer(driver, cdp, params["requestId"]))
 
     return on_event
 
 
-def _answer(driver: BrowserDriver, cdp: Any, request: str) -> Flow[None]:
+def _answer(driver: BrowserDriver, cdp: object, request: str) -> Flow[None]:
     try:
         yield driver.send(cdp, "Fetch.fulfillRequest", {"requestId": request, **_ANSWER})
     except driver.errors:
         return  # the page has been closed meanwhile
 
 
-def _evaluator(driver: BrowserDriver, cdp: Any, origin: str) -> Callable[[str], Flow[Any]]:
+def _evaluator(driver: BrowserDriver, cdp: object, origin: str) -> Evaluate:
     def evaluate(expression: str) -> Flow[Any]:
         # An agent's init script may have replaced what is used here: not in a world of our own.
         tree = yield driver.send(cdp, "Page.getFrameTree", {}, limits.BLANK_PAGE)
@@ -100,7 +103,7 @@ def _evaluator(driver: BrowserDriver, cdp: Any, origin: str) -> Callable[[str], 
 
 
 def evaluate_apart(
-    driver: BrowserDriver, cdp: Any, frame: str, expression: str, limit: float | None = None
+    driver: BrowserDriver, cdp: object, frame: str, expression: str, limit: float | None = None
 ) -> Flow[Any]:
     """Return what an expression gives in an isolated world of a frame, awaited.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from session_reuse._browser import environment, javascript, limits
-from session_reuse._browser.blank_page import visit
+from session_reuse._browser.blank_page import Evaluate, visit
 from session_reuse._browser.databases import dump_script, is_used, read_dump
 from session_reuse._browser.flow import Together
 from session_reuse._browser.origins import storage_key
@@ -182,7 +182,7 @@ class Capture:
         if not waiting:
             return
 
-        def act(origin: str, evaluate: Any) -> Flow[None]:
+        def act(origin: str, evaluate: Evaluate) -> Flow[None]:
             reading = self._mirror.begin_read("revisit", origin)
             local = None
             try:

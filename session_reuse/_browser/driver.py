@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from session_reuse._browser.cookies import Cookie
     from session_reuse._browser.flow import Flow
+
+Params: TypeAlias = dict[str, Any]
+"""Parameters or result of a DevTools command, or parameters of an event."""
+EventHandler: TypeAlias = "Callable[[Any, str, Params], None]"
+"""Called with the DevTools session, the method and the parameters of each event."""
 
 
 class PageReader(Protocol):
@@ -43,7 +48,7 @@ class BrowserDriver(ABC):
     is_gone: bool = False
 
     @abstractmethod
-    def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
+    def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
         """Send a DevTools command over a session, as a step.
 
         Args:
@@ -54,7 +59,7 @@ class BrowserDriver(ABC):
         """
 
     @abstractmethod
-    def spawn(self, flow: Flow[Any]) -> Any:
+    def spawn(self, flow: Flow[object]) -> Any:
         """Run a flow: an asynchronous client in a task, which is returned, a synchronous one to its end."""
 
     def settle(self) -> Any:
@@ -62,7 +67,7 @@ class BrowserDriver(ABC):
         return None
 
     @abstractmethod
-    def best_effort(self, step: Any) -> Any:
+    def best_effort(self, step: object) -> Any:
         """Wait for a step that releases something of ours, though not for long, and ignore its errors, as a step."""
 
     @abstractmethod
@@ -86,12 +91,8 @@ class BrowserDriver(ABC):
         return {}
 
     @abstractmethod
-    def open_blank_page(self, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Flow[Any]:
-        """Open a page that the agent does not see and return its DevTools session, or None where there is none.
-
-        Args:
-            on_event: called with the session, the method and the parameters of each event of the page.
-        """
+    def open_blank_page(self, on_event: EventHandler) -> Flow[Any]:
+        """Open a page that the agent does not see and return its DevTools session, or None where there is none."""
 
     @abstractmethod
     def close_blank_page(self, cdp: Any) -> Flow[None]:

@@ -42,7 +42,7 @@ async def run_async(flow: Flow[T]) -> T:
             error = caught
 
 
-async def _awaited(step: Any) -> Any:
+async def _awaited(step: object) -> Any:
     if isinstance(step, Together):
         return await asyncio.gather(*(run_async(flow) for flow in step.flows))
     if isinstance(step, list):

@@ -18,7 +18,7 @@ from session_reuse._browser.tabs import Frame, Tab, Target, frame_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    from session_reuse._browser.driver import BrowserDriver
+    from session_reuse._browser.driver import BrowserDriver, Params
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.restorer import Restorer
     from session_reuse._browser.storage.mirror import StorageMirror
@@ -35,7 +35,7 @@ EVENTS: Final = (
     "Log.entryAdded",
 )
 """What a driver hands to `Follower.on_event`."""
-ENABLE: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+ENABLE: Final[tuple[tuple[str, Params], ...]] = (
     ("Page.enable", {}),
     ("DOMStorage.enable", {}),
     ("Log.enable", {}),
@@ -132,7 +132,7 @@ class Follower:
             del tab.frames[frame.id]
             self._gone(frame, None)
 
-    def adopt(self, target: Target, tree: dict[str, Any]) -> None:
+    def adopt(self, target: Target, tree: Params) -> None:
         """Register the documents that a target has when it is attached.
 
         Args:
@@ -143,7 +143,7 @@ class Follower:
         for child in tree.get("childFrames", ()):
             self.adopt(target, child)
 
-    def on_event(self, target: Target, method: str, params: dict[str, Any]) -> None:
+    def on_event(self, target: Target, method: str, params: Params) -> None:
         """Follow one of `EVENTS`."""
         if method in STORAGE_EVENTS:
             self._storage_changed(target, method, params)
@@ -164,13 +164,13 @@ class Follower:
         else:
             self._navigating(target, method, params)
 
-    def _storage_changed(self, target: Target, method: str, params: dict[str, Any]) -> None:
+    def _storage_changed(self, target: Target, method: str, params: Params) -> None:
         if params.get("key") == self._restorer.scripts.name:
             self._receipt(target, params)
         elif (origin := self._mirror.storage_event(target.tab.key, method, params)) is not None:
             self._last_write[origin] = self._clock()
 
-    def _receipt(self, target: Target, params: dict[str, Any]) -> None:
+    def _receipt(self, target: Target, params: Params) -> None:
         origin = origin_of_storage(params["storageId"])
         if origin is None or "newValue" not in params:
             return
@@ -179,13 +179,13 @@ class Follower:
                 frame.owes_receipt = False
         self._restorer.take_receipt(origin, params["newValue"])
 
-    def _logged(self, entry: dict[str, Any]) -> None:
+    def _logged(self, entry: Params) -> None:
         found = _CLEARED.match(str(entry.get("text")))
         origin = origin_of(found.group(1)) if found else None
         if origin is not None:
             self.suspects.add(origin)
 
-    def _committed(self, target: Target, found: dict[str, Any], *, is_followed: bool) -> None:
+    def _committed(self, target: Target, found: Params, *, is_followed: bool) -> None:
         tab = target.tab
         before = tab.frames.get(found["id"])
         if before is not None and before.loader == found.get("loaderId"):
@@ -247,7 +247,7 @@ class Follower:
             return
         frame.acts_when_left = bool(answer["result"].get("value"))
 
-    def _navigating(self, target: Target, method: str, params: dict[str, Any]) -> None:
+    def _navigating(self, target: Target, method: str, params: Params) -> None:
         frame = target.tab.frames.get(params["frameId"])
         origin = origin_of(str(params.get("url")))
         if frame is None or ("navigationType" in params and params["navigationType"] != "differentDocument"):
@@ -344,7 +344,7 @@ class Follower:
             self._mirror.finish_read(reading, local, session)
         return True
 
-    def stored(self, cdp: Any, origin: str, *, is_local: bool) -> Any:
+    def stored(self, cdp: object, origin: str, *, is_local: bool) -> Any:
         """Read one web storage of an origin, as a step."""
         params = {"storageId": {"storageKey": storage_key(origin), "isLocalStorage": is_local}}
         return self._driver.send(cdp, "DOMStorage.getDOMStorageItems", params)

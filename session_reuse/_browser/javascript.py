@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import orjson
 
@@ -23,12 +22,12 @@ def source(name: str) -> str:
     return "\n".join(lines[start:])
 
 
-def literal(value: Any) -> str:
+def literal(value: object) -> str:
     """Return a JSON value as a JavaScript literal in ASCII. Lone surrogates stay what they are."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """Return a JSON value as text for `JSON.parse`. Ten times faster than `literal`, and not safe as source code."""
     try:
         return orjson.dumps(value).decode()

@@ -12,7 +12,7 @@ from session_reuse._state.storage_state import StorageState, is_empty
 from session_reuse.outcome import Outcome
 
 if TYPE_CHECKING:
-    from session_reuse._browser.drivers.playwright import PlaywrightDriver
+    from session_reuse._browser.drivers.playwright import Browser, BrowserContext, Page, PlaywrightDriver
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.options import Settings
     from session_reuse._browser_session import BrowserSession
@@ -41,7 +41,7 @@ class PlaywrightBinding:
         """The context, or None before there is one."""
         return self.driver.context
 
-    def open(self, browser: Any, given: dict[str, Any]) -> Flow[None]:
+    def open(self, browser: Browser | None, given: dict[str, Any]) -> Flow[None]:
         """Make a context with the session's state."""
         options = dict(given)
         if self.settings.restore_environment:
@@ -73,7 +73,7 @@ class PlaywrightBinding:
             native["origins"] = [{"origin": e["origin"], "localStorage": [], "opfs": e["opfs"]} for e in with_files]
         return native if len(native) > 2 or native["origins"] else None
 
-    def attach(self, context: Any) -> Flow[None]:
+    def attach(self, context: BrowserContext) -> Flow[None]:
         """Restore into a context that others may use too."""
         self.driver.context = context
         yield from self.engine.restorer.add_cookies()
@@ -88,7 +88,7 @@ class PlaywrightBinding:
         restored = self.session.reused or not is_empty(self.session.storage_state)
         return self.settings.verify is not None and restored
 
-    def close_verified(self, page: Any) -> Flow[None]:
+    def close_verified(self, page: Page) -> Flow[None]:
         """Close the page that was used to check. Its sessionStorage goes to the next tab."""
         yield from self.engine.captured()
         mirror = self.engine.mirror

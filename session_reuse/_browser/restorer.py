@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from session_reuse._browser import limits
-from session_reuse._browser.blank_page import visit
+from session_reuse._browser.blank_page import Evaluate, visit
 from session_reuse._browser.cookies import Cookie, clean_cookies, described
 from session_reuse._browser.plan import FillMode, OriginPayload, RestoreScripts, fill_script, payloads_of, plan_restore
 from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
@@ -99,7 +99,7 @@ class Restorer:
             return
         early = {payload.origin: payload for payload in self._early}
 
-        def fill(origin: str, evaluate: Any) -> Flow[None]:
+        def fill(origin: str, evaluate: Evaluate) -> Flow[None]:
             outcome = yield from evaluate(fill_script(early[origin]))
             self.note_filled(early[origin], outcome)
             if not outcome["isOpen"]:
@@ -125,7 +125,7 @@ class Restorer:
         sections = {each for each in payload.sections if each not in failed}
         self._mirror.confirm(payload.origin, sections - {"databases"} if outcome["failed"] else sections)
 
-    def fill_open(self, frames: dict[str, Frame], evaluate: Any) -> Flow[None]:
+    def fill_open(self, frames: dict[str, Frame], evaluate: Callable[[Frame, str], Flow[Any]]) -> Flow[None]:
         """Fill origins that are open in a page where their storage is empty, and leave them alone otherwise.
 
         Args:

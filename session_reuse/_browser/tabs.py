@@ -10,6 +10,8 @@ from session_reuse._browser.origins import origin_of
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
+    from session_reuse._browser.driver import Params
+
 
 @dataclass(eq=False, slots=True)
 class Tab:
@@ -99,7 +101,7 @@ class Frame:
         return self.target.tab.frames.get(self.id) is self
 
 
-def frame_of(found: dict[str, Any], target: Target, now: float) -> Frame:
+def frame_of(found: Params, target: Target, now: float) -> Frame:
     """Return the document that a `Page.Frame` of the protocol describes."""
     origin = None if found.get("unreachableUrl") else origin_of(str(found.get("securityOrigin", "")))
     scheme, _, host = (origin or "").partition("://")

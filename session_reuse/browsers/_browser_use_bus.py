@@ -79,7 +79,7 @@ class BusListener:
         if self._browser_session.is_cdp_connected:
             await self._on_connected(str(self._browser_session.cdp_url))
 
-    async def _follow(self, old: Any) -> None:
+    async def _follow(self, old: object) -> None:
         """Wait for the new bus, which comes without an event, and listen to it."""
         for _ in range(int(_LIMIT / _INTERVAL)):
             if self._browser_session.event_bus is not old:

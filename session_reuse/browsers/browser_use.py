@@ -31,7 +31,7 @@ except ImportError:
     raise MissingExtraError("browser-use", "session_reuse.browsers.browser_use") from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from session_reuse._browser.drivers.connection import Transport
     from session_reuse._browser_session import BrowserSession
@@ -41,7 +41,7 @@ __all__ = ["attach_browser_session", "open_browser_session"]
 
 
 _logger = logging.getLogger("session_reuse.browsers")
-_background: set[asyncio.Task[Any]] = set()
+_background: set[asyncio.Future[None]] = set()
 """Tasks that outlive a cancelled exit: the loop itself keeps no strong reference to them."""
 
 
@@ -205,9 +205,9 @@ async def _killed(browser_session: AgentBrowser) -> None:
         await browser_session.kill()
 
 
-async def _finished(work: Any) -> None:
+async def _finished(work: Awaitable[None]) -> None:
     """Wait for work that goes on in the background when we are cancelled."""
-    task = asyncio.create_task(work)
+    task = asyncio.ensure_future(work)
     _background.add(task)
     task.add_done_callback(_background.discard)
     await asyncio.shield(task)

@@ -18,7 +18,7 @@ from session_reuse.browsers._cookie_jar import BoundJar
 from session_reuse.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 
     import httpx
     import httpx2
@@ -147,7 +147,7 @@ def _adopt_user_agent(session: BrowserSession, client: Any) -> None:
         client.headers["User-Agent"] = user_agent
 
 
-def _set_header(headers: Any, cookie: str | None) -> None:
+def _set_header(headers: MutableMapping[str, str], cookie: str | None) -> None:
     if cookie is not None:
         headers["Cookie"] = cookie
     elif "Cookie" in headers:

@@ -194,7 +194,7 @@ class BoundContext(BlockingOnly):
         finally:
             self._is_busy = False
 
-    def _tick(self, _request: Any) -> None:
+    def _tick(self, _request: object) -> None:
         """Save when it is time to. It runs within one of the agent's own calls of Playwright."""
         now, after = time.monotonic(), self._settings.checkpoint_after
         if self._is_busy or after is None or now - self._last_checkpoint < after:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from session_reuse._browser import limits
 from session_reuse.errors import AdapterError
@@ -17,7 +17,9 @@ from session_reuse.errors import AdapterError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    EventHandler = Callable[[str, dict[str, Any], str], None]
+    from session_reuse._browser.driver import Params
+
+    EventHandler = Callable[[str, Params, str], None]
 
 
 class CdpError(AdapterError):
@@ -53,13 +55,11 @@ class CdpConnection:
         self._transport = transport
         self._on_event = on_event
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
-        self._answers: dict[int, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
+        self._answers: dict[int, tuple[str, asyncio.Future[Params]]] = {}
         self._last_id = 0
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
-    def post(
-        self, method: str, params: dict[str, Any] | None = None, session: str = ""
-    ) -> asyncio.Future[dict[str, Any]]:
+    def post(self, method: str, params: Params | None = None, session: str = "") -> asyncio.Future[Params]:
         """Queue a command and return its answer to come. Commands reach the browser in the order of their posting."""
         answer = asyncio.get_running_loop().create_future()
         answer.add_done_callback(_retrieve)
@@ -68,7 +68,7 @@ class CdpConnection:
             return answer
         self._last_id += 1
         self._answers[self._last_id] = (session, answer)
-        command: dict[str, Any] = {"id": self._last_id, "method": method, "params": params or {}}
+        command: Params = {"id": self._last_id, "method": method, "params": params or {}}
         if session:
             command["sessionId"] = session
         self._outbox.put_nowait(json.dumps(command))
@@ -77,11 +77,11 @@ class CdpConnection:
     async def send(
         self,
         method: str,
-        params: dict[str, Any] | None = None,
+        params: Params | None = None,
         session: str = "",
         *,
         timeout: float = limits.BLANK_PAGE,
-    ) -> dict[str, Any]:
+    ) -> Params:
         """Send a command and return its result.
 
         Raises:
@@ -111,7 +111,7 @@ class CdpConnection:
         else:
             self._end()
 
-    def _receive(self, message: dict[str, Any]) -> None:
+    def _receive(self, message: Params) -> None:
         if "id" not in message:
             self._handle(message)
             return
@@ -123,7 +123,7 @@ class CdpConnection:
         else:
             answer.set_result(message.get("result", {}))
 
-    def _handle(self, event: dict[str, Any]) -> None:
+    def _handle(self, event: Params) -> None:
         if event["method"] == "Target.detachedFromTarget":
             # The browser does not answer what a closed tab was still to answer (Chromium 156, 2026-11-26).
             gone = event.get("params", {}).get("sessionId")
@@ -151,7 +151,7 @@ class CdpConnection:
                 answer.set_exception(CdpError(reason))
 
 
-def _retrieve(answer: asyncio.Future[dict[str, Any]]) -> None:
+def _retrieve(answer: asyncio.Future[Params]) -> None:
     """Retrieve the exception: asyncio logs one that no caller has retrieved."""
     if not answer.cancelled():
         answer.exception()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import limits
 from session_reuse._browser.cookies import Cookie, from_cdp, to_cdp
-from session_reuse._browser.driver import BrowserDriver
+from session_reuse._browser.driver import BrowserDriver, EventHandler, Params
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError, Transport
 from session_reuse._browser.flow import Flow, run_async
 from session_reuse._browser.follower import ENABLE, EVENTS
@@ -34,7 +34,7 @@ class _Script:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.added: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self.added: dict[str, asyncio.Future[Params]] = {}
 
 
 @dataclass(eq=False)
@@ -47,7 +47,7 @@ class _Attached:
     """
 
     target: Target
-    waiting: list[tuple[str, dict[str, Any]]] | None = field(default_factory=list)
+    waiting: list[tuple[str, Params]] | None = field(default_factory=list)
 
 
 class DevToolsDriver(BrowserDriver):
@@ -93,7 +93,7 @@ class DevToolsDriver(BrowserDriver):
         self._is_starting = True
         self._attached: dict[str, _Attached] = {}
         self._scripts: list[_Script] = []
-        self._blank: dict[str, Callable[[Any, str, dict[str, Any]], None]] = {}
+        self._blank: dict[str, EventHandler] = {}
         self._blank_targets: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -102,11 +102,11 @@ class DevToolsDriver(BrowserDriver):
         """Whether the connection has ended, because of us or because the browser did."""
         return self.connection.ended.is_set()
 
-    def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
+    def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
         """Send a command, within `limits.COMMAND` if there is no other limit."""
         return self.connection.send(method, params, cdp, timeout=limit or limits.COMMAND)
 
-    def spawn(self, flow: Flow[Any]) -> asyncio.Task[None]:
+    def spawn(self, flow: Flow[object]) -> asyncio.Task[None]:
         """Run a flow in a task."""
 
         async def guarded() -> None:
@@ -158,12 +158,12 @@ class DevToolsDriver(BrowserDriver):
         if removals:
             await asyncio.wait(removals, timeout=limits.INIT_SCRIPT)
 
-    async def _removed(self, added: asyncio.Future[dict[str, Any]], session: str) -> None:
+    async def _removed(self, added: asyncio.Future[Params], session: str) -> None:
         with contextlib.suppress(*self.errors):
             params = {"identifier": (await added)["identifier"]}
             await self.connection.post("Page.removeScriptToEvaluateOnNewDocument", params, session)
 
-    def _of_context(self, params: dict[str, Any]) -> dict[str, Any]:
+    def _of_context(self, params: Params) -> Params:
         return params if self._is_default or self._is_private else {**params, "browserContextId": self.context}
 
     async def cookies(self) -> list[Cookie]:
@@ -185,7 +185,7 @@ class DevToolsDriver(BrowserDriver):
     def _any_page(self) -> str:
         return next(iter(self._attached), self._private_page)
 
-    def open_blank_page(self, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Flow[Any]:
+    def open_blank_page(self, on_event: EventHandler) -> Flow[Any]:
         """Open a hidden page: no tab to browser-use, and gone with our connection (Chromium 134 and later)."""
         if self._is_private:
             return None
@@ -240,7 +240,7 @@ class DevToolsDriver(BrowserDriver):
             task.cancel()
         return tasks
 
-    def _on_event(self, method: str, params: dict[str, Any], session: str) -> None:
+    def _on_event(self, method: str, params: Params, session: str) -> None:
         if session in self._blank:
             self._blank[session](session, method, params)
         elif method == "Target.attachedToTarget":
@@ -255,7 +255,7 @@ class DevToolsDriver(BrowserDriver):
                 attached.waiting.append((method, params))
             self._on_stir()
 
-    def _attach(self, params: dict[str, Any], above: str) -> None:
+    def _attach(self, params: Params, above: str) -> None:
         session, info = params["sessionId"], params["targetInfo"]
         if not above and info["targetId"] == self._of_target and not self._is_following:
             return  # the page that leads to its context
@@ -282,7 +282,7 @@ class DevToolsDriver(BrowserDriver):
             self.spawn(self._admit_documents(session, resumed))
         self.spawn(self._adopt(attached, is_new_tab=is_new_tab))
 
-    def _prepare(self, session: str) -> asyncio.Future[dict[str, Any]]:
+    def _prepare(self, session: str) -> asyncio.Future[Params]:
         """Send a new target all that its documents need, and return the answer to the last command."""
         for method, enabling in ENABLE:
             self.connection.post(method, enabling, session)
@@ -291,7 +291,7 @@ class DevToolsDriver(BrowserDriver):
         self.connection.post("Target.setAutoAttach", {**_FRAMES, "waitForDebuggerOnStart": self._pauses_tabs}, session)
         return self.connection.post("Runtime.runIfWaitingForDebugger", session=session)
 
-    def _admit_documents(self, session: str, resumed: asyncio.Future[dict[str, Any]]) -> Flow[None]:
+    def _admit_documents(self, session: str, resumed: asyncio.Future[Params]) -> Flow[None]:
         """Admit the documents of a new tab once it has taken all that was posted before.
 
         The pause of a tab holds its renderer, and no navigation that another client starts. On a busy machine, the document
@@ -300,7 +300,7 @@ class DevToolsDriver(BrowserDriver):
         yield asyncio.wait([resumed], timeout=limits.INIT_SCRIPT)
         self.connection.post("Fetch.disable", session=session)
 
-    def _is_ours(self, target: dict[str, Any]) -> bool:
+    def _is_ours(self, target: Params) -> bool:
         """Return whether a tab is of the context that is followed: other contexts belong to others."""
         return self.context is None or target.get("browserContextId") in (None, self.context)
 

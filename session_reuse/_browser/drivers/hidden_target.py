@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from session_reuse._browser.driver import EventHandler, Params
     from session_reuse._browser.flow import Flow
 
 
@@ -29,7 +30,7 @@ class HiddenTarget:
     def __init__(
         self,
         browser_cdp: Any,
-        on_event: Callable[[Any, str, dict[str, Any]], None],
+        on_event: EventHandler,
         pause: Callable[[Any], Any],
         error: type[Exception],
     ) -> None:
@@ -39,10 +40,10 @@ class HiddenTarget:
         self._pause = pause
         self._error = error
         self._numbers = itertools.count(1)
-        self._replies: dict[int, dict[str, Any]] = {}
+        self._replies: dict[int, Params] = {}
         browser_cdp.on("Target.receivedMessageFromTarget", self._received)
 
-    def send(self, method: str, params: dict[str, Any], limit: float) -> Flow[dict[str, Any]]:
+    def send(self, method: str, params: Params, limit: float) -> Flow[Params]:
         """Send a command and return its result.
 
         Raises:
@@ -59,10 +60,10 @@ class HiddenTarget:
         answer = self._replies.pop(number)
         if "error" in answer:
             raise self._error(f"{method}: {answer['error'].get('message')}")
-        result: dict[str, Any] = answer["result"]
+        result: Params = answer["result"]
         return result
 
-    def _received(self, event: dict[str, Any]) -> None:
+    def _received(self, event: Params) -> None:
         message = json.loads(event["message"])
         if "id" in message:
             self._replies[message["id"]] = message

@@ -23,7 +23,7 @@ class Listeners:
             handler: any function, a bound method too.
         """
 
-        def listener(subject: Any) -> None:  # a function of its own: Playwright keeps its wrapper on it
+        def listener(subject: object) -> None:  # a function of its own: Playwright keeps its wrapper on it
             handler(subject)
 
         target.on(event, listener)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from session_reuse._browser.driver import BrowserDriver
+from session_reuse._browser.driver import BrowserDriver, EventHandler
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.drivers.listeners import Listeners
 from session_reuse._browser.follower import ENABLE, EVENTS
@@ -15,6 +15,12 @@ from session_reuse._browser.tabs import Tab, Target
 from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
+    from playwright import async_api, sync_api
+
+    Browser = async_api.Browser | sync_api.Browser
+    BrowserContext = async_api.BrowserContext | sync_api.BrowserContext
+    Page = async_api.Page | sync_api.Page
+    Frame = async_api.Frame | sync_api.Frame
     from collections.abc import Callable, Hashable
 
     from session_reuse._browser.cookies import Cookie
@@ -63,11 +69,11 @@ class PlaywrightDriver(BrowserDriver):
         self._is_following = False
 
     @abstractmethod
-    def before_close(self, page: Any, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
+    def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
         """Run a flow before a page's `close`, though not for long. Return what undoes that."""
 
     @abstractmethod
-    def before_goto(self, page: Any, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
+    def before_goto(self, page: Page, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
         """Begin a flow before a page's `goto`. Return what undoes that."""
 
     @abstractmethod
@@ -95,7 +101,7 @@ class PlaywrightDriver(BrowserDriver):
         """Return a page for each origin that is open."""
         return {origin: page for page in self._pages if (origin := origin_of(page.url))}
 
-    def evaluate_in_page(self, page: Any, expression: str) -> Any:
+    def evaluate_in_page(self, page: Page, expression: str) -> Any:
         """Evaluate an expression in a page's own world, as a step."""
         return page.evaluate(expression)
 
@@ -109,22 +115,22 @@ class PlaywrightDriver(BrowserDriver):
         yield [self.best_effort(self.flow_step(self._attach(page))) for page in list(self._pages)]
 
     @abstractmethod
-    def flow_step(self, flow: Flow[Any]) -> Any:
+    def flow_step(self, flow: Flow[object]) -> Any:
         """Return a flow as a step."""
 
-    def _gone(self, _: Any) -> None:
+    def _gone(self, _: object) -> None:
         self.is_gone = True
 
-    def _opened(self, page: Any) -> None:
+    def _opened(self, page: Page) -> None:
         self._follow_page(page)
         if (followed := self._pages.get(page)) is not None:
             followed.attaching = self.spawn(self._attach(page))
 
-    def followed(self, page: Any) -> FollowedPage | None:
+    def followed(self, page: Page) -> FollowedPage | None:
         """Return our record of a page, or None for one that is closed."""
         return self._pages.get(page)
 
-    def _follow_page(self, page: Any) -> None:
+    def _follow_page(self, page: Page) -> None:
         tab = Tab(page)
         followed = self._pages[page] = FollowedPage(tab)
         follower = self.engine.follower
@@ -137,7 +143,7 @@ class PlaywrightDriver(BrowserDriver):
         followed.undo.append(self.before_close(page, lambda: follower.leaving(tab)))
         followed.undo.append(self.before_goto(page, lambda url: follower.leaving(tab, url)))
 
-    def _closed(self, page: Any) -> None:
+    def _closed(self, page: Page) -> None:
         followed = self._pages.pop(page, None)
         if followed is None:
             return
@@ -147,7 +153,7 @@ class PlaywrightDriver(BrowserDriver):
             self.engine.mirror.mark_unread(origin)  # it was gone before it could be followed
         self.engine.follower.closed(followed.tab)
 
-    def _attach(self, page: Any) -> Flow[None]:
+    def _attach(self, page: Page) -> Flow[None]:
         """Begin to follow a page, and take in what it shows."""
         followed = self._pages.get(page)
         if followed is None or self.page_reader is not None:
@@ -173,7 +179,7 @@ class PlaywrightDriver(BrowserDriver):
         ]
         follower.adopt(target, answers[-1]["frameTree"])
 
-    def _not_attached(self, page: Any, error: Exception) -> None:
+    def _not_attached(self, page: Page, error: Exception) -> None:
         if not page.is_closed() and "Chromium" in str(error):
             self.page_reader = self
             self._session.report(
@@ -181,7 +187,7 @@ class PlaywrightDriver(BrowserDriver):
             )
             self._frame_navigated(page, page.main_frame)
 
-    def _frame_navigated(self, page: Any, frame: Any) -> None:
+    def _frame_navigated(self, page: Page, frame: Frame) -> None:
         """Follow frames in a separate process, and all main frames where there is no protocol."""
         followed, origin = self._pages.get(page), origin_of(frame.url)
         if followed is None or origin is None:
@@ -197,14 +203,14 @@ class PlaywrightDriver(BrowserDriver):
             followed.frames[frame] = origin
             self.spawn(self._attach_frame(followed, frame))
 
-    def _attach_frame(self, followed: FollowedPage, frame: Any) -> Flow[None]:
+    def _attach_frame(self, followed: FollowedPage, frame: Frame) -> Flow[None]:
         try:
             cdp = yield self.context.new_cdp_session(frame)
             yield from self._adopt(cdp, followed.tab)
         except self.errors:
             followed.frames.pop(frame, None)  # it is in the process of the frame around it, or it has gone
 
-    def open_blank_page(self, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Flow[Any]:
+    def open_blank_page(self, on_event: EventHandler) -> Flow[Any]:
         """Open a page that the agent does not see and return its session, or None where there is none.
 
         A page of `context.new_page()` would come to the agent as a `page` event, like a popup: it will do before the agent
@@ -236,7 +242,7 @@ class PlaywrightDriver(BrowserDriver):
         cdp.session_id = attached["sessionId"]
         return cdp
 
-    def _open_first_page(self, on_event: Callable[[Any, str, dict[str, Any]], None]) -> Flow[Any]:
+    def _open_first_page(self, on_event: EventHandler) -> Flow[Any]:
         page = yield self.context.new_page()
         cdp = yield self.context.new_cdp_session(page)
         cdp.on("Fetch.requestPaused", lambda params: on_event(cdp, "Fetch.requestPaused", params))

@@ -19,6 +19,8 @@ from session_reuse._problem import ProblemKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from session_reuse._browser.driver import Params
+    from session_reuse._browser.drivers.playwright import Page
     from session_reuse._browser_session import BrowserSession
 
 
@@ -38,7 +40,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         super().__init__(session)
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
+    async def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
         """Send a DevTools command, within `limits.COMMAND` if there is no other limit."""
         limit = limit or limits.COMMAND
         async with asyncio.timeout(limit):
@@ -46,14 +48,14 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
                 return await run_async(cdp.send(method, params, limit))
             return await cdp.send(method, params)
 
-    def spawn(self, flow: Flow[Any]) -> asyncio.Task[None]:
+    def spawn(self, flow: Flow[object]) -> asyncio.Task[None]:
         """Run a flow in a task."""
         task = asyncio.create_task(self._guarded(flow))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guarded(self, flow: Flow[Any]) -> None:
+    async def _guarded(self, flow: Flow[object]) -> None:
         try:
             await run_async(flow)
         except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
@@ -61,7 +63,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
                 ProblemKind.CAPTURE_LIMITED, "the browser", f"an event could not be followed: {type(error).__name__}"
             )
 
-    def flow_step(self, flow: Flow[Any]) -> Awaitable[Any]:
+    def flow_step(self, flow: Flow[object]) -> Awaitable[Any]:
         """Return a flow as a coroutine."""
         return run_async(flow)
 
@@ -99,7 +101,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         added = await script
         await asyncio.gather(*(added.close() for _ in range(max(1, len(self.context.pages)))))
 
-    def before_close(self, page: Any, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
+    def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
         """Run a flow before a page's `close`, for a second at most."""
 
         async def hook(**_: Any) -> None:
@@ -108,7 +110,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
 
         return before(page, "close", hook)
 
-    async def _until_attached(self, page: Any) -> None:
+    async def _until_attached(self, page: Page) -> None:
         """Wait for a page that is too new to be followed: events of its first document would be missed."""
         followed = self.followed(page)
         if followed is not None and not followed.is_attached and followed.attaching is not None:
@@ -120,7 +122,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         while origin is not None and self.engine.restorer.is_changing(origin) and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
 
-    def before_goto(self, page: Any, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
+    def before_goto(self, page: Page, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
         """Begin a flow before a page's `goto`: what it sends reaches the page before the navigation starts."""
 
         async def hook(url: str, **_: Any) -> None:

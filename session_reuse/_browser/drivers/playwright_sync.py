@@ -18,6 +18,9 @@ from session_reuse._problem import ProblemKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from session_reuse._browser.driver import Params
+    from session_reuse._browser.drivers.playwright import Page
+
 _TURNS: Final = 100
 
 
@@ -26,14 +29,14 @@ class SyncPlaywrightDriver(PlaywrightDriver):
 
     errors = (Error, TimeoutError)
 
-    def send(self, cdp: Any, method: str, params: dict[str, Any], limit: float | None = None) -> Any:
+    def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
         """Send a DevTools command, within `limits.COMMAND` if there is no other limit."""
         limit = limit or limits.COMMAND
         if isinstance(cdp, HiddenTarget):
             return run_sync(cdp.send(method, params, limit))
         return cdp.send(method, params, **({"timeout": limit * 1000} if _knows_time_limit() else {}))
 
-    def spawn(self, flow: Flow[Any]) -> None:
+    def spawn(self, flow: Flow[object]) -> None:
         """Run a flow to its end."""
         try:
             run_sync(flow)
@@ -42,11 +45,11 @@ class SyncPlaywrightDriver(PlaywrightDriver):
                 ProblemKind.CAPTURE_LIMITED, "the browser", f"an event could not be followed: {type(error).__name__}"
             )
 
-    def flow_step(self, flow: Flow[Any]) -> Any:
+    def flow_step(self, flow: Flow[object]) -> Any:
         """Run a flow to its end."""
         return run_sync(flow)
 
-    def best_effort(self, step: Any) -> Any:
+    def best_effort(self, step: object) -> Any:
         """Return the step, which is done."""
         return step
 
@@ -61,15 +64,15 @@ class SyncPlaywrightDriver(PlaywrightDriver):
         """Remove an init script from all tabs."""
         script.close()
 
-    def before_close(self, page: Any, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
+    def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
         """Run a flow before a page's `close`."""
         return before(page, "close", lambda **_: self._begin(page, flow()))
 
-    def before_goto(self, page: Any, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
+    def before_goto(self, page: Page, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
         """Run a flow before a page's `goto`."""
         return before(page, "goto", lambda url, **_: self._begin(page, flow(url)))
 
-    def _begin(self, page: Any, flow: Flow[None]) -> None:
+    def _begin(self, page: Page, flow: Flow[None]) -> None:
         """Run a flow when a page is followed: events of its first document would be missed."""
         for _ in range(_TURNS):
             followed = self.followed(page)

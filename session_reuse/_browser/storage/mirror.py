@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
 
     from session_reuse._browser.databases import Dump, Loss
+    from session_reuse._browser.driver import Params
 
 STORAGE_EVENTS: Final = (
     "DOMStorage.domStorageItemAdded",
@@ -151,7 +152,7 @@ class StorageMirror:
         self.version += items != self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
         self._local[reading.origin] = items
 
-    def storage_event(self, tab: Hashable, method: str, params: dict[str, Any]) -> str | None:
+    def storage_event(self, tab: Hashable, method: str, params: Params) -> str | None:
         """Apply one of `STORAGE_EVENTS`. Return the origin that it is about."""
         storage_id = params.get("storageId") or {}
         origin = origin_of_storage(storage_id)
@@ -169,7 +170,7 @@ class StorageMirror:
             self._session_event(tab, origin, method, params)
         return origin
 
-    def _session_event(self, tab: Hashable, origin: str, method: str, params: dict[str, Any]) -> None:
+    def _session_event(self, tab: Hashable, origin: str, method: str, params: Params) -> None:
         tabs = self._tabs(origin)
         key = _key_of(method, params)
         self._saw_event(origin, "sessionStorage", tabs.merged, key)
@@ -328,5 +329,5 @@ def _by_identity(cookies: list[Cookie]) -> dict[tuple[str, str, str, str, bool],
     return {cookie_identity(cookie): cookie for cookie in cookies}
 
 
-def _key_of(method: str, params: dict[str, Any]) -> str | None:
+def _key_of(method: str, params: Params) -> str | None:
     return None if method == "DOMStorage.domStorageItemsCleared" else params["key"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from session_reuse._browser.driver import Params
     from session_reuse._browser.origins import Items
 
 
@@ -24,7 +25,7 @@ class Reading:
 
     tab: Hashable
     origin: str
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    events: list[tuple[str, Params]] = field(default_factory=list)
     is_outdated: bool = False
 
     def result(self, items: Items, *, is_local: bool) -> dict[str, str]:
@@ -36,7 +37,7 @@ class Reading:
         return current
 
 
-def apply_event(items: dict[str, str], method: str, params: dict[str, Any]) -> bool:
+def apply_event(items: dict[str, str], method: str, params: Params) -> bool:
     """Apply a `DOMStorage` event to the items of a storage. Return whether it changed anything."""
     if method == "DOMStorage.domStorageItemsCleared":
         changed = bool(items)
