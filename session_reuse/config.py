@@ -127,10 +127,10 @@ class Config:
     """How many bytes of sessions stay in memory after their use. A process that reads its own save again decrypts
     nothing then. 0 keeps no session after it has ended."""
 
-    pending_max: int = 256
+    pending_max: int = 10_000
     """How many sessions may wait in memory for the store to come back."""
     pending_max_bytes: int = 64 * 1024 * 1024
-    """How many bytes of state may wait in memory."""
+    """How many bytes may wait in memory."""
     spool_dir: Path | None = None
     """Folder in which waiting saves are also kept, encrypted. It needs `encryption_keys`. None: memory only."""
 

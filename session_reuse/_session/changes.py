@@ -111,7 +111,8 @@ class Login:
 
     def is_same(self, other: Login) -> bool:
         """Return whether two agents continue one login."""
-        return self is other or (self.created_at == other.created_at != 0)
+        stored = self.found is other.found is Found.STORED  # else it is about to replace the login of this time
+        return self is other or (stored and self.created_at == other.created_at != 0)
 
     def accepted(self, header: Header, moment: Moment) -> None:
         """Note that the store holds this login now."""
@@ -164,7 +165,7 @@ class Change:
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
         outcome: what became of it; None while it is on its way.
         not_taken: whether its storage state was left out, since another login is stored.
-        name: names it on disk.
+        name: names it on disk, and its mark at the server: two managers may have read one file.
         why: the reason, if it was refused.
         domains: the part of the session that it is about; None for the whole.
         failure: why the first attempt to send it failed.
@@ -202,8 +203,8 @@ class Change:
 
     @property
     def size(self) -> int:
-        """Bytes it takes in memory."""
-        return len(self.after.data) + (len(self.before.data) if self.before is not self.after else 0)
+        """Bytes it takes in memory, roughly."""
+        return 1024 + len(self.after.data) + (len(self.before.data) if self.before is not self.after else 0)
 
     def settle(self, outcome: SaveOutcome, why: str = "") -> None:
         """Set its outcome, once."""
@@ -236,12 +237,14 @@ class Rebased:
         body: the document.
         merged: whether it holds more than the agent's own document.
         new_login: whether it replaces the stored session as a whole.
-        not_taken: whether the agent's storage state was left out, since another login is stored.
+        notes_only: whether another login is stored, to which the agent's notes were added.
+        not_taken: whether a change of the agent's storage state was left out for that.
     """
 
     body: Body = field(repr=False)
     merged: bool = False
     new_login: bool = False
+    notes_only: bool = False
     not_taken: bool = False
 
 
@@ -338,7 +341,7 @@ def _beside_another_login(
     if data == theirs["data"]:
         outcome = SaveOutcome.STALE if change.login.found is Found.STORED else SaveOutcome.SKIPPED
         return Refused(outcome, "another login is stored")
-    return Rebased(document.dump({**theirs, "data": data}), merged=True, not_taken=not_taken)
+    return Rebased(document.dump({**theirs, "data": data}), merged=True, notes_only=True, not_taken=not_taken)
 
 
 @record()
@@ -358,7 +361,7 @@ class Folded:
     @property
     def login(self) -> Login | None:
         """The login of the last change whose storage state is in the result; None where that is the stored one."""
-        return next((change.login for change, rebased in reversed(self.applied) if not rebased.not_taken), None)
+        return next((change.login for change, rebased in reversed(self.applied) if not rebased.notes_only), None)
 
 
 def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Folded:
@@ -381,7 +384,7 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
                 (earlier, Refused(SaveOutcome.SKIPPED, "a new login has replaced it")) for earlier, _ in applied
             ]
             applied, logins = [], []
-        if not outcome.not_taken:
+        if not outcome.notes_only:
             logins.append(change.login)
         applied.append((change, outcome))
         result = replace(outcome, new_login=outcome.new_login or result.new_login)

@@ -35,7 +35,9 @@ def commit_of(
     last, before = changes[-1], stored.header
     if before is not None and not has_payload(folded, stored):
         precondition, known = Precondition.UNCHANGED, b""
-        save_id = next(iter(changes[0].ids), save_id)  # sent before: a mark in it counts once
+        save_id = next(
+            iter(changes[0].ids), changes[0].name or save_id
+        )  # sent before, or by another: its mark counts once
     elif before is not None:
         precondition, known = Precondition.MATCHES, before.revision.encode()
     elif stored.kind is StoredKind.CORRUPT:

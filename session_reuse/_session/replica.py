@@ -5,10 +5,11 @@ One object serves as cache, as queue of waiting saves and as what agents start f
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from session_reuse._session.changes import Change, Snapshot, StoredKind
+from session_reuse._session.changes import Change, Login, Snapshot, StoredKind
 from session_reuse.outcome import SaveOutcome
 
 _LONGEST_OUTBOX = 8
@@ -24,7 +25,8 @@ class Replica:
         outbox: changes that are not confirmed, the earliest first.
         arriving: changes whose agents wait while an earlier one is on its way.
         writing: whether a request that writes is on its way.
-        invalidated_at: event loop time at which this process has invalidated the session last.
+        invalidated_at: event loop time at which this process began to invalidate the session last.
+        invalidated_login: the login that was stored then, by its time of creation. 0 if there was none.
         counted: bytes of the base that the bounds of memory know of.
     """
 
@@ -34,12 +36,24 @@ class Replica:
     arriving: list[Change] = field(default_factory=list)
     writing: bool = False
     invalidated_at: float = float("-inf")
+    invalidated_login: int = 0
     counted: int = 0
+
+    def has_invalidated(self, login: Login) -> bool:
+        """Return whether this process has invalidated a login. An agent may have entered with it while that was under way."""
+        return login.heard_at < self.invalidated_at or login.created_at == self.invalidated_login != 0
 
     def observe(self, snapshot: Snapshot) -> None:
         """Take over what the store said, unless the store has said something newer."""
         if snapshot.kind is not StoredKind.UNKNOWN and _is_newer(snapshot, self.base):
             self.base = snapshot
+            if snapshot.header is not None and snapshot.header.created_at == self.invalidated_login:
+                self.invalidated_login = 0  # the store has it all the same
+
+    def invalidate(self, began: float, login: int = 0) -> None:
+        """Forget the session, as of an invalidation that began at this time. What was heard before now is too old."""
+        self.invalidated_at, self.invalidated_login = began, login
+        self.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=asyncio.get_running_loop().time())
 
 
 def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:

@@ -148,7 +148,7 @@ class DiskReplicas:
 
     def _update_of(self, replica: Replica) -> _Update:
         for change in replica.outbox:
-            change.name = change.name or new_save_id()
+            change.name = change.name or next(iter(change.ids), new_save_id())
         update = _Update(changes=list(replica.outbox))
         known = self._on_disk.get(replica.fingerprint, {})
         update.ended = set(known) - {change.name for change in replica.outbox}

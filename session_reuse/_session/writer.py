@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from session_reuse._session.spool import DiskReplicas
 
 _CONTENTION_PAUSE: Final = 0.005
+_INVALIDATED: Final = "this process has invalidated the session"
 _OFFLOAD: Final = 200_000
 """Documents from this many bytes on are merged and encoded in a thread: 2 MB hold the loop up for 0.5 s (2026-11)."""
 
@@ -110,8 +111,8 @@ class Writer:
         replica.writing = True
         batch = [*replica.outbox, *changes]
         for change in batch:
-            if change.login.heard_at < replica.invalidated_at:
-                change.settle(SaveOutcome.STALE, "this process has invalidated the session")
+            if replica.has_invalidated(change.login):
+                change.settle(SaveOutcome.STALE, _INVALIDATED)
         try:
             await self._commit_all(replica, batch, budget)
         except AttemptFailed as failure:
@@ -139,6 +140,8 @@ class Writer:
 
     def _enqueue(self, replica: Replica, changes: Sequence[Change]) -> None:
         for change in changes:
+            if replica.has_invalidated(change.login):
+                change.settle(SaveOutcome.STALE, _INVALIDATED)
             if change.outcome is not None:
                 continue
             if self._closed:
@@ -282,7 +285,7 @@ class Writer:
         moment = self._clock.now()
         for change, rebased in folded.applied:
             change.not_taken = rebased.not_taken
-            if not rebased.not_taken:
+            if not rebased.notes_only:
                 change.login.accepted(header, Moment(sent_at, moment.wall - (moment.loop - sent_at)))
             if not commit.value:
                 change.settle(SaveOutcome.UNCHANGED)
@@ -331,6 +334,9 @@ class Writer:
     def adopt(self, replica: Replica, changes: Sequence[Change]) -> None:
         """Take over changes that an earlier process has left."""
         self._enqueue(replica, changes)
+        for change in changes:
+            if change.outcome is SaveOutcome.STALE:
+                self._lost(replica.fingerprint, change.why)
 
     # Invalidating ----------------------------------------------------------------------------------------------------
 
@@ -350,22 +356,28 @@ class Writer:
 
     async def _invalidate(self, fingerprint: str) -> bool:
         replica, began = self.replicas.of(fingerprint), self._clock.loop()
-        waiting = list(replica.outbox)
-        for change in waiting:
-            change.settle(SaveOutcome.STALE, "the session was invalidated")
-        self._settled(replica, waiting)
-        replica.invalidated_at = began
-        replica.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=began)
+        replica.invalidate(began)
+        self._refuse_invalidated(replica)
         # Which session is meant is settled now: a request that arrives late leaves a newer login alone.
         deadline = self._store.time() + self._config.save_timeout
         stored, _ = await self._read(replica, deadline)
+        created_at = stored.header.created_at if stored.header else 0
+        replica.invalidate(began, created_at)
         try:
             return await self._store.invalidate(
                 fingerprint, deadline - self._store.time(), ttl=TOMBSTONE_TTL,
-                request_id=new_save_id(self._clock.chance), created_at=stored.header.created_at if stored.header else 0,
+                request_id=new_save_id(self._clock.chance), created_at=created_at,
             )  # fmt: skip
-        finally:  # replies to requests of other agents that were sent before this one came back are too old as well
-            replica.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=self._clock.loop())
+        finally:  # agents have entered meanwhile, with replies to requests that were sent before this one came back
+            replica.invalidate(began, created_at)
+            self._refuse_invalidated(replica)
+
+    def _refuse_invalidated(self, replica: Replica) -> None:
+        waiting = list(replica.outbox)
+        for change in waiting:
+            if replica.has_invalidated(change.login):
+                change.settle(SaveOutcome.STALE, _INVALIDATED)
+        self._settled(replica, waiting)
 
 
 def _confirm(batch: list[Change], stored: Snapshot) -> None:

@@ -92,7 +92,7 @@ async def test_a_close_after_the_outage_writes_what_waits() -> None:
 @pytest.mark.parametrize("bound", ["pending_max", "pending_max_bytes"])
 async def test_what_gives_way_to_others_is_reported(bound: str) -> None:
     """Beyond the bounds of memory the save that waits longest is given up, and its agent hears of it."""
-    config: dict[str, Any] = {"pending_max": 2} if bound == "pending_max" else {"pending_max_bytes": 2_500}
+    config: dict[str, Any] = {"pending_max": 2} if bound == "pending_max" else {"pending_max_bytes": 4_600}
     async with processes(MemoryStore(), 1, close_timeout=0.05, **config) as (one,):
         first = await waiting(one, "shop.example/0", note="x" * 800)
         settling = asyncio.ensure_future(first.settled())

@@ -152,7 +152,6 @@ async def test_agents_live_through_a_failover(make_manager: MakeManager) -> None
                 "attempt_timeout": 0.25,
                 "wait_replicas": 1,
                 "lease_ttl": 5.0,
-                "save_timeout": 2.0,
             }
             manager = await make_manager(group.url, **settings)
             run = await ran_through(manager, lambda: fail_over(group))

@@ -156,7 +156,17 @@ class Visit:
         """Whether it may replace the stored session as a whole."""
         if self.by_hand or self.outcome in {Outcome.RETIRED, Outcome.UNVERIFIED, Outcome.CORRUPT}:
             return True
-        return self.unknowing and self.is_vouched
+        return (self.unknowing or self.on_unsaved) and self.is_vouched
+
+    @property
+    def doubtful_login(self) -> bool:
+        """Whether it was not given what is stored, since that was not accepted, and logged in anew."""
+        return self.outcome in {Outcome.RETIRED, Outcome.UNVERIFIED}
+
+    @property
+    def on_unsaved(self) -> bool:
+        """Whether it went on, while the store was away, with a login that has never been stored."""
+        return self.stale and not self.login
 
     @property
     def is_vouched(self) -> bool:
@@ -472,11 +482,24 @@ class Oracle:
 
     def _replaces(self, visit: Visit) -> bool:
         """Return whether a visit's login may replace the stored one: also for what was said by those who went on with it."""
-        own = {change.serial for change in visit.changes.values() if change.item == "c:sid"}
+        if any(before.replacing for before in self._behind(visit)):
+            return True
+        changes = self.sessions[visit.fingerprint].by_item.get("c:sid", ())
+        own = {change.serial for change in changes if change.visit is visit and change.serial}
         return visit.replacing or (
             visit.unknowing
             and any(other.is_vouched and own & set(other.restored.values()) for other in self.visits.values())
         )
+
+    def _behind(self, visit: Visit) -> list[Visit]:
+        """Return a visit, and those that made the login it went on with while that waited."""
+        found: list[Visit] = []
+        while visit not in found:
+            found.append(visit)
+            login = self.writes.get(visit.restored.get("c:sid", 0))
+            if login is not None and login.appeared > visit.begun:
+                visit = login.visit
+        return found
 
     def _check_arrival(self, session: Session, before: Version, change: Change, over: int | None) -> None:
         now, visit = self.loop.time(), change.visit
@@ -640,6 +663,8 @@ class Oracle:
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
         if outcome in {Outcome.RETIRED, Outcome.UNVERIFIED} and window and window[-1].stored:
             visit.login = window[-1].stored.created_at
+            if not visit.stale:
+                visit.manager.known[session.fingerprint] = window[-1]  # its process has read it all the same
         if outcome is Outcome.MISSING and all(version.items is not None for version in window):
             self.break_(
                 "reuse", f"{visit} found nothing, and {session.fingerprint} is stored: {shown(window[-1].items)}"
@@ -681,6 +706,7 @@ class Oracle:
         if session.damaged_at > known.start:
             return True
         doubtful = known.stored is not None and (known.stored.score or known.stored.key not in visit.manager.readable)
+        doubtful = doubtful or session.bad_issued > session.bad_applied  # marks that wait count in their own process
         return invalidated or any(limits) or bool(doubtful) or visit.manager.evicting(session.fingerprint)
 
     def _was_held(self, session: Session, visit: Visit) -> bool:
@@ -753,6 +779,9 @@ class Oracle:
         deleted = {change.item for change in mine if not change.serial}
         sid = self.writes.get(items.get("c:sid", 0))
         brought = sid is not None and sid.serial in own and (sid.visit.replacing or version.items is None)
+        brought = brought or any(
+            self.writes[serial].visit.replacing for serial in items.values()
+        )  # with no login cookie
         if (brought or version.items is None) and own.issuperset(items.values()):
             return True
         known = manager.known.get(session.fingerprint)
@@ -792,6 +821,9 @@ class Oracle:
             or visit.manager.tried.get(session.fingerprint, -1.0) > known.start
         ):
             return
+        login = self.writes.get(items.get("c:sid", 0))
+        if any(one.doubtful_login for one in (self._behind(login.visit) if login is not None else ())):
+            return  # a new login that waits, vouched for, in the place of one that was not accepted
         for item, serial in known.items.items():
             mine = items.get(item)
             if mine == serial:
@@ -854,6 +886,10 @@ class Oracle:
         others = stood - {None, visit.restored.get("c:sid")}
         another_login = any(self.writes[sid].visit is not visit for sid in others if sid)
         another_login = another_login or (stored is not None and visit.login not in {0, stored.created_at})
+        given = self.writes.get(visit.restored.get("c:sid", 0))
+        another_login = another_login or (
+            stored is not None and given is not None and given.visit.unknowing and given.appeared == float("inf")
+        )  # it goes on with a login that waits, and meanwhile another one was stored, if only to be logged out
         under_way = any(
             change.serial
             and change.visit.replacing
@@ -896,6 +932,17 @@ class Oracle:
             return
         if not first:
             return
+        if change.promised and any(
+            version.start >= change.made and version.actor is not visit.manager
+            and version.items is not None and version.items.get(item) == found
+            for version in session.versions
+        ):  # fmt: skip
+            return  # it waited, and what was saved meanwhile wins as a whole: items have no times of their own
+        if found is None and any(
+            one.by_hand and one.fingerprint == visit.fingerprint and one.leaving < float("inf") and one.left >= began
+            for one in self.visits.values()
+        ):  # fmt: skip
+            return  # a session made by hand is saved meanwhile, and replaces what is stored
         winner = self.writes.get(found) if found is not None else None
         rivals = [winner] if winner is not None else [one for one in session.by_item[item] if not one.serial]
         for rival in rivals:

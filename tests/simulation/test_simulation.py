@@ -27,6 +27,12 @@ FOUND: dict[int, str] = {
     50328: "a retired session was handed out, because notes of its process waited",
     33461: "a save that its process had held up replaced what was saved meanwhile",
     33966: "an exit skipped the login that a checkpoint under way was saving",
+    65851: "an agent entered while its process invalidated the session, and its save brought it back for the next outage",
+    66628: "a change of a login that another agent had not accepted was mixed into the one that replaced it",
+    73230: "a save that failed while its process invalidated the session was what the next agent started from",
+    73649: "an agent that had added notes to another login went on as if that were its own",
+    75488: "a request for a lease that an invalidation had ended took it again after its agent had gone",
+    60989: "a mark in a file that two managers of a process had read counted twice",
     27496: "a new login that was logged out again removed another agent's notes",
 }
 """Histories that broke a promise once, and how."""

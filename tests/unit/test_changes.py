@@ -364,6 +364,15 @@ def test_changes_after_a_new_login_belong_to_it_or_are_left_out() -> None:
     assert found.result.new_login
 
 
+def test_changes_of_a_login_that_was_not_accepted_are_not_mixed_into_the_next() -> None:
+    """Both agents met the same stored session: one went on with it, the other one's `verify` said no."""
+    new = change(EMPTY, body("new", new=1), login(Found.UNUSABLE, heard_at=600.0), vouched=True)
+    old = change(body("a"), body("b", old=1), login())
+    found = folded(stored(body("a"), saved_at=500.0), new, old)
+    assert (cookie_of(found.result), data_of(found.result)) == ("new", {"new": 1, "old": 1})
+    assert [rebased.not_taken for _, rebased in found.applied] == [False, True]
+
+
 def test_a_new_login_that_was_logged_out_again_leaves_the_stored_one() -> None:
     """What comes to nothing in the end replaces nothing."""
     one = login(Found.AWAY, heard_at=600.0)

@@ -128,20 +128,28 @@ def test_the_oldest_waiting_session_gives_way_and_is_reported() -> None:
 
 def test_waiting_bytes_are_bounded() -> None:
     """Beyond `pending_max_bytes` the oldest changes are given up, and a change larger than all the room itself."""
-    kept = replicas(pending_max_bytes=100)
-    first, second = change(text(""), text("x" * 60)), change(text(""), text("y" * 60))
+    kept = replicas(pending_max_bytes=10_000)
+    first, second = change(text(""), text("x" * 6000)), change(text(""), text("y" * 6000))
     assert kept.enqueue(kept.of("a"), first) == []
     assert kept.enqueue(kept.of("b"), second) == [("a", first)]
-    large = change(text(""), text("z" * 101))
+    large = change(text(""), text("z" * 10_000))
     assert kept.enqueue(kept.of("c"), large) == [("c", large)]
     assert (first.outcome, second.outcome, large.outcome) == (SaveOutcome.LOST, None, SaveOutcome.LOST)
 
 
+def test_changes_without_a_payload_are_bounded_too() -> None:
+    """An unchanged save takes memory as well: bytes bound any number of sessions."""
+    kept, same = replicas(pending_max=100_000, pending_max_bytes=20_000), text("")
+    for number in range(1000):
+        kept.enqueue(kept.of(str(number)), change(same, same))
+    assert 10 < kept.pending < 20
+
+
 def test_settled_changes_give_their_room_back() -> None:
     """An outbox that was written leaves room for the next one."""
-    kept = replicas(pending_max=1, pending_max_bytes=100)
+    kept = replicas(pending_max=1, pending_max_bytes=10_000)
     for number in range(5):
-        replica, one = kept.of(str(number)), change(text(""), text("x" * 80))
+        replica, one = kept.of(str(number)), change(text(""), text("x" * 8000))
         assert kept.enqueue(replica, one) == []
         kept.remove(replica, [one])
         assert kept.pending == 0

@@ -1,17 +1,19 @@
 -- Give back a lease that is still ours, and refuse requests of this holder that are still on their way.
 -- KEYS: lease, cancelled, session   ARGV: token (zeros when it never reached us), holder   Reply: 1 | 0
 local lease = redis.pcall('GETRANGE', KEYS[1], 0, -1)
-if type(lease) ~= 'string' then return 0 end
+if type(lease) ~= 'string' then lease = '' end
 local token = ARGV[1]
 if token == '00000000000000000000' then
   token = string.sub(lease, 1, 20)
 end
 local mine = lease == token .. ':' .. ARGV[2]
-if mine or token ~= ARGV[1] then redis.call('SET', KEYS[2], '1', 'PX', 60000) end
-if not mine then return 0 end
--- The lease ends here. The header keeps its token, so that an earlier holder stays fenced off.
-local header = redis.pcall('GETRANGE', KEYS[3], 0, 55)
-if type(header) == 'string' and string.sub(header, 1, 4) == 'SRS1' and string.sub(header, 37, 56) < token then
-  redis.call('SETRANGE', KEYS[3], 36, token)
+if mine then
+  redis.call('DEL', KEYS[1]) -- first: once it has written, a script may go on where memory is full
+  -- The lease ends here. The header keeps its token, so that an earlier holder stays fenced off.
+  local header = redis.pcall('GETRANGE', KEYS[3], 0, 55)
+  if type(header) == 'string' and string.sub(header, 1, 4) == 'SRS1' and string.sub(header, 37, 56) < token then
+    redis.call('SETRANGE', KEYS[3], 36, token)
+  end
 end
-return redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], '1', 'PX', 60000) -- also when an invalidation has ended the lease
+return mine and 1 or 0
