@@ -35,6 +35,9 @@ class SessionBackend(Protocol):
     async def invalidate(self, session: BrowserSession, reason: str) -> None:
         """Delete the stored state for everyone."""
 
+    async def one_time_code(self) -> str:
+        """Return the one-time code of this moment."""
+
     def export(self, session: BrowserSession) -> bytes:
         """Return the stored form."""
 
@@ -198,6 +201,20 @@ class BrowserSession:
         """
         await self._open_backend().invalidate(self, reason)
         self.discard()
+
+    async def one_time_code(self) -> str:
+        """Return the time-based one-time code of this moment, from the secret that `session-reuse totp set` has stored.
+
+        The clock of the server counts. A code that ends within 3 seconds is waited out.
+
+        Raises:
+            ConfigurationError: no secret or no `encryption_keys`, or the session was entered with `save="never"`.
+            MissingExtraError: the extra `totp` is not installed.
+            CorruptStateError: the stored secret cannot be opened with the configured keys.
+            StoreError: the store is away.
+        """
+        self.require_open()
+        return await self._open_backend().one_time_code()
 
     def mark_good(self) -> None:
         """Mark the login as working: the next save lowers the error score that all agents share."""

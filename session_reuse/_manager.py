@@ -48,6 +48,9 @@ class SessionManager(AsyncOnly):
 
     Raises:
         ConfigurationError: a setting is wrong. The message names it.
+
+    Attributes:
+        session_class: of the sessions that plain functions get, which run in threads.
     """
 
     def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
@@ -58,6 +61,7 @@ class SessionManager(AsyncOnly):
             check_client(store)
             self._given = store
         self.config = Config.from_env(**config)
+        self.session_class = BrowserSession
         self.start_anew()
         managers.add(self)
 
@@ -323,6 +327,7 @@ class SessionManager(AsyncOnly):
         before_expiry: float | None = None,
         concurrency: int = 4,
         probe_timeout: float = 60.0,
+        relogin: Probe | None = None,
         on_change: OnChange | None = None,
         once: bool = False,
     ) -> Counter[Liveness]:
@@ -338,6 +343,8 @@ class SessionManager(AsyncOnly):
             before_expiry: probe sooner when the session, or its last login cookie, ends in so many seconds.
             concurrency: how many probes run at once in this process.
             probe_timeout: seconds for one probe.
+            relogin: function of a session that is logged out, async or plain: logs in again, and returns whether it did.
+                The probe decides whether the new login is saved. See `BrowserSession.one_time_code`.
             on_change: called with fingerprint, old and new verdict.
             once: probe those that are due, and return how many got which verdict.
 
@@ -349,12 +356,33 @@ class SessionManager(AsyncOnly):
 
         options = KeepAliveOptions(
             probe=probe, pattern=pattern, every=every, before_expiry=before_expiry, concurrency=concurrency,
-            probe_timeout=probe_timeout, on_change=on_change,
+            probe_timeout=probe_timeout, relogin=relogin, on_change=on_change,
         )  # fmt: skip
-        job = KeepAlive(await self.services(), options)
+        job = KeepAlive(await self.services(), options, self.session_class)
         if not once:
             await job.run()
         return await job.run_once()
+
+    async def set_totp_secret(self, fingerprint: str, secret: str | None) -> bool:
+        """Store the secret of a session's time-based one-time codes, sealed. None removes it.
+
+        Args:
+            fingerprint: name of the session. It need not be stored.
+            secret: base32 text, or an `otpauth://totp/` address as in the QR code of a site.
+
+        Returns:
+            Whether a secret was stored or removed.
+
+        Raises:
+            ConfigurationError: it is neither, or there are no `encryption_keys`.
+            MissingExtraError: the extra `totp` is not installed.
+            StoreError: the store did not do it.
+        """
+        from session_reuse._session.one_time_codes import OneTimeCodes
+
+        services, name = await self.services(), checked(fingerprint, "fingerprint")
+        codes = OneTimeCodes(services.guarded, services.codec, self.config)
+        return await (codes.remove(name) if secret is None else codes.keep(name, secret))
 
     async def cleanup(self) -> None:
         """Remove what expired sessions leave behind, until cancelled or until the manager is closed.

@@ -66,6 +66,10 @@ class BrowserSession(AsyncBrowserSession):
         self.save_outcome = SaveOutcome.LOST
         return SaveOutcome.LOST
 
+    def one_time_code(self) -> str:  # type: ignore[override]  # the blocking twin
+        """Return the time-based one-time code of this moment, from the secret that was stored for the session."""
+        return background.run(super().one_time_code())
+
     def invalidate(self, reason: str = "") -> None:  # type: ignore[override]  # the blocking twin
         """Delete the stored state for everyone, and refuse late saves of all who hold it now."""
         background.run(super().invalidate(reason))
@@ -132,6 +136,7 @@ class SessionManager(BlockingOnly):
 
     def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
         self.asynchronous = AsyncSessionManager(store, **config)
+        self.asynchronous.session_class = BrowserSession
         background.managers.add(self.asynchronous)
 
     def __enter__(self) -> Self:
@@ -148,6 +153,8 @@ class SessionManager(BlockingOnly):
     close = _blocking(AsyncSessionManager.aclose)
     evict = _blocking(AsyncSessionManager.evict)
     affinity = _blocking(AsyncSessionManager.affinity)
+    keep_alive = _blocking(AsyncSessionManager.keep_alive)
+    set_totp_secret = _blocking(AsyncSessionManager.set_totp_secret)
 
     def pool(self, name: str) -> Pool:
         """Return a pool of identities, to add, remove and list members."""

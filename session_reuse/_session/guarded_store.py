@@ -136,6 +136,21 @@ class GuardedStore:
             lambda timeout: self.store.note_liveness(fingerprint, verdict, created_at, ttl, timeout=timeout),
         )  # fmt: skip
 
+    def totp_secret(self, fingerprint: str, budget: float) -> Awaitable[tuple[bytes | None, int]]:
+        """Return the sealed secret of a session's one-time codes, and the server time in µs."""
+        return self._run(
+            Access.READ, fingerprint, budget, lambda timeout: self.store.totp_secret(fingerprint, timeout=timeout)
+        )
+
+    def set_totp_secret(
+        self, fingerprint: str, budget: float, value: bytes, known: bytes | None = None
+    ) -> Awaitable[bool]:  # fmt: skip
+        """Keep a sealed secret, or none, if the known one is there."""
+        return self._run(
+            Access.WRITE, fingerprint, budget,
+            lambda timeout: self.store.set_totp_secret(fingerprint, value, known, timeout=timeout),
+        )  # fmt: skip
+
     def shares_server_with_audit(self, fingerprint: str) -> bool:
         """Return whether a session and the audit live on one server."""
         return self.store.server_of(self.keys.audit) == self.server_of(fingerprint)

@@ -45,12 +45,13 @@ class KeepAliveOptions:
     before_expiry: float | None = None
     concurrency: int = 4
     probe_timeout: float = 60.0
+    relogin: Probe | None = None
     on_change: OnChange | None = None
 
     def __post_init__(self) -> None:
         """Check what a type checker cannot."""
-        if not callable(self.probe):
-            raise ConfigurationError("probe must be a function of the session")
+        if not callable(self.probe) or not (self.relogin is None or callable(self.relogin)):
+            raise ConfigurationError("probe and relogin must be functions of the session")
         for name in ("every", "before_expiry", "concurrency", "probe_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -63,9 +64,13 @@ class KeepAlive:
     Args:
         runtime: the parts of the manager.
         options: what the caller asked for.
+        session_class: of the sessions that plain probes get.
     """
 
-    def __init__(self, runtime: Runtime, options: KeepAliveOptions) -> None:
+    def __init__(
+        self, runtime: Runtime, options: KeepAliveOptions, session_class: type[BrowserSession] = BrowserSession
+    ) -> None:  # fmt: skip
+        self._session_class = BrowserSession if _is_async(options.probe) else session_class
         # A probe alone does not keep a session in the store. Else a dead login would be probed for ever.
         self._runtime = replace(runtime, config=replace(runtime.config, sliding=False))
         self._options = options
@@ -126,7 +131,7 @@ class KeepAlive:
 
     async def _check(self, fingerprint: str) -> None:
         """Probe one session under its lease, unless another process has just done so, or an agent uses it."""
-        session = BrowserSession(fingerprint)
+        session = self._session_class(fingerprint)
         scope = self._runtime.scope(session, ResolvedOptions(exclusive=True, used_by="keep_alive"))
         await scope.enter()
         try:
@@ -155,7 +160,10 @@ class KeepAlive:
 
     async def _judge(self, session: BrowserSession, entry: SessionEntry) -> None:
         before = self._summary(entry).liveness
-        verdict = await self._verdict(session)
+        verdict = await self._verdict(session, self._options.probe)
+        relogin = self._options.relogin
+        if verdict is Liveness.DEAD and relogin is not None and await self._verdict(session, relogin) is Liveness.LIVE:
+            verdict = await self._verdict(session, self._options.probe)
         if verdict is not Liveness.LIVE:
             session.discard()  # what a logged-out probe has seen replaces nothing
         self._counts[verdict] += 1
@@ -173,12 +181,11 @@ class KeepAlive:
                     error=type(error).__name__,
                 )  # fmt: skip
 
-    async def _verdict(self, session: BrowserSession) -> Liveness:
-        """Return what the probe says. One that raises, hangs, or returns no bool has found out nothing."""
-        probe = self._options.probe
+    async def _verdict(self, session: BrowserSession, probe: Probe) -> Liveness:
+        """Return the result of a probe. One that raises, hangs, or returns no bool has found out nothing."""
         try:
             async with asyncio.timeout(self._options.probe_timeout):
-                if inspect.iscoroutinefunction(probe) or inspect.iscoroutinefunction(type(probe).__call__):
+                if _is_async(probe):
                     found = probe(session)
                 else:
                     found = await _in_thread(probe, session)
@@ -191,6 +198,10 @@ class KeepAlive:
         if not isinstance(found, bool):
             return Liveness.UNKNOWN
         return Liveness.LIVE if found else Liveness.DEAD
+
+
+def _is_async(probe: Probe) -> bool:
+    return inspect.iscoroutinefunction(probe) or inspect.iscoroutinefunction(type(probe).__call__)
 
 
 async def _in_thread(probe: Probe, session: BrowserSession) -> bool | Awaitable[bool]:

@@ -25,6 +25,7 @@ from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_t
 from session_reuse._session.exit import allows_save, body_to_save
 from session_reuse._session.guarded_store import EnterOptions, GuardedStore
 from session_reuse._session.lease import LeaseHolder
+from session_reuse._session.one_time_codes import OneTimeCodes
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn
@@ -36,7 +37,7 @@ from session_reuse._store.interface import Busy, EnterReply, Lease, SessionUse
 from session_reuse._stored_form import document_of, exported, new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
-from session_reuse.errors import InvalidStateError, SessionBusyError, StoreError
+from session_reuse.errors import ConfigurationError, InvalidStateError, SessionBusyError, StoreError
 from session_reuse.outcome import Outcome, SaveOutcome
 
 _NOT_TAKEN: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED, SaveOutcome.LOST})
@@ -500,6 +501,12 @@ class SessionScope:
     async def invalidate(self, session: BrowserSession, reason: str) -> None:  # noqa: ARG002
         """Delete the stored state for everyone."""
         await self._writer.invalidate(self._session.fingerprint, reason)
+
+    async def one_time_code(self) -> str:
+        """Return the one-time code of this moment."""
+        if self._options.save == "never":
+            raise ConfigurationError('a session that is lent with save="never" makes no one-time codes')
+        return await OneTimeCodes(self._store, self._snapshots.codec, self._config).code(self._session.fingerprint)
 
     def export(self, session: BrowserSession) -> bytes:
         """Return the stored form, sealed as the manager's sessions are."""

@@ -309,6 +309,24 @@ class Store(Protocol):
     ) -> None:
         """Keep what a probe has found out about the login of this creation, unix milliseconds, for `ttl` seconds."""
 
+    async def totp_secret(self, fingerprint: str, *, timeout: float) -> tuple[bytes | None, int]:
+        """Return the sealed secret of a session's one-time codes, and the server time in µs."""
+
+    async def set_totp_secret(
+        self, fingerprint: str, value: bytes, known: bytes | None = None, *, timeout: float
+    ) -> bool:
+        """Keep a sealed secret, or with an empty value none. Return whether that was done.
+
+        Args:
+            fingerprint: whose session.
+            value: the sealed secret.
+            known: what must be there, to replace it. None for anything.
+            timeout: seconds for the attempt.
+        """
+
+    async def totp_secrets(self, *, timeout: float) -> list[str]:
+        """Return the fingerprints that have a secret."""
+
     async def add_uses(self, uses: Sequence[tuple[SessionUse, float]], *, timeout: float) -> None:
         """Append lines to the audit, each with the seconds since the use ended."""
 

@@ -58,6 +58,7 @@ class SessionKeys(NamedTuple):
         agents: sorted set: agent -> unix milliseconds, the latest that used the session. Their affinity ends with it.
         quarantine: a value that could not be read, set aside for people to look at.
         liveness: string: server time and login of the last probe, and its verdict.
+        totp: string: the sealed secret of one-time codes. It stays when the session ends.
         deadlines: sorted set, of many sessions: encoded fingerprint -> earliest possible deadline, unix milliseconds.
     """
 
@@ -68,6 +69,7 @@ class SessionKeys(NamedTuple):
     quarantine: str
     liveness: str
     deadlines: str
+    totp: str
     staging_prefix: str
     once_prefix: str
 
@@ -93,6 +95,7 @@ def _keys_of(prefix: str, buckets: int, fingerprint: str) -> SessionKeys:
         f"{prefix}:quarantine:{tag}",
         f"{prefix}:liveness:{tag}",
         _bucket(prefix, crc32(name.encode()) % buckets),
+        f"{prefix}:totp:{tag}",
         f"{prefix}:staging:{tag}:",
         f"{prefix}:once:{tag}:",
     )
@@ -145,8 +148,14 @@ class Keys:
         """Return the MATCH pattern of all session keys."""
         return self._session.translate(_GLOB) + "*"
 
+    def totp_pattern(self) -> str:
+        """Return the MATCH pattern of all keys with secrets of one-time codes."""
+        return f"{self.prefix}:totp:{{".translate(_GLOB) + "*"
+
     def fingerprint_of(self, key: str) -> str | None:
-        """Return the fingerprint of a session key, None for any other key."""
+        """Return the fingerprint of the key of a session, or of a secret of one-time codes. None for any other key."""
+        if key.startswith(f"{self.prefix}:totp:{{"):
+            key = key.removeprefix(f"{self.prefix}:totp:{{")[:-1]
         return unquote(key.removeprefix(self._session)) if key.startswith(self._session) else None
 
 

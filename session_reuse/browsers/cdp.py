@@ -348,6 +348,9 @@ def page_shows(
         url: the page, one that only those who are logged in see.
         text: what is to be visible; case does not matter. None: being there and not sent elsewhere is enough.
         timeout: seconds to wait for it.
+
+    Raises:
+        AdapterError: the site cannot be reached; when the check is used.
     """
 
     async def check(chromium: Chromium) -> bool:
@@ -359,7 +362,11 @@ def page_shows(
                 try:
                     to = {"targetId": target, "flatten": True}
                     page = (await connection.send("Target.attachToTarget", to))["sessionId"]
-                    await connection.send("Page.navigate", {"url": url}, page)  # only now: the tab has our scripts
+                    answer = await connection.send(
+                        "Page.navigate", {"url": url}, page
+                    )  # only now: the tab has our scripts
+                    if answer.get("errorText"):  # the site is away, which proves nothing about the login
+                        raise AdapterError(f"{urlsplit(url).netloc} cannot be reached: {answer['errorText']}")
                     while not await _shows(connection, page, url, text):
                         await asyncio.sleep(0.1)
                 finally:

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser
 
     from session_reuse._browser_session import BrowserSession
+    from session_reuse.browsers.cdp import Chromium
     from session_reuse.browsers.checks import PageCheck
 
 AsyncProbe = Callable[["BrowserSession"], Awaitable[bool]]
 
-__all__ = ["http_probe", "page_of", "playwright_probe"]
+__all__ = ["cdp_probe", "http_probe", "page_of", "playwright_probe"]
 
 
 def page_of(template: str, fingerprint: str) -> str:
@@ -63,5 +64,24 @@ def playwright_probe(browser: Browser, check: Callable[[str], PageCheck]) -> Asy
                 return bool(await check(session.fingerprint)(page))
             finally:
                 await page.close()
+
+    return probe
+
+
+def cdp_probe(
+    check: Callable[[str], Callable[[Chromium], Awaitable[bool]]], *, headless: bool | None = None
+) -> AsyncProbe:
+    """Check a page in a Chromium that is started for each probe.
+
+    Args:
+        check: returns a check, such as `session_reuse.browsers.cdp.page_shows(...)`, for a fingerprint.
+        headless: None for headless where there is no display.
+    """
+
+    async def probe(session: BrowserSession) -> bool:
+        from session_reuse.browsers.cdp import open_chromium
+
+        async with open_chromium(session, headless=headless) as chromium:
+            return bool(await check(session.fingerprint)(chromium))
 
     return probe

@@ -51,6 +51,7 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
         "import": _Command("commands.import_", "import_", "Store a session from a file."),
         "keep": _Command("commands.keep", "keep", "Probe the stored logins from time to time."),
         "pool": _Command("commands.pool", "pool", "Manage the identities that agents share."),
+        "totp": _Command("commands.totp", "totp", "Store the secret of one-time codes."),
         "rotate": _Command("commands.rotate", "rotate", "Encrypt all sessions with the first key."),
         "cleanup": _Command("commands.cleanup", "cleanup", "Remove the traces of expired sessions."),
     },

@@ -20,13 +20,15 @@ from session_reuse import (
     SessionManager,
     SessionSummary,
     StoreError,
+    blocking,
     reusable_session,
 )
+from session_reuse.browsers.cdp import page_shows
 from session_reuse.browsers.checks import text_present
-from session_reuse.browsers.probes import http_probe, page_of, playwright_probe
+from session_reuse.browsers.probes import cdp_probe, http_probe, page_of, playwright_probe
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
-from tests.harness.servers import RedisServer
+from tests.harness.servers import RedisServer, free_port
 
 NAME = "shop.example/alice"
 
@@ -262,6 +264,76 @@ async def test_a_page_is_probed_by_playwright(site: str, browser: Any) -> None:
         await log_in(manager, domain="127.0.0.1")
         probe = playwright_probe(browser, lambda _: text_present(site, "Hello Alice"))
         assert await manager.keep_alive(probe, once=True) == {Liveness.LIVE: 1}
+
+
+@pytest.mark.browser
+async def test_a_page_is_probed_by_address(site: str) -> None:
+    """In, out, and a site that is away, which says nothing about the login."""
+    away = f"http://127.0.0.1:{free_port()}"
+    async with memory_manager() as manager:
+        await log_in(manager, "in/a", "away/a", domain="127.0.0.1")
+        await log_in(manager, "in/b", domain="127.0.0.1", value="old")
+        probe = cdp_probe(
+            lambda name: page_shows(away if name == "away/a" else site, "Hello Alice", timeout=5), headless=True
+        )
+        await manager.keep_alive(probe, concurrency=1, once=True)
+        found = {each.fingerprint: each.liveness async for each in manager.sessions()}
+    assert found == {"in/a": Liveness.LIVE, "in/b": Liveness.DEAD, "away/a": Liveness.UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("succeeds", "probed", "liveness", "stored"),
+    [
+        (True, [False, True], Liveness.LIVE, "new login"),
+        (True, [False, False], Liveness.DEAD, "test"),
+        (False, [False], Liveness.DEAD, "test"),
+        (None, [False], Liveness.DEAD, "test"),
+        (OSError("no captcha was solved"), [False], Liveness.DEAD, "test"),
+    ],
+)
+async def test_a_dead_login_is_made_again(succeeds: Any, probed: list[bool], liveness: Liveness, stored: str) -> None:
+    """The probe has the last word. What a failed login has left is not saved."""
+    verdicts = iter(probed)
+
+    async def probe(_session: BrowserSession) -> bool:
+        return next(verdicts)
+
+    async def relogin(session: BrowserSession) -> Any:
+        session.storage_state = state_with_cookie(value="new login")
+        if isinstance(succeeds, Exception):
+            raise succeeds
+        return succeeds
+
+    async with memory_manager() as manager:
+        await log_in(manager)
+        assert await manager.keep_alive(probe, relogin=relogin, once=True) == {liveness: 1}
+        session = await manager.restore(NAME)
+    assert next(verdicts, None) is None
+    assert session is not None
+    assert session.storage_state["cookies"][0]["value"] == stored
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_blocking_code_keeps_logins_too(redis_server: RedisServer, is_async: bool) -> None:
+    """Plain probes get a session of the blocking API; ready-made ones, which are asynchronous, one of theirs."""
+    given = []
+
+    def plain(session: BrowserSession) -> bool:
+        given.append(session)
+        session.data["seen"] = True
+        return True
+
+    async def asynchronous(session: BrowserSession) -> bool:
+        return plain(session)
+
+    with blocking.SessionManager(redis_server.url, registry=None) as manager:
+        with blocking.reusable_session(NAME, manager=manager) as session:
+            session.storage_state = state_with_cookie()
+        assert manager.keep_alive(asynchronous if is_async else plain, once=True) == {Liveness.LIVE: 1}
+        found = manager.restore(NAME)
+    assert isinstance(given[0], blocking.BrowserSession) is not is_async
+    assert found is not None
+    assert found.data == {"seen": True}
 
 
 def test_the_command_keeps_logins(cli: CommandLine, redis_server: RedisServer, site: str) -> None:

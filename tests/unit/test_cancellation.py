@@ -9,7 +9,7 @@ from typing import Any
 from session_reuse._cancellation import SwallowedCancellation
 from session_reuse._cleanup import notifications
 from session_reuse._store.keys import Keys
-from session_reuse._store.redis.listing import session_keys
+from session_reuse._store.redis.listing import keys_like
 
 
 async def swallow() -> None:
@@ -67,7 +67,7 @@ async def test_a_listing_ends_when_it_is_cancelled_although_the_client_swallows_
         return [SimpleNamespace(execute_command=execute_command)]
 
     async def walk() -> None:
-        async for _ in session_keys(SimpleNamespace(primaries=primaries), Keys("browser", 16), timeout=60):  # type: ignore[arg-type]
+        async for _ in keys_like(SimpleNamespace(primaries=primaries), "browser:session:*", timeout=60):  # type: ignore[arg-type]
             pass
 
     assert (await cancelled(walk())).cancelled()

@@ -17,8 +17,8 @@ from session_reuse._store.redis.topology import Topology
 _PAGE: Final = 500
 
 
-async def session_keys(topology: Topology, keys: Keys, timeout: float) -> AsyncIterator[list[bytes]]:
-    """Yield the keys of all sessions under the prefix in pages, by SCAN, primary after primary."""
+async def keys_like(topology: Topology, pattern: str, timeout: float) -> AsyncIterator[list[bytes]]:
+    """Yield the keys that match a pattern in pages, by SCAN, primary after primary."""
     try:
         async with asyncio.timeout(timeout):
             primaries = await topology.primaries()
@@ -27,9 +27,7 @@ async def session_keys(topology: Topology, keys: Keys, timeout: float) -> AsyncI
             cancellation = SwallowedCancellation()
             while cursor != 0:
                 async with asyncio.timeout(timeout):
-                    cursor, page = await primary.execute_command(
-                        "SCAN", cursor or 0, "MATCH", keys.sessions_pattern(), "COUNT", _PAGE
-                    )
+                    cursor, page = await primary.execute_command("SCAN", cursor or 0, "MATCH", pattern, "COUNT", _PAGE)
                 cancellation.raise_again()
                 yield page
     except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError)
@@ -38,14 +36,14 @@ async def session_keys(topology: Topology, keys: Keys, timeout: float) -> AsyncI
 
 async def fingerprints(topology: Topology, keys: Keys, timeout: float) -> AsyncIterator[list[str]]:
     """Yield the fingerprints of all sessions in pages. Keys that are not ours are left out."""
-    async for page in session_keys(topology, keys, timeout):
+    async for page in keys_like(topology, keys.sessions_pattern(), timeout):
         names = [(key, keys.fingerprint_of(key.decode(errors="replace"))) for key in page]
         yield [name for key, name in names if name and is_name(name) and keys.session(name).encode() == key]
 
 
 async def list_sessions(topology: Topology, send: Send, keys: Keys, timeout: float) -> AsyncIterator[SessionEntry]:
     """Yield every session under the prefix: keys by SCAN, then one script for each, in pages."""
-    async for page in session_keys(topology, keys, timeout):
+    async for page in keys_like(topology, keys.sessions_pattern(), timeout):
         names = [name for key in page if (name := keys.fingerprint_of(key.decode(errors="replace"))) is not None]
         ours = [name for name in names if is_name(name)]
         commands: list[Command] = [facts_of(keys, name) for name in ours]

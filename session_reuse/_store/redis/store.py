@@ -31,7 +31,7 @@ from session_reuse._store.keys import Keys, SessionKeys
 from session_reuse._store.redis.audit import PAGE, line_of, page_of, uses_of
 from session_reuse._store.redis.deadlines import Deadlines, IndexEntry
 from session_reuse._store.redis.failures import checked, error_code, failure_from, writes_refused
-from session_reuse._store.redis.listing import facts_of, fingerprints, list_sessions, listed_from
+from session_reuse._store.redis.listing import facts_of, fingerprints, keys_like, list_sessions, listed_from
 from session_reuse._store.redis.pools import Pools
 from session_reuse._store.redis.redis_py import Command, Replies
 from session_reuse._store.redis.scripts import call, milliseconds, text, with_source
@@ -277,6 +277,26 @@ class RedisStore:
         names = (self.keys.of(fingerprint).liveness,)
         command = call("note_liveness", names, verdict, created_at, milliseconds(ttl))
         checked((await self.send(command, timeout=timeout))[0])
+
+    async def totp_secret(self, fingerprint: str, *, timeout: float) -> tuple[bytes | None, int]:
+        """Return the sealed secret of a session's one-time codes, and the server time in µs."""
+        keys = self.keys.of(fingerprint)
+        look, value = await self.send(call("look", (keys.tombstone,)), ("GET", keys.totp), timeout=timeout)
+        return _value(value), int(checked(look)[0])
+
+    async def set_totp_secret(
+        self, fingerprint: str, value: bytes, known: bytes | None = None, *, timeout: float
+    ) -> bool:
+        """Keep a sealed secret, or with an empty value none, if the known one is there. Return whether that was done."""
+        arguments = (value,) if known is None else (value, known)
+        (reply,) = await self.send(call("set_totp", (self.keys.of(fingerprint).totp,), *arguments), timeout=timeout)
+        return bool(checked(reply))
+
+    async def totp_secrets(self, *, timeout: float) -> list[str]:
+        """Return the fingerprints that have a secret."""
+        pages = keys_like(self.topology, self.keys.totp_pattern(), timeout)
+        names = {self.keys.fingerprint_of(key.decode(errors="replace")) async for page in pages for key in page}
+        return sorted(name for name in names if name is not None)
 
     async def add_uses(self, uses: Sequence[tuple[SessionUse, float]], *, timeout: float) -> None:
         """Append lines to the audit."""

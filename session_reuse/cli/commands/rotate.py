@@ -17,6 +17,7 @@ import typer
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
+from session_reuse._session.one_time_codes import OneTimeCodes
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import REMEMBERED_SAVES, Header
 from session_reuse._state.sealing import NO_KEY
@@ -87,6 +88,7 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
                 if result in {Rotation.UNREADABLE, Rotation.CONTENDED}:
                     output.note(f"{result}: {printable(fingerprint)}")
                     plain += result is Rotation.UNREADABLE and key_id == NO_KEY
+        counts += await _secrets(runtime, output, dry_run=dry_run)
     if plain:
         text = f"{plural(plain, 'session')} stored in plain, as before there were keys"
         output.note(f"{text}: --from-plain seals them, if all writers are trusted")
@@ -110,6 +112,19 @@ async def _key_ids(runtime: Runtime) -> dict[str, str]:
     except AttemptFailed as failure:
         raise failure.error from None
     return found
+
+
+async def _secrets(runtime: Runtime, output: Output, *, dry_run: bool) -> Counter[Rotation]:
+    """Seal the secrets of one-time codes with the first key."""
+    counts: Counter[Rotation] = Counter()
+    for name in await execute(runtime, lambda timeout: runtime.store.totp_secrets(timeout=timeout)):
+        try:
+            done = await OneTimeCodes(runtime.guarded, runtime.codec, runtime.config).rotate(name, dry_run=dry_run)
+            counts[Rotation.ROTATED if done else Rotation.CURRENT] += 1
+        except CorruptStateError:
+            counts[Rotation.UNREADABLE] += 1
+            output.note(f"{Rotation.UNREADABLE}: the secret of one-time codes of {printable(name)}")
+    return counts
 
 
 async def _one(runtime: Runtime, fingerprint: str, *, dry_run: bool, from_plain: bool) -> Rotation:

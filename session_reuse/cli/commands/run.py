@@ -48,12 +48,15 @@ def _option(name: str, metavar: str, meaning: str) -> Any:
 
 
 _COMMAND: Final = "The program. {cdp}, {ws} and {port} in its arguments become the address of the browser."
-Command = Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARG]...", help=_COMMAND, show_default=False)]
+Command = Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND [ARG]...", help=_COMMAND, show_default=False)]
 AgentId = Annotated[str | None, _option("--agent-id", "NAME", "Name of the agent.")]
 Exclusive = Annotated[
     bool, typer.Option("--exclusive", help="End with 1 while another exclusive agent has the session.")
 ]
-Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", help="Wait for a busy exclusive session.")]
+Pool = Annotated[str | None, _option("--pool", "NAME", "Use a free member of this pool, in place of FINGERPRINT.")]
+Wait = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", help="Wait for a busy exclusive session, or a free member.")
+]
 Save = Annotated[str, typer.Option("--save", metavar="merge|never", help="never: use the login, and write nothing.")]
 Allow = Annotated[
     list[str] | None,
@@ -75,8 +78,9 @@ Report = Annotated[
 
 def run(
     fingerprint: Fingerprint,
-    command: Command,
+    command: Command = None,
     agent_id: AgentId = None,
+    pool: Pool = None,
     exclusive: Exclusive = False,
     wait: Wait = 0.0,
     save: Save = "merge",
@@ -93,18 +97,22 @@ def run(
     """Run a command with a Chromium that has the session, and save it afterwards.
 
     The address of the browser is in the variables that the common programs read (PLAYWRIGHT_MCP_CDP_ENDPOINT, AGENT_BROWSER_CDP,
-    BU_CDP_URL, CDP_URL, SESSION_REUSE_CDP_URL and more). The exit code is that of the command, 127 if there is none.
+    BU_CDP_URL, CDP_URL, SESSION_REUSE_CDP_URL and more). The exit code is that of the command, 127 if there is none. With --pool, leave FINGERPRINT out.
     """
+    # Without a FINGERPRINT, the first word of the command stands in its place.
+    name, words = (fingerprint, command or []) if pool is None else (None, [fingerprint, *(command or [])])
+    if not words:
+        raise typer.BadParameter("give a command to run: -- COMMAND [ARG]...")
     options = {
-        "agent_id": agent_id, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
-        "on_busy": "raise" if exclusive else "fresh",
+        "agent_id": agent_id, "pool": pool, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
+        "on_busy": "raise" if exclusive or pool is not None else "fresh",
     }  # fmt: skip
     browser = _Browser(headed, cdp_url, check_url, check_text, [*(chromium_arg or []), *confinement_arguments(allow)])
-    about: dict[str, Any] = {"fingerprint": fingerprint}
+    about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
     try:
-        _require(command[0])
+        _require(words[0])
         browser.start()  # before the imports that follow: both take as long
-        code = asyncio.run(_run(fingerprint, options, {"url": url, "key_prefix": key_prefix}, browser, command, about))
+        code = asyncio.run(_run(name, options, {"url": url, "key_prefix": key_prefix}, browser, words, about))
     except (SessionReuseError, _NoCommandError) as error:
         code = error.code if isinstance(error, _NoCommandError) else ExitCode.USAGE
         code = ExitCode.WRONG if isinstance(error, SessionBusyError) else code
@@ -116,7 +124,7 @@ def run(
 
 
 async def _run(
-    fingerprint: str,
+    fingerprint: str | None,
     options: dict[str, Any],
     place: dict[str, str | None],
     browser: _Browser,
@@ -141,7 +149,12 @@ async def _run(
             code = _SIGNALLED + child.ended_by
         if session is not None:
             saved = session.save_outcome.value if session.save_outcome is not None else None
-            about |= {"outcome": session.outcome.value, "stale": session.stale, "save_outcome": saved}
+            about |= {
+                "fingerprint": session.fingerprint,
+                "outcome": session.outcome.value,
+                "stale": session.stale,
+                "save_outcome": saved,
+            }
             about["problems"] = [{"kind": p.kind.value, "where": p.where, "reason": p.reason} for p in session.problems]
         return code
 

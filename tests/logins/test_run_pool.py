@@ -1,0 +1,55 @@
+"""`session-reuse run --pool`: a command gets a free member of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+
+from session_reuse import SessionManager
+from tests.agents.runs import LIMIT, report_of
+from tests.harness.servers import RedisServer
+from tests.logins.pool_workers import POOL
+
+pytestmark = pytest.mark.browser
+
+
+def started(*words: str, url: str) -> subprocess.Popen[str]:
+    """Start a run."""
+    command = [sys.executable, "-m", "session_reuse.cli", "run", "--url", url, *words]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_command_gets_a_free_member(redis_server: RedisServer) -> None:
+    """Two runs at once get two members. A third one ends with 1, or waits until a member is free."""
+
+    async def add() -> None:
+        async with SessionManager(redis_server.url, registry=None) as manager:
+            await manager.pool(POOL).add("alice", "bob")
+
+    asyncio.run(add())
+    stay = ("--pool", POOL, "--", "sh", "-c", "echo here; cat")
+    with started(*stay, url=redis_server.url) as first, started(*stay, url=redis_server.url) as second:
+        for each in (first, second):
+            assert each.stdout is not None
+            assert each.stdout.readline() == "here\n"
+        with started("--pool", POOL, "--", "true", url=redis_server.url) as third:
+            report = report_of(third.communicate(timeout=LIMIT)[1])
+        assert (third.returncode, report["error"], report["pool"]) == (1, "SessionBusyError", POOL)
+        with started("--pool", POOL, "--wait", "60", "--", "true", url=redis_server.url) as fourth:
+            found = [report_of(each.communicate("", timeout=LIMIT)[1]) for each in (first, second, fourth)]
+    names = [each["fingerprint"] for each in found]
+    assert sorted(names[:2]) == [f"{POOL}/alice", f"{POOL}/bob"]
+    assert names[2] in names[:2]
+    assert [each["exit_code"] for each in found] == [0, 0, 0], json.dumps(found)
+
+
+def test_a_run_without_a_command_is_refused(redis_server: RedisServer) -> None:
+    """The message says what is missing."""
+    with started("alice", url=redis_server.url) as process:
+        err = process.communicate(timeout=LIMIT)[1]
+    assert process.returncode == 2
+    assert "give a command to run" in err
