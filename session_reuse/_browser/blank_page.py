@@ -53,9 +53,10 @@ def visit(
         for method, params in _PREPARATION:
             yield driver.send(cdp, method, params, limits.BLANK_PAGE)
         for origin in waiting:
+            if clock() > deadline:
+                failed.append(origin)
+                continue
             try:
-                if clock() > deadline:
-                    raise TimeoutError(f"no time left after {limit:g} s")
                 yield driver.send(cdp, "Page.navigate", {"url": f"{origin}/"}, limits.BLANK_PAGE)
                 yield from act(origin, _evaluator(driver, cdp, origin))
             except driver.errors:
@@ -71,7 +72,7 @@ _PREPARATION: Final[tuple[tuple[str, Params], ...]] = (
     ("Page.enable", {}),
     ("Network.enable", {}),
     ("Network.setBypassServiceWorker", {"bypass": True}),  # an installed worker would answer with the site's own page
-    ("Fetch.enable", {"patterns": [{"urlPattern": "*"}]}),
+    ("Fetch.enable", {"patterns": [{"urlPattern": "*"}]}),  # the site must not see a visit that no agent made
 )
 
 
@@ -92,9 +93,9 @@ def _answer(driver: BrowserDriver, cdp: object, request: str) -> Flow[None]:
 
 def _evaluator(driver: BrowserDriver, cdp: object, origin: str) -> Evaluate:
     def evaluate(expression: str) -> Flow[Any]:
-        # An agent's init script may have replaced what is used here: not in a world of our own.
         tree = yield driver.send(cdp, "Page.getFrameTree", {}, limits.BLANK_PAGE)
         frame = tree["frameTree"]["frame"]
+        # A page that could not be loaded is an error page, which has no storage of this origin.
         if frame.get("securityOrigin") != origin:
             raise TimeoutError(f"{origin} was not reached")
         return (yield from evaluate_apart(driver, cdp, frame["id"], expression, limits.BLANK_PAGE))
@@ -110,6 +111,7 @@ def evaluate_apart(
     Raises:
         Exception: one of the driver's errors: it threw, took too long, or the document has been left.
     """
+    # A world of our own: in the page's, the page or an agent's init script may have replaced any function.
     world = yield driver.send(cdp, "Page.createIsolatedWorld", {"frameId": frame}, limit)
     params = {"contextId": world["executionContextId"], "awaitPromise": True, "returnByValue": True}
     answer = yield driver.send(cdp, "Runtime.evaluate", {**params, "expression": expression}, limit)

@@ -100,7 +100,7 @@ class Capture:
         yield Together(copies)
         if is_final:
             yield from self._revisit()
-            self._restorer.report_unconfirmed(self._mirror.visited)
+            self._restorer.report_unconfirmed(self._mirror.visited)  # not before: a document may still confirm it
         for loss in self._mirror.lost():
             self._session.report(ProblemKind.LOST, str(loss))
         return self._mirror.state()
@@ -188,7 +188,7 @@ class Capture:
             try:
                 local = (yield from evaluate(javascript.call("storage_read")))["local"]
             finally:
-                self._mirror.finish_read(reading, local, None)
+                self._mirror.finish_read(reading, local, None)  # no other tab sees the sessionStorage of a closed one
             if self._indexed_db and (origin in dirty or self._mirror.has_databases(origin)):
                 mark = self._mirror.dirty_databases.get(origin, CopyMark(0, None))
                 text = yield from evaluate(dump_script(self._limit, mark.names))

@@ -1,4 +1,4 @@
-"""Saves while the agent works. A session without a store keeps the state in memory. A failed save is made up for at exit."""
+"""Saves while the agent works."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ async def save_checkpoint(session: BrowserSession, keep: Callable[[], Awaitable[
     try:
         await session.checkpoint()
     except LifecycleError:
-        await keep()
-    except Exception as error:  # noqa: BLE001 - the agent works on
+        await keep()  # a session without a store: the state stays in memory
+    except Exception as error:  # noqa: BLE001 - the save at exit makes up for it
         session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
 
 
@@ -40,7 +40,7 @@ def save_checkpoint_blocking(session: BrowserSession, keep: Callable[[], None]) 
         saving: Any = session.checkpoint()
     except LifecycleError:
         saving = None
-    except Exception as error:  # noqa: BLE001 - the agent works on
+    except Exception as error:  # noqa: BLE001 - the save at exit makes up for it
         session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
         return
     if inspect.iscoroutine(saving):

@@ -43,6 +43,7 @@ def clean_cookies(cookies: list[Cookie], now: float) -> CleanCookies:
             kind = ProblemKind.COOKIE_EXPIRED if reason == "expired" else ProblemKind.COOKIE_REJECTED
             problems.append(Problem(kind, described(cookie), reason))
             continue
+        # Chromium drops such a cookie without an error (156, 2026-11-22).
         if plain.get("sameSite") == "None" and not plain["secure"]:
             del plain["sameSite"]
             problems.append(Problem(ProblemKind.COOKIE_ADJUSTED, described(cookie), "SameSite=None without Secure"))
@@ -58,7 +59,7 @@ def described(cookie: Cookie) -> str:
 def _reason_to_reject(cookie: Cookie, plain: Cookie, now: float) -> str | None:
     if 0 < plain["expires"] <= now:
         return "expired"
-    if cookie.get("partitionKeyOpaque"):
+    if cookie.get("partitionKeyOpaque"):  # no browser takes it back, and elsewhere it would be sent to other sites
         return "its partition is opaque"
     return _malformed(plain) or _broken_prefix(plain)
 
@@ -90,11 +91,9 @@ def _length(text: str) -> int:
 
 
 def to_cdp(cookie: Cookie) -> dict[str, Any]:
-    """Return a clean cookie as `Network.CookieParam`, for `Storage.setCookies` and `Network.setCookies`.
-
-    `sourceScheme` and `sourcePort` are left out on purpose: Chromium refuses what it exported itself when a Secure
-    cookie was set over plain http on loopback (seen with 156, 2026-11-22).
-    """
+    """Return a clean cookie as `Network.CookieParam`, for `Storage.setCookies` and `Network.setCookies`."""
+    # Without `sourceScheme` and `sourcePort`: Chromium refuses what it exported itself when a Secure cookie was set over
+    # plain http on loopback (156, 2026-11-22).
     fields = ("name", "value", "domain", "path", "httpOnly", "secure", "sameSite")
     param: dict[str, Any] = {field: value for field, value in cookie.items() if field in fields}
     if cookie.get("expires", -1) > 0:
@@ -102,6 +101,7 @@ def to_cdp(cookie: Cookie) -> dict[str, Any]:
     if cookie.get("partitionKey"):
         param["partitionKey"] = {
             "topLevelSite": cookie["partitionKey"],
+            # As Playwright restores a cookie without the bit (1.65, toChromiumCookie).
             "hasCrossSiteAncestor": cookie.get("_crHasCrossSiteAncestor", True),
         }
     return param
@@ -110,6 +110,7 @@ def to_cdp(cookie: Cookie) -> dict[str, Any]:
 def from_cdp(cookie: Cookie) -> Cookie:
     """Return a `Network.Cookie` of `Storage.getCookies` as it stands in a storage state."""
     plain = playwright_cookie(cookie)
+    # Playwright reports a cookie without SameSite as Lax (1.65), and both must compare as equal.
     plain.setdefault("sameSite", "Lax")
     if cookie.get("partitionKeyOpaque"):
         plain["partitionKeyOpaque"] = True

@@ -109,6 +109,7 @@ class DevToolsBrowser:
             await run_async(restorer.register())
         await run_async(driver.follow())
         if not self._is_own:
+            # Before the scripts are registered: origins that are open are left out of them.
             await run_async(restorer.fill_open(follower.open_frames(), follower.evaluate))
             await run_async(restorer.register())
         self._watching = asyncio.create_task(self._watch())

@@ -50,6 +50,7 @@ class BrowserEngine:
         self._known = known or frozenset()
         self._captured_version = 0
         self.mirror = StorageMirror(state)
+        # Seen in this browser before: what is missing there now was removed since.
         for origin in self._known:
             self.mirror.confirm(origin)
         to_restore = state
@@ -110,7 +111,8 @@ class BrowserEngine:
             state = yield from self.capture.capture(is_final=is_final)
         else:
             state = yield from read_without_protocol(self.mirror, reader, self.restorer.scripts.started)
-        self._captured_version = max(version, self.mirror.version) if not self.mirror.dirty_databases else version
+        # A database that could not be copied leaves the state dirty, so that the next checkpoint tries again.
+        self._captured_version = version if self.mirror.dirty_databases else self.mirror.version
         if not self.mirror.has_read:
             self._session.capture_failed("nothing could be read from the browser")
         return self.fitted(state)

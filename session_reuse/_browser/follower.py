@@ -155,7 +155,7 @@ class Follower:
         elif method == "Page.frameNavigated":
             self._committed(target, params["frame"], is_followed=True)
         elif method == "Page.frameDetached":
-            if params.get("reason") != "swap":
+            if params.get("reason") != "swap":  # a frame that is swapped lives on in another process
                 self._gone(target.tab.frames.pop(params["frameId"], None), None)
         elif method == "Page.loadEventFired":
             self._loaded(target)
@@ -208,10 +208,7 @@ class Follower:
             self._driver.spawn(self._look(frame, frame.origin, was_tracked=was_tracked, is_told=is_told))
 
     def _gone(self, frame: Frame | None, next_origin: str | None) -> None:
-        """Decide whether a document that was left may have stored something that was not seen.
-
-        Events of its last writes are lost when another process takes over its tab (Chromium 156).
-        """
+        """Decide whether a document that was left may have stored something that was not seen."""
         if frame is None or frame.origin is None:
             return
         if frame.owes_receipt:
@@ -220,6 +217,7 @@ class Follower:
             self._restorer.rearm(frame.origin)
         if frame.origin == next_origin:
             return
+        # Events of its last writes are lost when another process takes over its tab (Chromium 156).
         if frame.parent is None or frame.shares_storage:
             is_told = frame.is_read or (frame.is_loaded and not self._is_recent(frame, frame.origin))
             if frame.acts_when_left or not is_told:
@@ -243,7 +241,7 @@ class Follower:
         try:
             answer = yield self._driver.send(frame.target.cdp, "Runtime.evaluate", params)
         except self._driver.errors:
-            frame.acts_when_left = True  # that is not known
+            frame.acts_when_left = True  # not known, so it is read again after it was left
             return
         frame.acts_when_left = bool(answer["result"].get("value"))
 
@@ -311,6 +309,7 @@ class Follower:
         """Subscribe to the changes of an origin's databases."""
         if origin in target.asked or not self._indexed_db:
             return
+        # Before the command: a second document of the origin may get here while the first one waits.
         target.asked.add(origin)
         try:
             params = {"storageKey": storage_key(origin)}

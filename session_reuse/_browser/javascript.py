@@ -28,8 +28,9 @@ def literal(value: object) -> str:
 
 
 def json_text(value: object) -> str:
-    """Return a JSON value as text for `JSON.parse`. Ten times faster than `literal`, and not safe as source code."""
+    """Return a JSON value as text for `JSON.parse`, not safe as source code."""
     try:
+        # Ten times faster than `literal`.
         return orjson.dumps(value).decode()
     except TypeError:  # a lone surrogate
         return literal(value)

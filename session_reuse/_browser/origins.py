@@ -56,12 +56,13 @@ def origin_of_storage(storage_id: dict[str, Any]) -> str | None:
 
 
 def site_of(origin: str) -> str:
-    """Return the scheme and the registrable domain, guessed: an init script has no time to ask the browser."""
+    """Return the scheme and the registrable domain, as far as they can be guessed."""
     parts = urlsplit(origin)
     host = parts.hostname or ""
     labels = host.split(".")
     if ":" in host or len(labels) < 2 or all(label.isdigit() for label in labels):
         return f"{parts.scheme}://{host}"
+    # Guessed, because an init script has no time to ask the browser.
     has_country = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVELS
     is_shared = ".".join(labels[-2:]) in _SHARED_DOMAINS
     return f"{parts.scheme}://{'.'.join(labels[-3 if has_country or is_shared else -2 :])}"

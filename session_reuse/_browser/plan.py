@@ -26,9 +26,9 @@ With 0.5 MB of 200 origins a first page takes 1.07 of one without any, with 2 MB
 class FillMode(StrEnum):
     """What a script does to a storage that holds something already."""
 
-    MISSING_KEYS = "gaps"
+    MISSING_KEYS = "missing"
     """It adds the keys that are missing."""
-    OVERWRITE = "all"
+    OVERWRITE = "overwrite"
     """It replaces the values of its keys."""
 
 
@@ -49,7 +49,8 @@ class OriginPayload:
 
     @cached_property
     def literal(self) -> str:
-        """A JavaScript expression for `restore.js`: `d` is text, since a key named `__proto__` is special in an object literal."""
+        """A JavaScript expression for `restore.js`."""
+        # As text, because a key named `__proto__` is special in an object literal.
         databases = javascript.json_text(self.databases) if self.databases else ""
         content = {"l": self.local, "s": self.session, "d": databases, "site": site_of(self.origin)}
         return javascript.json_text(content)
@@ -87,9 +88,6 @@ def payloads_of(entries: list[OriginEntry], *, indexed_db: bool = True) -> tuple
 def plan_restore(payloads: list[OriginPayload], limit: int = PRELOAD_LIMIT) -> RestorePlan:
     """Decide for each origin how it is restored: small ones are preloaded, as many as fit.
 
-    Visiting an origin takes some 70 ms, so those beyond the limit that are smaller than an eighth of it are preloaded too, up to
-    eight times the limit.
-
     Args:
         payloads: of the origins.
         limit: characters of JSON that may be preloaded.
@@ -99,6 +97,7 @@ def plan_restore(payloads: list[OriginPayload], limit: int = PRELOAD_LIMIT) -> R
     for payload in sorted(payloads, key=lambda each: len(each.literal)):
         size = len(payload.literal)
         total += size
+        # A visit takes some 70 ms, so many small origins are preloaded beyond the limit, too.
         if total <= limit or (size <= limit // 8 and total <= 8 * limit):
             plan.preloaded.append(payload)
             continue
@@ -133,6 +132,7 @@ class RestoreScripts:
 
     def __post_init__(self) -> None:
         """Choose the name under which the data reaches the code, and the receipt us."""
+        # Random, so that no page can write a receipt of its own.
         self.name = f"_{secrets.token_hex(8)}"
         self._sections: dict[str, set[str]] = {}
         self._again: set[str] = set()
@@ -153,11 +153,12 @@ class RestoreScripts:
         had = self.sections(origin)
         if had:
             self.started.add(origin)
+        # Databases are filled until they are confirmed: the first document may be left before they are done.
         self.finish(origin, had - {"databases"})
         return bool(had - {"databases"})
 
     def finish(self, origin: str, sections: set[str]) -> None:
-        """Fill some sections of an origin no more. Databases are filled until they are confirmed: the first may take too long."""
+        """Fill some sections of an origin no more."""
         if sections & self.sections(origin):
             self.done.setdefault(origin, set()).update(sections)
             self.version += 1
@@ -172,10 +173,11 @@ class RestoreScripts:
 
     @cached_property
     def data_source(self) -> str:
-        """The script that hands a document what is stored of its origin. Functions keep V8 from building the others."""
+        """The script that hands a document what is stored of its origin."""
         cases: dict[str, list[str]] = {}
         for payload in self.payloads:
             cases.setdefault(payload.origin, []).append(payload.literal)
+        # Functions keep V8 from building what belongs to other origins.
         body = ",".join(f"{javascript.literal(each)}:()=>[{','.join(parts)}]" for each, parts in cases.items())
         # The loader of databases, 8 KB, stands here: the code is replaced at the first visit of each origin.
         load = javascript.source("indexeddb_load") if any(each.databases for each in self.payloads) else "null"

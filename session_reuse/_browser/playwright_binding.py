@@ -48,7 +48,7 @@ class PlaywrightBinding:
             options = {**context_options(recorded(self.session.storage_state), given), **given}
         self.driver.context = yield from self._new_context(browser, options)
         yield from self.engine.restorer.add_cookies()
-        if options.get("java_script_enabled", True):
+        if options.get("java_script_enabled", True):  # else no init script runs
             yield from self.engine.restorer.fill_early()
             yield from self.engine.restorer.register()
         yield from self.driver.follow()

@@ -89,6 +89,7 @@ class Restorer:
                     ProblemKind.COOKIE_REJECTED, described(cookies[0]), "the browser or its client refused it"
                 )
                 return
+            # The browser refuses all cookies for one, so the halves find it.
             half = len(cookies) // 2
             yield from self._add_cookies(cookies[:half])
             yield from self._add_cookies(cookies[half:])
@@ -123,6 +124,7 @@ class Restorer:
             self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, each)
         failed = {each.partition(":")[0] for each in outcome["failed"]}
         sections = {each for each in payload.sections if each not in failed}
+        # A failure carries the name of its database alone, so after any failure no database is confirmed.
         self._mirror.confirm(payload.origin, sections - {"databases"} if outcome["failed"] else sections)
 
     def fill_open(self, frames: dict[str, Frame], evaluate: Callable[[Frame, str], Flow[Any]]) -> Flow[None]:

@@ -32,7 +32,7 @@ def before(target: Any, name: str, hook: Callable[..., Any]) -> Undo:
         if hook in method.session_reuse_hooks:
             method.session_reuse_hooks.remove(hook)
         if method.session_reuse_hooks or vars(target).get(name) is not method:
-            return  # others hook it too, or somebody has wrapped ours, which does nothing any more
+            return  # others hook it too, or have wrapped ours, which does nothing any more
         delattr(target, name)
         if method.session_reuse_replaced is not None:
             setattr(target, name, method.session_reuse_replaced)

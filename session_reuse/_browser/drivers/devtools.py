@@ -276,6 +276,8 @@ class DevToolsDriver(BrowserDriver):
         attached = self._attached[session] = _Attached(Target(session, tab))
         is_new_tab = is_page and not self._is_starting
         if is_new_tab and self._pauses_tabs:
+            # The pause of a tab holds its renderer, and no navigation that another client starts. On a busy machine, that
+            # document arrives before the scripts in 2 of 3 tabs (Chromium 156, 2026-11-26). So the browser itself holds it.
             self.connection.post("Fetch.enable", _DOCUMENTS, session)
         resumed = self._prepare(session)
         if is_new_tab and self._pauses_tabs:
@@ -292,11 +294,7 @@ class DevToolsDriver(BrowserDriver):
         return self.connection.post("Runtime.runIfWaitingForDebugger", session=session)
 
     def _admit_documents(self, session: str, resumed: asyncio.Future[Params]) -> Flow[None]:
-        """Admit the documents of a new tab once it has taken all that was posted before.
-
-        The pause of a tab holds its renderer, and no navigation that another client starts. On a busy machine, the document
-        of that navigation arrives before the scripts in 2 of 3 tabs (Chromium 156, 2026-11-26). The browser itself holds it.
-        """
+        """Admit the documents of a new tab once it has taken all that was posted before."""
         yield asyncio.wait([resumed], timeout=limits.INIT_SCRIPT)
         self.connection.post("Fetch.disable", session=session)
 
@@ -314,6 +312,7 @@ class DevToolsDriver(BrowserDriver):
         if is_new_tab and origin is not None and self.engine.restorer.scripts.sections(origin):
             if self._is_own:
                 yield from self._load_again(target.cdp, origin, str(frame["url"]))
+                # Nothing of the first document is followed: what it has stored is cleared.
                 tree = {"frame": {"id": frame["id"], "loaderId": frame["loaderId"]}}
             else:
                 again = True
@@ -344,13 +343,13 @@ class DevToolsDriver(BrowserDriver):
         kinds = {"origin": origin, "storageTypes": "local_storage,indexeddb"}
         yield self.send(session, "DOMStorage.clear", own)
         blank = yield self.send(session, "Page.navigate", {"url": "about:blank"})
-        yield self._committed(session, blank["loaderId"])
+        yield self._committed(session, blank["loaderId"])  # until then, the first document may open a database
         yield self.send(session, "Storage.clearDataForOrigin", kinds)
         yield self.send(session, "Page.navigate", {"url": url})
         yield self.send(session, "Page.resetNavigationHistory", {})
 
     async def _committed(self, session: str, loader: str) -> None:
-        """Wait until a document is in its tab. The one before it may open a database until then."""
+        """Wait until a document is in its tab."""
         async with asyncio.timeout(limits.COMMAND):
             while True:
                 tree = (await self.send(session, "Page.getFrameTree", {}))["frameTree"]

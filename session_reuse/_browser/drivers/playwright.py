@@ -180,6 +180,7 @@ class PlaywrightDriver(BrowserDriver):
         follower.adopt(target, answers[-1]["frameTree"])
 
     def _not_attached(self, page: Page, error: Exception) -> None:
+        # Playwright's words in Firefox and WebKit: CDP session is only available in Chromium.
         if not page.is_closed() and "Chromium" in str(error):
             self.page_reader = self
             self._session.report(
@@ -198,6 +199,7 @@ class PlaywrightDriver(BrowserDriver):
                 self.engine.restorer.delivered(origin)
             return
         top = origin_of(page.url)
+        # A frame of the page's own origin is in its process. One of another site has a storage of its own.
         is_candidate = top not in (None, origin) and site_of(origin) == site_of(str(top))
         if is_candidate and self.page_reader is None and followed.frames.get(frame) != origin:
             followed.frames[frame] = origin
@@ -211,11 +213,9 @@ class PlaywrightDriver(BrowserDriver):
             followed.frames.pop(frame, None)  # it is in the process of the frame around it, or it has gone
 
     def open_blank_page(self, on_event: EventHandler) -> Flow[Any]:
-        """Open a page that the agent does not see and return its session, or None where there is none.
-
-        A page of `context.new_page()` would come to the agent as a `page` event, like a popup: it will do before the agent
-        starts only. A hidden target of Chromium (134 and later) is none of Playwright's pages.
-        """
+        """Open a page that the agent does not see and return its session, or None where there is none."""
+        # A page of `context.new_page()` would reach the agent as a `page` event, like a popup. So it is used before the
+        # agent starts only. A hidden target (Chromium 134 and later) is none of Playwright's pages.
         if self.context_id is None:
             return None if self._is_following else (yield from self._open_first_page(on_event))
         browser = self.context.browser

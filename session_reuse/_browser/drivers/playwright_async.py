@@ -90,15 +90,13 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
             return await self.context.add_init_script(source)
 
     async def remove_script(self, script: asyncio.Future[Any]) -> None:
-        """Remove an init script.
-
-        A call of Playwright goes from tab to tab, and waits for one that is on its way to a slow site. Another goes past it.
-        """
+        """Remove an init script."""
         removal = in_background(self._removed(script))
         await asyncio.wait({removal}, timeout=limits.INIT_SCRIPT)
 
     async def _removed(self, script: asyncio.Future[Any]) -> None:
         added = await script
+        # A call goes from tab to tab, and waits for one that is on its way to a slow site. Another call goes past it.
         await asyncio.gather(*(added.close() for _ in range(max(1, len(self.context.pages)))))
 
     def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:

@@ -69,15 +69,14 @@ async def open_websocket(url: str, headers: Mapping[str, str] | None = None) -> 
     """
     from websockets.asyncio.client import connect
 
-    # A proxy for the web is none for a browser's debugging port. Storage does not fit into the size limit of messages.
     return await connect(
         url,
-        max_size=None,
+        max_size=None,  # storage does not fit into the limit of a message, 1 MB
         ping_interval=None,
         close_timeout=1,
         open_timeout=limits.OPEN,
         compression=None,
-        proxy=None,
+        proxy=None,  # a proxy for the web is none for a browser's debugging port
         additional_headers=headers,
     )
 

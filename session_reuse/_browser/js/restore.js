@@ -2,8 +2,8 @@
 //
 // name: of the property that holds what is stored of the document's origin: {load, payloads}. Each payload is {l: [[key, value]],
 // s: [[key, value]], d: JSON text of databases, site: scheme and registrable domain}; `load` fills databases.
-// mode: 'gaps' leaves keys that are there; 'all' replaces them.
-// done: {origin: [sections that are not filled]}. again: origins that are filled in mode 'gaps'.
+// mode: 'missing' leaves keys that are there; 'overwrite' replaces them.
+// done: {origin: [sections that are not filled]}. again: origins that are filled in mode 'missing'.
 // A document that was filled writes a receipt into its sessionStorage, and removes it before the page can see it. It writes
 // another one for each database, as soon as that is filled.
 (name, mode, done, again) => {
@@ -19,7 +19,7 @@
     removeItem = sessionStorage.removeItem.bind(sessionStorage);
     if (window !== window.top && !isFirstOfItsSite(payloads[0].site)) return;
     const skipped = done[location.origin] || [];
-    const how = again.includes(location.origin) ? 'gaps' : mode;
+    const how = again.includes(location.origin) ? 'missing' : mode;
     const isFirst = window !== window.top || !cameFromItself();
     for (const { l, s, d } of payloads) {
       // A document that went on at once has taken its unfinished databases with it: the next one fills them.
@@ -71,7 +71,7 @@
     if (!items.length) return;
     const storage = open();
     for (const [key, value] of items) {
-      if (how !== 'gaps' || storage.getItem(key) === null) storage.setItem(key, value);
+      if (how !== 'missing' || storage.getItem(key) === null) storage.setItem(key, value);
     }
   }
 }

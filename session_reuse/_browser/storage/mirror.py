@@ -39,7 +39,6 @@ STORAGE_EVENTS: Final = (
     "DOMStorage.domStorageItemRemoved",
     "DOMStorage.domStorageItemsCleared",
 )
-ALL_DATABASES: Final = None
 
 _MIRRORED: Final = ("origin", "localStorage", "sessionStorage", *DATABASE_SECTIONS)
 
@@ -222,7 +221,7 @@ class StorageMirror:
         dump = self._databases.get(origin)
         return bool(dump.plain or dump.rich) if dump else bool(databases_of(self._base.get(origin, {})))
 
-    def databases_changed(self, origin: str, name: str | None = ALL_DATABASES) -> None:
+    def databases_changed(self, origin: str, name: str | None = None) -> None:
         """Note that the copy of an origin's databases, or of the one that is named, is out of date.
 
         A database whose records have changed is there, so it is no longer to be restored.
@@ -254,6 +253,7 @@ class StorageMirror:
 
     def files_read(self, files: dict[str, list[Any]]) -> None:
         """Replace the origin private file systems of the visited origins, in Playwright's form."""
+        # Playwright leaves out origins without files, so a visited one that is missing has none any more.
         self._files = {**{origin: [] for origin in self.visited}, **files}
 
     def credentials_read(self, credentials: list[Any]) -> None:

@@ -68,12 +68,14 @@ class RestoreProgress:
         """
         if key is not None:
             self.saw(section, [key])
+        # A page that clears its storage first thing, before it was filled, has not logged out.
         elif not self._stored[section].isdisjoint(known):
             self.confirm([section])
 
     def saw_databases(self, dump: Dump) -> None:
-        """Apply a copy of the databases. An empty one may be the page's own attempt at a new one."""
+        """Apply a copy of the databases."""
         found = [*dump.plain, *dump.rich]
+        # An empty database may be the page's own attempt at a new one, made before the restore.
         self.saw("databases", [each["name"] for each in found if _holds_records(each) or each["name"] in self._empty])
 
 

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 class TabStorage:
     """What is to be stored, and what each tab holds.
 
-    A tab that lacks a key says nothing about it: tabs do not share their sessionStorage. So a key is removed only when a
-    tab that had it has removed it.
-
     Args:
         stored: the items that are stored.
     """
@@ -35,6 +32,7 @@ class TabStorage:
         """Replace what a tab is known to hold. Return whether that changes the state to save."""
         known = self._tabs.get(tab, {})
         before = dict(self._merged)
+        # Tabs do not share their sessionStorage, so only a tab that had a key can have removed it.
         for key in known.keys() - items.keys():
             self._merged.pop(key, None)
         self._merged.update({key: value for key, value in items.items() if known.get(key) != value})

@@ -25,6 +25,7 @@ def trim(state: StorageState, stored: StorageState, limit: int = STATE_LIMIT) ->
         stored: the state that was restored.
         limit: bytes of JSON.
     """
+    # Without the exact sizes, which cost an encoding: this runs at each save, and most states are far below.
     if 3 * sum(map(_rough_size, state["origins"])) < limit:
         return []
     entries = cast("list[OriginEntry]", state["origins"])
