@@ -107,7 +107,7 @@ class DevToolsBrowser:
         await run_async(restorer.fill_early())
         if self._is_own:
             await run_async(restorer.register())
-        await run_async(driver.follow())
+        await run_async(driver.follow(is_new_profile=self._is_own and self._is_restored))
         if not self._is_own:
             # Before the scripts are registered: origins that are open are left out of them.
             await run_async(restorer.fill_open(follower.open_frames(), follower.evaluate))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
@@ -18,6 +16,9 @@ from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from session_reuse._browser.drivers.connection import Transport
 
 START_LIMIT: Final = 30.0
 """Seconds until Chromium must answer: a cold disk on a busy machine took 11 (measured 2026-11)."""
@@ -26,6 +27,7 @@ _GUARD_LIMIT: Final = 10.0
 _LEAST_SPACE: Final = 16 * 1024 * 1024
 _LONGEST_TEMPORARY: Final = 50
 """Characters of a path under which Chromium can have its socket; the system allows 108 in all."""
+_LOG: Final = "session-reuse.log"
 _OWN_FLAGS: Final = ("--remote-debugging-port=0", "--password-store=basic", "--use-mock-keychain")
 # The guard reads until its standard input ends, which the system does for us when we are killed. `rm` is repeated because
 # processes that are being killed may still write.
@@ -91,14 +93,19 @@ class ChromiumProcess:
     Attributes:
         folder: the profile, removed at the end.
         process: the browser.
+        for_clients: its address, once it listens.
+        is_own: it was started for a session.
 
     Raises:
         AdapterError: there is no Chromium, or no room for its profile.
     """
 
+    is_own: Final = True
+
     def __init__(
         self, executable: str | Path | None = None, arguments: Sequence[str] = (), *, headless: bool | None = None
     ) -> None:
+        self.for_clients = ""
         command = [find_chromium(executable), *launch_arguments(), *_OWN_FLAGS]
         if headless if headless is not None else not has_display():
             command.append("--headless=new")
@@ -111,7 +118,7 @@ class ChromiumProcess:
             raise AdapterError(f"the disk of {tempfile.gettempdir()} is full: set TMPDIR to another folder")
         self._guard = ProcessGuard(self.folder)
         try:
-            with open(self._log, "wb") as log:
+            with open(os.path.join(self.folder, _LOG), "wb") as log:
                 self.process = subprocess.Popen(  # noqa: S603  (the browser that the user has named)
                     [*command, *arguments, f"--user-data-dir={self.folder}", "about:blank"],
                     stdin=subprocess.DEVNULL,
@@ -130,10 +137,6 @@ class ChromiumProcess:
         return {**os.environ, "TMPDIR": self.folder} if len(self.folder) < _LONGEST_TEMPORARY else dict(os.environ)
 
     @property
-    def _log(self) -> str:
-        return os.path.join(self.folder, "session-reuse.log")
-
-    @property
     def is_alive(self) -> bool:
         """Whether the browser has not ended."""
         return self.process.poll() is None
@@ -144,29 +147,41 @@ class ChromiumProcess:
         Raises:
             AdapterError: it ended before, or did not listen in time.
         """
+        import asyncio  # late: the browser starts before it is imported
+
         deadline = time.monotonic() + START_LIMIT
         while True:
-            if websocket := self._listening():
-                return websocket
-            if not self.is_alive:
-                raise AdapterError(f"Chromium ended with code {self.process.returncode} at its start: {self._reason()}")
-            if time.monotonic() > deadline:
-                raise AdapterError(f"Chromium did not listen within {START_LIMIT:g} s: {self._reason()}")
+            port, _, path = self._read("DevToolsActivePort").partition("\n")
+            if path:
+                self.for_clients = f"http://127.0.0.1:{port}"
+                return f"ws://127.0.0.1:{port}{path.strip()}"
+            code = self.process.poll()
+            if code is not None or time.monotonic() > deadline:
+                what = (
+                    f"did not listen within {START_LIMIT:g} s"
+                    if code is None
+                    else f"ended with code {code} at its start"
+                )
+                lines = self._read(_LOG).strip().splitlines() or ["it wrote no reason"]
+                raise AdapterError(f"Chromium {what}: {lines[-1][-300:]}")
             await asyncio.sleep(_POLL_INTERVAL)
 
-    def _listening(self) -> str | None:
-        with contextlib.suppress(OSError):
-            port, _, path = Path(self.folder, "DevToolsActivePort").read_text(encoding="utf-8").partition("\n")
-            if path:
-                return f"ws://127.0.0.1:{port}{path.strip()}"
-        return None
+    def _read(self, name: str) -> str:
+        try:
+            with open(os.path.join(self.folder, name), encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError:
+            return ""
 
-    def _reason(self) -> str:
-        with contextlib.suppress(OSError):
-            lines = Path(self._log).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            if lines:
-                return lines[-1][-300:]
-        return "it wrote no reason"
+    async def connect(self) -> tuple[str, Transport]:
+        """Open the websocket of the browser, and return its URL too."""
+        from session_reuse._browser.drivers.thread import open_websocket  # late, as above
+
+        websocket = await self.websocket()
+        return websocket, await open_websocket(websocket)
+
+    def accept(self, product: str) -> None:
+        """Accept each browser that has started."""
 
     def stop(self) -> None:
         """Kill the browser and remove its profile. Nothing in it is of use any more, so it need not close in order."""

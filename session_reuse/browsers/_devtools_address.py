@@ -9,7 +9,7 @@ import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from session_reuse._browser.drivers.thread import open_websocket
@@ -38,6 +38,9 @@ class Address:
 
     url: SplitResult = field(repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
+    is_own: ClassVar[bool] = False
+    is_alive: ClassVar[bool] = True  # as far as is known: it is tried again
+    process: ClassVar[None] = None
 
     @classmethod
     def of(cls, address: str | int, headers: Mapping[str, str] | None = None) -> Self:
@@ -74,17 +77,28 @@ class Address:
         is_local = self.url.scheme == "ws" and self.url.path.startswith("/devtools/browser/")
         return f"http://{self.url.netloc}" if is_local else self.url.geturl()
 
+    async def websocket(self) -> str:
+        """Return the websocket of the browser that is there now.
+
+        Raises:
+            AdapterError: no browser answers.
+        """
+        return self.url.geturl() if self.url.scheme in {"ws", "wss"} else await asyncio.to_thread(self._asked)
+
     async def connect(self) -> tuple[str, Transport]:
         """Open the websocket of the browser that is there now, and return its URL too.
 
         Raises:
             AdapterError: no browser answers.
         """
-        url = self.url.geturl() if self.url.scheme in {"ws", "wss"} else await asyncio.to_thread(self._asked)
+        url = await self.websocket()
         try:
             return url, await open_websocket(url, self.headers)
         except Exception as error:  # noqa: BLE001  (each has its own: of the system, of the handshake)
             raise AdapterError(f"no browser answers at {self} ({_reason(error)}): {_NO_BROWSER}") from None
+
+    def stop(self) -> None:
+        """Leave the browser as it is."""
 
     def _asked(self) -> str:
         path = self.url.path.removesuffix("/")

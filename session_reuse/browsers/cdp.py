@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 from urllib.parse import urlsplit
 
+from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
-    from session_reuse._browser.drivers.connection import Transport
     from session_reuse._browser_session import BrowserSession
 
 __all__ = ["BoundChromium", "Chromium", "attach_cdp", "open_chromium", "page_shows"]
@@ -49,6 +48,14 @@ T = TypeVar("T")
 EXIT_LIMIT: Final = 15.0
 """Seconds that the last capture and the end of the browser may take."""
 VERIFY_LIMIT: Final = 30.0
+"""Seconds that a check may take."""
+ENTER_LIMIT: Final = 2 * (START_LIMIT + limits.START) + VERIFY_LIMIT
+"""Seconds for two browsers and a check."""
+
+_LOOK: Final = {
+    "expression": "[document.readyState, location.href, document.body ? document.body.innerText : '']",
+    "returnByValue": True,
+}
 
 _logger = logging.getLogger("session_reuse.browsers")
 _background: set[asyncio.Task[Any]] = set()
@@ -114,7 +121,7 @@ def bind_chromium(
     **options: Unpack[EngineOptions],
 ) -> BoundChromium:
     """Do what `open_chromium` does, with a browser that `launch` returns; called again when a check has refused the first."""
-    return BoundChromium(session, Settings(**options), launch=launch, verify=verify)
+    return BoundChromium(session, Settings(**options), launch, verify=verify)
 
 
 def attach_cdp(
@@ -143,7 +150,8 @@ def attach_cdp(
         ConfigurationError: the address is none.
         AdapterError: no browser answers there, or one that cannot be used.
     """
-    return BoundChromium(session, Settings(**options), address=Address.of(address, headers), target_id=target_id)
+    found = Address.of(address, headers)
+    return BoundChromium(session, Settings(**options), lambda: found, target_id=target_id)
 
 
 class BoundChromium:
@@ -153,41 +161,34 @@ class BoundChromium:
         self,
         session: BrowserSession,
         settings: Settings,
+        endpoint: Callable[[], ChromiumProcess | Address],
         *,
-        launch: Callable[[], ChromiumProcess] | None = None,
-        address: Address | None = None,
         target_id: str | None = None,
         verify: Callable[[Chromium], Any] | None = None,
     ) -> None:
         self._session = session
         self._settings = settings
-        self._launch = launch
-        self._address = address
+        self._next_endpoint = endpoint
         self._target_id = target_id
         self._verify = verify
-        self._process: ChromiumProcess | None = None
+        self._endpoint: ChromiumProcess | Address | None = None
         self._attachment: Attachment | None = None
         self._thread: LoopThread | None = None
-        self._unbind: Callable[[], None] | None = None
+        self._unbind: Callable[[], None] = lambda: None
         self._was_entered = False
 
     async def __aenter__(self) -> Chromium:
         """Restore the state, and return the browser."""
         self._begin(is_blocking=False)
         try:
-            chromium = await self._open()
-            if self._must_verify and not await self._verified(chromium):
-                await self._start_over()
-                chromium = await self._open()
+            chromium = await self._open_verified()
         except BaseException:
             await _finished(self._close())
             raise
         self._unbind = self._session.bind_capture(self._entered.capture)
         return chromium
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Capture, and end a browser that was started here. When this is cancelled, the session has what was seen so far."""
         self._entered.keep_last_seen()
         await _finished(self._finish())
@@ -197,19 +198,14 @@ class BoundChromium:
         self._begin(is_blocking=True)
         self._thread = LoopThread()
         try:
-            chromium = self._run(self._open())
-            if self._must_verify and not self._run(self._verified(chromium)):
-                self._run(self._start_over())
-                chromium = self._run(self._open())
+            chromium = self._run(self._open_verified())
         except BaseException:
             self._end_thread(self._close())
             raise
         self._unbind = self._session.bind_capture(lambda: self._run(self._entered.capture()))
         return chromium
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Capture, and end a browser that was started here."""
         self._entered.keep_last_seen()
         self._end_thread(self._finish())
@@ -217,64 +213,52 @@ class BoundChromium:
     def _begin(self, *, is_blocking: bool) -> None:
         self._session.require_open()
         if self._was_entered:
-            raise LifecycleError(
-                "a browser of open_chromium or attach_cdp is entered once: make a new one for each `with`"
-            )
+            raise LifecycleError("a browser of open_chromium or attach_cdp is entered once: make one for each `with`")
         if is_blocking is inspect.iscoroutinefunction(self._session.checkpoint):
             right, kind = ("async with", "asynchronous") if is_blocking else ("with", "blocking")
             raise LifecycleError(f"write `{right}` here: the session is {kind}")
         self._was_entered = True
 
+    async def _open_verified(self) -> Chromium:
+        """Return the browser, or a new one without the state that a check has refused."""
+        chromium = await self._open()
+        is_restored = self._session.reused or not is_empty(self._session.storage_state)
+        if self._verify is None or not is_restored or await self._is_verified(self._verify, chromium):
+            return chromium
+        await self._close()
+        self._session.start_fresh(Outcome.UNVERIFIED)
+        return await self._open()
+
     async def _open(self) -> Chromium:
-        if self._address is not None:
-            return await self._attach(self._address)
-        assert self._launch is not None  # noqa: S101  (one of the two is given)
-        process = self._process = self._launch()
-        websocket = await process.websocket()
-
-        async def connect() -> tuple[str, Transport]:
-            return websocket, await open_websocket(websocket)
-
-        attachment = self._attachment = Attachment(
-            self._session, self._settings, connect=connect, is_alive=lambda: process.is_alive, is_own=True
-        )
-        try:
-            await attachment.start()
-        except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
-            reason = str(error) or type(error).__name__
-            self._session.report(ProblemKind.RESTORE_FAILED, "the browser", f"no connection of our own: {reason}")
-            _logger.warning("no connection of our own to the browser: %s", reason)
-        return Chromium(f"http://{urlsplit(websocket).netloc}", websocket, process.process)
-
-    async def _attach(self, address: Address) -> Chromium:
-        attachment = self._attachment = Attachment(
+        endpoint = self._endpoint = self._next_endpoint()
+        websocket = await endpoint.websocket()
+        self._attachment = Attachment(
             self._session,
             self._settings,
-            connect=address.connect,
-            accept=address.accept,
-            is_alive=lambda: True,
-            is_own=False,
+            connect=endpoint.connect,
+            accept=endpoint.accept,
+            is_alive=lambda: endpoint.is_alive,
+            is_own=endpoint.is_own,
             of_target=self._target_id,
         )
         try:
-            await attachment.start()
-        except (CdpError, TimeoutError) as error:
-            raise AdapterError(f"the browser at {address} cannot be used: {error or 'it does not answer'}") from None
-        return Chromium(address.for_clients, attachment.websocket, None)
+            await self._attachment.start()
+        except Exception as error:  # noqa: BLE001  (whatever it is, an agent starts in a browser of its own)
+            reason = str(error) or "it does not answer"
+            if not endpoint.is_own:
+                unusable = AdapterError(f"the browser at {endpoint} cannot be used: {reason}")
+                raise (unusable if isinstance(error, CdpError | TimeoutError) else error) from None
+            self._session.report(ProblemKind.RESTORE_FAILED, "the browser", f"no connection of our own: {reason}")
+            _logger.warning("no connection of our own to the browser: %s", reason)
+        return Chromium(endpoint.for_clients, self._attachment.websocket or websocket, endpoint.process)
 
-    @property
-    def _must_verify(self) -> bool:
-        restored = self._session.reused or not is_empty(self._session.storage_state)
-        return self._verify is not None and restored
-
-    async def _verified(self, chromium: Chromium) -> bool:
-        assert self._verify is not None  # noqa: S101  (asked for with `_must_verify`)
+    async def _is_verified(self, verify: Callable[[Chromium], Any], chromium: Chromium) -> bool:
         try:
             async with asyncio.timeout(VERIFY_LIMIT):
-                if self._thread is not None and not inspect.iscoroutinefunction(self._verify):
-                    answer = await asyncio.to_thread(self._verify, chromium)
+                if self._thread is not None and not inspect.iscoroutinefunction(verify):
+                    answer = await asyncio.to_thread(verify, chromium)
                 else:
-                    answer = self._verify(chromium)
+                    answer = verify(chromium)
                 is_good = bool(await answer if inspect.isawaitable(answer) else answer)
         except Exception as error:  # noqa: BLE001  (whatever the user's check raises means: not verified)
             self._session.report(ProblemKind.VERIFY_FAILED, type(error).__name__)
@@ -282,11 +266,6 @@ class BoundChromium:
         if is_good:
             await self._entered.rearm_session_storage()
         return is_good
-
-    async def _start_over(self) -> None:
-        """Give up the browser whose state was not accepted."""
-        await self._close()
-        self._session.start_fresh(Outcome.UNVERIFIED)
 
     @property
     def _entered(self) -> Attachment:
@@ -298,35 +277,33 @@ class BoundChromium:
         try:
             await self._entered.finish()
         finally:
-            if self._unbind is not None:
-                self._unbind()
+            self._unbind()
             await self._close()
 
     async def _close(self) -> None:
         attachment, self._attachment = self._attachment, None
-        process, self._process = self._process, None
+        endpoint, self._endpoint = self._endpoint, None
         try:
             if attachment is not None:
                 await attachment.release()
         finally:
-            if process is not None:
-                await asyncio.to_thread(process.stop)
+            if endpoint is not None:
+                await asyncio.to_thread(endpoint.stop)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._thread is None:
             work.close()
             raise CdpError("the browser was released")
-        return self._thread.run(work, VERIFY_LIMIT + START_LIMIT)
+        return self._thread.run(work, ENTER_LIMIT)
 
-    def _end_thread(self, work: Coroutine[Any, Any, Any]) -> None:
-        thread, self._thread = self._thread, None
-        process = self._process
+    def _end_thread(self, work: Coroutine[Any, Any, None]) -> None:
+        thread, self._thread, endpoint = self._thread, None, self._endpoint
         assert thread is not None  # noqa: S101  (made at the beginning)
         try:
             thread.run(work, EXIT_LIMIT)
         except TimeoutError:
-            if process is not None:
-                process.stop()
+            if endpoint is not None:
+                endpoint.stop()
         finally:
             thread.stop()
 
@@ -362,12 +339,11 @@ def page_shows(
                 try:
                     to = {"targetId": target, "flatten": True}
                     page = (await connection.send("Target.attachToTarget", to))["sessionId"]
-                    answer = await connection.send(
-                        "Page.navigate", {"url": url}, page
-                    )  # only now: the tab has our scripts
+                    # Only now: the tab has our scripts.
+                    answer = await connection.send("Page.navigate", {"url": url}, page)
                     if answer.get("errorText"):  # the site is away, which proves nothing about the login
                         raise AdapterError(f"{urlsplit(url).netloc} cannot be reached: {answer['errorText']}")
-                    while not await _shows(connection, page, url, text):
+                    while not _shows(await connection.send("Runtime.evaluate", _LOOK, page), url, text):
                         await asyncio.sleep(0.1)
                 finally:
                     await connection.send("Target.closeTarget", {"targetId": target})
@@ -380,10 +356,7 @@ def page_shows(
     return check
 
 
-async def _shows(connection: CdpConnection, page: str, url: str, text: str | None) -> bool:
-    expression = "[document.readyState, location.href, document.body ? document.body.innerText : '']"
-    answer = await connection.send("Runtime.evaluate", {"expression": expression, "returnByValue": True}, page)
+def _shows(answer: dict[str, Any], url: str, text: str | None) -> bool:
     state, href, shown = answer["result"].get("value") or ("", "", "")
-    if state != "complete":
-        return False
-    return urlsplit(href)[:3] == urlsplit(url)[:3] if text is None else text.casefold() in shown.casefold()
+    is_there = urlsplit(href)[:3] == urlsplit(url)[:3] if text is None else text.casefold() in shown.casefold()
+    return is_there and state == "complete"

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from session_reuse._state.domains import AllowedDomains
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ def confinement_arguments(allowed_domains: Iterable[str] | None) -> list[str]:
     """
     if allowed_domains is None:
         return []
+    from session_reuse._state.domains import AllowedDomains  # late: the browser of `run` starts before all else
+
     hosts = [
         host
         for pattern in AllowedDomains(allowed_domains).patterns

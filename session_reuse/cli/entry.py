@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from typing import NoReturn
-
-from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.version import print_version
-from session_reuse.errors import MissingExtraError
 
 
 def main() -> NoReturn:
     """Run the command line. Without the extra `cli`, print one line that names it."""
+    browser = None
+    if sys.argv[1:2] == ["run"] and "--" in sys.argv:
+        from session_reuse.cli._early_browser import early_browser
+
+        browser = early_browser(sys.argv[2:])
+    from importlib.util import find_spec
+
+    from session_reuse.cli.exit_codes import ExitCode
+    from session_reuse.cli.version import print_version
+    from session_reuse.errors import MissingExtraError
+
     if sys.argv[1:] == ["--version"]:
         print_version()
         sys.exit(ExitCode.OK)
@@ -21,5 +27,5 @@ def main() -> NoReturn:
         sys.exit(ExitCode.USAGE)
     from session_reuse.cli.app import app
 
-    app(prog_name="session-reuse")
+    app(prog_name="session-reuse", obj=browser)
     raise AssertionError("typer ends the process")

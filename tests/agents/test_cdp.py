@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -80,6 +81,20 @@ async def test_a_login_comes_back_in_new_tabs_and_popups(keeper: StubKeeper, sit
 
         await until(both, timeout=20, message="the popup is not logged in")
     assert site.logins == 1
+
+
+async def test_the_first_tab_is_logged_in_though_it_is_used_at_once(logged_in: StubKeeper, site: Site) -> None:
+    """The start does not wait for its renderer, so its document waits for the restore."""
+    async with open_chromium(logged_in.enter()) as chromium:
+        (first,) = await asyncio.to_thread(pages_of, chromium.cdp_url)
+        async with new_tab(chromium.websocket_url, targetId=first) as tab:
+            assert await tab.goto(site.url()) == site.EVERYWHERE
+
+
+def pages_of(address: str) -> list[str]:
+    """Return the ids of the open tabs."""
+    with urllib.request.urlopen(f"{address}/json/list") as answer:
+        return [each["id"] for each in json.load(answer) if each["type"] == "page"]
 
 
 def test_blocking_code_has_the_same(site: Site) -> None:

@@ -31,10 +31,16 @@ def test_its_commands_and_words_exist() -> None:
     root: Any = typer.main.get_command(app)
     text = SKILL.read_text(encoding="utf-8")
     lines = [shlex.split(line) for line in re.findall(r"^    session-reuse (.+)$", text, re.MULTILINE)]
-    assert {line[0] for line in lines} == {"run", "status", "show", "doctor"}
+    assert {line[0] for line in lines} == {"run", "login", "status", "show", "doctor"}
     assert all(root.get_command(None, line[0]) is not None for line in lines)
-    known = {option for parameter in root.get_command(None, "run").params for option in parameter.opts}
-    assert set(re.findall(r"`(--[a-z-]+)", text)) - {"--isolated"} <= known
+    for line in lines:
+        own = line[: line.index("--")] if "--" in line else line
+        assert {word for word in own if word.startswith("--")} <= _options(root, line[0])
+    assert set(re.findall(r"`(--[a-z-]+)", text)) - {"--isolated"} <= _options(root, "run")
     said = set(re.findall(r"`([a-z_]+)`", text))
     assert said >= {outcome.value for outcome in SaveOutcome}
     assert said >= {outcome.value for outcome in Outcome if outcome.degraded}
+
+
+def _options(root: Any, command: str) -> set[str]:
+    return {option for parameter in root.get_command(None, command).params for option in parameter.opts}

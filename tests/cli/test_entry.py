@@ -26,7 +26,7 @@ def test_without_the_extra_one_line_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A user without typer or rich reads what to install instead of a traceback."""
-    monkeypatch.setattr(entry, "find_spec", lambda name: None if name == "typer" else find_spec(name))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "typer" else find_spec(name))
     with pytest.raises(SystemExit) as ended:
         entry.main()
     assert ended.value.code == 2

@@ -23,6 +23,7 @@ from session_reuse.cli.options import Fingerprint, KeyPrefix, Url
 from session_reuse.errors import SessionBusyError, SessionReuseError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     from session_reuse._browser_session import BrowserSession
@@ -66,6 +67,10 @@ CheckUrl = Annotated[
     str | None, _option("--check-url", "URL", "Open this page first; start fresh if it does not stay there.")
 ]
 CheckText = Annotated[str | None, _option("--check-text", "TEXT", "Start fresh if the page does not show this.")]
+CheckTimeout = Annotated[
+    float,
+    typer.Option("--check-timeout", metavar="SECONDS", min=0.1, max=30, help="Wait so long for the page, 30 at most."),
+]
 CdpUrl = Annotated[str | None, _option("--cdp-url", "ADDRESS", "Use the browser there in place of a new one.")]
 ChromiumArg = Annotated[
     list[str] | None, _option("--chromium-arg", "FLAG", "One more flag for Chromium; may be repeated.")
@@ -77,6 +82,7 @@ Report = Annotated[
 
 
 def run(
+    context: typer.Context,
     fingerprint: Fingerprint,
     command: Command = None,
     agent_id: AgentId = None,
@@ -87,6 +93,7 @@ def run(
     allow: Allow = None,
     check_url: CheckUrl = None,
     check_text: CheckText = None,
+    check_timeout: CheckTimeout = 10.0,
     cdp_url: CdpUrl = None,
     headed: Headed = False,
     chromium_arg: ChromiumArg = None,
@@ -97,8 +104,13 @@ def run(
     """Run a command with a Chromium that has the session, and save it afterwards.
 
     The address of the browser is in the variables that the common programs read (PLAYWRIGHT_MCP_CDP_ENDPOINT, AGENT_BROWSER_CDP,
-    BU_CDP_URL, CDP_URL, SESSION_REUSE_CDP_URL and more). The exit code is that of the command, 127 if there is none. With --pool, leave FINGERPRINT out.
+    BU_CDP_URL, CDP_URL, SESSION_REUSE_CDP_URL and more). The exit code is that of the command, 127 if there is none.
+    With --pool, leave FINGERPRINT out.
     """
+    if check_text is not None and check_url is None:
+        raise typer.BadParameter("--check-text needs --check-url")
+    if check_url is not None and cdp_url is not None:
+        raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
     # Without a FINGERPRINT, the first word of the command stands in its place.
     name, words = (fingerprint, command or []) if pool is None else (None, [fingerprint, *(command or [])])
     if not words:
@@ -107,18 +119,34 @@ def run(
         "agent_id": agent_id, "pool": pool, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive or pool is not None else "fresh",
     }  # fmt: skip
-    browser = _Browser(headed, cdp_url, check_url, check_text, [*(chromium_arg or []), *confinement_arguments(allow)])
+    flags = [*(chromium_arg or []), *confinement_arguments(allow)]
+
+    def launch() -> ChromiumProcess:
+        return started.pop() if started else ChromiumProcess(arguments=flags, headless=not headed)
+
+    def opened(session: BrowserSession) -> AbstractAsyncContextManager[Chromium]:
+        from session_reuse.browsers import cdp
+
+        if cdp_url is not None:
+            return cdp.attach_cdp(session, cdp_url)
+        check = cdp.page_shows(check_url, check_text, timeout=check_timeout) if check_url is not None else None
+        return cdp.bind_chromium(session, launch, check)
+
+    started: list[ChromiumProcess] = [context.obj] if context.obj is not None else []
     about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
     try:
         _require(words[0])
-        browser.start()  # before the imports that follow: both take as long
-        code = asyncio.run(_run(name, options, {"url": url, "key_prefix": key_prefix}, browser, words, about))
+        if cdp_url is None:
+            started.append(launch())  # before the imports that follow: both take as long
+        place = {"url": url, "key_prefix": key_prefix}
+        code = asyncio.run(_run(name, options, place, opened, words, about))
     except (SessionReuseError, _NoCommandError) as error:
         code = error.code if isinstance(error, _NoCommandError) else ExitCode.USAGE
         code = ExitCode.WRONG if isinstance(error, SessionBusyError) else code
         about |= {"error": type(error).__name__.strip("_"), "message": str(error)}
     finally:
-        browser.stop()
+        for process in started:  # it was never used
+            process.stop()
     _write({**about, "exit_code": int(code)}, report)
     raise typer.Exit(code)
 
@@ -127,7 +155,7 @@ async def _run(
     fingerprint: str | None,
     options: dict[str, Any],
     place: dict[str, str | None],
-    browser: _Browser,
+    opened: Callable[[BrowserSession], AbstractAsyncContextManager[Chromium]],
     words: list[str],
     about: dict[str, Any],
 ) -> int:
@@ -142,7 +170,7 @@ async def _run(
             async with (
                 SessionManager(registry=None, **settings) as manager,
                 reusable_session(fingerprint, manager=manager, **options) as session,
-                browser.opened(session) as chromium,
+                opened(session) as chromium,
             ):
                 code = await child.run([_filled_in(word, chromium) for word in words], _environment(chromium))
         except asyncio.CancelledError:
@@ -178,49 +206,6 @@ def _require(program: str) -> None:
     if os.path.exists(program):
         raise _NoCommandError(f"{program} is not a program", _NOT_EXECUTABLE)
     raise _NoCommandError(f"{program}: there is no such command", _NOT_FOUND)
-
-
-class _Browser:
-    """The browser of a run: one of its own, which is started before anything is imported, or one that runs."""
-
-    def __init__(
-        self, headed: bool, cdp_url: str | None, check_url: str | None, check_text: str | None, flags: list[str]
-    ) -> None:  # fmt: skip
-        if check_text is not None and check_url is None:
-            raise typer.BadParameter("--check-text needs --check-url")
-        if check_url is not None and cdp_url is not None:
-            raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
-        self._headed = headed
-        self._flags = flags
-        self._cdp_url = cdp_url
-        self._check = (check_url, check_text)
-        self._started: ChromiumProcess | None = None
-
-    def start(self) -> None:
-        """Start a browser of our own."""
-        if self._cdp_url is None:
-            self._started = self._launch()
-
-    def _launch(self) -> ChromiumProcess:
-        return ChromiumProcess(arguments=self._flags, headless=not self._headed)
-
-    def _next(self) -> ChromiumProcess:
-        process, self._started = self._started, None
-        return process if process is not None else self._launch()
-
-    def stop(self) -> None:
-        """End a browser that was started and never used."""
-        if self._started is not None:
-            self._started.stop()
-
-    def opened(self, session: BrowserSession) -> AbstractAsyncContextManager[Chromium]:
-        """Return the browser with the session, for `async with`."""
-        from session_reuse.browsers import cdp
-
-        if self._cdp_url is not None:
-            return cdp.attach_cdp(session, self._cdp_url)
-        url, text = self._check
-        return cdp.bind_chromium(session, self._next, cdp.page_shows(url, text) if url is not None else None)
 
 
 def _filled_in(word: str, chromium: Chromium) -> str:
