@@ -15,5 +15,6 @@ if mine then
     redis.call('SETRANGE', KEYS[3], 36, token)
   end
 end
-redis.call('SET', KEYS[2], '1', 'PX', 60000) -- also when an invalidation has ended the lease
+-- A lease that an invalidation has ended was ours, perhaps. One that another holds was not.
+if mine or lease == '' or token ~= ARGV[1] then redis.call('SET', KEYS[2], '1', 'PX', 60000) end
 return mine and 1 or 0
