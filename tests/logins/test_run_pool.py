@@ -12,7 +12,7 @@ import pytest
 from session_reuse import SessionManager
 from tests.agents.runs import LIMIT, report_of
 from tests.harness.servers import RedisServer
-from tests.logins.pool_workers import POOL
+from tests.logins.pool_kill import POOL
 
 pytestmark = pytest.mark.browser
 

@@ -82,7 +82,11 @@ async def _login(
         )
     async with connected(place) as manager, reusable_session(fingerprint, manager=manager) as session:
         before = _items(session.storage_state)
-        browser = open_chromium(session, headless=False) if cdp_url is None else attach_cdp(session, cdp_url)
+        # Without checkpoints: a login page that is open for a while must not replace a good login.
+        if cdp_url is None:
+            browser = open_chromium(session, headless=False, checkpoint_after=None)
+        else:
+            browser = attach_cdp(session, cdp_url, checkpoint_after=None)
         async with browser as chromium:
             output.note("log in; " + ("it ends by itself" if until else "then press Enter here, or close the browser"))
             visit, pressed = Visit(session, chromium, until), asyncio.Event()
