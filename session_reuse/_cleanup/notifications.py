@@ -1,7 +1,6 @@
 """Keyspace notifications: hints that a session may be gone. The reconcile finds the others.
 
-Facts (redis-server 7.0.15, measured 2026-11-22): with 200,000 other keys, 10 of 100 events arrived within 75 s. A restart
-of the server forgets CONFIG SET. Replicas send `del` where primaries send `expired`.
+With 200,000 other keys, 10 of 100 events arrived within 75 s (redis-server 7.0.15, 2026-11-22).
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from session_reuse._cancellation import SwallowedCancellation
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._telemetry import Event, log
 
+# Replicas send `del` where primaries send `expired` (redis-server 7.0.15, 2026-11-22).
 _EVENTS: Final = ("expired", "del", "evicted")
 _SETTING: Final = "notify-keyspace-events"
 _NEEDED: Final = frozenset("Exge")
@@ -96,12 +96,14 @@ class Notifications:
         while True:
             began = loop.time()
             try:
+                # Each time: a restart of the server forgets CONFIG SET (redis-server 7.0.15, 2026-11-22).
                 await self._check_setting()
                 cancellation.raise_again()
                 await self._listen(pool, cancellation)
             except Exception as error:  # noqa: BLE001  (the next attempt may work after any error)
                 cancellation.raise_again()
                 self._on_trouble("notifications", error)
+            # After a long time of listening this is a new failure, so the pauses start again.
             pause = _FIRST_PAUSE if loop.time() - began > longest_pause else min(2 * pause, longest_pause)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             log.info(Event.NOTIFICATIONS_GAP)
@@ -132,8 +134,9 @@ class Notifications:
             self._on_hint(fingerprint)
 
     async def _check_setting(self) -> None:
-        """Check that the servers send the events. Replicas as well, because they may become primaries."""
+        """Check that the servers send the events."""
         async with asyncio.timeout(2 * _TIMEOUT):
+            # Replicas as well, because they may become primaries.
             for server in await self._store.topology.servers():
                 try:
                     await self._check_server(server)

@@ -27,7 +27,7 @@ class _Injected:
         return "injected()"
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):
+        if name.startswith("__"):  # pickle, copy and inspect try special names, and expect this error
             raise AttributeError(name)
         raise LifecycleError(f"no session was passed (.{name}): put @persist_session(...) over the function")
 

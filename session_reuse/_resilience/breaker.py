@@ -125,7 +125,7 @@ class CircuitBreaker:
 
     def record(self, permit: int, *, failed: bool) -> None:
         """Count the result of a permitted call."""
-        if permit != self._generation:
+        if permit != self._generation:  # the call began before the last change of state
             return
         if self._state is BreakerState.CLOSED:
             self._in_a_row = self._in_a_row + 1 if failed else 0
@@ -151,7 +151,7 @@ class CircuitBreaker:
             self._open_until = max(self._open_until, self._clock() + (span or 0.0))
         else:
             self._open(self._next_span() if span is None else span)
-        if self._state is BreakerState.OPEN:
+        if self._state is BreakerState.OPEN:  # a listener may have closed it again
             self.reason = reason
 
     def probe_now(self) -> None:

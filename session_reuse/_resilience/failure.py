@@ -56,6 +56,7 @@ def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None)
         rejected: why the breaker is open, when the store rejects our credentials: that stays the reason.
     """
     if rejected is not None:
+        # A new error for each caller: one that is raised twice collects both tracebacks.
         return AttemptFailed(type(rejected)(str(rejected)), "circuit_open", Retry.NEVER, FailureScope.REQUEST)
     error = CircuitOpenError(f"the store failed shortly before; {name}s are tried again in {retry_in:.1f} s")
     return AttemptFailed(error, "circuit_open", Retry.NEVER, FailureScope.REQUEST)

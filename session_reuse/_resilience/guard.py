@@ -111,7 +111,7 @@ class Guard:
         """Make the breakers of a new server, and forget those of servers that are gone."""
         for gone in self._breakers.keys() - {"", *self._servers()}:
             for breaker in self._breakers.pop(gone):
-                breaker.reset()
+                breaker.reset()  # for the listeners, which show its state
         read, write = (CircuitBreaker(access.value, self._policy, uniform=self._random.uniform) for access in Access)
         met = self._breakers[server] = Breakers(read, write)
         for access, breaker in ((Access.READ, read), (Access.WRITE, write)):

@@ -106,6 +106,7 @@ class LoopTimeouts:
         passed = now - self._seen
         counted = passed * _BUSY_SHARE if self._turn > _LONG_TURN else passed
         self._not_counted += passed - min(counted, _MOST)
+        # Not twice in a row: a loop that is late at every tick would end nothing.
         is_late = now - self._due > _LATE and not self._was_late
         self._was_late = is_late
         self._due = math.inf

@@ -1,7 +1,6 @@
 """Further attempts after a first one has failed, by tenacity: entered only then, because it costs 100 µs.
 
-A new `AsyncRetrying` for each use (a shared one mixes up the errors of tasks) and a positive predicate (others retry a
-cancellation). The deadline is the caller's.
+The deadline is the caller's.
 """
 
 from __future__ import annotations
@@ -45,9 +44,11 @@ async def retry(attempt: Callable[[], Awaitable[T]], *, attempts: int, patient: 
         return random.uniform(0.0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**state.attempt_number))
 
     await asyncio.sleep(random.uniform(0.0, _FIRST_PAUSE))
+    # A new one for each use: tasks that share one get each other's errors (tenacity 9.2.1, 2026-11-22).
     retrying = AsyncRetrying(
         stop=stop_after_attempt(attempts),
         wait=pause,
+        # A positive predicate: the negative ones of tenacity retry a cancellation.
         retry=retry_if_exception(lambda error: is_worth_retrying(error, patient=patient)),
         sleep=asyncio.sleep,
         reraise=True,

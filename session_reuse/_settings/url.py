@@ -252,6 +252,7 @@ def _options(kind: str, query: str, *, tls: bool) -> dict[str, Any]:
         found[name] = _value(name, unquote(text))
     if "ssl_keyfile" in found and "ssl_certfile" not in found:
         raise ValueError("option ssl_keyfile needs ssl_certfile")
+    # Python's ssl module refuses to check the host name of a certificate that it does not check.
     if found.get("ssl_cert_reqs") == "none" and found.setdefault("ssl_check_hostname", False):
         raise ValueError("option ssl_check_hostname contradicts ssl_cert_reqs=none")
     return found
@@ -280,6 +281,7 @@ def _value(name: str, text: str) -> Any:
             raise ValueError  # noqa: TRY301
         return option.parse(text)
     except ValueError:
+        # Only paths are quoted: any other value may be a part of a password.
         shown = f", not {text}" if name.startswith("ssl_") and name.endswith(("file", "path", "certs")) else ""
         raise ValueError(f"option {name} must be {option.value}{shown}") from None
 

@@ -104,7 +104,7 @@ def _lz4() -> Compressor:
     def decompress(data: bytes, limit: int) -> bytes:
         if len(data) < 4:
             raise CorruptStateError("the compressed state is damaged")
-        if int.from_bytes(data[:4], "little") > limit:
+        if int.from_bytes(data[:4], "little") > limit:  # before memory is allocated for it
             raise UnreadableStateError(_TOO_LARGE)
         try:
             return bytes(block.decompress(data))
@@ -118,7 +118,7 @@ def _zlib() -> Compressor:
     def decompress(data: bytes, limit: int) -> bytes:
         inflater = zlib.decompressobj()
         try:
-            inflated = inflater.decompress(data, limit + 1)
+            inflated = inflater.decompress(data, limit + 1)  # one byte more shows that it is too large
         except zlib.error:
             raise CorruptStateError("the compressed state is damaged") from None
         if len(inflated) > limit:

@@ -12,8 +12,9 @@ import orjson
 from session_reuse._state.shapes import Document
 from session_reuse.errors import CorruptStateError, InvalidStateError
 
+# orjson would write data classes, dates and subclasses as JSON, and a restore would return other types.
 _STRICT: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
-_MAX_DEPTH: Final = 200
+_MAX_DEPTH: Final = 200  # orjson refuses 254 levels
 PLAIN_JSON: Final = "o"
 """JSON in UTF-8."""
 ESCAPED_JSON: Final = "s"
@@ -36,7 +37,7 @@ def dump(document: Mapping[str, object]) -> Body:
     try:
         return Body(orjson.dumps(document, option=_STRICT), PLAIN_JSON)
     except TypeError:
-        check_json(document)
+        check_json(document)  # names the place of a wrong value. A lone surrogate is none, and is escaped below
     try:
         text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
         return Body(text.encode(), ESCAPED_JSON)

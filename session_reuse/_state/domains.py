@@ -75,6 +75,7 @@ class AllowedDomains:
         }
         block = state.get("session_reuse")
         if isinstance(block, dict):
+            # Early versions kept databases of all origins under `idb_rich`.
             kept = {key: value for key, value in block.items() if key != "idb_rich"}
             restricted["session_reuse"] = kept
             if _LOST in block:

@@ -116,6 +116,7 @@ def may_shorten(value: bytes, ttl: float) -> bool:
 
 def authenticated_part(header: bytes) -> bytes:
     """Return the bytes of a header that the seal of the body covers."""
+    # Scripts set 16 to 56 (`invalidated_at`, `token`), 130 to 144 (`saved_at`) and all behind 158.
     if header[7:8] == SERVER_STAMPED.encode():
         return header[:16] + header[56:130] + header[144:158]
     return header[:16] + header[56:158]

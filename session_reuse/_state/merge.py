@@ -173,6 +173,7 @@ def _comparable(cookie: Cookie) -> dict[str, object]:
 
 def _same_json(left: object, right: object) -> bool:
     """Return whether two JSON values are equal at any depth. `True` differs from 1 here, unlike for `==`."""
+    # Without recursion, as in `_copied`: JSON may be nested more deeply than Python calls.
     pending: list[tuple[object, object]] = [(left, right)]
     while pending:
         one, two = pending.pop()

@@ -75,6 +75,7 @@ class AesGcm:
         except ImportError:
             raise MissingExtraError("encryption", "encryption_keys") from None
         self._ciphers = {key_id(key): AESGCM(key) for key in reversed(keys)}
+        # Derived, so that one key does not serve two algorithms.
         self._naming_keys = [blake2b(key, digest_size=32, person=b"sr-spool-names").digest() for key in keys]
         self._invalid = InvalidTag
         self.key_id = key_id(keys[0])

@@ -109,7 +109,7 @@ def _to_structlog(structlog: ModuleType, level: int, event: Event, fields: dict[
     method = getattr(structlog.get_logger(LOGGER_NAME), _METHODS[level])
     result = method(event.value, **fields)
     if inspect.iscoroutine(result):
-        result.close()
+        result.close()  # else Python warns of a coroutine that was never awaited
         raise TypeError("an asynchronous structlog logger cannot be used from synchronous code")
 
 

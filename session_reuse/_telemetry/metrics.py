@@ -90,7 +90,7 @@ class Metrics:
         self._refused: list[str] = []
         self._refusal: Exception | None = None
         self._process = os.getpid()
-        self._managers: WeakSet[Gauges] = WeakSet()
+        self._managers: WeakSet[Gauges] = WeakSet()  # a manager that was not closed counts only while it lives
         add = self._add
         self.reused = add(Counter, "session_reused_total", "Enters that restored a stored session.")
         self.stale = add(

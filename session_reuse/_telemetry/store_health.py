@@ -48,7 +48,7 @@ class StoreHealth:
         self._explained = False
         self._quiet_until = -1.0
         self._open_breakers: set[tuple[str, str]] = set()
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # reentrant: a signal handler may log while it is held
 
     def failed(self, side: Side, error: StoreError, code: str, operation: str) -> None:
         """Record a failure, and log it unless the outage is known."""
