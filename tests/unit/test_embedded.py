@@ -19,7 +19,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from session_reuse._store.embedded import server as embedded_server
-from session_reuse._store.embedded.handle import acquire
+from session_reuse._store.embedded.handle import EmbeddedServer
 from session_reuse._store.embedded.server import SOCKET_PATH_LIMIT, ask, find_server_binary
 from session_reuse.errors import ConfigurationError, StoreUnavailableError
 
@@ -31,13 +31,24 @@ CAP = 40.0
 BEGIN = """
 import os, sys
 from pathlib import Path
-from session_reuse._store.embedded.handle import acquire
+from session_reuse._store.embedded.handle import EmbeddedServer
 from session_reuse._store.embedded.server import ask
+def acquire(path):
+    server = EmbeddedServer(path)
+    server.ensure_running()
+    return server
 def say(word): print(word, flush=True)
 def hear(): return sys.stdin.readline().strip()
 folder = Path(sys.argv[1])
 """
 USE = BEGIN + "server = acquire(folder); say(server.pid); hear()"
+
+
+def acquire(path: Path | None = None, *, binary: Path | str | None = None) -> EmbeddedServer:
+    """Return a handle on the private server of a data folder, which runs then."""
+    server = EmbeddedServer(path, binary=binary)
+    server.ensure_running()
+    return server
 
 
 def eventually(condition: Callable[[], object]) -> bool:

@@ -3,7 +3,7 @@
 It signals nothing but its own child. It runs in a session of its own, in a bare interpreter (standard library and this
 package only), and never polls: one thread waits for the server to end, the other for the users' lock, which the kernel
 drops even when a user is killed. The guardian lives exactly as long as its server: when either dies, the next user
-starts both anew.
+starts both again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ORPHAN_CAP = 4.0  # less than a starter waits, so that it can quote the reason
 _STOP_CAP = 8.0
 _PR_SET_PDEATHSIG = 1
 _SETTINGS = {
-    "port": "0",
+    "port": "0",  # no TCP: the socket's folder decides who may connect
     "unixsocketperm": "700",
     "daemonize": "no",
     "logfile": "",
@@ -45,7 +45,7 @@ _SETTINGS = {
     "aof-load-truncated": "yes",
     "auto-aof-rewrite-min-size": "8mb",  # 64mb by default: a slower start than a private server needs
     "maxmemory-policy": "noeviction",
-    "notify-keyspace-events": "Exge",
+    "notify-keyspace-events": "Exge",  # the clean-up hears of expired sessions at once
     "crash-log-enabled": "no",  # a crash report would quote commands, and with them stored values
 }
 

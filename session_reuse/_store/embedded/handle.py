@@ -101,13 +101,6 @@ class EmbeddedServer:
             self._process, self._guard, self._users = os.getpid(), threading.RLock(), None
 
 
-def acquire(path: Path | None = None, *, binary: Path | str | None = None) -> EmbeddedServer:
-    """Return a handle on the private server of a data folder, which runs then."""
-    server = EmbeddedServer(path, binary=binary)
-    server.ensure_running()
-    return server
-
-
 def running_server(folder: ServerFolder, binary: Path | str | None) -> int:
     """Return the process id of the server, which is started if none runs.
 

@@ -239,7 +239,7 @@ class _Queue:
             lane.since = batcher.heard_at = now
         silent, took = now - lane.since, now - lane.began
         limit = flight.limit + flight.size / _BYTES_PER_SECOND
-        if lane.second_at:
+        if lane.second_at:  # it gets the time that it needs to open and to answer
             needed = max(limit / 2, 1.5 * (batcher.opened_in + batcher.answered_in))
             limit = max(limit, lane.second_at - lane.since + needed)
         is_abandoned = took >= limit and all(request.replies.done() for request, _ in flight.parts)
@@ -248,7 +248,7 @@ class _Queue:
         elif (
             not lane.is_fresh
             and not lane.second_at
-            and flight.size <= LARGE
+            and flight.size <= LARGE  # large values are not sent twice
             and lane.since == lane.began
             and silent >= max(_SECOND_AFTER * limit, 2 * batcher.answered_in)
         ):
@@ -257,6 +257,7 @@ class _Queue:
             batcher.spawn(self._try_second(lane, flight), is_opening=True)
 
     def _give_up(self, lane: _Lane, now: float) -> None:
+        # A server that answers on other lanes is alive, so what waits for this one takes another lane.
         heard = self._batcher.heard_at - lane.since > (now - lane.since) / 2
         if not heard:
             self._fail_waiting(TimeoutError())
@@ -326,6 +327,7 @@ class Batcher:
         self._connections = connections
         self._connect_timeout = connect_timeout
         self._is_crowded = connections.most <= lanes + 1
+        # One connection is left for large values.
         self._small = _Queue(self, max(1, min(lanes, connections.most - 1)), shares_reads=False)
         self._large = _Queue(self, 1, shares_reads=True) if connections.most > 1 else self._small
         self._queues = tuple({self._small: None, self._large: None})
@@ -348,6 +350,7 @@ class Batcher:
         request = _Request(commands, timeout, size, replies)
         if self._is_closed:
             request.fail(TimeoutError())
+        # A read takes the lane for the size that its value had last.
         elif size > LARGE or (self._large_keys and request.commands[-1][1:2] in self._large_keys):
             for command in commands:
                 if size > LARGE and command[0] in {"EVAL", "EVALSHA"}:  # its first key is the session's

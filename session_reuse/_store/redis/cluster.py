@@ -56,7 +56,7 @@ class ClusterTopology:
         """
         if not self._manager.slots_cache:
             with self._timeouts.until(self._timeouts.time() + 2 * self._connect_timeout):
-                await asyncio.shield(self._learn())
+                await asyncio.shield(self._learn())  # other callers wait for it, too
         groups = self._grouped(commands)
         if len(groups) == 1:
             replies = await self._batcher(groups[0][0]).execute(*commands, timeout=timeout, size=size)
@@ -71,12 +71,13 @@ class ClusterTopology:
                 with suppress(KeyError):  # a slot that had no node until now
                     await self._manager.move_slot(reply)
             elif isinstance(reply, AskError):  # MOVED is one of them
-                replies[place] = await self._asked(reply, commands[place], timeout)
+                replies[place] = await self._follow_ask(reply, commands[place], timeout)
         return replies
 
     def _sent(
         self, node: ClusterNode, commands: list[Command], timeout: float, size: int
     ) -> asyncio.Future[Replies]:  # fmt: skip
+        # Each node chooses the lane by its own share of the bytes.
         size = _bytes(commands) if size > LARGE else size
         return self._batcher(node).execute(*commands, timeout=timeout, size=size)
 
@@ -117,7 +118,7 @@ class ClusterTopology:
         if isinstance(error, _DOUBTS):
             self._doubt(name)
 
-    async def _asked(self, ask: AskError, command: Command, timeout: float) -> object:
+    async def _follow_ask(self, ask: AskError, command: Command, timeout: float) -> object:
         """Return the reply of the node that a key is being moved to."""
         node = self._manager.nodes_cache.get(f"{ask.host}:{ask.port}")
         if node is None:
@@ -136,11 +137,11 @@ class ClusterTopology:
 
     def _learn(self) -> asyncio.Task[None]:
         if self._learning is None or self._learning.done():
-            self._learning = asyncio.get_running_loop().create_task(self._ask(), name="session_reuse:topology")
+            self._learning = asyncio.get_running_loop().create_task(self._read_slots(), name="session_reuse:topology")
             self._learning.add_done_callback(_retrieved)
         return self._learning
 
-    async def _ask(self) -> None:
+    async def _read_slots(self) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._learned + _LEARN_AGAIN_AFTER - loop.time()))
         try:
@@ -167,7 +168,7 @@ class ClusterTopology:
         try:
             (reply,) = await self._batcher(node).execute(("ROLE",), timeout=timeout)
         except Exception:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
-            return None
+            return None  # no answer is a doubt, too
         return reply[0] if isinstance(reply, list) else None
 
     def server_of(self, key: str) -> str:

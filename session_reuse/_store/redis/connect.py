@@ -1,7 +1,4 @@
-"""From a URL to a client: standalone, Sentinel, Cluster, embedded. No default of redis-py's is left in charge.
-
-Those retry ten times, retry a wrong password, and hang for a minute on a silent server.
-"""
+"""From a URL to a client: standalone, Sentinel, Cluster, embedded. No default of redis-py's is left in charge."""
 
 from __future__ import annotations
 
@@ -81,12 +78,13 @@ def _check_certificates(url: StoreUrl, shown: str) -> None:
 def _options(config: Config, url: StoreUrl) -> dict[str, Any]:
     """Return redis-py's arguments that every kind of client gets. The URL's win."""
     options: dict[str, Any] = {
-        "decode_responses": False,
+        "decode_responses": False,  # sessions are bytes
+        # By default ten retries, also after a wrong password (redis-py 8.1.0).
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": config.connect_timeout,
-        "socket_timeout": config.save_timeout + 1.0,
+        "socket_timeout": config.save_timeout + 1.0,  # a last resort: the guard ends each operation at its budget
         "protocol": 2,
-        "driver_info": None,
+        "driver_info": None,  # else a CLIENT SETINFO at each connect
     }
     if url.hosts:  # redis-py's unix connections raise a TypeError for it when they connect
         options |= {"socket_keepalive": True, "ssl": url.tls}
@@ -137,7 +135,7 @@ def _sentinel(config: Config, url: StoreUrl) -> Redis:
 def _cluster(config: Config, url: StoreUrl) -> RedisCluster:
     return RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in url.hosts],
-        require_full_coverage=False,
+        require_full_coverage=False,  # a slot without a node stops its own sessions only
         **_options(config, url),
     )
 
@@ -182,6 +180,6 @@ def _embedded(config: Config, url: StoreUrl) -> Connection:
     from session_reuse._store.embedded.server import find_server_binary
 
     server = EmbeddedServer(Path(url.path).expanduser() if url.path else None)
-    find_server_binary()
+    find_server_binary()  # a missing binary is an error now, and not at the first enter
     client = _on_socket(str(server.socket_path), _options(config, url))
     return Connection(client, revive=server.ensure_running, release=server.release)

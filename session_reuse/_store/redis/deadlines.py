@@ -91,7 +91,7 @@ class Deadlines:
             elif len(reply) > 1:
                 due.add(reply, limit)
                 strangers += [("ZREM", bucket, member) for member in reply[1::2] if _fingerprint(member) is None]
-        if strangers:
+        if strangers:  # else they would be due at each pass
             await self._send(*strangers, timeout=timeout)
         return due
 

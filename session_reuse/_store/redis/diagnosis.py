@@ -116,6 +116,7 @@ class _Rule(NamedTuple):
 
 
 _ANY: Final = (Exception,)
+# The first rule that fits counts, so the more precise ones come first.
 _RULES: Final = tuple(
     (rule, re.compile(rule.text))
     for rule in (

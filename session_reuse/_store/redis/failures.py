@@ -1,8 +1,7 @@
 """From redis-py's exceptions to a `AttemptFailed`: the one place that knows their classes and the server's error codes.
 
-Traps (redis-py 8.1): a wrong password is a ConnectionError, its TimeoutError is not the built-in one, MISCONF and BUSY
-are plain ResponseErrors, and RedisClusterException is no RedisError at all. A write to a connection that was reset is an
-AttributeError on CPython 3.12 and 3.13.0 to 3.13.9, a TypeError on 3.14.0: https://github.com/python/cpython/issues/136234.
+A write to a connection that was reset is an AttributeError on CPython 3.12 and 3.13.0 to 3.13.9, a TypeError on 3.14.0:
+https://github.com/python/cpython/issues/136234.
 """
 
 from __future__ import annotations
@@ -49,11 +48,13 @@ _SPLIT: Final = _Rule(
 _MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.REQUEST, "the cluster is moving the key")
 _REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, FailureScope.SERVER, "the store refused the command")
 
+# By the server's code: redis-py has no class for MISCONF and BUSY (8.1).
 _CODES: Final = {
     "OOM": _FULL, "MISCONF": _FULL, "NOREPLICAS": _READ_ONLY, "READONLY": _READ_ONLY, "NOPERM": _RIGHTS,
     "NOAUTH": _AUTH, "WRONGPASS": _AUTH, "BUSY": _STARTING, "LOADING": _STARTING, "MASTERDOWN": _STARTING,
     "CLUSTERDOWN": _STARTING, "TRYAGAIN": _SPLIT,
 }  # fmt: skip
+# Subclasses first: for redis-py a wrong password is a ConnectionError, too (8.1).
 _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
     (redis_errors.NoPermissionError, _RIGHTS),
     (redis_errors.AuthenticationError, _AUTH),
@@ -72,16 +73,16 @@ _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
     (redis_errors.TimeoutError, _TIMEOUT),
     (redis_errors.ConnectionError, _AWAY),
     (redis_errors.InvalidResponse, _AWAY),
-    (redis_errors.RedisClusterException, _AWAY),
+    (redis_errors.RedisClusterException, _AWAY),  # no RedisError (8.1)
     (redis_errors.ResponseError, _REFUSED),
-    (TimeoutError, _TIMEOUT),
+    (TimeoutError, _TIMEOUT),  # redis-py's is another class
     (OSError, _AWAY),
 )
 _CODE: Final = re.compile(r"[A-Z][A-Z]{2,20}(?= |$)")
 
 
 def failure_from(error: BaseException) -> AttemptFailed:
-    """Return the verdict on an exception that redis-py, or the network below it, has raised."""
+    """Return the failure for an exception that redis-py, or the network below it, has raised."""
     code = error_code(error)
     rule = _CODES.get(code) or _rule_by_class(error)
     name = type(error).__name__ + (f" {code}" if code else system_reason(error))

@@ -68,6 +68,7 @@ class Pools:
             timeout=timeout,
         )
         now, found = int(checked(look)[0]), checked(reply)
+        # RESP3 returns pairs, RESP2 a flat list.
         pairs = found if found and isinstance(found[0], list) else zip(found[::2], found[1::2], strict=True)
         return [PoolMember(text(name), max(0.0, (float(score) - now) / 1e6)) for name, score in pairs]
 

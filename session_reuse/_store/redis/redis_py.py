@@ -147,7 +147,7 @@ class _DirectConnection(LaneConnection, asyncio.Protocol):
             self.on_end(replies)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._stream_protocol.connection_lost(error)
+        self._stream_protocol.connection_lost(error)  # so that the pool does not hand it out again
         self.on_end(RedisConnectionError(f"the connection was lost ({type(error).__name__})"))
 
     async def release(self) -> None:
@@ -182,6 +182,7 @@ class _StreamedConnection(LaneConnection):
     async def _exchange(self, data: bytes | list[bytes], replies: Replies, awaited: int) -> None:
         connection = self._connection
         try:
+            # Nothing is awaited yet, so bytes now are the end of the connection, or replies to no command.
             if not connection.is_connected or await connection.can_read():
                 raise RedisConnectionError("the connection is closed")  # noqa: TRY301
             await connection.send_packed_command(data, check_health=False)
@@ -196,6 +197,7 @@ class _StreamedConnection(LaneConnection):
             self.on_end(replies)
 
     def progress(self) -> int:
+        # Replies outweigh the buffer, because each one that is read takes its bytes out of the buffer.
         return (len(self._replies) << 40) + len(getattr(getattr(self._connection, "_reader", None), "_buffer", b""))
 
     async def release(self) -> None:
@@ -268,6 +270,7 @@ class _ResolvedConnection:
 
     async def _connect(self) -> None:
         me: Any = self
+        # redis-py's own limit counts the time in which the event loop is late.
         limit, me.socket_connect_timeout = me.socket_connect_timeout, None
         timeouts = LoopTimeouts()
         try:
@@ -303,6 +306,7 @@ class _ResolvedConnection:
     def _connection_arguments(self) -> dict[str, Any]:
         arguments = dict(super()._connection_arguments())  # type: ignore[misc]
         if "ssl" in arguments:
+            # The certificate is for the name, and the connection is to an address.
             arguments.setdefault("server_hostname", arguments["host"])
         return arguments | {"host": self._address}
 

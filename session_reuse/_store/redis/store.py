@@ -173,7 +173,7 @@ class RedisStore:
         size = len(commit.value)
         if self._wait[0]:
             commands.append(("WAIT", self._wait[0], milliseconds(self._wait[1])))
-            timeout += self._wait[1]
+            timeout += self._wait[1]  # the server may hold the reply for so long
         replies = await self.send(*commands, timeout=timeout, size=size)
         if commit.value:
             checked(replies[position - 1])
@@ -195,6 +195,7 @@ class RedisStore:
         with suppress(AttemptFailed):
             if outcome is CommitOutcome.STALE:
                 (exists,) = await self.send(("EXISTS", self.keys.session(commit.fingerprint)), timeout=timeout)
+                # A session that exists keeps its entry and its affinity.
                 if exists != 0:
                     return
                 if isinstance(indexed, list) and indexed[0]:
@@ -380,6 +381,7 @@ def _lease(reply: Any, holder: str) -> Lease | Busy:
 def _commit_reply(reply: Any, waited: Replies) -> CommitReply:
     outcome, invalidated_at, uses, score, saved_at, ttl = reply
     if outcome == b"unstaged":
+        # The payload was no longer staged when the script ran: it is sent again, as after no answer.
         raise failure_from(TimeoutError())
     replicas = None
     if waited:

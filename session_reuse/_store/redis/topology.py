@@ -80,15 +80,7 @@ class SingleTopology:
 
 
 class SentinelTopology(SingleTopology):
-    """The present master of a Sentinel group.
-
-    redis-py asks the sentinels when it connects. After an orderly change of master the old one goes on as a master
-    for about ten seconds (redis-server 7.0.15, measured 2026-11-22), and all that is written to it is lost: so the
-    sentinels are asked now and then while connections are in use.
-
-    It puts the sentinel that has answered at the head of its list. Two looks at once that do so put one there twice and
-    drop another for good (redis-py 8.1.0): so here it is kept who they were.
-    """
+    """The present master of a Sentinel group. redis-py asks the sentinels only when it connects."""
 
     def __init__(self, client: Redis, lanes: int, connect_timeout: float = 0.25) -> None:
         super().__init__(client, lanes, connect_timeout)
@@ -103,13 +95,15 @@ class SentinelTopology(SingleTopology):
     def _execute(self, *commands: Command, timeout: float, size: int = 0) -> Awaitable[Replies]:
         loop = asyncio.get_running_loop()
         now = loop.time()
+        # After an orderly change of master the old one goes on as a master for about ten seconds, and what is written
+        # to it is lost (redis-server 7.0.15, 2026-11-22).
         if now - self._asked_at > _ASK_AGAIN_AFTER and not self._closed:
             self._asked_at = now
             self._asking = loop.create_task(self._ask(), name="session_reuse:topology")
         return self.lanes.execute(*commands, timeout=timeout, size=size)
 
     async def _ask(self) -> None:
-        self._miss_no_sentinel()
+        self._restore_sentinels()
         pool = self._pool
         before = pool.master_address
         with suppress(Exception):  # redis-py raises more than RedisError: see failures.py
@@ -117,7 +111,9 @@ class SentinelTopology(SingleTopology):
                 if await pool.get_master_address() != before:  # type: ignore[no-untyped-call]
                     self.lanes.renew()
 
-    def _miss_no_sentinel(self) -> None:
+    def _restore_sentinels(self) -> None:
+        # redis-py moves the sentinel that has answered to the head of its list. Two requests at once put one there twice
+        # and drop another for good (8.1.0).
         if set(self._manager.sentinels) != set(self._sentinels):
             self._manager.sentinels = list(self._sentinels)
 
@@ -127,13 +123,13 @@ class SentinelTopology(SingleTopology):
             await self._ask()
 
     async def aclose(self) -> None:
-        """End the lanes. Who closes the sentinels finds all of them."""
+        """End the lanes, and leave all sentinels in redis-py's list, to be closed."""
         self._closed = True
         await super().aclose()
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
-        self._miss_no_sentinel()
+        self._restore_sentinels()
 
 
 Topology: TypeAlias = SingleTopology | ClusterTopology

@@ -135,7 +135,8 @@ def needed_commands(keys: Keys, fingerprint: str) -> dict[str, list[tuple[str | 
             ("EXISTS", session), ("TYPE", session), ("GETRANGE", session, 0, 1), ("PEXPIRE", session, _LIFE),
             ("PTTL", session), ("RENAME", session, quarantine), ("DEL", quarantine), ("EVAL", *script),
             ("EVALSHA", "0" * 40, 1, session), ("TIME",), ("SET", agent, "x", "PX", _LIFE), ("ZADD", agents, 1, "x"),
-            ("ZREMRANGEBYRANK", agents, 0, -65), ("PEXPIRE", agents, _LIFE), ("ZADD", bucket, 9 * 10**15, fingerprint),
+            ("ZREMRANGEBYRANK", agents, 0, -65), ("PEXPIRE", agents, _LIFE),
+            ("ZADD", bucket, 9 * 10**15, fingerprint),  # never due
             ("ZSCORE", bucket, fingerprint), ("GETRANGE", tombstone, 0, 19),
         ],
         "leases": [("SET", lease, "x", "PX", _LIFE), ("GET", lease), ("PEXPIRE", lease, _LIFE), ("DEL", lease)],
@@ -167,7 +168,7 @@ async def _try(wire: Wire, purpose: str, words: tuple[str | int, ...], facts: Fa
     command = str(words[0])
     try:
         await wire.execute(*words)
-    except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see store/failures.py)
+    except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see _store/redis/failures.py)
         found = diagnose(error)
         if found.trouble is Trouble.RIGHTS:
             refused = facts.refused.setdefault(purpose, [])

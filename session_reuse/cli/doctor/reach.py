@@ -109,7 +109,7 @@ class _Search:
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
                 masters = await client.sentinel_masters()
-        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see store/failures.py)
+        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see _store/redis/failures.py)
             found = diagnose(error)
             if found.trouble is not Trouble.UNKNOWN_COMMAND:
                 raise wire.unfit(found) from None

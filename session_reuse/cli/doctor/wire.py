@@ -74,7 +74,7 @@ class Wire:
             async with asyncio.timeout(ANSWER_LIMIT):
                 await self._connection.connect()
             await self.execute("PING")
-        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see store/failures.py)
+        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see _store/redis/failures.py)
             found = diagnose(error)
             if found.trouble in {Trouble.RIGHTS, Trouble.UNKNOWN_COMMAND}:  # of PING alone
                 return
@@ -144,6 +144,7 @@ async def _answer_in_plain(host: str, port: int) -> bytes:
 async def _tls_trouble(host: str, port: int) -> Trouble | None:
     """Return how a TLS server differs from what we tried, or None if no TLS server answers."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Nothing is sent over it: only whether the server speaks TLS counts.
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         async with asyncio.timeout(_PROBE_LIMIT):
