@@ -74,7 +74,8 @@ def command(doc: str | None, measure: Callable[..., Results]) -> int:
     chosen = vars(parser.parse_args())
     file = chosen.pop("json")
     results, goals = measure(**chosen)
-    goals_table(goals)
+    if goals:
+        goals_table(goals)
     write_json(file, results, goals)
     return 0 if all(goal.met is not False for goal in goals) else 1
 
