@@ -268,7 +268,7 @@ class BrowserSession:
     def capture_failed(self, reason: str) -> None:
         """Report that the state could not be read from the browser, so that the stored one is kept. For adapters."""
         self._wiring.capture_reason = reason
-        self.report("capture_failed", reason)
+        self.report(ProblemKind.CAPTURE_FAILED, reason)
 
     def report(self, kind: ProblemKind | str, where: str, reason: str = "") -> None:
         """Note something that could not be restored or captured in full. For adapters.

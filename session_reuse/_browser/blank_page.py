@@ -29,7 +29,6 @@ def visit(
     origins: Iterable[str],
     act: Callable[[str, Evaluate], Flow[None]],
     limit: float,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Flow[list[str]]:
     """Open each origin on a blank page and do something there. Return the origins where that failed.
 
@@ -38,10 +37,9 @@ def visit(
         origins: to visit, in turn.
         act: called with the origin, and with a flow that evaluates an expression there.
         limit: seconds for all.
-        clock: monotonic seconds.
     """
     waiting = list(origins)
-    deadline = clock() + limit
+    deadline = time.monotonic() + limit
     try:
         cdp = yield from driver.open_blank_page(_answer_requests(driver))
     except driver.errors:
@@ -53,7 +51,7 @@ def visit(
         for method, params in _PREPARATION:
             yield driver.send(cdp, method, params, limits.BLANK_PAGE)
         for origin in waiting:
-            if clock() > deadline:
+            if time.monotonic() > deadline:
                 failed.append(origin)
                 continue
             try:

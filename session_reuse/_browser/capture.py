@@ -15,8 +15,6 @@ from session_reuse._browser.storage.mirror import CopyMark
 from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.follower import Follower
@@ -41,7 +39,6 @@ class Capture:
         driver: of the browser.
         indexed_db: whether databases are copied.
         database_limit: largest copy of the databases of one origin, in characters of JSON.
-        clock: monotonic seconds.
     """
 
     def __init__(
@@ -54,7 +51,6 @@ class Capture:
         *,
         indexed_db: bool,
         database_limit: int,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._mirror = mirror
@@ -63,7 +59,6 @@ class Capture:
         self._driver = driver
         self._indexed_db = indexed_db
         self._limit = database_limit
-        self._clock = clock
         self._next_copy: dict[str, float] = {}
         self._recorded = environment.recorded(session.storage_state)
         self._knows_environment = False
@@ -74,7 +69,9 @@ class Capture:
             return
         frames = self._follower.open_frames()
         yield from self._note_environment(frames)
-        due = [origin for origin in self._mirror.dirty_databases if self._next_copy.get(origin, 0.0) <= self._clock()]
+        due = [
+            origin for origin in self._mirror.dirty_databases if self._next_copy.get(origin, 0.0) <= time.monotonic()
+        ]
         unread = [frames[origin] for origin in self._mirror.unread & frames.keys()]
         yield Together([self._follower.read(frame, str(frame.origin)) for frame in unread])
         yield Together([self._copy_databases(frames[origin], origin) for origin in due if origin in frames])
@@ -164,12 +161,12 @@ class Capture:
         yield Together([look(origin) for origin in known if origin not in self._mirror.dirty_databases])
 
     def _copy_databases(self, frame: Frame, origin: str) -> Flow[None]:
-        mark, began = self._mirror.dirty_databases[origin], self._clock()
+        mark, began = self._mirror.dirty_databases[origin], time.monotonic()
         try:
             text = yield from self._follower.evaluate(frame, dump_script(self._limit, mark.names))
         except self._driver.errors:
             return  # the page is busy, or has gone on: the mark stays
-        self._next_copy[origin] = self._clock() + _COPY_SHARE * (self._clock() - began)
+        self._next_copy[origin] = time.monotonic() + _COPY_SHARE * (time.monotonic() - began)
         if frame.is_current and isinstance(text, str):
             self._mirror.databases_read(origin, read_dump(origin, text), mark)
             self._restorer.seen(origin)

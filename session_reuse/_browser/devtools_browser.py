@@ -150,9 +150,7 @@ class DevToolsBrowser:
         """Restore sessionStorage in the next tab once more: the tab of a check had it."""
         async with self._capturing:
             await run_async(self._engine.capture.refresh())
-            mirror = self._engine.mirror
-            contents = {origin: mirror.session_storage(origin) for origin in mirror.visited}
-            again = {origin: items for origin, items in contents.items() if items}
+            again = self._engine.mirror.session_storages()
             await self._driver.settle()  # an update of the scripts under way would remove them a second time
             if again:
                 await run_async(self._engine.restorer.rearm_session_storage(again))

@@ -16,7 +16,7 @@ from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._browser.tabs import Frame, Tab, Target, frame_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Hashable, Iterator
 
     from session_reuse._browser.driver import BrowserDriver, Params
     from session_reuse._browser.flow import Flow
@@ -64,7 +64,6 @@ class Follower:
         driver: of the browser.
         is_new_profile: whether the browser was started, or the context made, for this session.
         indexed_db: whether databases are followed.
-        clock: monotonic seconds.
 
     Attributes:
         tabs: those that are open.
@@ -80,13 +79,11 @@ class Follower:
         *,
         is_new_profile: bool,
         indexed_db: bool,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mirror = mirror
         self._restorer = restorer
         self._driver = driver
         self._indexed_db = indexed_db
-        self._clock = clock
         self._is_new_profile = is_new_profile
         self._shown: set[str] = set()
         self._last_write: dict[str, float] = {}
@@ -168,7 +165,7 @@ class Follower:
         if params.get("key") == self._restorer.scripts.name:
             self._receipt(target, params)
         elif (origin := self._mirror.storage_event(target.tab.key, method, params)) is not None:
-            self._last_write[origin] = self._clock()
+            self._last_write[origin] = time.monotonic()
 
     def _receipt(self, target: Target, params: Params) -> None:
         origin = origin_of_storage(params["storageId"])
@@ -190,7 +187,7 @@ class Follower:
         before = tab.frames.get(found["id"])
         if before is not None and before.loader == found.get("loaderId"):
             return  # it came with the tree
-        frame = frame_of(found, target, self._clock())
+        frame = frame_of(found, target, time.monotonic())
         if frame.parent is None:
             others = [each for each in tab.frames.values() if each is not before]
             tab.frames.clear()
@@ -281,7 +278,7 @@ class Follower:
 
     def _is_recent(self, frame: Frame, origin: str) -> bool:
         """Return whether events of a document's writes may still be on their way."""
-        return self._clock() - max(self._last_write.get(origin, 0.0), frame.committed_at) < _RECENT
+        return time.monotonic() - max(self._last_write.get(origin, 0.0), frame.committed_at) < _RECENT
 
     def _look(self, frame: Frame, origin: str, *, was_tracked: bool, is_told: bool) -> Flow[None]:
         """Read what a new document has of its origin, where events have not shown all of it."""

@@ -8,6 +8,8 @@ SCRIPT = 4.0
 """A script of ours in a page, such as a copy of the databases."""
 INIT_SCRIPT = 2.0
 """Until all tabs have taken an init script: one that is on its way to a slow site takes it when it has arrived."""
+BROWSER = 10.0
+"""A command to the browser itself, which no page holds up."""
 BLANK_PAGE = 10.0
 """A step on a page of ours, which holds up nothing."""
 ATTACH = 5.0

@@ -91,10 +91,8 @@ class PlaywrightBinding:
     def close_verified(self, page: Page) -> Flow[None]:
         """Close the page that was used to check. Its sessionStorage goes to the next tab."""
         yield from self.engine.captured()
-        mirror = self.engine.mirror
-        contents = {origin: mirror.session_storage(origin) for origin in mirror.visited}
+        again = self.engine.mirror.session_storages()
         yield self.driver.best_effort(page.close())
-        again = {origin: items for origin, items in contents.items() if items}
         if again:
             yield from self.engine.restorer.rearm_session_storage(again)
 

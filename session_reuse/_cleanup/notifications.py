@@ -24,7 +24,8 @@ from session_reuse._telemetry import Event, log
 # Replicas send `del` where primaries send `expired` (redis-server 7.0.15, 2026-11-22).
 _EVENTS: Final = ("expired", "del", "evicted")
 _SETTING: Final = "notify-keyspace-events"
-_NEEDED: Final = frozenset("Exge")
+NEEDED_EVENTS: Final = frozenset("Exge")
+"""Keyevent channel, expired, generic and evicted: what the job listens to."""
 _ALL_CLASSES: Final = frozenset("g$lshzxetd")
 """What the flag `A` stands for."""
 _FIRST_PAUSE: Final = 0.2
@@ -147,7 +148,7 @@ class Notifications:
 
     async def _check_server(self, server: Any) -> None:
         flags = _flags(await server.execute_command("CONFIG GET", _SETTING))
-        missing = _NEEDED - (flags | _ALL_CLASSES if "A" in flags else flags)
+        missing = missing_events(flags)
         if not missing:
             return
         if self._configure:
@@ -160,6 +161,11 @@ class Notifications:
             self._warned = True
             remedy = f"set {_SETTING} to Exge, or allow it by configure_notifications=True. Until then expired sessions"
             log.warning(Event.NOTIFICATIONS_OFF, why=why, remedy=f"{remedy} are found at the next reconcile only")
+
+
+def missing_events(flags: frozenset[str]) -> frozenset[str]:
+    """Return the flags that `notify-keyspace-events` lacks for the job."""
+    return NEEDED_EVENTS - (flags | _ALL_CLASSES if "A" in flags else flags)
 
 
 def _database(pool: ConnectionPool) -> int:

@@ -16,13 +16,12 @@ _PAUSE: Final = 0.02
 _TIMEOUT: Final = 2.0
 
 
-async def repair(store: RedisStore, unending: float, *, pause: float = _PAUSE) -> int:
+async def repair(store: RedisStore, unending: float) -> int:
     """Enter all sessions that are not in the index, and return how many there were.
 
     Args:
         store: the store of the sessions.
         unending: seconds until the next check of a session without an end.
-        pause: seconds of rest between two pages.
 
     Raises:
         AttemptFailed: the store, or a part of it, does not answer.
@@ -31,7 +30,7 @@ async def repair(store: RedisStore, unending: float, *, pause: float = _PAUSE) -
     async for page in store.fingerprints(timeout=_TIMEOUT):
         if page:
             found += await _enter_missing(store, page, unending)
-            await asyncio.sleep(pause)  # the walk may take minutes, agents may not wait for it
+            await asyncio.sleep(_PAUSE)  # the walk may take minutes, agents may not wait for it
     return found
 
 

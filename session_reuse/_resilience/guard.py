@@ -6,6 +6,7 @@ alone. A dead shard of a Cluster stops its own sessions only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection
 from enum import StrEnum
 from functools import partial
@@ -71,9 +72,7 @@ class Guard:
 
     Args:
         attempt_timeout: seconds that an attempt may hear nothing from the server.
-        policy: when the breakers open.
         servers: returns the names of the servers there are now. Breakers of others are forgotten.
-        random: where jitter comes from.
 
     Attributes:
         on_change: called with each change of a breaker's state.
@@ -85,17 +84,13 @@ class Guard:
         self,
         *,
         attempt_timeout: float,
-        policy: BreakerPolicy | None = None,
         servers: Callable[[], Collection[str]] = lambda: ("",),
-        random: Random | None = None,
     ) -> None:
         self.attempt_timeout = attempt_timeout
         self.on_change: list[Listener] = []
         self.on_failure: Callable[[AttemptFailed], None] = lambda _: None
         self.timeouts = LoopTimeouts()
-        self._policy = policy or STORE_POLICY
         self._servers = servers
-        self._random = random or _jitter
         self._breakers: dict[str, Breakers] = {}
 
     def at(self, server: str = "") -> Breakers:
@@ -112,7 +107,7 @@ class Guard:
         for gone in self._breakers.keys() - {"", *self._servers()}:
             for breaker in self._breakers.pop(gone):
                 breaker.reset()  # for the listeners, which show its state
-        read, write = (CircuitBreaker(access.value, self._policy, uniform=self._random.uniform) for access in Access)
+        read, write = (CircuitBreaker(access.value, STORE_POLICY, uniform=_jitter.uniform) for access in Access)
         met = self._breakers[server] = Breakers(read, write)
         for access, breaker in ((Access.READ, read), (Access.WRITE, write)):
             breaker.on_change.append(partial(self._changed, server, met, access))
@@ -151,18 +146,18 @@ class Guard:
                     if not is_worth_retrying(failure, patient=patient) or breakers.to(access).retry_in > 0:
                         raise
                 return await retry(
-                    partial(self._attempt, breakers, access, attempt, None),
+                    partial(self._attempt, breakers, access, attempt, -math.inf),
                     attempts=_WRITE_RETRIES if patient else _READ_RETRIES,
                     patient=patient,
-                    random=self._random,
+                    random=_jitter,
                 )
         except TimeoutError:
             raise last or used_up() from None
 
     async def _attempt(
-        self, breakers: Breakers, access: Access, attempt: Attempt[T], first_at: float | None
+        self, breakers: Breakers, access: Access, attempt: Attempt[T], first_at: float
     ) -> T:  # fmt: skip
-        breaker = breakers.write if access is Access.WRITE else breakers.read
+        breaker = breakers.to(access)
         permit = breaker.allow()
         if not permit:
             raise circuit_open(breaker.name, breaker.retry_in, breaker.reason)
@@ -170,8 +165,8 @@ class Guard:
             result = await attempt(self.attempt_timeout)
         except AttemptFailed as failure:
             # One lost connection fails all whose commands were on it: what counts is whether a fresh one works.
-            is_one_connection = first_at is not None and failure.retry is Retry.ALWAYS
-            if is_one_connection and self.timeouts.time() - (first_at or 0.0) < self.attempt_timeout / 2:
+            took = self.timeouts.time() - first_at
+            if failure.retry is Retry.ALWAYS and took < self.attempt_timeout / 2:
                 breaker.cancel(permit)
             else:
                 _judge(breakers, breaker, permit, failure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from session_reuse._state.shapes import Cookie, OriginState, StorageItem, StorageState
@@ -140,19 +140,15 @@ def live_cookies(cookies: Iterable[Cookie], now: float) -> list[Cookie]:
     return [cookie for cookie in cookies if not 0 < _expiry(cookie) <= now]
 
 
-def longest_cookie_life(state: StorageState, now: float, names: Collection[str] | None = None) -> float | None:
+def longest_cookie_life(state: StorageState, now: float) -> float | None:
     """Return the seconds until the last persistent login cookie expires, 0.0 if all have, None if there is none.
 
     Args:
         state: a valid state.
         now: unix seconds.
-        names: the cookies that carry the login. Default: every httpOnly cookie.
     """
-    expiries = [
-        _expiry(cookie)
-        for cookie in state["cookies"]
-        if (cookie.get("httpOnly") if names is None else cookie["name"] in names)
-    ]
+    # Sites keep a login in cookies that scripts cannot read.
+    expiries = [_expiry(cookie) for cookie in state["cookies"] if cookie.get("httpOnly")]
     last = max(expiries, default=-1.0)
     return max(0.0, last - now) if last > 0 else None
 

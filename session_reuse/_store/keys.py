@@ -10,6 +10,8 @@ from zlib import crc32
 from session_reuse.errors import InvalidFingerprintError
 
 MAX_NAME_BYTES: Final = 512
+BUCKETS: Final = 16
+"""Keys that the index of deadlines is spread over, so that it lives on several nodes of a Cluster."""
 _STANDS_AS_IT_IS: Final = "._-~/:@+="
 
 
@@ -83,7 +85,7 @@ class SessionKeys(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _keys_of(prefix: str, buckets: int, fingerprint: str) -> SessionKeys:
+def _keys_of(prefix: str, fingerprint: str) -> SessionKeys:
     name = encoded(fingerprint)
     session = f"{prefix}:session:{name}"
     tag = f"{{{session}}}"
@@ -94,7 +96,7 @@ def _keys_of(prefix: str, buckets: int, fingerprint: str) -> SessionKeys:
         f"{prefix}:agents:{tag}",
         f"{prefix}:quarantine:{tag}",
         f"{prefix}:liveness:{tag}",
-        _bucket(prefix, crc32(name.encode()) % buckets),
+        _bucket(prefix, crc32(name.encode()) % BUCKETS),
         f"{prefix}:totp:{tag}",
         f"{prefix}:staging:{tag}:",
         f"{prefix}:once:{tag}:",
@@ -108,14 +110,13 @@ def _bucket(prefix: str, bucket: int) -> str:
 class Keys:
     """Key names under one prefix. Side keys of a session carry its key as hash tag: the same Cluster slot."""
 
-    def __init__(self, prefix: str = "browser", buckets: int = 16) -> None:
+    def __init__(self, prefix: str = "browser") -> None:
         self.prefix = prefix
-        self.buckets = buckets
         self._session = f"{prefix}:session:"
 
     def of(self, fingerprint: str) -> SessionKeys:
         """Return the names of all keys of one session."""
-        return _keys_of(self.prefix, self.buckets, fingerprint)
+        return _keys_of(self.prefix, fingerprint)
 
     def session(self, fingerprint: str) -> str:
         """Return the key of the session itself."""

@@ -30,7 +30,6 @@ class Operation(StrEnum):
     SAVE = "save"
     LEASE = "lease"
     INVALIDATE = "invalidate"
-    MARK = "mark"
     CLEANUP = "cleanup"
     KEEP = "keep"
 

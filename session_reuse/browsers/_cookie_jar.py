@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from session_reuse._browser.cookies import described
+from session_reuse._problem import ProblemKind
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.shapes import Cookie, StorageState
 from session_reuse._state.storage_state import live_cookies, playwright_cookie
@@ -45,7 +46,7 @@ class BoundJar:
         report: gets what a jar cannot hold: kind and place, never a value.
     """
 
-    def __init__(self, jar: CookieJar, report: Callable[[str, str], None]) -> None:
+    def __init__(self, jar: CookieJar, report: Callable[[ProblemKind, str], None]) -> None:
         self._jar = jar
         self._report = report
         self._filled: dict[_Key, _Filled] = {}
@@ -55,7 +56,7 @@ class BoundJar:
         """Put the live cookies of `state` into the jar, and report those it cannot hold."""
         for record in live_cookies(state["cookies"], now):
             if refusal := _refusal(record):
-                self._report("cookie_skipped", f"{described(record)}: {refusal}")
+                self._report(ProblemKind.COOKIE_SKIPPED, f"{described(record)}: {refusal}")
                 continue
             cookie = jar_cookie(record)
             if "." not in record["domain"]:
@@ -92,10 +93,10 @@ class BoundJar:
             return filled.record
         record = state_cookie(cookie, filled.record if filled else None, self._dotless)
         if not cookie.domain:
-            self._report("cookie_not_captured", f"{described(record)}: set without a domain")
+            self._report(ProblemKind.COOKIE_NOT_CAPTURED, f"{described(record)}: set without a domain")
             return None
         if _rest(cookie, "partitioned") is not None:
-            self._report("cookie_not_captured", f"{described(record)}: {_PARTITIONED}")
+            self._report(ProblemKind.COOKIE_NOT_CAPTURED, f"{described(record)}: {_PARTITIONED}")
             return None
         return record
 

@@ -80,7 +80,7 @@ class CdpConnection:
         params: Params | None = None,
         session: str = "",
         *,
-        timeout: float = limits.BLANK_PAGE,
+        timeout: float = limits.BROWSER,
     ) -> Params:
         """Send a command and return its result.
 

@@ -266,6 +266,10 @@ class StorageMirror:
             return self._stored(origin, "sessionStorage")
         return dict(self._session[origin].merged)
 
+    def session_storages(self) -> dict[str, dict[str, str]]:
+        """Return the sessionStorage of each visited origin that has any."""
+        return {origin: items for origin in self.visited if (items := self.session_storage(origin))}
+
     def lost(self) -> list[Loss]:
         """Return what the copies of this run could not hold."""
         return [loss for dump in self._databases.values() for loss in dump.lost]

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._store.keys import Keys, encoded, is_name
+from session_reuse._store.keys import BUCKETS, Keys, encoded, is_name
 from session_reuse._store.redis.failures import checked, failure_from
 from session_reuse._store.redis.redis_py import Command, Send
 from session_reuse._store.redis.scripts import call, milliseconds, text
@@ -81,7 +81,7 @@ class Deadlines:
         Raises:
             AttemptFailed: no bucket could be read.
         """
-        buckets = [self._keys.deadline_bucket(number) for number in range(self._keys.buckets)]
+        buckets = [self._keys.deadline_bucket(number) for number in range(BUCKETS)]
         commands = [call("due", (bucket,), limit) for bucket in buckets]
         due = Due()
         strangers: list[Command] = []

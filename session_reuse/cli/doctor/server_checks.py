@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from session_reuse._cleanup.notifications import NEEDED_EVENTS, missing_events
 from session_reuse._settings.url import parse_url
 from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnosis
 from session_reuse.cli.doctor.facts import ESSENTIAL, Facts
@@ -14,10 +15,6 @@ from session_reuse.cli.formatting import duration, size
 from session_reuse.config import Config
 
 OLDEST_VERSION: Final = (6, 2)
-NEEDED_EVENTS: Final = frozenset("Exge")
-"""Keyevent channel, expired, generic and evicted: the events of the clean-up job."""
-_ALL_CLASSES: Final = frozenset("g$lshzxetd")
-"""The flags in notify-keyspace-events that `A` abbreviates."""
 _FLAG_ORDER: Final = "KEAxg$lshztedmn"
 _CLOCK_WARN, _CLOCK_FAIL = 1.0, 60.0
 _FULL: Final = 0.9
@@ -91,8 +88,7 @@ def notifications(facts: Facts, _config: Config) -> Finding:
         return ok(
             "notifications", "not known: the user may not use CONFIG GET, and the clean-up does not depend on them"
         )
-    enabled = set(setting) | (_ALL_CLASSES if "A" in setting else set())
-    lacking = NEEDED_EVENTS - enabled
+    lacking = missing_events(frozenset(setting))
     if not lacking:
         return ok("notifications", f"notify-keyspace-events {setting}")
     wanted = _in_order(set(setting) | NEEDED_EVENTS)
@@ -100,7 +96,7 @@ def notifications(facts: Facts, _config: Config) -> Finding:
     return warn("notifications", f"notify-keyspace-events lacks {_in_order(lacking)}", remedy)
 
 
-def _in_order(flags: set[str] | frozenset[str]) -> str:
+def _in_order(flags: Iterable[str]) -> str:
     return "".join(sorted(flags, key=_FLAG_ORDER.find))
 
 
