@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize
 
 from session_reuse._browser_session import BrowserSession, wiring_of
+from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
 from session_reuse._orphans import close_sockets, managers, report_lost
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions
-from session_reuse._session.pool import Pool, Turn
 from session_reuse._session.scope import SessionScope
 from session_reuse._state.storage_state import longest_cookie_life
 from session_reuse._store.interface import SessionUse
@@ -32,7 +32,7 @@ from session_reuse.outcome import Liveness, SaveOutcome
 
 if TYPE_CHECKING:
     from session_reuse._cleanup.reconcile import CleanupReport
-    from session_reuse._session.keep_alive import OnChange, Probe
+    from session_reuse._logins.keep_alive import OnChange, Probe
 
 _LISTING_TIMEOUT: Final = 5.0
 _CLOSED: Final = "this SessionManager is closed: make a new one"
@@ -352,7 +352,7 @@ class SessionManager(AsyncOnly):
             ConfigurationError: an argument is wrong.
             StoreError: with `once`, the store is away.
         """
-        from session_reuse._session.keep_alive import KeepAlive, KeepAliveOptions
+        from session_reuse._logins.keep_alive import KeepAlive, KeepAliveOptions
 
         options = KeepAliveOptions(
             probe=probe, pattern=pattern, every=every, before_expiry=before_expiry, concurrency=concurrency,

@@ -17,10 +17,10 @@ from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
 from session_reuse._browser_session import Capture
 from session_reuse._decorator.persist import persist_session
 from session_reuse._default_manager import default_manager
+from session_reuse._logins.pool import Pool as AsyncPool
 from session_reuse._manager import SessionManager as AsyncSessionManager
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
 from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
-from session_reuse._session.pool import Pool as AsyncPool
 from session_reuse._session.scope import SessionScope
 from session_reuse._store.interface import SessionUse
 from session_reuse._store.redis.connect import StoreOrClient

@@ -21,8 +21,6 @@ from session_reuse._store.interface import (
     CommitReply,
     EnterReply,
     Lease,
-    PoolMember,
-    PoolReply,
     ReadReply,
     SessionEntry,
     SessionUse,
@@ -44,7 +42,7 @@ _PERHAPS_NOT_INDEXED: Final = frozenset({CommitOutcome.RECREATED, CommitOutcome.
 _ROUTINE: Final = frozenset({CommitOutcome.SAVED, CommitOutcome.UNCHANGED, CommitOutcome.DUPLICATE})
 
 
-class RedisStore:
+class RedisStore(Pools):
     """Sessions over an asyncio redis-py client.
 
     Args:
@@ -65,7 +63,6 @@ class RedisStore:
         self.topology = topology_of(client, lanes, connect_timeout)
         self.deadlines = Deadlines(keys, self.send)
         self._loaded: set[str] = set()
-        self._pools = Pools(keys, self.send)
         self._wait = wait
         self._own_client = own_client
 
@@ -309,34 +306,6 @@ class RedisStore:
         (reply,) = await self.send(page_of(self.keys.audit, before), timeout=timeout)
         lines = checked(reply)
         return uses_of(lines), text(lines[-1][0]) if len(lines) == PAGE else ""
-
-    async def take_from_pool(
-        self, pool: str, waiter: str, arrival: int, hold: float, *, timeout: float
-    ) -> PoolReply:  # fmt: skip
-        """Reserve a member of a pool, or take a place in its queue."""
-        return await self._pools.take(pool, waiter, arrival, hold, timeout)
-
-    async def leave_pool(self, pool: str, waiter: str, *, timeout: float) -> None:
-        """Remove a waiter from the queue of a pool."""
-        await self._pools.leave(pool, waiter, timeout)
-
-    async def return_to_pool(
-        self, pool: str, member: str, cooldown: float, reserved_until: int = 0, *, timeout: float
-    ) -> None:  # fmt: skip
-        """Free a member after so many seconds."""
-        await self._pools.give_back(pool, member, cooldown, reserved_until, timeout)
-
-    async def edit_pool(self, pool: str, add: Sequence[str], remove: Sequence[str], *, timeout: float) -> int:
-        """Add or remove members. Return how many."""
-        return await self._pools.edit(pool, add, remove, timeout)
-
-    async def pool_members(self, pool: str, *, timeout: float) -> list[PoolMember]:
-        """Return the members, the next one to be used first."""
-        return await self._pools.members(pool, timeout)
-
-    async def pools(self, *, timeout: float) -> list[str]:
-        """Return the names of all pools that ever had members."""
-        return await self._pools.names(timeout)
 
     def fingerprints(self, *, timeout: float) -> AsyncIterator[list[str]]:
         """Yield the fingerprints of all sessions in pages, by cursor."""

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from session_reuse._logins.pool import fingerprint_in
 from session_reuse._manager import SessionManager
-from session_reuse._session.pool import fingerprint_in
 from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, printable

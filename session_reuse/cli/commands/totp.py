@@ -19,7 +19,7 @@ from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
 
 
-class Action(StrEnum):
+class SecretAction(StrEnum):
     """What to do with a secret."""
 
     SET = "set"
@@ -27,7 +27,7 @@ class Action(StrEnum):
     CODE = "code"
 
 
-Wanted = Annotated[Action, typer.Argument(metavar="set|rm|code", help="What to do.", show_default=False)]
+Wanted = Annotated[SecretAction, typer.Argument(metavar="set|rm|code", help="What to do.", show_default=False)]
 
 
 def totp(
@@ -40,19 +40,19 @@ def totp(
     run(partial(_totp, Place(url, key_prefix), action, fingerprint), as_json=as_json)
 
 
-async def _totp(place: Place, action: Action, fingerprint: str, output: Output) -> ExitCode:
+async def _totp(place: Place, action: SecretAction, fingerprint: str, output: Output) -> ExitCode:
     async with connected(place) as manager:
-        if action is Action.CODE:
+        if action is SecretAction.CODE:
             services = await manager.services()
             code = await OneTimeCodes(services.guarded, services.codec, manager.config).code(fingerprint)
             output.emit({"fingerprint": fingerprint, "code": code})
             output.show(code)
             return ExitCode.OK
         secret = None
-        if action is Action.SET:
+        if action is SecretAction.SET:
             secret = getpass("secret: ") if sys.stdin.isatty() else sys.stdin.readline()
         done = await manager.set_totp_secret(fingerprint, secret)
     output.emit({"fingerprint": fingerprint, "changed": done})
-    verb = "stored" if action is Action.SET else "deleted"
+    verb = "stored" if action is SecretAction.SET else "deleted"
     output.show(f"{printable(fingerprint)}: secret {verb if done else 'not there'}")
     return ExitCode.OK if done else ExitCode.WRONG
