@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from session_reuse._problem import ProblemKind
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from session_reuse._browser.cookies import Cookie
     from session_reuse._browser.flow import Flow
+    from session_reuse._browser_session import BrowserSession
 
 Params: TypeAlias = dict[str, Any]
 """Parameters or result of a DevTools command, or parameters of an event."""
@@ -37,6 +40,9 @@ class PageReader(Protocol):
 class BrowserDriver(ABC):
     """One client of one browser. A method that returns a step is called in a flow, which yields the step.
 
+    Args:
+        session: to report to.
+
     Attributes:
         errors: what a call raises when the browser refuses, does not answer in time, or has ended.
         page_reader: what reads a browser without the DevTools protocol, such as Firefox and WebKit, or None where there is one.
@@ -46,6 +52,9 @@ class BrowserDriver(ABC):
     errors: tuple[type[Exception], ...]
     page_reader: PageReader | None = None
     is_gone: bool = False
+
+    def __init__(self, session: BrowserSession) -> None:
+        self._session = session
 
     @abstractmethod
     def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
@@ -61,6 +70,11 @@ class BrowserDriver(ABC):
     @abstractmethod
     def spawn(self, flow: Flow[object]) -> Any:
         """Run a flow: an asynchronous client in a task, which is returned, a synchronous one to its end."""
+
+    def report_not_followed(self, error: Exception) -> None:
+        """Report an event whose flow has failed. The agent goes on."""
+        reason = f"an event could not be followed: {type(error).__name__}"
+        self._session.report(ProblemKind.CAPTURE_LIMITED, "the browser", reason)
 
     def settle(self) -> Any:
         """Wait for the flows that are under way, though not for long, as a step."""

@@ -11,14 +11,16 @@ followed over its own DevTools endpoint, from a background thread, while the dri
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.connection import CdpError
-from session_reuse._browser.drivers.thread import LoopThread, open_websocket, websocket_url
+from session_reuse._browser.drivers.thread import LoopThread, open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._problem import ProblemKind
 from session_reuse.browsers._attachment import Attachment
@@ -115,7 +117,7 @@ class _Binding:
         endpoint = _endpoint(driver)
 
         async def connect() -> tuple[str, Transport]:
-            url = await asyncio.to_thread(websocket_url, endpoint)
+            url = await asyncio.to_thread(_websocket_url, endpoint)
             return url, await open_websocket(url)
 
         self._attachment = Attachment(
@@ -186,3 +188,17 @@ def _endpoint(driver: WebDriver) -> str:
     if not isinstance(endpoint, str):
         raise AdapterError(f"{capabilities.get('browserName')} has no DevTools: use a driver of Chromium or Edge")
     return endpoint
+
+
+def _websocket_url(endpoint: str) -> str:
+    """Return the websocket of a browser, which is asked for it where only host and port are known.
+
+    Raises:
+        OSError: there is no browser.
+    """
+    if "://" in endpoint:
+        return endpoint
+    # A proxy for the web is none for a browser's debugging port.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"http://{endpoint}/json/version", timeout=limits.OPEN) as answer:
+        return str(json.load(answer)["webSocketDebuggerUrl"])

@@ -158,7 +158,7 @@ class Followed:
 
     def __init__(self, driver: BrowserDriver | None = None) -> None:
         session = reused(storing(A, token="T"))
-        self.engine = BrowserEngine(session, driver or SilentDriver(), Settings(), is_new_profile=True)
+        self.engine = BrowserEngine(session, driver or SilentDriver(session), Settings(), is_new_profile=True)
         self.target = Target("cdp", Tab("tab"))
         self.engine.follower.opened(self.target.tab)
 

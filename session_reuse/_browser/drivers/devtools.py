@@ -78,10 +78,10 @@ class DevToolsDriver(BrowserDriver):
         pauses_tabs: bool,
         on_stir: Callable[[], None],
     ) -> None:
+        super().__init__(session)
         self.engine: BrowserEngine
         self.context: str | None = None
         self.connection = CdpConnection(transport, self._on_event)
-        self._session = session
         self._of_target = of_target
         self._is_own = is_own
         self._pauses_tabs = pauses_tabs
@@ -115,8 +115,7 @@ class DevToolsDriver(BrowserDriver):
             except self.errors:
                 return
             except Exception as error:  # noqa: BLE001  (following a tab must never end the connection)
-                reason = f"an event could not be followed: {type(error).__name__}"
-                self._session.report(ProblemKind.CAPTURE_LIMITED, "the browser", reason)
+                self.report_not_followed(error)
 
         task = asyncio.create_task(guarded())
         self._tasks.add(task)

@@ -60,9 +60,9 @@ class PlaywrightDriver(BrowserDriver):
     """
 
     def __init__(self, session: BrowserSession) -> None:
+        super().__init__(session)
         self.context: Any = None
         self.engine: BrowserEngine
-        self._session = session
         self._listeners = Listeners()
         self._pages: dict[Any, FollowedPage] = {}
         self.context_id: str | None = None

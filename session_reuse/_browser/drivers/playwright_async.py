@@ -14,7 +14,6 @@ from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_async
 from session_reuse._browser.origins import origin_of
-from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -59,9 +58,7 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         try:
             await run_async(flow)
         except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
-            self._session.report(
-                ProblemKind.CAPTURE_LIMITED, "the browser", f"an event could not be followed: {type(error).__name__}"
-            )
+            self.report_not_followed(error)
 
     def flow_step(self, flow: Flow[object]) -> Awaitable[Any]:
         """Return a flow as a coroutine."""

@@ -13,7 +13,6 @@ from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_sync
-from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +40,7 @@ class SyncPlaywrightDriver(PlaywrightDriver):
         try:
             run_sync(flow)
         except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
-            self._session.report(
-                ProblemKind.CAPTURE_LIMITED, "the browser", f"an event could not be followed: {type(error).__name__}"
-            )
+            self.report_not_followed(error)
 
     def flow_step(self, flow: Flow[object]) -> Any:
         """Run a flow to its end."""

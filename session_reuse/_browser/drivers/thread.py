@@ -1,12 +1,10 @@
-"""Where a browser has its DevTools, the websocket to it, and an event loop in a thread for synchronous clients."""
+"""The websocket to a browser, and an event loop in a thread for synchronous clients."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import threading
-import urllib.request
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from session_reuse._browser import limits
@@ -79,16 +77,3 @@ async def open_websocket(url: str, headers: Mapping[str, str] | None = None) -> 
         proxy=None,  # a proxy for the web is none for a browser's debugging port
         additional_headers=headers,
     )
-
-
-def websocket_url(endpoint: str) -> str:
-    """Return the websocket of a browser, asking the browser itself for it where only host and port are known.
-
-    Raises:
-        OSError: there is no browser.
-    """
-    if "://" in endpoint:
-        return endpoint
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"http://{endpoint}/json/version", timeout=limits.OPEN) as answer:
-        return str(json.load(answer)["webSocketDebuggerUrl"])

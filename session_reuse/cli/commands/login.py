@@ -71,7 +71,7 @@ def login(
 async def _login(
     place: Place, page: str, fingerprint: str, looks: tuple[str | None, str | None, str | None], cdp_url: str | None, output: Output
 ) -> ExitCode:  # fmt: skip
-    from session_reuse.browsers._visit import End, Until, Visit
+    from session_reuse.browsers._manual_login import End, ManualLogin, Until
     from session_reuse.browsers.cdp import attach_cdp, open_chromium
 
     until = Until(*looks)
@@ -89,11 +89,11 @@ async def _login(
             browser = attach_cdp(session, cdp_url, checkpoint_after=None)
         async with browser as chromium:
             output.note("log in; " + ("it ends by itself" if until else "then press Enter here, or close the browser"))
-            visit, pressed = Visit(session, chromium, until), asyncio.Event()
+            by_hand, pressed = ManualLogin(session, chromium, until), asyncio.Event()
             with _enter_key(pressed):
-                end = await visit.run(page, pressed)
-        if wiring_of(session).capture_reason is not None and visit.last_seen is not None:
-            session.storage_state = visit.last_seen  # the browser is gone: what was seen last counts
+                end = await by_hand.run(page, pressed)
+        if wiring_of(session).capture_reason is not None and by_hand.last_seen is not None:
+            session.storage_state = by_hand.last_seen  # the browser is gone: what was seen last counts
         is_new = bool(_items(session.storage_state) - before)
         if (until and end is not End.UNTIL) or (end is End.CLOSED and not is_new):
             session.discard()

@@ -1,4 +1,4 @@
-"""The visit of a person to a browser with a session, and its end."""
+"""A login by hand: a person in a browser with a session, until the login is there."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Until(NamedTuple):
 
 
 class End(StrEnum):
-    """Why the visit of a person has ended."""
+    """Why a login by hand has ended."""
 
     UNTIL = "until"
     ENTER = "enter"
     CLOSED = "closed"
 
 
-class Visit:
-    """One visit of a person.
+class ManualLogin:
+    """One login by a person.
 
     Attributes:
         last_seen: the state at the last look.
@@ -63,7 +63,7 @@ class Visit:
         self.last_seen: StorageState | None = None
 
     async def run(self, page: str, pressed: asyncio.Event) -> End:
-        """Open the page, and return why the visit has ended: `pressed` is set when the person says so."""
+        """Open the page, and return why the login has ended: `pressed` is set when the person says so."""
         connection = CdpConnection(await open_websocket(self._chromium.websocket_url), lambda *_: None)
         try:
             target = (await connection.send("Target.createTarget", {"url": page}))["targetId"]
