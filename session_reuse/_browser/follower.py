@@ -216,7 +216,9 @@ class Follower:
             return
         # Events of its last writes are lost when another process takes over its tab (Chromium 156).
         if frame.parent is None or frame.shares_storage:
-            is_told = frame.is_read or (frame.is_loaded and not self._is_recent(frame, frame.origin))
+            is_told = frame.is_read
+            if is_told is None:  # nothing has announced its end
+                is_told = frame.is_loaded and not self._is_recent(frame, frame.origin)
             if frame.acts_when_left or not is_told:
                 self._mirror.mark_unread(frame.origin)
 
@@ -271,9 +273,8 @@ class Follower:
         origin = frame.origin
         if origin is None or not frame.shares_storage:
             return
-        if frame.is_loaded and not self._is_recent(frame, origin):
-            frame.is_read = True  # all events have arrived: two commands per page saved (2026-11-26)
-        elif self._mirror.local_size(origin) < _LARGE:
+        # Events of its last writes may be on their way, and are lost when another process takes over the tab.
+        if self._mirror.local_size(origin) < _LARGE:
             frame.is_read = yield from self.read(frame, origin)
 
     def _is_recent(self, frame: Frame, origin: str) -> bool:

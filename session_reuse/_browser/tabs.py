@@ -73,7 +73,7 @@ class Frame:
         committed_at: monotonic seconds.
         is_loaded: whether its load event was seen.
         acts_when_left: whether it has handlers that run when it is left, and may store something.
-        is_read: whether its storage is known since something has announced that it will be left.
+        is_read: whether its storage could be read when something announced that it will be left, or None before that.
         owes_receipt: whether it started with something to restore, and has not reported that the scripts ran.
     """
 
@@ -86,7 +86,7 @@ class Frame:
     committed_at: float
     is_loaded: bool = False
     acts_when_left: bool = False
-    is_read: bool = False
+    is_read: bool | None = None
     owes_receipt: bool = False
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from session_reuse._browser import limits
+from session_reuse._browser import follower, limits
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
 from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse._browser_session import wiring_of
@@ -118,8 +118,9 @@ async def test_a_page_that_is_closed_at_once(sites: Sites, browser: Any) -> None
 async def test_what_no_event_has_told_is_read_at_the_end(
     sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Chromium may lose the last events of a document that is left, and what we have it say when it is left."""
+    """Chromium may lose the last events of a document that is left, also long after it was loaded."""
     monkeypatch.setattr(StorageMirror, "storage_event", lambda *_: None)
+    monkeypatch.setattr(follower, "_RECENT", 0.0)
     session = fresh()
     bound = open_context(session, browser)
     async with bound as context:
@@ -161,11 +162,13 @@ def _browser_process(folder: Any) -> int:
 async def test_an_agent_that_is_cancelled(cancellations: int, sites: Sites, browser: Any) -> None:
     """Cancelled once or twice, also in the midst of the capture, the session has what the browser held."""
     session = fresh()
+    bound = open_context(session, browser)
     ready = asyncio.Event()
 
     async def agent() -> None:
-        async with open_context(session, browser) as context:
+        async with bound as context:
             await visited(context, sites.url("cancelled", "/local/login"))
+            await until(lambda: mirror_of(bound).has_content(sites.origin("cancelled")))
             ready.set()
             await asyncio.Event().wait()
 
