@@ -119,6 +119,12 @@ class Turn:
         self._arrival = 0
         self._member = ""
         self._reserved_until = 0
+        self._began = 0.0
+
+    @property
+    def _budget(self) -> float:
+        """Seconds left of the budget to enter, which counts from the last look at the pool."""
+        return self._runtime.config.restore_timeout - (self._runtime.guarded.time() - self._began)
 
     async def enter(self) -> tuple[BrowserSession, SessionScope]:
         """Return an entered session of a member. A fresh one that is not saved when none is free in time.
@@ -137,7 +143,10 @@ class Turn:
 
     async def _enter(self) -> tuple[BrowserSession, SessionScope]:
         clock, give_up = self._runtime.clock, self._runtime.clock.loop() + self._options.wait
+        self._began = self._runtime.guarded.time()
         while True:
+            if clock.loop() < give_up:
+                self._began = self._runtime.guarded.time()
             try:
                 left = await self._reserve()
             except AttemptFailed as failure:
@@ -146,7 +155,9 @@ class Turn:
                 entered = await self._enter_member()
                 if entered is not None:
                     return entered
-                continue
+                if self._budget > 0:
+                    continue
+                left = 0.0
             until = give_up - clock.loop()
             if left is None or until <= 0:
                 self._leave_queue()
@@ -156,9 +167,8 @@ class Turn:
 
     async def _reserve(self) -> float | None:
         """Reserve a member, if it is this agent's turn. Return the seconds until one may be free, None without any."""
-        config = self._runtime.config
         reply = await self._runtime.guarded.take_from_pool(
-            self._pool, config.restore_timeout, self._waiter, self._arrival, _RESERVATION
+            self._pool, self._budget, self._waiter, self._arrival, _RESERVATION
         )
         self._arrival, self._member, self._reserved_until = reply.arrival, reply.member, reply.reserved_until
         return reply.left
@@ -167,14 +177,14 @@ class Turn:
         """Enter the session of the reserved member; None when it will not do, which others need not find out again."""
         runtime, name = self._runtime, fingerprint_in(self._pool, self._member)
         try:
-            pause = self._unfit(await runtime.guarded.facts(name, runtime.config.restore_timeout))
+            pause = self._unfit(await runtime.guarded.facts(name, self._budget))
         except AttemptFailed:
             pause = None  # the enter says what is wrong
         if pause is not None:
             await self._pass_by(pause)
             return None
         session = self._session_class(name, self._agent_id)
-        scope = runtime.scope(session, self._inner)
+        scope = runtime.scope(session, self._inner, spent=runtime.guarded.time() - self._began)
         await scope.enter()
         if session.outcome is Outcome.BUSY:  # another agent was faster
             await self._pass_by(runtime.config.lease_ttl / 3)

@@ -206,6 +206,11 @@ class Change:
         """Bytes it takes in memory, roughly."""
         return 1024 + len(self.after.data) + (len(self.before.data) if self.before is not self.after else 0)
 
+    def age(self, now: float) -> float:
+        """Return the seconds since it was made, by event loop time. 0 for one that did not wait."""
+        age = now - self.made_at
+        return age if self.waited or age > _LONGEST_RACE else 0.0
+
     def settle(self, outcome: SaveOutcome, why: str = "") -> None:
         """Set its outcome, once."""
         for change in (self, *self.parts):
@@ -319,8 +324,7 @@ def _is_later(saved_at: int, change: Change, moment: Moment) -> bool:
     The server's clock decides, for the whole document, since single items have no times. So a change that did not wait
     is the later one: it lost a race with another save by milliseconds, and most of the stored items are older than it.
     """
-    waited = change.waited or moment.loop - change.made_at > _LONGEST_RACE
-    made_at = moment.by_server(change.made_at) if waited else None
+    made_at = moment.by_server(change.made_at) if change.age(moment.loop) else None
     return made_at is not None and saved_at * 1000 > made_at
 
 
@@ -375,7 +379,8 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
         outcome = _on_top(change, stored, moment, inside, logins) if applied else None
         outcome = outcome or rebase(change, _with(stored, inside), moment, retire_after_bad=retire_after_bad)
         if isinstance(outcome, Rebased) and change.domains is not None:
-            outcome = _widened(change.domains, outcome, inside.body, result.body)
+            whole = stored.body if outcome.new_login else result.body  # what is before a new login is refused below
+            outcome = _widened(change.domains, outcome, inside.body, whole)
         if isinstance(outcome, Refused):
             refused.append((change, outcome))
             continue

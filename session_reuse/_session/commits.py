@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def commit_of(
-    folded: Folded, stored: Snapshot, moment: Moment, *, fingerprint: str, save_id: str, ttl: float,
+    folded: Folded, stored: Snapshot, moment: Moment, *, fingerprint: str, save_id: str, ttl: float, now: float,
     agents: tuple[tuple[str, str], ...],
 ) -> Commit:  # fmt: skip
     """Return the commit for a folded result, without a payload.
@@ -29,6 +29,7 @@ def commit_of(
         fingerprint: whose session.
         save_id: names the request.
         ttl: seconds for which the session is kept.
+        now: event loop time.
         agents: who used it, each with the value of its affinity entry.
     """
     changes = [change for change, _ in folded.applied]
@@ -58,6 +59,7 @@ def commit_of(
         release=last.release,
         new_login=folded.result.new_login,
         score_change=sum(change.score_change for change in changes),
+        age=min(change.age(now) for change in [one for one in changes if one.before is not one.after] or changes),
         indexed=stored.kind is StoredKind.PRESENT,
     )
 

@@ -235,7 +235,7 @@ class Writer:
         clock, agents = self._clock, {change.agent_id: None for change in changes if change.agent_id is not None}
         commit = commit_of(
             folded, stored, moment, fingerprint=fingerprint, save_id=new_save_id(clock.chance),
-            ttl=ttl_of(changes, self._config.ttl, clock.loop()),
+            ttl=ttl_of(changes, self._config.ttl, clock.loop()), now=clock.loop(),
             agents=tuple((agent, self._snapshots.affinity_value(agent, fingerprint)) for agent in agents),
         )  # fmt: skip
         header = stored.header

@@ -120,6 +120,7 @@ class Commit:
         agents: agents that used the session, with the value of each one's affinity entry.
         new_login: whether shared counts of uses and errors start again.
         score_change: tenths, added to the error score.
+        age: seconds since the change was made, if it had to wait.
         indexed: whether the session is known to be in the index of deadlines.
         uses: lines for the audit, each with the seconds since the use ended.
     """
@@ -138,6 +139,7 @@ class Commit:
     release: bool = False
     new_login: bool = False
     score_change: int = 0
+    age: float = 0.0
     indexed: bool = False
     uses: tuple[tuple[SessionUse, float], ...] = ()
 

@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first violation: count them")
     parser.add_argument("--no-shrink", action="store_true", help="print a failing history as it is")
     parser.add_argument("--show", action="store_true", help="print each history")
+    parser.add_argument("--without", default="", help="words of history.LATER to leave out, with commas between them")
     parser.add_argument("--mutant", default="", help="put one fault back first: a name of mutants.py")
     arguments = parser.parse_args()
     plain = {name: value for name, value in os.environ.items() if not name.startswith("SESSION_REUSE_")}
@@ -54,23 +55,25 @@ def start_worker(mutant: str = "") -> None:
     gc.disable()
 
 
-def run_seed(seed: int, ignored: frozenset[str] = frozenset(), *, count_all: bool = False):  # type: ignore[no-untyped-def]
+def run_seed(  # type: ignore[no-untyped-def]
+    seed: int, ignored: frozenset[str] = frozenset(), without: frozenset[str] = frozenset(), *, count_all: bool = False
+):
     """Run one history, drawn from its seed."""
     from tests.simulation.history import draw
     from tests.simulation.world import World
 
-    result = World(draw(seed), ignored, count_all=count_all).run()
+    result = World(draw(seed, without), ignored, count_all=count_all).run()
     if seed % 50 == 0:
         gc.collect()
     return result
 
 
-def _chunk(task: tuple[int, int, frozenset[str], bool]) -> list[tuple[int, str, str]]:
-    first, count, ignored, count_all = task
+def _chunk(task: tuple[int, int, frozenset[str], frozenset[str], bool]) -> list[tuple[int, str, str]]:
+    first, count, ignored, without, count_all = task
     return [
         (seed, violation.kind, str(violation))
         for seed in range(first, first + count)
-        for violation in run_seed(seed, ignored, count_all=count_all).violations
+        for violation in run_seed(seed, ignored, without, count_all=count_all).violations
     ]
 
 
@@ -86,6 +89,7 @@ class Runs:
         if arguments.only:
             ignored |= kinds - set(arguments.only.split(","))
         self.ignored = frozenset(ignored)
+        self.without = frozenset(filter(None, arguments.without.split(",")))
         self.failed: list[tuple[int, str, str]] = []
 
     def run(self) -> int:
@@ -109,7 +113,7 @@ class Runs:
         seeds = [int(seed) for seed in arguments.list.split(",") if seed]
         seeds = seeds or list(range(arguments.start, arguments.start + arguments.seeds))
         for done, seed in enumerate(seeds, 1):
-            result = run_seed(seed, self.ignored, count_all=arguments.keep_going)
+            result = run_seed(seed, self.ignored, self.without, count_all=arguments.keep_going)
             if arguments.show:
                 _tell(result.text(), "\n")
             self.failed += [(seed, violation.kind, str(violation)) for violation in result.violations]
@@ -121,7 +125,13 @@ class Runs:
     def _side_by_side(self) -> int:
         arguments, size = self.arguments, 50
         tasks = [
-            (start, min(size, arguments.start + arguments.seeds - start), self.ignored, arguments.keep_going)
+            (
+                start,
+                min(size, arguments.start + arguments.seeds - start),
+                self.ignored,
+                self.without,
+                arguments.keep_going,
+            )
             for start in range(arguments.start, arguments.start + arguments.seeds, size)
         ]
         done = 0
@@ -140,8 +150,10 @@ class Runs:
     def _explain(self, seed: int) -> None:
         from tests.simulation.history import draw
         from tests.simulation.shrink import shrunk
+        from tests.simulation.world import World
 
-        result = run_seed(seed, self.ignored) if self.arguments.no_shrink else shrunk(draw(seed), self.ignored)
+        history = draw(seed, self.without)
+        result = World(history, self.ignored).run() if self.arguments.no_shrink else shrunk(history, self.ignored)
         _tell(result.text(), "\n")
 
 

@@ -6,13 +6,18 @@ two words do together. All of a history stands in its steps, so that one can be 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
 from tests.simulation import seams
 
-FINGERPRINTS: Final = ("shop/alice", "shop/bob")
+POOL: Final = "shop"
+MEMBERS: Final = ("alice", "bob")
+FINGERPRINTS: Final = tuple(f"{POOL}/{member}" for member in MEMBERS)
+OUTSIDE: Final = frozenset({"c:out", "l:out"})
+"""Items of another site, which an agent with `allowed_domains` is not given and cannot change."""
 ITEMS: Final = ("c:a", "c:b", "l:k", "d:n", "d:m")
 
 
@@ -71,9 +76,85 @@ class History:
         return replace(self, steps=tuple(step for step in self.steps if step.number not in numbers))
 
 
-def draw(seed: int) -> History:
-    """Draw a history."""
-    return _Draw(seed).history()
+def draw(seed: int, without: frozenset[str] = frozenset()) -> History:
+    """Draw a history, without some of the words that came later.
+
+    Each of these has a generator of its own: a seed without them is the history that it was before there were any.
+    """
+    history = _Draw(seed).history()
+    for word, (odds, add) in LATER.items():
+        chance = Random(f"{word}/{seed}")
+        if word not in without and chance.random() < odds:
+            history = add(history, chance)
+    return history
+
+
+def _with_scopes(history: History, chance: Random) -> History:
+    """Have some agents with `allowed_domains`, some that only read, and items of a second site."""
+    steps = []
+    for step in history.steps:
+        arguments = dict(step.arguments)
+        if "body" in arguments:
+            arguments["body"] = tuple(_elsewhere(deed, chance) for deed in arguments["body"])
+        if step.number == 0:
+            arguments["body"] += tuple(("set", item) for item in sorted(OUTSIDE))
+        elif step.kind in {"visit", "crowd"}:
+            kind = chance.random()
+            if kind < 0.35:
+                arguments["allowed_domains"] = ("shop.example",)
+            elif kind < 0.5 and not arguments.get("exclusive"):
+                arguments["save"] = "never"
+        steps.append(replace(step, arguments=arguments))
+    return replace(history, steps=tuple(steps))
+
+
+def _elsewhere(deed: tuple[Any, ...], chance: Random) -> tuple[Any, ...]:
+    if deed[0] in {"set", "delete"} and chance.random() < 0.3:
+        return (deed[0], chance.choice(sorted(OUTSIDE)))
+    return deed
+
+
+def _with_pools(history: History, chance: Random) -> History:
+    """Have agents that take what a pool hands out, marks with a cooldown, and members that come and go."""
+    members = MEMBERS if chance.random() < 0.6 else MEMBERS[:1]
+    steps = [Step(LATER_STEPS, 0.0, "pool_edit", {"process": 0, "add": members})]
+    for step in history.steps:
+        arguments = dict(step.arguments)
+        if step.number and step.kind in {"visit", "crowd"} and chance.random() < 0.6 and "save" not in arguments:
+            for name in ("fingerprint", "exclusive", "on_busy"):
+                arguments.pop(name, None)
+            arguments |= {"pool": True, "wait": chance.choice((0.0, 0.3, 2.0, 8.0, 45.0))}
+            if chance.random() < 0.2:
+                arguments["on_busy"] = "raise"
+            if chance.random() < 0.3:
+                arguments["body"] = (*arguments["body"], ("cool", chance.choice((1.0, 8.0))))
+            if step.kind == "crowd":
+                arguments["size"] = min(8, arguments["size"])
+        steps.append(replace(step, arguments=arguments))
+    for number in range(LATER_STEPS + 1, LATER_STEPS + 1 + chance.choice((0, 0, 1, 2, 3))):
+        edit = {
+            "process": chance.randrange(len(history.processes)),
+            chance.choice(("add", "remove")): (chance.choice(members),),
+        }
+        at = chance.randrange(1, len(steps) + 1)
+        steps.insert(at, Step(number, round(chance.uniform(0, 0.5), 4), "pool_edit", edit))
+    if chance.random() < 0.3:  # more agents than members, one after the other
+        work = {"pool": True, "wait": 3.0, "body": (("sleep", 0.8),)}
+        rush = [
+            Step(LATER_STEPS + 10 + at, 0.35, "visit", {"process": chance.randrange(len(history.processes)), **work})
+            for at in range(10)
+        ]
+        at = chance.randrange(1, len(steps) + 1)
+        steps[at:at] = rush
+    return replace(history, steps=tuple(steps))
+
+
+LATER_STEPS: Final = 50_000
+"""Numbers of steps that later words have added begin here."""
+LATER: Final[dict[str, tuple[float, Callable[[History, Random], History]]]] = {
+    "scopes": (0.25, _with_scopes), "pools": (0.2, _with_pools),
+}  # fmt: skip
+"""Word -> how many of the histories use it, and what adds it."""
 
 
 class _Draw:

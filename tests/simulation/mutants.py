@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from session_reuse import Outcome, SaveOutcome
-from session_reuse._session import changes, entry, scope, snapshots, writer
+from session_reuse._session import changes, entry, options, pool, scope, snapshots, writer
+from session_reuse._state import domains
 from session_reuse._state.storage_state import is_empty
 from session_reuse._stored_form import document_of
 from tests.simulation import seams
@@ -196,6 +197,59 @@ def interrupts_lose() -> None:
 def marks_again() -> None:
     """A mark counts again each time it is sent."""
     seams.change_script("commit", "redis.call('SET', KEYS[7], '1', 'NX', 'PX', 86400000)", "true")
+
+
+@_mutant("scope", "lost", "torn")
+def scope_drops_the_rest() -> None:
+    """A change of an agent that sees a part of a session is stored as if it were the whole."""
+    changes._widened = lambda _domains, rebased, _inside, _whole: rebased  # type: ignore[assignment]
+
+
+@_mutant("scope")
+def scope_hands_out_all() -> None:
+    """An agent with `allowed_domains` is handed the cookies and storage of other sites too."""
+    domains.AllowedDomains.restrict = lambda _self, document: document  # type: ignore[method-assign]
+
+
+@_mutant("scope")
+def never_is_saved() -> None:
+    """What an agent with `save="never"` changes is saved."""
+    real = options.ResolvedOptions.build
+
+    def build(config: Any, given: Any = None) -> options.ResolvedOptions:
+        return real(config, {name: value for name, value in (given or {}).items() if name != "save"})
+
+    options.ResolvedOptions.build = staticmethod(build)  # type: ignore[method-assign,assignment]
+
+
+@_mutant("pool")
+def cooldown_is_forgotten() -> None:
+    """A member whose login is in doubt is handed out again at once."""
+    seams.change_script("pool_return", "(tonumber(ARGV[2]) or 0) * 1000", "0")
+
+
+@_mutant("pool")
+def members_stay_reserved() -> None:
+    """The member of an agent that has died, or has given it back, stays reserved."""
+    seams.change_script("pool_take", "now + (tonumber(ARGV[3]) or 0)", "now + 86400000000")
+    pool.Turn._return = _nothing  # type: ignore[method-assign,assignment]
+
+
+@_mutant("pool")
+def waiters_overtake() -> None:
+    """Whoever calls first gets a free member, however long others wait."""
+    seams.change_script("pool_take", "if first == waiter then", "do")
+    seams.change_script("pool_take", "tonumber(ARGV[2]) or 0", "0")
+
+
+@_mutant("exclusive")
+def two_holders() -> None:
+    """A member is handed out without looking whether its lease is taken."""
+    seams.change_script("acquire", "if token and holder ~= ARGV[1] then", "if false then")
+
+
+async def _nothing(*_arguments: Any) -> None:
+    """Do nothing."""
 
 
 def find(name: str, seeds: int) -> int | None:

@@ -25,6 +25,11 @@ it, when, and what that agent had seen. A *change* is one item set or deleted by
              a later change, refused for an invalidation or a lost lease, or counted as lost.
 `skipped`    A save is skipped only for the reasons of the contract; a session seen to be empty is a logout and is stored.
 `stale`      A save is stale only after an invalidation or a lost lease.
+`scope`      An agent with `allowed_domains` is given items inside only, and what it changes outside is not stored. The items
+             outside obey all the rules above: they leave or change by others only. `save="never"` stores nothing.
+`pool`       A member is not handed out before its cooldown is over or after it was removed. While all is well, a member that
+             is free, in the pool and not retired goes to a waiter, also when its last holder has died and its lease is
+             over, and no waiter is overtaken by three later ones. That no two agents hold one says `exclusive`.
 `mark`       A mark counts once; a wait for a lease does not use up `max_uses`.
 `reuse`      An enter that was answered finds what is there: `missing`, `retired`, `corrupt`, `busy` only when that is so at a
              moment of the enter, and a degraded outcome only after trouble. While the store is away a process reuses what
@@ -43,12 +48,15 @@ from typing import Any, Final
 from session_reuse import Outcome, SaveOutcome
 from session_reuse.errors import CorruptStateError
 from tests.simulation import seams
+from tests.simulation.history import FINGERPRINTS, OUTSIDE, POOL
 from tests.simulation.network import Network, SimConnection, Words
 
 Items = dict[str, int]
 CALM_AFTER: Final = 15.0
 """Seconds after the last trouble from which on degraded outcomes are the client's fault."""
 LEASE_GRACE: Final = 6.0
+RESERVED: Final = 3.0
+"""Seconds for which a member may be reserved for an agent that has died before it had the lease."""
 CEILING_GRACE: Final = 0.2
 """Seconds within which an enter may set a time to live right that it has prolonged before it knew the ceiling."""
 AT_ONCE: Final = 0.1
@@ -140,6 +148,27 @@ class Visit:
     ending: str = "at work"
     doubted: bool = False
     """Whether its `verify` said no when it was asked last."""
+    cooldown: float = 0.0
+    was_vouched: bool = False
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it takes what a pool hands out."""
+        return bool(self.options.get("pool"))
+
+    @property
+    def brings(self) -> Items:
+        """What it was given, with its changes."""
+        changed = {**self.restored, **{change.item: change.serial for change in self.changes.values()}}
+        return {item: serial for item, serial in changed.items() if serial}
+
+    def sees(self, item: str) -> bool:
+        """Return whether an item is handed to it."""
+        return not self.options.get("allowed_domains") or item not in OUTSIDE
+
+    def inside(self, items: Items | None) -> Items | None:
+        """Return the items that are handed to it."""
+        return items if items is None else {item: serial for item, serial in items.items() if self.sees(item)}
 
     @property
     def reused(self) -> bool:
@@ -170,13 +199,18 @@ class Visit:
 
     @property
     def is_vouched(self) -> bool:
-        """Whether its login was said to work."""
-        return self.vouched or self.options.get("verify") in {"passes", "fails first"}
+        """Whether its login was said to work, at one of its saves."""
+        return self.vouched or self.was_vouched or self.options.get("verify") in {"passes", "fails first"}
 
     @property
     def active(self) -> bool:
         """Whether its body runs."""
-        return self.entered < float("inf") and self.leaving == float("inf") and not self.process.host.dead
+        return (
+            not self.manager.crashed
+            and self.entered < float("inf")
+            and self.leaving == float("inf")
+            and not self.process.host.dead
+        )
 
     @property
     def how(self) -> str:
@@ -284,6 +318,7 @@ class Oracle:
         self.violations: dict[str, Violation] = {}
         """The first of each kind."""
         network.executed = self.executed
+        self.pool = Pool(self)
 
     # Reports -----------------------------------------------------------------------------------------------------------
 
@@ -467,15 +502,24 @@ class Oracle:
                 self._check_arrival(session, before, self.writes[serial], old.get(item))
         for item, serial in old.items():
             if new.get(item) != serial:
-                if item not in new and not whole and not self._saves_by_hand(session, actor):
+                kept = not whole or self._is_kept_outside(item, new)
+                if item not in new and kept and not self._saves_by_hand(session, actor):
                     self._check_departure(session, self.writes[serial], actor)
                 session.retired[serial] = now
+
+    def _is_kept_outside(self, item: str, new: Items) -> bool:
+        """Return whether a new login by an agent with `allowed_domains` cannot have replaced an item."""
+        login = self.writes.get(new.get("c:sid", 0))
+        return login is not None and not login.visit.sees(item)
 
     def _saves_by_hand(self, session: Session, actor: Any) -> bool:
         """Return whether a manager saves a session made by hand, which replaces what is stored."""
         now = self.loop.time()
         return any(
-            visit.by_hand and visit.manager is actor and visit.leaving <= now <= visit.left
+            visit.by_hand
+            and visit.manager is actor
+            and visit.leaving <= now
+            and (now <= visit.left or any(change.promised for change in visit.changes.values()))
             for visit in self.visits.values()
             if visit.fingerprint == session.fingerprint
         )
@@ -503,6 +547,8 @@ class Oracle:
 
     def _check_arrival(self, session: Session, before: Version, change: Change, over: int | None) -> None:
         now, visit = self.loop.time(), change.visit
+        if not visit.sees(change.item) or visit.options.get("save") == "never":
+            self.break_("scope", f"{change} was stored, and it may not be")
         if change.serial in session.retired:
             self.break_("older", f"{change} came back; it was replaced at {session.retired[change.serial]:.3f}")
         if change.serial in session.dead or not session.dead.isdisjoint(visit.restored.values()):
@@ -577,7 +623,8 @@ class Oracle:
             visit = self.visits.get(session.holder) if session.holder is not None and raw is not None else None
             if visit is None or visit.left == float("inf") or visit.manager.crashed:
                 continue
-            if session.held_since > visit.left + visit.manager.config["lease_ttl"]:
+            given_up = visit.entered if visit.outcome is not None and visit.outcome.degraded else visit.left
+            if session.held_since > given_up + visit.manager.config["lease_ttl"] - 1.0:
                 continue  # a request that was under way for longer than any lease lasts
             since = max(visit.left, session.held_since, self.trouble_of(visit.process))
             if now - since > LEASE_GRACE + visit.manager.config["lease_ttl"] / 3:
@@ -645,13 +692,15 @@ class Oracle:
         """Note that a visit enters."""
         self.visits[visit.number] = visit
         if visit.options.get("max_uses") is not None:
-            self.sessions[visit.fingerprint].uses_issued += 1
+            for fingerprint in FINGERPRINTS if visit.pooled else (visit.fingerprint,):
+                self.sessions[fingerprint].uses_issued += 1
 
     def entered(self, visit: Visit, restored: Items) -> None:
         """Judge what an enter returned."""
         session, now = self.sessions[visit.fingerprint], self.loop.time()
         visit.entered = now
         session.live(now)
+        self.pool.given(visit)
         outcome = visit.outcome
         assert outcome is not None
         if visit.reused:
@@ -681,6 +730,13 @@ class Oracle:
         elif outcome.degraded:
             self._check_degraded(session, visit)
 
+    def nobody(self, visit: Visit, outcome: Outcome) -> None:
+        """Judge that a pool has handed out nothing."""
+        if not outcome.degraded:
+            self.pool.refused(visit)
+        elif visit.begun - self.trouble_of(visit.process) > CALM_AFTER and visit.process.link.far == 0.0:
+            self.break_("reuse", f"{visit} was told {outcome} by the pool although all is well")
+
     def _check_degraded(self, session: Session, visit: Visit) -> None:
         probed = any(
             other is not visit and other.manager is visit.manager and other.begun <= visit.begun <= other.entered + 0.5
@@ -703,8 +759,8 @@ class Oracle:
             return True
         invalidated = any(begun >= known.start for begun, _ in session.evictions)
         limits = [visit.options.get("max_age"), visit.options.get("max_uses"), known.stored and known.stored.retire_at]
-        if session.damaged_at > known.start:
-            return True
+        if session.damaged_at > known.start or known.deadline < self.loop.time():
+            return True  # its process may have found out since
         doubtful = known.stored is not None and (known.stored.score or known.stored.key not in visit.manager.readable)
         doubtful = doubtful or session.bad_issued > session.bad_applied  # marks that wait count in their own process
         return invalidated or any(limits) or bool(doubtful) or visit.manager.evicting(session.fingerprint)
@@ -729,6 +785,8 @@ class Oracle:
 
     def _check_restored(self, session: Session, visit: Visit) -> None:
         items, now = visit.restored, self.loop.time()
+        if visit.inside(items) != items:
+            self.break_("scope", f"{visit} was given {shown(items)}, and is allowed shop.example only")
         if items.get("c:pa") and items.get("c:pb") and items["c:pa"] + 1 != items["c:pb"]:
             self.break_("torn", f"{visit} was given half a change: {shown(items)}")
         if visit.options.get("exclusive"):
@@ -755,9 +813,15 @@ class Oracle:
 
     def _shows(self, session: Session, visit: Visit, version: Version) -> bool:
         """Return whether a visit was given a version, or that with the changes applied that wait in its process."""
-        items, manager = visit.restored, visit.manager
-        if items == version.items:
+        items, manager, stands = visit.restored, visit.manager, visit.inside(version.items)
+        if items == stands:
             return True
+        if stands is None and any(
+            one.manager is manager and one.saved not in CONFIRMED and one.leaving < visit.entered
+            and visit.inside(one.brings) == items
+            for one in self.visits.values()
+        ):  # fmt: skip
+            return True  # the store has lost it, and an agent whose save waits brings back what it was given
         shared = visit.process.plan.spool
         if not any(
             (one.manager is manager or (shared and one.process is visit.process))
@@ -778,22 +842,27 @@ class Oracle:
         own = {change.serial for change in mine}
         deleted = {change.item for change in mine if not change.serial}
         sid = self.writes.get(items.get("c:sid", 0))
-        brought = sid is not None and sid.serial in own and (sid.visit.replacing or version.items is None)
+        brought = sid is not None and sid.serial in own and (sid.visit.replacing or stands is None)
         brought = brought or any(
             self.writes[serial].visit.replacing for serial in items.values()
         )  # with no login cookie
-        if (brought or version.items is None) and own.issuperset(items.values()):
+        if (brought or stands is None) and own.issuperset(items.values()):
             return True
         known = manager.known.get(session.fingerprint)
-        stored = version.items if version.items is not None or known is None else known.items
+        stored = stands if stands is not None or known is None else visit.inside(known.items)
         kept = all(
-            items.get(item) == serial or items.get(item) in own or (item not in items and item in deleted)
+            items.get(item) == serial
+            or items.get(item) in own
+            or (item not in items and item in deleted)
+            or (item in OUTSIDE and stands is None)  # an agent with `allowed_domains` has not brought it back
             for item, serial in (stored or {}).items()
         )
         return kept and all(items[item] in own for item in items.keys() - (stored or {}).keys())
 
     def _check_prolonged(self, session: Session, visit: Visit, found: Version) -> None:
         config = visit.manager.config
+        if visit.options.get("save") == "never":
+            return
         if found is not session.current or not config.get("sliding", True) or (found.stored and found.stored.retire_at):
             return
         if self.trouble_of(visit.process) >= visit.begun - 1.0:
@@ -824,7 +893,7 @@ class Oracle:
         login = self.writes.get(items.get("c:sid", 0))
         if any(one.doubtful_login for one in (self._behind(login.visit) if login is not None else ())):
             return  # a new login that waits, vouched for, in the place of one that was not accepted
-        for item, serial in known.items.items():
+        for item, serial in (visit.inside(known.items) or {}).items():
             mine = items.get(item)
             if mine == serial:
                 continue
@@ -844,6 +913,10 @@ class Oracle:
         """Note that an agent has set or deleted an item."""
         change = Change(serial, item, visit, self.loop.time(), saw)
         session = self.sessions[visit.fingerprint]
+        if not visit.sees(item):
+            if serial:
+                self.writes[serial] = change
+            return
         session.changes.append(change)
         session.by_item.setdefault(item, []).append(change)
         if serial:
@@ -853,6 +926,7 @@ class Oracle:
     def saving(self, visit: Visit) -> dict[str, Change]:
         """Note that a save begins; return what it is to save."""
         now = self.loop.time()
+        visit.was_vouched = visit.was_vouched or visit.vouched
         for change in visit.changes.values():
             change.saved = min(change.saved, now)
         return dict(visit.changes)
@@ -886,10 +960,7 @@ class Oracle:
         others = stood - {None, visit.restored.get("c:sid")}
         another_login = any(self.writes[sid].visit is not visit for sid in others if sid)
         another_login = another_login or (stored is not None and visit.login not in {0, stored.created_at})
-        given = self.writes.get(visit.restored.get("c:sid", 0))
-        another_login = another_login or (
-            stored is not None and given is not None and given.visit.unknowing and given.appeared == float("inf")
-        )  # it goes on with a login that waits, and meanwhile another one was stored, if only to be logged out
+        another_login = another_login or self._on_waiting_login(session, visit)
         under_way = any(
             change.serial
             and change.visit.replacing
@@ -901,6 +972,8 @@ class Oracle:
 
     def _check_confirmed(self, session: Session, change: Change, began: float) -> None:  # noqa: C901, PLR0911, PLR0912
         visit, item = change.visit, change.item
+        if visit.process.troubled_at >= began:
+            return  # it stood still meanwhile, and takes itself for earlier than it is
         if max(session.lost_at, session.damaged_at if session.damaged_at > visit.begun else 0.0) >= began:
             return
         unknowing = visit.unknowing or (visit.by_hand and self.trouble_of(visit.process) >= visit.begun - 1.0)
@@ -932,12 +1005,8 @@ class Oracle:
             return
         if not first:
             return
-        if change.promised and any(
-            version.start >= change.made and version.actor is not visit.manager
-            and version.items is not None and version.items.get(item) == found
-            for version in session.versions
-        ):  # fmt: skip
-            return  # it waited, and what was saved meanwhile wins as a whole: items have no times of their own
+        if change.promised and self._is_older_as_a_whole(session, change):
+            return
         if found is None and any(
             one.by_hand and one.fingerprint == visit.fingerprint and one.leaving < float("inf") and one.left >= began
             for one in self.visits.values()
@@ -953,6 +1022,12 @@ class Oracle:
                 return
         self.break_("lost", f"{change} was confirmed to {visit}, and the store holds {winner or 'nothing'} there")
 
+    def _is_older_as_a_whole(self, session: Session, change: Change) -> bool:
+        """Return whether a change that waited gave way to a session with anything later in it: items have no times."""
+        others = [one for one in session.changes if one.visit.manager is not change.visit.manager]
+        later = any(one.saved >= change.made and (one.appeared < float("inf") or not one.serial) for one in others)
+        return later and any(one.item == change.item for one in others)
+
     @staticmethod
     def _is_moot(session: Session, change: Change) -> bool:
         """Return whether a visit deleted what it had set itself and nobody else ever saw."""
@@ -961,8 +1036,24 @@ class Oracle:
             one.promised or one.appeared < float("inf") for one in mine
         )
 
+    def _on_waiting_login(self, session: Session, visit: Visit) -> bool:
+        """Return whether a visit went on with a login that waited, and another one is stored, if only to be logged out."""
+        return visit.reused and not visit.login and self._is_of_others(session, visit)
+
+    @staticmethod
+    def _is_of_others(session: Session, visit: Visit) -> bool:
+        """Return whether the login that is stored was first stored by another manager than a visit's."""
+        stored = session.current.stored
+        if stored is None:
+            return False
+        made = next(one for one in session.versions if one.stored and one.stored.created_at == stored.created_at)
+        return made.actor is not visit.manager
+
     def _has_other_login(self, session: Session, visit: Visit) -> bool:
         """Return whether what a visit was given is not the login that is stored."""
+        lost = session.lost_at >= visit.begun and self._is_of_others(session, visit)
+        if lost or self._on_waiting_login(session, visit):
+            return True
         stored, sid = session.current.stored, (session.current.items or {}).get("c:sid")
         given = visit.restored.get("c:sid")
         if stored is not None and visit.login not in {0, stored.created_at}:
@@ -1005,6 +1096,10 @@ class Oracle:
         if session.lost_at >= attempt[0]:
             return
         meant = session.meant[attempt[0]]
+        stored_now = session.current.stored
+        deleted = any(version.items is None and attempt[0] <= version.start for version in session.versions)
+        if not deleted and stored_now is not None and meant not in {0, stored_now.created_at}:
+            return  # a new login had replaced it before the request arrived, and nothing was invalidated
         for change in session.changes:
             if not change.serial or change.made >= attempt[0]:
                 continue
@@ -1022,7 +1117,7 @@ class Oracle:
         """Judge what became of the promises, and what is left in the server."""
         server = self.network.server
         for key in server.values:
-            if key not in server.expires and b":deadlines:" not in key:
+            if key not in server.expires and not any(part in key for part in (b":deadlines:", b":pool:", b":pools")):
                 self.break_("growth", f"{key.decode()} has no time to live")
         for visit in self.visits.values():
             if visit.followed and visit.final is None and not visit.manager.crashed:
@@ -1043,8 +1138,8 @@ class Oracle:
             return True
         if change.appeared < float("inf") or visit.changes.get(change.item) is not change or change.confirmed:
             return True
-        if visit.final in {SaveOutcome.LOST, SaveOutcome.STALE, SaveOutcome.SKIPPED}:
-            return True
+        if visit.final in {SaveOutcome.LOST, SaveOutcome.STALE, SaveOutcome.SKIPPED, SaveOutcome.SPOOLED}:
+            return True  # told, or on disk for the next process
         if (
             visit.doubted
             or any(manager.lost(session.fingerprint) for manager in (visit.manager, *process.managers))
@@ -1072,6 +1167,8 @@ class Oracle:
         if not change.serial:
             found = (session.current.items or {}).get(change.item)
             return found != change.saw or session.lost_at > change.saved or self._is_moot(session, change)
+        if self._is_older_as_a_whole(session, change):
+            return True
         for other in session.by_item[change.item]:
             unseen = other.appeared < float("inf") and visit.restored.get(change.item) != other.serial
             if other is not change and (other.made >= change.made or (unseen and other.visit is not visit)):
@@ -1079,6 +1176,107 @@ class Oracle:
             if other is not change and not other.serial and other.saved + SAVE_SPAN > change.saved:
                 return True
         return False
+
+
+@dataclass(slots=True)
+class Member:
+    """One member of the pool, as the model knows it.
+
+    Attributes:
+        added, removed: when the last edit that is known to have done so returned.
+        unsure: edits that are under way, or have failed and may arrive late.
+        free: from when it is free for all that is known.
+        cools: until when it cools down.
+    """
+
+    added: float = float("inf")
+    removed: float = float("inf")
+    unsure: int = 0
+    free: float = 0.0
+    cools: float = -1.0
+
+
+class Pool:
+    """Judges what the pool hands out.
+
+    Args:
+        oracle: knows the sessions and the visits.
+    """
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
+        self._members = {fingerprint: Member() for fingerprint in FINGERPRINTS}
+
+    def editing(self, *members: str) -> None:
+        """Note that an edit begins."""
+        for member in members:
+            self._members[f"{POOL}/{member}"].unsure += 1
+
+    def edited(self, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
+        """Note that an edit has returned."""
+        now = self._oracle.loop.time()
+        for name in (*added, *removed):
+            member = self._members[f"{POOL}/{name}"]
+            member.unsure -= 1
+            member.cools = -1.0
+            member.added, member.removed = (now, float("inf")) if name in added else (float("inf"), now)
+
+    def given(self, visit: Visit) -> None:
+        """Judge that a visit was given a member."""
+        oracle, member = self._oracle, self._members[visit.fingerprint]
+        if not visit.pooled or self._has_lost_data():
+            return
+        if member.cools > oracle.loop.time() and not member.unsure:
+            text = f"{visit} was given {visit.fingerprint}, which cools down until {member.cools:.3f}"
+            oracle.break_("pool", text)
+        if member.removed < visit.begun and not member.unsure:
+            oracle.break_("pool", f"{visit} was given {visit.fingerprint}, which was removed at {member.removed:.3f}")
+
+    def left(self, visit: Visit) -> None:
+        """Note that a visit has left its member."""
+        oracle = self._oracle
+        member = self._members.get(visit.fingerprint)
+        if member is None or not visit.options.get("exclusive"):
+            return
+        calm = oracle.trouble_of(visit.process) < visit.leaving - 1.0 and not visit.failed
+        if visit.pooled and visit.marked_bad and visit.cooldown and calm and not visit.manager.closed:
+            member.cools = visit.left + visit.cooldown - AT_ONCE
+
+    def refused(self, visit: Visit) -> None:
+        """Judge that no member was free for a visit in time."""
+        oracle, now = self._oracle, self._oracle.loop.time()
+        calm = oracle.trouble_of(visit.process) < visit.begun - CALM_AFTER and visit.process.link.far == 0.0
+        if not calm or self._has_lost_data() or now - visit.begun < 1.5:
+            return
+        later = [
+            other for other in oracle.visits.values()
+            if other.pooled and visit.begun + 0.3 < other.begun and other.entered < now - 0.1 and other.fingerprint != POOL
+        ]  # fmt: skip
+        if len(later) >= 3:
+            oracle.break_("pool", f"{visit} was given nothing, and {', '.join(map(str, later))} came later and were")
+        for fingerprint, member in self._members.items():
+            if member.added < visit.begun and not member.unsure and self._was_free(fingerprint, member, visit):
+                oracle.break_("pool", f"{visit} was given nothing, and {fingerprint} is free")
+
+    def _was_free(self, fingerprint: str, member: Member, visit: Visit) -> bool:
+        """Return whether a member was free all the time that a visit waited, also for an agent that looks at it late."""
+        oracle = self._oracle
+        session, lease_ttl = oracle.sessions[fingerprint], visit.manager.config["lease_ttl"]
+        if session.bad_issued >= 3 or any(one.options.get("max_uses") for one in oracle.visits.values()):
+            return False
+        if any(visit.manager.config.get(name) for name in ("max_age", "ttl_from_cookies")):
+            return False
+        since = max([member.added, member.cools, *(at for at, _ in session.holders)])
+        for other in oracle.visits.values():
+            if other.fingerprint == fingerprint and other.options.get("exclusive"):
+                dead = other.manager.crashed and other.left == float("inf")
+                since = max(since, other.begun if dead else other.left)
+            elif other.pooled and other is not visit and other.left == float("inf") and not other.manager.crashed:
+                return False  # it looks at a member, or waits as well
+        return since + lease_ttl + RESERVED < visit.begun
+
+    def _has_lost_data(self) -> bool:
+        return any(session.lost_at >= 0 for session in self._oracle.sessions.values())
 
 
 # Items ----------------------------------------------------------------------------------------------------------------------

@@ -70,7 +70,18 @@ def _variants(step: Step) -> list[Step]:
         replace(
             step, arguments={key: value for key, value in arguments.items() if key not in _GOES_WITH.get(name, {name})}
         )
-        for name in ("strike", "strict", "max_uses", "verify", "wait", "on_busy", "save_on_error", "exclusive")
+        for name in (
+            "strike",
+            "strict",
+            "max_uses",
+            "verify",
+            "wait",
+            "on_busy",
+            "save_on_error",
+            "exclusive",
+            "allowed_domains",
+            "save",
+        )
         if name in arguments
     ]
     if step.after > 0.001:

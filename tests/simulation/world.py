@@ -17,7 +17,7 @@ from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
 from session_reuse._browser_session import wiring_of
 from session_reuse.errors import CorruptStateError, LifecycleError, ManagerClosedError, SessionBusyError, StoreError
 from tests.simulation import seams
-from tests.simulation.history import FINGERPRINTS, History, ProcessPlan, Step
+from tests.simulation.history import FINGERPRINTS, OUTSIDE, POOL, History, ProcessPlan, Step
 from tests.simulation.loop import HOST, NOBODY, Host, SimLoop, Stuck
 from tests.simulation.network import Link, Mishap, Network, SimClient, SimPool
 from tests.simulation.oracle import LEASE_GRACE, Items, Oracle, Violation, Visit, items_of, shown
@@ -158,7 +158,7 @@ class World:
         skews = [plan.skew for plan in history.processes] + [history.server_skew, 0.0]
         jumps = sum(abs(step.arguments["by"]) for step in history.steps if step.kind == "clock")
         jumps += sum(abs(step.arguments["skew"]) for step in history.steps if step.kind == "failover")
-        self.oracle = Oracle(self.network, list(FINGERPRINTS), max(skews) - min(skews) + jumps, ignored)
+        self.oracle = Oracle(self.network, [*FINGERPRINTS, POOL], max(skews) - min(skews) + jumps, ignored)
         self.serial = 0
         self.agents: list[tuple[asyncio.Task[Any], Host, str]] = []
         self.processes: list[Process] = []
@@ -367,6 +367,20 @@ class World:
         finally:
             manager.under_way[fingerprint] -= 1
 
+    def _pool_edit(self, step: Step) -> None:
+        manager = self._manager(step)
+        if manager is not None:
+            work = self._edited(manager, step.arguments.get("add", ()), step.arguments.get("remove", ()))
+            self._start(manager.process, work, f"pool {step.number}")
+
+    async def _edited(self, manager: Manager, add: tuple[str, ...], remove: tuple[str, ...]) -> None:
+        self.oracle.pool.editing(*add, *remove)
+        pool = manager.real.pool(POOL)
+        work = pool.add(*add) if add else pool.remove(*remove)
+        with contextlib.suppress(StoreError, ManagerClosedError):
+            await self._guarded("an edit of the pool", work, StoreError, ManagerClosedError)
+            self.oracle.pool.edited(add, remove)
+
     def _reopen(self, step: Step) -> None:
         manager = self._manager(step)
         if manager is None or any(host is manager.process.host and not task.done() for task, host, _ in self.agents):
@@ -561,15 +575,18 @@ class _Agent:
         self.strike = step.arguments.get("strike")
         self.struck: str | None = None
         self.aside: list[asyncio.Task[Any]] = []
-        names = ("exclusive", "wait", "on_busy", "strict", "max_uses", "save_on_error")
+        names = ("exclusive", "wait", "on_busy", "strict", "max_uses", "save_on_error", "allowed_domains", "save")
         self.options = {name: step.arguments[name] for name in names if name in step.arguments}
+        pooled = bool(step.arguments.get("pool"))
+        known = {"verify": step.arguments.get("verify"), "pool": pooled}
         self.visit = Visit(
             step.number,
-            step.arguments["fingerprint"],
+            step.arguments.get("fingerprint", POOL),
             self.process,
             manager,
-            {**self.options, "verify": step.arguments.get("verify")},
+            {**self.options, **known, **({"exclusive": True} if pooled else {})},
             self.loop.time(),
+            discarded=self.options.get("save") == "never",
         )
         self.verified = 0
 
@@ -580,14 +597,17 @@ class _Agent:
         self.visit.doubted = not passes
         return passes
 
-    async def run(self) -> None:
+    async def run(self) -> None:  # noqa: C901
         """Visit."""
         visit = self.visit
         self.oracle.begin(visit)
         options: dict[str, Any] = dict(self.options)
         if visit.options["verify"]:
             options["verify"] = self.verify
-        scope = reusable_session(visit.fingerprint, f"a{visit.number}", manager=self.manager.real, **options)
+        if visit.pooled:
+            options["pool"] = POOL
+        name = None if visit.pooled else visit.fingerprint
+        scope = reusable_session(name, f"a{visit.number}", manager=self.manager.real, **options)
         failure: BaseException | None = None
         try:
             session = await self._entered(scope)
@@ -613,6 +633,8 @@ class _Agent:
             ):
                 raise
             self.oracle.say(f"  a{visit.number} did not enter:", type(error).__name__)
+            if visit.pooled and isinstance(error, SessionBusyError):
+                self.oracle.nobody(visit, Outcome.BUSY)
             if self.struck == "cancel" and not isinstance(error, asyncio.CancelledError):
                 self.oracle.break_("raised", f"{visit} was cancelled at its enter, and {type(error).__name__} came out")
             return
@@ -642,15 +664,20 @@ class _Agent:
         session: BrowserSession = await self._strikable("enter", work)
         took = self.loop.time() - visit.begun
         visit.outcome, visit.stale = session.outcome, seams.is_stale(session)
+        visit.fingerprint = session.fingerprint
         items = self._items(session)
         self.oracle.say(
-            f"  a{visit.number} entered:",
+            f"  a{visit.number} entered{f' {visit.fingerprint}' if visit.pooled else ''}:",
             session.outcome.value,
             "stale" if visit.stale else "",
             shown(items),
             f"after {took:.3f}",
         )
-        self.oracle.entered(visit, items)
+        if visit.fingerprint == POOL:
+            visit.entered, visit.discarded = self.loop.time(), True
+            self.oracle.nobody(visit, session.outcome)
+        else:
+            self.oracle.entered(visit, items)
         if took > self._budget("restore_timeout", wait=True) and not self._was_paused(visit.begun):
             self.oracle.break_("late", f"the enter of {visit} took {took:.3f} s")
         return session
@@ -691,6 +718,7 @@ class _Agent:
         if self.loop.over:
             return
         visit.left = self.loop.time()
+        self.oracle.pool.left(visit)
         outcome = session.save_outcome if raised is None or isinstance(raised, StoreError) else None
         visit.saved = outcome
         visit.ending = str(outcome.value if outcome else "told nothing") + (
@@ -796,14 +824,18 @@ class _Agent:
             self.oracle.break_("late", f"the checkpoint of {visit} took {self.loop.time() - began:.3f} s")
 
     async def _do_mark_good(self, session: BrowserSession) -> None:
-        self.visit.vouched, self.visit.marked_bad = True, False
+        self.visit.vouched, self.visit.marked_bad, self.visit.cooldown = True, False, 0.0
         self.oracle.sessions[self.visit.fingerprint].good_issued += 1
         session.mark_good()
 
     async def _do_mark_bad(self, session: BrowserSession) -> None:
+        await self._do_cool(session, 0.0)
+
+    async def _do_cool(self, session: BrowserSession, seconds: float) -> None:
+        self.visit.cooldown = seconds
         self.visit.vouched, self.visit.marked_bad, self.visit.doubtful = False, True, True
         self.oracle.sessions[self.visit.fingerprint].bad_issued += 1
-        session.mark_bad("a doubt")
+        session.mark_bad("a doubt", cooldown=seconds)
 
     async def _do_raise(self, session: BrowserSession) -> None:
         raise BodyError
@@ -838,7 +870,7 @@ class _Agent:
                 cookie = {
                     "name": name,
                     "value": "",
-                    "domain": "shop.example",
+                    "domain": "pay.example" if item in OUTSIDE else "shop.example",
                     "path": "/",
                     "expires": -1,
                     "httpOnly": True,
@@ -850,7 +882,7 @@ class _Agent:
             if name == "sid" and world.history.config.get("ttl_from_cookies"):
                 cookie["expires"] = int(seams.wall() + (15, 60, 4000)[world.serial % 3])
         else:
-            entries = self._local_storage(session)
+            entries = self._local_storage(session, item)
             entry = next((one for one in entries if one["name"] == name), None)
             if entry is None:
                 entries.append({"name": name, "value": value})
@@ -869,16 +901,19 @@ class _Agent:
             cookies = session.storage_state["cookies"]
             cookies[:] = [one for one in cookies if one["name"] != name]
         else:
-            entries = self._local_storage(session)
+            entries = self._local_storage(session, item)
             entries[:] = [one for one in entries if one["name"] != name]
         self.oracle.changed(self.visit, item, 0, saw)
 
     @staticmethod
-    def _local_storage(session: BrowserSession) -> list[dict[str, Any]]:
+    def _local_storage(session: BrowserSession, item: str) -> list[dict[str, Any]]:
         origins: Any = session.storage_state["origins"]
-        if not origins:
-            origins.append({"origin": "https://shop.example", "localStorage": []})
-        found: list[dict[str, Any]] = origins[0].setdefault("localStorage", [])
+        name = "https://pay.example" if item in OUTSIDE else "https://shop.example"
+        origin = next((one for one in origins if one["origin"] == name), None)
+        if origin is None:
+            origin = {"origin": name, "localStorage": []}
+            origins.append(origin)
+        found: list[dict[str, Any]] = origin.setdefault("localStorage", [])
         return found
 
     # By hand

@@ -24,6 +24,7 @@ from session_reuse._session.changes import (
 )
 from session_reuse._state import document
 from session_reuse._state.document import Body
+from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.header import Header
 
 NAME = "shop.example/alice"
@@ -43,6 +44,7 @@ def body(cookie: str = "", **data: Any) -> Body:
 
 
 EMPTY = body()
+COOKIE = {"name": "sid", "value": "x", "path": "/"}
 
 
 def stored(content: Body, *, saved_at: float = 500.0, kind: StoredKind = StoredKind.PRESENT, **fields: Any) -> Snapshot:
@@ -371,6 +373,22 @@ def test_changes_of_a_login_that_was_not_accepted_are_not_mixed_into_the_next() 
     found = folded(stored(body("a"), saved_at=500.0), new, old)
     assert (cookie_of(found.result), data_of(found.result)) == ("new", {"new": 1, "old": 1})
     assert [rebased.not_taken for _, rebased in found.applied] == [False, True]
+
+
+def test_the_rest_of_a_session_survives_two_new_logins_of_agents_that_see_a_part() -> None:
+    """The later of two vouched logins stands. It is about one site, so what is stored of the others stays."""
+    domains = AllowedDomains(["shop.example"])
+    there = document.dump(
+        {"fingerprint": NAME, "storage_state": {"cookies": [COOKIE | {"domain": "pay.example"}], "origins": []}, "data": {}}
+    )  # fmt: skip
+    first = change(EMPTY, body("first"), login(Found.AWAY, heard_at=600.0), vouched=True)
+    second = change(EMPTY, body("second"), login(Found.AWAY, heard_at=700.0), vouched=True, domains=domains)
+    found = folded(stored(there, saved_at=500.0), first, second)
+    cookies = document.load(*found.result.body)["storage_state"]["cookies"]
+    assert {(cookie["domain"], cookie["value"]) for cookie in cookies} == {
+        ("pay.example", "x"),
+        ("shop.example", "second"),
+    }
 
 
 def test_a_new_login_that_was_logged_out_again_leaves_the_stored_one() -> None:

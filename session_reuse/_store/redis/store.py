@@ -210,7 +210,7 @@ class RedisStore(Pools):
         return call(
             "commit", tuple(names), commit.precondition.value, commit.known, f"{commit.invalidated_at:020d}", commit.save_id,
             *_lease_arguments(commit.lease), int(commit.release), int(commit.may_recreate), ttl,
-            int(commit.new_login), commit.score_change, f"{commit.created_at:014d}",
+            int(commit.new_login), commit.score_change, f"{commit.created_at:014d}", round(commit.age * 1000),
             *[agent for agent, _ in commit.agents],
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 -- KEYS: session, staging, lease, tombstone, agents, quarantine, once (with a score change or a lease), cancelled (lease)
 -- ARGV: 1 precondition (matches | absent | corrupt | unchanged), 2 known (version and save ids | damaged header),
 --       3 invalidated_at, 4 save id, 5 token, 6 holder, 7 release (0|1), 8 may recreate (0|1), 9 ttl ms (0: leave it),
---       10 new login (0|1), 11 score change, 12 created_at, 13 and on: agents
+--       10 new login (0|1), 11 score change, 12 created_at, 13 ms since the change was made, 14 and on: agents
 -- Reply: {outcome, invalidated_at, uses, score, saved_at, ttl}
 -- Outcomes: saved recovered recreated duplicate unchanged | conflict stale gone unstaged
 local precondition, known, save_id, token = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
@@ -26,7 +26,7 @@ end
 
 -- The affinity of the latest agents ends when the session ends, so the session lists them. The list is bounded.
 local function enlist()
-  for at = 13, #ARGV do
+  for at = 14, #ARGV do
     local added = redis.pcall('ZADD', KEYS[5], now, ARGV[at])
     if type(added) == 'table' then -- a set of an earlier version
       redis.call('DEL', KEYS[5])
@@ -34,7 +34,7 @@ local function enlist()
     end
     if added == 1 then redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -65) end
   end
-  if #ARGV >= 13 then redis.call('PEXPIRE', KEYS[5], ARGV[9] + 3600000) end
+  if #ARGV >= 14 then redis.call('PEXPIRE', KEYS[5], ARGV[9] + 3600000) end
 end
 
 local function refuse(outcome)
@@ -128,10 +128,11 @@ else
   return refuse('conflict')
 end
 
-local uses, score, saved_at, left = '00000000', '0000', now, 0
+-- A change that waited is as old as it was made: else it would win over later ones that wait for longer.
+local uses, score, saved_at, left = '00000000', '0000', now - tonumber(ARGV[13]), 0
 local ttl = string.format('%04x', math.min(65535, math.floor(ARGV[9] / 60000)))
 if ours then
-  saved_at = math.max(now, tonumber(string.sub(header, 131, 144)) or 0)
+  saved_at = math.max(saved_at, tonumber(string.sub(header, 131, 144)) or 0)
   if string.sub(header, 37, 56) > token then token = string.sub(header, 37, 56) end
   if ARGV[10] == '0' then
     uses, score = string.sub(header, 159, 166), string.sub(header, 167, 170)
