@@ -143,7 +143,7 @@ class Capture:
         cdp = next(iter(frames.values())).target.cdp
         known = [each for each in self._mirror.visited if self._mirror.has_databases(each)]
 
-        def look(origin: str) -> Flow[None]:
+        def check(origin: str) -> Flow[None]:
             try:
                 usage = yield self._driver.send(cdp, "Storage.getUsageAndQuota", {"origin": origin})
             except self._driver.errors:
@@ -158,7 +158,7 @@ class Capture:
             if not is_there and not self._mirror.is_unconfirmed(origin):
                 self._mirror.databases_changed(origin)
 
-        yield Together([look(origin) for origin in known if origin not in self._mirror.dirty_databases])
+        yield Together([check(origin) for origin in known if origin not in self._mirror.dirty_databases])
 
     def _copy_databases(self, frame: Frame, origin: str) -> Flow[None]:
         mark, began = self._mirror.dirty_databases[origin], time.monotonic()

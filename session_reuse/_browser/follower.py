@@ -196,13 +196,13 @@ class Follower:
         tab.frames[frame.id] = frame
         self._gone(before, frame.origin)
         if frame.shares_storage and frame.origin is not None:
-            if frame.parent is None:  # of a frame, the receipt tells whether it was filled
+            if frame.parent is None:  # of a frame, the receipt shows whether it was filled
                 frame.owes_receipt = self._restorer.delivered(frame.origin) and is_followed
             was_tracked = frame.origin in target.tracked
-            # In a context of our own, events tell all that the first document of an origin finds and does.
-            is_told = is_followed and self._is_new_profile and frame.parent is None and frame.origin not in self._shown
+            # In a context of our own, events show all that the first document of an origin finds and does.
+            is_seen = is_followed and self._is_new_profile and frame.parent is None and frame.origin not in self._shown
             self._shown.add(frame.origin)
-            self._driver.spawn(self._look(frame, frame.origin, was_tracked=was_tracked, is_told=is_told))
+            self._driver.spawn(self._read_first(frame, frame.origin, was_tracked=was_tracked, is_seen=is_seen))
 
     def _gone(self, frame: Frame | None, next_origin: str | None) -> None:
         """Decide whether a document that was left may have stored something that was not seen."""
@@ -216,26 +216,26 @@ class Follower:
             return
         # Events of its last writes are lost when another process takes over its tab (Chromium 156).
         if frame.parent is None or frame.shares_storage:
-            is_told = frame.is_read
-            if is_told is None:  # nothing has announced its end
-                is_told = frame.is_loaded and not self._is_recent(frame, frame.origin)
-            if frame.acts_when_left or not is_told:
+            is_seen = frame.is_read
+            if is_seen is None:  # nothing has announced its end
+                is_seen = frame.is_loaded and not self._is_recent(frame, frame.origin)
+            if frame.acts_when_left or not is_seen:
                 self._mirror.mark_unread(frame.origin)
 
     def _loaded(self, target: Target) -> None:
         frame = target.tab.main
         if frame is not None and frame.target is target and frame.origin is not None:
             frame.is_loaded = True
-            self._driver.spawn(self._look_when_loaded(frame, frame.origin))
+            self._driver.spawn(self._read_when_loaded(frame, frame.origin))
 
-    def _look_when_loaded(self, frame: Frame, origin: str) -> Flow[None]:
-        yield from self._look_for_handlers(frame)
+    def _read_when_loaded(self, frame: Frame, origin: str) -> Flow[None]:
+        yield from self._find_handlers(frame)
         if self._mirror.unseen_sections(origin) - {"databases"} and frame.is_current:
             yield from self._read_new(frame, origin)
         else:
             self._restorer.seen(origin)
 
-    def _look_for_handlers(self, frame: Frame) -> Flow[None]:
+    def _find_handlers(self, frame: Frame) -> Flow[None]:
         params = {"expression": _HAS_LEAVING_HANDLERS, "includeCommandLineAPI": True, "returnByValue": True}
         try:
             answer = yield self._driver.send(frame.target.cdp, "Runtime.evaluate", params)
@@ -281,13 +281,13 @@ class Follower:
         """Return whether events of a document's writes may still be on their way."""
         return time.monotonic() - max(self._last_write.get(origin, 0.0), frame.committed_at) < _RECENT
 
-    def _look(self, frame: Frame, origin: str, *, was_tracked: bool, is_told: bool) -> Flow[None]:
+    def _read_first(self, frame: Frame, origin: str, *, was_tracked: bool, is_seen: bool) -> Flow[None]:
         """Read what a new document has of its origin, where events have not shown all of it."""
         yield from self._track(frame.target, origin)
         if not was_tracked and self._indexed_db:
-            yield from self._look_for_databases(frame.target, origin)
+            yield from self._find_databases(frame.target, origin)
         once = (frame.target.tab.key, origin)
-        is_known = is_told or (once in self._was_read and not self._mirror.is_unconfirmed(origin))
+        is_known = is_seen or (once in self._was_read and not self._mirror.is_unconfirmed(origin))
         self._was_read.add(once)
         if not is_known or origin in self._mirror.unread:
             yield from self._read_new(frame, origin)
@@ -316,7 +316,7 @@ class Follower:
         except self._driver.errors:
             target.asked.discard(origin)
 
-    def _look_for_databases(self, target: Target, origin: str) -> Flow[None]:
+    def _find_databases(self, target: Target, origin: str) -> Flow[None]:
         """Find databases that an origin has had before its changes were reported."""
         try:
             usage = yield self._driver.send(target.cdp, "Storage.getUsageAndQuota", {"origin": origin})
