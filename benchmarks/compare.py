@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.reporting import Goal, Results, command, number, table
-from benchmarks.rivals import PEERS, installed_rivals
+from benchmarks.rivals import PEERS, installed_peers
 from benchmarks.rounds import Ratio, Sample, interleaved, ratio, timed
 from benchmarks.states import SIZES, made_state
 from tests.harness.servers import RedisServer
@@ -106,9 +106,9 @@ def measure(
         tasks: numbers of tasks at a time.
         only: names of contestants; the base is always there.
     """
-    rivals, missing = installed_rivals()
-    chosen = {BASE, *only.split(",")} if only else {*CONTESTANTS, *rivals}
-    kinds: dict[str, Any] = {name: kind for name, kind in {**CONTESTANTS, **rivals}.items() if name in chosen}
+    peers, missing = installed_peers()
+    chosen = {BASE, *only.split(",")} if only else {*CONTESTANTS, *peers}
+    kinds: dict[str, Any] = {name: kind for name, kind in {**CONTESTANTS, **peers}.items() if name in chosen}
     if missing and not only:
         print(f"not installed, left out: {', '.join(missing)}")
     results: dict[str, dict[str, Ratio]] = {}

@@ -34,6 +34,9 @@ ENOUGH_CONNECTIONS: Final = 4096
 PATIENT: Final = {"attempt_timeout": 5.0, "restore_timeout": 10.0, "save_timeout": 20.0}
 """Budgets for measuring cost: the other contestants wait for ever too, when the machine is busy elsewhere."""
 
+PATIENT_CLIENT: Final = {"socket_connect_timeout": 60.0, "socket_timeout": 60.0}
+"""The same for redis-py, whose defaults end a cycle on a machine with forty programs at work (2026-11-26)."""
+
 
 class Contestant(Protocol):
     """One way to restore and save."""
@@ -56,7 +59,7 @@ def change(state: dict[str, Any]) -> None:
 class Naive:
     """redis-py, GET and SET of JSON: nothing is checked, nothing is kept safe."""
 
-    options: dict[str, Any] = {"max_connections": ENOUGH_CONNECTIONS}  # noqa: RUF012
+    options: dict[str, Any] = {"max_connections": ENOUGH_CONNECTIONS, **PATIENT_CLIENT}  # noqa: RUF012
 
     async def open(self, url: str, state: dict[str, Any]) -> None:
         """Connect."""

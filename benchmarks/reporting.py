@@ -15,7 +15,7 @@ from typing import Any, Final
 
 _PACKAGES: Final = (
     "redis", "hiredis", "orjson", "zstandard", "lz4", "cryptography", "prometheus-client", "playwright", "browser-use",
-    "valkey-glide", "coredis", "cashews", "aiocache", "starsessions", "openai-agents",
+    "cashews", "aiocache", "starsessions",
 )  # fmt: skip
 
 

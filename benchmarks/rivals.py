@@ -11,9 +11,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import orjson
-
-from benchmarks.contestants import ENOUGH_CONNECTIONS, TTL, Contestant, change
+from benchmarks.contestants import ENOUGH_CONNECTIONS, PATIENT_CLIENT, TTL, Contestant, change
 
 
 class _KeyValue(ABC):
@@ -36,60 +34,6 @@ class _KeyValue(ABC):
         """Store a state."""
 
 
-class ValkeyGlide(_KeyValue):
-    """valkey-glide: a core in Rust that multiplexes one connection."""
-
-    async def open(self, url: str, state: dict[str, Any]) -> None:
-        """Connect."""
-        from glide import ExpirySet, ExpiryType, GlideClient, GlideClientConfiguration, NodeAddress
-
-        self.state = state
-        place = urlsplit(url)
-        addresses = [NodeAddress(place.hostname or "", place.port or 6379)]
-        self.client = await GlideClient.create(
-            GlideClientConfiguration(addresses, request_timeout=5000, inflight_requests_limit=ENOUGH_CONNECTIONS)
-        )
-        self.expiry = ExpirySet(ExpiryType.SEC, TTL)
-
-    async def load(self, task: int) -> dict[str, Any] | None:
-        """GET."""
-        value = await self.client.get(f"glide:{task}")
-        return orjson.loads(value) if value else None
-
-    async def save(self, task: int, state: dict[str, Any]) -> None:
-        """SET."""
-        await self.client.set(f"glide:{task}", orjson.dumps(state), expiry=self.expiry)
-
-    async def close(self) -> None:
-        """Disconnect."""
-        await self.client.close()
-
-
-class Coredis(_KeyValue):
-    """coredis."""
-
-    async def open(self, url: str, state: dict[str, Any]) -> None:
-        """Connect."""
-        from coredis import Redis
-
-        self.state = state
-        self.client: Any = Redis.from_url(url)
-        await self.client.__aenter__()
-
-    async def load(self, task: int) -> dict[str, Any] | None:
-        """GET."""
-        value = await self.client.get(f"coredis:{task}")
-        return orjson.loads(value) if value else None
-
-    async def save(self, task: int, state: dict[str, Any]) -> None:
-        """SET."""
-        await self.client.set(f"coredis:{task}", orjson.dumps(state), ex=TTL)
-
-    async def close(self) -> None:
-        """Disconnect."""
-        await self.client.__aexit__(None, None, None)
-
-
 class Cashews(_KeyValue):
     """cashews: pickle by default."""
 
@@ -99,7 +43,7 @@ class Cashews(_KeyValue):
 
         self.state = state
         self.cache: Any = Cache()
-        self.cache.setup(url, max_connections=ENOUGH_CONNECTIONS)
+        self.cache.setup(url, max_connections=ENOUGH_CONNECTIONS, **PATIENT_CLIENT)
         await self.cache.init()
 
     async def load(self, task: int) -> dict[str, Any] | None:
@@ -127,7 +71,12 @@ class Aiocache(_KeyValue):
         self.state = state
         place = urlsplit(url)
         self.cache: Any = RedisCache(
-            endpoint=place.hostname, port=place.port, pool_max_size=ENOUGH_CONNECTIONS, serializer=JsonSerializer()
+            endpoint=place.hostname,
+            port=place.port,
+            pool_max_size=ENOUGH_CONNECTIONS,
+            serializer=JsonSerializer(),
+            create_connection_timeout=60.0,
+            timeout=60.0,
         )
 
     async def load(self, task: int) -> dict[str, Any] | None:
@@ -154,7 +103,7 @@ class Starsessions(_KeyValue):
         from starsessions.stores.redis import RedisStore
 
         self.state = state
-        self.client = Redis.from_url(url, max_connections=ENOUGH_CONNECTIONS)
+        self.client = Redis.from_url(url, max_connections=ENOUGH_CONNECTIONS, **PATIENT_CLIENT)
         self.store, self.serializer = RedisStore(connection=self.client), JsonSerializer()
 
     async def load(self, task: int) -> dict[str, Any] | None:
@@ -171,53 +120,15 @@ class Starsessions(_KeyValue):
         await self.client.aclose()
 
 
-class OpenaiAgents(_KeyValue):
-    """openai-agents `RedisSession`: a list of messages; one is read and one of the state's size appended."""
-
-    async def open(self, url: str, state: dict[str, Any]) -> None:
-        """Connect."""
-        from agents.extensions.memory.redis_session import RedisSession
-        from redis.asyncio import Redis
-
-        self.state = state
-        self.client = Redis.from_url(url, max_connections=ENOUGH_CONNECTIONS)
-        self.make: Any = RedisSession
-
-    async def load(self, task: int) -> dict[str, Any] | None:
-        """Read the last message."""
-        found = await self.make(f"openai:{task}", redis_client=self.client, ttl=TTL).get_items(1)
-        return orjson.loads(found[0]["content"]) if found else None
-
-    async def save(self, task: int, state: dict[str, Any]) -> None:
-        """Append one."""
-        message = {"role": "user", "content": orjson.dumps(state).decode()}
-        await self.make(f"openai:{task}", redis_client=self.client, ttl=TTL).add_items([message])
-
-    async def close(self) -> None:
-        """Disconnect."""
-        await self.client.aclose()
-
-
-_RIVALS: Final[dict[str, tuple[str, type[Contestant]]]] = {
-    "valkey-glide": ("glide", ValkeyGlide),
-    "coredis": ("coredis", Coredis),
-    "cashews": ("cashews", Cashews),
-    "aiocache": ("aiocache", Aiocache),
-    "starsessions": ("starsessions", Starsessions),
-    "openai-agents": ("agents.extensions.memory", OpenaiAgents),
+PEERS: Final[dict[str, type[Contestant]]] = {
+    "cashews": Cashews,
+    "aiocache": Aiocache,
+    "starsessions": Starsessions,
 }
-PEERS: Final = ("cashews", "aiocache", "starsessions", "openai-agents")
-"""Those that keep sessions or caches; the others are clients."""
+"""By the name of the package, which is also that of the module."""
 
 
-def installed_rivals() -> tuple[dict[str, type[Contestant]], list[str]]:
-    """Return the rivals that are installed, and the names of those that are not."""
-    there = {name: kind for name, (module, kind) in _RIVALS.items() if _importable(module)}
-    return there, [name for name in _RIVALS if name not in there]
-
-
-def _importable(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+def installed_peers() -> tuple[dict[str, type[Contestant]], list[str]]:
+    """Return the peers that are installed, and the names of those that are not."""
+    there = {name: kind for name, kind in PEERS.items() if find_spec(name) is not None}
+    return there, [name for name in PEERS if name not in there]

@@ -45,7 +45,7 @@ def test_every_contestant_still_works(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=140, check=False)
     assert target.exists(), done.stderr
     found = json.loads(target.read_text())["results"]["2 KB, 4 tasks"]
-    assert {"naive GET+SET", "ours", *rivals.installed_rivals()[0]} <= set(found)
+    assert {"naive GET+SET", "ours", *rivals.installed_peers()[0]} <= set(found)
 
 
 @pytest.mark.alone("300 agents at once with the default budgets")
