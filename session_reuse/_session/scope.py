@@ -328,10 +328,10 @@ class SessionScope:
             await self._give_lease_back()
             await self._give_member_back()
             use = self._use()
-            if use is not None:  # no save has carried it
-                await self._release_at_once(self._writer.audit.note(use))
             wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
             self._hold_weakly()
+            if use is not None:  # no save has carried it
+                await self._release_at_once(self._writer.audit.note(use))
 
     def _hold_weakly(self) -> None:
         """Hold the session weakly: it holds us, and in a circle its state would stay until the garbage collector comes."""
