@@ -17,6 +17,7 @@ from typing import Final
 from redis.exceptions import AuthenticationError
 
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
+from session_reuse._store.redis.flight import Flight, Request
 from session_reuse._store.redis.redis_py import Command, Connections, LaneConnection, Replies, StalledError
 
 LARGE: Final = 64 * 1024
@@ -31,55 +32,6 @@ _SECOND_AFTER: Final = 0.45
 """Share of an attempt's time after which the same commands go out on a fresh connection as well."""
 _IDLE_FOR: Final = 2.0
 """Seconds after which an idle lane returns its connection to the pool."""
-
-
-class _Request:
-    """Commands of one caller."""
-
-    __slots__ = ("commands", "limit", "replies", "size", "wait")
-
-    def __init__(
-        self, commands: tuple[Command, ...], limit: float, size: int, replies: asyncio.Future[Replies]
-    ) -> None:
-        self.wait = commands[-1] if commands[-1][0] == "WAIT" else None
-        self.commands = commands if self.wait is None else commands[:-1]
-        self.limit = limit
-        self.size = size
-        self.replies = replies
-
-    def fail(self, error: Exception) -> None:
-        if not self.replies.done():
-            self.replies.set_exception(error)
-
-
-class _Flight:
-    """Requests that go out in one write, each with the place of its first command."""
-
-    __slots__ = ("commands", "limit", "parts", "size", "wait")
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[_Request, int]] = []
-        self.commands: list[Command] = []
-        self.wait: Command | None = None
-        self.limit = 0.0
-        self.size = 0
-
-    def add(self, request: _Request) -> None:
-        self.parts.append((request, len(self.commands)))
-        self.commands += request.commands
-        self.limit = max(self.limit, request.limit)
-        self.size += request.size
-        self.wait = request.wait or self.wait
-
-    def fail(self, error: Exception) -> None:
-        for request, _ in self.parts:
-            request.fail(error)
-
-    def deliver(self, replies: Replies) -> None:
-        for request, start in self.parts:
-            if not request.replies.done():
-                own = replies[start : start + len(request.commands)]
-                request.replies.set_result(own if request.wait is None else [*own, replies[-1]])
 
 
 class _Lane:
@@ -97,7 +49,7 @@ class _Lane:
 
     def __init__(self) -> None:
         self.connections: list[LaneConnection] = []
-        self.flight: _Flight | None = None
+        self.flight: Flight | None = None
         self.began = self.since = self.second_at = 0.0
         self.progress = 0
         self.is_fresh = True
@@ -114,7 +66,7 @@ class _Queue:
     """Requests that wait, and the lanes that serve them."""
 
     def __init__(self, batcher: Batcher, most: int, *, shares_reads: bool) -> None:
-        self.waiting: deque[_Request] = deque()
+        self.waiting: deque[Request] = deque()
         self.lanes: list[_Lane] = []
         self._batcher = batcher
         self._most = most
@@ -142,8 +94,8 @@ class _Queue:
             self.lanes.append(lane)
             self._batcher.spawn(self._open(lane), is_opening=True)
 
-    def _take(self) -> _Flight:
-        flight = _Flight()
+    def _take(self) -> Flight:
+        flight = Flight()
         places: dict[tuple[Command, ...], int] = {}
         while self.waiting and len(flight.commands) < _MAX_BATCH:
             request = self.waiting.popleft()
@@ -231,7 +183,7 @@ class _Queue:
         for request in waiting:
             request.fail(error)
 
-    def check(self, lane: _Lane, flight: _Flight, now: float) -> None:
+    def check(self, lane: _Lane, flight: Flight, now: float) -> None:
         """Measure progress. Without it, try a second connection, and give up in the end."""
         batcher, progress = self._batcher, lane.received()
         if progress != lane.progress:
@@ -263,7 +215,7 @@ class _Queue:
             self._fail_waiting(TimeoutError())
         self._drop(lane, StalledError() if heard else TimeoutError())
 
-    async def _try_second(self, lane: _Lane, flight: _Flight) -> None:
+    async def _try_second(self, lane: _Lane, flight: Flight) -> None:
         try:
             connection = await self._batcher.open()
             if lane.flight is not flight:
@@ -347,7 +299,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         replies: asyncio.Future[Replies] = loop.create_future()
-        request = _Request(commands, timeout, size, replies)
+        request = Request(commands, timeout, size, replies)
         if self._is_closed:
             request.fail(TimeoutError())
         # A read takes the lane for the size that its value had last.
@@ -397,7 +349,7 @@ class Batcher:
         self.opened_in = self.timeouts.time() - began
         return connection
 
-    def is_lost(self, began: float, flight: _Flight, replies: Replies) -> bool:
+    def is_lost(self, began: float, flight: Flight, replies: Replies) -> bool:
         """Learn from replies, and return whether their connection cannot be used any more."""
         now = self.timeouts.time()
         self.heard_at = now
