@@ -1,9 +1,9 @@
 """Time until the command of `session-reuse run` starts, beside a bare start of Chromium: `python -m benchmarks.run_overhead`.
 
 The bare start is a Python program of the standard library: it starts the same Chromium, waits until its DevTools address
-answers, and starts the same command. The hand-made one imports redis-py and websockets meanwhile, reads one key, and waits for an
-answer of the first tab too: each program that restores a session before its command does at least this. Rounds are interleaved,
-and medians are compared.
+answers, and starts the same command. The hand-made one also imports redis-py and websockets meanwhile, reads one key, sets one
+cookie and attaches to the tabs: each program in Python that restores a session does at least this. Rounds are interleaved, and
+medians are compared.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from session_reuse.browsers._chromium_process import OWN_FLAGS
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from tests.harness.servers import RedisServer
 
@@ -27,7 +28,7 @@ _BARE = """
 import os, subprocess, sys, tempfile, time
 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    arguments = ["--headless=new", "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
+    arguments = ["--headless=new", f"--user-data-dir={folder}", "about:blank"]
     browser = subprocess.Popen([*sys.argv[1].split("\\n"), *arguments], **quiet, start_new_session=True)
     import http.client
     # MEANWHILE
@@ -60,10 +61,9 @@ _CONNECT = """
             while (answer := json.loads(socket.recv())).get("id") != 1:
                 pass
             return answer["result"]
-        target = next(each["targetId"] for each in send("Target.getTargets")["targetInfos"] if each["type"] == "page")
-        page = send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        send("Page.addScriptToEvaluateOnNewDocument", page, source="0")
-        send("Page.getFrameTree", page)
+        cookie = {"name": "sid", "value": "1", "domain": "shop.example", "path": "/"}
+        send("Storage.setCookies", cookies=[cookie])
+        send("Target.setAutoAttach", autoAttach=True, flatten=True, waitForDebuggerOnStart=True)
 """
 _HAND_MADE = _BARE.replace("    # MEANWHILE\n", _MEANWHILE).replace("    # CONNECT\n", _CONNECT)
 _LOGIN = {
@@ -84,7 +84,7 @@ def seconds_until_command(command: list[str], environment: dict[str, str]) -> fl
 def measure(rounds: int) -> dict[str, float]:
     """Return the medians."""
     program = str(Path(sys.executable).with_name("session-reuse"))
-    chromium = "\n".join([find_chromium(), *launch_arguments()])
+    chromium = "\n".join([find_chromium(), *launch_arguments(), *OWN_FLAGS])
     with RedisServer() as server, tempfile.NamedTemporaryFile("w", suffix=".json") as state:
         environment = {**os.environ, "SESSION_REUSE_URL": server.url}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a package that is installed is compiled

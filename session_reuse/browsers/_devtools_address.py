@@ -6,8 +6,6 @@ import asyncio
 import ipaddress
 import json
 import re
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -101,6 +99,9 @@ class Address:
         """Leave the browser as it is."""
 
     def _asked(self) -> str:
+        import urllib.error  # late: a browser of our own needs no HTTP
+        import urllib.request
+
         path = self.url.path.removesuffix("/")
         path = path if path.endswith("/json/version") else f"{path}/json/version"
         request = urllib.request.Request(  # noqa: S310  (http or https)

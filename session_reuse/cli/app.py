@@ -9,7 +9,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from session_reuse.cli.exit_codes import EPILOG
-from session_reuse.cli.version import print_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +107,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from session_reuse.cli.version import print_version  # late: 13 ms to import (2026-11-26)
+
         print_version()
         raise typer.Exit
 

@@ -16,10 +16,11 @@ def main() -> NoReturn:
     from importlib.util import find_spec
 
     from session_reuse.cli.exit_codes import ExitCode
-    from session_reuse.cli.version import print_version
     from session_reuse.errors import MissingExtraError
 
     if sys.argv[1:] == ["--version"]:
+        from session_reuse.cli.version import print_version
+
         print_version()
         sys.exit(ExitCode.OK)
     if find_spec("typer") is None or find_spec("rich") is None:

@@ -92,7 +92,9 @@ def stored(url: str) -> dict[str, Any]:
     """Return what is stored of the session."""
 
     async def read() -> dict[str, Any]:
-        async with SessionManager(url, registry=None) as manager:
+        # A loaded machine takes longer than an agent would wait: 1 read of 55 (2026-11-26).
+        limits = dict.fromkeys(("attempt_timeout", "connect_timeout", "restore_timeout"), 10.0)
+        async with SessionManager(url, registry=None, **limits) as manager:
             session = await manager.restore(ALICE)
             assert session is not None
             return dict(session.storage_state)
