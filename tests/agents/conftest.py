@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from tests.harness.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.harness.servers import RedisServer
 
@@ -44,3 +46,17 @@ def runs(redis_server: RedisServer) -> Iterator[Runs]:
         started = Runs(redis_server.url, folder)
         yield started
         wait_until(lambda: not started.leftovers, timeout=20, message="something of a browser was left behind")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that has no room for a profile."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs the rights of root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)

@@ -65,6 +65,15 @@ def test_a_wrong_setting_ends_with_2(runs: Runs, words: tuple[str, ...], code: i
     assert message in report["message"]
 
 
+def test_a_full_disk_ends_with_2_and_leaves_nothing(runs: Runs, small_disk: Path) -> None:
+    """The command is not run, and the report names what to set."""
+    runs.environment["TMPDIR"] = str(small_disk)
+    code, out, report = runs.run("--", "echo", "ran")
+    assert (code, out) == (2, "")
+    assert "is full: set TMPDIR" in report["message"]
+    assert list(small_disk.iterdir()) == []
+
+
 def test_the_command_runs_though_the_store_is_away(runs: Runs) -> None:
     """An outage of Redis is no outage of the agent; the report says what became of the session."""
     code, out, report = runs.run("--url", f"redis://127.0.0.1:{free_port()}/0", "--", "echo", "ran")
@@ -136,10 +145,11 @@ def test_kill_9_of_the_command_saves_its_session(runs: Runs, site: Site) -> None
     assert report_of(err)["save_outcome"] in {"saved", "unchanged"}
 
 
-def test_a_command_that_closes_the_browser_keeps_its_login(runs: Runs, site: Site) -> None:
-    """What was seen is saved, and the report says that the browser was gone."""
-    code, _, report = runs.run("--", *AGENT, "close", site.url())
-    assert (code, report["save_outcome"] in {"saved", "unchanged"}) == (0, True)
+@pytest.mark.parametrize(("action", "last"), [("close", "done welcome"), ("kill", "went on")])
+def test_a_command_that_ends_the_browser_keeps_its_login(runs: Runs, site: Site, action: str, last: str) -> None:
+    """What was seen is saved, the report says that the browser was gone, and a command that goes on comes to its end."""
+    code, out, report = runs.run("--", *AGENT, action, site.url())
+    assert (code, out.splitlines()[-1], report["save_outcome"] in {"saved", "unchanged"}) == (0, last, True)
     assert "browser_gone" in {each["kind"] for each in report["problems"]}
 
 
