@@ -148,6 +148,23 @@ class Metrics:
             names = ", ".join(self._refused)
             report_once("metrics", self._refusal, f" (off: {names})")
 
+    def entered(self, outcome: Outcome, seconds: float, *, stale: bool) -> None:
+        """Count an enter."""
+        self.restore_seconds.observe(seconds)
+        if outcome is Outcome.REUSED:
+            self.reused.inc()
+            if stale:
+                self.stale.inc()
+        elif outcome.degraded:
+            self.degraded[Operation.RESTORE, outcome].inc()
+        else:
+            self.misses[outcome].inc()
+
+    def saved(self, outcome: SaveOutcome, seconds: float) -> None:
+        """Count a save."""
+        self.save_seconds.observe(seconds)
+        self.saves[outcome].inc()
+
     def add_manager(self, manager: Gauges) -> None:
         """Add the gauges of a manager to the sums."""
         with _lock:

@@ -82,20 +82,7 @@ class Telemetry:
         """
         entered = self.counts.entered
         entered[outcome] = entered.get(outcome, 0) + 1
-        metrics = self._metrics
-        if metrics is not None:
-            try:
-                metrics.restore_seconds.observe(seconds)
-                if outcome is Outcome.REUSED:
-                    metrics.reused.inc()
-                    if stale:
-                        metrics.stale.inc()
-                elif outcome.degraded:
-                    metrics.degraded[Operation.RESTORE, outcome].inc()
-                else:
-                    metrics.misses[outcome].inc()
-            except Exception as error:  # noqa: BLE001  (the registry of the application may raise anything)
-                report_once("metrics", error)
+        self._count(lambda metrics: metrics.entered(outcome, seconds, stale=stale))
         if self._health.troubled and not stale and not outcome.degraded:
             self._health.worked("read")
         event = Event.RESTORED if outcome is Outcome.REUSED else Event.MISSED
@@ -105,13 +92,7 @@ class Telemetry:
         """Count and log a save."""
         saved = self.counts.saved
         saved[outcome] = saved.get(outcome, 0) + 1
-        metrics = self._metrics
-        if metrics is not None:
-            try:
-                metrics.save_seconds.observe(seconds)
-                metrics.saves[outcome].inc()
-            except Exception as error:  # noqa: BLE001  (as above)
-                report_once("metrics", error)
+        self._count(lambda metrics: metrics.saved(outcome, seconds))
         if self._health.troubled and outcome in _PROOFS:
             self._health.worked("write")
         event = Event.SAVE_SKIPPED if outcome is SaveOutcome.SKIPPED else Event.SAVED
@@ -220,5 +201,5 @@ class Telemetry:
         if self._metrics is not None:
             try:
                 change(self._metrics)
-            except Exception as error:  # noqa: BLE001  (as above)
+            except Exception as error:  # noqa: BLE001  (the registry of the application may raise anything)
                 report_once("metrics", error)
