@@ -117,8 +117,8 @@ async def test_a_command_to_a_tab_that_is_gone_fails_at_once() -> None:
             return '{"method": "Target.detachedFromTarget", "params": {"sessionId": "gone"}}'
 
     connection = CdpConnection(ClosingTransport(), lambda *_: None)
-    other = connection.post("Runtime.evaluate", session="other")
+    other = connection.post("Runtime.evaluate", cdp_session_id="other")
     with pytest.raises(CdpError, match="the tab is gone"):
-        await connection.send("Runtime.evaluate", session="gone", timeout=30)
+        await connection.send("Runtime.evaluate", cdp_session_id="gone", timeout=30)
     assert not other.done()
     await connection.close()

@@ -59,7 +59,7 @@ class CdpConnection:
         self._last_id = 0
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
-    def post(self, method: str, params: Params | None = None, session: str = "") -> asyncio.Future[Params]:
+    def post(self, method: str, params: Params | None = None, cdp_session_id: str = "") -> asyncio.Future[Params]:
         """Queue a command and return its answer to come. Commands reach the browser in the order of their posting."""
         answer = asyncio.get_running_loop().create_future()
         answer.add_done_callback(_retrieve)
@@ -67,10 +67,10 @@ class CdpConnection:
             answer.set_exception(CdpError("the browser is gone"))
             return answer
         self._last_id += 1
-        self._answers[self._last_id] = (session, answer)
+        self._answers[self._last_id] = (cdp_session_id, answer)
         command: Params = {"id": self._last_id, "method": method, "params": params or {}}
-        if session:
-            command["sessionId"] = session
+        if cdp_session_id:
+            command["sessionId"] = cdp_session_id
         self._outbox.put_nowait(json.dumps(command))
         return answer
 
@@ -78,7 +78,7 @@ class CdpConnection:
         self,
         method: str,
         params: Params | None = None,
-        session: str = "",
+        cdp_session_id: str = "",
         *,
         timeout: float = limits.BROWSER,
     ) -> Params:
@@ -88,7 +88,7 @@ class CdpConnection:
             CdpError: refused, not answered within `timeout` seconds, or the browser has ended.
         """
         try:
-            answer = await asyncio.wait_for(self.post(method, params, session), timeout)
+            answer = await asyncio.wait_for(self.post(method, params, cdp_session_id), timeout)
         except TimeoutError:
             raise CdpError(f"{method} was not answered in {timeout:g} s") from None
         return answer
@@ -127,7 +127,7 @@ class CdpConnection:
         if event["method"] == "Target.detachedFromTarget":
             # The browser does not answer what a closed tab was still to answer (Chromium 156, 2026-11-26).
             gone = event.get("params", {}).get("sessionId")
-            self._fail({number for number, (session, _) in self._answers.items() if session == gone}, "the tab is gone")
+            self._fail({number for number, (owner, _) in self._answers.items() if owner == gone}, "the tab is gone")
         try:
             self._on_event(event["method"], event.get("params", {}), event.get("sessionId", ""))
         except Exception as error:  # noqa: BLE001  (one bad event must not end the connection)

@@ -137,30 +137,34 @@ class DevToolsDriver(BrowserDriver):
         """Register an init script in all tabs."""
         script = _Script(source)
         self._scripts.append(script)
-        for session in self._attached:
-            self._add(script, session)
+        for cdp_session_id in self._attached:
+            self._add(script, cdp_session_id)
         if script.added:
             await asyncio.wait(script.added.values(), timeout=limits.INIT_SCRIPT)
         return script
 
-    def _add(self, script: _Script, session: str) -> None:
+    def _add(self, script: _Script, cdp_session_id: str) -> None:
         params = {"source": script.source}
-        script.added[session] = self.connection.post("Page.addScriptToEvaluateOnNewDocument", params, session)
+        script.added[cdp_session_id] = self.connection.post(
+            "Page.addScriptToEvaluateOnNewDocument", params, cdp_session_id
+        )
 
     async def remove_script(self, script: _Script) -> None:
         """Remove an init script from all tabs. One that has not taken it yet gives it back when it has."""
         self._scripts.remove(script)
-        removals = [asyncio.create_task(self._removed(each, session)) for session, each in script.added.items()]
+        removals = [
+            asyncio.create_task(self._removed(each, cdp_session_id)) for cdp_session_id, each in script.added.items()
+        ]
         self._tasks.update(removals)
         for task in removals:
             task.add_done_callback(self._tasks.discard)
         if removals:
             await asyncio.wait(removals, timeout=limits.INIT_SCRIPT)
 
-    async def _removed(self, added: asyncio.Future[Params], session: str) -> None:
+    async def _removed(self, added: asyncio.Future[Params], cdp_session_id: str) -> None:
         with contextlib.suppress(*self.errors):
             params = {"identifier": (await added)["identifier"]}
-            await self.connection.post("Page.removeScriptToEvaluateOnNewDocument", params, session)
+            await self.connection.post("Page.removeScriptToEvaluateOnNewDocument", params, cdp_session_id)
 
     def _of_context(self, params: Params) -> Params:
         return params if self._is_default or self._is_private else {**params, "browserContextId": self.context}
@@ -191,9 +195,9 @@ class DevToolsDriver(BrowserDriver):
         target = self._of_context({"url": "about:blank", "hidden": True, "background": True})
         made = yield self.connection.send("Target.createTarget", target)
         to = {"targetId": made["targetId"], "flatten": True}
-        session = (yield self.connection.send("Target.attachToTarget", to))["sessionId"]
-        self._blank[session], self._blank_targets[session] = on_event, made["targetId"]
-        return session
+        cdp_session_id = (yield self.connection.send("Target.attachToTarget", to))["sessionId"]
+        self._blank[cdp_session_id], self._blank_targets[cdp_session_id] = on_event, made["targetId"]
+        return cdp_session_id
 
     def close_blank_page(self, cdp: Any) -> Flow[None]:
         """Close it."""
@@ -246,15 +250,15 @@ class DevToolsDriver(BrowserDriver):
             task.cancel()
         return tasks
 
-    def _on_event(self, method: str, params: Params, session: str) -> None:
-        if session in self._blank:
-            self._blank[session](session, method, params)
+    def _on_event(self, method: str, params: Params, cdp_session_id: str) -> None:
+        if cdp_session_id in self._blank:
+            self._blank[cdp_session_id](cdp_session_id, method, params)
         elif method == "Target.attachedToTarget":
-            self._attach(params, session)
+            self._attach(params, cdp_session_id)
         elif method == "Target.detachedFromTarget":
             self._detached(params["sessionId"])
-        elif session in self._attached and method in EVENTS:
-            attached = self._attached[session]
+        elif cdp_session_id in self._attached and method in EVENTS:
+            attached = self._attached[cdp_session_id]
             if attached.waiting is None:
                 self.engine.follower.on_event(attached.target, method, params)
             else:
@@ -262,7 +266,7 @@ class DevToolsDriver(BrowserDriver):
             self._on_stir()
 
     def _attach(self, params: Params, above: str) -> None:
-        session, info = params["sessionId"], params["targetInfo"]
+        cdp_session_id, info = params["sessionId"], params["targetInfo"]
         if not above and info["targetId"] == self._of_target and not self._is_following:
             return  # the page that leads to its context
         is_page = info["type"] == "page"
@@ -271,38 +275,40 @@ class DevToolsDriver(BrowserDriver):
         if is_page and not self._is_ours(info):
             if self._is_own:  # in a browser of others, other contexts are nobody's mistake
                 self._session.report(ProblemKind.OTHER_CONTEXT, "the browser")
-            self.connection.post("Runtime.runIfWaitingForDebugger", session=session)
-            self.connection.post("Target.detachFromTarget", {"sessionId": session})
+            self.connection.post("Runtime.runIfWaitingForDebugger", cdp_session_id=cdp_session_id)
+            self.connection.post("Target.detachFromTarget", {"sessionId": cdp_session_id})
             return
         if not is_page and above not in self._attached:
             return
         tab = Tab(info["targetId"]) if is_page else self._attached[above].target.tab
         if is_page:
             self.engine.follower.opened(tab)
-        attached = self._attached[session] = _Attached(Target(session, tab))
+        attached = self._attached[cdp_session_id] = _Attached(Target(cdp_session_id, tab))
         is_new_tab = is_page and not self._is_starting
         if is_new_tab and self._pauses_tabs:
             # The pause of a tab holds its renderer, and no navigation that another client starts. On a busy machine, that
             # document arrives before the scripts in 2 of 3 tabs (Chromium 156, 2026-11-26). So the browser itself holds it.
-            self.connection.post("Fetch.enable", _DOCUMENTS, session)
-        resumed = self._prepare(session)
+            self.connection.post("Fetch.enable", _DOCUMENTS, cdp_session_id)
+        resumed = self._prepare(cdp_session_id)
         if is_new_tab and self._pauses_tabs:
-            self.spawn(self._admit_documents(session, resumed))
+            self.spawn(self._admit_documents(cdp_session_id, resumed))
         self.spawn(self._adopt(attached, is_new_tab=is_new_tab))
 
-    def _prepare(self, session: str) -> asyncio.Future[Params]:
+    def _prepare(self, cdp_session_id: str) -> asyncio.Future[Params]:
         """Send a new target all that its documents need, and return the answer to the last command."""
         for method, enabling in ENABLE:
-            self.connection.post(method, enabling, session)
+            self.connection.post(method, enabling, cdp_session_id)
         for script in self._scripts:
-            self._add(script, session)
-        self.connection.post("Target.setAutoAttach", {**_FRAMES, "waitForDebuggerOnStart": self._pauses_tabs}, session)
-        return self.connection.post("Runtime.runIfWaitingForDebugger", session=session)
+            self._add(script, cdp_session_id)
+        self.connection.post(
+            "Target.setAutoAttach", {**_FRAMES, "waitForDebuggerOnStart": self._pauses_tabs}, cdp_session_id
+        )
+        return self.connection.post("Runtime.runIfWaitingForDebugger", cdp_session_id=cdp_session_id)
 
-    def _admit_documents(self, session: str, resumed: asyncio.Future[Params]) -> Flow[None]:
+    def _admit_documents(self, cdp_session_id: str, resumed: asyncio.Future[Params]) -> Flow[None]:
         """Admit the documents of a new tab once it has taken all that was posted before."""
         yield asyncio.wait([resumed], timeout=limits.INIT_SCRIPT)
-        self.connection.post("Fetch.disable", session=session)
+        self.connection.post("Fetch.disable", cdp_session_id=cdp_session_id)
 
     def _is_ours(self, target: Params) -> bool:
         """Return whether a tab is of the context that is followed: other contexts belong to others."""
@@ -311,7 +317,7 @@ class DevToolsDriver(BrowserDriver):
     def _adopt(self, attached: _Attached, *, is_new_tab: bool) -> Flow[None]:
         """Register the documents of a target. A new tab may have started one before it had our scripts."""
         target = attached.target
-        tree = (yield self.connection.post("Page.getFrameTree", session=target.cdp))["frameTree"]
+        tree = (yield self.connection.post("Page.getFrameTree", cdp_session_id=target.cdp))["frameTree"]
         frame = tree["frame"]
         origin = origin_of(str(frame.get("securityOrigin", "")))
         again = False
@@ -331,15 +337,15 @@ class DevToolsDriver(BrowserDriver):
             for method, params in waiting:
                 self.engine.follower.on_event(target, method, params)
 
-    def _load_again(self, session: str, origin: str, url: str) -> Flow[None]:
+    def _load_again(self, cdp_session_id: str, origin: str, url: str) -> Flow[None]:
         try:
-            yield from self._start_over(session, origin, url)
+            yield from self._start_over(cdp_session_id, origin, url)
         except self.errors as error:  # the browser is busy, or the tab has gone on
-            self.connection.post("Page.navigate", {"url": url}, session)
+            self.connection.post("Page.navigate", {"url": url}, cdp_session_id)
             reason = f"a tab that was faster than the restore could not be loaded again: {error}"
             self._session.report(ProblemKind.RESTORE_FAILED, origin, reason)
 
-    def _start_over(self, session: str, origin: str, url: str) -> Flow[None]:
+    def _start_over(self, cdp_session_id: str, origin: str, url: str) -> Flow[None]:
         """Load a new page again that was faster than our scripts. What its first try has stored goes.
 
         Only for an origin that is still to be restored, in a browser that was started for this session: so there is
@@ -347,18 +353,18 @@ class DevToolsDriver(BrowserDriver):
         """
         own = {"storageId": {"storageKey": f"{origin}/", "isLocalStorage": False}}
         kinds = {"origin": origin, "storageTypes": "local_storage,indexeddb"}
-        yield self.send(session, "DOMStorage.clear", own)
-        blank = yield self.send(session, "Page.navigate", {"url": "about:blank"})
-        yield self._committed(session, blank["loaderId"])  # until then, the first document may open a database
-        yield self.send(session, "Storage.clearDataForOrigin", kinds)
-        yield self.send(session, "Page.navigate", {"url": url})
-        yield self.send(session, "Page.resetNavigationHistory", {})
+        yield self.send(cdp_session_id, "DOMStorage.clear", own)
+        blank = yield self.send(cdp_session_id, "Page.navigate", {"url": "about:blank"})
+        yield self._committed(cdp_session_id, blank["loaderId"])  # until then, the first document may open a database
+        yield self.send(cdp_session_id, "Storage.clearDataForOrigin", kinds)
+        yield self.send(cdp_session_id, "Page.navigate", {"url": url})
+        yield self.send(cdp_session_id, "Page.resetNavigationHistory", {})
 
-    async def _committed(self, session: str, loader: str) -> None:
+    async def _committed(self, cdp_session_id: str, loader: str) -> None:
         """Wait until a document is in its tab."""
         async with asyncio.timeout(limits.COMMAND):
             while True:
-                tree = (await self.send(session, "Page.getFrameTree", {}))["frameTree"]
+                tree = (await self.send(cdp_session_id, "Page.getFrameTree", {}))["frameTree"]
                 if tree["frame"]["loaderId"] == loader:
                     return
                 await asyncio.sleep(_POLL)
@@ -371,14 +377,14 @@ class DevToolsDriver(BrowserDriver):
         outcome = yield from self.engine.follower.evaluate(frame, fill_script(payload))
         self.engine.restorer.note_filled(payload, outcome)
         if not outcome["isOpen"]:
-            self.connection.post("Page.reload", session=target.cdp)
+            self.connection.post("Page.reload", cdp_session_id=target.cdp)
 
-    def _detached(self, session: str) -> None:
-        attached = self._attached.pop(session, None)
+    def _detached(self, cdp_session_id: str) -> None:
+        attached = self._attached.pop(cdp_session_id, None)
         if attached is None:
             return
         for script in self._scripts:
-            script.added.pop(session, None)
+            script.added.pop(cdp_session_id, None)
         self.engine.follower.target_gone(attached.target)
         self._on_stir()
 
