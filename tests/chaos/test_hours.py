@@ -10,7 +10,16 @@ import pytest
 
 from tests.chaos.hours.report import Report, Struck
 
-VISIT = {"kind": "visit", "host": 0, "outcome": "reused", "stale": False, "known": True, "entered": 0.01, "left": 0.02}
+VISIT = {
+    "kind": "visit",
+    "host": 0,
+    "outcome": "reused",
+    "stale": False,
+    "known": True,
+    "entered": 0.01,
+    "lag": 0.0,
+    "left": 0.02,
+}
 
 
 def report(*events: dict[str, Any], faults: list[Struck] | None = None) -> Report:

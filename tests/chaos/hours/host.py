@@ -29,6 +29,7 @@ from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.browsers.playwright import open_context
 from tests.chaos.history import CONFIRMED
 from tests.chaos.hours.network import children_of, memory_of
+from tests.harness.lag import Lag
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Playwright
@@ -122,6 +123,7 @@ class Host:
     stopping: bool = False
     browser: Browser | None = None
     launching: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lag: Lag = field(default_factory=Lag)
     crashes: int = 0
 
     async def run(self) -> None:
@@ -176,7 +178,7 @@ class Host:
         known, worked = name in self.known or agent != "seed", False
         notes, stored = self._item(name, agent), self._item(name, f"browser:{agent}")
         async with reusable_session(name, agent, manager=self.manager) as session:
-            entered = time.monotonic() - began
+            entered, lag = time.monotonic() - began, self.lag.since(began)
             self._check_entered(session, name, agent, known=known)
             if session.degraded:  # it never saw the stored login: its notes are merged in, its cookies would not be
                 session.data.update({"owner": name, f"away:{agent}": time.time()})
@@ -188,7 +190,7 @@ class Host:
             leaving = time.monotonic()
         self._left(session, name, agent, worked=worked)
         self.events.write(
-            "visit", outcome=session.outcome, stale=session.stale, known=known, entered=entered,
+            "visit", outcome=session.outcome, stale=session.stale, known=known, entered=entered, lag=lag,
             left=time.monotonic() - leaving, saved=session.save_outcome, problems=[each.kind for each in session.problems],
         )  # fmt: skip
 
@@ -320,7 +322,8 @@ async def main(task: Task) -> None:
     )
     async with async_playwright() as playwright, manager:
         host = Host(task, events, manager, playwright)
-        await host.run()
+        async with host.lag.watched():
+            await host.run()
     stats = manager.stats()
     items = [[name, key, *asdict(item).values()] for (name, key), item in host.items.items()]
     events.write("end", items=items, flushed=stats.flushed, lost=stats.lost, pending=stats.pending)

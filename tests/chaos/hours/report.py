@@ -12,6 +12,8 @@ from typing import Any, Final
 REUSE: Final = 0.8
 GROWTH: Final = 30 * 2**20
 """Bytes by which a host's Python may grow between the second and the last fifth of a run."""
+BUDGET: Final = 0.55
+"""Seconds of an enter: the default budget, and what scheduling takes."""
 _BEFORE, _AFTER = 3.0, 10.0
 """Seconds around a fault in which a primary may take confirmed saves with it, and in which breakers may still be open."""
 _BUCKETS: Final = 120
@@ -111,6 +113,9 @@ class Report:
             "interrupted by a killed browser": len(self.of("interrupted")),
             "reuse": self.reuse(),
             "reuse outside of faults": self.reuse(quiet=True),
+            "enters over the budget, less what the machine was late": sum(
+                visit["entered"] - visit["lag"] > BUDGET for visit in visits
+            ),
             "enter seconds": _spread([visit["entered"] for visit in visits]),
             "exit seconds": _spread([visit["left"] for visit in visits]),
             "flushed": sum(end["flushed"] for end in ends),
@@ -199,7 +204,7 @@ def _share(visits: list[dict[str, Any]], *, stale: bool = False) -> float:
 
 
 def _part(values: list[float], part: int) -> float:
-    return quantiles(values, n=100)[part] if len(values) > 1 else values[0]
+    return quantiles(values, n=100, method="inclusive")[part] if len(values) > 1 else values[0]
 
 
 def _spread(values: list[float]) -> dict[str, float]:
