@@ -104,13 +104,14 @@ class DevToolsBrowser:
         await driver.find_context()
         if self._is_restored:
             await run_async(restorer.add_cookies())
-        await run_async(restorer.fill_early())
         if self._is_own:
+            await run_async(restorer.fill_early())
             await run_async(restorer.register())
         await run_async(driver.follow(is_new_profile=self._is_own and self._is_restored))
         if not self._is_own:
-            # Before the scripts are registered: origins that are open are left out of them.
+            # Origins that are open first: they are filled in no other way.
             await run_async(restorer.fill_open(follower.open_frames(), follower.evaluate))
+            await run_async(restorer.fill_early())
             await run_async(restorer.register())
         self._watching = asyncio.create_task(self._watch())
         return self

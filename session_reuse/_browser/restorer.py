@@ -122,10 +122,7 @@ class Restorer:
             return
         for each in outcome["failed"]:
             self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, each)
-        failed = {each.partition(":")[0] for each in outcome["failed"]}
-        sections = {each for each in payload.sections if each not in failed}
-        # A failure carries the name of its database alone, so after any failure no database is confirmed.
-        self._mirror.confirm(payload.origin, sections - {"databases"} if outcome["failed"] else sections)
+        self._mirror.confirm(payload.origin, payload.sections - {each.partition(":")[0] for each in outcome["failed"]})
 
     def fill_open(self, frames: dict[str, Frame], evaluate: Callable[[Frame, str], Flow[Any]]) -> Flow[None]:
         """Fill origins that are open in a page where their storage is empty, and leave them alone otherwise.

@@ -18,7 +18,7 @@ from session_reuse._browser.flow import run_sync
 from session_reuse._browser.options import Settings
 from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
 from session_reuse._browser.plan import PRELOAD_LIMIT, FillMode, RestoreScripts, payloads_of, plan_restore
-from session_reuse._browser.storage.mirror import StorageMirror
+from session_reuse._browser.storage.mirror import CopyMark, StorageMirror
 from session_reuse._browser.storage.trim import trim
 from session_reuse._browser.tabs import Tab, Target, frame_of
 from session_reuse.browsers import chromium
@@ -154,10 +154,10 @@ class ScriptDriver(SilentDriver):
 
 
 class Followed:
-    """A tab that is followed by its events alone, in a context whose state has a token of A."""
+    """A tab that is followed by its events alone, in a context whose state has a token of A if not said otherwise."""
 
-    def __init__(self, driver: BrowserDriver | None = None) -> None:
-        session = reused(storing(A, token="T"))
+    def __init__(self, driver: BrowserDriver | None = None, state: dict[str, Any] | None = None) -> None:
+        session = reused(state or storing(A, token="T"))
         self.engine = BrowserEngine(session, driver or SilentDriver(session), Settings(), is_new_profile=True)
         self.target = Target("cdp", Tab("tab"))
         self.engine.follower.opened(self.target.tab)
@@ -191,6 +191,32 @@ def test_a_document_that_ran_the_script_is_not_filled_again(value: str) -> None:
     followed.commit(B, "2")
     assert not followed.is_pending
     assert followed.engine.mirror.is_unconfirmed(A) is (value == "failed")
+
+
+def test_a_database_that_was_filled_and_removed_at_once_is_gone() -> None:
+    """A document that logs out may delete its database before it is followed. The receipt tells that it was there."""
+    stored = {"name": "app", "version": 1, "stores": [{"name": "s", "records": [{"key": 1, "value": 1}]}]}
+    followed = Followed(state={"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [stored]}]})
+    mirror = followed.engine.mirror
+    followed.commit(A, "1")
+    mirror.databases_read(A, databases.Dump([], [], []), CopyMark(0, None))
+    assert mirror.state()["origins"]  # not seen in the browser: the restore may have failed
+    followed.receive("database app")
+    mirror.databases_read(A, databases.Dump([], [], []), mirror.dirty_databases[A])
+    assert mirror.state()["origins"] == []
+    assert not followed.is_pending
+
+
+def test_a_failed_section_is_not_confirmed_whatever_a_database_is_called() -> None:
+    """What could not be filled stays stored. A database may have the name of a section."""
+    stored = {"name": "localStorage", "version": 1, "stores": []}
+    entry = {"origin": A, "localStorage": [{"name": "token", "value": "T"}], "indexedDB": [stored]}
+    followed = Followed(state={"cookies": [], "origins": [entry]})
+    payload = followed.engine.restorer.payload(A)
+    assert payload is not None
+    outcome = {"isOpen": False, "failed": ["databases: localStorage: QuotaExceededError"]}
+    followed.engine.restorer.note_filled(payload, outcome)
+    assert followed.engine.mirror.unseen_sections(A) == {"databases"}
 
 
 def test_scripts_are_removed_with_the_last_receipt() -> None:

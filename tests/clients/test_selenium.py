@@ -312,6 +312,18 @@ async def test_tab_with_storage_of_its_own_is_left_alone(size: int, logged_in: S
     assert items(origin_of(logged_in, site.origin())) == {"token": "newer", "padding": "x" * size}
 
 
+@pytest.mark.parametrize("size", [1, 600_000])
+async def test_tab_with_empty_storage_is_filled(size: int, logged_in: StubKeeper, site: Site) -> None:
+    """An origin that is open and empty when we come is filled in its tab. Whatever its size."""
+    origin_of(logged_in, site.origin())["localStorage"].append({"name": "padding", "value": "x" * size})
+    with visiting(StubKeeper()) as (driver, _):
+        visit_driver_blank(driver, site.url("/blank"))
+        session = logged_in.enter()
+        with adapter.attach_driver(session, driver):
+            assert driver.execute_script("return localStorage.token") == "local-alice"
+        assert session.problems == []
+
+
 async def test_other_contexts_of_the_browser_are_other_peoples(logged_in: StubKeeper, site: Site) -> None:
     """A tab in another context of the same browser gets nothing of ours, and nothing of it is captured."""
     with visiting(StubKeeper()) as (driver, _):

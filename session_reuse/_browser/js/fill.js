@@ -1,7 +1,7 @@
 // Fills the storage of a page that is open, where time does not matter, unless it holds something already.
 //
 // payload: {l: [[key, value]], s: [[key, value]], d: JSON text of databases}. load: of databases.
-// Returns {isOpen: whether it held something, failed: where it could not be filled, each a text without a value}.
+// Returns {isOpen: whether it held something, failed: texts without a value, each with its section first}.
 async ({ l, s, d }, load) => {
   const failed = [];
   const wanted = [['localStorage', l], ['sessionStorage', s]].filter(([, items]) => items.length);
@@ -13,6 +13,6 @@ async ({ l, s, d }, load) => {
       failed.push(`${name}: ${error.name}`);
     }
   }
-  if (d) failed.push(...(await load(JSON.parse(d), true)));
+  if (d) failed.push(...(await load(JSON.parse(d), true)).map((reason) => `databases: ${reason}`));
   return { isOpen: false, failed };
 }
