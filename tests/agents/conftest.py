@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.agents.runs import Runs
+from tests.agents.runs import Runs, store
 from tests.clients.conftest import (
     agent_leftovers,
     keeper,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.clients.keeper import StubKeeper
     from tests.harness.servers import RedisServer
 
 __all__ = [
@@ -46,6 +47,14 @@ def runs(redis_server: RedisServer) -> Iterator[Runs]:
         started = Runs(redis_server.url, folder)
         yield started
         wait_until(lambda: not started.leftovers, timeout=20, message="something of a browser was left behind")
+
+
+@pytest.fixture
+def logged_in_runs(runs: Runs, redis_server: RedisServer, logged_in: StubKeeper) -> Runs:
+    """Runs on a server with a stored login that the site knows."""
+    assert logged_in.stored is not None
+    store(redis_server.url, logged_in.stored)
+    return runs
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from session_reuse import SessionManager
+from session_reuse import SessionManager, reusable_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,13 +88,28 @@ def _environment_of(process: int) -> bytes:
         return b""
 
 
+def patient(url: str) -> SessionManager:
+    """Return a manager that waits. A loaded machine takes longer than an agent would: 1 read of 55 (2026-11-26)."""
+    return SessionManager(
+        url, registry=None, attempt_timeout=10, connect_timeout=10, restore_timeout=10, save_timeout=10
+    )
+
+
+def store(url: str, state: dict[str, Any]) -> None:
+    """Store a state as the one of the session."""
+
+    async def save() -> None:
+        async with patient(url) as manager, reusable_session(ALICE, manager=manager) as session:
+            session.storage_state = state
+
+    asyncio.run(save())
+
+
 def stored(url: str) -> dict[str, Any]:
     """Return what is stored of the session."""
 
     async def read() -> dict[str, Any]:
-        # A loaded machine takes longer than an agent would wait: 1 read of 55 (2026-11-26).
-        limits = dict.fromkeys(("attempt_timeout", "connect_timeout", "restore_timeout"), 10.0)
-        async with SessionManager(url, registry=None, **limits) as manager:
+        async with patient(url) as manager:
             session = await manager.restore(ALICE)
             assert session is not None
             return dict(session.storage_state)

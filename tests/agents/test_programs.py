@@ -113,13 +113,12 @@ async def test_a_login_by_one_mcp_server_is_reused_by_another(
 
 
 def test_an_agent_in_python_and_one_in_node_at_once_lose_no_change(
-    runs: Runs, redis_server: RedisServer, site: Site
+    logged_in_runs: Runs, redis_server: RedisServer, site: Site
 ) -> None:
     """Playwright of both languages, on one session at the same time: both find the login, both changes are stored."""
-    assert runs.run("--", sys.executable, "-m", "tests.agents.agent", "login", site.url())[0] == 0
     python = [sys.executable, "-m", "tests.agents.agent_playwright", site.url(), "python"]
     node = ["node", str(ROOT / "tests/agents/agent.mjs"), str(npm.FOLDER), site.url(), "node"]
-    for process in [runs.start("--", *words) for words in (python, node)]:
+    for process in [logged_in_runs.start("--", *words) for words in (python, node)]:
         with process:
             out, err = process.communicate(timeout=CALL_LIMIT)
         assert out.strip() == site.EVERYWHERE, err
@@ -134,38 +133,41 @@ def block(page: str, language: str) -> str:
     return text.split(f"```{language}\n")[1].split("```")[0]
 
 
-def test_the_script_of_the_page_for_agent_browser_is_logged_in(runs: Runs, site: Site) -> None:
+def test_the_script_of_the_page_for_agent_browser_is_logged_in(logged_in_runs: Runs, site: Site) -> None:
     """Each of its commands finds the address in the environment; its background process ends with `close`."""
-    assert runs.run("--", sys.executable, "-m", "tests.agents.agent", "login", site.url())[0] == 0
-    script = Path(runs.folder, "tour.sh")
+    script = Path(logged_in_runs.folder, "tour.sh")
     url = "https://shop.example/account"
-    script.write_text(block("agent-browser", "sh").replace(url, f"{site.url()} && agent-browser wait 1000"))
-    runs.environment["PATH"] = f"{Path(npm.program('x')).parent}:{runs.environment['PATH']}"
-    code, out, report = runs.run("--", "sh", str(script))
+    script.write_text(
+        block("agent-browser", "sh").replace(
+            url, f"{site.url()} && agent-browser wait --fn \"document.title.startsWith('done')\""
+        )
+    )
+    logged_in_runs.environment["PATH"] = f"{Path(npm.program('x')).parent}:{logged_in_runs.environment['PATH']}"
+    code, out, report = logged_in_runs.run("--", "sh", str(script))
     assert site.EVERYWHERE in out, (code, out, report)
 
 
-def test_the_program_of_the_page_for_node_is_logged_in(runs: Runs, site: Site) -> None:
+def test_the_program_of_the_page_for_node_is_logged_in(logged_in_runs: Runs, site: Site) -> None:
     """It finds the address in the environment, and the session in the first context."""
-    assert runs.run("--", sys.executable, "-m", "tests.agents.agent", "login", site.url())[0] == 0
     program = npm.FOLDER / "agent.js"
     waiting = "await page.waitForFunction(() => document.title.startsWith('done'));\n  console.log"
     program.write_text(block("playwright-node", "js").replace("console.log", waiting))
-    runs.environment["SHOP_URL"] = site.url()
-    code, out, report = runs.run("--", "node", str(program))
+    logged_in_runs.environment["SHOP_URL"] = site.url()
+    code, out, report = logged_in_runs.run("--", "node", str(program))
     assert (code, out.strip()) == (0, site.EVERYWHERE), report
 
 
-def test_the_program_of_the_page_for_stagehand_is_logged_in(runs: Runs, site: Site) -> None:
+def test_the_program_of_the_page_for_stagehand_is_logged_in(logged_in_runs: Runs, site: Site) -> None:
     """Its extension connects too, with the flag that the page names."""
-    assert runs.run("--", sys.executable, "-m", "tests.agents.agent", "login", site.url())[0] == 0
     program = npm.FOLDER / "agent.mjs"
-    waiting = "await new Promise((ready) => setTimeout(ready, 2000));\nconsole.log"
+    waiting = (
+        "while (!(await page.title()).startsWith('done')) await new Promise((on) => setTimeout(on, 50));\nconsole.log"
+    )
     program.write_text(block("by-address", "js").replace("console.log", waiting))
     flag = block("by-address", "sh").split("--chromium-arg='")[1].split("'")[0]
-    runs.environment["SHOP_URL"] = site.url()
+    logged_in_runs.environment["SHOP_URL"] = site.url()
     words = ("--chromium-arg", flag, "--", "node", "--experimental-websocket", str(program))  # for Node 20
-    code, out, report = runs.run(*words)
+    code, out, report = logged_in_runs.run(*words)
     assert (code, out.strip().splitlines()[-1:]) == (0, [site.EVERYWHERE]), report
 
 

@@ -160,10 +160,9 @@ def test_a_command_that_forks_and_leaves_ends_the_run(runs: Runs) -> None:
     os.kill(int(out), signal.SIGKILL)  # raises if it is gone
 
 
-def test_two_runs_at_once_lose_no_change(runs: Runs, site: Site, redis_server: RedisServer) -> None:
+def test_two_runs_at_once_lose_no_change(logged_in_runs: Runs, site: Site, redis_server: RedisServer) -> None:
     """Both began with the same state; both changes are stored."""
-    runs.run("--", *AGENT, "login", site.url())
-    both = [runs.start("--", *AGENT, "set", site.url(), name) for name in ("first", "second")]
+    both = [logged_in_runs.start("--", *AGENT, "set", site.url(), name) for name in ("first", "second")]
     for process in both:
         with process:
             _, err = process.communicate(timeout=LIMIT)
@@ -179,10 +178,9 @@ def test_an_exclusive_run_waits_or_ends_with_1(runs: Runs, site: Site) -> None:
     assert (code, out, report["error"]) == (1, "", "SessionBusyError")
 
 
-def test_a_check_that_fails_starts_fresh(runs: Runs, site: Site) -> None:
+def test_a_check_that_fails_starts_fresh(logged_in_runs: Runs, site: Site) -> None:
     """A login that the site has ended is not given to the command."""
-    runs.run("--", *AGENT, "login", site.url())
     site.sessions.clear()
     check = ("--check-url", site.url(), "--check-text", "Signed in", "--check-timeout", "1")
-    _, out, report = runs.run(*check, "--", *AGENT, "look", site.url())
+    _, out, report = logged_in_runs.run(*check, "--", *AGENT, "look", site.url())
     assert (out.strip(), report["outcome"]) == (site.LOGGED_OUT, "unverified")
