@@ -293,7 +293,7 @@ class SessionManager(AsyncOnly):
 
     async def _with_cookies(self, services: Runtime, summary: SessionSummary) -> SessionSummary:
         reply = await services.store.read(summary.fingerprint, timeout=_LISTING_TIMEOUT)
-        _, found, _ = await services.snapshots.entered(summary.fingerprint, reply.value, 0.0, None, None)
+        _, found, _ = await services.snapshots.opened(summary.fingerprint, reply.value, 0.0, None, None)
         now = services.clock.wall()
         life = longest_cookie_life(found["storage_state"], now) if found is not None else None
         return summary if life is None else replace(summary, cookies_expire_at=now + life)

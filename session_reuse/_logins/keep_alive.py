@@ -122,7 +122,7 @@ class KeepAlive:
         if summary.ttl is not None and summary.ttl <= soon:
             return True
         reply = await self._runtime.guarded.read(entry.fingerprint, self._runtime.config.save_timeout)
-        _, found, _ = await self._runtime.snapshots.entered(entry.fingerprint, reply.value, 0.0, None, None)
+        _, found, _ = await self._runtime.snapshots.opened(entry.fingerprint, reply.value, 0.0, None, None)
         life = longest_cookie_life(found["storage_state"], entry.now / 1_000_000) if found is not None else None
         return life is not None and life <= soon
 

@@ -340,7 +340,10 @@ def _beside_another_login(
     before, notes = document.load(*change.before), (mine["data"], theirs["data"])
     if _is_later(saved_at, change, moment):
         notes = (theirs["data"], mine["data"])
-    data = merge_data(before["data"], *notes)
+    # The stored login does not come from `before`: a note that it does not have was not deleted there.
+    changed = {key for key, note in mine["data"].items() if before["data"].get(key, note) != note}
+    base = {key: note for key, note in before["data"].items() if key in theirs["data"] or key not in changed}
+    data = merge_data(base, *notes)
     not_taken = mine["storage_state"] != before["storage_state"]
     if data == theirs["data"]:
         outcome = SaveOutcome.STALE if change.login.found is Found.STORED else SaveOutcome.SKIPPED

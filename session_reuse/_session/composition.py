@@ -16,7 +16,6 @@ from session_reuse._resilience.guard import BreakerChange, Guard, Listener
 from session_reuse._session.clock import Clock
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.options import ResolvedOptions
-from session_reuse._session.replica import Replica
 from session_reuse._session.scope import SessionScope
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn, Tasks
@@ -60,20 +59,6 @@ class Runtime:
     tasks: Tasks
     connection: Connection | None = None
     last_fingerprints: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def wall_clock(self) -> Callable[[], float]:
-        """Unix seconds."""
-        return self.clock.wall
-
-    @wall_clock.setter
-    def wall_clock(self, wall: Callable[[], float]) -> None:
-        self.clock.wall = wall
-
-    @property
-    def pending(self) -> list[Replica]:
-        """The sessions whose changes wait for the store."""
-        return list(self.writer.replicas.waiting())
 
     def scope(self, session: BrowserSession, options: ResolvedOptions, spent: float = 0.0) -> SessionScope:
         """Return the life of one `with`. So many seconds of its budget to enter are spent."""

@@ -9,8 +9,10 @@ from typing import Final
 
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.tasks import Spawn
 from session_reuse._store.interface import Busy, Lease
 from session_reuse._telemetry import Event, Operation, Telemetry, log
+from session_reuse.config import Config
 
 _POLL: Final = (0.02, 0.1)
 """Shortest and longest pause between two requests for a busy lease, in seconds."""
@@ -24,8 +26,8 @@ class LeaseHolder:
         telemetry: counts and logs.
         fingerprint: whose session.
         agent_id: who wants it.
-        ttl: seconds for which it outlives its holder.
-        budget: seconds for a request.
+        config: the settings.
+        spawn: runs work in a task that lives until it is done or the manager is closed.
 
     Attributes:
         holder: names this holder, different for each `with`.
@@ -34,14 +36,14 @@ class LeaseHolder:
     """
 
     def __init__(
-        self, store: GuardedStore, telemetry: Telemetry, fingerprint: str, agent_id: str | None, ttl: float,
-        budget: float,
+        self, store: GuardedStore, telemetry: Telemetry, fingerprint: str, agent_id: str | None, config: Config, spawn: Spawn
     ) -> None:  # fmt: skip
         self._store = store
         self._telemetry = telemetry
         self._fingerprint = fingerprint
-        self._ttl = ttl
-        self._budget = budget
+        self._config = config
+        self._ttl = config.lease_ttl
+        self._spawn = spawn
         self.holder = f"{agent_id or 'agent'}-{secrets.token_hex(6)}"
         self.lease: Lease | None = None
         self.lost = False
@@ -60,7 +62,7 @@ class LeaseHolder:
                 break
             pause = min(left, max(_POLL[0], min(held.left or _POLL[1], _POLL[1])))
             await asyncio.sleep(pause * chance.uniform(0.5, 1.0))
-            held = await self._store.acquire(self._fingerprint, self._budget, self.holder, self._ttl)
+            held = await self._store.acquire(self._fingerprint, self._config.restore_timeout, self.holder, self._ttl)
         return held
 
     def take(self, lease: Lease) -> None:
@@ -87,6 +89,11 @@ class LeaseHolder:
                 self.lost = True
                 log.warning(Event.LEASE_LOST, fingerprint=self._fingerprint)
                 return
+
+    def abandon(self) -> None:
+        """Release it in the background, also one that may be taken by a request that is still on its way."""
+        self.stop()
+        self._spawn(self.release(self._config.save_timeout), "release")
 
     async def release(self, budget: float) -> None:
         """Release the lease, also one whose reply was lost.

@@ -64,19 +64,9 @@ class SessionScope:
     """
 
     def __init__(
-        self,
-        session: BrowserSession,
-        options: ResolvedOptions,
-        *,
-        config: Config,
-        store: GuardedStore,
-        snapshots: Snapshots,
-        writer: Writer,
-        telemetry: Telemetry,
-        clock: Clock,
-        spawn: Spawn,
-        spent: float = 0.0,
-    ) -> None:
+        self, session: BrowserSession, options: ResolvedOptions, *, config: Config, store: GuardedStore, snapshots: Snapshots,
+        writer: Writer, telemetry: Telemetry, clock: Clock, spawn: Spawn, spent: float = 0.0,
+    ) -> None:  # fmt: skip
         self._spent = spent
         self._session = session
         self._options = options
@@ -91,9 +81,7 @@ class SessionScope:
         session.allowed_domains = self._domains.patterns if self._domains is not None else None
         self._lease: LeaseHolder | None = None
         if options.exclusive:
-            self._lease = LeaseHolder(
-                store, telemetry, session.fingerprint, session.agent_id, config.lease_ttl, config.restore_timeout
-            )
+            self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config, spawn)
         self._known = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
         self._login = Login(Found.AWAY, 0.0, 0.0)
         self._before = Body(b"", document.PLAIN_JSON)
@@ -123,10 +111,12 @@ class SessionScope:
             self._telemetry.entered(
                 session.fingerprint, session.outcome, self._store.time() - began, stale=session.stale
             )  # fmt: skip
-            self._refuse_busy()
         except BaseException:  # whatever ends it, no lease stays behind
-            self._abandon_lease()
+            if self._lease is not None:
+                self._lease.abandon()
             raise
+        if session.outcome is Outcome.BUSY and self._options.on_busy == "raise":
+            raise SessionBusyError(f"{session.fingerprint!r} is in exclusive use by another agent")
         wiring_of(session).backend = self
 
     def enter_without(self, outcome: Outcome) -> None:
@@ -136,10 +126,6 @@ class SessionScope:
         self._use_id = ""
         session.discard()
         self._telemetry.entered(session.fingerprint, outcome, 0.0, stale=False)
-
-    def _refuse_busy(self) -> None:
-        if self._session.outcome is Outcome.BUSY and self._options.on_busy == "raise":
-            raise SessionBusyError(f"{self._session.fingerprint!r} is in exclusive use by another agent")
 
     async def _entered(self, began: float) -> Entry:
         fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - (self._store.time() - began)
@@ -155,16 +141,13 @@ class SessionScope:
                 reply = await self._wait_for_lease(reply, budget)
         except AttemptFailed as failure:
             return await self._away(failure, began)
-        if (
-            reply.value
-            and self._options.save != "never"
-            and lives_too_long(reply.value, self._config, self._clock.wall())
-        ):
+        writes = self._options.save != "never"
+        if reply.value and writes and lives_too_long(reply.value, self._config, self._clock.wall()):
             self._spawn(self._slide(), "ttl")
-        if isinstance(reply.lease, Busy):
+        if isinstance(reply.lease, Busy) and self._lease is not None:
             if reply.lease.foreign:
                 log.warning(Event.LEASE_FOREIGN, fingerprint=fingerprint, remedy="the lease key holds something else")
-            self._abandon_lease()  # a copy of the request may still be on its way
+            self._lease.abandon()  # a copy of the request may still be on its way
             return Entry(Outcome.BUSY, Login(Found.AWAY, asked_at, self._clock.wall()))
         return await self._from_store(reply, asked_at, waiting)
 
@@ -195,7 +178,8 @@ class SessionScope:
         )  # fmt: skip
         if self._options.strict:
             raise self._telemetry.named(failure.error) from None
-        self._abandon_lease()
+        if self._lease is not None:
+            self._lease.abandon()
         replica = writer.replicas.of(session.fingerprint)
         if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
             left = self._config.restore_timeout - (self._store.time() - began)
@@ -215,7 +199,7 @@ class SessionScope:
         if isinstance(reply.lease, Lease) and self._lease is not None:
             self._lease.take(reply.lease)
         replica = replicas.find(fingerprint)
-        snapshot, found, error = await self._snapshots.entered(
+        snapshot, found, error = await self._snapshots.opened(
             fingerprint, reply.value, asked_at, replica.base if replica else None, reply.invalidated_at
         )  # fmt: skip
         if error is not None and self._options.strict:
@@ -269,14 +253,13 @@ class SessionScope:
         except AttemptFailed as failure:
             self._telemetry.degraded(Operation.SAVE, failure.error, code=failure.code, fingerprint=session.fingerprint)
         else:
-            snapshot, _, _ = await self._snapshots.entered(
+            self._known, _, _ = await self._snapshots.opened(
                 session.fingerprint, reply.value, asked_at, None, reply.invalidated_at
             )
-            self._known, header = snapshot, snapshot.header
-            self._login.invalidated_at = snapshot.invalidated_at
+            header, self._before = self._known.header, self._known.body
+            self._login.invalidated_at = self._known.invalidated_at
             self._login.found = Found.ABSENT if header is None else Found.STORED
             self._login.created_at = header.created_at if header is not None else 0
-            self._before = snapshot.body
         if not self._before.data:
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
         wiring_of(session).backend = self
@@ -414,19 +397,11 @@ class SessionScope:
             wiring.health_mark = None  # counted with this change
         held = self._lease.lease if self._lease is not None else None
         return Change(
-            before=self._before,
-            after=after,
-            login=self._login,
-            made_at=self._clock.loop(),
-            ttl=self._config.ttl,
-            built_on=self._built_on,
-            agent_id=session.agent_id,
-            lease=held,
-            release=final and held is not None,
-            vouched=good or (final and self._options.verify is not None),
-            score_change=GOOD_MARK if good else 0,
+            before=self._before, after=after, login=self._login, made_at=self._clock.loop(), ttl=self._config.ttl,
+            built_on=self._built_on, agent_id=session.agent_id, lease=held, release=final and held is not None,
+            vouched=good or (final and self._options.verify is not None), score_change=GOOD_MARK if good else 0,
             domains=self._domains,
-        )
+        )  # fmt: skip
 
     def _bad_mark(self) -> Change | None:
         """Return the mark that the very login gets which this session was restored from."""
@@ -465,12 +440,6 @@ class SessionScope:
 
     # The lease -------------------------------------------------------------------------------------------------------
 
-    def _abandon_lease(self) -> None:
-        """Release a lease that may have been taken, in the background."""
-        if self._lease is not None:
-            self._lease.stop()
-            self._spawn(self._lease.release(self._config.save_timeout), "release")
-
     async def _give_member_back(self) -> None:
         """Free the member of a pool, before the next enter of this task can ask for one."""
         if self.on_left is not None:
@@ -481,12 +450,10 @@ class SessionScope:
     async def _give_lease_back(self) -> None:
         """Release the lease unless the last commit did, before the next enter of this task can request it."""
         lease = self._lease
-        if lease is None or lease.lease is None:
-            return
-        lease.stop()
-        released = any(change.release and change.outcome not in _NOT_RELEASED for change in self._changes)
-        if not released:
-            await self._release_at_once(lease.release(self._config.attempt_timeout))
+        if lease is not None and lease.lease is not None:
+            lease.stop()
+            if not any(change.release and change.outcome not in _NOT_RELEASED for change in self._changes):
+                await self._release_at_once(lease.release(self._config.attempt_timeout))
 
     async def _release_at_once(self, work: Coroutine[None, None, None]) -> None:
         """Release something. Where the store is slow, it goes on in the background."""

@@ -35,7 +35,7 @@ class Snapshots:
         self.codec = codec
         self._keys = keys
 
-    async def entered(
+    async def opened(
         self, fingerprint: str, value: bytes | None, heard_at: float, base: Snapshot | None, invalidated_at: int | None
     ) -> tuple[Snapshot, Document | None, CorruptStateError | None]:  # fmt: skip
         """Open a value that the store has returned.
@@ -72,13 +72,6 @@ class Snapshots:
             kind=StoredKind.PRESENT, heard_at=heard_at, invalidated_at=last, header=header, body=body, value=value
         )
         return snapshot, document, None
-
-    async def opened(
-        self, fingerprint: str, value: bytes | None, heard_at: float, base: Snapshot, *, invalidated_at: int
-    ) -> Snapshot:  # fmt: skip
-        """Open a value, as `entered` does, for a save."""
-        snapshot, _, _ = await self.entered(fingerprint, value, heard_at, base, invalidated_at)
-        return snapshot
 
     async def _decoded(self, fingerprint: str, value: bytes, base: Snapshot | None) -> Decoded:
         key = self._keys.session(fingerprint)

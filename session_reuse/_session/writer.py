@@ -299,8 +299,8 @@ class Writer:
         asked_at = self._clock.loop()
         reply = await self._store.read(replica.fingerprint, deadline - self._store.time())
         now = self._clock.now(reply.now)
-        snapshot = await self._snapshots.opened(
-            replica.fingerprint, reply.value, asked_at, replica.base, invalidated_at=reply.invalidated_at
+        snapshot, _, _ = await self._snapshots.opened(
+            replica.fingerprint, reply.value, asked_at, replica.base, reply.invalidated_at
         )
         self.replicas.observe(replica, snapshot)
         return snapshot, now

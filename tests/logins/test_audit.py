@@ -124,7 +124,7 @@ async def test_a_save_that_waits_takes_its_line_along() -> None:
 async def clock_of(manager: SessionManager) -> list[float]:
     """Return a number of seconds that is added to the clock of this host."""
     added = [0.0]
-    (await manager.services()).wall_clock = lambda: time.time() + added[0]
+    (await manager.services()).clock.wall = lambda: time.time() + added[0]
     return added
 
 

@@ -177,7 +177,7 @@ async def test_the_clock_of_the_keeper_does_not_matter(redis_server: RedisServer
     for off in (-200_000.0, 200_000.0):
         async with SessionManager(redis_server.url, registry=None) as manager:
             await log_in(manager, f"clock/{off}")
-            (await manager.services()).wall_clock = lambda off=off: time.time() + off
+            (await manager.services()).clock.wall = lambda off=off: time.time() + off
             assert await manager.keep_alive(renewing(verdict=True), f"clock/{off}", once=True) == {Liveness.LIVE: 1}
             assert await manager.keep_alive(renewing(verdict=True), f"clock/{off}", once=True) == {}
 

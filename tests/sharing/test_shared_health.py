@@ -87,17 +87,17 @@ async def test_max_age_counts_from_the_first_save(
     manager = await make_manager(servers.url)
     services = await manager.services()
     await save_many(manager, ["shop"])
-    services.wall_clock = lambda: time() + 50.0
+    services.clock.wall = lambda: time() + 50.0
     async with reusable_session("shop", manager=manager, max_age=60.0) as session:
         assert session.reused
         session.data["n"] = 1
-    services.wall_clock = lambda: time() + 70.0
+    services.clock.wall = lambda: time() + 70.0
     async with reusable_session("shop", manager=manager, max_age=60.0) as session:
         assert session.outcome is Outcome.RETIRED
         session.discard()
     async with reusable_session("shop", manager=manager, max_age=80.0) as session:
         assert session.reused
-    services.wall_clock = time
+    services.clock.wall = time
     with pytest.raises(ConfigurationError):
         reusable_session("shop", manager=manager, max_age=-1.0)
         await reusable_session("shop", manager=manager, max_age=-1.0).__aenter__()
@@ -169,11 +169,11 @@ async def test_a_session_lives_no_longer_than_its_login_cookie(
             session.data["used"] = True
         assert client.pttl("browser:session:shop") <= 100_000
     services = await manager.services()
-    services.wall_clock = lambda: time() + 101.0
+    services.clock.wall = lambda: time() + 101.0
     async with reusable_session("shop", manager=manager) as session:
         assert session.outcome is Outcome.RETIRED
         session.discard()
-    services.wall_clock = time
+    services.clock.wall = time
 
 
 async def test_a_clock_that_is_wrong_loses_nothing(
@@ -183,7 +183,7 @@ async def test_a_clock_that_is_wrong_loses_nothing(
     manager = await make_manager(servers.url)
     services = await manager.services()
     for shift in (31_536_000.0, -31_536_000.0, 0.0):
-        services.wall_clock = lambda shift=shift: time() + shift  # type: ignore[misc]
+        services.clock.wall = lambda shift=shift: time() + shift  # type: ignore[misc]
         async with reusable_session("shop", "agent", manager=manager) as session:
             assert session.outcome in {Outcome.MISSING, Outcome.REUSED}
             session.data[f"{shift}"] = 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from session_reuse import Outcome, SaveOutcome
-from session_reuse._session import changes, entry, options, pool, scope, snapshots, writer
+from session_reuse._session import changes, entry, lease, options, pool, scope, snapshots, writer
 from session_reuse._state import domains
 from session_reuse._state.storage_state import is_empty
 from session_reuse._stored_form import document_of
@@ -96,7 +96,7 @@ def late_baseline() -> None:
 @_mutant("replaced", "lost", "older")
 def unreadable_is_damaged() -> None:
     """What a process cannot open for want of the key is set aside."""
-    real = snapshots.Snapshots.entered
+    real = snapshots.Snapshots.opened
 
     async def entered(self: Any, *arguments: Any) -> Any:
         snapshot, document, error = await real(self, *arguments)
@@ -104,7 +104,7 @@ def unreadable_is_damaged() -> None:
             snapshot = replace(snapshot, kind=changes.StoredKind.CORRUPT)
         return snapshot, document, error
 
-    snapshots.Snapshots.entered = entered  # type: ignore[method-assign]
+    snapshots.Snapshots.opened = entered  # type: ignore[method-assign]
 
 
 @_mutant("exclusive")
@@ -171,7 +171,7 @@ def empty_is_skipped() -> None:
 @_mutant("lease")
 def lease_stays() -> None:
     """An enter that raises leaves its lease behind."""
-    scope.SessionScope._abandon_lease = lambda self: None  # type: ignore[method-assign]
+    lease.LeaseHolder.abandon = lambda self: None  # type: ignore[method-assign]
 
 
 @_mutant("lease")

@@ -186,6 +186,13 @@ def test_notes_beside_another_login_are_merged_by_age() -> None:
     assert refused(early, there) is SaveOutcome.SKIPPED
 
 
+def test_a_note_is_not_deleted_by_a_login_that_never_had_it() -> None:
+    """The stored login is another one, and younger: what it does not have is no deletion. Unchanged notes stay behind."""
+    mine = change(body("a", n=1, old=1), body("a", n=2, old=1), login(created_at=7), made_at=400.0)
+    found = folded(stored(body("b", theirs=1), saved_at=500.0), mine)
+    assert (cookie_of(found.result), data_of(found.result)) == ("b", {"theirs": 1, "n": 2})
+
+
 def test_an_unvouched_login_is_refused_where_another_is_stored() -> None:
     """Without notes there is nothing to take, and the agent is told."""
     assert refused(change(EMPTY, body("mine"), login(Found.AWAY)), stored(body("theirs"))) is SaveOutcome.SKIPPED
