@@ -1038,6 +1038,9 @@ class Oracle:
 
     def _on_waiting_login(self, session: Session, visit: Visit) -> bool:
         """Return whether a visit went on with a login that waited, and another one is stored, if only to be logged out."""
+        given = self.writes.get(visit.restored.get("c:sid", 0))
+        if given is not None and given.visit.replacing and given.appeared == float("inf"):
+            return session.current.stored is not None
         return visit.reused and not visit.login and self._is_of_others(session, visit)
 
     @staticmethod
@@ -1067,6 +1070,7 @@ class Oracle:
         )
 
     def _check_skipped(self, session: Session, visit: Visit, changes: dict[str, Change]) -> None:
+        changes = {item: one for item, one in changes.items() if one.serial or not self._is_moot(session, one)}
         allowed = (
             visit.discarded or visit.doubtful or not visit.looked or visit.unknowing
             or visit.outcome in {Outcome.BUSY, Outcome.CORRUPT} or visit.doubted or (visit.by_hand and self.trouble_of(visit.process) >= visit.begun - 1.0) or not changes
@@ -1169,6 +1173,10 @@ class Oracle:
             return found != change.saw or session.lost_at > change.saved or self._is_moot(session, change)
         if self._is_older_as_a_whole(session, change):
             return True
+        since = [one for one in session.versions if one.start >= change.made and one.actor is not visit.manager]
+        lost = session.lost_at >= (0.0 if visit.stale else visit.begun)
+        if lost and any(one.items is not None for one in since):
+            return True  # the store lost it, and another process has brought back what it knew, as the later state
         for other in session.by_item[change.item]:
             unseen = other.appeared < float("inf") and visit.restored.get(change.item) != other.serial
             if other is not change and (other.made >= change.made or (unseen and other.visit is not visit)):
