@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from session_reuse import Outcome, SaveOutcome
-from session_reuse._session import changes, entry, lease, options, pool, scope, snapshots, writer
+from session_reuse._logins import pool
+from session_reuse._session import changes, entry, lease, options, scope, snapshots, writer
 from session_reuse._state import domains
 from session_reuse._state.storage_state import is_empty
 from session_reuse._stored_form import document_of
