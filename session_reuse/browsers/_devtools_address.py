@@ -96,7 +96,7 @@ class Address:
             raise AdapterError(f"no browser answers at {self} ({_reason(error)}): {_NO_BROWSER}") from None
 
     def stop(self) -> None:
-        """Leave the browser as it is."""
+        """Do nothing: the browser of others stays open."""
 
     def _asked(self) -> str:
         import urllib.error  # late: a browser of our own needs no HTTP

@@ -92,17 +92,17 @@ def open_chromium(
     verify: Callable[[Chromium], Any] | None = None,
     **options: Unpack[EngineOptions],
 ) -> BoundChromium:
-    """Start a Chromium with the session's state in a profile of its own; at the end it is captured, ended and removed.
+    """Start a Chromium with the session's state in a separate profile. At the end it is captured, ended and removed.
 
     With `allowed_domains` of the session, the browser reaches these hosts only.
     Its port is a free one on loopback. Each program of this machine that finds the port can use the session.
 
     Args:
         session: whose state is restored, and which gets what was captured.
-        executable: a path or a name on PATH; looked for if not given.
+        executable: a path or a name on PATH. If not given, a Chromium is searched.
         arguments: more flags for Chromium.
         headless: None for headless where there is no display.
-        verify: called with the browser when a state was restored; when it returns False or raises, the agent gets a new
+        verify: called with the browser when a state was restored. When it returns False or raises, the agent gets a new
             browser without it, and `session.outcome` is `unverified`. See `page_shows`.
         options: those of `session_reuse.browsers.playwright.open_context` that are for all clients.
 
@@ -120,7 +120,7 @@ def bind_chromium(
     verify: Callable[[Chromium], Any] | None = None,
     **options: Unpack[EngineOptions],
 ) -> BoundChromium:
-    """Do what `open_chromium` does, with a browser that `launch` returns; called again when a check has refused the first."""
+    """Return what `open_chromium` does, for a browser of `launch`. A check that fails leads to a second call of it."""
     return BoundChromium(session, Settings(**options), launch, verify=verify)
 
 
@@ -132,18 +132,18 @@ def attach_cdp(
     target_id: str | None = None,
     **options: Unpack[EngineOptions],
 ) -> BoundChromium:
-    """Bring the session's state into a Chromium that runs; at the end it is captured and left as it is.
+    """Restore the session's state into a Chromium that runs. At the end it is captured, and the browser stays open.
 
-    Nothing that the browser holds is removed; an origin that is open in a tab is filled only where its storage is empty. New
+    Nothing that the browser holds is removed. An origin that is open in a tab is filled only where its storage is empty. New
     tabs wait for a moment until they have the session. With `target_id` they do not, because the browser is shared with others:
     a document that is faster than the restore may not find its storage.
 
     Args:
         session: whose state is restored, and which gets what was captured.
-        address: a port of this machine, `host:port`, an `http(s)://` address, or the browser's own websocket; with path,
+        address: a port of this machine, `host:port`, an `http(s)://` address, or the websocket of the browser. It has path,
             query and token where a service wants them.
         headers: what a service wants to see.
-        target_id: a tab whose context is used; the browser's default context if not given. Others are left alone.
+        target_id: a tab whose context is used. If not given, it is the browser's default context. No other is changed.
         options: those of `session_reuse.browsers.playwright.open_context` that are for all clients.
 
     Raises:
@@ -323,11 +323,11 @@ def page_shows(
 
     Args:
         url: the page, one that only those who are logged in see.
-        text: what is to be visible; case does not matter. None: being there and not sent elsewhere is enough.
+        text: a text that the page shows, in any case. With None, the page is right if its URL is.
         timeout: seconds to wait for it.
 
     Raises:
-        AdapterError: the site cannot be reached; when the check is used.
+        AdapterError: the site cannot be reached. The check raises it.
     """
 
     async def check(chromium: Chromium) -> bool:

@@ -65,6 +65,14 @@ def test_a_wrong_setting_ends_with_2(runs: Runs, words: tuple[str, ...], code: i
     assert message in report["message"]
 
 
+def test_arguments_that_are_refused_leave_no_browser(runs: Runs) -> None:
+    """The browser starts before they are parsed, and ends with the program."""
+    with runs.start("--nonsense", "--", "echo", "ran") as process:
+        out, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, out) == (2, "")
+    assert "--nonsense" in err
+
+
 def test_a_full_disk_ends_with_2_and_leaves_nothing(runs: Runs, small_disk: Path) -> None:
     """The command is not run, and the report names what to set."""
     runs.environment["TMPDIR"] = str(small_disk)
