@@ -1,6 +1,6 @@
 """Our safe cycle beside a naive one and beside other libraries, in interleaved rounds.
 
-    python benchmarks/compare.py [--quick] [--rounds 7] [--sizes "2 KB,20 KB"] [--tasks 1,128] [--only NAME,...] [--json FILE]
+    python benchmarks/compare.py [--quick] [--rounds 7] [--sizes "2 KB,20 KB"] [--tasks 1,128] [--only NAME;...] [--json FILE]
 
 A cycle is one restore and one save of a task's own session, of which one cookie changes. Every number is a ratio to the
 naive cycle of the same round; below 1 is cheaper. CPU is this process's; the server's is in wire.py.
@@ -104,10 +104,10 @@ def measure(
         rounds: of each contestant.
         sizes: of 2 KB, 20 KB, 200 KB and 2 MB, separated by commas.
         tasks: numbers of tasks at a time.
-        only: names of contestants; the base is always there.
+        only: names of contestants, separated by semicolons; the base is always there.
     """
     peers, missing = installed_peers()
-    chosen = {BASE, *only.split(",")} if only else {*CONTESTANTS, *peers}
+    chosen = {BASE, *only.split(";")} if only else {*CONTESTANTS, *peers}
     kinds: dict[str, Any] = {name: kind for name, kind in {**CONTESTANTS, **peers}.items() if name in chosen}
     if missing and not only:
         print(f"not installed, left out: {', '.join(missing)}")
