@@ -42,6 +42,7 @@ class Flusher:
         self._rounds: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, float] = {}
         self._changed = asyncio.Event()
+        self._finishing = False
 
     def changed(self) -> None:
         """Check again which changes wait."""
@@ -50,7 +51,7 @@ class Flusher:
     def wake(self, budget: float) -> None:
         """Start writing what waits, `budget` seconds for each session, as soon as the breakers let a request pass."""
         self._changed.set()
-        if self._task is None or self._task.done():
+        if not self._finishing and (self._task is None or self._task.done()):
             self._task = self._spawn(self._run(budget), "flusher")
 
     async def _run(self, budget: float) -> None:
@@ -104,6 +105,7 @@ class Flusher:
 
     async def finish(self, budget: float) -> None:
         """Write all changes that wait or are on their way, within `budget` seconds."""
+        self._finishing = True
         tasks = [task for task in (self._task, *self._rounds.values()) if task is not None]
         for task in tasks:
             task.cancel()

@@ -161,7 +161,10 @@ class Writer:
 
     def _settled(self, replica: Replica, batch: Sequence[Change]) -> None:
         """Remove settled changes from the outbox."""
-        done = [change for change in batch if change.outcome is not None and change in replica.outbox]
+        ended = (
+            change for change in batch if change.outcome not in {None, SaveOutcome.SPOOLED}
+        )  # that one stays on disk
+        done = [change for change in ended if change in replica.outbox]
         if not done:
             return
         self.replicas.remove(replica, done)
