@@ -119,12 +119,12 @@ class Turn:
         self._arrival = 0
         self._member = ""
         self._reserved_until = 0
-        self._began = 0.0
+        self._deadline = 0.0
 
     @property
     def _budget(self) -> float:
-        """Seconds left of the budget to enter, which counts from the last look at the pool."""
-        return self._runtime.config.restore_timeout - (self._runtime.guarded.time() - self._began)
+        """Seconds for a request: at most `restore_timeout`, which for all of them is on top of the wait."""
+        return min(self._runtime.config.restore_timeout, self._deadline - self._runtime.guarded.time())
 
     async def enter(self) -> tuple[BrowserSession, SessionScope]:
         """Return an entered session of a member. A fresh one that is not saved when none is free in time.
@@ -143,10 +143,8 @@ class Turn:
 
     async def _enter(self) -> tuple[BrowserSession, SessionScope]:
         clock, give_up = self._runtime.clock, self._runtime.clock.loop() + self._options.wait
-        self._began = self._runtime.guarded.time()
+        self._deadline = self._runtime.guarded.time() + self._options.wait + self._runtime.config.restore_timeout
         while True:
-            if clock.loop() < give_up:
-                self._began = self._runtime.guarded.time()
             try:
                 left = await self._reserve()
             except AttemptFailed as failure:
@@ -184,7 +182,7 @@ class Turn:
             await self._pass_by(pause)
             return None
         session = self._session_class(name, self._agent_id)
-        scope = runtime.scope(session, self._inner, spent=runtime.guarded.time() - self._began)
+        scope = runtime.scope(session, self._inner, spent=runtime.config.restore_timeout - self._budget)
         await scope.enter()
         if session.outcome is Outcome.BUSY:  # another agent was faster
             await self._pass_by(runtime.config.lease_ttl / 3)

@@ -743,7 +743,8 @@ class Oracle:
             for other in self.visits.values()
         )  # a breaker lets one through to see whether the store is back
         rejected = outcome_is(visit, Outcome.CIRCUIT_OPEN, Outcome.AUTH)
-        near = visit.manager.config["restore_timeout"] > 8 * visit.process.link.far
+        trips = 20 if visit.pooled else 8  # a look at the pool and one at the member come first
+        near = visit.manager.config["restore_timeout"] > trips * visit.process.link.far
         calm = visit.begun - self.trouble_of(visit.process) > CALM_AFTER
         if calm and near and not (rejected and probed):
             self.break_("reuse", f"{visit} entered {visit.outcome} although all is well")
