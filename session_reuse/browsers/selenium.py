@@ -126,7 +126,7 @@ class _Binding:
             connect=connect,
             is_alive=lambda: True,
             is_own=is_own,
-            of_target=driver.current_window_handle,  # ChromeDriver names windows by the id of their target
+            of_target=_window(driver),
             in_thread=True,
         )
         self._thread: LoopThread | None = LoopThread()
@@ -150,7 +150,9 @@ class _Binding:
             work.close()
             raise CdpError("the browser was released")
         try:
-            return self._thread.run(work, limits.START)
+            return self._thread.run(
+                work, limits.START + limits.OPEN
+            )  # after a time-out of its own, it closes what it has opened
         except TimeoutError:
             raise CdpError("the browser did not answer") from None
 
@@ -177,6 +179,14 @@ class _Binding:
         self._end(self._attachment.release())
         thread, self._thread = self._thread, None
         thread.stop()
+
+
+def _window(driver: WebDriver) -> str | None:
+    """Return the current window, or None of a driver that is dead. ChromeDriver names windows by the id of their target."""
+    try:
+        return driver.current_window_handle
+    except Exception:  # noqa: BLE001  (of Selenium or urllib3: a dead driver is reported when it is connected to)
+        return None
 
 
 def _endpoint(driver: WebDriver) -> str:

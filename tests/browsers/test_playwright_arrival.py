@@ -302,6 +302,7 @@ class _Keeper:
         return "saved"
 
 
+@pytest.mark.alone("the answers of a page that is left come in time, and so do its events")
 async def test_a_page_that_does_nothing_at_the_end_is_not_read_again(
     sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
