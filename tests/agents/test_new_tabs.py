@@ -77,9 +77,12 @@ async def test_a_tab_that_cannot_be_loaded_again_is_followed(monkeypatch: pytest
     await driver.connection.close()
 
 
+@pytest.mark.parametrize("is_paused", [True, False])
 @pytest.mark.parametrize("is_answered", [True, False])
-async def test_documents_of_a_new_tab_wait_for_its_scripts(monkeypatch: pytest.MonkeyPatch, is_answered: bool) -> None:
-    """A navigation that another client starts is held until the tab has answered, or for a time limit."""
+async def test_documents_of_a_new_tab_wait_for_its_scripts(
+    monkeypatch: pytest.MonkeyPatch, is_answered: bool, is_paused: bool
+) -> None:
+    """A tab is paused until it has taken the scripts, or for a time limit. The documents of one that cannot be are held."""
     monkeypatch.setattr(limits, "INIT_SCRIPT", 30.0 if is_answered else 0.05)
     driver = DevToolsDriver(
         SilentTransport(), BrowserSession("x"), of_target=None, is_own=False, pauses_tabs=True, on_stir=lambda: None
@@ -93,13 +96,17 @@ async def test_documents_of_a_new_tab_wait_for_its_scripts(monkeypatch: pytest.M
 
     monkeypatch.setattr(driver.connection, "post", post)
     await driver.add_script("0")
-    driver._on_event("Target.attachedToTarget", {"sessionId": "s", "targetInfo": {"targetId": "t", "type": "page"}}, "")
-    posted = list(answers)
-    assert posted.index("Fetch.enable") < posted.index("Page.addScriptToEvaluateOnNewDocument")
-    assert "Fetch.disable" not in posted
+    target = {"targetId": "t", "type": "page"}
+    event = {"sessionId": "s", "targetInfo": target, "waitingForDebugger": is_paused}
+    driver._on_event("Target.attachedToTarget", event, "")
+    assert ("Fetch.enable" in answers) is not is_paused
+    answers["Target.setAutoAttach"].set_result({})
+    await asyncio.sleep(0)
+    assert "Runtime.runIfWaitingForDebugger" not in answers
     if is_answered:
-        answers["Runtime.runIfWaitingForDebugger"].set_result({})
-    await until(lambda: "Fetch.disable" in answers, timeout=10)
+        answers["Page.addScriptToEvaluateOnNewDocument"].set_result({})
+    await until(lambda: "Runtime.runIfWaitingForDebugger" in answers, timeout=10)
+    assert ("Fetch.disable" in answers) is not is_paused
     await asyncio.gather(*driver.cancel_tasks(), return_exceptions=True)
     await driver.connection.close()
 
