@@ -107,14 +107,7 @@ def run(
     BU_CDP_URL, CDP_URL, SESSION_REUSE_CDP_URL and more). The exit code is that of the command, 127 if there is none.
     With --pool, leave FINGERPRINT out.
     """
-    if check_text is not None and check_url is None:
-        raise typer.BadParameter("--check-text needs --check-url")
-    if check_url is not None and cdp_url is not None:
-        raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
-    # Without a FINGERPRINT, the first word of the command stands in its place.
-    name, words = (fingerprint, command or []) if pool is None else (None, [fingerprint, *(command or [])])
-    if not words:
-        raise typer.BadParameter("give a command to run: -- COMMAND [ARG]...")
+    name, words = _name_and_words(fingerprint, command or [], pool)
     options = {
         "agent_id": agent_id, "pool": pool, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive or pool is not None else "fresh",
@@ -124,22 +117,14 @@ def run(
     def launch() -> ChromiumProcess:
         return started.pop() if started else ChromiumProcess(arguments=flags, headless=not headed)
 
-    def opened(session: BrowserSession) -> AbstractAsyncContextManager[Chromium]:
-        from session_reuse.browsers import cdp
-
-        if cdp_url is not None:
-            return cdp.attach_cdp(session, cdp_url)
-        check = cdp.page_shows(check_url, check_text, timeout=check_timeout) if check_url is not None else None
-        return cdp.bind_chromium(session, launch, check)
-
+    opened = _opener(launch, cdp_url, check_url, check_text, check_timeout)
     started: list[ChromiumProcess] = [context.obj] if context.obj is not None else []
     about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
     try:
         _require(words[0])
         if cdp_url is None:
             started.append(launch())  # before the imports that follow: both take as long
-        place = {"url": url, "key_prefix": key_prefix}
-        code = asyncio.run(_run(name, options, place, opened, words, about))
+        code = asyncio.run(_run(name, options, {"url": url, "key_prefix": key_prefix}, opened, words, about))
     except (SessionReuseError, _NoCommandError) as error:
         code = error.code if isinstance(error, _NoCommandError) else ExitCode.USAGE
         code = ExitCode.WRONG if isinstance(error, SessionBusyError) else code
@@ -149,6 +134,37 @@ def run(
             process.stop()
     _write({**about, "exit_code": int(code)}, report)
     raise typer.Exit(code)
+
+
+def _name_and_words(fingerprint: str, command: list[str], pool: str | None) -> tuple[str | None, list[str]]:
+    # With a pool there is no FINGERPRINT: the first word of the command stands in its place.
+    name, words = (fingerprint, command) if pool is None else (None, [fingerprint, *command])
+    if not words:
+        raise typer.BadParameter("give a command to run: -- COMMAND [ARG]...")
+    return name, words
+
+
+def _opener(
+    launch: Callable[[], ChromiumProcess],
+    cdp_url: str | None,
+    check_url: str | None,
+    check_text: str | None,
+    check_timeout: float,
+) -> Callable[[BrowserSession], AbstractAsyncContextManager[Chromium]]:
+    if check_text is not None and check_url is None:
+        raise typer.BadParameter("--check-text needs --check-url")
+    if check_url is not None and cdp_url is not None:
+        raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
+
+    def opened(session: BrowserSession) -> AbstractAsyncContextManager[Chromium]:
+        from session_reuse.browsers import cdp
+
+        if cdp_url is not None:
+            return cdp.attach_cdp(session, cdp_url)
+        check = cdp.page_shows(check_url, check_text, timeout=check_timeout) if check_url is not None else None
+        return cdp.bind_chromium(session, launch, check)
+
+    return opened
 
 
 async def _run(
