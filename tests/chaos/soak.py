@@ -189,7 +189,9 @@ class Soak:
             services = await manager.services()
             services.guard.at().write.probe_now()
             services.writer.wake()
-            await until(lambda services=services: not services.pending, timeout=60.0, message="what waited arrived")
+            await until(
+                lambda manager=manager: not manager.stats().pending, timeout=60.0, message="what waited arrived"
+            )
             await until(lambda services=services: not services.tasks, timeout=60.0, message="our tasks ended")
 
     async def _check_the_end(self) -> None:

@@ -13,7 +13,7 @@ from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_
 from session_reuse._store.keys import Keys
 from tests.chaos.stepping import CancelAt, cancelled_at
 from tests.harness.polling import until
-from tests.harness.probes import breakers_of, has_probe_out, in_use, pool_of, runtime
+from tests.harness.probes import breakers_of, has_probe_out, in_use, pool_of, runtime, waiting_of
 from tests.harness.servers import RedisServer
 
 NAME = "shop.example/alice"
@@ -131,7 +131,7 @@ async def test_second_cancel_keeps_the_save_for_later(
         _, error = await cancelled_at(visit.__aexit__(type(first), first, None), MOST_SUSPENSIONS)
         reached = stepping[0].reached
         assert isinstance(error, asyncio.CancelledError) is reached
-        await until(lambda: not runtime(manager).pending, message="what waited was flushed")
+        await until(lambda: not waiting_of(manager), message="what waited was flushed")
         await nothing_leaked(manager, redis_server)
         found = await manager.restore(NAME)
         assert found is not None
@@ -181,7 +181,7 @@ async def test_cancelled_checkpoint_loses_no_work(manager: SessionManager, redis
             reached, error = await cancelled_at(session.checkpoint(), suspension)
             assert isinstance(error, asyncio.CancelledError) is reached
         assert session.save_outcome in {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.UNCHANGED}
-        await until(lambda: not runtime(manager).pending, message="what waited was flushed")
+        await until(lambda: not waiting_of(manager), message="what waited was flushed")
         await nothing_leaked(manager, redis_server)
         found = await manager.restore(NAME)
         assert found is not None

@@ -184,7 +184,7 @@ class World:
 
     async def flushed(self, patience: float = 15.0) -> None:
         """Wait until nothing waits for the store any more."""
-        await until(lambda: not self.services.pending, timeout=patience, message="pending saves were flushed")
+        await until(lambda: not self.manager.stats().pending, timeout=patience, message="pending saves were flushed")
 
 
 def resolver_without_network() -> Callable[[], None]:

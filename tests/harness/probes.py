@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from session_reuse import SessionManager
     from session_reuse._resilience.breaker import CircuitBreaker
     from session_reuse._session.composition import Runtime
+    from session_reuse._session.replica import Replica
 
 
 def runtime(manager: SessionManager) -> Runtime:
@@ -16,6 +17,11 @@ def runtime(manager: SessionManager) -> Runtime:
     found = manager._runtime
     assert found is not None, "the manager was not used"
     return found
+
+
+def waiting_of(manager: SessionManager) -> list[Replica]:
+    """Return the sessions whose changes wait for the store."""
+    return list(runtime(manager).writer.replicas.waiting())
 
 
 def was_used(manager: SessionManager) -> bool:

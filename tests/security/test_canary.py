@@ -19,7 +19,7 @@ from session_reuse._browser_session import wiring_of
 from session_reuse.config import Config
 from session_reuse.errors import SessionReuseError
 from tests.harness.fault_proxy import Fault, FaultProxy
-from tests.harness.probes import runtime
+from tests.harness.probes import runtime, waiting_of
 from tests.harness.servers import HOST, RedisServer
 
 CANARY = "canary-51c0ffee-secret"
@@ -106,7 +106,7 @@ async def test_no_secret_is_shown_while_all_goes_wrong(
             await proxy.heal()
             secret_redis.kill()
             shown += await _visits(manager)
-            shown += [manager.stats(), list(runtime(manager).pending)]
+            shown += [manager.stats(), waiting_of(manager)]
     secret_redis.start()
     shown += [generate_latest(registry).decode(), logged.getvalue()]
     shown += files_of(tmp_path)

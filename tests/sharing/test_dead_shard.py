@@ -10,7 +10,7 @@ import pytest
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._resilience.breaker import BreakerState
 from tests.harness.polling import until
-from tests.harness.probes import runtime
+from tests.harness.probes import runtime, waiting_of
 from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.traces import MakeManager, save_many
 
@@ -59,7 +59,7 @@ async def test_a_frozen_shard_stops_its_own_sessions_only(cluster: RedisCluster,
     assert BreakerState.CLOSED not in {states[name] for name in lost}
     assert manager.stats().breakers["write"] != "closed"
     frozen.resume()
-    await until(lambda: not runtime(manager).pending, timeout=60.0, message="what waited for the shard is saved")
+    await until(lambda: not waiting_of(manager), timeout=60.0, message="what waited for the shard is saved")
     for name in lost:
         found = await manager.restore(name)
         assert found is not None
@@ -79,10 +79,10 @@ async def test_a_close_brings_through_what_waits_for_healthy_shards(
     for node in nodes:
         node.pause()
     await asyncio.gather(*(agent(manager, name, 9) for name in NAMES))
-    assert len(runtime(manager).pending) == len(NAMES)
+    assert len(waiting_of(manager)) == len(NAMES)
     for node in nodes[1:]:
         node.resume()
     await manager.aclose()
-    assert {waiting.fingerprint for waiting in runtime(manager).pending} == {
+    assert {waiting.fingerprint for waiting in waiting_of(manager)} == {
         name for name in NAMES if shards[name] is nodes[0]
     }
