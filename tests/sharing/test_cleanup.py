@@ -108,7 +108,7 @@ async def test_a_restart_that_forgets_the_setting_is_noticed(own_redis: RedisSer
     told: list[str] = []
     settings = {"cleanup_interval": 3600.0, "configure_notifications": True}
     manager = await make_manager(own_redis.url, on_expired=told.append, **settings)
-    brief = await make_manager(own_redis.url, ttl=SOON)
+    brief = await make_manager(own_redis.url, ttl=6 * SOON)  # none expires before the server is killed
     async with cleaning(manager):
         await until(lambda: notifies(own_redis), message="the setting is made")
         await save_many(brief, NAMES)

@@ -175,7 +175,7 @@ def lease_stays() -> None:
     lease.LeaseHolder.abandon = lambda self: None  # type: ignore[method-assign]
 
 
-@_mutant("lease")
+@_mutant("lease", start=5200)
 def overtaken_release() -> None:
     """A release overtakes the request for the lease, which then is nobody's."""
     seams.change_script("acquire", "if redis.call('EXISTS', KEYS[4]) == 1", "if false")
