@@ -275,7 +275,7 @@ class Follower:
             return
         # Events of its last writes may be on their way, and are lost when another process takes over the tab.
         if self._mirror.local_size(origin) < _LARGE:
-            frame.is_read = yield from self.read(frame, origin)
+            frame.is_read = yield from self.read(frame, origin, is_leaving=True)
 
     def _is_recent(self, frame: Frame, origin: str) -> bool:
         """Return whether events of a document's writes may still be on their way."""
@@ -326,13 +326,20 @@ class Follower:
         if is_used(usage) or self._mirror.has_databases(origin):
             self._mirror.databases_changed(origin)
 
-    def read(self, frame: Frame, origin: str) -> Flow[bool]:
-        """Read the web storage of a document's origin. Return whether it could be."""
+    def read(self, frame: Frame, origin: str, *, is_leaving: bool = False) -> Flow[bool]:
+        """Read the web storage of a document's origin. Return whether it could be.
+
+        Args:
+            frame: the document.
+            origin: of the document.
+            is_leaving: whether it is about to be left. Events of its sessionStorage come in order, those of localStorage get lost.
+        """
         reading = self._mirror.begin_read(frame.target.tab.key, origin)
         local = session = None
         try:
-            found = yield [self.stored(frame.target.cdp, origin, is_local=is_local) for is_local in (True, False)]
-            local, session = (each["entries"] for each in found)
+            kinds = (True,) if is_leaving else (True, False)
+            found = yield [self.stored(frame.target.cdp, origin, is_local=is_local) for is_local in kinds]
+            local, session = (*(each["entries"] for each in found), None)[:2]
         except self._driver.errors as error:
             if _NO_STORAGE in str(error) and frame.is_current:
                 frame.origin = None  # a sandboxed document has the URL of its site, and none of its storage

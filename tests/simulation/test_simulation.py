@@ -76,4 +76,4 @@ def test_the_promises_hold_in_2000_histories() -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_simulator_finds_a_fault_that_is_put_back(name: str) -> None:
     """A simulator that finds nothing may look in the wrong place."""
-    assert find(name, ENOUGH) is not None, MUTANTS[name].what
+    assert find(name, ENOUGH, MUTANTS[name].start) is not None, MUTANTS[name].what
