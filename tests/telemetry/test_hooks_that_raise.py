@@ -257,9 +257,13 @@ def test_an_interrupt_inside_a_hook_passes_on(name: str, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     registry = HOOKS[name][1](monkeypatch, interrupted) or CollectorRegistry()
-    monkeypatch.setattr(logging.getLogger("session_reuse"), "level", logging.DEBUG)
-    with pytest.raises(KeyboardInterrupt):
-        Telemetry(registry).entered("shop", Outcome.REUSED, 0.1)
+    logger = logging.getLogger("session_reuse")
+    logger.setLevel(logging.DEBUG)  # an assignment of `level` would leave what is cached of the level before
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Telemetry(registry).entered("shop", Outcome.REUSED, 0.1)
+    finally:
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.mark.parametrize(
