@@ -51,12 +51,14 @@ class Target:
         tab: the tab.
         asked: origins whose IndexedDB is to report its changes over this session.
         tracked: those of which it is known to do so.
+        is_adopted: whether it has told which documents it has. Documents that commit from then on report all that they store.
     """
 
     cdp: Any
     tab: Tab
     asked: set[str] = field(default_factory=set)
     tracked: set[str] = field(default_factory=set)
+    is_adopted: bool = False
 
 
 @dataclass(eq=False, slots=True)

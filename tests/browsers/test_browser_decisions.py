@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -251,6 +251,34 @@ def test_a_document_without_a_storage_leaves_the_restore_to_the_next(leads_to: s
     assert followed.is_pending is (leads_to == B)
     followed.commit(B, "3")
     assert followed.is_pending
+
+
+class StorageDriver(ScriptDriver):
+    """A browser whose localStorage can be read. It never reports a change."""
+
+    items: ClassVar[list[list[str]]] = []
+
+    def send(self, _: object, method: str, params: Any, limit: float | None = None) -> Any:
+        """Answer like Chromium."""
+        if method == "DOMStorage.getDOMStorageItems":
+            return {"entries": self.items if params["storageId"]["isLocalStorage"] else []}
+        return {"usageBreakdown": []}
+
+
+@pytest.mark.parametrize("is_asked_first", [True, False])
+def test_what_a_document_stores_before_it_sends_its_visitor_on_is_read(*, is_asked_first: bool) -> None:
+    """Events of a login's last writes are lost when the next document takes over, and those of a first one may come too early."""
+    driver = StorageDriver()
+    followed = Followed(driver, {"cookies": [], "origins": []})
+    if is_asked_first:
+        followed.engine.follower.adopt(followed.target, {"frame": {"id": "frame", "loaderId": "0"}})
+    followed.commit(A, "1")
+    driver.items = [["token", "T"]]
+    if is_asked_first:
+        driver.run()
+        followed.commit(A, "2")
+    driver.run()
+    assert followed.engine.mirror.state()["origins"] == storing(A, token="T")["origins"]
 
 
 def test_a_document_that_was_there_before_us_is_not_waited_for() -> None:

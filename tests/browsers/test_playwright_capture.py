@@ -168,7 +168,7 @@ async def test_an_agent_that_is_cancelled(cancellations: int, sites: Sites, brow
     async def agent() -> None:
         async with bound as context:
             await visited(context, sites.url("cancelled", "/local/login"))
-            await capture_now(session)  # an event of a first document may be lost
+            await until(lambda: mirror_of(bound).has_content(sites.origin("cancelled")))
             ready.set()
             await asyncio.Event().wait()
 
