@@ -164,18 +164,14 @@ class Follower:
 
     def _storage_changed(self, target: Target, method: str, params: Params) -> None:
         if params.get("key") == self._restorer.scripts.name:
-            self._receipt(target, params)
+            self._receipt(params)
         elif (origin := self._mirror.storage_event(target.tab.key, method, params)) is not None:
             self._last_write[origin] = time.monotonic()
 
-    def _receipt(self, target: Target, params: Params) -> None:
+    def _receipt(self, params: Params) -> None:
         origin = origin_of_storage(params["storageId"])
-        if origin is None or "newValue" not in params:
-            return
-        for frame in target.tab.frames.values():
-            if frame.origin == origin and frame.target is target:
-                frame.owes_receipt = False
-        self._restorer.take_receipt(origin, params["newValue"])
+        if origin is not None and "newValue" in params:
+            self._restorer.take_receipt(origin, params["newValue"])
 
     def _logged(self, entry: Params) -> None:
         found = _CLEARED.match(str(entry.get("text")))
@@ -197,24 +193,21 @@ class Follower:
         tab.frames[frame.id] = frame
         self._gone(before)
         if frame.shares_storage and frame.origin is not None:
-            if frame.parent is None:  # of a frame, the receipt shows whether it was filled
-                frame.owes_receipt = self._restorer.delivered(frame.origin) and is_followed
+            if frame.parent is None:
+                self._restorer.started(frame.origin)
             was_tracked = frame.origin in target.tracked
             # In a context of our own, events show all that the first document of an origin finds and does, unless it was
             # committed while they were being asked for.
             is_told = is_followed and target.is_adopted
             is_seen = is_told and self._is_new_profile and frame.parent is None and frame.origin not in self._shown
             self._shown.add(frame.origin)
-            self._driver.spawn(self._read_first(frame, frame.origin, was_tracked=was_tracked, is_seen=is_seen))
+            reading = self._read_first(frame, frame.origin, was_tracked=was_tracked, is_told=is_told, is_seen=is_seen)
+            self._driver.spawn(reading)
 
     def _gone(self, frame: Frame | None) -> None:
         """Decide whether a document that was left may have stored something that was not seen."""
         if frame is None or frame.origin is None:
             return
-        if frame.owes_receipt:
-            # Receipts arrive in order, so this document had no storage. One that was filled is never filled again, though no
-            # other event of it was seen: it may have logged out.
-            self._restorer.rearm(frame.origin)
         # Events of its last writes are lost when another document takes over, also one of the same origin, which is read then:
         # 21 of 200 logins in a document that sent its visitor on (Chromium 156, busy machine, 2026-11-26).
         if frame.parent is None or frame.shares_storage:
@@ -283,7 +276,7 @@ class Follower:
         """Return whether events of a document's writes may still be on their way."""
         return time.monotonic() - max(self._last_write.get(origin, 0.0), frame.committed_at) < _RECENT
 
-    def _read_first(self, frame: Frame, origin: str, *, was_tracked: bool, is_seen: bool) -> Flow[None]:
+    def _read_first(self, frame: Frame, origin: str, *, was_tracked: bool, is_told: bool, is_seen: bool) -> Flow[None]:
         """Read what a new document has of its origin, where events have not shown all of it."""
         yield from self._track(frame.target, origin)
         if not was_tracked and self._indexed_db:
@@ -293,16 +286,17 @@ class Follower:
         self._was_read.add(once)
         if not is_known or origin in self._mirror.unread:
             yield from self._read_new(frame, origin)
+        # Its receipt was sent before anything listened. The page may have logged out since, so no other one is filled.
+        if not is_told and frame.parent is None and frame.origin is not None:
+            self._restorer.delivered(origin)
 
     def _read_new(self, frame: Frame, origin: str) -> Flow[None]:
-        """Read what a document has. What a document without a storage could not get is restored in the next one."""
+        """Read what a document has."""
         if (yield from self.read(frame, origin)):
             if not WEB_STORAGES & self._mirror.unseen_sections(origin):
                 self._restorer.delivered(origin)
             self._restorer.seen(origin)
-        elif frame.origin is None:
-            self._restorer.rearm(origin)
-        else:
+        elif frame.origin is not None:
             self._mirror.unread.add(origin)
 
     def _track(self, target: Target, origin: str) -> Flow[None]:

@@ -135,7 +135,6 @@ class RestoreScripts:
         # Random, so that no page can write a receipt of its own.
         self.name = f"_{secrets.token_hex(8)}"
         self._sections: dict[str, set[str]] = {}
-        self._again: set[str] = set()
         for payload in self.payloads:
             self._sections.setdefault(payload.origin, set()).update(payload.sections)
 
@@ -148,27 +147,18 @@ class RestoreScripts:
         """Return what the scripts restore of an origin in its next document."""
         return self._sections.get(origin, set()) - self.done.get(origin, set())
 
-    def delivered(self, origin: str) -> bool:
-        """Note that a document of an origin has started with the scripts. Return whether they had web storage for it."""
+    def delivered(self, origin: str) -> None:
+        """Note that a document of an origin has run the scripts."""
         had = self.sections(origin)
         if had:
             self.started.add(origin)
         # Databases are filled until they are confirmed: the first document may be left before they are done.
         self.finish(origin, had - {"databases"})
-        return bool(had - {"databases"})
 
     def finish(self, origin: str, sections: set[str]) -> None:
         """Fill some sections of an origin no more."""
         if sections & self.sections(origin):
             self.done.setdefault(origin, set()).update(sections)
-            self.version += 1
-
-    def rearm(self, origin: str, sections: frozenset[str]) -> None:
-        """Restore some sections of an origin in its next document after all, beside its content by then."""
-        again = sections & self._sections.get(origin, set()) & self.done.get(origin, set())
-        if again:
-            self.done[origin] -= again
-            self._again.add(origin)
             self.version += 1
 
     @cached_property
@@ -187,7 +177,7 @@ class RestoreScripts:
     def code_source(self) -> str:
         """The script that fills the storage of a document, as of now."""
         done = {origin: sorted(sections) for origin, sections in self.done.items() if sections}
-        arguments = [javascript.literal(each) for each in (self.name, self.mode, done, sorted(self._again))]
+        arguments = [javascript.literal(each) for each in (self.name, self.mode, done)]
         return javascript.call("restore", *arguments)
 
 

@@ -154,11 +154,15 @@ class Restorer:
             self._data = yield self._driver.add_script(self.scripts.data_source)
             self._code = yield self._driver.add_script(self.scripts.code_source())
 
-    def delivered(self, origin: str) -> bool:
-        """Note that a document of an origin has started with the scripts. Return whether they had web storage for it."""
-        had = self.scripts.delivered(origin)
+    def started(self, origin: str) -> None:
+        """Note that a document of an origin is there. It is filled when its receipt arrives: its process may be busy."""
+        if self.scripts.sections(origin):
+            self.scripts.started.add(origin)
+
+    def delivered(self, origin: str) -> None:
+        """Note that a document of an origin has run the scripts."""
+        self.scripts.delivered(origin)
         self._update_later()
-        return had
 
     def take_receipt(self, origin: str, receipt: str) -> None:
         """Note that a document of an origin has run the scripts.
@@ -180,11 +184,6 @@ class Restorer:
         """Fill the databases of an origin no more, once all of them were seen, and remove the scripts when nothing is left."""
         if not self._mirror.has_unconfirmed_databases(origin):
             self.scripts.finish(origin, {"databases"})
-        self._update_later()
-
-    def rearm(self, origin: str) -> None:
-        """Restore the web storage of an origin in its next document after all, unless something of it was seen."""
-        self.scripts.rearm(origin, WEB_STORAGES.intersection(self._mirror.unseen_sections(origin)))
         self._update_later()
 
     def is_changing(self, origin: str) -> bool:

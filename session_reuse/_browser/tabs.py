@@ -76,7 +76,6 @@ class Frame:
         is_loaded: whether its load event was seen.
         acts_when_left: whether it has handlers that run when it is left, and may store something.
         is_read: whether its storage could be read when something announced that it will be left, or None before that.
-        owes_receipt: whether it started with something to restore, and has not reported that the scripts ran.
     """
 
     id: str
@@ -89,7 +88,6 @@ class Frame:
     is_loaded: bool = False
     acts_when_left: bool = False
     is_read: bool | None = None
-    owes_receipt: bool = False
 
     @property
     def shares_storage(self) -> bool:

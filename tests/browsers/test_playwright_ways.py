@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from session_reuse._browser.plan import RestoreScripts
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.probes import has_scripts
 from tests.browsers.visits import items, kinds, reused, shown, storing, visited
@@ -127,6 +128,34 @@ async def test_tabs_that_ask_at_once_wait_for_the_same_filling(sites: Sites, bro
         await asyncio.gather(*(tab.goto(url) for tab in tabs))
         assert [await shown(tab) for tab in tabs] == ["in"] * 4
     assert session.problems == []
+
+
+async def test_a_tab_does_not_count_on_another_one_that_is_busy(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A document that is there is not filled yet when its process has no time: until it is, others are filled, too."""
+    code = RestoreScripts.code_source
+    busy = "if (location.hash === '#busy') { const end = Date.now() + 2000; while (Date.now() < end) {} }"
+    monkeypatch.setattr(RestoreScripts, "code_source", lambda scripts: f"{busy}{code(scripts)}")
+    url = sites.url("crowd-busy", "/inner")
+    is_answered = asyncio.Event()
+
+    async def answer_late(route: Any) -> None:
+        await is_answered.wait()
+        await route.continue_()
+
+    async with open_context(reused(storing_all(sites, "crowd-busy")), browser) as context:
+        first, second = await context.new_page(), await context.new_page()
+        await second.route("**/inner", answer_late)
+        arrival = asyncio.create_task(second.goto(url))
+        await first.goto(f"{url}#busy", wait_until="commit")
+        await asyncio.sleep(0.5)
+        is_answered.set()
+        await arrival
+        assert await shown(second) == "in"
+        assert await shown(first) == "in"
+        await first.evaluate("localStorage.clear()")
+        assert await visited(context, url) == "out"
 
 
 async def test_a_first_try_that_failed_does_not_use_up_the_restore(sites: Sites, browser: Any) -> None:

@@ -3,10 +3,10 @@
 // name: of the property that holds what is stored of the document's origin: {load, payloads}. Each payload is {l: [[key, value]],
 // s: [[key, value]], d: JSON text of databases, site: scheme and registrable domain}; `load` fills databases.
 // mode: 'missing' leaves keys that are there; 'overwrite' replaces them.
-// done: {origin: [sections that are not filled]}. again: origins that are filled in mode 'missing'.
+// done: {origin: [sections that are not filled]}.
 // A document that was filled writes a receipt into its sessionStorage, and removes it before the page can see it. It writes
 // another one for each database, as soon as that is filled.
-(name, mode, done, again) => {
+(name, mode, done) => {
   const stored = self[name];
   delete self[name];
   if (!stored) return;
@@ -19,15 +19,14 @@
     removeItem = sessionStorage.removeItem.bind(sessionStorage);
     if (window !== window.top && !isFirstOfItsSite(payloads[0].site)) return;
     const skipped = done[location.origin] || [];
-    const how = again.includes(location.origin) ? 'missing' : mode;
     const isFirst = window !== window.top || !cameFromItself();
     for (const { l, s, d } of payloads) {
       // A document that went on at once has taken its unfinished databases with it: the next one fills them.
       if (!skipped.includes('databases') && d) load(JSON.parse(d), false, (database) => writeReceipt(`database ${database}`));
       if (!isFirst) continue;
       receipt = 'failed';
-      if (!skipped.includes('localStorage')) fill(() => localStorage, l, how);
-      if (!skipped.includes('sessionStorage')) fill(() => sessionStorage, s, how);
+      if (!skipped.includes('localStorage')) fill(() => localStorage, l);
+      if (!skipped.includes('sessionStorage')) fill(() => sessionStorage, s);
       receipt = 'filled';
     }
   } catch {
@@ -67,11 +66,11 @@
     return protocol === `${scheme}:` && (hostname === domain || hostname.endsWith(`.${domain}`));
   }
 
-  function fill(open, items, how) {
+  function fill(open, items) {
     if (!items.length) return;
     const storage = open();
     for (const [key, value] of items) {
-      if (how !== 'missing' || storage.getItem(key) === null) storage.setItem(key, value);
+      if (mode !== 'missing' || storage.getItem(key) === null) storage.setItem(key, value);
     }
   }
 }
