@@ -847,7 +847,12 @@ class Oracle:
         brought = brought or any(
             self.writes[serial].visit.replacing for serial in items.values()
         )  # with no login cookie
-        if (brought or stands is None) and own.issuperset(items.values()):
+        since = min((change.made for change in mine if change.visit.replacing), default=0.0)
+        later = {  # a login that waits replaces what was stored, but not what others have stored since
+            serial for item, serial in (stands or {}).items()
+            if items.get(item) == serial and self.writes[serial].appeared >= since
+        }  # fmt: skip
+        if (brought or stands is None) and (own | later).issuperset(items.values()):
             return True
         known = manager.known.get(session.fingerprint)
         stored = stands if stands is not None or known is None else visit.inside(known.items)
@@ -894,12 +899,19 @@ class Oracle:
         login = self.writes.get(items.get("c:sid", 0))
         if any(one.doubtful_login for one in (self._behind(login.visit) if login is not None else ())):
             return  # a new login that waits, vouched for, in the place of one that was not accepted
+        by_hand = any(
+            one.by_hand and one.fingerprint == visit.fingerprint and one.manager is visit.manager
+            and one.saved not in CONFIRMED
+            and known.start < one.leaving < visit.entered
+            for one in self.visits.values()
+        )  # fmt: skip
         for item, serial in (visit.inside(known.items) or {}).items():
             mine = items.get(item)
             if mine == serial:
                 continue
             newer = mine is not None and self.writes[mine].appeared > known.start
-            gone = mine is None and (serial in session.retired or serial in session.dead)
+            # A session made by hand that waits replaces what was stored as a whole.
+            gone = mine is None and (by_hand or serial in session.retired or serial in session.dead)
             ours = gone or any(
                 change.visit.manager is visit.manager
                 and (change.serial or None) == mine
