@@ -167,4 +167,7 @@ def _kinds(oracle: type) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its name: a process that is started looks its functions up there.
+    from tests.simulation import __main__ as by_name
+
+    sys.exit(by_name.main())

@@ -29,6 +29,14 @@ def test_a_seed_gives_the_same_history_in_every_process() -> None:
     assert histories("0") == histories("1") != ""
 
 
+def test_two_processes_share_the_seeds() -> None:
+    """Each history runs once."""
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", "60", "--jobs", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("60 histories in ")
+
+
 def test_hours_pass_at_once() -> None:
     """Sleeping moves the clock."""
     loop = SimLoop(lambda: 0.001)
