@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import logging
 import os
 import sys
@@ -168,6 +169,4 @@ def _kinds(oracle: type) -> list[str]:
 
 if __name__ == "__main__":
     # By its name: a process that is started looks its functions up there.
-    from tests.simulation import __main__ as by_name
-
-    sys.exit(by_name.main())
+    sys.exit(importlib.import_module("tests.simulation.__main__").main())
