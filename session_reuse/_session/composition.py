@@ -123,7 +123,7 @@ async def compose(config: Config, given: StoreOrClient | None) -> Runtime:
     if connection is not None and connection.revive is not None:
         guard.on_failure = _Reviver(runtime.spawn, connection.revive)
     if config.spool_dir is not None:
-        from session_reuse._session.spool import disk_replicas
+        from session_reuse._session.spool.disk_replicas import disk_replicas
 
         runtime.writer.disk = disk_replicas(config, codec, runtime.writer, clock, runtime.spawn)
     guard.on_change += [_teller(guard, telemetry), _recovery(runtime.writer)]

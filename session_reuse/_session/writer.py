@@ -40,7 +40,7 @@ from session_reuse.errors import InvalidStateError
 from session_reuse.outcome import SaveOutcome
 
 if TYPE_CHECKING:
-    from session_reuse._session.spool import DiskReplicas
+    from session_reuse._session.spool.disk_replicas import DiskReplicas
 
 _CONTENTION_PAUSE: Final = 0.005
 _INVALIDATED: Final = "this process has invalidated the session"

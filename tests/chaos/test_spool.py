@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
-from session_reuse._session.spool_files import Spool
+from session_reuse._session.spool.files import Spool
 from session_reuse._state.sealing import AesGcm
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError

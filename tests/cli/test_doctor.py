@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from session_reuse._session.spool_files import Spool
+from session_reuse._session.spool.files import Spool
 from session_reuse._state.sealing import AesGcm
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.failures import failure_from

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from session_reuse._session.spool_files import key_ids_of
+from session_reuse._session.spool.files import key_ids_of
 from session_reuse._settings.url import parse_url
 from session_reuse._state.compression import NAMES, compressor
 from session_reuse._state.sealing import key_id

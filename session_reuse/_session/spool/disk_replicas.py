@@ -15,7 +15,7 @@ import orjson
 from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.replica import Replica
-from session_reuse._session.spool_files import ForeignKeyError, Spool
+from session_reuse._session.spool.files import ForeignKeyError, Spool
 from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Writer
 from session_reuse._state.codec import Codec
