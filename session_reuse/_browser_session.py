@@ -219,6 +219,7 @@ class BrowserSession:
     def mark_good(self) -> None:
         """Mark the login as working: the next save lowers the error score that all agents share."""
         self._wiring.health_mark = (True, "")
+        self._wiring.cooldown = 0.0
 
     def mark_bad(self, reason: str = "", *, cooldown: float = 0.0) -> None:
         """Mark the login as broken: this state is not saved, and the shared error score rises at exit.

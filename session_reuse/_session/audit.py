@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.changes import REFUSED, Change, Folded
 from session_reuse._session.clock import Clock
 from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.tasks import Spawn
 from session_reuse._store.interface import Commit, CommitReply, SessionUse
 from session_reuse._telemetry import Event, log
-from session_reuse.outcome import SaveOutcome
+from session_reuse.outcome import Outcome, SaveOutcome
 
 _REMEDY: Final = "the lines are lost: give the user the right to XADD on this key, or set audit to False"
 
@@ -66,6 +68,22 @@ class Audit:
             lines = self._lines(change, outcome)
             if lines:
                 self._spawn(self._append(lines), "release")
+
+    def use_of(self, session: BrowserSession, options: ResolvedOptions, use_id: str) -> SessionUse | None:
+        """Return the use of a session as of now. None without an id, or when another agent had the session.
+
+        Args:
+            session: as the agent leaves it.
+            options: what the caller asked for.
+            use_id: names the use. Empty without an audit, or when it was noted.
+        """
+        if not use_id or session.outcome is Outcome.BUSY:
+            return None
+        return SessionUse(
+            fingerprint=session.fingerprint, agent_id=session.agent_id or options.used_by, outcome=session.outcome,
+            save_outcome=session.save_outcome, allowed_domains=session.allowed_domains, read_only=options.save == "never",
+            used_at=self._clock.wall(), use_id=use_id,
+        )  # fmt: skip
 
     async def note(self, use: SessionUse) -> None:
         """Write a line that no save carries."""

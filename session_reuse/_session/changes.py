@@ -31,6 +31,7 @@ HOLD_LIMIT: Final = 29 * 86400.0
 _LONGEST_RACE: Final = 1.0
 """Seconds after which a save that is on its way has been held up: by its process, or by the save before it."""
 REFUSED: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED})
+NOT_STORED: Final = REFUSED | {SaveOutcome.LOST}
 
 
 class StoredKind(StrEnum):
@@ -205,6 +206,11 @@ class Change:
     def size(self) -> int:
         """Bytes it takes in memory, roughly."""
         return 1024 + len(self.after.data) + (len(self.before.data) if self.before is not self.after else 0)
+
+    @property
+    def has_released_lease(self) -> bool:
+        """Whether the lease was given back with it. One that may never have been sent has not done so."""
+        return self.release and self.outcome is not None and self.outcome not in NOT_STORED
 
     def age(self, now: float) -> float:
         """Return the seconds since it was made, by event loop time. 0 for one that did not wait."""

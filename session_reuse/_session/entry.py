@@ -73,6 +73,19 @@ def from_store(
     return Entry(outcome, login, document, snapshot.body)
 
 
+def login_to_replace(stored: Snapshot, moment: Moment) -> Login:
+    """Return the login of a session made by hand: it replaces what is stored, and nothing newer.
+
+    Args:
+        stored: what the store holds.
+        moment: of the request.
+    """
+    login = Login(Found.ABSENT, moment.loop, moment.wall, invalidated_at=stored.invalidated_at)
+    if stored.header is not None:
+        login.found, login.created_at = Found.STORED, stored.header.created_at
+    return login
+
+
 def has_ceiling(config: Config) -> bool:
     """Return whether sessions may retire before their time to live is over. Then a script sets it, within these limits."""
     return config.max_age is not None or config.ttl_from_cookies

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 from zlib import adler32
 
 from session_reuse._browser_session import Wiring, wiring_of
+from session_reuse._session.changes import Change, Found, Login
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
+from session_reuse._state.health import BAD_MARK
 from session_reuse._state.merge import same_document
 from session_reuse._state.storage_state import is_empty
 from session_reuse._stored_form import document_of
@@ -50,6 +52,8 @@ def body_to_save(
         found = domains.restrict(found)
     wiring = wiring_of(session)
     reason = wiring.capture_reason
+    if replaces is not None and domains is not None:
+        replaces = domains.restrict_body(replaces)
     brings_login = reason is None and not is_empty(found["storage_state"])
     if replaces is not None and not brings_login and not is_empty(document.load(*replaces)["storage_state"]):
         return None  # nothing could take the place of the stored login
@@ -59,6 +63,22 @@ def body_to_save(
     if after == before or (wiring.maybe_reordered and _says_the_same(before, after)):
         return None if reason is not None else before  # nothing was seen, so nothing is vouched for
     return after
+
+
+def bad_mark(login: Login, before: Body, made_at: float, ttl: float) -> Change | None:
+    """Return the mark of a session that does not work, for the very login it was restored from; None where there is none.
+
+    Args:
+        login: of the session.
+        before: the agent's document at its last save or restore.
+        made_at: event loop time.
+        ttl: seconds for which the session is kept.
+    """
+    if not login.created_at or login.found is Found.UNUSABLE:
+        return None
+    return Change(
+        before=before, after=before, login=login, made_at=made_at, ttl=ttl, score_change=BAD_MARK, mark_only=True
+    )  # fmt: skip
 
 
 def _says_the_same(before: Body, after: Body) -> bool:

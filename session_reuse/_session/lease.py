@@ -90,6 +90,12 @@ class LeaseHolder:
                 log.warning(Event.LEASE_LOST, fingerprint=self._fingerprint)
                 return
 
+    def refused(self, busy: Busy) -> None:
+        """Give up: another holder has the lease."""
+        if busy.foreign:
+            log.warning(Event.LEASE_FOREIGN, fingerprint=self._fingerprint, remedy="the lease key holds something else")
+        self.abandon()  # a copy of the request may still be on its way
+
     def abandon(self) -> None:
         """Release it in the background, also one that may be taken by a request that is still on its way."""
         self.stop()

@@ -12,17 +12,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Final
 from weakref import ProxyType, proxy
 
 from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.callbacks import capture, verified
-from session_reuse._session.changes import Change, Found, Login, Moment, Snapshot, StoredKind, fold
+from session_reuse._session.changes import NOT_STORED, Change, Found, Login, Moment, Snapshot, StoredKind, fold
 from session_reuse._session.clock import Clock
-from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, while_away
-from session_reuse._session.exit import allows_save, body_to_save
+from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
+from session_reuse._session.exit import allows_save, bad_mark, body_to_save
 from session_reuse._session.guarded_store import EnterOptions, GuardedStore
 from session_reuse._session.lease import LeaseHolder
 from session_reuse._session.one_time_codes import OneTimeCodes
@@ -32,19 +31,13 @@ from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Writer
 from session_reuse._state import document
 from session_reuse._state.document import Body
-from session_reuse._state.health import BAD_MARK, GOOD_MARK
-from session_reuse._store.interface import Busy, EnterReply, Lease, SessionUse
+from session_reuse._state.health import GOOD_MARK
+from session_reuse._store.interface import Busy, EnterReply, Lease
 from session_reuse._stored_form import document_of, exported, new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError, InvalidStateError, SessionBusyError, StoreError
 from session_reuse.outcome import Outcome, SaveOutcome
-
-_NOT_TAKEN: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED, SaveOutcome.LOST})
-_NOT_RELEASED: Final = _NOT_TAKEN | {None}
-"""What becomes of a change that may never have been sent, and so has not given its lease back."""
-_SPOOL_PATIENCE: Final = 0.03
-"""Seconds for which the disk is waited for even when the budget is used up."""
 
 
 class SessionScope:
@@ -143,11 +136,9 @@ class SessionScope:
             return await self._away(failure, began)
         writes = self._options.save != "never"
         if reply.value and writes and lives_too_long(reply.value, self._config, self._clock.wall()):
-            self._spawn(self._slide(), "ttl")
+            self._spawn(self._writer.slide(fingerprint), "ttl")
         if isinstance(reply.lease, Busy) and self._lease is not None:
-            if reply.lease.foreign:
-                log.warning(Event.LEASE_FOREIGN, fingerprint=fingerprint, remedy="the lease key holds something else")
-            self._lease.abandon()  # a copy of the request may still be on its way
+            self._lease.refused(reply.lease)
             return Entry(Outcome.BUSY, Login(Found.AWAY, asked_at, self._clock.wall()))
         return await self._from_store(reply, asked_at, waiting)
 
@@ -182,8 +173,7 @@ class SessionScope:
             self._lease.abandon()
         replica = writer.replicas.of(session.fingerprint)
         if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
-            left = self._config.restore_timeout - (self._store.time() - began)
-            await writer.disk.load(replica, max(_SPOOL_PATIENCE, left))
+            await writer.disk.load(replica, self._config.restore_timeout - (self._store.time() - began))
         moment = self._clock.now()
         outbox, folded = list(replica.outbox), None
         if not self._options.exclusive:
@@ -217,12 +207,6 @@ class SessionScope:
             folded=folded,
         )  # fmt: skip
 
-    async def _slide(self) -> None:
-        try:
-            await self._store.slide(self._session.fingerprint, self._config.save_timeout, self._config.ttl)
-        except AttemptFailed as failure:
-            log.debug(Event.DEGRADED, operation="ttl", error=failure.code)
-
     async def _adopt(self, entry: Entry) -> None:
         session = self._session
         session.outcome, session.stale, self._login = entry.outcome, entry.stale, entry.login
@@ -245,8 +229,7 @@ class SessionScope:
 
     async def look(self) -> None:
         """Read the stored session, so that a session made by hand replaces it and nothing newer."""
-        session, asked_at = self._session, self._clock.loop()
-        moment = self._clock.now()
+        session, moment = self._session, self._clock.now()
         self._login = Login(Found.AWAY, moment.loop, moment.wall)
         try:
             reply = await self._store.enter(session.fingerprint, self._config.restore_timeout, ttl=None)
@@ -254,12 +237,9 @@ class SessionScope:
             self._telemetry.degraded(Operation.SAVE, failure.error, code=failure.code, fingerprint=session.fingerprint)
         else:
             self._known, _, _ = await self._snapshots.opened(
-                session.fingerprint, reply.value, asked_at, None, reply.invalidated_at
+                session.fingerprint, reply.value, moment.loop, None, reply.invalidated_at
             )
-            header, self._before = self._known.header, self._known.body
-            self._login.invalidated_at = self._known.invalidated_at
-            self._login.found = Found.ABSENT if header is None else Found.STORED
-            self._login.created_at = header.created_at if header is not None else 0
+            self._login, self._before = login_to_replace(self._known, moment), self._known.body
         if not self._before.data:
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
         wiring_of(session).backend = self
@@ -310,7 +290,7 @@ class SessionScope:
         finally:
             await self._give_lease_back()
             await self._give_member_back()
-            use = self._use()
+            use = self._writer.audit.use_of(self._session, self._options, self._use_id)
             wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
             self._hold_weakly()
             if use is not None:  # no save has carried it
@@ -339,7 +319,7 @@ class SessionScope:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
             return self._finish(SaveOutcome.STALE, began, number)
         self._changes = [one for one in self._changes if one.outcome is None] + [change]
-        if final and (use := self._use()) is not None:
+        if final and (use := self._writer.audit.use_of(session, self._options, self._use_id)) is not None:
             change.uses, self._use_id = (use,), ""
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way
         try:
@@ -355,13 +335,13 @@ class SessionScope:
             return self._finish(SaveOutcome.SKIPPED, began, number)
         if outcome is SaveOutcome.STALE:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
-        if outcome in _NOT_TAKEN:
+        if outcome in NOT_STORED:
             self._start_again_from(change)
         if change.not_taken:
             session.report(ProblemKind.NOT_TAKEN, "storage_state", "another login is stored: only the notes were saved")
         if outcome is SaveOutcome.PENDING and self._writer.disk is not None:
-            patience = max(_SPOOL_PATIENCE, self._config.save_timeout - (self._clock.loop() - began))
-            if await self._writer.disk.written(session.fingerprint, patience):
+            left = self._config.save_timeout - (self._clock.loop() - began)
+            if await self._writer.disk.written(session.fingerprint, left):
                 outcome = SaveOutcome.SPOOLED
         self._finish(outcome, began, number)
         if change.failure is not None and change.outcome is None and self._options.strict:
@@ -385,8 +365,6 @@ class SessionScope:
             self._login = replace(self._login, found=Found.UNUSABLE)
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
         replaces = self._known.body if self._login.found is Found.UNUSABLE and self._known.body.data else None
-        if replaces is not None and self._domains is not None:
-            replaces = self._domains.restrict_body(replaces)
         after = body_to_save(session, self._before, replaces=replaces, domains=self._domains)
         if after is None or (replaces is not None and after is self._before and not self._changes):
             return None  # nothing takes the place of what other agents may have changed since
@@ -406,14 +384,11 @@ class SessionScope:
     def _bad_mark(self) -> Change | None:
         """Return the mark that the very login gets which this session was restored from."""
         self._marked = True
-        if not self._login.created_at or self._login.found is Found.UNUSABLE:
-            return None
-        _, why = wiring_of(self._session).health_mark or (False, "")
-        log.info(Event.MARKED_BAD, fingerprint=self._session.fingerprint, why=why)
-        return Change(
-            before=self._before, after=self._before, login=self._login, made_at=self._clock.loop(), ttl=self._config.ttl,
-            score_change=BAD_MARK, mark_only=True,
-        )  # fmt: skip
+        mark = bad_mark(self._login, self._before, self._clock.loop(), self._config.ttl)
+        if mark is not None:
+            _, why = wiring_of(self._session).health_mark or (False, "")
+            log.info(Event.MARKED_BAD, fingerprint=self._session.fingerprint, why=why)
+        return mark
 
     def _finish(self, outcome: SaveOutcome, began: float, number: int) -> SaveOutcome:
         session = self._session
@@ -424,35 +399,23 @@ class SessionScope:
 
     def note_use(self) -> None:
         """Write a line about the use to the audit, in the background: for a session that is not left."""
-        if (use := self._use()) is not None:
-            self._spawn(self._writer.audit.note(use), "release")
-
-    def _use(self) -> SessionUse | None:
-        """Return the use as the audit keeps it. None without an audit, or when it was noted, or there was none."""
-        session = self._session
-        if not self._use_id or session.outcome is Outcome.BUSY:
-            return None
-        return SessionUse(
-            fingerprint=session.fingerprint, agent_id=session.agent_id or self._options.used_by, outcome=session.outcome,
-            save_outcome=session.save_outcome, allowed_domains=session.allowed_domains,
-            read_only=self._options.save == "never", used_at=self._clock.wall(), use_id=self._use_id,
-        )  # fmt: skip
+        audit = self._writer.audit
+        if (use := audit.use_of(self._session, self._options, self._use_id)) is not None:
+            self._spawn(audit.note(use), "release")
 
     # The lease -------------------------------------------------------------------------------------------------------
 
     async def _give_member_back(self) -> None:
         """Free the member of a pool, before the next enter of this task can ask for one."""
         if self.on_left is not None:
-            wiring = wiring_of(self._session)
-            cooldown = wiring.cooldown if wiring.marked_bad else 0.0
-            await self._release_at_once(self.on_left(cooldown))
+            await self._release_at_once(self.on_left(wiring_of(self._session).cooldown))
 
     async def _give_lease_back(self) -> None:
         """Release the lease unless the last commit did, before the next enter of this task can request it."""
         lease = self._lease
         if lease is not None and lease.lease is not None:
             lease.stop()
-            if not any(change.release and change.outcome not in _NOT_RELEASED for change in self._changes):
+            if not any(change.has_released_lease for change in self._changes):
                 await self._release_at_once(lease.release(self._config.attempt_timeout))
 
     async def _release_at_once(self, work: Coroutine[None, None, None]) -> None:

@@ -308,6 +308,13 @@ class Writer:
         self.replicas.observe(replica, snapshot)
         return snapshot, now
 
+    async def slide(self, fingerprint: str) -> None:
+        """Restart the time to live of a session within its own limits. A failure costs the next enter the same request."""
+        try:
+            await self._store.slide(fingerprint, self._config.save_timeout, self._config.ttl)
+        except AttemptFailed as failure:
+            log.debug(Event.DEGRADED, operation="ttl", error=failure.code)
+
     # Waiting ---------------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:

@@ -32,6 +32,8 @@ from session_reuse.outcome import Outcome
 
 _SCHEMA: Final = 2
 _CLAIM_POLL: Final = 2.0
+_LEAST_PATIENCE: Final = 0.03
+"""Seconds for which the disk is waited for even when a budget is used up."""
 
 
 def disk_replicas(
@@ -103,10 +105,10 @@ class DiskReplicas:
         known = self._on_disk.get(replica.fingerprint, {})
         return all(known.get(change.name) is change for change in replica.outbox)
 
-    async def written(self, fingerprint: str, patience: float) -> bool:
-        """Wait at most `patience` seconds for the disk. Return whether all that waits of a session is on it."""
+    async def written(self, fingerprint: str, budget: float) -> bool:
+        """Wait at most `budget` seconds for the disk. Return whether all that waits of a session is on it."""
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(max(_LEAST_PATIENCE, budget)):
                 while fingerprint in self._dirty or fingerprint == self._at_work:
                     await self._stepped.wait()
         except TimeoutError:
@@ -200,13 +202,13 @@ class DiskReplicas:
         except OSError as error:
             log.warning(Event.SPOOL_FAILED, error=type(error).__name__, errno=error.errno)
 
-    async def load(self, replica: Replica, patience: float) -> None:
+    async def load(self, replica: Replica, budget: float) -> None:
         """Fill a replica from disk: what an earlier process knew of the session, and the changes that wait.
 
-        A disk that hangs for `patience` seconds is treated as one that has nothing.
+        A disk that hangs for `budget` seconds is treated as one that has nothing.
         """
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(max(_LEAST_PATIENCE, budget)):
                 await self._load(replica)
         except OSError as error:  # TimeoutError is one, too
             name = replica.fingerprint
