@@ -113,25 +113,17 @@ def run(
         "on_busy": "raise" if exclusive or pool is not None else "fresh",
     }  # fmt: skip
     flags = [*(chromium_arg or []), *confinement_arguments(allow)]
-
-    def launch() -> ChromiumProcess:
-        return started.pop() if started else ChromiumProcess(arguments=flags, headless=not headed)
-
-    opened = _opener(launch, cdp_url, check_url, check_text, check_timeout)
-    started: list[ChromiumProcess] = [context.obj] if context.obj is not None else []
     about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
-    try:
-        _require(words[0])
-        if cdp_url is None:
-            started.append(launch())  # before the imports that follow: both take as long
-        code = asyncio.run(_run(name, options, {"url": url, "key_prefix": key_prefix}, opened, words, about))
-    except (SessionReuseError, _NoCommandError) as error:
-        code = error.code if isinstance(error, _NoCommandError) else ExitCode.USAGE
-        code = ExitCode.WRONG if isinstance(error, SessionBusyError) else code
-        about |= {"error": type(error).__name__.strip("_"), "message": str(error)}
-    finally:
-        for process in started:  # it was never used
-            process.stop()
+    with _Launcher(flags, headless=not headed, started=context.obj) as launcher:
+        opened = _opener(launcher.launch, cdp_url, check_url, check_text, check_timeout)
+        try:
+            _require(words[0])
+            if cdp_url is None:
+                launcher.start()  # before the imports that follow: both take as long
+            code = asyncio.run(_run(name, options, {"url": url, "key_prefix": key_prefix}, opened, words, about))
+        except (SessionReuseError, _NoCommandError) as error:
+            code = _code_of(error)
+            about |= {"error": type(error).__name__.strip("_"), "message": str(error)}
     _write({**about, "exit_code": int(code)}, report)
     raise typer.Exit(code)
 
@@ -142,6 +134,37 @@ def _name_and_words(fingerprint: str, command: list[str], pool: str | None) -> t
     if not words:
         raise typer.BadParameter("give a command to run: -- COMMAND [ARG]...")
     return name, words
+
+
+class _Launcher:
+    """Starts a Chromium before it is needed, and stops it at the end if nothing has used it.
+
+    Args:
+        arguments: for Chromium.
+        headless: whether it shows no window.
+        started: one that runs already.
+    """
+
+    def __init__(self, arguments: list[str], *, headless: bool, started: ChromiumProcess | None) -> None:
+        self._arguments = arguments
+        self._headless = headless
+        self._started = started
+
+    def start(self) -> None:
+        """Start one now, unless one runs already."""
+        self._started = self.launch()
+
+    def launch(self) -> ChromiumProcess:
+        """Return the one that was started, else a new one."""
+        started, self._started = self._started, None
+        return started or ChromiumProcess(arguments=self._arguments, headless=self._headless)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._started is not None:
+            self._started.stop()
 
 
 def _opener(
@@ -213,6 +236,13 @@ class _NoCommandError(Exception):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def _code_of(error: SessionReuseError | _NoCommandError) -> int:
+    """Return the exit code for a command that has not run."""
+    if isinstance(error, _NoCommandError):
+        return error.code
+    return ExitCode.WRONG if isinstance(error, SessionBusyError) else ExitCode.USAGE
 
 
 def _require(program: str) -> None:
