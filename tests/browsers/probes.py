@@ -45,9 +45,14 @@ def attachment_of(session: BrowserSession) -> Any:
     return getattr(bound, "_attachment", bound)
 
 
+def browser_of(session: BrowserSession) -> Any:
+    """Return what an attachment knows of its browser."""
+    return attachment_of(session)._browser
+
+
 def connection_of(session: BrowserSession) -> CdpConnection:
     """Return the connection to the browser."""
-    return attachment_of(session)._browser._driver.connection
+    return browser_of(session)._driver.connection
 
 
 async def drop_connection(session: BrowserSession) -> None:

@@ -121,12 +121,12 @@ async def test_second_cancel_keeps_the_save_for_later(
 
     async def once(suspension: int) -> bool:
         visit = reusable_session(NAME, "agent", manager=manager, exclusive=exclusive)
+        stepping = _step_leaving((await manager.services()).tasks, suspension)
         session = await visit.__aenter__()
         session.data["n"] = suspension
         half_open(manager)
         if not warm:
             await cold(manager)
-        stepping = _step_leaving(visit, suspension)
         first = asyncio.CancelledError()
         _, error = await cancelled_at(visit.__aexit__(type(first), first, None), MOST_SUSPENSIONS)
         reached = stepping[0].reached
@@ -141,14 +141,14 @@ async def test_second_cancel_keeps_the_save_for_later(
     assert await at_every_await(once) >= 1
 
 
-def _step_leaving(visit: reusable_session, suspension: int) -> list[CancelAt]:
-    """Have the leaving task cancelled at a suspension."""
-    scope: Any = visit._scope
-    spawn, made = scope._spawn, []
+def _step_leaving(tasks: Any, suspension: int) -> list[CancelAt]:
+    """Have the next leaving task cancelled at a suspension."""
+    spawn, made = tasks.spawn, []
 
     def stepping(work: Any, name: str) -> Any:
-        if name != "leave" or made:
+        if name != "leave":
             return spawn(work, name)
+        tasks.spawn = spawn
         made.append(CancelAt(work, suspension))
 
         async def run() -> Any:
@@ -156,7 +156,7 @@ def _step_leaving(visit: reusable_session, suspension: int) -> list[CancelAt]:
 
         return spawn(run(), name)
 
-    scope._spawn = stepping
+    tasks.spawn = stepping
     return made
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from session_reuse._browser_session import wiring_of
 from session_reuse.errors import ConfigurationError, MissingExtraError
-from tests.browsers.probes import attachment_of, connection_of, drop_connection
+from tests.browsers.probes import browser_of, connection_of, drop_connection
 from tests.clients.agents import browser_options, run_agent
 from tests.clients.visits import agent_title, submit_agent, visit_agent
 from tests.harness.polling import until
@@ -112,7 +112,7 @@ async def test_killed_browser_loses_at_most_a_moment(keeper: StubKeeper, site: S
     async with visiting(keeper, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
         await submit_agent(browser_session)
-        mirror = attachment_of(session)._browser
+        mirror = browser_of(session)
         await until(lambda: _has_everything(mirror.last_seen()), message="the login was not seen")
         os.kill(browser_session._local_browser_watchdog._subprocess.pid, signal.SIGKILL)
         await until(lambda: mirror.is_gone, message="the end of the browser was not seen")

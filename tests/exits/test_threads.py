@@ -71,8 +71,8 @@ EXIT_HOOKS = {
     "close without use": "atexit.register(manager.close)",
     "first use": "atexit.register(visit)",
     "use": "visit(); atexit.register(visit)",
-    "leave": "stack.enter_context(session); session_data(1); atexit.register(stack.close)",
-    "leave, registered first": "atexit.register(stack.close); stack.enter_context(session); session_data(1)",
+    "leave": 'stack.enter_context(session).data["n"] = 1; atexit.register(stack.close)',
+    "leave, registered first": 'atexit.register(stack.close); stack.enter_context(session).data["n"] = 1',
 }
 
 
@@ -87,9 +87,6 @@ def test_exit_hooks_may_use_and_close_managers(redis_server: RedisServer, hook: 
         options = {"manager": manager} if "True" in sys.argv else {}
         stack = contextlib.ExitStack()
         session = reusable_session("shop/alice", "agent", **options)
-
-        def session_data(n):
-            session._session.data["n"] = n
 
         def visit():
             with reusable_session("shop/alice", "agent", **options) as session:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from session_reuse import SessionManager
+    from session_reuse import SessionManager, reusable_session
     from session_reuse._resilience.breaker import CircuitBreaker
     from session_reuse._session.composition import Runtime
     from session_reuse._session.replica import Replica
@@ -50,6 +50,18 @@ def pool_of(manager: SessionManager) -> Any:
 def in_use(pool: Any) -> int:
     """Return how many connections of a pool are taken."""
     return len(pool._in_use_connections)
+
+
+def connections_of(node: Any) -> list[Any]:
+    """Return the connections of redis-py to a node of a Cluster."""
+    return list(node._connections)
+
+
+def fencing_token(visit: reusable_session) -> int | None:
+    """Return the fencing token of a session that is entered. None without a lease."""
+    scope = visit._scope
+    holder = scope._lease if scope is not None else None
+    return holder.lease.token if holder is not None and holder.lease is not None else None
 
 
 def idle(pool: Any) -> list[Any]:

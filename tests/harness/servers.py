@@ -429,7 +429,7 @@ class SentinelGroup(_Servers):
         follow = (*_REPLICATION, "--replicaof", HOST, str(primary.port))
         followers = [stack.enter_context(RedisServer(args=follow, password=self._password)) for _ in range(replicas)]
         self.data = [primary, *followers]
-        _settle(lambda: all(map(_linked, followers)), 60.0, "the replicas are in step")
+        _settle(lambda: all(map(is_linked, followers)), 60.0, "the replicas are in step")
         processes = [_SentinelProcess(watched=primary, group=self) for _ in range(sentinels)]
         self.sentinels = [stack.enter_context(process) for process in processes]
         _settle(lambda: all(map(self._knows_all, self.sentinels)), 60.0, "the sentinels know each other")
@@ -449,7 +449,7 @@ class SentinelGroup(_Servers):
         if len(ports) != 1 or old.port in ports:
             return False
         alive = [server for server in self.data if server.running]
-        return all(_linked(server) if server.port not in ports else _role(server) == "master" for server in alive)
+        return all(is_linked(server) if server.port not in ports else _role(server) == "master" for server in alive)
 
 
 class RedisCluster(_Servers):
@@ -501,7 +501,7 @@ class RedisCluster(_Servers):
         for primary, replica in zip(self.nodes[:3], self.nodes[3:], strict=True):
             _cluster(replica, "REPLICATE", _cluster(primary, "MYID"))
         self.settle()
-        _settle(lambda: all(map(_linked, self.nodes[3:])), 60.0, "the replicas are in step")
+        _settle(lambda: all(map(is_linked, self.nodes[3:])), 60.0, "the replicas are in step")
         for node in self.nodes:
             node.args = self._args(self._node_timeout)
             with node.client() as client:
@@ -561,7 +561,8 @@ def _role(server: RedisServer) -> str:
         return str(client.info("replication")["role"])
 
 
-def _linked(replica: RedisServer) -> bool:
+def is_linked(replica: RedisServer) -> bool:
+    """Return whether a server is a replica in step with its primary."""
     with replica.client() as client:
         state = client.info("replication")
     return state["role"] == "slave" and state["master_link_status"] == "up"

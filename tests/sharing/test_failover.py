@@ -16,11 +16,11 @@ from redis.asyncio import Sentinel
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._store.keys import Keys
-from session_reuse._store.redis.cluster import ClusterTopology
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._store.redis.topology import SentinelTopology
 from tests.harness.lag import Lag
 from tests.harness.polling import until
+from tests.harness.probes import connections_of, fencing_token, runtime
 from tests.harness.servers import RedisCluster, RedisServer, SentinelGroup
 from tests.sharing.traces import MakeManager, save_many
 
@@ -67,9 +67,9 @@ class Run:
 
     def note_token(self, name: str, visit: reusable_session) -> None:
         """Keep the fencing token the store has given; one that came with a waiting save was noted before."""
-        inner = visit._scope
-        if inner is not None and inner._lease is not None and inner._lease.lease is not None:
-            self.tokens.setdefault(name, []).append(inner._lease.lease.token)
+        token = fencing_token(visit)
+        if token is not None:
+            self.tokens.setdefault(name, []).append(token)
 
 
 async def ran_through(manager: SessionManager, failover: Callable[[], object]) -> Run:
@@ -325,11 +325,10 @@ async def test_connections_to_a_node_that_has_left_are_closed(make_manager: Make
         await save_many(manager, ["shop/1"])
         store = (await manager.services()).store
         assert isinstance(store, RedisStore)
-        topology = store.topology
-        assert isinstance(topology, ClusterTopology)
         dead = cluster.kill_primary_of("browser:session:shop/1")
-        node, _ = topology._batchers[f"127.0.0.1:{dead.port}"]
-        connections = list(node._connections)
+        connection = runtime(manager).connection
+        assert connection is not None
+        connections = connections_of(connection.client.get_node("127.0.0.1", dead.port))
         assert connections
 
         await until(answers(store), timeout=60.0, message="the store answers")
@@ -350,6 +349,6 @@ async def test_a_client_that_was_not_initialized_is_closed(cluster: RedisCluster
     await store.aclose()
 
     nodes = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
-    connections = [connection for node in nodes for connection in node._connections]
+    connections = [connection for node in nodes for connection in connections_of(node)]
     assert connections
     assert not any(connection.is_connected for connection in connections)

@@ -19,7 +19,7 @@ from session_reuse import (
     persist_session,
     reusable_session,
 )
-from session_reuse.testing import memory_manager
+from session_reuse.testing import MemoryStore, memory_manager
 from tests.unit import framework_agents
 
 
@@ -33,7 +33,7 @@ async def memory() -> AsyncIterator[SessionManager]:
 @pytest.fixture
 def blocking_memory() -> Iterator[blocking.SessionManager]:
     """The same for synchronous code."""
-    with blocking.SessionManager(memory_manager()._given, registry=None) as manager:
+    with blocking.SessionManager(MemoryStore(), registry=None) as manager:
         yield manager
 
 
