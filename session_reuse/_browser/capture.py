@@ -91,12 +91,12 @@ class Capture:
         silent: set[Frame] = set()
         yield Together([self._read(frame, str(frame.origin), silent) for frame in self._frames_to_read()])
         # A page that does not answer costs one time limit: three of them would end the whole capture.
-        frames = {origin: frame for origin, frame in frames.items() if frame not in silent}
+        frames = self._follower.open_frames(silent)
         yield from self._note_environment(frames)
         copies = [self._copy_databases(frames[each], each) for each in self._mirror.dirty_databases if each in frames]
         yield Together(copies)
         if is_final:
-            yield from self._revisit()
+            yield from self._revisit(silent)
             self._restorer.report_unconfirmed(self._mirror.visited)  # not before: a document may still confirm it
         for loss in self._mirror.lost():
             self._session.report(ProblemKind.LOST, str(loss))
@@ -171,11 +171,11 @@ class Capture:
             self._mirror.databases_read(origin, read_dump(origin, text), mark)
             self._restorer.seen(origin)
 
-    def _revisit(self) -> Flow[None]:
-        """Visit origins that may hold something unseen, and are open no more, on a page that the agent does not see."""
+    def _revisit(self, silent: set[Frame]) -> Flow[None]:
+        """Visit origins that may hold something unseen, and that no open page tells, on a page that the agent does not see."""
         gone = {each for each in self._follower.suspects if self._mirror.has_content(each)}
         dirty = set(self._mirror.dirty_databases)
-        waiting = (self._mirror.unread | dirty | gone) - self._follower.open_frames().keys()
+        waiting = (self._mirror.unread | dirty | gone) - self._follower.open_frames(silent).keys()
         if not waiting:
             return
 

@@ -16,7 +16,7 @@ from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._browser.tabs import Frame, Tab, Target, frame_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Collection, Hashable, Iterator
 
     from session_reuse._browser.driver import BrowserDriver, Params
     from session_reuse._browser.flow import Flow
@@ -32,6 +32,7 @@ EVENTS: Final = (
     "Page.frameStartedNavigating",
     "Page.frameRequestedNavigation",
     "Page.loadEventFired",
+    "Inspector.targetCrashed",
     "Log.entryAdded",
 )
 """What a driver hands to `Follower.on_event`."""
@@ -39,6 +40,7 @@ ENABLE: Final[tuple[tuple[str, Params], ...]] = (
     ("Page.enable", {}),
     ("DOMStorage.enable", {}),
     ("Log.enable", {}),
+    ("Inspector.enable", {}),
 )
 """What a driver sends to a new target before `Follower.adopt`."""
 
@@ -92,10 +94,14 @@ class Follower:
         self.suspects: set[str] = set()
         self.has_followed = False
 
-    def open_frames(self) -> dict[str, Frame]:
-        """Return a document for each origin that is open. Top-level ones come first."""
+    def open_frames(self, silent: Collection[Frame] = ()) -> dict[str, Frame]:
+        """Return a document for each origin that is open. Top-level ones come first.
+
+        Args:
+            silent: documents that do not answer.
+        """
         frames = sorted(self._shared_frames(), key=lambda frame: frame.parent is not None)
-        return {frame.origin: frame for frame in reversed(frames) if frame.origin is not None}
+        return {frame.origin: frame for frame in reversed(frames) if frame.origin is not None and frame not in silent}
 
     def _shared_frames(self) -> Iterator[Frame]:
         for tab in list(self.tabs):
@@ -111,10 +117,8 @@ class Follower:
         """Note that a tab was closed."""
         if tab in self.tabs:
             self.tabs.remove(tab)
-        frames, tab.frames = [*tab.frames.values()], {}
-        for frame in frames:
-            if frame.origin is not None and (frame.acts_when_left or not frame.is_read):
-                self._mirror.mark_unread(frame.origin)
+        self._mark_unseen(tab.frames.values())
+        tab.frames = {}
         self._was_read = {(key, origin) for key, origin in self._was_read if key != tab.key}
         self._mirror.tab_closed(tab.key)
 
@@ -125,9 +129,25 @@ class Follower:
         if main is None or main.target is target:
             self.closed(tab)
             return
-        for frame in [each for each in tab.frames.values() if each.target is target]:
+        gone = [each for each in tab.frames.values() if each.target is target]
+        self._mark_unseen(gone)
+        for frame in gone:
             del tab.frames[frame.id]
-            self._gone(frame)
+
+    def _crashed(self, target: Target) -> None:
+        """Note that the process of a target has ended. Its tab stays, and may be loaded again."""
+        main = target.tab.main
+        is_tab = main is not None and main.target is target
+        gone = [each for each in target.tab.frames.values() if is_tab or each.target is target]
+        self._mark_unseen(gone)
+        for frame in gone:
+            frame.origin = None
+
+    def _mark_unseen(self, frames: Collection[Frame]) -> None:
+        """Mark what documents that have ended without a word may have stored."""
+        for frame in frames:
+            if frame.origin is not None and frame.shares_storage and (frame.acts_when_left or not frame.is_read):
+                self._mirror.mark_unread(frame.origin)
 
     def adopt(self, target: Target, tree: Params) -> None:
         """Register the documents that a target has when it is attached.
@@ -157,6 +177,8 @@ class Follower:
                 self._gone(target.tab.frames.pop(params["frameId"], None))
         elif method == "Page.loadEventFired":
             self._loaded(target)
+        elif method == "Inspector.targetCrashed":
+            self._crashed(target)
         elif method == "Log.entryAdded":
             self._logged(params["entry"])
         else:
@@ -182,14 +204,15 @@ class Follower:
     def _committed(self, target: Target, found: Params, *, is_followed: bool) -> None:
         tab = target.tab
         before = tab.frames.get(found["id"])
-        if before is not None and before.loader == found.get("loaderId"):
-            return  # it came with the tree
+        # It came with the tree, or it is newer than the tree: an event may be handled before an answer that came ahead of it.
+        is_older = before is not None and before.target is target and not is_followed
+        if is_older or (before is not None and before.loader == found.get("loaderId")):
+            return
         frame = frame_of(found, target, time.monotonic())
         if frame.parent is None:
-            others = [each for each in tab.frames.values() if each is not before]
+            for other in [each for each in tab.frames.values() if each is not before]:
+                self._gone(other)  # while it is known which frames are around it
             tab.frames.clear()
-            for other in others:
-                self._gone(other)
         tab.frames[frame.id] = frame
         self._gone(before)
         if frame.shares_storage and frame.origin is not None:
@@ -242,13 +265,16 @@ class Follower:
     def _navigating(self, target: Target, method: str, params: Params) -> None:
         frame = target.tab.frames.get(params["frameId"])
         origin = origin_of(str(params.get("url")))
-        if frame is None or ("navigationType" in params and params["navigationType"] != "differentDocument"):
+        if frame is None or params.get("navigationType", "differentDocument") != "differentDocument":
             return
+        if params.get("disposition", "currentTab") != "currentTab":
+            return  # a new tab, or a download: the document stays
         if method == "Page.frameStartedNavigating":
             # The renderer answers no more: it is being replaced. But the storage service does.
             if frame.parent is None and origin is not None:
                 self._driver.spawn(self._track(target, origin))
-        elif frame.origin is not None and origin != frame.origin:
+        # For its own origin too: a redirect may lead elsewhere.
+        elif frame.origin is not None and (origin != frame.origin or self._mirror.local_size(frame.origin) < _LARGE):
             self._driver.spawn(self.read_before_leaving(frame))
 
     def leaving(self, tab: Tab, url: str | None = None) -> Flow[None]:
@@ -264,8 +290,12 @@ class Follower:
         yield Together([self.read_before_leaving(frame) for frame in frames.values()])
 
     def read_before_leaving(self, frame: Frame) -> Flow[None]:
-        """Read what a document has stored, while it is still there."""
-        origin = frame.origin
+        """Return a flow that reads what a document has stored, while it is still there."""
+        if frame.origin is not None:
+            frame.is_read = False  # at once: it may be left before the answer is there
+        return self._read_last(frame, frame.origin)
+
+    def _read_last(self, frame: Frame, origin: str | None) -> Flow[None]:
         if origin is None or not frame.shares_storage:
             return
         # Events of its last writes may be on their way, and are lost when another process takes over the tab.

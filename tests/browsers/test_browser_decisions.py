@@ -164,10 +164,16 @@ class Followed:
         """Whether the next document of A will be filled."""
         return A in self.engine.restorer.scripts.pending
 
-    def commit(self, origin: str, loader: str) -> None:
-        """Report that a document has taken over the tab."""
-        frame = {"id": "frame", "loaderId": loader, "securityOrigin": origin, "url": f"{origin}/"}
+    def commit(self, origin: str, loader: str, **of_frame: str) -> None:
+        """Report that a document has taken over the tab, or a frame in it."""
+        site = origin.partition("://")[2]
+        frame = {"id": "frame", "loaderId": loader, "securityOrigin": origin, "domainAndRegistry": site, **of_frame}
         self.engine.follower.on_event(self.target, "Page.frameNavigated", {"frame": frame})
+
+    def ask_for(self, url: str, disposition: str = "currentTab") -> None:
+        """Report that the document of the tab wants to go to a URL."""
+        asked = {"frameId": "frame", "url": url, "disposition": disposition}
+        self.engine.follower.on_event(self.target, "Page.frameRequestedNavigation", asked)
 
     def receive(self, value: str) -> None:
         """Report what the init script of a document of A writes and removes."""
@@ -276,6 +282,44 @@ def test_what_a_document_stores_before_it_sends_its_visitor_on_is_read(*, is_ask
         followed.commit(A, "2")
     driver.run()
     assert followed.engine.mirror.state()["origins"] == storing(A, token="T")["origins"]
+
+
+@pytest.mark.parametrize("leads_to", [A, B])
+def test_a_document_that_is_left_before_its_last_read_arrives_is_unseen(leads_to: str) -> None:
+    """A busy page that stores its login and sends its visitor on answers no more. A URL of its own may redirect elsewhere."""
+    driver = StorageDriver()
+    followed = Followed(driver, {"cookies": [], "origins": []})
+    followed.commit(A, "1")
+    driver.run()
+    document = followed.target.tab.frames["frame"]
+    document.is_loaded, document.committed_at = True, 0.0
+    followed.ask_for(f"{B}/new-tab", "newTab")
+    assert document.is_read is None
+    followed.ask_for(f"{leads_to}/next")
+    followed.commit(B, "2")
+    assert followed.engine.mirror.unread == {A}
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_frames_of_another_site_are_not_read_after_they_were_left(*, is_closed: bool) -> None:
+    """Their storage is partitioned. Each visit to what would be another storage holds up the exit."""
+    followed = Followed(state={"cookies": [], "origins": []})
+    followed.commit(A, "1")
+    followed.commit("https://ads.example", "2", id="inner", parentId="frame")
+    if is_closed:
+        followed.engine.follower.closed(followed.target.tab)
+    else:
+        followed.commit(B, "3")
+    assert "https://ads.example" not in followed.engine.mirror.unread
+
+
+def test_a_document_is_newer_than_an_answer_that_is_handled_after_it() -> None:
+    """The event of a document may be handled before the answer that says which one was there before."""
+    followed = Followed(state={"cookies": [], "origins": []})
+    followed.commit(B, "2")
+    frame = {"id": "frame", "loaderId": "1", "securityOrigin": A, "url": f"{A}/"}
+    followed.engine.follower.adopt(followed.target, {"frame": frame})
+    assert followed.engine.follower.open_frames().keys() == {B}
 
 
 def test_a_document_that_was_there_before_us_is_not_waited_for() -> None:

@@ -163,6 +163,39 @@ async def test_a_database_that_is_deleted_while_it_is_copied_stays_deleted(sites
     await page.context.close()
 
 
+@pytest.mark.parametrize(("change", "versions"), [("deleteDatabase('auth')", []), ("open('auth', 9)", [9])])
+async def test_a_copy_is_in_nobodys_way(change: str, versions: list[int], sites: Sites, browser: Any) -> None:
+    """A page that deletes or upgrades a database while it is copied is not `blocked`. The copy starts again."""
+    page = await browser.new_page()
+    await page.goto(sites.url("in-the-way", "/idb-plain/login"))
+    assert await shown(page) == "in"
+    found = await page.evaluate(
+        """async ([dump, change]) => {
+          let changed, isBlocked = false;
+          const { result } = await new Promise((done) => { indexedDB.open('auth').onsuccess = ({ target }) => done(target); });
+          const filling = result.transaction('loose', 'readwrite');
+          for (let number = 0; number < 3000; number++) filling.objectStore('loose').put(number);
+          await new Promise((done) => { filling.oncomplete = done; });
+          result.close();
+          const transaction = IDBDatabase.prototype.transaction;
+          IDBDatabase.prototype.transaction = function (...names) {
+            changed ||= new Promise((done) => {
+              const request = eval(`indexedDB.${change}`);
+              request.onblocked = () => { isBlocked = true; };
+              request.onsuccess = () => { request.result?.close(); done(); };
+            });
+            return transaction.apply(this, names);
+          };
+          const copy = JSON.parse(await eval(dump));
+          await changed;
+          return [isBlocked, copy.databases.map(({ version }) => version), copy.lost];
+        }""",
+        [databases.dump_script(), change],
+    )
+    assert found == [False, versions, []]
+    await page.context.close()
+
+
 @pytest.mark.parametrize("size", [1, 200_000])
 async def test_an_open_page_is_newer_than_the_store(size: int, sites: Sites, browser: Any) -> None:
     """Whatever the size: what is open and not empty stays as it is, and is saved over what is stored."""

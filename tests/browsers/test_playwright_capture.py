@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.async_api import Error
 
 from session_reuse._browser import follower, limits
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
@@ -296,6 +297,45 @@ async def test_a_database_of_a_page_that_is_gone(sites: Sites, browser: Any) -> 
     assert [hit for hit in sites.hits - before if hit[1] != "/favicon.ico"] == []
     assert pages == 1
     assert entry(session, sites.origin("left"))["indexedDBRich"][0]["name"] == "auth"
+
+
+@pytest.mark.parametrize("ending", ["crashed", "hangs"])
+async def test_a_database_of_a_page_that_answers_no_more(ending: str, sites: Sites, browser: Any) -> None:
+    """A page that crashed, or hangs, is open and does not answer. What it has stored is read on a hidden page."""
+    session = fresh()
+    async with open_context(session, browser, checkpoint_after=None) as context:
+        page = await context.new_page()
+        await page.goto(sites.url(ending, "/idb-plain/login"))
+        await page.wait_for_url("**/idb-plain")
+        assert await shown(page) == "in"
+        if ending == "crashed":
+            with pytest.raises(Error):
+                await page.goto("chrome://crash")
+        else:
+            await page.evaluate("setTimeout(() => { for (;;) {} }, 0)")
+    assert "alice" in str(entry(session, sites.origin(ending)))
+
+
+@pytest.mark.parametrize("way", ["directly", "by a redirect"])
+async def test_what_a_busy_page_stores_before_it_sends_its_visitor_on(way: str, sites: Sites, browser: Any) -> None:
+    """A page that is busy when it is left reports nothing of its last writes, and does not answer either."""
+    host, elsewhere = f"busy-{way.rpartition(' ')[2]}", sites.url("elsewhere", "/blank")
+    session = fresh()
+    async with open_context(session, browser, checkpoint_after=None) as context:
+        page = await context.new_page()
+        await page.goto(sites.url(host, "/blank"))
+        await asyncio.sleep(2 * follower._RECENT)  # the page is no new one
+        target = elsewhere if way == "directly" else f"/redirect?to={elsewhere}"
+        await page.evaluate(
+            """(target) => void setTimeout(() => {
+              localStorage.token = 'T';
+              location.href = target;
+              for (const end = performance.now() + 1000; performance.now() < end; );
+            })""",
+            target,
+        )
+        await page.wait_for_url(elsewhere)
+    assert items(session, sites.origin(host)) == {"token": "T"}
 
 
 async def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:

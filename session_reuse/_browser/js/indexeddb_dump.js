@@ -12,9 +12,9 @@ async (cap, only) => {
   const lost = [];
   const copies = [];
   const names = [];
-  for (const { name, version } of await indexedDB.databases()) {
+  for (const { name } of await indexedDB.databases()) {
     try {
-      if (!only || only.includes(name)) copies.push(await dumpDatabase(name, version));
+      if (!only || only.includes(name)) copies.push(await dumpDatabase(name));
     } catch (error) {
       if (!(await indexedDB.databases()).some((other) => other.name === name)) continue; // deleted meanwhile
       lost.push([name, error instanceof TooLarge ? 'over the size cap' : String(error && error.name)]);
@@ -30,19 +30,30 @@ async (cap, only) => {
   }
   return JSON.stringify({ databases, lost, names });
 
-  async function dumpDatabase(name, version) {
+  async function dumpDatabase(name) {
     const context = { isPlain: true, keys: [], pending: [], size: 0, budget: cap };
-    const request = indexedDB.open(name, version);
+    const request = indexedDB.open(name);
     request.onupgradeneeded = () => request.transaction.abort(); // deleted meanwhile, and not to be made again
     const database = await promised(request);
+    const before = lost.length;
+    let isInTheWay = false;
+    database.onversionchange = () => {
+      // Else the page's own upgrade or deletion is `blocked`, and waits for the whole copy.
+      isInTheWay = true;
+      database.close();
+    };
     try {
       const stores = [];
       for (const store of database.objectStoreNames) stores.push(await dumpStore(database, store, context));
       const content = context.isPlain ? { stores: stores.map(asPlaywright) } : { keys: context.keys, dump: JSON.stringify(stores) };
-      return { size: context.size, database: { name, version, ...content } };
+      return { size: context.size, database: { name, version: database.version, ...content } };
+    } catch (error) {
+      if (!isInTheWay) throw error;
+      lost.length = before;
     } finally {
       database.close();
     }
+    return dumpDatabase(name);
   }
 
   async function dumpStore(database, name, context) {
