@@ -11,6 +11,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,6 +60,9 @@ class Background:
         if inside_a_task():
             work.close()
             raise LifecycleError("inside a running event loop: use session_reuse, not session_reuse.blocking")
+        if sys.is_finalizing():  # after all exit hooks: CPython 3.11 would wait for ever for a new thread to start
+            work.close()
+            raise StoreUnavailableError("the interpreter is ending")
         thread = self._running()
         future = asyncio.run_coroutine_threadsafe(work, thread.loop)
         try:

@@ -14,7 +14,7 @@ from weakref import finalize
 from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
-from session_reuse._orphans import close_sockets, managers, report_lost
+from session_reuse._orphans import close_sockets, forget_connections, managers, report_lost
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
@@ -96,7 +96,7 @@ class SessionManager(AsyncOnly):
 
         Raises:
             ManagerClosedError: the manager was closed.
-            LifecycleError: it belongs to another event loop.
+            LifecycleError: it belongs to another event loop, which is not closed.
         """
         if self._runtime is not None and self._loop is asyncio.get_running_loop():
             if self._closed:
@@ -109,7 +109,9 @@ class SessionManager(AsyncOnly):
         if self._closed:
             raise ManagerClosedError(_CLOSED)
         if self._loop is not None and self._loop is not loop:
-            raise LifecycleError("this SessionManager belongs to another event loop: make one for each loop")
+            if not self._loop.is_closed():
+                raise LifecycleError("this SessionManager belongs to another event loop: make one for each loop")
+            self._leave_loop()  # a manager of a module, used by one `asyncio.run` after another
         if self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
         async with self._starting:
@@ -134,14 +136,20 @@ class SessionManager(AsyncOnly):
 
     def abandon(self) -> None:
         """Close after the end of the event loop: report what waits as lost, and close the sockets."""
+        self._leave_loop()
+        self._closed = True
+
+    def _leave_loop(self) -> None:
         self.report_lost()
         connection = self._runtime.connection if self._runtime is not None else None
-        if connection is not None and self._given is None:
+        if self._given is not None:  # what its pool holds belongs to the loop that has ended
+            close_sockets(self._given)
+            forget_connections(self._given)
+        elif connection is not None:
             close_sockets(connection.client)
             if connection.release is not None:
                 connection.release()
         self.start_anew()
-        self._closed = True
 
     async def aclose(self) -> None:
         """Write pending saves within `close_timeout`, report the lost ones, and close our connections."""

@@ -204,6 +204,8 @@ class Config:
 
 _TYPES: Final = {field.name: str(field.type) for field in fields(Config)}
 _DEFAULT_ATTEMPT: Final = Config.__dataclass_fields__["attempt_timeout"].default
+_LONGEST: Final = 100 * 365.25 * 86400.0
+"""Longest duration, in seconds. A later end than this does not fit into the times that Redis and our header can hold."""
 _MAY_BE_ZERO: Final = frozenset({"reuse_while_away"})
 _AT_LEAST_ONE: Final = frozenset({"max_uses", "retire_after_bad", "max_state_bytes", "lanes"})
 _COMPRESSIONS: Final = ("auto", "zstd", "lz4", "zlib", "none")
@@ -235,8 +237,10 @@ def _checked(name: str, value: object) -> object:
 def _seconds(value: object, name: str) -> float:
     number = value.total_seconds() if isinstance(value, timedelta) else value
     least = 0.0 if name in _MAY_BE_ZERO else math.ulp(0.0)
-    if not isinstance(number, int | float) or isinstance(number, bool) or not least <= number < math.inf:
-        raise ConfigurationError(f"{name} must be a positive number of seconds or a timedelta, not {value!r}")
+    if not isinstance(number, int | float) or isinstance(number, bool) or not least <= number <= _LONGEST:
+        raise ConfigurationError(
+            f"{name} must be a positive number of seconds or a timedelta, up to 100 years, not {value!r}"
+        )
     return float(number)
 
 
@@ -253,6 +257,8 @@ def _checked_prefix(prefix: object) -> str:
     # Braces in a key mark the hash tag of Redis Cluster: side keys would be stored in other slots than their session.
     if not isinstance(prefix, str) or not prefix or any(character in prefix for character in "{} \t\r\n"):
         raise ConfigurationError("key_prefix must be non-empty, without braces and white space")
+    if not prefix.isprintable():  # a lone surrogate has no bytes
+        raise ConfigurationError("key_prefix must not hold control characters or lone surrogates")
     return prefix
 
 

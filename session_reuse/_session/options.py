@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal, TypedDict
@@ -75,8 +76,8 @@ class ResolvedOptions:
             )
         if self.max_age is not None and self.max_age <= 0:
             raise ConfigurationError("max_age must be a positive number of seconds")
-        if self.max_uses is not None and self.max_uses < 1:
-            raise ConfigurationError("max_uses must be at least 1")
+        if self.max_uses is not None and (not isinstance(self.max_uses, int) or self.max_uses < 1):
+            raise ConfigurationError(f"max_uses must be a whole number of at least 1, not {self.max_uses!r}")
         if self.verify is not None and not callable(self.verify):
             raise ConfigurationError("verify must be a function of the session")
 
@@ -84,12 +85,12 @@ class ResolvedOptions:
     def build(cls, config: Config, options: SessionOptions | None = None) -> ResolvedOptions:
         """Return the options of a call. What it leaves open comes from the configuration."""
         given: dict[str, Any] = {**(options or {})}
-        for name in ("wait", "max_age"):
-            if isinstance(given.get(name), timedelta):
-                given[name] = given[name].total_seconds()
         for name in ("max_age", "max_uses"):
             if given.get(name) is None:
                 given[name] = getattr(config, name)
+        if given["max_age"] is not None:
+            given["max_age"] = _seconds("max_age", given["max_age"])
+        given["wait"] = _seconds("wait", given.get("wait", 0.0))
         if config.strict:
             given["strict"] = True
         if given.get("allowed_domains") is not None:
@@ -97,3 +98,10 @@ class ResolvedOptions:
         if given.get("pool") is not None:
             given["exclusive"] = True
         return cls(**given)
+
+
+def _seconds(name: str, value: object) -> float:
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(number, int | float) or isinstance(number, bool) or math.isnan(number):
+        raise ConfigurationError(f"{name} must be a number of seconds or a timedelta, not {value!r}")
+    return float(number)

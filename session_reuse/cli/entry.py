@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import NoReturn
 
@@ -9,6 +10,8 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line. Without the extra `cli`, print one line that names it."""
     browser = None
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or a pipe that is not UTF-8, as with LANG=de_DE
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.argv[1:2] == ["run"] and "--" in sys.argv:
         from session_reuse.cli._early_browser import early_browser
 

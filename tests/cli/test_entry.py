@@ -13,7 +13,7 @@ import pytest
 
 from session_reuse.cli import entry, exit_codes
 from session_reuse.cli.exit_codes import MEANINGS, ExitCode
-from tests.cli.conftest import CANARIES, CommandLine, store
+from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer, free_port
 
 COMMANDS = ("doctor", "ls", "show", "stats", "top", "evict", "export", "import", "rotate", "cleanup")
@@ -124,6 +124,18 @@ def test_piped_output_is_plain_and_names_are_whole(redis_server: RedisServer) ->
     )
     assert "\x1b" not in done.stdout + done.stderr
     assert name in done.stdout
+
+
+@pytest.mark.parametrize("words", [["ls"], ["show", ALICE], ["status"]])
+def test_a_terminal_that_is_not_utf_8_is_written_to(redis_server: RedisServer, alice: str, words: list[str]) -> None:
+    """What its encoding lacks, in a name or in our own signs, is escaped."""
+    store(redis_server.url, "shop.example/łucja")
+    done = subprocess.run(
+        [sys.executable, "-m", "session_reuse", *words, "--url", redis_server.url], capture_output=True, check=False,
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+    assert alice.encode() in done.stdout
 
 
 def test_piped_export_is_the_session_and_nothing_else(cli: CommandLine, alice: str, tmp_path: Path) -> None:

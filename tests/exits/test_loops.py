@@ -114,3 +114,37 @@ say(value("session_pending_lost_total"), value("session_pending_saves"))
         own_redis,
     )
     assert (ended.lines, ended.lost) == (["pending", "1.0 0.0"], 1)
+
+
+@pytest.mark.parametrize(
+    "store",
+    ["", "redis.asyncio.Redis.from_url(os.environ['SESSION_REUSE_URL'], max_connections=2)"],
+    ids=["url", "client"],
+)
+def test_a_manager_of_a_module_works_in_one_loop_after_another(redis_server: RedisServer, store: str) -> None:
+    """Three times `asyncio.run` with one manager: each reuses the session. Two loops at once are refused as before."""
+    ended = run(
+        f"""
+import redis.asyncio
+from session_reuse import SessionManager, reusable_session
+manager = SessionManager({store})
+
+async def visit():
+    async with reusable_session("shop/alice", manager=manager) as session:
+        session.data["n"] = session.data.get("n", 0) + 1
+    say(session.save_outcome, session.data["n"])
+
+for _ in range(3):
+    asyncio.run(visit())
+loop = asyncio.new_event_loop()
+loop.run_until_complete(visit())
+try:
+    asyncio.run(visit())
+except Exception as error:
+    say(type(error).__name__)
+loop.run_until_complete(manager.aclose())
+""",
+        redis_server,
+    )
+    assert ended.lines == ["saved 1", "saved 2", "saved 3", "saved 4", "LifecycleError"]
+    assert (ended.code, ended.lost) == (0, 0)

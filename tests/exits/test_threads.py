@@ -227,6 +227,26 @@ def test_saves_that_wait_are_flushed_before_the_process_ends(redis_server: Redis
         client.execute_command("CLIENT", "UNPAUSE")
 
 
+def test_a_session_that_the_end_of_the_interpreter_closes_is_reported(redis_server: RedisServer) -> None:
+    """A generator that nobody finished leaves its session after all exit hooks: that is reported, and nothing hangs."""
+    ended = run(
+        """
+        from session_reuse.blocking import reusable_session
+
+        def agent():
+            with reusable_session("shop/alice") as session:
+                session.data["n"] = 1
+                yield session
+
+        left_open = agent()
+        say(next(left_open).outcome)
+        """,
+        redis_server,
+        timeout=60.0,
+    )
+    assert (ended.lines, ended.code, ended.lost, ended.errors) == (["missing"], 0, 1, "")
+
+
 def test_a_reload_of_the_package_does_not_keep_the_process(redis_server: RedisServer) -> None:
     """Each copy of the module has a loop with a thread, and none of them waits for the other's end."""
     ended = run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import math
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -70,13 +71,24 @@ def test_a_wrong_value_names_its_variable(variable: str, text: str) -> None:
     [
         ("ttl", 0), ("ttl", True), ("ttl", "60"), ("pending_max", -1), ("lanes", 2.0), ("max_state_bytes", 0),
         ("encryption_keys", [b"short"]), ("encryption_keys", 7), ("spool_dir", Path("x")), ("url", 6379),
-        ("restore_timeout", float("inf")), ("max_age", 0),
+        ("restore_timeout", float("inf")), ("max_age", 0), ("ttl", 1e15), ("max_age", 1e18), ("key_prefix", "a\0"),
+        ("key_prefix", "\ud800"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_named(name: str, value: Any) -> None:
     """The message says which setting is wrong."""
     with pytest.raises(ConfigurationError, match=name):
         Config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"wait": "5"}, {"wait": None}, {"wait": math.nan}, {"max_age": "1h"}, {"max_age": math.nan}, {"max_uses": 1.5}],
+)
+def test_a_wrong_option_is_named(options: Any) -> None:
+    """The options of one call are checked like the settings."""
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        ResolvedOptions.build(Config(), {"exclusive": True, **options})
 
 
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(Config)} - {"registry"}))
