@@ -66,7 +66,13 @@ async def test_a_save_recovers_over_an_ancestor_only(store: Store) -> None:
     assert (await header_of(store)).version == 4
 
 
-@pytest.mark.parametrize("damage", [b"not a session", b"SRS1", payload()[:200], payload(name="other"), 7, b""])
+TIMES_DAMAGED = payload()[:16] + b"x" * 40 + payload()[56:]
+"""The times at which it was invalidated and fenced are no numbers, and as text they are later than all times."""
+
+
+@pytest.mark.parametrize(
+    "damage", [b"not a session", b"SRS1", payload()[:200], payload(name="other"), TIMES_DAMAGED, 7, b""]
+)
 async def test_a_corrupt_value_is_set_aside(kit: Kit, manager: SessionManager, damage: Any) -> None:
     """Damage means a fresh start, a value kept for people to look at, and a good save in its place."""
     await kit.plant(NAME, damage)

@@ -59,6 +59,11 @@ local function score_of(before)
   return string.format('%04d', math.min(9999, math.max(0, (tonumber(before) or 0) + tonumber(ARGV[11]))))
 end
 
+-- Twenty digits, or zeros for anything else: as text, damage would be later than every time and refuse all saves for ever.
+local function time_in(text)
+  return #text == 20 and not string.find(text, '%D') and text or NO_TOKEN
+end
+
 local header = string_at(KEYS[1], 0, 175)
 local ours = string.sub(header, 1, 4) == 'SRS1' and #header == 176
 
@@ -76,15 +81,13 @@ end
 
 -- Fencing: a holder whose lease went to a later holder changes nothing.
 if token ~= NO_TOKEN then
-  local lease = string_at(KEYS[3], 0, 19)
-  if #lease == 20 and lease > token then return refuse('stale') end
-  if ours and string.sub(header, 37, 56) > token then return refuse('stale') end
+  if time_in(string_at(KEYS[3], 0, 19)) > token then return refuse('stale') end
+  if ours and time_in(string.sub(header, 37, 56)) > token then return refuse('stale') end
 end
 
 -- Invalidation: a state from before it stays dead.
-local current = string_at(KEYS[4], 0, 19)
-if #current ~= 20 then current = NO_TOKEN end
-if ours and string.sub(header, 17, 36) > current then current = string.sub(header, 17, 36) end
+local current = time_in(string_at(KEYS[4], 0, 19))
+if ours and time_in(string.sub(header, 17, 36)) > current then current = string.sub(header, 17, 36) end
 if current > ARGV[3] then return refuse('stale') end
 
 if precondition == 'unchanged' then
@@ -133,7 +136,7 @@ local uses, score, saved_at, left = '00000000', '0000', now - tonumber(ARGV[13])
 local ttl = string.format('%04x', math.min(65535, math.floor(ARGV[9] / 60000)))
 if ours then
   saved_at = math.max(saved_at, tonumber(string.sub(header, 131, 144)) or 0)
-  if string.sub(header, 37, 56) > token then token = string.sub(header, 37, 56) end
+  if time_in(string.sub(header, 37, 56)) > token then token = string.sub(header, 37, 56) end
   if ARGV[10] == '0' then
     uses, score = string.sub(header, 159, 166), string.sub(header, 167, 170)
     left = redis.call('PTTL', KEYS[1])
