@@ -53,6 +53,8 @@ def plural(count: int, noun: str) -> str:
 
 def printable(text: str) -> str:
     """Return a foreign name without control characters, which a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
