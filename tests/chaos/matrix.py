@@ -22,6 +22,8 @@ from tests.harness.probes import idle, in_use, pool_of
 SIDE_BY_SIDE = 4
 ENTER_LIMIT = 0.55
 EXIT_LIMIT = 2.05
+APART = 0.05
+"""Seconds between what is stored and the visit. Of two saves within a round trip, the stored one counts as the later."""
 STALL = 0.05
 """Seconds of stalls after which a cell that failed is tried again."""
 MOST_TRIES = 3
@@ -91,6 +93,7 @@ async def _run_cell(row: Row, phase: str, lag: Lag) -> Result:
 
 async def _tried(world: World, row: Row, phase: str, cell: Cell, result: Result, lag: Lag) -> None:
     await world.manager.services()
+    await asyncio.sleep(APART)
     if phase == WARM:
         await world.warm_up()
     if phase in {COLD, WARM}:
