@@ -99,6 +99,24 @@ async def test_a_bad_member_cools_down(redis_server: RedisServer) -> None:
         assert 500 < waits[session.fingerprint.removeprefix(f"{POOL}/")] <= 600
 
 
+async def test_an_agent_whose_login_was_invalidated_ends_no_cooldown(redis_server: RedisServer) -> None:
+    """The member is another agent's by then, or rests after one."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        pool = manager.pool(POOL)
+        await pool.add("alice")
+        await use(manager)
+        async with enter(manager) as overtaken:
+            await manager.evict(f"{POOL}/alice")
+            async with enter(manager, wait=10) as session:
+                session.storage_state = state_with_cookie(value="2")
+                session.mark_bad("captcha", cooldown=600)
+            assert session.fingerprint == f"{POOL}/alice"
+            overtaken.data["late"] = True
+        assert overtaken.save_outcome == "stale"
+        assert await use(manager) == POOL
+        assert [member.free_in > 500 for member in await pool.waits()] == [True]
+
+
 async def test_a_retired_member_is_passed_by_until_it_is_evicted(redis_server: RedisServer) -> None:
     """A new login can be made for it then."""
     async with SessionManager(redis_server.url, registry=None) as manager:

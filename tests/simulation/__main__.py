@@ -105,8 +105,10 @@ class Runs:
         )
         counts = Counter(kind for _, kind, _ in self.failed)
         for kind, count in counts.most_common():
-            first = next(found for found in self.failed if found[1] == kind)
-            _tell(f"  {kind:10} {count:6}   first seed {first[0]}: {first[2]}")
+            found = [(seed, text) for seed, of, text in self.failed if of == kind]
+            _tell(f"  {kind:10} {count:6}   first seed {found[0][0]}: {found[0][1]}")
+            if len(found) > 1:
+                _tell(f"{'':21}also", ", ".join(str(seed) for seed, _ in found[1:20]))
         return 1 if self.failed else 0
 
     def _one_by_one(self) -> int:

@@ -491,7 +491,11 @@ class Oracle:
         whole = whole and (self._replaces(login.visit) or self._may_be_retired(before, login.visit))
         arrived = [self.writes[serial] for item, serial in new.items() if old.get(item) != serial]
         for change in arrived:
-            storage = [self.writes[serial].visit for item, serial in new.items() if not item.startswith("d:")]
+            storage = [
+                self.writes[serial].visit
+                for item, serial in new.items()
+                if not item.startswith("d:") and change.visit.sees(item)
+            ]
             may = change.visit.replacing or (change.visit.unknowing and self._may_be_retired(before, change.visit))
             whole = whole or (may and all(visit is change.visit for visit in storage))
         if whole:
@@ -564,6 +568,8 @@ class Oracle:
             self._check_fence(session, change)
         if first and change.in_storage and visit.unknowing and not self._replaces(visit) and before.items is not None:
             mine = any(self.writes[serial].visit is visit for serial in before.items.values())
+            # Once a checkpoint has stored its login, that is the stored one, whatever others have merged into it since.
+            mine = mine or any(one.visit is visit and one.appeared < now for one in session.by_item.get("c:sid", ()))
             sid = before.items.get("c:sid")
             others = sid is not None and self.writes[sid].visit is not visit and not mine
             if others and change.saved < float("inf") and not self._may_be_retired(before, visit):
@@ -626,6 +632,8 @@ class Oracle:
             given_up = visit.entered if visit.outcome is not None and visit.outcome.degraded else visit.left
             if session.held_since > given_up + visit.manager.config["lease_ttl"] - 1.0:
                 continue  # a request that was under way for longer than any lease lasts
+            if session.held_since >= visit.manager.closed_at:
+                continue  # a request that was under way when its manager was closed
             since = max(visit.left, session.held_since, self.trouble_of(visit.process))
             if now - since > LEASE_GRACE + visit.manager.config["lease_ttl"] / 3:
                 self.break_("lease", f"{visit} has left at {visit.left:.3f}, and its lease is still there")
@@ -758,7 +766,8 @@ class Oracle:
         oldest = visit.manager.config.get("reuse_while_away", 3600.0)
         if self.loop.time() - visit.manager.heard.get(session.fingerprint, 0.0) > oldest - SAVE_SPAN:
             return True
-        invalidated = any(begun >= known.start for begun, _ in session.evictions)
+        made = min((self.writes[serial].made for serial in (known.items or {}).values()), default=known.start)
+        invalidated = any(begun >= made and returned >= known.start for begun, returned in session.evictions)
         limits = [visit.options.get("max_age"), visit.options.get("max_uses"), known.stored and known.stored.retire_at]
         if session.damaged_at > known.start or known.deadline < self.loop.time():
             return True  # its process may have found out since
@@ -844,9 +853,9 @@ class Oracle:
         deleted = {change.item for change in mine if not change.serial}
         sid = self.writes.get(items.get("c:sid", 0))
         brought = sid is not None and sid.serial in own and (sid.visit.replacing or stands is None)
-        brought = brought or any(
-            self.writes[serial].visit.replacing for serial in items.values()
-        )  # with no login cookie
+        # A login with no cookie of that name, and one made by hand to which another save that waits was added.
+        brought = brought or any(self.writes[serial].visit.replacing for serial in items.values())
+        brought = brought or any(change.visit.replacing and change.visit.by_hand for change in mine)
         since = min((change.made for change in mine if change.visit.replacing), default=0.0)
         later = {  # a login that waits replaces what was stored, but not what others have stored since
             serial for item, serial in (stands or {}).items()
@@ -871,6 +880,8 @@ class Oracle:
             return
         if found is not session.current or not config.get("sliding", True) or (found.stored and found.stored.retire_at):
             return
+        if found.start >= visit.begun:
+            return  # it was stored after the enter had asked, for the time that its own agent had
         if self.trouble_of(visit.process) >= visit.begun - 1.0:
             return
         left, ttl = found.deadline - visit.begun, self._ttl_of(visit.manager)
@@ -1091,7 +1102,8 @@ class Oracle:
         unreadable = any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions)
         login = changes.get("c:sid")
         brings_nothing = visit.replacing and (login is None or not login.serial)
-        allowed = allowed or brings_nothing or self._may_be_stale(session, visit)
+        is_over = any(self._ceiling(version.stored) <= self.loop.time() for version in session.versions)
+        allowed = allowed or brings_nothing or is_over or self._may_be_stale(session, visit)
         if not allowed and not unreadable and not (visit.stale or visit.failed or (visit.outcome is Outcome.RETIRED)):
             what = ", ".join(str(change) for change in list(changes.values())[:3])
             self.break_("skipped", f"the save of {visit} was skipped, and it has changed: {what}")
@@ -1179,6 +1191,14 @@ class Oracle:
         login = self.writes.get((session.current.items or {}).get("c:sid", 0))
         if login is not None and login.visit.replacing and login.saved + SAVE_SPAN >= change.saved:
             return True
+        if (
+            change.in_storage
+            and login is not None
+            and login.visit is not visit
+            and not self._replaces(visit)
+            and visit.unknowing
+        ):
+            return True  # it never saw the login that is stored, so its own is refused, and an interrupted exit is not told
         if any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions):
             return True
         if not change.serial:

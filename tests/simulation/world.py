@@ -53,6 +53,7 @@ class Manager:
         self.number = number
         self.crashed = False
         self.closed = False
+        self.closed_at = float("inf")
         self.known: dict[str, Any] = {}
         self.heard: dict[str, float] = {}
         self.tried: dict[str, float] = {}
@@ -296,6 +297,7 @@ class World:
         took = self.loop.time() - began
         if took > 2 * BUDGETS["close_timeout"] + BUDGETS["save_timeout"] + 1.0 and manager.process.troubled_at < began:
             self.oracle.break_("late", f"the close of {manager} took {took:.3f} s")
+        manager.closed_at = self.loop.time()
         self.oracle.say("  closed", manager, f"lost {', '.join(manager.reported)}" if manager.reported else "")
 
     async def _guarded(self, what: str, work: Coroutine[Any, Any, Any], *allowed: type[BaseException]) -> Any:
