@@ -33,12 +33,15 @@ class DevToolsBrowser:
         transport: an open websocket to the browser's own endpoint, not to a page's.
         session: its state is restored. What cannot be restored or captured is reported to it.
         settings: of the user.
-        known: origins that were seen in this browser before, by a connection that has ended. They are followed only, and so
-            are the cookies. None for a browser that is restored in full.
+        before: of a connection to this browser that has ended. What was seen there is followed only, and so are the cookies.
+            None for a browser that is restored in full.
         is_own: whether the browser was started for this session.
         of_target: a target whose context is followed. Without, the browser's default context. New tabs wait until
             they have our scripts, unless the browser is shared and this says with which tab.
         on_change: called after each look that found something new.
+
+    Attributes:
+        engine: the engine.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class DevToolsBrowser:
         session: BrowserSession,
         settings: Settings,
         *,
-        known: frozenset[str] | None = None,
+        before: BrowserEngine | None = None,
         is_own: bool,
         of_target: str | None = None,
         on_change: Callable[[], None] = lambda: None,
@@ -64,9 +67,9 @@ class DevToolsBrowser:
             pauses_tabs=is_own or of_target is None,
             on_stir=self._stirred.set,
         )
-        self._engine = BrowserEngine(session, self._driver, settings, is_new_profile=is_own, known=known)
-        self._driver.engine = self._engine
-        self._is_restored = known is None
+        self.engine = BrowserEngine(session, self._driver, settings, is_new_profile=is_own, before=before)
+        self._driver.engine = self.engine
+        self._is_restored = before is None
         self._is_own = is_own
         self._is_closed = False
         self._seen = 0
@@ -76,11 +79,6 @@ class DevToolsBrowser:
     def is_gone(self) -> bool:
         """True when the connection has ended, because of us or because the browser did."""
         return self._driver.is_gone
-
-    @property
-    def visited(self) -> frozenset[str]:
-        """Origins of which anything was seen and whose restore is confirmed."""
-        return self._engine.visited
 
     async def ended(self) -> None:
         """Wait for the end of the connection."""
@@ -100,7 +98,7 @@ class DevToolsBrowser:
         Raises:
             CdpError: the browser did not answer.
         """
-        driver, restorer, follower = self._driver, self._engine.restorer, self._engine.follower
+        driver, restorer, follower = self._driver, self.engine.restorer, self.engine.follower
         await driver.find_context()
         if self._is_restored:
             await run_async(restorer.add_cookies())
@@ -128,33 +126,33 @@ class DevToolsBrowser:
         if not self.is_gone:
             try:
                 async with asyncio.timeout(limits.CAPTURE), self._capturing:
-                    await run_async(self._engine.captured(is_final=is_final))
+                    await run_async(self.engine.captured(is_final=is_final))
             except TimeoutError:
                 where, reason = "the browser", f"it did not answer in {limits.CAPTURE:g} s"
                 self._session.report(ProblemKind.CAPTURE_LIMITED, where, reason)
             except CdpError:
                 pass  # it went away meanwhile
         if self.is_gone and not self._is_closed:
-            self._engine.capture.report_gone()
+            self.engine.capture.report_gone()
         state = self.last_seen()
         if state is None:
             raise CdpError("the browser was gone before anything could be read from it")
-        if not self._engine.follower.has_followed:
+        if not self.engine.follower.has_followed:
             raise CdpError("no tab of the browser could be followed")
         return state
 
     def last_seen(self) -> StorageState | None:
         """Return the state as it was last seen, without asking the browser, or None when nothing was."""
-        return self._engine.last_seen()
+        return self.engine.last_seen()
 
     async def rearm_session_storage(self) -> None:
         """Restore sessionStorage in the next tab once more: the tab of a check had it."""
         async with self._capturing:
-            await run_async(self._engine.capture.refresh())
-            again = self._engine.mirror.session_storages()
+            await run_async(self.engine.capture.refresh())
+            again = self.engine.mirror.session_storages()
             await self._driver.settle()  # an update of the scripts under way would remove them a second time
             if again:
-                await run_async(self._engine.restorer.rearm_session_storage(again))
+                await run_async(self.engine.restorer.rearm_session_storage(again))
 
     async def close(self) -> None:
         """Release the browser. The scripts that are still registered go too."""
@@ -178,7 +176,7 @@ class DevToolsBrowser:
             self._stirred.clear()
             with contextlib.suppress(CdpError, TimeoutError):
                 async with self._capturing:
-                    await run_async(self._engine.capture.refresh())
-            if self._engine.mirror.version != self._seen:
-                self._seen = self._engine.mirror.version
+                    await run_async(self.engine.capture.refresh())
+            if self.engine.mirror.version != self._seen:
+                self._seen = self.engine.mirror.version
                 self._on_change()

@@ -30,8 +30,8 @@ class BrowserEngine:
         driver: of the browser.
         settings: of the user.
         is_new_profile: whether the browser was started, or the context made, for this session.
-        known: origins that were seen in this browser before, by a connection that has ended. They are followed only, and so
-            are the cookies. None for a browser that is restored in full.
+        before: of a connection to this browser that has ended. What it has seen is followed only, and so are the cookies.
+            None for a browser that is restored in full.
     """
 
     def __init__(
@@ -41,21 +41,26 @@ class BrowserEngine:
         settings: Settings,
         *,
         is_new_profile: bool,
-        known: frozenset[str] | None = None,
+        before: BrowserEngine | None = None,
     ) -> None:
         state = session.storage_state
         self._session = session
         self._restored = state
         self._driver = driver
-        self._known = known or frozenset()
+        self._known = frozenset() if before is None else before.visited
         self._captured_version = 0
         self.mirror = StorageMirror(state)
         # Seen in this browser before: what is missing there now was removed since.
         for origin in self._known:
             self.mirror.confirm(origin)
+        if before is not None:
+            for origin in before.unseen:
+                self.mirror.mark_unread(origin)
+                if settings.indexed_db:
+                    self.mirror.databases_changed(origin)
         to_restore = state
-        if known is not None:
-            rest = [entry for entry in state["origins"] if origin_of(entry["origin"]) not in known]
+        if before is not None:
+            rest = [entry for entry in state["origins"] if origin_of(entry["origin"]) not in self._known]
             to_restore = {**empty_storage_state(), "origins": rest}
         self.restorer = Restorer(
             session,
@@ -84,6 +89,11 @@ class BrowserEngine:
     def visited(self) -> frozenset[str]:
         """Origins of which anything was seen and whose restore is confirmed."""
         return self._known.union(each for each in self.mirror.visited if not self.mirror.is_unconfirmed(each))
+
+    @property
+    def unseen(self) -> set[str]:
+        """Origins that may hold something that was not seen: those that were open when the connection ended, too."""
+        return {*self.mirror.unread, *self.mirror.dirty_databases, *self.follower.open_frames()}
 
     @property
     def is_dirty(self) -> bool:

@@ -96,7 +96,7 @@ class Attachment:
                 transport,
                 self._session,
                 self._settings,
-                known=before.visited if before is not None and websocket == self.websocket else None,
+                before=before.engine if before is not None and websocket == self.websocket else None,
                 is_own=self._is_own,
                 of_target=self._of_target,
                 on_change=self._changed.set,

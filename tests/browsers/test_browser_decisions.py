@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ import pytest
 from session_reuse._browser import databases, environment
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
 from session_reuse._browser.driver import BrowserDriver
+from session_reuse._browser.drivers.devtools import DevToolsDriver
 from session_reuse._browser.drivers.playwright_sync import SyncPlaywrightDriver
 from session_reuse._browser.engine import BrowserEngine
-from session_reuse._browser.flow import run_sync
+from session_reuse._browser.flow import run_async, run_sync
 from session_reuse._browser.options import Settings
 from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
 from session_reuse._browser.plan import PRELOAD_LIMIT, FillMode, RestoreScripts, payloads_of, plan_restore
@@ -27,6 +29,7 @@ from session_reuse.errors import AdapterError
 from tests.browsers.visits import fresh, reused, storing
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 A, B = "https://a.example", "https://b.example"
@@ -330,6 +333,69 @@ def test_a_document_that_was_there_before_us_is_not_waited_for() -> None:
     followed.engine.follower.adopt(followed.target, {"frame": frame})
     driver.run()
     assert not followed.is_pending
+
+
+def test_what_a_connection_that_was_lost_has_not_read_is_read_over_the_next() -> None:
+    """A page that was open, or left unread, may have stored something, and may be open no more."""
+    followed = Followed(state={"cookies": [], "origins": []})
+    followed.commit(A, "1")
+    followed.commit(B, "2")
+    session = fresh()
+    after = BrowserEngine(session, SilentDriver(session), Settings(), is_new_profile=True, before=followed.engine)
+    assert after.mirror.unread == after.mirror.dirty_databases.keys() == {A, B}
+
+
+class FakeChromium:
+    """A transport to a browser that answers each command. All documents are of A."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def send(self, message: str) -> None:
+        """Answer a command."""
+        command = json.loads(message)
+        self.commands.append(command["method"])
+        frame = {"id": command.get("sessionId"), "loaderId": "1", "securityOrigin": A, "url": f"{A}/"}
+        result = {
+            "frameTree": {"frame": frame},
+            "loaderId": "1",
+            "identifier": "1",
+            "entries": [],
+            "usageBreakdown": [],
+        }
+        self._messages.put_nowait({"id": command["id"], "result": result})
+
+    def open_tab(self, name: str) -> None:
+        """Report a tab that was opened."""
+        info = {"targetId": name, "type": "page"}
+        params = {"sessionId": name, "waitingForDebugger": True, "targetInfo": info}
+        self._messages.put_nowait({"method": "Target.attachedToTarget", "params": params})
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Yield what the browser sends."""
+        while True:
+            yield json.dumps(await self._messages.get())
+
+    async def close(self) -> None:
+        """End nothing."""
+
+
+async def test_a_tab_that_was_faster_than_the_restore_costs_no_other_tab_its_storage() -> None:
+    """Another tab may be at work on an origin whose databases were not seen yet."""
+    entry = {"origin": A, "localStorage": [], "indexedDB": [_AUTH]}
+    session, chromium = reused({"cookies": [], "origins": [entry]}), FakeChromium()
+    driver = DevToolsDriver(chromium, session, of_target=None, is_own=True, pauses_tabs=True, on_stir=lambda: None)
+    engine = driver.engine = BrowserEngine(session, driver, Settings(), is_new_profile=True)
+    await run_async(engine.restorer.register())
+    await run_async(driver.follow(is_new_profile=True))
+    engine.restorer.started(A)
+    chromium.open_tab("another")
+    while "Page.getFrameTree" not in chromium.commands:
+        await asyncio.sleep(0.001)
+    await driver.settle()
+    await driver.connection.close()
+    assert "Storage.clearDataForOrigin" not in chromium.commands
 
 
 def test_databases_are_filled_until_they_are_confirmed() -> None:

@@ -328,12 +328,12 @@ class DevToolsDriver(BrowserDriver):
         origin = origin_of(str(frame.get("securityOrigin", "")))
         again = False
         if is_new_tab and origin is not None and self.engine.restorer.scripts.sections(origin):
-            if self._is_own:
+            if not self._is_own:
+                again = True
+            elif origin not in self.engine.restorer.scripts.started:  # else another tab is at work there
                 yield from self._load_again(target.cdp, origin, str(frame["url"]))
                 # Nothing of the first document is followed: what it has stored is cleared.
                 tree = {"frame": {"id": frame["id"], "loaderId": frame["loaderId"]}}
-            else:
-                again = True
         self.engine.follower.adopt(target, tree)
         try:
             if again and origin is not None:
