@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from session_reuse._browser import environment, javascript, limits
 from session_reuse._browser.blank_page import Evaluate, visit
-from session_reuse._browser.databases import dump_script, is_used, read_dump
 from session_reuse._browser.flow import Together
 from session_reuse._browser.origins import storage_key
+from session_reuse._browser.storage.databases import dump_script, is_used, read_dump
 from session_reuse._browser.storage.mirror import CopyMark
 from session_reuse._problem import ProblemKind
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import limits
 from session_reuse._browser.blank_page import evaluate_apart
-from session_reuse._browser.databases import is_used
 from session_reuse._browser.flow import Together
 from session_reuse._browser.origins import origin_of, origin_of_storage, storage_key
+from session_reuse._browser.storage.databases import is_used
 from session_reuse._browser.storage.mirror import STORAGE_EVENTS
 from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._browser.tabs import Frame, Tab, Target, frame_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
-from session_reuse._browser.databases import DATABASE_LIMIT
 from session_reuse._browser.plan import PRELOAD_LIMIT
+from session_reuse._browser.storage.databases import DATABASE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from session_reuse._browser import databases, environment
+from session_reuse._browser import environment
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
 from session_reuse._browser.driver import BrowserDriver
 from session_reuse._browser.drivers.devtools import DevToolsDriver
@@ -20,6 +20,7 @@ from session_reuse._browser.flow import run_async, run_sync
 from session_reuse._browser.options import Settings
 from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
 from session_reuse._browser.plan import PRELOAD_LIMIT, FillMode, RestoreScripts, payloads_of, plan_restore
+from session_reuse._browser.storage import databases
 from session_reuse._browser.storage.mirror import CopyMark, StorageMirror
 from session_reuse._browser.storage.trim import trim
 from session_reuse._browser.tabs import Tab, Target, frame_of

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import Error
 
-from session_reuse._browser import databases
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
 from session_reuse._browser.plan import RestoreScripts
+from session_reuse._browser.storage import databases
 from session_reuse._browser_session import wiring_of
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.probes import pending_origins

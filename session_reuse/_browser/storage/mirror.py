@@ -30,8 +30,8 @@ from session_reuse._state.storage_state import cookie_identity
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
 
-    from session_reuse._browser.databases import Dump, Loss
     from session_reuse._browser.driver import Params
+    from session_reuse._browser.storage.databases import Dump, Loss
 
 STORAGE_EVENTS: Final = (
     "DOMStorage.domStorageItemAdded",

@@ -14,7 +14,7 @@ from session_reuse._browser.origins import OriginEntry, databases_of, items_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from session_reuse._browser.databases import Dump
+    from session_reuse._browser.storage.databases import Dump
 
 SECTIONS: Final = ("localStorage", "sessionStorage", "databases")
 """What an origin may hold."""
