@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from session_reuse._browser.plan import PRELOAD_LIMIT
 from session_reuse._browser.storage.databases import DATABASE_LIMIT
+from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,13 @@ class Settings:
     verify: Callable[[Any], Any] | None = None
 
     @classmethod
-    def taken_from(cls, options: dict[str, Any]) -> Self:
-        """Return those that are among some options, and remove them there."""
-        return cls(**{each.name: options.pop(each.name) for each in fields(cls) if each.name in options})
+    def taken_from(cls, options: dict[str, Any], verify: Callable[[Any], Any] | None) -> Self:
+        """Return those that are among the options of a new context, and remove them there.
+
+        Raises:
+            ConfigurationError: `storage_state` is among the options. The session brings it.
+        """
+        if "storage_state" in options:
+            raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
+        ours = {each.name: options.pop(each.name) for each in fields(cls) if each.name in options}
+        return cls(**ours, verify=verify)

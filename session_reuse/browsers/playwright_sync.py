@@ -23,7 +23,7 @@ from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
 from session_reuse._misuse import BlockingOnly
 from session_reuse._problem import ProblemKind
-from session_reuse.errors import ConfigurationError, LifecycleError, MissingExtraError
+from session_reuse.errors import LifecycleError, MissingExtraError
 
 try:
     from playwright.sync_api import Error
@@ -57,10 +57,7 @@ def open_context(
 
     Arguments and errors are those of `session_reuse.browsers.playwright.open_context`.
     """
-    if "storage_state" in options:
-        raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
-    options["verify"] = verify
-    settings = Settings.taken_from(options)
+    settings = Settings.taken_from(options, verify)
     return BoundContext(session, settings, browser=browser, given=options)
 
 

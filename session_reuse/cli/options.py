@@ -38,4 +38,10 @@ Fingerprint = Annotated[
         metavar="FINGERPRINT", help="Name of the session.", show_default=False, autocompletion=complete_fingerprints
     ),
 ]
+CdpUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--cdp-url", metavar="ADDRESS", help="Use the browser there in place of a new one.", show_default=False
+    ),
+]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The file; - for standard input.", show_default=False)]

@@ -20,7 +20,7 @@ from session_reuse.browsers._chromium_process import has_display
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
-from session_reuse.cli.options import AsJson, Fingerprint, KeyPrefix, Url
+from session_reuse.cli.options import AsJson, CdpUrl, Fingerprint, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
 from session_reuse.errors import ConfigurationError
@@ -42,10 +42,6 @@ UntilSelector = Annotated[
     str | None,
     typer.Option("--until-selector", metavar="CSS", help="End when a page has such an element.", show_default=False),
 ]
-CdpUrl = Annotated[
-    str | None,
-    typer.Option("--cdp-url", metavar="ADDRESS", help="Use the browser there in place of a new one.", show_default=False),
-]  # fmt: skip
 
 
 def login(

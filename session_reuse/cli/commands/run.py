@@ -19,7 +19,7 @@ import typer
 from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGuard
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.options import Fingerprint, KeyPrefix, Url
+from session_reuse.cli.options import CdpUrl, Fingerprint, KeyPrefix, Url
 from session_reuse.errors import SessionBusyError, SessionReuseError
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ CheckTimeout = Annotated[
     float,
     typer.Option("--check-timeout", metavar="SECONDS", min=0.1, max=30, help="Wait so long for the page, 30 at most."),
 ]
-CdpUrl = Annotated[str | None, _option("--cdp-url", "ADDRESS", "Use the browser there in place of a new one.")]
 ChromiumArg = Annotated[
     list[str] | None, _option("--chromium-arg", "FLAG", "One more flag for Chromium; may be repeated.")
 ]
