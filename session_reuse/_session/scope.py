@@ -407,12 +407,10 @@ class SessionScope:
 
     async def _give_member_back(self) -> None:
         """Free the member of a pool, before the next enter of this task can ask for one."""
-        if self.on_left is None:
-            return
-        cooldown = wiring_of(self._session).cooldown
+        session = self._session
         # After an invalidation or a lost lease, the member is another agent's, or cools down after one.
-        if cooldown or self._session.save_outcome is not SaveOutcome.STALE:
-            await self._release_at_once(self.on_left(cooldown))
+        if self.on_left is not None and (wiring_of(session).cooldown or session.save_outcome is not SaveOutcome.STALE):
+            await self._release_at_once(self.on_left(wiring_of(session).cooldown))
 
     async def _give_lease_back(self) -> None:
         """Release the lease unless the last commit did, before the next enter of this task can request it."""

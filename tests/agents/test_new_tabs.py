@@ -95,7 +95,8 @@ async def test_a_tab_that_cannot_be_loaded_again_is_followed(is_own: bool) -> No
         adopt=lambda *_: followed.append("adopted"),
         on_event=lambda _, method, __: followed.append(method),
     )
-    restorer = SimpleNamespace(scripts=SimpleNamespace(sections=lambda _: {"localStorage"}), payload=fail)
+    scripts = SimpleNamespace(sections=lambda _: {"localStorage"}, started=())
+    restorer = SimpleNamespace(scripts=scripts, payload=fail)
     browser, session = FakeBrowser(), BrowserSession("x")
     async with following(
         browser, session, SimpleNamespace(follower=follower, restorer=restorer), is_own=is_own
