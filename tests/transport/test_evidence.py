@@ -31,9 +31,10 @@ def user(server: RedisServer, *rights: str) -> str:
     return f"redis://agent:pw@{HOST}:{server.port}/0"
 
 
-async def test_a_command_that_is_not_allowed_stops_no_other(stored: RedisServer) -> None:
-    """Without EVAL no session is saved, and every one is reused."""
-    url = user(stored, "~browser:*", "+@all", "-eval", "-evalsha")
+@pytest.mark.parametrize("lacking", [("-eval", "-evalsha"), ("-rename",), ("-set",)], ids=["EVAL", "RENAME", "SET"])
+async def test_a_command_that_is_not_allowed_stops_no_other(stored: RedisServer, lacking: tuple[str, ...]) -> None:
+    """Without EVAL, or a command that a script runs, no session is saved, and every one is reused."""
+    url = user(stored, "~browser:*", "+@all", *lacking)
     async with SessionManager(url, **DEFAULTS, close_timeout=0.1) as manager:
         for name in NAMES:
             found = await visit(manager, name)

@@ -136,7 +136,7 @@ _RULES: Final = tuple(
         _Rule(Trouble.PASSWORD_NOT_SET, _ANY, "without any password configured|no password is set"),
         _Rule(Trouble.PASSWORD_MISSING, _ANY, "NOAUTH|Authentication required|must be called with the client already"),
         _Rule(Trouble.RIGHTS, (redis_errors.NoPermissionError,)),
-        _Rule(Trouble.RIGHTS, _ANY, "NOPERM"),
+        _Rule(Trouble.RIGHTS, _ANY, "NOPERM|user executing the script can't|ACL failure in script"),
         _Rule(Trouble.PASSWORD_WRONG, (redis_errors.AuthenticationError, redis_errors.AuthorizationError)),
         _Rule(Trouble.PASSWORD_WRONG, _ANY, "WRONGPASS"),
         _Rule(Trouble.READ_ONLY, (redis_errors.ReadOnlyError,)),

@@ -87,6 +87,8 @@ def failure_from(error: BaseException) -> AttemptFailed:
     rule = _CODES.get(code) or _rule_by_class(error)
     name = type(error).__name__ + (f" {code}" if code else system_reason(error))
     why = diagnose(error) if rule is _REFUSED else None
+    if why is not None and why.trouble is Trouble.RIGHTS:  # of a command in a script, whose error has no code
+        rule, why = _RIGHTS, None
     reason = "" if why is None or why.trouble is Trouble.OTHER else f": {why.found}"
     return AttemptFailed(rule.error(f"{rule.remedy}{reason} ({name})"), name, rule.retry, rule.scope)
 
