@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -10,6 +11,11 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line. Without the extra `cli`, print one line that names it."""
     browser = None
+    # Python leaves None in place of a stream that was closed before its start, as by `>&-` or by some service managers.
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(os.devnull, "r+") if stream is None else stream  # noqa: SIM115  (for the whole process)
+        for stream in (sys.stdin, sys.stdout, sys.stderr)
+    )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal or a pipe that is not UTF-8, as with LANG=de_DE
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.argv[1:2] == ["run"] and "--" in sys.argv:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -75,13 +75,15 @@ class Output:
     def error(self, kind: str, message: str, code: int) -> None:
         """Print why a command ends without its result."""
         if self.as_json:
-            self.emit({"error": kind, "message": message, "exit_code": int(code)})
-        else:
-            self._write_error(f"error: {printable(message)}", "red")
+            with suppress(OSError):  # else standard output itself is what cannot be written, as on a full disk
+                self.emit({"error": kind, "message": message, "exit_code": int(code)})
+                return
+        self._write_error(f"error: {printable(message)}", "red")
 
     def _write_error(self, text: str, style: str) -> None:
         if not self.is_interrupted:
-            sys.stdout.flush()  # keeps the order of lines on a terminal
+            with suppress(OSError):
+                sys.stdout.flush()  # keeps the order of lines on a terminal
         sys.stderr.write(_styled(text, style, sys.stderr) + "\n")
 
     def _write(self, text: str, *, flush: bool = False) -> None:

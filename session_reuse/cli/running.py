@@ -54,6 +54,8 @@ def run(
     except (SessionReuseError, OSError) as error:
         code = exit_code_of(error)
         output.error(type(error).__name__, str(error), code)
+        if isinstance(error, OSError):  # a full disk under standard output would fail once more at the end of Python
+            _abandon_output()
     raise typer.Exit(code)
 
 

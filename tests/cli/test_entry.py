@@ -138,6 +138,26 @@ def test_a_terminal_that_is_not_utf_8_is_written_to(redis_server: RedisServer, a
     assert alice.encode() in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "error"),
+    [
+        ("ls >&-", 0, b""), ("ls --json >&-", 0, b""), ("import - <&-", 4, b"error: "), ("show nobody 2>&-", 1, b""),
+        ("ls >/dev/full", 2, b"error: "), ("ls --json >/dev/full", 2, b"error: "),
+    ],
+)  # fmt: skip
+def test_streams_that_are_closed_or_full_cause_no_traceback(
+    redis_server: RedisServer, line: str, code: int, error: bytes
+) -> None:
+    """The exit code is the one of the command, as under service managers that start it without streams."""
+    store(redis_server.url, ALICE)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m session_reuse {line}"], capture_output=True, check=False,
+        env=os.environ | {"SESSION_REUSE_URL": redis_server.url},
+    )  # fmt: skip
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
+    assert error in done.stderr
+
+
 def test_piped_export_is_the_session_and_nothing_else(cli: CommandLine, alice: str, tmp_path: Path) -> None:
     """`export -o -` can be piped into another program."""
     assert cli("export", alice, "--format", "playwright", "-o", str(tmp_path / "file")).code == 0
