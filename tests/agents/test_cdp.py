@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from websockets.asyncio.server import serve
 
-from session_reuse import blocking
-from session_reuse._browser_session import BrowserSession
-from session_reuse._problem import ProblemKind
+from session_reuse import BrowserSession, ProblemKind, blocking
 from session_reuse.browsers._chromium_process import ChromiumProcess
 from session_reuse.browsers._devtools_address import Address
 from session_reuse.browsers.cdp import attach_cdp, open_chromium, page_shows

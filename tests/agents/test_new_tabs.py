@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
+from session_reuse import BrowserSession, ProblemKind
 from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError
 from session_reuse._browser.drivers.devtools import DevToolsDriver
 from session_reuse._browser.flow import run_async
-from session_reuse._browser_session import BrowserSession
-from session_reuse._problem import ProblemKind
 from tests.harness.polling import until
 
 ORIGIN = "https://shop.example"

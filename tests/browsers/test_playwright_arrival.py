@@ -11,10 +11,20 @@ from playwright.async_api import Error
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
 from session_reuse._browser.plan import RestoreScripts
 from session_reuse._browser.storage import databases
-from session_reuse._browser_session import wiring_of
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.probes import pending_origins
-from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
+from tests.browsers.visits import (
+    checkpoints_of,
+    entry,
+    fresh,
+    items,
+    kinds,
+    next_session,
+    reused,
+    shown,
+    storing,
+    visited,
+)
 from tests.harness.polling import until
 
 if TYPE_CHECKING:
@@ -311,10 +321,10 @@ async def test_a_tab_on_its_way_does_not_hold_up_the_start(sites: Sites, browser
 @pytest.mark.parametrize("event", ["pagehide", "visibilitychange"])
 async def test_what_a_document_stores_last_is_read(event: str, sites: Sites, browser: Any) -> None:
     """A page that stores something while it is being left, or closed, is read again afterwards, unseen by the agent."""
-    session, saved, opened = fresh(), [], []
+    session, opened = fresh(), []
     async with open_context(session, browser, checkpoint_after=0.2) as context:
         context.on("page", lambda page: opened.append(page))  # noqa: PLW0108 - Playwright writes on it
-        wiring_of(session).backend = _Keeper(saved)
+        saved = checkpoints_of(session)
         for host, leave in (("left", "goto"), ("closed", "close")):
             page = await context.new_page()
             await page.goto(sites.url(f"{host}-{event}", f"/last/{event}"))
@@ -323,16 +333,6 @@ async def test_what_a_document_stores_last_is_read(event: str, sites: Sites, bro
     for host in ("left", "closed"):
         assert items(session, sites.origin(f"{host}-{event}")) == {"token": "last"}
     assert len(opened) == 2  # those of the agent
-
-
-class _Keeper:
-    def __init__(self, saved: list[Any]) -> None:
-        self._saved = saved
-
-    async def checkpoint(self, session: Any) -> str:
-        for capture in wiring_of(session).captures:
-            self._saved.append(await capture())
-        return "saved"
 
 
 @pytest.mark.alone("the answers of a page that is left come in time, and so do its events")

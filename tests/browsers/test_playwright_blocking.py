@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import sync_playwright
 
-from session_reuse._browser_session import wiring_of
 from session_reuse.browsers.checks import selector_present
 from session_reuse.browsers.playwright_sync import attach_context, open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
@@ -138,7 +137,7 @@ def test_another_thread_gets_what_was_last_seen(sites: Sites, browser: Any) -> N
 
     def seen() -> bool:
         context.pages[-1].evaluate("1")  # Playwright hands out events while it is called
-        thread = threading.Thread(target=lambda: states.append(wiring_of(session).captures[-1]()))
+        thread = threading.Thread(target=lambda: states.append(capture_now(session)))
         thread.start()
         thread.join()
         return bool(states[-1]["origins"])

@@ -14,12 +14,22 @@ from playwright.async_api import Error
 from session_reuse._browser import follower, limits
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
 from session_reuse._browser.storage.mirror import StorageMirror
-from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
 from tests.browsers.probes import capture_now, mirror_of
-from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
+from tests.browsers.visits import (
+    checkpoints_of,
+    entry,
+    fresh,
+    items,
+    kinds,
+    next_session,
+    reused,
+    shown,
+    storing,
+    visited,
+)
 from tests.harness.polling import until
 
 if TYPE_CHECKING:
@@ -244,8 +254,8 @@ async def test_an_error_of_the_agent_comes_out_unchanged(sites: Sites, browser: 
 
 async def test_changes_are_saved_while_the_agent_works(sites: Sites, browser: Any) -> None:
     """A checkpoint follows a change, and none follows when nothing has changed."""
-    session, saved = fresh(), []
-    wiring_of(session).backend = _Keeper(saved)
+    session = fresh()
+    saved = checkpoints_of(session)
     async with open_context(session, browser, checkpoint_after=0.05) as context:
         page = await context.new_page()
         await page.goto(sites.url("saver", "/blank"))
@@ -257,16 +267,6 @@ async def test_changes_are_saved_while_the_agent_works(sites: Sites, browser: An
         await page.evaluate("document.cookie = 'c=1'")
         await until(lambda: saved[-1]["cookies"])
         assert len(saved) == count + 1
-
-
-class _Keeper:
-    def __init__(self, saved: list[Any]) -> None:
-        self._saved = saved
-
-    async def checkpoint(self, session: Any) -> str:
-        for capture in wiring_of(session).captures:
-            self._saved.append(await capture())
-        return "saved"
 
 
 async def test_what_cannot_be_copied_is_listed(sites: Sites, browser: Any) -> None:

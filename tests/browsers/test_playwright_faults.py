@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from session_reuse._browser_session import wiring_of
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.probes import follower_of, leftovers
-from tests.browsers.visits import entry, fresh, items, next_session, reused, shown, storing, visited
+from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ async def logged_in(sites: Sites, browser: Any, host: str, path: str = "/idb-pla
 async def test_a_copy_that_is_cut_off_is_made_again(sites: Sites, browser: Any) -> None:
     """An agent that leaves while a checkpoint copies a database finds it saved."""
     session = fresh()
-    wiring_of(session).backend = _Keeper()
+    checkpoints_of(session)
     async with open_context(session, browser, checkpoint_after=0.05) as context:
         page = await context.new_page()
         await page.goto(sites.url("cut-off", "/idb-plain/login"))
@@ -38,13 +37,6 @@ async def test_a_copy_that_is_cut_off_is_made_again(sites: Sites, browser: Any) 
         assert await shown(page) == "in"
         await page.evaluate("const end = performance.now() + 1500; while (performance.now() < end);")
     assert entry(session, sites.origin("cut-off"))["indexedDB"]
-
-
-class _Keeper:
-    async def checkpoint(self, session: Any) -> str:
-        for capture in wiring_of(session).captures:
-            session.storage_state = await capture()
-        return "saved"
 
 
 @pytest.mark.parametrize("how", ["by the page's own request", "by a page of another site", "by the agent"])

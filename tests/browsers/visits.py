@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from session_reuse._browser_session import BrowserSession
+from session_reuse import BrowserSession
+from session_reuse._browser_session import wiring_of
 from session_reuse._state import document
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.outcome import Outcome
@@ -53,6 +54,24 @@ def reused(state: dict[str, Any]) -> BrowserSession:
     session = BrowserSession("shop.example/alice", storage_state=state)
     session.outcome = Outcome.REUSED
     return session
+
+
+class _Checkpoints:
+    def __init__(self) -> None:
+        self.states: list[Any] = []
+
+    async def checkpoint(self, session: BrowserSession) -> str:
+        for capture in wiring_of(session).captures:
+            session.storage_state = await capture()
+            self.states.append(session.storage_state)
+        return "saved"
+
+
+def checkpoints_of(session: BrowserSession) -> list[Any]:
+    """Return the list to which checkpoints of the session will add what they capture. They need no store."""
+    backend: Any = _Checkpoints()
+    wiring_of(session).backend = backend
+    return backend.states
 
 
 def fresh() -> BrowserSession:

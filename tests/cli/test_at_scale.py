@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from session_reuse._summaries import SessionSummary
+from session_reuse import SessionSummary
 from session_reuse.cli.commands.ls import SORTED
 from session_reuse.cli.commands.top import Overview, pause_after
 from session_reuse.cli.listing import Rows, columns_of

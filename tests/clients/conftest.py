@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from session_reuse._browser_session import BrowserSession
+from session_reuse import BrowserSession
 from tests.browsers.patience import be_patient, raise_test_limits
 from tests.clients.agents import QUIET
 from tests.clients.keeper import StubKeeper

@@ -11,7 +11,8 @@ import copy
 import inspect
 from typing import Any
 
-from session_reuse._browser_session import BrowserSession, wiring_of
+from session_reuse import BrowserSession
+from session_reuse._browser_session import wiring_of
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._stored_form import exported
 from session_reuse.outcome import Outcome, SaveOutcome

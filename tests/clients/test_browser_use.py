@@ -21,7 +21,7 @@ from tests.harness.polling import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from session_reuse._browser_session import BrowserSession
+    from session_reuse import BrowserSession
     from tests.clients.keeper import StubKeeper
     from tests.clients.site import Site
 

@@ -17,7 +17,7 @@ from session_reuse.errors import MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from session_reuse._browser_session import BrowserSession
+    from session_reuse import BrowserSession
     from tests.clients.keeper import StubKeeper
     from tests.clients.site import Site
 

@@ -28,7 +28,7 @@ from tests.harness.polling import until, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from session_reuse._browser_session import BrowserSession
+    from session_reuse import BrowserSession
     from tests.clients.site import Site
 
 pytestmark = pytest.mark.browser

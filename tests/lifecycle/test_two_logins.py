@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from session_reuse import Outcome, SaveOutcome
-from session_reuse._problem import ProblemKind
+from session_reuse import Outcome, ProblemKind, SaveOutcome
 from session_reuse.testing import MemoryStore, assert_fresh, assert_reused, state_with_cookie
 from tests.lifecycle.worlds import NAME, login_of, processes, stored
 
