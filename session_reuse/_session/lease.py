@@ -91,7 +91,7 @@ class LeaseHolder:
                 return
 
     def refused(self, busy: Busy) -> None:
-        """Give up: another holder has the lease."""
+        """Abandon the lease, as another holder has it."""
         if busy.foreign:
             log.warning(Event.LEASE_FOREIGN, fingerprint=self._fingerprint, remedy="the lease key holds something else")
         self.abandon()  # a copy of the request may still be on its way
