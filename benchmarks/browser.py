@@ -485,7 +485,7 @@ def next_page(*, quick: bool = False, rounds: int = 9) -> Results:
 
 def twenty_agents(*, quick: bool = False, rounds: int = 5, agents: int = 20) -> Results:
     """Start agents at once in one browser, each with a login in a database."""
-    rounds, agents = (1, 6) if quick else (rounds, agents)
+    rounds, agents = (1, 3) if quick else (rounds, agents)
     samples, logged_in = asyncio.run(
         _with_site(lambda playwright, port: measure_many(playwright, port, agents, rounds))
     )
@@ -499,7 +499,7 @@ def twenty_agents(*, quick: bool = False, rounds: int = 5, agents: int = 20) -> 
 
 def capture(*, quick: bool = False, rounds: int = 9, origins: int = 30) -> Results:
     """Capture visited origins at the exit, beside `storage_state()`."""
-    rounds, origins = (2, 10) if quick else (rounds, origins)
+    rounds, origins = (1, 5) if quick else (rounds, origins)
     samples: Samples = asyncio.run(
         _with_site(lambda playwright, port: measure_capture(playwright, port, origins, rounds))
     )

@@ -89,7 +89,7 @@ def measure(*, quick: bool = False, size: str = "20 KB", tasks: int = 64) -> Res
     state = made_state(SIZES[size])
     costs: dict[str, list[Cost]] = {name: [] for name in CONTESTANTS}
     with RedisServer() as server:
-        for _ in range(3 if quick else 9):
+        for _ in range(1 if quick else 9):
             for name, kind in CONTESTANTS.items():
                 costs[name].append(asyncio.run(cost(kind(), server, state, tasks)))
         asked = {name: asyncio.run(commands(kind(), server, state)) for name, kind in CONTESTANTS.items()}
