@@ -496,8 +496,10 @@ class Oracle:
                 for item, serial in new.items()
                 if not item.startswith("d:") and change.visit.sees(item)
             ]
-            may = change.visit.replacing or (change.visit.unknowing and self._may_be_retired(before, change.visit))
-            whole = whole or (may and all(visit is change.visit for visit in storage))
+            behind = self._behind(change.visit)  # also one that went on with a login that was still on its way
+            may = any(one.replacing for one in behind)
+            may = may or (change.visit.unknowing and self._may_be_retired(before, change.visit))
+            whole = whole or (may and all(visit in behind for visit in storage))
         if whole:
             session.replaced_at = now
         for item, serial in new.items():
@@ -907,8 +909,7 @@ class Oracle:
             or visit.manager.tried.get(session.fingerprint, -1.0) > known.start
         ):
             return
-        login = self.writes.get(items.get("c:sid", 0))
-        if any(one.doubtful_login for one in (self._behind(login.visit) if login is not None else ())):
+        if any(one.doubtful_login for serial in items.values() for one in self._behind(self.writes[serial].visit)):
             return  # a new login that waits, vouched for, in the place of one that was not accepted
         by_hand = any(
             one.by_hand and one.fingerprint == visit.fingerprint and one.manager is visit.manager
@@ -1191,14 +1192,13 @@ class Oracle:
         login = self.writes.get((session.current.items or {}).get("c:sid", 0))
         if login is not None and login.visit.replacing and login.saved + SAVE_SPAN >= change.saved:
             return True
-        if (
-            change.in_storage
-            and login is not None
-            and login.visit is not visit
-            and not self._replaces(visit)
-            and visit.unknowing
-        ):
-            return True  # it never saw the login that is stored, so its own is refused, and an interrupted exit is not told
+        others = any(
+            serial and self.writes[serial].visit is not visit and version.end >= visit.begun
+            for version in session.versions
+            if (serial := (version.items or {}).get("c:sid"))
+        )
+        if change.in_storage and others and visit.unknowing and not self._replaces(visit):
+            return True  # it never saw the login that was stored, so its own is refused, and an interrupted exit is not told
         if any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions):
             return True
         if not change.serial:
