@@ -273,33 +273,36 @@ class Follower:
             # The renderer answers no more: it is being replaced. But the storage service does.
             if frame.parent is None and origin is not None:
                 self._driver.spawn(self._track(target, origin))
-        # For its own origin too: a redirect may lead elsewhere.
-        elif frame.origin is not None and (origin != frame.origin or self._mirror.local_size(frame.origin) < _LARGE):
-            self._driver.spawn(self.read_before_leaving(frame))
+        else:
+            self._driver.spawn(self.read_before_leaving(frame, origin))
 
     def leaving(self, tab: Tab, url: str | None = None) -> Flow[None]:
         """Read a tab whose agent is about to send it to a URL, or to close it.
 
         Args:
             tab: the tab.
-            url: where it goes, or None if it is closed.
+            url: where it goes, or None if that is not known, or it is closed.
         """
         next_origin = None if url is None else origin_of(url)
         frames = {frame.origin: frame for frame in tab.frames.values() if frame.shares_storage}
-        frames.pop(next_origin, None)
-        yield Together([self.read_before_leaving(frame) for frame in frames.values()])
+        yield Together([self.read_before_leaving(frame, next_origin) for frame in frames.values()])
 
-    def read_before_leaving(self, frame: Frame) -> Flow[None]:
-        """Return a flow that reads what a document has stored, while it is still there."""
-        if frame.origin is not None:
+    def read_before_leaving(self, frame: Frame, next_origin: str | None) -> Flow[None]:
+        """Return a flow that reads what a document has stored, while it is still there.
+
+        Args:
+            frame: the document.
+            next_origin: where it goes, as far as is known. A redirect may lead elsewhere.
+        """
+        origin = frame.origin
+        is_large = origin is not None and self._mirror.local_size(origin) >= _LARGE
+        if not (is_large and origin == next_origin):
             frame.is_read = False  # at once: it may be left before the answer is there
-        return self._read_last(frame, frame.origin)
+        return self._read_last(frame, None if is_large else origin)
 
     def _read_last(self, frame: Frame, origin: str | None) -> Flow[None]:
-        if origin is None or not frame.shares_storage:
-            return
         # Events of its last writes may be on their way, and are lost when another process takes over the tab.
-        if self._mirror.local_size(origin) < _LARGE:
+        if origin is not None and frame.shares_storage:
             frame.is_read = yield from self.read(frame, origin, is_leaving=True)
 
     def _is_recent(self, frame: Frame, origin: str) -> bool:

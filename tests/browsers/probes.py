@@ -39,6 +39,11 @@ def leftovers(bound: Any) -> tuple[int, int, int]:
     return len(bound._driver._tasks), len(bound._driver._pages), len(mirror_of(bound)._readings)
 
 
+def frames_with_a_session(bound: Any) -> list[Any]:
+    """Return the frames in a separate process that are followed."""
+    return [frame for followed in bound._driver._pages.values() for frame in followed.frames]
+
+
 def attachment_of(session: BrowserSession) -> Any:
     """Return what binds a session to a browser over a DevTools connection."""
     bound = wiring_of(session).captures[-1].__self__

@@ -521,6 +521,17 @@ def test_the_session_storage_of_several_tabs() -> None:
     assert mirror.state()["origins"] == []
 
 
+def test_a_popup_that_starts_with_an_older_copy_replaces_nothing() -> None:
+    """It has the sessionStorage of its opener, which may go on before the popup is read."""
+    mirror = StorageMirror({"cookies": [], "origins": []})
+    mirror.finish_read(mirror.begin_read(1, A), [], [["ticket", "first"]])
+    mirror.storage_event(1, *_event("Updated", A, "ticket", "second", is_local=False))
+    mirror.finish_read(mirror.begin_read(2, A), [], [["ticket", "first"], ["own", "1"]])
+    assert _local(mirror, "sessionStorage") == {A: {"ticket": "second", "own": "1"}}
+    mirror.finish_read(mirror.begin_read(2, A), [], [["ticket", "third"], ["own", "1"]])
+    assert _local(mirror, "sessionStorage") == {A: {"ticket": "third", "own": "1"}}
+
+
 def test_what_is_unconfirmed_is_not_replaced() -> None:
     """A document without anything that is stored was not filled: what it adds is added, until it is known to be filled."""
     mirror = StorageMirror(storing(A, token="T", refresh="R"))

@@ -338,6 +338,28 @@ async def test_what_a_busy_page_stores_before_it_sends_its_visitor_on(way: str, 
     assert items(session, sites.origin(host)) == {"token": "T"}
 
 
+@pytest.mark.parametrize("way", ["go_back", "goto"])
+async def test_what_a_busy_page_stores_before_its_agent_leaves_it(way: str, sites: Sites, browser: Any) -> None:
+    """The browser announces a navigation of the agent's when the page answers no more. A URL of its own may lead elsewhere."""
+    elsewhere = sites.url("elsewhere", "/blank")
+    session = fresh()
+    async with open_context(session, browser, checkpoint_after=None) as context:
+        page = await context.new_page()
+        await page.goto(elsewhere)
+        await page.goto(sites.url(way.replace("_", "-"), "/blank"))
+        await asyncio.sleep(2 * follower._RECENT)  # the page is no new one
+        async with page.expect_console_message():
+            await page.evaluate(
+                """() => void setTimeout(() => {
+                  localStorage.token = 'T';
+                  console.log('busy');
+                  for (const end = performance.now() + 1000; performance.now() < end; );
+                })"""
+            )
+        await (page.go_back() if way == "go_back" else page.goto(sites.url("goto", f"/redirect?to={elsewhere}")))
+    assert items(session, sites.origin(way.replace("_", "-"))) == {"token": "T"}
+
+
 async def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:
     """A page in an endless loop costs a time limit, and what it wrote before is captured."""
     session = fresh()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from session_reuse.browsers.playwright import open_context
-from tests.browsers.probes import follower_of, leftovers
+from tests.browsers.probes import follower_of, frames_with_a_session, leftovers
 from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 
@@ -184,6 +184,21 @@ async def test_many_navigations_leave_nothing_behind(sites: Sites, browser: Any)
         assert len(follower.tabs) == 1
         assert len(follower.tabs[0].frames) <= 2
         assert leftovers(bound)[1:] == (1, 0)
+
+
+async def test_frames_that_were_removed_are_forgotten(sites: Sites, browser: Any) -> None:
+    """A site that renews its token in a frame makes a new one each time."""
+    bound = open_context(fresh(), browser, checkpoint_after=None)
+    async with bound as context:
+        page = await context.new_page()
+        await page.goto(sites.url("app.renewing", "/isolated/blank"))
+        for _ in range(3):
+            add = "(url) => { const frame = document.createElement('iframe'); frame.src = url; document.body.append(frame); }"
+            await page.evaluate(add, sites.url("login.renewing", "/isolated/blank"))
+            await until(lambda: len(follower_of(bound).open_frames()) == 2)
+            await page.evaluate("document.querySelector('iframe').remove()")
+            await until(lambda: len(follower_of(bound).open_frames()) == 1)
+        assert len(frames_with_a_session(bound)) == 1
 
 
 @pytest.mark.alone("20 agents in one browser keep two cores busy for 10 s")

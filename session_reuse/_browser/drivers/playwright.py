@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser.driver import BrowserDriver, EventHandler
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from session_reuse._browser.engine import BrowserEngine
     from session_reuse._browser.flow import Flow
     from session_reuse._browser_session import BrowserSession
+
+
+_NAVIGATIONS: Final = ("goto", "go_back", "go_forward", "reload")
+"""Methods of a page. The browser announces none of them while the page still answers."""
 
 
 @dataclass(eq=False)
@@ -73,8 +77,8 @@ class PlaywrightDriver(BrowserDriver):
         """Run a flow before a page's `close`, though not for long. Return what undoes that."""
 
     @abstractmethod
-    def before_goto(self, page: Page, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
-        """Begin a flow before a page's `goto`. Return what undoes that."""
+    def before_navigation(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
+        """Begin a flow before one of `_NAVIGATIONS` of a page. Return what undoes that."""
 
     @abstractmethod
     def pause(self, cdp: Any) -> Any:
@@ -141,7 +145,8 @@ class PlaywrightDriver(BrowserDriver):
         self._listeners.add(page, "close", self._closed)
         self._listeners.add(page, "framenavigated", lambda frame: self._frame_navigated(page, frame))
         followed.undo.append(self.before_close(page, lambda: follower.leaving(tab)))
-        followed.undo.append(self.before_goto(page, lambda url: follower.leaving(tab, url)))
+        for name in _NAVIGATIONS:
+            followed.undo.append(self.before_navigation(page, name, lambda url: follower.leaving(tab, url)))
 
     def _closed(self, page: Page) -> None:
         followed = self._pages.pop(page, None)
@@ -202,6 +207,8 @@ class PlaywrightDriver(BrowserDriver):
         # A frame of the page's own origin is in its process. One of another site has a storage of its own.
         is_candidate = top not in (None, origin) and site_of(origin) == site_of(str(top))
         if is_candidate and self.page_reader is None and followed.frames.get(frame) != origin:
+            for each in [each for each in followed.frames if each.is_detached()]:
+                del followed.frames[each]
             followed.frames[frame] = origin
             self.spawn(self._attach_frame(followed, frame))
 

@@ -117,17 +117,17 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
         while origin is not None and self.engine.restorer.is_changing(origin) and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
 
-    def before_goto(self, page: Page, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
-        """Begin a flow before a page's `goto`: what it sends reaches the page before the navigation starts."""
+    def before_navigation(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
+        """Begin a flow before a navigation: what it sends reaches the page before that starts."""
 
-        async def hook(url: str, **_: Any) -> None:
+        async def hook(url: str | None = None, **_: Any) -> None:
             await self._until_attached(page)
-            await self._until_removed(origin_of(url))
+            await self._until_removed(url and origin_of(url))
             self.spawn(flow(url))
             for _turn in range(_TURNS):
                 await asyncio.sleep(0)
 
-        return before(page, "goto", hook)
+        return before(page, name, hook)
 
     def pause(self, cdp: Any) -> Awaitable[None]:  # noqa: ARG002 - the other API needs it
         """Wait a moment, as a step."""

@@ -65,9 +65,9 @@ class SyncPlaywrightDriver(PlaywrightDriver):
         """Run a flow before a page's `close`."""
         return before(page, "close", lambda **_: self._begin(page, flow()))
 
-    def before_goto(self, page: Page, flow: Callable[[str], Flow[None]]) -> Callable[[], None]:
-        """Run a flow before a page's `goto`."""
-        return before(page, "goto", lambda url, **_: self._begin(page, flow(url)))
+    def before_navigation(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
+        """Run a flow before a navigation."""
+        return before(page, name, lambda url=None, **_: self._begin(page, flow(url)))
 
     def _begin(self, page: Page, flow: Flow[None]) -> None:
         """Run a flow when a page is followed: events of its first document would be missed."""

@@ -17,6 +17,7 @@ class TabStorage:
 
     def __init__(self, stored: dict[str, str]) -> None:
         self._merged = dict(stored)
+        self._replaced: dict[str, str] = {}
         self._tabs: dict[Hashable, dict[str, str]] = {}
 
     @property
@@ -35,7 +36,13 @@ class TabStorage:
         # Tabs do not share their sessionStorage, so only a tab that had a key can have removed it.
         for key in known.keys() - items.keys():
             self._merged.pop(key, None)
-        self._merged.update({key: value for key, value in items.items() if known.get(key) != value})
+        for key, value in items.items() - known.items():
+            # A popup starts with a copy of what its opener had. The opener may have gone on before the popup is read.
+            if key not in known and value == self._replaced.get(key):
+                continue
+            if self._merged.get(key, value) != value:
+                self._replaced[key] = self._merged[key]
+            self._merged[key] = value
         self._tabs[tab] = dict(items)
         return self._merged != before
 
