@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Final
 
 Spawn = Callable[[Coroutine[None, None, object], str], "asyncio.Task[Any]"]
 """Runs work in a separate task, under a name."""
+_CARRIES_CHANGES: Final = frozenset({"leave", "save"})
+"""Names of the work that alone knows of a change. Each has an end, so that it holds up nobody who waits for it."""
 
 
 class Tasks(set["asyncio.Task[Any]"]):
@@ -15,7 +18,36 @@ class Tasks(set["asyncio.Task[Any]"]):
 
     def spawn(self, work: Coroutine[None, None, object], name: str) -> asyncio.Task[Any]:
         """Run work in a separate task."""
-        task = asyncio.get_running_loop().create_task(work, name=f"session_reuse:{name}")
+        begun = _Begun(work) if name in _CARRIES_CHANGES else work
+        task = asyncio.get_running_loop().create_task(begun, name=f"session_reuse:{name}")
         self.add(task)
         task.add_done_callback(self.discard)
         return task
+
+
+class _Begun(Coroutine[Any, Any, object]):
+    """Work that a cancellation before its first step does not keep from beginning.
+
+    A task that is cancelled that early never runs at all, `finally` included. `asyncio.run` cancels all tasks at its end,
+    those too that were made a moment before: their changes would be gone without a word.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, object]) -> None:
+        self._work = work
+        self._has_begun = False
+
+    def send(self, value: Any) -> Any:
+        self._has_begun = True
+        return self._work.send(value)
+
+    def throw(self, kind: Any, value: object = None, _traceback: TracebackType | None = None) -> Any:
+        error = value if isinstance(value, BaseException) else kind
+        if not self._has_begun and isinstance(error, asyncio.CancelledError):
+            return self.send(None)
+        return self._work.throw(error)
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __await__(self) -> Generator[Any, Any, object]:
+        return self._work.__await__()

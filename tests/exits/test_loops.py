@@ -148,3 +148,38 @@ loop.run_until_complete(manager.aclose())
     )
     assert ended.lines == ["saved 1", "saved 2", "saved 3", "saved 4", "LifecycleError"]
     assert (ended.code, ended.lost) == (0, 0)
+
+
+@pytest.mark.parametrize("end", ["let_go.set()", "for task in tasks: task.cancel()"], ids=["left", "cancelled"])
+def test_a_loop_that_ends_while_agents_leave_loses_no_save(redis_server: RedisServer, end: str) -> None:
+    """`asyncio.run` cancels all tasks at its end, also those of ours that have not begun, at any step of four exits."""
+    ended = run(
+        f"""
+from session_reuse import SessionManager, reusable_session
+
+async def agent(name, number, let_go, entered):
+    async with reusable_session(name) as session:
+        session.data[str(number)] = 1
+        entered.append(number)
+        await let_go.wait()
+
+async def leave_and_end(name, steps):
+    let_go, entered = asyncio.Event(), []
+    tasks = [asyncio.create_task(agent(name, number, let_go, entered)) for number in range(4)]
+    while len(entered) < 4:
+        await asyncio.sleep(0)
+    {end}
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+async def stored(name):
+    async with reusable_session(name, save="never") as session:
+        return len(session.data)
+
+for steps in range(12):
+    asyncio.run(leave_and_end(f"shop/{{steps}}", steps))
+say(*[asyncio.run(stored(f"shop/{{steps}}")) for steps in range(12)])
+""",
+        redis_server,
+    )
+    assert (ended.lines, ended.code, ended.lost) == ([" ".join(["4"] * 12)], 0, 0)
