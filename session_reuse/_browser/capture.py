@@ -74,7 +74,7 @@ class Capture:
         ]
         unread = [frames[origin] for origin in self._mirror.unread & frames.keys()]
         yield Together([self._follower.read(frame, str(frame.origin)) for frame in unread])
-        yield Together([self._copy_databases(frames[origin], origin) for origin in due if origin in frames])
+        yield Together([self._copy_databases(frames[origin], origin, set()) for origin in due if origin in frames])
 
     def capture(self, *, is_final: bool) -> Flow[StorageState]:
         """Return what the browser holds now, or what it was last seen to hold when it has ended.
@@ -93,10 +93,11 @@ class Capture:
         # A page that does not answer costs one time limit: three of them would end the whole capture.
         frames = self._follower.open_frames(silent)
         yield from self._note_environment(frames)
-        copies = [self._copy_databases(frames[each], each) for each in self._mirror.dirty_databases if each in frames]
-        yield Together(copies)
+        failed: set[str] = set()
+        dirty = self._mirror.dirty_databases.keys() & frames.keys()
+        yield Together([self._copy_databases(frames[origin], origin, failed) for origin in dirty])
         if is_final:
-            yield from self._revisit(silent)
+            yield from self._revisit(failed | (self._unseen() - self._follower.open_frames(silent).keys()))
             self._restorer.report_unconfirmed(self._mirror.visited)  # not before: a document may still confirm it
         for loss in self._mirror.lost():
             self._session.report(ProblemKind.LOST, str(loss))
@@ -160,23 +161,27 @@ class Capture:
 
         yield Together([check(origin) for origin in known if origin not in self._mirror.dirty_databases])
 
-    def _copy_databases(self, frame: Frame, origin: str) -> Flow[None]:
+    def _copy_databases(self, frame: Frame, origin: str, failed: set[str]) -> Flow[None]:
         mark, began = self._mirror.dirty_databases[origin], time.monotonic()
         try:
             text = yield from self._follower.evaluate(frame, dump_script(self._limit, mark.names))
         except self._driver.errors:
-            return  # the page is busy, or has gone on: the mark stays
+            failed.add(origin)  # the page is busy, or has gone on: the mark stays
+            return
         self._next_copy[origin] = time.monotonic() + _COPY_SHARE * (time.monotonic() - began)
         if frame.is_current and isinstance(text, str):
             self._mirror.databases_read(origin, read_dump(origin, text), mark)
             self._restorer.seen(origin)
 
-    def _revisit(self, silent: set[Frame]) -> Flow[None]:
-        """Visit origins that may hold something unseen, and that no open page tells, on a page that the agent does not see."""
+    def _unseen(self) -> set[str]:
+        """Return the origins that may hold something unseen."""
         gone = {each for each in self._follower.suspects if self._mirror.has_content(each)}
+        return self._mirror.unread | self._mirror.dirty_databases.keys() | gone
+
+    def _revisit(self, origins: set[str]) -> Flow[None]:
+        """Read origins of which no open page tells what they hold, on a page that the agent does not see."""
         dirty = set(self._mirror.dirty_databases)
-        waiting = (self._mirror.unread | dirty | gone) - self._follower.open_frames(silent).keys()
-        if not waiting:
+        if not origins:
             return
 
         def act(origin: str, evaluate: Evaluate) -> Flow[None]:
@@ -191,7 +196,7 @@ class Capture:
                 text = yield from evaluate(dump_script(self._limit, mark.names))
                 self._mirror.databases_read(origin, read_dump(origin, text), mark)
 
-        failed = yield from visit(self._driver, sorted(waiting), act, limits.REVISIT)
+        failed = yield from visit(self._driver, sorted(origins), act, limits.REVISIT)
         for origin in failed:
             self._session.report(
                 ProblemKind.CAPTURE_LIMITED, origin, "it could not be read again; what was last seen is kept"

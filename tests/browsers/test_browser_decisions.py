@@ -158,7 +158,7 @@ class Followed:
     """A tab that is followed by its events alone, in a context whose state has a token of A if not said otherwise."""
 
     def __init__(self, driver: BrowserDriver | None = None, state: dict[str, Any] | None = None) -> None:
-        session = reused(state or storing(A, token="T"))
+        self.session = session = reused(state or storing(A, token="T"))
         self.engine = BrowserEngine(session, driver or SilentDriver(session), Settings(), is_new_profile=True)
         self.target = Target("cdp", Tab("tab"))
         self.engine.follower.opened(self.target.tab)
@@ -324,6 +324,29 @@ def test_a_document_is_newer_than_an_answer_that_is_handled_after_it() -> None:
     frame = {"id": "frame", "loaderId": "1", "securityOrigin": A, "url": f"{A}/"}
     followed.engine.follower.adopt(followed.target, {"frame": frame})
     assert followed.engine.follower.open_frames().keys() == {B}
+
+
+class RestlessDriver(StorageDriver):
+    """A browser whose page ends each script of ours: it loads itself again and again. No hidden page can be opened."""
+
+    def cookies(self) -> list[Any]:
+        """Return none."""
+        return []
+
+    def send(self, cdp: object, method: str, params: Any, limit: float | None = None) -> Any:
+        """Answer like Chromium, but for scripts."""
+        if method == "Page.createIsolatedWorld":
+            raise OSError
+        return super().send(cdp, method, params, limit)
+
+
+def test_a_copy_that_an_open_page_ends_is_made_on_a_hidden_page_at_the_exit() -> None:
+    """An open page is no reason to leave its database unread without a report."""
+    followed = Followed(RestlessDriver(), {"cookies": [], "origins": []})
+    followed.commit(A, "1")
+    followed.engine.mirror.databases_changed(A, "auth")
+    run_sync(followed.engine.captured(is_final=True))
+    assert [problem.where for problem in followed.session.problems] == [A]
 
 
 def test_a_document_that_was_there_before_us_is_not_waited_for() -> None:
