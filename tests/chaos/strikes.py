@@ -243,19 +243,21 @@ async def flap(world: World) -> None:
     """300 ms down, 300 ms up, and so on."""
 
     async def toggle() -> None:
-        while True:
+        while world.is_flapping:
             await world.proxy.switch(Fault.REFUSE)
             await asyncio.sleep(0.3)
             await world.proxy.switch(Fault.OK)
             await asyncio.sleep(0.3)
 
+    world.is_flapping = True
     world.background.append(asyncio.create_task(toggle()))
     await until(lambda: world.proxy.fault is Fault.REFUSE)
 
 
 async def settle_down(world: World) -> None:
     """The network stays up."""
-    world.background.pop().cancel()
+    world.is_flapping = False
+    await world.background.pop()  # one that is cancelled while it takes the port would keep it, and answer nobody
     await world.proxy.heal()
 
 

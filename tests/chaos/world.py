@@ -66,6 +66,7 @@ class World:
     folder: Path = field(init=False)
     visiting: asyncio.Task[Any] | None = field(default=None, init=False)
     background: list[asyncio.Task[None]] = field(default_factory=list, init=False)
+    is_flapping: bool = field(default=False, init=False)
     held: list[Any] = field(default_factory=list, init=False)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
 
