@@ -101,7 +101,7 @@ class Restorer:
         early = {payload.origin: payload for payload in self._early}
 
         def fill(origin: str, evaluate: Evaluate) -> Flow[None]:
-            outcome = yield from evaluate(fill_script(early[origin]))
+            outcome = yield from evaluate(fill_script(early[origin], is_left=True))
             self.note_filled(early[origin], outcome)
             if not outcome["isOpen"]:
                 self._session.report(

@@ -207,15 +207,15 @@ async def test_no_page_can_see_the_data_of_another_origin(sites: Sites, browser:
 
 
 async def test_a_large_origin_is_restored_before_the_start(sites: Sites, browser: Any) -> None:
-    """Megabytes of one origin do not travel with every page: they are there when the agent starts."""
+    """Megabytes of one origin do not travel with every page: they are there when the agent starts, whichever page wrote them."""
     origin = sites.origin("large")
-    session = reused(storing(origin, token="T", big="x" * 2_000_000))
+    session = reused(storing(origin, token="T", big="x" * 4_900_000))
     session.storage_state["origins"][0]["sessionStorage"] = [{"name": "s", "value": "S"}]
     async with open_context(session, browser) as context:
         assert context.pages == []
         page = await context.new_page()
         await page.goto(sites.url("large", "/blank"))
-        assert await page.evaluate("[(localStorage.big || ``).length, sessionStorage.s]") == [2_000_000, "S"], (
+        assert await page.evaluate("[(localStorage.big || ``).length, sessionStorage.s]") == [4_900_000, "S"], (
             session.problems
         )
     assert kinds(session) == ["restored_early"]
