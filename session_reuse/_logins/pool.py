@@ -210,7 +210,9 @@ class Turn:
     async def _pass_by(self, pause: float) -> None:
         """Free the reserved member after a pause, unless its holder has done so meanwhile."""
         member, self._member = self._member, ""
-        await self._return(member, pause, self._reserved_until)
+        freed = self._runtime.spawn(self._return(member, pause, self._reserved_until), "release")
+        # The next look would find it reserved still. A store that is slow now goes on with it in the background.
+        await asyncio.wait({freed}, timeout=max(0.0, self._budget))
 
     async def _return(self, member: str, cooldown: float, reserved_until: int) -> None:
         try:

@@ -204,7 +204,9 @@ class Writer:
             if not group:
                 return
             folded = await self._folded(group, stored, moment)
-            if folded.refused and moment.server is None:  # refuse nothing by what was known before
+            # Refuse nothing by what was known before. A save that was held up is compared by the server's clock.
+            is_late = any(change.age(self._clock.loop()) for change in group)
+            if (folded.refused or is_late) and moment.server is None:
                 stored, moment = await self._read(replica, deadline)
                 continue
             sent_at, again = self._clock.loop(), 0

@@ -500,6 +500,7 @@ class Oracle:
             may = any(one.replacing for one in behind)
             may = may or (change.visit.unknowing and self._may_be_retired(before, change.visit))
             whole = whole or (may and all(visit in behind for visit in storage))
+            whole = whole or self._is_carried(session, change, new)
         if whole:
             session.replaced_at = now
         for item, serial in new.items():
@@ -512,6 +513,15 @@ class Oracle:
                 if item not in new and kept and not self._saves_by_hand(session, actor):
                     self._check_departure(session, self.writes[serial], actor)
                 session.retired[serial] = now
+
+    def _is_carried(self, session: Session, change: Change, new: Items) -> bool:
+        """Return whether a visit that may replace the session went on with a change that waited, and has brought it."""
+        storage = {serial for item, serial in new.items() if not item.startswith("d:")}
+        return any(
+            one.replacing and change.serial in one.restored.values() and storage <= set(one.brings.values())
+            for one in self.visits.values()
+            if one.fingerprint == session.fingerprint
+        )
 
     def _is_kept_outside(self, item: str, new: Items) -> bool:
         """Return whether a new login by an agent with `allowed_domains` cannot have replaced an item."""
@@ -563,7 +573,9 @@ class Oracle:
         change.appeared, change.arrived = min(change.appeared, now), now
         if over is not None and first:
             replaced = self.writes[over]
-            late = replaced.made > change.saved + SAVE_SPAN and replaced.visit is not visit
+            # A session made by hand is a change when `manager.save` has got that far, which a pause may hold up.
+            saved = max(change.saved, visit.process.troubled_at) if visit.by_hand else change.saved
+            late = replaced.made > saved + SAVE_SPAN and replaced.visit is not visit
             if late and replaced.appeared > session.lost_at:
                 self.break_("older", f"{change}, left at {change.saved:.3f}, replaced the later {replaced}")
         if first and visit.options.get("exclusive") and visit.reused:
@@ -579,7 +591,12 @@ class Oracle:
 
     def _check_fence(self, session: Session, change: Change) -> None:
         mine = [since for since, number in session.holders if number == change.visit.number]
-        later = [(since, number) for since, number in session.holders if mine and since > mine[-1]]
+        later = [
+            (since, number)
+            for since, number in session.holders
+            # One that had given up waiting has done nothing with it.
+            if mine and since > mine[-1] and since <= self.visits[number].entered
+        ]
         if mine and later and later[-1][0] > session.lost_at:
             self.break_(
                 "exclusive", f"{change} was stored although a{later[-1][1]} has the lease since {later[-1][0]:.3f}"
@@ -634,8 +651,10 @@ class Oracle:
             given_up = visit.entered if visit.outcome is not None and visit.outcome.degraded else visit.left
             if session.held_since > given_up + visit.manager.config["lease_ttl"] - 1.0:
                 continue  # a request that was under way for longer than any lease lasts
-            if session.held_since >= visit.manager.closed_at:
-                continue  # a request that was under way when its manager was closed
+            if visit.manager.closed_at <= max(session.held_since, self.trouble_of(visit.process)):
+                continue  # a request that was under way when its manager was closed, or the store was away by then
+            if visit.manager.config.get("attempt_timeout", 0.15) <= 2 * visit.process.link.far:
+                continue  # no release is answered in time
             since = max(visit.left, session.held_since, self.trouble_of(visit.process))
             if now - since > LEASE_GRACE + visit.manager.config["lease_ttl"] / 3:
                 self.break_("lease", f"{visit} has left at {visit.left:.3f}, and its lease is still there")
@@ -744,14 +763,13 @@ class Oracle:
         """Judge that a pool has handed out nothing."""
         if not outcome.degraded:
             self.pool.refused(visit)
-        elif visit.begun - self.trouble_of(visit.process) > CALM_AFTER and visit.process.link.far == 0.0:
+            return
+        calm = visit.begun - self.trouble_of(visit.process) > CALM_AFTER and visit.process.link.far == 0.0
+        if calm and not (outcome in {Outcome.CIRCUIT_OPEN, Outcome.AUTH} and self._probes(visit)):
             self.break_("reuse", f"{visit} was told {outcome} by the pool although all is well")
 
     def _check_degraded(self, session: Session, visit: Visit) -> None:
-        probed = any(
-            other is not visit and other.manager is visit.manager and other.begun <= visit.begun <= other.entered + 0.5
-            for other in self.visits.values()
-        )  # a breaker lets one through to see whether the store is back
+        probed = self._probes(visit)
         rejected = outcome_is(visit, Outcome.CIRCUIT_OPEN, Outcome.AUTH)
         trips = 20 if visit.pooled else 8  # a look at the pool and one at the member come first
         near = visit.manager.config["restore_timeout"] > trips * visit.process.link.far
@@ -762,6 +780,14 @@ class Oracle:
             known = visit.manager.known.get(session.fingerprint)
             if known is not None and known.items and not self._unusable(session, visit, known):
                 self.break_("reuse", f"{visit} entered {visit.outcome} although its process knows {shown(known.items)}")
+
+    def _probes(self, visit: Visit) -> bool:
+        """Return whether its manager has sent another request at that time, which a breaker lets through as its probe."""
+        tried = any(abs(at - visit.begun) < 0.5 for at in visit.manager.tried.values())
+        return tried or any(
+            other is not visit and other.manager is visit.manager and other.begun <= visit.begun <= other.entered + 0.5
+            for other in self.visits.values()
+        )
 
     def _unusable(self, session: Session, visit: Visit, known: Version) -> bool:
         """Return whether what a process knows of a session must not be, or need not be, reused."""
@@ -894,7 +920,11 @@ class Oracle:
         items = visit.restored
         told = visit.manager.told_of_eviction(session.fingerprint)
         dead = [
-            serial for serial in session.dead.intersection(items.values()) if self.writes[serial].made < (told or 0.0)
+            serial
+            for serial in session.dead.intersection(items.values())
+            # Made before, and stored after by a process that did not know: it may be seen, until that is invalidated.
+            if self.writes[serial].made < (told or 0.0)
+            and not (told or 0.0) < self.writes[serial].appeared < float("inf")
         ]
         if told is not None and told < visit.begun and dead:
             self.break_(
