@@ -714,6 +714,7 @@ class Oracle:
             session.lost_at = self.loop.time()
             session.holders.clear()
             session.holder = None
+            self._lease_changed(session, "kept")
 
     # Agents ------------------------------------------------------------------------------------------------------------------
 
@@ -833,6 +834,8 @@ class Oracle:
                 self.break_("exclusive", f"{visit} is exclusive and reused without the lease")
         if visit.stale:
             known = visit.manager.known.get(session.fingerprint)
+            if known is not None and visit.manager.tried.get(session.fingerprint, -1.0) > known.start:
+                known = None  # its process has forgotten what it wanted to invalidate
             visit.login = known.stored.created_at if known is not None and known.stored else 0
             self._check_stale(session, visit)
             return
