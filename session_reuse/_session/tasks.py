@@ -25,22 +25,24 @@ class Tasks(set["asyncio.Task[Any]"]):
         return task
 
 
-class _Begun(Coroutine[Any, Any, object]):
+class _Begun(Coroutine[object, None, object]):
     """Work that a cancellation before its first step does not keep from beginning.
 
     A task that is cancelled that early never runs at all, `finally` included. `asyncio.run` cancels all tasks at its end,
     those too that were made a moment before: their changes would be gone without a word.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, object]) -> None:
+    def __init__(self, work: Coroutine[object, None, object]) -> None:
         self._work = work
         self._has_begun = False
 
-    def send(self, value: Any) -> Any:
+    def send(self, value: None) -> object:
         self._has_begun = True
         return self._work.send(value)
 
-    def throw(self, kind: Any, value: object = None, _traceback: TracebackType | None = None) -> Any:
+    def throw(
+        self, kind: type[BaseException] | BaseException, value: object = None, _traceback: TracebackType | None = None
+    ) -> object:
         error = value if isinstance(value, BaseException) else kind
         if not self._has_begun and isinstance(error, asyncio.CancelledError):
             return self.send(None)
@@ -49,5 +51,5 @@ class _Begun(Coroutine[Any, Any, object]):
     def close(self) -> None:
         self._work.close()
 
-    def __await__(self) -> Generator[Any, Any, object]:
+    def __await__(self) -> Generator[Any, None, object]:
         return self._work.__await__()
