@@ -150,6 +150,8 @@ class Visit:
     """Whether its `verify` said no when it was asked last."""
     cooldown: float = 0.0
     was_vouched: bool = False
+    lost_lease: bool = False
+    """Whether the server has lost its lease."""
 
     @property
     def pooled(self) -> bool:
@@ -584,10 +586,19 @@ class Oracle:
             mine = any(self.writes[serial].visit is visit for serial in before.items.values())
             # Once a checkpoint has stored its login, that is the stored one, whatever others have merged into it since.
             mine = mine or any(one.visit is visit and one.appeared < now for one in session.by_item.get("c:sid", ()))
+            mine = mine or self._has_joined(session, visit, before.items)
             sid = before.items.get("c:sid")
             others = sid is not None and self.writes[sid].visit is not visit and not mine
             if others and change.saved < float("inf") and not self._may_be_retired(before, visit):
                 self.break_("replaced", f"{change} was mixed into a login that {visit} never saw")
+
+    def _has_joined(self, session: Session, visit: Visit, items: Items) -> bool:
+        """Return whether the stored login was put, in one commit, onto a visit's own, which waited in the same process."""
+        login = self.writes.get(items.get("c:sid", 0))
+        if login is None or login.visit.manager is not visit.manager or login.visit.outcome is not Outcome.MISSING:
+            return False
+        own = (one for one in session.by_item["c:sid"] if one.visit is visit)
+        return any(one.promised and one.saved < login.saved < one.appeared for one in own)
 
     def _check_fence(self, session: Session, change: Change) -> None:
         mine = [since for since, number in session.holders if number == change.visit.number]
@@ -612,10 +623,7 @@ class Oracle:
     # Leases -----------------------------------------------------------------------------------------------------------------
 
     def _lease_changed(self, session: Session, what: str) -> None:
-        now = self.loop.time()
-        raw = self.network.server.values.get(session.lease_key)
-        name = seams.lease_holder(raw)
-        number = int(name[1:]) if name[1:].isdigit() else None
+        now, number = self.loop.time(), self._holder(session)
         if number == session.holder:
             return
         before, session.holder, session.held_since = session.holder, number, now
@@ -628,6 +636,10 @@ class Oracle:
             calm = now - self.trouble_of(visit.process) > CALM_AFTER + 2 * visit.manager.config.get("lease_ttl", 30.0)
             if calm and not evicted and session.lost_at < visit.begun:
                 self.break_("exclusive", f"the lease of {visit} was lost while it was at work ({what})")
+
+    def _holder(self, session: Session) -> int | None:
+        name = seams.lease_holder(self.network.server.values.get(session.lease_key))
+        return int(name[1:]) if name[1:].isdigit() else None
 
     def look_around(self) -> None:
         """Look for what must not stay; called now and then."""
@@ -709,12 +721,17 @@ class Oracle:
     """Seconds by which the server's clock has jumped so far, at fail-overs."""
 
     def leases_lost(self) -> None:
-        """Note that the server may have lost leases."""
+        """Note that the server has lost leases, or brought back earlier ones. A lease that it has kept is still held."""
         for session in self.sessions.values():
             session.lost_at = self.loop.time()
+            if session.holder is not None and self._holder(session) == session.holder:
+                del session.holders[:-1]
+                continue
+            holder = self.visits.get(session.holder) if session.holder is not None else None
+            if holder is not None:
+                holder.lost_lease = True
             session.holders.clear()
             session.holder = None
-            self._lease_changed(session, "kept")
 
     # Agents ------------------------------------------------------------------------------------------------------------------
 
@@ -1216,8 +1233,9 @@ class Oracle:
             visit.restored.values()
         ):
             return True
-        if visit.options.get("exclusive") and any(
-            since > visit.begun for since, number in session.holders if number != visit.number
+        if visit.lost_lease or (
+            visit.options.get("exclusive")
+            and any(since > visit.begun for since, number in session.holders if number != visit.number)
         ):
             return True
         if change.in_storage and session.replaced_at >= visit.begun:

@@ -499,18 +499,18 @@ class World:
             self.network.trouble()
             self.server.forget_scripts()
             if step.arguments["empty"]:
-                self.oracle.leases_lost()
                 self.server.forget_all()
+                self.oracle.leases_lost()
                 self.oracle.data_lost(tombstones=True)
 
         self.later(step.arguments["seconds"], up)
 
     def _failover(self, step: Step) -> None:
         self.network.cut_all()
-        self.oracle.leases_lost()
         self.oracle.undone_since = self.loop.time() - step.arguments["loses"]
         self.oracle.server_jumps += abs(step.arguments["skew"])
         self.server.lose(step.arguments["loses"])
+        self.oracle.leases_lost()
         self.server_skew += step.arguments["skew"]
         self.oracle.data_lost(tombstones=True)
 
@@ -518,9 +518,10 @@ class World:
         fingerprint, what = step.arguments["fingerprint"], step.arguments["what"]
         key = seams.session_key(fingerprint) if what == "session" else seams.side_key(what, fingerprint)
         self.network.trouble()
+        removed = self.server.remove(key, "evicted")
         if what == "lease":
             self.oracle.leases_lost()
-        if self.server.remove(key, "evicted"):
+        if removed:
             self.oracle.undone_since = float("inf")
             self.oracle.data_lost(tombstones=what == "tombstone")
 
