@@ -407,10 +407,8 @@ class SessionScope:
 
     async def _give_member_back(self) -> None:
         """Free the member of a pool, before the next enter of this task can ask for one."""
-        session = self._session
-        # After an invalidation or a lost lease, the member is another agent's, or cools down after one.
-        if self.on_left is not None and (wiring_of(session).cooldown or session.save_outcome is not SaveOutcome.STALE):
-            await self._release_at_once(self.on_left(wiring_of(session).cooldown))
+        if self.on_left is not None:
+            await self._release_at_once(self.on_left(wiring_of(self._session).cooldown))
 
     async def _give_lease_back(self) -> None:
         """Release the lease unless the last commit did, before the next enter of this task can request it."""

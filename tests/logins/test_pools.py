@@ -99,7 +99,8 @@ async def test_a_bad_member_cools_down(redis_server: RedisServer) -> None:
         assert 500 < waits[session.fingerprint.removeprefix(f"{POOL}/")] <= 600
 
 
-async def test_an_agent_whose_login_was_invalidated_ends_no_cooldown(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("saves", [True, False])
+async def test_an_agent_whose_login_was_invalidated_ends_no_cooldown(redis_server: RedisServer, *, saves: bool) -> None:
     """The member is another agent's by then, or rests after one."""
     async with SessionManager(redis_server.url, registry=None) as manager:
         pool = manager.pool(POOL)
@@ -112,8 +113,25 @@ async def test_an_agent_whose_login_was_invalidated_ends_no_cooldown(redis_serve
                 session.mark_bad("captcha", cooldown=600)
             assert session.fingerprint == f"{POOL}/alice"
             overtaken.data["late"] = True
-        assert overtaken.save_outcome == "stale"
+            if not saves:
+                overtaken.discard()
+        assert overtaken.save_outcome == ("stale" if saves else "skipped")
         assert await use(manager) == POOL
+        assert [member.free_in > 500 for member in await pool.waits()] == [True]
+
+
+async def test_the_next_holder_ends_no_cooldown_of_the_one_before(redis_server: RedisServer) -> None:
+    """The one before lost the lease, and found out that the site wants a pause."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        pool = manager.pool(POOL)
+        await pool.add("alice")
+        scope = enter(manager)
+        overtaken = await scope.__aenter__()
+        await manager.evict(f"{POOL}/alice")
+        async with enter(manager, wait=10) as session:
+            assert session.fingerprint == f"{POOL}/alice"
+            overtaken.mark_bad("captcha", cooldown=600)
+            await scope.__aexit__(None, None, None)
         assert [member.free_in > 500 for member in await pool.waits()] == [True]
 
 

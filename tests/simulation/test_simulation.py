@@ -44,6 +44,8 @@ WITH_ALL_WORDS: dict[int, str] = {
     538561: "an agent whose login was invalidated ended the cooldown of the member that it had",
     622869: "a save that its process had held up was not compared by time, and replaced a later one",
     611720: "an agent that gave a member of a pool back waited for a store that was frozen",
+    703181: "an agent that gave a member of a pool back ended the cooldown that the holder before it had asked for",
+    705372: "an agent that had invalidated its login, and saved nothing, ended the cooldown of the member that it had",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with the words that came later."""
