@@ -57,13 +57,18 @@ class Replica:
 
 
 def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
-    """Return whether a snapshot is at least as new as another: of one login by the server's time, else by the request's.
+    """Return whether a snapshot is at least as new as another: of one login by descent, or the server's time, else by the request's.
 
-    Replies do not arrive in the order in which the server worked.
+    Replies do not arrive in the order in which the server worked. The server's time goes back where one takes over whose
+    clock is late.
     """
     one, other = snapshot.header, base.header
     if one is None or other is None or one.created_at != other.created_at:
         return snapshot.heard_at >= base.heard_at
+    if one.contains(other):
+        return True
+    if other.contains(one):
+        return False
     return (one.saved_at, one.version) >= (other.saved_at, other.version)
 
 

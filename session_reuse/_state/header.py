@@ -64,6 +64,10 @@ class Header:
         """Version and the last save ids. The first 24 characters are equal for the same save only."""
         return f"{self.version:012d}{''.join(self.save_ids)}"
 
+    def contains(self, other: Header) -> bool:
+        """Return whether the last save of another header is one of the last saves here."""
+        return bool(other.save_ids) and other.save_ids[0] in self.save_ids
+
     def encode(self, flags: str = "", key_id: str = "") -> bytes:
         """Return the header as `LENGTH` bytes, with these flags and this key."""
         ids = "".join(self.save_ids).ljust(SAVE_ID_LENGTH * REMEMBERED_SAVES, "-")

@@ -11,7 +11,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Any, Final
 
@@ -235,6 +234,9 @@ class SimConnection:
         self._reader: asyncio.Future[None] | None = None
         self._broken: Exception | None = None
         self._last_arrival = self._last_delivery = 0.0
+        self._requests: deque[tuple[list[Words], Mishap | None]] = deque()
+        self._pieces: deque[bytes | list[Any]] = deque()
+        """What is under way, the earliest first: TCP keeps the order, also of what the network has held back."""
         self._transport: SimTransport | None = None
 
     async def connect(self) -> None:
@@ -296,16 +298,18 @@ class SimConnection:
 
     def _send(self, commands: list[Words], delay: float, mishap: Mishap | None) -> None:
         self._last_arrival = when = max(self._last_arrival, self.network.loop.time() + delay)
-        self.network.at(when, lambda: self._arrive(commands, mishap))
+        self._requests.append((commands, mishap))
+        self.network.at(when, self._arrive)
 
-    def _arrive(self, commands: list[Words], mishap: Mishap | None) -> None:
+    def _arrive(self) -> None:
         network, link = self.network, self.link
         if link.held is not None:
-            link.held.append(lambda: self._arrive(commands, mishap))
+            link.held.append(self._arrive)
             return
         if network.frozen is not None:
-            network.frozen.append(lambda: self._arrive(commands, mishap))
+            network.frozen.append(self._arrive)
             return
+        commands, mishap = self._requests.popleft()
         if network.down:
             self.break_off()
             return
@@ -332,34 +336,34 @@ class SimConnection:
             delay += mishap.seconds
         self._last_delivery = when = max(self._last_delivery, network.loop.time() + delay)
         if self._transport is None:
-            parsed = [_parsed(reply) for reply in replies]
-            network.at(when, lambda: self._deliver(parsed))
+            self._pieces.append([_parsed(reply) for reply in replies])
+            network.at(when, self._deliver)
             return
         data = b"".join(map(_wire, replies))
         if mishap is not None and mishap.kind == "trickle":
             for at in range(PIECES - 1):
                 piece, data = data[: len(data) // 2], data[len(data) // 2 :]
-                network.at(when + at * mishap.seconds / PIECES, partial(self._deliver_bytes, piece))
+                self._pieces.append(piece)
+                network.at(when + at * mishap.seconds / PIECES, self._deliver)
             self._last_delivery = when = when + mishap.seconds
-        network.at(when, partial(self._deliver_bytes, data))
+        self._pieces.append(data)
+        network.at(when, self._deliver)
 
-    def _deliver(self, replies: list[Any]) -> None:
-        if self.link.held is not None:
-            self.link.held.append(lambda: self._deliver(replies))
-            return
-        if self.is_connected:
-            self._replies.extend(replies)
-            self._wake()
-
-    def _deliver_bytes(self, data: bytes) -> None:
-        """Hand bytes to the process, in whose name its protocol runs."""
+    def _deliver(self) -> None:
+        """Hand replies to the process, or bytes to its protocol, which runs in its name."""
         host = self.link.host
         if self.link.held is not None:
-            self.link.held.append(lambda: self._deliver_bytes(data))
+            self.link.held.append(self._deliver)
+            return
+        piece = self._pieces.popleft()
+        if isinstance(piece, list):
+            if self.is_connected:
+                self._replies.extend(piece)
+                self._wake()
         elif self.is_connected and self._transport is not None and self.host is host:
             context = NOBODY.copy()
             context.run(HOST.set, host)
-            self.network.loop.call_soon(self._transport.deliver, data, context=context)
+            self.network.loop.call_soon(self._transport.deliver, piece, context=context)
 
     def break_off(self) -> None:
         """End the connection from the other side: what was not read yet is lost."""

@@ -135,6 +135,8 @@ class Visit:
     login: int = 0
     """Time of creation of the session that it was given, 0 if not known."""
     changes: dict[str, Change] = field(default_factory=dict)
+    saving: int = 0
+    """How many of its saves are under way."""
     discarded: bool = False
     marked_bad: bool = False
     doubtful: bool = False
@@ -544,14 +546,15 @@ class Oracle:
 
     def _replaces(self, visit: Visit) -> bool:
         """Return whether a visit's login may replace the stored one: also for what was said by those who went on with it."""
-        if any(before.replacing for before in self._behind(visit)):
-            return True
         changes = self.sessions[visit.fingerprint].by_item.get("c:sid", ())
-        own = {change.serial for change in changes if change.visit is visit and change.serial}
-        return visit.replacing or (
-            visit.unknowing
-            and any(other.is_vouched and own & set(other.restored.values()) for other in self.visits.values())
-        )
+        for one in self._behind(visit):
+            own = {change.serial for change in changes if change.visit is one and change.serial}
+            if one.replacing or (
+                one.unknowing
+                and any(other.is_vouched and own & set(other.restored.values()) for other in self.visits.values())
+            ):
+                return True
+        return False
 
     def _behind(self, visit: Visit) -> list[Visit]:
         """Return a visit, and those that made the login it went on with while that waited."""
@@ -759,8 +762,9 @@ class Oracle:
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
         if outcome in {Outcome.RETIRED, Outcome.UNVERIFIED} and window and window[-1].stored:
             visit.login = window[-1].stored.created_at
-            if not visit.stale:
-                visit.manager.known[session.fingerprint] = window[-1]  # its process has read it all the same
+            known = visit.manager.known.get(session.fingerprint)
+            if not visit.stale and window[0].stored and (known is None or known.start < window[0].start):
+                visit.manager.known[session.fingerprint] = window[0]  # its process has read this one, or a later one
         if outcome is Outcome.MISSING and all(version.items is not None for version in window):
             self.break_(
                 "reuse", f"{visit} found nothing, and {session.fingerprint} is stored: {shown(window[-1].items)}"
@@ -885,7 +889,8 @@ class Oracle:
             (one.manager is manager or (shared and one.process is visit.process))
             and one is not visit
             and (
-                any(change.promised for change in one.changes.values())
+                one.saving  # what a checkpoint saves waits from the moment at which the store has refused it
+                or any(change.promised for change in one.changes.values())
                 or (one.saved not in CONFIRMED and one.leaving < visit.entered)
             )
             for one in self.visits.values()
@@ -901,13 +906,16 @@ class Oracle:
         deleted = {change.item for change in mine if not change.serial}
         sid = self.writes.get(items.get("c:sid", 0))
         brought = sid is not None and sid.serial in own and (sid.visit.replacing or stands is None)
-        # A login with no cookie of that name, and one made by hand to which another save that waits was added.
-        brought = brought or any(self.writes[serial].visit.replacing for serial in items.values())
+        # A login with no cookie of that name, one that others went on with, and one made by hand to which another save that
+        # waits was added.
+        behind = [one for serial in items.values() for one in self._behind(self.writes[serial].visit)]
+        brought = brought or any(one.replacing for one in behind)
         brought = brought or any(change.visit.replacing and change.visit.by_hand for change in mine)
         since = min((change.made for change in mine if change.visit.replacing), default=0.0)
-        later = {  # a login that waits replaces what was stored, but not what others have stored since
+        sees_all = all(change.visit.sees(item) for change in mine if change.visit.replacing for item in OUTSIDE)
+        later = {  # a login that waits replaces what was stored, but not what others have stored since, nor what it cannot see
             serial for item, serial in (stands or {}).items()
-            if items.get(item) == serial and self.writes[serial].appeared >= since
+            if items.get(item) == serial and (self.writes[serial].appeared >= since or (item in OUTSIDE and not sees_all))
         }  # fmt: skip
         if (brought or stands is None) and (own | later).issuperset(items.values()):
             return True
@@ -1001,6 +1009,7 @@ class Oracle:
     def saving(self, visit: Visit) -> dict[str, Change]:
         """Note that a save begins; return what it is to save."""
         now = self.loop.time()
+        visit.saving += 1
         visit.was_vouched = visit.was_vouched or visit.vouched
         for change in visit.changes.values():
             change.saved = min(change.saved, now)
@@ -1009,6 +1018,7 @@ class Oracle:
     def saved(self, visit: Visit, changes: dict[str, Change], began: float, outcome: SaveOutcome | None) -> None:
         """Judge what a save returned."""
         session, now = self.sessions[visit.fingerprint], self.loop.time()
+        visit.saving -= 1
         session.live(now)
         if outcome in CONFIRMED:
             for change in changes.values():

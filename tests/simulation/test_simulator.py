@@ -6,10 +6,13 @@ import asyncio
 import os
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
-from tests.simulation.loop import SimLoop, Stuck
+from tests.simulation.loop import Host, SimLoop, Stuck
+from tests.simulation.network import Link, Network, SimPool
+from tests.simulation.redis_server import RedisServer
 
 SEEDS = 8
 
@@ -69,3 +72,25 @@ def test_a_loop_without_a_pause_is_found() -> None:
 
     with pytest.raises(Stuck):
         loop.run(spins())
+
+
+def test_what_the_network_has_held_back_arrives_in_order() -> None:
+    """TCP keeps the order of the requests and replies of one connection. Bytes in another order look like damage."""
+    loop = SimLoop(lambda: 0.001)
+    network = Network(loop, RedisServer(loop.time), Random(0), {})
+    link = Link(Host("p0"))
+    pool = SimPool(network, link, 1.0)
+    pool.direct = False
+
+    async def talk() -> list[bytes]:
+        connection = await pool.get_connection()
+        for begin in (0, 20):
+            network.hold(link)
+            for number in range(begin, begin + 20):
+                connection.send_words([[b"SET", b"key", b"%d" % number], [b"GET", b"key"]])
+            await asyncio.sleep(0.01)
+            network.let_through(link)
+            await asyncio.sleep(0.0008)  # some have arrived, and some replies are on their way
+        return [await connection.read_response() for _ in range(80)][1::2]
+
+    assert loop.run(talk()) == [b"%d" % number for number in range(40)]

@@ -10,6 +10,7 @@ from session_reuse import SaveOutcome
 from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.replica import Replica, Replicas
 from session_reuse._state.document import Body
+from session_reuse._state.header import Header
 from session_reuse._store.interface import Lease
 
 
@@ -51,6 +52,25 @@ def test_an_answer_does_not_replace_a_later_one() -> None:
     assert replica.base.kind is StoredKind.ABSENT
     replica.observe(snapshot(heard_at=4.0, kind=StoredKind.UNKNOWN))
     assert replica.base.kind is StoredKind.ABSENT
+
+
+def saved(*save_ids: str, at: int, version: int) -> Snapshot:
+    """Return a session as it was saved at this time of the server."""
+    header = Header(save_ids=tuple(one * 12 for one in save_ids), created_at=1, saved_at=at, version=version)
+    return Snapshot(kind=StoredKind.PRESENT, heard_at=1.0, header=header)
+
+
+def test_a_save_is_newer_than_what_it_was_made_of() -> None:
+    """The clock of a server that takes over may be late: descent decides, and time where that is not known."""
+    replica = Replica("a", saved("b", "a", at=2000, version=2))
+    replica.observe(later := saved("c", "b", "a", at=1500, version=3))
+    assert replica.base is later
+    replica.observe(saved("b", "a", at=2000, version=2))
+    assert replica.base is later
+    replica.observe(saved("z", "y", at=1400, version=9))
+    assert replica.base is later
+    replica.observe(other := saved("z", "y", at=1600, version=2))
+    assert replica.base is other
 
 
 def test_memory_is_bounded_and_the_longest_unused_gives_way() -> None:
