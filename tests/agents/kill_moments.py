@@ -23,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from tests.agents.runs import AGENT, LIMIT, Runs, agent_of, processes_with, report_of, stored
+from tests.agents.runs import AGENT, LIMIT, Runs, agent_of, finished, processes_with, report_of, stored
 from tests.harness.polling import wait_until
 from tests.harness.servers import RedisServer
 
@@ -145,7 +145,7 @@ class Field:
     def _next(self) -> str:
         """Return what the next run finds."""
         with self.runs.start("--", "true") as run:
-            _, err = run.communicate(timeout=LIMIT)
+            _, err = finished(run)
         return str(report_of(err)["outcome"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ class Runs:
         self.folder = folder
         self.environment = {
             **os.environ, "SESSION_REUSE_URL": url, "TMPDIR": folder, "PYTHONPATH": str(ROOT),
+            "PYTHONFAULTHANDLER": "1",
             **{f"SESSION_REUSE_{name}_TIMEOUT": "5" for name in ("ATTEMPT", "CONNECT", "RESTORE", "SAVE", "CLOSE")},
         }  # fmt: skip
 
@@ -43,7 +45,7 @@ class Runs:
     def run(self, *words: str, given: str = "") -> tuple[int, str, dict[str, Any]]:
         """Return exit code, standard output and report of a run."""
         with self.start(*words) as process:
-            out, err = process.communicate(given, LIMIT)
+            out, err = finished(process, given)
         return process.returncode, out, report_of(err)
 
     @property
@@ -51,6 +53,16 @@ class Runs:
         """What is left of browsers: processes, and folders."""
         folders = [name for name in os.listdir(self.folder) if "chromium" in name or name.startswith("session-reuse-")]
         return [str(each) for each in processes_with(f"{self.folder}/session-reuse-")] + folders
+
+
+def finished(process: subprocess.Popen[str], given: str = "") -> tuple[str, str]:
+    """Return the output and the errors of a run that ends. A run that hangs is ended, and its stacks are in the error."""
+    try:
+        return process.communicate(given, LIMIT)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        _, err = process.communicate(timeout=LIMIT)
+        raise AssertionError(f"the run did not end within {LIMIT} s:\n{err}") from None
 
 
 def report_of(err: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.agents.runs import AGENT, ALICE, LIMIT, ROOT, Runs, agent_of, report_of, staying, stored
+from tests.agents.runs import AGENT, ALICE, LIMIT, ROOT, Runs, agent_of, finished, report_of, staying, stored
 from tests.harness.polling import wait_until
 from tests.harness.servers import free_port
 
@@ -68,7 +68,7 @@ def test_a_wrong_setting_ends_with_2(runs: Runs, words: tuple[str, ...], code: i
 def test_arguments_that_are_refused_leave_no_browser(runs: Runs) -> None:
     """The browser starts before they are parsed, and ends with the program."""
     with runs.start("--nonsense", "--", "echo", "ran") as process:
-        out, err = process.communicate(timeout=LIMIT)
+        out, err = finished(process)
     assert (process.returncode, out) == (2, "")
     assert "--nonsense" in err
 
@@ -95,7 +95,7 @@ def test_a_signal_is_handed_on_and_the_session_saved(runs: Runs, site: Site, num
     with staying(runs, site, start_new_session=True) as process:
         process.send_signal(number)
         process.send_signal(number)
-        _, err = process.communicate(timeout=LIMIT)
+        _, err = finished(process)
     assert process.returncode in {128 + number, 1}  # Python's own exit code after SIGINT, handled by asyncio
     assert report_of(err)["save_outcome"] in {"saved", "unchanged"}
 
@@ -113,7 +113,7 @@ def test_ctrl_c_twice_in_a_terminal_reaches_the_command_and_saves(
             assert process.stdout.readline().strip() == "done welcome"
             os.write(ours, b"\x03")
             os.write(ours, b"\x03")
-            _, err = process.communicate(timeout=LIMIT)
+            _, err = finished(process)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -148,7 +148,7 @@ def test_kill_9_of_the_command_saves_its_session(runs: Runs, site: Site) -> None
     """137, as in a shell, and a state that is stored."""
     with staying(runs, site, start_new_session=True) as process:
         os.kill(agent_of(runs), signal.SIGKILL)
-        _, err = process.communicate(timeout=LIMIT)
+        _, err = finished(process)
     assert process.returncode == 137
     assert report_of(err)["save_outcome"] in {"saved", "unchanged"}
 
@@ -173,7 +173,7 @@ def test_two_runs_at_once_lose_no_change(logged_in_runs: Runs, site: Site, redis
     both = [logged_in_runs.start("--", *AGENT, "set", site.url(), name) for name in ("first", "second")]
     for process in both:
         with process:
-            _, err = process.communicate(timeout=LIMIT)
+            _, err = finished(process)
         assert report_of(err)["outcome"] == "reused"
     (origin,) = stored(redis_server.url)["origins"]
     assert {"first", "second", "token"} <= {item["name"] for item in origin["localStorage"]}

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from session_reuse import SessionManager
-from tests.agents.runs import LIMIT, report_of
+from tests.agents.runs import finished, report_of
 from tests.harness.servers import RedisServer
 from tests.logins.pool_kill import POOL
 
@@ -37,10 +37,10 @@ def test_a_command_gets_a_free_member(redis_server: RedisServer) -> None:
             assert each.stdout is not None
             assert each.stdout.readline() == "here\n"
         with started("--pool", POOL, "--", "true", url=redis_server.url) as third:
-            report = report_of(third.communicate(timeout=LIMIT)[1])
+            report = report_of(finished(third)[1])
         assert (third.returncode, report["error"], report["pool"]) == (1, "SessionBusyError", POOL)
         with started("--pool", POOL, "--wait", "60", "--", "true", url=redis_server.url) as fourth:
-            found = [report_of(each.communicate("", timeout=LIMIT)[1]) for each in (first, second, fourth)]
+            found = [report_of(finished(each)[1]) for each in (first, second, fourth)]
     names = [each["fingerprint"] for each in found]
     assert sorted(names[:2]) == [f"{POOL}/alice", f"{POOL}/bob"]
     assert names[2] in names[:2]
@@ -50,6 +50,6 @@ def test_a_command_gets_a_free_member(redis_server: RedisServer) -> None:
 def test_a_run_without_a_command_is_refused(redis_server: RedisServer) -> None:
     """The message says what is missing."""
     with started("alice", url=redis_server.url) as process:
-        err = process.communicate(timeout=LIMIT)[1]
+        err = finished(process)[1]
     assert process.returncode == 2
     assert "give a command to run" in err
