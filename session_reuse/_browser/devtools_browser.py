@@ -171,7 +171,8 @@ class DevToolsBrowser:
         """Poll the browser after each event and once a second, until its connection ends."""
         while not self.is_gone:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), _IDLE_INTERVAL)
+                async with asyncio.timeout(_IDLE_INTERVAL):
+                    await self._stirred.wait()
             await asyncio.sleep(DEBOUNCE)
             self._stirred.clear()
             with contextlib.suppress(CdpError, TimeoutError):

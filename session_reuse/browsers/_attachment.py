@@ -144,7 +144,8 @@ class Attachment:
         while not self._ending.is_set():
             await self._changed.wait()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._ending.wait()
             self._changed.clear()
             if not self._ending.is_set():
                 await self.checkpoint()

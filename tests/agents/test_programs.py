@@ -49,7 +49,8 @@ class McpServer:
 
     async def call(self, tool: str, **arguments: Any) -> str:
         """Call a tool and return the text of its answer."""
-        answer = await asyncio.wait_for(self._session.call_tool(tool, arguments), CALL_LIMIT)
+        async with asyncio.timeout(CALL_LIMIT):
+            answer = await self._session.call_tool(tool, arguments)
         return " ".join(getattr(part, "text", "") for part in answer.content)
 
     async def call_until(self, wanted: str, tool: str, **arguments: Any) -> str:

@@ -164,7 +164,8 @@ async def test_a_listener_of_ours_never_keeps_a_busy_page_open(sites: Sites, bro
         page = await context.new_page()
         await page.goto(sites.url("loop", "/blank"))
         await page.evaluate("setTimeout(() => { for (;;) {} }, 0)")
-        await asyncio.wait_for(page.goto(sites.url("elsewhere", "/blank")), 45)
+        async with asyncio.timeout(45):
+            await page.goto(sites.url("elsewhere", "/blank"))
 
 
 async def test_many_navigations_leave_nothing_behind(sites: Sites, browser: Any) -> None:

@@ -318,7 +318,8 @@ async def test_closing_the_manager_ends_the_job(redis_server: RedisServer, make_
     job = asyncio.create_task(manager.cleanup())
     await until(lambda: subscribers(redis_server) == 3, message="the job listens")
     await manager.aclose()
-    await asyncio.wait_for(job, 5.0)
+    async with asyncio.timeout(5.0):
+        await job
 
 
 async def test_foreign_things_in_the_index_do_no_harm(redis_server: RedisServer, make_manager: MakeManager) -> None:

@@ -88,10 +88,10 @@ class CdpConnection:
             CdpError: refused, not answered within `timeout` seconds, or the browser has ended.
         """
         try:
-            answer = await asyncio.wait_for(self.post(method, params, cdp_session_id), timeout)
+            async with asyncio.timeout(timeout):
+                return await self.post(method, params, cdp_session_id)
         except TimeoutError:
             raise CdpError(f"{method} was not answered in {timeout:g} s") from None
-        return answer
 
     async def close(self) -> None:
         """End the connection. Commands still waiting fail."""

@@ -105,7 +105,8 @@ class Run:
             words = self.network.words(host, sys.executable, "-m", "tests.chaos.hours.host", json.dumps(asdict(task)))
             self.hosts.append(self._started(words, self.folder / f"host-{host}.log"))
         for host in self.hosts:
-            await asyncio.wait_for(asyncio.to_thread(self._wait_ready, host), _PATIENCE)
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.to_thread(self._wait_ready, host)
         for host in range(HOSTS):
             self.say(host, "go")
 

@@ -210,7 +210,8 @@ class Host:
         before = _storage(session, self._origin(account)).get(agent)
         async with open_context(session, await self._launched()) as context:
             # Playwright never answers a `new_page` that a killed browser has not seen: 6 to 11 of 60 plain ones, 1.65, 2026-11-26.
-            page = await asyncio.wait_for(context.new_page(), NEW_PAGE)
+            async with asyncio.timeout(NEW_PAGE):
+                page = await context.new_page()
             await page.goto(f"{self._origin(account)}/account", timeout=120_000)
             seen = await page.evaluate(_SEEN)
             if session.reused and before is not None and not session.problems and seen.get(agent) != before:
