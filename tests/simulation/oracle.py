@@ -827,8 +827,8 @@ class Oracle:
 
     def _was_held(self, session: Session, visit: Visit) -> bool:
         raw = self.network.server.live(session.lease_key)
-        if raw is not None and session.holder != visit.number:
-            return True
+        if (raw is not None and session.holder != visit.number) or session.lost_at >= visit.begun:
+            return True  # held, or lost by the server since a reply that was on its way
         return any(since >= visit.begun - 60.0 and number != visit.number for since, number in session.holders)
 
     def _may_be_retired(self, version: Version, visit: Visit) -> bool:
