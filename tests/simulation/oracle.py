@@ -530,7 +530,8 @@ class Oracle:
     def _is_kept_outside(self, item: str, new: Items) -> bool:
         """Return whether a new login by an agent with `allowed_domains` cannot have replaced an item."""
         login = self.writes.get(new.get("c:sid", 0))
-        return login is not None and not login.visit.sees(item)
+        # It may be a change to another one's login, which waited, and replaces the session as a whole.
+        return login is not None and not any(one.sees(item) for one in self._behind(login.visit))
 
     def _saves_by_hand(self, session: Session, actor: Any) -> bool:
         """Return whether a manager saves a session made by hand, which replaces what is stored."""
