@@ -169,6 +169,7 @@ class Change:
         name: names it on disk, and its mark at the server: two managers may have read one file.
         why: the reason, if it was refused.
         domains: the part of the session that it is about; None for the whole.
+        whole: the session that this part was taken from.
         failure: why the first attempt to send it failed.
         uses: what it ends, for the audit, each with the time of this host.
         noted: the outcome in the last line of the audit about it.
@@ -195,6 +196,7 @@ class Change:
     not_taken: bool = False
     why: str = ""
     domains: AllowedDomains | None = None
+    whole: Body = field(default=Body(b"", PLAIN_JSON), repr=False)
     failure: StoreError | None = None
     name: str = ""
     uses: tuple[SessionUse, ...] = ()
@@ -205,7 +207,8 @@ class Change:
     @property
     def size(self) -> int:
         """Bytes it takes in memory, roughly."""
-        return 1024 + len(self.after.data) + (len(self.before.data) if self.before is not self.after else 0)
+        before = len(self.before.data) if self.before is not self.after else 0
+        return 1024 + len(self.after.data) + before + len(self.whole.data)
 
     @property
     def has_released_lease(self) -> bool:
@@ -389,6 +392,8 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
         outcome = outcome or rebase(change, _with(stored, inside), moment, retire_after_bad=retire_after_bad)
         if isinstance(outcome, Rebased) and change.domains is not None:
             whole = stored.body if outcome.new_login else result.body  # what is before a new login is refused below
+            if not whole.data and change.login.found is Found.STORED:
+                whole = change.whole  # the store has lost the session: this process brings back what it knows of it
             outcome = _widened(change.domains, outcome, inside.body, whole)
         if isinstance(outcome, Refused):
             refused.append((change, outcome))

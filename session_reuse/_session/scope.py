@@ -77,7 +77,7 @@ class SessionScope:
             self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config, spawn)
         self._known = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
         self._login = Login(Found.AWAY, 0.0, 0.0)
-        self._before = Body(b"", document.PLAIN_JSON)
+        self._before = self._whole = Body(b"", document.PLAIN_JSON)
         self._changes: list[Change] = []
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
@@ -213,7 +213,7 @@ class SessionScope:
         if entry.document is not None and entry.body is not None:
             found, self._before = entry.document, entry.body
             if self._domains is not None:
-                found = self._domains.restrict(found)
+                self._whole, found = entry.body, self._domains.restrict(found)
                 self._before = document.dump(found)
             session.fill(found)
             if not await self._verified():
@@ -378,7 +378,7 @@ class SessionScope:
             before=self._before, after=after, login=self._login, made_at=self._clock.loop(), ttl=self._config.ttl,
             built_on=self._built_on, agent_id=session.agent_id, lease=held, release=final and held is not None,
             vouched=good or (final and self._options.verify is not None), score_change=GOOD_MARK if good else 0,
-            domains=self._domains,
+            domains=self._domains, whole=self._whole,
         )  # fmt: skip
 
     def _bad_mark(self) -> Change | None:

@@ -148,6 +148,40 @@ async def test_a_part_on_disk_is_still_a_part(tmp_path: Path, own_redis: RedisSe
                 await asyncio.sleep(0.02)
 
 
+async def test_a_session_that_the_store_has_lost_comes_back_as_a_whole() -> None:
+    """A part alone would be taken for the session, and the items outside for deleted ones."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, two):
+        await log_in(one)
+        before = outside(memory, PAY)
+        async with one.enter() as other:
+            async with two.enter(allowed_domains=[SHOP]) as session:
+                memory.advance(90_000)
+                assert memory.peek(NAME) is None
+                session.storage_state = state(SHOP, value="second")
+            assert session.save_outcome is SaveOutcome.SAVED
+            assert outside(memory, PAY) == before
+            other.storage_state["cookies"][2]["value"] = "changed"
+    assert [of_site(there(memory), site)[0][0]["value"] for site in (SHOP, MAIL)] == ["second", "changed"]
+
+
+async def test_a_part_on_disk_brings_the_rest_back(tmp_path: Path, own_redis: RedisServer) -> None:
+    """The server comes back with nothing in it, after the process that held the session has ended."""
+    settings: dict[str, Any] = {"spool_dir": str(tmp_path / "spool"), "encryption_keys": [KEY], "close_timeout": 0.2}
+    async with SessionManager(own_redis.url, registry=None, **settings) as manager:
+        async with reusable_session(NAME, manager=manager) as session:
+            session.storage_state = state(SHOP, MAIL)
+        async with reusable_session(NAME, manager=manager, allowed_domains=[SHOP]) as session:
+            own_redis.stop()
+            session.storage_state = state(SHOP, value="second")
+        assert session.save_outcome is SaveOutcome.SPOOLED
+    own_redis.restart(empty=True)
+    async with SessionManager(own_redis.url, registry=None, **settings) as manager:
+        async with asyncio.timeout(20):
+            while await logins(manager) != {SHOP: "second", MAIL: "first"}:
+                await asyncio.sleep(0.02)
+
+
 async def logins(manager: SessionManager) -> dict[str, str]:
     """Return the value of each stored cookie by its domain."""
     session = await manager.restore(NAME)

@@ -923,10 +923,7 @@ class Oracle:
         known = manager.known.get(session.fingerprint)
         stored = stands if stands is not None or known is None else visit.inside(known.items)
         kept = all(
-            items.get(item) == serial
-            or items.get(item) in own
-            or (item not in items and item in deleted)
-            or (item in OUTSIDE and stands is None)  # an agent with `allowed_domains` has not brought it back
+            items.get(item) == serial or items.get(item) in own or (item not in items and item in deleted)
             for item, serial in (stored or {}).items()
         )
         return kept and all(items[item] in own for item in items.keys() - (stored or {}).keys())

@@ -42,6 +42,7 @@ FOUND: dict[int, str] = {
 WITH_ALL_WORDS: dict[int, str] = {
     400033: "a note was taken for deleted by another login that never had it",
     538561: "an agent whose login was invalidated ended the cooldown of the member that it had",
+    622045: "an agent that sees a part brought back no more than that of a session that the store had lost",
     622869: "a save that its process had held up was not compared by time, and replaced a later one",
     611720: "an agent that gave a member of a pool back waited for a store that was frozen",
     703181: "an agent that gave a member of a pool back ended the cooldown that the holder before it had asked for",

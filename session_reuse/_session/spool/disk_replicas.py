@@ -274,7 +274,8 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
         "name": change.name,
         "before": change.before.data.decode(),
         "after": change.after.data.decode(),
-        "dialects": [change.before.json_encoding, change.after.json_encoding],
+        "whole": change.whole.data.decode(),
+        "dialects": [change.before.json_encoding, change.after.json_encoding, change.whole.json_encoding],
         "login": [
             f"{id(login):x}", login.found.value, wall - (loop - login.heard_at), login.created_at, login.invalidated_at,
         ],
@@ -315,6 +316,7 @@ def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wal
         mark_only=bool(packed["mark_only"]),
         ids=list(packed["ids"]),
         domains=AllowedDomains(packed["domains"]) if packed.get("domains") else None,
+        whole=Body(packed.get("whole", "").encode(), packed["dialects"][-1]),
         uses=tuple(map(_unpacked_use, packed.get("uses", ()))),
     )
 
