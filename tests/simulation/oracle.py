@@ -891,7 +891,7 @@ class Oracle:
             and one is not visit
             and (
                 one.saving  # what a checkpoint saves waits from the moment at which the store has refused it
-                or any(change.promised for change in one.changes.values())
+                or any(change.promised for change in session.changes if change.visit is one)  # undone since, perhaps
                 or (one.saved not in CONFIRMED and one.leaving < visit.entered)
             )
             for one in self.visits.values()
