@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from session_reuse.browsers.http_clients import open_httpx_async
+from session_reuse.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -20,9 +22,21 @@ __all__ = ["cdp_probe", "http_probe", "page_of", "playwright_probe"]
 
 
 def page_of(template: str, fingerprint: str) -> str:
-    """Return the URL of a session: `{fingerprint}`, and `{site}/{account}` for its parts before and after the first `/`."""
+    """Return the URL of a session: `{fingerprint}`, and `{site}/{account}` for its parts before and after the first `/`.
+
+    Raises:
+        ConfigurationError: the template has another field, or is no address of http or https.
+    """
     site, _, account = fingerprint.partition("/")
-    return template.format(fingerprint=fingerprint, site=site, account=account)
+    try:
+        page = template.format(fingerprint=fingerprint, site=site, account=account)
+    except (AttributeError, LookupError, ValueError):
+        raise ConfigurationError(
+            f"url {template!r}: its fields can be {{fingerprint}}, {{site}} and {{account}}"
+        ) from None
+    if not page.startswith(("http://", "https://")):
+        raise ConfigurationError(f"url {template!r}: must begin with http:// or https://")
+    return page
 
 
 def http_probe(url: str, *, text: str, timeout: float = 30.0) -> AsyncProbe:
@@ -30,12 +44,19 @@ def http_probe(url: str, *, text: str, timeout: float = 30.0) -> AsyncProbe:
 
     Args:
         url: of the page; a template as for `page_of`.
-        text: part of the page.
+        text: part of the page. An empty text is refused: every page has it.
         timeout: seconds for each step of a request.
 
     Raises:
-        MissingExtraError: httpx is not installed; when the probe is used.
+        ConfigurationError: the URL or the text is wrong.
+        MissingExtraError: httpx is not installed.
     """
+    # At once: what a probe raises counts as no answer of the site, and the login would stay unknown.
+    page_of(url, "shop.example/alice")
+    if not text:
+        raise ConfigurationError("text must not be empty: every page has it")
+    if find_spec("httpx") is None:
+        raise MissingExtraError("http", "http_probe")
 
     async def probe(session: BrowserSession) -> bool:
         async with open_httpx_async(session, timeout=timeout, follow_redirects=True) as client:

@@ -61,12 +61,20 @@ _COMMANDS: Final = {name: command for group in _GROUPS.values() for name, comman
 # `Any` stands for the classes of click: newer typer carries a copy of click, older typer imports it.
 
 
-class _PlainUsage(TyperCommand):
-    """A command whose usage line reads `show [OPTIONS] FINGERPRINT`, as in other programs."""
+class _PlainHelp(TyperCommand):
+    """A command whose help reads as in other programs: `show [OPTIONS] FINGERPRINT`, and no types beside names."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the pieces without the braces of newer typer."""
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options, without the `<str>` that newer typer puts behind the name of an argument."""
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            records = [each.get_help_record(ctx) for each in self.get_params(ctx) if each.param_type_name == kind]
+            if rows := [(record[0].partition(" <")[0], record[1]) for record in records if record]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 class _Commands(TyperGroup):
@@ -83,7 +91,7 @@ class _Commands(TyperGroup):
             return None
         function: Callable[..., None] = getattr(import_module(f"session_reuse.cli.{found.module}"), found.function)
         alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        alone.command(name, cls=_PlainUsage, epilog=EPILOG, context_settings=_SETTINGS)(function)
+        alone.command(name, cls=_PlainHelp, epilog=EPILOG, context_settings=_SETTINGS)(function)
         return typer.main.get_command(alone)
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:

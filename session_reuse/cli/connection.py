@@ -82,8 +82,10 @@ async def connected(place: Place, **settings: Unpack[ConfigOptions]) -> AsyncIte
             yield manager
     except (StoreError, TimeoutError) as error:
         kind = type(error) if isinstance(error, StoreError) else StoreTimeoutError
-        reason = str(error) or "the private server did not start in time"
-        raise kind(f"{redacted_url(config.url)}: {reason}. To find the cause, run: session-reuse doctor") from None
+        where = redacted_url(config.url)
+        # An error of an eviction names the address already.
+        reason = str(error).removeprefix(f"{where}: ") or "the private server did not start in time"
+        raise kind(f"{where}: {reason}. To find the cause, run: session-reuse doctor") from None
 
 
 async def execute(runtime: Runtime, attempt: Attempt[T], access: Access = Access.READ) -> T:

@@ -56,6 +56,7 @@ def test_a_command_that_is_none_ends_as_in_a_shell(runs: Runs, words: tuple[str,
         (("--cdp-url", f"http://127.0.0.1:{free_port()}"), 2, "no browser answers"),
         (("--cdp-url", "ws://127.0.0.1:1/devtools/page/1"), 2, "one page"),
         (("--url", "nonsense://"), 2, "nonsense"),
+        (("--allow", "https://shop.example"), 2, "allowed_domains"),
     ],
 )
 def test_a_wrong_setting_ends_with_2(runs: Runs, words: tuple[str, ...], code: int, message: str) -> None:

@@ -16,7 +16,10 @@ from session_reuse.cli.exit_codes import MEANINGS, ExitCode
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer, free_port
 
-COMMANDS = ("doctor", "ls", "show", "stats", "top", "evict", "export", "import", "rotate", "cleanup")
+COMMANDS = (
+    "doctor", "status", "history", "ls", "show", "stats", "top", "evict", "copy", "export", "import", "pool", "totp", "rotate",
+    "cleanup",
+)  # fmt: skip
 ON_A_STORE = (
     ["ls"], ["show", "x"], ["stats"], ["top", "--once"], ["evict", "x"], ["export", "x", "-o", "-"], ["cleanup", "--once"],
 )  # fmt: skip
@@ -45,6 +48,13 @@ def test_help_names_the_exit_codes(cli: CommandLine, command: str) -> None:
         assert option in answer.out
 
 
+def test_an_error_names_the_address_once(cli: CommandLine) -> None:
+    """The eviction's own error names it already."""
+    url = f"redis://127.0.0.1:{free_port()}"
+    for words in (["evict", "x"], ["ls"]):
+        assert cli(*words, url=url).err.count(url) == 1
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_keeps_its_brackets(cli: CommandLine, command: str) -> None:
     """A default in brackets is text, not markup; arguments have no braces."""
@@ -52,6 +62,8 @@ def test_help_keeps_its_brackets(cli: CommandLine, command: str) -> None:
     assert "[default: SESSION_REUSE_URL, else embedded://]" in shown
     assert "[default: SESSION_REUSE_KEY_PREFIX, else browser]" in shown
     assert "{" not in shown.partition("Exit codes")[0]
+    assert "[[" not in shown
+    assert "<str>" not in shown
 
 
 def test_the_list_of_commands_is_whole(cli: CommandLine) -> None:
@@ -106,7 +118,16 @@ def test_refused_credentials_are_exit_code_3() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["nonsense"], ["show"], ["ls", "--limit", "0"], ["ls", "--url", "nonsense"], ["top", "--interval", "0"]]
+    "words",
+    [
+        ["nonsense"],
+        ["show"],
+        ["ls", "--limit", "0"],
+        ["ls", "--url", "nonsense"],
+        ["top", "--interval", "0"],
+        ["stats", "--soon", "inf"],
+        ["stats", "--soon", "nan"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(cli: CommandLine, words: list[str]) -> None:
     """Scripts can tell their own mistakes from the store's trouble."""

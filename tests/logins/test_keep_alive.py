@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from session_reuse import (
     BrowserSession,
     ConfigurationError,
     Liveness,
+    MissingExtraError,
     SessionManager,
     SessionSummary,
     StoreError,
@@ -254,6 +257,31 @@ def test_a_template_names_parts_of_the_fingerprint() -> None:
         page_of("https://{site}/u/{account}?f={fingerprint}", "a.example/b/c")
         == "https://a.example/u/b/c?f=a.example/b/c"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "text", "remedy"),
+    [
+        ("shop.example/account", "Sign out", "must begin with http"),
+        ("https://{host}/account", "Sign out", "{account}"),
+        ("https://{}/account", "Sign out", "{account}"),
+        ("https://shop.example/{", "Sign out", "{account}"),
+        ("https://shop.example/account", "", "every page has it"),
+    ],
+)
+def test_a_wrong_probe_is_refused_when_it_is_made(url: str, text: str, remedy: str, cli: CommandLine) -> None:
+    """An empty text made every login live, and a wrong address made every login unknown, with exit code 0."""
+    with pytest.raises(ConfigurationError, match=re.escape(remedy)):
+        http_probe(url, text=text)
+    answer = cli("keep", "--url", url, "--expect-text", text, "--once")
+    assert (answer.code, "error:" in answer.err) == (2, True)
+
+
+def test_a_probe_without_its_extra_is_refused_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each login would be unknown instead."""
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(MissingExtraError, match="http"):
+        http_probe("https://shop.example/account", text="Sign out")
 
 
 @pytest.mark.browser

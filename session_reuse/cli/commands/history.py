@@ -20,7 +20,7 @@ from session_reuse.cli.running import run
 Name = Annotated[
     str | None,
     typer.Argument(
-        metavar="[FINGERPRINT]", help="Name of the session; all sessions without one.", show_default=False,
+        metavar="FINGERPRINT", help="Name of the session; all sessions without one.", show_default=False,
         autocompletion=complete_fingerprints,
     ),
 ]  # fmt: skip

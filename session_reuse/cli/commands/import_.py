@@ -21,9 +21,7 @@ from session_reuse.cli.storage_files import read_file, read_session
 from session_reuse.errors import StoreUnavailableError
 from session_reuse.outcome import SaveOutcome
 
-Name = Annotated[
-    str | None, typer.Argument(metavar="[FINGERPRINT]", help="Name to store it under.", show_default=False)
-]
+Name = Annotated[str | None, typer.Argument(metavar="FINGERPRINT", help="Name to store it under.", show_default=False)]
 NameOption = Annotated[
     str | None, typer.Option("--fingerprint", metavar="FINGERPRINT", help="The same as an option.", show_default=False)
 ]

@@ -28,9 +28,9 @@ class Action(StrEnum):
 
 
 Wanted = Annotated[Action, typer.Argument(metavar="add|rm|ls", help="What to do.", show_default=False)]
-Name = Annotated[str | None, typer.Argument(metavar="[POOL]", help="Name of the pool; ls: all.", show_default=False)]
+Name = Annotated[str | None, typer.Argument(metavar="POOL", help="Name of the pool; ls: all.", show_default=False)]
 Members = Annotated[
-    list[str] | None, typer.Argument(metavar="[MEMBER]", help="Names in the pool, for add and rm.", show_default=False)
+    list[str] | None, typer.Argument(metavar="MEMBER", help="Names in the pool, for add and rm.", show_default=False)
 ]
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
@@ -20,7 +21,7 @@ from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGua
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.options import CdpUrl, Fingerprint, KeyPrefix, Url
-from session_reuse.errors import SessionBusyError, SessionReuseError
+from session_reuse.errors import MissingExtraError, SessionBusyError, SessionReuseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ def _option(name: str, metavar: str, meaning: str) -> Any:
 
 
 _COMMAND: Final = "The program. {cdp}, {ws} and {port} in its arguments become the address of the browser."
-Command = Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND [ARG]...", help=_COMMAND, show_default=False)]
+Command = Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND", help=_COMMAND, show_default=False)]
 AgentId = Annotated[str | None, _option("--agent-id", "NAME", "Name of the agent.")]
 Exclusive = Annotated[
     bool, typer.Option("--exclusive", help="End with 1 while another exclusive agent has the session.")
@@ -111,18 +112,18 @@ def run(
         "agent_id": agent_id, "pool": pool, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive or pool is not None else "fresh",
     }  # fmt: skip
-    flags = [*(chromium_arg or []), *confinement_arguments(allow)]
     about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
-    with _Launcher(flags, headless=not headed, started=context.obj) as launcher:
-        opened = _opener(launcher.launch, cdp_url, check_url, check_text, check_timeout)
-        try:
+    try:
+        flags = [*(chromium_arg or []), *confinement_arguments(allow)]
+        with _Launcher(flags, headless=not headed, started=context.obj) as launcher:
+            opened = _opener(launcher.launch, cdp_url, check_url, check_text, check_timeout)
             _require(words[0])
             if cdp_url is None:
                 launcher.start()  # before the imports that follow: both take as long
             code = asyncio.run(_run(name, options, {"url": url, "key_prefix": key_prefix}, opened, words, about))
-        except (SessionReuseError, _NoCommandError) as error:
-            code = _code_of(error)
-            about |= {"error": type(error).__name__.strip("_"), "message": str(error)}
+    except (SessionReuseError, _NoCommandError) as error:
+        code = _code_of(error)
+        about |= {"error": type(error).__name__.strip("_"), "message": str(error)}
     _write({**about, "exit_code": int(code)}, report)
     raise typer.Exit(code)
 
@@ -245,7 +246,9 @@ def _code_of(error: SessionReuseError | _NoCommandError) -> int:
 
 
 def _require(program: str) -> None:
-    """Refuse a command that cannot be started, before a browser is."""
+    """Refuse a command that cannot be started, and a missing extra, before a browser is started and a session entered."""
+    if find_spec("websockets") is None:
+        raise MissingExtraError("cdp", "session-reuse run")
     if shutil.which(program) is not None:
         return
     if os.path.exists(program):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -60,6 +61,8 @@ class Totals:
 
 def stats(soon: Soon = 3600.0, url: Url = None, key_prefix: KeyPrefix = None, as_json: AsJson = False) -> None:
     """Count the stored sessions: number, bytes, age, encrypted share, expiring soon."""
+    if not math.isfinite(soon):  # JSON has no number for it
+        raise typer.BadParameter("--soon must be a number of seconds")
     run(partial(_count, Place(url, key_prefix), soon), as_json=as_json)
 
 
