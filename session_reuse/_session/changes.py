@@ -101,6 +101,7 @@ class Login:
         heard_at: event loop time at which the store was last known to accept this login.
         wall: unix seconds at the same moment. A host that slept has no other witness of the time.
         created_at: first save of the stored session, unix milliseconds; 0 before.
+        retire_at: when the stored session is retired, unix milliseconds; 0 for never.
         invalidated_at: last invalidation that is known, server time in µs; None when it is not known.
     """
 
@@ -109,16 +110,21 @@ class Login:
     wall: float
     created_at: int = 0
     invalidated_at: int | None = None
+    retire_at: int = 0
 
     def is_same(self, other: Login) -> bool:
         """Return whether two agents continue one login."""
         stored = self.found is other.found is Found.STORED  # else it is about to replace the login of this time
         return self is other or (stored and self.created_at == other.created_at != 0)
 
+    def continues(self, header: Header, found: Found = Found.STORED) -> None:
+        """Note that the store holds a session that this login belongs to, or is to replace."""
+        self.found, self.created_at, self.retire_at = found, header.created_at, header.retire_at
+
     def accepted(self, header: Header, moment: Moment) -> None:
         """Note that the store holds this login now."""
-        self.found, self.created_at, self.invalidated_at = Found.STORED, header.created_at, header.invalidated_at
-        self.heard_at, self.wall = moment.loop, moment.wall
+        self.continues(header)
+        self.invalidated_at, self.heard_at, self.wall = header.invalidated_at, moment.loop, moment.wall
 
 
 @record()
@@ -304,12 +310,20 @@ def _refusal(change: Change, stored: Snapshot, moment: Moment) -> Refused | None
     heard = moment.by_server(login.heard_at)
     if last > login.invalidated_at if login.invalidated_at is not None else heard is not None and last > heard:
         return Refused(SaveOutcome.STALE, "the session was invalidated")
-    if stored.header is None and moment.loop - change.made_at > change.ttl:
+    return _refusal_of_a_lost_one(change, moment) if stored.header is None else None
+
+
+def _refusal_of_a_lost_one(change: Change, moment: Moment) -> Refused | None:
+    """Return why a change must not bring a session back that is not stored any more."""
+    login = change.login
+    if moment.loop - change.made_at > change.ttl:
         return Refused(SaveOutcome.SKIPPED, "it waited for longer than its time to live")
     is_unchanged = change.before is change.after
-    if stored.header is None and is_unchanged and any(one.outcome in REFUSED for one in change.built_on):
+    if is_unchanged and login.found is Found.STORED and 0 < login.retire_at <= moment.wall * 1000:
+        return Refused(SaveOutcome.SKIPPED, "the session is gone, and would be retired by now")
+    if is_unchanged and any(one.outcome in REFUSED for one in change.built_on):
         return Refused(SaveOutcome.SKIPPED, "it holds a change that was refused, and the session is gone")
-    if stored.header is None and moment.age(login) > HOLD_LIMIT:
+    if moment.age(login) > HOLD_LIMIT:
         return Refused(SaveOutcome.STALE, "the session is gone, and it is too long ago to know why")
     return None
 

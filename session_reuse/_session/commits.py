@@ -71,8 +71,8 @@ def has_payload(folded: Folded, stored: Snapshot) -> bool:
 
 def next_header(folded: Folded, before: Header | None, *, save_id: str, now: float, config: Config) -> Header:
     """Return the header of a result that is stored at `now`, unix seconds."""
-    result, (last, _) = folded.result, folded.applied[-1]
-    continued = last.login.created_at if last.login.found is Found.STORED else 0
+    result, first, last = folded.result, folded.applied[0][0].login, folded.applied[-1][0]
+    continued = first.created_at if first.found is Found.STORED else 0
     if before is not None and not result.new_login:
         continued = before.created_at
     created_at = (0 if result.new_login else continued) or _unlike(round(now * 1000), before)

@@ -61,8 +61,7 @@ def from_store(
         return Entry(Outcome.CORRUPT, login)
     if snapshot.header is not None:
         outcome = _judged(snapshot, options, moment, retire_after_bad, uses)
-        login.created_at = snapshot.header.created_at
-        login.found = Found.STORED if outcome is Outcome.REUSED else Found.UNUSABLE
+        login.continues(snapshot.header, Found.STORED if outcome is Outcome.REUSED else Found.UNUSABLE)
     is_usable = outcome is Outcome.REUSED or snapshot.header is None
     if folded is not None and folded.applied and (is_usable or folded.result.new_login):
         if folded.login is not None and (outcome is not Outcome.REUSED or folded.result.new_login):
@@ -82,7 +81,7 @@ def login_to_replace(stored: Snapshot, moment: Moment) -> Login:
     """
     login = Login(Found.ABSENT, moment.loop, moment.wall, invalidated_at=stored.invalidated_at)
     if stored.header is not None:
-        login.found, login.created_at = Found.STORED, stored.header.created_at
+        login.continues(stored.header)
     return login
 
 
@@ -138,7 +137,7 @@ def while_away(
         if login is None or not folded.result.new_login:
             login = Login(
                 Found.STORED, base.heard_at, moment.wall - (moment.loop - base.heard_at),
-                base.header.created_at, base.invalidated_at,
+                base.header.created_at, base.invalidated_at, base.header.retire_at,
             )  # fmt: skip
     elif login is None:
         return fresh

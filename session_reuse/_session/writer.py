@@ -18,7 +18,6 @@ from session_reuse._session.changes import (
     TOMBSTONE_TTL,
     Change,
     Folded,
-    Found,
     Moment,
     Snapshot,
     StoredKind,
@@ -399,7 +398,7 @@ def _confirm(batch: list[Change], stored: Snapshot) -> None:
     for change in batch:
         if change.outcome is None and not change.mark_only and not set(change.ids).isdisjoint(stored.header.save_ids):
             change.settle(SaveOutcome.SAVED)
-            change.login.found, change.login.created_at = Found.STORED, stored.header.created_at
+            change.login.continues(stored.header)
 
 
 def _refuse(replica: Replica, folded: Folded) -> None:

@@ -513,7 +513,7 @@ class Oracle:
                 self._check_arrival(session, before, self.writes[serial], old.get(item))
         for item, serial in old.items():
             if new.get(item) != serial:
-                kept = not whole or self._is_kept_outside(item, new)
+                kept = not whole or self._is_kept_outside(session, item, new)
                 if item not in new and kept and not self._saves_by_hand(session, actor):
                     self._check_departure(session, self.writes[serial], actor)
                 session.retired[serial] = now
@@ -527,11 +527,18 @@ class Oracle:
             if one.fingerprint == session.fingerprint
         )
 
-    def _is_kept_outside(self, item: str, new: Items) -> bool:
+    def _is_kept_outside(self, session: Session, item: str, new: Items) -> bool:
         """Return whether a new login by an agent with `allowed_domains` cannot have replaced an item."""
         login = self.writes.get(new.get("c:sid", 0))
         # It may be a change to another one's login, which waited, and replaces the session as a whole.
-        return login is not None and not any(one.sees(item) for one in self._behind(login.visit))
+        if login is None or any(one.sees(item) for one in self._behind(login.visit)):
+            return False
+        # Or its agent was given another one's login, which waited, and has doubted that one.
+        return login.visit.outcome is not Outcome.UNVERIFIED or not any(
+            one.visit.manager is login.visit.manager and one.visit.replacing and one.visit.sees(item)
+            and one.saved <= login.visit.entered and one.appeared == float("inf")
+            for one in session.by_item["c:sid"]
+        )  # fmt: skip
 
     def _saves_by_hand(self, session: Session, actor: Any) -> bool:
         """Return whether a manager saves a session made by hand, which replaces what is stored."""
@@ -879,12 +886,11 @@ class Oracle:
         items, manager, stands = visit.restored, visit.manager, visit.inside(version.items)
         if items == stands:
             return True
-        if stands is None and any(
-            one.manager is manager and one.saved not in CONFIRMED and one.leaving < visit.entered
-            and visit.inside(one.brings) == items
-            for one in self.visits.values()
-        ):  # fmt: skip
-            return True  # the store has lost it, and an agent whose save waits brings back what it was given
+        back = {  # the store has lost it, and an agent whose save waits brings back what it was given
+            serial for one in self.visits.values() if stands is None
+            and one.manager is manager and one.saved not in CONFIRMED and one.leaving < visit.entered
+            for serial in one.brings.values()
+        }  # fmt: skip
         shared = visit.process.plan.spool
         if not any(
             (one.manager is manager or (shared and one.process is visit.process))
@@ -918,7 +924,7 @@ class Oracle:
             serial for item, serial in (stands or {}).items()
             if items.get(item) == serial and (self.writes[serial].appeared >= since or (item in OUTSIDE and not sees_all))
         }  # fmt: skip
-        if (brought or stands is None) and (own | later).issuperset(items.values()):
+        if (brought or stands is None) and (own | later | back).issuperset(items.values()):
             return True
         known = manager.known.get(session.fingerprint)
         stored = stands if stands is not None or known is None else visit.inside(known.items)

@@ -22,10 +22,12 @@ from session_reuse._session.changes import (
     fold,
     rebase,
 )
+from session_reuse._session.commits import next_header
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.header import Header
+from session_reuse.config import Config
 
 NAME = "shop.example/alice"
 NOW = 1000.0
@@ -380,6 +382,27 @@ def test_changes_of_a_login_that_was_not_accepted_are_not_mixed_into_the_next() 
     found = folded(stored(body("a"), saved_at=500.0), new, old)
     assert (cookie_of(found.result), data_of(found.result)) == ("new", {"new": 1, "old": 1})
     assert [rebased.not_taken for _, rebased in found.applied] == [False, True]
+
+
+def test_an_unchanged_save_brings_no_session_back_that_would_be_retired_by_now() -> None:
+    """Mixed into a session of another agent that found nothing, an old login would outlive its `max_age`."""
+    view = body("old")
+    old = change(view, view, login(retire_at=900_000), waited=True)
+    new = change(EMPTY, body("new"), login(Found.ABSENT), waited=True)
+    found = folded(nothing(), old, new)
+    assert [one.outcome for _, one in found.refused] == [SaveOutcome.SKIPPED]
+    assert cookie_of(found.result) == "new"
+    assert not folded(nothing(), replace(old, login=login(retire_at=1_100_000)), new).refused
+
+
+def test_a_session_that_is_brought_back_is_as_old_as_it_was() -> None:
+    """What another agent adds, which found nothing, gives it no new life."""
+    view = body("a")
+    old = change(view, view, login(created_at=CREATED_AT), waited=True)
+    new = change(EMPTY, body("", x=1), login(Found.ABSENT), waited=True)
+    found = folded(nothing(), old, new)
+    header = next_header(found, None, save_id="a" * 12, now=NOW, config=Config())
+    assert (cookie_of(found.result), data_of(found.result), header.created_at) == ("a", {"x": 1}, CREATED_AT)
 
 
 def test_the_rest_of_a_session_survives_two_new_logins_of_agents_that_see_a_part() -> None:

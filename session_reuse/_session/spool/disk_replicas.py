@@ -278,6 +278,7 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
         "dialects": [change.before.json_encoding, change.after.json_encoding, change.whole.json_encoding],
         "login": [
             f"{id(login):x}", login.found.value, wall - (loop - login.heard_at), login.created_at, login.invalidated_at,
+            login.retire_at,
         ],
         "made_at": wall - (loop - change.made_at),
         "ttl": change.ttl,
@@ -294,10 +295,10 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
 
 
 def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wall: float) -> Change:
-    number, found, heard_at, created_at, invalidated_at = packed["login"]
+    number, found, heard_at, created_at, invalidated_at, *retire_at = packed["login"]
     since = max(0.0, wall - float(heard_at))
     login = logins.setdefault(
-        number, Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at)
+        number, Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *retire_at)
     )  # fmt: skip
     before = Body(packed["before"].encode(), packed["dialects"][0])
     after = Body(packed["after"].encode(), packed["dialects"][1])
