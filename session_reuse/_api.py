@@ -23,10 +23,10 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         agent_id: name of the agent, for the affinity.
         manager: where to keep it. The event loop's own, made from the environment, if not given.
         exclusive: let no other exclusive agent use the session meanwhile.
-        wait: seconds to wait for a busy exclusive session.
+        wait: seconds to wait for a busy exclusive session, or for a free member of the pool.
         on_busy: `"fresh"` starts fresh and does not save, `"raise"` raises `SessionBusyError`.
-        verify: function of the session, plain or async: whether the restored login still works. Asked again before
-            the final save. A state that does not pass is not stored.
+        verify: function of the session, plain or async: whether the restored login still works. Called again
+            before the final save. A state that does not pass is not stored.
         save_on_error: whether to save when the body raised or was cancelled.
         max_age: retire a session this many seconds after its first save.
         max_uses: retire a session after so many reuses.
@@ -38,7 +38,10 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
 
     Raises:
         InvalidFingerprintError: fingerprint or agent_id is empty, too long, or not a string.
+        ConfigurationError: an option or a setting is wrong.
         AlreadyEnteredError: the object was entered before.
+        SessionBusyError: at the enter, with `on_busy="raise"`.
+        StoreError: at the enter, with `strict=True`.
     """
 
     def __init__(

@@ -104,7 +104,9 @@ class Output:
 
 
 def _styled(text: str, style: str, stream: TextIO) -> str:
-    if not style or not stream.isatty() or "NO_COLOR" in os.environ:
+    # As rich decides for tables, and as https://no-color.org says: an empty NO_COLOR counts as unset.
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if not style or not stream.isatty() or is_plain:
         return text
     return f"\x1b[{';'.join(_ANSI[word] for word in style.split())}m{text}\x1b[0m"
 

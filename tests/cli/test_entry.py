@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from session_reuse.cli import entry, exit_codes
 from session_reuse.cli.exit_codes import MEANINGS, ExitCode
+from session_reuse.cli.output import Output
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer, free_port
 
@@ -132,6 +134,30 @@ def test_refused_credentials_are_exit_code_3() -> None:
 def test_wrong_usage_is_exit_code_2(cli: CommandLine, words: list[str]) -> None:
     """Scripts can tell their own mistakes from the store's trouble."""
     assert cli(*words).code == 2
+
+
+class _Terminal(io.StringIO):
+    """Takes what is written to a terminal."""
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_plain"),
+    [({}, False), ({"NO_COLOR": "1"}, True), ({"NO_COLOR": ""}, False), ({"TERM": "dumb"}, True)],
+)
+def test_the_environment_decides_on_colours(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], is_plain: bool
+) -> None:
+    """A dumb terminal shows escapes as text, and an empty NO_COLOR counts as unset."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in ({"TERM": "xterm"} | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
+    Output().error("NotThere", "there is no session", 1)
+    assert ("\x1b" not in terminal.getvalue()) is is_plain
 
 
 @pytest.mark.slow
