@@ -286,7 +286,8 @@ class SessionManager(AsyncOnly):
         """Yield a summary of each stored session, by cursor.
 
         Args:
-            cookies: whether to open each session, one round trip each, to learn when its login cookies expire.
+            cookies: whether to open each session, one round trip each, to learn whether it is readable and when its login
+                cookies expire.
 
         Raises:
             StoreError: the store is away.
@@ -301,7 +302,9 @@ class SessionManager(AsyncOnly):
 
     async def _with_cookies(self, services: Runtime, summary: SessionSummary) -> SessionSummary:
         reply = await services.store.read(summary.fingerprint, timeout=_LISTING_TIMEOUT)
-        _, found, _ = await services.snapshots.opened(summary.fingerprint, reply.value, 0.0, None, None)
+        _, found, error = await services.snapshots.opened(summary.fingerprint, reply.value, 0.0, None, None)
+        if error is not None:
+            return replace(summary, readable=False)
         now = services.clock.wall()
         life = longest_cookie_life(found["storage_state"], now) if found is not None else None
         return summary if life is None else replace(summary, cookies_expire_at=now + life)

@@ -33,6 +33,7 @@ class SessionSummary:
         liveness: what the last probe of `keep_alive` found out about this login.
         checked_at: when, unix seconds.
         cookies_expire_at: when the last login cookie expires, unix seconds. None where it is not known, or there is none.
+        readable: False when it was opened, and is damaged or sealed with keys that are not configured here.
     """
 
     fingerprint: str
@@ -52,6 +53,7 @@ class SessionSummary:
     liveness: Liveness = Liveness.UNKNOWN
     checked_at: float | None = None
     cookies_expire_at: float | None = None
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

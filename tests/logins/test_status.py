@@ -13,7 +13,7 @@ from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer
 
 EXPIRY = 4_000_000_000
-FACTS = {"used_by", "used_at", "holder", "lease_left", "liveness", "checked_at", "retired", "cookies_expire_at"}
+FACTS = {"used_by", "used_at", "holder", "lease_left", "liveness", "checked_at", "retired", "cookies_expire_at", "readable"}  # fmt: skip
 
 
 def note(server: RedisServer, name: str, verdict: Liveness, created_at: int | None = None) -> None:
@@ -66,6 +66,21 @@ def damaged(server: RedisServer) -> None:
         client.set(f"browser:session:{ALICE}", b"junk")
 
 
+def flipped(server: RedisServer) -> None:
+    """Damage its last byte: its header is whole."""
+    key = f"browser:session:{ALICE}"
+    with server.client() as client:
+        value = client.get(key)
+        client.set(key, value[:-1] + bytes([value[-1] ^ 1]))
+
+
+def sealed(server: RedisServer) -> None:
+    """Store it with a key that the command does not have."""
+    with server.client() as client:
+        client.flushdb()
+    store(server.url, ALICE, encryption_keys=[bytes(32)])
+
+
 def retired(server: RedisServer) -> None:
     """Mark it bad until it is retired."""
 
@@ -91,7 +106,7 @@ def expired(server: RedisServer) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("spoil", [dead, damaged, retired, expired])
+@pytest.mark.parametrize("spoil", [dead, damaged, flipped, sealed, retired, expired])
 def test_check_fails_for_a_login_that_will_not_do(
     cli: CommandLine, alice: str, redis_server: RedisServer, spoil: Any
 ) -> None:
@@ -101,7 +116,7 @@ def test_check_fails_for_a_login_that_will_not_do(
     assert cli("status").code == 0
     answer = cli("status", alice, "--check", "--json")
     assert answer.code == 1
-    assert answer.json["problem"] == {"damaged": "unreadable"}.get(spoil.__name__, spoil.__name__)
+    assert answer.json["problem"] == ("unreadable" if spoil in {damaged, flipped, sealed} else spoil.__name__)
 
 
 def test_a_verdict_is_about_one_login(cli: CommandLine, alice: str, redis_server: RedisServer) -> None:

@@ -61,7 +61,7 @@ async def _status(place: Place, pattern: str | None, check: bool, output: Output
 
 def problem_of(summary: SessionSummary, now: float) -> str | None:
     """Return why the next agent will not be logged in, as far as is known."""
-    if summary.created_at is None:
+    if summary.created_at is None or not summary.readable:
         return "unreadable"
     if summary.retired:
         return "retired"
