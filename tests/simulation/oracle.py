@@ -1159,6 +1159,8 @@ class Oracle:
         )
 
     def _check_skipped(self, session: Session, visit: Visit, changes: dict[str, Change]) -> None:
+        for change in changes.values() if visit.leaving == float("inf") else ():
+            change.saved = float("inf")  # a checkpoint of a session that was marked bad: the exit may save it
         changes = {item: one for item, one in changes.items() if one.serial or not self._is_moot(session, one)}
         allowed = (
             visit.discarded or visit.doubtful or not visit.looked or visit.unknowing
@@ -1167,7 +1169,12 @@ class Oracle:
         unreadable = any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions)
         login = changes.get("c:sid")
         brings_nothing = visit.replacing and (login is None or not login.serial)
-        is_over = any(self._ceiling(version.stored) <= self.loop.time() for version in session.versions)
+        met = [
+            one
+            for one in session.versions
+            if one.end >= visit.begun or (one.stored and one.stored.created_at == visit.login)
+        ]
+        is_over = any(self._ceiling(one.stored) <= self.loop.time() + self.tolerance for one in met)
         allowed = allowed or brings_nothing or is_over or self._may_be_stale(session, visit)
         if not allowed and not unreadable and not (visit.stale or visit.failed or (visit.outcome is Outcome.RETIRED)):
             what = ", ".join(str(change) for change in list(changes.values())[:3])
