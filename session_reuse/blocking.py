@@ -76,6 +76,7 @@ class BrowserSession(AsyncBrowserSession):
 
     def bind_capture(self, capture: Capture) -> Callable[[], None]:
         """Call `capture` for the current storage state before each save, in the thread that saves."""
+        self.require_open()
         self.thread_captures.append(capture)
 
         def unbind() -> None:

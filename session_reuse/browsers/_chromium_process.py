@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -192,7 +193,11 @@ class ChromiumProcess:
     def stop(self) -> None:
         """Kill the browser and remove its profile. Nothing in it is of use any more, so it need not close in order."""
         self._guard.release()
+        if self.is_alive:  # the guard was killed itself
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def has_display() -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _DOTLESS_SUFFIX: Final = ".local"
 """What `http.cookiejar` appends to a host without a dot, such as `localhost`."""
+_KNOWN_PAIRS: Final = 1000
 _PARTITIONED: Final = "partitioned, which a jar cannot hold"
 _SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None"}
 _SECURE_SCHEMES: Final = frozenset({"https", "wss"})
@@ -51,6 +52,7 @@ class BoundJar:
         self._report = report
         self._filled: dict[_Key, _Filled] = {}
         self._dotless: set[str] = {"localhost"}
+        self._known_pairs: dict[str, None] = {}
 
     def fill(self, state: StorageState, now: float) -> None:
         """Put the live cookies of `state` into the jar, and report those it cannot hold."""
@@ -80,9 +82,15 @@ class BoundJar:
         effective, path = _effective(host), parts.path or "/"
         ours = [cookie for cookie in cookies if _goes_to(cookie, parts.scheme, effective, path, now)]
         ours.sort(key=lambda cookie: len(cookie.path), reverse=True)
-        of_the_jar = {_pair(cookie) for cookie in cookies}
-        others = [pair for pair in (present or "").split("; ") if pair and pair not in of_the_jar]
+        self._know(cookies)
+        others = [pair for pair in (present or "").split("; ") if pair and pair not in self._known_pairs]
         return "; ".join([*map(_pair, ours), *others]) or None
+
+    def _know(self, cookies: list[JarCookie]) -> None:
+        """Remember the latest pairs of the jar: a request made before, or sent again, still has those that were replaced."""
+        self._known_pairs |= dict.fromkeys(map(_pair, cookies))
+        for pair in list(self._known_pairs)[:-_KNOWN_PAIRS]:
+            del self._known_pairs[pair]
 
     def _record(self, cookie: JarCookie, now: float) -> Cookie | None:
         """Return the state's record of a cookie in the jar: the same object when nothing changed."""

@@ -106,6 +106,7 @@ class ManualLogin:
         try:
             answer = await connection.send("Runtime.evaluate", {"expression": expression, "returnByValue": True}, page)
         finally:
-            await connection.send("Target.detachFromTarget", {"sessionId": page})
+            with contextlib.suppress(CdpError):  # in place of a cancellation, it would be taken for a closed browser
+                await connection.send("Target.detachFromTarget", {"sessionId": page})
         value = answer["result"].get("value")
         return isinstance(value, list) and self._until.holds(*value)

@@ -10,6 +10,7 @@ With a session of `session_reuse.blocking`, write `with` in place of `async with
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from dataclasses import dataclass
@@ -297,7 +298,7 @@ class BoundChromium:
         return self._thread.run(work, ENTER_LIMIT)
 
     def _end_thread(self, work: Coroutine[Any, Any, None]) -> None:
-        thread, self._thread, endpoint = self._thread, None, self._endpoint
+        thread, endpoint = self._thread, self._endpoint
         assert thread is not None  # noqa: S101  (made at the beginning)
         try:
             thread.run(work, EXIT_LIMIT)
@@ -305,6 +306,7 @@ class BoundChromium:
             if endpoint is not None:
                 endpoint.stop()
         finally:
+            self._thread = None  # only now: a checkpoint under way needs it for its capture
             thread.stop()
 
 
@@ -343,10 +345,11 @@ def page_shows(
                     answer = await connection.send("Page.navigate", {"url": url}, page)
                     if answer.get("errorText"):  # the site is away, which proves nothing about the login
                         raise AdapterError(f"{urlsplit(url).netloc} cannot be reached: {answer['errorText']}")
-                    while not _shows(await connection.send("Runtime.evaluate", _LOOK, page), url, text):
+                    while not await _shows(connection, page, url, text):
                         await asyncio.sleep(0.1)
                 finally:
-                    await connection.send("Target.closeTarget", {"targetId": target})
+                    with contextlib.suppress(CdpError):  # in place of a cancellation, it would be taken for an answer
+                        await connection.send("Target.closeTarget", {"targetId": target}, timeout=limits.COMMAND)
         except TimeoutError:
             return False
         finally:
@@ -356,7 +359,13 @@ def page_shows(
     return check
 
 
-def _shows(answer: dict[str, Any], url: str, text: str | None) -> bool:
+async def _shows(connection: CdpConnection, page: str, url: str, text: str | None) -> bool:
+    try:
+        answer = await connection.send("Runtime.evaluate", _LOOK, page)
+    except CdpError:
+        if connection.ended.is_set():
+            raise
+        return False  # it is between two documents
     state, href, shown = answer["result"].get("value") or ("", "", "")
     is_there = urlsplit(href)[:3] == urlsplit(url)[:3] if text is None else text.casefold() in shown.casefold()
     return is_there and state == "complete"

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.environment import recorded
 from session_reuse._misuse import asynccontextmanager
 from session_reuse.browsers._cookie_jar import BoundJar
@@ -121,23 +122,21 @@ def _rule_httpx(client: Any, jar: BoundJar) -> Callable[[], None]:
     hook = rule_async if hasattr(client, "aclose") else rule
     hooks: list[Any] = client.event_hooks["request"]
     hooks.append(hook)
-    return lambda: hooks.remove(hook)
+
+    def release() -> None:
+        if hook in hooks:  # its user may have emptied the list
+            hooks.remove(hook)
+
+    return release
 
 
 def _rule_requests(client: Any, jar: BoundJar) -> Callable[[], None]:
     """Make each request of a `requests.Session`, redirects too, carry the cookies of `jar`. Return how to undo it."""
-    send = client.send
 
-    def ruled_send(request: Any, **options: Any) -> Any:
+    def rule(request: Any, **_: Any) -> None:
         _set_header(request.headers, jar.header(request.url, request.headers.get("Cookie"), time.time()))
-        return send(request, **options)
 
-    def release() -> None:
-        if vars(client).get("send") is ruled_send:
-            del client.send
-
-    client.send = ruled_send
-    return release
+    return before(client, "send", rule)
 
 
 def _adopt_user_agent(session: BrowserSession, client: Any) -> None:

@@ -105,7 +105,7 @@ class BoundContext(BlockingOnly):
         binding = self._open()
         if binding.must_verify and not self._verified(binding):
             binding.start_fresh()
-            _quietly(binding.context.close)
+            self._release(binding)
             binding = self._open()
         self._undo.append(self._session.bind_capture(self._capture))
         self._undo.append(before(binding.context, "close", self._finalize))
@@ -144,6 +144,9 @@ class BoundContext(BlockingOnly):
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
             _logger.debug("verify raised %s", type(error).__name__)
             return False
+        except BaseException:
+            self._release(binding)
+            raise
         return is_good
 
     def __exit__(
@@ -153,7 +156,13 @@ class BoundContext(BlockingOnly):
         binding = self._entered()
         if not self._is_final:
             binding.engine.keep_last_seen()
-        self._finalize()
+        try:
+            self._finalize()
+        finally:  # also when Ctrl-C ends the capture
+            self._release(binding)
+
+    def _release(self, binding: PlaywrightBinding) -> None:
+        """Close a context of our own, and remove our scripts and hooks from another."""
         if self._attached is None:
             _quietly(binding.context.close)
         else:

@@ -11,10 +11,10 @@ followed over its own DevTools endpoint, from a background thread, while the dri
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import urllib.request
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from session_reuse._browser import limits
@@ -28,7 +28,9 @@ from session_reuse.errors import AdapterError, MissingExtraError
 
 try:
     from selenium import webdriver
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.chrome.options import Options
+    from urllib3.exceptions import HTTPError
 
     from session_reuse.browsers._selenium_options import chromedriver, default_options, starts_empty
 except ImportError:
@@ -50,7 +52,7 @@ T = TypeVar("T")
 _logger = logging.getLogger("session_reuse.browsers")
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_driver(
     session: BrowserSession,
     driver: Options | Callable[[], WebDriver] | None = None,
@@ -76,10 +78,11 @@ def open_driver(
         with _bound(session, opened, Settings(**options), is_own=is_own):
             yield opened
     finally:
-        opened.quit()
+        with contextlib.suppress(WebDriverException, HTTPError, OSError):  # it was gone before
+            opened.quit()
 
 
-@contextmanager
+@contextlib.contextmanager
 def attach_driver(session: BrowserSession, driver: WebDriver, **options: Unpack[EngineOptions]) -> Iterator[WebDriver]:
     """Restore the session's state into the browser of a driver. At the end it is captured and left open.
 
@@ -94,15 +97,16 @@ def attach_driver(session: BrowserSession, driver: WebDriver, **options: Unpack[
     Raises:
         AdapterError: the driver is not one of Chromium.
     """
+    session.require_open()
     with _bound(session, driver, Settings(**options), is_own=False):
         yield driver
 
 
-@contextmanager
+@contextlib.contextmanager
 def _bound(session: BrowserSession, driver: WebDriver, settings: Settings, *, is_own: bool) -> Iterator[None]:
     binding = _Binding(session, driver, settings, is_own=is_own)
-    binding.start()
     try:
+        binding.start()
         yield
     finally:
         binding.finish()
@@ -173,12 +177,17 @@ class _Binding:
         """Capture for the last time, before the driver quits or at the end of the `with`."""
         if self._thread is None:
             return
-        self._end(self._attachment.finish())
-        for undo in self._undo:
-            undo()
-        self._end(self._attachment.release())
-        thread, self._thread = self._thread, None
-        thread.stop()
+        self._attachment.keep_last_seen()
+        try:
+            self._end(self._attachment.finish())
+        finally:  # also when Ctrl-C ends the capture
+            for undo in self._undo:
+                undo()
+            try:
+                self._end(self._attachment.release())
+            finally:
+                thread, self._thread = self._thread, None
+                thread.stop()
 
 
 def _window(driver: WebDriver) -> str | None:

@@ -20,11 +20,12 @@ import pytest
 from websockets.asyncio.server import serve
 
 from session_reuse import BrowserSession, ProblemKind, blocking
+from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._chromium_process import ChromiumProcess
 from session_reuse.browsers._devtools_address import Address
-from session_reuse.browsers.cdp import attach_cdp, open_chromium, page_shows
+from session_reuse.browsers.cdp import Chromium, attach_cdp, open_chromium, page_shows
 from session_reuse.errors import AdapterError, ConfigurationError, LifecycleError
-from session_reuse.outcome import Outcome
+from session_reuse.outcome import Outcome, SaveOutcome
 from tests.agents.runs import processes_with
 from tests.agents.tab import log_in, new_tab, words
 from tests.harness.fault_proxy import Fault, FaultProxy
@@ -107,6 +108,53 @@ def test_blocking_code_has_the_same(site: Site) -> None:
     with open_chromium(again, checkpoint_after=None) as chromium:
         assert words(chromium.websocket_url, site.url()) == site.EVERYWHERE
     assert kinds(again) <= {ProblemKind.RESTORE_FAILED}  # a busy machine: the tab was faster, and was loaded once more
+
+
+def test_a_checkpoint_under_way_at_the_end_is_no_failed_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint in its thread still reaches the browser while the end waits for it."""
+    saving, leaving = threading.Event(), threading.Event()
+    finish = Attachment.finish
+
+    class Slow(blocking.BrowserSession):
+        def checkpoint(self) -> SaveOutcome:  # type: ignore[override]
+            saving.set()
+            leaving.wait(20)
+            self.capture_here()
+            return SaveOutcome.SAVED
+
+    async def finish_slowly(attachment: Attachment) -> None:
+        leaving.set()
+        await finish(attachment)
+
+    monkeypatch.setattr(Attachment, "finish", finish_slowly)
+    session = Slow("site/alice")
+    with open_chromium(session, checkpoint_after=0.1) as chromium:
+        set_cookie = [{"name": "sid", "value": "1", "url": "http://shop.localhost/"}]
+        asyncio.run(send_to(chromium.websocket_url, "Storage.setCookies", cookies=set_cookie))
+        assert saving.wait(20)
+    assert ProblemKind.CAPTURE_FAILED not in kinds(session)
+
+
+async def send_to(websocket_url: str, method: str, **params: Any) -> None:
+    """Send one command to a browser."""
+    async with new_tab(websocket_url) as tab:
+        await tab.send(method, **params)
+
+
+def test_a_check_that_exits_ends_the_enter_at_once() -> None:
+    """`sys.exit` in a check of a blocking session comes out, and the browser is ended."""
+    origin = {"origin": "http://shop.localhost", "localStorage": [{"name": "a", "value": "1"}]}
+    session = blocking.BrowserSession("site/alice", storage_state={"origins": [origin]})
+    seen: list[Chromium] = []
+
+    def check(chromium: Chromium) -> bool:
+        seen.append(chromium)
+        sys.exit(3)
+
+    with pytest.raises(SystemExit), open_chromium(session, verify=check):
+        pass
+    assert seen[0].process is not None
+    assert seen[0].process.returncode is not None
 
 
 async def test_the_wrong_kind_of_with_says_what_to_write(chromium: ChromiumProcess) -> None:

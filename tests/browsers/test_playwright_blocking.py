@@ -171,6 +171,43 @@ def test_a_check(shown: str, outcome: Outcome, sites: Sites, browser: Any) -> No
     assert session.outcome is outcome
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_check_that_exits_leaves_no_context(error: type[BaseException], browser: Browser) -> None:
+    """A check that ends the program leaves no context with the login in the browser."""
+    before, stored = (
+        len(browser.contexts),
+        {"origin": "http://shop.localhost", "localStorage": [{"name": "a", "value": "1"}]},
+    )
+
+    def check(_: object) -> bool:
+        raise error
+
+    with pytest.raises(error), open_context(reused({"origins": [stored]}), browser, verify=check):
+        pass
+    assert len(browser.contexts) == before
+
+
+def test_a_playwright_that_was_stopped_is_no_error() -> None:
+    """An agent that stops Playwright itself gets no exception at the end of its `with`."""
+    ends: list[BaseException | None] = []
+
+    def act() -> None:  # in a thread: each has one Playwright at a time
+        try:
+            driver = sync_playwright().start()
+            with open_context(fresh(), driver.chromium.launch(**LAUNCH)) as context:
+                context.new_page()
+                driver.stop()
+        except BaseException as error:  # noqa: BLE001  (the test's subject)
+            ends.append(error)
+        else:
+            ends.append(None)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+    assert ends == [None]
+
+
 def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:
     """A page in an endless loop costs a time limit, and what it wrote before is captured."""
     session = fresh()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import requests
 
+from session_reuse import BrowserSession
 from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import http_clients
 from session_reuse.errors import MissingExtraError
@@ -17,7 +18,6 @@ from session_reuse.errors import MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from session_reuse import BrowserSession
     from tests.clients.keeper import StubKeeper
     from tests.clients.site import Site
 
@@ -268,3 +268,42 @@ def test_missing_library_names_the_extra(session: BrowserSession, monkeypatch: p
         http_clients.open_httpx2(session),
     ):
         pass
+
+
+def test_a_request_made_before_carries_the_cookies_of_now(session: BrowserSession, site: Site) -> None:
+    """A request that is sent late, or once more, does not bring back a cookie that was replaced or deleted since."""
+    session.storage_state["cookies"] = [cookie("sid", "old")]
+    with http_clients.open_httpx(session) as client:
+        request = client.build_request("GET", site.url("/blank"))
+        client.get(site.url("/set?cookie=sid=new"))
+        client.send(request)
+        client.get(site.url("/set?cookie=sid=;Max-Age=0"))
+        client.send(request)
+    assert [header for _, header in site.seen_cookies] == ["sid=old", "sid=new", "sid=new", ""]
+
+
+def test_the_first_session_of_a_client_outlives_the_second(session: BrowserSession, site: Site) -> None:
+    """After one of two sessions has left a client, the other's cookies still stay with their host."""
+    session.storage_state["cookies"] = [cookie("sid")]
+    with requests.Session() as client, http_clients.attach_client(session, client):
+        with http_clients.attach_client(BrowserSession("site/bob"), client):
+            pass
+        client.get(site.url("/blank", host="evil.shop"))
+    assert site.seen_cookies[-1][1] == ""
+
+
+def test_a_send_of_the_users_own_is_put_back(session: BrowserSession) -> None:
+    """A client whose `send` was replaced before has that one again."""
+    with requests.Session() as client:
+        own = client.send = lambda *_, **__: requests.Response()
+        with http_clients.attach_client(session, client):
+            pass
+        assert client.send is own
+
+
+def test_a_client_without_its_hooks_is_captured(session: BrowserSession, site: Site) -> None:
+    """A user who empties the hooks of a client takes nothing from the capture."""
+    with http_clients.open_httpx(session) as client:
+        client.get(site.url("/set?cookie=sid=1"))
+        client.event_hooks["request"].clear()
+    assert stored_cookie(session, "sid") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Listeners:
     def forget(self, target: Any) -> None:
         """Remove those of one object."""
         for event, listener in self._added.pop(target, ()):
-            target.remove_listener(event, listener)
+            with contextlib.suppress(RuntimeError):  # of the event loop: the synchronous Playwright was stopped
+                target.remove_listener(event, listener)
 
     def remove_all(self) -> None:
         """Remove all of them."""

@@ -22,8 +22,15 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="session_reuse.cdp", daemon=True)
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._serve, name="session_reuse.cdp", daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        while not self._is_stopping:
+            # A SystemExit in a task ends `run_forever`. The thread that waits for its result still needs the loop.
+            with contextlib.suppress(BaseException):
+                self._loop.run_forever()
 
     def run(self, work: Coroutine[Any, Any, T], limit: float) -> T:
         """Do the work on the loop and wait for it in the calling thread.
@@ -42,6 +49,7 @@ class LoopThread:
         """End the loop. What still runs on it is cancelled."""
         with contextlib.suppress(TimeoutError):
             self.run(_cancel_all(), limits.OPEN)
+        self._is_stopping = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(limits.OPEN)
         if not self._thread.is_alive():

@@ -272,7 +272,7 @@ class StorageMirror:
 
     def lost(self) -> list[Loss]:
         """Return what the copies of this run could not hold."""
-        return [loss for dump in self._databases.values() for loss in dump.lost]
+        return [loss for dump in list(self._databases.values()) for loss in dump.lost]
 
     def state(self) -> StorageState:
         """Return the state to save: a new one, independent of later changes."""

@@ -1,0 +1,29 @@
+"""A Chromium of our own and its guard."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+from session_reuse.browsers._chromium_process import ChromiumProcess
+
+LIMIT = 30.0
+
+
+def test_a_browser_is_ended_though_its_guard_was_killed(tmp_path: Path) -> None:
+    """A guard that was killed ends nothing. The browser and its profile still go, and the exit does not hang."""
+    program = tmp_path / "chromium"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o700)
+    chromium = ChromiumProcess(program)
+    try:
+        os.kill(chromium._guard._shell.pid, signal.SIGKILL)
+        stopping = threading.Thread(target=chromium.stop, daemon=True)
+        stopping.start()
+        stopping.join(LIMIT)
+        assert not stopping.is_alive()
+        assert not Path(chromium.folder).exists()
+    finally:
+        chromium.process.kill()
