@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from session_reuse.cli.options import Fingerprint, KeyPrefix, Reveal, Url
+from session_reuse.cli.options import Fingerprint, KeyPrefix, Url
 from session_reuse.config import ENVIRONMENT_PREFIX, redacted_url
 
 
@@ -35,13 +35,14 @@ For = Annotated[Server, typer.Option("--for", metavar="|".join(Server), help="Th
 AgentId = Annotated[
     str | None, typer.Option("--agent-id", metavar="NAME", help="Name of the agent.", show_default=False)
 ]
+WithSecrets = Annotated[bool, typer.Option("--reveal", help="Print passwords and keys too.")]
 
 
 def mcp_config(
     fingerprint: Fingerprint,
     server: For = Server.PLAYWRIGHT,
     agent_id: AgentId = None,
-    reveal: Reveal = False,
+    reveal: WithSecrets = False,
     url: Url = None,
     key_prefix: KeyPrefix = None,
 ) -> None:
