@@ -70,6 +70,7 @@ class _PlainHelp(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options, without the `<str>` that newer typer puts behind the name of an argument."""
+        import_module("rich.markup")  # typer 0.17 uses it without an import of it
         for title, kind in (("Arguments", "argument"), ("Options", "option")):
             records = [each.get_help_record(ctx) for each in self.get_params(ctx) if each.param_type_name == kind]
             if rows := [(record[0].partition(" <")[0], record[1]) for record in records if record]:
