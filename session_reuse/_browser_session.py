@@ -13,12 +13,13 @@ from session_reuse._problem import Problem, ProblemKind
 from session_reuse._state import document
 from session_reuse._state.shapes import Document, StorageState
 from session_reuse._state.storage_state import empty_storage_state, to_playwright, validate_storage_state
-from session_reuse.errors import InvalidStateError, LifecycleError
+from session_reuse.errors import ConfigurationError, InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
 
 if TYPE_CHECKING:
     from playwright.async_api import StorageState as PlaywrightState
 
+_LONGEST_COOLDOWN = 10 * 365 * 86400.0
 Capture = Callable[[], "StorageState | Awaitable[StorageState]"]
 Verdict = Callable[["BrowserSession"], "bool | Awaitable[bool]"]
 
@@ -226,10 +227,15 @@ class BrowserSession:
 
         Args:
             reason: for the log. At most a sentence, without secrets.
-            cooldown: seconds for which its pool does not hand it out.
+            cooldown: seconds for which its pool does not hand it out. Ten years at most.
+
+        Raises:
+            ConfigurationError: `cooldown` is not a number of seconds.
         """
+        if isinstance(cooldown, bool) or not isinstance(cooldown, int | float) or not cooldown >= 0:
+            raise ConfigurationError(f"cooldown must be a number of seconds, not {cooldown!r}")
         self._wiring.health_mark = (False, reason)
-        self._wiring.cooldown = cooldown
+        self._wiring.cooldown = min(cooldown, _LONGEST_COOLDOWN)
 
     def _open_backend(self) -> SessionBackend:
         if self._wiring.backend is None:

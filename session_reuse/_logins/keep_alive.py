@@ -114,14 +114,18 @@ class KeepAlive:
         if summary.version is None or summary.retired or summary.holder:
             return False
         since = entry.now / 1_000_000 - (summary.checked_at or 0.0)
-        if since >= options.every:
+        if not 0 <= since < options.every:  # below 0, the clock of the server was set back, or a fail-over changed it
             return True
         soon = options.before_expiry
         if soon is None or since < min(options.every, soon / _ROUNDS):
             return False
         if summary.ttl is not None and summary.ttl <= soon:
             return True
-        reply = await self._runtime.guarded.read(entry.fingerprint, self._runtime.config.save_timeout)
+        try:
+            reply = await self._runtime.guarded.read(entry.fingerprint, self._runtime.config.save_timeout)
+        except AttemptFailed as failure:  # trouble of one session does not end the round of the others
+            self._degraded(failure, entry.fingerprint)
+            return False
         _, found, _ = await self._runtime.snapshots.opened(entry.fingerprint, reply.value, 0.0, None, None)
         life = longest_cookie_life(found["storage_state"], entry.now / 1_000_000) if found is not None else None
         return life is not None and life <= soon
@@ -143,9 +147,7 @@ class KeepAlive:
             await self._judge(session, entry)
         except AttemptFailed as failure:
             session.discard()
-            self._runtime.telemetry.degraded(
-                Operation.KEEP, failure.error, code=failure.code, fingerprint=fingerprint
-            )  # fmt: skip
+            self._degraded(failure, fingerprint)
         except BaseException:
             session.discard()
             raise
@@ -168,18 +170,37 @@ class KeepAlive:
             session.discard()  # what a logged-out probe has seen replaces nothing
         self._counts[verdict] += 1
         self._runtime.telemetry.probed(session.fingerprint, verdict)
-        await self._runtime.guarded.note_liveness(
-            session.fingerprint, self._runtime.config.save_timeout, verdict.value, Header.decode(entry.head).created_at,
-            _NOTE_TTL,
-        )  # fmt: skip
-        if verdict is not before and self._options.on_change is not None:
-            try:
-                self._options.on_change(session.fingerprint, before, verdict)
-            except Exception as error:  # noqa: BLE001  (the application's function, whatever it raises)
-                log.warning(
-                    Event.CALLBACK_FAILED, callback="on_change", fingerprint=session.fingerprint,
-                    error=type(error).__name__,
-                )  # fmt: skip
+        try:
+            await self._runtime.guarded.note_liveness(
+                session.fingerprint, self._runtime.config.save_timeout, verdict.value,
+                Header.decode(entry.head).created_at, _NOTE_TTL,
+            )  # fmt: skip
+        except AttemptFailed as failure:  # what a good probe has renewed is saved all the same
+            self._degraded(failure, session.fingerprint)
+        if verdict is not before:
+            await self._report_change(session.fingerprint, before, verdict)
+
+    async def _report_change(self, fingerprint: str, before: Liveness, verdict: Liveness) -> None:
+        if self._options.on_change is None:
+            return
+        try:
+            async with asyncio.timeout(self._options.probe_timeout):
+                answer = self._options.on_change(fingerprint, before, verdict)
+                if inspect.isawaitable(answer):
+                    await answer
+        except (
+            Exception,
+            SystemExit,
+            asyncio.CancelledError,
+        ) as error:  # the application's function, whatever it raises
+            if _is_cancelled(error):
+                raise
+            log.warning(
+                Event.CALLBACK_FAILED, callback="on_change", fingerprint=fingerprint, error=type(error).__name__
+            )
+
+    def _degraded(self, failure: AttemptFailed, fingerprint: str) -> None:
+        self._runtime.telemetry.degraded(Operation.KEEP, failure.error, code=failure.code, fingerprint=fingerprint)
 
     async def _verdict(self, session: BrowserSession, probe: Probe) -> Liveness:
         """Return the result of a probe. One that raises, hangs, or returns no bool has found out nothing."""
@@ -190,7 +211,13 @@ class KeepAlive:
                 else:
                     found = await _in_thread(probe, session)
                 found = await found if inspect.isawaitable(found) else found
-        except Exception as error:  # noqa: BLE001  (the application's function, whatever it raises)
+        except (
+            Exception,
+            SystemExit,
+            asyncio.CancelledError,
+        ) as error:  # the application's function, whatever it raises
+            if _is_cancelled(error):
+                raise
             log.warning(
                 Event.CALLBACK_FAILED, callback="probe", fingerprint=session.fingerprint, error=type(error).__name__
             )
@@ -200,6 +227,12 @@ class KeepAlive:
         return Liveness.LIVE if found else Liveness.DEAD
 
 
+def _is_cancelled(error: BaseException) -> bool:
+    """Return whether an error cancels our own task, and does not come from the function that it has called."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
 def _is_async(probe: Probe) -> bool:
     return inspect.iscoroutinefunction(probe) or inspect.iscoroutinefunction(type(probe).__call__)
 
@@ -207,24 +240,25 @@ def _is_async(probe: Probe) -> bool:
 async def _in_thread(probe: Probe, session: BrowserSession) -> bool | Awaitable[bool]:
     """Call a plain probe in a thread of its own: one that hangs holds up neither the loop nor the end of the process."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[bool | Awaitable[bool]] = loop.create_future()
+    # An error is a result, too: a future refuses StopIteration as an exception, and `next(...)` of a probe may raise it.
+    done: asyncio.Future[tuple[bool | Awaitable[bool], BaseException | None]] = loop.create_future()
 
-    def settle(found: bool | Awaitable[bool] | None, error: Exception | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(found)  # type: ignore[arg-type]  # whatever it returns is looked at
+    def settle(found: bool | Awaitable[bool], error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result((found, error))
 
     def run() -> None:
-        found, raised = None, None
+        found: bool | Awaitable[bool] = False
+        raised: BaseException | None = None
         try:
             found = probe(session)
-        except Exception as error:  # noqa: BLE001  (raised again where it is awaited)
+        except BaseException as error:  # noqa: BLE001  (raised again where it is awaited)
             raised = error
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, found, raised)
 
     threading.Thread(target=run, name="session_reuse:probe", daemon=True).start()
-    return await done
+    found, error = await done
+    if error is not None:
+        raise error
+    return found

@@ -16,7 +16,7 @@ from session_reuse._session.scope import SessionScope
 from session_reuse._state.header import Header
 from session_reuse._state.health import judge
 from session_reuse._store.interface import PoolMember, SessionEntry
-from session_reuse._store.keys import checked
+from session_reuse._store.keys import checked, is_name
 from session_reuse._telemetry import Event, Operation, log
 from session_reuse.errors import CorruptStateError, SessionBusyError
 from session_reuse.outcome import Outcome
@@ -26,7 +26,10 @@ _POLL: Final = (0.02, 0.1)
 _RESERVATION: Final = 2.0
 """Seconds for a reservation to become a lease. A lost one costs no more, and one that ends early costs others a look."""
 _RETIRED_PAUSE: Final = 60.0
-"""Seconds after which a retired member is looked at again: it may have been evicted meanwhile, for a new login."""
+"""Seconds after which a retired member is looked at again: it may have been evicted meanwhile, for a new login.
+
+Nothing but a cooldown keeps a member for longer. One that is free later has seen a server whose clock was ahead.
+"""
 
 
 def fingerprint_in(pool: str, member: str) -> str:
@@ -62,6 +65,8 @@ class Pool:
         Raises:
             StoreError: the store did not do it.
         """
+        for member in members:
+            checked(member, "member")
         return await self._edit((), members)
 
     async def members(self) -> list[str]:
@@ -166,7 +171,7 @@ class Turn:
     async def _reserve(self) -> float | None:
         """Reserve a member, if it is this agent's turn. Return the seconds until one may be free, None without any."""
         reply = await self._runtime.guarded.take_from_pool(
-            self._pool, self._budget, self._waiter, self._arrival, _RESERVATION
+            self._pool, self._budget, self._waiter, self._arrival, _RESERVATION, _RETIRED_PAUSE
         )
         self._arrival, self._member, self._reserved_until = reply.arrival, reply.member, reply.reserved_until
         return reply.left
@@ -174,6 +179,9 @@ class Turn:
     async def _enter_member(self) -> tuple[BrowserSession, SessionScope] | None:
         """Enter the session of the reserved member; None when it will not do, which others need not find out again."""
         runtime, name = self._runtime, fingerprint_in(self._pool, self._member)
+        if not is_name(name):  # of another program, as `add` refuses it
+            await self._pass_by(_RETIRED_PAUSE)
+            return None
         try:
             pause = self._unfit(await runtime.guarded.facts(name, self._budget))
         except AttemptFailed:
@@ -185,7 +193,7 @@ class Turn:
         scope = runtime.scope(session, self._inner, spent=runtime.config.restore_timeout - self._budget)
         await scope.enter()
         if session.outcome is Outcome.BUSY:  # another agent was faster
-            await self._pass_by(runtime.config.lease_ttl / 3)
+            await self._pass_by(min(runtime.config.lease_ttl / 3, _RETIRED_PAUSE))
             return None
         member = self._member
         scope.on_left = lambda cooldown: self._return(member, cooldown, 0)
@@ -196,7 +204,7 @@ class Turn:
         if found is None:
             return None
         if found.holder:
-            return max(_POLL[0], found.lease_left)
+            return min(max(_POLL[0], found.lease_left), _RETIRED_PAUSE)
         try:
             header = Header.decode(found.head)
         except CorruptStateError:

@@ -161,12 +161,12 @@ class GuardedStore:
         return self.guard.run(Access.WRITE, lambda timeout: self.store.add_uses(uses, timeout=timeout), budget, server)
 
     def take_from_pool(
-        self, pool: str, budget: float, waiter: str, arrival: int, hold: float
+        self, pool: str, budget: float, waiter: str, arrival: int, hold: float, longest: float
     ) -> Awaitable[PoolReply]:  # fmt: skip
         """Reserve a member of a pool, or take a place in its queue."""
         return self._run_pool(
             Access.READ, pool, budget,
-            lambda timeout: self.store.take_from_pool(pool, waiter, arrival, hold, timeout=timeout),
+            lambda timeout: self.store.take_from_pool(pool, waiter, arrival, hold, longest, timeout=timeout),
         )  # fmt: skip
 
     def leave_pool(self, pool: str, budget: float, waiter: str) -> Awaitable[None]:

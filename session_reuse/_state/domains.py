@@ -16,6 +16,8 @@ from session_reuse._state.storage_state import cookie_identity
 from session_reuse.errors import ConfigurationError
 
 _HOST: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_DEVIATIONS: Final = frozenset("\u00df\u03c2\u200c\u200d")
+"""Characters that IDNA 2003, and so Python, replaces or drops, and browsers keep (UTS 46): two names, two owners."""
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
 
@@ -143,7 +145,9 @@ def _normalised(pattern: str) -> str:
     host, is_tree = pattern.strip().lower().removesuffix("."), pattern.strip().startswith("*.")
     host = host.removeprefix("*.").strip("[]")
     if not is_tree and _is_address(host):
-        return host
+        return str(ip_address(host))  # as browsers write it
+    if not _DEVIATIONS.isdisjoint(host):
+        raise ConfigurationError(f"allowed_domains: {pattern!r} names another host in browsers: write it as xn--...")
     try:
         name = host if host.isascii() else host.encode("idna").decode()
     except UnicodeError:
@@ -161,10 +165,9 @@ def _normalised(pattern: str) -> str:
 
 def _is_address(host: str) -> bool:
     try:
-        ip_address(host)
+        return "%" not in str(ip_address(host))  # a browser takes no zone
     except ValueError:
         return False
-    return True
 
 
 def _is_public_suffix(name: str) -> bool:

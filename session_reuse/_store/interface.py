@@ -341,9 +341,12 @@ class Store(Protocol):
         """
 
     async def take_from_pool(
-        self, pool: str, waiter: str, arrival: int, hold: float, *, timeout: float
+        self, pool: str, waiter: str, arrival: int, hold: float, longest: float, *, timeout: float
     ) -> PoolReply:  # fmt: skip
-        """Reserve a member of a pool for `hold` seconds, or keep the place in its queue since `arrival`."""
+        """Reserve a member of a pool for `hold` seconds, or keep the place in its queue since `arrival`.
+
+        A member that is free in more than `longest` seconds, and does not cool down, counts as free.
+        """
 
     async def leave_pool(self, pool: str, waiter: str, *, timeout: float) -> None:
         """Remove a waiter from the queue of a pool."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import orjson
-
 from session_reuse._state.compression import NAMES
+from session_reuse._state.storage_state import playwright_cookie
 from session_reuse._telemetry.spans import fingerprint_hash
 from session_reuse.cli.connection import Stored
 from session_reuse.cli.formatting import duration, masked, plural, printable, short_duration, size
@@ -29,7 +29,7 @@ def described(stored: Stored, *, reveal: bool) -> Described:
     header, document = stored.header, stored.document
     state, is_encrypted = document["storage_state"], header.flags[1] != "-"
     texts = {
-        name: value if isinstance(value, str) else orjson.dumps(value).decode()
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         for name, value in document["data"].items()
     }
     return {
@@ -64,7 +64,7 @@ def _cookie(cookie: Cookie, reveal: bool) -> Described:
     expires = cookie.get("expires")
     return _item(cookie["name"], cookie["value"], reveal) | {
         "domain": cookie["domain"],
-        "path": cookie.get("path", "/"),
+        "path": playwright_cookie(cookie)["path"],
         "expires": expires if isinstance(expires, int | float) and expires > 0 else None,
         "httpOnly": bool(cookie.get("httpOnly")),
         "secure": bool(cookie.get("secure")),

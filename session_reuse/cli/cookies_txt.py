@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from session_reuse._state.shapes import Cookie
+from session_reuse._state.storage_state import playwright_cookie
 from session_reuse.errors import CorruptStateError
 
 _HTTP_ONLY: Final = "#HttpOnly_"
@@ -21,7 +22,9 @@ def looks_like_cookies_txt(data: bytes) -> bool:
     first = text.partition("\n")[0].lower()
     if first.startswith("#") and "http cookie file" in first:
         return True
-    return any(line.count("\t") == _FIELDS - 1 for line in _cookie_lines(text)) and not text.startswith(("{", "["))
+    return any(line.count("\t") == _FIELDS - 1 for line in _lines(text) if _is_cookie(line)) and not text.startswith(
+        ("{", "[")
+    )
 
 
 def cookies_from_txt(data: bytes) -> list[Cookie]:
@@ -31,12 +34,12 @@ def cookies_from_txt(data: bytes) -> list[Cookie]:
         CorruptStateError: a line is no cookie. The message has its number and no value.
     """
     text = data.decode("utf-8-sig", "replace")
-    lines = enumerate(text.splitlines(), start=1)
-    return [_cookie(number, line) for number, line in lines if _is_cookie(line)]
+    return [_cookie(number, line) for number, line in enumerate(_lines(text), start=1) if _is_cookie(line)]
 
 
-def _cookie_lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if _is_cookie(line)]
+def _lines(text: str) -> list[str]:
+    """Return the lines of a text. `splitlines` also cuts at form feeds and the like, which a value may hold."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _is_cookie(line: str) -> bool:
@@ -70,19 +73,20 @@ def cookies_txt(cookies: Iterable[Cookie]) -> bytes:
 
 
 def has_place(cookie: Cookie) -> bool:
-    """Return whether a cookies.txt can hold a cookie: no partition, no tabs and line ends."""
-    texts = (cookie["name"], cookie["value"], cookie["domain"], cookie.get("path", "/"))
-    return not cookie.get("partitionKey") and _UNSAFE.isdisjoint("".join(texts))
+    """Return whether a cookies.txt can hold a cookie: no partition, no tabs and line ends, no lone surrogate."""
+    text = "".join((cookie["name"], cookie["value"], cookie["domain"], playwright_cookie(cookie)["path"]))
+    is_unicode = text.encode(errors="replace").decode() == text
+    return is_unicode and not cookie.get("partitionKey") and _UNSAFE.isdisjoint(text)
 
 
 def _line(cookie: Cookie) -> str:
-    domain, expires = cookie["domain"], cookie.get("expires", -1)
+    domain, plain = cookie["domain"], playwright_cookie(cookie)
     fields = (
         domain,
         "TRUE" if domain.startswith(".") else "FALSE",
-        cookie.get("path") or "/",
+        plain["path"],
         "TRUE" if cookie.get("secure") else "FALSE",
-        str(int(expires) if expires and expires > 0 else 0),
+        str(max(0, int(plain["expires"]))),
         cookie["name"],
         cookie["value"],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -9,8 +10,6 @@ from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
-
-import orjson
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._state.codec import Codec
@@ -22,7 +21,7 @@ from session_reuse._state.storage_state import (
     validate_storage_state,
 )
 from session_reuse._stored_form import imported
-from session_reuse.cli.cookies_txt import cookies_from_txt, cookies_txt, looks_like_cookies_txt
+from session_reuse.cli.cookies_txt import cookies_from_txt, cookies_txt, has_place, looks_like_cookies_txt
 from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError
 
 STANDARD_STREAM: Final = Path("-")
@@ -50,10 +49,15 @@ def as_json_file(state: StorageState, file_format: FileFormat) -> bytes:
     if file_format is FileFormat.NETSCAPE:
         return cookies_txt(state["cookies"])
     if file_format is FileFormat.PLAYWRIGHT:
-        return orjson.dumps(to_playwright(state), option=orjson.OPT_INDENT_2)
+        return _json(to_playwright(state))
     cookies = [playwright_cookie(cookie) for cookie in state["cookies"] if not cookie.get("partitionKey")]
     origins = [_for_browser_use(entry) for entry in state["origins"]]
-    return orjson.dumps({"cookies": cookies, "origins": origins}, option=orjson.OPT_INDENT_2)
+    return _json({"cookies": cookies, "origins": origins})
+
+
+def _json(value: object) -> bytes:
+    """Return JSON in ASCII: orjson refuses the lone surrogates that localStorage may hold."""
+    return json.dumps(value, indent=2).encode()
 
 
 def _for_browser_use(entry: OriginState) -> dict[str, object]:
@@ -68,10 +72,12 @@ def parts_left_out(document: Document, file_format: FileFormat) -> list[str]:
     if file_format is FileFormat.PLAYWRIGHT:
         found["sessionStorage items"] = sum(len(entry.get("sessionStorage") or ()) for entry in state["origins"])
     else:
+        found["databases"] = sum(len(entry.get("indexedDB") or ()) for entry in state["origins"])
+        partitioned = sum(bool(cookie.get("partitionKey")) for cookie in state["cookies"])
+        found["partitioned cookies"] = partitioned
         if file_format is FileFormat.NETSCAPE:
             found["origins with storage"] = len(state["origins"])
-        found["databases"] = sum(len(entry.get("indexedDB") or ()) for entry in state["origins"])
-        found["partitioned cookies"] = sum(bool(cookie.get("partitionKey")) for cookie in state["cookies"])
+            found["other cookies"] = sum(not has_place(cookie) for cookie in state["cookies"]) - partitioned
     return [f"{name} ({count})" for name, count in found.items() if count]
 
 
@@ -93,6 +99,8 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
         return BrowserSession(name, storage_state=inside.storage_state, data=inside.data), FileFormat.SESSION_REUSE
     is_text = looks_like_cookies_txt(data)
     state = _state_from_txt(data) if is_text else _state_from_json(data)
+    if not all(cookie["domain"].strip(".") for cookie in state["cookies"]):
+        raise CorruptStateError("a cookie in the file has no domain")
     if fingerprint is None:
         raise ConfigurationError("the file does not say whose session it is: give a FINGERPRINT")
     if is_text:
@@ -108,8 +116,8 @@ def _state_from_txt(data: bytes) -> StorageState:
 
 def _state_from_json(data: bytes) -> StorageState:
     try:
-        value = orjson.loads(data)
-    except ValueError:
+        value = json.loads(data)  # also UTF-16, a byte order mark, and lone surrogates: orjson refuses them
+    except (ValueError, RecursionError):
         raise CorruptStateError("the file is neither a stored session, nor JSON, nor a cookies.txt") from None
     if isinstance(value, list) and value:  # what browser extensions export, and Selenium's get_cookies()
         value = {"cookies": [_cookie_from_array(each) for each in value], "origins": []}
@@ -133,9 +141,11 @@ def _cookie_from_array(cookie: Any) -> Any:
     same_site = _SAME_SITE.get(str(cookie.get("sameSite", "")).lower())
     flags = {name: bool(cookie.get(name, False)) for name in ("httpOnly", "secure")}
     kept = {name: cookie[name] for name in ("name", "value", "domain") if name in cookie}
+    if cookie.get("partitionKey"):  # without it, the cookie would be sent to other sites
+        kept["partitionKey"] = cookie["partitionKey"]
     if isinstance(cookie.get("hostOnly"), bool) and isinstance(kept.get("domain"), str):
         kept["domain"] = ("" if cookie["hostOnly"] else ".") + kept["domain"].lstrip(".")
-    found = kept | flags | {"path": cookie.get("path", "/"), "expires": expires}
+    found = kept | flags | {"path": cookie.get("path") or "/", "expires": expires}
     return found if same_site is None else found | {"sameSite": same_site}
 
 

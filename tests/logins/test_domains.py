@@ -31,6 +31,7 @@ HOSTS = ["shop.example", "www.shop.example", "pay.example", "x.pay.example", "ma
         (["bücher.example"], "xn--bcher-kva.example", True),
         (["127.0.0.1"], "127.0.0.1", True),
         (["[::1]"], "::1", True),
+        (["0:0:0:0:0:0:0:1"], "::1", True),
         (["localhost"], "localhost", True),
         (["*.localhost"], "shop.localhost", True),
         (["alice.github.io"], "bob.github.io", False),
@@ -52,10 +53,17 @@ def test_a_public_suffix_is_refused(pattern: str) -> None:
         AllowedDomains([pattern])
 
 
-@pytest.mark.parametrize("pattern", ["", "*", "*.", "https://shop.example", "shop.example/x", "shop.example:80", "*.127.0.0.1", "a b", "*.*.shop.example"])  # fmt: skip
+@pytest.mark.parametrize("pattern", ["", "*", "*.", "https://shop.example", "shop.example/x", "shop.example:80", "*.127.0.0.1", "fe80::1%eth0", "a b", "*.*.shop.example"])  # fmt: skip
 def test_what_is_no_host_is_refused(pattern: str) -> None:
     """The message shows what to write."""
     with pytest.raises(ConfigurationError, match=r"write shop\.example"):
+        AllowedDomains([pattern])
+
+
+@pytest.mark.parametrize("pattern", ["straße.example", "*.ς.example", "a\u200db.example"])
+def test_a_name_that_browsers_encode_otherwise_is_refused(pattern: str) -> None:
+    """Python makes `strasse.example` of the first one, a host of somebody else."""
+    with pytest.raises(ConfigurationError, match="xn--"):
         AllowedDomains([pattern])
 
 

@@ -22,10 +22,12 @@ from session_reuse import (
     MissingExtraError,
     SessionManager,
     SessionSummary,
+    StoreAuthError,
     StoreError,
     blocking,
     reusable_session,
 )
+from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse.browsers.cdp import page_shows
 from session_reuse.browsers.checks import text_present
 from session_reuse.browsers.probes import cdp_probe, http_probe, page_of, playwright_probe
@@ -107,6 +109,79 @@ async def test_a_probe_that_hangs_is_given_up() -> None:
             counts = await manager.keep_alive(probe, probe_timeout=0.05, every=1e-6, once=True)
             assert counts == {Liveness.UNKNOWN: 1}
     gate.set()
+
+
+@pytest.mark.parametrize("error", [StopIteration, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_probe_that_raises_anything_has_found_out_nothing(error: type[BaseException], is_async: bool) -> None:
+    """At once: the session is not held until `probe_timeout`. The verdict is counted and kept."""
+
+    def plain(_session: BrowserSession) -> bool:
+        raise error
+
+    async def asynchronous(_session: BrowserSession) -> bool:
+        raise error
+
+    async with memory_manager() as manager:
+        await log_in(manager)
+        probe = asynchronous if is_async else plain
+        async with asyncio.timeout(60):
+            assert await manager.keep_alive(probe, probe_timeout=600, once=True) == {Liveness.UNKNOWN: 1}
+        assert (await summary(manager)).checked_at is not None
+
+
+async def test_what_a_good_probe_has_renewed_is_saved_without_its_verdict() -> None:
+    """A store that refuses the verdict costs no rotated token."""
+    store = FaultyStore(MemoryStore(), only={"note_liveness"})
+    async with memory_manager(store) as manager:
+        await log_in(manager)
+        store.fail = Fault.AUTH
+        assert await manager.keep_alive(renewing(verdict=True), once=True) == {Liveness.LIVE: 1}
+        session = await manager.restore(NAME)
+    assert session is not None
+    assert session.storage_state["cookies"][0]["value"] == "renewed"
+
+
+async def test_a_session_that_cannot_be_read_does_not_end_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are probed: `before_expiry` reads each of them."""
+    store, refused = MemoryStore(), []
+
+    async def refuse(fingerprint: str, *, timeout: float) -> None:
+        refused.append(fingerprint)
+        raise AttemptFailed(StoreAuthError("no right"), "NOPERM", Retry.NEVER, FailureScope.REQUEST)
+
+    async with memory_manager(store) as manager:
+        await log_in(manager, "a/1", "a/2", "a/3")
+        await manager.keep_alive(renewing(verdict=True), once=True)
+        monkeypatch.setattr(store, "read", refuse)
+        assert await manager.keep_alive(renewing(verdict=True), before_expiry=1e-6, once=True) == {}
+    assert sorted(refused) == ["a/1", "a/2", "a/3"]
+
+
+async def test_an_asynchronous_on_change_is_awaited() -> None:
+    """One that raises costs nothing."""
+    changes = []
+
+    async def changed(*change: Any) -> None:
+        changes.append(change)
+        raise OSError
+
+    async with memory_manager() as manager:
+        await log_in(manager)
+        assert await manager.keep_alive(renewing(verdict=True), on_change=changed, once=True) == {Liveness.LIVE: 1}
+    assert changes == [(NAME, Liveness.UNKNOWN, Liveness.LIVE)]
+
+
+async def test_a_server_whose_clock_is_behind_does_not_stop_the_probes(redis_server: RedisServer) -> None:
+    """After a fail-over the last probe may lie hours in the future."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await log_in(manager)
+        assert await manager.keep_alive(renewing(verdict=True), once=True) == {Liveness.LIVE: 1}
+        client, key = redis_server.client(), f"browser:liveness:{{browser:session:{NAME}}}"
+        at, _, rest = client.get(key).decode().partition(" ")
+        client.set(key, f"{int(at) + 36_000_000_000:020} {rest}")
+        assert await manager.keep_alive(renewing(verdict=True), once=True) == {Liveness.LIVE: 1}
+        assert await manager.keep_alive(renewing(verdict=True), once=True) == {}
 
 
 async def test_plain_probes_run_beside_the_event_loop() -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from session_reuse import ConfigurationError, Outcome, SessionBusyError, SessionManager, blocking, reusable_session
+from session_reuse import (
+    ConfigurationError,
+    InvalidFingerprintError,
+    Outcome,
+    SessionBusyError,
+    SessionManager,
+    blocking,
+    reusable_session,
+)
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
 from tests.harness.servers import RedisCluster, RedisServer
@@ -219,6 +227,74 @@ async def test_a_store_that_is_away_is_an_outcome() -> None:
         async with enter(manager, wait=60) as session:
             assert session.degraded
         assert session.save_outcome == "skipped"
+
+
+async def test_a_pool_key_of_another_type_is_the_trouble_of_that_pool_alone(redis_server: RedisServer) -> None:
+    """It opens no breaker: other sessions and pools work."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        redis_server.client().set("browser:pool:{browser:pool:shop.example}", "junk")
+        await manager.pool("other").add("alice")
+        for _ in range(12):
+            async with enter(manager) as session:
+                assert session.outcome is Outcome.UNAVAILABLE
+        async with reusable_session(pool="other", manager=manager) as session:
+            assert session.fingerprint == "other/alice"
+
+
+async def test_members_that_another_program_has_written_reach_no_agent(redis_server: RedisServer) -> None:
+    """Neither names that are too long nor bytes that are no text."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice")
+        key = "browser:pool:{browser:pool:shop.example}"
+        redis_server.client().zadd(key, {b"x" * 600: -2, b"\xff": -1})
+        assert f"{POOL}/alice" in [await use(manager, wait=10) for _ in range(3)]
+        assert len(await manager.pool(POOL).members()) == 3
+
+
+async def test_a_server_whose_clock_is_behind_does_not_stop_a_pool(redis_server: RedisServer) -> None:
+    """After a fail-over all members are free in hours. Those that cool down stay away."""
+    key, client = "browser:pool:{browser:pool:shop.example}", redis_server.client()
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice", "bob")
+        for cooldown in (0, 600):
+            async with enter(manager) as session:
+                session.storage_state = state_with_cookie()
+                if cooldown:
+                    session.mark_bad(cooldown=cooldown)
+        for member, score in client.zrange(key, 0, -1, withscores=True):
+            client.zadd(key, {member: score + 36_000e6})
+        assert {await use(manager, wait=10) for _ in range(3)} == {f"{POOL}/alice", f"{POOL}/bob"} - {
+            session.fingerprint
+        }
+
+
+@pytest.mark.parametrize("cooldown", ["10", None, float("nan"), -1, True])
+async def test_a_cooldown_that_is_no_number_of_seconds_is_refused(cooldown: Any) -> None:
+    """Where it is given. It would be lost when the member is returned."""
+    async with memory_manager() as manager:
+        await manager.pool(POOL).add("alice")
+        async with enter(manager) as session:
+            with pytest.raises(ConfigurationError, match="cooldown"):
+                session.mark_bad(cooldown=cooldown)
+        assert await use(manager) == f"{POOL}/alice"
+
+
+async def test_a_cooldown_without_end_lasts(redis_server: RedisServer) -> None:
+    """The member is not handed out again."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice")
+        async with enter(manager) as session:
+            session.mark_bad(cooldown=float("inf"))
+        assert await use(manager) == POOL
+        assert (await manager.pool(POOL).waits())[0].free_in > 1e8
+
+
+@pytest.mark.parametrize("member", ["", "\ud800", None, b"alice"])
+async def test_a_wrong_name_to_remove_is_named(member: Any) -> None:
+    """It is not taken for a store that is away."""
+    async with memory_manager() as manager:
+        with pytest.raises(InvalidFingerprintError, match="member"):
+            await manager.pool(POOL).remove(member)
 
 
 async def test_a_pool_and_a_fingerprint_are_a_contradiction() -> None:

@@ -46,13 +46,14 @@ _SPLIT: Final = _Rule(
     StoreUnavailableError, Retry.SAVE, FailureScope.REQUEST, "the cluster is moving the keys of this slot"
 )
 _MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.REQUEST, "the cluster is moving the key")
+_OTHER_TYPE: Final = _Rule(StoreUnavailableError, Retry.NEVER, FailureScope.REQUEST, "a key of ours holds another type")
 _REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, FailureScope.SERVER, "the store refused the command")
 
 # By the server's code: redis-py has no class for MISCONF and BUSY (8.1).
 _CODES: Final = {
     "OOM": _FULL, "MISCONF": _FULL, "NOREPLICAS": _READ_ONLY, "READONLY": _READ_ONLY, "NOPERM": _RIGHTS,
     "NOAUTH": _AUTH, "WRONGPASS": _AUTH, "BUSY": _STARTING, "LOADING": _STARTING, "MASTERDOWN": _STARTING,
-    "CLUSTERDOWN": _STARTING, "TRYAGAIN": _SPLIT,
+    "CLUSTERDOWN": _STARTING, "TRYAGAIN": _SPLIT, "WRONGTYPE": _OTHER_TYPE,
 }  # fmt: skip
 # Subclasses first: for redis-py a wrong password is a ConnectionError, too (8.1).
 _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
@@ -79,6 +80,8 @@ _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
     (OSError, _AWAY),
 )
 _CODE: Final = re.compile(r"[A-Z][A-Z]{2,20}(?= |$)")
+_CODE_IN_SCRIPT: Final = re.compile(r"(?<=: )WRONGTYPE(?= )")
+"""Redis 6.2 puts the place in the script before it."""
 
 
 def failure_from(error: BaseException) -> AttemptFailed:
@@ -119,7 +122,7 @@ def error_code(error: BaseException) -> str:
     """Return the server's error code, such as `OOM`, or an empty string. redis-py keeps some and cuts off others."""
     if not isinstance(error, redis_errors.ResponseError):
         return ""
-    match = _CODE.match(str(error))
+    match = _CODE.match(str(error)) or _CODE_IN_SCRIPT.search(str(error))
     return match.group() if match else ""
 
 

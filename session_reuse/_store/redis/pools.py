@@ -10,7 +10,7 @@ from session_reuse._store.interface import PoolMember, PoolReply
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.failures import checked
 from session_reuse._store.redis.redis_py import Command, Replies
-from session_reuse._store.redis.scripts import call, milliseconds, text
+from session_reuse._store.redis.scripts import call, milliseconds
 
 _GONE_US: Final = 5_000_000
 """A waiter that has not called for so long is gone. Waiters call at least ten times a second."""
@@ -30,13 +30,15 @@ class Pools(ABC):
         """Send commands in one write to each server, and return their replies."""
 
     async def take_from_pool(
-        self, pool: str, waiter: str, arrival: int, hold: float, *, timeout: float
+        self, pool: str, waiter: str, arrival: int, hold: float, longest: float, *, timeout: float
     ) -> PoolReply:  # fmt: skip
         """Reserve a member, or take a place in the queue."""
-        command = call("pool_take", self.keys.pool(pool), waiter, arrival, round(hold * 1e6), _GONE_US)
+        command = call(
+            "pool_take", self.keys.pool(pool), waiter, arrival, round(hold * 1e6), _GONE_US, round(longest * 1e6)
+        )
         (reply,) = await self.send(command, timeout=timeout)
         member, arrived, left, until = checked(reply)
-        return PoolReply(text(member), int(arrived), None if left < 0 else left / 1000, int(until))
+        return PoolReply(_name(member), int(arrived), None if left < 0 else left / 1000, int(until))
 
     async def leave_pool(self, pool: str, waiter: str, *, timeout: float) -> None:
         """Remove a waiter from the queue."""
@@ -74,9 +76,14 @@ class Pools(ABC):
         now, found = int(checked(look)[0]), checked(reply)
         # RESP3 returns pairs, RESP2 a flat list.
         pairs = found if found and isinstance(found[0], list) else zip(found[::2], found[1::2], strict=True)
-        return [PoolMember(text(name), max(0.0, (float(score) - now) / 1e6)) for name, score in pairs]
+        return [PoolMember(_name(name), max(0.0, (float(score) - now) / 1e6)) for name, score in pairs]
 
     async def pools(self, *, timeout: float) -> list[str]:
         """Return the names of all pools that ever had members."""
         (reply,) = await self.send(("ZRANGE", self.keys.pools, 0, -1), timeout=timeout)
-        return [text(name) for name in checked(reply)]
+        return [_name(name) for name in checked(reply)]
+
+
+def _name(reply: bytes) -> str:
+    """Return a name that another program may have written."""
+    return reply.decode(errors="replace")

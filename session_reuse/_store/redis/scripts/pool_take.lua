@@ -1,7 +1,8 @@
 -- Reserve the member of a pool that is free for longest, for the waiter that waits longest. Of the free members each goes to
 -- one of the first waiters, so none is overtaken. A reservation is a hint: the lease of the session decides who has it.
 -- KEYS: pool (member -> server µs from which it is free), waiters (waiter -> arrival µs), seen (waiter -> last call µs)
--- ARGV: waiter, arrival µs (0: now), reservation µs, µs after which a waiter that does not call is gone
+-- ARGV: waiter, arrival µs (0: now), reservation µs, µs after which a waiter that does not call is gone,
+-- µs of the longest pause that is no cooldown
 -- Reply: {member or '', arrival, ms until a member may be free (-1: there is none), end of the reservation}
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
@@ -14,6 +15,14 @@ for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', string.format
 end
 
 local free = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, 100)
+if #free == 0 then
+  -- A fail-over to a server whose clock is behind leaves members that are free in hours. Only a cooldown, on half a
+  -- microsecond, may be so late. The others are looked at: the lease decides.
+  local late = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now + tonumber(ARGV[5])), '+inf', 'WITHSCORES', 'LIMIT', 0, 100)
+  for i = 1, #late, 2 do
+    if tonumber(late[i + 1]) % 1 == 0 then free[#free + 1] = late[i] end
+  end
+end
 redis.call('ZADD', KEYS[2], string.format('%.0f', arrival), waiter)
 if #free > 0 then
   for _, first in ipairs(redis.call('ZRANGE', KEYS[2], 0, #free - 1)) do
