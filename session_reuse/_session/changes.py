@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
+from session_reuse._session.clock import Moment
 from session_reuse._state import document
 from session_reuse._state.document import PLAIN_JSON, Body
 from session_reuse._state.domains import AllowedDomains
@@ -117,6 +118,10 @@ class Login:
         stored = self.found is other.found is Found.STORED  # else it is about to replace the login of this time
         return self is other or (stored and self.created_at == other.created_at != 0)
 
+    def age(self, moment: Moment) -> float:
+        """Return the seconds since the store was known to accept it."""
+        return max(moment.loop - self.heard_at, moment.wall - self.wall)
+
     def continues(self, header: Header, found: Found = Found.STORED) -> None:
         """Note that the store holds a session that this login belongs to, or is to replace."""
         self.found, self.created_at, self.retire_at = found, header.created_at, header.retire_at
@@ -125,29 +130,6 @@ class Login:
         """Note that the store holds this login now."""
         self.continues(header)
         self.invalidated_at, self.heard_at, self.wall = header.invalidated_at, moment.loop, moment.wall
-
-
-@record()
-class Moment:
-    """One moment by the clocks of this process, and of the server when it was asked.
-
-    Attributes:
-        loop: event loop time.
-        wall: unix seconds.
-        server: µs; None when the server was not asked.
-    """
-
-    loop: float
-    wall: float
-    server: int | None = None
-
-    def age(self, login: Login) -> float:
-        """Return the seconds since the store was known to accept a login."""
-        return max(self.loop - login.heard_at, self.wall - login.wall)
-
-    def by_server(self, loop_time: float) -> int | None:
-        """Return a past moment of this process as server time in µs."""
-        return None if self.server is None else self.server - round((self.loop - loop_time) * 1_000_000)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -323,7 +305,7 @@ def _refusal_of_a_lost_one(change: Change, moment: Moment) -> Refused | None:
         return Refused(SaveOutcome.SKIPPED, "the session is gone, and would be retired by now")
     if is_unchanged and any(one.outcome in REFUSED for one in change.built_on):
         return Refused(SaveOutcome.SKIPPED, "it holds a change that was refused, and the session is gone")
-    if moment.age(login) > HOLD_LIMIT:
+    if login.age(moment) > HOLD_LIMIT:
         return Refused(SaveOutcome.STALE, "the session is gone, and it is too long ago to know why")
     return None
 

@@ -7,7 +7,26 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from session_reuse._session.changes import Moment
+from session_reuse._state.record import record
+
+
+@record()
+class Moment:
+    """One moment by the clocks of this process, and of the server when it was asked.
+
+    Attributes:
+        loop: event loop time.
+        wall: unix seconds.
+        server: µs; None when the server was not asked.
+    """
+
+    loop: float
+    wall: float
+    server: int | None = None
+
+    def by_server(self, loop_time: float) -> int | None:
+        """Return a past moment of this process as server time in µs."""
+        return None if self.server is None else self.server - round((self.loop - loop_time) * 1_000_000)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from session_reuse._session.changes import HOLD_LIMIT, Change, Folded, Found, Moment, Snapshot, StoredKind
+from session_reuse._session.changes import HOLD_LIMIT, Change, Folded, Found, Snapshot, StoredKind
+from session_reuse._session.clock import Moment
 from session_reuse._state.document import load
 from session_reuse._state.header import REMEMBERED_SAVES, Header
 from session_reuse._state.storage_state import longest_cookie_life
@@ -51,7 +52,7 @@ def commit_of(
         precondition=precondition,
         known=known,
         invalidated_at=stored.invalidated_at or 0,
-        may_recreate=all(moment.age(change.login) <= HOLD_LIMIT for change in changes),
+        may_recreate=all(change.login.age(moment) <= HOLD_LIMIT for change in changes),
         created_at=before.created_at if before else 0,
         ttl=ttl,
         agents=agents,

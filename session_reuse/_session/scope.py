@@ -18,8 +18,8 @@ from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.callbacks import capture, verified
-from session_reuse._session.changes import NOT_STORED, Change, Found, Login, Moment, Snapshot, StoredKind, fold
-from session_reuse._session.clock import Clock
+from session_reuse._session.changes import NOT_STORED, Change, Found, Login, Snapshot, StoredKind, fold
+from session_reuse._session.clock import Clock, Moment
 from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save
 from session_reuse._session.guarded_store import EnterOptions, GuardedStore

@@ -18,12 +18,11 @@ from session_reuse._session.changes import (
     TOMBSTONE_TTL,
     Change,
     Folded,
-    Moment,
     Snapshot,
     StoredKind,
     fold,
 )
-from session_reuse._session.clock import Clock
+from session_reuse._session.clock import Clock, Moment
 from session_reuse._session.commits import as_stored, commit_of, has_payload, next_header, ttl_of
 from session_reuse._session.flusher import Flusher
 from session_reuse._session.guarded_store import GuardedStore

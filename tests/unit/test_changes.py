@@ -14,7 +14,6 @@ from session_reuse._session.changes import (
     Folded,
     Found,
     Login,
-    Moment,
     Rebased,
     Refused,
     Snapshot,
@@ -22,6 +21,7 @@ from session_reuse._session.changes import (
     fold,
     rebase,
 )
+from session_reuse._session.clock import Moment
 from session_reuse._session.commits import next_header
 from session_reuse._state import document
 from session_reuse._state.document import Body
