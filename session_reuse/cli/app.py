@@ -58,19 +58,18 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
 _COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}
 
 
-# `Any` stands for the classes of click: newer typer carries a copy of click, older typer imports it.
+# `Any` stands for the classes of click: typer carries a private copy of them.
 
 
 class _PlainHelp(TyperCommand):
     """A command whose help reads as in other programs: `show [OPTIONS] FINGERPRINT`, and no types beside names."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the pieces without the braces of newer typer."""
+        """Return the pieces without the braces of typer."""
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments and options, without the `<str>` that newer typer puts behind the name of an argument."""
-        import_module("rich.markup")  # typer 0.17 uses it without an import of it
+        """Write arguments and options, without the `<str>` that typer puts behind the name of an argument."""
         for title, kind in (("Arguments", "argument"), ("Options", "option")):
             records = [each.get_help_record(ctx) for each in self.get_params(ctx) if each.param_type_name == kind]
             if rows := [(record[0].partition(" <")[0], record[1]) for record in records if record]:

@@ -59,13 +59,14 @@ def test_an_error_names_the_address_once(cli: CommandLine) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_keeps_its_brackets(cli: CommandLine, command: str) -> None:
-    """A default in brackets is text, not markup; arguments have no braces."""
+    """A default in brackets is text, not markup; arguments have no braces, and a description (not before typer 0.26)."""
     shown = " ".join(cli(command, "--help").out.split())
     assert "[default: SESSION_REUSE_URL, else embedded://]" in shown
     assert "[default: SESSION_REUSE_KEY_PREFIX, else browser]" in shown
     assert "{" not in shown.partition("Exit codes")[0]
     assert "[[" not in shown
     assert "<str>" not in shown
+    assert not re.search(r"Arguments: [A-Z]+ (\[|Options)", shown)
 
 
 def test_the_list_of_commands_is_whole(cli: CommandLine) -> None:
