@@ -110,6 +110,7 @@ async def test_a_login_by_one_mcp_server_is_reused_by_another(
     async with started(runs, redis_server, Server.AGENT_BROWSER) as agent_browser:
         await agent_browser.call("agent_browser_open", url=site.url())
         await agent_browser.call_until(site.EVERYWHERE, "agent_browser_get_title")
+        await agent_browser.call("agent_browser_close")  # it leaves a daemon behind otherwise
     assert site.logins == 1
 
 
