@@ -152,6 +152,7 @@ class Change:
         parts: changes that were combined into this one, and share its outcome.
         built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
+        sent_over: version of the session when it was first sent; 0 for none.
         outcome: what became of it; None while it is on its way.
         not_taken: whether its storage state was left out, since another login is stored.
         name: names it on disk, and its mark at the server: two managers may have read one file.
@@ -180,6 +181,7 @@ class Change:
     parts: list[Change] = field(default_factory=list)
     built_on: Sequence[Change] = ()
     ids: list[str] = field(default_factory=list)
+    sent_over: int = 0
     outcome: SaveOutcome | None = None
     not_taken: bool = False
     why: str = ""

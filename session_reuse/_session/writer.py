@@ -29,7 +29,7 @@ from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.replica import Replica, Replicas
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn
-from session_reuse._state.header import Header
+from session_reuse._state.header import REMEMBERED_SAVES, Header
 from session_reuse._store.interface import Commit, CommitOutcome, CommitReply
 from session_reuse._stored_form import new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log
@@ -253,6 +253,8 @@ class Writer:
                 return None
             commit = replace(commit, value=value)
         for change in changes:
+            if not change.ids and stored.header is not None:
+                change.sent_over = stored.header.version
             change.ids.append(commit.save_id)
         return header, self.audit.joined(commit, folded)
 
@@ -395,9 +397,13 @@ def _confirm(batch: list[Change], stored: Snapshot) -> None:
     if stored.header is None:
         return
     for change in batch:
-        if change.outcome is None and not change.mark_only and not set(change.ids).isdisjoint(stored.header.save_ids):
+        if change.outcome is not None or change.mark_only or not change.ids:
+            continue
+        if not set(change.ids).isdisjoint(stored.header.save_ids):
             change.settle(SaveOutcome.SAVED)
             change.login.continues(stored.header)
+        elif stored.header.version - change.sent_over > REMEMBERED_SAVES:
+            change.waited = True  # it may be in a save that the header has forgotten: what was saved since is later
 
 
 def _refuse(replica: Replica, folded: Folded) -> None:
@@ -414,9 +420,12 @@ def _next_group(batch: list[Change]) -> list[Change]:
     first = open_changes[0]
     if first.lease is not None or first.mark_only:
         return [first]
-    group = []
+    group: list[Change] = []
     for change in open_changes:
         if change.lease is not None or change.mark_only:
+            break
+        # A mark that was sent, without a reply, counts once under the id that it had: it stays with what it was sent with.
+        if change.ids[:1] != first.ids[:1] and any(one.score_change for one in (*group, change)):
             break
         group.append(change)
     return group

@@ -66,6 +66,24 @@ async def test_a_save_that_waits_after_a_lost_reply_counts_once(
     assert version(redis_server) == before + 1
 
 
+async def test_a_save_that_is_made_again_replaces_nothing_later(
+    redis_server: RedisServer, proxy: FaultProxy, through_proxy: SessionManager, manager: SessionManager
+) -> None:
+    """Its reply is lost, and so many others save meanwhile that the stored header does not name it any more."""
+    before = version(redis_server)
+    async with reusable_session("shop", "agent", manager=through_proxy) as session:
+        session.data["n"] = 10
+        proxy.drop_replies(how=Cut.HANG, of="EVALSHA")
+        saving = asyncio.create_task(session.checkpoint())
+        await until(lambda: version(redis_server) == before + 1, message="the save is applied")
+        for number in range(5):
+            async with reusable_session("shop", manager=manager) as other:
+                other.data["n"] = 20 + number
+        await saving
+    async with reusable_session("shop", manager=manager) as found:
+        assert found.data["n"] == 24
+
+
 async def test_a_write_that_lands_one_second_late_is_refused(
     redis_server: RedisServer, proxy: FaultProxy, manager: SessionManager
 ) -> None:

@@ -48,6 +48,7 @@ WITH_ALL_WORDS: dict[int, str] = {
     703181: "an agent that gave a member of a pool back ended the cooldown that the holder before it had asked for",
     705372: "an agent that had invalidated its login, and saved nothing, ended the cooldown of the member that it had",
     738776: "after a fail-over to a server with a late clock, an outage met what was stored before the last save",
+    1003584: "a good mark whose reply was lost was sent again with the change of another agent, and counted twice",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with the words that came later."""
