@@ -5,6 +5,7 @@ The same code serves standalone servers, Sentinel and Cluster.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -325,8 +326,10 @@ class RedisStore(Pools):
         if self._own_client:
             await self.client.aclose()
             sentinels = getattr(getattr(self.client, "connection_pool", None), "sentinel_manager", None)
-            if sentinels is not None:  # the master's client does not close them
-                await sentinels.aclose()
+            if (
+                sentinels is not None
+            ):  # the master's client does not close them; redis-py 8.0 has no call for all of them
+                await asyncio.gather(*(sentinel.aclose() for sentinel in sentinels.sentinels))
 
 
 def _value(reply: object) -> bytes | None:
