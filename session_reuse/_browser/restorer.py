@@ -175,7 +175,7 @@ class Restorer:
             self._mirror.confirm(origin, WEB_STORAGES)
         _, is_database, name = receipt.partition("database ")
         if is_database:
-            self._mirror.databases_changed(origin, name)  # the page may have changed it since
+            self._mirror.database_filled(origin, name)
             self.seen(origin)
         else:
             self.delivered(origin)

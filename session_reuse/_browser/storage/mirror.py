@@ -224,15 +224,20 @@ class StorageMirror:
     def databases_changed(self, origin: str, name: str | None = None) -> None:
         """Note that the copy of an origin's databases, or of the one that is named, is out of date.
 
-        A database whose records have changed is there, so it is no longer to be restored.
+        That is no sign that a database is there: changes are told while it is being filled, and a document that is left then
+        takes it along (Chromium 156, 2026-11-26).
         """
         mark = self.dirty_databases.get(origin)
         names = frozenset() if mark is None else mark.names
         both = None if names is None or name is None else names | {name}
         self.version += 1
         self.dirty_databases[origin] = CopyMark(self.version, both)
-        if name is not None and origin in self._progress:
+
+    def database_filled(self, origin: str, name: str) -> None:
+        """Note that a database is there as it is stored; the page may have changed it since."""
+        if origin in self._progress:
             self._progress[origin].saw("databases", [name])
+        self.databases_changed(origin, name)
 
     def databases_read(self, origin: str, dump: Dump, mark: CopyMark) -> None:
         """Apply a copy of an origin's databases.
