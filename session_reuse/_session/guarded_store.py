@@ -31,6 +31,7 @@ class EnterOptions(TypedDict):
     lease: NotRequired[tuple[str, float] | None]
     use_id: NotRequired[str]
     ceiling: NotRequired[bool]
+    timed: NotRequired[bool]
 
 
 class GuardedStore:

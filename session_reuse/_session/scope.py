@@ -129,7 +129,7 @@ class SessionScope:
         waiting = list(replica.outbox) if replica is not None and not self._options.exclusive else []
         asked_at = self._clock.loop()
         try:
-            reply = await self._store.enter(fingerprint, budget, **self._enter_options())
+            reply = await self._store.enter(fingerprint, budget, **self._enter_options(timed=bool(waiting)))
             if isinstance(reply.lease, Busy):
                 reply = await self._wait_for_lease(reply, budget)
         except AttemptFailed as failure:
@@ -151,7 +151,7 @@ class SessionScope:
             reply = await self._store.enter(self._session.fingerprint, budget, **self._enter_options())
         return reply
 
-    def _enter_options(self) -> EnterOptions:
+    def _enter_options(self, *, timed: bool = False) -> EnterOptions:
         config, options, lease = self._config, self._options, self._lease
         writes = options.save != "never"
         return {
@@ -159,6 +159,7 @@ class SessionScope:
             "lease": (lease.holder, config.lease_ttl) if lease is not None else None,
             "use_id": new_save_id(self._clock.chance) if options.max_uses is not None and writes else "",
             "ceiling": has_ceiling(config),
+            "timed": timed,
         }
 
     async def _away(self, failure: AttemptFailed, began: float) -> Entry:
@@ -201,7 +202,8 @@ class SessionScope:
         if waiting:
             self._built_on = waiting
             self._writer.wake()
-            folded = fold(waiting, snapshot, moment, retire_after_bad=self._config.retire_after_bad)
+            now = self._clock.now(reply.now)
+            folded = fold(waiting, snapshot, now, retire_after_bad=self._config.retire_after_bad)
         return from_store(
             snapshot, found, self._options, moment, retire_after_bad=self._config.retire_after_bad, uses=reply.uses,
             folded=folded,

@@ -173,13 +173,16 @@ class EnterReply:
         value: the stored bytes. empty for a value of a wrong type.
         lease: the lease, if one was asked for.
         uses: uses before this one, if counted.
-        invalidated_at: without a value, server time in µs of the last invalidation. None when it could not be read.
+        invalidated_at: server time in µs of the last invalidation, without a value or if it was asked for. None when it
+            could not be read.
+        now: server time in µs, if it was asked for.
     """
 
     value: bytes | None = field(repr=False)
     lease: Lease | Busy | None = None
     uses: int | None = None
     invalidated_at: int | None = None
+    now: int | None = None
 
 
 @record()
@@ -253,7 +256,7 @@ class Store(Protocol):
 
     async def enter(
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
-        use_id: str = "", ceiling: bool = False,
+        use_id: str = "", ceiling: bool = False, timed: bool = False,
     ) -> EnterReply:  # fmt: skip
         """Read a session and start its time to live again.
 
@@ -264,6 +267,7 @@ class Store(Protocol):
             lease: holder and seconds, to take the lease as well.
             use_id: names this reuse, to count it once. Empty to count none.
             ceiling: whether sessions may retire before their time to live is over, which costs one command more.
+            timed: whether to ask for the server's time and the last invalidation, likewise.
         """
 
     async def slide(self, fingerprint: str, ttl: float, *, timeout: float) -> None:

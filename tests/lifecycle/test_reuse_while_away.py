@@ -80,6 +80,38 @@ async def test_an_agent_between_two_outages_sees_what_still_waits() -> None:
             session.discard()
 
 
+async def test_what_still_waits_does_not_hide_what_others_have_stored_since() -> None:
+    """The next agent finds what will be stored: the server's clock decides for it as for the save."""
+    async with processes(MemoryStore()) as (one, other):
+        await one.log_in("known", step=0)
+        one.way.fail, one.way.only = "unavailable", frozenset({"commit"})  # type: ignore[assignment]
+        async with one.enter() as session:
+            session.data["step"] = 1
+        async with other.enter() as later:
+            later.data["step"] = 2
+        async with one.enter() as next_one:
+            assert next_one.data == {"step": 2}
+            next_one.discard()
+
+
+async def test_what_still_waits_is_not_shown_after_an_invalidation_elsewhere() -> None:
+    """Its save will be refused, so an agent that enters meanwhile is given the new login alone."""
+    async with processes(MemoryStore()) as (one, other):
+        one.cut()
+        async with one.enter() as session:
+            session.data["late"] = 1
+        assert session.save_outcome is SaveOutcome.PENDING
+        one.way.only = frozenset({"commit"})
+        await other.log_in("old")
+        await other.manager.evict(NAME)
+        await other.log_in("new")
+        async with one.enter() as next_one:
+            assert (login_of(next_one), next_one.data) == ("new", {})
+            next_one.discard()
+        one.heal()
+        assert await session.settled() is SaveOutcome.STALE
+
+
 async def test_nothing_is_reused_where_it_is_switched_off() -> None:
     """`reuse_while_away=0` starts fresh."""
     async with processes(MemoryStore(), 1, reuse_while_away=0.0) as (one,):

@@ -6,8 +6,8 @@ it, when, and what that agent had seen. A *change* is one item set or deleted by
 `foreign`    A restored or stored state holds values of its own fingerprint only.
 `torn`       A stored value opens as a whole, and an enter that was answered by the store shows exactly one of the states
              that stood there while it ran. Two items that are always changed together agree.
-`older`      A value that was replaced or deleted in the store never comes back. A change that waited does not replace a
-             change that was made after it. After a fail-over, an eviction of the session or a restart without data, only
+`older`      A value that was replaced or deleted in the store never comes back, but for a save whose reply was lost and that
+             four later ones have followed. A change that waited does not replace a change that was made after it. After a fail-over, an eviction of the session or a restart without data, only
              what was replaced since then, and stayed so, counts.
 `lost`       An item leaves the store only because a visit deleted it, a new login replaced the session, or the session was
              invalidated. A save that returned saved, merged or unchanged is in the store, or lost to a later change.
@@ -46,6 +46,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from session_reuse import Outcome, SaveOutcome
+from session_reuse._state.header import REMEMBERED_SAVES
 from session_reuse.errors import CorruptStateError
 from tests.simulation import seams
 from tests.simulation.history import FINGERPRINTS, OUTSIDE, POOL
@@ -98,6 +99,8 @@ class Change:
     appeared: float = float("inf")
     arrived: float = float("inf")
     """When it was last put into the store."""
+    version: int = 0
+    """Of the session when it was first put into the store."""
     logins: set[int] = field(default_factory=set)
     """Times of creation of the stored sessions that it was part of."""
     promised: bool = False
@@ -137,6 +140,8 @@ class Visit:
     changes: dict[str, Change] = field(default_factory=dict)
     saving: int = 0
     """How many of its saves are under way."""
+    waits: bool = False
+    """Whether its last save has to wait for the store, also one that brings nothing but a longer time to live."""
     discarded: bool = False
     marked_bad: bool = False
     doubtful: bool = False
@@ -510,7 +515,7 @@ class Oracle:
         for item, serial in new.items():
             self.writes[serial].logins.add(after.stored.created_at)
             if old.get(item) != serial:
-                self._check_arrival(session, before, self.writes[serial], old.get(item))
+                self._check_arrival(session, before, self.writes[serial], old.get(item), after)
         for item, serial in old.items():
             if new.get(item) != serial:
                 kept = not whole or self._is_kept_outside(session, item, new)
@@ -530,8 +535,10 @@ class Oracle:
     def _is_kept_outside(self, session: Session, item: str, new: Items) -> bool:
         """Return whether a new login by an agent with `allowed_domains` cannot have replaced an item."""
         login = self.writes.get(new.get("c:sid", 0))
-        # It may be a change to another one's login, which waited, and replaces the session as a whole.
-        if login is None or any(one.sees(item) for one in self._behind(login.visit)):
+        # It may be a change to another one's login, which waited, and replaces the session as a whole. Or one that sees
+        # more went on with it, and has vouched for what it was given.
+        behind = [] if login is None else [*self._behind(login.visit), *self._vouching(login)]
+        if login is None or any(one.sees(item) for one in behind):
             return False
         # Or its agent was given another one's login, which waited, and has doubted that one.
         return login.visit.outcome is not Outcome.UNVERIFIED or not any(
@@ -564,6 +571,14 @@ class Oracle:
                 return True
         return False
 
+    def _vouching(self, login: Change) -> list[Visit]:
+        """Return the visits that went on with a login while it waited, and said that it works."""
+        return [
+            one
+            for one in self.visits.values()
+            if one.is_vouched and login.serial in one.restored.values() and one.entered < login.appeared
+        ]
+
     def _behind(self, visit: Visit) -> list[Visit]:
         """Return a visit, and those that made the login it went on with while that waited."""
         found: list[Visit] = []
@@ -574,16 +589,27 @@ class Oracle:
                 visit = login.visit
         return found
 
-    def _check_arrival(self, session: Session, before: Version, change: Change, over: int | None) -> None:
+    @staticmethod
+    def _is_forgotten(change: Change, after: Version) -> bool:
+        """Return whether a save whose reply was lost is sent again when the session has forgotten it: docs, sharing."""
+        assert after.stored is not None
+        is_sender = after.actor is change.visit.manager and not change.confirmed
+        return is_sender and 0 < change.version < after.stored.version - REMEMBERED_SAVES
+
+    def _check_arrival(
+        self, session: Session, before: Version, change: Change, over: int | None, after: Version
+    ) -> None:  # fmt: skip
         now, visit = self.loop.time(), change.visit
         if not visit.sees(change.item) or visit.options.get("save") == "never":
             self.break_("scope", f"{change} was stored, and it may not be")
-        if change.serial in session.retired:
+        if change.serial in session.retired and not self._is_forgotten(change, after):
             self.break_("older", f"{change} came back; it was replaced at {session.retired[change.serial]:.3f}")
         if change.serial in session.dead or not session.dead.isdisjoint(visit.restored.values()):
             self.break_("revived", f"{change} was stored after the invalidation")
         first = change.appeared == float("inf")
         change.appeared, change.arrived = min(change.appeared, now), now
+        assert after.stored is not None
+        change.version = change.version or after.stored.version
         if over is not None and first:
             replaced = self.writes[over]
             # A session made by hand is a change when `manager.save` has got that far, which a pause may hold up.
@@ -888,7 +914,7 @@ class Oracle:
             return True
         back = {  # the store has lost it, and an agent whose save waits brings back what it was given
             serial for one in self.visits.values() if stands is None
-            and one.manager is manager and one.saved not in CONFIRMED and one.leaving < visit.entered
+            and one.manager is manager and one.saved not in CONFIRMED and (one.waits or one.leaving < visit.entered)
             for serial in one.brings.values()
         }  # fmt: skip
         shared = visit.process.plan.spool
@@ -896,7 +922,8 @@ class Oracle:
             (one.manager is manager or (shared and one.process is visit.process))
             and one is not visit
             and (
-                one.saving  # what a checkpoint saves waits from the moment at which the store has refused it
+                one.saving
+                or one.waits  # what a checkpoint saves waits from the moment at which the store has refused it
                 or any(change.promised for change in session.changes if change.visit is one)  # undone since, perhaps
                 or (one.saved not in CONFIRMED and one.leaving < visit.entered)
             )
@@ -1023,6 +1050,7 @@ class Oracle:
         """Judge what a save returned."""
         session, now = self.sessions[visit.fingerprint], self.loop.time()
         visit.saving -= 1
+        visit.waits = outcome in {SaveOutcome.PENDING, SaveOutcome.SPOOLED}
         session.live(now)
         if outcome in CONFIRMED:
             for change in changes.values():

@@ -99,14 +99,14 @@ class RedisStore(Pools):
 
     async def enter(
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
-        use_id: str = "", ceiling: bool = False,
+        use_id: str = "", ceiling: bool = False, timed: bool = False,
     ) -> EnterReply:  # fmt: skip
         """Read a session and start its time to live again. With `lease` (holder, seconds) take the lease as well."""
         keys = self.keys.of(fingerprint)
         read: Command = ("GETEX", keys.session, "PX", milliseconds(ttl or 0))
         if ttl is None or ceiling:
             read = ("GET", keys.session)
-        if lease is None and not use_id and not ceiling:
+        if lease is None and not (use_id or ceiling or timed):
             (value,) = await self.send(read, timeout=timeout)
             if type(value) is bytes:
                 return EnterReply(value)
@@ -119,10 +119,16 @@ class RedisStore(Pools):
             commands.append(call("count_use", names, lease[0] if lease else ""))
         if ttl is not None and ceiling:
             commands.append(call("slide", (keys.session,), milliseconds(ttl)))
+        if timed:
+            commands.append(call("look", (keys.tombstone,)))
         *answers, value = await self.send(*commands, read, timeout=timeout)  # the lease first, then what it covers
         held = _lease(checked(answers.pop(0)), lease[0]) if lease is not None else None
         uses = int(checked(answers.pop(0))) if use_id else None
-        return await self._entered(keys, value, timeout, held, uses)
+        reply = await self._entered(keys, value, timeout, held, uses)
+        if timed and isinstance(answers[-1], list):
+            now, invalidated_at = answers[-1]
+            reply = replace(reply, now=int(now), invalidated_at=int(invalidated_at))
+        return reply
 
     async def _entered(
         self, keys: SessionKeys, reply: object, timeout: float, lease: Lease | Busy | None = None, uses: int | None = None
