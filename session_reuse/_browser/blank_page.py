@@ -6,7 +6,7 @@ import base64
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from session_reuse._browser import limits
+from session_reuse._browser import javascript, limits
 from session_reuse._browser.flow import Flow
 
 if TYPE_CHECKING:
@@ -92,19 +92,24 @@ def _answer(driver: BrowserDriver, cdp: object, request: str) -> Flow[None]:
 def _evaluator(driver: BrowserDriver, cdp: object, origin: str) -> Evaluate:
     def evaluate(expression: str) -> Flow[Any]:
         tree = yield driver.send(cdp, "Page.getFrameTree", {}, limits.BLANK_PAGE)
-        frame = tree["frameTree"]["frame"]
-        # A page that could not be loaded is an error page, which has no storage of this origin.
-        if frame.get("securityOrigin") != origin:
-            raise TimeoutError(f"{origin} was not reached")
-        return (yield from evaluate_apart(driver, cdp, frame["id"], expression, limits.BLANK_PAGE))
+        frame = tree["frameTree"]["frame"]["id"]
+        return (yield from evaluate_apart(driver, cdp, frame, origin, expression, limits.BLANK_PAGE))
 
     return evaluate
 
 
 def evaluate_apart(
-    driver: BrowserDriver, cdp: object, frame: str, expression: str, limit: float | None = None
+    driver: BrowserDriver, cdp: object, frame: str, origin: str | None, expression: str, limit: float
 ) -> Flow[Any]:
     """Return what an expression gives in an isolated world of a frame, awaited.
+
+    Args:
+        driver: of the browser.
+        cdp: the session with the frame.
+        frame: its id.
+        origin: of the document that is meant. The frame may hold another one, or an error page, when the command arrives.
+        expression: a call of a function.
+        limit: seconds for each step.
 
     Raises:
         Exception: one of the driver's errors: it threw, took too long, or the document has been left.
@@ -112,7 +117,8 @@ def evaluate_apart(
     # A world of our own: in the page's, the page or an agent's init script may have replaced any function.
     world = yield driver.send(cdp, "Page.createIsolatedWorld", {"frameId": frame}, limit)
     params = {"contextId": world["executionContextId"], "awaitPromise": True, "returnByValue": True}
-    answer = yield driver.send(cdp, "Runtime.evaluate", {**params, "expression": expression}, limit)
+    guarded = f"self.origin==={javascript.literal(origin)}?{expression}:Promise.reject()"
+    answer = yield driver.send(cdp, "Runtime.evaluate", {**params, "expression": guarded}, limit)
     if "exceptionDetails" in answer:
         raise TimeoutError("a script failed in the page")
     return answer["result"].get("value")

@@ -384,4 +384,5 @@ class Follower:
 
     def evaluate(self, frame: Frame, expression: str) -> Flow[Any]:
         """Return what an expression gives in an isolated world of a document, awaited."""
-        return (yield from evaluate_apart(self._driver, frame.target.cdp, frame.id, expression, limits.SCRIPT))
+        cdp, origin = frame.target.cdp, frame.origin
+        return (yield from evaluate_apart(self._driver, cdp, frame.id, origin, expression, limits.SCRIPT))

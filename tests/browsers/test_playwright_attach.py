@@ -10,7 +10,7 @@ import pytest
 from playwright.async_api import Error
 
 from session_reuse._browser import limits
-from session_reuse._browser.drivers.playwright_async import background
+from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
@@ -150,6 +150,28 @@ async def test_a_tab_that_arrives_later_gives_our_scripts_back(
     await going
     await until(lambda: not background, timeout=20)
     assert await visited(context, sites.url("afterwards", "/inner")) == "out"
+
+
+async def test_a_tab_that_goes_on_while_it_is_filled_takes_nothing_to_another_site(
+    sites: Sites, launch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame may hold the document of another site when the script that fills it arrives."""
+    context = await (await launch()).new_context()
+    page, send = await context.new_page(), AsyncPlaywrightDriver.send
+    await page.goto(sites.url("left", "/blank"))
+
+    async def send_late(driver: Any, cdp: Any, method: str, params: Any, limit: float | None = None) -> Any:
+        if method == "Page.createIsolatedWorld":
+            await page.goto(sites.url("stranger", "/blank"))
+        return await send(driver, cdp, method, params, limit)
+
+    session = reused(storing(sites.origin("left"), token="T"))
+    with monkeypatch.context() as patched:
+        patched.setattr(AsyncPlaywrightDriver, "send", send_late)
+        async with attach_context(session, context):
+            assert await page.evaluate("[location.hostname, localStorage.length]") == ["stranger.localhost", 0]
+    assert items(session, sites.origin("left")) == {"token": "T"}
+    assert "restore_failed" in kinds(session)
 
 
 def _listeners(target: Any) -> dict[str, int]:
