@@ -404,7 +404,8 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
         if not outcome.notes_only:
             logins.append(change.login)
         applied.append((change, outcome))
-        result = replace(outcome, new_login=outcome.new_login or result.new_login)
+        is_new = result.new_login and not outcome.new_login
+        result = replace(outcome, new_login=True) if is_new else outcome
     if result.new_login and stored.header is not None and _is_logged_out(result.body, stored.body):
         refused += [
             (change, Refused(SaveOutcome.SKIPPED, "the new login was logged out again")) for change, _ in applied

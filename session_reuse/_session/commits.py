@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def commit_of(
     folded: Folded, stored: Snapshot, moment: Moment, *, fingerprint: str, save_id: str, ttl: float, now: float,
-    agents: tuple[tuple[str, str], ...],
+    agents: tuple[tuple[str, str], ...], value: bytes,
 ) -> Commit:  # fmt: skip
-    """Return the commit for a folded result, without a payload.
+    """Return the commit for a folded result.
 
     Args:
         folded: the changes, applied.
@@ -32,10 +32,11 @@ def commit_of(
         ttl: seconds for which the session is kept.
         now: event loop time.
         agents: who used it, each with the value of its affinity entry.
+        value: the stored form of the result; empty when it is what is stored.
     """
     changes = [change for change, _ in folded.applied]
     last, before = changes[-1], stored.header
-    if before is not None and not has_payload(folded, stored):
+    if before is not None and not value:
         precondition, known = Precondition.UNCHANGED, b""
         save_id = next(
             iter(changes[0].ids), changes[0].name or save_id
@@ -51,6 +52,7 @@ def commit_of(
         save_id=save_id,
         precondition=precondition,
         known=known,
+        value=value,
         invalidated_at=stored.invalidated_at or 0,
         may_recreate=all(change.login.age(moment) <= HOLD_LIMIT for change in changes),
         created_at=before.created_at if before else 0,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import AttemptFailed
@@ -236,14 +235,9 @@ class Writer:
         if not changes:
             return None
         clock, agents = self._clock, {change.agent_id: None for change in changes if change.agent_id is not None}
-        commit = commit_of(
-            folded, stored, moment, fingerprint=fingerprint, save_id=new_save_id(clock.chance),
-            ttl=ttl_of(changes, self._config.ttl, clock.loop()), now=clock.loop(),
-            agents=tuple((agent, self._snapshots.affinity_value(agent, fingerprint)) for agent in agents),
-        )  # fmt: skip
-        header = stored.header
+        header, save_id, value = stored.header, new_save_id(clock.chance), b""
         if header is None or has_payload(folded, stored):
-            header = next_header(folded, header, save_id=commit.save_id, now=clock.wall(), config=self._config)
+            header = next_header(folded, header, save_id=save_id, now=clock.wall(), config=self._config)
             try:
                 value = await self._snapshots.sealed(fingerprint, folded.result.body, header)
             except InvalidStateError as error:
@@ -251,7 +245,12 @@ class Writer:
                     change.settle(SaveOutcome.SKIPPED)
                 log.error(Event.INVALID_STATE, fingerprint=fingerprint, why=f"with what others saved, {error}")
                 return None
-            commit = replace(commit, value=value)
+        now = clock.loop()
+        commit = commit_of(
+            folded, stored, moment, fingerprint=fingerprint, save_id=save_id, ttl=ttl_of(changes, self._config.ttl, now),
+            now=now, agents=tuple((agent, self._snapshots.affinity_value(agent, fingerprint)) for agent in agents),
+            value=value,
+        )  # fmt: skip
         for change in changes:
             if not change.ids and stored.header is not None:
                 change.sent_over = stored.header.version
