@@ -1,10 +1,12 @@
 """The real thing for long: agents in real Chromium on three hosts, a Redis Cluster between them, random faults, a report.
 
-    python -m tests.chaos.hours [--minutes 60] [--agents 60] [--seed N] [--faults NAME,...] [--folder DIR] [--proxies]
+    python -m tests.chaos.hours [--minutes 60] [--agents 60] [--rest 60] [--seed N] [--faults NAME,...] [--folder DIR]
+                                [--proxies]
 
 Each host is a network namespace with a primary, a replica, one Chromium and a third of the agents (root and /dev/net/tun are
 needed; without them, or with --proxies, TCP proxies stand in front of the servers). Agents share sessions, log in once, and
-count upwards in the session's notes, in localStorage and in cookies. Faults part a host from the others, delay and lose
+count upwards in the session's notes, in localStorage and in cookies. Between two visits an agent rests for --rest seconds at
+most: as many as the machine needs to have a core to spare, if not given. Faults part a host from the others, delay and lose
 packets, kill and freeze servers, promote replicas, move slots, freeze a host's Python and kill browsers.
 
 Fails when a state is of another session, a confirmed item is older than it was (unless the primary that confirmed it was
@@ -42,6 +44,8 @@ from tests.harness.servers import free_port
 ROOT: Final = Path(__file__).parents[3]
 _CALM: Final = (5.0, 15.0)
 """Seconds between two faults, at least and at most."""
+_VISIT_CPU: Final = 2.0
+"""Four times the seconds of CPU that a visit takes, browser and servers included: with such a longest rest half of a machine is used."""
 _PATIENCE: Final = 300.0
 """Seconds in which a host starts, and ends."""
 
@@ -52,8 +56,8 @@ class Run:
     """One run."""
 
     def __init__(
-        self, network: Network, folder: Path, *, minutes: float, agents: int, seed: int, faults: list[str]
-    ) -> None:
+        self, network: Network, folder: Path, *, minutes: float, agents: int, rest: float, seed: int, faults: list[str]
+    ) -> None:  # fmt: skip
         self.network, self.folder, self.seed = network, folder, seed
         self.cluster = Cluster(network)
         self.chance = random.Random(seed)
@@ -62,10 +66,11 @@ class Run:
             fault for fault in FAULTS if fault.__name__ in faults and (fault is not lose or network.can_lose)
         ]
         self.hosts: list[subprocess.Popen[str]] = []
-        self._agents, self._seconds = agents, 60 * minutes
+        self._agents, self._seconds, self._rest = agents, 60 * minutes, rest
         about = {
             "minutes": minutes,
             "agents": agents,
+            "rest": rest,
             "sessions": self.sessions,
             "seed": seed,
             "network": network.describes,
@@ -100,7 +105,7 @@ class Run:
         for host in range(HOSTS):
             task = Task(
                 host, self.cluster.url, list(range(host, self._agents, HOSTS)), self.sessions,
-                list(range(host, self.sessions, HOSTS)), self.seed, port, str(self._log(host)),
+                list(range(host, self.sessions, HOSTS)), self.seed, self._rest, port, str(self._log(host)),
             )  # fmt: skip
             words = self.network.words(host, sys.executable, "-m", "tests.chaos.hours.host", json.dumps(asdict(task)))
             self.hosts.append(self._started(words, self.folder / f"host-{host}.log"))
@@ -291,6 +296,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--agents", type=int, default=60)
+    parser.add_argument("--rest", type=float, help="longest time between two visits of an agent, in seconds")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--folder", type=Path, help="where report, events and logs go; a temporary one if not given")
     parser.add_argument(
@@ -303,9 +309,11 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     network = Proxies() if chosen.proxies else best_network()
     print(f"{network.describes}\nseed {chosen.seed}, report in {folder}", flush=True)  # noqa: T201
+    rest = chosen.agents * _VISIT_CPU / (os.cpu_count() or 1) if chosen.rest is None else chosen.rest
     run = Run(
-        network, folder, minutes=chosen.minutes, agents=chosen.agents, seed=chosen.seed, faults=chosen.faults.split(",")
-    )
+        network, folder, minutes=chosen.minutes, agents=chosen.agents, rest=rest, seed=chosen.seed,
+        faults=chosen.faults.split(","),
+    )  # fmt: skip
     report = asyncio.run(run.all())
     report.write(folder)
     for what, found in report.numbers().items():

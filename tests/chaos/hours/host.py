@@ -60,6 +60,7 @@ class Task:
     sessions: int
     seeds: list[int]
     seed: int
+    rest: float
     site_port: int
     log: str
 
@@ -171,7 +172,7 @@ class Host:
                     self.events.write("interrupted")
             except Exception as error:  # noqa: BLE001  (nothing may come out)
                 self.events.write("wrong", what=f"{agent} met {type(error).__name__}: {str(error)[:300]}")
-            await asyncio.sleep(chance.uniform(0.0, 2.0))
+            await asyncio.sleep(chance.uniform(0.0, self.task.rest))
 
     async def _visit(self, chance: random.Random, account: int, agent: str) -> None:
         name, began = _name(account), time.monotonic()
