@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError
 from session_reuse._browser.drivers.thread import open_websocket
 from session_reuse._browser_session import wiring_of
+from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
@@ -35,10 +36,14 @@ class Until(NamedTuple):
     def holds(self, url: str, text: str, has_element: bool) -> bool:
         """Return whether a page looks so."""
         return (
-            (self.url is None or fnmatchcase(url, self.url))
+            (self.url is None or self._url_matches(url))
             and (self.text is None or self.text.casefold() in text.casefold())
             and (self.selector is None or has_element)
         )
+
+    def _url_matches(self, url: str) -> bool:
+        # No fnmatch: `[` is part of URLs, such as http://[::1]:8000/ and ?item[]=1.
+        return re.fullmatch(".*".join(map(re.escape, (self.url or "").split("*"))), url, re.DOTALL) is not None
 
 
 class End(StrEnum):
@@ -63,7 +68,11 @@ class ManualLogin:
         self.last_seen: StorageState | None = None
 
     async def run(self, page: str, pressed: asyncio.Event) -> End:
-        """Open the page, and return why the login has ended: `pressed` is set when the person says so."""
+        """Open the page, and return why the login has ended: `pressed` is set when the person says so.
+
+        Raises:
+            ConfigurationError: the selector is none.
+        """
         connection = CdpConnection(await open_websocket(self._chromium.websocket_url), lambda *_: None)
         try:
             target = (await connection.send("Target.createTarget", {"url": page}))["targetId"]
@@ -108,5 +117,7 @@ class ManualLogin:
         finally:
             with contextlib.suppress(CdpError):  # in place of a cancellation, it would be taken for a closed browser
                 await connection.send("Target.detachFromTarget", {"sessionId": page})
+        if answer["result"].get("description", "").startswith("SyntaxError"):  # a page can cause other errors
+            raise ConfigurationError(f"--until-selector: {self._until.selector!r} is no CSS selector")
         value = answer["result"].get("value")
         return isinstance(value, list) and self._until.holds(*value)

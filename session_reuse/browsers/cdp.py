@@ -26,8 +26,9 @@ from session_reuse._state.storage_state import is_empty
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._chromium_process import START_LIMIT, ChromiumProcess
 from session_reuse.browsers._devtools_address import Address
+from session_reuse.browsers._web_address import require_web_address
 from session_reuse.browsers.chromium import confinement_arguments
-from session_reuse.errors import AdapterError, LifecycleError, MissingExtraError
+from session_reuse.errors import AdapterError, ConfigurationError, LifecycleError, MissingExtraError
 from session_reuse.outcome import Outcome
 
 try:
@@ -329,8 +330,13 @@ def page_shows(
         timeout: seconds to wait for it.
 
     Raises:
+        ConfigurationError: the URL or the text is wrong.
         AdapterError: the site cannot be reached. The check raises it.
     """
+    # At once: an error of the check counts as no login, so that each agent would start fresh.
+    require_web_address(url)
+    if text == "":
+        raise ConfigurationError("text must not be empty: every page has it")
 
     async def check(chromium: Chromium) -> bool:
         connection = CdpConnection(await open_websocket(chromium.websocket_url), lambda *_: None)

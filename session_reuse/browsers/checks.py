@@ -9,10 +9,12 @@ from __future__ import annotations
 import inspect
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from session_reuse._state.storage_state import live_cookies
+from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
@@ -61,7 +63,12 @@ def text_present(url: str, text: str, *, timeout: float = WAIT_MS / 1000) -> Pag
         url: the page to open.
         text: to be visible, such as the name of the account. Part of a text is enough, case does not matter.
         timeout: seconds to wait for the page, and then for the text.
+
+    Raises:
+        ConfigurationError: the text is empty.
     """
+    if not text:
+        raise ConfigurationError("text must not be empty: every page has it")
     return _check(
         lambda page: page.goto(url, timeout=timeout * 1000, wait_until="commit"),
         lambda page: page.get_by_text(text).first.wait_for(state="visible", timeout=timeout * 1000),
@@ -89,15 +96,30 @@ def _is_within(domain: str, wanted: str | None) -> bool:
 
 
 def _check(go: Callable[[Any], Any], look: Callable[[Any], Any]) -> PageCheck:
-    """Return a check of two steps, as a step that raises means no, and so does a plain False."""
+    """Return a check of two steps. A page that does not show in time what it should means no. Other errors are raised."""
 
     async def finish(page: Any, going: Any) -> bool:
         await going
-        found = look(page)
-        return (await found if inspect.isawaitable(found) else found) is not False
+        with _late_means_no():
+            found = look(page)
+            return (await found if inspect.isawaitable(found) else found) is not False
+        return False
 
     def check(page: Any) -> Any:
         going = go(page)
-        return finish(page, going) if inspect.isawaitable(going) else look(page) is not False
+        if inspect.isawaitable(going):
+            return finish(page, going)
+        with _late_means_no():
+            return look(page) is not False
+        return False
 
     return check
+
+
+@contextmanager
+def _late_means_no() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "TimeoutError":  # by name: each fork of Playwright has a class of its own
+            raise

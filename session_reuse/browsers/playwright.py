@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser import limits
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from session_reuse._state.storage_state import StorageState
 
 __all__ = ["BoundContext", "attach_context", "open_context"]
-
-
-_logger = logging.getLogger("session_reuse.browsers")
 
 
 def open_context(
@@ -168,7 +164,7 @@ class BoundContext(AsyncOnly):
                     await run_async(binding.close_verified(page))
                 return is_good
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
-            _logger.debug("verify raised %s", type(error).__name__)
+            self._session.report(ProblemKind.VERIFY_FAILED, type(error).__name__)
             return False
         except BaseException:
             await is_done(self._release(binding), limits.UNDO)

@@ -10,7 +10,6 @@ finished or a page opened, and `checkpoint_after` has passed since the last time
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Unpack
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from session_reuse._state.storage_state import StorageState
 
 __all__ = ["BoundContext", "attach_context", "open_context"]
-
-_logger = logging.getLogger("session_reuse.browsers")
 
 
 def open_context(
@@ -142,7 +139,7 @@ class BoundContext(BlockingOnly):
             if is_good:
                 run_sync(binding.close_verified(page))
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
-            _logger.debug("verify raised %s", type(error).__name__)
+            self._session.report(ProblemKind.VERIFY_FAILED, type(error).__name__)
             return False
         except BaseException:
             self._release(binding)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from session_reuse.browsers._web_address import require_web_address
 from session_reuse.browsers.http_clients import open_httpx_async
 from session_reuse.errors import ConfigurationError, MissingExtraError
 
@@ -34,8 +35,7 @@ def page_of(template: str, fingerprint: str) -> str:
         raise ConfigurationError(
             f"url {template!r}: its fields can be {{fingerprint}}, {{site}} and {{account}}"
         ) from None
-    if not page.startswith(("http://", "https://")):
-        raise ConfigurationError(f"url {template!r}: must begin with http:// or https://")
+    require_web_address(page)
     return page
 
 
@@ -80,11 +80,8 @@ def playwright_probe(browser: Browser, check: Callable[[str], PageCheck]) -> Asy
         from session_reuse.browsers.playwright import open_context
 
         async with open_context(session, browser) as context:
-            page = await context.new_page()
-            try:
-                return bool(await check(session.fingerprint)(page))
-            finally:
-                await page.close()
+            # The context closes the page. An error of a close here would take the place of a cancellation.
+            return bool(await check(session.fingerprint)(await context.new_page()))
 
     return probe
 

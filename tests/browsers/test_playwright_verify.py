@@ -35,14 +35,22 @@ async def test_ready_made_checks(token: str, outcome: Outcome, sites: Sites, bro
         assert session.outcome is outcome
 
 
-@pytest.mark.parametrize("verify", [lambda page: 1 / 0, lambda page: False])
-async def test_a_check_that_fails_or_raises(verify: Any, sites: Sites, browser: Any) -> None:
-    """No answer is a no: the agent starts clean, and is told."""
+@pytest.mark.parametrize(
+    ("verify", "problems"),
+    [
+        (lambda _: 1 / 0, ["ZeroDivisionError"]),
+        (lambda page: selector_present(page.url, "a[")(page), ["Error"]),
+        (lambda _: False, []),
+    ],
+)
+async def test_a_check_that_fails_or_raises(verify: Any, problems: list[str], sites: Sites, browser: Any) -> None:
+    """No answer is a no: the agent starts clean, and is told. A check that raises is a problem of the session."""
     session = reused(storing(sites.origin("raises"), token="T"))
     async with open_context(session, browser, verify=verify) as context:
         assert await visited(context, sites.url("raises", "/inner")) == "out"
     assert session.outcome is Outcome.UNVERIFIED
     assert session.storage_state["origins"] == []
+    assert [each.where for each in session.problems if each.kind == "verify_failed"] == problems
 
 
 async def test_a_check_does_not_use_up_what_was_restored(sites: Sites, browser: Any) -> None:

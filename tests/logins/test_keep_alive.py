@@ -29,7 +29,7 @@ from session_reuse import (
 )
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse.browsers.cdp import page_shows
-from session_reuse.browsers.checks import text_present
+from session_reuse.browsers.checks import selector_present, text_present
 from session_reuse.browsers.probes import cdp_probe, http_probe, page_of, playwright_probe
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
@@ -362,11 +362,41 @@ def test_a_probe_without_its_extra_is_refused_when_it_is_made(monkeypatch: pytes
 @pytest.mark.browser
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_page_is_probed_by_playwright(site: str, browser: Any) -> None:
-    """With the checks that `verify` takes."""
+    """With the checks that `verify` takes. A page without the text is that of a dead login, other errors prove nothing."""
+    checks = {
+        "in/a": text_present(site, "Hello Alice"),
+        "out/a": text_present(site, "Hello Alice", timeout=1),
+        "away/a": text_present(f"http://127.0.0.1:{free_port()}", "Hello Alice"),
+        "wrong/a": selector_present(site, "a["),
+    }
     async with memory_manager() as manager:
-        await log_in(manager, domain="127.0.0.1")
-        probe = playwright_probe(browser, lambda _: text_present(site, "Hello Alice"))
-        assert await manager.keep_alive(probe, once=True) == {Liveness.LIVE: 1}
+        await log_in(manager, *checks, domain="127.0.0.1")
+        await log_in(manager, "out/a", domain="127.0.0.1", value="old")
+        await manager.keep_alive(playwright_probe(browser, checks.__getitem__), once=True)
+        found = {each.fingerprint: each.liveness async for each in manager.sessions()}
+    unknown = dict.fromkeys(("away/a", "wrong/a"), Liveness.UNKNOWN)
+    assert found == {"in/a": Liveness.LIVE, "out/a": Liveness.DEAD, **unknown}
+
+
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_error_of_a_page_does_not_replace_a_cancellation(browser: Any) -> None:
+    """A probe that is cancelled while its page cannot be closed ends as cancelled."""
+    looking = asyncio.Event()
+
+    async def look(page: Any) -> bool:
+        page.close = lambda: 1 / 0
+        looking.set()
+        await asyncio.Event().wait()
+        return True
+
+    probe = playwright_probe(browser, lambda _: look)(BrowserSession(NAME))
+    task: asyncio.Future[bool] = asyncio.ensure_future(probe)
+    async with asyncio.timeout(30):
+        await looking.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 @pytest.mark.browser

@@ -6,12 +6,13 @@ import asyncio
 import base64
 import http.server
 import json
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pyotp
 import pytest
@@ -20,6 +21,7 @@ import pytest_asyncio
 from session_reuse import SessionManager, reusable_session
 from session_reuse._browser.options import Settings
 from session_reuse.browsers._chromium_process import ChromiumProcess
+from session_reuse.browsers._manual_login import Until
 from session_reuse.browsers.http_clients import open_httpx_async
 from session_reuse.testing import state_with_cookie
 from tests.cli.conftest import CommandLine
@@ -197,6 +199,55 @@ async def test_a_person_who_leaves_before_the_login_replaces_nothing(
         stored = await manager.restore(NAME)
     assert stored is not None
     assert [each["value"] for each in stored.storage_state["cookies"]] == ["good"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("ended_by", ["a wrong selector", "SIGINT"])
+async def test_a_login_that_is_cut_off_stores_nothing(
+    ended_by: str, playwright: Any, account: str, cdp_url: str, redis_server: RedisServer
+) -> None:
+    """A selector that is none ends the command at once, with the reason. Ctrl-C ends it too."""
+    selector = "a[" if ended_by == "a wrong selector" else "#hello"
+    process = command(
+        redis_server, f"{account}?{quote(ended_by)}", NAME, "--cdp-url", cdp_url, "--until-selector", selector
+    )
+    if ended_by == "SIGINT":
+        browser = await playwright.chromium.connect_over_cdp(cdp_url)
+        page = await page_of(browser, f"{account}?{quote(ended_by)}")
+        await page.fill("input[name=password]", "right")
+        await page.press("input[name=password]", "Enter")
+        await page.wait_for_selector("input[name=code]")
+        process.send_signal(signal.SIGINT)
+        await browser.close()
+    out, err = await asyncio.to_thread(process.communicate, None, LIMIT)
+    assert process.returncode == (2 if ended_by == "a wrong selector" else 130), err
+    assert ("no CSS selector" in out) is (ended_by == "a wrong selector")
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        assert await manager.restore(NAME) is None
+
+
+@pytest.mark.parametrize(
+    ("page", "until", "remedy"),
+    [
+        ("shop.example/account", [], "must begin with http"),
+        ("http://shop.example:99999/", [], "its port is none"),
+        ("http://shop.example/", ["--until-text", ""], "must not be empty"),
+        ("http://shop.example/", ["--until-url", ""], "must not be empty"),
+        ("http://shop.example/", ["--until-selector", ""], "must not be empty"),
+    ],
+)
+def test_what_would_wait_for_ever_or_end_at_once_is_refused(
+    page: str, until: list[str], remedy: str, cli: CommandLine
+) -> None:
+    """A URL without a scheme opened an empty page. Each page has the empty text."""
+    answer = cli("login", page, NAME, "--cdp-url", "http://127.0.0.1:1", *until)
+    assert (answer.code, remedy in answer.err) == (2, True), answer.err
+
+
+def test_a_pattern_of_urls_has_one_special_character() -> None:
+    """Brackets are part of URLs: `[::1]` and `item[]=1`."""
+    assert Until("http://[::1]:*/me?a[]=1", None, None).holds("http://[::1]:80/me?a[]=1", "", has_element=False)
+    assert not Until("http://a/*", None, None).holds("https://a/", "", has_element=False)
 
 
 def test_without_a_display_it_says_how(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import typer
 from session_reuse._api import reusable_session
 from session_reuse._browser_session import wiring_of
 from session_reuse.browsers._chromium_process import has_display
+from session_reuse.browsers._web_address import require_web_address
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
@@ -70,13 +71,19 @@ async def _login(
     from session_reuse.browsers._manual_login import End, ManualLogin, Until
     from session_reuse.browsers.cdp import attach_cdp, open_chromium
 
+    require_web_address(page)
+    if "" in looks:  # every page has it, or none
+        raise ConfigurationError("--until-url, --until-text and --until-selector must not be empty")
     until = Until(*looks)
     if cdp_url is None and not has_display():
         raise ConfigurationError(
             "there is no display for a browser: start one elsewhere with --remote-debugging-port=9222, forward its port with"
             " `ssh -R 9222:127.0.0.1:9222 THIS_HOST`, and give --cdp-url http://127.0.0.1:9222"
         )
-    async with connected(place) as manager, reusable_session(fingerprint, manager=manager) as session:
+    async with (
+        connected(place) as manager,
+        reusable_session(fingerprint, manager=manager, save_on_error=False) as session,
+    ):
         before = _items(session.storage_state)
         # Without checkpoints: a login page that is open for a while must not replace a good login.
         if cdp_url is None:
