@@ -181,50 +181,34 @@ class KeepAlive:
             await self._report_change(session.fingerprint, before, verdict)
 
     async def _report_change(self, fingerprint: str, before: Liveness, verdict: Liveness) -> None:
-        if self._options.on_change is None:
-            return
-        try:
-            async with asyncio.timeout(self._options.probe_timeout):
-                answer = self._options.on_change(fingerprint, before, verdict)
-                if inspect.isawaitable(answer):
-                    await answer
-        except (
-            Exception,
-            SystemExit,
-            asyncio.CancelledError,
-        ) as error:  # the application's function, whatever it raises
-            if _is_cancelled(error):
-                raise
-            log.warning(
-                Event.CALLBACK_FAILED, callback="on_change", fingerprint=fingerprint, error=type(error).__name__
-            )
+        on_change = self._options.on_change
+        if on_change is not None:
+            await self._call("on_change", fingerprint, lambda: on_change(fingerprint, before, verdict))
 
     def _degraded(self, failure: AttemptFailed, fingerprint: str) -> None:
         self._runtime.telemetry.degraded(Operation.KEEP, failure.error, code=failure.code, fingerprint=fingerprint)
 
     async def _verdict(self, session: BrowserSession, probe: Probe) -> Liveness:
         """Return the result of a probe. One that raises, hangs, or returns no bool has found out nothing."""
-        try:
-            async with asyncio.timeout(self._options.probe_timeout):
-                if _is_async(probe):
-                    found = probe(session)
-                else:
-                    found = await _in_thread(probe, session)
-                found = await found if inspect.isawaitable(found) else found
-        except (
-            Exception,
-            SystemExit,
-            asyncio.CancelledError,
-        ) as error:  # the application's function, whatever it raises
-            if _is_cancelled(error):
-                raise
-            log.warning(
-                Event.CALLBACK_FAILED, callback="probe", fingerprint=session.fingerprint, error=type(error).__name__
-            )
-            return Liveness.UNKNOWN
+        call = (lambda: probe(session)) if _is_async(probe) else (lambda: _in_thread(probe, session))
+        found = await self._call("probe", session.fingerprint, call)
         if not isinstance(found, bool):
             return Liveness.UNKNOWN
         return Liveness.LIVE if found else Liveness.DEAD
+
+    async def _call(self, name: str, fingerprint: str, callback: Callable[[], object]) -> object:
+        """Return the answer of the application's function. None when it raises, whatever it raises, or hangs."""
+        try:
+            async with asyncio.timeout(self._options.probe_timeout):
+                answer = callback()
+                while inspect.isawaitable(answer):  # a plain probe in a thread may return a coroutine
+                    answer = await answer
+                return answer
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if _is_cancelled(error):
+                raise
+            log.warning(Event.CALLBACK_FAILED, callback=name, fingerprint=fingerprint, error=type(error).__name__)
+            return None
 
 
 def _is_cancelled(error: BaseException) -> bool:
