@@ -47,9 +47,20 @@ def test_a_command_gets_a_free_member(redis_server: RedisServer) -> None:
     assert [each["exit_code"] for each in found] == [0, 0, 0], json.dumps(found)
 
 
-def test_a_run_without_a_command_is_refused(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["alice"], "give a command to run"),
+        (["--pool", POOL], "give a command to run"),
+        (["--pool", POOL, "--"], "give a command to run"),
+        ([], "give a FINGERPRINT, or a --pool"),
+        (["alice", "--check-url", "http://shop.example/", "--check-text", "", "--", "true"], "every page has it"),
+        (["alice", "--check-url", "shop.example/me", "--", "true"], "must begin with http"),
+    ],
+)
+def test_a_run_without_its_parts_is_refused(words: list[str], missing: str, redis_server: RedisServer) -> None:
     """The message says what is missing."""
-    with started("alice", url=redis_server.url) as process:
+    with started(*words, url=redis_server.url) as process:
         err = finished(process)[1]
     assert process.returncode == 2
-    assert "give a command to run" in err
+    assert missing in err

@@ -20,7 +20,7 @@ import typer
 from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGuard
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.options import CdpUrl, Fingerprint, KeyPrefix, Url
+from session_reuse.cli.options import CdpUrl, KeyPrefix, Url, complete_fingerprints
 from session_reuse.errors import MissingExtraError, SessionBusyError, SessionReuseError
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ def _option(name: str, metavar: str, meaning: str) -> Any:
     return typer.Option(name, metavar=metavar, help=meaning, show_default=False)
 
 
+Name = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FINGERPRINT", help="Name of the session.", show_default=False, autocompletion=complete_fingerprints
+    ),
+]  # fmt: skip
 _COMMAND: Final = "The program. {cdp}, {ws} and {port} in its arguments become the address of the browser."
 Command = Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND", help=_COMMAND, show_default=False)]
 AgentId = Annotated[str | None, _option("--agent-id", "NAME", "Name of the agent.")]
@@ -83,7 +89,7 @@ Report = Annotated[
 
 def run(
     context: typer.Context,
-    fingerprint: Fingerprint,
+    fingerprint: Name = None,
     command: Command = None,
     agent_id: AgentId = None,
     pool: Pool = None,
@@ -128,12 +134,14 @@ def run(
     raise typer.Exit(code)
 
 
-def _name_and_words(fingerprint: str, command: list[str], pool: str | None) -> tuple[str | None, list[str]]:
-    # With a pool there is no FINGERPRINT: the first word of the command stands in its place.
-    name, words = (fingerprint, command) if pool is None else (None, [fingerprint, *command])
-    if not words:
+def _name_and_words(fingerprint: str | None, command: list[str], pool: str | None) -> tuple[str | None, list[str]]:
+    if pool is not None:  # the first word of the command stands in the place of the FINGERPRINT
+        fingerprint, command = None, [*([fingerprint] if fingerprint is not None else []), *command]
+    elif fingerprint is None:
+        raise typer.BadParameter("give a FINGERPRINT, or a --pool")
+    if not command:
         raise typer.BadParameter("give a command to run: -- COMMAND [ARG]...")
-    return name, words
+    return fingerprint, command
 
 
 class _Launcher:
