@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import scorecard
 from session_reuse import Config
 from session_reuse._browser import limits
 from session_reuse._browser.options import Settings
@@ -80,6 +82,23 @@ def test_a_default_that_a_page_names_is_that_of_the_code(page: Path) -> None:
     for name, number, unit in re.findall(rf"`(\w+)` \({NUMBER}[,)]", page.read_text(encoding="utf-8")):
         if name in DEFAULTS:
             assert float(number) * UNITS[unit] == DEFAULTS[name], name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_command_that_shows_a_number_exists(page: Path) -> None:
+    """The program is there, and knows the options and the rows that the page names."""
+    for command in re.findall(r"`(python [^`]*)`", page.read_text(encoding="utf-8")):
+        _, *words = shlex.split(command)
+        path = ROOT / (f"{words.pop(1).replace('.', '/')}" if words[0] == "-m" else words[0])
+        source = "".join(
+            file.read_text(encoding="utf-8")
+            for file in (path, path.with_suffix(".py"), path / "__main__.py")
+            if file.is_file()
+        )
+        assert source, command
+        assert [word for word in words[1:] if word.startswith("--") and f'"{word}"' not in source] == [], command
+        if "--only" in words:
+            assert set(words[words.index("--only") + 1].split(",")) <= {row.name for row in scorecard.ROWS}, command
 
 
 @pytest.mark.parametrize("page", ["how-to/timeouts.md"])

@@ -112,12 +112,13 @@ def fences(language: str) -> Iterator[tuple[Path, str]]:
 def commands() -> set[tuple[str, ...]]:
     """Return the words of each `session-reuse` command that a page shows, in blocks and in the running text."""
     found = set()
-    for _, block in fences("sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words[:1] == ["session-reuse"]:
-                end = words.index("--") if "--" in words else None  # of the words of another program
-                found.add(tuple(words[1:end]))
+    lines = [line for _, block in fences("sh") for line in block.replace("\\\n", " ").splitlines()]
+    lines += [line[2:] for _, block in fences("console") for line in block.splitlines() if line.startswith("$ ")]
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["session-reuse"]:
+            ends = [words.index(end) for end in ("--", "|") if end in words]  # of the words of another program
+            found.add(tuple(words[1 : min(ends, default=None)]))
     for page in PAGES:
         for part in page.read_text().split("`session-reuse ")[1:]:
             found.add(tuple(shlex.split(part.split("`")[0])))
