@@ -301,9 +301,12 @@ class Follower:
         return self._read_last(frame, None if is_large else origin)
 
     def _read_last(self, frame: Frame, origin: str | None) -> Flow[None]:
-        # Events of its last writes may be on their way, and are lost when another process takes over the tab.
-        if origin is not None and frame.shares_storage:
-            frame.is_read = yield from self.read(frame, origin, is_leaving=True)
+        def read() -> Flow[None]:
+            # Events of its last writes may be on their way, and are lost when another process takes over the tab.
+            if origin is not None and frame.shares_storage:
+                frame.is_read = yield from self.read(frame, origin, is_leaving=True)
+
+        yield Together([read(), self._find_handlers(frame)])  # a page may add handlers long after it was loaded
 
     def _is_recent(self, frame: Frame, origin: str) -> bool:
         """Return whether events of a document's writes may still be on their way."""
@@ -350,9 +353,8 @@ class Follower:
         try:
             usage = yield self._driver.send(target.cdp, "Storage.getUsageAndQuota", {"origin": origin})
         except self._driver.errors:
-            self._mirror.unread.add(origin)
-            return
-        if is_used(usage) or self._mirror.has_databases(origin):
+            usage = None  # not known: a copy tells
+        if usage is None or is_used(usage) or self._mirror.has_databases(origin):
             self._mirror.databases_changed(origin)
 
     def read(self, frame: Frame, origin: str, *, is_leaving: bool = False) -> Flow[bool]:

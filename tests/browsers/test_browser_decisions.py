@@ -344,6 +344,25 @@ def test_a_document_is_newer_than_an_answer_that_is_handled_after_it() -> None:
     assert followed.engine.follower.open_frames().keys() == {B}
 
 
+class SecretiveDriver(StorageDriver):
+    """A browser that does not answer in time how much an origin stores."""
+
+    def send(self, cdp: object, method: str, params: Any, limit: float | None = None) -> Any:
+        """Answer like Chromium, but for sizes."""
+        if method == "Storage.getUsageAndQuota":
+            raise OSError
+        return super().send(cdp, method, params, limit)
+
+
+def test_an_origin_of_unknown_size_may_have_databases() -> None:
+    """No answer is not the answer that it has none: they were made before anything was followed."""
+    driver = SecretiveDriver()
+    followed = Followed(driver, {"cookies": [], "origins": []})
+    followed.commit(A, "1")
+    driver.run()
+    assert followed.engine.mirror.dirty_databases.keys() == {A}
+
+
 class RestlessDriver(StorageDriver):
     """A browser whose page ends each script of ours: it loads itself again and again. No hidden page can be opened."""
 

@@ -6,7 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.async_api import Error
 
+from session_reuse._browser import javascript
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.probes import follower_of, frames_with_a_session, leftovers
 from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
@@ -63,6 +65,30 @@ async def test_a_logout_that_the_browser_carries_out_counts(how: str, sites: Sit
                 )
         await asyncio.sleep(0.1)
     assert [each for each in session.storage_state["origins"] if each["origin"] == sites.origin(host)] == []
+
+
+@pytest.mark.parametrize("way", ["goto", "close"])
+async def test_what_a_page_stores_when_it_is_left_is_captured(way: str, sites: Sites, browser: Any) -> None:
+    """It may ask to be told of its end long after it was loaded."""
+    session, host = fresh(), f"leaving-{way}"
+    async with open_context(session, browser, checkpoint_after=None) as context:
+        page = await context.new_page()
+        await page.goto(sites.url(host, "/blank"))
+        await page.evaluate("addEventListener('pagehide', () => localStorage.setItem('token', 'T'))")
+        if way == "goto":
+            await page.goto(sites.url("elsewhere", "/blank"))
+        else:
+            await page.close()
+    assert items(session, sites.origin(host)) == {"token": "T"}
+
+
+async def test_a_storage_that_is_denied_is_not_taken_for_an_empty_one(browser: Any) -> None:
+    """A page without a storage says nothing about what its site has stored."""
+    page = await browser.new_page()
+    await page.goto("data:text/html,denied")
+    with pytest.raises(Error, match="SecurityError"):
+        await page.evaluate(javascript.call("storage_read"))
+    await page.close()
 
 
 async def test_a_second_tab_does_not_replace_the_session_storage_of_the_first(sites: Sites, browser: Any) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
 
 
-_TURNS: Final = 6
+_TURNS: Final = 8
 """Turns of the event loop until the commands of a flow that has just begun are sent."""
 
 background: set[asyncio.Future[Any]] = set()
