@@ -15,7 +15,7 @@ from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
 from session_reuse._orphans import close_sockets, forget_connections, managers, report_lost
-from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.failure import AttemptFailed, FailureScope
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions
@@ -301,7 +301,14 @@ class SessionManager(AsyncOnly):
             raise failure.error from None
 
     async def _with_cookies(self, services: Runtime, summary: SessionSummary) -> SessionSummary:
-        reply = await services.store.read(summary.fingerprint, timeout=_LISTING_TIMEOUT)
+        if summary.error:
+            return summary
+        try:
+            reply = await services.store.read(summary.fingerprint, timeout=_LISTING_TIMEOUT)
+        except AttemptFailed as failure:
+            if failure.scope is not FailureScope.REQUEST:
+                raise
+            return replace(summary, readable=False, error=str(failure.error))
         _, found, error = await services.snapshots.opened(summary.fingerprint, reply.value, 0.0, None, None)
         if error is not None:
             return replace(summary, readable=False)

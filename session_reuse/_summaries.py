@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from session_reuse._state.header import Header
@@ -34,6 +35,7 @@ class SessionSummary:
         checked_at: when, unix seconds.
         cookies_expire_at: when the last login cookie expires, unix seconds. None where it is not known, or there is none.
         readable: False when it was opened, and is damaged or sealed with keys that are not configured here.
+        error: why the store did not show it, such as a key that its user may not read. Empty when it did.
     """
 
     fingerprint: str
@@ -54,6 +56,7 @@ class SessionSummary:
     checked_at: float | None = None
     cookies_expire_at: float | None = None
     readable: bool = True
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,9 @@ class ManagerStats:
 
 def summary_of(listed: SessionEntry, config: Config, now: float) -> SessionSummary:
     """Return the summary of one session that a listing has found."""
+    if listed.failure is not None:
+        error = str(listed.failure.error)
+        return SessionSummary(listed.fingerprint, None, None, None, None, 0, readable=False, error=error)
     try:
         header = Header.decode(listed.head)
     except CorruptStateError:
@@ -117,7 +123,7 @@ def _liveness(noted: str, header: Header) -> tuple[Liveness, float | None]:
     """Return the last verdict and its time, as far as it is about the login that is stored now."""
     at, _, rest = noted.partition(" ")
     created_at, _, verdict = rest.partition(" ")
-    if not at.isdigit() or created_at != str(header.created_at) or verdict not in set(Liveness):
+    if not re.fullmatch(r"[0-9]{1,20}", at) or created_at != str(header.created_at) or verdict not in set(Liveness):
         return Liveness.UNKNOWN, None
     if verdict == Liveness.DEAD and header.saved_at * 1000 > int(at):
         verdict = Liveness.UNKNOWN  # an agent may have logged in since

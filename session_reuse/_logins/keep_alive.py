@@ -98,7 +98,11 @@ class KeepAlive:
         async with asyncio.TaskGroup() as group:
             try:
                 async for entry in self._runtime.store.sessions(timeout=_LISTING_TIMEOUT):
-                    if fnmatchcase(entry.fingerprint, self._options.pattern) and await self._is_due(entry):
+                    if not fnmatchcase(entry.fingerprint, self._options.pattern):
+                        continue
+                    if entry.failure is not None:
+                        self._degraded(entry.failure, entry.fingerprint)
+                    elif await self._is_due(entry):
                         await gate.acquire()  # before the task, so that a large store does not become as many tasks
                         task = group.create_task(self._check(entry.fingerprint), name="session_reuse:probe")
                         task.add_done_callback(lambda _: gate.release())

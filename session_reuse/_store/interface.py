@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._state.record import record
 from session_reuse.outcome import Outcome, SaveOutcome
 
@@ -213,6 +214,7 @@ class SessionEntry:
         holder: who has the exclusive lease, for `lease_left` seconds more, or empty.
         liveness: what `note_liveness` has kept.
         now: server time in µs.
+        failure: why the store did not show this one. Then all else is empty.
     """
 
     fingerprint: str
@@ -225,6 +227,7 @@ class SessionEntry:
     lease_left: float = 0.0
     liveness: str = ""
     now: int = 0
+    failure: AttemptFailed | None = None
 
 
 @record()

@@ -7,11 +7,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 from unicodedata import east_asian_width
 
+from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable, short_duration, size
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
     from session_reuse._summaries import SessionSummary
+    from session_reuse.cli.output import Output
 
 _HEADINGS: Final = ("saves", "last save", "expires", "size", "notes")
 _WIDTHS: Final = (5, 9, 7, 8, 9)
@@ -20,7 +22,11 @@ _NARROWEST: Final = 12
 
 
 async def each_session(
-    manager: SessionManager, pattern: str | None = None, *, cookies: bool = False
+    manager: SessionManager,
+    pattern: str | None = None,
+    *,
+    cookies: bool = False,
+    refusals: Refusals | None = None,
 ) -> AsyncIterator[SessionSummary]:
     """Yield each session once.
 
@@ -28,12 +34,37 @@ async def each_session(
         manager: of the store.
         pattern: shell pattern that the fingerprint must match.
         cookies: whether to open each session for the expiry of its login cookies.
+        refusals: notes the sessions that the store does not show.
     """
     seen: set[str] = set()  # SCAN may return a key twice
     async for summary in manager.sessions(cookies=cookies):
         if summary.fingerprint not in seen and (pattern is None or fnmatchcase(summary.fingerprint, pattern)):
             seen.add(summary.fingerprint)
+            if refusals is not None and summary.error:
+                refusals.add(summary.fingerprint, summary.error)
             yield summary
+
+
+class Refusals:
+    """What the store does not show in a listing. The rest is listed all the same."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = ("", "")
+
+    def add(self, name: str, reason: str) -> None:
+        """Note one."""
+        self._count += 1
+        self._first = self._first if self._count > 1 else (name, reason)
+
+    def end(self, output: Output, code: ExitCode = ExitCode.OK) -> ExitCode:
+        """Print an error about them, and return the exit code of the command."""
+        if not self._count:
+            return code
+        name, reason = self._first
+        others = f" and {self._count - 1} more" if self._count > 1 else ""
+        output.error("StoreError", f"{name}{others}: {reason}", ExitCode.STORE)
+        return ExitCode.STORE
 
 
 class Rows:
@@ -65,6 +96,8 @@ class Rows:
 
 
 def _cells(summary: SessionSummary, now: float) -> tuple[str, ...]:
+    if summary.error:
+        return "", "", "", "", "refused"
     left, stored = short_duration(summary.ttl), size(summary.size)
     if summary.version is None or summary.saved_at is None:
         return "", "", left, stored, "not ours"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
@@ -92,6 +94,56 @@ def test_foreign_value_is_listed_and_counted(cli: CommandLine, alice: str, redis
     assert "not ours" in cli("ls").out
     stats = cli("stats", "--json").json
     assert (stats["sessions"], stats["foreign"]) == (2, 1)
+
+
+@pytest.fixture
+def limited(redis_server: RedisServer) -> Iterator[str]:
+    """The address for a user that may read the session `a` alone."""
+    patterns = ("~browser:session:a", "~browser:[^s]*", "~browser:staging*")
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "limited", "reset", "on", ">pw", "+@all", *patterns)
+        yield redis_server.url.replace("://", "://limited:pw@")
+        client.execute_command("ACL", "DELUSER", "limited")
+
+
+def test_a_session_that_may_not_be_read_hides_no_other(cli: CommandLine, limited: str) -> None:
+    """It is named, and the exit code is that of a right that lacks. It ended each listing before."""
+    store(cli.url, "a", "b")
+    for words in (["ls"], ["status"], ["stats"], ["top", "--once"]):
+        answer = cli(*words, url=limited)
+        assert answer.code == (0 if words[0] == "top" else 3), answer.err
+        assert words[0] == "top" or "error: b: the user lacks a right" in answer.err
+        assert words[0] == "stats" or ("a " in answer.out and "refused" in answer.out)
+    rows = cli("status", "--json", url=limited).lines
+    assert {row["fingerprint"]: row["problem"] for row in rows[:-1]} == {"a": None, "b": "refused"}
+    assert (rows[-1]["exit_code"], rows[-1]["message"].partition(":")[0]) == (3, "b")
+    assert cli("stats", "--json", url=limited).lines[0]["refused"] == 1
+
+
+def test_a_session_that_may_not_be_read_ends_no_rotation(cli: CommandLine, limited: str) -> None:
+    """The others are sealed."""
+    store(cli.url, "a", "b")
+    answer = cli("rotate", "--from-plain", "--json", url=limited, SESSION_REUSE_ENCRYPTION_KEYS="k" * 43 + "=")
+    assert (answer.code, answer.lines[0]["rotated"]) == (3, 1)
+    assert answer.lines[1]["message"].startswith("b: ")
+
+
+def test_what_another_program_has_written_hides_nothing(cli: CommandLine, redis_server: RedisServer) -> None:
+    """A pool of another type is named. Names that are none are left out, and an infinite score is a number of JSON."""
+    store(redis_server.url, "a")
+    with redis_server.client() as client:
+        for name in ("good", "typed", ""):
+            client.zadd("browser:pools", {name: 0})
+        client.set("browser:pool:{browser:pool:typed}", "x")
+        client.zadd("browser:pool:{browser:pool:good}", {"alice": 0, "bob": float("inf")})
+        client.zadd("browser:agents:{browser:session:a}", {"agent": float("inf")})
+        client.set("browser:liveness:{browser:session:a}", "² 1 live")
+    answer = cli("pool", "ls", "--json")
+    assert (answer.code, [row["member"] for row in answer.lines[:-1]]) == (3, ["alice", "bob"])
+    assert "'typed': a key of ours holds another type" in answer.lines[-1]["message"]
+    assert "Infinity" not in answer.out
+    assert "'typed'" in cli("pool", "ls").err
+    assert cli("status", "--json").json["used_by"] == "agent"
 
 
 def test_stats_add_up(cli: CommandLine, redis_server: RedisServer) -> None:

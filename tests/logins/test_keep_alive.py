@@ -359,6 +359,21 @@ def test_a_probe_without_its_extra_is_refused_when_it_is_made(monkeypatch: pytes
         http_probe("https://shop.example/account", text="Sign out")
 
 
+async def test_a_session_that_may_not_be_read_ends_no_round(redis_server: RedisServer) -> None:
+    """The others are probed."""
+    with redis_server.client() as client:
+        patterns = ("~browser:session:b", "~browser:[^s]*")
+        client.execute_command("ACL", "SETUSER", "limited", "reset", "on", ">pw", "+@all", *patterns)
+        try:
+            async with SessionManager(redis_server.url, registry=None) as manager:
+                await log_in(manager, "a", "b", "c")
+            url = redis_server.url.replace("://", "://limited:pw@")
+            async with SessionManager(url, registry=None) as manager:
+                assert await manager.keep_alive(renewing(verdict=True), once=True) == {Liveness.LIVE: 1}
+        finally:
+            client.execute_command("ACL", "DELUSER", "limited")
+
+
 @pytest.mark.browser
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_page_is_probed_by_playwright(site: str, browser: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from session_reuse._cancellation import SwallowedCancellation
+from session_reuse._resilience.failure import AttemptFailed, FailureScope
 from session_reuse._store.interface import SessionEntry
 from session_reuse._store.keys import Keys, is_name
 from session_reuse._store.redis.failures import checked, failure_from
@@ -15,6 +16,8 @@ from session_reuse._store.redis.scripts import call, text
 from session_reuse._store.redis.topology import Topology
 
 _PAGE: Final = 500
+_LATEST: Final = 10.0**14
+"""Unix milliseconds. Another program may have written infinity."""
 
 
 async def keys_like(topology: Topology, pattern: str, timeout: float) -> AsyncIterator[list[bytes]]:
@@ -49,7 +52,12 @@ async def list_sessions(topology: Topology, send: Send, keys: Keys, timeout: flo
         commands: list[Command] = [facts_of(keys, name) for name in ours]
         replies = await send(*commands, timeout=timeout) if commands else []
         for name, reply in zip(ours, replies, strict=True):
-            listed = listed_from(name, reply)
+            try:
+                listed = listed_from(name, reply)
+            except AttemptFailed as failure:
+                if failure.scope is not FailureScope.REQUEST:
+                    raise
+                listed = SessionEntry(name, b"", None, 0, failure=failure)  # such as a key that the user may not read
             if listed is not None:
                 yield listed
 
@@ -68,6 +76,6 @@ def listed_from(fingerprint: str, reply: Any) -> SessionEntry | None:
     token, _, holder = text(lease).partition(":")
     return SessionEntry(
         fingerprint, bytes(head), None if left < 0 else left / 1000, size,
-        used_by=agent.decode(errors="replace"), used_at=int(float(used_at or 0)), holder=holder if token.isdigit() else "",
+        used_by=agent.decode(errors="replace"), used_at=round(min(max(0.0, float(used_at or 0)), _LATEST)), holder=holder if token.isdigit() else "",
         lease_left=max(0, lease_left) / 1000, liveness=liveness.decode(errors="replace"), now=int(now),
     )  # fmt: skip

@@ -64,7 +64,7 @@ def keep(
     """
     run(
         partial(_keep, Place(store, key_prefix), page, expect_text, pattern, every, before_expiry, concurrency, once),
-        as_json=as_json, on_interrupt=ExitCode.OK, logs=not once,
+        as_json=as_json, on_interrupt=ExitCode.OK, logs=True,
     )  # fmt: skip
 
 

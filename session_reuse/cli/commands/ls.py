@@ -12,7 +12,7 @@ import typer
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural
-from session_reuse.cli.listing import Rows, each_session
+from session_reuse.cli.listing import Refusals, Rows, each_session
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
@@ -42,9 +42,9 @@ def ls(
 async def _list(place: Place, pattern: str | None, limit: int | None, output: Output) -> ExitCode:
     first: list[SessionSummary] = []
     rows: Rows | None = None
-    count = 0
+    count, refusals = 0, Refusals()
     async with connected(place) as manager:
-        async for summary in each_session(manager, pattern):
+        async for summary in each_session(manager, pattern, refusals=refusals):
             count += 1
             if output.as_json:
                 # A flush for each of 50,000 lines would take longer than the listing itself.
@@ -59,7 +59,7 @@ async def _list(place: Place, pattern: str | None, limit: int | None, output: Ou
     if rows is None and first:
         _show_sorted(first, output)
     output.note(plural(count, "session"))
-    return ExitCode.OK
+    return refusals.end(output)
 
 
 def _show_sorted(summaries: list[SessionSummary], output: Output) -> Rows:

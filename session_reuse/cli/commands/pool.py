@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from session_reuse._logins.pool import fingerprint_in
 from session_reuse._manager import SessionManager
+from session_reuse._resilience.failure import AttemptFailed, FailureScope
+from session_reuse._store.keys import checked, is_name
 from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, printable
+from session_reuse.cli.listing import Refusals
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
 from session_reuse.errors import ConfigurationError
+
+_FAR: Final = 1e9
 
 
 class Action(StrEnum):
@@ -53,9 +58,7 @@ async def _pool(place: Place, action: Action, name: str | None, members: list[st
     if action is not Action.LS and (name is None or not members):
         raise ConfigurationError(f"name a pool and its members: session-reuse pool {action} POOL MEMBER...")
     async with connected(place) as manager:
-        if name is None:
-            return await _list(manager, None, output)
-        if action is Action.LS:
+        if name is None or action is Action.LS:
             return await _list(manager, name, output)
         changed = await (manager.pool(name).add if action is Action.ADD else manager.pool(name).remove)(*members)
         output.emit({"pool": name, "changed": changed})
@@ -64,13 +67,25 @@ async def _pool(place: Place, action: Action, name: str | None, members: list[st
 
 
 async def _list(manager: SessionManager, name: str | None, output: Output) -> ExitCode:
-    services = await manager.services()
-    names = [name] if name else await execute(services, lambda timeout: services.store.pools(timeout=timeout))
+    services, refusals = await manager.services(), Refusals()
+    if name is not None:
+        names = [checked(name, "pool")]
+    else:
+        found = await execute(services, lambda timeout: services.store.pools(timeout=timeout))
+        names = [each for each in found if is_name(each)]  # the others are of another program
     rows = table("pool", "member", "free")
     for each in names:
-        for member, free_in in await manager.pool(each).waits():
+        try:
+            members = await services.guarded.pool_members(each, manager.config.save_timeout)
+        except AttemptFailed as failure:
+            if failure.scope is not FailureScope.REQUEST:
+                raise failure.error from None
+            refusals.add(f"pool {each!r}", str(failure.error))
+            continue
+        for member, seconds in members:
+            free_in = min(seconds, _FAR)  # another program may have written infinity, which JSON has not
             fingerprint = fingerprint_in(each, member)
             output.emit({"pool": each, "member": member, "fingerprint": fingerprint, "free_in": free_in})
             rows.add_row(printable(each), printable(member), f"in {duration(free_in)}" if free_in else "now")
     output.show(rows)
-    return ExitCode.OK
+    return refusals.end(output)

@@ -26,6 +26,7 @@ from session_reuse._stored_form import new_save_id
 from session_reuse.cli.connection import Place, Stored, connected, execute, read_stored
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
+from session_reuse.cli.listing import Refusals
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import run
@@ -71,14 +72,14 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
     from rich.progress import Progress
 
     counts: Counter[Rotation] = Counter()
-    plain = 0
+    plain, refusals = 0, Refusals()
     async with connected(place) as manager:
         runtime = await manager.services()
         if runtime.codec.key_id == NO_KEY:
             raise ConfigurationError(
                 "there is no key to rotate to: set SESSION_REUSE_ENCRYPTION_KEYS, newest key first"
             )
-        key_ids = await _key_ids(runtime)
+        key_ids = await _key_ids(runtime, refusals)
         with Progress(console=output.console, transient=True, disable=output.as_json) as progress:
             for fingerprint, key_id in progress.track(key_ids.items(), description="rotating"):
                 result = Rotation.CURRENT
@@ -95,16 +96,18 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
     output.emit({each.value: counts[each] for each in Rotation} | {"dry_run": dry_run})
     text = ", ".join(f"{counts[each]} {each}" for each in Rotation if counts[each])
     output.show(f"{plural(counts.total(), 'session')}{': ' if text else ''}{text}{' (dry run)' if dry_run else ''}")
-    if counts[Rotation.UNREADABLE]:
-        return ExitCode.UNREADABLE
-    return ExitCode.WRONG if counts[Rotation.CONTENDED] else ExitCode.OK
+    code = ExitCode.WRONG if counts[Rotation.CONTENDED] else ExitCode.OK
+    return refusals.end(output, ExitCode.UNREADABLE if counts[Rotation.UNREADABLE] else code)
 
 
-async def _key_ids(runtime: Runtime) -> dict[str, str]:
+async def _key_ids(runtime: Runtime, refusals: Refusals) -> dict[str, str]:
     """Return the name of each session's key. Empty for a value that is no session."""
-    found = {}
+    found: dict[str, str] = {}
     try:
         async for entry in runtime.store.sessions(timeout=runtime.config.save_timeout):
+            if entry.failure is not None:
+                refusals.add(entry.fingerprint, str(entry.failure.error))
+                continue
             try:
                 found[entry.fingerprint] = Header.decode(entry.head).key_id
             except CorruptStateError:

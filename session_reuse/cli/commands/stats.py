@@ -14,7 +14,7 @@ from session_reuse._summaries import SessionSummary
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, size
-from session_reuse.cli.listing import each_session
+from session_reuse.cli.listing import Refusals, each_session
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
@@ -32,6 +32,8 @@ class Totals:
     encrypted: int = 0
     foreign: int = 0
     """Values that are no sessions of ours. They count as sessions, too."""
+    refused: int = 0
+    """What the store does not show. They count as sessions, too."""
     expiring_soon: int = 0
     without_end: int = 0
     uses: int = 0
@@ -43,6 +45,9 @@ class Totals:
     def add(self, summary: SessionSummary, now: float, soon: float) -> None:
         """Count one session."""
         self.sessions += 1
+        if summary.error:
+            self.refused += 1
+            return
         self.bytes += summary.size
         self.largest = max(self.largest, summary.size)
         self.encrypted += summary.encrypted
@@ -67,9 +72,9 @@ def stats(soon: Soon = 3600.0, url: Url = None, key_prefix: KeyPrefix = None, as
 
 
 async def _count(place: Place, soon: float, output: Output) -> ExitCode:
-    totals, now = Totals(), time.time()  # one time for all, so that ages are comparable
+    totals, now, refusals = Totals(), time.time(), Refusals()  # one time for all, so that ages are comparable
     async with connected(place) as manager:
-        async for summary in each_session(manager):
+        async for summary in each_session(manager, refusals=refusals):
             totals.add(summary, now, soon)
     share = totals.encrypted / totals.sessions if totals.sessions else 0.0
     output.emit(asdict(totals) | {"encrypted_share": share, "soon": soon})
@@ -77,7 +82,7 @@ async def _count(place: Place, soon: float, output: Output) -> ExitCode:
     for name, value in _rows(totals, share, soon):
         made.add_row(name, value)
     output.show(made)
-    return ExitCode.OK
+    return refusals.end(output)
 
 
 def _rows(totals: Totals, share: float, soon: float) -> list[tuple[str, str]]:
@@ -96,6 +101,8 @@ def _rows(totals: Totals, share: float, soon: float) -> list[tuple[str, str]]:
         rows.append(("last saved", f"{duration(totals.idle_shortest)} to {duration(totals.idle_longest)} ago"))
     if totals.without_end:
         rows.append(("without a time to live", plural(totals.without_end, "session")))
+    if totals.refused:
+        rows.append(("not shown by the store", plural(totals.refused, "session")))
     if totals.foreign:
         rows.append(("not sessions of ours", plural(totals.foreign, "value")))
     return rows

@@ -13,7 +13,7 @@ from session_reuse._summaries import SessionSummary
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable, short_duration
-from session_reuse.cli.listing import each_session
+from session_reuse.cli.listing import Refusals, each_session
 from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output, table
 from session_reuse.cli.running import run
@@ -43,8 +43,9 @@ def status(
 
 
 async def _status(place: Place, pattern: str | None, check: bool, output: Output) -> ExitCode:
+    refusals = Refusals()
     async with connected(place) as manager:
-        found = [summary async for summary in each_session(manager, pattern, cookies=True)]
+        found = [each async for each in each_session(manager, pattern, cookies=True, refusals=refusals)]
     now = time.time()  # after the listing: what has expired by then has expired
     found.sort(key=lambda summary: summary.fingerprint)
     rows = table("fingerprint", "login", "age", "last used", "cookies end", "held by", "health")
@@ -56,11 +57,13 @@ async def _status(place: Place, pattern: str | None, check: bool, output: Output
     else:
         output.note("no session" if pattern is None else f"no session matches {pattern}")
     unfit = not found or any(problem_of(summary, now) for summary in found)
-    return ExitCode.WRONG if check and unfit else ExitCode.OK
+    return refusals.end(output, ExitCode.WRONG if check and unfit else ExitCode.OK)
 
 
 def problem_of(summary: SessionSummary, now: float) -> str | None:
     """Return why the next agent will not be logged in, as far as is known."""
+    if summary.error:
+        return "refused"
     if summary.created_at is None or not summary.readable:
         return "unreadable"
     if summary.retired:

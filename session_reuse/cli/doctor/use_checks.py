@@ -57,6 +57,8 @@ async def stored_finding(runtime: Runtime, config: Config) -> Finding:
     """
     key_ids: dict[str, str] = {}
     async for entry in runtime.store.sessions(timeout=config.save_timeout):
+        if entry.failure is not None:
+            raise entry.failure
         key_ids[entry.fingerprint] = _key_id_in(entry.head)
         if len(key_ids) >= LISTED:  # a sample: a listing of 50,000 sessions takes the server 0.5 s (2026-11)
             break
