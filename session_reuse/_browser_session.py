@@ -33,7 +33,7 @@ class SessionBackend(Protocol):
     async def settled(self) -> SaveOutcome | None:
         """Wait for the final outcome of the last save."""
 
-    async def invalidate(self, session: BrowserSession, reason: str) -> None:
+    async def invalidate(self, reason: str) -> None:
         """Delete the stored state for everyone."""
 
     async def one_time_code(self) -> str:
@@ -200,7 +200,7 @@ class BrowserSession:
         Raises:
             StoreError: the store did not answer. The stored state may still be there.
         """
-        await self._open_backend().invalidate(self, reason)
+        await self._open_backend().invalidate(reason)
         self.discard()
 
     async def one_time_code(self) -> str:
@@ -300,9 +300,9 @@ class BrowserSession:
 
     def export(self) -> bytes:
         """Return the stored form of this session: what stands in Redis, byte for byte readable by `import_`."""
-        from session_reuse._stored_form import exported
+        from session_reuse._stored_form import encode_session
 
-        return exported(self) if self._wiring.backend is None else self._wiring.backend.export(self)
+        return encode_session(self) if self._wiring.backend is None else self._wiring.backend.export(self)
 
     @classmethod
     def import_(cls, data: bytes) -> BrowserSession:
@@ -311,9 +311,9 @@ class BrowserSession:
         Raises:
             CorruptStateError: damaged, foreign, or not readable with the configured keys.
         """
-        from session_reuse._stored_form import imported
+        from session_reuse._stored_form import decode_session
 
-        return imported(data)
+        return decode_session(data)
 
     def __repr__(self) -> str:
         """Show its names, outcome and sizes, never a value."""

@@ -247,7 +247,7 @@ class SessionManager(AsyncOnly):
         if session.agent_id is not None:
             checked(session.agent_id, "agent_id")
         scope = runtime.scope(session, ResolvedOptions.build(self.config))
-        await scope.look()
+        await scope.load_revision()
         return await self._checkpointed(scope, session)
 
     async def _checkpointed(self, scope: SessionScope, session: BrowserSession) -> SaveOutcome:
@@ -309,7 +309,7 @@ class SessionManager(AsyncOnly):
             if failure.scope is not FailureScope.REQUEST:
                 raise
             return replace(summary, readable=False, error=str(failure.error))
-        _, found, error = await services.snapshots.opened(summary.fingerprint, reply.value, 0.0, None, None)
+        _, found, error = await services.snapshots.decode(summary.fingerprint, reply.value, 0.0, None, None)
         if error is not None:
             return replace(summary, readable=False)
         now = services.clock.wall()

@@ -48,7 +48,7 @@ def document_of(session: BrowserSession) -> Document:
     }
 
 
-def opened(data: bytes, json_encoding: str, fingerprint: str, *, trusted: bool = False) -> Document:
+def decode_document(data: bytes, json_encoding: str, fingerprint: str, *, trusted: bool = False) -> Document:
     """Return a stored document.
 
     Args:
@@ -83,7 +83,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_chance.seed)
 
 
-def exported(session: BrowserSession, codec: Codec | None = None, keys: Keys | None = None) -> bytes:
+def encode_session(session: BrowserSession, codec: Codec | None = None, keys: Keys | None = None) -> bytes:
     """Return the stored form of a session, as if it had just been saved for the first time.
 
     Raises:
@@ -98,7 +98,7 @@ def exported(session: BrowserSession, codec: Codec | None = None, keys: Keys | N
     return codec.encode(body, json_encoding, header, keys.session(session.fingerprint))
 
 
-def imported(value: bytes, codec: Codec | None = None) -> BrowserSession:
+def decode_session(value: bytes, codec: Codec | None = None) -> BrowserSession:
     """Return the session in a stored form.
 
     Raises:
@@ -112,7 +112,7 @@ def imported(value: bytes, codec: Codec | None = None) -> BrowserSession:
     fingerprint = found.get("fingerprint")
     if not isinstance(fingerprint, str) or not decoded.key.endswith(f":session:{encoded(fingerprint)}"):
         raise CorruptStateError("the state belongs to another fingerprint")
-    found = opened(decoded.document, decoded.header.flags[2], fingerprint)
+    found = decode_document(decoded.document, decoded.header.flags[2], fingerprint)
     session = BrowserSession(fingerprint, storage_state=found["storage_state"], data=found["data"])
     session.outcome = Outcome.REUSED
     return session

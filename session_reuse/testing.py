@@ -20,10 +20,7 @@ from session_reuse._browser_session import BrowserSession
 from session_reuse._manager import SessionManager
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse._state.storage_state import StorageState
-from session_reuse._store.interface import (
-    SessionEntry,
-    Store,
-)
+from session_reuse._store.interface import SessionEntry, Store
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.store import RedisStore
 from session_reuse.config import ConfigOptions
@@ -64,18 +61,10 @@ WRITES: Final = frozenset(
         "edit_pool",
     }
 )
-OPERATIONS: Final = WRITES | {
-    "enter",
-    "read",
-    "acquire",
-    "affinity",
-    "facts",
-    "totp_secret",
-    "totp_secrets",
-    "uses",
-    "pool_members",
-    "pools",
-    "sessions",
+OPERATIONS: Final = frozenset(name for name in vars(Store) if not name.startswith("_")) - {
+    "aclose",
+    "server_of",
+    "servers",
 }
 
 

@@ -80,12 +80,7 @@ class Guard:
         timeouts: the clock that budgets are counted by. It almost stands still while the event loop is late.
     """
 
-    def __init__(
-        self,
-        *,
-        attempt_timeout: float,
-        servers: Callable[[], Collection[str]] = lambda: ("",),
-    ) -> None:
+    def __init__(self, *, attempt_timeout: float, servers: Callable[[], Collection[str]] = lambda: ("",)) -> None:
         self.attempt_timeout = attempt_timeout
         self.on_change: list[Listener] = []
         self.on_failure: Callable[[AttemptFailed], None] = lambda _: None
@@ -154,9 +149,7 @@ class Guard:
         except TimeoutError:
             raise last or used_up() from None
 
-    async def _attempt(
-        self, breakers: Breakers, access: Access, attempt: Attempt[T], first_at: float
-    ) -> T:  # fmt: skip
+    async def _attempt(self, breakers: Breakers, access: Access, attempt: Attempt[T], first_at: float) -> T:
         breaker = breakers.to(access)
         permit = breaker.allow()
         if not permit:

@@ -37,7 +37,7 @@ class Audit:
         self._budget = budget
         self._is_failing = False
 
-    def joined(self, commit: Commit, folded: Folded) -> Commit:
+    def attach(self, commit: Commit, folded: Folded) -> Commit:
         """Return a commit that carries the lines about the uses that it ends.
 
         A session and the audit may live on different servers of a Cluster. Then the lines go out beside the commit, so that
@@ -55,12 +55,12 @@ class Audit:
         self._spawn(self._append(lines), "release")
         return commit
 
-    def replied(self, commit: Commit, reply: CommitReply) -> None:
+    def check(self, commit: Commit, reply: CommitReply) -> None:
         """Report a refused line."""
         if commit.uses:
             self._report(reply.audit_error)
 
-    def settled(self, change: Change) -> None:
+    def finish(self, change: Change) -> None:
         """Write a line about a use whose save came to another end than a commit carried, or that no commit carried."""
         outcome = change.outcome
         if outcome is not None and (change.noted is None or (outcome in REFUSED and outcome is not change.noted)):

@@ -72,10 +72,6 @@ class Runtime:
         """Run work in a separate task that lives until it is done or the manager is closed."""
         return self.tasks.spawn
 
-    def server_of(self, fingerprint: str) -> str:
-        """Return which server a session lives on, so that another one's trouble is not its own."""
-        return self.guarded.server_of(fingerprint)
-
     def remember_fingerprint(self, agent_id: str, fingerprint: str) -> None:
         """Note an agent's last fingerprint. The oldest notes give way."""
         self.last_fingerprints.pop(agent_id, None)
@@ -126,7 +122,7 @@ async def compose(config: Config, given: StoreOrClient | None) -> Runtime:
         from session_reuse._session.spool.disk_replicas import disk_replicas
 
         runtime.writer.disk = disk_replicas(config, codec, runtime.writer, clock, runtime.spawn)
-    guard.on_change += [_teller(guard, telemetry), _recovery(runtime.writer)]
+    guard.on_change += [_gauge(guard, telemetry), _recovery(runtime.writer)]
     return runtime
 
 
@@ -176,9 +172,7 @@ async def _start_private_server(start: Callable[[], None]) -> None:
 class _Reviver:
     """Starts a private server again when a failure says that it has died."""
 
-    def __init__(
-        self, spawn: Spawn, revive: Callable[[], None]
-    ) -> None:  # fmt: skip
+    def __init__(self, spawn: Spawn, revive: Callable[[], None]) -> None:
         self._spawn = spawn
         self._revive = revive
         self._task: asyncio.Task[None] | None = None
@@ -194,8 +188,8 @@ class _Reviver:
             log.warning(Event.DEGRADED, operation="revive", error=type(error).__name__)
 
 
-def _teller(guard: Guard, telemetry: Telemetry) -> Listener:
-    def tell(change: BreakerChange) -> None:
+def _gauge(guard: Guard, telemetry: Telemetry) -> Listener:
+    def show(change: BreakerChange) -> None:
         telemetry.breaker_changed(
             change.access.value,
             guard.state(change.access).value,
@@ -204,7 +198,7 @@ def _teller(guard: Guard, telemetry: Telemetry) -> Listener:
             new=change.new.value,
         )
 
-    return tell
+    return show
 
 
 def _recovery(writer: Writer) -> Listener:

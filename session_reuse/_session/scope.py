@@ -33,7 +33,7 @@ from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.health import GOOD_MARK
 from session_reuse._store.interface import Busy, EnterReply, Lease
-from session_reuse._stored_form import document_of, exported, new_save_id
+from session_reuse._stored_form import document_of, encode_session, new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError, InvalidStateError, SessionBusyError, StoreError
@@ -190,7 +190,7 @@ class SessionScope:
         if isinstance(reply.lease, Lease) and self._lease is not None:
             self._lease.take(reply.lease)
         replica = replicas.find(fingerprint)
-        snapshot, found, error = await self._snapshots.opened(
+        snapshot, found, error = await self._snapshots.decode(
             fingerprint, reply.value, asked_at, replica.base if replica else None, reply.invalidated_at
         )  # fmt: skip
         if error is not None and self._options.strict:
@@ -229,7 +229,7 @@ class SessionScope:
         verify = self._options.verify
         return verify is None or await verified(self._session, verify, self._config.verify_timeout)
 
-    async def look(self) -> None:
+    async def load_revision(self) -> None:
         """Read the stored session, so that a session made by hand replaces it and nothing newer."""
         session, moment = self._session, self._clock.now()
         self._login = Login(Found.AWAY, moment.loop, moment.wall)
@@ -238,7 +238,7 @@ class SessionScope:
         except AttemptFailed as failure:
             self._telemetry.degraded(Operation.SAVE, failure.error, code=failure.code, fingerprint=session.fingerprint)
         else:
-            self._known, _, _ = await self._snapshots.opened(
+            self._known, _, _ = await self._snapshots.decode(
                 session.fingerprint, reply.value, moment.loop, None, reply.invalidated_at
             )
             self._login, self._before = login_to_replace(self._known, moment), self._known.body
@@ -430,7 +430,7 @@ class SessionScope:
         """Wait for the final outcome of the last save, and return it."""
         return await self._changes[-1].final() if self._changes else self._session.save_outcome
 
-    async def invalidate(self, session: BrowserSession, reason: str) -> None:  # noqa: ARG002
+    async def invalidate(self, reason: str) -> None:
         """Delete the stored state for everyone."""
         await self._writer.invalidate(self._session.fingerprint, reason)
 
@@ -442,7 +442,7 @@ class SessionScope:
 
     def export(self, session: BrowserSession) -> bytes:
         """Return the stored form, sealed as the manager's sessions are."""
-        return exported(session, self._snapshots.codec, self._store.keys)
+        return encode_session(session, self._snapshots.codec, self._store.keys)
 
     def belongs_to(self, writer: Writer) -> bool:
         """Return whether this is a scope of the manager with this writer."""

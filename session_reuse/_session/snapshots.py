@@ -14,7 +14,7 @@ from session_reuse._state.header import Header
 from session_reuse._state.sealing import AesGcm
 from session_reuse._state.shapes import Document
 from session_reuse._store.keys import Keys, is_name
-from session_reuse._stored_form import opened
+from session_reuse._stored_form import decode_document
 from session_reuse._telemetry import Event, log
 from session_reuse.errors import CorruptStateError, UnreadableStateError
 
@@ -35,7 +35,7 @@ class Snapshots:
         self.codec = codec
         self._keys = keys
 
-    async def opened(
+    async def decode(
         self, fingerprint: str, value: bytes | None, heard_at: float, base: Snapshot | None, invalidated_at: int | None
     ) -> tuple[Snapshot, Document | None, CorruptStateError | None]:  # fmt: skip
         """Open a value that the store has returned.
@@ -55,7 +55,7 @@ class Snapshots:
         try:
             decoded = await self._decoded(fingerprint, value, base)
             body = Body(decoded.document, decoded.header.flags[2])
-            document = opened(*body, fingerprint, trusted=decoded.trusted)
+            document = decode_document(*body, fingerprint, trusted=decoded.trusted)
         except CorruptStateError as error:
             unreadable = isinstance(error, UnreadableStateError)
             kind = StoredKind.UNREADABLE if unreadable else StoredKind.CORRUPT
@@ -80,7 +80,7 @@ class Snapshots:
             return self.codec.decode(value, key, known)
         return await asyncio.get_running_loop().run_in_executor(None, self.codec.decode, value, key, known)
 
-    async def sealed(self, fingerprint: str, body: Body, header: Header) -> bytes:
+    async def encode(self, fingerprint: str, body: Body, header: Header) -> bytes:
         """Return the stored form of a document.
 
         Raises:

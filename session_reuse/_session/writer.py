@@ -128,7 +128,7 @@ class Writer:
             replica.writing = False
             self._settled(replica, batch)
             for change in batch:
-                self.audit.settled(change)
+                self.audit.finish(change)
             self._flusher.changed()
             if replica.arriving:
                 arrived, replica.arriving = replica.arriving, []
@@ -239,7 +239,7 @@ class Writer:
         if header is None or has_payload(folded, stored):
             header = next_header(folded, header, save_id=save_id, now=clock.wall(), config=self._config)
             try:
-                value = await self._snapshots.sealed(fingerprint, folded.result.body, header)
+                value = await self._snapshots.encode(fingerprint, folded.result.body, header)
             except InvalidStateError as error:
                 for change in changes:
                     change.settle(SaveOutcome.SKIPPED)
@@ -255,7 +255,7 @@ class Writer:
             if not change.ids and stored.header is not None:
                 change.sent_over = stored.header.version
             change.ids.append(commit.save_id)
-        return header, self.audit.joined(commit, folded)
+        return header, self.audit.attach(commit, folded)
 
     def _replied(
         self, replica: Replica, folded: Folded, stored: Snapshot, header: Header, commit: Commit, reply: CommitReply,
@@ -263,7 +263,7 @@ class Writer:
     ) -> int:  # fmt: skip
         """Take over a reply. Return 0 when the changes have come to their end, else how often others got in between."""
         outcome = reply.outcome
-        self.audit.replied(commit, reply)
+        self.audit.check(commit, reply)
         if outcome is CommitOutcome.STALE and commit.lease is not None:
             for change, _ in folded.applied:
                 change.settle(SaveOutcome.STALE)
@@ -303,7 +303,7 @@ class Writer:
         asked_at = self._clock.loop()
         reply = await self._store.read(replica.fingerprint, deadline - self._store.time())
         now = self._clock.now(reply.now)
-        snapshot, _, _ = await self._snapshots.opened(
+        snapshot, _, _ = await self._snapshots.decode(
             replica.fingerprint, reply.value, asked_at, replica.base, reply.invalidated_at
         )
         self.replicas.observe(replica, snapshot)

@@ -40,7 +40,11 @@ class Decoded(NamedTuple):
 
 
 class Codec:
-    """Encodes and decodes stored values with one configuration, in any thread."""
+    """Encodes and decodes stored values with one configuration, in any thread.
+
+    Attributes:
+        seal: the seal of the bodies. The spool seals its files with it as well.
+    """
 
     def __init__(
         self,
@@ -51,13 +55,8 @@ class Codec:
     ) -> None:
         self._compressor = compressor(compression)
         self._plain = compressor("none")
-        self._seal: Seal = seal(keys)
+        self.seal: Seal = seal(keys)
         self._max_bytes = max_bytes
-
-    @property
-    def key_id(self) -> str:
-        """Name of the key that encrypts, or zeros without a key."""
-        return self._seal.key_id
 
     def check_size(self, document: bytes) -> None:
         """Raise StateTooLargeError for a document that must not be stored."""
@@ -65,11 +64,6 @@ class Codec:
             raise StateTooLargeError(
                 f"the session is {len(document)} bytes of JSON; the limit max_state_bytes is {self._max_bytes}"
             )
-
-    @property
-    def seal(self) -> Seal:
-        """The seal of the bodies. The spool seals its files with it as well."""
-        return self._seal
 
     def encode(self, document: bytes, json_encoding: str, header: Header, key: str) -> bytes:
         """Return the stored form of a JSON document.
@@ -79,11 +73,11 @@ class Codec:
         """
         self.check_size(document)
         packer = self._compressor if len(document) >= THRESHOLD else self._plain
-        flags = f"{packer.flag}{self._seal.flag}{json_encoding}{layout.SERVER_STAMPED}"
-        front = header.encode(flags, self._seal.key_id)
+        flags = f"{packer.flag}{self.seal.flag}{json_encoding}{layout.SERVER_STAMPED}"
+        front = header.encode(flags, self.seal.key_id)
         name = key.encode()
         associated = layout.authenticated_part(front) + name
-        sealed = self._seal.close(packer.compress(document), associated)
+        sealed = self.seal.close(packer.compress(document), associated)
         return b"%b%04d%b%b" % (front, len(name), name, sealed)
 
     def decode(self, value: bytes, key: str | None = None, known: Known | None = None) -> Decoded:
@@ -113,7 +107,7 @@ class Codec:
         # The seal is checked before anything is inflated or parsed: both are open to attacks by forged bytes.
         associated = covered + name
         packing, sealing = header.flags[0], header.flags[1]
-        body = self._seal.open(sealing, header.key_id, sealed, associated)
+        body = self.seal.open(sealing, header.key_id, sealed, associated)
         document = decompress(packing, body, self._max_bytes)
         return Decoded(header, name.decode(), document, trusted=sealing != UNSEALED)
 

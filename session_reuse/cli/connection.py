@@ -16,7 +16,7 @@ from session_reuse._state.header import Header
 from session_reuse._state.shapes import Document
 from session_reuse._store.interface import SessionUse
 from session_reuse._store.redis.store import RedisStore
-from session_reuse._stored_form import new_save_id, opened
+from session_reuse._stored_form import decode_document, new_save_id
 from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError, StoreUnavailableError
 from session_reuse.outcome import Outcome
@@ -126,7 +126,7 @@ async def read_stored(
     ttl = await _time_to_live(runtime, fingerprint)
     try:
         decoded = (codec or runtime.codec).decode(value, key)
-        document = opened(decoded.document, decoded.header.flags[2], fingerprint)
+        document = decode_document(decoded.document, decoded.header.flags[2], fingerprint)
     except CorruptStateError as error:
         raise CorruptStateError(f"{key} cannot be read: {error}") from None
     if used_by and runtime.config.audit:

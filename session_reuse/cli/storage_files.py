@@ -20,7 +20,7 @@ from session_reuse._state.storage_state import (
     to_playwright,
     validate_storage_state,
 )
-from session_reuse._stored_form import imported
+from session_reuse._stored_form import decode_session
 from session_reuse.cli.cookies_txt import cookies_from_txt, cookies_txt, has_place, looks_like_cookies_txt
 from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError
 
@@ -94,7 +94,7 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
         ConfigurationError: the file does not say whose session it is, and `fingerprint` neither.
     """
     if data.startswith(MAGIC):
-        inside = imported(data, codec)
+        inside = decode_session(data, codec)
         name = fingerprint or inside.fingerprint
         return BrowserSession(name, storage_state=inside.storage_state, data=inside.data), FileFormat.SESSION_REUSE
     is_text = looks_like_cookies_txt(data)

@@ -14,7 +14,7 @@ from typing import Any
 from session_reuse import BrowserSession
 from session_reuse._browser_session import wiring_of
 from session_reuse._state.merge import merge_storage_states
-from session_reuse._stored_form import exported
+from session_reuse._stored_form import encode_session
 from session_reuse.outcome import Outcome, SaveOutcome
 
 
@@ -67,10 +67,10 @@ class StubKeeper:
         """Save as the end of a `reusable_session` would."""
         return await self.checkpoint(session)
 
-    async def invalidate(self, session: BrowserSession, reason: str) -> None:
+    async def invalidate(self, reason: str) -> None:
         """Forget the stored state."""
         self.stored = None
 
     def export(self, session: BrowserSession) -> bytes:
         """Return the stored form, as outside of a store."""
-        return exported(session)
+        return encode_session(session)

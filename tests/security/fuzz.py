@@ -26,7 +26,7 @@ from session_reuse._state import document
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import LENGTH, Header, authenticated_part
 from session_reuse._state.sealing import Checksum
-from session_reuse._stored_form import opened
+from session_reuse._stored_form import decode_document
 from session_reuse.errors import CorruptStateError
 
 NAME: Final = "shop.example/alice"
@@ -217,7 +217,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
 def read(target: Target, value: bytes) -> None:
     """Do with a value what a restore does."""
     decoded = target.codec.decode(value, KEY)
-    found = opened(decoded.document, decoded.header.flags[2], NAME)
+    found = decode_document(decoded.document, decoded.header.flags[2], NAME)
     document.dump(found)  # as the next save does: what can be read must not be a trap for the exit
     document.check_json(found["data"], "data")
 

@@ -54,7 +54,7 @@ async def test_a_frozen_shard_stops_its_own_sessions_only(cluster: RedisCluster,
     assert seen["well"] == {"reused/saved": ROUNDS * len(well)}
     assert all(kind.endswith("/pending") for kind in seen["lost"])
     guard = runtime(manager).guard
-    states = {name: guard.at(runtime(manager).server_of(name)).write.state for name in NAMES}
+    states = {name: guard.at(runtime(manager).guarded.server_of(name)).write.state for name in NAMES}
     assert {states[name] for name in well} == {BreakerState.CLOSED}
     assert BreakerState.CLOSED not in {states[name] for name in lost}
     assert manager.stats().breakers["write"] != "closed"

@@ -97,7 +97,7 @@ def late_baseline() -> None:
 @_mutant("replaced", "lost", "older")
 def unreadable_is_damaged() -> None:
     """What a process cannot open for want of the key is set aside."""
-    real = snapshots.Snapshots.opened
+    real = snapshots.Snapshots.decode
 
     async def entered(self: Any, *arguments: Any) -> Any:
         snapshot, document, error = await real(self, *arguments)
@@ -105,7 +105,7 @@ def unreadable_is_damaged() -> None:
             snapshot = replace(snapshot, kind=changes.StoredKind.CORRUPT)
         return snapshot, document, error
 
-    snapshots.Snapshots.opened = entered  # type: ignore[method-assign]
+    snapshots.Snapshots.decode = entered  # type: ignore[method-assign]
 
 
 @_mutant("exclusive")

@@ -24,7 +24,7 @@ from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.header import Header
 from session_reuse._state.sealing import AesGcm
 from session_reuse._store.interface import Lease, SessionUse
-from session_reuse._stored_form import new_save_id, opened
+from session_reuse._stored_form import decode_document, new_save_id
 from session_reuse._telemetry import Event, log
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError, CorruptStateError
@@ -36,10 +36,7 @@ _LEAST_PATIENCE: Final = 0.03
 """Seconds for which the disk is waited for even when a budget is used up."""
 
 
-def disk_replicas(
-    config: Config, codec: Codec, writer: Writer, clock: Clock,
-    spawn: Spawn,
-) -> DiskReplicas:  # fmt: skip
+def disk_replicas(config: Config, codec: Codec, writer: Writer, clock: Clock, spawn: Spawn) -> DiskReplicas:
     """Return the disk copies of a manager's replicas, in `spool_dir`.
 
     Raises:
@@ -75,10 +72,7 @@ class DiskReplicas:
         spawn: runs work in a task that lives until it is done or the manager is closed.
     """
 
-    def __init__(
-        self, spool: Spool, writer: Writer, clock: Clock,
-        spawn: Spawn,
-    ) -> None:  # fmt: skip
+    def __init__(self, spool: Spool, writer: Writer, clock: Clock, spawn: Spawn) -> None:
         self._spool = spool
         self._writer = writer
         self._clock = clock
@@ -264,7 +258,7 @@ def _check(found: dict[str, Any]) -> None:
     if found.get("schema") != _SCHEMA:
         raise CorruptStateError("a file of an unknown schema")
     for packed in found.get("changes", ()):
-        opened(packed["after"].encode(), packed["dialects"][1], found["fingerprint"])
+        decode_document(packed["after"].encode(), packed["dialects"][1], found["fingerprint"])
 
 
 def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:

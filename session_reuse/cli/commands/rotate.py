@@ -75,7 +75,7 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
     plain, refusals = 0, Refusals()
     async with connected(place) as manager:
         runtime = await manager.services()
-        if runtime.codec.key_id == NO_KEY:
+        if runtime.codec.seal.key_id == NO_KEY:
             raise ConfigurationError(
                 "there is no key to rotate to: set SESSION_REUSE_ENCRYPTION_KEYS, newest key first"
             )
@@ -83,7 +83,7 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
         with Progress(console=output.console, transient=True, disable=output.as_json) as progress:
             for fingerprint, key_id in progress.track(key_ids.items(), description="rotating"):
                 result = Rotation.CURRENT
-                if key_id != runtime.codec.key_id:
+                if key_id != runtime.codec.seal.key_id:
                     result = await _one(runtime, fingerprint, dry_run=dry_run, from_plain=from_plain)
                 counts[result] += 1
                 if result in {Rotation.UNREADABLE, Rotation.CONTENDED}:
@@ -138,7 +138,7 @@ async def _one(runtime: Runtime, fingerprint: str, *, dry_run: bool, from_plain:
             return Rotation.UNREADABLE
         if stored is None or stored.ttl == 0:  # 0: it expired between the two reads
             return Rotation.GONE
-        if stored.header.key_id == runtime.codec.key_id:
+        if stored.header.key_id == runtime.codec.seal.key_id:
             return Rotation.CURRENT
         if dry_run or await _commit(runtime, stored):
             return Rotation.ROTATED

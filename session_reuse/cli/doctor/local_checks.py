@@ -46,7 +46,7 @@ def keys(config: Config) -> Finding:
         return fail("keys", str(error), "install the extra, or correct the setting")
     if config.encryption_keys:
         count = "a callable" if callable(config.encryption_keys) else f"{len(config.encryption_keys)} configured"
-        return ok("keys", f"{count}, {codec.key_id} encrypts")
+        return ok("keys", f"{count}, {codec.seal.key_id} encrypts")
     # On this machine, the files of Redis are as safe as a key beside them.
     if is_here(config):
         return ok("keys", "none: sessions are stored in plain, on this machine")
