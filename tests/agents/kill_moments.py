@@ -15,15 +15,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from tests.agents.runs import AGENT, LIMIT, Runs, agent_of, finished, processes_with, report_of, stored
+from tests.harness.pages import PageHandler, serving
 from tests.harness.polling import wait_until
 from tests.harness.servers import RedisServer
 
@@ -70,36 +69,28 @@ class Moment:
     outcome: str
 
 
-class _Beating(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(_PAGE)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+class _Beating(PageHandler):
+    def respond(self) -> None:
+        self.answer(_PAGE)
 
 
 class Field:
     """A site, a store and a folder in which runs are killed."""
 
     def __init__(self) -> None:
-        self._site = ThreadingHTTPServer(("127.0.0.1", 0), _Beating)
-        self._url = f"http://127.0.0.1:{self._site.server_port}/"
+        self._site = serving(_Beating)
         self._redis = RedisServer(appendonly=True)
         self._folder = tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp")
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._site.serve_forever, daemon=True).start()
+        self._url = f"http://127.0.0.1:{self._site.__enter__()}/"
         self._redis.__enter__()
         self.runs = Runs(self._redis.url, self._folder.name)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._redis.__exit__(None, None, None)
-        self._site.shutdown()
-        self._site.server_close()
+        self._site.__exit__(None, None, None)
         self._folder.cleanup()
 
     def kill(self, victim: Victim, after: float) -> Moment:

@@ -12,7 +12,6 @@ import tempfile
 import threading
 import urllib.request
 from contextlib import asynccontextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from session_reuse.outcome import Outcome, SaveOutcome
 from tests.agents.runs import processes_with
 from tests.agents.tab import log_in, new_tab, words
 from tests.harness.fault_proxy import Fault, FaultProxy
+from tests.harness.pages import PageHandler, serving
 from tests.harness.polling import until, wait_until
 from tests.harness.servers import free_port
 
@@ -324,16 +324,11 @@ async def test_a_browser_that_cannot_be_used_says_why(answers: dict[str, Any], m
     assert "secret" not in str(raised.value)
 
 
-class _Refusing(BaseHTTPRequestHandler):
+class _Refusing(PageHandler):
     """Answers with the status that the path names; 200 comes with a body that is no JSON."""
 
-    def do_GET(self) -> None:
-        self.send_response(int(self.path.split("/")[1]))
-        self.end_headers()
-        self.wfile.write(b"hello")
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    def respond(self) -> None:
+        self.answer("hello", status=int(self.path.split("/")[1]))
 
 
 @pytest.mark.parametrize(
@@ -342,16 +337,11 @@ class _Refusing(BaseHTTPRequestHandler):
 )
 async def test_an_address_without_a_browser_names_the_remedy(path: str | None, message: str) -> None:
     """Nobody there, another server there, a token that is refused: each has a message of its own."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}{path}" if path else f"http://127.0.0.1:{free_port()}"
-    try:
+    with serving(_Refusing) as port:
+        address = f"http://127.0.0.1:{port}{path}" if path else f"http://127.0.0.1:{free_port()}"
         with pytest.raises(AdapterError, match=message):
             async with attach_cdp(BrowserSession("x"), address):
                 pass
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 async def test_a_chromium_that_does_not_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ Each page shows what it thinks in `<html data-login="in|out">`, once it knows. W
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from contextlib import contextmanager
 from http.cookies import SimpleCookie
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
+
+from tests.harness.pages import PageHandler, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,11 +241,17 @@ class Sites:
         return self.refresh_tokens[host]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(PageHandler):
     protocol_version = "HTTP/1.1"
     sites: Sites
 
-    def do_GET(self) -> None:
+    def respond(self) -> None:
+        if self.command == "POST":
+            self._post()
+        else:
+            self._get()
+
+    def _get(self) -> None:
         parts = urlsplit(self.path)
         host = self.headers["Host"].split(".")[0]
         self.sites.hits[host, parts.path] += 1
@@ -278,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
             kind = "text/javascript" if parts.path.endswith(".js") else "text/html"
             self._answer(_PAGES.get(parts.path, ""), status=200 if parts.path in _PAGES else 404, kind=kind)
 
-    def do_POST(self) -> None:
+    def _post(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         host = self.headers["Host"].split(".")[0]
         if self.path == "/rotate":
@@ -296,43 +302,14 @@ class _Handler(BaseHTTPRequestHandler):
         location: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:
-        body = text.encode("utf-8")
-        self.send_response(status)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("Referrer-Policy", "no-referrer")
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        if cookie:
-            self.send_header("Set-Cookie", cookie)
-        if location:
-            self.send_header("Location", location)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of connections that a killed browser has dropped."""
+        fields = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", **(headers or {})}
+        fields |= {name: value for name, value in (("Set-Cookie", cookie), ("Location", location)) if value}
+        self.answer(text, status=status, kind=f"{kind}; charset=utf-8", headers=fields)
 
 
 @contextmanager
 def serve_sites() -> Iterator[Sites]:
     """Run the sites on a free port."""
-    server = _Server(("127.0.0.1", 0), _Handler)
-    sites = Sites(server.server_address[1])
-    server.RequestHandlerClass = type("Handler", (_Handler,), {"sites": sites})
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    sites = Sites(0)
+    with serving(type("Handler", (_Handler,), {"sites": sites})) as sites.port:
         yield sites
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

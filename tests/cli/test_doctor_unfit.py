@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import http.server
 import ipaddress
 import re
 import socket
@@ -26,6 +25,8 @@ from session_reuse import SessionManager, reusable_session
 from session_reuse._store.redis.diagnosis import Trouble, diagnose, diagnosis
 from session_reuse.errors import StoreError
 from tests.cli.conftest import CommandLine
+from tests.harness.pages import PageHandler
+from tests.harness.pages import serving as serving_pages
 from tests.harness.polling import wait_until
 from tests.harness.servers import HOST, RedisServer, SentinelGroup, free_port
 
@@ -192,20 +193,11 @@ def ssh_server() -> Iterator[str]:
         yield f"redis://{HOST}:{port}"
 
 
-class Quiet(http.server.BaseHTTPRequestHandler):
-    """Answers every request by an error."""
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing on standard error."""
-
-
 @contextmanager
 def http_server() -> Iterator[str]:
-    """A web server."""
-    with http.server.ThreadingHTTPServer((HOST, 0), Quiet) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"redis://{HOST}:{server.server_port}"
-        server.shutdown()
+    """A web server. It answers every request by an error."""
+    with serving_pages(PageHandler) as port:
+        yield f"redis://{HOST}:{port}"
 
 
 @contextmanager

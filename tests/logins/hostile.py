@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import http.server
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from urllib.parse import unquote
+
+from tests.harness.pages import PageHandler, serving
 
 WAYS = (
     "fetch", "beacon", "image", "socket", "worker", "frame", "link", "form", "popup", "redirect", "data", "blob",
@@ -65,64 +66,43 @@ class Collector:
 
 
 @contextmanager
-def serving() -> Iterator[tuple[str, Collector]]:
+def hostile_site() -> Iterator[tuple[str, Collector]]:
     """Run the shop and the collector; yield the shop's URL."""
     collector = Collector()
 
-    class Collecting(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-        def do_GET(self) -> None:
+    class Collecting(PageHandler):
+        def respond(self) -> None:
             """Collect."""
             collector.seen.add(self.path.strip("/").partition("?")[0])
-            self.send_response(200)
-            self.send_header("Access-Control-Allow-Origin", "*")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(headers={"Access-Control-Allow-Origin": "*"})
 
-        do_POST = do_OPTIONS = do_GET  # noqa: N815  (names of http.server)
-
-    class Shop(http.server.BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-        def do_GET(self) -> None:
+    class Shop(PageHandler):
+        def respond(self) -> None:
             """Serve the page, its service worker, and a redirect to the collector."""
-            from urllib.parse import unquote
-
             path, _, query = self.path.partition("?")
             text = {"/service.js": _SERVICE, "/popups": _POPUPS}.get(path, _PAGE)
-            body = text.replace("PORT", str(collector.port)).replace("UDP", str(collector.udp)).encode()
-            self.send_response(302 if path == "/away" else 200)
+            body = text.replace("PORT", str(collector.port)).replace("UDP", str(collector.udp))
             if path == "/away":
-                self.send_header("Location", unquote(query))
-            kind = "text/javascript" if path == "/service.js" else "text/html"
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+                self.answer(status=302, headers={"Location": unquote(query)})
+            else:
+                self.answer(body, kind="text/javascript" if path == "/service.js" else "text/html")
 
     with (
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collecting) as collecting,
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Shop) as shop,
+        serving(Collecting) as collector.port,
+        serving(Shop) as shop_port,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
     ):
         datagrams.bind(("127.0.0.1", 0))
-        collector.port, collector.udp = collecting.server_port, datagrams.getsockname()[1]
+        collector.udp = datagrams.getsockname()[1]
 
         def receive() -> None:
             while datagrams.recvfrom(2000)[0] != b"end":
                 collector.seen.add("stun")
 
-        threads = [threading.Thread(target=work) for work in (collecting.serve_forever, shop.serve_forever, receive)]
-        for thread in threads:
-            thread.start()
+        thread = threading.Thread(target=receive)
+        thread.start()
         try:
-            yield f"http://shop.localhost:{shop.server_port}/", collector
+            yield f"http://shop.localhost:{shop_port}/", collector
         finally:
             datagrams.sendto(b"end", datagrams.getsockname())
-            collecting.shutdown()
-            shop.shutdown()
-            for thread in threads:
-                thread.join()
+            thread.join()

@@ -15,7 +15,7 @@ from session_reuse import reusable_session
 from session_reuse.browsers.cdp import open_chromium
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.testing import MemoryStore, memory_manager
-from tests.logins.hostile import WAYS, Collector, serving
+from tests.logins.hostile import WAYS, Collector, hostile_site
 from tests.logins.states import MAIL, cookie, origin, there
 
 POPUPS = ["--disable-popup-blocking"]
@@ -46,7 +46,7 @@ async def visit(playwright: Any, chromium: Any, url: str, collector: Collector, 
 async def test_a_hostile_page_reaches_nothing_and_is_logged_in(playwright: Any) -> None:
     """The same page gets out in every way from a browser that is not confined."""
     memory = MemoryStore()
-    with serving() as (url, collector):
+    with hostile_site() as (url, collector):
         async with memory_manager(memory) as manager:
             async with reusable_session("alice", manager=manager) as session:
                 session.storage_state = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import re
 import sys
 import threading
@@ -33,6 +32,7 @@ from session_reuse.browsers.checks import selector_present, text_present
 from session_reuse.browsers.probes import cdp_probe, http_probe, page_of, playwright_probe
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
+from tests.harness.pages import PageHandler, serving
 from tests.harness.servers import RedisServer, free_port
 
 NAME = "shop.example/alice"
@@ -288,32 +288,21 @@ async def test_a_wrong_argument_is_named(wrong: dict[str, Any]) -> None:
             await manager.keep_alive(renewing(verdict=True), **wrong)
 
 
-class Site(http.server.BaseHTTPRequestHandler):
+class Site(PageHandler):
     """Greets those with the right cookie; trouble on request."""
 
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
+    def respond(self) -> None:
         """Answer."""
-        name = self.path.rpartition("/")[2]
         is_in = "sid=test" in self.headers.get("Cookie", "")
-        body = b"<p>Hello Alice</p>" if is_in else b"<p>Log in</p>"
-        self.send_response(503 if name == "trouble" else 200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        status = 503 if self.path.endswith("/trouble") else 200
+        self.answer("<p>Hello Alice</p>" if is_in else "<p>Log in</p>", status=status)
 
 
 @pytest.fixture
 def site() -> Iterator[str]:
     """A site of one page."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Site) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 async def test_a_page_is_probed_over_http(site: str) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import http.server
 import json
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -25,6 +23,7 @@ from session_reuse.browsers._manual_login import Until
 from session_reuse.browsers.http_clients import open_httpx_async
 from session_reuse.testing import state_with_cookie
 from tests.cli.conftest import CommandLine
+from tests.harness.pages import PageHandler, serving
 from tests.harness.servers import RedisServer
 
 pytestmark = pytest.mark.browser
@@ -32,20 +31,17 @@ NAME, CODE = "127.0.0.1/alice", "492039"
 LIMIT = 90
 
 
-class Site(http.server.BaseHTTPRequestHandler):
+class Site(PageHandler):
     """An account behind a password and a one-time code."""
 
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
+    def respond(self) -> None:
         """Serve the pages."""
         path, asked = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         cookies = self.headers.get("Cookie", "")
         if path == "/password" and asked.get("password") == ["right"]:
-            self.answer("<form action=/code><input name=code></form>", "first=passed; HttpOnly")
+            self.page("<form action=/code><input name=code></form>", "first=passed; HttpOnly")
         elif path == "/code" and asked.get("code") == [CODE] and "first=passed" in cookies:
-            self.answer(
+            self.page(
                 "<script>localStorage.setItem('device', 'known'); location = '/account'</script>", "sid=in; HttpOnly"
             )
         elif path == "/account" and "sid=in" in cookies:
@@ -53,25 +49,16 @@ class Site(http.server.BaseHTTPRequestHandler):
         else:
             self.answer("<form action=/password><input name=password type=password></form>")
 
-    def answer(self, body: str, cookie: str | None = None) -> None:
-        """Send a page."""
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        if cookie is not None:
-            self.send_header("Set-Cookie", f"{cookie}; Path=/; Max-Age=86400")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
+    def page(self, body: str, cookie: str) -> None:
+        """Send a page with a cookie."""
+        self.answer(body, headers={"Set-Cookie": f"{cookie}; Path=/; Max-Age=86400"})
 
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[str]:
     """The site."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/account"
-    server.shutdown()
-    server.server_close()
+    with serving(Site) as port:
+        yield f"http://127.0.0.1:{port}/account"
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import http.server
 import logging
 import secrets
-import threading
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pyotp
@@ -29,6 +26,7 @@ from session_reuse.browsers.http_clients import open_httpx_async
 from session_reuse.browsers.probes import http_probe
 from session_reuse.testing import MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import ALICE, CommandLine
+from tests.harness.pages import PageHandler, serving
 from tests.harness.servers import RedisServer
 
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
@@ -162,48 +160,32 @@ def test_a_rotation_seals_the_secrets_too(cli: CommandLine, redis_server: RedisS
     assert cli("totp", "code", ALICE, SESSION_REUSE_ENCRYPTION_KEYS=new).code == 0
 
 
-class Site(http.server.BaseHTTPRequestHandler):
+class Site(PageHandler):
     """An account behind a one-time code. Each code is taken once."""
 
     used: set[str]
     logins: list[str]
 
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
+    def respond(self) -> None:
         """Answer."""
         path, asked = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
         code = "".join(asked.get("code", []))
         if path == "/login" and pyotp.TOTP(SECRET).verify(code, valid_window=1) and code not in self.used:
             self.used.add(code)
             self.logins.append(f"login-{len(self.logins) + 1}")
-            self.answer(b"<p>welcome</p>", f"sid={self.logins[-1]}; HttpOnly; Path=/")
+            self.answer("<p>welcome</p>", headers={"Set-Cookie": f"sid={self.logins[-1]}; HttpOnly; Path=/"})
         elif self.logins and f"sid={self.logins[-1]}" in self.headers.get("Cookie", ""):
-            self.answer(b"<p>Hello Alice</p>")
+            self.answer("<p>Hello Alice</p>")
         else:
-            self.answer(b"<p>Log in</p>")
-
-    def answer(self, body: bytes, cookie: str = "") -> None:
-        """Send a page."""
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        if cookie:
-            self.send_header("Set-Cookie", cookie)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+            self.answer("<p>Log in</p>")
 
 
 @pytest.fixture
 def site() -> Iterator[str]:
     """The site."""
     Site.used, Site.logins = set(), []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Site) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 async def test_a_dead_login_is_made_again_with_a_code(site: str, redis_server: RedisServer) -> None:

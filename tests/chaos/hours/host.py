@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +29,7 @@ from session_reuse.browsers.playwright import open_context
 from tests.chaos.history import CONFIRMED
 from tests.chaos.hours.network import children_of, memory_of
 from tests.harness.lag import Lag
+from tests.harness.pages import PageHandler, PageServer
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Playwright
@@ -86,28 +86,14 @@ class Events:
             file.write(json.dumps({"kind": kind, "t": time.time(), **facts}) + "\n")
 
 
-class _Site(BaseHTTPRequestHandler):
+class _Site(PageHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(_PAGE)))
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            self.wfile.write(_PAGE)
-
-    def handle_one_request(self) -> None:
-        """Ignore connections that a killed browser has dropped."""
-        with contextlib.suppress(ConnectionError):
-            super().handle_one_request()
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
+    def respond(self) -> None:
+        self.answer(_PAGE)
 
 
-class _SiteServer(ThreadingHTTPServer):
-    daemon_threads = True
+class _SiteServer(PageServer):
     allow_reuse_port = True  # where hosts share loopback, all of them answer for the same origins
 
 
