@@ -38,6 +38,8 @@ KEY: Final = b"hours of faults, and not a key: "
 MEMORY_EVERY: Final = 5.0
 ENDING: Final = 120.0
 """Seconds in which the agents end their last visits."""
+NOTICED: Final = 5.0
+"""Seconds after which Playwright has noticed that a browser was killed."""
 NEW_PAGE: Final = 60.0
 """Seconds in which a browser opens a tab."""
 _PAGE: Final = b"<!doctype html><title>account</title><body>account"
@@ -111,7 +113,7 @@ class Host:
     browser: Browser | None = None
     launching: asyncio.Lock = field(default_factory=asyncio.Lock)
     lag: Lag = field(default_factory=Lag)
-    crashes: int = 0
+    crashed_at: float = float("-inf")
 
     async def run(self) -> None:
         """Seed, wait for the word, work until told to stop."""
@@ -148,14 +150,14 @@ class Host:
         chance, agent = random.Random(f"{self.task.seed}-{number}"), f"agent-{number}"
         while not self.stopping:
             account = min(chance.randrange(self.task.sessions), chance.randrange(self.task.sessions))
-            crashes = self.crashes
+            began = time.monotonic()
             try:
                 await self._visit(chance, account, agent)
             except (PlaywrightError, TimeoutError) as error:
-                if self.crashes == crashes:
-                    self.events.write("wrong", what=f"{agent} met {type(error).__name__}: {str(error)[:300]}")
-                else:
+                if self.crashed_at > began - NOTICED:
                     self.events.write("interrupted")
+                else:
+                    self.events.write("wrong", what=f"{agent} met {type(error).__name__}: {str(error)[:300]}")
             except Exception as error:  # noqa: BLE001  (nothing may come out)
                 self.events.write("wrong", what=f"{agent} met {type(error).__name__}: {str(error)[:300]}")
             await asyncio.sleep(chance.uniform(0.0, self.task.rest))
@@ -252,7 +254,7 @@ class Host:
             return self.browser
 
     def _crash(self) -> None:
-        self.crashes += 1
+        self.crashed_at = time.monotonic()
         for pid in _browsers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
