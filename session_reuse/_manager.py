@@ -15,7 +15,7 @@ from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
 from session_reuse._orphans import close_sockets, forget_connections, managers, report_lost
-from session_reuse._resilience.failure import AttemptFailed, FailureScope
+from session_reuse._resilience.failure import AttemptFailed, FailureScope, store_errors
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions
@@ -293,12 +293,10 @@ class SessionManager(AsyncOnly):
             StoreError: the store is away.
         """
         services = await self.services()
-        try:
+        with store_errors():
             async for listed in services.store.sessions(timeout=_LISTING_TIMEOUT):
                 summary = summary_of(listed, self.config, listed.now / 1_000_000)
                 yield await self._with_cookies(services, summary) if cookies else summary
-        except AttemptFailed as failure:
-            raise failure.error from None
 
     async def _with_cookies(self, services: Runtime, summary: SessionSummary) -> SessionSummary:
         if summary.error:
@@ -325,10 +323,8 @@ class SessionManager(AsyncOnly):
         services, place = await self.services(), ""
         wanted, seen = None if fingerprint is None else checked(fingerprint, "fingerprint"), set[str]()
         while True:
-            try:
+            with store_errors():
                 page, place = await services.store.uses(place, timeout=_LISTING_TIMEOUT)
-            except AttemptFailed as failure:
-                raise failure.error from None
             for use in page:
                 if wanted in {None, use.fingerprint} and use.use_id not in seen:
                     seen.add(use.use_id)
@@ -431,10 +427,8 @@ class SessionManager(AsyncOnly):
         from session_reuse._cleanup.job import CleanupJob
 
         services = await self.services()
-        try:
+        with store_errors():
             return await CleanupJob(services.store, self.config, services.telemetry).run_once()
-        except AttemptFailed as failure:
-            raise failure.error from None
 
     def stats(self) -> ManagerStats:
         """Return what this process has done so far."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from session_reuse._browser_session import BrowserSession
-from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.failure import AttemptFailed, store_errors
 from session_reuse._session.composition import Runtime
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
@@ -84,31 +84,19 @@ class Pool:
             StoreError: the store is away.
         """
         runtime = await self._runtime()
-        try:
+        with store_errors():
             return await runtime.guarded.pool_members(self.name, runtime.config.save_timeout)
-        except AttemptFailed as failure:
-            raise failure.error from None
 
     async def _edit(self, add: tuple[str, ...], remove: tuple[str, ...]) -> int:
         runtime = await self._runtime()
         if not add and not remove:
             return 0
-        try:
+        with store_errors():
             return await runtime.guarded.edit_pool(self.name, runtime.config.save_timeout, add, remove)
-        except AttemptFailed as failure:
-            raise failure.error from None
 
 
 class Turn:
-    """One agent's way to a member: queue, reservation, lease, and the way back.
-
-    Args:
-        runtime: the parts of the manager.
-        pool: name of the pool.
-        agent_id: name of the agent.
-        options: what the caller asked for.
-        session_class: of the session to make.
-    """
+    """One agent's way to a member: queue, reservation, lease, and the way back."""
 
     def __init__(
         self, runtime: Runtime, pool: str, agent_id: str | None, options: ResolvedOptions,

@@ -5,6 +5,8 @@ Servers quote arguments in their errors, and our arguments are credentials: only
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 from session_reuse.errors import CircuitOpenError, StoreError, StoreTimeoutError
@@ -45,6 +47,15 @@ class AttemptFailed(Exception):  # noqa: N818  (internal: it becomes an outcome 
         self.code = code
         self.retry = retry
         self.scope = scope
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise the `StoreError` of a failed attempt, for calls whose trouble is no outcome."""
+    try:
+        yield
+    except AttemptFailed as failure:
+        raise failure.error from None
 
 
 def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None) -> AttemptFailed:

@@ -24,9 +24,6 @@ class Audit:
     """Writes the audit of one manager. Its failures cost neither a save nor an agent's time.
 
     Args:
-        store: the way to the store.
-        clock: time and chance.
-        spawn: runs work in a task that lives until it is done or the manager is closed.
         budget: seconds for lines that no save carries.
     """
 

@@ -24,10 +24,6 @@ class Flusher:
 
     Args:
         flush: writes what waits of one session within so many seconds. It returns whether nothing waits any more.
-        replicas: what waits.
-        store: the way to the store.
-        clock: time and chance.
-        spawn: runs work in a task that lives until it is done or the manager is closed.
     """
 
     def __init__(

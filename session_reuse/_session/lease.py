@@ -21,14 +21,6 @@ _POLL: Final = (0.02, 0.1)
 class LeaseHolder:
     """The lease of one `with`.
 
-    Args:
-        store: the way to the store.
-        telemetry: counts and logs.
-        fingerprint: whose session.
-        agent_id: who wants it.
-        config: the settings.
-        spawn: runs work in a task that lives until it is done or the manager is closed.
-
     Attributes:
         holder: names this holder, different for each `with`.
         lease: the lease, once it is taken.

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.failure import store_errors
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._state.codec import Codec
 from session_reuse._state.sealing import AesGcm
@@ -24,11 +24,6 @@ _LEAST_LEFT: Final = 3.0
 
 class OneTimeCodes:
     """The secrets of one manager.
-
-    Args:
-        store: the way to the store.
-        codec: has the keys.
-        config: the settings.
 
     Raises:
         ConfigurationError: there are no keys to seal a secret with.
@@ -107,16 +102,12 @@ class OneTimeCodes:
         return self._store.keys.of(fingerprint).totp.encode()
 
     async def _read(self, fingerprint: str) -> tuple[bytes | None, int]:
-        try:
+        with store_errors():
             return await self._store.totp_secret(fingerprint, self._config.restore_timeout)
-        except AttemptFailed as failure:
-            raise failure.error from None
 
     async def _write(self, fingerprint: str, value: bytes, known: bytes | None = None) -> bool:
-        try:
+        with store_errors():
             return await self._store.set_totp_secret(fingerprint, self._config.save_timeout, value, known)
-        except AttemptFailed as failure:
-            raise failure.error from None
 
 
 def _totp_of(secret: str) -> TOTP:

@@ -44,15 +44,6 @@ class SessionScope:
     """One `with`: restores into a session, saves it, keeps its lease meanwhile.
 
     Args:
-        session: the session to fill.
-        options: what the caller asked for.
-        config: the settings.
-        store: the way to the store.
-        snapshots: opens and seals stored values.
-        writer: brings changes into the store.
-        telemetry: counts and logs.
-        clock: time and chance.
-        spawn: runs work in a task that lives until it is done or the manager is closed.
         spent: seconds of the budget to enter that are used up already.
     """
 

@@ -24,12 +24,7 @@ _TAG_LENGTH: Final = 32
 
 
 class Snapshots:
-    """Stored values in both directions, for one codec.
-
-    Args:
-        codec: seals and opens.
-        keys: the names.
-    """
+    """Stored values in both directions, for one codec."""
 
     def __init__(self, codec: Codec, keys: Keys) -> None:
         self.codec = codec

@@ -48,14 +48,6 @@ _OFFLOAD: Final = 200_000
 class Writer:
     """Writes the changes of all sessions of one manager.
 
-    Args:
-        config: the settings.
-        store: the way to the store.
-        snapshots: opens and seals stored values.
-        telemetry: counts and logs.
-        clock: time and chance.
-        spawn: runs work in a task that lives until it is done or the manager is closed.
-
     Attributes:
         replicas: what this process knows of each session.
         disk: their copies on disk, if configured.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, Unpack, cast
 
 from session_reuse._manager import SessionManager
-from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.failure import store_errors
 from session_reuse._resilience.guard import Access, Attempt
 from session_reuse._session.composition import Runtime
 from session_reuse._state.codec import Codec
@@ -96,10 +96,8 @@ async def execute(runtime: Runtime, attempt: Attempt[T], access: Access = Access
     """
     config = runtime.config
     budget = config.restore_timeout if access is Access.READ else config.save_timeout
-    try:
+    with store_errors():
         return await runtime.guard.run(access, attempt, budget)
-    except AttemptFailed as failure:
-        raise failure.error from None
 
 
 async def read_stored(

@@ -63,14 +63,7 @@ class _Update:
 
 
 class DiskReplicas:
-    """Keeps files in step with the replicas of one manager.
-
-    Args:
-        spool: the folder.
-        writer: whose replicas.
-        clock: time and chance.
-        spawn: runs work in a task that lives until it is done or the manager is closed.
-    """
+    """Keeps files in step with the replicas of one manager."""
 
     def __init__(self, spool: Spool, writer: Writer, clock: Clock, spawn: Spawn) -> None:
         self._spool = spool

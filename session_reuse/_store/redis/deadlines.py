@@ -55,12 +55,7 @@ class Due:
 
 
 class Deadlines:
-    """The index of deadlines in the store.
-
-    Args:
-        keys: the names.
-        send: sends commands to the servers.
-    """
+    """The index of deadlines in the store."""
 
     def __init__(self, keys: Keys, send: Send) -> None:
         self._keys = keys

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.failure import store_errors
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
 from session_reuse._session.one_time_codes import OneTimeCodes
@@ -103,7 +103,7 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
 async def _key_ids(runtime: Runtime, refusals: Refusals) -> dict[str, str]:
     """Return the name of each session's key. Empty for a value that is no session."""
     found: dict[str, str] = {}
-    try:
+    with store_errors():
         async for entry in runtime.store.sessions(timeout=runtime.config.save_timeout):
             if entry.failure is not None:
                 refusals.add(entry.fingerprint, str(entry.failure.error))
@@ -112,8 +112,6 @@ async def _key_ids(runtime: Runtime, refusals: Refusals) -> dict[str, str]:
                 found[entry.fingerprint] = Header.decode(entry.head).key_id
             except CorruptStateError:
                 found[entry.fingerprint] = ""
-    except AttemptFailed as failure:
-        raise failure.error from None
     return found
 
 
