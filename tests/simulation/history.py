@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
-from tests.simulation import seams
-
 POOL: Final = "shop"
 MEMBERS: Final = ("alice", "bob")
 FINGERPRINTS: Final = tuple(f"{POOL}/{member}" for member in MEMBERS)
@@ -200,7 +198,7 @@ class _Draw:
             config |= chance.choice((
                 {"attempt_timeout": 0.4, "restore_timeout": 1.0}, {"attempt_timeout": 0.5}, {"attempt_timeout": 0.05, "restore_timeout": 0.1},
             ))  # fmt: skip
-        if seams.HAS_REPLICA and "replica" in self.swarm:
+        if "replica" in self.swarm:
             config["reuse_while_away"] = chance.choice((0.0, 2.0, 10.0))
         if "no transport" in self.swarm:
             config["_direct"] = False

@@ -49,11 +49,11 @@ class Stuck(Exception):  # noqa: N818  (what was found, not an error of the simu
 class SimTask(asyncio.Task[Any]):
     """A task with a hash that does not depend on its address, so that sets of tasks have one order."""
 
-    _serial = 0
+    serial = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        SimTask._serial += 1
-        self._number = SimTask._serial
+        SimTask.serial += 1
+        self._number = SimTask.serial
         super().__init__(*args, **kwargs)
 
     def __hash__(self) -> int:
@@ -83,7 +83,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.complaints: list[str] = []
         self.set_task_factory(self._made)
         self.set_exception_handler(self._complain)
-        SimTask._serial = 0
+        SimTask.serial = 0
 
     # What asyncio asks of a loop ----------------------------------------------------------------------------------------
 

@@ -832,7 +832,7 @@ class Oracle:
         calm = visit.begun - self.trouble_of(visit.process) > CALM_AFTER
         if calm and near and not (rejected and probed):
             self.break_("reuse", f"{visit} entered {visit.outcome} although all is well")
-        if seams.HAS_REPLICA and not visit.options.get("exclusive"):
+        if not visit.options.get("exclusive"):
             known = visit.manager.known.get(session.fingerprint)
             if known is not None and known.items and not self._unusable(session, visit, known):
                 self.break_("reuse", f"{visit} entered {visit.outcome} although its process knows {shown(known.items)}")

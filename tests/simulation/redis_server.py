@@ -79,7 +79,7 @@ class RedisServer:
         self.touched: dict[Key, None] = {}
         self.deleted_by: Callable[[Key, str], None] = lambda _key, _how: None
         self._full_now = False
-        self._scripts: set[str] = set()
+        self.scripts: set[str] = set()
 
     # Execution ----------------------------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class RedisServer:
             else:
                 self.expires[key] = expires
             self.touched[key] = None
-        self._scripts.clear()
+        self.scripts.clear()
 
     def forget_all(self) -> None:
         """Start anew without data."""
@@ -199,11 +199,11 @@ class RedisServer:
         self.values.clear()
         self.expires.clear()
         self.undo.clear()
-        self._scripts.clear()
+        self.scripts.clear()
 
     def forget_scripts(self) -> None:
         """Forget the scripts, as SCRIPT FLUSH and every restart do."""
-        self._scripts.clear()
+        self.scripts.clear()
 
     # Scripts --------------------------------------------------------------------------------------------------------------
 
@@ -843,14 +843,14 @@ def _split(words: list[bytes]) -> tuple[list[bytes], list[bytes]]:
 @_command("EVAL")
 def _eval(server: RedisServer, words: list[bytes]) -> Any:
     sha = _LUA.load(words[0])
-    server._scripts.add(sha)
+    server.scripts.add(sha)
     return server.script(sha, *_split(words))
 
 
 @_command("EVALSHA")
 def _evalsha(server: RedisServer, words: list[bytes]) -> Any:
     sha = words[0].decode().lower()
-    if sha not in server._scripts:
+    if sha not in server.scripts:
         raise ServerError("NOSCRIPT No matching script. Please use EVAL.")
     return server.script(sha, *_split(words))
 
@@ -860,12 +860,12 @@ def _script(server: RedisServer, words: list[bytes]) -> Any:
     deed = words[0].upper()
     if deed == b"LOAD":
         sha = _LUA.load(words[1])
-        server._scripts.add(sha)
+        server.scripts.add(sha)
         return sha.encode()
     if deed == b"FLUSH":
         server.forget_scripts()
         return OK
-    return [int(word.decode().lower() in server._scripts) for word in words[1:]]
+    return [int(word.decode().lower() in server.scripts) for word in words[1:]]
 
 
 @_command("WAIT")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import random
 import secrets
@@ -18,15 +17,16 @@ from typing import Any, Final
 
 import session_reuse
 from session_reuse import SessionManager
-from session_reuse.config import Config
+from session_reuse._state import document
+from session_reuse._state.codec import Codec
+from session_reuse._state.header import Header
+from session_reuse._store.redis import scripts
+from session_reuse.errors import CorruptStateError
+from tests.harness.probes import runtime, was_used
 from tests.simulation.loop import HOST, SimLoop
 
 EPOCH: Final = 1_800_000_000.0
 """Unix time at which every history begins."""
-HAS_REPLICA: Final = "reuse_while_away" in Config.__dataclass_fields__
-"""Whether enters reuse the last known state while the store is away."""
-USES_TRANSPORT: Final = importlib.util.find_spec("session_reuse._store.redis.redis_py") is not None
-"""Whether the store reads and writes on the transport of redis-py's connections."""
 _SKIPPED: Final = (
     "session_reuse.browsers",
     "session_reuse._browser",
@@ -44,9 +44,6 @@ class _State:
 
 _state = _State()
 _chance = random.Random(0)
-
-
-SCRIPTS_PACKAGE: Final = "session_reuse._store.redis.scripts"
 
 
 # Clocks and chance ------------------------------------------------------------------------------------------------------
@@ -126,9 +123,6 @@ def patch() -> None:
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "session_reuse" and not name.startswith(_SKIPPED):
             _patch_module(module)
-    connections = sys.modules.get("session_reuse._store.connections")
-    if connections is not None and hasattr(connections, "_pack"):
-        connections._pack = None  # type: ignore[attr-defined]  # our connections pack by themselves, into lists
 
 
 def _patch_module(module: types.ModuleType) -> None:
@@ -175,17 +169,17 @@ def end() -> None:
 def script_names() -> dict[bytes, str]:
     """Return the names of the scripts, by SHA-1 and by source."""
     found: dict[bytes, str] = {}
-    load = importlib.import_module(SCRIPTS_PACKAGE).script
-    for path in files(SCRIPTS_PACKAGE).iterdir():
+    for path in files(scripts).iterdir():
         if path.name.endswith(".lua"):
-            script = load(path.name.removesuffix(".lua"))
-            found[script.source.encode()] = found[script.sha.encode()] = path.name.removesuffix(".lua")
+            name = path.name.removesuffix(".lua")
+            script = scripts.script(name)
+            found[script.source.encode()] = found[script.sha.encode()] = name
     return found
 
 
 def change_script(name: str, old: str, new: str) -> None:
     """Change a script in this process, for a mutant."""
-    script = importlib.import_module(SCRIPTS_PACKAGE).script(name)
+    script = scripts.script(name)
     if old not in script.source:
         raise LookupError(f"{name}.lua does not contain {old!r}")
     object.__setattr__(script, "source", script.source.replace(old, new))
@@ -233,7 +227,7 @@ class Stored:
 
 ENCRYPTION_KEYS: Final = (b"k" * 32, b"o" * 32)
 """The fleet's key, and another one."""
-_codecs: list[Any] = []
+_codecs: list[Codec] = []
 _opened: dict[bytes, tuple[int, dict[str, Any]]] = {}
 
 
@@ -243,9 +237,7 @@ def decode(value: bytes, key: bytes) -> Stored:
     Raises:
         CorruptStateError: none does.
     """
-    from session_reuse.errors import CorruptStateError
-
-    header = importlib.import_module("session_reuse._state.header").Header.decode(value)
+    header = Header.decode(value)
     sealed = value[4:16] + value[56:158] + value[176:] + key
     found = _opened.get(sealed)
     if found is None:
@@ -254,10 +246,7 @@ def decode(value: bytes, key: bytes) -> Stored:
                 opened = codec.decode(value, key.decode())
             except CorruptStateError:
                 continue
-            document = importlib.import_module("session_reuse._state.document").load(
-                opened.document, opened.header.flags[2]
-            )
-            found = number, document
+            found = number, document.load(opened.document, opened.header.flags[2])
             break
         else:
             raise CorruptStateError("no key of ours opens it")
@@ -269,49 +258,20 @@ def decode(value: bytes, key: bytes) -> Stored:
     )  # fmt: skip
 
 
-def _our_codecs() -> list[Any]:
+def _our_codecs() -> list[Codec]:
     if not _codecs:
-        codec = importlib.import_module("session_reuse._state.codec").Codec
-        _codecs.extend(codec(keys=keys) for keys in ((), *((key,) for key in ENCRYPTION_KEYS)))
+        _codecs.extend(Codec(keys=keys) for keys in ((), *((key,) for key in ENCRYPTION_KEYS)))
     return _codecs
 
 
 # Managers and sessions ------------------------------------------------------------------------------------------------------
 
 
-def make_manager(client: Any, lost: list[str], **config: Any) -> SessionManager:
-    """Make a manager over a simulated client; `lost` is filled with the fingerprints of saves that it reports lost."""
-    if "on_lost" in Config.__dataclass_fields__:
-        config["on_lost"] = lambda fingerprint, *_: lost.append(fingerprint)
-    return SessionManager(client, registry=None, **config)
-
-
-def settled(session: Any) -> Any:
-    """Return a coroutine that returns what became of the last save; None where that cannot be followed."""
-    return session.settled() if hasattr(session, "settled") else None
-
-
-def is_stale(session: Any) -> bool:
-    """Return whether a session was entered from what its process knew, not from the store."""
-    stale = getattr(session, "stale", None)
-    if stale is not None:
-        return bool(stale)
-    ground = getattr(getattr(session, "keeper", None), "_ground", None)
-    return ground is not None and ground.waiting is not None
-
-
-def lost(manager: SessionManager, reported: list[str], fingerprint: str) -> bool:
-    """Return whether a manager has reported a save of a session lost."""
-    return fingerprint in reported if "on_lost" in Config.__dataclass_fields__ else manager.stats().lost > 0
-
-
 def crashed(manager: SessionManager) -> None:
     """Give back what the kernel gives back when a process dies: file locks."""
-    spooler = getattr(getattr(manager, "_services", None), "spooler", None)
-    disk = getattr(getattr(getattr(manager, "_runtime", None), "writer", None), "disk", None)
-    for keeper in (spooler, disk):
-        if keeper is not None:
-            keeper._spool.end_claim()
+    disk = runtime(manager).writer.disk if was_used(manager) else None
+    if disk is not None:
+        disk._spool.end_claim()
 
 
 def without_disk_sync() -> Callable[[], None]:
@@ -325,8 +285,3 @@ def without_disk_sync() -> Callable[[], None]:
         os.fsync = real
 
     return undo
-
-
-async def wake(manager: SessionManager) -> None:
-    """Start a manager, so that it delivers what an earlier process has left on disk."""
-    await manager.__aenter__()

@@ -13,8 +13,8 @@ import pytest
 import redis
 from redis.exceptions import RedisError
 
+from session_reuse._store.redis import scripts
 from tests.harness.servers import RedisServer as RealServer
-from tests.simulation import seams
 from tests.simulation.redis_server import RedisServer, ServerError, Status
 
 CASES = 3000
@@ -265,9 +265,7 @@ def planted(pair: Pair, drawn: Drawn, key: str) -> None:
         pair.check("SET", key, drawn.token())
 
 
-SCRIPTS = sorted(
-    path.name.removesuffix(".lua") for path in files(seams.SCRIPTS_PACKAGE).iterdir() if path.name.endswith(".lua")
-)
+SCRIPTS = sorted(path.name.removesuffix(".lua") for path in files(scripts).iterdir() if path.name.endswith(".lua"))
 
 
 @pytest.mark.redis
@@ -276,7 +274,7 @@ def test_each_script_does_what_it_does_in_a_real_server(real: redis.Redis, name:
     """Random keys and arguments, also senseless ones, also with a full memory."""
     pair = Pair(real)
     drawn = Drawn(random.Random(name))
-    source = files(seams.SCRIPTS_PACKAGE).joinpath(f"{name}.lua").read_bytes()
+    source = files(scripts).joinpath(f"{name}.lua").read_bytes()
     sha = pair.check("SCRIPT", "LOAD", source)
     keys = [
         f"{{s}}{letter}" for letter in string.ascii_lowercase[: max(map(int, re.findall(rb"KEYS\[(\d+)\]", source)))]

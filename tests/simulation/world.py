@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
+from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._browser_session import wiring_of
 from session_reuse.errors import CorruptStateError, LifecycleError, ManagerClosedError, SessionBusyError, StoreError
 from tests.simulation import seams
@@ -68,14 +68,16 @@ class Manager:
         self.readable = frozenset({plan.key})
         """Which keys open what this process can read: with keys configured, plain values are not trusted."""
         pool = SimPool(world.network, process.link, BUDGETS["connect_timeout"], owner=self)
-        pool.direct = self.config.pop("_direct", True) and pool.direct and seams.USES_TRANSPORT
+        pool.direct = self.config.pop("_direct", True) and pool.direct
         self.client = SimClient(pool)
-        self.reported: list[str] = []
-        self.real = seams.make_manager(self.client, self.reported, **self.config)
+        self.reported = reported = list[str]()
+        self.real = SessionManager(
+            self.client, registry=None, on_lost=lambda name, _: reported.append(name), **self.config
+        )
 
     def lost(self, fingerprint: str) -> bool:
         """Return whether it has reported a save of a session lost."""
-        return seams.lost(self.real, self.reported, fingerprint)
+        return fingerprint in self.reported
 
     def told_of_eviction(self, fingerprint: str) -> float | None:
         """Return when it has invalidated a session itself."""
@@ -293,14 +295,14 @@ class World:
     async def _closed(self, manager: Manager) -> None:
         manager.closed = True
         began = self.loop.time()
-        await self._guarded("close", manager.real.aclose())
+        await self.guarded("close", manager.real.aclose())
         took = self.loop.time() - began
         if took > 2 * BUDGETS["close_timeout"] + BUDGETS["save_timeout"] + 1.0 and manager.process.troubled_at < began:
             self.oracle.break_("late", f"the close of {manager} took {took:.3f} s")
         manager.closed_at = self.loop.time()
         self.oracle.say("  closed", manager, f"lost {', '.join(manager.reported)}" if manager.reported else "")
 
-    async def _guarded(self, what: str, work: Coroutine[Any, Any, Any], *allowed: type[BaseException]) -> Any:
+    async def guarded(self, what: str, work: Coroutine[Any, Any, Any], *allowed: type[BaseException]) -> Any:
         """Await something of ours that may raise what the contract names only."""
         try:
             return await work
@@ -358,7 +360,7 @@ class World:
         manager.under_way[fingerprint] = manager.under_way.get(fingerprint, 0) + 1
         manager.tried[fingerprint] = self.loop.time()
         try:
-            await self._guarded("invalidate", how(fingerprint), StoreError, ManagerClosedError)
+            await self.guarded("invalidate", how(fingerprint), StoreError, ManagerClosedError)
         except (StoreError, ManagerClosedError) as error:
             self.oracle.say("  invalidate failed", fingerprint, type(error).__name__)
         else:
@@ -380,7 +382,7 @@ class World:
         pool = manager.real.pool(POOL)
         work = pool.add(*add) if add else pool.remove(*remove)
         with contextlib.suppress(StoreError, ManagerClosedError):
-            await self._guarded("an edit of the pool", work, StoreError, ManagerClosedError)
+            await self.guarded("an edit of the pool", work, StoreError, ManagerClosedError)
             self.oracle.pool.edited(add, remove)
 
     def _reopen(self, step: Step) -> None:
@@ -403,7 +405,7 @@ class World:
 
     async def _quietly(self, work: Coroutine[Any, Any, Any]) -> None:
         with contextlib.suppress(StoreError, ManagerClosedError):
-            await self._guarded("cleanup", work, StoreError, ManagerClosedError)
+            await self.guarded("cleanup", work, StoreError, ManagerClosedError)
 
     # Processes -----------------------------------------------------------------------------------------------------------------
 
@@ -425,7 +427,7 @@ class World:
             process.managers = [Manager(process, at) for at in range(process.plan.managers)]
             self.oracle.say(f"p{process.number} is back")
             for manager in process.managers:
-                process.spawn(seams.wake(manager.real), "wake")
+                process.spawn(manager.real.__aenter__(), "wake")
 
         self.later(step.arguments["back_after"], back)
 
@@ -663,10 +665,10 @@ class _Agent:
             allowed.append(SessionBusyError)
         if self.manager.closed:
             allowed.append(ManagerClosedError)
-        work = self.world._guarded(f"the enter of {visit}", scope.__aenter__(), *allowed)
+        work = self.world.guarded(f"the enter of {visit}", scope.__aenter__(), *allowed)
         session: BrowserSession = await self._strikable("enter", work)
         took = self.loop.time() - visit.begun
-        visit.outcome, visit.stale = session.outcome, seams.is_stale(session)
+        visit.outcome, visit.stale = session.outcome, session.stale
         visit.fingerprint = session.fingerprint
         items = self._items(session)
         self.oracle.say(
@@ -712,7 +714,7 @@ class _Agent:
         try:
             allowed = (StoreError,) if self.options.get("strict") and failure is None else ()
             closed = (ManagerClosedError,) if self.manager.closed else ()
-            work = self.world._guarded(f"the exit of {visit}", scope.__aexit__(kind, failure, trace), *allowed, *closed)
+            work = self.world.guarded(f"the exit of {visit}", scope.__aexit__(kind, failure, trace), *allowed, *closed)
             swallowed = await self._strikable("exit", work)
             if swallowed:
                 self.oracle.break_("raised", f"the exit of {visit} swallowed {kind}")
@@ -753,15 +755,12 @@ class _Agent:
 
     def _follow(self, session: BrowserSession) -> None:
         """Wait for what becomes of the last save."""
-        settled = seams.settled(session)
-        if settled is None or session.save_outcome not in {SaveOutcome.PENDING, SaveOutcome.SPOOLED}:
-            if settled is not None:
-                settled.close()
+        if session.save_outcome not in {SaveOutcome.PENDING, SaveOutcome.SPOOLED}:
             return
         self.visit.followed = True
 
         async def follow() -> None:
-            self.visit.final = await settled
+            self.visit.final = await session.settled()
             self.oracle.say(f"  a{self.visit.number} settled:", self.visit.final)
 
         self.process.spawn(follow(), "follow")
@@ -817,7 +816,7 @@ class _Agent:
             closed = (*closed, LifecycleError)
         outcome: SaveOutcome | None = None
         try:
-            outcome = await self.world._guarded(f"the checkpoint of {visit}", session.checkpoint(), *allowed, *closed)
+            outcome = await self.world.guarded(f"the checkpoint of {visit}", session.checkpoint(), *allowed, *closed)
         except (StoreError, LifecycleError):
             pass
         finally:
@@ -929,7 +928,7 @@ class _Agent:
         session: BrowserSession | None = None
         allowed = (ManagerClosedError,) if self.manager.closed else ()
         if not self.step.arguments["made"]:
-            session = await self.world._guarded(
+            session = await self.world.guarded(
                 "restore", manager.restore(visit.fingerprint, f"a{visit.number}"), *allowed
             )
         if session is None:
@@ -938,7 +937,7 @@ class _Agent:
             visit.entered = self.loop.time()
             self._login(session)
         else:
-            visit.outcome, visit.stale = session.outcome, seams.is_stale(session)
+            visit.outcome, visit.stale = session.outcome, session.stale
             self.oracle.say(f"  a{visit.number} restored:", shown(self._items(session)))
             self.oracle.entered(visit, self._items(session))
         for deed, *details in self.step.arguments["body"]:
@@ -946,7 +945,7 @@ class _Agent:
         began = visit.leaving = self.loop.time()
         changes = self.oracle.saving(visit)
         allowed = (ManagerClosedError,) if self.manager.closed else ()
-        outcome = await self.world._guarded("save", manager.save(session), *allowed)
+        outcome = await self.world.guarded("save", manager.save(session), *allowed)
         visit.left = self.loop.time()
         self.oracle.say(f"  a{visit.number} saved:", outcome.value)
         self.oracle.saved(visit, changes, began, outcome)
