@@ -118,6 +118,10 @@ _PAGES = {
     "/stale/reload": _page(_STALE % "location.reload();"),
     "/stale/replace": _page(_STALE % "location.replace('/stale/replace?again');"),
     "/stale/elsewhere": _page(_STALE % "location.href = document.location.search.slice(1);"),
+    "/stale/database": _page(
+        "const request = indexedDB.deleteDatabase('auth');request.onsuccess = () => location.replace('/idb-plain');"
+    ),
+    "/moved": _page("location.replace('/idb-rich');"),
     "/rotating": _page(
         "fetch('/rotate', { method: 'POST', body: localStorage.getItem('refresh') || '' }).then((answer) => answer.json())"
         ".then(({ next }) => { if (next) localStorage.setItem('refresh', next); show(Boolean(next)); });"

@@ -55,6 +55,41 @@ async def test_a_process_that_is_late_does_not_fill_a_storage_again(
     assert items(session, sites.origin(host)) == {}
 
 
+async def test_a_process_that_is_late_does_not_fill_a_database_again(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that finds its login stale, deletes its database and goes on at once is logged out in the next document, too."""
+    session, release = fresh(), asyncio.Event()
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("late-database", "/idb-plain/login")) == "in"
+    session = next_session(session)
+    async with open_context(session, browser) as context:
+        monkeypatch.setattr(AsyncPlaywrightDriver, "add_script", lambda *_: release.wait())
+        monkeypatch.setattr(AsyncPlaywrightDriver, "remove_script", lambda *_: release.wait())
+        page = await context.new_page()
+        await page.goto(sites.url("late-database", "/stale/database"), wait_until="commit")
+        await page.wait_for_url("**/idb-plain")
+        assert await shown(page) == "out"
+        release.set()
+    (database,) = entry(session, sites.origin("late-database"))["indexedDB"]
+    assert [store["records"] for store in database["stores"]] == [[], []]
+
+
+async def test_a_document_that_goes_on_at_once_leaves_its_databases_to_the_next(sites: Sites, browser: Any) -> None:
+    """A site that sends its visitors from `/` to its application is logged in there."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("moved", "/idb-rich/login")) == "in"
+    session = next_session(session)
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("moved", "/moved"), wait_until="commit")
+        await page.wait_for_url("**/idb-rich")
+        assert await shown(page) == "in"
+        assert await page.evaluate("sessionStorage.length") == 0
+    assert session.problems == []
+
+
 async def test_a_storage_that_was_cleared_stays_clear_after_a_detour(sites: Sites, browser: Any) -> None:
     """A page that logs out and goes through another site comes back logged out."""
     back = sites.url("detour", "/stale/elsewhere")

@@ -20,9 +20,10 @@
     if (window !== window.top && !isFirstOfItsSite(payloads[0].site)) return;
     const skipped = done[location.origin] || [];
     const isFirst = window !== window.top || !cameFromItself();
+    const hasLeftUnfinished = sessionStorage.getItem(name) !== null;
+    if (hasLeftUnfinished) removeItem(name);
     for (const { l, s, d } of payloads) {
-      // A document that went on at once has taken its unfinished databases with it: the next one fills them.
-      if (!skipped.includes('databases') && d) load(JSON.parse(d), false, (database) => writeReceipt(`database ${database}`));
+      if (!skipped.includes('databases') && d && (isFirst || hasLeftUnfinished)) fillDatabases(JSON.parse(d));
       if (!isFirst) continue;
       receipt = 'failed';
       if (!skipped.includes('localStorage')) fill(() => localStorage, l);
@@ -42,6 +43,22 @@
       removeItem(name);
     } catch {
       // No storage, no receipt.
+    }
+  }
+
+  // A document that goes on at once takes its unfinished databases with it, and the next one fills them. It says so when it is
+  // left, where no page sees it: a page that was filled may have deleted them.
+  function fillDatabases(databases) {
+    const end = removeEventListener.bind(window, 'pagehide', leaveUnfinished);
+    addEventListener('pagehide', leaveUnfinished);
+    load(databases, false, (database) => writeReceipt(`database ${database}`)).then(end);
+  }
+
+  function leaveUnfinished() {
+    try {
+      setItem(name, 'unfinished');
+    } catch {
+      // The storage is full: the next document starts without them.
     }
   }
 
