@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import re
 from pathlib import Path
@@ -15,15 +14,6 @@ from tests.harness.servers import RedisServer
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("program", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_every_program_in_the_readme_uses_names_that_exist(program: str) -> None:
-    """Each program parses, and every name that it imports from the package exists."""
-    for node in ast.walk(ast.parse(program)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("session_reuse"):
-            module = __import__(node.module or "", fromlist=["x"])
-            assert all(hasattr(module, alias.name) for alias in node.names)
 
 
 def test_every_command_in_the_readme_exists() -> None:

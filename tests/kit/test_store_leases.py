@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
+import pytest
+
+from session_reuse import Outcome, SaveOutcome, SessionBusyError, SessionManager, reusable_session
 from session_reuse._store.interface import Busy, CommitOutcome, EnterReply, Lease, Precondition, Store
 from session_reuse.testing import assert_fresh, assert_reused, assert_saved
 from tests.harness.polling import until
@@ -91,6 +93,8 @@ async def test_exclusive_agents_take_turns(manager: SessionManager) -> None:
             assert_fresh(second, Outcome.BUSY)
             second.data["mine"] = 1
         assert_saved(second, SaveOutcome.SKIPPED)
+        with pytest.raises(SessionBusyError):
+            await reusable_session(NAME, manager=manager, exclusive=True, on_busy="raise").__aenter__()
         first.data["done"] = 1
     async with reusable_session(NAME, manager=manager, exclusive=True) as third:
         assert third.data == {"done": 1}

@@ -104,9 +104,11 @@ def test_an_error_of_the_body_comes_out(face: Face) -> None:
     with pytest.raises(ZeroDivisionError), face.visit("a") as session:
         session.data["n"] = 1
         raise ZeroDivisionError
+    assert session.save_outcome is SaveOutcome.SAVED
     with pytest.raises(ZeroDivisionError), face.visit("a", save_on_error=False) as session:
         session.data["n"] = 2
         raise ZeroDivisionError
+    assert session.save_outcome is SaveOutcome.SKIPPED
     assert face.manager("restore", "a").data == {"n": 1}
 
 

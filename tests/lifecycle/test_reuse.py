@@ -18,7 +18,6 @@ from session_reuse import (
     ManagerClosedError,
     Outcome,
     SaveOutcome,
-    SessionBusyError,
     SessionManager,
     StateTooLargeError,
     StoreUnavailableError,
@@ -36,33 +35,6 @@ async def logged_in(manager: SessionManager, fingerprint: str = "shop.example/al
         session.storage_state = {"cookies": [dict(COOKIE)], "origins": []}
         session.data.update(data)
     assert session.save_outcome in {SaveOutcome.SAVED, SaveOutcome.MERGED}
-
-
-async def test_an_agent_comes_back_logged_in(manager: SessionManager) -> None:
-    """What one agent leaves, the next one finds: cookies, origins and notes."""
-    async with reusable_session("shop.example/alice", "agent-1", manager=manager) as session:
-        assert session.outcome is Outcome.MISSING
-        assert not session.reused
-        assert not session.degraded
-        session.storage_state["cookies"].append(dict(COOKIE))
-        session.data["step"] = 3
-    assert session.save_outcome is SaveOutcome.SAVED
-    async with reusable_session("shop.example/alice", "agent-2", manager=manager) as session:
-        assert session.reused
-        assert session.outcome is Outcome.REUSED
-        assert session.storage_state["cookies"] == [COOKIE]
-        assert session.data == {"step": 3}
-    assert session.save_outcome is SaveOutcome.UNCHANGED
-
-
-async def test_an_unknown_fingerprint_follows_the_agent(manager: SessionManager) -> None:
-    """Without a fingerprint an agent gets the session it used last."""
-    await logged_in(manager)
-    async with reusable_session(agent_id="agent-1", manager=manager) as session:
-        assert session.fingerprint == "shop.example/alice"
-        assert session.reused
-    assert await manager.affinity("agent-1") == "shop.example/alice"
-    assert await manager.affinity("nobody") is None
 
 
 async def test_an_agent_without_a_past_gets_a_session_of_its_own(manager: SessionManager) -> None:
@@ -122,22 +94,6 @@ async def test_a_closed_manager_says_so(redis_server: RedisServer) -> None:
         await reusable_session("a", manager=manager).__aenter__()
 
 
-async def test_the_bodys_error_comes_out_and_the_work_is_saved(manager: SessionManager) -> None:
-    """An agent that fails half-way keeps the login it has made."""
-    with pytest.raises(ZeroDivisionError):
-        async with reusable_session("a", manager=manager) as session:
-            session.data["done"] = 1
-            raise ZeroDivisionError
-    assert session.save_outcome is SaveOutcome.SAVED
-    with pytest.raises(ZeroDivisionError):
-        async with reusable_session("a", manager=manager, save_on_error=False) as session:
-            session.data["done"] = 2
-            raise ZeroDivisionError
-    assert session.save_outcome is SaveOutcome.SKIPPED
-    async with reusable_session("a", manager=manager) as session:
-        assert session.data == {"done": 1}
-
-
 async def test_discard_leaves_the_stored_state_alone(manager: SessionManager) -> None:
     """What an agent wants forgotten is not saved."""
     await logged_in(manager)
@@ -178,19 +134,6 @@ async def test_a_logout_that_leaves_nothing_is_stored(manager: SessionManager) -
         assert session.data == {"step": 1}
 
 
-async def test_a_failed_capture_does_not_replace_a_login(manager: SessionManager) -> None:
-    """Without a look at the browser the stored login stays, and the agent's notes are saved."""
-    await logged_in(manager, step=1)
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        session.storage_state = {"cookies": [], "origins": []}
-        session.capture_failed("the browser is gone")
-        session.data["step"] = 2
-    assert session.save_outcome is SaveOutcome.SAVED
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        assert session.storage_state["cookies"] == [COOKIE]
-        assert session.data == {"step": 2}
-
-
 async def test_the_same_state_captured_anew_is_not_written_again(manager: SessionManager) -> None:
     """Another order, or another time of capture, is no change: nothing but the time to live is refreshed."""
     cookies = [{**COOKIE, "name": name} for name in ("a", "b", "c")]
@@ -213,6 +156,7 @@ async def test_a_failed_capture_keeps_the_stored_state(manager: SessionManager) 
         raise RuntimeError("the browser is gone")
 
     async with reusable_session("shop.example/alice", manager=manager) as session:
+        session.storage_state = {"cookies": [], "origins": []}
         session.bind_capture(broken)
         session.data["note"] = "kept"
     assert session.save_outcome is SaveOutcome.SAVED
@@ -230,59 +174,6 @@ async def test_a_hanging_capture_does_not_hang_the_agent(redis_server: RedisServ
             session.bind_capture(lambda: asyncio.sleep(60))  # type: ignore[arg-type,return-value]
         assert session.save_outcome is SaveOutcome.SKIPPED
         assert session.problems
-
-
-async def test_a_bad_mark_protects_the_stored_state(manager: SessionManager) -> None:
-    """A session marked bad is not saved over the good one, and enough bad marks retire it for everybody."""
-    await logged_in(manager)
-    for attempt in range(3):
-        async with reusable_session("shop.example/alice", manager=manager) as session:
-            assert session.reused, attempt
-            session.storage_state["cookies"][0]["value"] = "logged out"
-            session.mark_bad("logged out")
-        assert session.save_outcome is SaveOutcome.SKIPPED
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        assert session.outcome is Outcome.RETIRED
-        assert session.storage_state == {"cookies": [], "origins": []}
-        session.storage_state["cookies"].append({**COOKIE, "value": "new"})
-    assert session.save_outcome is SaveOutcome.SAVED
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        assert session.reused
-        assert session.storage_state["cookies"][0]["value"] == "new"
-
-
-async def test_verify_decides_at_both_ends(manager: SessionManager) -> None:
-    """A state the hook does not accept is neither handed out nor stored."""
-    await logged_in(manager)
-
-    def has(value: str) -> Any:
-        return lambda session: any(cookie["value"] == value for cookie in session.storage_state["cookies"])
-
-    async with reusable_session("shop.example/alice", manager=manager, verify=has("other")) as session:
-        assert session.outcome is Outcome.UNVERIFIED
-        assert session.storage_state["cookies"] == []
-        session.storage_state["cookies"].append({**COOKIE, "value": "wrong"})
-    assert session.save_outcome is SaveOutcome.SKIPPED
-    async with reusable_session("shop.example/alice", manager=manager, verify=has("s3cret")) as session:
-        assert session.reused
-    async with reusable_session("shop.example/alice", manager=manager, verify=has("other")) as session:
-        session.storage_state["cookies"].append({**COOKIE, "value": "other"})
-    assert session.save_outcome is SaveOutcome.SAVED
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        assert [cookie["value"] for cookie in session.storage_state["cookies"]] == ["other"]
-
-
-async def test_a_hook_that_raises_says_no(manager: SessionManager) -> None:
-    """A broken or hanging check means not verified; it never stops the agent."""
-    await logged_in(manager)
-
-    async def broken(_: BrowserSession) -> bool:
-        raise RuntimeError("page did not load")
-
-    async with reusable_session("shop.example/alice", manager=manager, verify=broken) as session:
-        assert session.outcome is Outcome.UNVERIFIED
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        assert session.reused
 
 
 @pytest.mark.parametrize(
@@ -355,46 +246,6 @@ async def test_a_lone_surrogate_in_local_storage_survives(manager: SessionManage
         assert session.data == {"odd": "\ud83d", "even": "é", "third": 3}
 
 
-async def test_invalidation_is_final_for_those_who_held_it(manager: SessionManager) -> None:
-    """A session invalidated during another's body stays dead; a new login afterwards is welcome."""
-    await logged_in(manager)
-    async with reusable_session("shop.example/alice", manager=manager) as late:
-        async with reusable_session("shop.example/alice", "agent-2", manager=manager) as session:
-            await session.invalidate("stolen")
-        assert session.save_outcome is SaveOutcome.SKIPPED
-        late.storage_state["cookies"].append({**COOKIE, "name": "late"})
-    assert late.save_outcome is SaveOutcome.STALE
-    assert await manager.restore("shop.example/alice") is None
-    assert await manager.affinity("agent-1") is None
-    await logged_in(manager)
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        assert session.reused
-
-
-async def test_a_login_made_before_an_invalidation_stays_dead(manager: SessionManager) -> None:
-    """An agent that entered fresh before the invalidation may have the stolen login too."""
-    async with reusable_session("a", manager=manager) as session:
-        await manager.evict("a")
-        session.data["n"] = 1
-    assert session.save_outcome is SaveOutcome.STALE
-
-
-async def test_exclusive_use_keeps_others_out(manager: SessionManager) -> None:
-    """A second exclusive agent is told that the session is busy, and changes nothing."""
-    await logged_in(manager)
-    async with reusable_session("shop.example/alice", manager=manager, exclusive=True) as first:
-        async with reusable_session("shop.example/alice", manager=manager, exclusive=True) as second:
-            assert second.outcome is Outcome.BUSY
-            second.data["mine"] = 1
-        assert second.save_outcome is SaveOutcome.SKIPPED
-        with pytest.raises(SessionBusyError):
-            await reusable_session("shop.example/alice", manager=manager, exclusive=True, on_busy="raise").__aenter__()
-        first.data["first"] = 1
-    assert first.save_outcome is SaveOutcome.SAVED
-    async with reusable_session("shop.example/alice", manager=manager, exclusive=True) as session:
-        assert session.data == {"first": 1}
-
-
 async def test_waiting_for_a_busy_session(manager: SessionManager) -> None:
     """An agent that can wait gets the session, with all its predecessor has saved."""
     await logged_in(manager)
@@ -455,21 +306,6 @@ async def test_the_stored_form_is_portable(manager: SessionManager, redis_server
         assert found.fingerprint == "shop.example/alice"
         assert found.data == {"step": 1}
         assert found.storage_state["cookies"] == [COOKIE]
-
-
-async def test_max_age_and_max_uses_retire(manager: SessionManager) -> None:
-    """A session that is too old or used up is not handed out again."""
-    await logged_in(manager)
-    async with reusable_session("shop.example/alice", manager=manager, max_age=timedelta(hours=1)) as session:
-        assert session.reused
-    await asyncio.sleep(0.01)
-    async with reusable_session("shop.example/alice", manager=manager, max_age=0.001) as session:
-        assert session.outcome is Outcome.RETIRED
-    for _ in range(2):
-        async with reusable_session("shop.example/alice", manager=manager, max_uses=2) as session:
-            assert session.reused
-    async with reusable_session("shop.example/alice", manager=manager, max_uses=2) as session:
-        assert session.outcome is Outcome.RETIRED
 
 
 async def test_the_default_manager_survives_several_event_loops(redis_server: RedisServer) -> None:

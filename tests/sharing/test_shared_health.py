@@ -24,7 +24,8 @@ async def test_bad_marks_of_others_retire_a_session(
     await save_many(hosts[0], ["shop"])
     for host in hosts[:3]:
         async with reusable_session("shop", manager=host) as session:
-            assert session.reused
+            assert session.data == {"name": "shop"}
+            session.data["state"] = "of a login page"
             session.mark_bad("login page")
         assert session.save_outcome is SaveOutcome.SKIPPED
     async with reusable_session("shop", manager=hosts[3]) as session:
