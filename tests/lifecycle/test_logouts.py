@@ -91,7 +91,7 @@ async def test_a_look_that_failed_is_no_logout(how: str) -> None:
     """An empty state that nobody could look at does not replace a login; the agent's notes are saved."""
     memory = MemoryStore()
 
-    def crashed() -> Any:
+    async def crashed() -> Any:
         raise RuntimeError("the browser is gone")
 
     async with processes(memory, 1) as (one,):

@@ -123,17 +123,6 @@ async def test_a_checkpoint_is_safe_before_the_exit(manager: SessionManager) -> 
         assert session.data == {"n": 3, "other": True}
 
 
-async def test_a_logout_that_leaves_nothing_is_stored(manager: SessionManager) -> None:
-    """A state that was seen to become empty is a logout: the next agent is logged out, and its notes are there."""
-    await logged_in(manager, step=1)
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        session.storage_state = {"cookies": [], "origins": []}
-    assert session.save_outcome is SaveOutcome.SAVED
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        assert session.storage_state["cookies"] == []
-        assert session.data == {"step": 1}
-
-
 async def test_the_same_state_captured_anew_is_not_written_again(manager: SessionManager) -> None:
     """Another order, or another time of capture, is no change: nothing but the time to live is refreshed."""
     cookies = [{**COOKIE, "name": name} for name in ("a", "b", "c")]
@@ -146,24 +135,6 @@ async def test_the_same_state_captured_anew_is_not_written_again(manager: Sessio
             block = {"v": 1, "captured_at": captured_at}
             session.storage_state = {"cookies": cookies, "origins": [], "session_reuse": block}
     assert session.save_outcome is SaveOutcome.UNCHANGED
-
-
-async def test_a_failed_capture_keeps_the_stored_state(manager: SessionManager) -> None:
-    """When the browser cannot be read, what was stored stays, and the agent's notes are saved."""
-    await logged_in(manager)
-
-    async def broken() -> dict[str, Any]:
-        raise RuntimeError("the browser is gone")
-
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        session.storage_state = {"cookies": [], "origins": []}
-        session.bind_capture(broken)
-        session.data["note"] = "kept"
-    assert session.save_outcome is SaveOutcome.SAVED
-    assert [problem.kind for problem in session.problems] == ["capture_failed"]
-    async with reusable_session("shop.example/alice", manager=manager) as session:
-        assert session.storage_state["cookies"] == [COOKIE]
-        assert session.data == {"note": "kept"}
 
 
 async def test_a_hanging_capture_does_not_hang_the_agent(redis_server: RedisServer) -> None:

@@ -102,9 +102,10 @@ def test_an_opentelemetry_that_nobody_configured_costs_nothing(monkeypatch: pyte
 
 
 async def test_each_visit_is_traced(spans: InMemorySpanExporter) -> None:
-    """An agent's trace shows its enter and its save, and what became of them."""
-    async with memory_manager() as manager, reusable_session("a", manager=manager) as session:
-        session.data["n"] = 1
+    """An agent's trace shows its enter and its saves, and what became of them. It names nobody."""
+    name = "shop.example/canary"
+    async with memory_manager() as manager, reusable_session(name, "canary", manager=manager) as session:
+        session.data["note"] = "canary"
         await session.checkpoint()
     found = [(span.name, (span.attributes or {})["reuse.outcome"]) for span in spans.get_finished_spans()]
     assert found == [
@@ -112,6 +113,7 @@ async def test_each_visit_is_traced(spans: InMemorySpanExporter) -> None:
         ("session_reuse.save", "saved"),
         ("session_reuse.save", "unchanged"),
     ]
+    assert "canary" not in "".join(span.to_json() for span in spans.get_finished_spans())
 
 
 async def test_an_outage_is_traced_as_degraded(spans: InMemorySpanExporter) -> None:
