@@ -1190,6 +1190,9 @@ class Oracle:
         for change in changes.values() if visit.leaving == float("inf") else ():
             change.saved = float("inf")  # a checkpoint of a session that was marked bad: the exit may save it
         changes = {item: one for item, one in changes.items() if one.serial or not self._is_moot(session, one)}
+        there = set((session.current.items or {}).values())
+        if not any(one.serial for one in changes.values()) and there.isdisjoint(visit.restored.values()):
+            return  # it deleted what waited, and was never stored
         allowed = (
             visit.discarded or visit.doubtful or not visit.looked or visit.unknowing
             or visit.outcome in {Outcome.BUSY, Outcome.CORRUPT} or visit.doubted or (visit.by_hand and self.trouble_of(visit.process) >= visit.begun - 1.0) or not changes
