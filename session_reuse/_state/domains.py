@@ -77,9 +77,7 @@ class AllowedDomains:
         }
         block = state.get("session_reuse")
         if isinstance(block, dict):
-            # Early versions kept databases of all origins under `idb_rich`.
-            kept = {key: value for key, value in block.items() if key != "idb_rich"}
-            restricted["session_reuse"] = kept
+            kept = restricted["session_reuse"] = dict(block)
             if _LOST in block:
                 kept[_LOST] = [loss for origin, loss in _losses(block) if self.allow_origin(origin)]
         return restricted
