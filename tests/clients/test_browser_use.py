@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from session_reuse._browser_session import wiring_of
-from session_reuse.errors import ConfigurationError, MissingExtraError
+from session_reuse.errors import ConfigurationError
 from tests.browsers.probes import browser_of, connection_of, drop_connection
 from tests.clients.agents import browser_options, run_agent
 from tests.clients.visits import agent_title, submit_agent, visit_agent
@@ -299,11 +298,3 @@ async def test_a_second_source_of_state_is_refused(session: BrowserSession) -> N
     with pytest.raises(ConfigurationError, match=r"session\.storage_state"):
         async with open_browser_session(session, storage_state="state.json"):
             pass
-
-
-def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without browser-use the message says what to install."""
-    monkeypatch.setitem(sys.modules, "browser_use", None)
-    monkeypatch.delitem(sys.modules, "session_reuse.browsers.browser_use", raising=False)
-    with pytest.raises(MissingExtraError, match=r"session-reuse\[browser-use\]"):
-        __import__("session_reuse.browsers.browser_use")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from session_reuse._browser.restorer import Restorer
 from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import selenium as adapter
 from session_reuse.browsers._selenium_options import default_options
-from session_reuse.errors import AdapterError, MissingExtraError
+from session_reuse.errors import AdapterError
 from tests.browsers.probes import run_over
 from tests.clients.keeper import StubKeeper
 from tests.clients.visits import submit_driver, visit_driver
@@ -433,14 +432,6 @@ def test_driver_of_another_browser_is_refused(session: BrowserSession) -> None:
         pass
     assert wiring_of(session).captures == []
     assert set(vars(driver)) == {"capabilities"}
-
-
-def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Selenium the message says what to install."""
-    monkeypatch.setitem(sys.modules, "selenium", None)
-    monkeypatch.delitem(sys.modules, "session_reuse.browsers.selenium")
-    with pytest.raises(MissingExtraError, match=r"session-reuse\[selenium\]"):
-        __import__("session_reuse.browsers.selenium")
 
 
 @pytest.mark.parametrize("flag", ["--incognito", "--guest"])

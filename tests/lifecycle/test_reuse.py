@@ -217,25 +217,6 @@ async def test_a_lone_surrogate_in_local_storage_survives(manager: SessionManage
         assert session.data == {"odd": "\ud83d", "even": "é", "third": 3}
 
 
-async def test_waiting_for_a_busy_session(manager: SessionManager) -> None:
-    """An agent that can wait gets the session, with all its predecessor has saved."""
-    await logged_in(manager)
-    entered = asyncio.Event()
-
-    async def holder() -> None:
-        async with reusable_session("shop.example/alice", manager=manager, exclusive=True) as session:
-            entered.set()
-            await asyncio.sleep(0.1)
-            session.data["held"] = True
-
-    task = asyncio.create_task(holder())
-    await entered.wait()
-    async with reusable_session("shop.example/alice", manager=manager, exclusive=True, wait=5) as session:
-        assert session.reused
-        assert session.data == {"held": True}
-    await task
-
-
 async def test_one_day_is_not_zero_seconds(redis_server: RedisServer) -> None:
     """A timedelta of days keeps the session for days."""
     async with SessionManager(redis_server.url, registry=None, ttl=timedelta(days=1)) as manager:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
+from session_reuse import SaveOutcome, SessionManager, reusable_session
 from session_reuse._state.header import Header
 from tests.harness.fault_proxy import Cut, FaultProxy
 from tests.harness.polling import until
@@ -120,12 +120,3 @@ async def test_a_late_write_does_not_undo_an_invalidation(proxy: FaultProxy, man
         reached = proxy.uploaded
         await until(lambda: proxy.uploaded > reached, message="the late write lands")
         assert await manager.restore("shop") is None
-
-
-async def test_a_session_made_by_hand_replaces_what_it_has_seen(manager: SessionManager) -> None:
-    """`manager.save` looks first: it replaces the stored state, counts on from it, and loses to nobody's ghost."""
-    await manager.save(BrowserSession("shop", "agent", data={"n": 1}))
-    assert await manager.save(BrowserSession("shop", "agent", data={"m": 2})) in {SaveOutcome.SAVED, SaveOutcome.MERGED}
-    async with reusable_session("shop", manager=manager) as session:
-        assert session.outcome is Outcome.REUSED
-        assert session.data["m"] == 2

@@ -40,30 +40,15 @@ async def test_a_busy_loop_is_not_a_dead_store() -> None:
     assert await within(timeouts, 0.05, reply) == "there"
 
 
-async def test_many_short_turns_of_a_busy_loop_are_not_a_dead_store() -> None:
-    """A loop whose turns take 4 ms each has hardly any time pass, although no turn is long."""
+@pytest.mark.parametrize(("turns", "seconds"), [(100, 0.004), (10, 0.3)])
+async def test_the_turns_of_a_busy_loop_are_not_a_dead_store(turns: int, seconds: float) -> None:
+    """Many short turns, or the few long ones of thousands of agents, are hardly any time. Replies are read between two turns."""
     timeouts, loop = LoopTimeouts(), asyncio.get_running_loop()
     reply = loop.create_future()
 
     async def work() -> None:
-        for _ in range(100):
-            time.sleep(0.004)  # noqa: ASYNC251  (the loop is to be busy)
-            await asyncio.sleep(0)
-        reply.set_result("there")
-
-    working = asyncio.create_task(work())
-    assert await within(timeouts, 0.15, reply) == "there"
-    await working
-
-
-async def test_a_few_very_long_turns_are_not_a_dead_store() -> None:
-    """What thousands of agents do in one turn takes seconds, and replies are read only between two turns."""
-    timeouts, loop = LoopTimeouts(), asyncio.get_running_loop()
-    reply = loop.create_future()
-
-    async def work() -> None:
-        for _ in range(10):
-            time.sleep(0.3)  # noqa: ASYNC251  (the loop is to be busy)
+        for _ in range(turns):
+            time.sleep(seconds)  # noqa: ASYNC251  (the loop is to be busy)
             await asyncio.sleep(0)
         reply.set_result("there")
 
