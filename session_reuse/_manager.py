@@ -233,8 +233,7 @@ class SessionManager(AsyncOnly):
         """Save a session, one from `restore` or one made by hand.
 
         A session from `restore` is merged with what others have saved since. One made by hand replaces the stored one.
-        Trouble of the store is an outcome: PENDING, or SKIPPED where a good state is found that could not be looked at
-        before.
+        Trouble of the store is an outcome: PENDING, or SKIPPED where a good state is found that was not seen before.
 
         Raises:
             InvalidStateError: the session holds something that cannot be stored.
@@ -292,25 +291,25 @@ class SessionManager(AsyncOnly):
         Raises:
             StoreError: the store is away.
         """
-        services = await self.services()
+        runtime = await self.services()
         with store_errors():
-            async for listed in services.store.sessions(timeout=_LISTING_TIMEOUT):
+            async for listed in runtime.store.sessions(timeout=_LISTING_TIMEOUT):
                 summary = summary_of(listed, self.config, listed.now / 1_000_000)
-                yield await self._with_cookies(services, summary) if cookies else summary
+                yield await self._with_cookies(runtime, summary) if cookies else summary
 
-    async def _with_cookies(self, services: Runtime, summary: SessionSummary) -> SessionSummary:
+    async def _with_cookies(self, runtime: Runtime, summary: SessionSummary) -> SessionSummary:
         if summary.error:
             return summary
         try:
-            reply = await services.store.read(summary.fingerprint, timeout=_LISTING_TIMEOUT)
+            reply = await runtime.store.read(summary.fingerprint, timeout=_LISTING_TIMEOUT)
         except AttemptFailed as failure:
             if failure.scope is not FailureScope.REQUEST:
                 raise
             return replace(summary, readable=False, error=str(failure.error))
-        _, found, error = await services.snapshots.decode(summary.fingerprint, reply.value, 0.0, None, None)
+        _, found, error = await runtime.snapshots.decode(summary.fingerprint, reply.value, 0.0, None, None)
         if error is not None:
             return replace(summary, readable=False)
-        now = services.clock.wall()
+        now = runtime.clock.wall()
         life = longest_cookie_life(found["storage_state"], now) if found is not None else None
         return summary if life is None else replace(summary, cookies_expire_at=now + life)
 
@@ -320,11 +319,11 @@ class SessionManager(AsyncOnly):
         Raises:
             StoreError: the store is away.
         """
-        services, place = await self.services(), ""
+        runtime, place = await self.services(), ""
         wanted, seen = None if fingerprint is None else checked(fingerprint, "fingerprint"), set[str]()
         while True:
             with store_errors():
-                page, place = await services.store.uses(place, timeout=_LISTING_TIMEOUT)
+                page, place = await runtime.store.uses(place, timeout=_LISTING_TIMEOUT)
             for use in page:
                 if wanted in {None, use.fingerprint} and use.use_id not in seen:
                     seen.add(use.use_id)
@@ -394,8 +393,8 @@ class SessionManager(AsyncOnly):
         """
         from session_reuse._session.one_time_codes import OneTimeCodes
 
-        services, name = await self.services(), checked(fingerprint, "fingerprint")
-        codes = OneTimeCodes(services.guarded, services.codec, self.config)
+        runtime, name = await self.services(), checked(fingerprint, "fingerprint")
+        codes = OneTimeCodes(runtime.guarded, runtime.codec, self.config)
         return await (codes.remove(name) if secret is None else codes.keep(name, secret))
 
     async def cleanup(self) -> None:
@@ -408,8 +407,8 @@ class SessionManager(AsyncOnly):
         """
         from session_reuse._cleanup.job import CleanupJob
 
-        services = await self.services()
-        job = services.spawn(CleanupJob(services.store, self.config, services.telemetry).run(), "cleanup")
+        runtime = await self.services()
+        job = runtime.spawn(CleanupJob(runtime.store, self.config, runtime.telemetry).run(), "cleanup")
         try:
             await job
         except asyncio.CancelledError:
@@ -426,9 +425,9 @@ class SessionManager(AsyncOnly):
         """
         from session_reuse._cleanup.job import CleanupJob
 
-        services = await self.services()
+        runtime = await self.services()
         with store_errors():
-            return await CleanupJob(services.store, self.config, services.telemetry).run_once()
+            return await CleanupJob(runtime.store, self.config, runtime.telemetry).run_once()
 
     def stats(self) -> ManagerStats:
         """Return what this process has done so far."""

@@ -101,9 +101,9 @@ class Login:
         found: how the agent met the store.
         heard_at: event loop time at which the store was last known to accept this login.
         wall: unix seconds at the same moment. A host that slept has no other witness of the time.
-        created_at: first save of the stored session, unix milliseconds; 0 before.
-        retire_at: when the stored session is retired, unix milliseconds; 0 for never.
-        invalidated_at: last invalidation that is known, server time in µs; None when it is not known.
+        created_at: first save of the stored session, unix milliseconds. 0 before.
+        retire_at: when the stored session is retired, unix milliseconds. 0 for never.
+        invalidated_at: last invalidation that is known, server time in µs. None when it is not known.
     """
 
     found: Found
@@ -152,12 +152,12 @@ class Change:
         parts: changes that were combined into this one, and share its outcome.
         built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
-        sent_over: version of the session when it was first sent; 0 for none.
-        outcome: what became of it; None while it is on its way.
+        sent_over: version of the session when it was first sent. 0 for none.
+        outcome: what became of it. None while it is on its way.
         not_taken: whether its storage state was left out, since another login is stored.
         name: names it on disk, and its mark at the server: two managers may have read one file.
         why: the reason, if it was refused.
-        domains: the part of the session that it is about; None for the whole.
+        domains: the part of the session that it is about. None for the whole.
         whole: the session that this part was taken from.
         failure: why the first attempt to send it failed.
         uses: what it ends, for the audit, each with the time of this host.
