@@ -185,10 +185,19 @@ class Follower:
             self._navigating(target, method, params)
 
     def _storage_changed(self, target: Target, method: str, params: Params) -> None:
+        known = self._mirror.version
         if params.get("key") == self._restorer.scripts.name:
             self._receipt(params)
         elif (origin := self._mirror.storage_event(target.tab.key, method, params)) is not None:
             self._last_write[origin] = time.monotonic()
+            if self._mirror.version != known:
+                self._goes_on(origin)
+
+    def _goes_on(self, origin: str) -> None:
+        """Note that documents store more after their last read: they have got a download, or wait for a slow site."""
+        for frame in self._shared_frames():
+            if frame.origin == origin and frame.is_read:
+                frame.is_read = None
 
     def _receipt(self, params: Params) -> None:
         origin = origin_of_storage(params["storageId"])
@@ -371,6 +380,8 @@ class Follower:
             kinds = (True,) if is_leaving else (True, False)
             found = yield [self.stored(frame.target.cdp, origin, is_local=is_local) for is_local in kinds]
             local, session = (*(each["entries"] for each in found), None)[:2]
+            if session is not None:  # a document that was left with unfinished databases says so to the next one only
+                session = [item for item in session if item[0] != self._restorer.scripts.name]
         except self._driver.errors as error:
             if _NO_STORAGE in str(error) and frame.is_current:
                 frame.origin = None  # a sandboxed document has the URL of its site, and none of its storage

@@ -75,7 +75,8 @@ class Frame:
         committed_at: monotonic seconds.
         is_loaded: whether its load event was seen.
         acts_when_left: whether it has handlers that run when it is left, and may store something.
-        is_read: whether its storage could be read when something announced that it will be left, or None before that.
+        is_read: whether its storage could be read when something announced that it will be left, or None before that, and when it
+            goes on.
     """
 
     id: str

@@ -282,12 +282,13 @@ class StorageDriver(ScriptDriver):
     """A browser whose localStorage can be read. It never reports a change."""
 
     items: ClassVar[list[list[str]]] = []
+    session_items: ClassVar[list[list[str]]] = []
 
     def send(self, _: object, method: str, params: Any, limit: float | None = None) -> Any:
         """Answer like Chromium."""
         if method == "DOMStorage.getDOMStorageItems":
-            return {"entries": self.items if params["storageId"]["isLocalStorage"] else []}
-        return {"usageBreakdown": []}
+            return {"entries": self.items if params["storageId"]["isLocalStorage"] else self.session_items}
+        return {"usageBreakdown": [], "result": {}}
 
 
 @pytest.mark.parametrize("is_asked_first", [True, False])
@@ -320,6 +321,31 @@ def test_a_document_that_is_left_before_its_last_read_arrives_is_unseen(leads_to
     followed.ask_for(f"{leads_to}/next")
     followed.commit(B, "2")
     assert followed.engine.mirror.unread == {A}
+
+
+@pytest.mark.parametrize("is_news", [True, False])
+def test_a_document_that_stores_something_after_its_last_read_is_unseen(*, is_news: bool) -> None:
+    """A download was announced like an end. What is stored later may be followed by more, of which no event arrives."""
+    driver = StorageDriver()
+    driver.items = [["token", "T"]]
+    followed = Followed(driver, {"cookies": [], "origins": []})
+    followed.commit(A, "1")
+    followed.ask_for(f"{A}/download")
+    driver.run()
+    method, params = _event("Updated", A, "token", "newer" if is_news else "T")
+    followed.engine.follower.on_event(followed.target, method, params)
+    followed.engine.follower.target_gone(followed.target)
+    assert followed.engine.mirror.unread == ({A} if is_news else set())
+
+
+def test_the_word_of_a_document_that_was_left_is_nothing_that_a_site_has_stored() -> None:
+    """It stays in the sessionStorage of its tab when another tab has finished its databases."""
+    driver = StorageDriver()
+    followed = Followed(driver, {"cookies": [], "origins": []})
+    driver.session_items = [[followed.engine.restorer.scripts.name, "unfinished"], ["ticket", "K"]]
+    followed.commit(A, "1")
+    driver.run()
+    assert followed.engine.mirror.session_storage(A) == {"ticket": "K"}
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
