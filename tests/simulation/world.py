@@ -362,6 +362,7 @@ class World:
         try:
             await self.guarded("invalidate", how(fingerprint), StoreError, ManagerClosedError)
         except (StoreError, ManagerClosedError) as error:
+            manager.tried[fingerprint] = self.loop.time()  # it forgets what it has heard up to now
             self.oracle.say("  invalidate failed", fingerprint, type(error).__name__)
         else:
             self.oracle.say("  invalidated", fingerprint, f"by {manager}")
