@@ -359,7 +359,7 @@ class SessionManager(AsyncOnly):
             relogin: function of a session that is logged out, async or plain: logs in again, and returns whether it did.
                 The probe decides whether the new login is saved. See `BrowserSession.one_time_code`.
             on_change: called with fingerprint, old and new verdict.
-            once: probe those that are due, and return how many got which verdict.
+            once: probe those that are due, and return how many got which verdict. A session that the store refuses is unknown.
 
         Raises:
             ConfigurationError: an argument is wrong.

@@ -101,7 +101,7 @@ class KeepAlive:
                     if not fnmatchcase(entry.fingerprint, self._options.pattern):
                         continue
                     if entry.failure is not None:
-                        self._degraded(entry.failure, entry.fingerprint)
+                        self._not_probed(entry.failure, entry.fingerprint)
                     elif await self._is_due(entry):
                         await gate.acquire()  # before the task, so that a large store does not become as many tasks
                         task = group.create_task(self._check(entry.fingerprint), name="session_reuse:probe")
@@ -145,13 +145,15 @@ class KeepAlive:
         try:
             entry = await self._runtime.guarded.facts(fingerprint, self._runtime.config.save_timeout)
             entered = session.reused and entry is not None
+            if session.degraded:  # the store has refused the lease, and has been logged
+                self._counts[Liveness.UNKNOWN] += 1
             if entry is None or not entered or not await self._is_due(replace(entry, holder="")):
                 session.discard()
                 return
             await self._judge(session, entry)
         except AttemptFailed as failure:
             session.discard()
-            self._degraded(failure, fingerprint)
+            self._not_probed(failure, fingerprint)
         except BaseException:
             session.discard()
             raise
@@ -188,6 +190,10 @@ class KeepAlive:
         on_change = self._options.on_change
         if on_change is not None:
             await self._call("on_change", fingerprint, lambda: on_change(fingerprint, before, verdict))
+
+    def _not_probed(self, failure: AttemptFailed, fingerprint: str) -> None:
+        self._counts[Liveness.UNKNOWN] += 1
+        self._degraded(failure, fingerprint)
 
     def _degraded(self, failure: AttemptFailed, fingerprint: str) -> None:
         self._runtime.telemetry.degraded(Operation.KEEP, failure.error, code=failure.code, fingerprint=fingerprint)

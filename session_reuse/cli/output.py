@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, TextIO
@@ -32,6 +32,7 @@ class Output:
         is_terminal: whether standard output is a terminal.
         is_writing: whether standard output is being written now. A slow reader may block the write.
         is_interrupted: whether the command is to end. Then nothing is written any more.
+        on_broken_pipe: called when the reader has ended. A callback of the application cannot hold the error back.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
@@ -39,6 +40,7 @@ class Output:
         self.is_terminal = sys.stdout.isatty()
         self.is_writing = False
         self.is_interrupted = False
+        self.on_broken_pipe: Callable[[], object] = lambda: None
 
     @cached_property
     def console(self) -> Console:
@@ -64,8 +66,10 @@ class Output:
         if isinstance(content, str):
             self._write(_styled(content, style, sys.stdout) + "\n", flush=flush)
             return
-        with self._writing():
+        # Written by us: at the end of the reader, rich ends the process with an exit code of its own.
+        with self.console.capture() as captured:
             self.console.print(content)
+        self._write(captured.get())
 
     def note(self, text: str) -> None:
         """Print a remark on standard error, for people."""
@@ -99,6 +103,9 @@ class Output:
             if self.is_interrupted:
                 raise KeyboardInterrupt
             yield
+        except BrokenPipeError:
+            self.on_broken_pipe()
+            raise
         finally:
             self.is_writing = False
 

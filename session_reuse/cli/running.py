@@ -71,6 +71,8 @@ async def _until_interrupted(work: Work, output: Output) -> ExitCode:
         if task is not None:
             loop.call_soon_threadsafe(task.cancel)
 
+    if task is not None:
+        output.on_broken_pipe = task.cancel
     with _handling(interrupt):
         return await work(output)
 

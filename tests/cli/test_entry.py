@@ -9,12 +9,13 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from session_reuse.cli import entry, exit_codes
 from session_reuse.cli.exit_codes import MEANINGS, ExitCode
-from session_reuse.cli.output import Output
+from session_reuse.cli.output import Output, table
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer, free_port
 
@@ -55,6 +56,24 @@ def test_an_error_names_the_address_once(cli: CommandLine) -> None:
     url = f"redis://127.0.0.1:{free_port()}"
     for words in (["evict", "x"], ["ls"]):
         assert cli(*words, url=url).err.count(url) == 1
+
+
+@pytest.mark.parametrize("content", ["text", table("table")])
+def test_the_end_of_the_reader_is_an_error_of_ours(content: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a table, rich ended the process with the exit code 1. The command is told, in a callback too."""
+
+    class Ended(io.StringIO):
+        def write(self, text: str) -> int:
+            if text:
+                raise BrokenPipeError
+            return 0
+
+    monkeypatch.setattr("sys.stdout", Ended())
+    output, calls = Output(), []
+    output.on_broken_pipe = lambda: calls.append("told")
+    with pytest.raises(BrokenPipeError):
+        output.show(content)
+    assert calls == ["told"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

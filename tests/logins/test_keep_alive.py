@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -280,6 +281,16 @@ async def test_trouble_of_the_store_ends_one_round_not_the_job() -> None:
         await asyncio.gather(job, return_exceptions=True)
 
 
+@pytest.mark.parametrize("operation", ["enter", "facts"])
+async def test_a_login_that_the_store_refuses_is_unknown(operation: str) -> None:
+    """A store that is full gives no lease. A round without a verdict looked like one without logins."""
+    way = FaultyStore(MemoryStore(), only={operation})
+    async with memory_manager(way) as manager:
+        await log_in(manager, "a/1", "a/2")
+        way.fail = Fault.UNAVAILABLE
+        assert await manager.keep_alive(renewing(verdict=True), once=True) == {Liveness.UNKNOWN: 2}
+
+
 @pytest.mark.parametrize("wrong", [{"every": 0}, {"concurrency": 0}, {"probe_timeout": -1}, {"before_expiry": 0}])
 async def test_a_wrong_argument_is_named(wrong: dict[str, Any]) -> None:
     """Before anything is probed."""
@@ -358,7 +369,8 @@ async def test_a_session_that_may_not_be_read_ends_no_round(redis_server: RedisS
                 await log_in(manager, "a", "b", "c")
             url = redis_server.url.replace("://", "://limited:pw@")
             async with SessionManager(url, registry=None) as manager:
-                assert await manager.keep_alive(renewing(verdict=True), once=True) == {Liveness.LIVE: 1}
+                found = await manager.keep_alive(renewing(verdict=True), once=True)
+            assert found == {Liveness.LIVE: 1, Liveness.UNKNOWN: 2}
         finally:
             client.execute_command("ACL", "DELUSER", "limited")
 
@@ -471,6 +483,25 @@ def test_blocking_code_keeps_logins_too(redis_server: RedisServer, is_async: boo
     assert isinstance(given[0], blocking.BrowserSession) is not is_async
     assert found is not None
     assert found.data == {"seen": True}
+
+
+def test_the_command_ends_with_its_reader(redis_server: RedisServer, site: str) -> None:
+    """The error of the write was one of the callback, so that the command went on for ever."""
+
+    async def store() -> None:
+        async with SessionManager(redis_server.url, registry=None) as manager:
+            await log_in(manager, "in/a", domain="127.0.0.1")
+
+    asyncio.run(store())
+    words = ["keep", "--url", f"{site}/{{account}}", "--expect-text", "Hello", "--store", redis_server.url, "--json"]
+    command = [sys.executable, "-m", "session_reuse", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        try:
+            assert process.wait(90) == 0
+        finally:
+            process.kill()
 
 
 def test_the_command_keeps_logins(cli: CommandLine, redis_server: RedisServer, site: str) -> None:
