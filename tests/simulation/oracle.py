@@ -242,8 +242,10 @@ class Version:
     """Loop time."""
     end: float = float("inf")
     damaged: bool = False
-    actor: Any = None
+    maker: Any = None
     """The manager that stored it."""
+    actor: Any = None
+    """The manager that stored or prolonged it last."""
     touched: float = 0.0
     """When its time to live was set last."""
 
@@ -402,7 +404,7 @@ class Oracle:
             before.stored, before.deadline, before.touched, before.actor = stored, deadline, now, actor
             return
         before.end = now
-        after = Version(now, items, stored, deadline, touched=now, actor=actor)
+        after = Version(now, items, stored, deadline, touched=now, maker=actor, actor=actor)
         self.say(
             "  store",
             session.fingerprint,
@@ -939,7 +941,11 @@ class Oracle:
         own = {change.serial for change in mine}
         deleted = {change.item for change in mine if not change.serial}
         sid = self.writes.get(items.get("c:sid", 0))
-        brought = sid is not None and sid.serial in own and (sid.visit.replacing or stands is None)
+        brought = (
+            sid is not None
+            and sid.serial in own
+            and (sid.visit.replacing or stands is None or self._may_be_retired(version, sid.visit))
+        )
         # A login with no cookie of that name, one that others went on with, and one made by hand to which another save that
         # waits was added.
         behind = [one for serial in items.values() for one in self._behind(self.writes[serial].visit)]
@@ -1167,7 +1173,7 @@ class Oracle:
         if stored is None:
             return False
         made = next(one for one in session.versions if one.stored and one.stored.created_at == stored.created_at)
-        return made.actor is not visit.manager
+        return made.maker is not visit.manager
 
     def _has_other_login(self, session: Session, visit: Visit) -> bool:
         """Return whether what a visit was given is not the login that is stored."""
@@ -1309,7 +1315,7 @@ class Oracle:
             return found != change.saw or session.lost_at > change.saved or self._is_moot(session, change)
         if self._is_older_as_a_whole(session, change):
             return True
-        since = [one for one in session.versions if one.start >= change.made and one.actor is not visit.manager]
+        since = [one for one in session.versions if one.start >= change.made and one.maker is not visit.manager]
         lost = session.lost_at >= (0.0 if visit.stale else visit.begun)
         if lost and any(one.items is not None for one in since):
             return True  # the store lost it, and another process has brought back what it knew, as the later state
