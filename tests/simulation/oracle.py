@@ -62,6 +62,8 @@ CEILING_GRACE: Final = 0.2
 """Seconds within which an enter may set a time to live right that it has prolonged before it knew the ceiling."""
 AT_ONCE: Final = 0.1
 """Seconds by which a process may be wrong about the server's clock: what the network takes."""
+RACE: Final = 1.0
+"""Seconds after which a save that is on its way has waited."""
 SAVE_SPAN: Final = 2.5
 """Seconds within which two saves count as made at once."""
 CONFIRMED: Final = {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.UNCHANGED}
@@ -1128,7 +1130,8 @@ class Oracle:
             return
         if not first:
             return
-        if change.promised and self._is_older_as_a_whole(session, change):
+        has_waited = change.promised or self.loop.time() - change.saved > RACE
+        if has_waited and self._is_older_as_a_whole(session, change):
             return
         if found is None and any(
             one.by_hand and one.fingerprint == visit.fingerprint and one.leaving < float("inf") and one.left >= began
