@@ -1338,6 +1338,7 @@ class Member:
     Attributes:
         added, removed: when the last edit that is known to have done so returned.
         unsure: edits that are under way, or have failed and may arrive late.
+        mixed: whether the last edit began while another one was under way, so that their order is not known.
         free: from when it is free for all that is known.
         cools: until when it cools down.
     """
@@ -1345,6 +1346,7 @@ class Member:
     added: float = float("inf")
     removed: float = float("inf")
     unsure: int = 0
+    mixed: bool = False
     free: float = 0.0
     cools: float = -1.0
 
@@ -1362,8 +1364,10 @@ class Pool:
 
     def editing(self, *members: str) -> None:
         """Note that an edit begins."""
-        for member in members:
-            self._members[f"{POOL}/{member}"].unsure += 1
+        for name in members:
+            member = self._members[f"{POOL}/{name}"]
+            member.mixed = member.unsure > 0
+            member.unsure += 1
 
     def edited(self, added: tuple[str, ...], removed: tuple[str, ...]) -> None:
         """Note that an edit has returned."""
@@ -1372,7 +1376,8 @@ class Pool:
             member = self._members[f"{POOL}/{name}"]
             member.unsure -= 1
             member.cools = -1.0
-            member.added, member.removed = (now, float("inf")) if name in added else (float("inf"), now)
+            member.added = now if name in added and not member.mixed else float("inf")
+            member.removed = now if name in removed and not member.mixed else float("inf")
 
     def given(self, visit: Visit) -> None:
         """Judge that a visit was given a member."""
