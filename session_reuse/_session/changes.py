@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from session_reuse._session.clock import Moment
 from session_reuse._state import document
@@ -347,15 +347,25 @@ def _beside_another_login(
     before, notes = document.load(*change.before), (mine["data"], theirs["data"])
     if _is_later(saved_at, change, moment):
         notes = (theirs["data"], mine["data"])
-    # The stored login does not come from `before`: a note that it does not have was not deleted there.
-    changed = {key for key, note in mine["data"].items() if before["data"].get(key, note) != note}
-    base = {key: note for key, note in before["data"].items() if key in theirs["data"] or key not in changed}
-    data = merge_data(base, *notes)
+    data = merge_data(_common(before["data"], mine["data"], theirs["data"]), *notes)
     not_taken = mine["storage_state"] != before["storage_state"]
     if data == theirs["data"]:
         outcome = SaveOutcome.STALE if change.login.found is Found.STORED else SaveOutcome.SKIPPED
         return Refused(outcome, "another login is stored")
     return Rebased(document.dump({**theirs, "data": data}), merged=True, notes_only=True, not_taken=not_taken)
+
+
+def _common(before: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Return the notes that both logins have had: the stored one does not come from `before`."""
+    common = {}
+    for key, note in before.items():
+        if key in theirs:
+            is_common = key in mine or theirs[key] == note  # else it is not the note that was deleted here
+        else:
+            is_common = mine.get(key, note) == note  # else it was not deleted there
+        if is_common:
+            common[key] = note
+    return common
 
 
 @record()

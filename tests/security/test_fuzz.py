@@ -30,7 +30,7 @@ def test_an_unencrypted_value_is_refused_where_keys_are_set() -> None:
     ours = Codec(keys=(b"k" * 32,), max_bytes=LIMIT)
     plain = bytearray(Codec(max_bytes=LIMIT).encode(body(NAME, 3000), "o", header(), KEY))
     for sealing_flag in (b"-", b"a"):
-        for key_id in (b"00000000", ours.key_id.encode()):
+        for key_id in (b"00000000", ours.seal.key_id.encode()):
             plain[5:6], plain[8:16] = sealing_flag, key_id
             with pytest.raises(CorruptStateError):
                 ours.decode(bytes(plain), KEY)

@@ -195,6 +195,13 @@ def test_a_note_is_not_deleted_by_a_login_that_never_had_it() -> None:
     assert (cookie_of(found.result), data_of(found.result)) == ("b", {"theirs": 1, "n": 2})
 
 
+def test_a_note_of_another_login_is_not_deleted_by_one_that_never_saw_it() -> None:
+    """Only a note that is still as it was when it was deleted goes."""
+    mine = change(body("a", n=1, same=1), body("a"), login(created_at=7), made_at=600.0)
+    outcome = applied(mine, stored(body("b", n=2, same=1), saved_at=500.0))
+    assert (cookie_of(outcome), data_of(outcome)) == ("b", {"n": 2})
+
+
 def test_an_unvouched_login_is_refused_where_another_is_stored() -> None:
     """Without notes there is nothing to take, and the agent is told."""
     assert refused(change(EMPTY, body("mine"), login(Found.AWAY)), stored(body("theirs"))) is SaveOutcome.SKIPPED
