@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from session_reuse._session.clock import Moment
 from session_reuse._state import document
@@ -18,7 +18,7 @@ from session_reuse._state.document import PLAIN_JSON, Body
 from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.header import Header
 from session_reuse._state.health import judge
-from session_reuse._state.merge import merge_data, merge_documents
+from session_reuse._state.merge import common_notes, merge_data, merge_documents
 from session_reuse._state.record import record
 from session_reuse._state.storage_state import is_empty
 from session_reuse._store.interface import Lease, SessionUse
@@ -347,25 +347,12 @@ def _beside_another_login(
     before, notes = document.load(*change.before), (mine["data"], theirs["data"])
     if _is_later(saved_at, change, moment):
         notes = (theirs["data"], mine["data"])
-    data = merge_data(_common(before["data"], mine["data"], theirs["data"]), *notes)
+    data = merge_data(common_notes(before["data"], mine["data"], theirs["data"]), *notes)
     not_taken = mine["storage_state"] != before["storage_state"]
     if data == theirs["data"]:
         outcome = SaveOutcome.STALE if change.login.found is Found.STORED else SaveOutcome.SKIPPED
         return Refused(outcome, "another login is stored")
     return Rebased(document.dump({**theirs, "data": data}), merged=True, notes_only=True, not_taken=not_taken)
-
-
-def _common(before: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Return the notes that both logins have had: the stored one does not come from `before`."""
-    common = {}
-    for key, note in before.items():
-        if key in theirs:
-            is_common = key in mine or theirs[key] == note  # else it is not the note that was deleted here
-        else:
-            is_common = mine.get(key, note) == note  # else it was not deleted there
-        if is_common:
-            common[key] = note
-    return common
 
 
 @record()
@@ -414,8 +401,7 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
         if not outcome.notes_only:
             logins.append(change.login)
         applied.append((change, outcome))
-        is_new = result.new_login and not outcome.new_login
-        result = replace(outcome, new_login=True) if is_new else outcome
+        result = replace(outcome, new_login=True) if result.new_login else outcome
     if result.new_login and stored.header is not None and _is_logged_out(result.body, stored.body):
         refused += [
             (change, Refused(SaveOutcome.SKIPPED, "the new login was logged out again")) for change, _ in applied

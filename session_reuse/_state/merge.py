@@ -62,6 +62,17 @@ def merge_documents(base: object, mine: object, theirs: object) -> Document:
     return cast("Document", _copied(merged))
 
 
+def common_notes(before: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Return what `merge_data` may take for the base of two logins, of which theirs does not come from `before`."""
+    # A note that they have with another value is not the one that was deleted here. One that they lack was not deleted there.
+    return {
+        key: note
+        for key, note in before.items()
+        if (key in theirs and (key in mine or theirs[key] == note))
+        or (key not in theirs and mine.get(key, note) == note)
+    }
+
+
 def merge_data(base: object, mine: object, theirs: object) -> JsonObject:
     """Return new notes with the changes of both, by key."""
     return _copied(_merge_keyed([_dict(base), _dict(mine), _dict(theirs)]))
