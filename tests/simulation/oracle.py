@@ -1086,6 +1086,10 @@ class Oracle:
         another_login = any(self.writes[sid].visit is not visit for sid in others if sid)
         another_login = another_login or (stored is not None and visit.login not in {0, stored.created_at})
         another_login = another_login or self._on_waiting_login(session, visit)
+        # The store has lost the login, and another one, perhaps an empty one, has taken its place.
+        is_lost = visit.stale and session.lost_at >= 0.0 and stored is not None
+        there = set((session.current.items or {}).values())
+        another_login = another_login or (is_lost and there.isdisjoint(visit.restored.values()))
         under_way = any(
             change.serial
             and change.visit.replacing
@@ -1294,6 +1298,8 @@ class Oracle:
             visit.restored.values()
         ):
             return True
+        if visit.options.get("exclusive") and self.server_jumps and session.lost_at >= 0.0:
+            return True  # its token is lower than that of an earlier holder: docs, sharing
         if visit.lost_lease or (
             visit.options.get("exclusive")
             and any(since > visit.begun for since, number in session.holders if number != visit.number)
