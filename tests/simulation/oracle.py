@@ -659,6 +659,9 @@ class Oracle:
             late = change.saved + SAVE_SPAN if change.saved < float("inf") else 0.0
             if not change.serial and (change.saw == gone.serial or late >= gone.made):
                 return
+        known = actor.known.get(session.fingerprint) if actor is not None else None
+        if known is not None and session.lost_at >= known.start >= gone.arrived:
+            return  # it brings back a later state, which a fail-over has lost
         self.break_("lost", f"{gone} left {session.fingerprint} by {actor}, and nobody deleted it")
 
     # Leases -----------------------------------------------------------------------------------------------------------------
@@ -1388,8 +1391,8 @@ class Pool:
     def given(self, visit: Visit) -> None:
         """Judge that a visit was given a member."""
         oracle, member = self._oracle, self._members[visit.fingerprint]
-        if not visit.pooled or self._has_lost_data():
-            return
+        if not visit.pooled or self._has_lost_data() or visit.process.troubled_at >= visit.begun:
+            return  # one that stood still may have been given it before
         if member.cools > oracle.loop.time() and not member.unsure:
             text = f"{visit} was given {visit.fingerprint}, which cools down until {member.cools:.3f}"
             oracle.break_("pool", text)
