@@ -33,4 +33,7 @@ async def main(action: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
+    # It ends at once, as most programs do. One of many runs on a busy machine did not end after two SIGINT, and asyncio's
+    # own handling of the second one hid the cause (2026-11-26).
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     asyncio.run(main(*sys.argv[1:]))

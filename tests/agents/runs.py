@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from session_reuse import SessionManager, reusable_session
+from tests.chaos.hours.network import children_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,11 +57,13 @@ class Runs:
 
 
 def finished(process: subprocess.Popen[str], given: str = "") -> tuple[str, str]:
-    """Return the output and the errors of a run that ends. A run that hangs is ended, and its stacks are in the error."""
+    """Return the output and the errors of a run that ends. One that hangs is ended, and its and its agent's stacks are in the error."""
     try:
         return process.communicate(given, LIMIT)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGABRT)
+        for each in (*children_of(process.pid), process.pid):
+            if b"tests.agents" in _command_of(each) or each == process.pid:
+                os.kill(each, signal.SIGABRT)
         _, err = process.communicate(timeout=LIMIT)
         raise AssertionError(f"the run did not end within {LIMIT} s:\n{err}") from None
 
@@ -94,8 +97,16 @@ def agent_of(runs: Runs) -> int:
 
 
 def _environment_of(process: int) -> bytes:
+    return _read(process, "environ")
+
+
+def _command_of(process: int) -> bytes:
+    return _read(process, "cmdline")
+
+
+def _read(process: int, name: str) -> bytes:
     try:
-        return Path(f"/proc/{process}/environ").read_bytes()
+        return Path(f"/proc/{process}/{name}").read_bytes()
     except OSError:
         return b""
 
