@@ -62,7 +62,7 @@ def merge_documents(base: object, mine: object, theirs: object) -> Document:
     return cast("Document", _copied(merged))
 
 
-def common_notes(before: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+def common_notes(before: JsonObject, mine: JsonObject, theirs: JsonObject) -> JsonObject:
     """Return what `merge_data` may take for the base of two logins, of which theirs does not come from `before`."""
     # A note that they have with another value is not the one that was deleted here. One that they lack was not deleted there.
     return {
