@@ -68,7 +68,7 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         self._entered = True
         manager = self._manager if self._manager is not None else await default_manager()
         options = ResolvedOptions.build(manager.config, self._options)
-        session, scope = await manager.open(*self._names, options)
+        session, scope = await manager._open(*self._names, options)  # noqa: SLF001
         await scope.enter()
         self._scope = scope
         return session

@@ -201,7 +201,7 @@ class _LoopThread:
         managers = [manager for manager in self._background.managers if not manager.closed]
         await asyncio.gather(*(manager.aclose() for manager in managers), return_exceptions=True)
         for manager in managers:
-            manager.start_anew()
+            manager._start_anew()  # noqa: SLF001
         await self.loop.shutdown_asyncgens()  # closes the default manager
         tasks = asyncio.all_tasks() - {asyncio.current_task(), self._driver}
         for task in tasks:

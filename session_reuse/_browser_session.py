@@ -78,6 +78,22 @@ def wiring_of(session: BrowserSession) -> Wiring:
     return session._wiring  # noqa: SLF001  (the one way to it)
 
 
+def fill(session: BrowserSession, found: Document) -> None:
+    """Take over a stored document, which was checked when it was opened."""
+    session._storage_state, session._data = found["storage_state"], found["data"]  # noqa: SLF001
+    wiring_of(session).maybe_reordered = False
+
+
+def require_open(session: BrowserSession) -> None:
+    """Raise if the session was left: a browser opened now would be captured and never saved. For adapters.
+
+    Raises:
+        LifecycleError: the `with` of this session has ended.
+    """
+    if wiring_of(session).was_left:
+        raise LifecycleError(f"{session.fingerprint!r} was left before: use it inside `with reusable_session(...)`")
+
+
 class BrowserSession:
     """One agent's session: cookies, storage and notes, and how it came by them.
 
@@ -169,14 +185,9 @@ class BrowserSession:
         self._data = value
         self._wiring.maybe_reordered = True
 
-    def fill(self, found: Document) -> None:
-        """Take over a stored document, which was checked when it was opened."""
-        self._storage_state, self._data = found["storage_state"], found["data"]
-        self._wiring.maybe_reordered = False
-
     async def checkpoint(self) -> SaveOutcome:
         """Save now and go on. Never raises for trouble of the store."""
-        self.require_open()
+        require_open(self)
         return await self._open_backend().checkpoint(self)
 
     async def settled(self) -> SaveOutcome | None:
@@ -214,7 +225,7 @@ class BrowserSession:
             CorruptStateError: the stored secret cannot be opened with the configured keys.
             StoreError: the store is away.
         """
-        self.require_open()
+        require_open(self)
         return await self._open_backend().one_time_code()
 
     def mark_good(self) -> None:
@@ -242,15 +253,6 @@ class BrowserSession:
             raise LifecycleError("this session is not open: use it inside `async with reusable_session(...)`")
         return self._wiring.backend
 
-    def require_open(self) -> None:
-        """Raise if the session was left: a browser opened now would be captured and never saved. For adapters.
-
-        Raises:
-            LifecycleError: the `with` of this session has ended.
-        """
-        if self._wiring.was_left:
-            raise LifecycleError(f"{self.fingerprint!r} was left before: use it inside `with reusable_session(...)`")
-
     def bind_capture(self, capture: Capture) -> Callable[[], None]:
         """Call `capture` for the current storage state before each save. For adapters.
 
@@ -263,7 +265,7 @@ class BrowserSession:
         Raises:
             LifecycleError: the `with` of this session has ended.
         """
-        self.require_open()
+        require_open(self)
         self._wiring.captures.append(capture)
 
         def unbind() -> None:

@@ -48,7 +48,7 @@ def close_orphans() -> None:
     for loop in closed:
         default: _Default = getattr(loop, _ATTRIBUTE)
         delattr(loop, _ATTRIBUTE)
-        default.manager.abandon()
+        default.manager._abandon()  # noqa: SLF001
 
 
 async def _until_loop_ends(manager: SessionManager) -> AsyncIterator[None]:

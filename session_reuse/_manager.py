@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
@@ -38,6 +38,16 @@ _LISTING_TIMEOUT: Final = 5.0
 _CLOSED: Final = "this SessionManager is closed: make a new one"
 
 
+def runtime_of(manager: SessionManager) -> Coroutine[None, None, Runtime]:
+    """Return the parts of a manager, put together the first time: for this package, and for tests.
+
+    Raises:
+        ManagerClosedError: the manager was closed.
+        LifecycleError: it belongs to another event loop, which is not closed.
+    """
+    return manager._services()  # noqa: SLF001  (the one way to it)
+
+
 class SessionManager(AsyncOnly):
     """Connections, breakers, waiting saves and background work for one store, within one event loop.
 
@@ -62,10 +72,10 @@ class SessionManager(AsyncOnly):
             self._given = store
         self.config = Config.from_env(**config)
         self.session_class = BrowserSession
-        self.start_anew()
+        self._start_anew()
         managers.add(self)
 
-    def start_anew(self) -> None:
+    def _start_anew(self) -> None:
         """Drop all that belongs to an event loop or to a process that has ended. The next use builds it again."""
         self._runtime: Runtime | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -82,7 +92,7 @@ class SessionManager(AsyncOnly):
 
     async def __aenter__(self) -> Self:
         """Make ready. Connects to nothing yet, except that `embedded://` starts its server."""
-        await self.services()
+        await self._services()
         return self
 
     async def __aexit__(
@@ -91,13 +101,7 @@ class SessionManager(AsyncOnly):
         """Close."""
         await self.aclose()
 
-    async def services(self) -> Runtime:
-        """Return the parts of this manager, put together the first time.
-
-        Raises:
-            ManagerClosedError: the manager was closed.
-            LifecycleError: it belongs to another event loop, which is not closed.
-        """
+    async def _services(self) -> Runtime:
         if self._runtime is not None and self._loop is asyncio.get_running_loop():
             if self._closed:
                 raise ManagerClosedError(_CLOSED)
@@ -127,20 +131,20 @@ class SessionManager(AsyncOnly):
             self._report_lost = finalize(self, report_lost, *work)
             self._report_lost.atexit = False  # it would run before the hooks that may still flush
 
-    def report_lost(self) -> None:
+    def _report_lost_saves(self) -> None:
         """Report the saves that still wait as lost."""
         detached = self._report_lost.detach() if self._report_lost is not None else None
         if detached is not None:
             _, report, arguments, _ = detached
             report(*arguments)
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """Close after the end of the event loop: report what waits as lost, and close the sockets."""
         self._leave_loop()
         self._closed = True
 
     def _leave_loop(self) -> None:
-        self.report_lost()
+        self._report_lost_saves()
         connection = self._runtime.connection if self._runtime is not None else None
         if self._given is not None:  # what its pool holds belongs to the loop that has ended
             close_sockets(self._given)
@@ -149,7 +153,7 @@ class SessionManager(AsyncOnly):
             close_sockets(connection.client)
             if connection.release is not None:
                 connection.release()
-        self.start_anew()
+        self._start_anew()
 
     async def aclose(self) -> None:
         """Write pending saves within `close_timeout`, report the lost ones, and close our connections."""
@@ -185,7 +189,7 @@ class SessionManager(AsyncOnly):
 
     # Sessions ----------------------------------------------------------------------------------------------------------
 
-    async def open(
+    async def _open(
         self,
         fingerprint: str | None,
         agent_id: str | None,
@@ -193,7 +197,7 @@ class SessionManager(AsyncOnly):
         session_class: type[BrowserSession] = BrowserSession,
     ) -> tuple[BrowserSession, SessionScope]:
         """Return a session and its scope. It is not entered yet, unless it is a member of a pool."""
-        runtime = await self.services()
+        runtime = await self._services()
         began = runtime.guarded.time()
         if agent_id is not None:
             checked(agent_id, "agent_id")
@@ -224,7 +228,7 @@ class SessionManager(AsyncOnly):
 
         The session knows what it was restored from: change it and give it to `save`.
         """
-        session, scope = await self.open(fingerprint, agent_id, ResolvedOptions.build(self.config))
+        session, scope = await self._open(fingerprint, agent_id, ResolvedOptions.build(self.config))
         await scope.enter()
         scope.note_use()
         return session if session.reused else None
@@ -238,7 +242,7 @@ class SessionManager(AsyncOnly):
         Raises:
             InvalidStateError: the session holds something that cannot be stored.
         """
-        runtime = await self.services()
+        runtime = await self._services()
         backend = wiring_of(session).backend
         if isinstance(backend, SessionScope) and backend.belongs_to(runtime.writer):
             return await self._checkpointed(backend, session)
@@ -263,16 +267,16 @@ class SessionManager(AsyncOnly):
         Raises:
             StoreError: the store did not do it. The session may still be there.
         """
-        runtime = await self.services()
+        runtime = await self._services()
         return await runtime.writer.invalidate(checked(fingerprint, "fingerprint"), reason)
 
     def pool(self, name: str) -> Pool:
         """Return a pool of identities, to add, remove and list members. Agents enter it by `reusable_session(pool=name)`."""
-        return Pool(name, self.services)
+        return Pool(name, self._services)
 
     async def affinity(self, agent_id: str) -> str | None:
         """Return the fingerprint that this agent used last; None when there is none or the store is away."""
-        runtime = await self.services()
+        runtime = await self._services()
         name = checked(agent_id, "agent_id")
         try:
             entry = await runtime.guarded.affinity(name, self.config.restore_timeout)
@@ -291,7 +295,7 @@ class SessionManager(AsyncOnly):
         Raises:
             StoreError: the store is away.
         """
-        runtime = await self.services()
+        runtime = await self._services()
         with store_errors():
             async for listed in runtime.store.sessions(timeout=_LISTING_TIMEOUT):
                 summary = summary_of(listed, self.config, listed.now / 1_000_000)
@@ -319,7 +323,7 @@ class SessionManager(AsyncOnly):
         Raises:
             StoreError: the store is away.
         """
-        runtime, place = await self.services(), ""
+        runtime, place = await self._services(), ""
         wanted, seen = None if fingerprint is None else checked(fingerprint, "fingerprint"), set[str]()
         while True:
             with store_errors():
@@ -371,7 +375,7 @@ class SessionManager(AsyncOnly):
             probe=probe, pattern=pattern, every=every, before_expiry=before_expiry, concurrency=concurrency,
             probe_timeout=probe_timeout, relogin=relogin, on_change=on_change,
         )  # fmt: skip
-        job = KeepAlive(await self.services(), options, self.session_class)
+        job = KeepAlive(await self._services(), options, self.session_class)
         if not once:
             await job.run()
         return await job.run_once()
@@ -393,7 +397,7 @@ class SessionManager(AsyncOnly):
         """
         from session_reuse._session.one_time_codes import OneTimeCodes
 
-        runtime, name = await self.services(), checked(fingerprint, "fingerprint")
+        runtime, name = await self._services(), checked(fingerprint, "fingerprint")
         codes = OneTimeCodes(runtime.guarded, runtime.codec, self.config)
         return await (codes.remove(name) if secret is None else codes.keep(name, secret))
 
@@ -407,7 +411,7 @@ class SessionManager(AsyncOnly):
         """
         from session_reuse._cleanup.job import CleanupJob
 
-        runtime = await self.services()
+        runtime = await self._services()
         job = runtime.spawn(CleanupJob(runtime.store, self.config, runtime.telemetry).run(), "cleanup")
         try:
             await job
@@ -425,7 +429,7 @@ class SessionManager(AsyncOnly):
         """
         from session_reuse._cleanup.job import CleanupJob
 
-        runtime = await self.services()
+        runtime = await self._services()
         with store_errors():
             return await CleanupJob(runtime.store, self.config, runtime.telemetry).run_once()
 

@@ -22,14 +22,14 @@ _parents: Final[list[Any]] = []
 
 def _report_all_lost() -> None:
     for manager in list(managers):
-        manager.report_lost()
+        manager._report_lost_saves()  # noqa: SLF001
 
 
 def _start_anew_in_child() -> None:
     for manager in list(managers):
         _parents.extend((vars(manager).copy(), forget_connections(manager._given)))  # noqa: SLF001
         if not manager.closed:
-            manager.start_anew()
+            manager._start_anew()  # noqa: SLF001
 
 
 atexit.register(_report_all_lost)  # at import, so that the hooks of `_background` and of applications run first

@@ -14,11 +14,12 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from session_reuse._background import background
 from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
-from session_reuse._browser_session import Capture
+from session_reuse._browser_session import Capture, require_open
 from session_reuse._decorator.persist import persist_session
 from session_reuse._default_manager import default_manager
 from session_reuse._logins.pool import Pool as AsyncPool
 from session_reuse._manager import SessionManager as AsyncSessionManager
+from session_reuse._manager import runtime_of
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
 from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
 from session_reuse._session.scope import SessionScope
@@ -36,7 +37,7 @@ __all__ = ["BrowserSession", "SessionManager", "persist_session", "reusable_sess
 class BrowserSession(AsyncBrowserSession):
     """As `session_reuse.BrowserSession`, with methods that block."""
 
-    __slots__ = ("thread_captures", "unreachable")
+    __slots__ = ("_is_unreachable", "_thread_captures")
 
     def __init__(
         self,
@@ -47,20 +48,20 @@ class BrowserSession(AsyncBrowserSession):
         data: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(fingerprint, agent_id, storage_state=storage_state, data=data)
-        self.thread_captures: list[Capture] = []
-        self.unreachable = False
+        self._thread_captures: list[Capture] = []
+        self._is_unreachable = False
 
     def checkpoint(self) -> SaveOutcome:  # type: ignore[override]  # the blocking twin
         """Save now and go on. Never raises for trouble of the store."""
-        self.require_open()
-        self.capture_here()
-        return self.lose() if self.unreachable else background.run(super().checkpoint())
+        require_open(self)
+        self._capture_here()
+        return self._lose() if self._is_unreachable else background.run(super().checkpoint())
 
     def settled(self) -> SaveOutcome | None:  # type: ignore[override]  # the blocking twin
         """Wait for the final outcome of the last save, and return it."""
-        return self.save_outcome if self.unreachable else background.run(super().settled())
+        return self.save_outcome if self._is_unreachable else background.run(super().settled())
 
-    def lose(self) -> SaveOutcome:
+    def _lose(self) -> SaveOutcome:
         """Report that the session cannot be saved: the interpreter is ending."""
         log.error(Event.SAVE_LOST, fingerprint=self.fingerprint, why="the interpreter is ending")
         self.save_outcome = SaveOutcome.LOST
@@ -76,18 +77,18 @@ class BrowserSession(AsyncBrowserSession):
 
     def bind_capture(self, capture: Capture) -> Callable[[], None]:
         """Call `capture` for the current storage state before each save, in the thread that saves."""
-        self.require_open()
-        self.thread_captures.append(capture)
+        require_open(self)
+        self._thread_captures.append(capture)
 
         def unbind() -> None:
-            if capture in self.thread_captures:
-                self.thread_captures.remove(capture)
+            if capture in self._thread_captures:
+                self._thread_captures.remove(capture)
 
         return unbind
 
-    def capture_here(self) -> None:
+    def _capture_here(self) -> None:
         """Call the adapters for the current state in this thread."""
-        for capture in [] if self._wiring.discarded else list(self.thread_captures):
+        for capture in [] if self._wiring.discarded else list(self._thread_captures):
             try:
                 state: Any = capture()
                 self.storage_state = state
@@ -107,7 +108,7 @@ def _blocking(
     """Return the blocking twin of a method of the asynchronous manager."""
 
     def run(self: SessionManager, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return background.run(method(self.asynchronous, *args, **kwargs))
+        return background.run(method(self._asynchronous, *args, **kwargs))
 
     update_wrapper(run, method)
     return run
@@ -136,13 +137,13 @@ class SessionManager(BlockingOnly):
     """As `session_reuse.SessionManager`, with methods that block. Arguments as there."""
 
     def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
-        self.asynchronous = AsyncSessionManager(store, **config)
-        self.asynchronous.session_class = BrowserSession
-        background.managers.add(self.asynchronous)
+        self._asynchronous = AsyncSessionManager(store, **config)
+        self._asynchronous.session_class = BrowserSession
+        background.managers.add(self._asynchronous)
 
     def __enter__(self) -> Self:
         """Make ready."""
-        background.run(self.asynchronous.services())
+        background.run(runtime_of(self._asynchronous))
         return self
 
     def __exit__(
@@ -159,30 +160,30 @@ class SessionManager(BlockingOnly):
 
     def pool(self, name: str) -> Pool:
         """Return a pool of identities, to add, remove and list members."""
-        return Pool(self.asynchronous.pool(name))
+        return Pool(self._asynchronous.pool(name))
 
     def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away."""
-        options = ResolvedOptions.build(self.asynchronous.config)
-        return background.run(_restored(self.asynchronous.open(fingerprint, agent_id, options, BrowserSession)))
+        options = ResolvedOptions.build(self._asynchronous.config)
+        return background.run(_restored(self._asynchronous._open(fingerprint, agent_id, options, BrowserSession)))
 
     def save(self, session: AsyncBrowserSession) -> SaveOutcome:
         """Save a session, one from `restore` or one made by hand."""
         if isinstance(session, BrowserSession):
-            session.capture_here()
-        return background.run(self.asynchronous.save(session))
+            session._capture_here()
+        return background.run(self._asynchronous.save(session))
 
     def sessions(self, *, cookies: bool = False) -> Iterator[SessionSummary]:
         """Yield a summary of each stored session. With `cookies`, with the expiry of its login cookies."""
-        return _each(self.asynchronous.sessions(cookies=cookies))
+        return _each(self._asynchronous.sessions(cookies=cookies))
 
     def history(self, fingerprint: str | None = None) -> Iterator[SessionUse]:
         """Yield the uses that the audit holds, the latest first."""
-        return _each(self.asynchronous.history(fingerprint))
+        return _each(self._asynchronous.history(fingerprint))
 
     def stats(self) -> ManagerStats:
         """Return what this process has done so far."""
-        return self.asynchronous.stats()
+        return self._asynchronous.stats()
 
 
 def _each(listing: AsyncIterator[T]) -> Iterator[T]:
@@ -243,9 +244,9 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         return session
 
     async def _open(self) -> BrowserSession:
-        manager = await default_manager() if self._manager is None else self._manager.asynchronous
+        manager = await default_manager() if self._manager is None else self._manager._asynchronous
         options = ResolvedOptions.build(manager.config, self._options)
-        self._session, self._scope = await _entered(manager.open(*self._names, options, BrowserSession))
+        self._session, self._scope = await _entered(manager._open(*self._names, options, BrowserSession))
         return self._session
 
     def _unreachable(self, error: StoreUnavailableError) -> BrowserSession:
@@ -253,7 +254,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         fingerprint, agent_id = self._names
         session = BrowserSession(fingerprint or self._options.get("pool") or f"agent/{agent_id}", agent_id)
         session.outcome = Outcome.UNAVAILABLE
-        session.unreachable = True
+        session._is_unreachable = True
         self._session = session
         log.warning(Event.DEGRADED, operation="restore", fingerprint=session.fingerprint, error=str(error))
         return session
@@ -273,7 +274,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         if session is None:
             return
         try:
-            session.capture_here()
+            session._capture_here()
             kept = self._verified(session)
         finally:  # also when Ctrl-C interrupts the capture: what can be saved is saved, and the lease is released
             if not kept:
@@ -282,13 +283,13 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 
     def _leave(self, session: BrowserSession, *, failed: bool) -> None:
         if self._scope is None:
-            session.lose()
+            session._lose()
             return
         try:
             background.run(self._scope.leave(failed=failed))
         except StoreError:
             if not self._options.get("strict"):  # the store was not asked: the interpreter is ending
-                session.lose()
+                session._lose()
             elif not failed:
                 raise
 

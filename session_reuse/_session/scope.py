@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from weakref import ProxyType, proxy
 
-from session_reuse._browser_session import BrowserSession, wiring_of
+from session_reuse._browser_session import BrowserSession, fill, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.callbacks import capture, verified
@@ -208,7 +208,7 @@ class SessionScope:
             if self._domains is not None:
                 self._whole, found = entry.body, self._domains.restrict(found)
                 self._before = document.dump(found)
-            session.fill(found)
+            fill(session, found)
             if not await self._verified():
                 session.start_fresh(Outcome.UNVERIFIED)
         else:

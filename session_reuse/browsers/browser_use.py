@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
+from session_reuse._browser_session import require_open
 from session_reuse._misuse import asynccontextmanager
 from session_reuse._problem import ProblemKind
 from session_reuse.browsers._attachment import Attachment
@@ -58,7 +59,7 @@ async def open_browser_session(session: BrowserSession, **options: Any) -> Async
     Raises:
         ConfigurationError: `storage_state` is among the options. The session brings it.
     """
-    session.require_open()
+    require_open(session)
     if options.get("storage_state") is not None:
         raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
     names = EngineOptions.__annotations__.keys() & options.keys()

@@ -21,6 +21,7 @@ from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
+from session_reuse._browser_session import require_open
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import is_empty
 from session_reuse.browsers._attachment import Attachment
@@ -213,7 +214,7 @@ class BoundChromium:
         self._end_thread(self._finish())
 
     def _begin(self, *, is_blocking: bool) -> None:
-        self._session.require_open()
+        require_open(self._session)
         if self._was_entered:
             raise LifecycleError("a browser of open_chromium or attach_cdp is entered once: make one for each `with`")
         if is_blocking is inspect.iscoroutinefunction(self._session.checkpoint):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.environment import recorded
+from session_reuse._browser_session import require_open
 from session_reuse._misuse import asynccontextmanager
 from session_reuse.browsers._cookie_jar import BoundJar
 from session_reuse.errors import MissingExtraError
@@ -90,7 +91,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
         client: of httpx, httpx2 or requests, asynchronous ones too. Cookies that it holds already stay, and are
             captured with the others.
     """
-    session.require_open()
+    require_open(session)
     is_requests = not hasattr(client, "event_hooks")
     cookies: Any = client.cookies
     jar = BoundJar(cookies if is_requests else cookies.jar, session.report)

@@ -17,6 +17,7 @@ from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.flow import run_async
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
+from session_reuse._browser_session import require_open
 from session_reuse._misuse import AsyncOnly
 from session_reuse._problem import ProblemKind
 from session_reuse.errors import LifecycleError, MissingExtraError
@@ -117,7 +118,7 @@ class BoundContext(AsyncOnly):
         """Restore the state and start to follow the context."""
         if self._binding is not None:
             raise LifecycleError("a bound context can be entered once; open another")
-        self._session.require_open()
+        require_open(self._session)
         binding = await self._open()
         if binding.must_verify and not await self._verified(binding):
             binding.start_fresh()

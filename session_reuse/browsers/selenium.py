@@ -22,6 +22,7 @@ from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
+from session_reuse._browser_session import require_open
 from session_reuse._problem import ProblemKind
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.errors import AdapterError, MissingExtraError
@@ -70,7 +71,7 @@ def open_driver(
     Raises:
         AdapterError: there is no Chromium, or the driver is not one of Chromium.
     """
-    session.require_open()
+    require_open(session)
     start = default_options() if driver is None else driver
     opened = webdriver.Chrome(start, chromedriver()) if isinstance(start, Options) else start()
     is_own = isinstance(start, Options) and starts_empty(start)
@@ -97,7 +98,7 @@ def attach_driver(session: BrowserSession, driver: WebDriver, **options: Unpack[
     Raises:
         AdapterError: the driver is not one of Chromium.
     """
-    session.require_open()
+    require_open(session)
     with _bound(session, driver, Settings(**options), is_own=False):
         yield driver
 

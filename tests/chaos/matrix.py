@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
+from session_reuse._manager import runtime_of
 from tests.chaos.faults import BODY, COLD, ENTER, EXIT, PHASES, ROWS, WARM, Cell, Row
 from tests.chaos.world import MINE, World, resolver_without_network
 from tests.harness.lag import Lag
@@ -92,7 +93,7 @@ async def _run_cell(row: Row, phase: str, lag: Lag) -> Result:
 
 
 async def _tried(world: World, row: Row, phase: str, cell: Cell, result: Result, lag: Lag) -> None:
-    await world.manager.services()
+    await runtime_of(world.manager)
     await asyncio.sleep(APART)
     if phase == WARM:
         await world.warm_up()

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from session_reuse import BrowserSession, SessionManager, reusable_session
+from session_reuse._manager import runtime_of
 from tests.chaos.history import History
 from tests.chaos.nemesis import FAULTS
 from tests.chaos.world import PATIENT
@@ -186,7 +187,7 @@ class Soak:
         for proxy in self.proxies:
             await proxy.heal()
         for manager in self.managers:
-            services = await manager.services()
+            services = await runtime_of(manager)
             services.guard.at().write.probe_now()
             services.writer.wake()
             await until(

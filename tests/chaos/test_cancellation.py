@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
+from session_reuse._manager import runtime_of
 from session_reuse._store.keys import Keys
 from tests.chaos.stepping import CancelAt, cancelled_at
 from tests.harness.polling import until
@@ -121,7 +122,7 @@ async def test_second_cancel_keeps_the_save_for_later(
 
     async def once(suspension: int) -> bool:
         visit = reusable_session(NAME, "agent", manager=manager, exclusive=exclusive)
-        stepping = _step_leaving((await manager.services()).tasks, suspension)
+        stepping = _step_leaving((await runtime_of(manager)).tasks, suspension)
         session = await visit.__aenter__()
         session.data["n"] = suspension
         half_open(manager)

@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 import session_reuse
-from session_reuse import Config, Outcome, SaveOutcome, SessionManager, errors, reusable_session
+from session_reuse import Config, Outcome, SaveOutcome, SessionManager, blocking, errors, reusable_session
 from session_reuse._telemetry.logs import Event
 from tests.examples.test_monitoring import known_metrics
 from tests.harness.polling import until
@@ -90,6 +90,15 @@ def test_every_error_is_in_the_reference() -> None:
     for name in errors.__all__:
         assert name in tree
         assert name in remedies or name in explained_by_outcome
+
+
+@pytest.mark.parametrize("module", [session_reuse, blocking], ids=["async", "blocking"])
+@pytest.mark.parametrize("name", ["BrowserSession", "SessionManager"])
+def test_help_shows_the_members_of_the_reference_alone(module: ModuleType, name: str) -> None:
+    """What users must not call begins with an underscore."""
+    page = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:\w+\.)?(\w+)", page))
+    assert {each for each in dir(getattr(module, name)) if not each.startswith("_")} - named == set()
 
 
 def test_the_exit_codes_are_in_the_reference() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from session_reuse import Liveness, SessionManager, reusable_session
+from session_reuse._manager import runtime_of
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer
 
@@ -23,7 +24,7 @@ def note(server: RedisServer, name: str, verdict: Liveness, created_at: int | No
         async with SessionManager(server.url, registry=None) as manager:
             found = [each async for each in manager.sessions() if each.fingerprint == name]
             created = created_at or round((found[0].created_at or 0) * 1000)
-            await (await manager.services()).store.note_liveness(name, verdict, created, 60.0, timeout=2.0)
+            await (await runtime_of(manager)).store.note_liveness(name, verdict, created, 60.0, timeout=2.0)
 
     asyncio.run(run())
 

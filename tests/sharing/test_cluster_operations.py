@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
+from session_reuse._manager import runtime_of
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.cluster import ClusterTopology
 from session_reuse._store.redis.store import RedisStore
@@ -168,7 +169,7 @@ async def test_a_cluster_that_is_away_at_the_start_is_found_later(
     for node in cluster.nodes:
         node.resume()
     await until(lambda: manager.stats().pending == 0, timeout=60.0, message="the save gets through")
-    store = (await manager.services()).store
+    store = (await runtime_of(manager)).store
     assert isinstance(store, RedisStore)
     assert isinstance(store.topology, ClusterTopology)
     assert len(await store.topology.servers()) == 6

@@ -15,6 +15,7 @@ import redis.asyncio
 from redis.asyncio import Sentinel
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
+from session_reuse._manager import runtime_of
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._store.redis.topology import SentinelTopology
@@ -264,7 +265,7 @@ async def test_recovery_takes_no_longer_than_the_failover(make_manager: MakeMana
 
     async def recover(group: RedisCluster | SentinelGroup) -> None:
         async with started(group):
-            store = (await (await make_manager(group.url)).services()).store
+            store = (await runtime_of(await make_manager(group.url))).store
             assert isinstance(store, RedisStore)
             await until(answers(store), timeout=60.0, message="the store answers at first")
             await asyncio.to_thread(fail_over, group)
@@ -305,7 +306,7 @@ async def test_a_reset_connection_to_a_sentinel_does_not_alarm_anybody() -> None
 async def test_no_sentinel_is_forgotten(make_manager: MakeManager) -> None:
     """While the first sentinel is away, connections that look for the master at once must not lose another."""
     with SentinelGroup() as group:
-        store = (await (await make_manager(group.url)).services()).store
+        store = (await runtime_of(await make_manager(group.url))).store
         assert isinstance(store, RedisStore)
         pool = store.client.connection_pool
         known = set(pool.sentinel_manager.sentinels)
@@ -323,7 +324,7 @@ async def test_connections_to_a_node_that_has_left_are_closed(make_manager: Make
     with RedisCluster() as cluster:
         manager = await make_manager(cluster.url, wait_replicas=0)
         await save_many(manager, ["shop/1"])
-        store = (await manager.services()).store
+        store = (await runtime_of(manager)).store
         assert isinstance(store, RedisStore)
         dead = cluster.kill_primary_of("browser:session:shop/1")
         connection = runtime(manager).connection

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from session_reuse._browser_session import BrowserSession
+from session_reuse._manager import runtime_of
 from session_reuse.cli.commands.import_ import Force, store_new
 from session_reuse.cli.connection import Place, connected, read_stored
 from session_reuse.cli.exit_codes import ExitCode
@@ -38,7 +39,7 @@ def copy(
 
 async def _copy(place: Place, source: str, target: str, force: bool, output: Output) -> ExitCode:
     async with connected(place) as manager:
-        stored = await read_stored(await manager.services(), source, used_by="copy")
+        stored = await read_stored(await runtime_of(manager), source, used_by="copy")
         if stored is None:
             output.error("NotThere", f"there is no session {source!r}", ExitCode.WRONG)
             return ExitCode.WRONG

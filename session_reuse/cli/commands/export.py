@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from session_reuse._manager import runtime_of
 from session_reuse.cli.connection import Place, Stored, connected, read_stored
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable, size
@@ -53,7 +54,7 @@ async def _export(
     if path == STANDARD_STREAM and sys.stdout.isatty():
         raise ConfigurationError("a session is a secret and is not printed on a terminal: name a file, or use a pipe")
     async with connected(place) as manager:
-        stored = await read_stored(await manager.services(), fingerprint, used_by="export")
+        stored = await read_stored(await runtime_of(manager), fingerprint, used_by="export")
     if stored is None:
         output.error("NotThere", f"there is no session {fingerprint!r}", ExitCode.WRONG)
         return ExitCode.WRONG

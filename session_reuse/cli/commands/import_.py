@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from session_reuse._browser_session import BrowserSession
-from session_reuse._manager import SessionManager
+from session_reuse._manager import SessionManager, runtime_of
 from session_reuse._session.composition import Runtime
 from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
@@ -48,7 +48,7 @@ def import_(
 async def _import(place: Place, file: Path, fingerprint: str | None, force: bool, output: Output) -> ExitCode:
     data = read_file(file)
     async with connected(place) as manager:
-        services = await manager.services()
+        services = await runtime_of(manager)
         session, file_format = read_session(data, fingerprint, services.codec)
         return await store_new(manager, session, output, replace=force, details={"format": file_format.value})
 
@@ -69,7 +69,7 @@ async def store_new(
         StoreError: it was not stored.
     """
     name = session.fingerprint
-    if not replace and await _is_taken(await manager.services(), name):
+    if not replace and await _is_taken(await runtime_of(manager), name):
         output.error("Exists", f"there is a session {name!r} already: replace it with --force", ExitCode.WRONG)
         return ExitCode.WRONG
     outcome = await manager.save(session)

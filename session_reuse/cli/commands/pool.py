@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from session_reuse._logins.pool import fingerprint_in
-from session_reuse._manager import SessionManager
+from session_reuse._manager import SessionManager, runtime_of
 from session_reuse._resilience.failure import AttemptFailed, FailureScope
 from session_reuse._store.keys import checked, is_name
 from session_reuse.cli.connection import Place, connected, execute
@@ -67,7 +67,7 @@ async def _pool(place: Place, action: Action, name: str | None, members: list[st
 
 
 async def _list(manager: SessionManager, name: str | None, output: Output) -> ExitCode:
-    services, refusals = await manager.services(), Refusals()
+    services, refusals = await runtime_of(manager), Refusals()
     if name is not None:
         names = [checked(name, "pool")]
     else:

@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
+from session_reuse._manager import runtime_of
 from session_reuse._resilience.failure import store_errors
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
@@ -74,7 +75,7 @@ async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output)
     counts: Counter[Rotation] = Counter()
     plain, refusals = 0, Refusals()
     async with connected(place) as manager:
-        runtime = await manager.services()
+        runtime = await runtime_of(manager)
         if runtime.codec.seal.key_id == NO_KEY:
             raise ConfigurationError(
                 "there is no key to rotate to: set SESSION_REUSE_ENCRYPTION_KEYS, newest key first"

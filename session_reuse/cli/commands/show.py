@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from session_reuse._manager import runtime_of
 from session_reuse.cli.connection import Place, connected, read_stored
 from session_reuse.cli.contents import described, print_contents
 from session_reuse.cli.exit_codes import ExitCode
@@ -26,7 +27,7 @@ def show(
 async def _show(place: Place, fingerprint: str, reveal: bool, output: Output) -> ExitCode:
     async with connected(place) as manager:
         # Not `manager.restore`: that counts a use and starts the time to live again.
-        stored = await read_stored(await manager.services(), fingerprint, used_by="show" if reveal else "")
+        stored = await read_stored(await runtime_of(manager), fingerprint, used_by="show" if reveal else "")
     if stored is None:
         output.error("NotThere", f"there is no session {fingerprint!r}", ExitCode.WRONG)
         return ExitCode.WRONG

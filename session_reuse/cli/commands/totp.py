@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from session_reuse._manager import runtime_of
 from session_reuse._session.one_time_codes import OneTimeCodes
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
@@ -43,7 +44,7 @@ def totp(
 async def _totp(place: Place, action: SecretAction, fingerprint: str, output: Output) -> ExitCode:
     async with connected(place) as manager:
         if action is SecretAction.CODE:
-            services = await manager.services()
+            services = await runtime_of(manager)
             code = await OneTimeCodes(services.guarded, services.codec, manager.config).code(fingerprint)
             output.emit({"fingerprint": fingerprint, "code": code})
             output.show(code)

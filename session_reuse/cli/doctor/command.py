@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
+from session_reuse._manager import runtime_of
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.keys import Keys
 from session_reuse.cli.connection import Place, connected
@@ -94,7 +95,7 @@ async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding
     try:
         async with connected(place, **settings) as manager:
             found.append(await agent_finding(manager, wires))
-            found.append(await stored_finding(await manager.services(), config))
+            found.append(await stored_finding(await runtime_of(manager), config))
     except ConfigurationError:
         return found  # of the keys or the compression, which `local_findings` reports
     except (AttemptFailed, StoreError) as trouble:
