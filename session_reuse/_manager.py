@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from session_reuse._logins.keep_alive import OnChange, Probe
 
 _LISTING_TIMEOUT: Final = 5.0
+_OPENED_AT_ONCE: Final = 100
+_OPENED_BYTES: Final = 1_000_000
+"""Bytes of stored sessions after which no further one is opened at the same time."""
 _CLOSED: Final = "this SessionManager is closed: make a new one"
 
 
@@ -289,7 +292,7 @@ class SessionManager(AsyncOnly):
         """Yield a summary of each stored session, by cursor.
 
         Args:
-            cookies: whether to open each session, one round trip each, to learn whether it is readable and when its login
+            cookies: whether to open each session, to learn whether it is readable and when its login
                 cookies expire.
 
         Raises:
@@ -297,9 +300,27 @@ class SessionManager(AsyncOnly):
         """
         runtime = await self._services()
         with store_errors():
-            async for listed in runtime.store.sessions(timeout=_LISTING_TIMEOUT):
-                summary = summary_of(listed, self.config, listed.now / 1_000_000)
-                yield await self._with_cookies(runtime, summary) if cookies else summary
+            listing = runtime.store.sessions(timeout=_LISTING_TIMEOUT)
+            summaries = (summary_of(listed, self.config, listed.now / 1_000_000) async for listed in listing)
+            async for summary in self._each_opened(runtime, summaries) if cookies else summaries:
+                yield summary
+
+    async def _each_opened(
+        self, runtime: Runtime, summaries: AsyncIterator[SessionSummary]
+    ) -> AsyncIterator[SessionSummary]:
+        """Open the sessions, several at once: one after the other, 10,000 of them took 37 s (2026-11-26)."""
+        batch: list[SessionSummary] = []
+        async for summary in summaries:
+            batch.append(summary)
+            if len(batch) >= _OPENED_AT_ONCE or sum(each.size for each in batch) >= _OPENED_BYTES:
+                for opened in await self._opened(runtime, batch):
+                    yield opened
+                batch = []
+        for opened in await self._opened(runtime, batch):
+            yield opened
+
+    async def _opened(self, runtime: Runtime, batch: list[SessionSummary]) -> list[SessionSummary]:
+        return await asyncio.gather(*(self._with_cookies(runtime, summary) for summary in batch))
 
     async def _with_cookies(self, runtime: Runtime, summary: SessionSummary) -> SessionSummary:
         if summary.error:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from session_reuse import Liveness, SessionManager, reusable_session
+from session_reuse import BrowserSession, Liveness, SessionManager, _manager, reusable_session
 from session_reuse._manager import runtime_of
+from session_reuse.testing import MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer
 
@@ -46,6 +47,39 @@ def test_status_shows_each_fact_and_no_value(cli: CommandLine, alice: str, redis
     for part in (alice, "LIVE", "by agent-1", "agent-9-abc", "good"):
         assert part in text
     assert not any(canary in text for canary in CANARIES)
+
+
+async def test_sessions_are_opened_several_at_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, 10,000 took half a minute. All at once, their content would fill the memory."""
+    names, open_now, most = [f"shop.example/{number:03}" for number in range(250)], 0, 0
+    store = MemoryStore()
+    async with memory_manager(store) as manager:
+        for name in names:
+            store.put(name, BrowserSession(name, storage_state=state_with_cookie()).export())
+        runtime = await runtime_of(manager)
+        read = runtime.store.read
+
+        async def counted(*args: Any, **options: Any) -> Any:
+            nonlocal open_now, most
+            open_now += 1
+            most = max(most, open_now)
+            await asyncio.sleep(0)
+            try:
+                return await read(*args, **options)
+            finally:
+                open_now -= 1
+
+        monkeypatch.setattr(runtime.store, "read", counted, raising=False)
+        listed = [each.fingerprint async for each in manager.sessions()]
+        opened = [each async for each in manager.sessions(cookies=True)]
+        assert [each.fingerprint for each in opened] == listed
+        assert sorted(listed) == names
+        assert all(each.readable for each in opened)
+        assert 10 <= most <= 100
+        monkeypatch.setattr(_manager, "_OPENED_BYTES", 1)
+        most = 0
+        assert len([each async for each in manager.sessions(cookies=True)]) == len(names)
+        assert most == 1
 
 
 def test_status_takes_a_pattern(cli: CommandLine, redis_server: RedisServer) -> None:
