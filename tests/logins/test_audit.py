@@ -249,3 +249,13 @@ def test_the_command_prints_the_history(cli: CommandLine, redis_server: RedisSer
     assert "agent-2" in text
     assert f"{SHOP}, read only" in text
     assert CANARIES[0] not in text + str(lines)
+
+
+def test_a_key_of_another_type_is_named(cli: CommandLine, redis_server: RedisServer) -> None:
+    """An operator finds what another program has written there."""
+    with redis_server.client() as client:
+        client.set("browser:audit", "x")
+        client.set("browser:pools", "x")
+    answer = cli("history", "--json")
+    assert (answer.code, "browser:audit holds another type" in answer.json["message"]) == (3, True), answer.json
+    assert "browser:pools holds another type" in cli("pool", "ls").err

@@ -84,22 +84,23 @@ _CODE_IN_SCRIPT: Final = re.compile(r"(?<=: )WRONGTYPE(?= )")
 """Redis 6.2 puts the place in the script before it."""
 
 
-def failure_from(error: BaseException) -> AttemptFailed:
-    """Return the failure for an exception that redis-py, or the network below it, has raised."""
+def failure_from(error: BaseException, key: str = "") -> AttemptFailed:
+    """Return the failure for an exception that redis-py, or the network below it, has raised. An error of a type names the key."""
     code = error_code(error)
     rule = _CODES.get(code) or _rule_by_class(error)
     name = type(error).__name__ + (f" {code}" if code else system_reason(error))
     why = diagnose(error) if rule is _REFUSED else None
     if why is not None and why.trouble is Trouble.RIGHTS:  # of a command in a script, whose error has no code
         rule, why = _RIGHTS, None
+    remedy = rule.remedy.replace("a key of ours", key) if key else rule.remedy
     reason = "" if why is None or why.trouble is Trouble.OTHER else f": {why.found}"
-    return AttemptFailed(rule.error(f"{rule.remedy}{reason} ({name})"), name, rule.retry, rule.scope)
+    return AttemptFailed(rule.error(f"{remedy}{reason} ({name})"), name, rule.retry, rule.scope)
 
 
-def checked(reply: Any) -> Any:
+def checked(reply: Any, key: str = "") -> Any:
     """Return a reply, or raise the AttemptFailed that stands in its place."""
     if isinstance(reply, Exception):
-        raise failure_from(reply) from None
+        raise failure_from(reply, key) from None
     return reply
 
 

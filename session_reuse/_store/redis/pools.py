@@ -81,7 +81,7 @@ class Pools(ABC):
     async def pools(self, *, timeout: float) -> list[str]:
         """Return the names of all pools that ever had members."""
         (reply,) = await self.send(("ZRANGE", self.keys.pools, 0, -1), timeout=timeout)
-        return [_name(name) for name in checked(reply)]
+        return [_name(name) for name in checked(reply, self.keys.pools)]
 
 
 def _name(reply: bytes) -> str:

@@ -311,7 +311,7 @@ class RedisStore(Pools):
     async def uses(self, before: str, *, timeout: float) -> tuple[list[SessionUse], str]:
         """Return a page of the audit, the newest line first, and the place of the next page."""
         (reply,) = await self.send(page_of(self.keys.audit, before), timeout=timeout)
-        lines = checked(reply)
+        lines = checked(reply, self.keys.audit)
         return uses_of(lines), text(lines[-1][0]) if len(lines) == PAGE else ""
 
     def fingerprints(self, *, timeout: float) -> AsyncIterator[list[str]]:
