@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
+from typer._click.exceptions import UsageError
 from typer.core import TyperCommand, TyperGroup
 
-from session_reuse.cli.exit_codes import EPILOG
+from session_reuse.cli.exit_codes import EPILOG, ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class _Command(NamedTuple):
-    """Module and function of a command, and its line in the list of commands."""
+    """Module and function of a command, its line in the list of commands, its exit code at Ctrl-C, its option for the store."""
 
     module: str
     function: str
     line: str
+    on_interrupt: ExitCode = ExitCode.INTERRUPTED
+    store_option: str = "--url"
 
 
 _GROUPS: Final[dict[str, dict[str, _Command]]] = {
@@ -41,18 +46,18 @@ _GROUPS: Final[dict[str, dict[str, _Command]]] = {
         "ls": _Command("commands.ls", "ls", "List the stored sessions."),
         "show": _Command("commands.show", "show", "Show one session, values masked."),
         "stats": _Command("commands.stats", "stats", "Count the stored sessions and their bytes."),
-        "top": _Command("commands.top", "top", "Watch the stored sessions, live."),
+        "top": _Command("commands.top", "top", "Watch the stored sessions, live.", ExitCode.OK),
     },
     "Change": {
         "evict": _Command("commands.evict", "evict", "Delete sessions for everyone."),
         "copy": _Command("commands.copy", "copy", "Store a session under a second name."),
         "export": _Command("commands.export", "export", "Write one session to a file."),
         "import": _Command("commands.import_", "import_", "Store a session from a file."),
-        "keep": _Command("commands.keep", "keep", "Probe the stored logins from time to time."),
+        "keep": _Command("commands.keep", "keep", "Probe the stored logins from time to time.", ExitCode.OK, "--store"),
         "pool": _Command("commands.pool", "pool", "Manage the identities that agents share."),
         "totp": _Command("commands.totp", "totp", "Store the secret of one-time codes."),
         "rotate": _Command("commands.rotate", "rotate", "Encrypt all sessions with the first key."),
-        "cleanup": _Command("commands.cleanup", "cleanup", "Remove the traces of expired sessions."),
+        "cleanup": _Command("commands.cleanup", "cleanup", "Remove the traces of expired sessions.", ExitCode.OK),
     },
 }
 _COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}
@@ -80,6 +85,20 @@ class _PlainHelp(TyperCommand):
 class _Commands(TyperGroup):
     """A group that imports a command when it is used."""
 
+    def main(self, *positional: Any, **settings: Any) -> Any:
+        """Run a command. Where its arguments are wrong and hold `--json`, print the error as JSON."""
+        args = settings.get("args")
+        words = [*(sys.argv[1:] if args is None else args), "--"]
+        if "--json" not in words[: words.index("--")]:
+            return super().main(*positional, **settings)
+        try:
+            sys.exit(super().main(*positional, **settings | {"standalone_mode": False}))
+        except UsageError as error:
+            from session_reuse.cli.output import Output
+
+            Output(as_json=True).error("UsageError", error.format_message(), ExitCode.USAGE)
+            sys.exit(ExitCode.USAGE)
+
     def list_commands(self, _ctx: Any) -> list[str]:
         """Return the names in the order of the help."""
         return list(_COMMANDS)
@@ -89,7 +108,11 @@ class _Commands(TyperGroup):
         found = _COMMANDS.get(name)
         if found is None:
             return None
-        function: Callable[..., None] = getattr(import_module(f"session_reuse.cli.{found.module}"), found.function)
+        function: Callable[..., Any] = getattr(import_module(f"session_reuse.cli.{found.module}"), found.function)
+        if iscoroutinefunction(function):
+            from session_reuse.cli.running import as_command
+
+            function = as_command(function, found.on_interrupt, found.store_option)
         alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         alone.command(name, cls=_PlainHelp, epilog=EPILOG, context_settings=_SETTINGS)(function)
         return typer.main.get_command(alone)

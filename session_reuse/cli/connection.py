@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar, Unpack, cast
 
-from session_reuse._manager import SessionManager
+from session_reuse._manager import SessionManager, runtime_of
 from session_reuse._resilience.failure import store_errors
 from session_reuse._resilience.guard import Access, Attempt
 from session_reuse._session.composition import Runtime
@@ -15,10 +15,10 @@ from session_reuse._state.codec import Codec
 from session_reuse._state.header import Header
 from session_reuse._state.shapes import Document
 from session_reuse._store.interface import SessionUse
-from session_reuse._store.redis.store import RedisStore
 from session_reuse._stored_form import decode_document, new_save_id
+from session_reuse.cli.output import CommandFailed
 from session_reuse.config import Config, ConfigOptions, redacted_url
-from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError, StoreUnavailableError
+from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError
 from session_reuse.outcome import Outcome
 
 T = TypeVar("T")
@@ -100,16 +100,13 @@ async def execute(runtime: Runtime, attempt: Attempt[T], access: Access = Access
         return await runtime.guard.run(access, attempt, budget)
 
 
-async def read_stored(
-    runtime: Runtime, fingerprint: str, codec: Codec | None = None, *, used_by: str = ""
-) -> Stored | None:  # fmt: skip
+async def read_stored(runtime: Runtime, fingerprint: str, codec: Codec | None = None) -> Stored | None:
     """Read and open one session, without starting its time to live again. None if it does not exist.
 
     Args:
         runtime: of the manager.
         fingerprint: name of the session.
         codec: opens the session. Default: the codec of the manager.
-        used_by: who uses the content, for the audit. Empty for no use.
 
     Raises:
         StoreError: the store does not answer.
@@ -121,26 +118,31 @@ async def read_stored(
         return None
     if not value:  # the read of a key of another type is empty
         raise CorruptStateError(f"{key} holds something that is not a string")
-    ttl = await _time_to_live(runtime, fingerprint)
+    entry = await execute(runtime, lambda timeout: runtime.store.facts(fingerprint, timeout=timeout))
     try:
         decoded = (codec or runtime.codec).decode(value, key)
         document = decode_document(decoded.document, decoded.header.flags[2], fingerprint)
     except CorruptStateError as error:
         raise CorruptStateError(f"{key} cannot be read: {error}") from None
-    if used_by and runtime.config.audit:
-        use = SessionUse(
-            fingerprint=fingerprint, agent_id=f"session-reuse {used_by}", outcome=Outcome.REUSED, read_only=True,
-            use_id=new_save_id(),
-        )  # fmt: skip
-        await runtime.writer.audit.note(use)
+    ttl = 0.0 if entry is None else entry.ttl  # it expired between the two reads
     return Stored(fingerprint, value, decoded.header, decoded.document, document, ttl)
 
 
-async def _time_to_live(runtime: Runtime, fingerprint: str) -> float | None:
-    if not isinstance(runtime.store, RedisStore):
-        return None
-    deadlines = runtime.store.deadlines
-    (left,) = await execute(runtime, lambda timeout: deadlines.times_to_live([fingerprint], timeout=timeout))
-    if left is None:
-        raise StoreUnavailableError("the store did not return the time to live of the session")
-    return None if left == -1 else max(0, left) / 1000
+async def use_stored(manager: SessionManager, fingerprint: str, command: str = "") -> Stored:
+    """Read and open one session, and note its use by a command in the audit. Without a command, it counts as no use.
+
+    Raises:
+        CommandFailed: there is no such session.
+        StoreError, CorruptStateError: as `read_stored`.
+    """
+    runtime = await runtime_of(manager)
+    stored = await read_stored(runtime, fingerprint)
+    if stored is None:
+        raise CommandFailed("NotThere", f"there is no session {fingerprint!r}")
+    if command and manager.config.audit:
+        use = SessionUse(
+            fingerprint=fingerprint, agent_id=f"session-reuse {command}", outcome=Outcome.REUSED, read_only=True,
+            use_id=new_save_id(),
+        )  # fmt: skip
+        await runtime.writer.audit.note(use)
+    return stored

@@ -11,12 +11,10 @@ from session_reuse._state.compression import NAMES
 from session_reuse._state.storage_state import playwright_cookie
 from session_reuse._telemetry.spans import fingerprint_hash
 from session_reuse.cli.connection import Stored
-from session_reuse.cli.formatting import duration, masked, plural, printable, short_duration, size
-from session_reuse.cli.output import Output, table
+from session_reuse.cli.formatting import duration, masked, plural, short_duration, size
+from session_reuse.cli.output import Output, Table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from session_reuse._state.shapes import Cookie, OriginState, StorageItem
 
 Described: TypeAlias = dict[str, Any]
@@ -92,16 +90,16 @@ def print_contents(output: Output, contents: Described) -> None:
     if contents["cookies"]:
         tables.append(_cookies(contents["cookies"], now))
     if contents["origins"]:
-        made = table("origin", *_STORAGES, "indexedDB", right=(*_STORAGES, "indexedDB"))
+        made = Table("origin", *_STORAGES, "indexedDB", right=(*_STORAGES, "indexedDB"))
         for entry in contents["origins"]:
-            made.add_row(printable(entry["origin"]), *(str(len(entry[name])) for name in (*_STORAGES, "indexedDB")))
+            made.add_row(entry["origin"], *(str(len(entry[name])) for name in (*_STORAGES, "indexedDB")))
         tables.append(made)
     items = [(each["origin"], name, item) for each in contents["origins"] for name in _STORAGES for item in each[name]]
     items += [("", "data", item) for item in contents["data"]]
     if items:
-        made = table("item", "in", "origin", "value")
+        made = Table("item", "in", "origin", "value")
         for origin, section, item in items:
-            made.add_row(printable(item["name"]), section, printable(origin), _value(item))
+            made.add_row(item["name"], section, origin, _value(item))
         tables.append(made)
     for number, each in enumerate(tables):
         output.show("\n" if number else "")
@@ -109,7 +107,7 @@ def print_contents(output: Output, contents: Described) -> None:
 
 
 def _facts(contents: Described, now: float) -> Table:
-    made = table("session", printable(contents["fingerprint"]))
+    made = Table("session", contents["fingerprint"])
     for name, value in (
         ("version", f"{contents['version']} ({plural(contents['version'], 'save')})"),
         ("first saved", _when(contents["created_at"], now)),
@@ -132,17 +130,16 @@ def _when(moment: float, now: float) -> str:
 
 
 def _cookies(cookies: list[Described], now: float) -> Table:
-    made = table("cookie", "domain", "path", "expires", "flags", "value")
+    made = Table("cookie", "domain", "path", "expires", "flags", "value")
     for cookie in cookies:
-        names = [printable(cookie[name]) for name in ("name", "domain", "path")]
         flags = [name for name in ("httpOnly", "secure") if cookie[name]] + [str(cookie["sameSite"] or "")]
         expires = cookie["expires"]
         expiry = "with the browser" if expires is None else "expired"
         if expires is not None and expires > now:
             expiry = f"in {short_duration(expires - now)}"
-        made.add_row(*names, expiry, " ".join(flags).strip(), _value(cookie))
+        made.add_row(cookie["name"], cookie["domain"], cookie["path"], expiry, " ".join(flags).strip(), _value(cookie))
     return made
 
 
 def _value(item: Described) -> str:
-    return masked(item["length"]) if item["value"] is None else printable(item["value"])
+    return masked(item["length"]) if item["value"] is None else str(item["value"])

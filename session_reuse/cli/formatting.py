@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from typing import Final
+from unicodedata import east_asian_width
 
+GAP: Final = "  "
+"""Between two columns."""
 _UNITS: Final = ((31_557_600, "y"), (86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -61,3 +64,14 @@ def printable(text: str) -> str:
 def masked(length: int) -> str:
     """Return the text in place of a masked value of this length."""
     return f"••••• ({plural(length, 'character')})"
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return len(text) if text.isascii() else sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """Return a text that takes so many columns, with spaces after it, or before it."""
+    spaces = " " * (width - columns_of(text))
+    return f"{spaces}{text}" if right else f"{text}{spaces}"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
-from unicodedata import east_asian_width
 
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.formatting import plural, printable, short_duration, size
+from session_reuse.cli.formatting import GAP, columns_of, padded, plural, printable, short_duration, size
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 _HEADINGS: Final = ("saves", "last save", "expires", "size", "notes")
 _WIDTHS: Final = (5, 9, 7, 8, 9)
-_GAP: Final = "  "
 _NARROWEST: Final = 12
 
 
@@ -76,7 +74,7 @@ class Rows:
     """
 
     def __init__(self, width: int, names: Iterable[str]) -> None:
-        self._room = max(_NARROWEST, width - sum(_WIDTHS) - len(_GAP) * len(_WIDTHS))
+        self._room = max(_NARROWEST, width - sum(_WIDTHS) - len(GAP) * len(_WIDTHS))
         longest = max((columns_of(printable(name)) for name in names), default=0)
         self._name_width = min(self._room, max(longest, _NARROWEST))
 
@@ -90,9 +88,8 @@ class Rows:
 
     def _line(self, name: str, cells: tuple[str, ...]) -> str:
         *numbers, notes = cells
-        padded = name + " " * (self._name_width - columns_of(name))
         right = (cell.rjust(width) for cell, width in zip(numbers, _WIDTHS, strict=False))
-        return _GAP.join((padded, *right, notes)).rstrip()
+        return GAP.join((padded(name, self._name_width), *right, notes)).rstrip()
 
 
 def _cells(summary: SessionSummary, now: float) -> tuple[str, ...]:
@@ -105,11 +102,6 @@ def _cells(summary: SessionSummary, now: float) -> tuple[str, ...]:
     notes += [plural(summary.uses, "use")] if summary.uses else []
     notes += [f"errors {summary.error_score:g}"] if summary.error_score > 0 else []
     return str(summary.version), f"{short_duration(now - summary.saved_at)} ago", left, stored, ", ".join(notes)
-
-
-def columns_of(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    return len(text) if text.isascii() else sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def _cut(name: str, room: int) -> str:

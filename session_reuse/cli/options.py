@@ -1,9 +1,8 @@
-"""Options that commands share."""
+"""Arguments and options that commands share. Those with a default name it in their help."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -17,31 +16,31 @@ def complete_fingerprints(ctx: typer.Context, incomplete: str) -> list[str]:
     return fingerprints(ctx.params.get("url"), ctx.params.get("key_prefix"), incomplete, _COMPLETIONS)
 
 
-Url = Annotated[
-    str | None,
-    typer.Option(
-        "--url", metavar="URL", help="The store.  [default: SESSION_REUSE_URL, else embedded://]", show_default=False
-    ),
-]
-KeyPrefix = Annotated[
-    str | None,
-    typer.Option(
-        "--key-prefix", metavar="PREFIX", help="First part of every key.  [default: SESSION_REUSE_KEY_PREFIX, else browser]",
-        show_default=False,
-    ),
-]  # fmt: skip
+def option(name: str, metavar: str, meaning: str) -> Any:
+    """Return an option with a value."""
+    return typer.Option(name, metavar=metavar, help=meaning, show_default=False)
+
+
+def argument(metavar: str, meaning: str) -> Any:
+    """Return an argument."""
+    return typer.Argument(metavar=metavar, help=meaning, show_default=False)
+
+
+def stored_name(meaning: str = "Name of the session.", metavar: str = "FINGERPRINT") -> Any:
+    """Return an argument that the shell completes with stored fingerprints."""
+    return typer.Argument(metavar=metavar, help=meaning, show_default=False, autocompletion=complete_fingerprints)
+
+
+def store_url(name: str = "--url") -> Any:
+    """Return the option for the address of the store."""
+    return option(name, "URL", "The store.  [default: SESSION_REUSE_URL, else embedded://]")
+
+
+_PREFIX: Final = "First part of every key.  [default: SESSION_REUSE_KEY_PREFIX, else browser]"
+
+Url = Annotated[str | None, store_url()]
+KeyPrefix = Annotated[str | None, option("--key-prefix", "PREFIX", _PREFIX)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs, and nothing else.")]
-Reveal = Annotated[bool, typer.Option("--reveal", help="Show cookie and storage values.")]
-Fingerprint = Annotated[
-    str,
-    typer.Argument(
-        metavar="FINGERPRINT", help="Name of the session.", show_default=False, autocompletion=complete_fingerprints
-    ),
-]
-CdpUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--cdp-url", metavar="ADDRESS", help="Use the browser there in place of a new one.", show_default=False
-    ),
-]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The file; - for standard input.", show_default=False)]
+Fingerprint = Annotated[str, stored_name()]
+CdpUrl = Annotated[str | None, option("--cdp-url", "ADDRESS", "Use the browser there in place of a new one.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the stored session of this name.")]

@@ -1,8 +1,9 @@
-"""Run the coroutine of a command, and turn its result or error into an exit code."""
+"""Run the coroutine of a command with the options that all commands have, and end with its exit code."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import signal
@@ -10,15 +11,18 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from session_reuse.cli.connection import Place
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.output import Output
+from session_reuse.cli.options import AsJson, KeyPrefix, store_url
+from session_reuse.cli.output import CommandFailed, Output
 from session_reuse.errors import CorruptStateError, SessionReuseError, StoreError
 
-Work = Callable[[Output], Coroutine[Any, Any, ExitCode]]
+Work = Callable[..., Coroutine[Any, Any, ExitCode | None]]
+"""A command: gets its output, and returns its exit code, or None for 0."""
 
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (StoreError, ExitCode.STORE),
@@ -29,21 +33,37 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
 """The first match counts. An OSError is one of a file: those of the network are a StoreError."""
 
 
-def run(
-    work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUPTED, logs: bool = False
-) -> NoReturn:  # fmt: skip
+def as_command(work: Work, on_interrupt: ExitCode, store_option: str) -> Callable[..., NoReturn]:
+    """Return a command for typer: it has the parameters of `work` after the first two, and the options of all commands."""
+
+    def command(*, url: str | None, key_prefix: str | None, as_json: bool, **given: Any) -> NoReturn:
+        run(lambda output: work(output, Place(url, key_prefix), **given), as_json=as_json, on_interrupt=on_interrupt)
+
+    common = {
+        "url": (Annotated[str | None, store_url(store_option)], None),
+        "key_prefix": (KeyPrefix, None),
+        "as_json": (AsJson, False),
+    }
+    kind = inspect.Parameter.KEYWORD_ONLY
+    own = [each.replace(kind=kind) for each in inspect.signature(work, eval_str=True).parameters.values()]
+    shared = [inspect.Parameter(name, kind, annotation=of, default=default) for name, (of, default) in common.items()]
+    command.__signature__ = inspect.Signature([*own[2:], *shared])  # type: ignore[attr-defined]
+    command.__annotations__, command.__doc__ = {}, work.__doc__
+    return command
+
+
+def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUPTED) -> NoReturn:
     """Run a command and exit with its exit code.
 
     Args:
         work: the command.
         as_json: whether the output is for programs.
         on_interrupt: exit code for Ctrl-C and SIGTERM.
-        logs: whether warnings of the package are printed on standard error.
     """
     output = Output(as_json=as_json)
     try:
-        with _logging(shown=logs):
-            code = asyncio.run(_until_interrupted(work, output))
+        with logging_to(logging.NullHandler()):
+            code = asyncio.run(_until_interrupted(work, output)) or ExitCode.OK
         sys.stdout.flush()
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = on_interrupt
@@ -51,6 +71,9 @@ def run(
     except BrokenPipeError:  # the reader of a pipe has seen enough
         code = ExitCode.INTERRUPTED
         _abandon_output()
+    except CommandFailed as failure:
+        code = ExitCode.WRONG
+        output.error(failure.kind, str(failure), code)
     except (SessionReuseError, OSError) as error:
         code = exit_code_of(error)
         output.error(type(error).__name__, str(error), code)
@@ -59,7 +82,7 @@ def run(
     raise typer.Exit(code)
 
 
-async def _until_interrupted(work: Work, output: Output) -> ExitCode:
+async def _until_interrupted(work: Work, output: Output) -> ExitCode | None:
     """Run a command. Ctrl-C and SIGTERM cancel it, or end it at once if it waits for the reader of its output."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
 
@@ -93,8 +116,9 @@ def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _logging(*, shown: bool) -> Iterator[None]:
-    handler = logging.StreamHandler() if shown else logging.NullHandler()
+def logging_to(handler: logging.Handler | None = None) -> Iterator[None]:
+    """Write the log events of the package to a handler during the `with`. Default: warnings, on standard error."""
+    handler = handler or logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("session_reuse")
     logger.addHandler(handler)

@@ -20,7 +20,8 @@ import pytest
 from session_reuse import SessionSummary
 from session_reuse.cli.commands.ls import SORTED
 from session_reuse.cli.commands.top import Overview, pause_after
-from session_reuse.cli.listing import Rows, columns_of
+from session_reuse.cli.formatting import columns_of
+from session_reuse.cli.listing import Rows
 from tests.cli.conftest import store
 from tests.harness.polling import wait_until
 from tests.harness.servers import RedisServer

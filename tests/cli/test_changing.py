@@ -98,6 +98,26 @@ def test_import_never_replaces_a_session_unasked(cli: CommandLine, alice: str, t
     assert [cookie["name"] for cookie in cli("show", alice, "--json").json["cookies"]] == ["a"]
 
 
+@pytest.mark.parametrize(("trouble", "cause"), [("full", "memory or disk is full"), ("read-only", "read-only")])
+def test_a_session_that_the_store_refuses_is_an_error_with_its_cause(
+    own_redis: RedisServer, tmp_path: Path, trouble: str, cause: str
+) -> None:
+    """`import` and `copy` name what an operator has to change."""
+    cli = CommandLine(own_redis.url)
+    store(own_redis.url, ALICE)
+    (tmp_path / "state.json").write_text(json.dumps({"cookies": [], "origins": []}))
+    with own_redis.client() as client:
+        if trouble == "full":
+            client.config_set("maxmemory", 1)
+        else:
+            client.replicaof("127.0.0.1", 1)
+            client.config_set("replica-serve-stale-data", "yes")
+    for words in (["import", str(tmp_path / "state.json"), "new"], ["copy", ALICE, "new"]):
+        answer = cli(*words, "--json")
+        assert answer.code == 3, answer.out
+        assert cause in answer.json["message"], answer.json["message"]
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", b"[]", b'{"x": 1}', b'{"cookies": [1]}', b"SRS1junk"])
 def test_bad_file_stores_nothing(cli: CommandLine, tmp_path: Path, content: bytes) -> None:
     """A file that is no session is refused with its own exit code."""

@@ -15,7 +15,7 @@ import pytest
 
 from session_reuse.cli import entry, exit_codes
 from session_reuse.cli.exit_codes import MEANINGS, ExitCode
-from session_reuse.cli.output import Output, table
+from session_reuse.cli.output import Output, Table
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer, free_port
 
@@ -58,9 +58,9 @@ def test_an_error_names_the_address_once(cli: CommandLine) -> None:
         assert cli(*words, url=url).err.count(url) == 1
 
 
-@pytest.mark.parametrize("content", ["text", table("table")])
+@pytest.mark.parametrize("content", ["text", Table("table")])
 def test_the_end_of_the_reader_is_an_error_of_ours(content: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a table, rich ended the process with the exit code 1. The command is told, in a callback too."""
+    """The command is told of it, in a callback too."""
 
     class Ended(io.StringIO):
         def write(self, text: str) -> int:
@@ -154,6 +154,26 @@ def test_refused_credentials_are_exit_code_3() -> None:
 def test_wrong_usage_is_exit_code_2(cli: CommandLine, words: list[str]) -> None:
     """Scripts can tell their own mistakes from the store's trouble."""
     assert cli(*words).code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["nonsense", "--json"], ["show", "--json"], ["ls", "--json", "--limit", "0"], ["--json"], ["stats", "--soon", "inf", "--json"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_wrong_usage_is_json_where_json_was_asked_for(cli: CommandLine, words: list[str]) -> None:
+    """A program reads one object, whatever is wrong."""
+    answer = cli(*words)
+    assert (answer.code, answer.err) == (2, "")
+    assert answer.json.keys() == {"error", "message", "exit_code"}
+    assert (answer.json["exit_code"], bool(answer.json["message"])) == (2, True)
+
+
+def test_the_words_of_another_program_do_not_ask_for_json(cli: CommandLine) -> None:
+    """What follows `--` belongs to it."""
+    answer = cli("run", "--nonsense", "name", "--", "program", "--json")
+    assert (answer.code, answer.out) == (2, "")
+    assert "No such option: --nonsense" in answer.err
 
 
 class _Terminal(io.StringIO):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
 from typing import Annotated
 
 import typer
 
 from session_reuse.cli.connection import Place, connected
-from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, printable
-from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
-from session_reuse.cli.running import run
+from session_reuse.cli.running import logging_to
 from session_reuse.config import ConfigOptions, redacted_url
 
 Once = Annotated[bool, typer.Option("--once", help="Do one pass and end.")]
@@ -22,32 +19,20 @@ Configure = Annotated[
 ]
 
 
-def cleanup(
-    once: Once = False,
-    configure_notifications: Configure = False,
-    url: Url = None,
-    key_prefix: KeyPrefix = None,
-    as_json: AsJson = False,
-) -> None:
+async def cleanup(output: Output, place: Place, once: Once = False, configure_notifications: Configure = False) -> None:
     """Remove the traces of expired sessions, until Ctrl-C or SIGTERM. Several such commands share the work."""
-    work = (
-        partial(_once, Place(url, key_prefix))
-        if once
-        else partial(_job, Place(url, key_prefix), configure_notifications)
-    )
-    run(work, as_json=as_json, on_interrupt=ExitCode.OK, logs=not once)
+    await (_once(output, place) if once else _job(output, place, configure=configure_notifications))
 
 
-async def _once(place: Place, output: Output) -> ExitCode:
+async def _once(output: Output, place: Place) -> None:
     async with connected(place) as manager:
         report = await manager.cleanup_once()
     output.emit(asdict(report))
     lag = f", the oldest {duration(report.overdue)} over its deadline" if report.overdue else ""
     output.show(f"{plural(report.expired, 'expired session')} cleaned up, {report.prolonged} prolonged{lag}")
-    return ExitCode.OK
 
 
-async def _job(place: Place, configure: bool, output: Output) -> ExitCode:
+async def _job(output: Output, place: Place, *, configure: bool) -> None:
     def expired(fingerprint: str) -> None:
         output.emit({"expired": fingerprint})
         # Expirations are rare: without a flush, a pipe would hold the lines back for hours.
@@ -56,7 +41,7 @@ async def _job(place: Place, configure: bool, output: Output) -> ExitCode:
     settings: ConfigOptions = {"on_expired": expired}
     if configure:
         settings["configure_notifications"] = True
-    async with connected(place, **settings) as manager:
-        output.note(f"cleaning up {redacted_url(manager.config.url)}; Ctrl-C ends it")
-        await manager.cleanup()
-    return ExitCode.OK
+    with logging_to():
+        async with connected(place, **settings) as manager:
+            output.note(f"cleaning up {redacted_url(manager.config.url)}; Ctrl-C ends it")
+            await manager.cleanup()

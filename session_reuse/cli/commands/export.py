@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from session_reuse._manager import runtime_of
-from session_reuse.cli.connection import Place, Stored, connected, read_stored
-from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.connection import Place, Stored, connected, use_stored
 from session_reuse.cli.formatting import printable, size
-from session_reuse.cli.options import AsJson, Fingerprint, KeyPrefix, Url
+from session_reuse.cli.options import Fingerprint
 from session_reuse.cli.output import Output
-from session_reuse.cli.running import run
 from session_reuse.cli.storage_files import STANDARD_STREAM, FileFormat, as_json_file, parts_left_out, write_private
 from session_reuse.errors import ConfigurationError
 
@@ -28,36 +24,24 @@ Format = Annotated[
         "agent's data. browser-use: also without databases and partitioned cookies. netscape: a cookies.txt, cookies alone.",
     ),
 ]
-Target = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="The file; - for a pipe.", show_default=False)
-]
+Target = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file; - for a pipe.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
-def export(
+async def export(
+    output: Output,
+    place: Place,
     fingerprint: Fingerprint,
-    output: Target,
+    path: Target,
     file_format: Format = FileFormat.SESSION_REUSE,
     force: Force = False,
-    url: Url = None,
-    key_prefix: KeyPrefix = None,
-    as_json: AsJson = False,
 ) -> None:
     """Write one session to a file of mode 0600, for `session-reuse import`, Playwright, browser-use or curl."""
-    run(partial(_export, Place(url, key_prefix), fingerprint, output, file_format, force), as_json=as_json)
-
-
-async def _export(
-    place: Place, fingerprint: str, path: Path, file_format: FileFormat, force: bool, output: Output
-) -> ExitCode:
     # Terminals keep what scrolls by, and so do their logs.
     if path == STANDARD_STREAM and sys.stdout.isatty():
         raise ConfigurationError("a session is a secret and is not printed on a terminal: name a file, or use a pipe")
     async with connected(place) as manager:
-        stored = await read_stored(await runtime_of(manager), fingerprint, used_by="export")
-    if stored is None:
-        output.error("NotThere", f"there is no session {fingerprint!r}", ExitCode.WRONG)
-        return ExitCode.WRONG
+        stored = await use_stored(manager, fingerprint, "export")
     data = _content(stored, file_format)
     write_private(path, data, replace=force)
     if path != STANDARD_STREAM:
@@ -66,7 +50,6 @@ async def _export(
     left_out = [] if file_format is FileFormat.SESSION_REUSE else parts_left_out(stored.document, file_format)
     if left_out:
         output.note(f"left out, since {file_format} has no place for it: {', '.join(left_out)}")
-    return ExitCode.OK
 
 
 def _content(stored: Stored, file_format: FileFormat) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -11,42 +10,28 @@ import typer
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable
-from session_reuse.cli.options import AsJson, KeyPrefix
+from session_reuse.cli.options import option
 from session_reuse.cli.output import Output
-from session_reuse.cli.running import run
+from session_reuse.cli.running import logging_to
 from session_reuse.config import redacted_url
 from session_reuse.errors import ConfigurationError
 from session_reuse.outcome import Liveness
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-Page = Annotated[
-    str,
-    typer.Option(
-        "--url", metavar="TEMPLATE", show_default=False,
-        help="The page to get. {site} and {account} are the fingerprint before and after its first slash.",
-    ),
-]  # fmt: skip
-Text = Annotated[
-    str, typer.Option("--expect-text", metavar="TEXT", help="Part of the page when logged in.", show_default=False)
-]
-Pattern = Annotated[str, typer.Option("--pattern", metavar="PATTERN", help="Shell pattern of fingerprints.")]
-Every = Annotated[str, typer.Option("--every", metavar="TIME", help="Time between two looks, such as 30m, 1h, 2d.")]
-Before = Annotated[
-    str | None,
-    typer.Option(
-        "--before-expiry", metavar="TIME", help="Look more often at logins that end so soon.", show_default=False
-    ),
-]
-Concurrency = Annotated[int, typer.Option("--concurrency", metavar="NUMBER", help="How many looks at once.")]
+_PAGE: Final = "The page to get. {site} and {account} are the fingerprint before and after its first slash."
+Page = Annotated[str, option("--url", "TEMPLATE", _PAGE)]
+Text = Annotated[str, option("--expect-text", "TEXT", "Part of the page when logged in.")]
+Pattern = Annotated[str, typer.Option(metavar="PATTERN", help="Shell pattern of fingerprints.")]
+Every = Annotated[str, typer.Option(metavar="TIME", help="Time between two looks, such as 30m, 1h, 2d.")]
+Before = Annotated[str | None, option("--before-expiry", "TIME", "Look more often at logins that end so soon.")]
+Concurrency = Annotated[int, typer.Option(metavar="NUMBER", help="How many looks at once.")]
 Once = Annotated[bool, typer.Option("--once", help="Look at those that are due, and end. Gives 1 if one is dead.")]
-StoreUrl = Annotated[
-    str | None,
-    typer.Option("--store", metavar="URL", help="The store.  [default: SESSION_REUSE_URL, else embedded://]", show_default=False),
-]  # fmt: skip
 
 
-def keep(
+async def keep(
+    output: Output,
+    place: Place,
     page: Page,
     expect_text: Text,
     pattern: Pattern = "*",
@@ -54,24 +39,11 @@ def keep(
     before_expiry: Before = None,
     concurrency: Concurrency = 4,
     once: Once = False,
-    store: StoreUrl = None,
-    key_prefix: KeyPrefix = None,
-    as_json: AsJson = False,
-) -> None:
+) -> ExitCode:
     """Get a page with each stored login from time to time, and note whether it is logged in, until Ctrl-C or SIGTERM.
 
     Several of these share the work. Each login is looked at under its lease. Cookies that the site renews are saved.
     """
-    run(
-        partial(_keep, Place(store, key_prefix), page, expect_text, pattern, every, before_expiry, concurrency, once),
-        as_json=as_json, on_interrupt=ExitCode.OK, logs=True,
-    )  # fmt: skip
-
-
-async def _keep(
-    place: Place, page: str, text: str, pattern: str, every: str, before_expiry: str | None, concurrency: int,
-    once: bool, output: Output,
-) -> ExitCode:  # fmt: skip
     from session_reuse.browsers.probes import http_probe
 
     def changed(fingerprint: str, before: Liveness, verdict: Liveness) -> None:
@@ -80,12 +52,13 @@ async def _keep(
 
     soon = None if before_expiry is None else seconds(before_expiry, "--before-expiry")
     interval = seconds(every, "--every")
-    async with connected(place) as manager:
-        output.note(f"keeping the logins of {redacted_url(manager.config.url)}; Ctrl-C ends it")
-        counts = await manager.keep_alive(
-            http_probe(page, text=text), pattern=pattern, every=interval, before_expiry=soon, concurrency=concurrency,
-            on_change=changed, once=once,
-        )  # fmt: skip
+    with logging_to():
+        async with connected(place) as manager:
+            output.note(f"keeping the logins of {redacted_url(manager.config.url)}; Ctrl-C ends it")
+            counts = await manager.keep_alive(
+                http_probe(page, text=expect_text), pattern=pattern, every=interval, before_expiry=soon,
+                concurrency=concurrency, on_change=changed, once=once,
+            )  # fmt: skip
     output.emit({verdict.value: counts[verdict] for verdict in Liveness})
     output.show(", ".join(f"{counts[verdict]} {verdict.value.upper()}" for verdict in Liveness))
     return ExitCode.WRONG if counts[Liveness.DEAD] else ExitCode.OK

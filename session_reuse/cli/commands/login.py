@@ -8,22 +8,17 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
-
-import typer
 
 from session_reuse._api import reusable_session
 from session_reuse._browser_session import wiring_of
 from session_reuse.browsers._chromium_process import has_display
 from session_reuse.browsers._web_address import require_web_address
 from session_reuse.cli.connection import Place, connected
-from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
-from session_reuse.cli.options import AsJson, CdpUrl, Fingerprint, KeyPrefix, Url
-from session_reuse.cli.output import Output, table
-from session_reuse.cli.running import run
+from session_reuse.cli.options import CdpUrl, Fingerprint, argument, option
+from session_reuse.cli.output import CommandFailed, Output, Table
 from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -31,50 +26,35 @@ if TYPE_CHECKING:
 
 _STORED: Final = frozenset({"saved", "merged", "unchanged"})
 
-Page = Annotated[str, typer.Argument(metavar="URL", help="The page to log in at.", show_default=False)]
-UntilUrl = Annotated[
-    str | None,
-    typer.Option("--until-url", metavar="PATTERN", help="End at a page with such a URL; * is anything.", show_default=False),
-]  # fmt: skip
-UntilText = Annotated[
-    str | None, typer.Option("--until-text", metavar="TEXT", help="End when a page shows this.", show_default=False)
-]
-UntilSelector = Annotated[
-    str | None,
-    typer.Option("--until-selector", metavar="CSS", help="End when a page has such an element.", show_default=False),
-]
+Page = Annotated[str, argument("URL", "The page to log in at.")]
+UntilUrl = Annotated[str | None, option("--until-url", "PATTERN", "End at a page with such a URL; * is anything.")]
+UntilText = Annotated[str | None, option("--until-text", "TEXT", "End when a page shows this.")]
+UntilSelector = Annotated[str | None, option("--until-selector", "CSS", "End when a page has such an element.")]
 
 
-def login(
+async def login(
+    output: Output,
+    place: Place,
     page: Page,
     fingerprint: Fingerprint,
     until_url: UntilUrl = None,
     until_text: UntilText = None,
     until_selector: UntilSelector = None,
     cdp_url: CdpUrl = None,
-    url: Url = None,
-    key_prefix: KeyPrefix = None,
-    as_json: AsJson = False,
 ) -> None:
     """Open a browser with what is stored, let a person log in, and store the login for agents.
 
     It ends when --until-... holds, when Enter is pressed here, or when the browser is closed. With --until-..., nothing is stored
     before it holds.
     """
-    until = (until_url, until_text, until_selector)
-    run(partial(_login, Place(url, key_prefix), page, fingerprint, until, cdp_url), as_json=as_json)
-
-
-async def _login(
-    place: Place, page: str, fingerprint: str, looks: tuple[str | None, str | None, str | None], cdp_url: str | None, output: Output
-) -> ExitCode:  # fmt: skip
     from session_reuse.browsers._manual_login import End, ManualLogin, Until
     from session_reuse.browsers.cdp import attach_cdp, open_chromium
 
     require_web_address(page)
-    if "" in looks:  # every page has it, or none
+    conditions = (until_url, until_text, until_selector)
+    if "" in conditions:  # every page has it, or none
         raise ConfigurationError("--until-url, --until-text and --until-selector must not be empty")
-    until = Until(*looks)
+    until = Until(*conditions)
     if cdp_url is None and not has_display():
         raise ConfigurationError(
             "there is no display for a browser: start one elsewhere with --remote-debugging-port=9222, forward its port with"
@@ -106,14 +86,12 @@ async def _login(
     sites = _sites(session.storage_state)
     output.emit({"fingerprint": fingerprint, "ended": end.value, "outcome": outcome, "sites": sites})
     if outcome not in _STORED:
-        output.error("NoLogin", f"nothing was stored: the browser was left before a login ({outcome})", ExitCode.WRONG)
-        return ExitCode.WRONG
-    rows = table("site", "cookies", "storage items", "databases")
+        raise CommandFailed("NoLogin", f"nothing was stored: the browser was left before a login ({outcome})")
+    rows = Table("site", "cookies", "storage items", "databases")
     for site, counts in sites.items():
-        rows.add_row(printable(site), *(str(count) for count in counts.values()))
+        rows.add_row(site, *(str(count) for count in counts.values()))
     output.show(rows)
     output.show(f"{outcome}: {printable(fingerprint)} ({plural(len(sites), 'site')})")
-    return ExitCode.OK
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -13,9 +12,8 @@ from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural
 from session_reuse.cli.listing import Refusals, Rows, each_session
-from session_reuse.cli.options import AsJson, KeyPrefix, Url
+from session_reuse.cli.options import argument
 from session_reuse.cli.output import Output
-from session_reuse.cli.running import run
 
 if TYPE_CHECKING:
     from session_reuse._summaries import SessionSummary
@@ -23,23 +21,15 @@ if TYPE_CHECKING:
 SORTED: Final = 1000
 """How many sessions are sorted before the first one is printed. A sort of all would delay and hold 50,000 in memory."""
 
-Pattern = Annotated[
-    str | None, typer.Argument(metavar="PATTERN", help="Shell pattern, such as 'shop.example/*'.", show_default=False)
-]
+Pattern = Annotated[str | None, argument("PATTERN", "Shell pattern, such as 'shop.example/*'.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="Stop after so many.", show_default=False)]
 
 
-def ls(
-    pattern: Pattern = None, limit: Limit = None, url: Url = None, key_prefix: KeyPrefix = None, as_json: AsJson = False
-) -> None:
+async def ls(output: Output, place: Place, pattern: Pattern = None, limit: Limit = None) -> ExitCode:
     """List the stored sessions, as JSON lines with --json. Their content is not read.
 
     The first 1000 are sorted by name, further ones come in the order of the store.
     """
-    run(partial(_list, Place(url, key_prefix), pattern, limit), as_json=as_json)
-
-
-async def _list(place: Place, pattern: str | None, limit: int | None, output: Output) -> ExitCode:
     first: list[SessionSummary] = []
     rows: Rows | None = None
     count, refusals = 0, Refusals()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
 from typing import Annotated, Final
-
-import typer
 
 from session_reuse._logins.pool import fingerprint_in
 from session_reuse._manager import SessionManager, runtime_of
@@ -16,9 +13,8 @@ from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, printable
 from session_reuse.cli.listing import Refusals
-from session_reuse.cli.options import AsJson, KeyPrefix, Url
-from session_reuse.cli.output import Output, table
-from session_reuse.cli.running import run
+from session_reuse.cli.options import argument
+from session_reuse.cli.output import Output, Table
 from session_reuse.errors import ConfigurationError
 
 _FAR: Final = 1e9
@@ -32,35 +28,22 @@ class Action(StrEnum):
     LS = "ls"
 
 
-Wanted = Annotated[Action, typer.Argument(metavar="add|rm|ls", help="What to do.", show_default=False)]
-Name = Annotated[str | None, typer.Argument(metavar="POOL", help="Name of the pool; ls: all.", show_default=False)]
-Members = Annotated[
-    list[str] | None, typer.Argument(metavar="MEMBER", help="Names in the pool, for add and rm.", show_default=False)
-]
+Wanted = Annotated[Action, argument("add|rm|ls", "What to do.")]
+Name = Annotated[str | None, argument("POOL", "Name of the pool; ls: all.")]
+Members = Annotated[list[str] | None, argument("MEMBER", "Names in the pool, for add and rm.")]
 
 
-def pool(
-    action: Wanted,
-    name: Name = None,
-    members: Members = None,
-    url: Url = None,
-    key_prefix: KeyPrefix = None,
-    as_json: AsJson = False,
-) -> None:
+async def pool(output: Output, place: Place, action: Wanted, name: Name = None, members: Members = None) -> ExitCode:
     """Add identities to a pool, remove some, or list them, the next one to be used first.
 
     The session of member alice in pool shop.example has the fingerprint shop.example/alice.
     """
-    run(partial(_pool, Place(url, key_prefix), action, name, members or []), as_json=as_json)
-
-
-async def _pool(place: Place, action: Action, name: str | None, members: list[str], output: Output) -> ExitCode:
     if action is not Action.LS and (name is None or not members):
         raise ConfigurationError(f"name a pool and its members: session-reuse pool {action} POOL MEMBER...")
     async with connected(place) as manager:
         if name is None or action is Action.LS:
             return await _list(manager, name, output)
-        changed = await (manager.pool(name).add if action is Action.ADD else manager.pool(name).remove)(*members)
+        changed = await (manager.pool(name).add if action is Action.ADD else manager.pool(name).remove)(*members or ())
         output.emit({"pool": name, "changed": changed})
         output.show(f"{printable(name)}: {plural(changed, 'member')} {'added' if action is Action.ADD else 'removed'}")
     return ExitCode.WRONG if action is Action.RM and not changed else ExitCode.OK
@@ -73,7 +56,7 @@ async def _list(manager: SessionManager, name: str | None, output: Output) -> Ex
     else:
         found = await execute(services, lambda timeout: services.store.pools(timeout=timeout))
         names = [each for each in found if is_name(each)]  # the others are of another program
-    rows = table("pool", "member", "free")
+    rows = Table("pool", "member", "free")
     for each in names:
         try:
             members = await services.guarded.pool_members(each, manager.config.save_timeout)
@@ -86,6 +69,6 @@ async def _list(manager: SessionManager, name: str | None, output: Output) -> Ex
             free_in = min(seconds, _FAR)  # another program may have written infinity, which JSON has not
             fingerprint = fingerprint_in(each, member)
             output.emit({"pool": each, "member": member, "fingerprint": fingerprint, "free_in": free_in})
-            rows.add_row(printable(each), printable(member), f"in {duration(free_in)}" if free_in else "now")
+            rows.add_row(each, member, f"in {duration(free_in)}" if free_in else "now")
     output.show(rows)
     return refusals.end(output)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from enum import StrEnum
-from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -28,9 +27,7 @@ from session_reuse.cli.connection import Place, Stored, connected, execute, read
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
 from session_reuse.cli.listing import Refusals
-from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
-from session_reuse.cli.running import run
 from session_reuse.errors import ConfigurationError, CorruptStateError
 
 _ATTEMPTS: Final = 5
@@ -58,18 +55,8 @@ class Rotation(StrEnum):
     """Damaged, or sealed with a key that is not configured."""
 
 
-def rotate(
-    dry_run: DryRun = False,
-    from_plain: FromPlain = False,
-    url: Url = None,
-    key_prefix: KeyPrefix = None,
-    as_json: AsJson = False,
-) -> None:
+async def rotate(output: Output, place: Place, dry_run: DryRun = False, from_plain: FromPlain = False) -> ExitCode:
     """Encrypt every session again with the first of the encryption_keys, so that the older keys can be dropped."""
-    run(partial(_rotate, Place(url, key_prefix), dry_run, from_plain), as_json=as_json)
-
-
-async def _rotate(place: Place, dry_run: bool, from_plain: bool, output: Output) -> ExitCode:
     from rich.progress import Progress
 
     counts: Counter[Rotation] = Counter()

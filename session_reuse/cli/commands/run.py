@@ -20,7 +20,7 @@ import typer
 from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGuard
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.options import CdpUrl, KeyPrefix, Url, complete_fingerprints
+from session_reuse.cli.options import CdpUrl, KeyPrefix, Url, argument, option, stored_name
 from session_reuse.errors import MissingExtraError, SessionBusyError, SessionReuseError
 
 if TYPE_CHECKING:
@@ -45,45 +45,36 @@ _OF_A_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 """Signals that a terminal sends to the command itself, when it is in our process group."""
 
 
-def _option(name: str, metavar: str, meaning: str) -> Any:
-    return typer.Option(name, metavar=metavar, help=meaning, show_default=False)
-
-
-Name = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="FINGERPRINT", help="Name of the session.", show_default=False, autocompletion=complete_fingerprints
-    ),
-]  # fmt: skip
+Name = Annotated[str | None, stored_name()]
 _COMMAND: Final = "The program. {cdp}, {ws} and {port} in its arguments become the address of the browser."
-Command = Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND", help=_COMMAND, show_default=False)]
-AgentId = Annotated[str | None, _option("--agent-id", "NAME", "Name of the agent.")]
+Command = Annotated[list[str] | None, argument("-- COMMAND", _COMMAND)]
+AgentId = Annotated[str | None, option("--agent-id", "NAME", "Name of the agent.")]
 Exclusive = Annotated[
     bool, typer.Option("--exclusive", help="End with 1 while another exclusive agent has the session.")
 ]
-Pool = Annotated[str | None, _option("--pool", "NAME", "Use a free member of this pool, in place of FINGERPRINT.")]
+Pool = Annotated[str | None, option("--pool", "NAME", "Use a free member of this pool, in place of FINGERPRINT.")]
 Wait = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", help="Wait for a busy exclusive session, or a free member.")
 ]
 Save = Annotated[str, typer.Option("--save", metavar="merge|never", help="never: use the login, and write nothing.")]
 Allow = Annotated[
     list[str] | None,
-    _option("--allow", "DOMAIN", "Lend this host only, and reach no other; may be repeated. *. adds subdomains."),
+    option("--allow", "DOMAIN", "Lend this host only, and reach no other; may be repeated. *. adds subdomains."),
 ]
 CheckUrl = Annotated[
-    str | None, _option("--check-url", "URL", "Open this page first; start fresh if it does not stay there.")
+    str | None, option("--check-url", "URL", "Open this page first; start fresh if it does not stay there.")
 ]
-CheckText = Annotated[str | None, _option("--check-text", "TEXT", "Start fresh if the page does not show this.")]
+CheckText = Annotated[str | None, option("--check-text", "TEXT", "Start fresh if the page does not show this.")]
 CheckTimeout = Annotated[
     float,
     typer.Option("--check-timeout", metavar="SECONDS", min=0.1, max=30, help="Wait so long for the page, 30 at most."),
 ]
 ChromiumArg = Annotated[
-    list[str] | None, _option("--chromium-arg", "FLAG", "One more flag for Chromium; may be repeated.")
+    list[str] | None, option("--chromium-arg", "FLAG", "One more flag for Chromium; may be repeated.")
 ]
 Headed = Annotated[bool, typer.Option("--headed", help="Show the browser.")]
 Report = Annotated[
-    Path | None, _option("--report", "FILE", "Write the JSON line about the session there, not to standard error.")
+    Path | None, option("--report", "FILE", "Write the JSON line about the session there, not to standard error.")
 ]
 
 

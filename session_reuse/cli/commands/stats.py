@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -15,9 +14,8 @@ from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, size
 from session_reuse.cli.listing import Refusals, each_session
-from session_reuse.cli.options import AsJson, KeyPrefix, Url
-from session_reuse.cli.output import Output, table
-from session_reuse.cli.running import run
+from session_reuse.cli.output import Output, Table
+from session_reuse.errors import ConfigurationError
 
 Soon = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Time to live that counts as expiring soon.")]
 
@@ -64,21 +62,17 @@ class Totals:
         self.idle_shortest = idle if self.idle_shortest is None else min(idle, self.idle_shortest)
 
 
-def stats(soon: Soon = 3600.0, url: Url = None, key_prefix: KeyPrefix = None, as_json: AsJson = False) -> None:
+async def stats(output: Output, place: Place, soon: Soon = 3600.0) -> ExitCode:
     """Count the stored sessions: number, bytes, age, encrypted share, expiring soon."""
     if not math.isfinite(soon):  # JSON has no number for it
-        raise typer.BadParameter("--soon must be a number of seconds")
-    run(partial(_count, Place(url, key_prefix), soon), as_json=as_json)
-
-
-async def _count(place: Place, soon: float, output: Output) -> ExitCode:
+        raise ConfigurationError("--soon must be a number of seconds")
     totals, now, refusals = Totals(), time.time(), Refusals()  # one time for all, so that ages are comparable
     async with connected(place) as manager:
         async for summary in each_session(manager, refusals=refusals):
             totals.add(summary, now, soon)
     share = totals.encrypted / totals.sessions if totals.sessions else 0.0
     output.emit(asdict(totals) | {"encrypted_share": share, "soon": soon})
-    made = table("what", "number", header=False)
+    made = Table("", "")
     for name, value in _rows(totals, share, soon):
         made.add_row(name, value)
     output.show(made)

@@ -7,18 +7,14 @@ import heapq
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from session_reuse.cli.connection import Place, connected
-from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import duration, plural, size
 from session_reuse.cli.listing import Rows, each_session
-from session_reuse.cli.options import AsJson, KeyPrefix, Url
 from session_reuse.cli.output import Output
-from session_reuse.cli.running import run
 from session_reuse.config import redacted_url
 from session_reuse.errors import StoreError
 
@@ -83,20 +79,8 @@ def pause_after(overview: Overview, interval: float) -> float:
     return max(interval, _PAUSE_RATIO * overview.took)
 
 
-def top(
-    once: Once = False,
-    interval: Interval = 1.0,
-    limit: Limit = 20,
-    url: Url = None,
-    key_prefix: KeyPrefix = None,
-    as_json: AsJson = False,
-) -> None:
+async def top(output: Output, place: Place, once: Once = False, interval: Interval = 1.0, limit: Limit = 20) -> None:
     """Watch the stored sessions, those saved last first, until Ctrl-C. With --json, print one object per refresh."""
-    work = partial(_watch, Place(url, key_prefix), once, interval, limit)
-    run(work, as_json=as_json, on_interrupt=ExitCode.OK)
-
-
-async def _watch(place: Place, once: bool, interval: float, limit: int, output: Output) -> ExitCode:
     async with connected(place) as manager:
         first = await _list(manager, None, limit)
         shown = redacted_url(manager.config.url)
@@ -107,7 +91,6 @@ async def _watch(place: Place, once: bool, interval: float, limit: int, output: 
                 _print(output, found, shown)
         else:
             await _live(output, _overviews(manager, first, interval, limit), shown, interval)
-    return ExitCode.OK
 
 
 async def _overviews(

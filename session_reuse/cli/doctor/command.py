@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
+import textwrap
 from typing import Annotated, Final
 
 import typer
-from rich.text import Text
 
 from session_reuse._manager import runtime_of
 from session_reuse._resilience.failure import AttemptFailed
@@ -20,10 +19,8 @@ from session_reuse.cli.doctor.server_checks import IDENTITY_CHECKS, SERVER_CHECK
 from session_reuse.cli.doctor.use_checks import TRIAL, agent_finding, stored_finding
 from session_reuse.cli.doctor.wire import UnfitError, Wire
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.formatting import printable
-from session_reuse.cli.options import AsJson, KeyPrefix, Url
-from session_reuse.cli.output import Output, table
-from session_reuse.cli.running import run
+from session_reuse.cli.formatting import GAP, printable
+from session_reuse.cli.output import Output, styled
 from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import ConfigurationError, StoreError
 
@@ -38,15 +35,11 @@ _OVERALL: Final = {
 }
 
 
-def doctor(strict: Strict = False, url: Url = None, key_prefix: KeyPrefix = None, as_json: AsJson = False) -> None:
+async def doctor(output: Output, place: Place, strict: Strict = False) -> ExitCode:
     """Check the store, its sessions and this machine, with a remedy for each problem.
 
     The exit code is 1 if something does not work, and 3 if no server answers.
     """
-    run(partial(_doctor, Place(url, key_prefix), strict), as_json=as_json)
-
-
-async def _doctor(place: Place, strict: bool, output: Output) -> ExitCode:
     config, findings = settings(place)
     is_reachable = True
     if config is not None:
@@ -111,13 +104,21 @@ def _report(output: Output, where: str, findings: list[Finding], result: Overall
         for each in findings
     ]
     output.emit({"verdict": result.value, "url": where, "checks": checks})
-    made = table("", "", "", header=False)
+    width = max(len(finding.check) for finding in findings)
+    indent = " " * (1 + 2 * len(GAP) + width)
     for finding in findings:
         mark, style = _MARKS[finding.status]
-        text = Text(printable(finding.found))
+        head = f"{styled(mark, style)}{GAP}{styled(finding.check.ljust(width), 'bold')}{GAP}"
+        output.show(head + _wrapped(finding.found, indent, output.width))
         if finding.remedy:
-            text.append(f"\n→ {printable(finding.remedy)}", style="dim" if finding.status is Status.OK else style)
-        made.add_row(Text(mark, style=style), Text(finding.check, style="bold"), text)
-    output.show(made)
+            remedy = _wrapped(f"→ {finding.remedy}", indent, output.width)
+            output.show(indent + styled(remedy, "dim" if finding.status is Status.OK else style))
     words, style = _OVERALL[result]
     output.show(f"\n{words}", style=style)
+
+
+def _wrapped(text: str, indent: str, width: int) -> str:
+    """Return a text in lines of at most this width. All but the first are indented."""
+    room = max(20, width - len(indent))
+    lines = textwrap.wrap(printable(text), room, break_long_words=False, break_on_hyphens=False)
+    return f"\n{indent}".join(lines)
