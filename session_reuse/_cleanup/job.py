@@ -14,7 +14,6 @@ from typing import Final
 from session_reuse._cancellation import SwallowedCancellation
 from session_reuse._cleanup.notifications import Notifications
 from session_reuse._cleanup.reconcile import CleanupReport, Reconciler
-from session_reuse._cleanup.repair import repair
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._telemetry import Telemetry
@@ -27,15 +26,13 @@ _HINT_PAUSE: Final = 0.05
 _MAX_HINTS: Final = 10_000
 """The sessions of further hints are found at their deadlines."""
 _REPAIR_INTERVAL: Final = 6 * 3600.0
+_PAGE_PAUSE: Final = 0.02
+"""Rest between two pages of about 500 sessions."""
+_TIMEOUT: Final = 2.0
 
 
 class CleanupJob:
     """One worker that removes what expired sessions leave behind.
-
-    Args:
-        store: where the sessions are.
-        config: the settings of the manager.
-        telemetry: telemetry of the manager.
 
     Raises:
         ConfigurationError: the store is not a Redis.
@@ -76,12 +73,32 @@ class CleanupJob:
         return await self._reconciler.run()
 
     async def repair(self) -> int:
-        """Index all sessions that the index has lost, and return how many there were.
+        """Index all sessions that the index has lost, by a slow walk over all of them. Return how many there were.
+
+        A fail-over may lose an entry and keep its session. Such a session still expires, but `on_expired` would not be
+        called. An entry without a session needs no repair: the reconcile finds it when it is due.
 
         Raises:
             AttemptFailed: the store, or a part of it, does not answer.
         """
-        return await repair(self._store, self._config.ttl)
+        found = 0
+        async for page in self._store.fingerprints(timeout=_TIMEOUT):
+            if page:
+                found += await self._enter_missing(page)
+                await asyncio.sleep(_PAGE_PAUSE)  # the walk may take minutes, agents may not wait for it
+        return found
+
+    async def _enter_missing(self, page: list[str]) -> int:
+        deadlines = self._store.deadlines
+        entries = await deadlines.entries(page, timeout=_TIMEOUT)
+        missing = [name for name, entry in entries.items() if entry is None]
+        lefts = await deadlines.times_to_live(missing, timeout=_TIMEOUT) if missing else []
+        alive = [
+            (name, left / 1000 if left >= 0 else self._config.ttl)  # one without an end is checked again after the ttl
+            for name, left in zip(missing, lefts, strict=True)
+            if left is not None and left >= -1
+        ]
+        return await deadlines.add(alive, timeout=_TIMEOUT) if alive else 0
 
     async def _reconcile(self) -> None:
         while True:

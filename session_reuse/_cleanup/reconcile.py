@@ -68,13 +68,7 @@ class CleanupReport:
 
 
 class Reconciler:
-    """The passes of one worker over the index.
-
-    Args:
-        deadlines: the index.
-        config: the settings of the manager.
-        telemetry: of the manager.
-    """
+    """The passes of one worker over the index."""
 
     def __init__(self, deadlines: Deadlines, config: Config, telemetry: Telemetry) -> None:
         self._deadlines = deadlines
