@@ -105,11 +105,7 @@ def inside_a_task() -> bool:
 
 
 class _LoopThread:
-    """An event loop and the thread that runs it.
-
-    Args:
-        background: whose managers to close at the end.
-    """
+    """An event loop and the thread that runs it. It closes the managers of `background` at the end."""
 
     def __init__(self, background: Background) -> None:
         self.loop = asyncio.new_event_loop()

@@ -47,20 +47,10 @@ else:
 
 WRITES: Final = frozenset(
     {
-        "commit",
-        "slide",
-        "renew",
-        "release",
-        "invalidate",
-        "note_liveness",
-        "add_uses",
-        "set_totp_secret",
-        "take_from_pool",
-        "leave_pool",
-        "return_to_pool",
-        "edit_pool",
+        "add_uses", "commit", "edit_pool", "invalidate", "leave_pool", "note_liveness", "release", "renew", "return_to_pool",
+        "set_totp_secret", "slide", "take_from_pool",
     }
-)
+)  # fmt: skip
 OPERATIONS: Final = frozenset(name for name in vars(Store) if not name.startswith("_")) - {
     "aclose",
     "server_of",

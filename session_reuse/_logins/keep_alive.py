@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
@@ -59,13 +60,7 @@ class KeepAliveOptions:
 
 
 class KeepAlive:
-    """One worker that probes stored sessions.
-
-    Args:
-        runtime: the parts of the manager.
-        options: what the caller asked for.
-        session_class: of the sessions that plain probes get.
-    """
+    """One worker that probes stored sessions. A plain probe gets a session of `session_class`."""
 
     def __init__(
         self, runtime: Runtime, options: KeepAliveOptions, session_class: type[BrowserSession] = BrowserSession
@@ -233,26 +228,18 @@ def _is_async(probe: Probe) -> bool:
 
 async def _in_thread(probe: Probe, session: BrowserSession) -> bool | Awaitable[bool]:
     """Call a plain probe in a thread of its own: one that hangs holds up neither the loop nor the end of the process."""
-    loop = asyncio.get_running_loop()
-    # An error is a result, too: a future refuses StopIteration as an exception, and `next(...)` of a probe may raise it.
-    done: asyncio.Future[tuple[bool | Awaitable[bool], BaseException | None]] = loop.create_future()
-
-    def settle(found: bool | Awaitable[bool], error: BaseException | None) -> None:
-        if not done.done():
-            done.set_result((found, error))
+    done: Future[tuple[bool | Awaitable[bool], BaseException | None]] = Future()
+    done.set_running_or_notify_cancel()  # from here on, the end of the wait cannot cancel it
 
     def run() -> None:
-        found: bool | Awaitable[bool] = False
-        raised: BaseException | None = None
         try:
-            found = probe(session)
+            done.set_result((probe(session), None))
         except BaseException as error:  # noqa: BLE001  (raised again where it is awaited)
-            raised = error
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, found, raised)
+            # A result, too: a future of asyncio refuses StopIteration, and `next(...)` of a probe may raise it.
+            done.set_result((False, error))
 
     threading.Thread(target=run, name="session_reuse:probe", daemon=True).start()
-    found, error = await done
+    found, error = await asyncio.wrap_future(done)
     if error is not None:
         raise error
     return found

@@ -38,12 +38,7 @@ def fingerprint_in(pool: str, member: str) -> str:
 
 
 class Pool:
-    """The members of one pool: `manager.pool("shop.example")`.
-
-    Args:
-        name: of the pool.
-        runtime: returns the parts of the manager.
-    """
+    """The members of one pool: `manager.pool("shop.example")`."""
 
     def __init__(self, name: str, runtime: Callable[[], Awaitable[Runtime]]) -> None:
         self.name = checked(name, "pool")

@@ -14,13 +14,7 @@ _LONGEST_DETAIL: Final = 200
 
 
 def report_once(kind: str, error: Exception, detail: str = "") -> None:
-    """Write one line about the first failure of a kind. Later ones are not reported.
-
-    Args:
-        kind: the instrument that failed, such as `metrics`.
-        error: the error that it raised.
-        detail: the effect for the application.
-    """
+    """Write one line about the first failure of a kind. Later ones are not reported."""
     this = object()
     if _reported.setdefault(kind, this) is not this:  # one step, so that two threads report once
         return

@@ -72,13 +72,9 @@ class Telemetry:
     # Enter and save --------------------------------------------------------------------------------------------------
 
     def entered(self, fingerprint: str, outcome: Outcome, seconds: float, *, stale: bool = False) -> None:
-        """Count and log an enter.
+        """Count and log an enter. A degraded outcome counts as a failed operation of the store.
 
-        Args:
-            fingerprint: of the session.
-            outcome: result of the enter. A degraded one counts as a failed operation of the store.
-            seconds: how long it took.
-            stale: whether the session came from the copy of this process, because the store was away.
+        `stale` stands for the copy of this process, because the store was away.
         """
         entered = self.counts.entered
         entered[outcome] = entered.get(outcome, 0) + 1
@@ -112,15 +108,7 @@ class Telemetry:
         self.store_failed(operation, error, code=code, fingerprint=fingerprint)
 
     def breaker_changed(self, breaker: str, state: str, *, server: str = "", old: str = "", new: str = "") -> None:
-        """Set the gauge of a breaker, and log its change.
-
-        Args:
-            breaker: `read` or `write`.
-            state: the worst state of this breaker over all servers.
-            server: whose breaker changed, empty where there is only one server.
-            old: its state before.
-            new: its state now.
-        """
+        """Set the gauge of a breaker to the worst state over all servers, and log the change of one server."""
         self.breakers[breaker] = state
         self._count(Metrics.show_gauges)
         self._health.breaker_changed(server, breaker, old, new)
