@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer._click.exceptions import UsageError
@@ -17,50 +18,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class _Command(NamedTuple):
-    """Module and function of a command, its line in the list of commands, its exit code at Ctrl-C, its option for the store."""
-
-    module: str
-    function: str
-    line: str
-    on_interrupt: ExitCode = ExitCode.INTERRUPTED
-    store_option: str = "--url"
-
-
-_GROUPS: Final[dict[str, dict[str, _Command]]] = {
+_GROUPS: Final[dict[str, dict[str, str]]] = {
     "Start here": {
-        "doctor": _Command(
-            "doctor.command", "doctor", "Check the store and this machine, with a remedy for each problem."
-        ),
+        "doctor": "Check the store and this machine, with a remedy for each problem.",
     },
     "Work": {
-        "login": _Command("commands.login", "login", "Log in by hand, for agents that reuse it."),
-        "run": _Command("commands.run", "run", "Run any program in a browser with a session."),
-        "mcp-config": _Command(
-            "commands.mcp_config", "mcp_config", "Print the configuration of an MCP client for that."
-        ),
+        "login": "Log in by hand, for agents that reuse it.",
+        "run": "Run any program in a browser with a session.",
+        "mcp-config": "Print the configuration of an MCP client for that.",
     },
     "Inspect": {
-        "status": _Command("commands.status", "status", "Print whether each login lives, who used it, when it ends."),
-        "history": _Command("commands.history", "history", "Print who used a session, as the audit has it."),
-        "ls": _Command("commands.ls", "ls", "List the stored sessions."),
-        "show": _Command("commands.show", "show", "Show one session, values masked."),
-        "stats": _Command("commands.stats", "stats", "Count the stored sessions and their bytes."),
-        "top": _Command("commands.top", "top", "Watch the stored sessions, live.", ExitCode.OK),
+        "status": "Print whether each login lives, who used it, when it ends.",
+        "history": "Print who used a session, as the audit has it.",
+        "ls": "List the stored sessions.",
+        "show": "Show one session, values masked.",
+        "stats": "Count the stored sessions and their bytes.",
+        "top": "Watch the stored sessions, live.",
     },
     "Change": {
-        "evict": _Command("commands.evict", "evict", "Delete sessions for everyone."),
-        "copy": _Command("commands.copy", "copy", "Store a session under a second name."),
-        "export": _Command("commands.export", "export", "Write one session to a file."),
-        "import": _Command("commands.import_", "import_", "Store a session from a file."),
-        "keep": _Command("commands.keep", "keep", "Probe the stored logins from time to time.", ExitCode.OK, "--store"),
-        "pool": _Command("commands.pool", "pool", "Manage the identities that agents share."),
-        "totp": _Command("commands.totp", "totp", "Store the secret of one-time codes."),
-        "rotate": _Command("commands.rotate", "rotate", "Encrypt all sessions with the first key."),
-        "cleanup": _Command("commands.cleanup", "cleanup", "Remove the traces of expired sessions.", ExitCode.OK),
+        "evict": "Delete sessions for everyone.",
+        "copy": "Store a session under a second name.",
+        "export": "Write one session to a file.",
+        "import": "Store a session from a file.",
+        "keep": "Probe the stored logins from time to time.",
+        "pool": "Manage the identities that agents share.",
+        "totp": "Store the secret of one-time codes.",
+        "rotate": "Encrypt all sessions with the first key.",
+        "cleanup": "Remove the traces of expired sessions.",
     },
 }
-_COMMANDS: Final = {name: command for group in _GROUPS.values() for name, command in group.items()}
+"""The commands by group, and the line about each. Module and function of a command have its name."""
+_NAMES: Final = tuple(name for group in _GROUPS.values() for name in group)
+_SERVICES: Final = frozenset({"cleanup", "keep", "top"})
+"""They run until Ctrl-C or SIGTERM, which is no failure."""
 
 
 # `Any` stands for the classes of click: typer carries a private copy of them.
@@ -101,18 +91,19 @@ class _Commands(TyperGroup):
 
     def list_commands(self, _ctx: Any) -> list[str]:
         """Return the names in the order of the help."""
-        return list(_COMMANDS)
+        return list(_NAMES)
 
     def get_command(self, _ctx: Any, name: str) -> Any:
         """Return a command, imported now, or None if there is no such command."""
-        found = _COMMANDS.get(name)
-        if found is None:
+        if name not in _NAMES:
             return None
-        function: Callable[..., Any] = getattr(import_module(f"session_reuse.cli.{found.module}"), found.function)
+        word = name.replace("-", "_") + "_" * iskeyword(name)
+        function: Callable[..., Any] = getattr(import_module(f"session_reuse.cli.commands.{word}"), word)
         if iscoroutinefunction(function):
             from session_reuse.cli.running import as_command
 
-            function = as_command(function, found.on_interrupt, found.store_option)
+            on_interrupt = ExitCode.OK if name in _SERVICES else ExitCode.INTERRUPTED
+            function = as_command(function, on_interrupt, "--store" if name == "keep" else "--url")
         alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         alone.command(name, cls=_PlainHelp, epilog=EPILOG, context_settings=_SETTINGS)(function)
         return typer.main.get_command(alone)
@@ -121,7 +112,7 @@ class _Commands(TyperGroup):
         """Write the list of commands, group by group, without importing them."""
         for title, group in _GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, command.line) for name, command in group.items()])
+                formatter.write_dl(list(group.items()))
 
 
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"]}

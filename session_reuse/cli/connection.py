@@ -103,11 +103,6 @@ async def execute(runtime: Runtime, attempt: Attempt[T], access: Access = Access
 async def read_stored(runtime: Runtime, fingerprint: str, codec: Codec | None = None) -> Stored | None:
     """Read and open one session, without starting its time to live again. None if it does not exist.
 
-    Args:
-        runtime: of the manager.
-        fingerprint: name of the session.
-        codec: opens the session. Default: the codec of the manager.
-
     Raises:
         StoreError: the store does not answer.
         CorruptStateError: the value is damaged, foreign, or not readable with the configured keys.

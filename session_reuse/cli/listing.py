@@ -26,14 +26,7 @@ async def each_session(
     cookies: bool = False,
     refusals: Refusals | None = None,
 ) -> AsyncIterator[SessionSummary]:
-    """Yield each session once.
-
-    Args:
-        manager: of the store.
-        pattern: shell pattern that the fingerprint must match.
-        cookies: whether to open each session for the expiry of its login cookies.
-        refusals: notes the sessions that the store does not show.
-    """
+    """Yield each session once whose fingerprint matches a shell pattern. Note those that the store does not show."""
     seen: set[str] = set()  # SCAN may return a key twice
     async for summary in manager.sessions(cookies=cookies):
         if summary.fingerprint not in seen and (pattern is None or fnmatchcase(summary.fingerprint, pattern)):

@@ -44,3 +44,4 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs, a
 Fingerprint = Annotated[str, stored_name()]
 CdpUrl = Annotated[str | None, option("--cdp-url", "ADDRESS", "Use the browser there in place of a new one.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the stored session of this name.")]
+AgentId = Annotated[str | None, option("--agent-id", "NAME", "Name of the agent.")]

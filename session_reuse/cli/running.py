@@ -53,13 +53,7 @@ def as_command(work: Work, on_interrupt: ExitCode, store_option: str) -> Callabl
 
 
 def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUPTED) -> NoReturn:
-    """Run a command and exit with its exit code.
-
-    Args:
-        work: the command.
-        as_json: whether the output is for programs.
-        on_interrupt: exit code for Ctrl-C and SIGTERM.
-    """
+    """Run a command and exit with its exit code. Ctrl-C and SIGTERM have one of their own."""
     output = Output(as_json=as_json)
     try:
         with logging_to(logging.NullHandler()):
@@ -75,7 +69,7 @@ def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUP
         code = ExitCode.WRONG
         output.error(failure.kind, str(failure), code)
     except (SessionReuseError, OSError) as error:
-        code = exit_code_of(error)
+        code = next(code for kind, code in _CODES if isinstance(error, kind))
         output.error(type(error).__name__, str(error), code)
         if isinstance(error, OSError):  # a full disk under standard output would fail once more at the end of Python
             _abandon_output()
@@ -132,8 +126,3 @@ def _abandon_output() -> None:
     """Drop the unwritten output: at its end, Python would wait for the reader of the pipe."""
     if sys.stdout is sys.__stdout__ and sys.stdout is not None and not sys.stdout.isatty():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def exit_code_of(error: Exception) -> ExitCode:
-    """Return the exit code of an error."""
-    return next(code for kind, code in _CODES if isinstance(error, kind))

@@ -82,12 +82,7 @@ def parts_left_out(document: Document, file_format: FileFormat) -> list[str]:
 
 
 def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[BrowserSession, FileFormat]:
-    """Return the session in a file of any of the formats.
-
-    Args:
-        data: content of the file.
-        fingerprint: its new name. None keeps the name in the file, which only our own form has.
-        codec: opens our own form.
+    """Return the session in a file of any of the formats. Without a new name, our own form keeps the name in the file.
 
     Raises:
         CorruptStateError: none of the formats, damaged, or sealed with other keys.
@@ -98,7 +93,7 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
         name = fingerprint or inside.fingerprint
         return BrowserSession(name, storage_state=inside.storage_state, data=inside.data), FileFormat.SESSION_REUSE
     is_text = looks_like_cookies_txt(data)
-    state = _state_from_txt(data) if is_text else _state_from_json(data)
+    state = StorageState(cookies=cookies_from_txt(data), origins=[]) if is_text else _state_from_json(data)
     if not all(cookie["domain"].strip(".") for cookie in state["cookies"]):
         raise CorruptStateError("a cookie in the file has no domain")
     if fingerprint is None:
@@ -108,10 +103,6 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
     has_tab_storage = any("sessionStorage" in entry for entry in state["origins"])
     file_format = FileFormat.BROWSER_USE if has_tab_storage else FileFormat.PLAYWRIGHT
     return BrowserSession(fingerprint, storage_state=state), file_format
-
-
-def _state_from_txt(data: bytes) -> StorageState:
-    return {"cookies": cookies_from_txt(data), "origins": []}
 
 
 def _state_from_json(data: bytes) -> StorageState:

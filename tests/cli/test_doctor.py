@@ -104,7 +104,7 @@ def test_a_look_at_the_sessions_that_fails_takes_no_other_finding_with_it(
     async def late(*_: object) -> NoReturn:
         raise failure_from(TimeoutError())
 
-    monkeypatch.setattr("session_reuse.cli.doctor.command.stored_finding", late)
+    monkeypatch.setattr("session_reuse.cli.commands.doctor.stored_finding", late)
     found = checks(diagnose(healthy))
     assert (found["server"]["status"], found["notifications"]["status"]) == ("ok", "ok")
     assert (found["sessions"]["status"], "could not be checked" in found["sessions"]["found"]) == ("fail", True)

@@ -8,7 +8,6 @@ from typing import Annotated, Final
 import typer
 
 from session_reuse._manager import runtime_of
-from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.keys import Keys
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.doctor.facts import Facts, gather, identity_of
@@ -91,8 +90,7 @@ async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding
             found.append(await stored_finding(await runtime_of(manager), config))
     except ConfigurationError:
         return found  # of the keys or the compression, which `local_findings` reports
-    except (AttemptFailed, StoreError) as trouble:
-        error = trouble.error if isinstance(trouble, AttemptFailed) else trouble
+    except StoreError as error:
         check = "sessions" if found else "agent"
         found.append(fail(check, f"could not be checked: {error}", "try again: the server answered just before"))
     return found

@@ -42,16 +42,10 @@ async def import_(
 async def store_new(
     manager: SessionManager, session: BrowserSession, output: Output, *, replace: bool, details: dict[str, str]
 ) -> ExitCode:
-    """Store a session that did not come from an agent, and print what became of it.
-
-    Args:
-        manager: of the store, with the settings DIRECT.
-        session: what to store.
-        output: of the command.
-        replace: whether it may replace a stored session.
-        details: further facts to print.
+    """Store a session that did not come from an agent, and print what became of it, with further details.
 
     Raises:
+        CommandFailed: one of its name is stored, which it may not replace.
         StoreError: it was not stored.
     """
     name, runtime = session.fingerprint, await runtime_of(manager)

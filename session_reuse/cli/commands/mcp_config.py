@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from session_reuse.cli.options import Fingerprint, KeyPrefix, Url, option
+from session_reuse.cli.options import AgentId, Fingerprint, KeyPrefix, Url
 from session_reuse.config import ENVIRONMENT_PREFIX, redacted_url
 
 
@@ -32,7 +32,6 @@ COMMANDS: Final = {
 """What each is started with, in the version that the tests use."""
 
 For = Annotated[Server, typer.Option("--for", metavar="|".join(Server), help="The server.")]
-AgentId = Annotated[str | None, option("--agent-id", "NAME", "Name of the agent.")]
 WithSecrets = Annotated[bool, typer.Option("--reveal", help="Print passwords and keys too.")]
 
 

@@ -20,7 +20,7 @@ import typer
 from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGuard
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.options import CdpUrl, KeyPrefix, Url, argument, option, stored_name
+from session_reuse.cli.options import AgentId, CdpUrl, KeyPrefix, Url, argument, option, stored_name
 from session_reuse.errors import MissingExtraError, SessionBusyError, SessionReuseError
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ _OF_A_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 Name = Annotated[str | None, stored_name()]
 _COMMAND: Final = "The program. {cdp}, {ws} and {port} in its arguments become the address of the browser."
 Command = Annotated[list[str] | None, argument("-- COMMAND", _COMMAND)]
-AgentId = Annotated[str | None, option("--agent-id", "NAME", "Name of the agent.")]
 Exclusive = Annotated[
     bool, typer.Option("--exclusive", help="End with 1 while another exclusive agent has the session.")
 ]
@@ -136,13 +135,7 @@ def _name_and_words(fingerprint: str | None, command: list[str], pool: str | Non
 
 
 class _Launcher:
-    """Starts a Chromium before it is needed, and stops it at the end if nothing has used it.
-
-    Args:
-        arguments: for Chromium.
-        headless: whether it shows no window.
-        started: one that runs already.
-    """
+    """Starts a Chromium before it is needed, unless one runs already, and stops it at the end if nothing has used it."""
 
     def __init__(self, arguments: list[str], *, headless: bool, started: ChromiumProcess | None) -> None:
         self._arguments = arguments

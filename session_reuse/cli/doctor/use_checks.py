@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from session_reuse import SessionManager, reusable_session
+from session_reuse._resilience.failure import store_errors
 from session_reuse._session.composition import Runtime
 from session_reuse._state.header import Header
 from session_reuse._state.sealing import NO_KEY, key_id
@@ -53,15 +54,16 @@ async def stored_finding(runtime: Runtime, config: Config) -> Finding:
     """Read some headers and open a few sessions. No time to live starts again, and no content is shown.
 
     Raises:
-        AttemptFailed, StoreError: the store does not answer.
+        StoreError: the store does not answer.
     """
     key_ids: dict[str, str] = {}
-    async for entry in runtime.store.sessions(timeout=config.save_timeout):
-        if entry.failure is not None:
-            raise entry.failure
-        key_ids[entry.fingerprint] = _key_id_in(entry.head)
-        if len(key_ids) >= LISTED:  # a sample: a listing of 50,000 sessions takes the server 0.5 s (2026-11)
-            break
+    with store_errors():
+        async for entry in runtime.store.sessions(timeout=config.save_timeout):
+            if entry.failure is not None:
+                raise entry.failure.error
+            key_ids[entry.fingerprint] = _key_id_in(entry.head)
+            if len(key_ids) >= LISTED:  # a sample: a listing of 50,000 sessions takes the server 0.5 s (2026-11)
+                break
     configured = [key_id(key) for key in configured_keys(config)] or [NO_KEY]
     return finding_of(Counter(key_ids.values()), configured) or await _opened(runtime, key_ids)
 
@@ -74,12 +76,7 @@ def _key_id_in(header: bytes) -> str:
 
 
 def finding_of(by_key: Counter[str], configured: list[str]) -> Finding | None:
-    """Return what the headers alone show to be wrong, or None.
-
-    Args:
-        by_key: number of sessions for each name of a key.
-        configured: names of the configured keys, the one that encrypts first.
-    """
+    """Return what the headers alone show to be wrong, or None, by the names of keys. The first one encrypts."""
     current, *older = configured
     total, foreign = by_key.total(), by_key[_FOREIGN]
     unknown = [name for name in by_key if name not in (*configured, NO_KEY, _FOREIGN)]
