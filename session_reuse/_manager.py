@@ -6,25 +6,24 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize
 
 from session_reuse._browser_session import BrowserSession, wiring_of
+from session_reuse._logins.listing import summaries
 from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
 from session_reuse._orphans import close_sockets, forget_connections, managers, report_lost
-from session_reuse._resilience.failure import AttemptFailed, FailureScope, store_errors
+from session_reuse._resilience.failure import AttemptFailed, store_errors
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
-from session_reuse._state.storage_state import longest_cookie_life
 from session_reuse._store.interface import SessionUse
 from session_reuse._store.keys import checked
 from session_reuse._store.redis.connect import StoreOrClient, check_client
-from session_reuse._summaries import ManagerStats, SessionSummary, summary_of
+from session_reuse._summaries import ManagerStats, SessionSummary
 from session_reuse._telemetry import Event, Operation, log
 from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import ConfigurationError, LifecycleError, ManagerClosedError
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
     from session_reuse._logins.keep_alive import OnChange, Probe
 
 _LISTING_TIMEOUT: Final = 5.0
-_OPENED_AT_ONCE: Final = 100
-_OPENED_BYTES: Final = 1_000_000
-"""Bytes of stored sessions after which no further one is opened at the same time."""
 _CLOSED: Final = "this SessionManager is closed: make a new one"
 
 
@@ -300,43 +296,8 @@ class SessionManager(AsyncOnly):
         """
         runtime = await self._services()
         with store_errors():
-            listing = runtime.store.sessions(timeout=_LISTING_TIMEOUT)
-            summaries = (summary_of(listed, self.config, listed.now / 1_000_000) async for listed in listing)
-            async for summary in self._each_opened(runtime, summaries) if cookies else summaries:
+            async for summary in summaries(runtime, cookies=cookies):
                 yield summary
-
-    async def _each_opened(
-        self, runtime: Runtime, summaries: AsyncIterator[SessionSummary]
-    ) -> AsyncIterator[SessionSummary]:
-        """Open the sessions, several at once: one after the other, 10,000 of them took 37 s (2026-11-26)."""
-        batch: list[SessionSummary] = []
-        async for summary in summaries:
-            batch.append(summary)
-            if len(batch) >= _OPENED_AT_ONCE or sum(each.size for each in batch) >= _OPENED_BYTES:
-                for opened in await self._opened(runtime, batch):
-                    yield opened
-                batch = []
-        for opened in await self._opened(runtime, batch):
-            yield opened
-
-    async def _opened(self, runtime: Runtime, batch: list[SessionSummary]) -> list[SessionSummary]:
-        return await asyncio.gather(*(self._with_cookies(runtime, summary) for summary in batch))
-
-    async def _with_cookies(self, runtime: Runtime, summary: SessionSummary) -> SessionSummary:
-        if summary.error:
-            return summary
-        try:
-            reply = await runtime.store.read(summary.fingerprint, timeout=_LISTING_TIMEOUT)
-        except AttemptFailed as failure:
-            if failure.scope is not FailureScope.REQUEST:
-                raise
-            return replace(summary, readable=False, error=str(failure.error))
-        _, found, error = await runtime.snapshots.decode(summary.fingerprint, reply.value, 0.0, None, None)
-        if error is not None:
-            return replace(summary, readable=False)
-        now = runtime.clock.wall()
-        life = longest_cookie_life(found["storage_state"], now) if found is not None else None
-        return summary if life is None else replace(summary, cookies_expire_at=now + life)
 
     async def history(self, fingerprint: str | None = None) -> AsyncIterator[SessionUse]:
         """Yield the uses that the audit holds, the latest first. Without a fingerprint those of all sessions.

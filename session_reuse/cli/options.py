@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -16,22 +16,22 @@ def complete_fingerprints(ctx: typer.Context, incomplete: str) -> list[str]:
     return fingerprints(ctx.params.get("url"), ctx.params.get("key_prefix"), incomplete, _COMPLETIONS)
 
 
-def option(name: str, metavar: str, meaning: str) -> Any:
+def option(name: str, metavar: str, meaning: str) -> object:
     """Return an option with a value."""
     return typer.Option(name, metavar=metavar, help=meaning, show_default=False)
 
 
-def argument(metavar: str, meaning: str) -> Any:
+def argument(metavar: str, meaning: str) -> object:
     """Return an argument."""
     return typer.Argument(metavar=metavar, help=meaning, show_default=False)
 
 
-def stored_name(meaning: str = "Name of the session.", metavar: str = "FINGERPRINT") -> Any:
+def stored_name(meaning: str = "Name of the session.", metavar: str = "FINGERPRINT") -> object:
     """Return an argument that the shell completes with stored fingerprints."""
     return typer.Argument(metavar=metavar, help=meaning, show_default=False, autocompletion=complete_fingerprints)
 
 
-def store_url(name: str = "--url") -> Any:
+def store_url(name: str = "--url") -> object:
     """Return the option for the address of the store."""
     return option(name, "URL", "The store.  [default: SESSION_REUSE_URL, else embedded://]")
 

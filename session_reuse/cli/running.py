@@ -11,7 +11,8 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Final, NoReturn
+from types import FrameType
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -21,7 +22,7 @@ from session_reuse.cli.options import AsJson, KeyPrefix, store_url
 from session_reuse.cli.output import CommandFailed, Output
 from session_reuse.errors import CorruptStateError, SessionReuseError, StoreError
 
-Work = Callable[..., Coroutine[Any, Any, ExitCode | None]]
+Work = Callable[..., Coroutine[None, None, ExitCode | None]]
 """A command: gets its output, and returns its exit code, or None for 0."""
 
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
@@ -36,7 +37,7 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
 def as_command(work: Work, on_interrupt: ExitCode, store_option: str) -> Callable[..., NoReturn]:
     """Return a command for typer: it has the parameters of `work` after the first two, and the options of all commands."""
 
-    def command(*, url: str | None, key_prefix: str | None, as_json: bool, **given: Any) -> NoReturn:
+    def command(*, url: str | None, key_prefix: str | None, as_json: bool, **given: object) -> NoReturn:
         run(lambda output: work(output, Place(url, key_prefix), **given), as_json=as_json, on_interrupt=on_interrupt)
 
     common = {
@@ -95,7 +96,7 @@ async def _until_interrupted(work: Work, output: Output) -> ExitCode | None:
 
 
 @contextmanager
-def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle SIGINT and SIGTERM during the `with`. A signal that is ignored stays so, as in the background of a shell."""
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.getsignal(number) for number in numbers}

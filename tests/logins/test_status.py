@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from session_reuse import BrowserSession, Liveness, SessionManager, _manager, reusable_session
+from session_reuse import BrowserSession, Liveness, SessionManager, reusable_session
+from session_reuse._logins import listing
 from session_reuse._manager import runtime_of
 from session_reuse.testing import MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
@@ -76,7 +77,7 @@ async def test_sessions_are_opened_several_at_once_and_in_order(monkeypatch: pyt
         assert sorted(listed) == names
         assert all(each.readable for each in opened)
         assert 10 <= most <= 100
-        monkeypatch.setattr(_manager, "_OPENED_BYTES", 1)
+        monkeypatch.setattr(listing, "OPENED_BYTES", 1)
         most = 0
         assert len([each async for each in manager.sessions(cookies=True)]) == len(names)
         assert most == 1
