@@ -102,7 +102,7 @@ def test_a_look_at_the_sessions_that_fails_takes_no_other_finding_with_it(
     """A server that answered all questions is not called dead because one later answer was late."""
 
     async def late(*_: object) -> NoReturn:
-        raise failure_from(TimeoutError())
+        raise failure_from(TimeoutError()).error
 
     monkeypatch.setattr("session_reuse.cli.commands.doctor.stored_finding", late)
     found = checks(diagnose(healthy))
