@@ -335,12 +335,67 @@ def test_half_written_files_are_removed_and_not_read(tmp_path: Path) -> None:
     assert not half.exists()
 
 
-def test_a_save_on_disk_ends_with_its_time_to_live(tmp_path: Path) -> None:
-    """A file older than the time to live is removed, not delivered: its session would have expired."""
+def test_old_files_are_removed(tmp_path: Path) -> None:
+    """A file of a month ago helps no agent."""
     spool = spool_at(tmp_path)
     spool.write(spool.names_of(NAME)[0], b"{}", saved_at=1000.0)
     assert spool.names() == []
     assert not files(tmp_path)
+
+
+async def test_a_save_that_waited_on_disk_for_too_long_is_reported(own_redis: RedisServer, folder: Path) -> None:
+    """Its process was killed, and the outage was longer than the time to live of the session."""
+    lost: list[str] = []
+    async with manager_of(own_redis, folder, ttl=0.5) as manager:
+        assert await leave(manager, n=1) is SaveOutcome.SPOOLED
+    left = time.monotonic()
+    await until(lambda: time.monotonic() - left > 0.6, message="the session would have expired")
+    own_redis.start()
+    async with manager_of(own_redis, folder, ttl=0.5, on_lost=lambda name, _: lost.append(name)) as manager:
+        await until(lambda: lost, message="it was reported")
+        await until(lambda: not files(folder), message="its file is gone")
+    assert lost == [NAME]
+    assert await stored(own_redis) is None
+
+
+def age_by_an_hour(folder: Path) -> set[Path]:
+    """Set back the times of all files of sessions, and return them."""
+    paths = set(folder.glob("*2"))
+    for path in paths:
+        os.utime(path, (time.time() - 3600,) * 2)
+    return paths
+
+
+async def test_short_sessions_end_no_save_of_long_ones(
+    away: SessionManager, own_redis: RedisServer, folder: Path
+) -> None:
+    """Managers with different times to live share a folder: neither the saves nor the bases of the other are removed."""
+    assert await leave(away, n=1) is SaveOutcome.SPOOLED
+    before = age_by_an_hour(folder)
+    async with manager_of(own_redis, folder, ttl=60.0) as manager:
+        assert await leave(manager, "shop.example/short", n=2) is SaveOutcome.SPOOLED
+        assert before <= age_by_an_hour(folder)
+
+
+async def test_a_save_goes_to_no_other_prefix(own_redis: RedisServer, folder: Path) -> None:
+    """Managers with different prefixes share a folder: each delivers its own saves, and starts from its own."""
+    async with manager_of(own_redis, folder, key_prefix="prod") as manager:
+        assert await leave(manager, n=1) is SaveOutcome.SPOOLED
+    for prefix in ("test", "browser"):
+        async with (
+            manager_of(own_redis, folder, key_prefix=prefix) as manager,
+            reusable_session(NAME, manager=manager) as session,
+        ):
+            assert not session.reused
+            session.discard()
+    own_redis.start()
+    async with manager_of(own_redis, folder, key_prefix="test") as manager:
+        assert await leave(manager, "shop.example/bob", n=2) is SaveOutcome.SAVED
+        async with manager_of(own_redis, folder, key_prefix="prod") as owner:
+            await until(lambda: owner.stats().flushed, message="it was delivered to its own prefix")
+    with own_redis.client() as client:
+        assert set(client.keys("*:session:*")) >= {f"prod:session:{NAME}".encode(), b"test:session:shop.example/bob"}
+        assert not client.exists(f"test:session:{NAME}", f"browser:session:{NAME}")
 
 
 def spool_at(folder: Path) -> Spool:

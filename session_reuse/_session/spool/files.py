@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from session_reuse._state.compression import compressor, decompress
 from session_reuse._state.sealing import AesGcm
@@ -29,6 +30,11 @@ _MAGIC: Final = b"SRQ1"
 _FRONT: Final = 13
 _SUFFIX: Final = ".v2"
 _BASE: Final = ".base2"
+_PLAIN_PREFIX: Final = "browser"
+_BASE_LIFE: Final = 86400.0
+"""Seconds for which a base stays at least: managers whose sessions live shorter share the folder with others."""
+_OUTBOX_LIFE: Final = 30 * 86400.0
+"""Seconds for which an outbox stays. The writer decides which of its changes are too old, and reports them."""
 _TMP_LIFE: Final = 60.0
 """Seconds after which a half-written file is taken for one of a process that was killed."""
 _LOCK_PATIENCE: Final = 1.0
@@ -37,6 +43,11 @@ _LOCK_POLL: Final = 0.002
 
 class ForeignKeyError(Exception):
     """A file is sealed with a key that is not configured here. Another process may have it."""
+
+
+def folder_for(folder: Path, key_prefix: str) -> Path:
+    """Return the folder of a prefix in `spool_dir`: a save goes to the prefix that it was made for."""
+    return folder if key_prefix == _PLAIN_PREFIX else folder / f"{quote(key_prefix, safe='')}.prefix"
 
 
 class Spool:
@@ -48,7 +59,7 @@ class Spool:
         max_entries: how many files there may be. The oldest give way.
         max_bytes: how many bytes they may take together.
         max_content: largest content that is read, in bytes.
-        ttl: seconds after which a save is not worth delivering any more.
+        ttl: seconds after which a session has expired, and its base is of no use.
         wall_clock: unix seconds.
     """
 
@@ -60,7 +71,7 @@ class Spool:
         self._seal = seal
         self._bounds = (max_entries, max_bytes)
         self._max_content = max_content
-        self._ttl = ttl
+        self._life = {".tmp": _TMP_LIFE, _BASE: max(ttl, _BASE_LIFE), _SUFFIX: _OUTBOX_LIFE}
         self._wall_clock = wall_clock
         self._claim: int | None = None
 
@@ -83,7 +94,7 @@ class Spool:
         for entry in os.scandir(self.folder):
             with contextlib.suppress(FileNotFoundError):
                 age = now - entry.stat(follow_symlinks=False).st_mtime
-                if age > (_TMP_LIFE if entry.name.endswith(".tmp") else self._ttl) and _is_ours(entry.name):
+                if _is_ours(entry.name) and age > self._life[os.path.splitext(entry.name)[1]]:
                     os.unlink(entry.path)
                 elif entry.name.endswith(suffix):
                     found.append((-age, entry.name))

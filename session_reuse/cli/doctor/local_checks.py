@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from session_reuse._session.spool.files import key_ids_of
+from session_reuse._session.spool.files import folder_for, key_ids_of
 from session_reuse._settings.url import parse_url
 from session_reuse._state.compression import NAMES, compressor
 from session_reuse._state.sealing import key_id
@@ -99,9 +99,9 @@ def variables() -> Finding:
 
 def spool(config: Config) -> list[Finding]:
     """The next process with the folder and the keys writes the saves that wait on disk."""
-    folder = config.spool_dir
-    if folder is None:
+    if config.spool_dir is None:
         return []
+    folder = folder_for(config.spool_dir, config.key_prefix)
     if not folder.exists():
         return [_new_spool(folder)]
     try:
