@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from weakref import WeakSet
 
 from session_reuse._manager import SessionManager
+from session_reuse._session.replica import Replicas
+from session_reuse.config import Config
 
 _ATTRIBUTE: Final = "_session_reuse_default"
 """Where a loop keeps its manager. The manager refers to the loop, so a table of loops would keep both until the process ends."""
@@ -23,6 +25,8 @@ class _Default(NamedTuple):
 
 _defaults: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 """The loops that have a default manager."""
+_left: list[tuple[Config, Replicas]] = []
+"""What the default manager knew whose loop has ended last, with its settings."""
 _lock = threading.Lock()
 
 
@@ -33,6 +37,9 @@ async def default_manager() -> SessionManager:
     if default is None or default.manager.closed:
         close_orphans()
         default = _Default(manager := SessionManager(), _until_loop_ends(manager))
+        with _lock:
+            if _left and _left[0][0] == manager.config:
+                _, manager._known = _left.pop()  # noqa: SLF001
         setattr(loop, _ATTRIBUTE, default)
         with _lock:
             _defaults.add(loop)
@@ -49,6 +56,7 @@ def close_orphans() -> None:
         default: _Default = getattr(loop, _ATTRIBUTE)
         delattr(loop, _ATTRIBUTE)
         default.manager._abandon()  # noqa: SLF001
+        _leave_known(default.manager)
 
 
 async def _until_loop_ends(manager: SessionManager) -> AsyncIterator[None]:
@@ -57,6 +65,15 @@ async def _until_loop_ends(manager: SessionManager) -> AsyncIterator[None]:
         yield
     finally:
         await manager.aclose()
+        _leave_known(manager)
+
+
+def _leave_known(manager: SessionManager) -> None:
+    """Keep what a manager knows: a worker that calls `asyncio.run` for each job starts from it while the store is away."""
+    known = manager._leave_known()  # noqa: SLF001
+    if known is not None:
+        with _lock:
+            _left[:] = [(manager.config, known)]
 
 
 def _start_anew_in_child() -> None:

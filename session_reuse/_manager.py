@@ -19,6 +19,7 @@ from session_reuse._resilience.failure import AttemptFailed, store_errors
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions
+from session_reuse._session.replica import Replicas
 from session_reuse._session.scope import SessionScope
 from session_reuse._store.interface import SessionUse
 from session_reuse._store.keys import checked
@@ -71,6 +72,7 @@ class SessionManager(AsyncOnly):
             self._given = store
         self.config = Config.from_env(**config)
         self.session_class = BrowserSession
+        self._known: Replicas | None = None
         self._start_anew()
         managers.add(self)
 
@@ -119,7 +121,8 @@ class SessionManager(AsyncOnly):
             self._loop, self._starting = loop, asyncio.Lock()
         async with self._starting:
             if self._runtime is None:
-                self._runtime = runtime = await compose(self.config, self._given)
+                self._runtime = runtime = await compose(self.config, self._given, self._known)
+                self._known = None
                 runtime.writer.owner = self
                 self._watch(runtime)
             return self._runtime
@@ -137,6 +140,10 @@ class SessionManager(AsyncOnly):
             _, report, arguments, _ = detached
             report(*arguments)
 
+    def _leave_known(self) -> Replicas | None:
+        """Return what this manager knows, for the next event loop."""
+        return self._known if self._runtime is None else self._runtime.writer.replicas.successor()
+
     def _abandon(self) -> None:
         """Close after the end of the event loop: report what waits as lost, and close the sockets."""
         self._leave_loop()
@@ -144,6 +151,7 @@ class SessionManager(AsyncOnly):
 
     def _leave_loop(self) -> None:
         self._report_lost_saves()
+        self._known = self._leave_known()
         connection = self._runtime.connection if self._runtime is not None else None
         if self._given is not None:  # what its pool holds belongs to the loop that has ended
             close_sockets(self._given)

@@ -16,6 +16,7 @@ from session_reuse._resilience.guard import BreakerChange, Guard, Listener
 from session_reuse._session.clock import Clock
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.options import ResolvedOptions
+from session_reuse._session.replica import Replicas
 from session_reuse._session.scope import SessionScope
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn, Tasks
@@ -85,12 +86,13 @@ def is_store(given: object) -> TypeGuard[Store]:
     return hasattr(given, "enter")
 
 
-async def compose(config: Config, given: StoreOrClient | None) -> Runtime:
+async def compose(config: Config, given: StoreOrClient | None, known: Replicas | None = None) -> Runtime:
     """Build the parts of a manager. Connects to nothing, except that a private server is started.
 
     Args:
         config: the settings.
         given: a client or a store that is the caller's to close; None to connect to `config.url`.
+        known: what an earlier event loop of this process has left.
 
     Raises:
         ConfigurationError: a setting is wrong, or something it needs is missing.
@@ -114,7 +116,7 @@ async def compose(config: Config, given: StoreOrClient | None) -> Runtime:
     runtime = Runtime(
         config=config, keys=keys, store=store, guard=guard, codec=codec, telemetry=telemetry, guarded=guarded,
         snapshots=snapshots, clock=clock, tasks=tasks, connection=connection,
-        writer=Writer(config, guarded, snapshots, telemetry, clock, tasks.spawn),
+        writer=Writer(config, guarded, snapshots, telemetry, clock, tasks.spawn, known),
     )  # fmt: skip
     if connection is not None and connection.revive is not None:
         guard.on_failure = _Reviver(runtime.spawn, connection.revive)

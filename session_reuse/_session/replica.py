@@ -102,6 +102,17 @@ class Replicas:
         """Return the replicas whose changes wait, those that wait longest first."""
         return iter(list(self._waiting.values()))
 
+    def successor(self) -> Replicas:
+        """Return what is known, without what waits: for the next event loop of this process."""
+        heir = Replicas(*self._bounds)
+        for name, known in self._replicas.items():
+            left = Replica(
+                name, known.base, invalidated_at=known.invalidated_at, invalidated_login=known.invalidated_login
+            )
+            heir._replicas[name] = left
+            heir._count(left)
+        return heir
+
     def of(self, fingerprint: str) -> Replica:
         """Return the replica of a session, made if there is none."""
         replica = self._replicas.get(fingerprint)

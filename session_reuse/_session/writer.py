@@ -63,6 +63,7 @@ class Writer:
         telemetry: Telemetry,
         clock: Clock,
         spawn: Spawn,
+        known: Replicas | None = None,
     ) -> None:
         self._config = config
         self._store = store
@@ -70,7 +71,7 @@ class Writer:
         self._telemetry = telemetry
         self._clock = clock
         self._spawn = spawn
-        self.replicas = Replicas(config.recent_bytes, config.pending_max, config.pending_max_bytes)
+        self.replicas = known or Replicas(config.recent_bytes, config.pending_max, config.pending_max_bytes)
         self.audit = Audit(store, clock, spawn, config.save_timeout)
         self.disk: DiskReplicas | None = None
         self.owner: object = None

@@ -100,6 +100,40 @@ def test_saves_that_wait_are_reported_once(own_redis: RedisServer, end: str) -> 
     assert ended.code == 0
 
 
+@pytest.mark.parametrize("manager", ["None", "SessionManager()"], ids=["default", "module"])
+@pytest.mark.parametrize("end", ["asyncio.run", "closed"])
+def test_the_next_loop_knows_what_the_last_one_knew(own_redis: RedisServer, manager: str, end: str) -> None:
+    """A worker calls `asyncio.run` for each job. While the store is away, its jobs start from what it knows."""
+    ended = run(
+        f"""
+from session_reuse import SessionManager, reusable_session
+manager = {manager}
+
+async def visit(fingerprint="shop/alice"):
+    async with reusable_session(fingerprint, manager=manager) as session:
+        session.data["n"] = session.data.get("n", 0) + 1
+    say("found", session.outcome, session.stale, session.data["n"])
+
+def run(work):
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(work)
+    loop.close()
+
+run = asyncio.run if {end!r} == "asyncio.run" else run
+run(visit())
+run(visit("shop/bob"))
+server.shutdown(nosave=True)
+run(visit())
+run(visit())
+""",
+        own_redis,
+    )
+    found = [line for line in ended.lines if line.startswith("found")]  # asyncio tells of tasks in a closed loop
+    assert found == ["found missing False 1"] * 2 + ["found reused True 2"] * 2, ended.errors
+    assert (ended.code, ended.lost) == (0, 2)
+
+
 def test_a_collected_manager_counts_what_is_lost(own_redis: RedisServer) -> None:
     """Nobody closed the manager: the save that waited is in `session_pending_lost_total`, and waits no more."""
     ended = run(
