@@ -56,11 +56,8 @@ class Snapshots:
             kind = StoredKind.UNREADABLE if unreadable else StoredKind.CORRUPT
             log.warning(Event.CORRUPT, fingerprint=fingerprint, why=str(error))
             damaged = value[: head.LENGTH]
-            return (
-                Snapshot(kind=kind, heard_at=heard_at, invalidated_at=invalidated_at or 0, damaged=damaged),
-                None,
-                error,
-            )
+            snapshot = Snapshot(kind=kind, heard_at=heard_at, invalidated_at=invalidated_at, damaged=damaged)
+            return snapshot, None, error
         header = decoded.header
         last = max(header.invalidated_at, invalidated_at or 0)
         snapshot = Snapshot(

@@ -59,6 +59,40 @@ async def test_a_damaged_value_is_set_aside(
         assert session.data == {"n": 2}
 
 
+async def test_an_invalidation_of_long_ago_does_not_keep_a_damaged_value(
+    manager: SessionManager, redis_server: RedisServer
+) -> None:
+    """The session was logged out and in again before it was damaged. The next login takes its place."""
+    for number in range(2):
+        async with reusable_session("alice", manager=manager) as session:
+            session.data["n"] = number
+        if number == 0:
+            await manager.evict("alice")
+    with redis_server.client() as client:
+        client.set(KEY, client.get(KEY)[:-1], ex=1000)
+    async with reusable_session("alice", manager=manager) as session:
+        assert session.outcome is Outcome.CORRUPT
+        session.data["n"] = 2
+    assert session.save_outcome is SaveOutcome.SAVED
+    async with reusable_session("alice", manager=manager) as session:
+        assert session.data == {"n": 2}
+
+
+async def test_an_invalidation_during_the_visit_refuses_the_save_over_a_damaged_value(
+    manager: SessionManager, redis_server: RedisServer
+) -> None:
+    """An agent that met a damaged value entered before the logout: its login does not come back."""
+    with redis_server.client() as client:
+        client.set(KEY, b"damaged", ex=1000)
+        async with reusable_session("alice", manager=manager) as session:
+            assert session.outcome is Outcome.CORRUPT
+            session.data["n"] = 1
+            await manager.evict("alice")
+            client.set(KEY, b"damaged again", ex=1000)
+        assert session.save_outcome is SaveOutcome.STALE
+        assert client.get(KEY) == b"damaged again"
+
+
 async def test_another_fingerprints_value_is_not_used(manager: SessionManager, redis_server: RedisServer) -> None:
     """A value copied under another key is corrupt there: nobody ever gets another's cookies."""
     async with reusable_session("bob", manager=manager) as session:
