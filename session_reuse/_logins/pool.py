@@ -206,12 +206,25 @@ class Turn:
         await asyncio.wait({freed}, timeout=max(0.0, self._budget))
 
     async def _return(self, member: str, cooldown: float, reserved_until: int) -> None:
-        try:
-            await self._runtime.guarded.return_to_pool(
-                self._pool, self._runtime.config.save_timeout, member, cooldown, reserved_until
-            )
-        except AttemptFailed as failure:  # its reservation ends by itself
-            self._runtime.telemetry.degraded(Operation.LEASE, failure.error, code=failure.code, fingerprint=self._pool)
+        """Free a member after a pause. While the store is away, a cooldown is tried again until it is over."""
+        clock, retry = self._runtime.clock, 0.05
+        until = clock.loop() + cooldown
+        while True:
+            left = max(0.0, until - clock.loop())
+            try:
+                await self._runtime.guarded.return_to_pool(
+                    self._pool, self._runtime.config.save_timeout, member, left, reserved_until
+                )
+            except AttemptFailed as failure:
+                self._runtime.telemetry.degraded(
+                    Operation.LEASE, failure.error, code=failure.code, fingerprint=self._pool
+                )
+            else:
+                return
+            if reserved_until or left <= retry:  # its reservation and its lease end by themselves
+                return
+            await asyncio.sleep(retry)
+            retry = min(2 * retry, 5.0)
 
     def _leave_queue(self) -> None:
         self._runtime.spawn(self._left_queue(), "release")

@@ -19,6 +19,7 @@ from session_reuse import (
 )
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
+from tests.harness.polling import until
 from tests.harness.servers import RedisCluster, RedisServer
 
 POOL = "shop.example"
@@ -141,6 +142,25 @@ async def test_the_next_holder_ends_no_cooldown_of_the_one_before(redis_server: 
             overtaken.mark_bad("captcha", cooldown=600)
             await scope.__aexit__(None, None, None)
         assert [member.free_in > 500 for member in await pool.waits()] == [True]
+
+
+async def test_a_cooldown_outlives_an_outage_at_the_exit() -> None:
+    """The agent has seen a captcha, and the store is away when it leaves: the member rests all the same."""
+    store = FaultyStore(MemoryStore())
+    async with memory_manager(store) as manager:
+        pool = manager.pool(POOL)
+        await pool.add("alice")
+        async with enter(manager) as session:
+            session.mark_bad("captcha", cooldown=600)
+            store.fail = Fault.UNAVAILABLE
+        await until(lambda: manager.stats().breakers["write"] == "open", message="each try has failed")
+        assert "return_to_pool" in store.calls
+        store.heal()
+
+        async def rests() -> bool:
+            return [member.free_in > 500 for member in await pool.waits()] == [True]
+
+        await until(rests, message="the member rests")
 
 
 async def test_a_retired_member_is_passed_by_until_it_is_evicted(redis_server: RedisServer) -> None:
