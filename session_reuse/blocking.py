@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
@@ -241,11 +243,14 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             return self._unreachable(error)
         if session.reused and not self._verified(session):
             session.start_fresh(Outcome.UNVERIFIED)
+        if self._scope is not None and self._verify is not None:
+            with suppress(StoreUnavailableError):  # the interpreter is ending
+                background.run(_counted(self._scope))
         return session
 
     async def _open(self) -> BrowserSession:
         manager = await default_manager() if self._manager is None else self._manager._asynchronous
-        options = ResolvedOptions.build(manager.config, self._options)
+        options = replace(ResolvedOptions.build(manager.config, self._options), counted_later=self._verify is not None)
         self._session, self._scope = await _entered(manager._open(*self._names, options, BrowserSession))
         return self._session
 
@@ -322,6 +327,10 @@ async def _restored(opening: Awaitable[tuple[AsyncBrowserSession, SessionScope]]
     session, scope = await _entered(opening)
     scope.note_use()
     return session if session.reused else None
+
+
+async def _counted(scope: SessionScope) -> None:
+    scope.count()
 
 
 async def _awaited(verdict: Awaitable[T]) -> T:

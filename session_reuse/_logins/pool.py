@@ -101,7 +101,7 @@ class Turn:
         self._pool = checked(pool, "pool")
         self._agent_id = agent_id
         self._options = options
-        self._inner = replace(options, wait=0.0, on_busy="fresh")
+        self._inner = replace(options, wait=0.0, on_busy="fresh", counted_later=True)
         self._session_class = session_class
         self._waiter = secrets.token_hex(8)
         self._arrival = 0
@@ -178,6 +178,8 @@ class Turn:
         if session.outcome is Outcome.BUSY:  # another agent was faster
             await self._pass_by(min(runtime.config.lease_ttl / 3, _RETIRED_PAUSE))
             return None
+        if not self._options.counted_later:
+            scope.count()
         member = self._member
         scope.on_left = lambda cooldown: self._return(member, cooldown, 0)
         return session, scope
@@ -240,6 +242,7 @@ class Turn:
             Operation.RESTORE, failure.error, code=failure.code, fingerprint=self._pool
         )  # fmt: skip
         if self._options.strict:
+            self._runtime.telemetry.entered(self._pool, failure.error.outcome, 0.0)
             raise self._runtime.telemetry.named(failure.error) from None
         return failure.error.outcome
 
@@ -247,6 +250,7 @@ class Turn:
         if is_empty:
             log.warning(Event.POOL_EMPTY, fingerprint=self._pool, remedy="session-reuse pool add")
         if self._options.on_busy == "raise":
+            self._runtime.telemetry.entered(self._pool, Outcome.BUSY, 0.0)
             why = "has no members" if is_empty else "has no member that is free"
             raise SessionBusyError(f"the pool {self._pool!r} {why}")
         return self._without(Outcome.BUSY)

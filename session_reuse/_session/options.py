@@ -47,6 +47,7 @@ class ResolvedOptions:
 
     Attributes:
         used_by: who uses the session, where no agent does.
+        counted_later: whether the caller counts the enter, which is not decided before.
     """
 
     exclusive: bool = False
@@ -61,6 +62,7 @@ class ResolvedOptions:
     save: Save = "merge"
     pool: str | None = None
     used_by: str = ""
+    counted_later: bool = False
 
     def __post_init__(self) -> None:
         """Check what a type checker cannot."""

@@ -36,7 +36,7 @@ from session_reuse._store.interface import Busy, EnterReply, Lease
 from session_reuse._stored_form import document_of, encode_session, new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
-from session_reuse.errors import ConfigurationError, InvalidStateError, SessionBusyError, StoreError
+from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError, SessionBusyError, StoreError
 from session_reuse.outcome import Outcome, SaveOutcome
 
 
@@ -72,6 +72,7 @@ class SessionScope:
         self._changes: list[Change] = []
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
+        self._took, self._is_counted = 0.0, False
         self._marked = False
         self._use_id = new_save_id(clock.chance) if config.audit else ""
         self.on_left: Callable[[float], Coroutine[None, None, None]] | None = None
@@ -91,15 +92,20 @@ class SessionScope:
         try:
             with self._telemetry.restore_span(session):
                 entry = await self._entered(began)
+                self._took = self._store.time() - began  # without the caller's `verify`
                 await self._adopt(entry)
-            self._telemetry.entered(
-                session.fingerprint, session.outcome, self._store.time() - began, stale=session.stale
-            )  # fmt: skip
-        except BaseException:  # whatever ends it, no lease stays behind
+            if not self._options.counted_later:
+                self.count()
+        except BaseException as error:  # whatever ends it, no lease stays behind
             if self._lease is not None:
                 self._lease.abandon()
+            if isinstance(error, StoreError | CorruptStateError):  # `strict`
+                session.outcome = error.outcome if isinstance(error, StoreError) else Outcome.CORRUPT
+                self._took = self._store.time() - began
+                self.count()
             raise
         if session.outcome is Outcome.BUSY and self._options.on_busy == "raise":
+            self.count()
             raise SessionBusyError(f"{session.fingerprint!r} is in exclusive use by another agent")
         wiring_of(session).backend = self
 
@@ -109,7 +115,13 @@ class SessionScope:
         session.outcome, wiring_of(session).backend = outcome, self
         self._use_id = ""
         session.discard()
-        self._telemetry.entered(session.fingerprint, outcome, 0.0, stale=False)
+        self.count()
+
+    def count(self) -> None:
+        """Count and log the enter, once."""
+        if not self._is_counted:
+            self._is_counted, session = True, self._session
+            self._telemetry.entered(session.fingerprint, session.outcome, self._took, stale=session.stale)
 
     async def _entered(self, began: float) -> Entry:
         fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - (self._store.time() - began)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest, multiprocess
 
-from session_reuse import Outcome, reusable_session
+from session_reuse import CorruptStateError, Outcome, SessionBusyError, StoreError, blocking, reusable_session
 from session_reuse._telemetry import StoreHealth, Telemetry
 from session_reuse._telemetry.metrics import BREAKER_STATES, DEGRADED, MISSES, Operation
 from session_reuse.outcome import SaveOutcome
-from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
+from session_reuse.testing import FaultyStore, MemoryStore, memory_manager, state_with_cookie
 
 if TYPE_CHECKING:
     from tests.harness.servers import RedisServer
@@ -232,3 +234,83 @@ def test_a_reuse_of_the_own_copy_is_counted_as_such() -> None:
     telemetry.entered("shop", Outcome.REUSED, 0.1)
     assert registry.get_sample_value("session_reused_total") == 2
     assert registry.get_sample_value("session_reused_stale_total") == 1
+
+
+def entered(registry: CollectorRegistry, reason: str) -> tuple[float | None, float | None]:
+    """Return how many enters were reuses, and how many were misses for a reason."""
+    misses = registry.get_sample_value("session_miss_total", {"reason": reason})
+    return registry.get_sample_value("session_reused_total"), misses
+
+
+def test_a_login_that_a_blocking_agent_rejects_is_no_reuse() -> None:
+    """Its `verify` runs after the enter, in its own thread. The enter counts once, as what the agent gets."""
+    registry = CollectorRegistry()
+    with blocking.SessionManager(MemoryStore(), registry=registry) as manager:
+        with blocking.reusable_session("shop", manager=manager) as session:
+            session.storage_state = state_with_cookie()
+        for answer in (False, True):
+            with blocking.reusable_session("shop", manager=manager, verify=lambda _, answer=answer: answer) as session:
+                assert session.reused is answer
+        assert entered(registry, "unverified") == (1, 1)
+        assert manager.stats().entered == {"missing": 1, "unverified": 1, "reused": 1}
+        manager.pool("shop").add("alice")
+        with blocking.reusable_session(pool="shop", manager=manager, verify=bool) as session:
+            pass
+        assert manager.stats().entered == {"missing": 2, "unverified": 1, "reused": 1}
+
+
+async def test_the_time_of_an_enter_is_that_of_the_store() -> None:
+    """A `verify` that opens a page for seconds does not make the store slow."""
+    registry = CollectorRegistry()
+
+    async def verify(_: object) -> bool:
+        await asyncio.sleep(0.3)
+        return True
+
+    async with memory_manager(MemoryStore(), registry=registry) as manager:
+        async with reusable_session("shop", manager=manager) as session:
+            session.storage_state = state_with_cookie()
+        before = registry.get_sample_value("session_restore_seconds_sum") or 0.0
+        async with reusable_session("shop", manager=manager, verify=verify) as session:
+            assert session.reused
+        assert (registry.get_sample_value("session_restore_seconds_sum") or 0.0) - before < 0.3
+
+
+async def test_a_pool_without_a_free_member_is_one_miss() -> None:
+    """With either kind of `on_busy`."""
+    registry = CollectorRegistry()
+    async with memory_manager(MemoryStore(), registry=registry) as manager:
+        await manager.pool("shop").add("alice")
+        async with reusable_session(pool="shop", manager=manager):
+            async with reusable_session(pool="shop", manager=manager):
+                pass
+            with pytest.raises(SessionBusyError):
+                async with reusable_session(pool="shop", manager=manager, on_busy="raise"):
+                    pass
+        assert entered(registry, "busy") == (0, 2)
+        assert manager.stats().entered == {"missing": 1, "busy": 2}
+
+
+@pytest.mark.parametrize("options", [{}, {"strict": True}], ids=["fresh", "strict"])
+@pytest.mark.parametrize("name", [{"fingerprint": "shop"}, {"pool": "shop"}], ids=["session", "pool"])
+async def test_an_enter_without_a_store_counts_once(name: dict[str, str], options: dict[str, bool]) -> None:
+    """As trouble of the store, also where the agent gets an exception for it."""
+    registry, store = CollectorRegistry(), FaultyStore(MemoryStore(), fail="unavailable")
+    async with memory_manager(store, registry=registry) as manager:
+        with contextlib.suppress(StoreError):
+            async with reusable_session(manager=manager, **name, **options) as session:
+                session.discard()
+        assert manager.stats().entered == {"unavailable": 1}
+    labels = {"op": "restore", "reason": "unavailable"}
+    assert registry.get_sample_value("session_degraded_total", labels) == 1
+
+
+async def test_a_damaged_session_counts_also_for_a_strict_agent() -> None:
+    """The alert on damaged sessions sees it."""
+    registry, memory = CollectorRegistry(), MemoryStore()
+    memory.put("shop", b"damaged")
+    async with memory_manager(memory, registry=registry) as manager:
+        with pytest.raises(CorruptStateError):
+            async with reusable_session("shop", manager=manager, strict=True):
+                pass
+    assert entered(registry, "corrupt") == (0, 1)
