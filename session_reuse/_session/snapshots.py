@@ -86,9 +86,14 @@ class Snapshots:
     def affinity_value(self, agent_id: str, fingerprint: str) -> str:
         """Return the affinity entry of an agent. With keys it is sealed, so that no writer without a key redirects it."""
         seal = self.codec.seal
-        if not isinstance(seal, AesGcm):
-            return fingerprint
+        if not isinstance(seal, AesGcm):  # a line feed of its own would be taken for the start of a seal
+            return fingerprint if _SEPARATOR not in fingerprint else f"{fingerprint}{_SEPARATOR}{'0' * _TAG_LENGTH}"
         return f"{fingerprint}{_SEPARATOR}{seal.aliases(_affinity_text(agent_id, fingerprint))[0]}"
+
+    def resealed_affinity(self, agent_id: str, entry: str) -> str | None:
+        """Return the same entry, sealed with the first key. None for one that cannot be trusted."""
+        fingerprint = self.affinity_of(agent_id, entry)
+        return None if fingerprint is None else self.affinity_value(agent_id, fingerprint)
 
     def affinity_of(self, agent_id: str, entry: str | None) -> str | None:
         """Return the fingerprint in an affinity entry; None when there is none that can be trusted."""

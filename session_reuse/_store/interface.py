@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -306,6 +306,9 @@ class Store(Protocol):
 
     async def affinity(self, agent_id: str, *, timeout: float) -> str | None:
         """Return the affinity entry of an agent."""
+
+    async def reseal_affinities(self, reseal: Callable[[str, str], str | None], *, timeout: float) -> int:
+        """Replace the affinity entries for which `reseal(agent_id, entry)` returns another one. Return how many."""
 
     def sessions(self, *, timeout: float) -> AsyncIterator[SessionEntry]:
         """List the sessions by cursor. May return one twice, misses none that stays."""

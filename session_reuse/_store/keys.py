@@ -153,6 +153,14 @@ class Keys:
         """Return the MATCH pattern of all keys with secrets of one-time codes."""
         return f"{self.prefix}:totp:{{".translate(_GLOB) + "*"
 
+    def affinity_pattern(self) -> str:
+        """Return the MATCH pattern of the affinity entries of all agents."""
+        return self.affinity("a")[:-1].translate(_GLOB) + "*"
+
+    def agent_of(self, key: str) -> str:
+        """Return the agent of an affinity entry."""
+        return unquote(key.removeprefix(self.affinity("a")[:-1]))
+
     def fingerprint_of(self, key: str) -> str | None:
         """Return the fingerprint of the key of a session, or of a secret of one-time codes. None for any other key."""
         if key.startswith(f"{self.prefix}:totp:{{"):

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from session_reuse import SessionManager, reusable_session
+from session_reuse import Liveness, SessionManager, SessionSummary, reusable_session
+from session_reuse._manager import runtime_of
 from session_reuse.cli.commands import rotate
 from tests.cli.conftest import ALICE, CANARIES, STATE, CommandLine, store
 from tests.harness.polling import wait_until
@@ -208,6 +209,42 @@ def test_rotation_seals_all_with_the_first_key(cli: CommandLine, redis_server: R
     assert shown["cookies"][0]["value"] == CANARIES[0]
     assert 0 < shown["ttl"] <= 50
     assert cli("rotate", "--json", **both).json["current"] == 2
+
+
+def test_an_agent_finds_its_last_session_after_a_rotation(cli: CommandLine, redis_server: RedisServer) -> None:
+    """Its affinity is sealed with the new key as well, and keeps its time to live. What others have written stays."""
+    store(redis_server.url, ALICE, encryption_keys=(OLD,))
+    with redis_server.client() as client:
+        client.pexpire("browser:affinity:agent-1", 50_000)
+        client.set("browser:affinity:forged", ALICE)
+        client.rpush("browser:affinity:junk", "x")
+        assert cli("rotate", SESSION_REUSE_ENCRYPTION_KEYS=f"{NEW_TEXT},{OLD_TEXT}").code == 0
+        assert 0 < client.ttl("browser:affinity:agent-1") <= 50
+        assert client.get("browser:affinity:forged") == ALICE.encode()
+
+    async def last() -> tuple[str | None, ...]:
+        async with SessionManager(redis_server.url, registry=None, encryption_keys=(NEW,)) as manager:
+            return await manager.affinity("agent-1"), await manager.affinity("forged")
+
+    assert asyncio.run(last()) == (ALICE, None)
+
+
+def test_rotation_is_no_save_of_an_agent(cli: CommandLine, redis_server: RedisServer) -> None:
+    """A login that a probe has found dead stays dead, and as old as its last save."""
+
+    async def summary(verdict: str = "") -> SessionSummary:
+        async with SessionManager(redis_server.url, registry=None) as manager:
+            (found,) = [each async for each in manager.sessions()]
+            if verdict:
+                runtime, created_at = await runtime_of(manager), round((found.created_at or 0) * 1000)
+                await runtime.store.note_liveness(ALICE, verdict, created_at, 60.0, timeout=2.0)
+            return found
+
+    store(redis_server.url, ALICE, encryption_keys=(OLD,))
+    saved_at = asyncio.run(summary("dead")).saved_at
+    assert cli("rotate", "--json", SESSION_REUSE_ENCRYPTION_KEYS=f"{NEW_TEXT},{OLD_TEXT}").json["rotated"] == 1
+    after = asyncio.run(summary())
+    assert (after.liveness, after.saved_at, after.version) == (Liveness.DEAD, saved_at, 2)
 
 
 def test_rotation_never_overwrites_a_concurrent_save(

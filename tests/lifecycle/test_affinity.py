@@ -83,3 +83,14 @@ async def test_a_sealed_entry_goes_with_its_session() -> None:
     client: Any = FakeRedis(server=memory.server)
     assert not client.exists(KEYS.affinity("agent-a"))
     await process.manager.aclose()
+
+
+async def test_a_line_feed_in_a_name_leads_to_no_other_session() -> None:
+    """It separates a fingerprint from its seal, also where there are no seals."""
+    memory = MemoryStore()
+    process = Process(memory)
+    for name in ("alice", f"alice\n{'0123456789abcdef' * 2}", "alice\n"):
+        await used(process, name, "agent")
+        assert await found_by(memory, "agent") == name
+        assert await found_by(memory, "agent", encryption_keys=[KEY]) is None
+    await process.manager.aclose()

@@ -6,7 +6,7 @@ The same code serves standalone servers, Sentinel and Cluster.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -265,6 +265,25 @@ class RedisStore(Pools):
         (reply,) = await self.send(("GET", self.keys.affinity(agent_id)), timeout=timeout)
         value = _value(reply)
         return value.decode("utf-8", "replace") if value else None
+
+    async def reseal_affinities(self, reseal: Callable[[str, str], str | None], *, timeout: float) -> int:
+        """Replace the affinity entries for which `reseal(agent_id, entry)` returns another one. Return how many."""
+        count = 0
+        async for page in keys_like(self.topology, self.keys.affinity_pattern(), timeout):
+            names = [key.decode(errors="replace") for key in page]
+            entries = await self.send(*(("GET", name) for name in names), timeout=timeout) if names else []
+            commands = []
+            for name, entry in zip(names, entries, strict=True):
+                new = (
+                    reseal(self.keys.agent_of(name), entry.decode("utf-8", "replace"))
+                    if isinstance(entry, bytes)
+                    else None
+                )
+                if new is not None and new.encode() != entry:
+                    commands.append(call("reseal_affinity", (name,), entry, new))
+            for reply in await self.send(*commands, timeout=timeout) if commands else []:
+                count += checked(reply)
+        return count
 
     def sessions(self, *, timeout: float) -> AsyncIterator[SessionEntry]:
         """List the sessions by cursor, over all primaries of a Cluster."""

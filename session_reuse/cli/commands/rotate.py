@@ -78,6 +78,11 @@ async def rotate(output: Output, place: Place, dry_run: DryRun = False, from_pla
                     output.note(f"{result}: {printable(fingerprint)}")
                     plain += result is Rotation.UNREADABLE and key_id == NO_KEY
         counts += await _secrets(runtime, output, dry_run=dry_run)
+        if not dry_run:
+            with store_errors():
+                await runtime.store.reseal_affinities(
+                    runtime.snapshots.resealed_affinity, timeout=runtime.config.save_timeout
+                )
     if plain:
         text = f"{plural(plain, 'session')} stored in plain, as before there were keys"
         output.note(f"{text}: --from-plain seals them, if all writers are trusted")
@@ -156,6 +161,7 @@ async def _commit(runtime: Runtime, stored: Stored) -> bool:
         created_at=before.created_at,
         # The time that is left, so that a rotation keeps no session alive.
         ttl=runtime.config.ttl if stored.ttl is None else stored.ttl,
+        age=before.saved_at / 1000,  # before the last save, whose time it keeps: the verdict of a probe stays
     )
     committed = await execute(runtime, lambda timeout: runtime.store.commit(commit, timeout=timeout), Access.WRITE)
     return committed.outcome.written
