@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from session_reuse import SessionManager
 from session_reuse._telemetry import store_health
+from tests.harness.chromium import use_light_chromium
 from tests.harness.servers import RedisServer
 
 KEPT = frozenset(
@@ -53,6 +54,7 @@ def listen_to_interrupts() -> None:
 
 
 forget_the_machine()
+use_light_chromium()
 os.environ.update(PATIENT_BUDGETS)
 listen_to_interrupts()
 # A busy machine takes longer than 0.2 s for an example now and then, which Hypothesis takes for a failure that comes and goes.

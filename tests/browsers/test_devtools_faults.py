@@ -12,6 +12,7 @@ from session_reuse.browsers._selenium_options import chromedriver, default_optio
 from session_reuse.browsers.selenium import attach_driver, open_driver
 from tests.browsers.probes import capture_now
 from tests.browsers.visits import entry, fresh, items, next_session
+from tests.harness.chromium import plain_chromium
 from tests.harness.polling import wait_until
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from tests.browsers.sites import Sites
 
 pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(autouse=True)
+def plain_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a browser with pages of its address bar, which are none of the agent's."""
+    monkeypatch.setenv("SESSION_REUSE_CHROMIUM", plain_chromium())
 
 
 def shown_by(driver: Any) -> str:

@@ -13,19 +13,22 @@ from session_reuse._browser import limits
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
+from tests.harness.chromium import plain_chromium
 from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+PLAIN = {**LAUNCH, "executable_path": plain_chromium()}
+"""A browser with pages of its address bar, which are none of the agent's."""
 
 
 async def test_a_persistent_context(sites: Sites, playwright: Any, tmp_path: Any) -> None:
     """A login of one persistent profile is reused in another, which stays open at the end."""
     session = fresh()
     for folder, path, expected in (("a", "/idb-rich/login", "in"), ("b", "/idb-rich", "in")):
-        context = await playwright.chromium.launch_persistent_context(str(tmp_path / folder), **LAUNCH)
+        context = await playwright.chromium.launch_persistent_context(str(tmp_path / folder), **PLAIN)
         async with attach_context(session, context) as attached:
             assert attached is context
             assert await visited(attached, sites.url("profile", path)) == expected
@@ -74,7 +77,7 @@ async def test_a_shared_browser_over_cdp(sites: Sites, playwright: Any, launch: 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    await launch(args=[*LAUNCH["args"], f"--remote-debugging-port={port}"])
+    await launch(**PLAIN | {"args": [*LAUNCH["args"], f"--remote-debugging-port={port}"]})
     shared = await playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{port}")
     context = shared.contexts[0] if shared.contexts else await shared.new_context()
     await context.add_cookies([{"name": "theirs", "value": "1", "domain": "them.localhost", "path": "/"}])

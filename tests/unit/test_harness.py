@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from tests.harness import servers
+from tests.harness.chromium import light_chromium
 from tests.harness.fault_proxy import Cut, Fault, FaultProxy
 from tests.harness.polling import until, wait_until
 from tests.harness.servers import RedisCluster, RedisServer, SentinelGroup, ServerDidNotStartError
@@ -387,3 +390,17 @@ def test_cluster_goes_on_without_the_primary_of_a_key() -> None:
             assert client.get("key") == "value"
         killed.start()
         wait_until(lambda: servers.is_linked(killed), timeout=60.0, message="the killed node is a replica in step")
+
+
+# --- Chromium ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [[], ["--disable-features=Of,Client"]])
+def test_a_light_chromium_keeps_what_its_client_turns_off(given: list[str], tmp_path: Path) -> None:
+    """Chromium obeys the last list of features only. The other words and their order stay."""
+    program = light_chromium("/bin/echo", tmp_path)
+    done = subprocess.run([program, "--first", *given, "a b"], capture_output=True, text=True, check=True)
+    words = done.stdout.replace("a b", "a-b").split()
+    (features,) = [word for word in words if word.startswith("--disable-features=")]
+    assert set(features.partition("=")[2].split(",")) >= {"WebUIOmniboxPopup", *(["Of", "Client"] if given else [])}
+    assert [word for word in words if word != features] == ["--first", "a-b"]
