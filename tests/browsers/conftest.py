@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 
-from tests.browsers.patience import be_patient, raise_test_limits
+from tests.browsers.patience import be_impatient, be_patient, raise_test_limits
 from tests.browsers.sites import Sites, serve_sites
 from tests.browsers.visits import LAUNCH
 
@@ -59,6 +59,12 @@ async def launch(playwright: Playwright) -> AsyncIterator[Callable[..., Awaitabl
 def patient_limits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the browser more time than agents do."""
     be_patient(request, monkeypatch)
+
+
+@pytest.fixture
+def default_limits(patient_limits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a page that never answers no more time than agents do."""
+    be_impatient(monkeypatch)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

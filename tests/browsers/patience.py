@@ -25,6 +25,15 @@ def be_patient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.setattr(limits, name, PATIENCE * getattr(limits, name))
 
 
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return to the default limits of what a page may take to answer, for tests of pages that never do.
+
+    Such a test lasts as long as the limit, and a page in an endless loop keeps a core busy meanwhile.
+    """
+    for name in ("COMMAND", "ATTACH"):
+        monkeypatch.setattr(limits, name, getattr(limits, name) / PATIENCE)
+
+
 def raise_test_limits(items: Iterable[pytest.Item], folder: Path) -> None:
     """Raise the limit of time of the tests in a folder."""
     for item in items:

@@ -295,6 +295,7 @@ async def test_a_database_that_an_open_page_holds_blocks_nobody(sites: Sites, br
     await context.close()
 
 
+@pytest.mark.usefixtures("default_limits")
 async def test_a_tab_on_its_way_does_not_hold_up_the_start(sites: Sites, browser: Any) -> None:
     """A tab that waits for a slow site takes our scripts when it arrives. The agent starts before."""
     context = await browser.new_context()

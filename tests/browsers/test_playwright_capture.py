@@ -299,6 +299,7 @@ async def test_a_database_of_a_page_that_is_gone(sites: Sites, browser: Any) -> 
     assert entry(session, sites.origin("left"))["indexedDBRich"][0]["name"] == "auth"
 
 
+@pytest.mark.usefixtures("default_limits")
 @pytest.mark.parametrize("ending", ["crashed", "hangs"])
 async def test_a_database_of_a_page_that_answers_no_more(ending: str, sites: Sites, browser: Any) -> None:
     """A page that crashed, or hangs, is open and does not answer. What it has stored is read on a hidden page."""
@@ -360,6 +361,7 @@ async def test_what_a_busy_page_stores_before_its_agent_leaves_it(way: str, site
     assert items(session, sites.origin(way.replace("_", "-"))) == {"token": "T"}
 
 
+@pytest.mark.usefixtures("default_limits")
 async def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser: Any) -> None:
     """A page in an endless loop costs a time limit, and what it wrote before is captured."""
     session = fresh()
