@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from session_reuse import BrowserSession, ProblemKind
-from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError
 from session_reuse._browser.drivers.devtools import DevToolsDriver
 from session_reuse._browser.flow import run_async
+from tests.browsers.patience import set_limit
 from tests.harness.polling import until
 
 ORIGIN = "https://shop.example"
@@ -120,7 +120,7 @@ async def test_documents_of_a_new_tab_wait_for_its_scripts(
     monkeypatch: pytest.MonkeyPatch, is_answered: bool, is_paused: bool
 ) -> None:
     """A tab is paused until it has taken the scripts, or for a time limit. The documents of one that cannot be are held."""
-    monkeypatch.setattr(limits, "INIT_SCRIPT", 30.0 if is_answered else 0.05)
+    set_limit(monkeypatch, "INIT_SCRIPT", 30.0 if is_answered else 0.05)
     browser, engine = FakeBrowser(), SimpleNamespace(follower=SimpleNamespace(opened=lambda _: None))
     async with following(browser, BrowserSession("x"), engine, is_own=False) as driver:
         await driver.add_script("0")

@@ -34,6 +34,16 @@ def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, name, getattr(limits, name) / PATIENCE)
 
 
+def set_limit(monkeypatch: pytest.MonkeyPatch, name: str, seconds: float) -> None:
+    """Change one limit for a test."""
+    monkeypatch.setattr(limits, name, seconds)
+
+
+def limit(name: str) -> float:
+    """Return a limit as it is now, in seconds."""
+    return float(getattr(limits, name))
+
+
 def raise_test_limits(items: Iterable[pytest.Item], folder: Path) -> None:
     """Raise the limit of time of the tests in a folder."""
     for item in items:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import Error
 
-from session_reuse._browser import limits
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
 from session_reuse.browsers.playwright import attach_context, open_context
+from tests.browsers.patience import set_limit
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.harness.chromium import plain_chromium
 from tests.harness.polling import until
@@ -136,7 +136,7 @@ async def test_a_tab_that_arrives_later_gives_our_scripts_back(
 ) -> None:
     """A script that a slow tab takes only after the end of ours is taken out of the context then."""
     for name in ("ATTACH", "COMMAND", "INIT_SCRIPT"):
-        monkeypatch.setattr(limits, name, 0.5)
+        set_limit(monkeypatch, name, 0.5)
     context = await (await launch()).new_context()
     slow, arrive = await context.new_page(), asyncio.Event()
 

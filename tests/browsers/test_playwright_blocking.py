@@ -16,6 +16,7 @@ from tests.browsers.probes import capture_now
 from tests.browsers.visits import (
     LAUNCH,
     PLACES,
+    Place,
     entry,
     fresh,
     items,
@@ -74,7 +75,7 @@ def _visited(context: BrowserContext, url: str) -> str:
 
 def test_a_login_survives_the_browser(sites: Sites, browser: Any, launch: Any) -> None:
     """A login made by one agent is there for the next, in a fresh browser process, wherever its site keeps it."""
-    places = {place.name: place._replace(name=f"sync-{place.name}").urls(sites) for place in PLACES}
+    places = {place.name: Place(f"sync-{place.name}", place.login, place.check).urls(sites) for place in PLACES}
     session = fresh()
     with open_context(session, browser) as context:
         for login, _ in places.values():

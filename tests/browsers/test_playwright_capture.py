@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import Error
 
-from session_reuse._browser import follower, limits
+from session_reuse._browser import follower
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
 from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
+from tests.browsers.patience import limit, set_limit
 from tests.browsers.probes import capture_now, mirror_of
 from tests.browsers.visits import (
     checkpoints_of,
@@ -391,7 +392,7 @@ async def test_tabs_on_their_way_do_not_hold_up_the_exit(sites: Sites, browser: 
             going.append(asyncio.ensure_future(page.goto(sites.url("slow", "/blank"))))
             await page.wait_for_event("request")
         began = time.monotonic()
-    assert time.monotonic() - began < 3.5 * limits.COMMAND
+    assert time.monotonic() - began < 3.5 * limit("COMMAND")
     assert [items(session, sites.origin(host)) for host in hosts] == [{"token": "T\0\ud800ü"}] * 4
     assert session.problems == []
     await asyncio.gather(*going, return_exceptions=True)
@@ -406,7 +407,7 @@ async def test_a_browser_that_closes_nothing_does_not_hold_up_the_exit(
     async def never(_: object) -> None:
         await in_the_end.wait()
 
-    monkeypatch.setattr(limits, "CONTEXT", 1.0)
+    set_limit(monkeypatch, "CONTEXT", 1.0)
     session = fresh()
     bound = open_context(session, browser)
     async with asyncio.timeout(50):

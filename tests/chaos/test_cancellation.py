@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
 from session_reuse._manager import runtime_of
-from session_reuse._store.keys import Keys
 from tests.chaos.stepping import CancelAt, cancelled_at
 from tests.harness.polling import until
 from tests.harness.probes import breakers_of, has_probe_out, in_use, pool_of, runtime, waiting_of
@@ -48,7 +47,7 @@ async def nothing_leaked(manager: SessionManager, redis_server: RedisServer) -> 
     for breaker in breakers_of(manager):
         assert not has_probe_out(breaker), "a permit was lost"
     with redis_server.client() as client:
-        assert not client.exists(Keys("browser").of(NAME).lease), "the lease was left behind"
+        assert not client.exists(f"browser:lease:{{browser:session:{NAME}}}"), "the lease was left behind"
     pool = pool_of(manager)
     lanes = services.store.topology.lanes
     await until(lambda: in_use(pool) == lanes.connections, message="no connection was lost")

@@ -7,15 +7,17 @@ import os
 import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from session_reuse._browser_session import wiring_of
 from session_reuse.errors import ConfigurationError
+from tests.agents.runs import processes_with
 from tests.browsers.probes import browser_of, connection_of, drop_connection
 from tests.clients.agents import browser_options, run_agent
 from tests.clients.visits import agent_title, submit_agent, visit_agent
 from tests.harness.polling import until
+from tests.harness.probes import captures_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,7 +115,8 @@ async def test_killed_browser_loses_at_most_a_moment(keeper: StubKeeper, site: S
         await submit_agent(browser_session)
         mirror = browser_of(session)
         await until(lambda: _has_everything(mirror.last_seen()), message="the login was not seen")
-        os.kill(browser_session._local_browser_watchdog._subprocess.pid, signal.SIGKILL)
+        port = urlsplit(browser_session.cdp_url).port
+        os.kill(min(processes_with(f"--remote-debugging-port={port}")), signal.SIGKILL)
         await until(lambda: mirror.is_gone, message="the end of the browser was not seen")
     assert keeper.stored is not None
     assert [cookie["name"] for cookie in keeper.stored["cookies"]] == ["sid"]
@@ -219,7 +222,7 @@ async def test_attached_session_is_left_running(logged_in: StubKeeper, site: Sit
         session = logged_in.enter()
         async with attach_browser_session(session, browser_session):
             assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE
-        assert wiring_of(session).captures == []
+        assert captures_of(session) == []
         assert await agent_title(browser_session) == site.EVERYWHERE
     finally:
         await browser_session.kill()
@@ -249,7 +252,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_bound(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert wiring_of(session).captures == []
+    assert captures_of(session) == []
 
 
 async def test_new_tabs_are_restored(logged_in: StubKeeper, site: Site) -> None:

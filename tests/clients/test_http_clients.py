@@ -11,9 +11,9 @@ import pytest
 import requests
 
 from session_reuse import BrowserSession
-from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import http_clients
 from session_reuse.errors import MissingExtraError
+from tests.harness.probes import captures_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -248,7 +248,7 @@ def test_detach_lets_go_of_the_client(session: BrowserSession, site: Site) -> No
         client.get(site.url("/set?cookie=b=1"))
         assert "send" not in vars(client)
     assert [c["name"] for c in session.storage_state["cookies"]] == ["a"]
-    assert wiring_of(session).captures == []
+    assert captures_of(session) == []
 
 
 def test_who_logged_in_is_who_calls(open_client: Opener, session: BrowserSession) -> None:

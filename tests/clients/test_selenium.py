@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from selenium.common import WebDriverException
 
-from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpConnection
 from session_reuse._browser.restorer import Restorer
-from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import selenium as adapter
 from session_reuse.browsers._selenium_options import default_options
 from session_reuse.errors import AdapterError
+from tests.browsers.patience import set_limit
 from tests.browsers.probes import run_over
 from tests.clients.keeper import StubKeeper
 from tests.clients.visits import submit_driver, visit_driver
 from tests.harness.polling import until, wait_until
+from tests.harness.probes import capture_reason_of, captures_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -393,14 +393,14 @@ async def test_a_start_that_takes_too_long_leaves_no_connection(
         yield asyncio.Event().wait()
 
     monkeypatch.setattr(Restorer, "add_cookies", wait)
-    monkeypatch.setattr(limits, "START", 3.0)  # a busy machine needs a second of it for the connection
+    set_limit(monkeypatch, "START", 3.0)  # a busy machine needs a second of it for the connection
     closed = []
     close = CdpConnection.close
     monkeypatch.setattr(CdpConnection, "close", lambda self: closed.append(self) or close(self))
     with visiting(logged_in) as (_, session):
         wait_until(lambda: [connection.ended.is_set() for connection in closed] == [True])
     assert [problem.kind for problem in session.problems] == ["restore_failed", "capture_failed"]
-    assert wiring_of(session).capture_reason is not None
+    assert capture_reason_of(session) is not None
 
 
 async def test_dead_driver_does_not_replace_the_stored_state(logged_in: StubKeeper, site: Site) -> None:
@@ -411,7 +411,7 @@ async def test_dead_driver_does_not_replace_the_stored_state(logged_in: StubKeep
         session = logged_in.enter()
         with adapter.attach_driver(session, driver):
             pass
-    assert wiring_of(session).capture_reason is not None
+    assert capture_reason_of(session) is not None
     await logged_in.leave(session)
     assert logged_in.stored == before
 
@@ -430,7 +430,7 @@ def test_driver_of_another_browser_is_refused(session: BrowserSession) -> None:
     driver = Firefox()
     with pytest.raises(AdapterError, match="firefox"), adapter.attach_driver(session, driver):
         pass
-    assert wiring_of(session).captures == []
+    assert captures_of(session) == []
     assert set(vars(driver)) == {"capabilities"}
 
 

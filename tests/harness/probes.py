@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from session_reuse._browser_session import wiring_of
+
 if TYPE_CHECKING:
-    from session_reuse import SessionManager, reusable_session
+    from session_reuse import BrowserSession, SessionManager, reusable_session
     from session_reuse._resilience.breaker import CircuitBreaker
     from session_reuse._session.composition import Runtime
     from session_reuse._session.replica import Replica
@@ -67,3 +69,18 @@ def fencing_token(visit: reusable_session) -> int | None:
 def idle(pool: Any) -> list[Any]:
     """Return the connections of a pool that are free."""
     return list(pool._available_connections)
+
+
+def captures_of(session: BrowserSession) -> list[Any]:
+    """Return the captures that are bound to a session."""
+    return list(wiring_of(session).captures)
+
+
+def capture_reason_of(session: BrowserSession) -> str | None:
+    """Return why what was captured last is not saved. None if it is."""
+    return wiring_of(session).capture_reason
+
+
+def keeper_of(session: BrowserSession) -> Any:
+    """Return what carries out the saves of a session."""
+    return wiring_of(session).backend

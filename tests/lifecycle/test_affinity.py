@@ -6,12 +6,10 @@ from typing import Any
 
 from fakeredis import FakeRedis
 
-from session_reuse._store.keys import Keys
 from session_reuse.testing import MemoryStore, assert_reused
 from tests.lifecycle.worlds import Process
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
-KEYS = Keys()
 
 
 async def used(process: Process, name: str, agent: str) -> None:
@@ -37,7 +35,7 @@ async def test_a_writer_without_a_key_does_not_decide_whose_session_an_agent_get
     await used(process, "alice", "agent-a")
     await used(process, "bob", "agent-b")
     client: Any = FakeRedis(server=memory.server)
-    client.set(KEYS.affinity("agent-a"), "bob")
+    client.set("browser:affinity:agent-a", "bob")
     assert await process.manager.affinity("agent-a") is None
     async with process.enter(None, "agent-a") as session:
         assert session.fingerprint == "agent/agent-a"
@@ -52,7 +50,7 @@ async def test_a_sealed_entry_of_another_agent_is_not_followed() -> None:
     await used(process, "alice", "agent-a")
     await used(process, "bob", "agent-b")
     client: Any = FakeRedis(server=memory.server)
-    client.set(KEYS.affinity("agent-a"), client.get(KEYS.affinity("agent-b")))
+    client.set("browser:affinity:agent-a", client.get("browser:affinity:agent-b"))
     assert await process.manager.affinity("agent-a") is None
     await process.manager.aclose()
 
@@ -81,7 +79,7 @@ async def test_a_sealed_entry_goes_with_its_session() -> None:
     await used(process, "alice", "agent-a")
     await process.manager.evict("alice")
     client: Any = FakeRedis(server=memory.server)
-    assert not client.exists(KEYS.affinity("agent-a"))
+    assert not client.exists("browser:affinity:agent-a")
     await process.manager.aclose()
 
 

@@ -10,7 +10,6 @@ from fakeredis import FakeRedis
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome
 from session_reuse._state import compression
-from session_reuse._store.keys import Keys
 from session_reuse.errors import MissingExtraError
 from session_reuse.testing import MemoryStore, assert_fresh, assert_reused, state_with_cookie
 from tests.harness.polling import until
@@ -80,7 +79,7 @@ def without(missing: str) -> Callable[[str], compression.Compressor]:
 def untouched(process: Process, before: bytes | None) -> bool:
     """Return whether the value stands where it stood, byte for byte, and none was set aside."""
     client = FakeRedis(server=process.memory.server)
-    return process.memory.peek(NAME) == before and not client.exists(Keys().of(NAME).quarantine)
+    return process.memory.peek(NAME) == before and not client.exists(f"browser:quarantine:{{browser:session:{NAME}}}")
 
 
 async def test_an_agent_starts_fresh_and_its_save_is_skipped(reader: Process) -> None:
@@ -152,6 +151,6 @@ async def test_reading_it_in_vain_does_not_shorten_its_life() -> None:
     async with wrong.enter() as session:
         session.discard()
     client = FakeRedis(server=memory.server)
-    await until(lambda: client.ttl(Keys().session(NAME)) > 80_000, message="the enter was corrected")
+    await until(lambda: client.ttl(f"browser:session:{NAME}") > 80_000, message="the enter was corrected")
     await right.manager.aclose()
     await wrong.manager.aclose()

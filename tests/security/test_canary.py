@@ -15,11 +15,10 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from session_reuse import BrowserSession, SessionManager, reusable_session
-from session_reuse._browser_session import wiring_of
 from session_reuse.config import Config
 from session_reuse.errors import SessionReuseError
 from tests.harness.fault_proxy import Fault, FaultProxy
-from tests.harness.probes import runtime, waiting_of
+from tests.harness.probes import keeper_of, runtime, waiting_of
 from tests.harness.servers import HOST, RedisServer
 
 CANARY = "canary-51c0ffee-secret"
@@ -127,7 +126,7 @@ async def _visits(manager: SessionManager) -> list[object]:
         async with reusable_session("shop.example/alice", "agent", manager=manager) as session:
             session.storage_state = {**STATE}
             session.data["note"] = CANARY
-            shown += [session, session.problems, wiring_of(session).backend]
+            shown += [session, session.problems, keeper_of(session)]
             session.mark_good()
             await session.checkpoint()
     except BaseException as error:  # noqa: BLE001

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from session_reuse.browsers._chromium_process import ChromiumProcess
+from tests.agents.runs import processes_with
 
 LIMIT = 30.0
 
@@ -19,7 +20,8 @@ def test_a_browser_is_ended_though_its_guard_was_killed(tmp_path: Path) -> None:
     program.chmod(0o700)
     chromium = ChromiumProcess(program)
     try:
-        os.kill(chromium._guard._shell.pid, signal.SIGKILL)
+        (guard,) = set(processes_with(chromium.folder)) - {chromium.process.pid}
+        os.kill(guard, signal.SIGKILL)
         stopping = threading.Thread(target=chromium.stop, daemon=True)
         stopping.start()
         stopping.join(LIMIT)
