@@ -13,7 +13,7 @@ from session_reuse._state.storage_state import longest_cookie_life
 from session_reuse._summaries import SessionSummary, summary_of
 
 _TIMEOUT: Final = 5.0
-_OPENED_AT_ONCE: Final = 100
+_OPENED_AT_ONCE: Final = 250
 OPENED_BYTES: Final = 1_000_000
 """Bytes of stored sessions after which no further one is opened at the same time."""
 

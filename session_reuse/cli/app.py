@@ -89,11 +89,11 @@ class _Commands(TyperGroup):
             Output(as_json=True).error("UsageError", error.format_message(), ExitCode.USAGE)
             sys.exit(ExitCode.USAGE)
 
-    def list_commands(self, _ctx: Any) -> list[str]:
+    def list_commands(self, _ctx: object) -> list[str]:
         """Return the names in the order of the help."""
         return list(_NAMES)
 
-    def get_command(self, _ctx: Any, name: str) -> Any:
+    def get_command(self, _ctx: object, name: str) -> Any:
         """Return a command, imported now, or None if there is no such command."""
         if name not in _NAMES:
             return None
@@ -108,7 +108,7 @@ class _Commands(TyperGroup):
         alone.command(name, cls=_PlainHelp, epilog=EPILOG, context_settings=_SETTINGS)(function)
         return typer.main.get_command(alone)
 
-    def format_commands(self, _ctx: Any, formatter: Any) -> None:
+    def format_commands(self, _ctx: object, formatter: Any) -> None:
         """Write the list of commands, group by group, without importing them."""
         for title, group in _GROUPS.items():
             with formatter.section(title):

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from session_reuse._state.header import Header
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import GAP, columns_of, padded, plural, printable, short_duration, size
+from session_reuse.errors import CorruptStateError
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
@@ -34,6 +36,14 @@ async def each_session(
             if refusals is not None and summary.error:
                 refusals.add(summary.fingerprint, summary.error)
             yield summary
+
+
+def key_id_in(head: bytes) -> str:
+    """Return the name of the key of a listed session. Empty for a value that is no session."""
+    try:
+        return Header.decode(head).key_id
+    except CorruptStateError:
+        return ""
 
 
 class Refusals:

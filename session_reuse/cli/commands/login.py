@@ -22,6 +22,7 @@ from session_reuse.cli.output import CommandFailed, Output, Table
 from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from session_reuse._browser_session import BrowserSession
     from session_reuse._state.shapes import StorageState
 
 _STORED: Final = frozenset({"saved", "merged", "unchanged"})
@@ -82,16 +83,20 @@ async def login(
             session.discard()
         else:
             session.mark_good()
+    _print_result(output, session, end.value)
+
+
+def _print_result(output: Output, session: BrowserSession, ended: str) -> None:
     outcome = session.save_outcome.value if session.save_outcome is not None else "skipped"
     sites = _sites(session.storage_state)
-    output.emit({"fingerprint": fingerprint, "ended": end.value, "outcome": outcome, "sites": sites})
+    output.emit({"fingerprint": session.fingerprint, "ended": ended, "outcome": outcome, "sites": sites})
     if outcome not in _STORED:
         raise CommandFailed("NoLogin", f"nothing was stored: the browser was left before a login ({outcome})")
     rows = Table("site", "cookies", "storage items", "databases")
     for site, counts in sites.items():
         rows.add_row(site, *(str(count) for count in counts.values()))
     output.show(rows)
-    output.show(f"{outcome}: {printable(fingerprint)} ({plural(len(sites), 'site')})")
+    output.show(f"{outcome}: {printable(session.fingerprint)} ({plural(len(sites), 'site')})")
 
 
 @contextmanager

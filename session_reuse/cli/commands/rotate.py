@@ -19,14 +19,14 @@ from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
 from session_reuse._session.one_time_codes import OneTimeCodes
 from session_reuse._state.codec import Codec
-from session_reuse._state.header import REMEMBERED_SAVES, Header
+from session_reuse._state.header import REMEMBERED_SAVES
 from session_reuse._state.sealing import NO_KEY
 from session_reuse._store.interface import Commit, Precondition
 from session_reuse._stored_form import new_save_id
 from session_reuse.cli.connection import Place, Stored, connected, execute, read_stored
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
-from session_reuse.cli.listing import Refusals
+from session_reuse.cli.listing import Refusals, key_id_in
 from session_reuse.cli.output import Output
 from session_reuse.errors import ConfigurationError, CorruptStateError
 
@@ -101,10 +101,7 @@ async def _key_ids(runtime: Runtime, refusals: Refusals) -> dict[str, str]:
             if entry.failure is not None:
                 refusals.add(entry.fingerprint, str(entry.failure.error))
                 continue
-            try:
-                found[entry.fingerprint] = Header.decode(entry.head).key_id
-            except CorruptStateError:
-                found[entry.fingerprint] = ""
+            found[entry.fingerprint] = key_id_in(entry.head)
     return found
 
 

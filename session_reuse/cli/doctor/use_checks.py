@@ -9,7 +9,6 @@ from typing import Final
 from session_reuse import SessionManager, reusable_session
 from session_reuse._resilience.failure import store_errors
 from session_reuse._session.composition import Runtime
-from session_reuse._state.header import Header
 from session_reuse._state.sealing import NO_KEY, key_id
 from session_reuse._store.keys import Keys
 from session_reuse.cli.connection import read_stored
@@ -17,6 +16,7 @@ from session_reuse.cli.doctor.facts import own_name, remove_traces
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.doctor.wire import Wire
 from session_reuse.cli.formatting import plural
+from session_reuse.cli.listing import key_id_in
 from session_reuse.config import Config, ConfigOptions, configured_keys
 from session_reuse.errors import CorruptStateError, SessionReuseError
 from session_reuse.outcome import SaveOutcome
@@ -26,6 +26,7 @@ OPENED: Final = 20
 TRIAL: Final[ConfigOptions] = {"strict": True, "ttl": 60.0, "max_uses": None, "spool_dir": None, "wait_replicas": 0}
 """Settings of the manager of a trial: it leaves nothing behind and takes no waiting saves from the disk."""
 _FOREIGN: Final = ""
+"""In place of the key of a value that is no session."""
 
 
 async def agent_finding(manager: SessionManager, wires: list[Wire]) -> Finding:
@@ -61,18 +62,11 @@ async def stored_finding(runtime: Runtime, config: Config) -> Finding:
         async for entry in runtime.store.sessions(timeout=config.save_timeout):
             if entry.failure is not None:
                 raise entry.failure.error
-            key_ids[entry.fingerprint] = _key_id_in(entry.head)
+            key_ids[entry.fingerprint] = key_id_in(entry.head)
             if len(key_ids) >= LISTED:  # a sample: a listing of 50,000 sessions takes the server 0.5 s (2026-11)
                 break
     configured = [key_id(key) for key in configured_keys(config)] or [NO_KEY]
     return finding_of(Counter(key_ids.values()), configured) or await _opened(runtime, key_ids)
-
-
-def _key_id_in(header: bytes) -> str:
-    try:
-        return Header.decode(header).key_id
-    except CorruptStateError:
-        return _FOREIGN
 
 
 def finding_of(by_key: Counter[str], configured: list[str]) -> Finding | None:
