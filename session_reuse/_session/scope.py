@@ -73,6 +73,7 @@ class SessionScope:
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
         self._took, self._is_counted = 0.0, False
+        self._leaving: asyncio.Task[None] | None = None
         self._marked = False
         self._use_id = new_save_id(clock.chance) if config.audit else ""
         self.on_left: Callable[[float], Coroutine[None, None, None]] | None = None
@@ -280,7 +281,8 @@ class SessionScope:
         return self._leave(failed=failed)
 
     async def _leave_in_a_task(self, *, failed: bool) -> None:
-        await asyncio.shield(self._spawn(self._leave(failed=failed), "leave"))
+        self._leaving = self._spawn(self._leave(failed=failed), "leave")
+        await asyncio.shield(self._leaving)
 
     async def _leave(self, *, failed: bool) -> None:
         try:
@@ -293,6 +295,7 @@ class SessionScope:
             if not failed:  # else the body's own error comes out
                 raise
         finally:
+            self._leaving = None
             await self._give_lease_back()
             await self._give_member_back()
             use = self._writer.audit.use_of(self._session, self._options, self._use_id)
@@ -431,6 +434,9 @@ class SessionScope:
 
     async def settled(self) -> SaveOutcome | None:
         """Wait for the final outcome of the last save, and return it."""
+        leaving = self._leaving
+        if leaving not in {None, asyncio.current_task()}:  # an exit goes on when it is cancelled, and calls `verify`
+            await asyncio.wait({leaving})
         return await self._changes[-1].final() if self._changes else self._session.save_outcome
 
     async def invalidate(self, reason: str) -> None:

@@ -133,6 +133,39 @@ async def test_a_cancelled_wait_cancels_no_save() -> None:
         assert await session.settled() is SaveOutcome.SAVED
 
 
+async def test_an_exit_that_was_interrupted_is_settled() -> None:
+    """The exit goes on in the background. `settled` waits for its save, and returns what became of it."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        await other.log_in("good")
+        async with one.enter(exclusive=True) as late:
+            late.data["n"] = 1
+        assert await late.settled() is SaveOutcome.SAVED
+        scope = one.enter(exclusive=True)
+        late = await scope.__aenter__()
+        await other.manager.evict(NAME)
+        late.data["n"] = 2
+        leaving = scope.__aexit__(None, None, None)
+        leaving.send(None)
+        with pytest.raises(KeyboardInterrupt):
+            leaving.throw(KeyboardInterrupt())
+        assert late.save_outcome is None
+        assert await late.settled() is SaveOutcome.STALE
+
+
+async def test_a_verify_that_waits_for_the_last_save_does_not_wait_for_its_own_exit() -> None:
+    """`verify` runs inside the exit."""
+
+    async def verify(session: BrowserSession) -> bool:
+        await session.settled()
+        return True
+
+    async with processes(MemoryStore(), 1, verify_timeout=5.0) as (one,):
+        async with one.enter(verify=verify) as session:
+            session.storage_state = state_with_cookie()
+        assert await session.settled() is SaveOutcome.SAVED
+
+
 async def test_an_exclusive_save_that_waited_too_long_is_refused() -> None:
     """Its lease has gone to another holder, who has saved: the late save changes nothing, and its agent hears of it."""
     memory = MemoryStore()
