@@ -52,7 +52,7 @@ class CleanupJob:
     async def run(self) -> None:
         """Clean up until cancelled."""
         notifications = Notifications(
-            self._store,
+            store=self._store,
             configure=self._config.configure_notifications,
             on_hint=self._add_hint,
             on_gap=self._reconcile_soon,

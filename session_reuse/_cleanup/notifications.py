@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio import ConnectionPool
@@ -34,10 +35,11 @@ _TOPOLOGY_INTERVAL: Final = 5.0
 _TIMEOUT: Final = 2.0
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Notifications:
     """Listens to each primary and passes on the fingerprints of sessions that may be gone.
 
-    Args:
+    Attributes:
         store: whose servers to listen to.
         configure: whether to set `notify-keyspace-events` on the servers.
         on_hint: gets a fingerprint.
@@ -45,28 +47,15 @@ class Notifications:
         on_trouble: gets a step and the error that ended it. The step is repeated.
     """
 
-    def __init__(
-        self,
-        store: RedisStore,
-        *,
-        configure: bool,
-        on_hint: Callable[[str], None],
-        on_gap: Callable[[], None],
-        on_trouble: Callable[[str, Exception], None],
-    ) -> None:
-        self._store = store
-        self._configure = configure
-        self._on_hint = on_hint
-        self._on_gap = on_gap
-        self._on_trouble = on_trouble
-        self._warned = False
+    store: RedisStore
+    configure: bool
+    on_hint: Callable[[str], None]
+    on_gap: Callable[[], None]
+    on_trouble: Callable[[str, Exception], None]
+    _warned: bool = False
 
     async def run(self, longest_pause: float) -> None:
-        """Listen until cancelled, to the primaries of the moment.
-
-        Args:
-            longest_pause: seconds between two attempts to listen to a server.
-        """
+        """Listen until cancelled, to the primaries of the moment. Pause so long, at most, between two attempts to listen."""
         listeners: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
@@ -79,13 +68,13 @@ class Notifications:
 
     async def _pools(self) -> dict[str, ConnectionPool]:
         """Return a connection pool for each primary, by name."""
-        client = self._store.client
+        client = self.store.client
         if not isinstance(client, RedisCluster):
             return {"": client.connection_pool}
         try:
-            await self._store.topology.check(timeout=_TIMEOUT)
+            await self.store.topology.check(timeout=_TIMEOUT)
         except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError)
-            self._on_trouble("topology", error)
+            self.on_trouble("topology", error)
         return {
             node.name: ConnectionPool(connection_class=node.connection_class, **node.connection_kwargs)
             for node in client.get_primaries()
@@ -103,12 +92,12 @@ class Notifications:
                 await self._listen(pool, cancellation)
             except Exception as error:  # noqa: BLE001  (the next attempt may work after any error)
                 cancellation.raise_again()
-                self._on_trouble("notifications", error)
+                self.on_trouble("notifications", error)
             # After a long time of listening this is a new failure, so the pauses start again.
             pause = _FIRST_PAUSE if loop.time() - began > longest_pause else min(2 * pause, longest_pause)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             log.info(Event.NOTIFICATIONS_GAP)
-            self._on_gap()
+            self.on_gap()
 
     async def _listen(self, pool: ConnectionPool, cancellation: SwallowedCancellation) -> None:
         """Listen until redis-py subscribes again after a disconnect, because events are missed then."""
@@ -130,15 +119,15 @@ class Notifications:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
 
     def _hint(self, key: bytes) -> None:
-        fingerprint = self._store.keys.fingerprint_of(key.decode(errors="replace"))
+        fingerprint = self.store.keys.fingerprint_of(key.decode(errors="replace"))
         if fingerprint:
-            self._on_hint(fingerprint)
+            self.on_hint(fingerprint)
 
     async def _check_setting(self) -> None:
         """Check that the servers send the events."""
         async with asyncio.timeout(2 * _TIMEOUT):
             # Replicas as well, because they may become primaries.
-            for server in await self._store.topology.servers():
+            for server in await self.store.topology.servers():
                 try:
                     await self._check_server(server)
                 except (RedisConnectionError, RedisTimeoutError, OSError):
@@ -151,7 +140,7 @@ class Notifications:
         missing = missing_events(flags)
         if not missing:
             return
-        if self._configure:
+        if self.configure:
             await server.execute_command("CONFIG SET", _SETTING, "".join(sorted(flags | missing)))
         else:
             self._warn("the server does not send the events")

@@ -9,7 +9,7 @@ from keyword import iskeyword
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer._click.exceptions import UsageError
+from typer._click.exceptions import UsageError  # typer exports the base of its errors nowhere else
 from typer.core import TyperCommand, TyperGroup
 
 from session_reuse.cli.exit_codes import EPILOG, ExitCode

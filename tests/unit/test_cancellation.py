@@ -101,7 +101,7 @@ async def test_listening_for_expired_sessions_ends_with_a_swallowed_cancellation
         client=SimpleNamespace(connection_pool=pool), topology=SimpleNamespace(servers=no_servers), keys=Keys()
     )
     listener = notifications.Notifications(
-        store, configure=False, on_hint=print, on_gap=lambda: None, on_trouble=lambda *_: None
+        store=store, configure=False, on_hint=print, on_gap=lambda: None, on_trouble=lambda *_: None
     )
     task = asyncio.ensure_future(listener.run(1.0))
     await asyncio.sleep(0.05)
