@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.follower import Follower
+    from session_reuse._browser.options import Settings
     from session_reuse._browser.restorer import Restorer
     from session_reuse._browser.storage.mirror import StorageMirror
     from session_reuse._browser.tabs import Frame
@@ -37,8 +38,7 @@ class Capture:
         follower: knows the tabs.
         restorer: knows what was restored.
         driver: of the browser.
-        indexed_db: whether databases are copied.
-        database_limit: largest copy of the databases of one origin, in characters of JSON.
+        settings: of the user.
     """
 
     def __init__(
@@ -48,17 +48,15 @@ class Capture:
         follower: Follower,
         restorer: Restorer,
         driver: BrowserDriver,
-        *,
-        indexed_db: bool,
-        database_limit: int,
+        settings: Settings,
     ) -> None:
         self._session = session
         self._mirror = mirror
         self._follower = follower
         self._restorer = restorer
         self._driver = driver
-        self._indexed_db = indexed_db
-        self._limit = database_limit
+        self._indexed_db = settings.indexed_db
+        self._limit = settings.database_limit
         self._next_copy: dict[str, float] = {}
         self._recorded = environment.recorded(session.storage_state)
         self._knows_environment = False
@@ -156,7 +154,7 @@ class Capture:
                     is_there = bool(
                         (yield self._driver.send(cdp, "IndexedDB.requestDatabaseNames", key))["databaseNames"]
                     )
-            if not is_there and not self._mirror.is_unconfirmed(origin):
+            if not is_there and not self._mirror.progress(origin).is_unconfirmed:
                 self._mirror.databases_changed(origin)
 
         yield Together([check(origin) for origin in known if origin not in self._mirror.dirty_databases])

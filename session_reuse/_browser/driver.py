@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from session_reuse._problem import ProblemKind
 
@@ -12,29 +12,13 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.cookies import Cookie
     from session_reuse._browser.flow import Flow
+    from session_reuse._browser.origins import Items
     from session_reuse._browser_session import BrowserSession
 
 Params: TypeAlias = dict[str, Any]
 """Parameters or result of a DevTools command, or parameters of an event."""
 EventHandler: TypeAlias = "Callable[[Any, str, Params], None]"
 """Called with the DevTools session, the method and the parameters of each event."""
-
-
-class PageReader(Protocol):
-    """Reads a browser by its client's own means."""
-
-    @property
-    def errors(self) -> tuple[type[Exception], ...]:
-        """What a call raises when the browser refuses, does not answer in time, or has ended."""
-
-    def storage_state(self) -> Any:
-        """Return cookies and localStorage, in Playwright's form, as a step."""
-
-    def open_pages(self) -> dict[str, Any]:
-        """Return a page for each origin that is open."""
-
-    def evaluate_in_page(self, page: Any, expression: str) -> Any:
-        """Evaluate an expression in the own world of one of `open_pages`, as a step."""
 
 
 class BrowserDriver(ABC):
@@ -45,12 +29,12 @@ class BrowserDriver(ABC):
 
     Attributes:
         errors: what a call raises when the browser refuses, does not answer in time, or has ended.
-        page_reader: what reads a browser without the DevTools protocol, such as Firefox and WebKit, or None where there is one.
+        has_protocol: whether the browser has the DevTools protocol, which Firefox and WebKit have not.
         is_gone: whether the browser, or the context, has ended.
     """
 
     errors: tuple[type[Exception], ...]
-    page_reader: PageReader | None = None
+    has_protocol: bool = True
     is_gone: bool = False
 
     def __init__(self, session: BrowserSession) -> None:
@@ -103,6 +87,13 @@ class BrowserDriver(ABC):
     def viewport(self, tab: Hashable) -> dict[str, Any]:  # noqa: ARG002 - for those that override it
         """Return `{"viewport": ...}` where a tab's viewport was set, else an empty dict."""
         return {}
+
+    def read_without_protocol(self) -> Flow[tuple[list[Cookie], dict[str, Items], dict[str, Items]]]:
+        """Return the cookies, the localStorage of all origins, and the sessionStorage of those that are open.
+
+        For a browser without the DevTools protocol, by its client's own means.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def open_blank_page(self, on_event: EventHandler) -> Flow[Any]:

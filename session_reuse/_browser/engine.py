@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from session_reuse._browser.capture import Capture
@@ -11,7 +10,6 @@ from session_reuse._browser.origins import origin_of
 from session_reuse._browser.restorer import Restorer
 from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse._browser.storage.trim import trim
-from session_reuse._browser.without_protocol import read_without_protocol
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import StorageState, empty_storage_state
 
@@ -52,7 +50,7 @@ class BrowserEngine:
         self.mirror = StorageMirror(state)
         # Seen in this browser before: what is missing there now was removed since.
         for origin in self._known:
-            self.mirror.confirm(origin)
+            self.mirror.progress(origin).confirm()
         if before is not None:
             for origin in before.unseen:
                 self.mirror.mark_unread(origin)
@@ -62,33 +60,14 @@ class BrowserEngine:
         if before is not None:
             rest = [entry for entry in state["origins"] if origin_of(entry["origin"]) not in self._known]
             to_restore = {**empty_storage_state(), "origins": rest}
-        self.restorer = Restorer(
-            session,
-            to_restore,
-            self.mirror,
-            driver,
-            now=time.time(),
-            is_new_profile=is_new_profile,
-            indexed_db=settings.indexed_db,
-            preload_limit=settings.preload_limit,
-        )
-        self.follower = Follower(
-            self.mirror, self.restorer, driver, is_new_profile=is_new_profile, indexed_db=settings.indexed_db
-        )
-        self.capture = Capture(
-            session,
-            self.mirror,
-            self.follower,
-            self.restorer,
-            driver,
-            indexed_db=settings.indexed_db,
-            database_limit=settings.database_limit,
-        )
+        self.restorer = Restorer(session, to_restore, self.mirror, driver, settings, is_new_profile=is_new_profile)
+        self.follower = Follower(self.mirror, self.restorer, driver, settings, is_new_profile=is_new_profile)
+        self.capture = Capture(session, self.mirror, self.follower, self.restorer, driver, settings)
 
     @property
     def visited(self) -> frozenset[str]:
         """Origins of which anything was seen and whose restore is confirmed."""
-        return self._known.union(each for each in self.mirror.visited if not self.mirror.is_unconfirmed(each))
+        return self._known.union(each for each in self.mirror.visited if not self.mirror.progress(each).is_unconfirmed)
 
     @property
     def unseen(self) -> set[str]:
@@ -117,15 +96,26 @@ class BrowserEngine:
             is_final: whether the agent has finished.
         """
         version = self.mirror.version
-        if (reader := self._driver.page_reader) is None:
+        if self._driver.has_protocol:
             state = yield from self.capture.capture(is_final=is_final)
         else:
-            state = yield from read_without_protocol(self.mirror, reader, self.restorer.scripts.started)
+            state = yield from self._read_without_protocol()
         # A database that could not be copied leaves the state dirty, so that the next checkpoint tries again.
         self._captured_version = version if self.mirror.dirty_databases else self.mirror.version
         if not self.mirror.has_read:
             self._session.capture_failed("nothing could be read from the browser")
         return self.fitted(state)
+
+    def _read_without_protocol(self) -> Flow[StorageState]:
+        mirror = self.mirror
+        mirror.source = "storage_state"
+        cookies, local, session = yield from self._driver.read_without_protocol()
+        mirror.cookies_read(cookies)
+        for origin in sorted({*local, *session, *mirror.visited}):
+            if origin in self.restorer.scripts.started:
+                mirror.progress(origin).confirm()  # no event tells what was there in between
+            mirror.finish_read(mirror.begin_read("save", origin), local.get(origin, []), session.get(origin))
+        return mirror.state()
 
     def keep_last_seen(self) -> None:
         """Assign the state that was last seen to the session, without a call of the browser."""

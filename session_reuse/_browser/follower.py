@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.driver import BrowserDriver, Params
     from session_reuse._browser.flow import Flow
+    from session_reuse._browser.options import Settings
     from session_reuse._browser.restorer import Restorer
     from session_reuse._browser.storage.mirror import StorageMirror
 
@@ -64,8 +65,8 @@ class Follower:
         mirror: gets what they store.
         restorer: gets the documents that have started.
         driver: of the browser.
+        settings: of the user.
         is_new_profile: whether the browser was started, or the context made, for this session.
-        indexed_db: whether databases are followed.
 
     Attributes:
         tabs: those that are open.
@@ -78,14 +79,14 @@ class Follower:
         mirror: StorageMirror,
         restorer: Restorer,
         driver: BrowserDriver,
+        settings: Settings,
         *,
         is_new_profile: bool,
-        indexed_db: bool,
     ) -> None:
         self._mirror = mirror
         self._restorer = restorer
         self._driver = driver
-        self._indexed_db = indexed_db
+        self._indexed_db = settings.indexed_db
         self._is_new_profile = is_new_profile
         self._shown: set[str] = set()
         self._last_write: dict[str, float] = {}
@@ -257,7 +258,7 @@ class Follower:
 
     def _read_when_loaded(self, frame: Frame, origin: str) -> Flow[None]:
         yield from self._find_handlers(frame)
-        if self._mirror.unseen_sections(origin) - {"databases"} and frame.is_current:
+        if self._mirror.progress(origin).unseen_sections() - {"databases"} and frame.is_current:
             yield from self._read_new(frame, origin)
         else:
             self._restorer.seen(origin)
@@ -327,7 +328,7 @@ class Follower:
         if not was_tracked and self._indexed_db:
             yield from self._find_databases(frame.target, origin)
         once = (frame.target.tab.key, origin)
-        is_known = is_seen or (once in self._was_read and not self._mirror.is_unconfirmed(origin))
+        is_known = is_seen or (once in self._was_read and not self._mirror.progress(origin).is_unconfirmed)
         self._was_read.add(once)
         if not is_known or origin in self._mirror.unread:
             yield from self._read_new(frame, origin)
@@ -338,7 +339,7 @@ class Follower:
     def _read_new(self, frame: Frame, origin: str) -> Flow[None]:
         """Read what a document has."""
         if (yield from self.read(frame, origin)):
-            if not WEB_STORAGES & self._mirror.unseen_sections(origin):
+            if not WEB_STORAGES & self._mirror.progress(origin).unseen_sections():
                 self._restorer.delivered(origin)
             self._restorer.seen(origin)
         elif frame.origin is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from session_reuse._browser import limits
 from session_reuse._browser.blank_page import Evaluate, visit
 from session_reuse._browser.cookies import Cookie, clean_cookies, described
-from session_reuse._browser.plan import FillMode, OriginPayload, RestoreScripts, fill_script, payloads_of, plan_restore
+from session_reuse._browser.plan import OriginPayload, RestoreScripts, fill_script, payloads_of, plan_restore
 from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._problem import ProblemKind
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
+    from session_reuse._browser.options import Settings
     from session_reuse._browser.origins import OriginEntry
     from session_reuse._browser.storage.mirror import StorageMirror
     from session_reuse._browser.tabs import Frame
@@ -31,10 +33,8 @@ class Restorer:
         state: the one to restore.
         mirror: gets what has arrived.
         driver: of the browser.
-        now: unix seconds.
+        settings: of the user.
         is_new_profile: whether the browser was started, or the context made, for this session.
-        indexed_db: whether databases are restored.
-        preload_limit: characters of JSON that travel in the init script.
     """
 
     def __init__(
@@ -43,19 +43,18 @@ class Restorer:
         state: StorageState,
         mirror: StorageMirror,
         driver: BrowserDriver,
+        settings: Settings,
         *,
-        now: float,
         is_new_profile: bool,
-        indexed_db: bool,
-        preload_limit: int,
     ) -> None:
         self._session = session
         self._mirror = mirror
         self._driver = driver
-        self._limit = preload_limit
-        self._mode = FillMode.MISSING_KEYS if is_new_profile else FillMode.OVERWRITE
-        self._cookies, problems = clean_cookies(state["cookies"], now)
-        self._payloads, unusable = payloads_of(cast("list[OriginEntry]", state["origins"]), indexed_db=indexed_db)
+        self._limit = settings.preload_limit
+        self._overwrites = not is_new_profile
+        self._cookies, problems = clean_cookies(state["cookies"], time.time())
+        entries = cast("list[OriginEntry]", state["origins"])
+        self._payloads, unusable = payloads_of(entries, indexed_db=settings.indexed_db)
         self._early: list[OriginPayload] = []
         self._data: Any = None
         self._code: Any = None
@@ -72,7 +71,7 @@ class Restorer:
     def _arrange(self) -> None:
         plan = plan_restore(self._payloads, self._limit)
         self._early = plan.early
-        self.scripts = RestoreScripts(plan.preloaded, self._mode)
+        self.scripts = RestoreScripts(plan.preloaded, overwrites=self._overwrites)
 
     def add_cookies(self) -> Flow[None]:
         """Add the cookies, those that the browser takes."""
@@ -122,7 +121,8 @@ class Restorer:
             return
         for each in outcome["failed"]:
             self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, each)
-        self._mirror.confirm(payload.origin, payload.sections - {each.partition(":")[0] for each in outcome["failed"]})
+        failed = {each.partition(":")[0] for each in outcome["failed"]}
+        self._mirror.progress(payload.origin).confirm(payload.sections - failed)
 
     def fill_open(self, frames: dict[str, Frame], evaluate: Callable[[Frame, str], Flow[Any]]) -> Flow[None]:
         """Fill origins that are open in a page where their storage is empty, and leave them alone otherwise.
@@ -172,7 +172,7 @@ class Restorer:
             receipt: `filled` or `failed` for its web storage, `database NAME` for a database that was filled.
         """
         if receipt == "filled":
-            self._mirror.confirm(origin, WEB_STORAGES)
+            self._mirror.progress(origin).confirm(WEB_STORAGES)
         _, is_database, name = receipt.partition("database ")
         if is_database:
             self._mirror.database_filled(origin, name)
@@ -182,7 +182,7 @@ class Restorer:
 
     def seen(self, origin: str) -> None:
         """Fill the databases of an origin no more, once all of them were seen, and remove the scripts when nothing is left."""
-        if not self._mirror.has_unconfirmed_databases(origin):
+        if not self._mirror.progress(origin).unconfirmed("databases"):
             self.scripts.finish(origin, {"databases"})
         self._update_later()
 
@@ -201,7 +201,7 @@ class Restorer:
         done, again = self.scripts.done, {payload.origin for payload in payloads}
         yield from self.release()
         self._is_released = False
-        self.scripts = RestoreScripts([*kept, *payloads], self._mode)
+        self.scripts = RestoreScripts([*kept, *payloads], overwrites=self._overwrites)
         self.scripts.done = {
             o: sections - ({"sessionStorage"} if o in again else set()) for o, sections in done.items()
         }
@@ -214,7 +214,8 @@ class Restorer:
 
     @property
     def _is_needed_no_more(self) -> bool:
-        return not self.scripts.pending and not any(map(self._mirror.is_unconfirmed, self.scripts.started))
+        unconfirmed = (origin for origin in self.scripts.started if self._mirror.progress(origin).is_unconfirmed)
+        return not self.scripts.pending and not any(unconfirmed)
 
     def _update(self) -> Flow[None]:
         """Replace the code script by one for the current plan. One at a time: each takes a few milliseconds."""
@@ -259,7 +260,7 @@ class Restorer:
     def report_unconfirmed(self, visited: Collection[str]) -> None:
         """Report the origins whose documents were filled, and in which the stored content was never seen."""
         for origin in sorted(set(visited) & self.scripts.started):
-            if self._mirror.is_unconfirmed(origin) and origin not in self._left_alone:
+            if self._mirror.progress(origin).is_unconfirmed and origin not in self._left_alone:
                 self._session.report(
                     ProblemKind.RESTORE_FAILED, origin, "what is stored was not seen in the browser, and is kept"
                 )

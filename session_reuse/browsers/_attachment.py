@@ -13,6 +13,7 @@ from session_reuse._browser.checkpoints import save_checkpoint, save_checkpoint_
 from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._problem import ProblemKind
+from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -85,6 +86,12 @@ class Attachment:
         self._tasks = [asyncio.create_task(self._stay_connected())]
         if self._settings.checkpoint_after is not None:
             self._tasks.append(asyncio.create_task(self._checkpoint_regularly(self._settings.checkpoint_after)))
+
+    def report_failure(self, where: str, error: Exception) -> None:
+        """Report that there is no connection, and that the agent works without."""
+        reason = str(error) if isinstance(error, AdapterError) else type(error).__name__
+        self._session.report(ProblemKind.RESTORE_FAILED, where, f"no connection of our own: {reason}")
+        _logger.warning("no connection of our own to %s: %s", where, reason)
 
     async def _connect(self) -> None:
         """Open a connection. A browser that we lost touch with is followed only: it is newer than what we know."""

@@ -5,14 +5,13 @@ Imported by the adapter only, after it has found Selenium to be installed.
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from typing import Final
 
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
+from session_reuse.browsers._chromium_process import has_display
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 
 _OWN_DATA: Final = ("--user-data-dir", "user-data-dir")
@@ -28,7 +27,7 @@ def default_options() -> Options:
     options.binary_location = find_chromium()
     for argument in launch_arguments():
         options.add_argument(argument)
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if not has_display():
         options.add_argument("--headless=new")
     return options
 

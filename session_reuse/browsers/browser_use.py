@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser.drivers.connection import CdpError
+from session_reuse._browser.drivers.tasks import finished
 from session_reuse._browser.drivers.thread import open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._browser_session import require_open
 from session_reuse._misuse import asynccontextmanager
-from session_reuse._problem import ProblemKind
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.errors import ConfigurationError, MissingExtraError
 
@@ -32,18 +31,13 @@ except ImportError:
     raise MissingExtraError("browser-use", "session_reuse.browsers.browser_use") from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator
 
     from session_reuse._browser.drivers.connection import Transport
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
 __all__ = ["attach_browser_session", "open_browser_session"]
-
-
-_logger = logging.getLogger("session_reuse.browsers")
-_background: set[asyncio.Future[None]] = set()
-"""Tasks that outlive a cancelled exit: the loop itself keeps no strong reference to them."""
 
 
 @asynccontextmanager
@@ -70,7 +64,7 @@ async def open_browser_session(session: BrowserSession, **options: Any) -> Async
             yield browser_session
         finally:
             if browser_session.cdp_url is not None:
-                await _finished(_killed(browser_session))
+                await finished(_killed(browser_session))
 
 
 @asynccontextmanager
@@ -92,7 +86,7 @@ async def attach_browser_session(
         yield browser_session
     finally:
         binding.keep_last_seen()
-        await _finished(binding.finish())
+        await finished(binding.finish())
 
 
 class _Binding:
@@ -145,9 +139,7 @@ class _Binding:
                 _require_tab(attachment, self._browser_session.agent_focus_target_id)
             except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
                 await attachment.release()
-                reason = str(error) if isinstance(error, CdpError) else type(error).__name__
-                self._session.report(ProblemKind.RESTORE_FAILED, "browser-use", f"no connection of our own: {reason}")
-                _logger.warning("no connection of our own to browser-use's browser: %s", reason)
+                attachment.report_failure("browser-use", error)
                 return
             self._attachment, self._cdp_url = attachment, cdp_url
 
@@ -204,11 +196,3 @@ def _has_empty_profile(browser_session: AgentBrowser) -> bool:
 async def _killed(browser_session: AgentBrowser) -> None:
     with contextlib.suppress(Exception):  # it was gone before
         await browser_session.kill()
-
-
-async def _finished(work: Awaitable[None]) -> None:
-    """Wait for work that goes on in the background when we are cancelled."""
-    task = asyncio.ensure_future(work)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-    await asyncio.shield(task)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import urlsplit
 
 from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError
+from session_reuse._browser.drivers.tasks import finished
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._browser_session import require_open
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundChromium", "Chromium", "attach_cdp", "open_chromium", "page_shows"]
 
-T = TypeVar("T")
-
 EXIT_LIMIT: Final = 15.0
 """Seconds that the last capture and the end of the browser may take."""
 VERIFY_LIMIT: Final = 30.0
@@ -59,10 +57,6 @@ _LOOK: Final = {
     "expression": "[document.readyState, location.href, document.body ? document.body.innerText : '']",
     "returnByValue": True,
 }
-
-_logger = logging.getLogger("session_reuse.browsers")
-_background: set[asyncio.Task[Any]] = set()
-"""Tasks that outlive a cancelled exit: the loop itself keeps no strong reference to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +180,7 @@ class BoundChromium:
         try:
             chromium = await self._open_verified()
         except BaseException:
-            await _finished(self._close())
+            await finished(self._close())
             raise
         self._unbind = self._session.bind_capture(self._entered.capture)
         return chromium
@@ -194,18 +188,18 @@ class BoundChromium:
     async def __aexit__(self, *_: object) -> None:
         """Capture, and end a browser that was started here. When this is cancelled, the session has what was seen so far."""
         self._entered.keep_last_seen()
-        await _finished(self._finish())
+        await finished(self._finish())
 
     def __enter__(self) -> Chromium:
         """Restore the state, and return the browser."""
         self._begin(is_blocking=True)
-        self._thread = LoopThread()
+        thread = self._thread = LoopThread()
         try:
-            chromium = self._run(self._open_verified())
+            chromium = thread.run(self._open_verified(), ENTER_LIMIT)
         except BaseException:
             self._end_thread(self._close())
             raise
-        self._unbind = self._session.bind_capture(lambda: self._run(self._entered.capture()))
+        self._unbind = self._session.bind_capture(lambda: thread.run(self._entered.capture(), ENTER_LIMIT))
         return chromium
 
     def __exit__(self, *_: object) -> None:
@@ -247,12 +241,11 @@ class BoundChromium:
         try:
             await self._attachment.start()
         except Exception as error:  # noqa: BLE001  (whatever it is, an agent starts in a browser of its own)
-            reason = str(error) or "it does not answer"
             if not endpoint.is_own:
+                reason = str(error) or "it does not answer"
                 unusable = AdapterError(f"the browser at {endpoint} cannot be used: {reason}")
                 raise (unusable if isinstance(error, CdpError | TimeoutError) else error) from None
-            self._session.report(ProblemKind.RESTORE_FAILED, "the browser", f"no connection of our own: {reason}")
-            _logger.warning("no connection of our own to the browser: %s", reason)
+            self._attachment.report_failure("the browser", error)
         return Chromium(endpoint.for_clients, self._attachment.websocket or websocket, endpoint.process)
 
     async def _is_verified(self, verify: Callable[[Chromium], Any], chromium: Chromium) -> bool:
@@ -293,12 +286,6 @@ class BoundChromium:
             if endpoint is not None:
                 await asyncio.to_thread(endpoint.stop)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._thread is None:
-            work.close()
-            raise CdpError("the browser was released")
-        return self._thread.run(work, ENTER_LIMIT)
-
     def _end_thread(self, work: Coroutine[Any, Any, None]) -> None:
         thread, endpoint = self._thread, self._endpoint
         assert thread is not None  # noqa: S101  (made at the beginning)
@@ -308,16 +295,7 @@ class BoundChromium:
             if endpoint is not None:
                 endpoint.stop()
         finally:
-            self._thread = None  # only now: a checkpoint under way needs it for its capture
-            thread.stop()
-
-
-async def _finished(work: Coroutine[Any, Any, None]) -> None:
-    """Wait for work that goes on in the background when we are cancelled."""
-    task = asyncio.create_task(work)
-    _background.add(task)
-    task.add_done_callback(_background.discard)
-    await asyncio.shield(task)
+            thread.stop()  # only now: a checkpoint under way needs it for its capture
 
 
 def page_shows(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser import limits
 from session_reuse._browser.checkpoints import save_checkpoint
-from session_reuse._browser.drivers.call_hooks import before
+from session_reuse._browser.drivers.call_hooks import before, run_all
+from session_reuse._browser.drivers.tasks import finished, in_background, is_done
 from session_reuse._browser.flow import run_async
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
@@ -25,7 +26,7 @@ from session_reuse.errors import LifecycleError, MissingExtraError
 try:
     from playwright.async_api import Error
 
-    from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, in_background, is_done
+    from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
 except ImportError:
     raise MissingExtraError("playwright", "session_reuse.browsers.playwright") from None
 
@@ -179,7 +180,7 @@ class BoundContext(AsyncOnly):
         Whatever is cancelled here, the session has what was seen so far, and the rest is done in the background.
         """
         binding, captured = self._entered(), self._captured_finally()
-        await asyncio.shield(in_background(self._finish(binding, captured)))
+        await finished(self._finish(binding, captured))
 
     async def _finish(self, binding: PlaywrightBinding, captured: asyncio.Future[Any]) -> None:
         await captured
@@ -208,9 +209,7 @@ class BoundContext(AsyncOnly):
     async def _capture_finally(self) -> None:
         if self._checkpoints:
             self._checkpoints.cancel()
-        for undo in self._undo:
-            undo()
-        self._undo.clear()
+        run_all(self._undo)
         binding = self._entered()
         try:
             async with asyncio.timeout(limits.CAPTURE), self._capturing:

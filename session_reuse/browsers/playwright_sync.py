@@ -15,8 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser.checkpoints import save_checkpoint_blocking
-from session_reuse._browser.drivers.call_hooks import before
-from session_reuse._browser.drivers.listeners import Listeners
+from session_reuse._browser.drivers.call_hooks import before, listen, run_all
 from session_reuse._browser.flow import run_sync
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
@@ -110,9 +109,7 @@ class BoundContext(BlockingOnly):
         if binding.context.browser is not None:
             self._undo.append(before(binding.context.browser, "close", self._finalize))
         if self._settings.checkpoint_after is not None:
-            ticks = Listeners()
-            ticks.add(binding.context, "requestfinished", self._tick)
-            self._undo.append(ticks.remove_all)
+            self._undo.append(listen(binding.context, "requestfinished", self._tick))
         context: BrowserContext = binding.context
         return context
 
@@ -168,9 +165,7 @@ class BoundContext(BlockingOnly):
 
     def _finalize(self, **_: Any) -> None:
         """Capture for the last time, at the agent's own `close` or at our exit."""
-        for undo in self._undo:
-            undo()
-        self._undo.clear()
+        run_all(self._undo)
         if self._is_final:
             return
         self._is_final = True

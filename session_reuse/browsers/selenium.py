@@ -10,21 +10,17 @@ followed over its own DevTools endpoint, from a background thread, while the dri
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
-import logging
-import urllib.request
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from session_reuse._browser import limits
-from session_reuse._browser.drivers.call_hooks import before
+from session_reuse._browser.drivers.call_hooks import before, run_all
 from session_reuse._browser.drivers.connection import CdpError
-from session_reuse._browser.drivers.thread import LoopThread, open_websocket
+from session_reuse._browser.drivers.thread import LoopThread
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._browser_session import require_open
-from session_reuse._problem import ProblemKind
 from session_reuse.browsers._attachment import Attachment
+from session_reuse.browsers._devtools_address import Address
 from session_reuse.errors import AdapterError, MissingExtraError
 
 try:
@@ -42,15 +38,12 @@ if TYPE_CHECKING:
 
     from selenium.webdriver.remote.webdriver import WebDriver
 
-    from session_reuse._browser.drivers.connection import Transport
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
 __all__ = ["attach_driver", "open_driver"]
 
 T = TypeVar("T")
-
-_logger = logging.getLogger("session_reuse.browsers")
 
 
 @contextlib.contextmanager
@@ -119,22 +112,16 @@ class _Binding:
     def __init__(self, session: BrowserSession, driver: WebDriver, settings: Settings, *, is_own: bool) -> None:
         self._session = session
         self._driver = driver
-        endpoint = _endpoint(driver)
-
-        async def connect() -> tuple[str, Transport]:
-            url = await asyncio.to_thread(_websocket_url, endpoint)
-            return url, await open_websocket(url)
-
         self._attachment = Attachment(
             session,
             settings,
-            connect=connect,
+            connect=_address(driver).connect,
             is_alive=lambda: True,
             is_own=is_own,
             of_target=_window(driver),
             in_thread=True,
         )
-        self._thread: LoopThread | None = LoopThread()
+        self._thread = LoopThread()
         self._undo = [
             session.bind_capture(self._capture),
             before(driver, "quit", self.finish),
@@ -146,18 +133,12 @@ class _Binding:
         try:
             self._run(self._attachment.start())
         except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts)
-            name = type(error).__name__
-            self._session.report(ProblemKind.RESTORE_FAILED, "selenium", f"{name} while connecting")
-            _logger.warning("no connection of our own to the driver's browser: %s", name)
+            self._attachment.report_failure("selenium", error)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._thread is None:
-            work.close()
-            raise CdpError("the browser was released")
         try:
-            return self._thread.run(
-                work, limits.START + limits.OPEN
-            )  # after a time-out of its own, it closes what it has opened
+            # After a time-out of its own, it closes what it has opened.
+            return self._thread.run(work, limits.START + limits.OPEN)
         except TimeoutError:
             raise CdpError("the browser did not answer") from None
 
@@ -176,19 +157,17 @@ class _Binding:
 
     def finish(self) -> None:
         """Capture for the last time, before the driver quits or at the end of the `with`."""
-        if self._thread is None:
+        if self._thread.is_stopped:
             return
         self._attachment.keep_last_seen()
         try:
             self._end(self._attachment.finish())
         finally:  # also when Ctrl-C ends the capture
-            for undo in self._undo:
-                undo()
+            run_all(self._undo)
             try:
                 self._end(self._attachment.release())
             finally:
-                thread, self._thread = self._thread, None
-                thread.stop()
+                self._thread.stop()
 
 
 def _window(driver: WebDriver) -> str | None:
@@ -199,7 +178,7 @@ def _window(driver: WebDriver) -> str | None:
         return None
 
 
-def _endpoint(driver: WebDriver) -> str:
+def _address(driver: WebDriver) -> Address:
     """Return where the browser of a driver has its DevTools: a websocket of a grid, or a host and port."""
     capabilities: dict[str, Any] = driver.capabilities
     grid = capabilities.get("se:cdp")
@@ -207,18 +186,4 @@ def _endpoint(driver: WebDriver) -> str:
     endpoint = grid or local.get("debuggerAddress")
     if not isinstance(endpoint, str):
         raise AdapterError(f"{capabilities.get('browserName')} has no DevTools: use a driver of Chromium or Edge")
-    return endpoint
-
-
-def _websocket_url(endpoint: str) -> str:
-    """Return the websocket of a browser, which is asked for it where only host and port are known.
-
-    Raises:
-        OSError: there is no browser.
-    """
-    if "://" in endpoint:
-        return endpoint
-    # A proxy for the web is none for a browser's debugging port.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"http://{endpoint}/json/version", timeout=limits.OPEN) as answer:
-        return str(json.load(answer)["webSocketDebuggerUrl"])
+    return Address.of(endpoint)

@@ -19,7 +19,7 @@ from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.flow import run_async, run_sync
 from session_reuse._browser.options import Settings
 from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
-from session_reuse._browser.plan import PRELOAD_LIMIT, FillMode, RestoreScripts, payloads_of, plan_restore
+from session_reuse._browser.plan import PRELOAD_LIMIT, RestoreScripts, payloads_of, plan_restore
 from session_reuse._browser.storage import databases
 from session_reuse._browser.storage.mirror import CopyMark, StorageMirror
 from session_reuse._browser.storage.trim import trim
@@ -105,7 +105,7 @@ def test_frames_that_share_the_storage_of_top_level_pages(frames: list[tuple[str
 def test_an_origin_that_is_filled_is_filled_no_more() -> None:
     """After an origin's document, and not before, the script leaves it alone, but not its neighbours."""
     entries = [storing(A, token="AAA")["origins"][0], storing(B, token="BBB")["origins"][0]]
-    scripts = RestoreScripts(payloads_of(entries)[0], FillMode.MISSING_KEYS)
+    scripts = RestoreScripts(payloads_of(entries)[0])
     assert A not in scripts.code_source()
     scripts.delivered(A)
     assert (A in scripts.code_source(), B in scripts.code_source(), scripts.pending) == (True, False, {B})
@@ -197,7 +197,7 @@ def test_a_document_that_ran_the_script_is_not_filled_again(value: str) -> None:
     followed.receive(value)
     followed.commit(B, "2")
     assert not followed.is_pending
-    assert followed.engine.mirror.is_unconfirmed(A) is (value == "failed")
+    assert followed.engine.mirror.progress(A).is_unconfirmed is (value == "failed")
 
 
 def test_a_database_that_was_filled_and_removed_at_once_is_gone() -> None:
@@ -241,7 +241,7 @@ def test_a_failed_section_is_not_confirmed_whatever_a_database_is_called() -> No
     assert payload is not None
     outcome = {"isOpen": False, "failed": ["databases: localStorage: QuotaExceededError"]}
     followed.engine.restorer.note_filled(payload, outcome)
-    assert followed.engine.mirror.unseen_sections(A) == {"databases"}
+    assert followed.engine.mirror.progress(A).unseen_sections() == {"databases"}
 
 
 def test_scripts_are_removed_with_the_last_receipt() -> None:
@@ -489,7 +489,7 @@ def test_databases_are_filled_until_they_are_confirmed() -> None:
     """A document may go on before its databases are filled, so the next one of its origin fills them."""
     store = {"name": "users", "autoIncrement": True, "indexes": [], "records": [{"key": 1, "value": "alice"}]}
     stored = {"origin": A, "indexedDB": [{"name": "auth", "version": 1, "stores": [store]}]}
-    scripts = RestoreScripts(payloads_of([stored])[0], FillMode.MISSING_KEYS)
+    scripts = RestoreScripts(payloads_of([stored])[0])
     scripts.delivered(A)
     assert scripts.pending == {A}
     scripts.finish(A, {"databases"})
@@ -499,7 +499,7 @@ def test_databases_are_filled_until_they_are_confirmed() -> None:
 def test_values_cannot_break_out_of_a_script() -> None:
     """Whatever a site has stored stays data in the script that brings it back."""
     nasty = "</script>`${alert(1)}`\u2028\ud800\"'\\"
-    source = RestoreScripts(payloads_of(storing(A, token=nasty)["origins"])[0], FillMode.MISSING_KEYS).data_source
+    source = RestoreScripts(payloads_of(storing(A, token=nasty)["origins"])[0]).data_source
     assert json.dumps(nasty) in source
     assert source.encode()
 
@@ -623,13 +623,13 @@ def test_what_is_unconfirmed_is_not_replaced() -> None:
     mirror = StorageMirror(storing(A, token="T", refresh="R"))
     mirror.finish_read(mirror.begin_read(1, A), [["seen", "1"]], [])
     assert _local(mirror) == {A: {"token": "T", "refresh": "R", "seen": "1"}}
-    assert mirror.is_unconfirmed(A)
+    assert mirror.progress(A).is_unconfirmed
     mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"]], [])
     assert _local(mirror) == {A: {"token": "newer", "refresh": "R"}}
     mirror.finish_read(mirror.begin_read(1, A), [], [])
     assert _local(mirror) == {A: {"refresh": "R"}}
     mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"]], [])
-    mirror.confirm(A)
+    mirror.progress(A).confirm()
     assert _local(mirror) == {A: {"token": "newer"}}
 
 
@@ -667,7 +667,7 @@ def test_databases_that_are_unconfirmed_are_kept() -> None:
 def test_a_database_that_cannot_be_copied_keeps_its_last_copy() -> None:
     """One that has grown too large is not removed, one that is gone is."""
     mirror = StorageMirror({"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [_AUTH]}]})
-    mirror.confirm(A)
+    mirror.progress(A).confirm()
     _copied(mirror, names={"auth"}, lost=[databases.Loss(A, "auth", "over the size cap", 1)])
     assert mirror.state()["origins"][0]["indexedDB"] == [_AUTH]
     _copied(mirror, names={"other"})

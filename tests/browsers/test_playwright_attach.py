@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import Error
 
-from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
+from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
+from session_reuse._browser.drivers.tasks import background
 from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.patience import set_limit
 from tests.browsers.visits import LAUNCH, fresh, items, kinds, next_session, reused, shown, storing, visited

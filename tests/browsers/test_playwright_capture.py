@@ -12,7 +12,8 @@ import pytest
 from playwright.async_api import Error
 
 from session_reuse._browser import follower
-from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver, background
+from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
+from session_reuse._browser.drivers.tasks import background
 from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context

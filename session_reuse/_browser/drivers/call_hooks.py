@@ -1,7 +1,8 @@
-"""Hooks that run before a method of one object. What the method takes and returns stays the same."""
+"""Hooks on the objects of a client: before a method, and at an event. None outlives us on an object that does."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def before(target: Any, name: str, hook: Callable[..., Any]) -> Undo:
-    """Run a hook before each call of a method of this object. Return what removes it.
+    """Run a hook before each call of a method of this object, which stays as it is else. Return what removes the hook.
 
     Several may hook the same object: the last that removes its hook removes the wrapper too.
 
@@ -56,3 +57,23 @@ def _hooked(original: Callable[..., Any], *, is_async: bool) -> Any:
     method: Any = asynchronous if is_async else synchronous
     method.session_reuse_hooks = hooks
     return method
+
+
+def listen(target: Any, event: str, handler: Callable[[Any], None]) -> Undo:
+    """Call a handler for each event of one of Playwright's objects. Return what ends that."""
+
+    def listener(subject: object) -> None:  # a function of its own: Playwright keeps its wrapper on it
+        handler(subject)
+
+    def undo() -> None:
+        with contextlib.suppress(RuntimeError):  # of the event loop: the synchronous Playwright was stopped
+            target.remove_listener(event, listener)
+
+    target.on(event, listener)
+    return undo
+
+
+def run_all(undo: list[Undo]) -> None:
+    """Remove what was added, once."""
+    while undo:
+        undo.pop()()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import limits
 from session_reuse._browser.cookies import Cookie, from_cdp, to_cdp
-from session_reuse._browser.driver import BrowserDriver, EventHandler, Params
+from session_reuse._browser.driver import EventHandler, Params
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError, Transport
-from session_reuse._browser.flow import Flow, run_async
+from session_reuse._browser.drivers.tasks import AsyncDriver
+from session_reuse._browser.flow import Flow
 from session_reuse._browser.follower import ENABLE, EVENTS
 from session_reuse._browser.origins import origin_of
 from session_reuse._browser.plan import fill_script
@@ -50,7 +51,7 @@ class _Attached:
     waiting: list[tuple[str, Params]] | None = field(default_factory=list)
 
 
-class DevToolsDriver(BrowserDriver):
+class DevToolsDriver(AsyncDriver):
     """One context of a browser, over one websocket. A session is named by its id.
 
     Args:
@@ -67,6 +68,7 @@ class DevToolsDriver(BrowserDriver):
     """
 
     errors = (CdpError, TimeoutError)
+    settle_limit = limits.UNDO
 
     def __init__(
         self,
@@ -95,7 +97,6 @@ class DevToolsDriver(BrowserDriver):
         self._scripts: list[_Script] = []
         self._blank: dict[str, EventHandler] = {}
         self._blank_targets: dict[str, str] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def is_gone(self) -> bool:  # type: ignore[override]
@@ -106,27 +107,10 @@ class DevToolsDriver(BrowserDriver):
         """Send a command, within `limits.COMMAND` if there is no other limit."""
         return self.connection.send(method, params, cdp, timeout=limit or limits.COMMAND)
 
-    def spawn(self, flow: Flow[object]) -> asyncio.Task[None]:
-        """Run a flow in a task."""
-
-        async def guarded() -> None:
-            try:
-                await run_async(flow)
-            except self.errors:
-                return
-            except Exception as error:  # noqa: BLE001  (following a tab must never end the connection)
-                self.report_not_followed(error)
-
-        task = asyncio.create_task(guarded())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def settle(self) -> None:
-        """Wait for the flows that are under way."""
-        tasks = self._tasks - {asyncio.current_task()}
-        if tasks:
-            await asyncio.wait(tasks, timeout=limits.UNDO)
+    def report_not_followed(self, error: Exception) -> None:
+        """Report an event whose flow has failed, unless its tab is gone."""
+        if not isinstance(error, self.errors):
+            super().report_not_followed(error)
 
     async def best_effort(self, step: Any) -> None:
         """Wait for a step, and ignore its errors."""
@@ -152,12 +136,7 @@ class DevToolsDriver(BrowserDriver):
     async def remove_script(self, script: _Script) -> None:
         """Remove an init script from all tabs. One that has not taken it yet gives it back when it has."""
         self._scripts.remove(script)
-        removals = [
-            asyncio.create_task(self._removed(each, cdp_session_id)) for cdp_session_id, each in script.added.items()
-        ]
-        self._tasks.update(removals)
-        for task in removals:
-            task.add_done_callback(self._tasks.discard)
+        removals = [self._start(self._removed(each, cdp_session_id)) for cdp_session_id, each in script.added.items()]
         if removals:
             await asyncio.wait(removals, timeout=limits.INIT_SCRIPT)
 
@@ -242,13 +221,6 @@ class DevToolsDriver(BrowserDriver):
     def has_tab(self, target: str) -> bool:
         """Return whether a tab is one of this browser's."""
         return any(tab.key == target for tab in self.engine.follower.tabs)
-
-    def cancel_tasks(self) -> list[asyncio.Task[None]]:
-        """Cancel all flows that still run, and return their tasks."""
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        return tasks
 
     def _on_event(self, method: str, params: Params, cdp_session_id: str) -> None:
         if cdp_session_id in self._blank:

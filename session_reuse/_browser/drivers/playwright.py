@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from session_reuse._browser import javascript
 from session_reuse._browser.driver import BrowserDriver, EventHandler
+from session_reuse._browser.drivers.call_hooks import listen, run_all
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
-from session_reuse._browser.drivers.listeners import Listeners
 from session_reuse._browser.follower import ENABLE, EVENTS
-from session_reuse._browser.origins import origin_of, site_of
+from session_reuse._browser.origins import items_of, origin_of, site_of
 from session_reuse._browser.tabs import Tab, Target
 from session_reuse._problem import ProblemKind
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from session_reuse._browser.cookies import Cookie
     from session_reuse._browser.engine import BrowserEngine
     from session_reuse._browser.flow import Flow
+    from session_reuse._browser.origins import Items
     from session_reuse._browser_session import BrowserSession
 
 
@@ -67,7 +70,7 @@ class PlaywrightDriver(BrowserDriver):
         super().__init__(session)
         self.context: Any = None
         self.engine: BrowserEngine
-        self._listeners = Listeners()
+        self._undo: list[Callable[[], None]] = []
         self._pages: dict[Any, FollowedPage] = {}
         self.context_id: str | None = None
         self._is_following = False
@@ -97,23 +100,20 @@ class PlaywrightDriver(BrowserDriver):
         size = tab.viewport_size  # type: ignore[attr-defined]  # a tab's key is its page
         return {"viewport": size} if size else {}
 
-    def storage_state(self) -> Any:
-        """Return Playwright's own storage state, as a step."""
-        return self.context.storage_state()
-
-    def open_pages(self) -> dict[str, Any]:
-        """Return a page for each origin that is open."""
-        return {origin: page for page in self._pages if (origin := origin_of(page.url))}
-
-    def evaluate_in_page(self, page: Page, expression: str) -> Any:
-        """Evaluate an expression in a page's own world, as a step."""
-        return page.evaluate(expression)
+    def read_without_protocol(self) -> Flow[tuple[list[Cookie], dict[str, Items], dict[str, Items]]]:
+        """Return Playwright's own storage state, and the sessionStorage of a page of each origin."""
+        found = yield self.context.storage_state()
+        local = {entry["origin"]: items_of(entry, "localStorage") for entry in found["origins"]}
+        session = {}
+        for origin, page in {origin: page for page in self._pages if (origin := origin_of(page.url))}.items():
+            with suppress(*self.errors):  # the page has gone meanwhile
+                session[origin] = (yield page.evaluate(javascript.call("storage_read")))["session"]
+        return found["cookies"], local, session
 
     def follow(self) -> Flow[None]:
         """Follow all pages, present and to come."""
         self._is_following = True
-        self._listeners.add(self.context, "page", self._opened)
-        self._listeners.add(self.context, "close", self._gone)
+        self._undo += [listen(self.context, "page", self._opened), listen(self.context, "close", self._gone)]
         for page in self.context.pages:
             self._follow_page(page)
         yield [self.best_effort(self.flow_step(self._attach(page))) for page in list(self._pages)]
@@ -142,9 +142,11 @@ class PlaywrightDriver(BrowserDriver):
         if page.is_closed():
             self._closed(page)
             return
-        self._listeners.add(page, "close", self._closed)
-        self._listeners.add(page, "framenavigated", lambda frame: self._frame_navigated(page, frame))
-        followed.undo.append(self.before_close(page, lambda: follower.leaving(tab)))
+        followed.undo += [
+            listen(page, "close", self._closed),
+            listen(page, "framenavigated", lambda frame: self._frame_navigated(page, frame)),
+            self.before_close(page, lambda: follower.leaving(tab)),
+        ]
         for name in _NAVIGATIONS:
             followed.undo.append(self.before_navigation(page, name, lambda url: follower.leaving(tab, url)))
 
@@ -152,7 +154,7 @@ class PlaywrightDriver(BrowserDriver):
         followed = self._pages.pop(page, None)
         if followed is None:
             return
-        self._listeners.forget(page)
+        run_all(followed.undo)
         origin = origin_of(page.url)
         if not followed.tab.frames and origin is not None:
             self.engine.mirror.mark_unread(origin)  # it was gone before it could be followed
@@ -161,7 +163,7 @@ class PlaywrightDriver(BrowserDriver):
     def _attach(self, page: Page) -> Flow[None]:
         """Begin to follow a page, and take in what it shows."""
         followed = self._pages.get(page)
-        if followed is None or self.page_reader is not None:
+        if followed is None or not self.has_protocol:
             return
         try:
             cdp = yield self.context.new_cdp_session(page)
@@ -187,7 +189,7 @@ class PlaywrightDriver(BrowserDriver):
     def _not_attached(self, page: Page, error: Exception) -> None:
         # Playwright's words in Firefox and WebKit: CDP session is only available in Chromium.
         if not page.is_closed() and "Chromium" in str(error):
-            self.page_reader = self
+            self.has_protocol = False
             self._session.report(
                 ProblemKind.CAPTURE_LIMITED, "this browser", "it has no DevTools: storage is read at save time only"
             )
@@ -199,14 +201,14 @@ class PlaywrightDriver(BrowserDriver):
         if followed is None or origin is None:
             return
         if frame.parent_frame is None:
-            if self.page_reader is not None:
+            if not self.has_protocol:
                 self.engine.mirror.unread.add(origin)
                 self.engine.restorer.delivered(origin)
             return
         top = origin_of(page.url)
         # A frame of the page's own origin is in its process. One of another site has a storage of its own.
         is_candidate = top not in (None, origin) and site_of(origin) == site_of(str(top))
-        if is_candidate and self.page_reader is None and followed.frames.get(frame) != origin:
+        if is_candidate and self.has_protocol and followed.frames.get(frame) != origin:
             for each in [each for each in followed.frames if each.is_detached()]:
                 del followed.frames[each]
             followed.frames[frame] = origin
@@ -263,10 +265,9 @@ class PlaywrightDriver(BrowserDriver):
 
     def unfollow(self) -> None:
         """Remove our listeners and hooks."""
-        self._listeners.remove_all()
+        run_all(self._undo)
         for followed in self._pages.values():
-            for undo in followed.undo:
-                undo()
+            run_all(followed.undo)
         self._pages.clear()
 
     def detach(self) -> Flow[None]:

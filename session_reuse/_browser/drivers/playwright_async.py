@@ -12,6 +12,7 @@ from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
+from session_reuse._browser.drivers.tasks import AsyncDriver, in_background, is_done
 from session_reuse._browser.flow import Flow, run_async
 from session_reuse._browser.origins import origin_of
 
@@ -20,24 +21,17 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.driver import Params
     from session_reuse._browser.drivers.playwright import Page
-    from session_reuse._browser_session import BrowserSession
 
 
 _TURNS: Final = 8
 """Turns of the event loop until the commands of a flow that has just begun are sent."""
 
-background: set[asyncio.Future[Any]] = set()
-"""What outlives a cancelled exit, or a call that nobody waits for any longer: the loop itself keeps no strong reference."""
 
-
-class AsyncPlaywrightDriver(PlaywrightDriver):
+class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
     """A context of Playwright's asynchronous API."""
 
     errors = (Error, TimeoutError)
-
-    def __init__(self, session: BrowserSession) -> None:
-        super().__init__(session)
-        self._tasks: set[asyncio.Task[Any]] = set()
+    settle_limit = limits.COMMAND
 
     async def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
         """Send a DevTools command, within `limits.COMMAND` if there is no other limit."""
@@ -47,28 +41,9 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
                 return await run_async(cdp.send(method, params, limit))
             return await cdp.send(method, params)
 
-    def spawn(self, flow: Flow[object]) -> asyncio.Task[None]:
-        """Run a flow in a task."""
-        task = asyncio.create_task(self._guarded(flow))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _guarded(self, flow: Flow[object]) -> None:
-        try:
-            await run_async(flow)
-        except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
-            self.report_not_followed(error)
-
     def flow_step(self, flow: Flow[object]) -> Awaitable[Any]:
         """Return a flow as a coroutine."""
         return run_async(flow)
-
-    async def settle(self) -> None:
-        """Wait for the flows that are under way, for `limits.COMMAND` at most."""
-        tasks = self._tasks - {asyncio.current_task()}
-        if tasks:
-            await asyncio.wait(tasks, timeout=limits.COMMAND)
 
     async def best_effort(self, step: Any) -> None:
         """Wait for a step for `limits.COMMAND` at most."""
@@ -132,28 +107,3 @@ class AsyncPlaywrightDriver(PlaywrightDriver):
     def pause(self, cdp: Any) -> Awaitable[None]:  # noqa: ARG002 - the other API needs it
         """Wait a moment, as a step."""
         return asyncio.sleep(0.005)
-
-    def cancel_tasks(self) -> None:
-        """Cancel all flows that still run."""
-        for task in self._tasks - {asyncio.current_task()}:
-            task.cancel()
-
-
-async def is_done(step: Any, limit: float) -> bool:
-    """Return whether a step comes to its end within a limit. It goes on in the background."""
-    done, _ = await asyncio.wait({in_background(step)}, timeout=limit)
-    return bool(done)
-
-
-def in_background(work: Awaitable[Any]) -> asyncio.Future[Any]:
-    """Run work to its end, also when its caller is cancelled."""
-    task = asyncio.ensure_future(work)
-    background.add(task)
-    task.add_done_callback(_retire)
-    return task
-
-
-def _retire(task: asyncio.Future[Any]) -> None:
-    background.discard(task)
-    if not task.cancelled():
-        task.exception()

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from session_reuse._browser import limits
+from session_reuse._browser.drivers.connection import CdpError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -18,16 +19,20 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """An event loop that runs in a separate thread until `stop`."""
+    """An event loop that runs in a separate thread until `stop`.
+
+    Attributes:
+        is_stopped: whether it was stopped.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._is_stopping = False
+        self.is_stopped = False
         self._thread = threading.Thread(target=self._serve, name="session_reuse.cdp", daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
-        while not self._is_stopping:
+        while not self.is_stopped:
             # A SystemExit in a task ends `run_forever`. The thread that waits for its result still needs the loop.
             with contextlib.suppress(BaseException):
                 self._loop.run_forever()
@@ -36,8 +41,12 @@ class LoopThread:
         """Do the work on the loop and wait for it in the calling thread.
 
         Raises:
+            CdpError: the thread was stopped.
             TimeoutError: it took longer than `limit` seconds, and was cancelled.
         """
+        if self.is_stopped:
+            work.close()
+            raise CdpError("the browser was released")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(limit)
@@ -49,7 +58,7 @@ class LoopThread:
         """End the loop. What still runs on it is cancelled."""
         with contextlib.suppress(TimeoutError):
             self.run(_cancel_all(), limits.OPEN)
-        self._is_stopping = True
+        self.is_stopped = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(limits.OPEN)
         if not self._thread.is_alive():

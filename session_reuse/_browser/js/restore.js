@@ -2,11 +2,11 @@
 //
 // name: of the property that holds what is stored of the document's origin: {load, payloads}. Each payload is {l: [[key, value]],
 // s: [[key, value]], d: JSON text of databases, site: scheme and registrable domain}; `load` fills databases.
-// mode: 'missing' leaves keys that are there; 'overwrite' replaces them.
+// overwrites: whether keys that are there are replaced.
 // done: {origin: [sections that are not filled]}.
 // A document that was filled writes a receipt into its sessionStorage, and removes it before the page can see it. It writes
 // another one for each database, as soon as that is filled.
-(name, mode, done) => {
+(name, overwrites, done) => {
   const stored = self[name];
   delete self[name];
   if (!stored) return;
@@ -87,7 +87,7 @@
     if (!items.length) return;
     const storage = open();
     for (const [key, value] of items) {
-      if (mode !== 'missing' || storage.getItem(key) === null) storage.setItem(key, value);
+      if (overwrites || storage.getItem(key) === null) storage.setItem(key, value);
     }
   }
 }

@@ -21,14 +21,14 @@ from session_reuse._browser.origins import (
     origin_of,
     origin_of_storage,
 )
-from session_reuse._browser.storage.progress import SECTIONS, RestoreProgress
+from session_reuse._browser.storage.progress import NOTHING, RestoreProgress
 from session_reuse._browser.storage.readings import Reading, apply_event
 from session_reuse._browser.storage.tab_storage import TabStorage
 from session_reuse._state.shapes import Cookie, StorageState
 from session_reuse._state.storage_state import cookie_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable
+    from collections.abc import Callable, Hashable
 
     from session_reuse._browser.driver import Params
     from session_reuse._browser.storage.databases import Dump, Loss
@@ -96,22 +96,9 @@ class StorageMirror:
         """Origins of which anything was seen."""
         return frozenset({*self._local, *self._session, *self._databases, *self.unread})
 
-    def confirm(self, origin: str, sections: Collection[str] = SECTIONS) -> None:
-        """Note that what is stored of an origin, or of some of its `SECTIONS`, is in the browser."""
-        if origin in self._progress:
-            self._progress[origin].confirm(sections)
-
-    def is_unconfirmed(self, origin: str) -> bool:
-        """Return whether anything that is stored of an origin was not seen in the browser yet."""
-        return origin in self._progress and self._progress[origin].is_unconfirmed
-
-    def has_unconfirmed_databases(self, origin: str) -> bool:
-        """Return whether a database that is stored of an origin was not seen in the browser yet."""
-        return bool(self._unconfirmed(origin, "databases"))
-
-    def unseen_sections(self, origin: str) -> set[str]:
-        """Return the sections of an origin of which something is stored and nothing was seen."""
-        return self._progress[origin].unseen_sections() if origin in self._progress else set()
+    def progress(self, origin: str) -> RestoreProgress:
+        """Return what of an origin is in the browser of what is stored."""
+        return self._progress.get(origin, NOTHING)
 
     def mark_unread(self, origin: str) -> None:
         """Note that a document may have stored something that was not seen: that is worth a save."""
@@ -142,12 +129,12 @@ class StorageMirror:
             self._local_read(reading, local)
         if session is not None:
             items = reading.result(session, is_local=False)
-            self._saw(reading.origin, "sessionStorage", items)
+            self.progress(reading.origin).saw("sessionStorage", items)
             self.version += self._tabs(reading.origin).read(reading.tab, items)
 
     def _local_read(self, reading: Reading, local: Items) -> None:
         items = reading.result(local, is_local=True)
-        self._saw(reading.origin, "localStorage", items)
+        self.progress(reading.origin).saw("localStorage", items)
         self.version += items != self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
         self._local[reading.origin] = items
 
@@ -163,7 +150,7 @@ class StorageMirror:
                 reading.events.append((method, params))
         if storage_id.get("isLocalStorage"):
             items = self._local.setdefault(origin, self._stored(origin, "localStorage"))
-            self._saw_event(origin, "localStorage", items, _key_of(method, params))
+            self.progress(origin).saw_event("localStorage", items, _key_of(method, params))
             self.version += apply_event(items, method, params)
         else:
             self._session_event(tab, origin, method, params)
@@ -172,7 +159,7 @@ class StorageMirror:
     def _session_event(self, tab: Hashable, origin: str, method: str, params: Params) -> None:
         tabs = self._tabs(origin)
         key = _key_of(method, params)
-        self._saw_event(origin, "sessionStorage", tabs.merged, key)
+        self.progress(origin).saw_event("sessionStorage", tabs.merged, key)
         if key is None:
             self.version += tabs.clear(tab)
             return
@@ -183,14 +170,6 @@ class StorageMirror:
         items = dict(known)
         apply_event(items, method, params)
         self.version += tabs.read(tab, items)
-
-    def _saw_event(self, origin: str, section: str, known: dict[str, str], key: str | None) -> None:
-        if origin in self._progress:
-            self._progress[origin].saw_event(section, known, key)
-
-    def _saw(self, origin: str, section: str, items: dict[str, str]) -> None:
-        if origin in self._progress:
-            self._progress[origin].saw(section, items)
 
     def _stored(self, origin: str, section: str) -> dict[str, str]:
         return dict(items_of(self._base.get(origin, {}), section))
@@ -235,8 +214,7 @@ class StorageMirror:
 
     def database_filled(self, origin: str, name: str) -> None:
         """Note that a database is there as it is stored; the page may have changed it since."""
-        if origin in self._progress:
-            self._progress[origin].saw("databases", [name])
+        self.progress(origin).saw("databases", [name])
         self.databases_changed(origin, name)
 
     def databases_read(self, origin: str, dump: Dump, mark: CopyMark) -> None:
@@ -250,8 +228,7 @@ class StorageMirror:
         self.has_read = True
         if self.dirty_databases.get(origin) == mark:
             del self.dirty_databases[origin]
-        if origin in self._progress:
-            self._progress[origin].saw_databases(dump)
+        self.progress(origin).saw_databases(dump)
         merged = dump.over(self._databases.get(origin), self._base.get(origin, {}))
         self.version += merged != self._databases.get(origin)
         self._databases[origin] = merged
@@ -291,7 +268,7 @@ class StorageMirror:
         base = self._base.get(origin, {})
         entry: OriginEntry = {"origin": origin, "localStorage": base.get("localStorage", [])}
         if origin in self._local:
-            stored, missing = self._stored(origin, "localStorage"), self._unconfirmed(origin, "localStorage")
+            stored, missing = self._stored(origin, "localStorage"), self.progress(origin).unconfirmed("localStorage")
             kept = {key: value for key, value in stored.items() if key in missing}
             entry["localStorage"] = named({**kept, **self._local[origin]})
         if session := self.session_storage(origin):
@@ -309,14 +286,11 @@ class StorageMirror:
         dump = self._databases.get(origin)
         if dump is not None:
             there = {"indexedDB": dump.plain, "indexedDBRich": dump.rich}
-            missing = self._unconfirmed(origin, "databases")
+            missing = self.progress(origin).unconfirmed("databases")
             for section, databases in there.items():
                 kept = [each for each in stored[section] if each.get("name") in missing]
                 stored[section] = [*kept, *(each for each in databases if each["name"] not in missing)]
         return {section: databases for section, databases in stored.items() if databases}
-
-    def _unconfirmed(self, origin: str, section: str) -> set[str]:
-        return self._progress[origin].unconfirmed(section) if origin in self._progress else set()
 
     def _block(self) -> dict[str, Any]:
         block = self._rest.get("session_reuse") or {}

@@ -49,7 +49,7 @@ class RestoreProgress:
         """Return the sections of which nothing was seen, though something is stored."""
         return {section for section, keys in self._stored.items() if keys and self._unconfirmed[section] == keys}
 
-    def confirm(self, sections: Collection[str]) -> None:
+    def confirm(self, sections: Collection[str] = SECTIONS) -> None:
         """Note that all that was stored of some sections is in the browser."""
         for section in sections:
             self._unconfirmed[section].clear()
@@ -74,9 +74,15 @@ class RestoreProgress:
 
     def saw_databases(self, dump: Dump) -> None:
         """Apply a copy of the databases."""
+        if not self._unconfirmed["databases"]:
+            return
         found = [*dump.plain, *dump.rich]
         # An empty database may be the page's own attempt at a new one, made before the restore.
         self.saw("databases", [each["name"] for each in found if _holds_records(each) or each["name"] in self._empty])
+
+
+NOTHING: Final = RestoreProgress({})
+"""Of an origin of which nothing is stored."""
 
 
 def _holds_records(database: dict[str, Any]) -> bool:

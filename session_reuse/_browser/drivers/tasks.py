@@ -1,0 +1,81 @@
+"""Tasks of asynchronous clients: the flows of a driver, and work that outlives the cancellation of its caller."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from session_reuse._browser.driver import BrowserDriver
+from session_reuse._browser.flow import Flow, run_async
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine
+
+    from session_reuse._browser_session import BrowserSession
+
+background: set[asyncio.Future[Any]] = set()
+"""Work that no caller may wait for any longer: the loop itself keeps no strong reference."""
+
+
+def in_background(work: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Run work to its end, also when its caller is cancelled."""
+    task = asyncio.ensure_future(work)
+    background.add(task)
+    task.add_done_callback(_retire)
+    return task
+
+
+def _retire(task: asyncio.Future[Any]) -> None:
+    background.discard(task)
+    if not task.cancelled():
+        task.exception()
+
+
+async def is_done(step: Any, limit: float) -> bool:
+    """Return whether a step comes to its end within a limit. It goes on in the background."""
+    done, _ = await asyncio.wait({in_background(step)}, timeout=limit)
+    return bool(done)
+
+
+async def finished(work: Awaitable[Any]) -> None:
+    """Wait for work. It goes on in the background when the caller is cancelled."""
+    await asyncio.shield(in_background(work))
+
+
+class AsyncDriver(BrowserDriver):
+    """A driver that runs its flows in tasks."""
+
+    settle_limit: ClassVar[float]
+    """Seconds that `settle` waits."""
+
+    def __init__(self, session: BrowserSession) -> None:
+        super().__init__(session)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, flow: Flow[object]) -> asyncio.Task[None]:
+        """Run a flow in a task."""
+        return self._start(self._guarded(flow))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guarded(self, flow: Flow[object]) -> None:
+        try:
+            await run_async(flow)
+        except Exception as error:  # noqa: BLE001  (following a page must never disturb the agent)
+            self.report_not_followed(error)
+
+    async def settle(self) -> None:
+        """Wait for the flows that are under way."""
+        if tasks := self._tasks - {asyncio.current_task()}:
+            await asyncio.wait(tasks, timeout=self.settle_limit)
+
+    def cancel_tasks(self) -> list[asyncio.Task[None]]:
+        """Cancel all flows that still run, and return their tasks."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        return tasks
