@@ -30,14 +30,7 @@ def visit(
     act: Callable[[str, Evaluate], Flow[None]],
     limit: float,
 ) -> Flow[list[str]]:
-    """Open each origin on a blank page and do something there. Return the origins where that failed.
-
-    Args:
-        driver: of the browser.
-        origins: to visit, in turn.
-        act: called with the origin, and with a flow that evaluates an expression there.
-        limit: seconds for all.
-    """
+    """Open each origin on a blank page and act there, within `limit` seconds for all. Return those where that failed."""
     waiting = list(origins)
     deadline = time.monotonic() + limit
     try:
@@ -101,15 +94,7 @@ def _evaluator(driver: BrowserDriver, cdp: object, origin: str) -> Evaluate:
 def evaluate_apart(
     driver: BrowserDriver, cdp: object, frame: str, origin: str | None, expression: str, limit: float
 ) -> Flow[Any]:
-    """Return what an expression gives in an isolated world of a frame, awaited.
-
-    Args:
-        driver: of the browser.
-        cdp: the session with the frame.
-        frame: its id.
-        origin: of the document that is meant. The frame may hold another one, or an error page, when the command arrives.
-        expression: a call of a function.
-        limit: seconds for each step.
+    """Return what an expression gives in an isolated world of a frame, awaited. Each step may take `limit` seconds.
 
     Raises:
         Exception: one of the driver's errors: it threw, took too long, or the document has been left.
@@ -117,6 +102,7 @@ def evaluate_apart(
     # A world of our own: in the page's, the page or an agent's init script may have replaced any function.
     world = yield driver.send(cdp, "Page.createIsolatedWorld", {"frameId": frame}, limit)
     params = {"contextId": world["executionContextId"], "awaitPromise": True, "returnByValue": True}
+    # The frame may hold another document, or an error page, when the command arrives.
     guarded = f"self.origin==={javascript.literal(origin)}?{expression}:Promise.reject()"
     answer = yield driver.send(cdp, "Runtime.evaluate", {**params, "expression": guarded}, limit)
     if "exceptionDetails" in answer:

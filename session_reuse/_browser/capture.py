@@ -30,16 +30,7 @@ _COPY_SHARE: Final = 20
 
 
 class Capture:
-    """Reads one context for saves.
-
-    Args:
-        session: to report to.
-        mirror: to bring up to date.
-        follower: knows the tabs.
-        restorer: knows what was restored.
-        driver: of the browser.
-        settings: of the user.
-    """
+    """Reads one context for saves."""
 
     def __init__(
         self,

@@ -15,27 +15,17 @@ if TYPE_CHECKING:
 
 
 async def save_checkpoint(session: BrowserSession, keep: Callable[[], Awaitable[None]]) -> None:
-    """Save a session over its store.
-
-    Args:
-        session: asynchronous.
-        keep: gives the session its state, where it has no store.
-    """
+    """Save an asynchronous session. One without a store keeps its state in memory."""
     try:
         await session.checkpoint()
     except LifecycleError:
-        await keep()  # a session without a store: the state stays in memory
+        await keep()
     except Exception as error:  # noqa: BLE001 - the save at exit makes up for it
         session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
 
 
 def save_checkpoint_blocking(session: BrowserSession, keep: Callable[[], None]) -> None:
-    """Save a session over its store, and wait for it. The state of an asynchronous session is kept in memory.
-
-    Args:
-        session: of either kind.
-        keep: gives the session its state, where it was not saved.
-    """
+    """Save a session, and wait for it. An asynchronous one, or one without a store, keeps its state in memory."""
     try:
         saving: Any = session.checkpoint()
     except LifecycleError:

@@ -28,12 +28,7 @@ class CleanCookies(NamedTuple):
 
 
 def clean_cookies(cookies: list[Cookie], now: float) -> CleanCookies:
-    """Return the cookies that can be restored.
-
-    Args:
-        cookies: of a valid storage state, whichever tool they came from.
-        now: unix seconds.
-    """
+    """Return the cookies, of whichever tool, that can be restored at a time in unix seconds."""
     kept: list[Cookie] = []
     problems: list[Problem] = []
     for cookie in cookies:

@@ -90,7 +90,7 @@ class DevToolsBrowser:
 
     def has_tab(self, target: str) -> bool:
         """Return whether a tab is one of this browser's."""
-        return self._driver.has_tab(target)
+        return any(tab.key == target for tab in self.engine.follower.tabs)
 
     async def start(self) -> Self:
         """Restore what has to be there before the first page, register the rest, and follow all tabs from now on.
@@ -134,16 +134,12 @@ class DevToolsBrowser:
                 pass  # it went away meanwhile
         if self.is_gone and not self._is_closed:
             self.engine.capture.report_gone()
-        state = self.last_seen()
+        state = self.engine.last_seen()
         if state is None:
             raise CdpError("the browser was gone before anything could be read from it")
         if not self.engine.follower.has_followed:
             raise CdpError("no tab of the browser could be followed")
         return state
-
-    def last_seen(self) -> StorageState | None:
-        """Return the state as it was last seen, without asking the browser, or None when nothing was."""
-        return self.engine.last_seen()
 
     async def rearm_session_storage(self) -> None:
         """Restore sessionStorage in the next tab once more: the tab of a check had it."""
@@ -151,8 +147,7 @@ class DevToolsBrowser:
             await run_async(self.engine.capture.refresh())
             again = self.engine.mirror.session_storages()
             await self._driver.settle()  # an update of the scripts under way would remove them a second time
-            if again:
-                await run_async(self.engine.restorer.rearm_session_storage(again))
+            await run_async(self.engine.restorer.rearm_session_storage(again))
 
     async def close(self) -> None:
         """Release the browser. The scripts that are still registered go too."""

@@ -90,11 +90,7 @@ class BrowserEngine:
         return state
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
-        """Return the current state, for a save.
-
-        Args:
-            is_final: whether the agent has finished.
-        """
+        """Return the current state, for a save."""
         version = self.mirror.version
         if self._driver.has_protocol:
             state = yield from self.capture.capture(is_final=is_final)

@@ -61,13 +61,6 @@ _HAS_LEAVING_HANDLERS: Final = (
 class Follower:
     """Follows the tabs of one context.
 
-    Args:
-        mirror: gets what they store.
-        restorer: gets the documents that have started.
-        driver: of the browser.
-        settings: of the user.
-        is_new_profile: whether the browser was started, or the context made, for this session.
-
     Attributes:
         tabs: those that are open.
         suspects: origins whose storage the browser itself may have cleared.
@@ -96,11 +89,7 @@ class Follower:
         self.has_followed = False
 
     def open_frames(self, silent: Collection[Frame] = ()) -> dict[str, Frame]:
-        """Return a document for each origin that is open. Top-level ones come first.
-
-        Args:
-            silent: documents that do not answer.
-        """
+        """Return a document for each origin that is open, but no silent one. Top-level ones come first."""
         frames = sorted(self._shared_frames(), key=lambda frame: frame.parent is not None)
         return {frame.origin: frame for frame in reversed(frames) if frame.origin is not None and frame not in silent}
 
@@ -151,12 +140,7 @@ class Follower:
                 self._mirror.mark_unread(frame.origin)
 
     def adopt(self, target: Target, tree: Params) -> None:
-        """Register the documents that a target has when it is attached.
-
-        Args:
-            target: new, and enabled.
-            tree: a `Page.FrameTree`.
-        """
+        """Register the documents, a `Page.FrameTree`, that a target has when it is attached and enabled."""
         self._committed(target, tree["frame"], is_followed=False)
         target.is_adopted = True
         for child in tree.get("childFrames", ()):
@@ -287,23 +271,13 @@ class Follower:
             self._driver.spawn(self.read_before_leaving(frame, origin))
 
     def leaving(self, tab: Tab, url: str | None = None) -> Flow[None]:
-        """Read a tab whose agent is about to send it to a URL, or to close it.
-
-        Args:
-            tab: the tab.
-            url: where it goes, or None if that is not known, or it is closed.
-        """
+        """Read a tab whose agent is about to send it to a URL, or to a page not known, or to close it."""
         next_origin = None if url is None else origin_of(url)
         frames = {frame.origin: frame for frame in tab.frames.values() if frame.shares_storage}
         yield Together([self.read_before_leaving(frame, next_origin) for frame in frames.values()])
 
     def read_before_leaving(self, frame: Frame, next_origin: str | None) -> Flow[None]:
-        """Return a flow that reads what a document has stored, while it is still there.
-
-        Args:
-            frame: the document.
-            next_origin: where it goes, as far as is known. A redirect may lead elsewhere.
-        """
+        """Return a flow that reads what a document has stored, while it is still there. A redirect may lead elsewhere."""
         origin = frame.origin
         is_large = origin is not None and self._mirror.local_size(origin) >= _LARGE
         if not (is_large and origin == next_origin):
@@ -368,16 +342,11 @@ class Follower:
             self._mirror.databases_changed(origin)
 
     def read(self, frame: Frame, origin: str, *, is_leaving: bool = False) -> Flow[bool]:
-        """Read the web storage of a document's origin. Return whether it could be.
-
-        Args:
-            frame: the document.
-            origin: of the document.
-            is_leaving: whether it is about to be left. Events of its sessionStorage come in order, those of localStorage get lost.
-        """
+        """Read the web storage of a document's origin. Return whether it could be."""
         reading = self._mirror.begin_read(frame.target.tab.key, origin)
         local = session = None
         try:
+            # When a document is left, events of its localStorage get lost, those of its sessionStorage come in order.
             kinds = (True,) if is_leaving else (True, False)
             found = yield [self.stored(frame.target.cdp, origin, is_local=is_local) for is_local in kinds]
             local, session = (*(each["entries"] for each in found), None)[:2]

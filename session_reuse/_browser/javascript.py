@@ -11,11 +11,7 @@ import orjson
 
 @cache
 def source(name: str) -> str:
-    """Return one of our functions as a JavaScript expression, without its leading comment.
-
-    Args:
-        name: the file's name in `js/`, without its ending.
-    """
+    """Return one of our functions, a file of `js/`, as a JavaScript expression without its leading comment."""
     text = (files(__package__) / "js" / f"{name}.js").read_text("utf-8")
     lines = text.splitlines()
     start = next(index for index, line in enumerate(lines) if not line.startswith("//"))
@@ -37,10 +33,5 @@ def json_text(value: object) -> str:
 
 
 def call(name: str, *arguments: str) -> str:
-    """Return an expression that calls one of our functions.
-
-    Args:
-        name: the file's name in `js/`, without its ending.
-        arguments: JavaScript expressions, such as `literal` and `source` return.
-    """
+    """Return an expression that calls one of our functions with JavaScript expressions, as of `literal` and `source`."""
     return f"({source(name)})({','.join(arguments)})"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class EngineOptions(TypedDict, total=False):
-    """For all clients. `Settings` says what each is."""
+    """For all clients."""
 
     checkpoint_after: float | None
     indexed_db: bool
@@ -31,19 +31,7 @@ class AttachOptions(EngineOptions, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options with their defaults.
-
-    Attributes:
-        checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
-        indexed_db: whether IndexedDB is restored and captured.
-        preload_limit: characters of JSON that an init script restores. The largest origins beyond it are filled before the
-            agent starts.
-        database_limit: largest copy of the databases of one origin, in characters of JSON.
-        opfs: whether origin private file systems are too; Playwright visits each origin for it.
-        credentials: whether WebAuthn credentials are too.
-        restore_environment: whether the context gets the recorded user agent, locale, timezone and viewport.
-        verify: a check of the restored login.
-    """
+    """The options with their defaults. `session_reuse.browsers.playwright.open_context` explains them."""
 
     checkpoint_after: float | None = 2.0
     indexed_db: bool = True

@@ -56,12 +56,7 @@ class RestorePlan(NamedTuple):
 
 
 def payloads_of(entries: list[OriginEntry], *, indexed_db: bool = True) -> tuple[list[OriginPayload], list[str]]:
-    """Return what the stored origins get back, and the names of those that are not web origins.
-
-    Args:
-        entries: `storage_state["origins"]`.
-        indexed_db: whether databases are restored.
-    """
+    """Return what the stored origins get back, and the names of those that are not web origins."""
     payloads, unusable = [], []
     for entry in entries:
         origin = origin_of(entry["origin"])
@@ -76,12 +71,7 @@ def payloads_of(entries: list[OriginEntry], *, indexed_db: bool = True) -> tuple
 
 
 def plan_restore(payloads: list[OriginPayload], limit: int = PRELOAD_LIMIT) -> RestorePlan:
-    """Decide for each origin how it is restored: small ones are preloaded, as many as fit.
-
-    Args:
-        payloads: of the origins.
-        limit: characters of JSON that may be preloaded.
-    """
+    """Decide for each origin how it is restored: small ones are preloaded, as many as fit in `limit` characters of JSON."""
     plan = RestorePlan([], [])
     total = 0
     for payload in sorted(payloads, key=lambda each: len(each.literal)):

@@ -9,7 +9,6 @@ from session_reuse._browser.environment import context_options, recorded
 from session_reuse._browser.origins import origin_of
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import StorageState, is_empty
-from session_reuse.outcome import Outcome
 
 if TYPE_CHECKING:
     from session_reuse._browser.drivers.playwright import Browser, BrowserContext, Page, PlaywrightDriver
@@ -19,14 +18,7 @@ if TYPE_CHECKING:
 
 
 class PlaywrightBinding:
-    """A context with the session's state in it, followed.
-
-    Args:
-        session: whose state is restored and captured.
-        driver: of the API in use, new.
-        settings: of the caller.
-        is_new_profile: whether the context is made for this session.
-    """
+    """A context with the session's state in it, followed."""
 
     def __init__(
         self, session: BrowserSession, driver: PlaywrightDriver, settings: Settings, *, is_new_profile: bool
@@ -93,19 +85,10 @@ class PlaywrightBinding:
         yield from self.engine.captured()
         again = self.engine.mirror.session_storages()
         yield self.driver.best_effort(page.close())
-        if again:
-            yield from self.engine.restorer.rearm_session_storage(again)
-
-    def start_fresh(self) -> None:
-        """Mark the session as unverified: its state was not accepted."""
-        self.session.start_fresh(Outcome.UNVERIFIED)
+        yield from self.engine.restorer.rearm_session_storage(again)
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
-        """Return the current state, for a save.
-
-        Args:
-            is_final: whether the agent has finished.
-        """
+        """Return the current state, for a save."""
         state = yield from self.engine.captured(is_final=is_final)
         extras = {name: True for name in ("opfs", "credentials") if getattr(self.settings, name)}
         if not extras or self.driver.is_gone:

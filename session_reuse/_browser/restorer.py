@@ -26,16 +26,7 @@ if TYPE_CHECKING:
 
 
 class Restorer:
-    """Restores one state over one driver.
-
-    Args:
-        session: to report to.
-        state: the one to restore.
-        mirror: gets what has arrived.
-        driver: of the browser.
-        settings: of the user.
-        is_new_profile: whether the browser was started, or the context made, for this session.
-    """
+    """Restores one state over one driver."""
 
     def __init__(
         self,
@@ -125,12 +116,7 @@ class Restorer:
         self._mirror.progress(payload.origin).confirm(payload.sections - failed)
 
     def fill_open(self, frames: dict[str, Frame], evaluate: Callable[[Frame, str], Flow[Any]]) -> Flow[None]:
-        """Fill origins that are open in a page where their storage is empty, and leave them alone otherwise.
-
-        Args:
-            frames: the open documents by their origin.
-            evaluate: a flow that evaluates an expression in an isolated world of a document.
-        """
+        """Fill origins that are open in a page where their storage is empty, and leave them alone otherwise."""
         is_open = [payload for payload in self._payloads if payload.origin in frames]
         self._payloads = [payload for payload in self._payloads if payload.origin not in frames]
         self._arrange()
@@ -191,11 +177,9 @@ class Restorer:
         return origin in self.scripts.started and (self._is_updating or self._registered != self.scripts.version)
 
     def rearm_session_storage(self, contents: dict[str, dict[str, str]]) -> Flow[None]:
-        """Restore sessionStorage once more, for the next tab, because the tab that had it was closed by us.
-
-        Args:
-            contents: origin -> items.
-        """
+        """Restore the sessionStorage of some origins once more, for the next tab: we have closed the tab that had it."""
+        if not contents:
+            return
         payloads = [OriginPayload(o, [], [[k, v] for k, v in items.items()], []) for o, items in contents.items()]
         kept = [payload for payload in self.scripts.payloads if payload.origin in self.scripts.pending]
         done, again = self.scripts.done, {payload.origin for payload in payloads}

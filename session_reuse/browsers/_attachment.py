@@ -190,9 +190,8 @@ class Attachment:
 
     def keep_last_seen(self) -> None:
         """Assign the state that was last seen to the session, without a call of the browser."""
-        state = self._browser.last_seen() if self._browser is not None else None
-        if state is not None:
-            self._session.storage_state = state
+        if self._browser is not None:
+            self._browser.engine.keep_last_seen()
 
     async def rearm_session_storage(self) -> None:
         """Restore sessionStorage in the next tab once more, because a check has used it up."""

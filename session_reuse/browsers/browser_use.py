@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.tasks import finished
@@ -25,8 +25,12 @@ from session_reuse.errors import ConfigurationError, MissingExtraError
 
 try:
     from browser_use import BrowserSession as AgentBrowser
-
-    from session_reuse.browsers._browser_use_bus import BusListener
+    from browser_use.browser.events import (
+        BrowserConnectedEvent,
+        BrowserReconnectedEvent,
+        BrowserStopEvent,
+        SaveStorageStateEvent,
+    )
 except ImportError:
     raise MissingExtraError("browser-use", "session_reuse.browsers.browser_use") from None
 
@@ -38,6 +42,10 @@ if TYPE_CHECKING:
     from session_reuse._state.storage_state import StorageState
 
 __all__ = ["attach_browser_session", "open_browser_session"]
+
+_BUS_INTERVAL: Final = 0.01
+_BUS_LIMIT: Final = 60.0
+"""Seconds that a stop may take until there is a new bus. Browser-use allows itself 45 for its handlers, 5 for the bus."""
 
 
 @asynccontextmanager
@@ -82,7 +90,7 @@ async def attach_browser_session(
         raise ConfigurationError("storage_state comes from the session: leave the browser-use session's own at None")
     binding = _Binding(session, browser_session, Settings(**options))
     try:
-        await binding.start()
+        await binding.listen()
         yield browser_session
     finally:
         binding.keep_last_seen()
@@ -100,21 +108,47 @@ class _Binding:
         self._cdp_url = ""
         self._connecting = asyncio.Lock()
         self._is_own = False
-        self._listener = BusListener(
-            browser_session,
-            on_listen=self._look_at_profile,
-            on_connected=self._connect,
-            on_save=self._save,
-            on_stop=self._release,
-        )
+        self._bus: Any = None
+        self._following: asyncio.Task[None] | None = None
+        self._is_finished = False
         self._unbind = session.bind_capture(self._capture)
 
-    async def start(self) -> None:
-        """Listen, and restore at once when the browser is there already."""
-        await self._listener.listen()
+    async def listen(self) -> None:
+        """Put our handlers on the event bus in use, and restore at once when the browser is there already.
 
-    def _look_at_profile(self) -> None:
+        A handler cannot be taken off a bus again: after `finish` ours do nothing.
+        """
+        bus = self._bus = self._browser_session.event_bus
         self._is_own = _has_empty_profile(self._browser_session)
+
+        async def on_session_reuse_connected(event: BrowserConnectedEvent | BrowserReconnectedEvent) -> None:
+            if not self._is_finished:
+                await self._connect(event.cdp_url)
+
+        async def on_session_reuse_save(_: SaveStorageStateEvent) -> None:
+            if not self._is_finished:
+                await self._save()
+
+        async def on_session_reuse_stop(_: BrowserStopEvent) -> None:
+            if not self._is_finished:
+                self._following = asyncio.create_task(self._follow(bus))
+                await self._release()
+
+        bus.on(BrowserConnectedEvent, on_session_reuse_connected)
+        bus.on(BrowserReconnectedEvent, on_session_reuse_connected)
+        bus.on(SaveStorageStateEvent, on_session_reuse_save)
+        bus.on(BrowserStopEvent, on_session_reuse_stop)
+        if self._browser_session.is_cdp_connected:
+            await self._connect(str(self._browser_session.cdp_url))
+
+    async def _follow(self, old: object) -> None:
+        """Wait for the new bus, which takes the place of the old one without an event, and listen to it."""
+        for _ in range(int(_BUS_LIMIT / _BUS_INTERVAL)):
+            if self._browser_session.event_bus is not old:
+                break
+            await asyncio.sleep(_BUS_INTERVAL)
+        if self._bus is old and self._browser_session.event_bus is not old:
+            await self.listen()
 
     async def _save(self) -> None:
         """Save: a stop begins with this."""
@@ -173,7 +207,9 @@ class _Binding:
 
     async def finish(self) -> None:
         """Capture for the last time. The browser-use session goes on without us."""
-        self._listener.close()
+        self._is_finished = True
+        if self._following is not None:
+            self._following.cancel()
         if self._attachment is not None:
             await self._attachment.finish()
         self._unbind()

@@ -35,11 +35,10 @@ def url_matches(url: str, pattern: str | re.Pattern[str], *, timeout: float = WA
         timeout: seconds for the page to load.
     """
     expression = re.compile(pattern)
-
-    def matches(page: Any) -> bool:
-        return bool(expression.search(page.url))
-
-    return _check(lambda page: page.goto(url, timeout=timeout * 1000), lambda page: matches(page))  # noqa: PLW0108
+    return _check(
+        lambda page: page.goto(url, timeout=timeout * 1000),
+        lambda page: bool(expression.search(page.url)),
+    )
 
 
 def selector_present(url: str, selector: str, *, timeout: float = WAIT_MS / 1000) -> PageCheck:

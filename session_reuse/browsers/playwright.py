@@ -22,6 +22,7 @@ from session_reuse._browser_session import require_open
 from session_reuse._misuse import AsyncOnly
 from session_reuse._problem import ProblemKind
 from session_reuse.errors import LifecycleError, MissingExtraError
+from session_reuse.outcome import Outcome
 
 try:
     from playwright.async_api import Error
@@ -122,7 +123,7 @@ class BoundContext(AsyncOnly):
         require_open(self._session)
         binding = await self._open()
         if binding.must_verify and not await self._verified(binding):
-            binding.start_fresh()
+            self._session.start_fresh(Outcome.UNVERIFIED)
             await self._release(binding)
             binding = await self._open()
         self._undo.append(self._session.bind_capture(self._capture))

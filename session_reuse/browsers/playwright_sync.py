@@ -23,6 +23,7 @@ from session_reuse._browser_session import require_open
 from session_reuse._misuse import BlockingOnly
 from session_reuse._problem import ProblemKind
 from session_reuse.errors import LifecycleError, MissingExtraError
+from session_reuse.outcome import Outcome
 
 try:
     from playwright.sync_api import Error
@@ -101,7 +102,7 @@ class BoundContext(BlockingOnly):
         require_open(self._session)
         binding = self._open()
         if binding.must_verify and not self._verified(binding):
-            binding.start_fresh()
+            self._session.start_fresh(Outcome.UNVERIFIED)
             self._release(binding)
             binding = self._open()
         self._undo.append(self._session.bind_capture(self._capture))

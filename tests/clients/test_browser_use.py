@@ -246,7 +246,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_bound(
         async with adapter.attach_browser_session(session, AgentBrowser(**browser_options())):
             raise AssertionError("it does not come so far")
 
-    monkeypatch.setattr(adapter.BusListener, "listen", listen)
+    monkeypatch.setattr(adapter._Binding, "listen", listen)
     task = asyncio.create_task(agent())
     await listening.wait()
     task.cancel()

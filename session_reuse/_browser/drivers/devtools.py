@@ -30,12 +30,12 @@ _POLL: Final = 0.01
 _DOCUMENTS: Final = {"patterns": [{"resourceType": "Document"}]}
 
 
+@dataclass(eq=False)
 class _Script:
     """An init script, and the answers that name it in each session."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.added: dict[str, asyncio.Future[Params]] = {}
+    source: str
+    added: dict[str, asyncio.Future[Params]] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -217,10 +217,6 @@ class DevToolsDriver(AsyncDriver):
         if self._is_starting:
             yield self.settle()
             self._is_starting = False
-
-    def has_tab(self, target: str) -> bool:
-        """Return whether a tab is one of this browser's."""
-        return any(tab.key == target for tab in self.engine.follower.tabs)
 
     def _on_event(self, method: str, params: Params, cdp_session_id: str) -> None:
         if cdp_session_id in self._blank:

@@ -8,6 +8,7 @@ A database whose values are all plain JSON is kept in Playwright's form, in `ori
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from session_reuse._browser import javascript
@@ -72,22 +73,13 @@ class Dump(NamedTuple):
 
 
 def is_used(usage: dict[str, Any]) -> bool:
-    """Return whether an origin takes space for databases.
-
-    Args:
-        usage: the answer to `Storage.getUsageAndQuota`.
-    """
+    """Return whether an origin takes space for databases, as `Storage.getUsageAndQuota` answers."""
     # Asked before a visit, because a visit takes 0.1 s.
     return any(part["storageType"] == "indexeddb" and part["usage"] for part in usage["usageBreakdown"])
 
 
 def dump_script(cap: int = DATABASE_LIMIT, names: Collection[str] | None = None) -> str:
-    """Return an expression that copies the databases of a page's origin into JSON text for `read_dump`.
-
-    Args:
-        cap: largest copy, in characters of JSON.
-        names: of the databases to copy. All if not given.
-    """
+    """Return an expression that copies the databases of a page's origin, or those named, into JSON text for `read_dump`."""
     only = javascript.literal(None if names is None else sorted(names))
     return javascript.call("indexeddb_dump", javascript.literal(cap), only)
 
@@ -109,7 +101,5 @@ def read_dump(origin: str, text: str) -> Dump:
 
 
 def _counted(origin: str, lost: list[list[str]]) -> list[Loss]:
-    counts: dict[tuple[str, str], int] = {}
-    for where, reason in lost:
-        counts[where, reason] = counts.get((where, reason), 0) + 1
+    counts = Counter((where, reason) for where, reason in lost)
     return [Loss(origin, where, reason, count) for (where, reason), count in counts.items()]

@@ -22,11 +22,7 @@ WEB_STORAGES: Final = frozenset(SECTIONS[:2])
 
 
 class RestoreProgress:
-    """What one origin is to get back, until it is confirmed.
-
-    Args:
-        entry: the origin's, of the state.
-    """
+    """What one origin is to get back, until it is confirmed."""
 
     def __init__(self, entry: OriginEntry) -> None:
         self._unconfirmed: dict[str, set[str]] = {
@@ -59,13 +55,7 @@ class RestoreProgress:
         self._unconfirmed[section].difference_update(names)
 
     def saw_event(self, section: str, known: Collection[str], key: str | None) -> None:
-        """Apply a `DOMStorage` event: a key that was added or removed was there.
-
-        Args:
-            section: of which storage.
-            known: keys that it was thought to hold before.
-            key: of the event, or None for the clearing of the storage.
-        """
+        """Apply a `DOMStorage` event about a key, which was there then, or None: a storage of known keys was cleared."""
         if key is not None:
             self.saw(section, [key])
         # A page that clears its storage first thing, before it was filled, has not logged out.

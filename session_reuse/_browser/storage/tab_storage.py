@@ -9,11 +9,7 @@ if TYPE_CHECKING:
 
 
 class TabStorage:
-    """What is to be stored, and what each tab holds.
-
-    Args:
-        stored: the items that are stored.
-    """
+    """What is to be stored, and what each tab holds."""
 
     def __init__(self, stored: dict[str, str]) -> None:
         self._merged = dict(stored)

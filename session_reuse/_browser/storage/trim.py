@@ -18,12 +18,7 @@ _SECTIONS: Final = ("localStorage", "sessionStorage", "indexedDB", "indexedDBRic
 def trim(state: StorageState, stored: StorageState, limit: int = STATE_LIMIT) -> list[str]:
     """Remove the largest values of a state until it fits. Return where they were.
 
-    A value that is left out keeps what is stored of it, if that is smaller.
-
-    Args:
-        state: new, with separate entries.
-        stored: the state that was restored.
-        limit: bytes of JSON.
+    A value that is left out keeps what is stored of it, if that is smaller. The state is changed, so its entries must be its own.
     """
     # Without the exact sizes, which cost an encoding: this runs at each save, and most states are far below.
     if 3 * sum(map(_rough_size, state["origins"])) < limit:
