@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._browser import limits
@@ -137,15 +138,16 @@ class Attachment:
             return True
 
     async def _stay_connected(self) -> None:
-        delay = _FIRST_DELAY
+        delay = 0.0
         while self._is_alive():
+            began = time.monotonic()
             if self._browser is not None:
                 await self._browser.ended()
-            if await self.reconnect():
-                delay = _FIRST_DELAY
-            else:
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, _LONGEST_DELAY)
+            if time.monotonic() - began > _LONGEST_DELAY:  # not one of those that drop again and again
+                delay = 0.0
+            await asyncio.sleep(delay)
+            delay = min(max(2 * delay, _FIRST_DELAY), _LONGEST_DELAY)
+            await self.reconnect()
 
     async def _checkpoint_regularly(self, seconds: float) -> None:
         while not self._ending.is_set():
@@ -214,6 +216,8 @@ class Attachment:
         """Release the browser, which goes on without us."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._browser is not None:
-            await self._browser.close()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:  # also when this is cancelled
+            if self._browser is not None:
+                await self._browser.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,12 +26,14 @@ from session_reuse._browser.storage.mirror import CopyMark, StorageMirror
 from session_reuse._browser.storage.trim import trim
 from session_reuse._browser.tabs import Tab, Target, frame_of
 from session_reuse.browsers import chromium
+from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers.checks import cookie_alive
 from session_reuse.errors import AdapterError
 from tests.browsers.visits import fresh, reused, storing
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 A, B = "https://a.example", "https://b.example"
@@ -437,6 +440,7 @@ class FakeChromium:
 
     def __init__(self) -> None:
         self.commands: list[str] = []
+        self.is_closed = False
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def send(self, message: str) -> None:
@@ -450,6 +454,9 @@ class FakeChromium:
             "identifier": "1",
             "entries": [],
             "usageBreakdown": [],
+            "browserContextIds": [],
+            "defaultBrowserContextId": "default",
+            "cookies": [],
         }
         self._messages.put_nowait({"id": command["id"], "result": result})
 
@@ -465,7 +472,69 @@ class FakeChromium:
             yield json.dumps(await self._messages.get())
 
     async def close(self) -> None:
-        """End nothing."""
+        """End the connection."""
+        self.is_closed = True
+
+
+def _attachment(chromiums: Callable[[], FakeChromium]) -> Attachment:
+    """Return an attachment whose every connection is to another double."""
+
+    async def connect() -> tuple[str, FakeChromium]:
+        return "ws://chromium", chromiums()
+
+    settings = Settings(checkpoint_after=None)
+    return Attachment(fresh(), settings, connect=connect, is_alive=lambda: True, is_own=True)
+
+
+class DroppingChromium(FakeChromium):
+    """A browser that ends each connection as soon as it is of use."""
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Yield the answers to what a start needs."""
+        answered = 0
+        async for message in super().__aiter__():
+            yield message
+            answered += 1
+            if "Target.setAutoAttach" in self.commands[:answered]:
+                return
+
+
+async def test_a_connection_that_drops_again_and_again_is_opened_at_longer_and_longer_intervals() -> None:
+    """Each new connection restores what is left, which costs the browser and the agent their time."""
+    opened: list[FakeChromium] = []
+
+    def chromium() -> FakeChromium:
+        opened.append(DroppingChromium())
+        return opened[-1]
+
+    attachment, began = _attachment(chromium), time.monotonic()
+    await attachment.start()
+    await until(lambda: len(opened) >= 7)
+    assert time.monotonic() - began >= 0.1 + 0.2 + 0.4 + 0.8 + 1.6
+    await attachment.release()
+
+
+async def test_a_release_that_is_cancelled_leaves_no_connection() -> None:
+    """Our tasks may take a moment to end, and the agent's loop may not wait for them."""
+    chromium, is_cancelled, goes_on = FakeChromium(), asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await goes_on.wait()
+        finally:
+            is_cancelled.set()
+            await goes_on.wait()
+
+    attachment = _attachment(lambda: chromium)
+    await attachment.start()
+    attachment._tasks.append(asyncio.create_task(slow_to_end()))
+    await asyncio.sleep(0)
+    release = asyncio.create_task(attachment.release())
+    await is_cancelled.wait()
+    release.cancel()
+    await asyncio.wait([release])
+    assert (release.cancelled(), chromium.is_closed) == (True, True)
+    goes_on.set()
 
 
 async def test_a_tab_that_was_faster_than_the_restore_costs_no_other_tab_its_storage() -> None:
