@@ -192,7 +192,7 @@ class Capture:
             )
 
     def _note_environment(self, frames: dict[str, Frame]) -> Flow[None]:
-        """Learn once what sites see of the browser's setting."""
+        """Record once what sites see of the browser's setting, and report what differs from what was recorded."""
         frame = next((each for each in frames.values() if each.parent is None), None)
         if self._knows_environment or frame is None:
             return
@@ -201,10 +201,7 @@ class Capture:
         except self._driver.errors:
             return
         self._knows_environment = True
-        self.environment_seen({**now, **self._driver.viewport(frame.target.tab.key)})
-
-    def environment_seen(self, now: environment.Environment) -> None:
-        """Record what sites see now, and report what differs from what was recorded."""
+        now = {**now, **self._driver.viewport(frame.target.tab.key)}
         for name in environment.changed(self._recorded, now):
             self._session.report(ProblemKind.ENVIRONMENT_CHANGED, name)
         self._mirror.environment = {**self._recorded, **now}

@@ -114,7 +114,7 @@ class _Binding:
         self._unbind = session.bind_capture(self._capture)
 
     async def listen(self) -> None:
-        """Put our handlers on the event bus in use, and restore at once when the browser is there already.
+        """Register our handlers on the event bus in use, and restore at once when the browser is there already.
 
         A handler cannot be taken off a bus again: after `finish` ours do nothing.
         """

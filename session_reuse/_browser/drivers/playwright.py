@@ -11,6 +11,7 @@ from session_reuse._browser import javascript
 from session_reuse._browser.driver import BrowserDriver, EventHandler
 from session_reuse._browser.drivers.call_hooks import listen, run_all
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
+from session_reuse._browser.flow import Together
 from session_reuse._browser.follower import ENABLE, EVENTS
 from session_reuse._browser.origins import items_of, origin_of, site_of
 from session_reuse._browser.tabs import Tab, Target
@@ -116,11 +117,7 @@ class PlaywrightDriver(BrowserDriver):
         self._undo += [listen(self.context, "page", self._opened), listen(self.context, "close", self._gone)]
         for page in self.context.pages:
             self._follow_page(page)
-        yield [self.best_effort(self.flow_step(self._attach(page))) for page in list(self._pages)]
-
-    @abstractmethod
-    def flow_step(self, flow: Flow[object]) -> Any:
-        """Return a flow as a step."""
+        yield Together([self._attach(page) for page in list(self._pages)])
 
     def _gone(self, _: object) -> None:
         self.is_gone = True
@@ -129,10 +126,6 @@ class PlaywrightDriver(BrowserDriver):
         self._follow_page(page)
         if (followed := self._pages.get(page)) is not None:
             followed.attaching = self.spawn(self._attach(page))
-
-    def followed(self, page: Page) -> FollowedPage | None:
-        """Return our record of a page, or None for one that is closed."""
-        return self._pages.get(page)
 
     def _follow_page(self, page: Page) -> None:
         tab = Tab(page)

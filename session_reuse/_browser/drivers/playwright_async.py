@@ -41,10 +41,6 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
                 return await run_async(cdp.send(method, params, limit))
             return await cdp.send(method, params)
 
-    def flow_step(self, flow: Flow[object]) -> Awaitable[Any]:
-        """Return a flow as a coroutine."""
-        return run_async(flow)
-
     async def best_effort(self, step: Any) -> None:
         """Wait for a step for `limits.COMMAND` at most."""
         await is_done(step, limits.COMMAND)
@@ -82,7 +78,7 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
 
     async def _until_attached(self, page: Page) -> None:
         """Wait for a page that is too new to be followed: events of its first document would be missed."""
-        followed = self.followed(page)
+        followed = self._pages.get(page)
         if followed is not None and not followed.is_attached and followed.attaching is not None:
             await asyncio.wait({followed.attaching}, timeout=limits.ATTACH)
 

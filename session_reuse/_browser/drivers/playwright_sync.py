@@ -42,10 +42,6 @@ class SyncPlaywrightDriver(PlaywrightDriver):
         except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
             self.report_not_followed(error)
 
-    def flow_step(self, flow: Flow[object]) -> Any:
-        """Run a flow to its end."""
-        return run_sync(flow)
-
     def best_effort(self, step: object) -> Any:
         """Return the step, which is done."""
         return step
@@ -72,7 +68,7 @@ class SyncPlaywrightDriver(PlaywrightDriver):
     def _begin(self, page: Page, flow: Flow[None]) -> None:
         """Run a flow when a page is followed: events of its first document would be missed."""
         for _ in range(_TURNS):
-            followed = self.followed(page)
+            followed = self._pages.get(page)
             if followed is None or followed.is_attached:
                 break
             self.context.cookies()  # handlers of events run during calls only
