@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
+_SERVICES: Final = {"network.mojom.NetworkService": "cookies", "storage.mojom.StorageService": "localStorage"}
+"""Processes of Chromium, and what a context in memory keeps there alone."""
 _COPY_SHARE: Final = 20
 """A database is copied again after so many times the time that its last copy took: the page waits meanwhile."""
 
@@ -49,6 +51,7 @@ class Capture:
         self._indexed_db = settings.indexed_db
         self._limit = settings.database_limit
         self._next_copy: dict[str, float] = {}
+        self._services: dict[str, int] | None = None
         self._recorded = environment.recorded(session.storage_state)
         self._knows_environment = False
 
@@ -56,6 +59,8 @@ class Capture:
         """Read what no event has shown, between saves: cookies, changed databases, open pages not read yet."""
         if self._driver.is_gone or not (yield from self._poll_cookies()):
             return
+        if self._services is None:
+            yield from self._find_replaced()
         frames = self._follower.open_frames()
         yield from self._note_environment(frames)
         due = [
@@ -88,9 +93,27 @@ class Capture:
         if is_final:
             yield from self._revisit(failed | (self._unseen() - self._follower.open_frames(silent).keys()))
             self._restorer.report_unconfirmed(self._mirror.visited)  # not before: a document may still confirm it
+        if self._services and self._mirror.has_removals:
+            for content in (yield from self._find_replaced()):
+                self._mirror.keep_removed(content)
+                reason = (
+                    "a service of the browser has ended, and with it what was in memory; what was last seen is kept"
+                )
+                self._session.report(ProblemKind.CAPTURE_LIMITED, content, reason)
+        self._mirror.accept_removals()
         for loss in self._mirror.lost():
             self._session.report(ProblemKind.LOST, str(loss))
         return self._mirror.state()
+
+    def _find_replaced(self) -> Flow[list[str]]:
+        """Return the contents of services whose process is not the one that it was when this was last called."""
+        before = self._services or {}
+        try:
+            found = yield from self._driver.processes()
+        except self._driver.errors:
+            found = []
+        self._services = {**before, **{each["type"]: each["id"] for each in found if each["type"] in _SERVICES}}
+        return [_SERVICES[name] for name, process in before.items() if self._services[name] != process]
 
     def report_gone(self) -> None:
         """Report that the browser has ended before its time."""

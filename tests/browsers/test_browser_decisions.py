@@ -127,7 +127,7 @@ class SilentDriver(BrowserDriver):
         raise OSError
 
     send = best_effort = add_script = remove_script = cookies = add_cookies = _refused
-    open_blank_page = close_blank_page = _refused
+    open_blank_page = close_blank_page = processes = _refused
 
 
 class ScriptDriver(SilentDriver):
@@ -413,6 +413,38 @@ def test_a_copy_that_an_open_page_ends_is_made_on_a_hidden_page_at_the_exit() ->
     followed.engine.mirror.databases_changed(A, "auth")
     run_sync(followed.engine.captured(is_final=True))
     assert [problem.where for problem in followed.session.problems] == [A]
+
+
+class ServiceDriver(StorageDriver):
+    """A browser whose network service may be another process than before."""
+
+    jar: ClassVar[list[dict[str, Any]]] = []
+    process = 1
+
+    def cookies(self) -> list[Any]:
+        """Return the cookies."""
+        return self.jar
+
+    def processes(self) -> Any:
+        """Return the network service."""
+        yield from ()
+        return [{"type": "network.mojom.NetworkService", "id": self.process}]
+
+
+def test_cookies_that_went_with_the_network_service_stay_stored_until_they_are_seen_again() -> None:
+    """A logout counts before the service was replaced, and after the next login."""
+    driver = ServiceDriver()
+    followed = Followed(driver, {"cookies": [], "origins": []})
+    common = {"value": "1", "domain": "a.example", "path": "/", "expires": -1, "httpOnly": True, "secure": False}
+    sid, other = ({**common, "name": name, "sameSite": "Lax"} for name in ("sid", "other"))
+    found = []
+    for process, jar in [(1, [sid, other]), (1, [sid]), (2, []), (2, [sid]), (2, [])]:
+        driver.process, driver.jar = process, jar
+        run_sync(followed.engine.capture.refresh())
+        state = run_sync(followed.engine.captured())
+        found.append([cookie["name"] for cookie in state["cookies"]])
+    assert found == [["sid", "other"], ["sid"], ["sid"], ["sid"], []]
+    assert [problem.where for problem in followed.session.problems] == ["cookies"]
 
 
 def test_a_document_that_was_there_before_us_is_not_waited_for() -> None:

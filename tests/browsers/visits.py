@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from session_reuse import BrowserSession
@@ -117,3 +119,11 @@ async def visited(context: Any, url: str) -> str:
     page = await context.new_page()
     await page.goto(url)
     return await shown(page)
+
+
+async def kill_service(browser: Any, service: str) -> None:
+    """Kill the `network` or the `storage` service of a browser of Playwright's, as the kernel does when memory is short."""
+    cdp = await browser.new_browser_cdp_session()
+    found = (await cdp.send("SystemInfo.getProcessInfo"))["processInfo"]
+    os.kill(next(each["id"] for each in found if each["type"].startswith(f"{service}.")), signal.SIGKILL)
+    await cdp.detach()

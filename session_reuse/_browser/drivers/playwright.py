@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import javascript
-from session_reuse._browser.driver import BrowserDriver, EventHandler
+from session_reuse._browser.driver import BrowserDriver, EventHandler, Params
 from session_reuse._browser.drivers.call_hooks import listen, run_all
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.flow import Together
@@ -95,6 +95,15 @@ class PlaywrightDriver(BrowserDriver):
     def add_cookies(self, cookies: list[Cookie]) -> Any:
         """Add cookies, all or none, as a step."""
         return self.context.add_cookies(cookies)
+
+    def processes(self) -> Flow[list[Params]]:
+        """Return the processes of the browser. Those of a persistent context are not known."""
+        if self.context.browser is None:
+            return []
+        cdp = yield self.context.browser.new_browser_cdp_session()
+        found = yield cdp.send("SystemInfo.getProcessInfo")
+        yield cdp.detach()
+        return list(found["processInfo"])
 
     def viewport(self, tab: Hashable) -> dict[str, Any]:
         """Return a page's viewport, if it has one."""

@@ -84,6 +84,9 @@ class StorageMirror:
         self._databases: dict[str, Dump] = {}
         self._files: dict[str, list[Any]] = {}
         self._readings: list[Reading] = []
+        self._accepted_cookies = self._cookies
+        self._lost_cookies: dict[tuple[str, str, str, str, bool], Cookie] = {}
+        self._before_removal: dict[str, dict[str, str]] = {}
         self.version = 0
         self.unread: set[str] = set()
         self.dirty_databases: dict[str, CopyMark] = {}
@@ -135,7 +138,10 @@ class StorageMirror:
     def _local_read(self, reading: Reading, local: Items) -> None:
         items = reading.result(local, is_local=True)
         self.progress(reading.origin).saw("localStorage", items)
-        self.version += items != self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
+        known = self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
+        self.version += items != known
+        if reading.origin in self._local and known.keys() - items.keys():
+            self._before_removal.setdefault(reading.origin, known)
         self._local[reading.origin] = items
 
     def storage_event(self, tab: Hashable, method: str, params: Params) -> str | None:
@@ -151,6 +157,8 @@ class StorageMirror:
         if storage_id.get("isLocalStorage"):
             items = self._local.setdefault(origin, self._stored(origin, "localStorage"))
             self.progress(origin).saw_event("localStorage", items, _key_of(method, params))
+            if "newValue" not in params and items:
+                self._before_removal.setdefault(origin, dict(items))
             self.version += apply_event(items, method, params)
         else:
             self._session_event(tab, origin, method, params)
@@ -186,9 +194,33 @@ class StorageMirror:
         """Replace the cookies by all those of the browser, in Playwright's form. Return the domains of those that are gone."""
         self.has_read = True
         before, now = _by_identity(self._cookies), _by_identity(cookies)
+        self._lost_cookies = {key: cookie for key, cookie in self._lost_cookies.items() if key not in now}
+        now |= self._lost_cookies
         self.version += now != before
-        self._cookies = cookies
+        self._cookies = list(now.values())
         return {str(before[each]["domain"]).lstrip(".") for each in before.keys() - now.keys()}
+
+    @property
+    def has_removals(self) -> bool:
+        """Whether a cookie, or all the localStorage that an origin had, is gone and was not accepted as removed."""
+        emptied = (not items.keys() & self._local[origin].keys() for origin, items in self._before_removal.items())
+        return bool(_by_identity(self._accepted_cookies).keys() - _by_identity(self._cookies).keys()) or any(emptied)
+
+    def accept_removals(self) -> None:
+        """Take what is gone by now for removed by its site or agent."""
+        self._accepted_cookies, self._before_removal = self._cookies, {}
+
+    def keep_removed(self, content: str) -> None:
+        """Keep all `cookies`, or all `localStorage`, as they were at `accept_removals`, until they are seen again."""
+        self.version += 1
+        if content == "cookies":
+            there, accepted = _by_identity(self._cookies), _by_identity(self._accepted_cookies)
+            self._lost_cookies |= {key: cookie for key, cookie in accepted.items() if key not in there}
+            self._cookies = list({**there, **self._lost_cookies}.values())
+            return
+        for origin, items in {**self._local, **self._before_removal}.items():
+            self._base[origin] = {**self._base.get(origin, {"origin": origin}), "localStorage": named(items)}
+            self._progress.setdefault(origin, RestoreProgress({})).lost("localStorage", items)
 
     def has_content(self, origin: str) -> bool:
         """Return whether the browser is known to hold localStorage or databases of an origin."""

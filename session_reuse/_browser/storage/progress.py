@@ -50,6 +50,11 @@ class RestoreProgress:
         for section in sections:
             self._unconfirmed[section].clear()
 
+    def lost(self, section: str, names: Iterable[str]) -> None:
+        """Note that the browser has lost some keys, and not by an act of a page."""
+        self._unconfirmed[section] = set(names)
+        self._stored[section] = frozenset(names)
+
     def saw(self, section: str, names: Iterable[str]) -> None:
         """Note keys, or names of databases, that are in the browser: their content is the page's own from now on."""
         self._unconfirmed[section].difference_update(names)
