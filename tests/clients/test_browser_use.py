@@ -114,7 +114,7 @@ async def test_killed_browser_loses_at_most_a_moment(keeper: StubKeeper, site: S
         await visit_agent(browser_session, site.url())
         await submit_agent(browser_session)
         mirror = browser_of(session)
-        await until(lambda: _has_everything(mirror.last_seen()), message="the login was not seen")
+        await until(lambda: _has_everything(mirror.engine.last_seen()), message="the login was not seen")
         port = urlsplit(browser_session.cdp_url).port
         os.kill(min(processes_with(f"--remote-debugging-port={port}")), signal.SIGKILL)
         await until(lambda: mirror.is_gone, message="the end of the browser was not seen")
