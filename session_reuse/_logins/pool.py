@@ -15,8 +15,9 @@ from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse._state.header import Header
 from session_reuse._state.health import judge
-from session_reuse._store.interface import PoolMember, SessionEntry
+from session_reuse._store.interface import PoolEdit, PoolMember, SessionEntry
 from session_reuse._store.keys import checked, is_name
+from session_reuse._stored_form import new_save_id
 from session_reuse._telemetry import Event, Operation, log
 from session_reuse.errors import CorruptStateError, SessionBusyError
 from session_reuse.outcome import Outcome
@@ -52,7 +53,7 @@ class Pool:
         """
         for member in members:
             checked(fingerprint_in(self.name, checked(member, "member")), "fingerprint")
-        return await self._edit(members, ())
+        return await self._edit("add", members)
 
     async def remove(self, *members: str) -> int:
         """Remove identities. Return how many were there. Their sessions stay stored, and agents that have one keep it.
@@ -62,7 +63,7 @@ class Pool:
         """
         for member in members:
             checked(member, "member")
-        return await self._edit((), members)
+        return await self._edit("remove", members)
 
     async def members(self) -> list[str]:
         """Return the names of the members, in order.
@@ -82,12 +83,14 @@ class Pool:
         with store_errors():
             return await runtime.guarded.pool_members(self.name, runtime.config.save_timeout)
 
-    async def _edit(self, add: tuple[str, ...], remove: tuple[str, ...]) -> int:
+    async def _edit(self, edit: PoolEdit, members: tuple[str, ...]) -> int:
         runtime = await self._runtime()
-        if not add and not remove:
+        if not members:
             return 0
         with store_errors():
-            return await runtime.guarded.edit_pool(self.name, runtime.config.save_timeout, add, remove)
+            return await runtime.guarded.edit_pool(
+                self.name, runtime.config.save_timeout, edit, members, new_save_id(runtime.clock.chance)
+            )
 
 
 class Turn:
@@ -165,10 +168,15 @@ class Turn:
         if not is_name(name):  # of another program, as `add` refuses it
             await self._pass_by(_RETIRED_PAUSE)
             return None
+        pause = None
         try:
-            pause = self._unfit(await runtime.guarded.facts(name, self._budget))
+            found = await runtime.guarded.member_facts(self._pool, self._member, name, self._budget)
+            if found is None:  # its last holder has given it back, and it cools down
+                self._member = ""
+                return None
+            pause = self._unfit(found)
         except AttemptFailed:
-            pause = None  # the enter says what is wrong
+            pass  # the enter says what is wrong
         if pause is not None:
             await self._pass_by(pause)
             return None
@@ -184,10 +192,8 @@ class Turn:
         scope.on_left = lambda cooldown: self._return(member, cooldown, 0)
         return session, scope
 
-    def _unfit(self, found: SessionEntry | None) -> float | None:
+    def _unfit(self, found: SessionEntry) -> float | None:
         """Return for how long a member need not be looked at again; None for one that will do."""
-        if found is None:
-            return None
         if found.holder:
             return min(max(_POLL[0], found.lease_left), _RETIRED_PAUSE)
         try:

@@ -12,6 +12,7 @@ from session_reuse._store.interface import (
     CommitReply,
     EnterReply,
     Lease,
+    PoolEdit,
     PoolMember,
     PoolReply,
     ReadReply,
@@ -185,11 +186,23 @@ class GuardedStore:
             lambda timeout: self.store.return_to_pool(pool, member, cooldown, reserved_until, timeout=timeout),
         )  # fmt: skip
 
-    def edit_pool(self, pool: str, budget: float, add: Sequence[str], remove: Sequence[str]) -> Awaitable[int]:
+    def member_facts(
+        self, pool: str, member: str, fingerprint: str, budget: float
+    ) -> Awaitable[SessionEntry | None]:  # fmt: skip
+        """Return what a listing shows of a reserved member's session. None when the member is not to be used."""
+        return self._run(
+            Access.READ, fingerprint, budget,
+            lambda timeout: self.store.member_facts(pool, member, fingerprint, timeout=timeout),
+        )  # fmt: skip
+
+    def edit_pool(
+        self, pool: str, budget: float, edit: PoolEdit, members: Sequence[str], request_id: str
+    ) -> Awaitable[int]:  # fmt: skip
         """Add or remove members. Return how many."""
         return self._run_pool(
-            Access.WRITE, pool, budget, lambda timeout: self.store.edit_pool(pool, add, remove, timeout=timeout)
-        )
+            Access.WRITE, pool, budget,
+            lambda timeout: self.store.edit_pool(pool, edit, members, request_id, timeout=timeout),
+        )  # fmt: skip
 
     def pool_members(self, pool: str, budget: float) -> Awaitable[list[PoolMember]]:
         """Return the members, the next one to be used first."""

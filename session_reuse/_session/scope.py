@@ -296,8 +296,12 @@ class SessionScope:
                 raise
         finally:
             self._leaving = None
+            cools_down = self.on_left is not None and wiring_of(self._session).cooldown > 0
+            if cools_down:  # first: an agent that finds the lease free finds the cooldown too
+                await self._give_member_back()
             await self._give_lease_back()
-            await self._give_member_back()
+            if not cools_down:
+                await self._give_member_back()
             use = self._writer.audit.use_of(self._session, self._options, self._use_id)
             wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
             self._hold_weakly()

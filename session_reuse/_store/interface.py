@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._state.record import record
@@ -121,6 +121,7 @@ class Commit:
         agents: agents that used the session, with the value of each one's affinity entry.
         new_login: whether shared counts of uses and errors start again.
         score_change: tenths, added to the error score.
+        mark_id: names the change of the score, which counts once. Empty for `save_id`.
         age: seconds since the change was made, if it had to wait.
         indexed: whether the session is known to be in the index of deadlines.
         uses: lines for the audit, each with the seconds since the use ended.
@@ -140,6 +141,7 @@ class Commit:
     release: bool = False
     new_login: bool = False
     score_change: int = 0
+    mark_id: str = ""
     age: float = 0.0
     indexed: bool = False
     uses: tuple[tuple[SessionUse, float], ...] = ()
@@ -254,6 +256,9 @@ class PoolMember(NamedTuple):
     free_in: float
 
 
+PoolEdit: TypeAlias = Literal["add", "remove"]
+
+
 class Store(Protocol):
     """Sessions in a store. Each method raises `AttemptFailed` when the store does not do it in time."""
 
@@ -366,8 +371,18 @@ class Store(Protocol):
     ) -> None:  # fmt: skip
         """Free a member after `cooldown` seconds, if it is one still, and if this reservation stands (0: in any case)."""
 
-    async def edit_pool(self, pool: str, add: Sequence[str], remove: Sequence[str], *, timeout: float) -> int:
-        """Add or remove members. Return how many."""
+    async def member_facts(
+        self, pool: str, member: str, fingerprint: str, *, timeout: float
+    ) -> SessionEntry | None:  # fmt: skip
+        """Return what a listing shows of a member's session, without a head when there is none.
+
+        None when the member was removed, or cools down, since it was reserved.
+        """
+
+    async def edit_pool(
+        self, pool: str, edit: PoolEdit, members: Sequence[str], request_id: str, *, timeout: float
+    ) -> int:
+        """Add or remove members, once for each request. Return how many."""
 
     async def pool_members(self, pool: str, *, timeout: float) -> list[PoolMember]:
         """Return the members, the next one to be used first."""

@@ -145,6 +145,10 @@ class Keys:
         tag = f"{{{self.prefix}:pool:{encoded(name, 'pool')}}}"
         return f"{self.prefix}:pool:{tag}", f"{self.prefix}:waiters:{tag}", f"{self.prefix}:seen:{tag}"
 
+    def pool_once(self, name: str, request_id: str) -> str:
+        """String: how many members of a pool a request has added or removed, so that a repetition changes nothing."""
+        return f"{self.prefix}:once:{{{self.prefix}:pool:{encoded(name, 'pool')}}}:{request_id}"
+
     def sessions_pattern(self) -> str:
         """Return the MATCH pattern of all session keys."""
         return self._session.translate(_GLOB) + "*"

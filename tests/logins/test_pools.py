@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from session_reuse import (
+    BrowserSession,
     ConfigurationError,
     InvalidFingerprintError,
     Outcome,
@@ -17,6 +18,9 @@ from session_reuse import (
     blocking,
     reusable_session,
 )
+from session_reuse._logins.pool import Turn
+from session_reuse._session.lease import LeaseHolder
+from session_reuse._session.scope import SessionScope
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
 from tests.harness.polling import until
@@ -106,6 +110,31 @@ async def test_a_bad_member_cools_down(redis_server: RedisServer) -> None:
         assert session.fingerprint not in [await use(manager) for _ in range(4)]
         waits = {member.name: member.free_in for member in await manager.pool(POOL).waits()}
         assert 500 < waits[session.fingerprint.removeprefix(f"{POOL}/")] <= 600
+
+
+async def test_a_member_that_begins_to_cool_down_goes_to_no_waiter(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cools down before its lease is free, and an agent that has reserved it meanwhile looks once more."""
+    async with SessionManager(url, registry=None, attempt_timeout=20, restore_timeout=60) as manager:
+        pool, seen = manager.pool(POOL), []
+        await pool.add("alice")
+        scope = enter(manager)
+        (await scope.__aenter__()).mark_bad("captcha", cooldown=600)
+        await pool.remove("alice")  # its reservation ends, as after two seconds
+        await pool.add("alice")
+        enter_member, release = Turn._enter_member, LeaseHolder.release
+
+        async def released(lease: LeaseHolder, budget: float) -> None:
+            seen.extend([member.free_in > 500 for member in await pool.waits()])
+            await release(lease, budget)
+
+        async def entered(turn: Turn) -> tuple[BrowserSession, SessionScope] | None:
+            await scope.__aexit__(None, None, None)
+            return await enter_member(turn)
+
+        monkeypatch.setattr(LeaseHolder, "release", released)
+        monkeypatch.setattr(Turn, "_enter_member", entered)
+        assert await use(manager) == POOL
+        assert seen == [True]
 
 
 @pytest.mark.parametrize("saves", [True, False])

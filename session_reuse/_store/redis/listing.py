@@ -70,9 +70,12 @@ def facts_of(keys: Keys, fingerprint: str) -> Command:
 
 def listed_from(fingerprint: str, reply: Any) -> SessionEntry | None:
     """Return what the script has found. None where there is no session."""
+    return None if checked(reply)[1] == -2 else entry_from(fingerprint, reply)
+
+
+def entry_from(fingerprint: str, reply: Any) -> SessionEntry:
+    """Return what the script has found, also of a session that is not stored."""
     head, left, size, agent, used_at, lease, lease_left, liveness, now = checked(reply)
-    if left == -2:
-        return None
     token, _, holder = text(lease).partition(":")
     return SessionEntry(
         fingerprint, bytes(head), None if left < 0 else left / 1000, size,

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
-from session_reuse._store.interface import PoolMember, PoolReply
+from session_reuse._store.interface import PoolEdit, PoolMember, PoolReply, SessionEntry
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.failures import checked
+from session_reuse._store.redis.listing import entry_from, facts_of
 from session_reuse._store.redis.redis_py import Command, Replies
 from session_reuse._store.redis.scripts import call, milliseconds
 
@@ -53,17 +54,28 @@ class Pools(ABC):
         command = call("pool_return", self.keys.pool(pool)[:1], member, ms, reserved_until)
         checked((await self.send(command, timeout=timeout))[0])
 
-    async def edit_pool(self, pool: str, add: Sequence[str], remove: Sequence[str], *, timeout: float) -> int:
-        """Add and remove members. Return how many were added or removed. A new one is the first to be used."""
-        key = self.keys.pool(pool)[0]
-        commands: list[tuple[str | int, ...]] = []
-        if add:
-            commands.append(("ZADD", key, "NX", *(part for member in add for part in (0, member))))
+    async def member_facts(
+        self, pool: str, member: str, fingerprint: str, *, timeout: float
+    ) -> SessionEntry | None:  # fmt: skip
+        """Return what a listing shows of a member's session. None when the member was removed, or cools down."""
+        # The score comes last: a holder that has released the lease by then has set the cooldown before.
+        found, score = await self.send(
+            facts_of(self.keys, fingerprint), ("ZSCORE", self.keys.pool(pool)[0], member), timeout=timeout
+        )
+        if checked(score) is None or float(score) % 1:  # as in pool_return.lua
+            return None
+        return entry_from(fingerprint, found)
+
+    async def edit_pool(
+        self, pool: str, edit: PoolEdit, members: Sequence[str], request_id: str, *, timeout: float
+    ) -> int:
+        """Add or remove members. Return how many. A new one is the first to be used."""
+        names = (self.keys.pool(pool)[0], self.keys.pool_once(pool, request_id))
+        commands: list[Command] = [call("pool_edit", names, edit, *members)]
+        if edit == "add":
             commands.append(("ZADD", self.keys.pools, 0, pool))
-        if remove:
-            commands.append(("ZREM", key, *remove))
         replies = [checked(reply) for reply in await self.send(*commands, timeout=timeout)]
-        return int(replies[0]) if add else int(replies[-1])
+        return int(replies[0])
 
     async def pool_members(self, pool: str, *, timeout: float) -> list[PoolMember]:
         """Return the members, the next one to be used first."""
