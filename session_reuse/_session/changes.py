@@ -155,7 +155,8 @@ class Change:
         sent_over: version of the session when it was first sent. 0 for none.
         outcome: what became of it. None while it is on its way.
         not_taken: whether its storage state was left out, since another login is stored.
-        name: names it on disk, and its mark at the server: two managers may have read one file.
+        name: names it on disk.
+        mark_id: names its mark at the server: two managers may have read one file. Empty before it is sent or on disk.
         why: the reason, if it was refused.
         domains: the part of the session that it is about. None for the whole.
         whole: the session that this part was taken from.
@@ -189,6 +190,7 @@ class Change:
     whole: Body = field(default=Body(b"", PLAIN_JSON), repr=False)
     failure: StoreError | None = None
     name: str = ""
+    mark_id: str = ""
     uses: tuple[SessionUse, ...] = ()
     noted: SaveOutcome | None = None
     answered: asyncio.Event | None = None

@@ -38,9 +38,6 @@ def commit_of(
     last, before = changes[-1], stored.header
     if before is not None and not value:
         precondition, known = Precondition.UNCHANGED, b""
-        save_id = next(
-            iter(changes[0].ids), changes[0].name or save_id
-        )  # sent before, or by another: its mark counts once
     elif before is not None:
         precondition, known = Precondition.MATCHES, before.revision.encode()
     elif stored.kind is StoredKind.CORRUPT:
@@ -62,6 +59,7 @@ def commit_of(
         release=last.release,
         new_login=folded.result.new_login,
         score_change=sum(change.score_change for change in changes),
+        mark_id=changes[0].mark_id,
         age=min(change.age(now) for change in [one for one in changes if one.before is not one.after] or changes),
         indexed=stored.kind is StoredKind.PRESENT,
     )

@@ -213,5 +213,6 @@ def _combined(first: Change, second: Change) -> Change:
         score_change=first.score_change + second.score_change,
         parts=[*first.parts, *second.parts, first, second],
         name="",
+        mark_id="",
         uses=(*first.uses, *second.uses),
     )

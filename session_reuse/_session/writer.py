@@ -248,6 +248,7 @@ class Writer:
             if not change.ids and stored.header is not None:
                 change.sent_over = stored.header.version
             change.ids.append(commit.save_id)
+            change.mark_id = change.mark_id or commit.save_id
         return header, self.audit.attach(commit, folded)
 
     def _replied(
@@ -355,6 +356,8 @@ class Writer:
         except AttemptFailed as failure:
             self._telemetry.degraded(Operation.INVALIDATE, failure.error, code=failure.code, fingerprint=fingerprint)
             raise self._telemetry.named(failure.error) from None
+        if self.disk is not None:
+            await self.disk.written(fingerprint, 0.0)  # a process that starts while the store is away finds nothing
         log.info(Event.INVALIDATED, fingerprint=fingerprint, why=reason, existed=existed)
         return existed
 
@@ -377,6 +380,8 @@ class Writer:
             self._refuse_invalidated(replica)
 
     def _refuse_invalidated(self, replica: Replica) -> None:
+        if self.disk is not None:
+            self.disk.forget(replica)
         waiting = list(replica.outbox)
         for change in waiting:
             if replica.has_invalidated(change.login):
@@ -416,8 +421,8 @@ def _next_group(batch: list[Change]) -> list[Change]:
     for change in open_changes:
         if change.lease is not None or change.mark_only:
             break
-        # A mark that was sent, without a reply, counts once under the id that it had: it stays with what it was sent with.
-        if change.ids[:1] != first.ids[:1] and any(one.score_change for one in (*group, change)):
+        # A mark that was sent, or is on disk, counts once under its name: it stays with what it was sent with.
+        if change.mark_id != first.mark_id and any(one.score_change for one in (*group, change)):
             break
         group.append(change)
     return group

@@ -18,6 +18,7 @@ import pytest
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
 from session_reuse._session.spool.files import Spool
+from session_reuse._state.header import Header
 from session_reuse._state.sealing import AesGcm
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
@@ -245,6 +246,42 @@ async def test_an_invalidated_session_does_not_come_back_from_disk(own_redis: Re
     async with manager_of(own_redis, folder):
         await until(lambda: not files(folder), message="the spool was delivered")
     assert await stored(own_redis) is None
+
+
+async def test_no_process_starts_from_a_session_that_was_invalidated(own_redis: RedisServer, folder: Path) -> None:
+    """Its copy on disk goes with it: neither a clock that was set back nor a restart brings it back."""
+    own_redis.start()
+    async with manager_of(own_redis, folder) as manager:
+        await leave(manager, work=1)
+        await until(lambda: list(folder.glob("*.base2")), message="the disk has a copy")
+        await manager.evict(NAME, "leaked")
+        await until(lambda: not list(folder.glob("*.base2")), message="the copy is gone")
+    own_redis.kill()
+    async with manager_of(own_redis, folder) as manager, reusable_session(NAME, manager=manager) as session:
+        assert not session.reused
+        session.discard()
+
+
+async def test_a_mark_that_two_managers_deliver_counts_once(own_redis: RedisServer, folder: Path) -> None:
+    """The second one has read it from the disk while the store was away."""
+    own_redis.start()
+    async with manager_of(own_redis, folder) as manager, manager_of(own_redis, folder) as other:
+        await leave(manager, work=1)
+        for _ in range(2):
+            async with reusable_session(NAME, manager=manager) as session:
+                session.mark_bad()
+        own_redis.kill()
+        async with reusable_session(NAME, manager=manager) as session:
+            session.data["work"] = 2
+            session.mark_good()
+        assert session.save_outcome is SaveOutcome.SPOOLED
+        async with reusable_session(NAME, manager=other) as session:
+            assert session.data == {"work": 2}
+            session.discard()
+        own_redis.start()
+        await until(lambda: not (manager.stats().pending or other.stats().pending), message="both have delivered it")
+    with own_redis.client() as client:
+        assert Header.decode(client.get(f"browser:session:{NAME}")).score == 15  # type: ignore[arg-type]
 
 
 async def test_the_disk_does_not_show_who_is_logged_in_where(away: SessionManager, folder: Path) -> None:

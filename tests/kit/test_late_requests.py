@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from session_reuse._store.interface import Busy, CommitOutcome, Lease, Precondition, Store
+from session_reuse._store.interface import Busy, CommitOutcome, Lease, PoolEdit, Precondition, Store
 from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of, invalidate, keep, save, save_next, take, value_of
 from tests.kit.stores import Kit
 
@@ -44,6 +44,29 @@ async def test_a_repeated_mark_counts_once(store: Store) -> None:
         done = await keep(store, "m" * 12, ttl=0, score_change=10)
         assert (done.outcome, done.score) == (CommitOutcome.UNCHANGED, 10)
     assert (await keep(store, "n" * 12, ttl=0, score_change=10)).score == 20
+
+
+async def test_a_mark_that_two_requests_carry_counts_once(store: Store) -> None:
+    """Two managers have read it from one disk: one saves it with a payload, the other finds that stored, and marks it."""
+    await save(store)
+    assert (await save_next(store, "b" * 12, score_change=10, mark_id="m" * 12)).score == 10
+    assert (await keep(store, "c" * 12, score_change=10, mark_id="m" * 12)).score == 10
+    assert (await save_next(store, "d" * 12, score_change=10, mark_id="m" * 12)).score == 10
+    assert (await save_next(store, "e" * 12, score_change=10, mark_id="n" * 12)).score == 20
+
+
+async def test_a_late_copy_of_an_edit_changes_no_pool(store: Store) -> None:
+    """A member that was removed stays away, one that was added again stays, and a lost reply is made up for."""
+
+    async def edited(edit: PoolEdit, request_id: str) -> tuple[int, list[str]]:
+        count = await store.edit_pool("shop", edit, ["alice"], request_id, timeout=10)
+        return count, [member.name for member in await store.pool_members("shop", timeout=10)]
+
+    assert await edited("add", "a" * 12) == (1, ["alice"])
+    assert await edited("remove", "b" * 12) == (1, [])
+    assert await edited("add", "a" * 12) == (1, [])
+    assert await edited("add", "c" * 12) == (1, ["alice"])
+    assert await edited("remove", "b" * 12) == (1, ["alice"])
 
 
 async def test_a_mark_leaves_the_time_to_live_alone(kit: Kit) -> None:

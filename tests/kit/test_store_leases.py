@@ -20,7 +20,6 @@ async def test_a_lease_keeps_others_out_until_it_is_given_back(store: Store) -> 
     assert isinstance(other, Busy)
     assert HOUR - 60 < other.left <= HOUR
     assert not await store.release(NAME, Lease(mine.token, "other"), timeout=10)
-    assert not await store.release(NAME, Lease(mine.token + 1, "me"), timeout=10)
     assert await store.release(NAME, mine, timeout=10)
     assert isinstance(await take(store, "other"), Lease)
 
@@ -30,6 +29,22 @@ async def test_a_lease_taken_unheard_can_be_given_back(store: Store) -> None:
     await take(store, "me")
     assert await store.release(NAME, Lease(0, "me"), timeout=10)
     assert not await store.release(NAME, Lease(0, "me"), timeout=10)
+
+
+@pytest.mark.parametrize("saves", [True, False])
+async def test_a_lease_that_a_repeated_request_took_anew_is_given_back(store: Store, *, saves: bool) -> None:
+    """The first request was answered, an invalidation ended its lease, and the copy of the request took another one."""
+    first = await take(store, "me")
+    assert isinstance(first, Lease)
+    await invalidate(store)
+    again = await take(store, "me")
+    assert isinstance(again, Lease)
+    assert again.token > first.token
+    if saves:
+        assert (await save(store, lease=first, release=True)).outcome is CommitOutcome.STALE
+    else:
+        assert await store.release(NAME, first, timeout=10)
+    assert isinstance(await take(store, "other"), Lease)
 
 
 async def test_tokens_grow(store: Store) -> None:

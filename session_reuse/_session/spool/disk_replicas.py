@@ -55,9 +55,14 @@ def disk_replicas(config: Config, codec: Codec, writer: Writer, clock: Clock, sp
 
 @dataclass(slots=True)
 class _Update:
-    """The data to write of one session: the base, the changes that wait, the names of those that do not wait any more."""
+    """The data to write of one session: the base, the changes that wait, the names of those that do not wait any more.
+
+    Attributes:
+        forgets: whether the base on disk goes.
+    """
 
     base: Snapshot | None = None
+    forgets: bool = False
     changes: list[Change] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
 
@@ -74,6 +79,7 @@ class DiskReplicas:
         self._at_work = ""
         self._on_disk: dict[str, dict[str, Change]] = {}
         self._bases: dict[str, float] = {}
+        self._invalidated: set[str] = set()
         self._foreign: set[str] = set()
         self._stepped = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -86,6 +92,11 @@ class DiskReplicas:
         self._dirty[replica.fingerprint] = replica
         if self._worker is None or self._worker.done():
             self._worker = self._spawn(self._work(), "spool")
+
+    def forget(self, replica: Replica) -> None:
+        """Remove the base of a session that was invalidated: no process starts from it any more."""
+        self._invalidated.add(replica.fingerprint)
+        self.changed(replica)
 
     def holds(self, replica: Replica) -> bool:
         """Return whether all that waits of a session is on disk."""
@@ -124,6 +135,8 @@ class DiskReplicas:
                 dropped = await asyncio.get_running_loop().run_in_executor(None, self._write, fingerprint, update)
             except OSError as error:
                 self._on_disk.pop(fingerprint, None)
+                if update.forgets:
+                    self._invalidated.add(fingerprint)
                 log.warning(Event.SPOOL_FAILED, fingerprint=fingerprint, error=type(error).__name__, errno=error.errno)
             else:
                 self._on_disk[fingerprint] = {change.name: change for change in update.changes}
@@ -137,10 +150,13 @@ class DiskReplicas:
 
     def _update_of(self, replica: Replica) -> _Update:
         for change in replica.outbox:
-            change.name = change.name or next(iter(change.ids), new_save_id())
+            change.name = change.name or new_save_id()
+            change.mark_id = change.mark_id or change.name
         update = _Update(changes=list(replica.outbox))
         known = self._on_disk.get(replica.fingerprint, {})
         update.ended = set(known) - {change.name for change in replica.outbox}
+        update.forgets = replica.fingerprint in self._invalidated
+        self._invalidated.discard(replica.fingerprint)
         base = replica.base
         if base.kind is not StoredKind.UNKNOWN and self._bases.get(replica.fingerprint) != base.heard_at:
             self._bases[replica.fingerprint] = base.heard_at
@@ -152,6 +168,8 @@ class DiskReplicas:
         spool, loop, wall = self._spool, self._loop.time(), self._clock.wall()
         name, *older = spool.names_of(fingerprint)
         with spool.exclusive():
+            for each in (name, *older) if update.forgets else ():
+                spool.remove(spool.base_name(each))
             if update.base is not None:
                 spool.write(spool.base_name(name), _packed_base(fingerprint, update.base, loop, wall), wall)
             mine = {change.name for change in update.changes} | update.ended
@@ -259,6 +277,7 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
     login = change.login
     return {
         "name": change.name,
+        "mark_id": change.mark_id,
         "before": change.before.data.decode(),
         "after": change.after.data.decode(),
         "whole": change.whole.data.decode(),
@@ -291,6 +310,7 @@ def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wal
     after = Body(packed["after"].encode(), packed["dialects"][1])
     return Change(
         name=packed["name"],
+        mark_id=packed.get("mark_id", packed["name"]),
         before=before,
         after=before if after == before else after,
         login=login,

@@ -211,7 +211,7 @@ class RedisStore(Pools):
     def _commit_script(self, commit: Commit, keys: SessionKeys, staging: str, ttl: int) -> Command:
         names = [keys.session, staging, keys.lease, keys.tombstone, keys.agents, keys.quarantine]
         if commit.score_change or commit.lease is not None:
-            names.append(keys.once(commit.save_id))
+            names.append(keys.once(commit.mark_id or commit.save_id))
         if commit.lease is not None:
             names.append(keys.once(commit.lease.holder))
         return call(

@@ -3,7 +3,7 @@
 -- KEYS: session, staging, lease, tombstone, agents, quarantine, once (with a score change or a lease), cancelled (lease)
 -- ARGV: 1 precondition (matches | absent | corrupt | unchanged), 2 known (version and save ids | damaged header),
 --       3 invalidated_at, 4 save id, 5 token, 6 holder, 7 release (0|1), 8 may recreate (0|1), 9 ttl ms (0: leave it),
---       10 new login (0|1), 11 score change, 12 created_at, 13 ms since the change was made, 14 and on: agents
+--       10 new login (0|1), 11 score change (counts once for each key `once`), 12 created_at, 13 ms since the change was made, 14 and on: agents
 -- Reply: {outcome, invalidated_at, uses, score, saved_at, ttl}
 -- Outcomes: saved recovered recreated duplicate unchanged | conflict stale gone unstaged
 local precondition, known, save_id, token = ARGV[1], ARGV[2], ARGV[4], ARGV[5]
@@ -18,7 +18,7 @@ local function string_at(key, first, last)
 end
 
 local function release()
-  if ARGV[7] == '1' and string_at(KEYS[3], 0, -1) == token .. ':' .. ARGV[6] then
+  if ARGV[7] == '1' and ARGV[6] ~= '' and string_at(KEYS[3], 21, -1) == ARGV[6] then -- whatever its token: release.lua
     redis.call('DEL', KEYS[3])
     redis.call('SET', KEYS[8], '1', 'PX', 60000) -- a request of this holder that is still on its way takes no lease
   end
@@ -55,8 +55,11 @@ local function keep(left, retire_at)
   redis.call('PEXPIRE', KEYS[1], string.format('%.0f', target))
 end
 
+-- A mark counts once, also when two processes have read it from one disk, and when the header has forgotten its save.
 local function score_of(before)
-  return string.format('%04d', math.min(9999, math.max(0, (tonumber(before) or 0) + tonumber(ARGV[11]))))
+  local change = tonumber(ARGV[11])
+  if change ~= 0 and not redis.call('SET', KEYS[7], '1', 'NX', 'PX', 86400000) then change = 0 end
+  return string.format('%04d', math.min(9999, math.max(0, (tonumber(before) or 0) + change)))
 end
 
 -- Twenty digits, or zeros for anything else: as text, damage would be later than every time and refuse all saves for ever.
@@ -93,11 +96,8 @@ if current > ARGV[3] then return refuse('stale') end
 if precondition == 'unchanged' then
   if not ours then return refuse('gone') end
   if string.sub(header, 117, 130) ~= ARGV[12] then return refuse('stale') end
-  local score = string.sub(header, 167, 170)
-  if ARGV[11] ~= '0' and redis.call('SET', KEYS[7], '1', 'NX', 'PX', 86400000) then
-    score = score_of(score)
-    redis.call('SETRANGE', KEYS[1], 166, score)
-  end
+  local score = score_of(string.sub(header, 167, 170))
+  if score ~= string.sub(header, 167, 170) then redis.call('SETRANGE', KEYS[1], 166, score) end
   -- A later holder that changes nothing still fences off the ones before it.
   if string.sub(header, 37, 56) < token then redis.call('SETRANGE', KEYS[1], 36, token) end
   if ARGV[9] ~= '0' then keep(redis.call('PTTL', KEYS[1]), string.sub(header, 145, 158)) end
@@ -150,6 +150,5 @@ redis.call('SETRANGE', KEYS[2], 130, saved_at .. string.sub(staged, 145, 158) ..
 redis.call('RENAME', KEYS[2], KEYS[1])
 keep(left, string.sub(staged, 145, 158))
 enlist()
-token = ARGV[5]
 release()
 return {outcome, current, uses, score, saved_at, ttl}
