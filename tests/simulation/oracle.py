@@ -584,13 +584,15 @@ class Oracle:
         ]
 
     def _behind(self, visit: Visit) -> list[Visit]:
-        """Return a visit, and those that made the login it went on with while that waited."""
-        found: list[Visit] = []
-        while visit not in found:
-            found.append(visit)
-            login = self.writes.get(visit.restored.get("c:sid", 0))
-            if login is not None and login.appeared > visit.begun:
-                visit = login.visit
+        """Return a visit, and those whose login it went on with while that waited, if only to be logged out."""
+        found = [visit]
+        for one in found:  # it grows
+            given = [self.writes[serial] for item, serial in one.restored.items() if not item.startswith("d:")]
+            waiting = [change.visit for change in given if change.appeared > one.begun]
+            if not given and one.on_unsaved:
+                others = (other for other in self.visits.values() if other.manager is one.manager)
+                waiting = [other for other in others if other.leaving < one.begun and other.brings == one.restored]
+            found += [other for other in dict.fromkeys(waiting) if other not in found]
         return found
 
     @staticmethod
@@ -902,7 +904,8 @@ class Oracle:
             self._check_stale(session, visit)
             return
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
-        found = next((version for version in reversed(window) if self._shows(session, visit, version)), None)
+        exact = [version for version in window if items == visit.inside(version.items)]
+        found = next((one for one in reversed(exact or window) if self._shows(session, visit, one)), None)
         if found is None:
             stood = " or ".join(shown(version.items) for version in window)
             kind = "torn" if session.dead.isdisjoint(items.values()) else "revived"
@@ -1014,7 +1017,7 @@ class Oracle:
         by_hand = any(
             one.by_hand and one.fingerprint == visit.fingerprint and one.manager is visit.manager
             and one.saved not in CONFIRMED
-            and known.start < one.leaving < visit.entered
+            and known.start < one.left and one.leaving < visit.entered
             for one in self.visits.values()
         )  # fmt: skip
         for item, serial in (visit.inside(known.items) or {}).items():
@@ -1022,12 +1025,15 @@ class Oracle:
             if mine == serial:
                 continue
             newer = mine is not None and self.writes[mine].appeared > known.start
+            since = [one.items for one in session.versions if one.start > known.start and one.items is not None]
             # A session made by hand that waits replaces what was stored as a whole.
-            gone = mine is None and (by_hand or serial in session.retired or serial in session.dead)
+            gone = mine is None and (
+                by_hand or serial in session.dead or any(serial not in one.values() for one in since)
+            )
             ours = gone or any(
                 change.visit.manager is visit.manager
                 and (change.serial or None) == mine
-                and change.made >= self.writes[serial].made
+                and self.writes[serial].made <= change.saved < visit.entered
                 for change in session.by_item.get(item, ())
             )
             if not newer and not ours:
@@ -1135,9 +1141,13 @@ class Oracle:
             if change.saw is not None:
                 session.retired.setdefault(change.saw, self.loop.time())
             return
+        if not change.serial and found != change.saw and self._has_other_login(session, visit):
+            return  # what it deleted was of the login before
         if not first:
             return
-        has_waited = change.promised or self.loop.time() - change.saved > RACE
+        has_waited = (
+            change.promised or self.loop.time() - change.saved > RACE or self._may_be_forgotten(session, change)
+        )
         if has_waited and self._is_older_as_a_whole(session, change):
             return
         if found is None and any(
@@ -1155,11 +1165,20 @@ class Oracle:
                 return
         self.break_("lost", f"{change} was confirmed to {visit}, and the store holds {winner or 'nothing'} there")
 
+    def _may_be_forgotten(self, session: Session, change: Change) -> bool:
+        """Return whether a save without a reply may have been taken, since when the session has forgotten it: docs, sharing."""
+        known, stored = change.visit.manager.known.get(session.fingerprint), session.current.stored
+        sent_over = known.stored.version if known is not None and known.stored is not None else 0
+        is_sent_again = self.trouble_of(change.visit.process) >= change.saved
+        return is_sent_again and stored is not None and stored.version - sent_over > REMEMBERED_SAVES
+
     def _is_older_as_a_whole(self, session: Session, change: Change) -> bool:
-        """Return whether a change that waited gave way to a session with anything later in it: items have no times."""
-        others = [one for one in session.changes if one.visit.manager is not change.visit.manager]
-        later = any(one.saved >= change.made and (one.appeared < float("inf") or not one.serial) for one in others)
-        return later and any(one.item == change.item for one in others)
+        """Return whether a change that waited gave way to a session that others have saved since: items have no times."""
+        manager, waited = change.visit.manager, self.loop.time() - change.saved + AT_ONCE + self.server_jumps
+        since = self.network.server.now - waited * 1000
+        saves = (one.stored for one in session.versions if one.maker is not manager)
+        later = any(stored is not None and stored.saved_at >= since for stored in saves)
+        return later and any(one.visit.manager is not manager for one in session.by_item[change.item])
 
     @staticmethod
     def _is_moot(session: Session, change: Change) -> bool:

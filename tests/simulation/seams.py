@@ -213,13 +213,14 @@ class Stored:
     Attributes:
         key: which of our keys opens it: 0 for none, or 1 and up.
         document: the document.
-        version, created_at, retire_at, score, uses: from its header; times in unix milliseconds.
+        version, created_at, saved_at, retire_at, score, uses: from its header; times in unix milliseconds.
     """
 
     key: int
     document: dict[str, Any]
     version: int
     created_at: int
+    saved_at: int
     retire_at: int
     score: int
     uses: int
@@ -254,7 +255,7 @@ def decode(value: bytes, key: bytes) -> Stored:
             _opened.clear()
         _opened[sealed] = found
     return Stored(
-        found[0], found[1], header.version, header.created_at, header.retire_at, header.score, header.uses,
+        found[0], found[1], header.version, header.created_at, header.saved_at, header.retire_at, header.score, header.uses,
     )  # fmt: skip
 
 
