@@ -207,6 +207,10 @@ class Change:
         """Whether the lease was given back with it. One that may never have been sent has not done so."""
         return self.release and self.outcome is not None and self.outcome not in NOT_STORED
 
+    def is_in(self, stored: Snapshot) -> bool:
+        """Return whether the stored session contains it: a reply to its commit may have been lost."""
+        return stored.header is not None and not set(self.ids).isdisjoint(stored.header.save_ids)
+
     def age(self, now: float) -> float:
         """Return the seconds since it was made, by event loop time. 0 for one that did not wait."""
         age = now - self.made_at

@@ -199,7 +199,11 @@ class SessionScope:
         )  # fmt: skip
         if error is not None and self._options.strict:
             raise error
-        replicas.observe(replica or replicas.of(fingerprint), snapshot)
+        replica = replica or replicas.of(fingerprint)
+        replicas.observe(replica, snapshot)
+        if waiting:
+            self._writer.confirm(replica)
+            waiting = [change for change in waiting if not change.is_in(snapshot)]
         self._known = snapshot
         moment = Moment(asked_at, self._clock.wall() - (self._clock.loop() - asked_at))
         folded = None

@@ -336,6 +336,14 @@ class Writer:
                 if not on_disk:
                     self._lost(replica.fingerprint, "the store was away until the close")
 
+    def confirm(self, replica: Replica) -> None:
+        """Settle what waits and is stored: applied again, it would bring back to agents what others have changed since."""
+        waiting = list(replica.outbox)
+        _confirm(waiting, replica.base)
+        self._settled(replica, waiting)
+        for change in waiting:
+            self.audit.finish(change)
+
     def adopt(self, replica: Replica, changes: Sequence[Change]) -> None:
         """Take over changes that an earlier process has left."""
         self._enqueue(replica, changes)
@@ -396,7 +404,7 @@ def _confirm(batch: list[Change], stored: Snapshot) -> None:
     for change in batch:
         if change.outcome is not None or change.mark_only or not change.ids:
             continue
-        if not set(change.ids).isdisjoint(stored.header.save_ids):
+        if change.is_in(stored):
             change.settle(SaveOutcome.SAVED)
             change.login.continues(stored.header)
         elif stored.header.version - change.sent_over > REMEMBERED_SAVES:

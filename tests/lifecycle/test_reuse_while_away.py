@@ -95,6 +95,26 @@ async def test_what_still_waits_does_not_hide_what_others_have_stored_since() ->
             next_one.discard()
 
 
+async def test_what_is_stored_without_a_reply_does_not_hide_what_others_have_stored_since() -> None:
+    """Its save still waits, but the stored session names it: the next agents find what it has become, in an outage too."""
+    async with processes(MemoryStore()) as (one, other):
+        await one.log_in("known")
+        one.way.fail, one.way.only, one.way.after = "unavailable", frozenset({"commit"}), True  # type: ignore[assignment]
+        async with one.enter() as session:
+            session.data.update({"step": 1, "banner": "seen"})
+        assert session.save_outcome is SaveOutcome.PENDING
+        async with other.enter() as later:
+            assert later.data.pop("banner") == "seen"
+            later.data["step"] = 2
+        for away in (False, True):
+            async with one.enter() as next_one:
+                assert (next_one.stale, next_one.data) == (away, {"step": 2})
+                next_one.discard()
+            one.cut()
+            one.way.only = frozenset({"enter", "commit", "read"})
+        assert await session.settled() is SaveOutcome.SAVED
+
+
 async def test_what_still_waits_is_not_shown_after_an_invalidation_elsewhere() -> None:
     """Its save will be refused, so an agent that enters meanwhile is given the new login alone."""
     async with processes(MemoryStore()) as (one, other):
