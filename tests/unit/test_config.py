@@ -158,8 +158,10 @@ def test_options_of_exclusive_use_need_it(options: SessionOptions) -> None:
 
 
 def test_the_options_of_a_session_are_the_fields_of_what_they_come_to() -> None:
-    """A type checker accepts what `ResolvedOptions` has, but for `used_by`, which no caller sets."""
-    assert [*SessionOptions.__annotations__, "used_by"] == [field.name for field in fields(ResolvedOptions)]
+    """A type checker accepts what `ResolvedOptions` has, but for two that no caller sets."""
+    assert [*SessionOptions.__annotations__, "used_by", "counted_later"] == [
+        field.name for field in fields(ResolvedOptions)
+    ]
 
 
 def test_misspelt_variables_are_named_with_the_nearest() -> None:
