@@ -102,7 +102,8 @@ def print_contents(output: Output, contents: Described) -> None:
             made.add_row(item["name"], section, origin, _value(item))
         tables.append(made)
     for number, each in enumerate(tables):
-        output.show("\n" if number else "")
+        if number:
+            output.show("")
         output.show(each)
 
 
