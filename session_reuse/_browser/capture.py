@@ -73,8 +73,7 @@ class Capture:
     def capture(self, *, is_final: bool) -> Flow[StorageState]:
         """Return what the browser holds now, or what it was last seen to hold when it has ended.
 
-        Args:
-            is_final: whether the agent has finished, so that origins which are open no more may be visited.
+        When the agent has finished, origins that are open no more may be visited.
         """
         yield self._driver.settle()  # a tab may be too new to be followed, or about to be read
         if self._driver.is_gone or not (yield from self._poll_cookies()):

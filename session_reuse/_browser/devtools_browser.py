@@ -117,9 +117,6 @@ class DevToolsBrowser:
     async def capture(self, *, is_final: bool = False) -> StorageState:
         """Return the current state, or the last one seen when the browser has ended.
 
-        Args:
-            is_final: whether the agent has finished.
-
         Raises:
             CdpError: nothing was ever read, or no tab was ever followed.
         """

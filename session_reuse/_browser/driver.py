@@ -24,9 +24,6 @@ EventHandler: TypeAlias = "Callable[[Any, str, Params], None]"
 class BrowserDriver(ABC):
     """One client of one browser. A method that returns a step is called in a flow, which yields the step.
 
-    Args:
-        session: to report to.
-
     Attributes:
         errors: what a call raises when the browser refuses, does not answer in time, or has ended.
         has_protocol: whether the browser has the DevTools protocol, which Firefox and WebKit have not.
@@ -44,11 +41,7 @@ class BrowserDriver(ABC):
     def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
         """Send a DevTools command over a session, as a step.
 
-        Args:
-            cdp: the session.
-            method: of the command.
-            params: of the command.
-            limit: seconds until a TimeoutError, if not the driver's own: a page that hangs does not answer.
+        A page that hangs does not answer: a TimeoutError is raised after `limit` seconds, or those of the driver.
         """
 
     @abstractmethod

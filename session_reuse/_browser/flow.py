@@ -16,11 +16,7 @@ Flow: TypeAlias = Generator[Any, Any, T]
 
 
 class Together:
-    """Flows to be run at the same time, where the client can do so. Each has to handle its own errors.
-
-    Args:
-        flows: the flows.
-    """
+    """Flows to be run at the same time, where the client can do so. Each has to handle its own errors."""
 
     def __init__(self, flows: list[Flow[Any]]) -> None:
         self.flows = flows

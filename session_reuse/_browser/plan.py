@@ -165,9 +165,5 @@ def fill_script(payload: OriginPayload, *, is_left: bool = False) -> str:
     """Return an expression that fills the storage of an open page, if it is empty, and waits for it.
 
     It returns `{isOpen, failed}`: whether the storage held something, and a text for each thing that could not be filled.
-
-    Args:
-        payload: of its origin.
-        is_left: whether the page is closed afterwards.
     """
     return javascript.call("fill", payload.literal, javascript.source("indexeddb_load"), javascript.literal(is_left))

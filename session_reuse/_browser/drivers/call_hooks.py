@@ -15,12 +15,8 @@ if TYPE_CHECKING:
 def before(target: Any, name: str, hook: Callable[..., Any]) -> Undo:
     """Run a hook before each call of a method of this object, which stays as it is else. Return what removes the hook.
 
+    The hook is called with the arguments of the method, and awaited if it is asynchronous, as the method then is.
     Several may hook the same object: the last that removes its hook removes the wrapper too.
-
-    Args:
-        target: the object.
-        name: of its method.
-        hook: called with the arguments of the method, and awaited if it is asynchronous, as the method then is.
     """
     method = vars(target).get(name)
     if not hasattr(method, "session_reuse_hooks"):

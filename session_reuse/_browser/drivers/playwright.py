@@ -58,9 +58,6 @@ class FollowedPage:
 class PlaywrightDriver(BrowserDriver):
     """A context of Playwright's.
 
-    Args:
-        session: to report to.
-
     Attributes:
         context: the context. Set before anything else is called.
         engine: the engine. Set likewise.

@@ -73,11 +73,7 @@ async def _cancel_all() -> None:
 
 
 async def open_websocket(url: str, headers: Mapping[str, str] | None = None) -> Transport:
-    """Open a websocket to a browser's DevTools.
-
-    Args:
-        url: of the browser's own endpoint.
-        headers: what a browser service wants to see.
+    """Open a websocket to a browser's own DevTools endpoint, with the headers that a browser service wants to see.
 
     Raises:
         Exception: of `websockets` or the system, when it cannot be opened.

@@ -52,12 +52,7 @@ class Dump(NamedTuple):
     names: frozenset[str] = frozenset()
 
     def over(self, before: Dump | None, stored: OriginEntry) -> Dump:
-        """Return this copy, completed by an older one: databases that are there and were not copied keep their last copy.
-
-        Args:
-            before: an older copy of the same run.
-            stored: the origin's entry in the restored state, for when there is none.
-        """
+        """Return this copy, completed by an older one, or by the stored entry: what was not copied keeps its last copy."""
         copied = {each["name"] for each in (*self.plain, *self.rich)}
         old = before or Dump(list(stored.get("indexedDB") or ()), list(stored.get("indexedDBRich") or ()), [])
 
