@@ -56,11 +56,8 @@ async def login(
     if "" in conditions:  # every page has it, or none
         raise ConfigurationError("--until-url, --until-text and --until-selector must not be empty")
     until = Until(*conditions)
-    if cdp_url is None and not has_display():
-        raise ConfigurationError(
-            "there is no display for a browser: start one elsewhere with --remote-debugging-port=9222, forward its port with"
-            " `ssh -R 9222:127.0.0.1:9222 THIS_HOST`, and give --cdp-url http://127.0.0.1:9222"
-        )
+    if cdp_url is None:
+        _require_display()
     async with (
         connected(place) as manager,
         reusable_session(fingerprint, manager=manager, save_on_error=False) as session,
@@ -84,6 +81,14 @@ async def login(
         else:
             session.mark_good()
     _print_result(output, session, end.value)
+
+
+def _require_display() -> None:
+    if not has_display():
+        raise ConfigurationError(
+            "there is no display for a browser: start one elsewhere with --remote-debugging-port=9222, forward its port with"
+            " `ssh -R 9222:127.0.0.1:9222 THIS_HOST`, and give --cdp-url http://127.0.0.1:9222"
+        )
 
 
 def _print_result(output: Output, session: BrowserSession, ended: str) -> None:
