@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from session_reuse._session.changes import HOLD_LIMIT, Change, Folded, Found, Snapshot, StoredKind
 from session_reuse._session.clock import Moment
 from session_reuse._state.document import load
-from session_reuse._state.header import REMEMBERED_SAVES, Header
+from session_reuse._state.header import LATEST, REMEMBERED_SAVES, Header
 from session_reuse._state.storage_state import longest_cookie_life
 from session_reuse._store.interface import Commit, CommitReply, Precondition
 
@@ -100,7 +100,7 @@ def _retire_at(config: Config, created_at: int, now: float, before: Header | Non
         life = longest_cookie_life(load(*body)["storage_state"], now)
         if life is not None:
             limits.append(round((now + life) * 1000))
-    return min(limits, default=0)
+    return min([*limits, LATEST]) if limits else 0
 
 
 def ttl_of(changes: list[Change], longest: float, now: float) -> float:

@@ -19,6 +19,8 @@ MAGIC: Final = b"SRS1"
 LENGTH: Final = 176
 TTL_UNIT: Final = 60
 """Seconds per step of the `ttl` field: four hexadecimal digits reach 45 days."""
+LATEST: Final = 99_999_999_999_999
+"""The latest unix milliseconds that a field holds. Sites set cookies that expire in the year 9999, after that."""
 SAVE_ID_LENGTH: Final = 12
 REMEMBERED_SAVES: Final = 4
 SERVER_STAMPED: Final = "t"

@@ -115,6 +115,18 @@ async def test_a_limit_of_the_session_holds_for_every_manager(kit: Kit, over: Ma
         assert await within_the_limit()
 
 
+@pytest.mark.parametrize("expires", [253_402_300_799, 1e20], ids=["year 9999", "never"])
+async def test_a_cookie_of_the_far_future_limits_nothing(kit: Kit, over: Managers, expires: float) -> None:
+    """Sites set cookies that expire in the year 9999, which is later than the header can hold."""
+    manager = over(ttl=DAY, ttl_from_cookies=True)
+    async with reusable_session(NAME, manager=manager) as session:
+        session.storage_state = state_with_cookie(expires=expires)
+    assert_saved(session, SaveOutcome.SAVED)
+    async with reusable_session(NAME, manager=manager) as session:
+        assert_reused(session)
+    assert await kit.time_to_live(NAME) > DAY - MINUTE
+
+
 async def test_a_session_that_has_retired_is_not_kept_alive(kit: Kit, over: Managers) -> None:
     """An enter that finds a session past `max_age` starts fresh, and its login lives by its own limits."""
     manager = over(ttl=DAY, max_age=HOUR)
