@@ -110,15 +110,6 @@ def test_a_look_at_the_sessions_that_fails_takes_no_other_finding_with_it(
     assert (found["sessions"]["status"], "could not be checked" in found["sessions"]["found"]) == ("fail", True)
 
 
-def test_frozen_server_is_called_dead(own_redis: RedisServer) -> None:
-    """A server that accepts and says nothing is as good as none, and does not hang the diagnosis."""
-    own_redis.pause()
-    try:
-        assert diagnose(own_redis).json["verdict"] == "dead"
-    finally:
-        own_redis.resume()
-
-
 def test_wrong_password_is_a_misconfiguration() -> None:
     """A server that refuses us is told apart from one that is not there, and no password is printed."""
     with RedisServer(password="right") as server:

@@ -135,7 +135,7 @@ async def test_a_probe_that_raises_anything_has_found_out_nothing(error: type[Ba
 async def test_what_a_good_probe_has_renewed_is_saved_without_its_verdict() -> None:
     """A store that refuses the verdict costs no rotated token."""
     store = FaultyStore(MemoryStore(), only={"note_liveness"})
-    async with memory_manager(store) as manager:
+    async with memory_manager(store, save_timeout=2.0, attempt_timeout=0.5) as manager:  # the verdict is tried again
         await log_in(manager)
         store.fail = Fault.AUTH
         assert await manager.keep_alive(renewing(verdict=True), once=True) == {Liveness.LIVE: 1}

@@ -176,7 +176,7 @@ async def test_the_next_holder_ends_no_cooldown_of_the_one_before(redis_server: 
 async def test_a_cooldown_outlives_an_outage_at_the_exit() -> None:
     """The agent has seen a captcha, and the store is away when it leaves: the member rests all the same."""
     store = FaultyStore(MemoryStore())
-    async with memory_manager(store) as manager:
+    async with memory_manager(store, attempt_timeout=0.5) as manager:  # the exit tries for twice as long
         pool = manager.pool(POOL)
         await pool.add("alice")
         async with enter(manager) as session:
