@@ -139,6 +139,8 @@ class Visit:
     restored: Items = field(default_factory=dict)
     login: int = 0
     """Time of creation of the session that it was given, 0 if not known."""
+    saved_in: set[int] = field(default_factory=set)
+    """Times of creation of the sessions that its manager has stored while a save of it was confirmed."""
     changes: dict[str, Change] = field(default_factory=dict)
     saving: int = 0
     """How many of its saves are under way."""
@@ -952,7 +954,7 @@ class Oracle:
         brought = (
             sid is not None
             and sid.serial in own
-            and (sid.visit.replacing or stands is None or self._may_be_retired(version, sid.visit))
+            and (self._replaces(sid.visit) or stands is None or self._may_be_retired(version, sid.visit))
         )
         # A login with no cookie of that name, one that others went on with, and one made by hand to which another save that
         # waits was added.
@@ -1074,6 +1076,7 @@ class Oracle:
                 if visit.changes.get(change.item) is change:
                     self._check_confirmed(session, change, began)
             own = [one for one in session.versions if one.actor is visit.manager and one.start >= began]
+            visit.saved_in |= {one.stored.created_at for one in own if one.stored is not None}
             if own and outcome is not SaveOutcome.UNCHANGED and session.lost_at < began:
                 visit.manager.known[session.fingerprint] = own[-1]
                 visit.manager.heard[session.fingerprint] = now
@@ -1093,7 +1096,8 @@ class Oracle:
         stood = {(v.items or {}).get("c:sid") for v in session.versions if v.overlaps(visit.begun, self.loop.time())}
         others = stood - {None, visit.restored.get("c:sid")}
         another_login = any(self.writes[sid].visit is not visit for sid in others if sid)
-        another_login = another_login or (stored is not None and visit.login not in {0, stored.created_at})
+        logins = {visit.login} - {0} or visit.saved_in
+        another_login = another_login or (stored is not None and logins not in (set(), {stored.created_at}))
         another_login = another_login or self._on_waiting_login(session, visit)
         # The store has lost the login, and another one, perhaps an empty one, has taken its place.
         is_lost = visit.stale and session.lost_at >= 0.0 and stored is not None
