@@ -49,6 +49,7 @@ WITH_ALL_WORDS: dict[int, str] = {
     705372: "an agent that had invalidated its login, and saved nothing, ended the cooldown of the member that it had",
     738776: "after a fail-over to a server with a late clock, an outage met what was stored before the last save",
     1003584: "a good mark whose reply was lost was sent again with the change of another agent, and counted twice",
+    6063880: "a save whose reply was lost, and that was stored, hid from agents what had replaced it",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with the words that came later."""
