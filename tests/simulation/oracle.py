@@ -156,6 +156,8 @@ class Visit:
     followed: bool = False
     final: SaveOutcome | None = None
     """What its last save came to, where that was followed."""
+    not_taken: bool = False
+    """Whether it was told that its storage state was left out, since another login is stored."""
     ending: str = "at work"
     doubted: bool = False
     """Whether its `verify` said no when it was asked last."""
@@ -567,12 +569,9 @@ class Oracle:
 
     def _replaces(self, visit: Visit) -> bool:
         """Return whether a visit's login may replace the stored one: also for what was said by those who went on with it."""
-        changes = self.sessions[visit.fingerprint].by_item.get("c:sid", ())
         for one in self._behind(visit):
-            own = {change.serial for change in changes if change.visit is one and change.serial}
             if one.replacing or (
-                one.unknowing
-                and any(other.is_vouched and own & set(other.restored.values()) for other in self.visits.values())
+                one.unknowing and any(other.is_vouched and one in self._behind(other) for other in self.visits.values())
             ):
                 return True
         return False
@@ -651,12 +650,22 @@ class Oracle:
             (since, number)
             for since, number in session.holders
             # One that had given up waiting has done nothing with it.
-            if mine and since > mine[-1] and since <= self.visits[number].entered
+            if mine
+            and since > mine[-1]
+            and since <= self.visits[number].entered
+            and self._is_on_record(session, since, number)
         ]
         if mine and later and later[-1][0] > session.lost_at:
             self.break_(
                 "exclusive", f"{change} was stored although a{later[-1][1]} has the lease since {later[-1][0]:.3f}"
             )
+
+    def _is_on_record(self, session: Session, since: float, number: int) -> bool:
+        """Return whether the server knows of a holder: from its lease, or from the session that it had, or has stored."""
+        visit = self.visits[number]
+        had = any(one.items is not None and one.overlaps(since, visit.left) for one in session.versions)
+        stored = any(change.appeared < float("inf") for change in session.changes if change.visit is visit)
+        return session.holder == number or had or stored
 
     def _check_departure(self, session: Session, gone: Change, actor: Any) -> None:
         for change in session.by_item.get(gone.item, ()):
@@ -1084,7 +1093,13 @@ class Oracle:
             for change in changes.values():
                 change.promised = True
                 change.spooled = outcome is SaveOutcome.SPOOLED
-        elif outcome is SaveOutcome.SKIPPED:
+        elif outcome is not None:
+            self.refused(visit, changes, outcome)
+
+    def refused(self, visit: Visit, changes: dict[str, Change], outcome: SaveOutcome) -> None:
+        """Judge that a save was refused."""
+        session = self.sessions[visit.fingerprint]
+        if outcome is SaveOutcome.SKIPPED:
             self._check_skipped(session, visit, changes)
         elif outcome is SaveOutcome.STALE:
             visit.manager.known.pop(session.fingerprint, None)  # its process has read what is stored in its place
@@ -1336,13 +1351,8 @@ class Oracle:
         login = self.writes.get((session.current.items or {}).get("c:sid", 0))
         if login is not None and login.visit.replacing and login.saved + SAVE_SPAN >= change.saved:
             return True
-        others = any(
-            serial and self.writes[serial].visit is not visit and version.end >= visit.begun
-            for version in session.versions
-            if (serial := (version.items or {}).get("c:sid"))
-        )
-        if change.in_storage and others and visit.unknowing and not self._replaces(visit):
-            return True  # it never saw the login that was stored, so its own is refused, and an interrupted exit is not told
+        if change.in_storage and visit.not_taken:
+            return True
         if any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions):
             return True
         if not change.serial:

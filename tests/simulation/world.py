@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
+from session_reuse import BrowserSession, Outcome, ProblemKind, SaveOutcome, SessionManager, reusable_session
 from session_reuse._browser_session import wiring_of
 from session_reuse.errors import CorruptStateError, LifecycleError, ManagerClosedError, SessionBusyError, StoreError
 from tests.simulation import seams
 from tests.simulation.history import FINGERPRINTS, OUTSIDE, POOL, History, ProcessPlan, Step
 from tests.simulation.loop import HOST, NOBODY, Host, SimLoop, Stuck
 from tests.simulation.network import Link, Mishap, Network, SimClient, SimPool
-from tests.simulation.oracle import LEASE_GRACE, Items, Oracle, Violation, Visit, items_of, shown
+from tests.simulation.oracle import LEASE_GRACE, Change, Items, Oracle, Violation, Visit, items_of, shown
 from tests.simulation.redis_server import RedisServer
 
 BUDGETS: Final = {"restore_timeout": 0.5, "save_timeout": 2.0, "close_timeout": 2.0, "connect_timeout": 0.25}
@@ -744,7 +744,8 @@ class _Agent:
                 else outcome
             )
         self.oracle.saved(visit, changes, began, outcome)
-        self._follow(session)
+        if outcome in {SaveOutcome.PENDING, SaveOutcome.SPOOLED, None}:
+            self._follow(session, changes, was_interrupted=outcome is None)
         if visit.left - began > self._budget("save_timeout") + 0.2 and not self._was_paused(began):
             self.oracle.break_("late", f"the exit of {visit} took {visit.left - began:.3f} s")
         if self.struck == "cancel" and failure is None and not isinstance(raised, asyncio.CancelledError):
@@ -754,15 +755,16 @@ class _Agent:
         ):
             raise raised
 
-    def _follow(self, session: BrowserSession) -> None:
-        """Wait for what becomes of the last save."""
-        if session.save_outcome not in {SaveOutcome.PENDING, SaveOutcome.SPOOLED}:
-            return
+    def _follow(self, session: BrowserSession, changes: dict[str, Change], *, was_interrupted: bool) -> None:
+        """Wait for what becomes of the last save, also of one whose exit was interrupted."""
         self.visit.followed = True
 
         async def follow() -> None:
             self.visit.final = await session.settled()
+            self.visit.not_taken = any(problem.kind is ProblemKind.NOT_TAKEN for problem in session.problems)
             self.oracle.say(f"  a{self.visit.number} settled:", self.visit.final)
+            if was_interrupted and self.visit.final is not None:
+                self.oracle.refused(self.visit, changes, self.visit.final)
 
         self.process.spawn(follow(), "follow")
 
