@@ -155,8 +155,8 @@ class Change:
         sent_over: version of the session when it was first sent. 0 for none.
         outcome: what became of it. None while it is on its way.
         not_taken: whether its storage state was left out, since another login is stored.
-        name: names it on disk.
-        mark_id: names its mark at the server: two managers may have read one file. Empty before it is sent or on disk.
+        name: names it on disk, and in the header of the save that brings it: two managers may have read one file.
+        mark_id: names its mark at the server. Empty before it is sent or on disk.
         why: the reason, if it was refused.
         domains: the part of the session that it is about. None for the whole.
         whole: the session that this part was taken from.
@@ -208,8 +208,8 @@ class Change:
         return self.release and self.outcome is not None and self.outcome not in NOT_STORED
 
     def is_in(self, stored: Snapshot) -> bool:
-        """Return whether the stored session contains it: a reply to its commit may have been lost."""
-        return stored.header is not None and not set(self.ids).isdisjoint(stored.header.save_ids)
+        """Return whether the stored session contains it: a reply was lost, or another process has read it from disk."""
+        return stored.header is not None and not {*self.ids, self.name}.isdisjoint(stored.header.save_ids)
 
     def age(self, now: float) -> float:
         """Return the seconds since it was made, by event loop time. 0 for one that did not wait."""

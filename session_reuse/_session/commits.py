@@ -76,11 +76,13 @@ def next_header(folded: Folded, before: Header | None, *, save_id: str, now: flo
     continued = first.created_at if first.found is Found.STORED else 0
     if before is not None and not result.new_login:
         continued = before.created_at
+    # Another process may have read a change on disk. The name shows that it is stored, so that it is not applied again.
+    names = [change.name for change, _ in reversed(folded.applied) if change.name]
     created_at = (0 if result.new_login else continued) or _unlike(round(now * 1000), before)
     return Header(
         token=last.lease.token if last.lease else 0,
         version=before.version + 1 if before else 1,
-        save_ids=(save_id, *(before.save_ids if before else ()))[:REMEMBERED_SAVES],
+        save_ids=(save_id, *names, *(before.save_ids if before else ()))[:REMEMBERED_SAVES],
         created_at=created_at,
         saved_at=round(now * 1000),
         retire_at=_retire_at(config, created_at, now, None if result.new_login else before, result.body),

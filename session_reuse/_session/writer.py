@@ -398,16 +398,16 @@ class Writer:
 
 
 def _confirm(batch: list[Change], stored: Snapshot) -> None:
-    """Settle the changes that the stored session contains already: the reply to their commit was lost."""
+    """Settle the changes that the stored session contains already: the reply was lost, or another process has read them."""
     if stored.header is None:
         return
     for change in batch:
-        if change.outcome is not None or change.mark_only or not change.ids:
+        if change.outcome is not None or change.mark_only or not (change.ids or change.name):
             continue
         if change.is_in(stored):
             change.settle(SaveOutcome.SAVED)
             change.login.continues(stored.header)
-        elif stored.header.version - change.sent_over > REMEMBERED_SAVES:
+        elif change.ids and stored.header.version - change.sent_over > REMEMBERED_SAVES:
             change.waited = True  # it may be in a save that the header has forgotten: what was saved since is later
 
 

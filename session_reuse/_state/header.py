@@ -39,7 +39,7 @@ class Header:
         invalidated_at: server time in µs of the last invalidation before this state, or 0.
         token: highest fencing token of a writer, in µs of server time, or 0.
         version: number of saves since the session was made.
-        save_ids: the last saves, newest first. A repeated save is recognised by them.
+        save_ids: the last saves, newest first, each with those of its changes that were on disk. They tell a repeated save.
         created_at: first save, unix milliseconds.
         saved_at: this save, unix milliseconds by the server's clock.
         retire_at: when the session is retired, in unix milliseconds, or 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -335,3 +336,26 @@ async def test_an_eviction_forgets_what_waits(caplog: pytest.LogCaptureFixture) 
     assert process.manager.stats().pending == 0
     assert memory.peek(NAME) is None
     await process.manager.aclose()
+
+
+async def test_a_change_that_two_processes_have_read_from_disk_counts_once(tmp_path: Path) -> None:
+    """What the second process deletes does not come back when the first one writes its own change."""
+    async with processes(MemoryStore(), spool_dir=tmp_path / "spool", encryption_keys=[b"k" * 32]) as (one, other):
+        one.cut()
+        other.cut()
+        async with one.enter() as first:
+            first.data["n"] = 1
+            first.storage_state = state_with_cookie()
+        assert first.save_outcome is SaveOutcome.SPOOLED
+        async with other.enter() as second:
+            assert second.data == {"n": 1}
+            del second.data["n"]
+            second.storage_state = {"cookies": [], "origins": []}
+        assert second.save_outcome is SaveOutcome.SPOOLED
+        other.heal()
+        assert await second.settled() is SaveOutcome.SAVED
+        one.heal()
+        assert await first.settled() is SaveOutcome.SAVED
+        found = await one.manager.restore(NAME)
+        assert found is not None
+        assert (found.data, found.storage_state["cookies"]) == ({}, [])
