@@ -153,6 +153,8 @@ class Change:
         built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
         sent_over: version of the session when it was first sent. 0 for none.
+        notes_only: whether the last request with it brings the notes alone, since another login is stored.
+        is_cut: whether a change of its storage state is left out of that request.
         outcome: what became of it. None while it is on its way.
         not_taken: whether its storage state was left out, since another login is stored.
         name: names it on disk, and in the header of the save that brings it: two managers may have read one file.
@@ -183,6 +185,8 @@ class Change:
     built_on: Sequence[Change] = ()
     ids: list[str] = field(default_factory=list)
     sent_over: int = 0
+    notes_only: bool = False
+    is_cut: bool = False
     outcome: SaveOutcome | None = None
     not_taken: bool = False
     why: str = ""
@@ -224,6 +228,12 @@ class Change:
                 change.answer()
                 if change.done is not None:
                     change.done.set()
+
+    def settle_as_stored(self, outcome: SaveOutcome) -> None:
+        """Set the outcome of a change that the store holds, as far as its last request has brought it."""
+        self.settle(outcome)
+        if self.is_cut:
+            self.not_taken, self.why = True, "another login is stored: only the notes were saved"
 
     def answer(self) -> None:
         """Wake its agent."""

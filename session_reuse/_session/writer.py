@@ -244,7 +244,8 @@ class Writer:
             now=now, agents=tuple((agent, self._snapshots.affinity_value(agent, fingerprint)) for agent in agents),
             value=value,
         )  # fmt: skip
-        for change in changes:
+        for change, rebased in folded.applied:
+            change.notes_only, change.is_cut = rebased.notes_only, rebased.not_taken
             if not change.ids and stored.header is not None:
                 change.sent_over = stored.header.version
             change.ids.append(commit.save_id)
@@ -282,15 +283,13 @@ class Writer:
             self.disk.changed(replica)
         moment = self._clock.now()
         for change, rebased in folded.applied:
-            change.not_taken = rebased.not_taken
             if not rebased.notes_only:
                 change.login.accepted(header, Moment(sent_at, moment.wall - (moment.loop - sent_at)))
             if not commit.value:
-                change.settle(SaveOutcome.UNCHANGED)
+                change.settle_as_stored(SaveOutcome.UNCHANGED)
             else:
-                change.settle(SaveOutcome.MERGED if rebased.merged else SaveOutcome.SAVED)
-            if rebased.not_taken:
-                change.why = "another login is stored: only the notes were saved"
+                change.settle_as_stored(SaveOutcome.MERGED if rebased.merged else SaveOutcome.SAVED)
+            if change.not_taken:
                 log.warning(Event.SAVE_SKIPPED, fingerprint=replica.fingerprint, why=change.why)
 
     async def _read(self, replica: Replica, deadline: float) -> tuple[Snapshot, Moment]:
@@ -405,8 +404,9 @@ def _confirm(batch: list[Change], stored: Snapshot) -> None:
         if change.outcome is not None or change.mark_only or not (change.ids or change.name):
             continue
         if change.is_in(stored):
-            change.settle(SaveOutcome.SAVED)
-            change.login.continues(stored.header)
+            change.settle_as_stored(SaveOutcome.SAVED)
+            if change.ids and not change.notes_only:  # else another login is stored, perhaps
+                change.login.continues(stored.header)
         elif change.ids and stored.header.version - change.sent_over > REMEMBERED_SAVES:
             change.waited = True  # it may be in a save that the header has forgotten: what was saved since is later
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from session_reuse import Outcome, ProblemKind, SaveOutcome
-from session_reuse.testing import MemoryStore, assert_fresh, assert_reused, state_with_cookie
+from session_reuse.testing import Fault, MemoryStore, assert_fresh, assert_reused, state_with_cookie
 from tests.lifecycle.worlds import NAME, login_of, processes, stored
 
 
@@ -158,3 +158,23 @@ async def test_an_agent_of_a_replaced_login_does_not_mix() -> None:
     found = stored(memory)
     assert [cookie["value"] for cookie in found.storage_state["cookies"]] == ["new"]
     assert found.data == {"late": 1}
+
+
+async def test_a_lost_reply_hides_no_login_that_was_left_out() -> None:
+    """Only the notes were stored, beside another login. The agent hears so, and its next save does not mix the two."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        one.cut()
+        async with one.enter() as session:
+            session.storage_state = state_with_cookie(name="mine")
+            session.data["n"] = 1
+            await other.log_in("good")
+            one.way.fail, one.way.only, one.way.after = Fault.TIMEOUT, frozenset({"commit"}), True
+            assert await session.checkpoint() is SaveOutcome.PENDING
+            one.heal()
+            assert await session.settled() is SaveOutcome.SAVED
+            assert [name for name, _ in one.lost] == [NAME]
+            session.storage_state = state_with_cookie(name="mine", value="later")
+        assert await session.settled() in {SaveOutcome.SKIPPED, SaveOutcome.MERGED}
+    found = stored(memory)
+    assert (found.data, found.storage_state) == ({"n": 1}, state_with_cookie(value="good"))
