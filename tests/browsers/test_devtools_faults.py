@@ -115,7 +115,7 @@ def test_cookies_that_go_with_the_network_service_are_kept(sites: Sites) -> None
     with open_driver(session, checkpoint_after=None) as driver:
         driver.get(sites.url("network-killed", "/cookie/login?kind=httponly"))
         assert shown_by(driver) == "in"
-        wait_until(lambda: browser_of(session).engine.last_seen()["cookies"])
+        wait_until(lambda: (browser_of(session).engine.last_seen() or {}).get("cookies"))
         assert capture_now(session)["cookies"]
         before = network_service(session)
         os.kill(before, signal.SIGKILL)
