@@ -50,6 +50,9 @@ WITH_ALL_WORDS: dict[int, str] = {
     738776: "after a fail-over to a server with a late clock, an outage met what was stored before the last save",
     1003584: "a good mark whose reply was lost was sent again with the change of another agent, and counted twice",
     6063880: "a save whose reply was lost, and that was stored, hid from agents what had replaced it",
+    6005053: "a save on disk that was too old was removed without a word",
+    6081098: "a save that two managers had read from one disk was applied twice, and what was deleted in between came back",
+    6081450: "a save of notes alone whose reply was lost was reported as one of the whole session",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with the words that came later."""
