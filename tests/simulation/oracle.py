@@ -1044,7 +1044,7 @@ class Oracle:
             ours = gone or any(
                 change.visit.manager is visit.manager
                 and (change.serial or None) == mine
-                and self.writes[serial].made <= change.saved < visit.entered
+                and self.writes[serial].made <= change.saved <= visit.entered
                 for change in session.by_item.get(item, ())
             )
             if not newer and not ours:
