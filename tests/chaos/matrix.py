@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
-from session_reuse._manager import runtime_of
 from tests.chaos.faults import BODY, COLD, ENTER, EXIT, PHASES, ROWS, WARM, Cell, Row
 from tests.chaos.world import MINE, World, resolver_without_network
 from tests.harness.lag import Lag
-from tests.harness.probes import idle, in_use, pool_of
+from tests.harness.probes import idle, in_use, parts_of, pool_of
 
 SIDE_BY_SIDE = 4
 ENTER_LIMIT = 0.55
@@ -93,7 +92,7 @@ async def _run_cell(row: Row, phase: str, lag: Lag) -> Result:
 
 
 async def _tried(world: World, row: Row, phase: str, cell: Cell, result: Result, lag: Lag) -> None:
-    await runtime_of(world.manager)
+    await parts_of(world.manager)
     await asyncio.sleep(APART)
     if phase == WARM:
         await world.warm_up()

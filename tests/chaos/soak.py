@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from session_reuse import BrowserSession, SessionManager, reusable_session
-from session_reuse._manager import runtime_of
 from tests.chaos.history import History
 from tests.chaos.nemesis import FAULTS
 from tests.chaos.world import PATIENT
 from tests.harness.fault_proxy import FaultProxy
 from tests.harness.polling import until
+from tests.harness.probes import parts_of
 from tests.harness.servers import HOST, RedisServer
 
 SESSIONS: Final = 12
@@ -187,7 +187,7 @@ class Soak:
         for proxy in self.proxies:
             await proxy.heal()
         for manager in self.managers:
-            services = await runtime_of(manager)
+            services = await parts_of(manager)
             services.guard.at().write.probe_now()
             services.writer.wake()
             await until(

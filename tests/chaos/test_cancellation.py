@@ -10,10 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
-from session_reuse._manager import runtime_of
 from tests.chaos.stepping import CancelAt, cancelled_at
 from tests.harness.polling import until
-from tests.harness.probes import breakers_of, has_probe_out, in_use, pool_of, runtime, waiting_of
+from tests.harness.probes import breakers_of, has_probe_out, in_use, parts_of, pool_of, runtime, waiting_of
 from tests.harness.servers import RedisServer
 
 NAME = "shop.example/alice"
@@ -121,7 +120,7 @@ async def test_second_cancel_keeps_the_save_for_later(
 
     async def once(suspension: int) -> bool:
         visit = reusable_session(NAME, "agent", manager=manager, exclusive=exclusive)
-        stepping = _step_leaving((await runtime_of(manager)).tasks, suspension)
+        stepping = _step_leaving((await parts_of(manager)).tasks, suspension)
         session = await visit.__aenter__()
         session.data["n"] = suspension
         half_open(manager)

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse._manager import runtime_of
 from tests.chaos.world import MINE, OTHER, World
 from tests.harness.fault_proxy import Cut, Fault
-from tests.harness.probes import breakers_of, runtime, was_used
+from tests.harness.probes import breakers_of, parts_of, runtime, was_used
 
 NAMES = (MINE, OTHER)
 CONFIRMED = {SaveOutcome.SAVED, SaveOutcome.MERGED}
@@ -43,7 +42,7 @@ class Reuse(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.world = World(appendonly=True, config=BUDGETS)
         self.run(self.world.__aenter__())
-        self.run(runtime_of(self.world.manager))
+        self.run(parts_of(self.world.manager))
         self.beside = SessionManager(self.world.server.url, registry=None, **BUDGETS)
         self.numbers = itertools.count(2)
         self.confirmed = dict.fromkeys(NAMES, 1)

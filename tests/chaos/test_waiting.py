@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse._manager import runtime_of
 from tests.harness.polling import until
+from tests.harness.probes import parts_of
 from tests.harness.servers import RedisServer
 
 NAME = "shop.example/alice"
@@ -19,7 +19,7 @@ async def test_a_late_save_undoes_no_newer_one_of_another_process(own_redis: Red
             own_redis.kill()
         assert session.save_outcome is SaveOutcome.PENDING
         own_redis.start()
-        runtime = await runtime_of(ours)
+        runtime = await parts_of(ours)
         runtime.guard.at().write.open_now(60.0)  # ours comes last
         async with SessionManager(own_redis.url, registry=None) as theirs:
             async with reusable_session(NAME, manager=theirs) as session:

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from session_reuse import Liveness, SessionManager, SessionSummary, reusable_session
-from session_reuse._manager import runtime_of
 from session_reuse.cli.commands import rotate
 from tests.cli.conftest import ALICE, CANARIES, STATE, CommandLine, store
 from tests.harness.polling import wait_until
+from tests.harness.probes import parts_of
 from tests.harness.servers import RedisServer
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -236,7 +236,7 @@ def test_rotation_is_no_save_of_an_agent(cli: CommandLine, redis_server: RedisSe
         async with SessionManager(redis_server.url, registry=None) as manager:
             (found,) = [each async for each in manager.sessions()]
             if verdict:
-                runtime, created_at = await runtime_of(manager), round((found.created_at or 0) * 1000)
+                runtime, created_at = await parts_of(manager), round((found.created_at or 0) * 1000)
                 await runtime.store.note_liveness(ALICE, verdict, created_at, 60.0, timeout=2.0)
             return found
 

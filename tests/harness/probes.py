@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from session_reuse._browser_session import wiring_of
+from session_reuse._manager import runtime_of
 
 if TYPE_CHECKING:
     from session_reuse import BrowserSession, SessionManager, reusable_session
@@ -19,6 +20,11 @@ def runtime(manager: SessionManager) -> Runtime:
     found = manager._runtime
     assert found is not None, "the manager was not used"
     return found
+
+
+async def parts_of(manager: SessionManager) -> Runtime:
+    """Return the parts of a manager, which it makes at its first use."""
+    return await runtime_of(manager)
 
 
 def waiting_of(manager: SessionManager) -> list[Replica]:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from session_reuse import SaveOutcome, SessionManager, reusable_session
-from session_reuse._manager import runtime_of
 from session_reuse._store.interface import CommitOutcome
 from session_reuse.testing import FaultyStore, assert_fresh, assert_reused, assert_saved, state_with_cookie
 from tests.harness.polling import until
+from tests.harness.probes import parts_of
 from tests.kit.actions import HOUR, NAME, header_of, keep, logged_in, payload, save, save_next
 from tests.kit.conftest import PATIENT
 from tests.kit.stores import Kit
@@ -131,7 +131,7 @@ async def test_a_session_that_has_retired_is_not_kept_alive(kit: Kit, over: Mana
     """An enter that finds a session past `max_age` starts fresh, and its login lives by its own limits."""
     manager = over(ttl=DAY, max_age=HOUR)
     await logged_in(manager)
-    runtime = await runtime_of(manager)
+    runtime = await parts_of(manager)
     wall = time.time
     runtime.clock.wall = lambda: wall() + 2 * HOUR
     async with reusable_session(NAME, manager=manager) as session:

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from session_reuse import SaveOutcome
-from session_reuse._manager import runtime_of
 from session_reuse.testing import Fault, FaultyStore, MemoryStore
 from tests.harness.polling import until
+from tests.harness.probes import parts_of
 from tests.lifecycle.worlds import NAME, Process, processes, stored
 
 MANY = 12
@@ -49,8 +49,8 @@ async def test_saves_that_wait_are_written_side_by_side() -> None:
     async with processes(memory, 1, save_timeout=20.0) as (one,):
         await left_in_an_outage(one, MANY)
         one.way = slow = Slow(memory, "commit")
-        (await runtime_of(one.manager)).guarded.store = slow
-        (await runtime_of(one.manager)).guard.at().write.reset()
+        (await parts_of(one.manager)).guarded.store = slow
+        (await parts_of(one.manager)).guard.at().write.reset()
         await until(lambda: slow.inside > MANY / 2, timeout=10.0, message="several commits are under way at once")
         slow.go_on.set()
         await until(lambda: one.manager.stats().pending == 0, timeout=10.0, message="all are written")
@@ -64,7 +64,7 @@ async def test_a_close_writes_side_by_side_what_waits() -> None:
     one = Process(memory, save_timeout=20.0, close_timeout=5.0)
     await left_in_an_outage(one, MANY)
     one.way = slow = Slow(memory, "commit")
-    (await runtime_of(one.manager)).guarded.store = slow
+    (await parts_of(one.manager)).guarded.store = slow
     closing = asyncio.ensure_future(one.manager.aclose())
     await until(lambda: slow.inside > MANY / 2, timeout=4.0, message="several commits are under way at once")
     slow.go_on.set()
@@ -78,7 +78,7 @@ async def test_nothing_of_a_session_is_reused_that_its_process_has_invalidated()
     async with processes(memory, 1) as (one,):
         await one.log_in("old", n=1)
         slow = Slow(memory, "invalidate")
-        (await runtime_of(one.manager)).guarded.store = slow
+        (await parts_of(one.manager)).guarded.store = slow
         evicting = asyncio.ensure_future(one.manager.evict(NAME))
         await until(lambda: slow.inside == 1, timeout=10.0, message="the invalidation is under way")
         async with one.enter() as meanwhile:

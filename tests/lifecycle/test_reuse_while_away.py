@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, StoreError
-from session_reuse._manager import runtime_of
 from session_reuse.testing import MemoryStore, assert_fresh, assert_reused, state_with_cookie
 from tests.harness.polling import until
+from tests.harness.probes import parts_of
 from tests.lifecycle.worlds import NAME, Process, login_of, processes, stored
 
 
@@ -172,7 +172,7 @@ async def test_max_age_holds_while_the_store_is_away(limit: str) -> None:
         async with one.enter(**options) as session:
             assert_reused(session)
             session.discard()
-        runtime, wall = await runtime_of(one.manager), time.time
+        runtime, wall = await parts_of(one.manager), time.time
         runtime.clock.wall = lambda: wall() + 7200.0
         async with one.enter(**options) as session:
             assert not session.reused

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from session_reuse import BrowserSession, SaveOutcome
-from session_reuse._manager import runtime_of
 from session_reuse.testing import MemoryStore, state_with_cookie
+from tests.harness.probes import parts_of
 from tests.lifecycle.worlds import NAME, Process, processes, stored
 
 
@@ -213,7 +213,7 @@ async def test_the_next_exclusive_agent_of_a_process_finds_what_waits() -> None:
             one.way.fail, one.way.only = "unavailable", frozenset({"commit"})  # type: ignore[assignment]
         assert late.save_outcome is SaveOutcome.PENDING
         one.heal()
-        (await runtime_of(one.manager)).guard.at().write.reset()
+        (await parts_of(one.manager)).guard.at().write.reset()
         async with one.enter(exclusive=True) as session:
             assert session.data == {"late": 1}
             session.discard()

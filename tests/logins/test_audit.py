@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, SessionUse, StoreError, blocking, reusable_session
-from session_reuse._manager import runtime_of
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import ALICE, CANARIES, CommandLine
+from tests.harness.probes import parts_of
 from tests.harness.servers import RedisCluster, RedisServer
 from tests.logins.states import SHOP
 from tests.sharing.conftest import cluster, servers, shared_cluster
@@ -125,7 +125,7 @@ async def test_a_save_that_waits_takes_its_line_along() -> None:
 async def clock_of(manager: SessionManager) -> list[float]:
     """Return a number of seconds that is added to the clock of this host."""
     added = [0.0]
-    (await runtime_of(manager)).clock.wall = lambda: time.time() + added[0]
+    (await parts_of(manager)).clock.wall = lambda: time.time() + added[0]
     return added
 
 
@@ -176,7 +176,7 @@ async def test_another_server_of_the_cluster_that_hangs_delays_no_save(cluster: 
         )  # fmt: skip
         await log_in(manager, name, None)
         frozen.pause()
-        services = await runtime_of(manager)
+        services = await parts_of(manager)
         commits: list[float] = []
         commit = services.store.commit
 

@@ -27,7 +27,6 @@ from session_reuse import (
     blocking,
     reusable_session,
 )
-from session_reuse._manager import runtime_of
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse.browsers.cdp import page_shows
 from session_reuse.browsers.checks import selector_present, text_present
@@ -35,6 +34,7 @@ from session_reuse.browsers.probes import cdp_probe, http_probe, page_of, playwr
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
 from tests.harness.pages import PageHandler, serving
+from tests.harness.probes import parts_of
 from tests.harness.servers import RedisServer, free_port
 
 NAME = "shop.example/alice"
@@ -257,7 +257,7 @@ async def test_the_clock_of_the_keeper_does_not_matter(redis_server: RedisServer
     for off in (-200_000.0, 200_000.0):
         async with SessionManager(redis_server.url, registry=None) as manager:
             await log_in(manager, f"clock/{off}")
-            (await runtime_of(manager)).clock.wall = lambda off=off: time.time() + off
+            (await parts_of(manager)).clock.wall = lambda off=off: time.time() + off
             assert await manager.keep_alive(renewing(verdict=True), f"clock/{off}", once=True) == {Liveness.LIVE: 1}
             assert await manager.keep_alive(renewing(verdict=True), f"clock/{off}", once=True) == {}
 

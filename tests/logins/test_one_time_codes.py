@@ -22,12 +22,12 @@ from session_reuse import (
     blocking,
     reusable_session,
 )
-from session_reuse._manager import runtime_of
 from session_reuse.browsers.http_clients import open_httpx_async
 from session_reuse.browsers.probes import http_probe
 from session_reuse.testing import MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import ALICE, CommandLine
 from tests.harness.pages import PageHandler, serving
+from tests.harness.probes import parts_of
 from tests.harness.servers import RedisServer
 
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
@@ -44,7 +44,7 @@ def codes(server: RedisServer, secret: str = SECRET) -> set[str]:
 async def test_a_session_makes_codes(redis_server: RedisServer) -> None:
     """In both APIs, by the clock of the server, from any usual form of the secret."""
     async with SessionManager(redis_server.url, registry=None, encryption_keys=KEYS[0]) as manager:
-        (await runtime_of(manager)).clock.wall = lambda: 0.0
+        (await parts_of(manager)).clock.wall = lambda: 0.0
         spaced = " ".join(SECRET[at : at + 4].lower() for at in range(0, len(SECRET), 4))
         for secret in (SECRET, spaced, pyotp.TOTP(SECRET).provisioning_uri("alice", "shop")):
             assert await manager.set_totp_secret(ALICE, secret)

@@ -10,9 +10,9 @@ import pytest
 
 from session_reuse import BrowserSession, Liveness, SessionManager, reusable_session
 from session_reuse._logins import listing
-from session_reuse._manager import runtime_of
 from session_reuse.testing import MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
+from tests.harness.probes import parts_of
 from tests.harness.servers import RedisServer
 
 EXPIRY = 4_000_000_000
@@ -26,7 +26,7 @@ def note(server: RedisServer, name: str, verdict: Liveness, created_at: int | No
         async with SessionManager(server.url, registry=None) as manager:
             found = [each async for each in manager.sessions() if each.fingerprint == name]
             created = created_at or round((found[0].created_at or 0) * 1000)
-            await (await runtime_of(manager)).store.note_liveness(name, verdict, created, 60.0, timeout=2.0)
+            await (await parts_of(manager)).store.note_liveness(name, verdict, created, 60.0, timeout=2.0)
 
     asyncio.run(run())
 
@@ -57,7 +57,7 @@ async def test_sessions_are_opened_several_at_once_and_in_order(monkeypatch: pyt
     async with memory_manager(store) as manager:
         for name in names:
             store.put(name, BrowserSession(name, storage_state=state_with_cookie()).export())
-        runtime = await runtime_of(manager)
+        runtime = await parts_of(manager)
         read = runtime.store.read
 
         async def counted(*args: Any, **options: Any) -> Any:

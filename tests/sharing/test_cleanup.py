@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry
 from session_reuse import BrowserSession, ConfigurationError, SessionManager, reusable_session
 from session_reuse._cleanup.job import CleanupJob
 from session_reuse._cleanup.reconcile import EntryAction, action_for
-from session_reuse._manager import runtime_of
 from session_reuse._store.keys import Keys
 from tests.harness.polling import until
+from tests.harness.probes import parts_of
 from tests.harness.servers import HOST, RedisCluster, RedisServer
 from tests.sharing.processes import workers
 from tests.sharing.traces import MakeManager, config_set, kinds, primaries, raw, save_many
@@ -270,7 +270,7 @@ async def test_an_entry_lost_in_a_failover_is_repaired(
             client.zrem(Keys().of(name).deadlines, name)
     with raw(servers, "browser:session:not ours") as client:
         client.set("browser:session:not ours", "x")
-    services = await runtime_of(manager)
+    services = await parts_of(manager)
     job = CleanupJob(services.store, manager.config, services.telemetry)
     assert await job.repair() == 50
     assert kinds(servers)["deadlines"] == 200

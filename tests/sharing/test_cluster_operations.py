@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse._manager import runtime_of
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.cluster import ClusterTopology
 from session_reuse._store.redis.store import RedisStore
 from tests.harness.polling import until
+from tests.harness.probes import parts_of
 from tests.harness.servers import HOST, RedisCluster, RedisServer
 from tests.sharing.traces import MakeManager, flush, kinds, primaries, raw, save_many
 from tests.sharing.worker import SETTINGS
@@ -169,7 +169,7 @@ async def test_a_cluster_that_is_away_at_the_start_is_found_later(
     for node in cluster.nodes:
         node.resume()
     await until(lambda: manager.stats().pending == 0, timeout=60.0, message="the save gets through")
-    store = (await runtime_of(manager)).store
+    store = (await parts_of(manager)).store
     assert isinstance(store, RedisStore)
     assert isinstance(store.topology, ClusterTopology)
     assert len(await store.topology.servers()) == 6

@@ -15,13 +15,12 @@ import redis.asyncio
 from redis.asyncio import Sentinel
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse._manager import runtime_of
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._store.redis.topology import SentinelTopology
 from tests.harness.lag import Lag
 from tests.harness.polling import until
-from tests.harness.probes import connections_of, fencing_token, runtime
+from tests.harness.probes import connections_of, fencing_token, parts_of, runtime
 from tests.harness.servers import RedisCluster, RedisServer, SentinelGroup
 from tests.sharing.traces import MakeManager, save_many
 
@@ -265,7 +264,7 @@ async def test_recovery_takes_no_longer_than_the_failover(make_manager: MakeMana
 
     async def recover(group: RedisCluster | SentinelGroup) -> None:
         async with started(group):
-            store = (await runtime_of(await make_manager(group.url))).store
+            store = (await parts_of(await make_manager(group.url))).store
             assert isinstance(store, RedisStore)
             await until(answers(store), timeout=60.0, message="the store answers at first")
             await asyncio.to_thread(fail_over, group)
@@ -306,7 +305,7 @@ async def test_a_reset_connection_to_a_sentinel_does_not_alarm_anybody() -> None
 async def test_no_sentinel_is_forgotten(make_manager: MakeManager) -> None:
     """While the first sentinel is away, connections that look for the master at once must not lose another."""
     with SentinelGroup() as group:
-        store = (await runtime_of(await make_manager(group.url))).store
+        store = (await parts_of(await make_manager(group.url))).store
         assert isinstance(store, RedisStore)
         pool = store.client.connection_pool
         known = set(pool.sentinel_manager.sentinels)
@@ -324,7 +323,7 @@ async def test_connections_to_a_node_that_has_left_are_closed(make_manager: Make
     with RedisCluster() as cluster:
         manager = await make_manager(cluster.url, wait_replicas=0)
         await save_many(manager, ["shop/1"])
-        store = (await runtime_of(manager)).store
+        store = (await parts_of(manager)).store
         assert isinstance(store, RedisStore)
         dead = cluster.kill_primary_of("browser:session:shop/1")
         connection = runtime(manager).connection

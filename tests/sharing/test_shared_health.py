@@ -8,8 +8,8 @@ from time import time
 import pytest
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
-from session_reuse._manager import runtime_of
 from session_reuse.errors import ConfigurationError
+from tests.harness.probes import parts_of
 from tests.harness.servers import RedisCluster, RedisServer
 from tests.sharing.processes import workers
 from tests.sharing.traces import MakeManager, raw, save_many
@@ -87,7 +87,7 @@ async def test_max_age_counts_from_the_first_save(
 ) -> None:
     """However often it is used and saved again, a session is retired when it is old; the asker sets how old."""
     manager = await make_manager(servers.url)
-    services = await runtime_of(manager)
+    services = await parts_of(manager)
     await save_many(manager, ["shop"])
     services.clock.wall = lambda: time() + 50.0
     async with reusable_session("shop", manager=manager, max_age=60.0) as session:
@@ -170,7 +170,7 @@ async def test_a_session_lives_no_longer_than_its_login_cookie(
             assert session.reused
             session.data["used"] = True
         assert client.pttl("browser:session:shop") <= 100_000
-    services = await runtime_of(manager)
+    services = await parts_of(manager)
     services.clock.wall = lambda: time() + 101.0
     async with reusable_session("shop", manager=manager) as session:
         assert session.outcome is Outcome.RETIRED
@@ -183,7 +183,7 @@ async def test_a_clock_that_is_wrong_loses_nothing(
 ) -> None:
     """A host a year ahead, then one a year behind: both reuse, both save, and the clean-up takes neither for expired."""
     manager = await make_manager(servers.url)
-    services = await runtime_of(manager)
+    services = await parts_of(manager)
     for shift in (31_536_000.0, -31_536_000.0, 0.0):
         services.clock.wall = lambda shift=shift: time() + shift  # type: ignore[misc]
         async with reusable_session("shop", "agent", manager=manager) as session:
