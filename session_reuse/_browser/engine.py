@@ -11,6 +11,7 @@ from session_reuse._browser.restorer import Restorer
 from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse._browser.storage.trim import trim
 from session_reuse._problem import ProblemKind
+from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.storage_state import StorageState, empty_storage_state
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class BrowserEngine:
     ) -> None:
         state = session.storage_state
         self._session = session
-        self._restored = state
+        self._restored = self._mine = state
         self._driver = driver
         self._known = frozenset() if before is None else before.visited
         self._captured_version = 0
@@ -84,9 +85,16 @@ class BrowserEngine:
         return self.fitted(self.mirror.state()) if self.mirror.has_read else None
 
     def fitted(self, state: StorageState) -> StorageState:
-        """Return a state that can be saved: without the largest values, if it is too large."""
+        """Return a state that can be saved, and assign it to the session.
+
+        It is without the largest values, if it is too large. What another client of the session has changed meanwhile stays.
+        """
         for where in trim(state, self._restored):
             self._session.report(ProblemKind.TOO_LARGE, where, "the largest values were left out")
+        before, theirs, self._mine = self._mine, self._session.storage_state, state
+        if theirs is not before:
+            state = merge_storage_states(before, state, theirs)
+        self._session.storage_state = state
         return state
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:

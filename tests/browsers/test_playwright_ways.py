@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from session_reuse._browser.plan import RestoreScripts
+from session_reuse.browsers.http_clients import open_httpx_async
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.probes import has_scripts
-from tests.browsers.visits import items, kinds, reused, shown, storing, visited
+from tests.browsers.visits import fresh, items, kinds, reused, shown, storing, visited
 from tests.harness.polling import until
 
 if TYPE_CHECKING:
@@ -262,3 +263,28 @@ async def test_what_a_hidden_page_could_not_fill_is_reported(sites: Sites, brows
     assert [(problem.where, problem.reason) for problem in session.problems if problem.kind == "restore_failed"] == [
         (where, "localStorage: QuotaExceededError")
     ]
+
+
+async def test_two_contexts_of_one_session_keep_both_logins(sites: Sites, browser: Any) -> None:
+    """Each captures the whole state. What the other one has changed meanwhile stays, a logout too."""
+    session = reused(storing_all(sites, "shop"))
+    async with open_context(session, browser) as one, open_context(session, browser) as other:
+        assert await visited(one, sites.url("mail", "/local/login")) == "in"
+        assert await visited(other, sites.url("bank", "/cookie/login?kind=persistent")) == "in"
+        page = await one.new_page()
+        await page.goto(sites.url("shop", "/blank"))
+        await page.evaluate("localStorage.clear()")
+    assert items(session, sites.origin("mail"))
+    assert not items(session, sites.origin("shop"))
+    assert [cookie["domain"] for cookie in session.storage_state["cookies"]] == ["bank.localhost"]
+
+
+async def test_an_http_client_beside_a_browser_keeps_its_cookies(sites: Sites, browser: Any) -> None:
+    """It renews a cookie while the context is open, which is captured after it."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("shop", "/local/login")) == "in"
+        async with open_httpx_async(session) as client:
+            client.cookies.set("api", "1", domain="shop.localhost", path="/")
+    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["api"]
+    assert items(session, sites.origin("shop"))
