@@ -78,8 +78,6 @@ class SessionScope:
         self._use_id = new_save_id(clock.chance) if config.audit else ""
         self.on_left: Callable[[float], Coroutine[None, None, None]] | None = None
 
-    # Enter -----------------------------------------------------------------------------------------------------------
-
     async def enter(self) -> None:
         """Fill the session from the store, or start it fresh and note why.
 
@@ -95,18 +93,17 @@ class SessionScope:
                 entry = await self._entered(began)
                 self._took = self._store.time() - began  # without the caller's `verify`
                 await self._adopt(entry)
-            if not self._options.counted_later:
-                self.count()
         except BaseException as error:  # whatever ends it, no lease stays behind
             if self._lease is not None:
                 self._lease.abandon()
             if isinstance(error, StoreError | CorruptStateError):  # `strict`
                 session.outcome = error.outcome if isinstance(error, StoreError) else Outcome.CORRUPT
-                self._took = self._store.time() - began
-                self.count()
+                self.count(self._store.time() - began)
             raise
-        if session.outcome is Outcome.BUSY and self._options.on_busy == "raise":
+        refused = session.outcome is Outcome.BUSY and self._options.on_busy == "raise"
+        if refused or not self._options.counted_later:
             self.count()
+        if refused:
             raise SessionBusyError(f"{session.fingerprint!r} is in exclusive use by another agent")
         wiring_of(session).backend = self
 
@@ -118,11 +115,11 @@ class SessionScope:
         session.discard()
         self.count()
 
-    def count(self) -> None:
-        """Count and log the enter, once."""
+    def count(self, took: float | None = None) -> None:
+        """Count and log the enter, once. It took this many seconds, or those without the caller's `verify`."""
         if not self._is_counted:
-            self._is_counted, session = True, self._session
-            self._telemetry.entered(session.fingerprint, session.outcome, self._took, stale=session.stale)
+            self._is_counted, session, took = True, self._session, self._took if took is None else took
+            self._telemetry.entered(session.fingerprint, session.outcome, took, stale=session.stale)
 
     async def _entered(self, began: float) -> Entry:
         fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - (self._store.time() - began)
@@ -254,8 +251,6 @@ class SessionScope:
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
         wiring_of(session).backend = self
 
-    # Save ------------------------------------------------------------------------------------------------------------
-
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
         """Save now. The lease stays."""
         if wiring_of(session).discarded:
@@ -300,22 +295,14 @@ class SessionScope:
                 raise
         finally:
             self._leaving = None
-            cools_down = self.on_left is not None and wiring_of(self._session).cooldown > 0
-            if cools_down:  # first: an agent that finds the lease free finds the cooldown too
-                await self._give_member_back()
-            await self._give_lease_back()
-            if not cools_down:
-                await self._give_member_back()
+            await self._give_back()
             use = self._writer.audit.use_of(self._session, self._options, self._use_id)
             wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
-            self._hold_weakly()
+            # It holds us: in a circle, its state would stay until the garbage collector comes.
+            if not isinstance(self._session, ProxyType):
+                self._session = proxy(self._session)
             if use is not None:  # no save has carried it
-                await self._release_at_once(self._writer.audit.note(use))
-
-    def _hold_weakly(self) -> None:
-        """Hold the session weakly: it holds us, and in a circle its state would stay until the garbage collector comes."""
-        if not isinstance(self._session, ProxyType):
-            self._session = proxy(self._session)
+                await self._at_once(self._writer.audit.note(use))
 
     async def _save(self, *, final: bool) -> SaveOutcome:
         session, began = self._session, self._clock.loop()
@@ -419,26 +406,23 @@ class SessionScope:
         if (use := audit.use_of(self._session, self._options, self._use_id)) is not None:
             self._spawn(audit.note(use), "release")
 
-    # The lease -------------------------------------------------------------------------------------------------------
-
-    async def _give_member_back(self) -> None:
-        """Free the member of a pool, before the next enter of this task can ask for one."""
-        if self.on_left is not None:
-            await self._release_at_once(self.on_left(wiring_of(self._session).cooldown))
-
-    async def _give_lease_back(self) -> None:
-        """Release the lease unless the last commit did, before the next enter of this task can request it."""
+    async def _give_back(self) -> None:
+        """Give back the lease and the member of a pool, before the next enter of this task can ask for them."""
+        cooldown = wiring_of(self._session).cooldown
+        # A cooldown first: an agent that finds the lease free finds it too.
+        if self.on_left is not None and cooldown > 0:
+            await self._at_once(self.on_left(cooldown))
         lease = self._lease
         if lease is not None and lease.lease is not None:
             lease.stop()
             if not any(change.has_released_lease for change in self._changes):
-                await self._release_at_once(lease.release(self._config.attempt_timeout))
+                await self._at_once(lease.release(self._config.attempt_timeout))
+        if self.on_left is not None and cooldown <= 0:
+            await self._at_once(self.on_left(cooldown))
 
-    async def _release_at_once(self, work: Coroutine[None, None, None]) -> None:
-        """Release something. Where the store is slow, it goes on in the background."""
+    async def _at_once(self, work: Coroutine[None, None, None]) -> None:
+        """Wait for an attempt of something. Where the store is slow, it goes on in the background."""
         await asyncio.wait({self._spawn(work, "release")}, timeout=self._config.attempt_timeout)
-
-    # The rest --------------------------------------------------------------------------------------------------------
 
     async def settled(self) -> SaveOutcome | None:
         """Wait for the final outcome of the last save, and return it."""
