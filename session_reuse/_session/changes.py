@@ -1,29 +1,24 @@
-"""Apply an agent's changes to the stored session. Pure.
+"""What the store held, which login an agent works with, and what the agent has changed.
 
-A `Change` is the difference between two documents of one agent. `rebase` applies it to the stored document as
-that has become meanwhile: directly, by a three-way merge, as a new login, or not at all.
+A `Change` is the difference between two documents of one agent. `fold.py` applies it to the stored session.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from session_reuse._session.clock import Moment
-from session_reuse._state import document
 from session_reuse._state.document import PLAIN_JSON, Body
 from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.header import Header
-from session_reuse._state.health import judge
-from session_reuse._state.merge import common_notes, merge_data, merge_documents
 from session_reuse._state.record import record
-from session_reuse._state.storage_state import is_empty
 from session_reuse._store.interface import Lease, SessionUse
 from session_reuse.errors import StoreError
-from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.outcome import SaveOutcome
 
 TOMBSTONE_TTL: Final = 30 * 86400.0
 """Seconds for which an invalidation is kept in the store."""
@@ -247,211 +242,3 @@ class Change:
             await self.done.wait()
         assert self.outcome is not None  # noqa: S101  (set before `done`)
         return self.outcome
-
-
-@record()
-class Rebased:
-    """A document with a change applied.
-
-    Attributes:
-        body: the document.
-        merged: whether it holds more than the agent's own document.
-        new_login: whether it replaces the stored session as a whole.
-        notes_only: whether another login is stored, to which the agent's notes were added.
-        not_taken: whether a change of the agent's storage state was left out for that.
-    """
-
-    body: Body = field(repr=False)
-    merged: bool = False
-    new_login: bool = False
-    notes_only: bool = False
-    not_taken: bool = False
-
-
-@record()
-class Refused:
-    """A change that must not be applied."""
-
-    outcome: SaveOutcome
-    why: str
-
-
-def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Rebased | Refused:
-    """Apply a change to the stored session."""
-    login, header = change.login, stored.header
-    if (refused := _refusal(change, stored, moment)) is not None:
-        return refused
-    if change.mark_only:
-        return _marked(login, stored)
-    if header is None:
-        return Rebased(change.after, new_login=stored.kind is StoredKind.CORRUPT and login.found is not Found.STORED)
-    same = login.created_at == header.created_at
-    if login.found is Found.ABSENT or (login.found is Found.STORED and same):
-        return _merged(change, stored.body, header.saved_at, moment)
-    if login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment):
-        return Rebased(change.after, new_login=True)
-    retired = judge(header, now=moment.wall, retire_after_bad=retire_after_bad) is Outcome.RETIRED
-    return _beside_another_login(change, stored.body, header.saved_at, moment, retired=retired)
-
-
-def _marked(login: Login, stored: Snapshot) -> Rebased | Refused:
-    if stored.header is None or stored.header.created_at != login.created_at:
-        return Refused(SaveOutcome.SKIPPED, "the session that was marked is gone")
-    return Rebased(stored.body)
-
-
-def _refusal(change: Change, stored: Snapshot, moment: Moment) -> Refused | None:
-    login = change.login
-    if stored.kind is StoredKind.UNREADABLE:
-        return Refused(
-            SaveOutcome.SKIPPED, "the stored session cannot be opened with the keys or limits of this process"
-        )
-    last = stored.invalidated_at or 0
-    heard = moment.by_server(login.heard_at)
-    if last > login.invalidated_at if login.invalidated_at is not None else heard is not None and last > heard:
-        return Refused(SaveOutcome.STALE, "the session was invalidated")
-    return _refusal_of_a_lost_one(change, moment) if stored.header is None else None
-
-
-def _refusal_of_a_lost_one(change: Change, moment: Moment) -> Refused | None:
-    """Return why a change must not bring a session back that is not stored any more."""
-    login = change.login
-    if moment.loop - change.made_at > change.ttl:
-        return Refused(SaveOutcome.SKIPPED, "it waited for longer than its time to live")
-    is_unchanged = change.before is change.after
-    if is_unchanged and login.found is Found.STORED and 0 < login.retire_at <= moment.wall * 1000:
-        return Refused(SaveOutcome.SKIPPED, "the session is gone, and would be retired by now")
-    if is_unchanged and any(one.outcome in REFUSED for one in change.built_on):
-        return Refused(SaveOutcome.SKIPPED, "it holds a change that was refused, and the session is gone")
-    if login.age(moment) > HOLD_LIMIT:
-        return Refused(SaveOutcome.STALE, "the session is gone, and it is too long ago to know why")
-    return None
-
-
-def _merged(change: Change, stored: Body, saved_at: int, moment: Moment) -> Rebased:
-    """Merge a change into a document that was saved at this time, server milliseconds."""
-    if change.before is change.after:
-        return Rebased(stored)
-    if change.before == stored:
-        return Rebased(change.after)
-    before = document.load(*change.before)
-    mine, theirs = document.load(*change.after), document.load(*stored)
-    if _is_later(saved_at, change, moment):
-        mine, theirs = theirs, mine
-    return Rebased(document.dump(merge_documents(before, mine, theirs)), merged=True)
-
-
-def _is_later(saved_at: int, change: Change, moment: Moment) -> bool:
-    """Return whether the stored session was saved after a change was made: where both changed one item, the later wins.
-
-    The server's clock decides, for the whole document, since single items have no times. So a change that did not wait
-    is the later one: it lost a race with another save by milliseconds, and most of the stored items are older than it.
-    """
-    made_at = moment.by_server(change.made_at) if change.age(moment.loop) else None
-    return made_at is not None and saved_at * 1000 > made_at
-
-
-def _beside_another_login(
-    change: Change, stored: Body, saved_at: int, moment: Moment, *, retired: bool
-) -> Rebased | Refused:  # fmt: skip
-    """Decide for a login that is not the stored one: two logins are never mixed, only the agent's notes are."""
-    mine, theirs = document.load(*change.after), document.load(*stored)
-    made_at = moment.by_server(change.login.heard_at)
-    younger = made_at is not None and made_at > saved_at * 1000 and change.login.found is not Found.STORED
-    if younger and (change.vouched or retired) and not is_empty(mine["storage_state"]):
-        return Rebased(change.after, new_login=True)
-    before, notes = document.load(*change.before), (mine["data"], theirs["data"])
-    if _is_later(saved_at, change, moment):
-        notes = (theirs["data"], mine["data"])
-    data = merge_data(common_notes(before["data"], mine["data"], theirs["data"]), *notes)
-    not_taken = mine["storage_state"] != before["storage_state"]
-    if data == theirs["data"]:
-        outcome = SaveOutcome.STALE if change.login.found is Found.STORED else SaveOutcome.SKIPPED
-        return Refused(outcome, "another login is stored")
-    return Rebased(document.dump({**theirs, "data": data}), merged=True, notes_only=True, not_taken=not_taken)
-
-
-@record()
-class Folded:
-    """Changes applied one after the other.
-
-    Attributes:
-        result: the document to store, with the flags of all that were applied.
-        applied: the changes in it, each with what it made of the document before it.
-        refused: the others, each with the reason.
-    """
-
-    result: Rebased
-    applied: list[tuple[Change, Rebased]]
-    refused: list[tuple[Change, Refused]]
-
-    @property
-    def login(self) -> Login | None:
-        """The login of the last change whose storage state is in the result; None where that is the stored one."""
-        return next((change.login for change, rebased in reversed(self.applied) if not rebased.notes_only), None)
-
-
-def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Folded:
-    """Apply changes to the stored session, the earliest first."""
-    applied: list[tuple[Change, Rebased]] = []
-    refused: list[tuple[Change, Refused]] = []
-    result = Rebased(stored.body)
-    logins: list[Login] = []
-    for change in changes:
-        inside = result if change.domains is None else replace(result, body=change.domains.restrict_body(result.body))
-        outcome = _on_top(change, stored, moment, inside, logins) if applied else None
-        outcome = outcome or rebase(change, _with(stored, inside), moment, retire_after_bad=retire_after_bad)
-        if isinstance(outcome, Rebased) and change.domains is not None:
-            whole = stored.body if outcome.new_login else result.body  # what is before a new login is refused below
-            if not whole.data and change.login.found is Found.STORED:
-                whole = change.whole  # the store has lost the session: this process brings back what it knows of it
-            outcome = _widened(change.domains, outcome, inside.body, whole)
-        if isinstance(outcome, Refused):
-            refused.append((change, outcome))
-            continue
-        if outcome.new_login and applied:
-            refused += [
-                (earlier, Refused(SaveOutcome.SKIPPED, "a new login has replaced it")) for earlier, _ in applied
-            ]
-            applied, logins = [], []
-        if not outcome.notes_only:
-            logins.append(change.login)
-        applied.append((change, outcome))
-        result = replace(outcome, new_login=True) if result.new_login else outcome
-    if result.new_login and stored.header is not None and _is_logged_out(result.body, stored.body):
-        refused += [
-            (change, Refused(SaveOutcome.SKIPPED, "the new login was logged out again")) for change, _ in applied
-        ]
-        return Folded(Rebased(stored.body), [], refused)
-    return Folded(result, applied, refused)
-
-
-def _widened(domains: AllowedDomains, rebased: Rebased, inside: Body, whole: Body) -> Rebased:
-    """Return the result of a change to a part of a document as one of the whole: what is outside stays as it is."""
-    body = whole if rebased.body is inside else domains.join_body(whole, rebased.body)
-    return replace(rebased, body=body)
-
-
-def _is_logged_out(new: Body, stored: Body) -> bool:
-    """Return whether a new login has come to less than what it would replace: no login any more, and no notes either."""
-    mine, theirs = document.load(*new), document.load(*stored)
-    return is_empty(mine["storage_state"]) and not (mine["data"] and is_empty(theirs["storage_state"]))
-
-
-def _with(stored: Snapshot, result: Rebased) -> Snapshot:
-    return stored if result.body is stored.body else replace(stored, body=result.body)
-
-
-def _on_top(
-    change: Change, stored: Snapshot, moment: Moment, result: Rebased, logins: list[Login]
-) -> Rebased | Refused | None:  # fmt: skip
-    """Apply a change to the login that an earlier change has brought; None when the stored login still stands."""
-    if stored.header is not None and not result.new_login:
-        return None
-    if any(change.login.is_same(login) for login in logins):
-        return _merged(change, result.body, 0, moment)
-    if (refused := _refusal(change, stored, moment)) is not None:
-        return refused
-    if change.login.found is Found.ABSENT and not result.new_login:
-        return _merged(change, result.body, 0, moment)
-    return _beside_another_login(change, result.body, 0, moment, retired=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from session_reuse._session.changes import HOLD_LIMIT, Change, Folded, Found, Snapshot, StoredKind
+from session_reuse._session.changes import HOLD_LIMIT, Change, Found, Snapshot, StoredKind
 from session_reuse._session.clock import Moment
+from session_reuse._session.fold import Folded
 from session_reuse._state.document import load
 from session_reuse._state.header import LATEST, REMEMBERED_SAVES, Header
 from session_reuse._state.storage_state import longest_cookie_life

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import field, replace
 
-from session_reuse._session.changes import Change, Folded, Found, Login, Snapshot, StoredKind
+from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Moment
+from session_reuse._session.fold import Folded
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._state.document import Body, load
 from session_reuse._state.header import Header, may_shorten

@@ -18,10 +18,11 @@ from session_reuse._browser_session import BrowserSession, fill, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._session.callbacks import capture, verified
-from session_reuse._session.changes import NOT_STORED, Change, Found, Login, Snapshot, StoredKind, fold
+from session_reuse._session.changes import NOT_STORED, Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Clock, Moment
 from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save
+from session_reuse._session.fold import fold
 from session_reuse._session.guarded_store import EnterOptions, GuardedStore
 from session_reuse._session.lease import LeaseHolder
 from session_reuse._session.one_time_codes import OneTimeCodes
@@ -261,8 +262,8 @@ class SessionScope:
     def leave(self, *, failed: bool) -> Coroutine[None, None, None]:
         """Save for the last time and release the lease. Await the result at once.
 
-        A cancelled body is saved too, by a separate task. So is all that waits for others than the store. What
-        is left needs no task, which would cost a tenth of a cycle: cut off, its change waits in the outbox.
+        A cancelled body is saved by a separate task, and so is all that waits for others than the store. The rest needs no
+        task, which would cost a tenth of a cycle: cut off, its change waits in the outbox.
 
         Args:
             failed: whether the body raised or was cancelled.
@@ -426,9 +427,8 @@ class SessionScope:
 
     async def settled(self) -> SaveOutcome | None:
         """Wait for the final outcome of the last save, and return it."""
-        leaving = self._leaving
-        if leaving not in {None, asyncio.current_task()}:  # an exit goes on when it is cancelled, and calls `verify`
-            await asyncio.wait({leaving})
+        if self._leaving not in {None, asyncio.current_task()}:  # a cancelled exit goes on, and calls `verify`
+            await asyncio.wait({self._leaving})
         return await self._changes[-1].final() if self._changes else self._session.save_outcome
 
     async def invalidate(self, reason: str) -> None:

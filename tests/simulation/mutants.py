@@ -16,6 +16,7 @@ from typing import Any, Final
 from session_reuse import Outcome, SaveOutcome
 from session_reuse._logins import pool
 from session_reuse._session import changes, entry, lease, options, scope, snapshots, writer
+from session_reuse._session import fold as folding
 from session_reuse._state import domains
 from session_reuse._state.storage_state import is_empty
 from session_reuse._stored_form import document_of
@@ -61,15 +62,15 @@ def late_ttl() -> None:
 @_mutant("promise", "lost", "stale", start=2440)
 def one_ground() -> None:
     """Saves that wait are joined: what one of them may not change, none may."""
-    real = changes.fold
+    real = folding.fold
 
-    def fold(waiting: Any, stored: Any, moment: Any, **options: Any) -> changes.Folded:
+    def fold(waiting: Any, stored: Any, moment: Any, **options: Any) -> folding.Folded:
         found = real(waiting, stored, moment, **options)
         if not found.refused:
             return found
         return replace(found, applied=[], refused=[(change, found.refused[0][1]) for change in waiting])
 
-    changes.fold = writer.fold = fold
+    folding.fold = writer.fold = fold
 
 
 @_mutant("revived")
@@ -114,7 +115,7 @@ def exclusive_while_away() -> None:
     real = scope.while_away
 
     def while_away(reason: Any, base: Any, outbox: Any, folded: Any, *rest: Any, **options: Any) -> entry.Entry:
-        folded = folded or changes.fold(outbox, base, rest[1], retire_after_bad=options["retire_after_bad"])
+        folded = folded or folding.fold(outbox, base, rest[1], retire_after_bad=options["retire_after_bad"])
         return real(reason, base, outbox, folded, *rest, **options)
 
     scope.while_away = while_away
@@ -203,7 +204,7 @@ def marks_again() -> None:
 @_mutant("scope", "lost", "torn")
 def scope_drops_the_rest() -> None:
     """A change of an agent that sees a part of a session is stored as if it were the whole."""
-    changes._widened = lambda _domains, rebased, _inside, _whole: rebased  # type: ignore[assignment]
+    folding._widened = lambda _domains, rebased, _inside, _whole: rebased  # type: ignore[assignment]
 
 
 @_mutant("scope")

@@ -8,21 +8,10 @@ from typing import Any
 import pytest
 
 from session_reuse import SaveOutcome
-from session_reuse._session.changes import (
-    HOLD_LIMIT,
-    Change,
-    Folded,
-    Found,
-    Login,
-    Rebased,
-    Refused,
-    Snapshot,
-    StoredKind,
-    fold,
-    rebase,
-)
+from session_reuse._session.changes import HOLD_LIMIT, Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Moment
 from session_reuse._session.commits import next_header
+from session_reuse._session.fold import Folded, Rebased, Refused, fold, rebase
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
