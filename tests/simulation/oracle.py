@@ -1440,7 +1440,7 @@ class Pool:
             return
         calm = oracle.trouble_of(visit.process) < visit.leaving - 1.0 and not visit.failed
         if visit.pooled and visit.marked_bad and visit.cooldown and calm and not visit.manager.closed:
-            member.cools = visit.left + visit.cooldown - AT_ONCE
+            member.cools = visit.leaving + visit.cooldown - AT_ONCE
 
     def refused(self, visit: Visit) -> None:
         """Judge that no member was free for a visit in time."""
