@@ -190,7 +190,7 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
             logins.append(change.login)
         applied.append((change, outcome))
         result = replace(outcome, new_login=True) if result.new_login else outcome
-    if result.new_login and stored.header is not None and _is_logged_out(result.body, stored.body):
+    if result.new_login and stored.header is not None and _is_logged_out(result.body, stored.body, applied):
         refused += [
             (change, Refused(SaveOutcome.SKIPPED, "the new login was logged out again")) for change, _ in applied
         ]
@@ -204,8 +204,12 @@ def _widened(domains: AllowedDomains, rebased: Rebased, inside: Body, whole: Bod
     return replace(rebased, body=body)
 
 
-def _is_logged_out(new: Body, stored: Body) -> bool:
+def _is_logged_out(new: Body, stored: Body, applied: list[tuple[Change, Rebased]]) -> bool:
     """Return whether a new login has come to less than what it would replace: no login any more, and no notes either."""
+    domains = applied[0][0].domains
+    scopes = {change.domains and change.domains.patterns for change, _ in applied}
+    if domains is not None and len(scopes) == 1:  # what is outside is not theirs
+        new, stored = domains.restrict_body(new), domains.restrict_body(stored)
     mine, theirs = document.load(*new), document.load(*stored)
     return is_empty(mine["storage_state"]) and not (mine["data"] and is_empty(theirs["storage_state"]))
 

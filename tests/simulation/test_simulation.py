@@ -53,6 +53,7 @@ WITH_ALL_WORDS: dict[int, str] = {
     6005053: "a save on disk that was too old was removed without a word",
     6081098: "a save that two managers had read from one disk was applied twice, and what was deleted in between came back",
     6081450: "a save of notes alone whose reply was lost was reported as one of the whole session",
+    6206222: "a new login by an agent that sees a part, which was logged out again, removed the notes of another",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with the words that came later."""
