@@ -17,9 +17,6 @@ from tests.cli.conftest import ALICE, CANARIES, CommandLine
 from tests.harness.probes import parts_of
 from tests.harness.servers import RedisCluster, RedisServer
 from tests.logins.states import SHOP
-from tests.sharing.conftest import cluster, servers, shared_cluster
-
-__all__ = ["cluster", "servers", "shared_cluster"]
 
 
 async def log_in(manager: SessionManager, name: str = ALICE, agent: str | None = "agent-1", **options: Any) -> None:

@@ -42,19 +42,10 @@ async def use(manager: SessionManager, **options: Any) -> str:
         return session.fingerprint
 
 
-@pytest.fixture(params=["server", "cluster"])
-def url(request: pytest.FixtureRequest) -> str:
+@pytest.fixture
+def url(servers: RedisServer | RedisCluster) -> str:
     """One server, and a Cluster, in which each session may live on another server than its pool."""
-    if request.param == "server":
-        return str(request.getfixturevalue("redis_server").url)
-    return str(request.getfixturevalue("small_cluster").url)
-
-
-@pytest.fixture(scope="module")
-def small_cluster() -> Any:
-    """A Cluster for this module."""
-    with RedisCluster() as cluster:
-        yield cluster
+    return servers.url
 
 
 async def test_the_member_that_rested_longest_comes_next(url: str) -> None:
@@ -70,7 +61,6 @@ async def test_the_member_that_rested_longest_comes_next(url: str) -> None:
         assert await manager.pool(POOL).members() == ["alice", "bob", "cem", "dan"]
         assert await manager.pool(POOL).remove("dan", "nobody") == 1
         assert f"{POOL}/dan" not in [await use(manager) for _ in range(4)]
-        await manager.pool(POOL).remove("alice", "bob", "cem")
 
 
 async def test_never_two_holders_of_one(url: str) -> None:
@@ -90,7 +80,6 @@ async def test_never_two_holders_of_one(url: str) -> None:
             await asyncio.sleep(0)
             await second.__aexit__(None, None, None)
             assert await waiting == two.fingerprint
-        await manager.pool(POOL).remove("alice", "bob")
 
 
 async def test_a_member_that_is_used_outside_of_the_pool_is_passed_by(redis_server: RedisServer) -> None:
