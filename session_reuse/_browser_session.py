@@ -50,6 +50,7 @@ class Wiring:
     Attributes:
         backend: reads and writes the store; None before the session is entered.
         captures: functions that return the state of the browser.
+        captured: the storage state that an adapter has assigned last, compared by identity.
         capture_reason: why the browser could not be read; None when it was.
         discarded: whether nothing is saved any more.
         was_left: whether the `with` of the session has ended.
@@ -60,6 +61,7 @@ class Wiring:
 
     backend: SessionBackend | None = None
     captures: list[Capture] = field(default_factory=list)
+    captured: StorageState | None = None
     capture_reason: str | None = None
     discarded: bool = False
     was_left: bool = False
@@ -82,6 +84,12 @@ def fill(session: BrowserSession, found: Document) -> None:
     """Take over a stored document, which was checked when it was opened."""
     session._storage_state, session._data = found["storage_state"], found["data"]  # noqa: SLF001
     wiring_of(session).maybe_reordered = False
+
+
+def assign_captured(session: BrowserSession, state: StorageState) -> StorageState:
+    """Assign and return what an adapter has captured. Another one that captures later merges its own state with it."""
+    session.storage_state = wiring_of(session).captured = state
+    return state
 
 
 def require_open(session: BrowserSession) -> None:

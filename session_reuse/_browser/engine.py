@@ -10,6 +10,7 @@ from session_reuse._browser.origins import origin_of
 from session_reuse._browser.restorer import Restorer
 from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse._browser.storage.trim import trim
+from session_reuse._browser_session import assign_captured, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.storage_state import StorageState, empty_storage_state
@@ -44,7 +45,8 @@ class BrowserEngine:
     ) -> None:
         state = session.storage_state
         self._session = session
-        self._restored = self._mine = state
+        self._restored = state
+        self.mine: StorageState = state if before is None else before.mine
         self._driver = driver
         self._known = frozenset() if before is None else before.visited
         self._captured_version = 0
@@ -81,21 +83,22 @@ class BrowserEngine:
         return self.mirror.version != self._captured_version
 
     def last_seen(self) -> StorageState | None:
-        """Return the state as it was last seen, without asking the browser, or None when nothing was."""
+        """Return the state as it was last seen, which the session gets, without asking the browser. None when nothing was."""
         return self.fitted(self.mirror.state()) if self.mirror.has_read else None
 
     def fitted(self, state: StorageState) -> StorageState:
         """Return a state that can be saved, and assign it to the session.
 
-        It is without the largest values, if it is too large. What another client of the session has changed meanwhile stays.
+        What another client of the session has captured meanwhile is merged into it. Without the largest values, if it is too
+        large.
         """
+        before, theirs, self.mine = self.mine, self._session.storage_state, state
+        # Not with what the agent has assigned, which is replaced: Playwright's own state holds a part of the session only.
+        if theirs is not before and theirs is wiring_of(self._session).captured:
+            state = merge_storage_states(before, state, theirs)
         for where in trim(state, self._restored):
             self._session.report(ProblemKind.TOO_LARGE, where, "the largest values were left out")
-        before, theirs, self._mine = self._mine, self._session.storage_state, state
-        if theirs is not before:
-            state = merge_storage_states(before, state, theirs)
-        self._session.storage_state = state
-        return state
+        return assign_captured(self._session, state)
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
         """Return the current state, for a save."""
@@ -123,5 +126,4 @@ class BrowserEngine:
 
     def keep_last_seen(self) -> None:
         """Assign the state that was last seen to the session, without a call of the browser."""
-        if (state := self.last_seen()) is not None:
-            self._session.storage_state = state
+        self.last_seen()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.environment import recorded
-from session_reuse._browser_session import require_open
+from session_reuse._browser_session import assign_captured, require_open
 from session_reuse._misuse import asynccontextmanager
 from session_reuse.browsers._cookie_jar import BoundJar
 from session_reuse.errors import MissingExtraError
@@ -100,7 +100,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
     _adopt_user_agent(session, client)
 
     def capture() -> StorageState:
-        return jar.capture(session.storage_state, time.time())
+        return assign_captured(session, jar.capture(session.storage_state, time.time()))
 
     unbind = session.bind_capture(capture)
     try:
@@ -108,7 +108,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
     finally:
         unbind()
         release()
-        session.storage_state = capture()
+        capture()
 
 
 def _rule_httpx(client: Any, jar: BoundJar) -> Callable[[], None]:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from session_reuse import BrowserSession
+
 A, B = "https://a.example", "https://b.example"
 
 
@@ -939,3 +941,60 @@ def test_a_hidden_page_that_cannot_be_used_is_closed() -> None:
         run_sync(driver.open_blank_page(lambda *_: None))
     assert browser.commands == ["Target.createTarget", "Target.attachToTarget"]
     assert browser.is_detached
+
+
+def state_of(**values: str) -> Any:
+    """Return a storage state with these items in the localStorage of A."""
+    items = [{"name": name, "value": value} for name, value in values.items()]
+    return {"cookies": [], "origins": [{"origin": A, "localStorage": items}]}
+
+
+def stored_at_a(session: BrowserSession) -> dict[str, str]:
+    """Return the localStorage of A in a session."""
+    return {
+        item["name"]: item["value"]
+        for each in session.storage_state["origins"]
+        if each["origin"] == A
+        for item in each["localStorage"]
+    }
+
+
+def engine_of(session: BrowserSession, before: BrowserEngine | None = None) -> BrowserEngine:
+    """Return an engine whose browser is never asked."""
+    return BrowserEngine(session, SilentDriver(session), Settings(), is_new_profile=True, before=before)
+
+
+def test_what_two_clients_capture_is_merged() -> None:
+    """Each captures the whole state, again and again, also after a reconnection. Deletions of one count for both."""
+    session = reused(state_of(old="1"))
+    one, other = engine_of(session), engine_of(session)
+    one.fitted(state_of(old="1", mine="1"))
+    other.fitted(state_of(old="1", theirs="1"))
+    assert stored_at_a(session) == {"old": "1", "mine": "1", "theirs": "1"}
+    one = engine_of(session, before=one)
+    one.fitted(state_of(mine="2"))
+    assert stored_at_a(session) == {"mine": "2", "theirs": "1"}
+    one.fitted(state_of(mine="3"))
+    other.fitted(state_of(old="1", theirs="2"))
+    assert stored_at_a(session) == {"mine": "3", "theirs": "2"}
+
+
+def test_what_two_clients_have_captured_together_fits() -> None:
+    """The largest values are left out of the merged state, not of each part."""
+    session = reused(state_of(old="1"))
+    one, other = engine_of(session), engine_of(session)
+    one.fitted(state_of(old="1", mine="x" * 6_000_000))
+    other.fitted(state_of(old="1", theirs="y" * 6_000_000))
+    assert len(json.dumps(session.storage_state)) < 8_000_000
+    assert stored_at_a(session)["old"] == "1"
+    assert [problem.kind for problem in session.problems] == ["too_large"]
+
+
+def test_a_state_that_the_agent_assigns_is_no_capture() -> None:
+    """`context.storage_state()` of Playwright holds a part only. The browser itself is asked at the next capture."""
+    session = reused(state_of(old="1", kept="1"))
+    engine = engine_of(session)
+    engine.fitted(state_of(old="1", kept="1"))
+    session.storage_state = {"cookies": [], "origins": []}
+    engine.fitted(state_of(old="2", kept="1"))
+    assert stored_at_a(session) == {"old": "2", "kept": "1"}
