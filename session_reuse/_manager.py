@@ -142,7 +142,10 @@ class SessionManager(AsyncOnly):
 
     def _leave_known(self) -> Replicas | None:
         """Return what this manager knows, for the next event loop."""
-        return self._known if self._runtime is None else self._runtime.writer.replicas.successor()
+        if self._runtime is None:
+            return self._known
+        writer = self._runtime.writer
+        return writer.replicas.successor(has_disk=writer.disk is not None)
 
     def _abandon(self) -> None:
         """Close after the end of the event loop: report what waits as lost, and close the sockets."""

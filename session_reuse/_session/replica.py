@@ -102,13 +102,17 @@ class Replicas:
         """Return the replicas whose changes wait, those that wait longest first."""
         return iter(list(self._waiting.values()))
 
-    def successor(self) -> Replicas:
-        """Return what is known, without what waits: for the next event loop of this process."""
+    def successor(self, *, has_disk: bool) -> Replicas:
+        """Return what is known, without what waits: for the next event loop of this process.
+
+        Args:
+            has_disk: whether what waits is on disk. Such a session is read from there.
+        """
         heir = Replicas(*self._bounds)
+        unknown = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
         for name, known in self._replicas.items():
-            left = Replica(
-                name, known.base, invalidated_at=known.invalidated_at, invalidated_login=known.invalidated_login
-            )
+            base = unknown if has_disk and known.outbox else known.base
+            left = Replica(name, base, invalidated_at=known.invalidated_at, invalidated_login=known.invalidated_login)
             heir._replicas[name] = left
             heir._count(left)
         return heir

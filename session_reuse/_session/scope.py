@@ -74,7 +74,7 @@ class SessionScope:
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
         self._took, self._is_counted = 0.0, False
-        self._leaving: asyncio.Task[None] | None = None
+        self._interrupted: asyncio.Task[None] | None = None
         self._marked = False
         self._use_id = new_save_id(clock.chance) if config.audit else ""
         self.on_left: Callable[[float], Coroutine[None, None, None]] | None = None
@@ -110,9 +110,8 @@ class SessionScope:
 
     def enter_without(self, outcome: Outcome) -> None:
         """Start fresh and never save: there is no identity that the session could belong to."""
-        session = self._session
+        session, self._use_id = self._session, ""
         session.outcome, wiring_of(session).backend = outcome, self
-        self._use_id = ""
         session.discard()
         self.count()
 
@@ -281,8 +280,11 @@ class SessionScope:
         return self._leave(failed=failed)
 
     async def _leave_in_a_task(self, *, failed: bool) -> None:
-        self._leaving = self._spawn(self._leave(failed=failed), "leave")
-        await asyncio.shield(self._leaving)
+        leaving = self._spawn(self._leave(failed=failed), "leave")
+        try:
+            await asyncio.shield(leaving)
+        finally:
+            self._interrupted = None if leaving.done() else leaving
 
     async def _leave(self, *, failed: bool) -> None:
         try:
@@ -295,13 +297,11 @@ class SessionScope:
             if not failed:  # else the body's own error comes out
                 raise
         finally:
-            self._leaving = None
             await self._give_back()
             use = self._writer.audit.use_of(self._session, self._options, self._use_id)
             wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
             # It holds us: in a circle, its state would stay until the garbage collector comes.
-            if not isinstance(self._session, ProxyType):
-                self._session = proxy(self._session)
+            self._session = self._session if isinstance(self._session, ProxyType) else proxy(self._session)
             if use is not None:  # no save has carried it
                 await self._at_once(self._writer.audit.note(use))
 
@@ -409,14 +409,14 @@ class SessionScope:
 
     async def _give_back(self) -> None:
         """Give back the lease and the member of a pool, before the next enter of this task can ask for them."""
-        cooldown = wiring_of(self._session).cooldown
-        # A cooldown first: an agent that finds the lease free finds it too.
-        if self.on_left is not None and cooldown > 0:
-            await self._at_once(self.on_left(cooldown))
-        lease = self._lease
-        if lease is not None and lease.lease is not None:
+        lease, cooldown = self._lease, wiring_of(self._session).cooldown
+        if lease is not None:
             lease.stop()
-            if not any(change.has_released_lease for change in self._changes):
+        try:
+            if self.on_left is not None and cooldown > 0:  # first: an agent that finds the lease free finds it too
+                await self._at_once(self.on_left(cooldown))
+        finally:
+            if lease and lease.lease and not any(change.has_released_lease for change in self._changes):
                 await self._at_once(lease.release(self._config.attempt_timeout))
         if self.on_left is not None and cooldown <= 0:
             await self._at_once(self.on_left(cooldown))
@@ -427,8 +427,8 @@ class SessionScope:
 
     async def settled(self) -> SaveOutcome | None:
         """Wait for the final outcome of the last save, and return it."""
-        if self._leaving not in {None, asyncio.current_task()}:  # a cancelled exit goes on, and calls `verify`
-            await asyncio.wait({self._leaving})
+        if self._interrupted not in {None, asyncio.current_task()}:  # a cancelled exit goes on, and calls `verify`
+            await asyncio.wait({self._interrupted})
         return await self._changes[-1].final() if self._changes else self._session.save_outcome
 
     async def invalidate(self, reason: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.exits.programs import run
@@ -132,6 +134,29 @@ run(visit())
     found = [line for line in ended.lines if line.startswith("found")]  # asyncio tells of tasks in a closed loop
     assert found == ["found missing False 1"] * 2 + ["found reused True 2"] * 2, ended.errors
     assert (ended.code, ended.lost) == (0, 2)
+
+
+def test_the_next_loop_starts_from_what_is_on_disk(own_redis: RedisServer, tmp_path: Path) -> None:
+    """A save that was `spooled` is newer than what the last loop had heard of the store."""
+    ended = run(
+        f"""
+from session_reuse import SessionManager, reusable_session
+manager = SessionManager(spool_dir={str(tmp_path / "spool")!r}, encryption_keys=["1" * 64])
+
+async def visit():
+    async with reusable_session("shop/alice", manager=manager) as session:
+        session.data["n"] = session.data.get("n", 0) + 1
+    say("found", session.outcome, session.save_outcome, session.data["n"])
+
+asyncio.run(visit())
+server.shutdown(nosave=True)
+asyncio.run(visit())
+asyncio.run(visit())
+""",
+        own_redis,
+    )
+    found = [line for line in ended.lines if line.startswith("found")]
+    assert found == ["found missing saved 1", "found reused spooled 2", "found reused spooled 3"], ended.errors
 
 
 def test_a_collected_manager_counts_what_is_lost(own_redis: RedisServer) -> None:

@@ -153,11 +153,12 @@ async def test_an_exit_that_was_interrupted_is_settled() -> None:
         assert await late.settled() is SaveOutcome.STALE
 
 
-async def test_a_verify_that_waits_for_the_last_save_does_not_wait_for_its_own_exit() -> None:
-    """`verify` runs inside the exit."""
+@pytest.mark.parametrize("in_task", [False, True])
+async def test_a_verify_that_waits_for_the_last_save_does_not_wait_for_its_own_exit(*, in_task: bool) -> None:
+    """`verify` runs inside the exit, and so do its tasks."""
 
     async def verify(session: BrowserSession) -> bool:
-        await session.settled()
+        await (asyncio.create_task(session.settled()) if in_task else session.settled())
         return True
 
     async with processes(MemoryStore(), 1, verify_timeout=5.0) as (one,):
