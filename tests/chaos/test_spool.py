@@ -372,21 +372,73 @@ def test_half_written_files_are_removed_and_not_read(tmp_path: Path) -> None:
     assert not half.exists()
 
 
-def test_old_files_are_removed(tmp_path: Path) -> None:
-    """A file of a month ago helps no agent."""
+def test_old_bases_are_removed_and_old_saves_are_not(tmp_path: Path) -> None:
+    """An old base helps no agent. A save is ended by the writer, which reports it."""
     spool = spool_at(tmp_path)
-    spool.write(spool.names_of(NAME)[0], b"{}", saved_at=1000.0)
+    name = spool.names_of(NAME)[0]
+    for each in (name, spool.base_name(name)):
+        spool.write(each, b"{}", saved_at=1000.0)
+    assert spool.names() == [name]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", [".v2", ".base2", ".tmp", "..v2"])
+def test_a_file_that_is_called_like_an_ending_is_not_ours(tmp_path: Path, name: str) -> None:
+    """It is neither read nor removed, and ends no worker."""
+    (tmp_path / name).touch()
+    os.utime(tmp_path / name, (1, 1))
+    spool = spool_at(tmp_path)
     assert spool.names() == []
-    assert not files(tmp_path)
+    assert spool.make_room(keep="") == []
+    assert (tmp_path / name).exists()
 
 
-async def test_a_save_that_waited_on_disk_for_too_long_is_reported(own_redis: RedisServer, folder: Path) -> None:
+def test_both_folders_of_a_prefix_are_private(tmp_path: Path) -> None:
+    """Also where `spool_dir` was made with other rights before."""
+    for root in (tmp_path / "new", tmp_path / "old"):
+        if root.name == "old":
+            root.mkdir(mode=0o755)
+        spool = spool_at(root, "prod")
+        spool.write(spool.names_of(NAME)[0], b"{}", saved_at=time.time())
+        assert {path.stat().st_mode & 0o777 for path in (root, spool.folder)} == {0o700}
+
+
+def test_a_spool_dir_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the folder of the prefix in it is ours."""
+    spool = spool_at(tmp_path, "prod")
+    stat = os.stat
+
+    def of_another(path: Any, **options: Any) -> Any:
+        found = stat(path, **options)
+        return os.stat_result((*found[:4], found.st_uid + 1, *found[5:])) if path == tmp_path else found
+
+    monkeypatch.setattr("os.stat", of_another)
+    with pytest.raises(PermissionError):
+        spool.names()
+
+
+async def test_saves_outside_of_the_folder_of_a_prefix_are_named(
+    away: SessionManager, own_redis: RedisServer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An earlier version has kept the saves of each prefix in `spool_dir` itself."""
+    assert await leave(away, n=1) is SaveOutcome.SPOOLED
+    async with manager_of(own_redis, folder, key_prefix="prod"):
+        await until(lambda: "saves of another key prefix or an earlier version wait in it: 1" in caplog.text, message="a warning")
+    assert len(files(folder)) == 1
+
+
+@pytest.mark.parametrize("days", [0, 31])
+async def test_a_save_that_waited_on_disk_for_too_long_is_reported(
+    own_redis: RedisServer, folder: Path, days: int
+) -> None:
     """Its process was killed, and the outage was longer than the time to live of the session."""
     lost: list[str] = []
     async with manager_of(own_redis, folder, ttl=0.5) as manager:
         assert await leave(manager, n=1) is SaveOutcome.SPOOLED
     left = time.monotonic()
     await until(lambda: time.monotonic() - left > 0.6, message="the session would have expired")
+    for path in files(folder) if days else ():
+        os.utime(path, (time.time() - days * 86400,) * 2)
     own_redis.start()
     async with manager_of(own_redis, folder, ttl=0.5, on_lost=lambda name, _: lost.append(name)) as manager:
         await until(lambda: lost, message="it was reported")
@@ -435,6 +487,8 @@ async def test_a_save_goes_to_no_other_prefix(own_redis: RedisServer, folder: Pa
         assert not client.exists(f"test:session:{NAME}", f"browser:session:{NAME}")
 
 
-def spool_at(folder: Path) -> Spool:
+def spool_at(folder: Path, key_prefix: str = "browser") -> Spool:
     """Return a spool."""
-    return Spool(folder, AesGcm((KEY,)), max_entries=8, max_bytes=2**20, max_content=2**20, ttl=60.0)
+    return Spool(
+        folder, AesGcm((KEY,)), max_entries=8, max_bytes=2**20, max_content=2**20, ttl=60.0, key_prefix=key_prefix
+    )

@@ -232,6 +232,9 @@ def test_saves_that_wait_on_disk_are_counted(healthy: RedisServer, tmp_path: Pat
     )
     folder.chmod(0o755)
     assert "chmod 700" in checks(diagnose(healthy, **with_spool))["spool"]["remedy"]
+    prefixed = checks(diagnose(healthy, **with_spool, SESSION_REUSE_KEY_PREFIX="prod"))["spool"]
+    assert (prefixed["status"], "1 save of another key prefix" in prefixed["found"]) == ("warn", True)
+    assert f"move them to {folder}/prod.prefix" in prefixed["remedy"]
     assert spool.read(name) is not None
     file = tmp_path / "file"
     file.touch()

@@ -15,7 +15,7 @@ import orjson
 from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.replica import Replica
-from session_reuse._session.spool.files import ForeignKeyError, Spool, folder_for
+from session_reuse._session.spool.files import ForeignKeyError, Spool
 from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Writer
 from session_reuse._state.codec import Codec
@@ -45,8 +45,8 @@ def disk_replicas(config: Config, codec: Codec, writer: Writer, clock: Clock, sp
     if config.spool_dir is None or not isinstance(codec.seal, AesGcm):
         raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
     spool = Spool(
-        folder_for(config.spool_dir, config.key_prefix), codec.seal, max_entries=config.pending_max, max_bytes=config.pending_max_bytes,
-        max_content=4 * config.max_state_bytes, ttl=config.ttl, wall_clock=clock.time,
+        config.spool_dir, codec.seal, max_entries=config.pending_max, max_bytes=config.pending_max_bytes,
+        max_content=4 * config.max_state_bytes, ttl=config.ttl, key_prefix=config.key_prefix, wall_clock=clock.time,
     )  # fmt: skip
     disk = DiskReplicas(spool, writer, clock, spawn)
     disk.replay()
@@ -200,6 +200,8 @@ class DiskReplicas:
         try:
             while not await loop.run_in_executor(None, spool.claim):
                 await asyncio.sleep(_CLAIM_POLL * self._clock.chance.uniform(0.5, 1.0))
+            if others := await loop.run_in_executor(None, spool.others):
+                log.warning(Event.SPOOL_REJECTED, file=str(spool.root), why=others)
             for name in await loop.run_in_executor(None, spool.names):
                 found = await loop.run_in_executor(None, self._read, name)
                 if found is not None:

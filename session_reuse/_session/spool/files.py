@@ -29,12 +29,12 @@ from session_reuse.errors import CorruptStateError
 _MAGIC: Final = b"SRQ1"
 _FRONT: Final = 13
 _SUFFIX: Final = ".v2"
+_OUTBOXES: Final = f"[!.]*{_SUFFIX}"
 _BASE: Final = ".base2"
+_HALF: Final = ".tmp"
 _PLAIN_PREFIX: Final = "browser"
 _BASE_LIFE: Final = 86400.0
 """Seconds for which a base stays at least: managers whose sessions live shorter share the folder with others."""
-_OUTBOX_LIFE: Final = 30 * 86400.0
-"""Seconds for which an outbox stays. The writer decides which of its changes are too old, and reports them."""
 _TMP_LIFE: Final = 60.0
 """Seconds after which a half-written file is taken for one of a process that was killed."""
 _LOCK_PATIENCE: Final = 1.0
@@ -50,12 +50,18 @@ def folder_for(folder: Path, key_prefix: str) -> Path:
     return folder if key_prefix == _PLAIN_PREFIX else folder / f"{quote(key_prefix, safe='')}.prefix"
 
 
+def others_in(root: Path, key_prefix: str) -> int:
+    """Return how many saves wait in `spool_dir` itself that are not of this prefix, or are of an earlier version."""
+    return 0 if folder_for(root, key_prefix) == root else sum(1 for _ in root.glob(_OUTBOXES))
+
+
 class Spool:
     """A folder of sealed files, shared by the processes of one user.
 
     Args:
-        folder: made with mode 0700 when it is not there.
+        root: `spool_dir`, made with mode 0700 when it is not there.
         seal: seals with the first of its keys, opens with all.
+        key_prefix: the prefix whose saves are kept.
         max_entries: how many files there may be. The oldest give way.
         max_bytes: how many bytes they may take together.
         max_content: largest content that is read, in bytes.
@@ -64,14 +70,17 @@ class Spool:
     """
 
     def __init__(
-        self, folder: Path, seal: AesGcm, *, max_entries: int, max_bytes: int, max_content: int, ttl: float,
-        wall_clock: Callable[[], float] = time.time,
+        self, root: Path, seal: AesGcm, *, max_entries: int, max_bytes: int, max_content: int, ttl: float,
+        key_prefix: str = _PLAIN_PREFIX, wall_clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        self.folder = folder
+        self.folder = folder_for(root, key_prefix)
+        self.root = root
+        self._key_prefix = key_prefix
         self._seal = seal
         self._bounds = (max_entries, max_bytes)
         self._max_content = max_content
-        self._life = {".tmp": _TMP_LIFE, _BASE: max(ttl, _BASE_LIFE), _SUFFIX: _OUTBOX_LIFE}
+        # An outbox stays: the writer decides which of its changes are too old, and reports them.
+        self._life = {_HALF: _TMP_LIFE, _BASE: max(ttl, _BASE_LIFE)}
         self._wall_clock = wall_clock
         self._claim: int | None = None
 
@@ -85,18 +94,24 @@ class Spool:
         return name.removesuffix(_SUFFIX) + _BASE
 
     def names(self) -> list[str]:
-        """Return the names of all outboxes, the oldest first, after removing those that are too old to be of use."""
+        """Return the names of all outboxes, the oldest first, after removing other files that are too old to be of use."""
         self._prepare()
         return self._files(_SUFFIX)
+
+    def others(self) -> str:
+        """Return a remark on the saves that `others_in` counts. Empty without any."""
+        count = others_in(self.root, self._key_prefix)
+        return f"saves of another key prefix or an earlier version wait in it: {count}" if count else ""
 
     def _files(self, suffix: str) -> list[str]:
         now, found = self._wall_clock(), []
         for entry in os.scandir(self.folder):
+            kind = os.path.splitext(entry.name)[1]  # none where the name is `.v2` alone: it is not ours
             with contextlib.suppress(FileNotFoundError):
                 age = now - entry.stat(follow_symlinks=False).st_mtime
-                if _is_ours(entry.name) and age > self._life[os.path.splitext(entry.name)[1]]:
+                if kind in self._life and age > self._life[kind] and entry.name.startswith(".") is (kind == _HALF):
                     os.unlink(entry.path)
-                elif entry.name.endswith(suffix):
+                elif kind == suffix:
                     found.append((-age, entry.name))
         return [name for _, name in sorted(found)]
 
@@ -142,7 +157,7 @@ class Spool:
         packer = compressor("auto")
         front = _MAGIC + f"{packer.flag}{self._seal.key_id}".encode()
         data = front + self._seal.close(packer.compress(content), front + name.encode())
-        half = self.folder / f".{name}.{secrets.token_hex(4)}.tmp"
+        half = self.folder / f".{name}.{secrets.token_hex(4)}{_HALF}"
         try:
             _write_through(half, data, saved_at)
             os.rename(half, self.folder / name)
@@ -225,12 +240,13 @@ class Spool:
             self._claim = None
 
     def _prepare(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = os.stat(self.folder)
-        if status.st_uid != os.geteuid():
-            raise PermissionError("the spool folder belongs to another user")
-        if status.st_mode & 0o077:
-            os.chmod(self.folder, 0o700)
+        for folder in (self.root, self.folder):  # `mkdir` gives its mode to the last folder alone
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = os.stat(folder)
+            if status.st_uid != os.geteuid():
+                raise PermissionError("the spool folder belongs to another user")
+            if status.st_mode & 0o077:
+                os.chmod(folder, 0o700)
 
     def _sync_folder(self) -> None:
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -247,14 +263,10 @@ def key_ids_of(folder: Path) -> list[str]:
         OSError: the folder cannot be read.
     """
     found = []
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+    for path in sorted(folder.glob(_OUTBOXES)):
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             found.append(file.read(_FRONT)[5:].decode("ascii", "replace"))
     return found
-
-
-def _is_ours(name: str) -> bool:
-    return name.endswith((_SUFFIX, _BASE)) or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def _write_through(path: Path, data: bytes, saved_at: float) -> None:

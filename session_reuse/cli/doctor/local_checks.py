@@ -7,14 +7,14 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from session_reuse._session.spool.files import folder_for, key_ids_of
+from session_reuse._session.spool.files import folder_for, key_ids_of, others_in
 from session_reuse._settings.url import parse_url
 from session_reuse._state.compression import NAMES, compressor
 from session_reuse._state.sealing import key_id
 from session_reuse._stored_form import codec_for
 from session_reuse.browsers.chromium import find_chromium
 from session_reuse.cli.connection import Place
-from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
+from session_reuse.cli.doctor.finding import Finding, Status, fail, ok, warn
 from session_reuse.cli.formatting import plural
 from session_reuse.config import Config, configured_keys, unknown_variables
 from session_reuse.errors import AdapterError, ConfigurationError
@@ -101,18 +101,27 @@ def spool(config: Config) -> list[Finding]:
     """The next process with the folder and the keys writes the saves that wait on disk."""
     if config.spool_dir is None:
         return []
-    folder = folder_for(config.spool_dir, config.key_prefix)
-    if not folder.exists():
-        return [_new_spool(folder)]
+    root, folder = config.spool_dir, folder_for(config.spool_dir, config.key_prefix)
     try:
-        is_mine = folder.stat().st_uid == os.geteuid() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
-        key_ids = key_ids_of(folder) if is_mine else []
+        there = [each for each in dict.fromkeys((root, folder)) if each.exists()]
+        foreign = next((each for each in there if not _is_usable(each)), None)
+        key_ids = key_ids_of(folder) if folder in there and not foreign else []
+        others = 0 if foreign else others_in(root, config.key_prefix)
     except OSError as error:
         return [fail("spool", f"{folder}: {error.strerror}", "name a folder of this user in SESSION_REUSE_SPOOL_DIR")]
-    if not is_mine:
+    if foreign:
         remedy = f"chown it, or name a folder of this user in SESSION_REUSE_SPOOL_DIR: saves are not kept in {folder}"
-        return [fail("spool", f"{folder} belongs to another user, or may not be written", remedy)]
-    return [_waiting(folder, key_ids, {key_id(key) for key in configured_keys(config)})]
+        return [fail("spool", f"{foreign} belongs to another user, or may not be written", remedy)]
+    known = {key_id(key) for key in configured_keys(config)}
+    found = _waiting(folder, there, key_ids, known) if folder in there else _new_spool(folder)
+    if others and found.status is Status.OK:
+        text = f"{found.found}, and {plural(others, 'save')} of another key prefix or an earlier version in {root}"
+        return [warn("spool", text, f"move them to {folder} if they were made for this prefix")]
+    return [found]
+
+
+def _is_usable(folder: Path) -> bool:
+    return folder.stat().st_uid == os.geteuid() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
 
 
 def _new_spool(folder: Path) -> Finding:
@@ -123,14 +132,14 @@ def _new_spool(folder: Path) -> Finding:
     return ok("spool", f"no save waits, and {folder} is made when one does")
 
 
-def _waiting(folder: Path, key_ids: list[str], known: set[str]) -> Finding:
+def _waiting(folder: Path, there: list[Path], key_ids: list[str], known: set[str]) -> Finding:
     text = f"{plural(len(key_ids), 'save')} waiting in {folder}"
     unknown = sorted(set(key_ids) - known)
     if unknown:
         remedy = "add the old keys behind the first in SESSION_REUSE_ENCRYPTION_KEYS, or remove these files"
         return fail("spool", f"{text}, some sealed with keys not configured here: {' '.join(unknown)}", remedy)
-    if folder.stat().st_mode & 0o077:
-        return warn("spool", f"{text}, which other users may enter", f"chmod 700 {folder}")
+    if too_open := " ".join(str(each) for each in there if each.stat().st_mode & 0o077):
+        return warn("spool", f"{text}, which other users may enter", f"chmod 700 {too_open}")
     return ok("spool", text)
 
 
