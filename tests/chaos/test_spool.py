@@ -423,7 +423,10 @@ async def test_saves_outside_of_the_folder_of_a_prefix_are_named(
     """An earlier version has kept the saves of each prefix in `spool_dir` itself."""
     assert await leave(away, n=1) is SaveOutcome.SPOOLED
     async with manager_of(own_redis, folder, key_prefix="prod"):
-        await until(lambda: "saves of another key prefix or an earlier version wait in it: 1" in caplog.text, message="a warning")
+        await until(
+            lambda: "saves of another key prefix or an earlier version wait in it: 1" in caplog.text,
+            message="a warning",
+        )
     assert len(files(folder)) == 1
 
 

@@ -21,9 +21,11 @@ from session_reuse import (
 from session_reuse._logins.pool import Turn
 from session_reuse._session.lease import LeaseHolder
 from session_reuse._session.scope import SessionScope
+from session_reuse._store.keys import Keys
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
 from tests.harness.polling import until
+from tests.harness.probes import parts_of
 from tests.harness.servers import RedisCluster, RedisServer
 
 POOL = "shop.example"
@@ -124,6 +126,38 @@ async def test_a_member_that_begins_to_cool_down_goes_to_no_waiter(url: str, mon
         monkeypatch.setattr(Turn, "_enter_member", entered)
         assert await use(manager) == POOL
         assert seen == [True]
+
+
+async def test_a_cooldown_is_seen_where_the_session_lives_on_another_server(cluster: RedisCluster) -> None:
+    """The servers answer in any order. The holder leaves meanwhile: its lease or its cooldown is seen."""
+    pool_server = cluster.primary_of(Keys("browser").pool(POOL)[0])
+    member = next(
+        name for name in (f"user-{number}" for number in range(1000))
+        if cluster.primary_of(f"browser:session:{POOL}/{name}") is not pool_server
+    )  # fmt: skip
+    async with (
+        SessionManager(cluster.url, registry=None) as manager,
+        SessionManager(cluster.url, registry=None) as other,
+    ):
+        await manager.pool(POOL).add(member)
+        scope = enter(manager)
+        (await scope.__aenter__()).mark_bad("captcha", cooldown=600)
+        await other.pool(POOL).members()
+        store = (await parts_of(other)).store
+        send, left = store.send, []
+
+        async def in_the_other_order(*commands: Any, **options: Any) -> list[Any]:
+            replies: list[Any] = []
+            for command in reversed(commands):
+                replies[:0] = await send(command, **options)
+                if not left:
+                    left.append(await scope.__aexit__(None, None, None))
+            return replies
+
+        store.send = in_the_other_order
+        found = await store.member_facts(POOL, member, f"{POOL}/{member}", timeout=5.0)
+        assert left
+        assert found is None or found.holder
 
 
 @pytest.mark.parametrize("saves", [True, False])

@@ -30,6 +30,10 @@ class Pools(ABC):
     async def send(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
         """Send commands in one write to each server, and return their replies."""
 
+    @abstractmethod
+    def server_of(self, key: str) -> str:
+        """Return the server that a key lives on."""
+
     async def take_from_pool(
         self, pool: str, waiter: str, arrival: int, hold: float, longest: float, *, timeout: float
     ) -> PoolReply:  # fmt: skip
@@ -59,9 +63,12 @@ class Pools(ABC):
     ) -> SessionEntry | None:  # fmt: skip
         """Return what a listing shows of a member's session. None when the member was removed, or cools down."""
         # The score comes last: a holder that has released the lease by then has set the cooldown before.
-        found, score = await self.send(
-            facts_of(self.keys, fingerprint), ("ZSCORE", self.keys.pool(pool)[0], member), timeout=timeout
-        )
+        key = self.keys.pool(pool)[0]
+        commands: list[Command] = [facts_of(self.keys, fingerprint), ("ZSCORE", key, member)]
+        if self.server_of(key) == self.server_of(self.keys.session(fingerprint)):
+            found, score = await self.send(*commands, timeout=timeout)
+        else:  # two servers answer one request in any order
+            found, score = [(await self.send(each, timeout=timeout))[0] for each in commands]
         if checked(score) is None or float(score) % 1:  # as in pool_return.lua
             return None
         return entry_from(fingerprint, found)
