@@ -76,18 +76,21 @@ class _Commands(TyperGroup):
     """A group that imports a command when it is used."""
 
     def main(self, *positional: Any, **settings: Any) -> Any:
-        """Run a command. Where its arguments are wrong and hold `--json`, print the error as JSON."""
+        """Run a command. With `--json`, print the errors of typer as JSON: wrong arguments, or the end of what is typed in."""
         args = settings.get("args")
         words = [*(sys.argv[1:] if args is None else args), "--"]
         if "--json" not in words[: words.index("--")]:
             return super().main(*positional, **settings)
         try:
             sys.exit(super().main(*positional, **settings | {"standalone_mode": False}))
-        except UsageError as error:
+        except (UsageError, typer.Abort) as error:
             from session_reuse.cli.output import Output
 
-            Output(as_json=True).error("UsageError", error.format_message(), ExitCode.USAGE)
-            sys.exit(ExitCode.USAGE)
+            kind, message, code = "Aborted", "the input has ended", ExitCode.WRONG
+            if isinstance(error, UsageError):
+                kind, message, code = "UsageError", error.format_message(), ExitCode.USAGE
+            Output(as_json=True).error(kind, message, code)
+            sys.exit(code)
 
     def list_commands(self, _ctx: object) -> list[str]:
         """Return the names in the order of the help."""

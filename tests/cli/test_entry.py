@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,6 +168,22 @@ def test_wrong_usage_is_json_where_json_was_asked_for(cli: CommandLine, words: l
     assert (answer.code, answer.err) == (2, "")
     assert answer.json.keys() == {"error", "message", "exit_code"}
     assert (answer.json["exit_code"], bool(answer.json["message"])) == (2, True)
+
+
+def test_the_end_of_what_is_typed_in_is_json_where_json_was_asked_for(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-D at the prompt for a secret."""
+
+    def ended(_prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("session_reuse.cli.commands.totp.getpass", ended)
+    monkeypatch.setattr("session_reuse.cli.commands.totp.sys", SimpleNamespace(stdin=_Terminal()))
+    key = "k" * 43 + "="
+    told, answer = (cli("totp", "set", ALICE, *json, SESSION_REUSE_ENCRYPTION_KEYS=key) for json in ([], ["--json"]))
+    assert (answer.code, answer.json["exit_code"]) == (told.code, told.code) == (1, 1)
+    assert answer.json == {"error": "Aborted", "message": "the input has ended", "exit_code": 1}
 
 
 def test_the_words_of_another_program_do_not_ask_for_json(cli: CommandLine) -> None:
