@@ -128,6 +128,20 @@ def test_a_session_that_may_not_be_read_ends_no_rotation(cli: CommandLine, limit
     assert answer.lines[1]["message"].startswith("b: ")
 
 
+def test_affinities_that_may_not_be_written_hide_no_rotation(cli: CommandLine, redis_server: RedisServer) -> None:
+    """The sessions are sealed, their count is printed, and the exit code is that of a right that lacks."""
+    old, new = "k" * 43 + "=", "n" * 42 + "g="
+    store(cli.url, "a", encryption_keys=old)
+    patterns = ("~browser:[^a]*", "~browser:a[^f]*", "%R~browser:affinity:*")
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "limited", "reset", "on", ">pw", "+@all", *patterns)
+        url = redis_server.url.replace("://", "://limited:pw@")
+        answer = cli("rotate", "--json", url=url, SESSION_REUSE_ENCRYPTION_KEYS=f"{new},{old}")
+        client.execute_command("ACL", "DELUSER", "limited")
+    assert (answer.code, answer.lines[0]["rotated"]) == (3, 1)
+    assert answer.lines[1]["message"].startswith("affinities of agents: the user lacks a right")
+
+
 def test_what_another_program_has_written_hides_nothing(cli: CommandLine, redis_server: RedisServer) -> None:
     """A pool of another type is named. Names that are none are left out, and an infinite score is a number of JSON."""
     store(redis_server.url, "a")

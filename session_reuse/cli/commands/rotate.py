@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 
 from session_reuse._manager import runtime_of
-from session_reuse._resilience.failure import store_errors
+from session_reuse._resilience.failure import AttemptFailed, store_errors
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
 from session_reuse._session.one_time_codes import OneTimeCodes
@@ -79,10 +79,12 @@ async def rotate(output: Output, place: Place, dry_run: DryRun = False, from_pla
                     plain += result is Rotation.UNREADABLE and key_id == NO_KEY
         counts += await _secrets(runtime, output, dry_run=dry_run)
         if not dry_run:
-            with store_errors():
+            try:
                 await runtime.store.reseal_affinities(
                     runtime.snapshots.resealed_affinity, timeout=runtime.config.save_timeout
                 )
+            except AttemptFailed as failure:
+                refusals.add("affinities of agents", str(failure.error))
     if plain:
         text = f"{plural(plain, 'session')} stored in plain, as before there were keys"
         output.note(f"{text}: --from-plain seals them, if all writers are trusted")
