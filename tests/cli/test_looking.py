@@ -134,6 +134,8 @@ def test_affinities_that_may_not_be_written_hide_no_rotation(cli: CommandLine, r
     store(cli.url, "a", encryption_keys=old)
     patterns = ("~browser:[^a]*", "~browser:a[^f]*", "%R~browser:affinity:*")
     with redis_server.client() as client:
+        if int(client.info("server")["redis_version"].partition(".")[0]) < 7:
+            pytest.skip("Redis 6.2 has no rights to read alone")
         client.execute_command("ACL", "SETUSER", "limited", "reset", "on", ">pw", "+@all", *patterns)
         url = redis_server.url.replace("://", "://limited:pw@")
         answer = cli("rotate", "--json", url=url, SESSION_REUSE_ENCRYPTION_KEYS=f"{new},{old}")
