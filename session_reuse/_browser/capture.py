@@ -51,7 +51,7 @@ class Capture:
         self._indexed_db = settings.indexed_db
         self._limit = settings.database_limit
         self._next_copy: dict[str, float] = {}
-        self._services: dict[str, int] | None = None
+        self._services: dict[str, int] = {}
         self._recorded = environment.recorded(session.storage_state)
         self._knows_environment = False
 
@@ -59,8 +59,6 @@ class Capture:
         """Read what no event has shown, between saves: cookies, changed databases, open pages not read yet."""
         if self._driver.is_gone or not (yield from self._poll_cookies()):
             return
-        if self._services is None:
-            yield from self._find_replaced()
         frames = self._follower.open_frames()
         yield from self._note_environment(frames)
         due = [
@@ -92,27 +90,9 @@ class Capture:
         if is_final:
             yield from self._revisit(failed | (self._unseen() - self._follower.open_frames(silent).keys()))
             self._restorer.report_unconfirmed(self._mirror.visited)  # not before: a document may still confirm it
-        if self._services and self._mirror.has_removals:
-            for content in (yield from self._find_replaced()):
-                self._mirror.keep_removed(content)
-                reason = (
-                    "a service of the browser has ended, and with it what was in memory; what was last seen is kept"
-                )
-                self._session.report(ProblemKind.CAPTURE_LIMITED, content, reason)
-        self._mirror.accept_removals()
         for loss in self._mirror.lost():
             self._session.report(ProblemKind.LOST, str(loss))
         return self._mirror.state()
-
-    def _find_replaced(self) -> Flow[list[str]]:
-        """Return the contents of services whose process is not the one that it was when this was last called."""
-        before = self._services or {}
-        try:
-            found = yield from self._driver.processes()
-        except self._driver.errors:
-            found = []
-        self._services = {**before, **{each["type"]: each["id"] for each in found if each["type"] in _SERVICES}}
-        return [_SERVICES[name] for name, process in before.items() if self._services[name] != process]
 
     def report_gone(self) -> None:
         """Report that the browser has ended before its time."""
@@ -138,15 +118,38 @@ class Capture:
     def _poll_cookies(self) -> Flow[bool]:
         """Read all cookies. Return whether the browser has answered."""
         try:
-            cookies = yield self._driver.cookies()
+            cookies = yield self._driver.cookies()  # before the look: this starts a network service that has ended
+            services = yield from self._find_services()
+            if self._keep_lost(services):
+                cookies = yield self._driver.cookies()  # what was read may be from before
         except self._driver.errors:
             return False
         gone = self._mirror.cookies_read(cookies)
+        if services:
+            self._mirror.accept_removals()
         if gone:
             self._follower.suspects.update(
                 origin for origin in self._mirror.visited if any(_is_within(origin, domain) for domain in gone)
             )
         return True
+
+    def _find_services(self) -> Flow[dict[str, int]]:
+        """Return the processes of `_SERVICES`, or an empty dict when they are not known."""
+        try:
+            found = yield from self._driver.processes()
+        except self._driver.errors:
+            return {}
+        return {each["type"]: each["id"] for each in found if each.get("type") in _SERVICES}
+
+    def _keep_lost(self, services: dict[str, int]) -> bool:
+        """Keep what was in a service that has ended since the last look. Return whether one has."""
+        before, self._services = self._services, services or self._services
+        ended = [_SERVICES[name] for name, process in before.items() if self._services.get(name) != process]
+        for content in ended:
+            if self._mirror.keep_removed(content):
+                reason = "a service of the browser has ended, maybe with what was in memory; what was last seen is kept"
+                self._session.report(ProblemKind.CAPTURE_LIMITED, content, reason)
+        return bool(ended)
 
     def _find_cleared(self, frames: dict[str, Frame]) -> Flow[None]:
         """Mark databases that are gone without an event: `Clear-Site-Data`, `Storage.clearDataForOrigin`, a full disk."""

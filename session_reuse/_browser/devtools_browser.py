@@ -131,11 +131,11 @@ class DevToolsBrowser:
                 pass  # it went away meanwhile
         if self.is_gone and not self._is_closed:
             self.engine.capture.report_gone()
+        if self.engine.mirror.has_read and not self.engine.follower.has_followed:
+            raise CdpError("no tab of the browser could be followed")
         state = self.engine.last_seen()
         if state is None:
             raise CdpError("the browser was gone before anything could be read from it")
-        if not self.engine.follower.has_followed:
-            raise CdpError("no tab of the browser could be followed")
         return state
 
     async def rearm_session_storage(self) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from session_reuse._browser import javascript
+from session_reuse._browser import javascript, limits
 from session_reuse._browser.driver import BrowserDriver, EventHandler, Params
 from session_reuse._browser.drivers.call_hooks import listen, run_all
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
@@ -72,6 +72,7 @@ class PlaywrightDriver(BrowserDriver):
         self._pages: dict[Any, FollowedPage] = {}
         self.context_id: str | None = None
         self._is_following = False
+        self._browser_cdp: Any = None
 
     @abstractmethod
     def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
@@ -85,6 +86,10 @@ class PlaywrightDriver(BrowserDriver):
     def pause(self, cdp: Any) -> Any:
         """Wait until more events may have arrived over a session, as a step."""
 
+    @abstractmethod
+    def within(self, limit: float, step: Any) -> Any:
+        """Wait for a step, in the asynchronous API for `limit` seconds at most, as a step."""
+
     def cookies(self) -> Any:
         """Return all cookies of the context, as a step."""
         return self.context.cookies()
@@ -95,12 +100,12 @@ class PlaywrightDriver(BrowserDriver):
 
     def processes(self) -> Flow[list[Params]]:
         """Return the processes of the browser. Those of a persistent context are not known."""
-        if self.context.browser is None:
+        if self.context.browser is None or not self.has_protocol:
             return []
-        cdp = yield self.context.browser.new_browser_cdp_session()
-        found = yield cdp.send("SystemInfo.getProcessInfo")
-        yield cdp.detach()
-        return list(found["processInfo"])
+        if self._browser_cdp is None:
+            self._browser_cdp = yield self.within(limits.COMMAND, self.context.browser.new_browser_cdp_session())
+        found = yield self.send(self._browser_cdp, "SystemInfo.getProcessInfo", {})
+        return list(found.get("processInfo", []))
 
     def viewport(self, tab: Hashable) -> dict[str, Any]:
         """Return a page's viewport, if it has one."""
@@ -172,6 +177,8 @@ class PlaywrightDriver(BrowserDriver):
                 self.context_id = info["targetInfo"].get("browserContextId")
         except self.errors as error:
             self._not_attached(page, error)
+        except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
+            self.report_not_followed(error)
         finally:
             followed.is_attached = True
 
@@ -263,11 +270,17 @@ class PlaywrightDriver(BrowserDriver):
         yield self.best_effort(cdp.detach() if page is None else page.close())
 
     def unfollow(self) -> None:
-        """Remove our listeners and hooks."""
+        """Remove our listeners and hooks, and end our session with the browser."""
         run_all(self._undo)
         for followed in self._pages.values():
             run_all(followed.undo)
         self._pages.clear()
+        self.spawn(self._end_session())
+
+    def _end_session(self) -> Flow[None]:
+        cdp, self._browser_cdp = self._browser_cdp, None
+        with suppress(Exception):  # the browser may be gone
+            yield cdp and cdp.detach()
 
     def detach(self) -> Flow[None]:
         """End our sessions with the pages of a context that lives on."""

@@ -56,6 +56,8 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the loop. What still runs on it is cancelled."""
+        if self.is_stopped:
+            return
         with contextlib.suppress(TimeoutError):
             self.run(_cancel_all(), limits.OPEN)
         self.is_stopped = True

@@ -39,7 +39,7 @@ STORAGE_EVENTS: Final = (
     "DOMStorage.domStorageItemRemoved",
     "DOMStorage.domStorageItemsCleared",
 )
-
+_REMOVALS: Final = STORAGE_EVENTS[2:]
 _MIRRORED: Final = ("origin", "localStorage", "sessionStorage", *DATABASE_SECTIONS)
 
 
@@ -155,9 +155,14 @@ class StorageMirror:
             if reading.tab == tab and reading.origin == origin:
                 reading.events.append((method, params))
         if storage_id.get("isLocalStorage"):
-            items = self._local.setdefault(origin, self._stored(origin, "localStorage"))
-            self.progress(origin).saw_event("localStorage", items, _key_of(method, params))
-            if "newValue" not in params and items:
+            items, is_removal = (
+                self._local.setdefault(origin, self._stored(origin, "localStorage")),
+                method in _REMOVALS,
+            )
+            # Pages report the items that went with a service as removed, and may do so later (Chromium 156, 2026-11-26).
+            if not is_removal or not self.progress(origin).is_lost:
+                self.progress(origin).saw_event("localStorage", items, _key_of(method, params))
+            if is_removal and items:
                 self._before_removal.setdefault(origin, dict(items))
             self.version += apply_event(items, method, params)
         else:
@@ -200,27 +205,25 @@ class StorageMirror:
         self._cookies = list(now.values())
         return {str(before[each]["domain"]).lstrip(".") for each in before.keys() - now.keys()}
 
-    @property
-    def has_removals(self) -> bool:
-        """Whether a cookie, or all the localStorage that an origin had, is gone and was not accepted as removed."""
-        emptied = (not items.keys() & self._local[origin].keys() for origin, items in self._before_removal.items())
-        return bool(_by_identity(self._accepted_cookies).keys() - _by_identity(self._cookies).keys()) or any(emptied)
-
     def accept_removals(self) -> None:
         """Take what is gone by now for removed by its site or agent."""
         self._accepted_cookies, self._before_removal = self._cookies, {}
 
-    def keep_removed(self, content: str) -> None:
-        """Keep all `cookies`, or all `localStorage`, as they were at `accept_removals`, until they are seen again."""
+    def keep_removed(self, content: str) -> bool:
+        """Keep all `cookies`, or all `localStorage`, that were there since `accept_removals`, until they are seen again.
+
+        Return whether there were any.
+        """
         self.version += 1
         if content == "cookies":
-            there, accepted = _by_identity(self._cookies), _by_identity(self._accepted_cookies)
-            self._lost_cookies |= {key: cookie for key, cookie in accepted.items() if key not in there}
-            self._cookies = list({**there, **self._lost_cookies}.values())
-            return
-        for origin, items in {**self._local, **self._before_removal}.items():
+            self._lost_cookies = _by_identity([*self._accepted_cookies, *self._cookies])
+            self._cookies = list(self._lost_cookies.values())
+            return bool(self._cookies)
+        for origin in self._local:
+            items = {**self._before_removal.get(origin, {}), **self._local_or_stored(origin)}
             self._base[origin] = {**self._base.get(origin, {"origin": origin}), "localStorage": named(items)}
-            self._progress.setdefault(origin, RestoreProgress({})).lost("localStorage", items)
+            self._progress.setdefault(origin, RestoreProgress({})).lost(items)
+        return any([*self._local.values(), *self._before_removal.values()])
 
     def has_content(self, origin: str) -> bool:
         """Return whether the browser is known to hold localStorage or databases of an origin."""
@@ -300,9 +303,7 @@ class StorageMirror:
         base = self._base.get(origin, {})
         entry: OriginEntry = {"origin": origin, "localStorage": base.get("localStorage", [])}
         if origin in self._local:
-            stored, missing = self._stored(origin, "localStorage"), self.progress(origin).unconfirmed("localStorage")
-            kept = {key: value for key, value in stored.items() if key in missing}
-            entry["localStorage"] = named({**kept, **self._local[origin]})
+            entry["localStorage"] = named(self._local_or_stored(origin))
         if session := self.session_storage(origin):
             entry["sessionStorage"] = named(session)
         entry |= self._saved_databases(origin, base)
@@ -312,6 +313,12 @@ class StorageMirror:
         elif origin in self._files:
             entry["opfs"] = self._files[origin]
         return entry
+
+    def _local_or_stored(self, origin: str) -> dict[str, str]:
+        """Return the localStorage of a visited origin, with what is stored and was not seen yet."""
+        missing = self.progress(origin).unconfirmed("localStorage")
+        kept = {key: value for key, value in self._stored(origin, "localStorage").items() if key in missing}
+        return {**kept, **self._local[origin]}
 
     def _saved_databases(self, origin: str, base: OriginEntry) -> OriginEntry:
         stored = {section: list(base.get(section) or ()) for section in DATABASE_SECTIONS}
