@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
-_SERVICES: Final = {"network.mojom.NetworkService": "cookies", "storage.mojom.StorageService": "localStorage"}
-"""Processes of Chromium, and what a context in memory keeps there alone."""
 _COPY_SHARE: Final = 20
 """A database is copied again after so many times the time that its last copy took: the page waits meanwhile."""
 
@@ -51,7 +49,6 @@ class Capture:
         self._indexed_db = settings.indexed_db
         self._limit = settings.database_limit
         self._next_copy: dict[str, float] = {}
-        self._services: dict[str, int] = {}
         self._recorded = environment.recorded(session.storage_state)
         self._knows_environment = False
 
@@ -118,38 +115,15 @@ class Capture:
     def _poll_cookies(self) -> Flow[bool]:
         """Read all cookies. Return whether the browser has answered."""
         try:
-            cookies = yield self._driver.cookies()  # before the look: this starts a network service that has ended
-            services = yield from self._find_services()
-            if self._keep_lost(services):
-                cookies = yield self._driver.cookies()  # what was read may be from before
+            cookies = yield self._driver.cookies()
         except self._driver.errors:
             return False
         gone = self._mirror.cookies_read(cookies)
-        if services:
-            self._mirror.accept_removals()
         if gone:
             self._follower.suspects.update(
                 origin for origin in self._mirror.visited if any(_is_within(origin, domain) for domain in gone)
             )
         return True
-
-    def _find_services(self) -> Flow[dict[str, int]]:
-        """Return the processes of `_SERVICES`, or an empty dict when they are not known."""
-        try:
-            found = yield from self._driver.processes()
-        except self._driver.errors:
-            return {}
-        return {each["type"]: each["id"] for each in found if each.get("type") in _SERVICES}
-
-    def _keep_lost(self, services: dict[str, int]) -> bool:
-        """Keep what was in a service that has ended since the last look. Return whether one has."""
-        before, self._services = self._services, services or self._services
-        ended = [_SERVICES[name] for name, process in before.items() if self._services.get(name) != process]
-        for content in ended:
-            if self._mirror.keep_removed(content):
-                reason = "a service of the browser has ended, maybe with what was in memory; what was last seen is kept"
-                self._session.report(ProblemKind.CAPTURE_LIMITED, content, reason)
-        return bool(ended)
 
     def _find_cleared(self, frames: dict[str, Frame]) -> Flow[None]:
         """Mark databases that are gone without an event: `Clear-Site-Data`, `Storage.clearDataForOrigin`, a full disk."""

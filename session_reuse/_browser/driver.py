@@ -77,10 +77,6 @@ class BrowserDriver(ABC):
     def add_cookies(self, cookies: list[Cookie]) -> Any:
         """Add cookies, all or none, as a step."""
 
-    @abstractmethod
-    def processes(self) -> Flow[list[Params]]:
-        """Return the processes of the browser, as `SystemInfo.getProcessInfo` does, or none where they are not known."""
-
     def viewport(self, tab: Hashable) -> dict[str, Any]:  # noqa: ARG002 - for those that override it
         """Return `{"viewport": ...}` where a tab's viewport was set, else an empty dict."""
         return {}

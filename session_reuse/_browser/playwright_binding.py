@@ -108,5 +108,6 @@ class PlaywrightBinding:
 
     def release(self) -> Flow[None]:
         """Release a context that lives on."""
+        self.driver.unfollow()
         yield from self.engine.restorer.release()
         yield from self.driver.detach()

@@ -189,7 +189,6 @@ class BoundContext(AsyncOnly):
 
     async def _release(self, binding: PlaywrightBinding) -> None:
         """Close a context of our own, and remove our scripts and hooks from another."""
-        binding.driver.unfollow()
         if self._attached is not None:
             await run_async(binding.release())
         elif not await is_done(binding.context.close(), limits.CONTEXT):
@@ -222,8 +221,8 @@ class BoundContext(AsyncOnly):
                 ProblemKind.CAPTURE_LIMITED, "the browser", "it did not answer in time; the state is the one last seen"
             )
         finally:
-            self._driver.cancel_tasks()
             self._driver.unfollow()
+            self._driver.cancel_tasks()
 
     async def _capture(self) -> StorageState:
         async with self._capturing:

@@ -159,7 +159,6 @@ class BoundContext(BlockingOnly):
 
     def _release(self, binding: PlaywrightBinding) -> None:
         """Close a context of our own, and remove our scripts and hooks from another."""
-        self._driver.unfollow()
         if self._attached is None:
             _quietly(binding.context.close)
         else:

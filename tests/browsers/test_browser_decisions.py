@@ -15,9 +15,7 @@ from session_reuse._browser import environment
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
 from session_reuse._browser.driver import BrowserDriver
 from session_reuse._browser.drivers.devtools import DevToolsDriver
-from session_reuse._browser.drivers.playwright import FollowedPage
 from session_reuse._browser.drivers.playwright_sync import SyncPlaywrightDriver
-from session_reuse._browser.drivers.thread import LoopThread
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.flow import run_async, run_sync
 from session_reuse._browser.options import Settings
@@ -131,7 +129,7 @@ class SilentDriver(BrowserDriver):
         raise OSError
 
     send = best_effort = add_script = remove_script = cookies = add_cookies = _refused
-    open_blank_page = close_blank_page = processes = _refused
+    open_blank_page = close_blank_page = _refused
 
 
 class ScriptDriver(SilentDriver):
@@ -417,78 +415,6 @@ def test_a_copy_that_an_open_page_ends_is_made_on_a_hidden_page_at_the_exit() ->
     followed.engine.mirror.databases_changed(A, "auth")
     run_sync(followed.engine.captured(is_final=True))
     assert [problem.where for problem in followed.session.problems] == [A]
-
-
-class ServiceDriver(StorageDriver):
-    """A browser whose network service may be another process than before."""
-
-    jar: ClassVar[list[dict[str, Any]]] = []
-    process = 1
-
-    def cookies(self) -> list[Any]:
-        """Return the cookies."""
-        return self.jar
-
-    def processes(self) -> Any:
-        """Return the network service."""
-        yield from ()
-        return [{"type": "network.mojom.NetworkService", "id": self.process}]
-
-
-def test_cookies_that_went_with_the_network_service_stay_stored_until_they_are_seen_again() -> None:
-    """A logout counts before the service was replaced, and after the next login."""
-    driver = ServiceDriver()
-    followed = Followed(driver, {"cookies": [], "origins": []})
-    common = {"value": "1", "domain": "a.example", "path": "/", "expires": -1, "httpOnly": True, "secure": False}
-    sid, other = ({**common, "name": name, "sameSite": "Lax"} for name in ("sid", "other"))
-    found = []
-    for process, jar in [(1, [sid, other]), (1, [sid]), (2, []), (2, [sid]), (2, [])]:
-        driver.process, driver.jar = process, jar
-        run_sync(followed.engine.capture.refresh())
-        state = run_sync(followed.engine.captured())
-        found.append([cookie["name"] for cookie in state["cookies"]])
-    assert found == [["sid", "other"], ["sid"], ["sid"], ["sid"], []]
-    assert [problem.where for problem in followed.session.problems] == ["cookies"]
-
-
-@pytest.mark.parametrize(
-    ("looks", "names", "problems"),
-    [
-        ([(1, False), (2, False), (2, True), (2, False)], [], []),
-        ([(1, True), (2, True), (2, False)], [], ["cookies"]),
-        ([(1, True), (1, False), (2, False)], [], []),
-        ([(1, True), (0, True), (2, True), (2, False)], [], ["cookies"]),
-        ([(1, True), (2, False)], ["sid"], ["cookies"]),
-    ],
-)
-def test_a_logout_after_an_old_replacement_of_the_network_service_is_a_logout(
-    looks: list[tuple[int, bool]], names: list[str], problems: list[str]
-) -> None:
-    """Each look between saves tells whether the service is another one. An exit needs no look of its own."""
-    driver = ServiceDriver()
-    followed = Followed(driver, {"cookies": [], "origins": []})
-    sid = {"name": "sid", "value": "1", "domain": "a.example", "path": "/", "expires": -1, "sameSite": "Lax"}
-    for driver.process, is_logged_in in looks:
-        driver.jar = [sid] if is_logged_in else []
-        run_sync(followed.engine.capture.refresh())
-    for state in (followed.engine.last_seen(), run_sync(followed.engine.captured())):
-        assert state is not None
-        assert [cookie["name"] for cookie in state["cookies"]] == names
-    assert [problem.where for problem in followed.session.problems] == problems
-
-
-def test_local_storage_that_went_with_its_service_keeps_what_was_not_restored_yet() -> None:
-    """Pages report late what they have lost, and the next read finds nothing. A later logout counts."""
-    mirror = StorageMirror(storing(A, token="T", refresh="R"))
-    mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"]], [])
-    mirror.accept_removals()
-    assert mirror.keep_removed("localStorage")
-    mirror.storage_event(1, *_event("Removed", A, "token"))
-    mirror.finish_read(mirror.begin_read(1, A), [], [])
-    assert _local(mirror) == {A: {"token": "newer", "refresh": "R"}}
-    mirror.finish_read(mirror.begin_read(1, A), [["token", "N"], ["refresh", "N"]], [])
-    mirror.finish_read(mirror.begin_read(1, A), [], [])
-    assert mirror.state()["origins"] == []
 
 
 def test_a_document_that_was_there_before_us_is_not_waited_for() -> None:
@@ -961,7 +887,7 @@ class UnattachableBrowser:
     def on(self, event: str, handler: Any) -> None:
         """Send no event."""
 
-    def send(self, method: str, params: dict[str, Any], **_: object) -> dict[str, Any]:
+    def send(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """Refuse all but the making of targets."""
         self.commands.append(method)
         if method != "Target.createTarget":
@@ -1040,34 +966,3 @@ def test_a_state_that_the_agent_assigns_is_no_capture() -> None:
     session.storage_state = {"cookies": [], "origins": []}
     engine.fitted(state_of(old="2", kept="1"))
     assert stored_at_a(session) == {"old": "2", "kept": "1"}
-
-
-def test_our_session_with_the_browser_ends_with_us() -> None:
-    """The browser lives on, and may have thousands of contexts. It is asked over one session for each."""
-    browser = UnattachableBrowser()
-    driver = SyncPlaywrightDriver(fresh())
-    driver.context = SimpleNamespace(browser=browser)
-    for _ in range(2):
-        with pytest.raises(SyncPlaywrightDriver.errors):
-            run_sync(driver.processes())
-        driver.context.browser.new_browser_cdp_session = None
-    assert (browser.commands, browser.is_detached) == (["SystemInfo.getProcessInfo"] * 2, False)
-    driver.unfollow()
-    assert browser.is_detached
-
-
-def test_a_page_that_cannot_be_followed_for_a_strange_reason_is_no_error_of_the_agent() -> None:
-    """A proxy in between may answer anything."""
-    driver = SyncPlaywrightDriver(session := fresh())
-    driver.context = SimpleNamespace(new_cdp_session=lambda _: {}["sessionId"])
-    driver._pages["page"] = FollowedPage(Tab("page"))
-    run_sync(driver._attach("page"))
-    assert [problem.kind for problem in session.problems] == ["capture_limited"]
-
-
-def test_a_loop_can_be_stopped_twice() -> None:
-    """A driver may be ended by another thread, and by the exit after that."""
-    thread = LoopThread()
-    thread.stop()
-    thread.stop()
-    assert thread.is_stopped

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +10,14 @@ from selenium import webdriver
 
 from session_reuse.browsers._selenium_options import chromedriver, default_options
 from session_reuse.browsers.selenium import attach_driver, open_driver
-from tests.browsers.probes import browser_of, capture_now, run_over
-from tests.browsers.visits import entry, fresh, items, kinds, next_session
+from tests.browsers.probes import capture_now
+from tests.browsers.visits import entry, fresh, items, next_session
 from tests.harness.chromium import plain_chromium
 from tests.harness.polling import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from session_reuse import BrowserSession
     from tests.browsers.sites import Sites
 
 pytestmark = pytest.mark.browser
@@ -101,25 +98,3 @@ def test_a_logout_that_the_browser_carries_out_counts(sites: Sites) -> None:
         clear = "return fetch(arguments[0], { mode: 'no-cors', credentials: 'include' }).then(() => true)"
         driver.execute_script(clear, sites.url("wiped", "/clear"))
     assert entry(session, sites.origin("wiped")) == {}
-
-
-def network_service(session: BrowserSession) -> Any:
-    """Return the process of the network service, or None in between two."""
-    found = run_over(session, "SystemInfo.getProcessInfo")["processInfo"]
-    return next((each["id"] for each in found if each["type"].startswith("network.")), None)
-
-
-def test_cookies_that_go_with_the_network_service_are_kept(sites: Sites) -> None:
-    """A process that the kernel kills when memory is short is no logout."""
-    session = fresh()
-    with open_driver(session, checkpoint_after=None) as driver:
-        driver.get(sites.url("network-killed", "/cookie/login?kind=httponly"))
-        assert shown_by(driver) == "in"
-        wait_until(lambda: (browser_of(session).engine.last_seen() or {}).get("cookies"))
-        assert capture_now(session)["cookies"]
-        before = network_service(session)
-        os.kill(before, signal.SIGKILL)
-        wait_until(lambda: network_service(session) not in (None, before))
-        driver.get(sites.url("network-killed", "/blank"))
-    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
-    assert kinds(session) == ["capture_limited"]

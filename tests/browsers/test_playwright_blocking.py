@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -264,25 +262,3 @@ def test_whatever_leads_to_an_origin_finds_it_filled(sites: Sites, browser: Brow
         sites.origin("popped"),
     ]
     assert session.problems == []
-
-
-def test_cookies_that_go_with_the_network_service_are_kept(sites: Sites, launch: Callable[[], Browser]) -> None:
-    """A process that the kernel kills when memory is short is no logout."""
-    session, browser = fresh(), launch()
-    cdp = browser.new_browser_cdp_session()
-
-    def service() -> Any:
-        found = cdp.send("SystemInfo.getProcessInfo")["processInfo"]
-        return next((each["id"] for each in found if each["type"].startswith("network.")), None)
-
-    with open_context(session, browser, checkpoint_after=0.05) as context:
-        page = context.new_page()
-        page.goto(sites.url("network-killed", "/cookie/login?kind=httponly"))
-        wait_until(lambda: page.evaluate("fetch('/blank').then(() => true)") and session.storage_state["cookies"])
-        assert capture_now(session)["cookies"]
-        before = service()
-        os.kill(before, signal.SIGKILL)
-        wait_until(lambda: service() not in (None, before))
-        page.goto(sites.url("network-killed", "/blank"))
-    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
-    assert kinds(session) == ["capture_limited"]

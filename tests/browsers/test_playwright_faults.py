@@ -11,20 +11,7 @@ from playwright.async_api import Error
 from session_reuse._browser import javascript
 from session_reuse.browsers.playwright import open_context
 from tests.browsers.probes import follower_of, frames_with_a_session, leftovers
-from tests.browsers.visits import (
-    LAUNCH,
-    checkpoints_of,
-    entry,
-    fresh,
-    items,
-    kill_service,
-    kinds,
-    next_session,
-    reused,
-    shown,
-    storing,
-    visited,
-)
+from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 
 if TYPE_CHECKING:
@@ -258,40 +245,3 @@ async def test_twenty_agents_in_one_browser_are_all_logged_in(sites: Sites, laun
 
     found = await asyncio.gather(*map(agent, range(20)))
     assert found == [("in", str(number)) for number in range(20)]
-
-
-@pytest.mark.parametrize("service", ["network", "storage"])
-async def test_what_goes_with_a_service_of_the_browser_is_kept(service: str, sites: Sites, playwright: Any) -> None:
-    """Cookies and localStorage of a context in memory are gone with the process that has them. That is no logout."""
-    session, host = fresh(), f"{service}-killed"
-    states = checkpoints_of(session)
-    browser = await playwright.chromium.launch(**LAUNCH)
-    async with open_context(session, browser, checkpoint_after=0.05) as context:
-        page = await context.new_page()
-        for path in ("/cookie/login?kind=httponly", "/local/login"):
-            await page.goto(sites.url(host, path))
-            assert await shown(page) == "in"
-        await until(lambda: states and states[-1]["cookies"] and states[-1]["origins"])
-        await kill_service(browser, service)
-        is_gone = f"localStorage.length === {int(service == 'network')}"
-        await until(lambda: page.evaluate(is_gone))
-        await page.goto(sites.url(host, "/blank"))
-    await browser.close()
-    assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
-    assert list(items(session, sites.origin(host))) == ["token"]
-    assert kinds(session) == ["capture_limited"]
-
-
-async def test_a_logout_that_leaves_nothing_counts(sites: Sites, browser: Any) -> None:
-    """All cookies and all of localStorage may be gone at once because the agent logs out."""
-    session = fresh()
-    states = checkpoints_of(session)
-    async with open_context(session, browser, checkpoint_after=0.05) as context:
-        page = await context.new_page()
-        for path in ("/cookie/login?kind=httponly", "/local/login"):
-            await page.goto(sites.url("leaves-nothing", path))
-            assert await shown(page) == "in"
-        await until(lambda: states and states[-1]["cookies"] and states[-1]["origins"])
-        await context.clear_cookies()
-        await page.evaluate("localStorage.clear()")
-    assert (session.storage_state["cookies"], session.storage_state["origins"], session.problems) == ([], [], [])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from session_reuse import BrowserSession
@@ -11,7 +9,6 @@ from session_reuse._browser_session import wiring_of
 from session_reuse._state import document
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.outcome import Outcome
-from tests.harness.polling import until
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites
@@ -120,20 +117,3 @@ async def visited(context: Any, url: str) -> str:
     page = await context.new_page()
     await page.goto(url)
     return await shown(page)
-
-
-async def kill_service(browser: Any, service: str) -> None:
-    """Kill the `network` or the `storage` service of a browser of Playwright's, and wait until there is another."""
-    cdp = await browser.new_browser_cdp_session()
-
-    async def process() -> Any:
-        found = (await cdp.send("SystemInfo.getProcessInfo"))["processInfo"]
-        return next((each["id"] for each in found if each["type"].startswith(f"{service}.")), None)
-
-    async def is_replaced() -> bool:
-        return await process() not in (None, before)
-
-    before = await process()
-    os.kill(before, signal.SIGKILL)
-    await until(is_replaced)
-    await cdp.detach()

@@ -164,11 +164,6 @@ class DevToolsDriver(AsyncDriver):
         else:
             await self.connection.send("Storage.setCookies", params)
 
-    def processes(self) -> Flow[list[Params]]:
-        """Return the processes of the browser."""
-        found: Params = yield self.connection.send("SystemInfo.getProcessInfo", timeout=limits.COMMAND)
-        return list(found.get("processInfo", []))
-
     def _any_page(self) -> str:
         return next(iter(self._attached), self._private_page)
 

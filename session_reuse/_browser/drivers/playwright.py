@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from session_reuse._browser import javascript, limits
-from session_reuse._browser.driver import BrowserDriver, EventHandler, Params
+from session_reuse._browser import javascript
+from session_reuse._browser.driver import BrowserDriver, EventHandler
 from session_reuse._browser.drivers.call_hooks import listen, run_all
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.flow import Together
@@ -72,7 +72,6 @@ class PlaywrightDriver(BrowserDriver):
         self._pages: dict[Any, FollowedPage] = {}
         self.context_id: str | None = None
         self._is_following = False
-        self._browser_cdp: Any = None
 
     @abstractmethod
     def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
@@ -86,10 +85,6 @@ class PlaywrightDriver(BrowserDriver):
     def pause(self, cdp: Any) -> Any:
         """Wait until more events may have arrived over a session, as a step."""
 
-    @abstractmethod
-    def within(self, limit: float, step: Any) -> Any:
-        """Wait for a step, in the asynchronous API for `limit` seconds at most, as a step."""
-
     def cookies(self) -> Any:
         """Return all cookies of the context, as a step."""
         return self.context.cookies()
@@ -97,15 +92,6 @@ class PlaywrightDriver(BrowserDriver):
     def add_cookies(self, cookies: list[Cookie]) -> Any:
         """Add cookies, all or none, as a step."""
         return self.context.add_cookies(cookies)
-
-    def processes(self) -> Flow[list[Params]]:
-        """Return the processes of the browser. Those of a persistent context are not known."""
-        if self.context.browser is None or not self.has_protocol:
-            return []
-        if self._browser_cdp is None:
-            self._browser_cdp = yield self.within(limits.COMMAND, self.context.browser.new_browser_cdp_session())
-        found = yield self.send(self._browser_cdp, "SystemInfo.getProcessInfo", {})
-        return list(found.get("processInfo", []))
 
     def viewport(self, tab: Hashable) -> dict[str, Any]:
         """Return a page's viewport, if it has one."""
@@ -270,17 +256,11 @@ class PlaywrightDriver(BrowserDriver):
         yield self.best_effort(cdp.detach() if page is None else page.close())
 
     def unfollow(self) -> None:
-        """Remove our listeners and hooks, and end our session with the browser."""
+        """Remove our listeners and hooks."""
         run_all(self._undo)
         for followed in self._pages.values():
             run_all(followed.undo)
         self._pages.clear()
-        self.spawn(self._end_session())
-
-    def _end_session(self) -> Flow[None]:
-        cdp, self._browser_cdp = self._browser_cdp, None
-        with suppress(Exception):  # the browser may be gone
-            yield cdp and cdp.detach()
 
     def detach(self) -> Flow[None]:
         """End our sessions with the pages of a context that lives on."""

@@ -41,11 +41,6 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
                 return await run_async(cdp.send(method, params, limit))
             return await cdp.send(method, params)
 
-    async def within(self, limit: float, step: Awaitable[Any]) -> Any:
-        """Wait for a step for `limit` seconds at most."""
-        async with asyncio.timeout(limit):
-            return await step
-
     async def best_effort(self, step: Any) -> None:
         """Wait for a step for `limits.COMMAND` at most."""
         await is_done(step, limits.COMMAND)

@@ -35,10 +35,6 @@ class SyncPlaywrightDriver(PlaywrightDriver):
             return run_sync(cdp.send(method, params, limit))
         return cdp.send(method, params, **({"timeout": limit * 1000} if _knows_time_limit() else {}))
 
-    def within(self, limit: float, step: Any) -> Any:  # noqa: ARG002 - the other API needs it
-        """Return the step, which is done."""
-        return step
-
     def spawn(self, flow: Flow[object]) -> None:
         """Run a flow to its end."""
         try:

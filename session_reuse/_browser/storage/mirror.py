@@ -39,7 +39,7 @@ STORAGE_EVENTS: Final = (
     "DOMStorage.domStorageItemRemoved",
     "DOMStorage.domStorageItemsCleared",
 )
-_REMOVALS: Final = STORAGE_EVENTS[2:]
+
 _MIRRORED: Final = ("origin", "localStorage", "sessionStorage", *DATABASE_SECTIONS)
 
 
@@ -84,9 +84,6 @@ class StorageMirror:
         self._databases: dict[str, Dump] = {}
         self._files: dict[str, list[Any]] = {}
         self._readings: list[Reading] = []
-        self._accepted_cookies = self._cookies
-        self._lost_cookies: dict[tuple[str, str, str, str, bool], Cookie] = {}
-        self._before_removal: dict[str, dict[str, str]] = {}
         self.version = 0
         self.unread: set[str] = set()
         self.dirty_databases: dict[str, CopyMark] = {}
@@ -138,10 +135,7 @@ class StorageMirror:
     def _local_read(self, reading: Reading, local: Items) -> None:
         items = reading.result(local, is_local=True)
         self.progress(reading.origin).saw("localStorage", items)
-        known = self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
-        self.version += items != known
-        if reading.origin in self._local and known.keys() - items.keys():
-            self._before_removal.setdefault(reading.origin, known)
+        self.version += items != self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
         self._local[reading.origin] = items
 
     def storage_event(self, tab: Hashable, method: str, params: Params) -> str | None:
@@ -155,15 +149,8 @@ class StorageMirror:
             if reading.tab == tab and reading.origin == origin:
                 reading.events.append((method, params))
         if storage_id.get("isLocalStorage"):
-            items, is_removal = (
-                self._local.setdefault(origin, self._stored(origin, "localStorage")),
-                method in _REMOVALS,
-            )
-            # Pages report the items that went with a service as removed, and may do so later (Chromium 156, 2026-11-26).
-            if not is_removal or not self.progress(origin).is_lost:
-                self.progress(origin).saw_event("localStorage", items, _key_of(method, params))
-            if is_removal and items:
-                self._before_removal.setdefault(origin, dict(items))
+            items = self._local.setdefault(origin, self._stored(origin, "localStorage"))
+            self.progress(origin).saw_event("localStorage", items, _key_of(method, params))
             self.version += apply_event(items, method, params)
         else:
             self._session_event(tab, origin, method, params)
@@ -199,31 +186,9 @@ class StorageMirror:
         """Replace the cookies by all those of the browser, in Playwright's form. Return the domains of those that are gone."""
         self.has_read = True
         before, now = _by_identity(self._cookies), _by_identity(cookies)
-        self._lost_cookies = {key: cookie for key, cookie in self._lost_cookies.items() if key not in now}
-        now |= self._lost_cookies
         self.version += now != before
-        self._cookies = list(now.values())
+        self._cookies = cookies
         return {str(before[each]["domain"]).lstrip(".") for each in before.keys() - now.keys()}
-
-    def accept_removals(self) -> None:
-        """Take what is gone by now for removed by its site or agent."""
-        self._accepted_cookies, self._before_removal = self._cookies, {}
-
-    def keep_removed(self, content: str) -> bool:
-        """Keep all `cookies`, or all `localStorage`, that were there since `accept_removals`, until they are seen again.
-
-        Return whether there were any.
-        """
-        self.version += 1
-        if content == "cookies":
-            self._lost_cookies = _by_identity([*self._accepted_cookies, *self._cookies])
-            self._cookies = list(self._lost_cookies.values())
-            return bool(self._cookies)
-        for origin in self._local:
-            items = {**self._before_removal.get(origin, {}), **self._local_or_stored(origin)}
-            self._base[origin] = {**self._base.get(origin, {"origin": origin}), "localStorage": named(items)}
-            self._progress.setdefault(origin, RestoreProgress({})).lost(items)
-        return any([*self._local.values(), *self._before_removal.values()])
 
     def has_content(self, origin: str) -> bool:
         """Return whether the browser is known to hold localStorage or databases of an origin."""
@@ -303,7 +268,9 @@ class StorageMirror:
         base = self._base.get(origin, {})
         entry: OriginEntry = {"origin": origin, "localStorage": base.get("localStorage", [])}
         if origin in self._local:
-            entry["localStorage"] = named(self._local_or_stored(origin))
+            stored, missing = self._stored(origin, "localStorage"), self.progress(origin).unconfirmed("localStorage")
+            kept = {key: value for key, value in stored.items() if key in missing}
+            entry["localStorage"] = named({**kept, **self._local[origin]})
         if session := self.session_storage(origin):
             entry["sessionStorage"] = named(session)
         entry |= self._saved_databases(origin, base)
@@ -313,12 +280,6 @@ class StorageMirror:
         elif origin in self._files:
             entry["opfs"] = self._files[origin]
         return entry
-
-    def _local_or_stored(self, origin: str) -> dict[str, str]:
-        """Return the localStorage of a visited origin, with what is stored and was not seen yet."""
-        missing = self.progress(origin).unconfirmed("localStorage")
-        kept = {key: value for key, value in self._stored(origin, "localStorage").items() if key in missing}
-        return {**kept, **self._local[origin]}
 
     def _saved_databases(self, origin: str, base: OriginEntry) -> OriginEntry:
         stored = {section: list(base.get(section) or ()) for section in DATABASE_SECTIONS}

@@ -31,7 +31,6 @@ class RestoreProgress:
         }
         self._empty = {str(each.get("name")) for each in databases_of(entry) if not _holds_records(each)}
         self._stored = {section: frozenset(keys) for section, keys in self._unconfirmed.items()}
-        self._is_lost = False
 
     @property
     def is_unconfirmed(self) -> bool:
@@ -50,17 +49,6 @@ class RestoreProgress:
         """Note that all that was stored of some sections is in the browser."""
         for section in sections:
             self._unconfirmed[section].clear()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the browser has lost the localStorage, and nothing of it was seen again."""
-        return self._is_lost and "localStorage" in self.unseen_sections()
-
-    def lost(self, names: Iterable[str]) -> None:
-        """Note that the browser has lost the localStorage, and not by an act of a page."""
-        self._is_lost = True
-        self._unconfirmed["localStorage"] = set(names)
-        self._stored["localStorage"] = frozenset(names)
 
     def saw(self, section: str, names: Iterable[str]) -> None:
         """Note keys, or names of databases, that are in the browser: their content is the page's own from now on."""
