@@ -129,7 +129,8 @@ def _beside_another_login(
     """Decide for a login that is not the stored one: two logins are never mixed, only the agent's notes are."""
     mine, theirs = document.load(*change.after), document.load(*stored)
     made_at = moment.by_server(change.login.heard_at)
-    younger = made_at is not None and made_at > saved_at * 1000 and change.login.found is not Found.STORED
+    younger = not saved_at or (made_at is not None and made_at > saved_at * 1000)
+    younger = younger and change.login.found is not Found.STORED
     if younger and (change.vouched or retired) and not is_empty(mine["storage_state"]):
         return Rebased(change.after, new_login=True)
     before, notes = document.load(*change.before), (mine["data"], theirs["data"])

@@ -73,7 +73,7 @@ class SessionScope:
         self._changes: list[Change] = []
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
-        self._took, self._is_counted = 0.0, False
+        self._took, self._is_counted, self._asked_at = 0.0, False, 0.0
         self._interrupted: asyncio.Task[None] | None = None
         self._marked = False
         self._use_id = new_save_id(clock.chance) if config.audit else ""
@@ -128,7 +128,7 @@ class SessionScope:
             await self._writer.flush(fingerprint, budget / 2)  # else its lease would be older than the new one
             budget = self._config.restore_timeout - (self._store.time() - began)
         waiting = list(replica.outbox) if replica is not None and not self._options.exclusive else []
-        asked_at = self._clock.loop()
+        self._asked_at = asked_at = self._clock.loop()
         try:
             reply = await self._store.enter(fingerprint, budget, **self._enter_options(timed=bool(waiting)))
             if isinstance(reply.lease, Busy):
@@ -365,8 +365,10 @@ class SessionScope:
     def _change(self, *, final: bool) -> Change | None:
         """Return what the agent changed since its last save; None when there is nothing good to save."""
         session = self._session
-        if session.outcome is Outcome.UNVERIFIED and self._login.found is not Found.UNUSABLE and not self._changes:
-            self._login = replace(self._login, found=Found.UNUSABLE)
+        if session.outcome is Outcome.UNVERIFIED and not self._changes:
+            # One that waits may be stored meanwhile. The login of this agent is its own, and no older than its enter.
+            heard_at = self._login.heard_at if self._login.found is Found.STORED else self._asked_at
+            self._login = replace(self._login, found=Found.UNUSABLE, heard_at=heard_at)
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
         replaces = self._known.body if self._login.found is Found.UNUSABLE and self._known.body.data else None
         after = body_to_save(session, self._before, replaces=replaces, domains=self._domains)

@@ -77,6 +77,50 @@ async def test_a_vouched_younger_login_replaces_the_stored_one_as_a_whole(by: st
     assert (login_of(found), found.data) == ("mine", {"mine": 1})
 
 
+async def test_a_new_login_beside_one_that_waits_is_not_mixed_with_it() -> None:
+    """A login that waits is doubted by the next agent. Its new login is one of its own: what others add to the first one stays out."""
+    memory, verdicts = MemoryStore(), iter([False, True, False, True])
+    async with processes(memory, 1) as (one,):
+        await one.log_in("stored")
+        async with one.enter(verify=lambda _: next(verdicts)) as first:
+            assert_fresh(first, Outcome.UNVERIFIED)
+            first.storage_state = state_with_cookie(value="first")
+            one.cut()
+        assert first.save_outcome is SaveOutcome.PENDING
+        async with one.enter() as third:
+            assert login_of(third) == "first"
+            async with one.enter(verify=lambda _: next(verdicts)) as second:
+                assert_fresh(second, Outcome.UNVERIFIED)
+                second.storage_state = state_with_cookie(value="second")
+            async with one.enter() as fourth:
+                assert login_of(fourth) == "second"
+            third.storage_state["cookies"].append({**third.storage_state["cookies"][0], "name": "of the first"})
+        one.heal()
+        await second.settled()
+        await third.settled()
+    found = stored(memory).storage_state["cookies"]
+    assert {cookie["value"] for cookie in found} == {"second"}
+
+
+async def test_a_new_login_replaces_one_that_was_stored_without_a_reply() -> None:
+    """It is younger than the login that it was given and has not accepted, which is stored already."""
+    memory, verdicts = MemoryStore(), iter([False, True, False, True])
+    async with processes(memory, 1) as (one,):
+        await one.log_in("stored")
+        async with one.enter(verify=lambda _: next(verdicts)) as first:
+            first.storage_state = state_with_cookie(value="first")
+            one.way.after = True
+            one.cut()
+        assert login_of(stored(memory)) == "first"
+        async with one.enter(verify=lambda _: next(verdicts)) as second:
+            assert_fresh(second, Outcome.UNVERIFIED)
+            second.storage_state = state_with_cookie(value="second")
+        one.heal()
+        assert await first.settled() is SaveOutcome.SAVED
+        assert await second.settled() is SaveOutcome.SAVED
+    assert login_of(stored(memory)) == "second"
+
+
 async def test_a_vouched_login_is_not_younger_than_one_saved_after_its_enter() -> None:
     """Another agent saved to the stored login after ours had begun: it may be the newer one, and it stays."""
     memory = MemoryStore()
