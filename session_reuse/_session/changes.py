@@ -57,6 +57,7 @@ class Snapshot:
         body: its document.
         value: its stored form, by which it is recognised when it is read again.
         damaged: first bytes of a corrupt value.
+        answered_at: event loop time at which the answer was here. Infinity when it is not known.
     """
 
     kind: StoredKind
@@ -66,6 +67,7 @@ class Snapshot:
     body: Body = field(default=Body(b"", PLAIN_JSON), repr=False)
     value: bytes = field(default=b"", repr=False)
     damaged: bytes = field(default=b"", repr=False)
+    answered_at: float = float("inf")
 
     @property
     def size(self) -> int:

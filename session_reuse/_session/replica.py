@@ -60,7 +60,7 @@ def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
     """Return whether a snapshot is at least as new as another: of one login by descent, or the server's time, else by the request's.
 
     Replies do not arrive in the order in which the server worked. The server's time goes back where one takes over whose
-    clock is late.
+    clock is late. So a request that was sent after the other answer was here decides before that time.
     """
     one, other = snapshot.header, base.header
     if one is None or other is None or one.created_at != other.created_at:
@@ -69,7 +69,7 @@ def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
         return True
     if other.contains(one):
         return False
-    return (one.saved_at, one.version) >= (other.saved_at, other.version)
+    return snapshot.heard_at >= base.answered_at or (one.saved_at, one.version) >= (other.saved_at, other.version)
 
 
 class Replicas:

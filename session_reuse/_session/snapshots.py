@@ -61,8 +61,9 @@ class Snapshots:
         header = decoded.header
         last = max(header.invalidated_at, invalidated_at or 0)
         snapshot = Snapshot(
-            kind=StoredKind.PRESENT, heard_at=heard_at, invalidated_at=last, header=header, body=body, value=value
-        )
+            kind=StoredKind.PRESENT, heard_at=heard_at, invalidated_at=last, header=header, body=body, value=value,
+            answered_at=asyncio.get_running_loop().time(),
+        )  # fmt: skip
         return snapshot, document, None
 
     async def _decoded(self, fingerprint: str, value: bytes, base: Snapshot | None) -> Decoded:

@@ -269,7 +269,7 @@ class Writer:
         if commit.value or replica.base is stored:  # `unchanged` says nothing of a revision that was seen meanwhile
             snapshot = Snapshot(
                 kind=StoredKind.PRESENT, heard_at=sent_at, invalidated_at=header.invalidated_at, header=header,
-                body=folded.result.body, value=commit.value or stored.value,
+                body=folded.result.body, value=commit.value or stored.value, answered_at=self._clock.loop(),
             )  # fmt: skip
             self.replicas.observe(replica, snapshot)
         if self.disk is not None:

@@ -54,10 +54,10 @@ def test_an_answer_does_not_replace_a_later_one() -> None:
     assert replica.base.kind is StoredKind.ABSENT
 
 
-def saved(*save_ids: str, at: int, version: int) -> Snapshot:
+def saved(*save_ids: str, at: int, version: int, heard_at: float = 1.0, answered_at: float = 2.0) -> Snapshot:
     """Return a session as it was saved at this time of the server."""
     header = Header(save_ids=tuple(one * 12 for one in save_ids), created_at=1, saved_at=at, version=version)
-    return Snapshot(kind=StoredKind.PRESENT, heard_at=1.0, header=header)
+    return Snapshot(kind=StoredKind.PRESENT, heard_at=heard_at, header=header, answered_at=answered_at)
 
 
 def test_a_save_is_newer_than_what_it_was_made_of() -> None:
@@ -71,6 +71,15 @@ def test_a_save_is_newer_than_what_it_was_made_of() -> None:
     assert replica.base is later
     replica.observe(other := saved("z", "y", at=1600, version=2))
     assert replica.base is other
+
+
+def test_a_later_request_decides_where_a_fail_over_has_lost_the_known_save() -> None:
+    """Another process has saved since, by a clock that is late: the lost branch of this process is not the newer one."""
+    replica = Replica("a", saved("c", "b", "a", at=2000, version=3))
+    replica.observe(other := saved("z", "b", "a", at=1500, version=3, heard_at=2.0, answered_at=3.0))
+    assert replica.base is other
+    replica.observe(saved("b", "a", at=1400, version=2, heard_at=4.0))
+    assert replica.base is other  # an ancestor: the fail-over has lost the known save, and this process still has it
 
 
 def test_memory_is_bounded_and_the_longest_unused_gives_way() -> None:
