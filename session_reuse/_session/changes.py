@@ -146,6 +146,7 @@ class Change:
         score_change: tenths, added to the shared error score.
         mark_only: whether it is nothing but a change of the score.
         waited: whether it had to wait for the store.
+        left_alone: whether its agent was cancelled while an earlier save was on its way, and hears nothing of it.
         parts: changes that were combined into this one, and share its outcome.
         built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
@@ -178,6 +179,7 @@ class Change:
     score_change: int = 0
     mark_only: bool = False
     waited: bool = False
+    left_alone: bool = False
     parts: list[Change] = field(default_factory=list)
     built_on: Sequence[Change] = ()
     ids: list[str] = field(default_factory=list)

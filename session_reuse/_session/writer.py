@@ -87,7 +87,14 @@ class Writer:
             return self._write(replica, [change], self._config.save_timeout)
         change.answered = asyncio.Event()
         replica.arriving.append(change)
-        return change.answered.wait()
+        return self._answered(change, change.answered)
+
+    async def _answered(self, change: Change, answered: asyncio.Event) -> None:
+        try:
+            await answered.wait()
+        except BaseException:
+            change.left_alone = not answered.is_set()
+            raise
 
     async def _write(self, replica: Replica, changes: list[Change], budget: float) -> None:
         """Write changes, those that wait first. Changes that are not written wait in the outbox, also after a cancellation."""
@@ -127,6 +134,7 @@ class Writer:
                 change.settle(SaveOutcome.STALE, _INVALIDATED)
             if change.outcome is not None:
                 continue
+            change.left_alone = False
             if self._closed:
                 change.settle(SaveOutcome.LOST)
                 self._lost(replica.fingerprint, "the manager is closed")
@@ -143,11 +151,11 @@ class Writer:
             self.wake()
 
     def _settled(self, replica: Replica, batch: Sequence[Change]) -> None:
-        """Remove settled changes from the outbox."""
+        """Remove settled changes from the outbox, and report them and those that were left alone."""
         ended = (
             change for change in batch if change.outcome not in {None, SaveOutcome.SPOOLED}
         )  # that one stays on disk
-        done = [change for change in ended if change in replica.outbox]
+        done = [change for change in ended if change.left_alone or change in replica.outbox]
         if not done:
             return
         self.replicas.remove(replica, done)

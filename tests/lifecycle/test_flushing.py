@@ -103,3 +103,31 @@ async def test_more_sessions_may_wait_than_a_process_usually_has() -> None:
         one.heal()
     assert stored(memory, "shop.example/299").data == {"n": 299}
     assert one.lost == []
+
+
+async def test_a_save_whose_agent_was_cancelled_behind_an_earlier_one_is_reported() -> None:
+    """It was in the queue of its process, not in the outbox. Refused later, it is not lost without a word."""
+    memory = MemoryStore()
+    async with processes(memory, save_timeout=20.0) as (one, other):
+        await other.log_in("stored")
+        (await parts_of(one.manager)).guarded.store = slow = Slow(memory, "commit")
+        async with one.enter() as behind:
+            behind.data["behind"] = 1
+            async with one.enter() as ahead:
+                ahead.data["ahead"] = 1
+                saving = asyncio.ensure_future(ahead.checkpoint())
+                await until(lambda: slow.inside == 1, message="the earlier save is on its way")
+                waiting = asyncio.ensure_future(behind.checkpoint())
+                replica = (await parts_of(one.manager)).writer.replicas.of(NAME)
+                await until(lambda: bool(replica.arriving), message="the later save is behind it")
+                waiting.cancel()
+                await asyncio.wait({waiting})
+                ahead.discard()
+            behind.discard()
+            await other.manager.evict(NAME)
+            slow.go_on.set()
+            assert await saving is SaveOutcome.STALE
+            assert await behind.settled() is SaveOutcome.STALE
+        await until(lambda: one.lost != [], message="the later save is reported")
+        assert [name for name, _ in one.lost] == [NAME]
+        assert one.manager.stats().lost == 1
