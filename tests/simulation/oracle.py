@@ -1260,7 +1260,12 @@ class Oracle:
             if one.end >= visit.begun or (one.stored and one.stored.created_at == visit.login)
         ]
         is_over = any(self._ceiling(one.stored) <= self.loop.time() + self.tolerance for one in met)
-        allowed = allowed or brings_nothing or is_over or self._may_be_stale(session, visit)
+        # Nothing is stored, and what it brings is over by its own time to live: it brings no session back.
+        ttl = self._ttl_of(visit.manager)
+        outlived = session.live(self.loop.time()).items is None and all(
+            one.saved + ttl <= self.loop.time() for one in changes.values()
+        )
+        allowed = allowed or brings_nothing or is_over or outlived or self._may_be_stale(session, visit)
         if not allowed and not unreadable and not (visit.stale or visit.failed or (visit.outcome is Outcome.RETIRED)):
             what = ", ".join(str(change) for change in list(changes.values())[:3])
             self.break_("skipped", f"the save of {visit} was skipped, and it has changed: {what}")
