@@ -271,10 +271,9 @@ class SessionScope:
             InvalidStateError: the state was changed into something that cannot be stored, and the body did not fail.
             StoreError: with `strict`, likewise.
         """
-        session = self._session
+        session, wiring = self._session, wiring_of(self._session)
         if failed and not self._options.save_on_error:
             session.discard()
-        wiring = wiring_of(session)
         if failed or wiring.captures or wiring.marked_bad or self._lease or self._options.verify is not None:
             return self._leave_in_a_task(failed=failed)
         return self._leave(failed=failed)
@@ -308,8 +307,7 @@ class SessionScope:
     async def _save(self, *, final: bool) -> SaveOutcome:
         session, began = self._session, self._clock.loop()
         self._saves += 1
-        number = self._saves
-        wiring = wiring_of(session)
+        number, wiring = self._saves, wiring_of(session)
         if wiring.captures and not wiring.discarded:
             await capture(session, self._config.capture_timeout)
         change = None
