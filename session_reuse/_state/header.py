@@ -45,7 +45,7 @@ class Header:
         retire_at: when the session is retired, in unix milliseconds, or 0.
         uses: how often it was reused by agents that count uses.
         score: error score in tenths: ten for each bad mark, minus five for each good one.
-        ttl: the longest time to live of all saves, in seconds, or 0 if it is not known.
+        ttl: the longest time to live of all saves in seconds, rounded down to a minute, or 0 if it is not known.
     """
 
     flags: str = "----"
