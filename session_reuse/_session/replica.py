@@ -57,19 +57,19 @@ class Replica:
 
 
 def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
-    """Return whether a snapshot is at least as new as another: of one login by descent, or the server's time, else by the request's.
+    """Return whether a snapshot is at least as new as another.
 
-    Replies do not arrive in the order in which the server worked. The server's time goes back where one takes over whose
-    clock is late. So a request that was sent after the other answer was here decides before that time.
+    A request that was sent when the other was answered is newer, also after a fail-over that has lost saves. Of requests
+    at the same time, replies may arrive in any order: descent decides, or the time of the last save.
     """
+    if snapshot.heard_at >= base.answered_at:
+        return True
     one, other = snapshot.header, base.header
     if one is None or other is None or one.created_at != other.created_at:
         return snapshot.heard_at >= base.heard_at
-    if one.contains(other):
-        return True
-    if other.contains(one):
-        return False
-    return snapshot.heard_at >= base.answered_at or (one.saved_at, one.version) >= (other.saved_at, other.version)
+    return one.contains(other) or (
+        not other.contains(one) and (one.saved_at, one.version) >= (other.saved_at, other.version)
+    )
 
 
 class Replicas:

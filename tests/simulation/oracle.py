@@ -1111,8 +1111,7 @@ class Oracle:
         stood = {(v.items or {}).get("c:sid") for v in session.versions if v.overlaps(visit.begun, self.loop.time())}
         others = stood - {None, visit.restored.get("c:sid")}
         another_login = any(self.writes[sid].visit is not visit for sid in others if sid)
-        logins = {visit.login} - {0} or visit.saved_in
-        another_login = another_login or (stored is not None and logins not in (set(), {stored.created_at}))
+        another_login = another_login or self._is_of_another_login(session, visit)
         another_login = another_login or self._on_waiting_login(session, visit)
         # The store has lost the login, and another one, perhaps an empty one, has taken its place.
         is_lost = visit.stale and session.lost_at >= 0.0 and stored is not None
@@ -1223,14 +1222,19 @@ class Oracle:
         made = next(one for one in session.versions if one.stored and one.stored.created_at == stored.created_at)
         return made.maker is not visit.manager
 
+    @staticmethod
+    def _is_of_another_login(session: Session, visit: Visit) -> bool:
+        """Return whether a visit was given, or has stored, a login that is not the stored one."""
+        stored, logins = session.current.stored, {visit.login} - {0} or visit.saved_in
+        return stored is not None and logins not in (set(), {stored.created_at})
+
     def _has_other_login(self, session: Session, visit: Visit) -> bool:
         """Return whether what a visit was given is not the login that is stored."""
         lost = session.lost_at >= visit.begun and self._is_of_others(session, visit)
         if lost or self._on_waiting_login(session, visit):
             return True
-        stored, sid = session.current.stored, (session.current.items or {}).get("c:sid")
-        given = visit.restored.get("c:sid")
-        if stored is not None and visit.login not in {0, stored.created_at}:
+        sid, given = (session.current.items or {}).get("c:sid"), visit.restored.get("c:sid")
+        if self._is_of_another_login(session, visit):
             return True
         return (
             sid is not None
@@ -1253,6 +1257,7 @@ class Oracle:
         )  # fmt: skip
         unreadable = any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions)
         login = changes.get("c:sid")
+        login = visit.changes.get("c:sid", login)  # its exit may have logged out, and be saved with this checkpoint
         brings_nothing = visit.replacing and (login is None or not login.serial)
         met = [
             one
