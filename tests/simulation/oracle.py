@@ -722,11 +722,17 @@ class Oracle:
                 continue  # a request that was under way for longer than any lease lasts
             if visit.manager.closed_at <= max(session.held_since, self.trouble_of(visit.process)):
                 continue  # a request that was under way when its manager was closed, or the store was away by then
-            if visit.manager.config.get("attempt_timeout", 0.15) <= 2 * visit.process.link.far:
-                continue  # no release is answered in time
+            if self._is_out_of_reach(visit):
+                continue
             since = max(visit.left, session.held_since, self.trouble_of(visit.process))
             if now - since > LEASE_GRACE + visit.manager.config["lease_ttl"] / 3:
                 self.break_("lease", f"{visit} has left at {visit.left:.3f}, and its lease is still there")
+
+    @staticmethod
+    def _is_out_of_reach(visit: Visit) -> bool:
+        """Return whether no attempt of a visit's process is answered in time."""
+        far: float = visit.process.link.far
+        return visit.manager.config.get("attempt_timeout", 0.15) <= 2 * far
 
     def trouble_of(self, process: Any) -> float:
         """Return the last moment at which something was wrong between a process and the server."""
@@ -1336,6 +1342,8 @@ class Oracle:
             return True
         if visit.final in {SaveOutcome.LOST, SaveOutcome.STALE, SaveOutcome.SKIPPED, SaveOutcome.SPOOLED}:
             return True  # told, or on disk for the next process
+        if change.spooled and not visit.followed and self._is_out_of_reach(visit):
+            return True  # on disk, and there is no `settled` that says so
         if (
             visit.doubted
             or any(manager.lost(session.fingerprint) for manager in (visit.manager, *process.managers))
