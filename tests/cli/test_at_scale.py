@@ -100,7 +100,7 @@ class Terminal:
         self.process.send_signal(signal.SIGINT)
         while self.read():
             pass
-        self.process.wait(10)
+        self.process.wait(60)
         return time.monotonic() - began
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ def test_a_reader_that_has_seen_enough_causes_no_error(large_store: RedisServer)
         assert listing.stdout.readline().startswith(b"fingerprint")
         listing.stdout.close()
         assert listing.stderr.read() == b""
-        assert listing.wait(30) == 130
+        assert listing.wait(60) == 130
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_top_prints_json_and_nothing_else(redis_server: RedisServer) -> None:
         first = watching.stdout.readline()
         watching.send_signal(signal.SIGTERM)
         lines = [first, *watching.stdout.read().splitlines()]
-        assert watching.wait(10) == 0
+        assert watching.wait(60) == 0
     assert {json.loads(line)["sessions"] for line in lines} == {1}
 
 

@@ -319,7 +319,7 @@ def test_the_cleanup_job_says_at_once_why_it_does_nothing(own_redis: RedisServer
             assert "pw@" not in line
             job.send_signal(signal.SIGTERM)
             assert len(job.stderr.read().splitlines()) <= 3
-            assert job.wait(10) == 0
+            assert job.wait(60) == 0
         finally:
             job.kill()
 
@@ -333,8 +333,10 @@ def test_cleanup_job_runs_until_it_is_told_to_end(redis_server: RedisServer, num
         try:
             store(redis_server.url, ALICE, ttl=0.05)
             assert job.stdout is not None
-            assert json.loads(job.stdout.readline()) == {"expired": ALICE}
+            line = job.stdout.readline()
+            assert line, job.communicate()[1]
+            assert json.loads(line) == {"expired": ALICE}
             job.send_signal(number)
-            assert job.wait(10) == 0
+            assert job.wait(60) == 0
         finally:
             job.kill()

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 
+from tests.conftest import PATIENT_BUDGETS
 from tests.harness.servers import RedisServer
 
 HEAD = """
@@ -15,8 +16,12 @@ import redis
 logging.basicConfig(level=logging.WARNING, format="LOG %(message)s", stream=sys.stdout)
 server = redis.Redis.from_url(os.environ["SESSION_REUSE_URL"])
 
-def pause(seconds):
-    server.execute_command("CLIENT", "PAUSE", int(seconds * 1000), "ALL")
+def pause_writes():
+    # For longer than any test: what counts is not how soon a busy machine comes to the next step.
+    server.execute_command("CLIENT", "PAUSE", 600_000, "WRITE")
+
+def resume_writes():
+    server.execute_command("CLIENT", "UNPAUSE")
 
 def main_has_ended():
     while threading.main_thread().is_alive():
@@ -69,7 +74,7 @@ def run(text: str, server: RedisServer, *arguments: str, url: str = "", timeout:
 
 def start(text: str, server: RedisServer, *arguments: str, url: str = "") -> subprocess.Popen[str]:
     """Start a program."""
-    environment = {"SESSION_REUSE_URL": url or server.url, "PYTHONPATH": ".", "PATH": ""}
+    environment = {"SESSION_REUSE_URL": url or server.url, "PYTHONPATH": ".", "PATH": "", **PATIENT_BUDGETS}
     return subprocess.Popen(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", HEAD + textwrap.dedent(text), *arguments],
         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

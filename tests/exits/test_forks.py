@@ -33,7 +33,7 @@ def in_child(work):
         if status:
             say("child ended with", status)
         return
-    signal.alarm(10)
+    signal.alarm(90)
     try:
         say(work())
     except BaseException as error:
@@ -132,7 +132,7 @@ def work(number):
 
 def leave_pending():
     import redis
-    with reusable_session("shop/pending", "agent", manager=SessionManager(save_timeout=0.1)) as session:
+    with reusable_session("shop/pending", "agent", manager=SessionManager(save_timeout=0.1, close_timeout=60)) as session:
         session.data["n"] = 1
         redis.Redis.from_url(os.environ["SESSION_REUSE_URL"]).execute_command("CLIENT", "PAUSE", 500, "ALL")
 

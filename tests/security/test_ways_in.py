@@ -24,12 +24,14 @@ RIGHTS: Final = [word[1:] for word in MINIMAL_ACL.split() if word.startswith("+"
 PATIENT: Final = {
     "registry": None,
     "close_timeout": 0.1,
-    "attempt_timeout": 1.0,
-    "connect_timeout": 1.0,
-    "restore_timeout": 2.0,
-    "save_timeout": 2.0,
+    "attempt_timeout": 5.0,
+    "connect_timeout": 5.0,
+    "restore_timeout": 10.0,
+    "save_timeout": 10.0,
 }
 """A TLS handshake on a loaded machine takes longer than an attempt may by default."""
+REFUSED: Final = PATIENT | {"attempt_timeout": 1.0, "restore_timeout": 2.0, "save_timeout": 2.0}
+"""An exit without a right tries to give its lease back for twice the time of an attempt."""
 NAME: Final = "shop.example/alice"
 
 
@@ -81,7 +83,7 @@ async def refused_without(guarded: RedisServer, right: str) -> set[str]:
         client.execute_command("ACL", "LOG", "RESET")
         client.flushall()
         client.script_flush()
-    async with SessionManager(f"redis://agent:password@{HOST}:{guarded.port}/0", **PATIENT) as manager:
+    async with SessionManager(f"redis://agent:password@{HOST}:{guarded.port}/0", **REFUSED) as manager:
         with contextlib.suppress(AssertionError, StoreError):
             await whole_life(manager)
         with contextlib.suppress(AssertionError, StoreError):

@@ -217,7 +217,7 @@ async def test_a_frozen_primary_holds_up_its_own_sessions_only(
 @pytest.mark.cluster
 async def test_an_uncovered_slot_loses_nothing(cluster: RedisCluster, make_manager: MakeManager) -> None:
     """Without a node for its slot a session starts from what the process knows and its save waits; the others go on, and it arrives later."""
-    manager = await make_manager(cluster.url, attempt_timeout=0.4, restore_timeout=0.5, save_timeout=1.0)
+    manager = await make_manager(cluster.url, restore_timeout=3.0, save_timeout=3.0)
     await save_many(manager, ["here", "there"])
     owner = cluster.primary_of("browser:session:here")
     slot = redis.crc.key_slot(b"browser:session:here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -25,7 +26,7 @@ async def proxy(redis_server: RedisServer) -> AsyncIterator[FaultProxy]:
 @pytest.fixture
 async def through_proxy(proxy: FaultProxy) -> AsyncIterator[SessionManager]:
     """A manager that reaches the server through the proxy, with sessions stored and all scripts known."""
-    async with SessionManager(proxy.url, registry=CollectorRegistry(), attempt_timeout=0.3, lanes=1) as manager:
+    async with SessionManager(proxy.url, registry=CollectorRegistry(), attempt_timeout=1.0, lanes=1) as manager:
         for number in range(2):
             async with reusable_session("shop", "agent", manager=manager) as session:
                 session.data["n"] = number
@@ -84,25 +85,37 @@ async def test_a_save_that_is_made_again_replaces_nothing_later(
         assert found.data["n"] == 24
 
 
-async def test_a_write_that_lands_one_second_late_is_refused(
+@asynccontextmanager
+async def held_up(proxy: FaultProxy) -> AsyncIterator[None]:
+    """Hold up what clients send, and let it land at the end, also what was given up."""
+    landing = asyncio.Event()
+
+    async def hold(_: list[str]) -> None:
+        await landing.wait()
+
+    proxy.on_commands = hold
+    yield
+    reached, proxy.on_commands = proxy.uploaded, None
+    landing.set()
+    await until(lambda: proxy.uploaded > reached, message="the late write lands")
+
+
+async def test_a_write_that_lands_late_is_refused(
     redis_server: RedisServer, proxy: FaultProxy, manager: SessionManager
 ) -> None:
     """It was given up and is still on its way while another saves: when it lands it changes nothing newer."""
-    slow = {"attempt_timeout": 0.2, "save_timeout": 0.3, "close_timeout": 0.1, "registry": None}
+    async with reusable_session("shop", manager=manager) as first:
+        first.data["n"] = "first"
+    slow = {"attempt_timeout": 2.0, "save_timeout": 0.5, "close_timeout": 0.1, "registry": None}
     async with SessionManager(proxy.url, **slow) as late, reusable_session("shop", manager=late) as session:  # type: ignore[arg-type]
-        session.data["n"] = "first"
-        await session.checkpoint()
         session.data["n"] = "late"
-        proxy.upload_delay = 1.0
-        late_save = asyncio.create_task(session.checkpoint())
-        assert await late_save is SaveOutcome.PENDING
-        session.discard()
-        async with reusable_session("shop", manager=manager) as other:
-            other.data["n"] = "newer"
-        assert other.save_outcome is SaveOutcome.SAVED
-        stored = version(redis_server)
-        reached = proxy.uploaded
-        await until(lambda: proxy.uploaded > reached, message="the late write lands")
+        async with held_up(proxy):
+            assert await session.checkpoint() is SaveOutcome.PENDING
+            session.discard()
+            async with reusable_session("shop", manager=manager) as other:
+                other.data["n"] = "newer"
+            assert other.save_outcome is SaveOutcome.SAVED
+            stored = version(redis_server)
         async with reusable_session("shop", manager=manager) as found:
             assert found.data == {"n": "newer"}
         assert version(redis_server) == stored
@@ -110,13 +123,11 @@ async def test_a_write_that_lands_one_second_late_is_refused(
 
 async def test_a_late_write_does_not_undo_an_invalidation(proxy: FaultProxy, manager: SessionManager) -> None:
     """A first save on its way when the session is invalidated everywhere brings nothing to life."""
-    slow = {"attempt_timeout": 0.2, "save_timeout": 0.3, "close_timeout": 0.1, "registry": None}
+    slow = {"attempt_timeout": 2.0, "save_timeout": 0.5, "close_timeout": 0.1, "registry": None}
     async with SessionManager(proxy.url, **slow) as late, reusable_session("shop", manager=late) as session:  # type: ignore[arg-type]
         session.data["n"] = 1
-        proxy.upload_delay = 1.0
-        assert await session.checkpoint() is SaveOutcome.PENDING
-        session.discard()
-        await manager.evict("shop")
-        reached = proxy.uploaded
-        await until(lambda: proxy.uploaded > reached, message="the late write lands")
+        async with held_up(proxy):
+            assert await session.checkpoint() is SaveOutcome.PENDING
+            session.discard()
+            await manager.evict("shop")
         assert await manager.restore("shop") is None
