@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import inspect
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import urlsplit
 
@@ -108,16 +109,7 @@ def open_chromium(
     """
     # After the caller's flags: of a flag that is given twice, Chromium takes the last.
     flags = [*arguments, *confinement_arguments(session.allowed_domains)]
-    return bind_chromium(session, lambda: ChromiumProcess(executable, flags, headless=headless), verify, **options)
-
-
-def bind_chromium(
-    session: BrowserSession,
-    launch: Callable[[], ChromiumProcess],
-    verify: Callable[[Chromium], Any] | None = None,
-    **options: Unpack[EngineOptions],
-) -> BoundChromium:
-    """Return what `open_chromium` does, for a browser of `launch`. A check that fails leads to a second call of it."""
+    launch = partial(ChromiumProcess, executable, flags, headless=headless)
     return BoundChromium(session, Settings(**options), launch, verify=verify)
 
 

@@ -11,9 +11,9 @@ import os
 import shutil
 import signal
 import sys
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -21,11 +21,10 @@ from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGua
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.options import AgentId, CdpUrl, KeyPrefix, Url, argument, option, stored_name
-from session_reuse.errors import MissingExtraError, SessionBusyError, SessionReuseError
+from session_reuse.errors import SessionBusyError, SessionReuseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
 
     from session_reuse._browser_session import BrowserSession
     from session_reuse.browsers.cdp import Chromium
@@ -104,22 +103,26 @@ def run(
     With --pool, leave FINGERPRINT out.
     """
     name, words = _name_and_words(fingerprint, command or [], pool)
+    if check_url is None and check_text is not None:
+        raise typer.BadParameter("--check-text needs --check-url")
+    if check_url is not None and cdp_url is not None:
+        raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
     options = {
         "agent_id": agent_id, "pool": pool, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive or pool is not None else "fresh",
     }  # fmt: skip
+    place = {key: value for key, value in (("url", url), ("key_prefix", key_prefix)) if value is not None}
+    check = None if check_url is None else {"url": check_url, "text": check_text, "timeout": check_timeout}
     about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
     try:
+        _require(words[0])
         flags = [*(chromium_arg or []), *confinement_arguments(allow)]
-        with _Launcher(flags, headless=not headed, started=context.obj) as launcher:
-            opened = _opener(launcher.launch, cdp_url, check_url, check_text, check_timeout)
-            _require(words[0])
-            if cdp_url is None:
-                launcher.start()  # before the imports that follow: both take as long
-            code = asyncio.run(_run(name, options, {"url": url, "key_prefix": key_prefix}, opened, words, about))
-    except (SessionReuseError, _NoCommandError) as error:
-        code = _code_of(error)
-        about |= {"error": type(error).__name__.strip("_"), "message": str(error)}
+        browser = _launcher(context.obj, flags, headless=not headed) if cdp_url is None else cdp_url
+        code = asyncio.run(_run(name, options, place, browser, check, words, about))
+    except NoCommandError as error:
+        code = _noted(error, about, error.code)
+    except SessionReuseError as error:
+        code = _noted(error, about, ExitCode.WRONG if isinstance(error, SessionBusyError) else ExitCode.USAGE)
     _write({**about, "exit_code": int(code)}, report)
     raise typer.Exit(code)
 
@@ -134,91 +137,55 @@ def _name_and_words(fingerprint: str | None, command: list[str], pool: str | Non
     return fingerprint, command
 
 
-class _Launcher:
-    """Starts a Chromium before it is needed, unless one runs already, and stops it at the end if nothing has used it."""
+def _launcher(first: ChromiumProcess | None, flags: list[str], *, headless: bool) -> Callable[[], ChromiumProcess]:
+    """Return what launches a browser. The first one starts here at the latest: the imports that follow take as long.
 
-    def __init__(self, arguments: list[str], *, headless: bool, started: ChromiumProcess | None) -> None:
-        self._arguments = arguments
-        self._headless = headless
-        self._started = started
-
-    def start(self) -> None:
-        """Start one now, unless one runs already."""
-        self._started = self.launch()
-
-    def launch(self) -> ChromiumProcess:
-        """Return the one that was started, else a new one."""
-        started, self._started = self._started, None
-        return started or ChromiumProcess(arguments=self._arguments, headless=self._headless)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._started is not None:
-            self._started.stop()
-
-
-def _opener(
-    launch: Callable[[], ChromiumProcess],
-    cdp_url: str | None,
-    check_url: str | None,
-    check_text: str | None,
-    check_timeout: float,
-) -> Callable[[BrowserSession], AbstractAsyncContextManager[Chromium]]:
-    if check_text is not None and check_url is None:
-        raise typer.BadParameter("--check-text needs --check-url")
-    if check_url is not None and cdp_url is not None:
-        raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
-
-    def opened(session: BrowserSession) -> AbstractAsyncContextManager[Chromium]:
-        from session_reuse.browsers import cdp
-
-        if cdp_url is not None:
-            return cdp.attach_cdp(session, cdp_url)
-        check = cdp.page_shows(check_url, check_text, timeout=check_timeout) if check_url is not None else None
-        return cdp.bind_chromium(session, launch, check)
-
-    return opened
+    If it is not used, its guard removes it when this process ends.
+    """
+    launch = partial(ChromiumProcess, arguments=flags, headless=headless)
+    started = [first or launch()]
+    return lambda: started.pop() if started else launch()
 
 
 async def _run(
     fingerprint: str | None,
     options: dict[str, Any],
-    place: dict[str, str | None],
-    opened: Callable[[BrowserSession], AbstractAsyncContextManager[Chromium]],
+    place: dict[str, Any],
+    browser: str | Callable[[], ChromiumProcess],
+    check: dict[str, Any] | None,
     words: list[str],
     about: dict[str, Any],
 ) -> int:
     """Run the command in the session, and note what became of both."""
-    with _Child() as child:
-        from session_reuse._api import reusable_session
-        from session_reuse._manager import SessionManager
+    child = _Child()
+    from session_reuse._api import reusable_session
+    from session_reuse._browser.options import Settings
+    from session_reuse._manager import SessionManager
+    from session_reuse.browsers.cdp import BoundChromium, attach_cdp, page_shows
 
-        settings: dict[str, Any] = {name: value for name, value in place.items() if value is not None}
-        session: BrowserSession | None = None
-        try:
-            async with (
-                SessionManager(registry=None, **settings) as manager,
-                reusable_session(fingerprint, manager=manager, **options) as session,
-                opened(session) as chromium,
-            ):
-                code = await child.run([_filled_in(word, chromium) for word in words], _environment(chromium))
-        except asyncio.CancelledError:
-            code = _SIGNALLED + child.ended_by
-        if session is not None:
-            saved = session.save_outcome.value if session.save_outcome is not None else None
-            about |= {
-                "fingerprint": session.fingerprint,
-                "outcome": session.outcome.value,
-                "stale": session.stale,
-                "save_outcome": saved,
-            }
-            about["problems"] = [{"kind": p.kind.value, "where": p.where, "reason": p.reason} for p in session.problems]
-        return code
+    verify = None if check is None else page_shows(**check)
+    session: BrowserSession | None = None
+    try:
+        async with (
+            SessionManager(registry=None, **place) as manager,
+            reusable_session(fingerprint, manager=manager, **options) as session,
+            attach_cdp(session, browser)
+            if isinstance(browser, str)
+            else BoundChromium(session, Settings(), browser, verify=verify) as chromium,
+        ):
+            code = await child.run([_filled_in(word, chromium) for word in words], _environment(chromium))
+    except asyncio.CancelledError:
+        code = _SIGNALLED + child.ended_by
+    if session is not None:
+        saved = session.save_outcome.value if session.save_outcome is not None else None
+        about |= {
+            "fingerprint": session.fingerprint, "outcome": session.outcome.value, "stale": session.stale, "save_outcome": saved,
+        }  # fmt: skip
+        about["problems"] = [{"kind": p.kind.value, "where": p.where, "reason": p.reason} for p in session.problems]
+    return code
 
 
-class _NoCommandError(Exception):
+class NoCommandError(Exception):
     """The command cannot be started.
 
     Attributes:
@@ -230,22 +197,19 @@ class _NoCommandError(Exception):
         self.code = code
 
 
-def _code_of(error: SessionReuseError | _NoCommandError) -> int:
-    """Return the exit code for a command that has not run."""
-    if isinstance(error, _NoCommandError):
-        return error.code
-    return ExitCode.WRONG if isinstance(error, SessionBusyError) else ExitCode.USAGE
+def _noted(error: Exception, about: dict[str, Any], code: int) -> int:
+    """Return the exit code for a command that has not run, and note why."""
+    about |= {"error": type(error).__name__, "message": str(error)}
+    return code
 
 
 def _require(program: str) -> None:
-    """Refuse a command that cannot be started, and a missing extra, before a browser is started and a session entered."""
-    if find_spec("websockets") is None:
-        raise MissingExtraError("cdp", "session-reuse run")
+    """Refuse a command that cannot be started, before a browser is started and a session entered."""
     if shutil.which(program) is not None:
         return
     if os.path.exists(program):
-        raise _NoCommandError(f"{program} is not a program", _NOT_EXECUTABLE)
-    raise _NoCommandError(f"{program}: there is no such command", _NOT_FOUND)
+        raise NoCommandError(f"{program} is not a program", _NOT_EXECUTABLE)
+    raise NoCommandError(f"{program}: there is no such command", _NOT_FOUND)
 
 
 def _filled_in(word: str, chromium: Chromium) -> str:
@@ -255,14 +219,13 @@ def _filled_in(word: str, chromium: Chromium) -> str:
 
 def _environment(chromium: Chromium) -> dict[str, str]:
     """Return the environment of the command: the address under every name that common programs read."""
-    addresses = dict.fromkeys(_ADDRESS_VARIABLES, chromium.cdp_url) | dict.fromkeys(
-        _WEBSOCKET_VARIABLES, chromium.websocket_url
-    )
-    return {**os.environ, **addresses, "BROWSER_TYPE": "cdp-connect"}
+    addresses = dict.fromkeys(_ADDRESS_VARIABLES, chromium.cdp_url)
+    websockets = dict.fromkeys(_WEBSOCKET_VARIABLES, chromium.websocket_url)
+    return {**os.environ, **addresses, **websockets, "BROWSER_TYPE": "cdp-connect"}
 
 
 class _Child:
-    """The command, and the signals that reach us.
+    """The command, and the signals that reach us until the event loop is closed.
 
     Before it runs, a signal ends us. While it runs, a signal is handed on. After that, the state is being saved, which is
     bounded, and a signal changes nothing.
@@ -274,28 +237,18 @@ class _Child:
     def __init__(self) -> None:
         self.ended_by = 0
         self._process: asyncio.subprocess.Process | None = None
-        self._has_ended = False
-        self._shares_terminal = _is_in_foreground()
-
-    def __enter__(self) -> Self:
         self._task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        self._handled = [each for each in _FORWARDED if signal.getsignal(each) is not signal.SIG_IGN]
-        for each in self._handled:
-            loop.add_signal_handler(each, self._receive, each)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        loop = asyncio.get_running_loop()
-        for each in self._handled:
-            loop.remove_signal_handler(each)
+        self._shares_terminal = _is_in_foreground()
+        for each in _FORWARDED:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(each, self._receive, each)
 
     def _receive(self, number: signal.Signals) -> None:
         if self._process is not None:
             is_told = self._shares_terminal and number in _OF_A_TERMINAL
             if self._process.returncode is None and not is_told:
                 self._process.send_signal(number)
-        elif not self._has_ended and self._task is not None:
+        elif self._task is not None:
             self.ended_by = number
             self._task.cancel()
 
@@ -303,7 +256,7 @@ class _Child:
         """Run the command to its end and return its exit code, 128 and the signal if one has ended it.
 
         Raises:
-            _NoCommandError: it cannot be started.
+            NoCommandError: it cannot be started.
         """
         guard = ProcessGuard()
         try:
@@ -313,9 +266,8 @@ class _Child:
             guard.watch(self._process.pid if self._shares_terminal else -self._process.pid)
             code = await self._process.wait()
         except OSError as error:
-            raise _NoCommandError(f"{words[0]} cannot be started: {error}", _NOT_EXECUTABLE) from None
+            raise NoCommandError(f"{words[0]} cannot be started: {error}", _NOT_EXECUTABLE) from None
         finally:
-            self._has_ended = True
             guard.dismiss()
         return code if code >= 0 else _SIGNALLED - code
 
@@ -323,15 +275,10 @@ class _Child:
 def _is_in_foreground() -> bool:
     """Return whether we are the foreground job of a terminal."""
     try:
-        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        with open("/dev/tty", "rb", buffering=0) as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
     except OSError:
         return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
 
 
 def _write(about: dict[str, Any], report: Path | None) -> None:
