@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
 
 
-async def save_checkpoint(session: BrowserSession, keep: Callable[[], Awaitable[None]]) -> None:
+async def save_checkpoint(session: BrowserSession, keep: Callable[[], Awaitable[object]]) -> None:
     """Save an asynchronous session. One without a store keeps its state in memory."""
     try:
         await session.checkpoint()
@@ -24,7 +24,7 @@ async def save_checkpoint(session: BrowserSession, keep: Callable[[], Awaitable[
         session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
 
 
-def save_checkpoint_blocking(session: BrowserSession, keep: Callable[[], None]) -> None:
+def save_checkpoint_blocking(session: BrowserSession, keep: Callable[[], object]) -> None:
     """Save a session, and wait for it. An asynchronous one, or one without a store, keeps its state in memory."""
     try:
         saving: Any = session.checkpoint()

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.cookies import Cookie
     from session_reuse._browser.flow import Flow
-    from session_reuse._browser.origins import Items
     from session_reuse._browser_session import BrowserSession
 
 Params: TypeAlias = dict[str, Any]
@@ -26,12 +25,10 @@ class BrowserDriver(ABC):
 
     Attributes:
         errors: what a call raises when the browser refuses, does not answer in time, or has ended.
-        has_protocol: whether the browser has the DevTools protocol, which Firefox and WebKit have not.
         is_gone: whether the browser, or the context, has ended.
     """
 
     errors: tuple[type[Exception], ...]
-    has_protocol: bool = True
     is_gone: bool = False
 
     def __init__(self, session: BrowserSession) -> None:
@@ -58,8 +55,8 @@ class BrowserDriver(ABC):
         return None
 
     @abstractmethod
-    def best_effort(self, step: object) -> Any:
-        """Wait for a step that releases something of ours, though not for long, and ignore its errors, as a step."""
+    def best_effort(self, release: Callable[[], Any]) -> Any:
+        """Call what releases something of ours, and wait for it, though not for long. Ignore its errors. As a step."""
 
     @abstractmethod
     def add_script(self, source: str) -> Any:
@@ -81,12 +78,9 @@ class BrowserDriver(ABC):
         """Return `{"viewport": ...}` where a tab's viewport was set, else an empty dict."""
         return {}
 
-    def read_without_protocol(self) -> Flow[tuple[list[Cookie], dict[str, Items], dict[str, Items]]]:
-        """Return the cookies, the localStorage of all origins, and the sessionStorage of those that are open.
-
-        For a browser without the DevTools protocol, by its client's own means.
-        """
-        raise NotImplementedError
+    @abstractmethod
+    def follow(self, *, is_new_profile: bool) -> Flow[None]:
+        """Follow all tabs, present and to come. No agent has been in a new profile."""
 
     @abstractmethod
     def open_blank_page(self, on_event: EventHandler) -> Flow[Any]:

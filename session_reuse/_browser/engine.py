@@ -14,11 +14,14 @@ from session_reuse._browser_session import assign_captured, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.storage_state import StorageState, empty_storage_state
+from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
+    from session_reuse._browser.cookies import Cookie
     from session_reuse._browser.driver import BrowserDriver
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.options import Settings
+    from session_reuse._browser.origins import Items
     from session_reuse._browser_session import BrowserSession
 
 
@@ -48,6 +51,8 @@ class BrowserEngine:
         self._restored = state
         self.mine: StorageState = state if before is None else before.mine
         self._driver = driver
+        self._is_new_profile = is_new_profile
+        self._is_first = before is None
         self._known = frozenset() if before is None else before.visited
         self._captured_version = 0
         self.mirror = StorageMirror(state)
@@ -82,8 +87,8 @@ class BrowserEngine:
         """True when something has changed since the last capture."""
         return self.mirror.version != self._captured_version
 
-    def last_seen(self) -> StorageState | None:
-        """Return the state as it was last seen, which the session gets, without asking the browser. None when nothing was."""
+    def keep_last_seen(self) -> StorageState | None:
+        """Assign the state that was last seen to the session, without a call of the browser. None when nothing was."""
         return self.fitted(self.mirror.state()) if self.mirror.has_read else None
 
     def fitted(self, state: StorageState) -> StorageState:
@@ -100,30 +105,53 @@ class BrowserEngine:
             self._session.report(ProblemKind.TOO_LARGE, where, "the largest values were left out")
         return assign_captured(self._session, state)
 
+    def start(self, *, has_scripts: bool = True) -> Flow[None]:
+        """Restore the state, and follow all tabs from now on. Without scripts, a page sees cookies only."""
+        if self._is_first:
+            yield from self.restorer.add_cookies()
+        if self._is_new_profile and has_scripts:
+            yield from self.restorer.restore_early()
+        yield from self._driver.follow(is_new_profile=self._is_new_profile and self._is_first)
+        if not self._is_new_profile:
+            # Origins that are open first: they are filled in no other way.
+            yield from self.restorer.fill_open(self.follower.open_frames(), self.follower.evaluate)
+            yield from self.restorer.restore_early()
+
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
-        """Return the current state, for a save."""
+        """Return the current state, for a save.
+
+        Raises:
+            AdapterError: nothing was ever read.
+        """
         version = self.mirror.version
-        if self._driver.has_protocol:
-            state = yield from self.capture.capture(is_final=is_final)
-        else:
-            state = yield from self._read_without_protocol()
+        state = yield from self.capture.capture(is_final=is_final)
         # A database that could not be copied leaves the state dirty, so that the next checkpoint tries again.
         self._captured_version = version if self.mirror.dirty_databases else self.mirror.version
         if not self.mirror.has_read:
-            self._session.capture_failed("nothing could be read from the browser")
+            raise AdapterError("nothing could be read from the browser")
         return self.fitted(state)
 
-    def _read_without_protocol(self) -> Flow[StorageState]:
+    def captured_from(self, cookies: list[Cookie], local: dict[str, Items], session: dict[str, Items]) -> StorageState:
+        """Return the current state, for a save, of a browser that is read by its client's own means.
+
+        Args:
+            cookies: all of them.
+            local: origin -> its localStorage, of all origins.
+            session: origin -> its sessionStorage, of those that are open.
+        """
         mirror = self.mirror
         mirror.source = "storage_state"
-        cookies, local, session = yield from self._driver.read_without_protocol()
         mirror.cookies_read(cookies)
         for origin in sorted({*local, *session, *mirror.visited}):
             if origin in self.restorer.scripts.started:
                 mirror.progress(origin).confirm()  # no event tells what was there in between
             mirror.finish_read(mirror.begin_read("save", origin), local.get(origin, []), session.get(origin))
-        return mirror.state()
+        self._captured_version = mirror.version
+        return self.fitted(mirror.state())
 
-    def keep_last_seen(self) -> None:
-        """Assign the state that was last seen to the session, without a call of the browser."""
-        self.last_seen()
+    def rearm_session_storage(self) -> Flow[None]:
+        """Restore sessionStorage in the next tab once more: the tab of a check had it."""
+        yield from self.capture.refresh()
+        again = self.mirror.session_storages()
+        yield self._driver.settle()  # an update of the scripts under way would remove them a second time
+        yield from self.restorer.rearm_session_storage(again)

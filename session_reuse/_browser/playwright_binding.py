@@ -2,57 +2,95 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
+from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.environment import context_options, recorded
 from session_reuse._browser.origins import origin_of
+from session_reuse._browser_session import require_open
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import StorageState, is_empty
+from session_reuse.errors import AdapterError, LifecycleError
 
 if TYPE_CHECKING:
-    from session_reuse._browser.drivers.playwright import Browser, BrowserContext, Page, PlaywrightDriver
+    from collections.abc import Callable
+
+    from session_reuse._browser.drivers.playwright import Browser, BrowserContext, PlaywrightDriver
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.options import Settings
     from session_reuse._browser_session import BrowserSession
 
 
 class PlaywrightBinding:
-    """A context with the session's state in it, followed."""
+    """A context with the session's state in it, followed.
+
+    Args:
+        session: whose state is restored, and which gets what was captured.
+        settings: of the user.
+        browser: in which a context is made.
+        given: options of the new context.
+        context: one that exists, and that others may use too. It is used in place of a new one.
+
+    Attributes:
+        driver: of the context that was opened last.
+        undo: what removes our hooks on the agent's objects.
+    """
 
     def __init__(
-        self, session: BrowserSession, driver: PlaywrightDriver, settings: Settings, *, is_new_profile: bool
+        self,
+        session: BrowserSession,
+        settings: Settings,
+        *,
+        browser: Browser | None = None,
+        given: dict[str, Any] | None = None,
+        context: BrowserContext | None = None,
     ) -> None:
         self.session = session
-        self.driver = driver
         self.settings = settings
-        self.engine = driver.engine = BrowserEngine(session, driver, settings, is_new_profile=is_new_profile)
+        self.driver: PlaywrightDriver
+        self.undo: list[Callable[[], None]] = []
+        self._browser: Any = browser
+        self._given = given or {}
+        self._attached = context
+        self._is_entered = False
+
+    @property
+    def engine(self) -> BrowserEngine:
+        """The engine of the context that was opened last."""
+        return self.driver.engine
 
     @property
     def context(self) -> Any:
-        """The context, or None before there is one."""
+        """The context that was opened last, or None before there is one."""
         return self.driver.context
 
-    def open(self, browser: Browser | None, given: dict[str, Any]) -> Flow[None]:
-        """Make a context with the session's state."""
-        options = dict(given)
-        if self.settings.restore_environment:
-            options = {**context_options(recorded(self.session.storage_state), given), **given}
-        self.driver.context = yield from self._new_context(browser, options)
-        yield from self.engine.restorer.add_cookies()
-        if options.get("java_script_enabled", True):  # else no init script runs
-            yield from self.engine.restorer.fill_early()
-            yield from self.engine.restorer.register()
-        yield from self.driver.follow()
+    def enter(self) -> None:
+        """Raise an error at a second use, and for a session that was left."""
+        if self._is_entered:
+            raise LifecycleError("a bound context can be entered once; open another")
+        require_open(self.session)
+        self._is_entered = True
 
-    def _new_context(self, browser: Any, options: dict[str, Any]) -> Flow[Any]:
+    def open(self, driver: PlaywrightDriver) -> Flow[None]:
+        """Restore the state, into a new context if there is none, and follow the context."""
+        self.driver, is_new = driver, self._attached is None
+        driver.engine = BrowserEngine(self.session, driver, self.settings, is_new_profile=is_new)
+        options = dict(self._given)
+        if self.settings.restore_environment:
+            options = {**context_options(recorded(self.session.storage_state), options), **options}
+        driver.context = (yield from self._new_context(options)) if is_new else self._attached
+        yield from driver.engine.start(has_scripts=options.get("java_script_enabled", True))
+
+    def _new_context(self, options: dict[str, Any]) -> Flow[Any]:
         native = self._native()
         if native:
             try:
-                return (yield browser.new_context(**options, storage_state=native))
+                return (yield self._browser.new_context(**options, storage_state=native))
             except self.driver.errors:
                 self.session.report(ProblemKind.RESTORE_FAILED, "OPFS or credentials", "the browser refused them")
-        return (yield browser.new_context(**options))
+        return (yield self._browser.new_context(**options))
 
     def _native(self) -> dict[str, Any] | None:
         """Return what only Playwright itself can restore."""
@@ -65,31 +103,37 @@ class PlaywrightBinding:
             native["origins"] = [{"origin": e["origin"], "localStorage": [], "opfs": e["opfs"]} for e in with_files]
         return native if len(native) > 2 or native["origins"] else None
 
-    def attach(self, context: BrowserContext) -> Flow[None]:
-        """Restore into a context that others may use too."""
-        self.driver.context = context
-        yield from self.engine.restorer.add_cookies()
-        yield from self.driver.follow()
-        yield from self.engine.restorer.fill_open(self.engine.follower.open_frames(), self.engine.follower.evaluate)
-        yield from self.engine.restorer.fill_early()
-        yield from self.engine.restorer.register()
-
     @property
     def must_verify(self) -> bool:
         """True when something was restored and the caller has a check."""
         restored = self.session.reused or not is_empty(self.session.storage_state)
         return self.settings.verify is not None and restored
 
-    def close_verified(self, page: Page) -> Flow[None]:
-        """Close the page that was used to check. Its sessionStorage goes to the next tab."""
-        yield from self.engine.captured()
-        again = self.engine.mirror.session_storages()
-        yield self.driver.best_effort(page.close())
-        yield from self.engine.restorer.rearm_session_storage(again)
+    def verified(self) -> Flow[bool]:
+        """Return whether the caller's check accepts the context. The sessionStorage of its page goes to the next tab."""
+        page = yield self.context.new_page()
+        answer = self.settings.verify(page) if self.settings.verify else True
+        if not ((yield answer) if inspect.isawaitable(answer) else answer):
+            return False
+        yield from self._read()
+        yield self.driver.best_effort(page.close)
+        yield from self.engine.rearm_session_storage()
+        return True
+
+    def hook(self, capture: Callable[[], Any], finalize: Callable[..., Any]) -> None:
+        """Capture before each save, and for the last time before the agent closes the context or its browser."""
+        self.undo.append(self.session.bind_capture(capture))
+        self.undo.append(before(self.context, "close", finalize))
+        if self.context.browser is not None:
+            self.undo.append(before(self.context.browser, "close", finalize))
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
-        """Return the current state, for a save."""
-        state = yield from self.engine.captured(is_final=is_final)
+        """Return the current state, for a save.
+
+        Raises:
+            AdapterError: nothing was ever read.
+        """
+        state = yield from self._read(is_final=is_final)
         extras = {name: True for name in ("opfs", "credentials") if getattr(self.settings, name)}
         if not extras or self.driver.is_gone:
             return state
@@ -106,8 +150,25 @@ class PlaywrightBinding:
             mirror.credentials_read(found.get("credentials", []))
         return self.engine.fitted(mirror.state())
 
+    def _read(self, *, is_final: bool = False) -> Flow[StorageState]:
+        if self.driver.has_protocol:
+            return (yield from self.engine.captured(is_final=is_final))
+        return self.engine.captured_from(*(yield from self.driver.read_without_protocol()))
+
+    def report_not_captured(self, error: Exception) -> None:
+        """Report that the last capture has failed. The state is the one last seen."""
+        if isinstance(error, AdapterError):
+            self.session.capture_failed(str(error))
+            return
+        self.engine.keep_last_seen()
+        reason = "it did not answer in time; the state is the one last seen"
+        self.session.report(ProblemKind.CAPTURE_LIMITED, "the browser", reason)
+
     def release(self) -> Flow[None]:
-        """Release a context that lives on."""
+        """Close a context of our own, and remove our scripts and hooks from another."""
+        if self._attached is None:
+            yield self.driver.close_context()
+            return
         self.driver.unfollow()
         yield from self.engine.restorer.release()
         yield from self.driver.detach()

@@ -84,7 +84,12 @@ class Restorer:
             yield from self._add_cookies(cookies[:half])
             yield from self._add_cookies(cookies[half:])
 
-    def fill_early(self) -> Flow[None]:
+    def restore_early(self) -> Flow[None]:
+        """Restore what has to be there before the agent starts, and register the init scripts for the rest."""
+        yield from self._fill_early()
+        yield from self.register()
+
+    def _fill_early(self) -> Flow[None]:
         """Fill the origins that are too large for the script, on a page that the agent does not see."""
         if not self._early:
             return

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from session_reuse._browser import limits
 from session_reuse._browser.checkpoints import save_checkpoint, save_checkpoint_blocking
-from session_reuse._browser.devtools_browser import DevToolsBrowser
 from session_reuse._browser.drivers.connection import CdpError
+from session_reuse._browser.drivers.devtools import DevToolsDriver
+from session_reuse._browser.engine import BrowserEngine
+from session_reuse._browser.flow import run_async
 from session_reuse._problem import ProblemKind
 from session_reuse.errors import AdapterError
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
+_DEBOUNCE: Final = 0.25
+"""Seconds between something that happens in the browser and our look at it."""
+_IDLE_INTERVAL: Final = 1.0
+"""Seconds between looks when nothing is seen to happen: scripts set cookies without an event."""
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 5.0
 _CHECKPOINT_LIMIT: Final = 5.0
@@ -69,8 +75,9 @@ class Attachment:
         self._of_target = of_target
         self._in_thread = in_thread
         self.websocket = ""
-        self._browser: DevToolsBrowser | None = None
+        self._driver: DevToolsDriver | None = None
         self._connecting = asyncio.Lock()
+        self._capturing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -99,34 +106,34 @@ class Attachment:
         self.keep_last_seen()
         async with asyncio.timeout(limits.START):
             websocket, transport = await self._open()
-            before = self._browser
-            browser = DevToolsBrowser(
-                transport,
+            before = self._driver
+            driver = DevToolsDriver(transport, self._session, of_target=self._of_target, is_own=self._is_own)
+            driver.engine = BrowserEngine(
                 self._session,
+                driver,
                 self._settings,
+                is_new_profile=self._is_own,
                 before=before.engine if before is not None and websocket == self.websocket else None,
-                is_own=self._is_own,
-                of_target=self._of_target,
-                on_change=self._changed.set,
             )
             try:
-                self._accept(await browser.product())
-                await browser.start()
+                self._accept(str((await driver.connection.send("Browser.getVersion")).get("product")))
+                await driver.find_context()
+                await run_async(driver.engine.start())
             except BaseException:
-                await browser.close()
+                await driver.close()
                 raise
-        self._browser, self.websocket = browser, websocket
+        self._driver, self.websocket = driver, websocket
         if before is not None:
             await before.close()
 
     def has_tab(self, target: str) -> bool:
         """Return whether a tab is one of those that are followed."""
-        return self._browser is not None and self._browser.has_tab(target)
+        return self._driver is not None and any(tab.key == target for tab in self._driver.engine.follower.tabs)
 
     async def reconnect(self) -> bool:
         """Connect again if the connection has ended. Return whether there is one."""
         async with self._connecting:
-            if self._browser is not None and not self._browser.is_gone:
+            if self._driver is not None and not self._driver.is_gone:
                 return True
             if not self._is_alive():
                 return False
@@ -141,13 +148,32 @@ class Attachment:
         delay = 0.0
         while self._is_alive():
             began = time.monotonic()
-            if self._browser is not None:
-                await self._browser.ended()
+            if self._driver is not None:
+                await self._watch(self._driver)
             if time.monotonic() - began > _LONGEST_DELAY:  # not one of those that drop again and again
                 delay = 0.0
             await asyncio.sleep(delay)
             delay = min(max(2 * delay, _FIRST_DELAY), _LONGEST_DELAY)
             await self.reconnect()
+
+    async def _watch(self, driver: DevToolsDriver) -> None:
+        """Poll the browser after each event and once a second, until its connection ends."""
+        seen = 0
+        while not driver.is_gone:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE_INTERVAL):
+                    await driver.stirred.wait()
+            if not driver.is_gone:
+                await asyncio.sleep(_DEBOUNCE)
+            driver.stirred.clear()
+            try:
+                async with self._capturing:
+                    await run_async(driver.engine.capture.refresh())
+            except Exception as error:  # noqa: BLE001  (following a browser must never disturb the agent)
+                driver.report_not_followed(error)
+            if driver.engine.mirror.version != seen:
+                seen = driver.engine.mirror.version
+                self._changed.set()
 
     async def _checkpoint_regularly(self, seconds: float) -> None:
         while not self._ending.is_set():
@@ -175,32 +201,50 @@ class Attachment:
         """Return the current state, or the last one seen when the browser has ended.
 
         Raises:
-            CdpError: nothing was ever read.
+            AdapterError: nothing was ever read, or no tab was ever followed.
         """
-        if self._browser is None or self._browser.is_gone:
+        if self._driver is None or self._driver.is_gone:
             await self.reconnect()
-        if self._browser is None:
+        driver = self._driver
+        if driver is None:
             raise CdpError("the browser could not be followed")
-        return await self._browser.capture(is_final=is_final)
+        if not driver.is_gone:
+            try:
+                async with asyncio.timeout(limits.CAPTURE), self._capturing:
+                    await run_async(driver.engine.captured(is_final=is_final))
+            except TimeoutError:
+                where, reason = "the browser", f"it did not answer in {limits.CAPTURE:g} s"
+                self._session.report(ProblemKind.CAPTURE_LIMITED, where, reason)
+            except AdapterError:
+                pass  # it went away meanwhile
+        if driver.is_gone and not driver.is_closed:
+            driver.engine.capture.report_gone()
+        if driver.engine.mirror.has_read and not driver.engine.follower.has_followed:
+            raise CdpError("no tab of the browser could be followed")
+        state = driver.engine.keep_last_seen()
+        if state is None:
+            raise CdpError("the browser was gone before anything could be read from it")
+        return state
 
     async def take(self, *, is_final: bool = False) -> None:
         """Assign the current state to the session."""
         try:
-            self._session.storage_state = await self.capture(is_final=is_final)
+            await self.capture(is_final=is_final)
         except Exception as error:  # noqa: BLE001  (the stored state stays as it is)
             self._session.capture_failed(str(error) or type(error).__name__)
 
     def keep_last_seen(self) -> None:
         """Assign the state that was last seen to the session, without a call of the browser."""
-        if self._browser is not None:
-            self._browser.engine.keep_last_seen()
+        if self._driver is not None:
+            self._driver.engine.keep_last_seen()
 
     async def rearm_session_storage(self) -> None:
         """Restore sessionStorage in the next tab once more, because a check has used it up."""
-        if self._browser is None:
+        if self._driver is None:
             return
         try:
-            await self._browser.rearm_session_storage()
+            async with self._capturing:
+                await run_async(self._driver.engine.rearm_session_storage())
         except (CdpError, TimeoutError) as error:
             self._session.report(ProblemKind.RESTORE_FAILED, "sessionStorage", f"it was not restored again: {error}")
 
@@ -219,5 +263,5 @@ class Attachment:
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:  # also when this is cancelled
-            if self._browser is not None:
-                await self._browser.close()
+            if self._driver is not None:
+                await self._driver.close()

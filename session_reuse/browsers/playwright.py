@@ -8,20 +8,18 @@ async with reusable_session("shop.example/alice") as session:
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser import limits
 from session_reuse._browser.checkpoints import save_checkpoint
-from session_reuse._browser.drivers.call_hooks import before, run_all
+from session_reuse._browser.drivers.call_hooks import run_all
 from session_reuse._browser.drivers.tasks import finished, in_background, is_done
 from session_reuse._browser.flow import run_async
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
-from session_reuse._browser_session import require_open
 from session_reuse._misuse import AsyncOnly
 from session_reuse._problem import ProblemKind
-from session_reuse.errors import LifecycleError, MissingExtraError
+from session_reuse.errors import AdapterError, MissingExtraError
 from session_reuse.outcome import Outcome
 
 try:
@@ -71,7 +69,7 @@ def open_context(
         ConfigurationError: `storage_state` is among the options. The session brings it.
     """
     settings = Settings.taken_from(options, verify)
-    return BoundContext(session, settings, browser=browser, given=options)
+    return BoundContext(PlaywrightBinding(session, settings, browser=browser, given=options))
 
 
 def attach_context(session: BrowserSession, context: BrowserContext, **options: Unpack[AttachOptions]) -> BoundContext:
@@ -86,7 +84,7 @@ def attach_context(session: BrowserSession, context: BrowserContext, **options: 
         context: of any browser of Playwright.
         options: those of `open_context` that a context which exists can take. Databases that exist are never touched.
     """
-    return BoundContext(session, Settings(**options), context=context)
+    return BoundContext(PlaywrightBinding(session, Settings(**options), context=context))
 
 
 class BoundContext(AsyncOnly):
@@ -95,82 +93,53 @@ class BoundContext(AsyncOnly):
     _opened_by = "open_context"
     _twin = "session_reuse.browsers.playwright_sync"
 
-    def __init__(
-        self,
-        session: BrowserSession,
-        settings: Settings,
-        *,
-        browser: Browser | None = None,
-        given: dict[str, Any] | None = None,
-        context: BrowserContext | None = None,
-    ) -> None:
-        self._session = session
-        self._settings = settings
-        self._browser = browser
-        self._given = given or {}
-        self._attached = context
-        self._binding: PlaywrightBinding | None = None
+    def __init__(self, binding: PlaywrightBinding) -> None:
+        self._binding = binding
+        self._session = binding.session
         self._driver: AsyncPlaywrightDriver
         self._checkpoints: asyncio.Task[None] | None = None
-        self._undo: list[Callable[[], None]] = []
         self._capturing = asyncio.Lock()
         self._final: asyncio.Future[Any] | None = None
 
     async def __aenter__(self) -> BrowserContext:
         """Restore the state and start to follow the context."""
-        if self._binding is not None:
-            raise LifecycleError("a bound context can be entered once; open another")
-        require_open(self._session)
-        binding = await self._open()
-        if binding.must_verify and not await self._verified(binding):
+        binding = self._binding
+        binding.enter()
+        await self._open()
+        if binding.must_verify and not await self._verified():
             self._session.start_fresh(Outcome.UNVERIFIED)
-            await self._release(binding)
-            binding = await self._open()
-        self._undo.append(self._session.bind_capture(self._capture))
-        self._undo.append(before(binding.context, "close", self._finalize))
-        if binding.context.browser is not None:
-            self._undo.append(before(binding.context.browser, "close", self._finalize))
-        if self._settings.checkpoint_after is not None:
-            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self._settings.checkpoint_after))
+            await run_async(binding.release())
+            await self._open()
+        binding.hook(self._capture, self._finalize)
+        if binding.settings.checkpoint_after is not None:
+            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(binding.settings.checkpoint_after))
         context: BrowserContext = binding.context
         return context
 
-    async def _open(self) -> PlaywrightBinding:
+    async def _open(self) -> None:
         self._driver = AsyncPlaywrightDriver(self._session)
-        is_new = self._attached is None
-        binding = PlaywrightBinding(self._session, self._driver, self._settings, is_new_profile=is_new)
-        self._binding = binding
-        attached = self._attached
-        flow = binding.open(self._browser, self._given) if attached is None else binding.attach(attached)
-        opening = asyncio.create_task(run_async(flow))
+        opening = asyncio.create_task(run_async(self._binding.open(self._driver)))
         try:
             await asyncio.shield(opening)
         except BaseException:
-            await is_done(self._undone(opening, binding), limits.UNDO)
+            await is_done(self._undone(opening), limits.UNDO)
             raise
-        return binding
 
-    async def _undone(self, opening: asyncio.Task[None], binding: PlaywrightBinding) -> None:
+    async def _undone(self, opening: asyncio.Task[None]) -> None:
         """Undo what a cancelled or failed start has begun: the browser would keep what it is asked for already."""
         await asyncio.wait({opening})
-        if binding.context is not None:
-            await self._release(binding)
+        if self._binding.context is not None:
+            await run_async(self._binding.release())
 
-    async def _verified(self, binding: PlaywrightBinding) -> bool:
-        verify = self._settings.verify
+    async def _verified(self) -> bool:
         try:
             async with asyncio.timeout(limits.VERIFY):
-                page = await binding.context.new_page()
-                answer = verify(page) if verify else True
-                is_good = bool(await answer if inspect.isawaitable(answer) else answer)
-                if is_good:
-                    await run_async(binding.close_verified(page))
-                return is_good
+                return await run_async(self._binding.verified())
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
             self._session.report(ProblemKind.VERIFY_FAILED, type(error).__name__)
             return False
         except BaseException:
-            await is_done(self._release(binding), limits.UNDO)
+            await is_done(run_async(self._binding.release()), limits.UNDO)
             raise
 
     async def __aexit__(
@@ -180,21 +149,11 @@ class BoundContext(AsyncOnly):
 
         Whatever is cancelled here, the session has what was seen so far, and the rest is done in the background.
         """
-        binding, captured = self._entered(), self._captured_finally()
-        await finished(self._finish(binding, captured))
+        await finished(self._finish(self._captured_finally()))
 
-    async def _finish(self, binding: PlaywrightBinding, captured: asyncio.Future[Any]) -> None:
+    async def _finish(self, captured: asyncio.Future[Any]) -> None:
         await captured
-        await self._release(binding)
-
-    async def _release(self, binding: PlaywrightBinding) -> None:
-        """Close a context of our own, and remove our scripts and hooks from another."""
-        if self._attached is not None:
-            await run_async(binding.release())
-        elif not await is_done(binding.context.close(), limits.CONTEXT):
-            self._session.report(
-                ProblemKind.CONTEXT_LEFT_OPEN, "the context", f"the browser did not close it in {limits.CONTEXT:g} s"
-            )
+        await run_async(self._binding.release())
 
     async def _finalize(self, **_: Any) -> None:
         """Capture for the last time before the agent's own `close`. If that is cancelled, our exit waits for it."""
@@ -203,44 +162,32 @@ class BoundContext(AsyncOnly):
     def _captured_finally(self) -> asyncio.Future[Any]:
         """Return the last capture, begun by whichever exit comes first. The session has what was seen before it at once."""
         if self._final is None:
-            self._entered().engine.keep_last_seen()
+            self._binding.engine.keep_last_seen()
             self._final = in_background(self._capture_finally())
         return self._final
 
     async def _capture_finally(self) -> None:
         if self._checkpoints:
             self._checkpoints.cancel()
-        run_all(self._undo)
-        binding = self._entered()
+        run_all(self._binding.undo)
         try:
             async with asyncio.timeout(limits.CAPTURE), self._capturing:
-                self._session.storage_state = await run_async(binding.captured(is_final=True))
-        except (Error, TimeoutError):
-            binding.engine.keep_last_seen()
-            self._session.report(
-                ProblemKind.CAPTURE_LIMITED, "the browser", "it did not answer in time; the state is the one last seen"
-            )
+                await run_async(self._binding.captured(is_final=True))
+        except (Error, TimeoutError, AdapterError) as failure:
+            self._binding.report_not_captured(failure)
         finally:
             self._driver.unfollow()
             self._driver.cancel_tasks()
 
     async def _capture(self) -> StorageState:
         async with self._capturing:
-            return await run_async(self._entered().captured())
+            return await run_async(self._binding.captured())
 
     async def _checkpoint_regularly(self, seconds: float) -> None:
-        binding = self._entered()
+        engine = self._binding.engine
         while not self._driver.is_gone:
             await asyncio.sleep(seconds)
             async with self._capturing:
-                await run_async(binding.engine.capture.refresh())
-            if binding.engine.is_dirty:
-                await save_checkpoint(self._session, self._keep)
-
-    async def _keep(self) -> None:
-        self._session.storage_state = await self._capture()
-
-    def _entered(self) -> PlaywrightBinding:
-        if self._binding is None:
-            raise LifecycleError("a bound context is used in `async with`")
-        return self._binding
+                await run_async(engine.capture.refresh())
+            if engine.is_dirty:
+                await save_checkpoint(self._session, self._capture)

@@ -28,7 +28,7 @@ from tests.harness.servers import RedisServer
 
 CHECKPOINT = 2.0
 LOOK = 1.25
-"""Seconds between two looks at cookies that scripts set, as `_browser/devtools_browser.py` has it."""
+"""Seconds between two looks at cookies that scripts set, as `browsers/_attachment.py` has it."""
 LONGEST = 6.0
 
 _PAGE = b"""<!doctype html><link rel="icon" href="data:,"><title>done</title><script>

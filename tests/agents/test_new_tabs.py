@@ -61,9 +61,7 @@ async def following(
     browser: FakeBrowser, session: BrowserSession, engine: object, *, is_own: bool
 ) -> AsyncIterator[DevToolsDriver]:
     """Follow the tabs of a browser with a new profile."""
-    driver = DevToolsDriver(
-        browser, session, of_target=None, is_own=is_own, pauses_tabs=True, on_stir=lambda: None
-    )  # fmt: skip
+    driver = DevToolsDriver(browser, session, of_target=None, is_own=is_own)
     driver.engine = engine  # type: ignore[assignment]
     begun = asyncio.create_task(run_async(driver.follow(is_new_profile=True)))
     await browser.answer("Target.setAutoAttach", "", result={})

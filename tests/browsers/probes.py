@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 def mirror_of(bound: Any) -> StorageMirror:
     """Return what is known of the storage of a bound context."""
-    return bound._entered().engine.mirror
+    return bound._binding.engine.mirror
 
 
 def follower_of(bound: Any) -> Follower:
     """Return what follows the tabs of a bound context."""
-    return bound._entered().engine.follower
+    return bound._binding.engine.follower
 
 
 def has_scripts(bound: Any) -> bool:
     """Return whether init scripts of ours are registered."""
-    return bound._entered().engine.restorer._data is not None
+    return bound._binding.engine.restorer._data is not None
 
 
 def pending_origins(session: BrowserSession) -> frozenset[str]:
@@ -52,12 +52,12 @@ def attachment_of(session: BrowserSession) -> Any:
 
 def browser_of(session: BrowserSession) -> Any:
     """Return what an attachment knows of its browser."""
-    return attachment_of(session)._browser
+    return attachment_of(session)._driver
 
 
 def connection_of(session: BrowserSession) -> CdpConnection:
     """Return the connection to the browser."""
-    return browser_of(session)._driver.connection
+    return browser_of(session).connection
 
 
 async def drop_connection(session: BrowserSession) -> None:

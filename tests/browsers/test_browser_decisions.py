@@ -129,7 +129,7 @@ class SilentDriver(BrowserDriver):
         raise OSError
 
     send = best_effort = add_script = remove_script = cookies = add_cookies = _refused
-    open_blank_page = close_blank_page = _refused
+    follow = open_blank_page = close_blank_page = _refused
 
 
 class ScriptDriver(SilentDriver):
@@ -543,7 +543,7 @@ async def test_a_tab_that_was_faster_than_the_restore_costs_no_other_tab_its_sto
     """Another tab may be at work on an origin whose databases were not seen yet."""
     entry = {"origin": A, "localStorage": [], "indexedDB": [_AUTH]}
     session, chromium = reused({"cookies": [], "origins": [entry]}), FakeChromium()
-    driver = DevToolsDriver(chromium, session, of_target=None, is_own=True, pauses_tabs=True, on_stir=lambda: None)
+    driver = DevToolsDriver(chromium, session, of_target=None, is_own=True)
     engine = driver.engine = BrowserEngine(session, driver, Settings(), is_new_profile=True)
     await run_async(engine.restorer.register())
     await run_async(driver.follow(is_new_profile=True))

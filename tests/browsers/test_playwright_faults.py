@@ -13,6 +13,7 @@ from session_reuse.browsers.playwright import open_context
 from tests.browsers.probes import follower_of, frames_with_a_session, leftovers
 from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
+from tests.harness.probes import capture_reason_of
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites
@@ -39,6 +40,19 @@ async def test_a_copy_that_is_cut_off_is_made_again(sites: Sites, browser: Any) 
         assert await shown(page) == "in"
         await page.evaluate("const end = performance.now() + 1500; while (performance.now() < end);")
     assert entry(session, sites.origin("cut-off"))["indexedDB"]
+
+
+async def test_a_context_of_which_nothing_could_be_read_is_no_capture(browser: Any) -> None:
+    """The stored login is kept, and nothing vouches for it."""
+    session = reused(storing("https://a.example", token="T"))
+
+    async def refuse() -> None:
+        raise Error("the browser is gone")
+
+    async with open_context(session, browser) as context:
+        context.cookies = refuse
+    assert capture_reason_of(session) == "nothing could be read from the browser"
+    assert items(session, "https://a.example") == {"token": "T"}
 
 
 @pytest.mark.parametrize("how", ["by the page's own request", "by a page of another site", "by the agent"])

@@ -113,11 +113,11 @@ async def test_killed_browser_loses_at_most_a_moment(keeper: StubKeeper, site: S
     async with visiting(keeper, checkpoint_after=None) as (browser_session, session):
         await visit_agent(browser_session, site.url())
         await submit_agent(browser_session)
-        mirror = browser_of(session)
-        await until(lambda: _has_everything(mirror.engine.last_seen()), message="the login was not seen")
+        driver = browser_of(session)
+        await until(lambda: _has_everything(driver.engine.keep_last_seen()), message="the login was not seen")
         port = urlsplit(browser_session.cdp_url).port
         os.kill(min(processes_with(f"--remote-debugging-port={port}")), signal.SIGKILL)
-        await until(lambda: mirror.is_gone, message="the end of the browser was not seen")
+        await until(lambda: driver.is_gone, message="the end of the browser was not seen")
     assert keeper.stored is not None
     assert [cookie["name"] for cookie in keeper.stored["cookies"]] == ["sid"]
     assert items(entry_of(keeper, site.origin())) == {"token": "local-alice"}
@@ -284,10 +284,10 @@ async def test_endpoint_that_leads_elsewhere_is_noticed(
     logged_in: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service that gives each connection a browser of its own is not taken for the agent's. Nothing is captured of it."""
-    from session_reuse._browser.devtools_browser import DevToolsBrowser
+    from session_reuse.browsers._attachment import Attachment
 
     before = logged_in.stored
-    monkeypatch.setattr(DevToolsBrowser, "has_tab", lambda *_: False)
+    monkeypatch.setattr(Attachment, "has_tab", lambda *_: False)
     async with visiting(logged_in) as (browser_session, session):
         await visit_agent(browser_session, site.url("/logout"))
     assert "a browser of its own" in session.problems[0].detail

@@ -45,15 +45,17 @@ class CdpConnection:
     Args:
         transport: an open websocket to the browser.
         on_event: called with method, parameters and session id, in the order of arrival. Must return at once.
+        on_end: called at the end of the connection.
 
     Attributes:
         ended: set when the connection has ended.
     """
 
-    def __init__(self, transport: Transport, on_event: EventHandler) -> None:
+    def __init__(self, transport: Transport, on_event: EventHandler, on_end: Callable[[], None] = lambda: None) -> None:
         self.ended = asyncio.Event()
         self._transport = transport
         self._on_event = on_event
+        self._on_end = on_end
         self._outbox: asyncio.Queue[str] = asyncio.Queue()
         self._answers: dict[int, tuple[str, asyncio.Future[Params]]] = {}
         self._last_id = 0
@@ -142,6 +144,7 @@ class CdpConnection:
 
     def _end(self, reason: str = "") -> None:
         self.ended.set()
+        self._on_end()
         self._fail(set(self._answers), f"the browser is gone {reason}".rstrip())
 
     def _fail(self, numbers: set[int], reason: str) -> None:

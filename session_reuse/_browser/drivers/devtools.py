@@ -59,12 +59,14 @@ class DevToolsDriver(AsyncDriver):
         session: to report to.
         of_target: a target whose context is followed. Without, the browser's default context.
         is_own: whether the browser was started for this session.
-        pauses_tabs: whether new tabs wait until they have our scripts.
-        on_stir: called when something has happened in the browser.
+
+    New tabs wait until they have our scripts, unless the browser is shared and `of_target` says with which tab.
 
     Attributes:
         engine: the engine. Set before anything else is called.
         context: id of the context that is followed.
+        stirred: set when something has happened in the browser, or its connection has ended.
+        is_closed: whether the connection was closed here.
     """
 
     errors = (CdpError, TimeoutError)
@@ -77,17 +79,16 @@ class DevToolsDriver(AsyncDriver):
         *,
         of_target: str | None,
         is_own: bool,
-        pauses_tabs: bool,
-        on_stir: Callable[[], None],
     ) -> None:
         super().__init__(session)
         self.engine: BrowserEngine
         self.context: str | None = None
-        self.connection = CdpConnection(transport, self._on_event)
+        self.stirred = asyncio.Event()
+        self.is_closed = False
+        self.connection = CdpConnection(transport, self._on_event, self.stirred.set)
         self._of_target = of_target
         self._is_own = is_own
-        self._pauses_tabs = pauses_tabs
-        self._on_stir = on_stir
+        self._pauses_tabs = is_own or of_target is None
         self._is_default = True
         self._is_private = False
         self._private_page = ""
@@ -112,10 +113,19 @@ class DevToolsDriver(AsyncDriver):
         if not isinstance(error, self.errors):
             super().report_not_followed(error)
 
-    async def best_effort(self, step: Any) -> None:
-        """Wait for a step, and ignore its errors."""
+    async def best_effort(self, release: Callable[[], Any]) -> None:
+        """Wait for what releases something of ours, and ignore its errors."""
         with contextlib.suppress(*self.errors):
-            await step
+            await release()
+
+    async def close(self) -> None:
+        """Release the browser. The scripts that are still registered go too."""
+        self.is_closed = True
+        try:
+            if tasks := self.cancel_tasks():
+                await asyncio.wait(tasks, timeout=limits.UNDO)
+        finally:
+            await self.connection.close()
 
     async def add_script(self, source: str) -> _Script:
         """Register an init script in all tabs."""
@@ -181,7 +191,8 @@ class DevToolsDriver(AsyncDriver):
     def close_blank_page(self, cdp: Any) -> Flow[None]:
         """Close it."""
         del self._blank[cdp]
-        yield self.best_effort(self.connection.send("Target.closeTarget", {"targetId": self._blank_targets.pop(cdp)}))
+        params = {"targetId": self._blank_targets.pop(cdp)}
+        yield self.best_effort(lambda: self.connection.send("Target.closeTarget", params))
 
     async def find_context(self) -> None:
         """Learn which context is followed.
@@ -204,11 +215,7 @@ class DevToolsDriver(AsyncDriver):
             self._private_page = (await self.connection.send("Target.attachToTarget", to))["sessionId"]
 
     def follow(self, *, is_new_profile: bool) -> Flow[None]:
-        """Follow all tabs, present and to come. Those that are open already do not wait in any case.
-
-        Args:
-            is_new_profile: whether no agent has been in this browser.
-        """
+        """Follow all tabs, present and to come. Those that are open already do not wait in any case."""
         pages = {"autoAttach": True, "flatten": True, "filter": [{"type": "page"}]}
         self._is_following = True
         # The renderer of the first tab takes 0.2 s to start (2026-11-26). Its documents are held as those of a new tab.
@@ -231,7 +238,7 @@ class DevToolsDriver(AsyncDriver):
                 self.engine.follower.on_event(attached.target, method, params)
             else:
                 attached.waiting.append((method, params))
-            self._on_stir()
+            self.stirred.set()
 
     def _attach(self, params: Params, above: str) -> None:
         cdp_session_id, info = params["sessionId"], params["targetInfo"]
@@ -360,7 +367,7 @@ class DevToolsDriver(AsyncDriver):
         for script in self._scripts:
             script.added.pop(cdp_session_id, None)
         self.engine.follower.target_gone(attached.target)
-        self._on_stir()
+        self.stirred.set()
 
 
 async def _contexts(connection: CdpConnection) -> tuple[str | None, set[str]]:

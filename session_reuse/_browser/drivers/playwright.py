@@ -62,7 +62,10 @@ class PlaywrightDriver(BrowserDriver):
         context: the context. Set before anything else is called.
         engine: the engine. Set likewise.
         context_id: of the context in the protocol, once it is known.
+        has_protocol: whether the browser has the DevTools protocol, which Firefox and WebKit have not.
     """
+
+    has_protocol = True
 
     def __init__(self, session: BrowserSession) -> None:
         super().__init__(session)
@@ -82,6 +85,10 @@ class PlaywrightDriver(BrowserDriver):
         """Begin a flow before one of `_NAVIGATIONS` of a page. Return what undoes that."""
 
     @abstractmethod
+    def close_context(self) -> Any:
+        """Close the context, as a step. Report one that stays open."""
+
+    @abstractmethod
     def pause(self, cdp: Any) -> Any:
         """Wait until more events may have arrived over a session, as a step."""
 
@@ -99,7 +106,10 @@ class PlaywrightDriver(BrowserDriver):
         return {"viewport": size} if size else {}
 
     def read_without_protocol(self) -> Flow[tuple[list[Cookie], dict[str, Items], dict[str, Items]]]:
-        """Return Playwright's own storage state, and the sessionStorage of a page of each origin."""
+        """Return the cookies, the localStorage of all origins, and the sessionStorage of those that are open.
+
+        By Playwright's own storage state, and a page of each origin.
+        """
         found = yield self.context.storage_state()
         local = {entry["origin"]: items_of(entry, "localStorage") for entry in found["origins"]}
         session = {}
@@ -108,7 +118,7 @@ class PlaywrightDriver(BrowserDriver):
                 session[origin] = (yield page.evaluate(javascript.call("storage_read")))["session"]
         return found["cookies"], local, session
 
-    def follow(self) -> Flow[None]:
+    def follow(self, *, is_new_profile: bool) -> Flow[None]:  # noqa: ARG002 - no page of a new context is open yet
         """Follow all pages, present and to come."""
         self._is_following = True
         self._undo += [listen(self.context, "page", self._opened), listen(self.context, "close", self._gone)]
@@ -238,7 +248,7 @@ class PlaywrightDriver(BrowserDriver):
             attached = yield browser_cdp.send("Target.attachToTarget", {"targetId": made["targetId"], "flatten": False})
         except BaseException:
             # A hidden target that outlives its context can crash the browser (Chromium 156, busy machine, 2026-11-26).
-            yield self.best_effort(cdp.detach())
+            yield self.best_effort(cdp.detach)
             raise
         cdp.session_id = attached["sessionId"]
         return cdp
@@ -253,7 +263,7 @@ class PlaywrightDriver(BrowserDriver):
     def close_blank_page(self, cdp: Any) -> Flow[None]:
         """Close a page of `open_blank_page`. Hidden ones end with the session that has made them."""
         page = getattr(cdp, "page", None)
-        yield self.best_effort(cdp.detach() if page is None else page.close())
+        yield self.best_effort(cdp.detach if page is None else page.close)
 
     def unfollow(self) -> None:
         """Remove our listeners and hooks."""
@@ -265,4 +275,4 @@ class PlaywrightDriver(BrowserDriver):
     def detach(self) -> Flow[None]:
         """End our sessions with the pages of a context that lives on."""
         sessions = {frame.target.cdp for tab in self.engine.follower.tabs for frame in tab.frames.values()}
-        yield [self.best_effort(cdp.detach()) for cdp in sessions]
+        yield [self.best_effort(cdp.detach) for cdp in sessions]

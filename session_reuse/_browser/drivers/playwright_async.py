@@ -15,6 +15,7 @@ from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.drivers.tasks import AsyncDriver, in_background, is_done
 from session_reuse._browser.flow import Flow, run_async
 from session_reuse._browser.origins import origin_of
+from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,9 +42,15 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
                 return await run_async(cdp.send(method, params, limit))
             return await cdp.send(method, params)
 
-    async def best_effort(self, step: Any) -> None:
-        """Wait for a step for `limits.COMMAND` at most."""
-        await is_done(step, limits.COMMAND)
+    async def best_effort(self, release: Callable[[], Any]) -> None:
+        """Wait for what releases something of ours, for `limits.COMMAND` at most."""
+        await is_done(release(), limits.COMMAND)
+
+    async def close_context(self) -> None:
+        """Close the context. Report one that stays open."""
+        if not await is_done(self.context.close(), limits.CONTEXT):
+            reason = f"the browser did not close it in {limits.CONTEXT:g} s"
+            self._session.report(ProblemKind.CONTEXT_LEFT_OPEN, "the context", reason)
 
     async def add_script(self, source: str) -> asyncio.Future[Any]:
         """Register an init script. A tab that is on its way to a slow site takes it when it has arrived."""

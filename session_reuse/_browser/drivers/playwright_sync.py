@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,9 +43,14 @@ class SyncPlaywrightDriver(PlaywrightDriver):
         except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
             self.report_not_followed(error)
 
-    def best_effort(self, step: object) -> Any:
-        """Return the step, which is done."""
-        return step
+    def best_effort(self, release: Callable[[], Any]) -> Any:
+        """Call what releases something of ours, and ignore its errors."""
+        with suppress(Error):
+            release()
+
+    def close_context(self) -> Any:
+        """Close the context, unless that was done before."""
+        self.best_effort(self.context.close)
 
     def add_script(self, source: str) -> Any:
         """Register an init script in all tabs."""
