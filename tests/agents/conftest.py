@@ -46,7 +46,7 @@ def runs(redis_server: RedisServer) -> Iterator[Runs]:
     with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp") as folder:
         started = Runs(redis_server.url, folder)
         yield started
-        wait_until(lambda: not started.leftovers, timeout=20, message="something of a browser was left behind")
+        wait_until(lambda: not started.leftovers, message="something of a browser was left behind")
 
 
 @pytest.fixture

@@ -107,8 +107,8 @@ class Field:
             if victim in {Victim.CHROMIUM, Victim.REDIS}:
                 run.terminate()
             run.wait(LIMIT)
-        wait_until(lambda: not Path(f"/proc/{agent}").exists(), timeout=20, message="the command lives on")
-        wait_until(lambda: not self.runs.leftovers, timeout=20, message="something of the browser was left behind")
+        wait_until(lambda: not Path(f"/proc/{agent}").exists(), message="the command lives on")
+        wait_until(lambda: not self.runs.leftovers, message="something of the browser was left behind")
         found = json.loads(report.read_text()) if report.exists() else {"save_outcome": "", "problems": []}
         report.unlink(missing_ok=True)
         problems = tuple(f"{each['kind']}: {each['reason']}" for each in found["problems"])

@@ -64,7 +64,7 @@ async def test_a_login_comes_back_in_new_tabs_and_popups(keeper: StubKeeper, sit
             await tab.log_in(site.url())
         assert chromium.process is not None
         assert chromium.cdp_url == f"http://127.0.0.1:{chromium.port}"
-        await until(lambda: keeper.saves, timeout=20, message="no checkpoint while the agent works")
+        await until(lambda: keeper.saves, message="no checkpoint while the agent works")
     assert chromium.process.returncode == -signal.SIGKILL
     await keeper.leave(session)
 
@@ -78,7 +78,7 @@ async def test_a_login_comes_back_in_new_tabs_and_popups(keeper: StubKeeper, sit
             targets = (await tab.send("Target.getTargets"))["targetInfos"]
             return [each["title"] for each in targets].count(site.EVERYWHERE) == 2
 
-        await until(both, timeout=20, message="the popup is not logged in")
+        await until(both, message="the popup is not logged in")
     assert site.logins == 1
 
 
@@ -101,7 +101,7 @@ def test_blocking_code_has_the_same(site: Site) -> None:
     session = blocking.BrowserSession("site/alice")
     with open_chromium(session, checkpoint_after=0.1) as chromium:
         log_in(chromium.websocket_url, site.url())
-        wait_until(lambda: session.storage_state["cookies"], timeout=20, message="nothing was seen of the login")
+        wait_until(lambda: session.storage_state["cookies"], message="nothing was seen of the login")
     assert chromium.process is not None
     assert chromium.process.returncode is not None
     again = blocking.BrowserSession("site/alice", storage_state=session.storage_state)
@@ -188,7 +188,7 @@ async def test_a_client_with_a_context_of_its_own_is_reported(logged_in: StubKee
         context = (await tab.send("Target.createBrowserContext"))["browserContextId"]
         async with new_tab(chromium.websocket_url, browserContextId=context) as isolated:
             assert await isolated.goto(site.url()) == site.LOGGED_OUT
-            await until(lambda: session.problems, timeout=10)
+            await until(lambda: session.problems)
     assert kinds(session) == {ProblemKind.OTHER_CONTEXT}
 
 
@@ -201,7 +201,7 @@ async def test_a_browser_that_is_killed_costs_nothing_that_was_seen(keeper: Stub
             state = await tab.send("Storage.getCookies")
             assert state["cookies"]
         await asyncio.sleep(0)
-        await until(lambda: _seen(keeper, session), timeout=20)
+        await until(lambda: _seen(keeper, session))
         assert chromium.process is not None
         os.kill(chromium.process.pid, signal.SIGKILL)
     assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
@@ -254,7 +254,7 @@ async def test_a_dropped_connection_is_opened_again(
             await proxy.switch(Fault.REFUSE)
             await tab.evaluate("localStorage.setItem('token', 'while away')")
             await proxy.switch(Fault.OK)
-            await until(lambda: _token(logged_in, session, "while away"), timeout=30, interval=0.2)
+            await until(lambda: _token(logged_in, session, "while away"), interval=0.2)
         assert ProblemKind.BROWSER_GONE not in kinds(session)
 
 
@@ -388,5 +388,5 @@ def test_a_killed_process_leaves_no_browser_and_no_folder(short_folder: Path) ->
         assert int(process.stdout.readline())
         assert processes_with(str(short_folder))
         process.kill()
-    wait_until(lambda: not processes_with(str(short_folder)), timeout=20, message="the browser lives on")
-    wait_until(lambda: not list(short_folder.iterdir()), timeout=20, message="the profile is still there")
+    wait_until(lambda: not processes_with(str(short_folder)), message="the browser lives on")
+    wait_until(lambda: not list(short_folder.iterdir()), message="the profile is still there")

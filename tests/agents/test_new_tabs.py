@@ -52,7 +52,7 @@ class FakeBrowser:
 
     async def answer(self, method: str, cdp_session_id: str = "s", **answer: Any) -> None:
         """Answer a command once it has arrived: with `result` or `error`."""
-        await until(lambda: self.has(method, cdp_session_id), timeout=10, message=f"{method} was not sent")
+        await until(lambda: self.has(method, cdp_session_id), message=f"{method} was not sent")
         self._messages.put_nowait(json.dumps({"id": self.sent[method, cdp_session_id], **answer}))
 
 
@@ -104,11 +104,11 @@ async def test_a_tab_that_cannot_be_loaded_again_is_followed(is_own: bool) -> No
         await browser.answer("Page.getFrameTree", result={"frameTree": {"frame": frame}})
         if is_own:
             await browser.answer("DOMStorage.clear", error={"message": "the browser is busy"})
-        await until(lambda: followed == ["adopted", "Page.loadEventFired"], timeout=10)
+        await until(lambda: followed == ["adopted", "Page.loadEventFired"])
         browser.emit("Page.frameNavigated", {}, "s")
-        await until(lambda: followed[2:] == ["Page.frameNavigated"], timeout=10)
+        await until(lambda: followed[2:] == ["Page.frameNavigated"])
         if is_own:
-            await until(lambda: browser.has("Page.navigate"), timeout=10)
+            await until(lambda: browser.has("Page.navigate"))
     assert [problem.kind for problem in session.problems] == [ProblemKind.RESTORE_FAILED] * is_own
 
 
@@ -129,7 +129,7 @@ async def test_documents_of_a_new_tab_wait_for_its_scripts(
             await round_trip(browser, driver.connection)
             assert not browser.has("Runtime.runIfWaitingForDebugger")
             await browser.answer("Page.addScriptToEvaluateOnNewDocument", result={})
-        await until(lambda: browser.has("Runtime.runIfWaitingForDebugger"), timeout=10)
+        await until(lambda: browser.has("Runtime.runIfWaitingForDebugger"))
         await round_trip(browser, driver.connection)
         assert browser.has("Fetch.disable") is not is_paused
 

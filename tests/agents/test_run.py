@@ -132,10 +132,10 @@ def test_kill_9_of_run_leaves_nothing_and_loses_no_checkpoint(
     """Browser, folder and command go; what was stored by then is reused."""
     with staying(runs, site, start_new_session=True) as process:
         agent = agent_of(runs)
-        wait_until(lambda: redis_server_has(redis_server), timeout=30, message="no checkpoint")
+        wait_until(lambda: redis_server_has(redis_server), message="no checkpoint")
         process.kill()
         process.wait(LIMIT)
-        wait_until(lambda: not Path(f"/proc/{agent}").exists(), timeout=20, message="the command lives on")
+        wait_until(lambda: not Path(f"/proc/{agent}").exists(), message="the command lives on")
     assert runs.run("--", "true")[2]["outcome"] == "reused"
 
 

@@ -65,7 +65,7 @@ async def test_what_is_left_is_freed_without_the_garbage_collector(registry: Col
         try:
             for _ in range(5):
                 await contestant.cycle(0)
-            await until(lambda: not kept(), timeout=10, message="the sessions are freed")
+            await until(lambda: not kept(), message="the sessions are freed")
         finally:
             gc.enable()
             await contestant.close()

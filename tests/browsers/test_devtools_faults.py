@@ -31,7 +31,7 @@ def plain_browser(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shown_by(driver: Any) -> str:
     """Return what a page thinks of its visitor, `in` or `out`."""
-    return wait_until(lambda: driver.execute_script("return document.documentElement.dataset.login"), timeout=20)
+    return wait_until(lambda: driver.execute_script("return document.documentElement.dataset.login"))
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_a_popup_of_an_attached_browser_is_filled_though_nothing_waits(sites: Si
         driver.execute_script("window.open(arguments[0])", sites.url("popped", "/idb-plain"))
         wait_until(lambda: len(driver.window_handles) == 2)
         driver.switch_to.window(driver.window_handles[-1])
-        wait_until(lambda: shown_by(driver) == "in", timeout=20)
+        wait_until(lambda: shown_by(driver) == "in")
     assert session.problems == []
 
 

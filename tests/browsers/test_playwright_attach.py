@@ -125,7 +125,7 @@ async def test_a_context_is_left_as_it_was(sites: Sites, launch: Any) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await until(lambda: not background, timeout=20)
+    await until(lambda: not background)
     for host in hosts:
         assert await visited(context, sites.url(host, "/inner")) == "out"
     assert [_listeners(target) for target in (context, *pages)] == before
@@ -152,7 +152,7 @@ async def test_a_tab_that_arrives_later_gives_our_scripts_back(
         pass
     arrive.set()
     await going
-    await until(lambda: not background, timeout=20)
+    await until(lambda: not background)
     assert await visited(context, sites.url("afterwards", "/inner")) == "out"
 
 

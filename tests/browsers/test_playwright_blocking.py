@@ -145,7 +145,7 @@ def test_another_thread_gets_what_was_last_seen(sites: Sites, browser: Any) -> N
 
     with open_context(session, browser) as context:
         _visited(context, sites.url("sync-thread", "/local/login"))
-        wait_until(seen, timeout=30)
+        wait_until(seen)
     assert states[-1]["origins"][0]["origin"] == sites.origin("sync-thread")
 
 

@@ -214,7 +214,7 @@ async def test_an_agent_that_is_cancelled_while_it_closes(closes: str, sites: Si
     task = asyncio.create_task(agent())
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: not background, timeout=20)
+    await until(lambda: not background)
     assert items(session, sites.origin("closing")) == {"token": "T"}
     assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
     assert browser.contexts == []
@@ -239,7 +239,7 @@ async def test_a_start_that_is_cancelled_leaves_no_context(sites: Sites, launch:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await until(lambda: not background, timeout=20)
+    await until(lambda: not background)
     assert browser.contexts == []
     assert (await control.send("Target.getBrowserContexts"))["browserContextIds"] == []
 

@@ -120,7 +120,7 @@ async def test_a_logout_stays_one_while_other_tabs_are_on_their_way(sites: Sites
             await tab.route("**/*", answer_late)
             going.append(asyncio.ensure_future(tab.goto(sites.url(f"slow{number}", "/blank"))))
             await tab.wait_for_event("request")
-        await page.goto(sites.url("prompt", "/blank"), timeout=5000)
+        await page.goto(sites.url("prompt", "/blank"), timeout=20_000)
         await page.evaluate("localStorage.clear()")
         await page.goto(sites.url("elsewhere", "/blank"))
         await page.goto(sites.url("prompt", "/blank"))

@@ -56,7 +56,7 @@ async def test_a_tab_on_its_way_keeps_no_other_waiting(sites: Sites, browser: An
         await stuck.route("**/*", lambda _: None)
         going = asyncio.ensure_future(stuck.goto(sites.url("elsewhere", "/blank")))
         await stuck.wait_for_event("request")
-        await page.goto(sites.url("prompt", "/inner"), timeout=5000)
+        await page.goto(sites.url("prompt", "/inner"), timeout=20_000)
         assert await shown(page) == "in"
         await page.evaluate("localStorage.clear()")
         for host, path in (("elsewhere", "/blank"), ("prompt", "/inner")):

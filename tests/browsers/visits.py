@@ -100,7 +100,7 @@ def storing(origin: str, **items: str) -> dict[str, Any]:
     return {"cookies": [], "origins": [{"origin": origin, "localStorage": named}]}
 
 
-async def shown(page: Any, *, timeout: float = 5000) -> str:
+async def shown(page: Any, *, timeout: float = 30_000) -> str:
     """Return what a page thinks of its visitor, `in` or `out`."""
     await page.wait_for_function(SHOWN, timeout=timeout)
     return await page.evaluate(SHOWN)
@@ -108,7 +108,7 @@ async def shown(page: Any, *, timeout: float = 5000) -> str:
 
 def shown_blocking(page: Any) -> str:
     """Return the same for a synchronous page."""
-    page.wait_for_function(SHOWN, timeout=5000)
+    page.wait_for_function(SHOWN, timeout=30_000)
     return page.evaluate(SHOWN)
 
 

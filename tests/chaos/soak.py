@@ -193,7 +193,7 @@ class Soak:
             await until(
                 lambda manager=manager: not manager.stats().pending, timeout=60.0, message="what waited arrived"
             )
-            await until(lambda services=services: not services.tasks, timeout=60.0, message="our tasks ended")
+            await until(lambda services=services: not services.tasks, message="our tasks ended")
 
     async def _check_the_end(self) -> None:
         async with SessionManager(self.server.url, registry=None, **PATIENT) as manager:

@@ -141,7 +141,7 @@ class World:
     def _in_step(self) -> None:
         assert self.second is not None
         with self.server.client() as client:
-            wait_until(lambda: client.wait(1, 100), timeout=60.0, message="the replica is in step")
+            wait_until(lambda: client.wait(1, 100), message="the replica is in step")
 
     async def warm_up(self) -> None:
         """Open the manager's connections and load its scripts, by one visit of another session."""

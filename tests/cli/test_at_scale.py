@@ -162,7 +162,7 @@ def test_a_signal_ends_a_list_that_nobody_reads(
         try:
             assert listing.stdout is not None
             assert select.select([listing.stdout], [], [], 60)[0]
-            wait_until(lambda: is_full(listing.stdout), timeout=60.0, message="the list did not fill the pipe")
+            wait_until(lambda: is_full(listing.stdout), message="the list did not fill the pipe")
             listing.send_signal(number)
             assert listing.wait(25) == 130
             assert listing.stderr is not None

@@ -130,7 +130,7 @@ async def test_tab_that_starts_with_a_url_is_filled(logged_in: StubKeeper, site:
         driver.execute_cdp_cmd("Target.createTarget", {"url": site.url()})
         wait_until(lambda: len(driver.window_handles) == 2)
         driver.switch_to.window(driver.window_handles[-1])
-        wait_until(lambda: driver.title == site.EVERYWHERE, timeout=60.0, message="the page finds its login")
+        wait_until(lambda: driver.title == site.EVERYWHERE, message="the page finds its login")
 
 
 async def test_logout_propagates(logged_in: StubKeeper, site: Site) -> None:
@@ -379,7 +379,7 @@ async def test_a_popup_that_stores_something_and_closes(keeper: StubKeeper, site
         visit_driver_blank(driver, site.url("/blank"))
         opened = "const popup = window.open(arguments[0]); window.closed_again = () => popup.closed"
         driver.execute_script(opened, site.url("/brief", host="login"))
-        wait_until(lambda: driver.execute_script("return closed_again()"), timeout=20)
+        wait_until(lambda: driver.execute_script("return closed_again()"))
     await keeper.leave(session)
     assert items(origin_of(keeper, site.origin("login"))) == {"token": "brief"}
 

@@ -96,7 +96,7 @@ def test_interrupted_demo_leaves_no_process(tmp_path: Path, during_outage: bool)
     assert running.returncode == 130, rest + errors
     assert "interrupted" in errors
     assert "Traceback" not in errors
-    wait_until(lambda: not _processes_of(tmp_path), timeout=60.0, message="the demo's Redis has ended")
+    wait_until(lambda: not _processes_of(tmp_path), message="the demo's Redis has ended")
 
 
 def _processes_of(folder: Path) -> list[int]:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 async def until(
     condition: Callable[[], T | Awaitable[T]],
     *,
-    timeout: float = 20.0,  # the condition may be synchronous, so a scope around it could not end it
+    timeout: float = 60.0,  # the condition may be synchronous, so a scope around it could not end it
     interval: float = 0.01,
     message: str = "the condition did not become true",
 ) -> T:
@@ -39,7 +39,7 @@ async def until(
 def wait_until(
     condition: Callable[[], T],
     *,
-    timeout: float = 20.0,
+    timeout: float = 60.0,
     interval: float = 0.01,
     message: str = "the condition did not become true",
 ) -> T:

@@ -62,13 +62,13 @@ async def test_a_manager_with_a_shorter_time_to_live_shortens_nothing(kit: Kit, 
     for change in (False, True):
         async with reusable_session(NAME, manager=short) as session:
             assert_reused(session)
-            await until(lambda: long_lived(kit), timeout=60, message="the enter was corrected")
+            await until(lambda: long_lived(kit), message="the enter was corrected")
             if change:
                 session.data["n"] = 1
         assert_saved(session, SaveOutcome.SAVED if change else SaveOutcome.UNCHANGED)
         assert await long_lived(kit)
     assert await short.restore(NAME) is not None
-    await until(lambda: long_lived(kit), timeout=60, message="the restore was corrected")
+    await until(lambda: long_lived(kit), message="the restore was corrected")
 
 
 async def long_lived(kit: Kit) -> bool:
@@ -109,7 +109,7 @@ async def test_a_limit_of_the_session_holds_for_every_manager(kit: Kit, over: Ma
     for number in range(3):
         async with reusable_session(NAME, manager=other) as session:
             assert_reused(session)
-            await until(within_the_limit, timeout=60, message="the enter was corrected")
+            await until(within_the_limit, message="the enter was corrected")
             if number:
                 session.data["n"] = number
         assert await within_the_limit()

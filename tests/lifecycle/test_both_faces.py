@@ -22,6 +22,7 @@ from session_reuse import (
     blocking,
     persist_session,
 )
+from tests.conftest import PATIENT_BUDGETS
 from tests.harness.servers import RedisServer
 from tests.lifecycle.faces import AsyncFace, BlockingFace
 
@@ -216,7 +217,7 @@ print(session.outcome, session.data["n"], session.save_outcome)
 
 def test_a_script_ends_by_itself(redis_server: RedisServer) -> None:
     """The background loop never keeps a process alive, and closes what it opened."""
-    environment = {"SESSION_REUSE_URL": redis_server.url, "PYTHONPATH": ".", "PATH": ""}
+    environment = {"SESSION_REUSE_URL": redis_server.url, "PYTHONPATH": ".", "PATH": "", **PATIENT_BUDGETS}
     outputs = []
     for arguments in ([], ["interrupt"], []):
         run = subprocess.run(

@@ -52,9 +52,9 @@ async def test_saves_that_wait_are_written_side_by_side() -> None:
         (await parts_of(one.manager)).guarded.store = slow
         (await parts_of(one.manager)).guard.at().write.reset()
         # A failed flush doubles the pause between two sessions, to 2 s in the end, and a busy machine sees many of them.
-        await until(lambda: slow.inside > MANY / 2, timeout=60.0, message="several commits are under way at once")
+        await until(lambda: slow.inside > MANY / 2, message="several commits are under way at once")
         slow.go_on.set()
-        await until(lambda: one.manager.stats().pending == 0, timeout=60.0, message="all are written")
+        await until(lambda: one.manager.stats().pending == 0, message="all are written")
         assert slow.most <= 16
         assert one.lost == []
 
@@ -67,7 +67,7 @@ async def test_a_close_writes_side_by_side_what_waits() -> None:
     one.way = slow = Slow(memory, "commit")
     (await parts_of(one.manager)).guarded.store = slow
     closing = asyncio.ensure_future(one.manager.aclose())
-    await until(lambda: slow.inside > MANY / 2, timeout=60.0, message="several commits are under way at once")
+    await until(lambda: slow.inside > MANY / 2, message="several commits are under way at once")
     slow.go_on.set()
     await closing
     assert one.lost == []
@@ -81,7 +81,7 @@ async def test_nothing_of_a_session_is_reused_that_its_process_has_invalidated()
         slow = Slow(memory, "invalidate")
         (await parts_of(one.manager)).guarded.store = slow
         evicting = asyncio.ensure_future(one.manager.evict(NAME))
-        await until(lambda: slow.inside == 1, timeout=60.0, message="the invalidation is under way")
+        await until(lambda: slow.inside == 1, message="the invalidation is under way")
         async with one.enter() as meanwhile:
             assert meanwhile.reused
             slow.go_on.set()

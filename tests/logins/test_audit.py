@@ -32,7 +32,7 @@ async def uses(manager: SessionManager, name: str | None = ALICE) -> list[Sessio
 
 async def until(manager: SessionManager, count: int) -> list[SessionUse]:
     """Return the lines once there are so many: some are written in the background."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with suppress(StoreError):  # a breaker that has opened needs a moment
                 if len(found := await uses(manager)) >= count:
@@ -48,7 +48,7 @@ def short(found: list[SessionUse]) -> list[tuple[str, str, str | None]]:
 async def test_each_use_leaves_one_line(servers: RedisServer | RedisCluster) -> None:
     """Agent, time, session, both outcomes and the scope, on one server and over a Cluster, and no value."""
     async with SessionManager(
-        servers.url, registry=None, audit=True, save_timeout=20.0, attempt_timeout=0.5
+        servers.url, registry=None, audit=True, save_timeout=20.0, attempt_timeout=1.0
     ) as manager:
         await log_in(manager)
         async with reusable_session(ALICE, "agent-2", manager=manager) as session:
@@ -208,7 +208,7 @@ async def test_a_session_without_a_with_leaves_a_line_too(restored: SessionManag
     assert session is not None
     session.data["changed"] = True
     await restored.save(session)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while short(await uses(restored))[1:] != [("by hand", "reused", "saved")]:
             await asyncio.sleep(0.01)
 

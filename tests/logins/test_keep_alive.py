@@ -272,7 +272,7 @@ async def test_trouble_of_the_store_ends_one_round_not_the_job() -> None:
             await manager.keep_alive(renewing(verdict=True), once=True)
         job = asyncio.create_task(manager.keep_alive(renewing(verdict=True), every=0.1))
         calls = len(way.calls)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(way.calls) < calls + 2:
                 await asyncio.sleep(0.01)
             way.heal()
@@ -409,7 +409,7 @@ async def test_an_error_of_a_page_does_not_replace_a_cancellation(browser: Any) 
 
     probe = playwright_probe(browser, lambda _: look)(BrowserSession(NAME))
     task: asyncio.Future[bool] = asyncio.ensure_future(probe)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await looking.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

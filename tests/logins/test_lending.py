@@ -143,7 +143,7 @@ async def test_a_part_on_disk_is_still_a_part(tmp_path: Path, own_redis: RedisSe
         assert session.save_outcome is SaveOutcome.SPOOLED
     own_redis.start()
     async with SessionManager(own_redis.url, registry=None, **settings) as manager:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await logins(manager) != {SHOP: "new login", MAIL: "first"}:
                 await asyncio.sleep(0.02)
 
@@ -177,7 +177,7 @@ async def test_a_part_on_disk_brings_the_rest_back(tmp_path: Path, own_redis: Re
         assert session.save_outcome is SaveOutcome.SPOOLED
     own_redis.restart(empty=True)
     async with SessionManager(own_redis.url, registry=None, **settings) as manager:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await logins(manager) != {SHOP: "second", MAIL: "first"}:
                 await asyncio.sleep(0.02)
 

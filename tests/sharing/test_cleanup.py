@@ -49,7 +49,7 @@ async def gone(servers: RedisServer | RedisCluster, *, live: int = 0, timeout: f
 
 async def expired(servers: RedisServer | RedisCluster, live: int = 0) -> None:
     """Wait until the sessions have ended, without touching them."""
-    await until(lambda: kinds(servers)["session"] <= live, timeout=60.0, interval=0.05, message="the sessions expire")
+    await until(lambda: kinds(servers)["session"] <= live, interval=0.05, message="the sessions expire")
 
 
 @given(left=st.none() | st.integers(-2, 10**9), due=st.booleans())
@@ -96,7 +96,7 @@ async def test_several_workers_share_the_work(servers: RedisServer | RedisCluste
 
         listeners = [asyncio.create_task(listen(other)) for other in others]
         await save_many(brief, NAMES[:300])
-        await until(lambda: len(told) >= 300, timeout=60.0, message="all are told of")
+        await until(lambda: len(told) >= 300, message="all are told of")
         await gone(servers)
         for listener in listeners:
             listener.cancel()
@@ -115,8 +115,8 @@ async def test_a_restart_that_forgets_the_setting_is_noticed(own_redis: RedisSer
         await save_many(brief, NAMES)
         own_redis.kill()
         own_redis.start()
-        await until(lambda: notifies(own_redis), timeout=60.0, message="the setting is made again")
-        await until(lambda: len(told) == MANY, timeout=60.0, message="all are told of")
+        await until(lambda: notifies(own_redis), message="the setting is made again")
+        await until(lambda: len(told) == MANY, message="all are told of")
         await gone(own_redis)
     assert Counter(told) == Counter(NAMES)
 
@@ -142,7 +142,7 @@ async def test_it_works_where_config_is_forbidden(
     brief = await make_manager(url, ttl=SOON)
     async with cleaning(manager):
         await save_many(brief, NAMES)
-        await until(lambda: len(told) == MANY, timeout=60.0, message="all are told of")
+        await until(lambda: len(told) == MANY, message="all are told of")
         await gone(own_redis)
     assert Counter(told) == Counter(NAMES)
     assert caplog.text.count("session_reuse.notifications_off") == 1
@@ -196,7 +196,7 @@ async def test_it_goes_on_after_a_cluster_failover(make_manager: MakeManager) ->
         async with cleaning(manager):
             await asyncio.gather(save_many(brief, NAMES), save_many(manager, LIVE))
             await asyncio.to_thread(cluster.kill_primary_of, "browser:session:shop/1")
-            await until(lambda: len(set(told)) >= MANY - 5, timeout=60.0, message="those that survived are told of")
+            await until(lambda: len(set(told)) >= MANY - 5, message="those that survived are told of")
             await gone(cluster, live=len(LIVE))
     # What a primary had not replicated when it died is lost with it: such a session was never there for the successor.
     assert Counter(told).most_common(1)[0][1] == 1
@@ -302,8 +302,8 @@ async def test_an_outage_does_not_end_the_job(own_redis: RedisServer, make_manag
     async with cleaning(manager):
         for name in NAMES[:2]:
             await asyncio.to_thread(own_redis.start)
-            await until(functools.partial(saved, manager, name), timeout=60.0, message="saves work again")
-            await until(functools.partial(told.__contains__, name), timeout=60.0, message="the job goes on")
+            await until(functools.partial(saved, manager, name), message="saves work again")
+            await until(functools.partial(told.__contains__, name), message="the job goes on")
             own_redis.stop()
         own_redis.start()
 

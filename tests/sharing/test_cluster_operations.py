@@ -79,7 +79,7 @@ async def test_a_slot_that_moves_is_followed(cluster: RedisCluster, make_manager
             with node.client() as client:
                 client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
         await used_again(manager, 3)
-        await until(lambda: manager.stats().pending == 0, timeout=60.0, message="all saves get through")
+        await until(lambda: manager.stats().pending == 0, message="all saves get through")
     found = await manager.restore("shop")
     assert found is not None
     assert set(found.data) == {"name", "1", "2", "3"}
@@ -119,7 +119,7 @@ async def test_acknowledgements_are_counted_without_a_cluster(make_manager: Make
     with RedisServer() as master, RedisServer(args=("--replicaof", HOST, str(master.port))) as replica:
         registry = CollectorRegistry()
         with master.client() as client:
-            await until(lambda: client.wait(1, 10) == 1, timeout=60.0, message="the replica is in step")
+            await until(lambda: client.wait(1, 10) == 1, message="the replica is in step")
         await save_many(await make_manager(master.url, registry=registry, **PATIENT), NAMES[:10])
         assert registry.get_sample_value("session_under_replicated_total") == 0
         replica.pause()
@@ -172,7 +172,7 @@ async def test_a_cluster_that_is_away_at_the_start_is_found_later(
     assert session.save_outcome is SaveOutcome.PENDING
     for node in cluster.nodes:
         node.resume()
-    await until(lambda: manager.stats().pending == 0, timeout=60.0, message="the save gets through")
+    await until(lambda: manager.stats().pending == 0, message="the save gets through")
     store = (await parts_of(manager)).store
     assert isinstance(store, RedisStore)
     assert isinstance(store.topology, ClusterTopology)

@@ -59,7 +59,7 @@ async def test_a_frozen_shard_stops_its_own_sessions_only(cluster: RedisCluster,
     assert BreakerState.CLOSED not in {states[name] for name in lost}
     assert manager.stats().breakers["write"] != "closed"
     frozen.resume()
-    await until(lambda: not waiting_of(manager), timeout=60.0, message="what waited for the shard is saved")
+    await until(lambda: not waiting_of(manager), message="what waited for the shard is saved")
     for name in lost:
         found = await manager.restore(name)
         assert found is not None

@@ -75,14 +75,14 @@ class Run:
 async def ran_through(manager: SessionManager, failover: Callable[[], object]) -> Run:
     """Run agents before, during and after a fail-over, and see that all is well afterwards."""
     names = [f"shop/{number}" for number in range(AGENTS)]
-    await until(lambda: all_saved(manager, names), timeout=60.0, message="the sessions are stored")
+    await until(lambda: all_saved(manager, names), message="the sessions are stored")
     run = Run(manager, Lag())
     async with run.lag.watched():
         agents = [asyncio.create_task(run.agent(number)) for number in range(AGENTS)]
-        await until(lambda: run.rounds > 2 * AGENTS, timeout=60.0)
+        await until(lambda: run.rounds > 2 * AGENTS)
         await asyncio.to_thread(failover)
         reused = run.enters[Outcome.REUSED]
-        await until(lambda: run.enters[Outcome.REUSED] > reused + 2 * AGENTS, timeout=60.0, message="agents work again")
+        await until(lambda: run.enters[Outcome.REUSED] > reused + 2 * AGENTS, message="agents work again")
         run.ending = True
         await asyncio.gather(*agents)
     await until(lambda: manager.stats().pending == 0, timeout=40.0, message="waiting saves get through")
@@ -171,7 +171,7 @@ async def test_a_demoted_master_is_left(make_manager: MakeManager) -> None:
         old = group.primary
         with group.sentinels[0].client() as sentinel:
             sentinel.execute_command("SENTINEL", "FAILOVER", group.name)
-        await until(lambda: group.primary is not old, timeout=60.0, message="the sentinels name another master")
+        await until(lambda: group.primary is not old, message="the sentinels name another master")
         began = monotonic()
 
         await until(lambda: changed(group.primary, manager), timeout=5.0, message="saves reach the new master")
@@ -222,7 +222,7 @@ async def test_an_uncovered_slot_loses_nothing(cluster: RedisCluster, make_manag
     owner = cluster.primary_of("browser:session:here")
     slot = redis.crc.key_slot(b"browser:session:here")
     everywhere(cluster, "DELSLOTS", slot)
-    await until(lambda: uncovered(manager, "here"), timeout=60.0, message="the client knows")
+    await until(lambda: uncovered(manager, "here"), message="the client knows")
     async with reusable_session("here", manager=manager) as session:
         assert session.stale  # from what this process knows
     async with reusable_session("there", manager=manager) as session:
@@ -231,12 +231,12 @@ async def test_an_uncovered_slot_loses_nothing(cluster: RedisCluster, make_manag
         session.data["n"] = 1
     with owner.client() as client:
         client.execute_command("CLUSTER", "ADDSLOTS", slot)
-    await until(lambda: manager.stats().pending == 0, timeout=60.0, message="what waits gets through")
+    await until(lambda: manager.stats().pending == 0, message="what waits gets through")
 
     async def back() -> bool:
         return await manager.restore("here") is not None
 
-    await until(back, timeout=60.0, message="the session is there again")
+    await until(back, message="the session is there again")
 
 
 def everywhere(cluster: RedisCluster, *words: object) -> None:
@@ -266,10 +266,10 @@ async def test_recovery_takes_no_longer_than_the_failover(make_manager: MakeMana
         async with started(group):
             store = (await parts_of(await make_manager(group.url))).store
             assert isinstance(store, RedisStore)
-            await until(answers(store), timeout=60.0, message="the store answers at first")
+            await until(answers(store), message="the store answers at first")
             await asyncio.to_thread(fail_over, group)
             began = monotonic()
-            await until(answers(store), timeout=60.0, interval=0.02, message="the store answers again")
+            await until(answers(store), interval=0.02, message="the store answers again")
             took = monotonic() - began - lag.since(began)
             assert took < 2.0
 
@@ -331,10 +331,9 @@ async def test_connections_to_a_node_that_has_left_are_closed(make_manager: Make
         connections = connections_of(connection.client.get_node("127.0.0.1", dead.port))
         assert connections
 
-        await until(answers(store), timeout=60.0, message="the store answers")
+        await until(answers(store), message="the store answers")
         await until(
             lambda: not any(connection.is_connected for connection in connections),
-            timeout=60.0,
             message="all are closed",
         )
 

@@ -62,7 +62,7 @@ async def test_a_job_that_starts_late_finds_sessions_whose_entries_were_trimmed(
     with redis_server.client() as client:
         client.delete(Keys().of("shop/0").deadlines)
     job = asyncio.create_task(manager.cleanup())
-    await until(lambda: told == ["shop/0"], timeout=60.0, message="its end is told of")
+    await until(lambda: told == ["shop/0"], message="its end is told of")
     assert kinds(redis_server)["affinity"] == 0
     job.cancel()
     await asyncio.gather(job, return_exceptions=True)
@@ -82,13 +82,13 @@ async def test_a_clean_up_on_a_dead_store_says_so_once(
     async with SessionManager(own_redis.url, registry=registry, **settings) as manager:
         job = asyncio.create_task(manager.cleanup())
         own_redis.kill()
-        await until(lambda: failures() > 20, timeout=60.0, message="it tries again and again")
+        await until(lambda: failures() > 20, message="it tries again and again")
         warned = [line for line in caplog.messages if "cleanup_failed" in line]
         assert warned
         assert len(warned) == len(set(warned))
         own_redis.start()
-        await until(lambda: saved(manager), timeout=60.0, message="a session is saved")
-        await until(lambda: told, timeout=60.0, message="the clean-up works again")
+        await until(lambda: saved(manager), message="a session is saved")
+        await until(lambda: told, message="the clean-up works again")
         job.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await job

@@ -63,7 +63,7 @@ async def test_a_save_that_waits_after_a_lost_reply_counts_once(
         proxy.drop_replies(100, how=Cut.RESET, of="EVALSHA")
     assert session.save_outcome is SaveOutcome.PENDING
     await proxy.heal()
-    await until(lambda: through_proxy.stats().pending == 0, timeout=60.0, message="the save gets through")
+    await until(lambda: through_proxy.stats().pending == 0, message="the save gets through")
     assert version(redis_server) == before + 1
 
 

@@ -215,7 +215,7 @@ async def history(registry: Any) -> list[Any]:
             await visit(f"new-{number}", step=3)
         seen.append(manager.stats().breakers["read"])
         store.heal()
-        await until(lambda: not manager.stats().pending, timeout=60.0, message="the saves still wait")
+        await until(lambda: not manager.stats().pending, message="the saves still wait")
         await visit("new-1")
         await visit("shop")
         seen.append(manager.stats().lost)

@@ -107,7 +107,7 @@ async def test_an_outage_is_one_warning_and_its_end_another(session_reuse_events
             async with reusable_session(f"shop/{number}", "agent", manager=manager) as session:
                 session.data["n"] = 1
         store.heal()
-        await until(lambda: not manager.stats().pending, timeout=60.0)
+        await until(lambda: not manager.stats().pending)
 
         async def works() -> bool:
             async with reusable_session("shop/1", manager=manager) as session:
