@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize
@@ -46,6 +46,13 @@ def runtime_of(manager: SessionManager) -> Coroutine[None, None, Runtime]:
         LifecycleError: it belongs to another event loop, which is not closed.
     """
     return manager._services()  # noqa: SLF001  (the one way to it)
+
+
+def _affinity(runtime: Runtime, agent_id: str, budget: float) -> Awaitable[str | None]:
+    return runtime.guarded.run_on(
+        Access.READ, runtime.keys.affinity(agent_id), budget,
+        lambda store, timeout: store.affinity(agent_id, timeout=timeout),
+    )  # fmt: skip
 
 
 class SessionManager(AsyncOnly):
@@ -226,7 +233,7 @@ class SessionManager(AsyncOnly):
         if agent_id is None:
             raise LifecycleError("give a fingerprint, or an agent_id whose last fingerprint is to be used")
         try:
-            entry = await runtime.guarded.affinity(agent_id, self.config.restore_timeout / 2)
+            entry = await _affinity(runtime, agent_id, self.config.restore_timeout / 2)
         except AttemptFailed as failure:
             name = f"agent/{agent_id}"
             runtime.telemetry.store_failed(Operation.RESTORE, failure.error, code=failure.code, fingerprint=name)
@@ -289,7 +296,7 @@ class SessionManager(AsyncOnly):
         runtime = await self._services()
         name = checked(agent_id, "agent_id")
         try:
-            entry = await runtime.guarded.affinity(name, self.config.restore_timeout)
+            entry = await _affinity(runtime, name, self.config.restore_timeout)
         except AttemptFailed as failure:
             runtime.telemetry.degraded(Operation.RESTORE, failure.error, code=failure.code, fingerprint=f"agent/{name}")
             return None

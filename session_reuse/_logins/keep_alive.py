@@ -14,6 +14,7 @@ from typing import Final
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
@@ -121,7 +122,10 @@ class KeepAlive:
         if summary.ttl is not None and summary.ttl <= soon:
             return True
         try:
-            reply = await self._runtime.guarded.read(entry.fingerprint, self._runtime.config.save_timeout)
+            reply = await self._runtime.guarded.run(
+                Access.READ, entry.fingerprint, self._runtime.config.save_timeout,
+                lambda store, timeout: store.read(entry.fingerprint, timeout=timeout),
+            )  # fmt: skip
         except AttemptFailed as failure:  # trouble of one session does not end the round of the others
             self._degraded(failure, entry.fingerprint)
             return False
@@ -138,7 +142,10 @@ class KeepAlive:
         scope = self._runtime.scope(session, ResolvedOptions(exclusive=True, used_by="keep_alive"))
         await scope.enter()
         try:
-            entry = await self._runtime.guarded.facts(fingerprint, self._runtime.config.save_timeout)
+            entry = await self._runtime.guarded.run(
+                Access.READ, fingerprint, self._runtime.config.save_timeout,
+                lambda store, timeout: store.facts(fingerprint, timeout=timeout),
+            )  # fmt: skip
             entered = session.reused and entry is not None
             if session.degraded:  # the store has refused the lease, and has been logged
                 self._counts[Liveness.UNKNOWN] += 1
@@ -172,9 +179,10 @@ class KeepAlive:
         self._counts[verdict] += 1
         self._runtime.telemetry.probed(session.fingerprint, verdict)
         try:
-            await self._runtime.guarded.note_liveness(
-                session.fingerprint, self._runtime.config.save_timeout, verdict.value,
-                Header.decode(entry.head).created_at, _NOTE_TTL,
+            name, created_at = session.fingerprint, Header.decode(entry.head).created_at
+            await self._runtime.guarded.run(
+                Access.WRITE, name, self._runtime.config.save_timeout,
+                lambda store, timeout: store.note_liveness(name, verdict.value, created_at, _NOTE_TTL, timeout=timeout),
             )  # fmt: skip
         except AttemptFailed as failure:  # what a good probe has renewed is saved all the same
             self._degraded(failure, session.fingerprint)

@@ -6,11 +6,13 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.failure import AttemptFailed, store_errors
+from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
+from session_reuse._session.guarded_store import Request
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse._state.header import Header
@@ -21,6 +23,8 @@ from session_reuse._stored_form import new_save_id
 from session_reuse._telemetry import Event, Operation, log
 from session_reuse.errors import CorruptStateError, SessionBusyError
 from session_reuse.outcome import Outcome
+
+T = TypeVar("T")
 
 _POLL: Final = (0.02, 0.1)
 """Shortest and longest pause between two calls for a member, in seconds."""
@@ -36,6 +40,18 @@ Nothing but a cooldown keeps a member for longer. One that is free later has see
 def fingerprint_in(pool: str, member: str) -> str:
     """Return the fingerprint of a member."""
     return f"{pool}/{member}"
+
+
+def members_of(runtime: Runtime, pool: str) -> Awaitable[list[PoolMember]]:
+    """Return the members of a pool, the next one to be used first. Await it at once.
+
+    Raises:
+        AttemptFailed: the store is away.
+    """
+    return runtime.guarded.run_on(
+        Access.READ, runtime.keys.pool(pool)[0], runtime.config.save_timeout,
+        lambda store, timeout: store.pool_members(pool, timeout=timeout),
+    )  # fmt: skip
 
 
 class Pool:
@@ -81,16 +97,18 @@ class Pool:
         """
         runtime = await self._runtime()
         with store_errors():
-            return await runtime.guarded.pool_members(self.name, runtime.config.save_timeout)
+            return await members_of(runtime, self.name)
 
     async def _edit(self, edit: PoolEdit, members: tuple[str, ...]) -> int:
         runtime = await self._runtime()
         if not members:
             return 0
+        request_id = new_save_id(runtime.clock.chance)
         with store_errors():
-            return await runtime.guarded.edit_pool(
-                self.name, runtime.config.save_timeout, edit, members, new_save_id(runtime.clock.chance)
-            )
+            return await runtime.guarded.run_on(
+                Access.WRITE, runtime.keys.pool(self.name)[0], runtime.config.save_timeout,
+                lambda store, timeout: store.edit_pool(self.name, edit, members, request_id, timeout=timeout),
+            )  # fmt: skip
 
 
 class Turn:
@@ -156,9 +174,12 @@ class Turn:
 
     async def _reserve(self) -> float | None:
         """Reserve a member, if it is this agent's turn. Return the seconds until one may be free, None without any."""
-        reply = await self._runtime.guarded.take_from_pool(
-            self._pool, self._budget, self._waiter, self._arrival, _RESERVATION, _RETIRED_PAUSE
-        )
+        reply = await self._run(
+            Access.READ, self._budget,
+            lambda store, timeout: store.take_from_pool(
+                self._pool, self._waiter, self._arrival, _RESERVATION, _RETIRED_PAUSE, timeout=timeout
+            ),
+        )  # fmt: skip
         self._arrival, self._member, self._reserved_until = reply.arrival, reply.member, reply.reserved_until
         return reply.left
 
@@ -170,7 +191,10 @@ class Turn:
             return None
         pause = None
         try:
-            found = await runtime.guarded.member_facts(self._pool, self._member, name, self._budget)
+            found = await runtime.guarded.run(
+                Access.READ, name, self._budget,
+                lambda store, timeout: store.member_facts(self._pool, self._member, name, timeout=timeout),
+            )  # fmt: skip
             if found is None:  # its last holder has given it back, and it cools down
                 self._member = ""
                 return None
@@ -220,9 +244,7 @@ class Turn:
         while True:
             left = max(0.0, until - clock.loop())
             try:
-                await self._runtime.guarded.return_to_pool(
-                    self._pool, self._runtime.config.save_timeout, member, left, reserved_until
-                )
+                await self._give_back(member, left, reserved_until)
             except AttemptFailed as failure:
                 self._runtime.telemetry.degraded(
                     Operation.LEASE, failure.error, code=failure.code, fingerprint=self._pool
@@ -234,12 +256,26 @@ class Turn:
             await asyncio.sleep(retry)
             retry = min(2 * retry, 5.0)
 
+    def _give_back(self, member: str, cooldown: float, reserved_until: int) -> Awaitable[None]:
+        return self._run(
+            Access.WRITE, self._runtime.config.save_timeout,
+            lambda store, timeout: store.return_to_pool(
+                self._pool, member, cooldown, reserved_until, timeout=timeout
+            ),
+        )  # fmt: skip
+
+    def _run(self, access: Access, budget: float, request: Request[T]) -> Awaitable[T]:
+        return self._runtime.guarded.run_on(access, self._runtime.keys.pool(self._pool)[0], budget, request)
+
     def _leave_queue(self) -> None:
         self._runtime.spawn(self._left_queue(), "release")
 
     async def _left_queue(self) -> None:
         try:
-            await self._runtime.guarded.leave_pool(self._pool, self._runtime.config.save_timeout, self._waiter)
+            await self._run(
+                Access.WRITE, self._runtime.config.save_timeout,
+                lambda store, timeout: store.leave_pool(self._pool, self._waiter, timeout=timeout),
+            )  # fmt: skip
         except AttemptFailed as failure:  # its place ends by itself, as it does not call any more
             log.debug(Event.DEGRADED, operation="pool", error=failure.code)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.guard import Access
 from session_reuse._session.changes import REFUSED, Change
 from session_reuse._session.clock import Clock
 from session_reuse._session.fold import Folded
@@ -48,7 +49,8 @@ class Audit:
             lines += self._lines(change, change.noted)
         if not lines:
             return commit
-        if self._store.shares_server_with_audit(commit.fingerprint):
+        store = self._store
+        if store.store.server_of(store.keys.audit) == store.server_of(commit.fingerprint):
             return replace(commit, uses=tuple(lines))
         self._spawn(self._append(lines), "release")
         return commit
@@ -93,7 +95,10 @@ class Audit:
 
     async def _append(self, lines: Sequence[tuple[SessionUse, float]]) -> None:
         try:
-            await self._store.add_uses(lines, self._budget)
+            await self._store.run_on(
+                Access.WRITE, self._store.keys.audit, self._budget,
+                lambda store, timeout: store.add_uses(lines, timeout=timeout),
+            )  # fmt: skip
         except AttemptFailed as failure:
             self._report(failure.code)
         else:

@@ -8,6 +8,7 @@ import secrets
 from typing import Final
 
 from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.guard import Access
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.tasks import Spawn
 from session_reuse._store.interface import Busy, Lease
@@ -54,7 +55,10 @@ class LeaseHolder:
                 break
             pause = min(left, max(_POLL[0], min(held.left or _POLL[1], _POLL[1])))
             await asyncio.sleep(pause * chance.uniform(0.5, 1.0))
-            held = await self._store.acquire(self._fingerprint, self._config.restore_timeout, self.holder, self._ttl)
+            held = await self._store.run(
+                Access.READ, self._fingerprint, self._config.restore_timeout,
+                lambda store, timeout: store.acquire(self._fingerprint, self.holder, self._ttl, timeout=timeout),
+            )  # fmt: skip
         return held
 
     def take(self, lease: Lease) -> None:
@@ -73,7 +77,10 @@ class LeaseHolder:
         while True:
             await asyncio.sleep(self._ttl / 3)
             try:
-                kept = await self._store.renew(self._fingerprint, self._ttl / 3, lease, self._ttl)
+                kept = await self._store.run(
+                    Access.WRITE, self._fingerprint, self._ttl / 3,
+                    lambda store, timeout: store.renew(self._fingerprint, lease, self._ttl, timeout=timeout),
+                )  # fmt: skip
             except AttemptFailed as failure:
                 self._degraded(failure)
                 continue
@@ -104,7 +111,10 @@ class LeaseHolder:
         pause = 0.05
         while True:
             try:
-                await self._store.release(self._fingerprint, budget, lease)
+                await self._store.run(
+                    Access.WRITE, self._fingerprint, budget,
+                    lambda store, timeout: store.release(self._fingerprint, lease, timeout=timeout),
+                )  # fmt: skip
             except AttemptFailed as failure:
                 self._degraded(failure)
             else:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import store_errors
+from session_reuse._resilience.guard import Access
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._state.codec import Codec
 from session_reuse._state.sealing import AesGcm
@@ -103,11 +104,17 @@ class OneTimeCodes:
 
     async def _read(self, fingerprint: str) -> tuple[bytes | None, int]:
         with store_errors():
-            return await self._store.totp_secret(fingerprint, self._config.restore_timeout)
+            return await self._store.run(
+                Access.READ, fingerprint, self._config.restore_timeout,
+                lambda store, timeout: store.totp_secret(fingerprint, timeout=timeout),
+            )  # fmt: skip
 
     async def _write(self, fingerprint: str, value: bytes, known: bytes | None = None) -> bool:
         with store_errors():
-            return await self._store.set_totp_secret(fingerprint, self._config.save_timeout, value, known)
+            return await self._store.run(
+                Access.WRITE, fingerprint, self._config.save_timeout,
+                lambda store, timeout: store.set_totp_secret(fingerprint, value, known, timeout=timeout),
+            )  # fmt: skip
 
 
 def _totp_of(secret: str) -> TOTP:

@@ -17,13 +17,14 @@ from weakref import ProxyType, proxy
 from session_reuse._browser_session import BrowserSession, fill, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.guard import Access
 from session_reuse._session.callbacks import capture, verified
 from session_reuse._session.changes import NOT_STORED, Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Clock, Moment
 from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save
 from session_reuse._session.fold import fold
-from session_reuse._session.guarded_store import EnterOptions, GuardedStore
+from session_reuse._session.guarded_store import GuardedStore, Request
 from session_reuse._session.lease import LeaseHolder
 from session_reuse._session.one_time_codes import OneTimeCodes
 from session_reuse._session.options import ResolvedOptions
@@ -130,7 +131,7 @@ class SessionScope:
         waiting = list(replica.outbox) if replica is not None and not self._options.exclusive else []
         self._asked_at = asked_at = self._clock.loop()
         try:
-            reply = await self._store.enter(fingerprint, budget, **self._enter_options(timed=bool(waiting)))
+            reply = await self._store.run(Access.READ, fingerprint, budget, self._enter_request(timed=bool(waiting)))
             if isinstance(reply.lease, Busy):
                 reply = await self._wait_for_lease(reply, budget)
         except AttemptFailed as failure:
@@ -149,19 +150,18 @@ class SessionScope:
         while lease is not None and isinstance(reply.lease, Busy):
             if isinstance(await lease.wait(reply.lease, give_up, self._clock.chance), Busy):
                 return reply
-            reply = await self._store.enter(self._session.fingerprint, budget, **self._enter_options())
+            reply = await self._store.run(Access.READ, self._session.fingerprint, budget, self._enter_request())
         return reply
 
-    def _enter_options(self, *, timed: bool = False) -> EnterOptions:
-        config, options, lease = self._config, self._options, self._lease
+    def _enter_request(self, *, timed: bool = False) -> Request[EnterReply]:
+        fingerprint, config, options, holder = self._session.fingerprint, self._config, self._options, self._lease
         writes = options.save != "never"
-        return {
-            "ttl": config.ttl if config.sliding and writes else None,
-            "lease": (lease.holder, config.lease_ttl) if lease is not None else None,
-            "use_id": new_save_id(self._clock.chance) if options.max_uses is not None and writes else "",
-            "ceiling": has_ceiling(config),
-            "timed": timed,
-        }
+        ttl = config.ttl if config.sliding and writes else None
+        lease = (holder.holder, config.lease_ttl) if holder is not None else None
+        use_id = new_save_id(self._clock.chance) if options.max_uses is not None and writes else ""
+        return lambda store, timeout: store.enter(
+            fingerprint, ttl=ttl, lease=lease, use_id=use_id, ceiling=has_ceiling(config), timed=timed, timeout=timeout
+        )
 
     async def _away(self, failure: AttemptFailed, began: float) -> Entry:
         """Start from what this process knows. Fresh where an exclusive lease was asked for."""
@@ -239,7 +239,10 @@ class SessionScope:
         session, moment = self._session, self._clock.now()
         self._login = Login(Found.AWAY, moment.loop, moment.wall)
         try:
-            reply = await self._store.enter(session.fingerprint, self._config.restore_timeout, ttl=None)
+            reply = await self._store.run(
+                Access.READ, session.fingerprint, self._config.restore_timeout,
+                lambda store, timeout: store.enter(session.fingerprint, ttl=None, timeout=timeout),
+            )  # fmt: skip
         except AttemptFailed as failure:
             self._telemetry.degraded(Operation.SAVE, failure.error, code=failure.code, fingerprint=session.fingerprint)
         else:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.guard import Access
 from session_reuse._session.audit import Audit
 from session_reuse._session.changes import REFUSED, TOMBSTONE_TTL, Change, Snapshot, StoredKind
 from session_reuse._session.clock import Clock, Moment
@@ -203,8 +204,9 @@ class Writer:
             sent_at, again = self._clock.loop(), 0
             request = await self._request(replica.fingerprint, folded, stored, moment)
             if request is not None:
-                reply = await self._store.commit(request[1], deadline - self._store.time())
-                again = self._replied(replica, folded, stored, *request, reply, sent_at)
+                header, commit = request
+                reply = await self._commit(commit, deadline - self._store.time())
+                again = self._replied(replica, folded, stored, header, commit, reply, sent_at)
             if not again:
                 _refuse(replica, folded)  # not before: a new login that refuses the others must be stored first
             if again:
@@ -212,6 +214,11 @@ class Writer:
                 stored, moment = await self._read(replica, deadline)
             else:
                 stored = replica.base
+
+    def _commit(self, commit: Commit, budget: float) -> Awaitable[CommitReply]:
+        return self._store.run(
+            Access.WRITE, commit.fingerprint, budget, lambda store, timeout: store.commit(commit, timeout=timeout)
+        )
 
     async def _folded(self, group: list[Change], stored: Snapshot, moment: Moment) -> Folded:
         def run() -> Folded:
@@ -295,7 +302,10 @@ class Writer:
 
     async def _read(self, replica: Replica, deadline: float) -> tuple[Snapshot, Moment]:
         asked_at = self._clock.loop()
-        reply = await self._store.read(replica.fingerprint, deadline - self._store.time())
+        reply = await self._store.run(
+            Access.READ, replica.fingerprint, deadline - self._store.time(),
+            lambda store, timeout: store.read(replica.fingerprint, timeout=timeout),
+        )  # fmt: skip
         now = self._clock.now(reply.now)
         snapshot, _, _ = await self._snapshots.decode(
             replica.fingerprint, reply.value, asked_at, replica.base, reply.invalidated_at
@@ -306,7 +316,10 @@ class Writer:
     async def slide(self, fingerprint: str) -> None:
         """Restart the time to live of a session within its own limits. A failure costs the next enter the same request."""
         try:
-            await self._store.slide(fingerprint, self._config.save_timeout, self._config.ttl)
+            await self._store.run(
+                Access.WRITE, fingerprint, self._config.save_timeout,
+                lambda store, timeout: store.slide(fingerprint, self._config.ttl, timeout=timeout),
+            )  # fmt: skip
         except AttemptFailed as failure:
             log.debug(Event.DEGRADED, operation="ttl", error=failure.code)
 
@@ -378,10 +391,13 @@ class Writer:
         stored, _ = await self._read(replica, deadline)
         created_at = stored.header.created_at if stored.header else 0
         replica.invalidate(began, created_at)
+        request_id = new_save_id(self._clock.chance)
         try:
-            return await self._store.invalidate(
-                fingerprint, deadline - self._store.time(), ttl=TOMBSTONE_TTL,
-                request_id=new_save_id(self._clock.chance), created_at=created_at,
+            return await self._store.run(
+                Access.WRITE, fingerprint, deadline - self._store.time(),
+                lambda store, timeout: store.invalidate(
+                    fingerprint, ttl=TOMBSTONE_TTL, request_id=request_id, created_at=created_at, timeout=timeout
+                ),
             )  # fmt: skip
         finally:  # agents have entered meanwhile, with replies to requests that were sent before this one came back
             replica.invalidate(began, created_at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final
 
-from session_reuse._logins.pool import fingerprint_in
+from session_reuse._logins.pool import fingerprint_in, members_of
 from session_reuse._manager import SessionManager, runtime_of
 from session_reuse._resilience.failure import AttemptFailed, FailureScope
 from session_reuse._store.keys import checked, is_name
@@ -59,7 +59,7 @@ async def _list(manager: SessionManager, name: str | None, output: Output) -> Ex
     rows = Table("pool", "member", "free")
     for each in names:
         try:
-            members = await services.guarded.pool_members(each, manager.config.save_timeout)
+            members = await members_of(services, each)
         except AttemptFailed as failure:
             if failure.scope is not FailureScope.REQUEST:
                 raise failure.error from None
