@@ -18,12 +18,12 @@ import pytest
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
 from session_reuse._session.spool.files import Spool
-from session_reuse._state.header import Header
 from session_reuse._state.sealing import AesGcm
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 from tests.harness.polling import until
 from tests.harness.servers import RedisServer
+from tests.harness.stored import header_in
 
 KEY = b"k" * 32
 CANARY = "canary-7f3a91"
@@ -281,7 +281,7 @@ async def test_a_mark_that_two_managers_deliver_counts_once(own_redis: RedisServ
         own_redis.start()
         await until(lambda: not (manager.stats().pending or other.stats().pending), message="both have delivered it")
     with own_redis.client() as client:
-        assert Header.decode(client.get(f"browser:session:{NAME}")).score == 15  # type: ignore[arg-type]
+        assert header_in(client.get(f"browser:session:{NAME}")).score == 15
 
 
 async def test_the_disk_does_not_show_who_is_logged_in_where(away: SessionManager, folder: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from session_reuse._session.spool.files import Spool
 from session_reuse._state.sealing import AesGcm
-from session_reuse._store.keys import Keys
 from session_reuse._store.redis.failures import failure_from
 from session_reuse._store.redis.scripts import script
 from session_reuse.cli.doctor.facts import Facts, needed_commands
@@ -29,6 +28,7 @@ from session_reuse.cli.doctor.server_checks import (
 from session_reuse.config import Config
 from tests.cli.conftest import ALICE, Answer, CommandLine, store
 from tests.harness.servers import RedisCluster, RedisServer, free_port
+from tests.harness.stored import KEYS
 
 OLD, NEW = (base64.b64encode(letter * 32).decode() for letter in (b"o", b"n"))
 GOOD = {"notify-keyspace-events": "Exge", "maxmemory-policy": "noeviction", "maxmemory": "0", "appendonly": "yes"}
@@ -192,7 +192,7 @@ def test_lacking_rights_are_named(healthy: RedisServer) -> None:
 
 def test_every_command_of_our_scripts_is_checked_for() -> None:
     """A script that needs a new command must not surprise a restricted user."""
-    checked = {words[0] for commands in needed_commands(Keys(), "x").values() for words in commands}
+    checked = {words[0] for commands in needed_commands(KEYS, "x").values() for words in commands}
     names = ("acquire", "commit", "renew", "release", "invalidate", "count_use", "slide", "look", "forget_affinity")
     used = {part.split("'", 1)[0] for name in names for part in script(name).source.split("redis.call('")[1:]}
     assert used <= checked

@@ -7,9 +7,9 @@ from typing import Any
 from fakeredis.aioredis import FakeRedis
 
 from session_reuse._store.interface import Store
-from session_reuse._store.keys import Keys
 from session_reuse._store.redis.store import RedisStore
 from session_reuse.testing import MemoryStore
+from tests.harness.stored import KEYS
 
 
 class Kit:
@@ -23,7 +23,7 @@ class Kit:
     def __init__(self, store: Store, client: Any) -> None:
         self.store = store
         self.client = client
-        self.keys = Keys()
+        self.keys = KEYS
 
     async def plant(self, fingerprint: str, value: Any) -> None:
         """Put any value under a session's key; what is not bytes becomes a list."""
@@ -53,7 +53,7 @@ class Kit:
 
 def redis_kit(client: Any) -> Kit:
     """Return a kit over a client of a real server."""
-    return Kit(RedisStore(client, Keys()), client)
+    return Kit(RedisStore(client, KEYS), client)
 
 
 def memory_kit() -> Kit:

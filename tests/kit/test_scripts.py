@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import LENGTH, Header
 from session_reuse._store.interface import Commit, CommitOutcome, CommitReply, Lease, Precondition
-from session_reuse._store.keys import Keys
 from tests.harness.servers import RedisServer
+from tests.harness.stored import KEYS
 from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of
 from tests.kit.stores import Kit, memory_kit, redis_kit
 
@@ -73,7 +73,7 @@ def commits(draw: st.DrawFn) -> Commit:
     unchanged = precondition is Precondition.UNCHANGED
     return Commit(
         fingerprint=NAME,
-        value=b"" if unchanged else Codec(compression="none").encode(b"{}", "o", header, Keys().session(NAME)),
+        value=b"" if unchanged else Codec(compression="none").encode(b"{}", "o", header, KEYS.session(NAME)),
         save_id=save_id,
         precondition=precondition,
         known=known,

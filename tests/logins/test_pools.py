@@ -21,12 +21,12 @@ from session_reuse import (
 from session_reuse._logins.pool import Turn
 from session_reuse._session.lease import LeaseHolder
 from session_reuse._session.scope import SessionScope
-from session_reuse._store.keys import Keys
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
 from tests.harness.polling import until
 from tests.harness.probes import parts_of
 from tests.harness.servers import RedisCluster, RedisServer
+from tests.harness.stored import KEYS
 
 POOL = "shop.example"
 
@@ -130,7 +130,7 @@ async def test_a_member_that_begins_to_cool_down_goes_to_no_waiter(url: str, mon
 
 async def test_a_cooldown_is_seen_where_the_session_lives_on_another_server(cluster: RedisCluster) -> None:
     """The servers answer in any order. The holder leaves meanwhile: its lease or its cooldown is seen."""
-    pool_server = cluster.primary_of(Keys("browser").pool(POOL)[0])
+    pool_server = cluster.primary_of(KEYS.pool(POOL)[0])
     member = next(
         name for name in (f"user-{number}" for number in range(1000))
         if cluster.primary_of(f"browser:session:{POOL}/{name}") is not pool_server

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse._store.keys import Keys
 from session_reuse._store.redis.cluster import ClusterTopology
 from session_reuse._store.redis.store import RedisStore
 from tests.harness.polling import until
 from tests.harness.probes import parts_of
 from tests.harness.servers import HOST, RedisCluster, RedisServer
+from tests.harness.stored import KEYS
 from tests.sharing.traces import MakeManager, flush, kinds, primaries, raw, save_many
 from tests.sharing.worker import SETTINGS
 
@@ -44,7 +44,7 @@ async def test_keys_of_one_session_share_a_slot(cluster: RedisCluster, make_mana
     """Whatever is in a fingerprint: lease, agents, tombstone and staging live with the session, no script crosses."""
     manager = await make_manager(cluster.url)
     for name in ("plain", "with {braces} in it", "{", "ünïcode/😀", "a" * 512):
-        keys = Keys()
+        keys = KEYS
         slots = {
             redis.crc.key_slot(key.encode()) for key in (keys.session(name), keys.of(name).lease, keys.of(name).agents)
         }
@@ -202,7 +202,7 @@ async def crossed(server: RedisServer, steps: list[tuple[str, str]]) -> None:
         await asyncio.gather(*(step(manager, server, what, name, at) for at, (what, name) in enumerate(steps)))
         with server.client() as client:
             for name in ("a", "b"):
-                stored, bucket = client.exists(f"browser:session:{name}"), Keys().of(name).deadlines
+                stored, bucket = client.exists(f"browser:session:{name}"), KEYS.of(name).deadlines
                 assert not stored or client.zscore(bucket, name) is not None, (steps, name)
                 client.delete(f"browser:session:{name}")
                 client.zadd(bucket, {name: 1}, xx=True)
@@ -225,4 +225,4 @@ async def step(manager: SessionManager, server: RedisServer, what: str, name: st
     else:
         with server.client() as client:
             client.delete(f"browser:session:{name}")
-            client.zadd(Keys().of(name).deadlines, {name: 1}, xx=True)
+            client.zadd(KEYS.of(name).deadlines, {name: 1}, xx=True)

@@ -15,13 +15,13 @@ import redis.asyncio
 from redis.asyncio import Sentinel
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
-from session_reuse._store.keys import Keys
 from session_reuse._store.redis.store import RedisStore
 from session_reuse._store.redis.topology import SentinelTopology
 from tests.harness.lag import Lag
 from tests.harness.polling import until
 from tests.harness.probes import connections_of, fencing_token, parts_of, runtime
 from tests.harness.servers import RedisCluster, RedisServer, SentinelGroup
+from tests.harness.stored import KEYS
 from tests.sharing.traces import MakeManager, save_many
 
 AGENTS = 100
@@ -342,7 +342,7 @@ async def test_connections_to_a_node_that_has_left_are_closed(make_manager: Make
 async def test_a_client_that_was_not_initialized_is_closed(cluster: RedisCluster) -> None:
     """redis-py takes such a client for one that was never used, and would close nothing."""
     client = redis.asyncio.RedisCluster.from_url(cluster.nodes[0].url)
-    store = RedisStore(client, Keys("test"))
+    store = RedisStore(client, KEYS)
     await store.read("shop", timeout=2.0)
     manager = client.nodes_manager
     await store.aclose()

@@ -11,14 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_reuse import BrowserSession, SaveOutcome, SessionManager, reusable_session
-from session_reuse._store.keys import Keys
 from tests.harness.polling import until
 from tests.harness.servers import RedisCluster, RedisServer
+from tests.harness.stored import KEYS
 from tests.sharing.traces import MakeManager, kinds, raw, save_many
 
 DAY = 86_400_000
 NAMES = (f"shop/{number}" for number in range(1000))
-FIRST, SECOND, THIRD = islice((name for name in NAMES if Keys().of(name).deadlines == Keys().deadline_bucket(0)), 3)
+FIRST, SECOND, THIRD = islice((name for name in NAMES if KEYS.of(name).deadlines == KEYS.deadline_bucket(0)), 3)
 """Names whose deadlines are in one bucket."""
 
 
@@ -27,7 +27,7 @@ async def test_index_entries_end_without_a_clean_up_job(
 ) -> None:
     """Entries that are overdue for more than a day go as new ones come, and the whole index ends a day after its last entry."""
     manager = await make_manager(servers.url, ttl=60.0)
-    bucket, now = Keys().of(FIRST).deadlines, time.time() * 1000
+    bucket, now = KEYS.of(FIRST).deadlines, time.time() * 1000
     with raw(servers, bucket) as client:
         client.zadd(bucket, {f"gone/{number}": now - DAY - 60_000 - number for number in range(25)})
         client.zadd(bucket, {"due/0": now - 1000})
@@ -44,7 +44,7 @@ async def test_the_index_outlives_sessions_that_a_clean_up_job_prolongs(
     """A session lives on by restores alone, which do not write the index: the clean-up keeps the bucket for it."""
     manager = await make_manager(servers.url, ttl=3600.0)
     await save_many(manager, ["shop/0"])
-    bucket = Keys().of("shop/0").deadlines
+    bucket = KEYS.of("shop/0").deadlines
     with raw(servers, bucket) as client:
         client.zadd(bucket, {"shop/0": time.time() * 1000 - 1000})
         client.pexpire(bucket, 60_000)
@@ -60,7 +60,7 @@ async def test_a_job_that_starts_late_finds_sessions_whose_entries_were_trimmed(
     manager = await make_manager(redis_server.url, ttl=2.0, on_expired=told.append, cleanup_interval=0.2)
     await save_many(manager, ["shop/0"])
     with redis_server.client() as client:
-        client.delete(Keys().of("shop/0").deadlines)
+        client.delete(KEYS.of("shop/0").deadlines)
     job = asyncio.create_task(manager.cleanup())
     await until(lambda: told == ["shop/0"], message="its end is told of")
     assert kinds(redis_server)["affinity"] == 0
@@ -106,7 +106,7 @@ async def test_an_agent_for_each_run_does_not_make_the_list_of_agents_grow(
     manager = await make_manager(servers.url)
     for number in range(200):
         assert await manager.save(BrowserSession("shop/alice", f"agent-{number}", data={"n": number})) == "saved"
-    agents = Keys().of("shop/alice").agents
+    agents = KEYS.of("shop/alice").agents
     with raw(servers, agents) as client:
         assert client.zrange(agents, -1, -1) == [b"agent-199"]
         assert client.zcard(agents) <= 64
@@ -122,7 +122,7 @@ async def test_a_list_of_agents_of_an_earlier_version_is_replaced(
     """A set of 100,000 agents stands there: saves go on, and an eviction does not hold up the server."""
     manager = await make_manager(redis_server.url)
     await save_many(manager, ["shop/alice"])
-    agents = Keys().of("shop/alice").agents
+    agents = KEYS.of("shop/alice").agents
     with redis_server.client() as client:
         client.delete(agents)
         client.sadd(agents, *(f"agent-{number}" for number in range(100_000)))

@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_reuse import SaveOutcome, SessionManager, reusable_session
-from session_reuse._state.header import Header
 from tests.harness.fault_proxy import Cut, FaultProxy
 from tests.harness.polling import until
 from tests.harness.servers import HOST, RedisServer
+from tests.harness.stored import header_in
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def through_proxy(proxy: FaultProxy) -> AsyncIterator[SessionManager]:
 def version(server: RedisServer) -> int:
     """Return how many saves the stored session counts."""
     with server.client() as client:
-        return Header.decode(client.get("browser:session:shop")).version  # type: ignore[arg-type]
+        return header_in(client.get("browser:session:shop")).version
 
 
 @pytest.mark.parametrize("how", [Cut.HANG, Cut.RESET, Cut.CLOSE])

@@ -8,8 +8,8 @@ from typing import Any
 
 from session_reuse._cancellation import SwallowedCancellation
 from session_reuse._cleanup import notifications
-from session_reuse._store.keys import Keys
 from session_reuse._store.redis.listing import keys_like
+from tests.harness.stored import KEYS
 
 
 async def swallow() -> None:
@@ -98,7 +98,7 @@ async def test_listening_for_expired_sessions_ends_with_a_swallowed_cancellation
     monkeypatch.setattr(notifications, "PubSub", SwallowingPubSub)
     pool = SimpleNamespace(connection_kwargs={})
     store: Any = SimpleNamespace(
-        client=SimpleNamespace(connection_pool=pool), topology=SimpleNamespace(servers=no_servers), keys=Keys()
+        client=SimpleNamespace(connection_pool=pool), topology=SimpleNamespace(servers=no_servers), keys=KEYS
     )
     listener = notifications.Notifications(
         store=store, configure=False, on_hint=print, on_gap=lambda: None, on_trouble=lambda *_: None
