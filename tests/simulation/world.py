@@ -763,7 +763,7 @@ class _Agent:
             self.visit.final = await session.settled()
             self.visit.not_taken = any(problem.kind is ProblemKind.NOT_TAKEN for problem in session.problems)
             self.oracle.say(f"  a{self.visit.number} settled:", self.visit.final)
-            if was_interrupted and self.visit.final is not None:
+            if self.visit.final is SaveOutcome.STALE or (was_interrupted and self.visit.final is not None):
                 self.oracle.refused(self.visit, changes, self.visit.final)
 
         self.process.spawn(follow(), "follow")
