@@ -76,6 +76,7 @@ class Telemetry:
 
         `stale` stands for the copy of this process, because the store was away.
         """
+        seconds = max(0.0, seconds)  # the clock of the budgets goes back by up to 5 ms after a busy turn of the loop
         entered = self.counts.entered
         entered[outcome] = entered.get(outcome, 0) + 1
         self._count(lambda metrics: metrics.entered(outcome, seconds, stale=stale))

@@ -237,6 +237,13 @@ def test_a_reuse_of_the_own_copy_is_counted_as_such() -> None:
     assert registry.get_sample_value("session_reused_stale_total") == 1
 
 
+def test_an_enter_in_a_busy_loop_takes_no_negative_time() -> None:
+    """The clock of the budgets leaves out what a busy loop took, and a sum that falls looks like a restart."""
+    registry = CollectorRegistry()
+    Telemetry(registry, StoreHealth("a store")).entered("shop", Outcome.REUSED, -0.004)
+    assert registry.get_sample_value("session_restore_seconds_sum") == 0.0
+
+
 def entered(registry: CollectorRegistry, reason: str) -> tuple[float | None, float | None]:
     """Return how many enters were reuses, and how many were misses for a reason."""
     misses = registry.get_sample_value("session_miss_total", {"reason": reason})
