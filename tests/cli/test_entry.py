@@ -43,6 +43,22 @@ def test_without_the_extra_one_line_names_it(
     assert "pip install 'session-reuse[cli]'" in err
 
 
+def test_arguments_are_taken_without_pydantic() -> None:
+    """Typer would import it to convert texts. That takes as long as a third of the rest of the start of `run`."""
+    words = ["run", "x", "--allow", "shop.example", "--report", "/dev/stderr", "--", "nothing-there", "--option"]
+    program = [sys.executable, "-X", "importtime", "-m", "session_reuse", *words]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 127
+    assert "pydantic" not in done.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [(("ls", "--limit", "0"), 2), (("ls", "--limit", "x"), 2), (("show",), 2)])
+def test_arguments_that_are_no_texts_are_checked(cli: CommandLine, words: tuple[str, ...], code: int) -> None:
+    """A number out of its range, a word in place of a number, and a name that is missing."""
+    answer = cli(*words)
+    assert (answer.code, answer.out) == (code, "")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_the_exit_codes(cli: CommandLine, command: str) -> None:
     """Every command documents its options and exit codes."""

@@ -72,7 +72,7 @@ ChromiumArg = Annotated[
 ]
 Headed = Annotated[bool, typer.Option("--headed", help="Show the browser.")]
 Report = Annotated[
-    Path | None, option("--report", "FILE", "Write the JSON line about the session there, not to standard error.")
+    str | None, option("--report", "FILE", "Write the JSON line about the session there, not to standard error.")
 ]
 
 
@@ -281,11 +281,11 @@ def _is_in_foreground() -> bool:
         return False
 
 
-def _write(about: dict[str, Any], report: Path | None) -> None:
+def _write(about: dict[str, Any], report: str | None) -> None:
     line = json.dumps(about, separators=(",", ":")) + "\n"
     try:
         if report is not None:
-            report.write_text(line, encoding="utf-8")
+            Path(report).write_text(line, encoding="utf-8")
         else:
             sys.stderr.write(line)
             sys.stderr.flush()
