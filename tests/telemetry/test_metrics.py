@@ -7,7 +7,9 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from session_reuse.outcome import SaveOutcome
 from session_reuse.testing import FaultyStore, MemoryStore, memory_manager, state_with_cookie
 
 if TYPE_CHECKING:
-    from tests.harness.servers import RedisServer
+    from prometheus_client.registry import Collector
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -32,29 +34,32 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-THREADS = """
-import sys; sys.setswitchinterval(1e-5)
-import asyncio, threading, collections
-from session_reuse import reusable_session
-start, seen = threading.Barrier(8), collections.Counter()
-async def agent():
-    async with reusable_session("shop/alice") as session: session.discard()
-    return session.outcome.value
-def work():
-    start.wait()
-    try: seen[asyncio.run(agent())] += 1
-    except BaseException as error: seen[repr(error)] += 1
-threads = [threading.Thread(target=work) for _ in range(8)]
-[thread.start() for thread in threads]; [thread.join() for thread in threads]
-print(dict(seen))
-"""
+class SlowRegistry(CollectorRegistry):
+    """A registry that lets other threads run in the middle of a registration."""
+
+    def register(self, collector: Collector) -> None:
+        """Register, and give the processor away."""
+        super().register(collector)
+        time.sleep(0.001)  # without it, the threads meet in one run of four
 
 
-def test_threads_that_make_their_first_manager_together_register_once(redis_server: RedisServer) -> None:
+def test_threads_that_make_their_first_manager_together_register_once() -> None:
     """`asyncio.run` in a thread pool: each thread has a manager of its own, all at the same moment."""
-    for _ in range(3):
-        finished = run(THREADS, SESSION_REUSE_URL=redis_server.url)
-        assert finished.stdout.strip() == "{'missing': 8}", finished.stderr
+    registry, start = SlowRegistry(), threading.Barrier(4)
+
+    async def visit() -> Outcome:
+        async with memory_manager(registry=registry) as manager, reusable_session("shop", manager=manager) as session:
+            session.discard()
+        return session.outcome
+
+    def work() -> Outcome:
+        start.wait(60)
+        return asyncio.run(visit())
+
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = [each.result() for each in [threads.submit(work) for _ in range(4)]]
+    assert outcomes == [Outcome.MISSING] * 4
+    assert registry.get_sample_value("session_miss_total", {"reason": "missing"}) == 4
 
 
 RELOAD = """
