@@ -13,7 +13,7 @@ from tests.harness.polling import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-LIMIT = 20.0
+LIMIT = 60.0
 
 
 class Tab:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.harness.polling import until, wait_until
 
-LIMIT = 8.0
+LIMIT = 60.0
 
 
 def _ended(title: Any) -> str:

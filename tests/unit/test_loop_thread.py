@@ -6,7 +6,7 @@ import pytest
 
 from session_reuse._browser.drivers.thread import LoopThread
 
-LIMIT = 20.0
+LIMIT = 60.0
 
 
 async def _ended_by(error: type[BaseException]) -> None:
