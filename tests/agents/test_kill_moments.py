@@ -14,4 +14,4 @@ def test_a_store_that_is_killed_costs_no_login_and_leaves_nothing() -> None:
     with Field() as field:
         moment = field.kill(Victim.REDIS, after=0.0)
     assert moment.outcome == "reused"
-    assert max(moment.lost) < 20  # seconds; a loaded machine captures late
+    assert max(moment.lost) < 60  # seconds; a loaded machine captures late

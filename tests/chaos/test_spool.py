@@ -341,7 +341,7 @@ async def test_a_hanging_disk_does_not_hold_an_agent_up(
             took = time.monotonic() - began
             session.discard()
         answer.set()
-    assert took < 3
+    assert took < 20  # the disk would answer after 30 s
 
 
 def no_space(_descriptor: int) -> None:
