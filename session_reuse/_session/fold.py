@@ -6,7 +6,7 @@ login, or not at all. `fold` applies many, the earliest first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import field, replace
 
 from session_reuse._session.changes import HOLD_LIMIT, REFUSED, Change, Found, Login, Snapshot, StoredKind
@@ -164,7 +164,7 @@ class Folded:
         return next((change.login for change, rebased in reversed(self.applied) if not rebased.notes_only), None)
 
 
-def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Folded:
+def fold(changes: Sequence[Change], stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Folded:
     """Apply changes to the stored session, the earliest first."""
     applied: list[tuple[Change, Rebased]] = []
     refused: list[tuple[Change, Refused]] = []
@@ -179,6 +179,9 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
             if not whole.data and change.login.found is Found.STORED:
                 whole = change.whole  # the store has lost the session: this process brings back what it knows of it
             outcome = _widened(change.domains, outcome, inside.body, whole)
+        elif isinstance(outcome, Rebased) and outcome.new_login and (part := _part_of_login(change)) is not None:
+            outside = result.body if stored.header is None else _merged(change, result.body, 0, moment).body
+            outcome = replace(outcome, body=part.join_body(outside, part.restrict_body(outcome.body)))
         if isinstance(outcome, Refused):
             refused.append((change, outcome))
             continue
@@ -192,10 +195,11 @@ def fold(changes: Iterable[Change], stored: Snapshot, moment: Moment, *, retire_
         applied.append((change, outcome))
         result = replace(outcome, new_login=True) if result.new_login else outcome
     if result.new_login and stored.header is not None and _is_logged_out(result.body, stored.body, applied):
-        refused += [
-            (change, Refused(SaveOutcome.SKIPPED, "the new login was logged out again")) for change, _ in applied
-        ]
-        return Folded(Rebased(stored.body), [], refused)
+        moot = [change for change, rebased in applied if not rebased.notes_only]
+        rest = [change for change in changes if change not in moot]
+        folded = fold(rest, stored, moment, retire_after_bad=retire_after_bad)
+        why = Refused(SaveOutcome.SKIPPED, "the new login was logged out again")
+        return replace(folded, refused=[*folded.refused, *((change, why) for change in moot)])
     return Folded(result, applied, refused)
 
 
@@ -203,6 +207,11 @@ def _widened(domains: AllowedDomains, rebased: Rebased, inside: Body, whole: Bod
     """Return the result of a change to a part of a document as one of the whole: what is outside stays as it is."""
     body = whole if rebased.body is inside else domains.join_body(whole, rebased.body)
     return replace(rebased, body=body)
+
+
+def _part_of_login(change: Change) -> AllowedDomains | None:
+    """Return the part of the session that a login is about which an agent that sees more went on with."""
+    return next((one.domains for one in change.built_on if one.login is change.login), None)
 
 
 def _is_logged_out(new: Body, stored: Body, applied: list[tuple[Change, Rebased]]) -> bool:

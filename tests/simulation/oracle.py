@@ -203,11 +203,6 @@ class Visit:
         return (self.unknowing or self.on_unsaved) and self.is_vouched
 
     @property
-    def doubtful_login(self) -> bool:
-        """Whether it was not given what is stored, since that was not accepted, and logged in anew."""
-        return self.outcome in {Outcome.RETIRED, Outcome.UNVERIFIED}
-
-    @property
     def on_unsaved(self) -> bool:
         """Whether it went on, while the store was away, with a login that has never been stored."""
         return self.stale and not self.login
@@ -1029,8 +1024,9 @@ class Oracle:
             or visit.manager.tried.get(session.fingerprint, -1.0) > known.start
         ):
             return
-        if any(one.doubtful_login for serial in items.values() for one in self._behind(self.writes[serial].visit)):
-            return  # a new login that waits, vouched for, in the place of one that was not accepted
+        waiting = [self.writes[serial] for serial in items.values() if self.writes[serial].appeared == float("inf")]
+        if any(one.replacing for change in waiting for one in self._behind(change.visit)):
+            return  # a new login that waits, in the place of what is stored
         by_hand = any(
             one.by_hand and one.fingerprint == visit.fingerprint and one.manager is visit.manager
             and one.saved not in CONFIRMED
@@ -1342,8 +1338,8 @@ class Oracle:
             return True
         if visit.final in {SaveOutcome.LOST, SaveOutcome.STALE, SaveOutcome.SKIPPED, SaveOutcome.SPOOLED}:
             return True  # told, or on disk for the next process
-        if change.spooled and not visit.followed and self._is_out_of_reach(visit):
-            return True  # on disk, and there is no `settled` that says so
+        if change.spooled and visit.final is None and self._is_out_of_reach(visit):
+            return True  # on disk, and no `settled` says so: its process has crashed, or nobody has asked
         if (
             visit.doubted
             or any(manager.lost(session.fingerprint) for manager in (visit.manager, *process.managers))

@@ -54,6 +54,8 @@ WITH_ALL_WORDS: dict[int, str] = {
     6081098: "a save that two managers had read from one disk was applied twice, and what was deleted in between came back",
     6081450: "a save of notes alone whose reply was lost was reported as one of the whole session",
     6206222: "a new login by an agent that sees a part, which was logged out again, removed the notes of another",
+    51257: "work beside a new login that was logged out again was not saved",
+    10076710: "an agent that went on with a login to a part brought back what was outside it",
     10016349: "an outage met a save that a fail-over had lost, though the process had read what was stored since",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }

@@ -426,3 +426,31 @@ def test_a_new_login_that_was_logged_out_again_leaves_the_stored_one() -> None:
     assert found.result.body is there.body
     assert not found.applied
     assert len(found.refused) == 2
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_work_beside_a_login_that_was_logged_out_again_is_saved(first: bool) -> None:
+    """An agent of the stored login loses nothing to a login that has come to nothing, whichever of the two saved first."""
+    one = login(Found.AWAY, heard_at=600.0)
+    moot = [change(EMPTY, body("new"), one, vouched=True), change(body("new"), body(), one)]
+    work = change(body("a"), body("a", n=1), login(created_at=CREATED_AT))
+    found = folded(stored(body("a"), saved_at=500.0), *([work, *moot] if first else [*moot, work]))
+    assert found.result.body == body("a", n=1)
+    assert [one for one, _ in found.applied] == [work]
+    assert [one for one, _ in found.refused] == moot
+
+
+def test_an_agent_that_goes_on_with_a_login_to_a_part_replaces_that_part_alone() -> None:
+    """What is outside has been changed by others since: it is merged, as by any agent that sees it."""
+    part, other = AllowedDomains(["shop.example"]), {**COOKIE, "value": "old", "domain": "bank.example"}
+
+    def state(cookie: str, outside: str, **data: Any) -> Body:
+        inside = {**COOKIE, "value": cookie, "domain": "shop.example"}
+        cookies = [inside, {**other, "value": outside}]
+        return document.dump({"fingerprint": NAME, "storage_state": {"cookies": cookies, "origins": []}, "data": data})
+
+    mine = login(Found.UNUSABLE, heard_at=450.0, created_at=CREATED_AT)
+    waiting = change(EMPTY, body("new"), mine, domains=part, made_at=500.0, waited=True)
+    then = change(state("new", "old"), state("new", "old", n=1), mine, built_on=[waiting])
+    found = folded(stored(state("a", "changed since"), saved_at=600.0), waiting, then)
+    assert found.result.body == state("new", "changed since", n=1)
