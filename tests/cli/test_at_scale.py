@@ -77,7 +77,7 @@ class Terminal:
         os.close(slave)
         self.text = ""
 
-    def read(self, seconds: float = 60.0) -> str:
+    def read(self, seconds: float = 100.0) -> str:
         """Return what is shown next; empty at the end."""
         if not select.select([self._master], [], [], seconds)[0]:
             raise AssertionError(f"nothing shown within {seconds} s, after: {self.text[-200:]}")
