@@ -96,6 +96,7 @@ def shared_redis() -> Iterator[RedisServer]:
 def redis_server(shared_redis: RedisServer) -> RedisServer:
     """The shared real server, empty."""
     with shared_redis.client() as client:
+        client.execute_command("CLIENT", "UNPAUSE")  # a test that has failed may have paused writes for minutes
         client.flushall()
     return shared_redis
 

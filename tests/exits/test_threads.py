@@ -223,8 +223,6 @@ def test_saves_that_wait_are_flushed_before_the_process_ends(redis_server: Redis
     assert stored(redis_server) == {"shop/alice"}
     away = run(text, redis_server, "0.3")
     assert (away.lines, away.lost) == (["pending"], 1)
-    with redis_server.client() as client:
-        client.execute_command("CLIENT", "UNPAUSE")
 
 
 def test_a_session_that_the_end_of_the_interpreter_closes_is_reported(redis_server: RedisServer) -> None:

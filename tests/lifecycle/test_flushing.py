@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from session_reuse import SaveOutcome
@@ -23,15 +24,20 @@ class Slow(FaultyStore):
         self.go_on = asyncio.Event()
         self.inside = self.most = 0
 
-    async def _through(self, operation: str, *args: Any, timeout: float, **options: Any) -> Any:
-        if operation == self.held:
-            self.inside += 1
-            self.most = max(self.most, self.inside)
-            try:
-                await self.go_on.wait()
-            finally:
-                self.inside -= 1
-        return await super()._through(operation, *args, timeout=timeout, **options)
+    def __getattr__(self, name: str) -> Any:
+        """Return an operation of the store within, behind the hold."""
+        work = super().__getattr__(name)
+        return partial(self.hold, work) if name == self.held else work
+
+    async def hold(self, work: Any, *args: Any, **options: Any) -> Any:
+        """Do the work once the hold has ended."""
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            await self.go_on.wait()
+        finally:
+            self.inside -= 1
+        return await work(*args, **options)
 
 
 async def left_in_an_outage(process: Process, count: int) -> None:
