@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.browsers.patience import PATIENCE, scale_limits
 from tests.clients.keeper import StubKeeper
 
 QUIET = {
@@ -59,6 +60,7 @@ class ScriptedModel:
         self.url = url
         self.user = user
         self.steps = 0
+        self.is_sent = False
 
     async def ainvoke(self, messages: list[Any], output_format: type[Any] | None = None, **_: Any) -> Any:
         """Answer with the actions for the page that is shown."""
@@ -75,6 +77,9 @@ class ScriptedModel:
             return [{"navigate": {"url": self.url}}]
         if "Please sign in" not in page:
             return [{"done": {"text": "signed in", "success": True}}]
+        if self.is_sent:  # a busy browser still shows the form
+            return [{"wait": {"seconds": 1}}]
+        self.is_sent = True
         field, button = re.search(r"\[(\d+)\]<input", page), re.search(r"\[(\d+)\]<button", page)
         assert field, page
         assert button, page
@@ -90,7 +95,7 @@ async def run_agent(browser_session: Any, url: str, user: str) -> ScriptedModel:
         "sign in", llm=model, browser_session=browser_session, use_vision=False, use_judge=False,
         enable_planning=False, directly_open_url=False,
     )  # fmt: skip
-    history = await agent.run(max_steps=6)
+    history = await agent.run(max_steps=30)
     assert history.is_done(), history.errors()
     return model
 
@@ -115,4 +120,5 @@ def main(store: Path, url: str, user: str) -> None:
 
 if __name__ == "__main__":
     os.environ.update(QUIET)
+    scale_limits(PATIENCE)
     main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
