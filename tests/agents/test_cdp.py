@@ -69,7 +69,7 @@ async def test_a_login_comes_back_in_new_tabs_and_popups(keeper: StubKeeper, sit
     await keeper.leave(session)
 
     session = keeper.enter()
-    check = page_shows(site.url(), "signed IN as alice")
+    check = page_shows(site.url(), "signed IN as alice", timeout=60)
     async with open_chromium(session, verify=check) as chromium, new_tab(chromium.websocket_url) as tab:
         assert await tab.goto(site.url()) == site.EVERYWHERE
         await tab.evaluate(f"open({site.url()!r}), 0")

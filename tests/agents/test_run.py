@@ -28,8 +28,8 @@ def test_a_login_is_reused_and_the_command_sees_its_own_streams(runs: Runs, site
     """The second run is logged in; input, output and exit code pass through; the report is one line."""
     assert runs.run("--agent-id", "one", "--", *AGENT, "login", site.url())[0] == 0
     script = f"{shlex.join([*AGENT, 'look', site.url()])}; cat; echo {{port}} {{cdp}} {{ws}}; echo $CDP_URL; exit 5"
-    words = ("--report", "/dev/stderr", "--check-url", site.url(), "--check-text", "Signed in")
-    code, out, report = runs.run(*words, "--", "sh", "-c", script, given="typed\n")
+    check = ("--check-url", site.url(), "--check-text", "Signed in", "--check-timeout", "30")
+    code, out, report = runs.run("--report", "/dev/stderr", *check, "--", "sh", "-c", script, given="typed\n")
     assert code == 5
     seen, typed, filled, variable = out.splitlines()
     assert (seen, typed) == (site.EVERYWHERE, "typed")

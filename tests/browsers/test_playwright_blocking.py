@@ -166,7 +166,7 @@ def test_a_check(shown: str, outcome: Outcome, sites: Sites, browser: Any) -> No
     """The ready-made checks serve synchronous pages too."""
     url = sites.url("sync-checked", "/inner")
     session = reused(storing(sites.origin("sync-checked"), token="T"))
-    check = selector_present(url, f"html[data-login={shown}]", timeout=1)
+    check = selector_present(url, f"html[data-login={shown}]", timeout=60 if shown == "in" else 1)
     with open_context(session, browser, verify=check) as context:
         assert _visited(context, url) == ("in" if shown == "in" else "out")
     assert session.outcome is outcome

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 async def test_ready_made_checks(token: str, outcome: Outcome, sites: Sites, browser: Any) -> None:
     """Each check accepts a live login, and a dead one leads to a clean context."""
     url = sites.url("checked", "/inner")
-    state, patience = ("in", 5) if token else ("never", 0.5)
+    state, patience = ("in", 60) if token else ("never", 0.5)
     for check in (
         url_matches(url, re.compile("inner$" if token else "account")),
         selector_present(url, f"html[data-login={state}]", timeout=patience),
@@ -59,7 +59,7 @@ async def test_a_check_does_not_use_up_what_was_restored(sites: Sites, browser: 
     state = storing(sites.origin("looked"), refresh="r1")
     state["origins"][0]["sessionStorage"] = [{"name": "token", "value": "T\0\ud800ü"}]
     session = reused(state)
-    check = selector_present(sites.url("looked", "/rotating"), "html[data-login=in]")
+    check = selector_present(sites.url("looked", "/rotating"), "html[data-login=in]", timeout=60)
     async with open_context(session, browser, verify=check) as context:
         assert await visited(context, sites.url("looked", "/session")) == "in"
         assert await visited(context, sites.url("looked", "/rotating")) == "in"

@@ -381,8 +381,8 @@ async def test_a_session_that_may_not_be_read_ends_no_round(redis_server: RedisS
 async def test_a_page_is_probed_by_playwright(site: str, browser: Any) -> None:
     """With the checks that `verify` takes. A page without the text is that of a dead login, other errors prove nothing."""
     checks = {
-        "in/a": text_present(site, "Hello Alice"),
-        "out/a": text_present(site, "Hello Alice", timeout=1),
+        "in/a": text_present(site, "Hello Alice", timeout=60),
+        "out/a": text_present(site, "Hello Alice", timeout=5),
         "away/a": text_present(f"http://127.0.0.1:{free_port()}", "Hello Alice"),
         "wrong/a": selector_present(site, "a["),
     }
@@ -424,7 +424,10 @@ async def test_a_page_is_probed_by_address(site: str) -> None:
         await log_in(manager, "in/a", "away/a", domain="127.0.0.1")
         await log_in(manager, "in/b", domain="127.0.0.1", value="old")
         probe = cdp_probe(
-            lambda name: page_shows(away if name == "away/a" else site, "Hello Alice", timeout=5), headless=True
+            lambda name: page_shows(
+                away if name == "away/a" else site, "Hello Alice", timeout=60 if name == "in/a" else 5
+            ),
+            headless=True,
         )
         await manager.keep_alive(probe, concurrency=1, once=True)
         found = {each.fingerprint: each.liveness async for each in manager.sessions()}
