@@ -5,15 +5,17 @@ It keeps the state and the agent's wishes about it. Its backend reads and writes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from session_reuse._problem import Problem, ProblemKind
+from session_reuse._settings.values import Seconds, seconds
 from session_reuse._state import document
 from session_reuse._state.shapes import Document, StorageState
 from session_reuse._state.storage_state import empty_storage_state, to_playwright, validate_storage_state
-from session_reuse.errors import ConfigurationError, InvalidStateError, LifecycleError
+from session_reuse.errors import InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
 
 if TYPE_CHECKING:
@@ -241,20 +243,19 @@ class BrowserSession:
         self._wiring.health_mark = (True, "")
         self._wiring.cooldown = 0.0
 
-    def mark_bad(self, reason: str = "", *, cooldown: float = 0.0) -> None:
+    def mark_bad(self, reason: str = "", *, cooldown: Seconds = 0.0) -> None:
         """Mark the login as broken: this state is not saved, and the shared error score rises at exit.
 
         Args:
             reason: for the log. At most a sentence, without secrets.
-            cooldown: seconds for which its pool does not hand it out. Ten years at most.
+            cooldown: how long its pool does not hand it out, in seconds or as a timedelta. Ten years at most.
 
         Raises:
-            ConfigurationError: `cooldown` is not a number of seconds.
+            ConfigurationError: `cooldown` is not a duration.
         """
-        if isinstance(cooldown, bool) or not isinstance(cooldown, int | float) or not cooldown >= 0:
-            raise ConfigurationError(f"cooldown must be a number of seconds, not {cooldown!r}")
+        pause = seconds("cooldown", cooldown, may_be_zero=True, most=math.inf)
         self._wiring.health_mark = (False, reason)
-        self._wiring.cooldown = min(cooldown, _LONGEST_COOLDOWN)
+        self._wiring.cooldown = min(pause, _LONGEST_COOLDOWN)
 
     def _open_backend(self) -> SessionBackend:
         if self._wiring.backend is None:

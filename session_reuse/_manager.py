@@ -21,6 +21,7 @@ from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.replica import Replicas
 from session_reuse._session.scope import SessionScope
+from session_reuse._settings.values import Seconds, seconds, whole
 from session_reuse._store.interface import SessionUse
 from session_reuse._store.keys import checked
 from session_reuse._store.redis.connect import StoreOrClient, check_client
@@ -128,8 +129,12 @@ class SessionManager(AsyncOnly):
             self._loop, self._starting = loop, asyncio.Lock()
         async with self._starting:
             if self._runtime is None:
-                self._runtime = runtime = await compose(self.config, self._given, self._known)
-                self._known = None
+                runtime = await compose(self.config, self._given, self._known)
+                if self._closed:  # by `aclose` meanwhile, which has found nothing to close
+                    runtime.telemetry.close()
+                    await self._close_store(runtime)
+                    raise ManagerClosedError(_CLOSED)
+                self._runtime, self._known = runtime, None
                 runtime.writer.owner = self
                 self._watch(runtime)
             return self._runtime
@@ -340,10 +345,10 @@ class SessionManager(AsyncOnly):
         probe: Probe,
         pattern: str = "*",
         *,
-        every: float = 3600.0,
-        before_expiry: float | None = None,
+        every: Seconds = 3600.0,
+        before_expiry: Seconds | None = None,
         concurrency: int = 4,
-        probe_timeout: float = 60.0,
+        probe_timeout: Seconds = 60.0,
         relogin: Probe | None = None,
         on_change: OnChange | None = None,
         once: bool = False,
@@ -356,10 +361,10 @@ class SessionManager(AsyncOnly):
             probe: function of the session, async or plain: opens the site, and returns whether it is logged in. Plain ones
                 run in a thread. One that raises, hangs, or returns no bool leaves the login unknown.
             pattern: shell pattern of fingerprints.
-            every: seconds between two probes of a session.
-            before_expiry: probe sooner when the session, or its last login cookie, ends in so many seconds.
+            every: time between two probes of a session, in seconds or as a timedelta.
+            before_expiry: probe sooner when the session, or its last login cookie, ends in less time than this.
             concurrency: how many probes run at once in this process.
-            probe_timeout: seconds for one probe.
+            probe_timeout: time for one probe.
             relogin: function of a session that is logged out, async or plain: logs in again, and returns whether it did.
                 The probe decides whether the new login is saved. See `BrowserSession.one_time_code`.
             on_change: called with fingerprint, old and new verdict.
@@ -372,8 +377,10 @@ class SessionManager(AsyncOnly):
         from session_reuse._logins.keep_alive import KeepAlive, KeepAliveOptions
 
         options = KeepAliveOptions(
-            probe=probe, pattern=pattern, every=every, before_expiry=before_expiry, concurrency=concurrency,
-            probe_timeout=probe_timeout, relogin=relogin, on_change=on_change,
+            probe=probe, pattern=pattern, every=seconds("every", every),
+            before_expiry=None if before_expiry is None else seconds("before_expiry", before_expiry),
+            concurrency=whole("concurrency", concurrency), probe_timeout=seconds("probe_timeout", probe_timeout),
+            relogin=relogin, on_change=on_change,
         )  # fmt: skip
         job = KeepAlive(await self._services(), options, self.session_class)
         if not once:

@@ -23,6 +23,7 @@ from session_reuse._logins.pool import Pool as AsyncPool
 from session_reuse._manager import SessionManager as AsyncSessionManager
 from session_reuse._manager import runtime_of
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
+from session_reuse._session.exit import allows_save
 from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
 from session_reuse._session.scope import SessionScope
 from session_reuse._store.interface import SessionUse
@@ -274,17 +275,19 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Save. The body's own error always comes out."""
-        session, kept = self._session, self._verify is None
+        session, failed, kept = self._session, error is not None, self._verify is None
         background.open_sessions.discard(self)
         if session is None:
             return
+        if failed and not self._options.get("save_on_error", True):
+            session.discard()
         try:
             session._capture_here()
-            kept = self._verified(session)
+            kept = allows_save(session._wiring, session.outcome) and self._verified(session)
         finally:  # also when Ctrl-C interrupts the capture: what can be saved is saved, and the lease is released
             if not kept:
                 session.discard()
-            self._leave(session, failed=error is not None)
+            self._leave(session, failed=failed)
 
     def _leave(self, session: BrowserSession, *, failed: bool) -> None:
         if self._scope is None:

@@ -6,12 +6,10 @@ float or `timedelta`.
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, Unpack, cast
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, Unpack, 
 from session_reuse._settings.encryption_keys import KeySource, checked_source, key_list
 from session_reuse._settings.url import flag, parse_url
 from session_reuse._settings.url import redacted_url as redacted_url  # noqa: PLC0414  (most users import it from here)
+from session_reuse._settings.values import Seconds, seconds, switch, whole
 from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ ENVIRONMENT_PREFIX: Final = "SESSION_REUSE_"
 DEFAULT_REGISTRY: Final = "default"
 """Stands for `prometheus_client.REGISTRY`, so that the default costs no import."""
 
-Seconds: TypeAlias = float | timedelta
 Registry: TypeAlias = "CollectorRegistry | Literal['default'] | None"
 ExpiredCallback: TypeAlias = Callable[[str], Awaitable[None] | None]
 LostCallback: TypeAlias = Callable[[str, str], None]
@@ -204,8 +202,6 @@ class Config:
 
 _TYPES: Final = {field.name: str(field.type) for field in fields(Config)}
 _DEFAULT_ATTEMPT: Final = Config.__dataclass_fields__["attempt_timeout"].default
-_LONGEST: Final = 100 * 365.25 * 86400.0
-"""Longest duration, in seconds. A later end than this does not fit into the times that Redis and our header can hold."""
 _MAY_BE_ZERO: Final = frozenset({"reuse_while_away"})
 _AT_LEAST_ONE: Final = frozenset({"max_uses", "retire_after_bad", "max_state_bytes", "lanes"})
 _COMPRESSIONS: Final = ("auto", "zstd", "lz4", "zlib", "none")
@@ -223,25 +219,14 @@ def _checked(name: str, value: object) -> object:
     if check := _CHECKS.get(name):
         return check(value)
     if kind == "float":
-        return _seconds(value, name)
-    least = 1 if name in _AT_LEAST_ONE else 0
-    if kind == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-        raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {value!r}")
-    if kind == "bool" and not isinstance(value, bool):
-        raise ConfigurationError(f"{name} must be True or False, not {value!r}")
+        return seconds(name, value, may_be_zero=name in _MAY_BE_ZERO)
+    if kind == "int":
+        return whole(name, value, least=1 if name in _AT_LEAST_ONE else 0)
+    if kind == "bool":
+        return switch(name, value)
     if kind.endswith("Callback") and not callable(value):
         raise ConfigurationError(f"{name} must be a function, not {value!r}")
     return value
-
-
-def _seconds(value: object, name: str) -> float:
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    least = 0.0 if name in _MAY_BE_ZERO else math.ulp(0.0)
-    if not isinstance(number, int | float) or isinstance(number, bool) or not least <= number <= _LONGEST:
-        raise ConfigurationError(
-            f"{name} must be a positive number of seconds or a timedelta, up to 100 years, not {value!r}"
-        )
-    return float(number)
 
 
 def _checked_url(url: object) -> str:

@@ -39,25 +39,21 @@ _ROUNDS: Final = 10
 
 @record(kw_only=True)
 class KeepAliveOptions:
-    """What the caller of `keep_alive` asked for; see there."""
+    """What the caller of `keep_alive` asked for; see there. Durations are in seconds."""
 
     probe: Probe
-    pattern: str = "*"
-    every: float = 3600.0
-    before_expiry: float | None = None
-    concurrency: int = 4
-    probe_timeout: float = 60.0
-    relogin: Probe | None = None
-    on_change: OnChange | None = None
+    pattern: str
+    every: float
+    before_expiry: float | None
+    concurrency: int
+    probe_timeout: float
+    relogin: Probe | None
+    on_change: OnChange | None
 
     def __post_init__(self) -> None:
         """Check what a type checker cannot."""
         if not callable(self.probe) or not (self.relogin is None or callable(self.relogin)):
             raise ConfigurationError("probe and relogin must be functions of the session")
-        for name in ("every", "before_expiry", "concurrency", "probe_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigurationError(f"{name} must be greater than 0")
 
 
 class KeepAlive:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
 from session_reuse._browser_session import Verdict
+from session_reuse._settings.values import Seconds, seconds, switch, whole
 from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.record import record
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 
-Seconds = float | timedelta
 OnBusy = Literal["fresh", "raise"]
 Save = Literal["merge", "never"]
 
@@ -70,16 +69,14 @@ class ResolvedOptions:
             raise ConfigurationError(f'on_busy must be "fresh" or "raise", not {self.on_busy!r}')
         if self.save not in {"merge", "never"}:
             raise ConfigurationError(f'save must be "merge" or "never", not {self.save!r}')
-        if self.wait < 0:
-            raise ConfigurationError("wait must not be negative")
+        for name in ("exclusive", "save_on_error", "strict"):
+            switch(name, getattr(self, name))
         if not self.exclusive and (self.wait or self.on_busy != "fresh"):
             raise ConfigurationError(
                 f"{'wait' if self.wait else 'on_busy'} means nothing without exclusive=True or a pool"
             )
-        if self.max_age is not None and self.max_age <= 0:
-            raise ConfigurationError("max_age must be a positive number of seconds")
-        if self.max_uses is not None and (not isinstance(self.max_uses, int) or self.max_uses < 1):
-            raise ConfigurationError(f"max_uses must be a whole number of at least 1, not {self.max_uses!r}")
+        if self.max_uses is not None:
+            whole("max_uses", self.max_uses)
         if self.verify is not None and not callable(self.verify):
             raise ConfigurationError("verify must be a function of the session")
 
@@ -91,8 +88,8 @@ class ResolvedOptions:
             if given.get(name) is None:
                 given[name] = getattr(config, name)
         if given["max_age"] is not None:
-            given["max_age"] = _seconds("max_age", given["max_age"])
-        given["wait"] = _seconds("wait", given.get("wait", 0.0))
+            given["max_age"] = seconds("max_age", given["max_age"])
+        given["wait"] = seconds("wait", given.get("wait", 0.0), may_be_zero=True, most=math.inf)
         if config.strict:
             given["strict"] = True
         if given.get("allowed_domains") is not None:
@@ -100,10 +97,3 @@ class ResolvedOptions:
         if given.get("pool") is not None:
             given["exclusive"] = True
         return cls(**given)
-
-
-def _seconds(name: str, value: object) -> float:
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if not isinstance(number, int | float) or isinstance(number, bool) or math.isnan(number):
-        raise ConfigurationError(f"{name} must be a number of seconds or a timedelta, not {value!r}")
-    return float(number)

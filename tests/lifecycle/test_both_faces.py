@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from session_reuse import (
     AlreadyEnteredError,
     InvalidFingerprintError,
     InvalidStateError,
     LifecycleError,
+    ManagerClosedError,
     Outcome,
     SaveOutcome,
     SessionBusyError,
+    SessionManager,
     StoreUnavailableError,
     blocking,
     persist_session,
+    reusable_session,
 )
+from session_reuse.testing import MemoryStore
 from tests.conftest import PATIENT_BUDGETS
 from tests.harness.servers import RedisServer
 from tests.lifecycle.faces import AsyncFace, BlockingFace
@@ -98,6 +105,29 @@ def test_verify_is_asked_at_both_ends(face: Face) -> None:
         assert session.outcome is Outcome.UNVERIFIED
     with face.visit("a", verify=lambda session: session.data == {"n": 1}) as session:
         assert session.reused
+
+
+@pytest.mark.parametrize("way", ["save_on_error", "discard", "never", "bad"])
+def test_the_browser_is_not_verified_for_a_save_that_is_not_made(face: Face, way: str) -> None:
+    """The hook of a session that is dropped would only delay the exit, and may use a browser that has failed."""
+    calls: list[str] = []
+    options: dict[str, Any] = {"save_on_error": False} if way == "save_on_error" else {}
+    if way == "never":
+        options["save"] = "never"
+    with (
+        suppress(ZeroDivisionError),
+        face.visit("a", verify=lambda _: calls.append("verify") or True, **options) as session,
+    ):
+        session.bind_capture(lambda: calls.append("capture") or {"cookies": [], "origins": []})
+        if way == "discard":
+            session.discard()
+        elif way == "bad":
+            session.mark_bad()
+        elif way == "save_on_error":
+            raise ZeroDivisionError
+    assert "verify" not in calls
+    assert way == "bad" or not calls
+    assert session.save_outcome is SaveOutcome.SKIPPED
 
 
 def test_an_error_of_the_body_comes_out(face: Face) -> None:
@@ -227,3 +257,23 @@ def test_a_script_ends_by_itself(redis_server: RedisServer) -> None:
         outputs.append(run.stdout.strip())
         assert "Warning" not in run.stderr
     assert outputs == ["missing 1 saved", "", "reused 3 saved"]
+
+
+async def test_a_manager_that_is_closed_while_it_starts_leaves_nothing_open() -> None:
+    """The enter that started it is refused, and its gauges are gone."""
+    is_asked, may_answer, registry = threading.Event(), threading.Event(), CollectorRegistry()
+
+    def keys() -> list[bytes]:
+        is_asked.set()
+        may_answer.wait(60)
+        return [bytes(32)]
+
+    manager = SessionManager(MemoryStore(), encryption_keys=keys, registry=registry)
+    entering = [asyncio.create_task(reusable_session("a", manager=manager).__aenter__()) for _ in range(2)]
+    await asyncio.to_thread(is_asked.wait, 60)
+    await manager.aclose()
+    may_answer.set()
+    errors = await asyncio.gather(*entering, return_exceptions=True)
+    assert [type(error) for error in errors] == [ManagerClosedError] * 2
+    closed = {"breaker": "read", "state": "closed"}
+    assert registry.get_sample_value("session_breaker_state", closed) == 0

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -292,12 +293,26 @@ async def test_a_login_that_the_store_refuses_is_unknown(operation: str) -> None
         assert await manager.keep_alive(renewing(verdict=True), once=True) == {Liveness.UNKNOWN: 2}
 
 
-@pytest.mark.parametrize("wrong", [{"every": 0}, {"concurrency": 0}, {"probe_timeout": -1}, {"before_expiry": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"every": 0}, {"every": "1h"}, {"concurrency": 0}, {"concurrency": 2.5}, {"probe_timeout": -1}, {"before_expiry": 0},
+        {"probe": None}, {"relogin": 1},
+    ],
+)  # fmt: skip
 async def test_a_wrong_argument_is_named(wrong: dict[str, Any]) -> None:
     """Before anything is probed."""
     async with memory_manager() as manager:
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-            await manager.keep_alive(renewing(verdict=True), **wrong)
+            await manager.keep_alive(**{"probe": renewing(verdict=True), **wrong})
+
+
+async def test_the_times_of_the_keeper_may_be_timedeltas() -> None:
+    """As in the settings."""
+    times = {"every": timedelta(hours=1), "before_expiry": timedelta(minutes=5), "probe_timeout": timedelta(minutes=1)}
+    async with memory_manager() as manager:
+        await log_in(manager, "a/1")
+        assert await manager.keep_alive(renewing(verdict=True), once=True, **times) == {Liveness.LIVE: 1}
 
 
 class Site(PageHandler):

@@ -15,7 +15,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from session_reuse import SessionManager, blocking, persist_session, reusable_session
+from session_reuse import BrowserSession, SessionManager, blocking, persist_session, reusable_session
+from session_reuse._browser_session import wiring_of
 from session_reuse._session.options import ResolvedOptions, SessionOptions
 from session_reuse.config import Config, ConfigOptions, configured_keys, redacted_url, unknown_variables
 from session_reuse.errors import ConfigurationError
@@ -83,12 +84,26 @@ def test_a_wrong_argument_is_named(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"wait": "5"}, {"wait": None}, {"wait": math.nan}, {"max_age": "1h"}, {"max_age": math.nan}, {"max_uses": 1.5}],
-)
+    [
+        {"wait": "5"}, {"wait": None}, {"wait": math.nan}, {"wait": -1}, {"max_age": "1h"}, {"max_age": math.nan},
+        {"max_age": math.inf}, {"max_uses": 1.5}, {"max_uses": True}, {"strict": "no"}, {"save_on_error": None},
+        {"exclusive": 1},
+    ],
+)  # fmt: skip
 def test_a_wrong_option_is_named(options: Any) -> None:
     """The options of one call are checked like the settings."""
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         ResolvedOptions.build(Config(), {"exclusive": True, **options})
+
+
+def test_a_pause_may_be_a_timedelta() -> None:
+    """As every other duration. A word is refused, and leaves the session unmarked."""
+    session = BrowserSession("a")
+    with pytest.raises(ConfigurationError, match="cooldown"):
+        session.mark_bad(cooldown="600")  # type: ignore[arg-type]
+    assert not wiring_of(session).marked_bad
+    session.mark_bad(cooldown=timedelta(minutes=10))
+    assert wiring_of(session).cooldown == 600.0
 
 
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(Config)} - {"registry"}))

@@ -1,0 +1,55 @@
+"""Checks of values for settings, options and arguments alike. Each error names what is wrong."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Final, TypeAlias
+
+from session_reuse.errors import ConfigurationError
+
+Seconds: TypeAlias = float | timedelta
+LONGEST: Final = 100 * 365.25 * 86400.0
+"""Longest duration, in seconds. A later end than this does not fit into the times that Redis and our header can hold."""
+
+
+def seconds(name: str, value: object, *, may_be_zero: bool = False, most: float = LONGEST) -> float:
+    """Return a duration in seconds.
+
+    Raises:
+        ConfigurationError: it is neither a number nor a timedelta, or out of bounds.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    least = 0.0 if may_be_zero else math.ulp(0.0)
+    if not isinstance(number, int | float) or isinstance(number, bool) or not least <= number <= most:
+        what = (
+            "number of seconds or a timedelta, not negative"
+            if may_be_zero
+            else "positive number of seconds or a timedelta"
+        )
+        raise ConfigurationError(
+            f"{name} must be a {what}{', up to 100 years' if most == LONGEST else ''}, not {value!r}"
+        )
+    return float(number)
+
+
+def whole(name: str, value: object, least: int = 1) -> int:
+    """Return a whole number of at least this much.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def switch(name: str, value: object) -> bool:
+    """Return True or False. A word such as "no" is an error, because it counts as true in Python.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {value!r}")
+    return value
