@@ -219,8 +219,7 @@ class SessionManager(AsyncOnly):
         session_class: type[BrowserSession] = BrowserSession,
     ) -> tuple[BrowserSession, SessionScope]:
         """Return a session and its scope. It is not entered yet, unless it is a member of a pool."""
-        runtime = await self._services()
-        began = runtime.guarded.time()
+        runtime, spent = await self._services(), 0.0
         if agent_id is not None:
             checked(agent_id, "agent_id")
         if options.pool is not None:
@@ -228,11 +227,13 @@ class SessionManager(AsyncOnly):
                 raise ConfigurationError("give a fingerprint or a pool, not both")
             return await Turn(runtime, options.pool, agent_id, options, session_class).enter()
         if fingerprint is None:
+            began = runtime.guarded.time()
             fingerprint = await self._last_fingerprint(runtime, agent_id)
+            spent = runtime.guarded.time() - began
         session = session_class(checked(fingerprint, "fingerprint"), agent_id)
         if agent_id is not None:
             runtime.remember_fingerprint(agent_id, fingerprint)
-        return session, runtime.scope(session, options, spent=runtime.guarded.time() - began)
+        return session, runtime.scope(session, options, spent=spent)
 
     async def _last_fingerprint(self, runtime: Runtime, agent_id: str | None) -> str:
         if agent_id is None:

@@ -10,13 +10,13 @@ in. Every change of state begins a new generation, and permits of earlier ones c
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from time import monotonic
 
 from session_reuse.errors import StoreError
 
@@ -59,11 +59,6 @@ class BreakerPolicy:
     """Results older than this are forgotten."""
 
 
-def loop_time() -> float:
-    """Return the time of the running event loop."""
-    return asyncio.get_running_loop().time()
-
-
 class CircuitBreaker:
     """Allow calls while the store answers, and reject them at once while it does not.
 
@@ -85,7 +80,7 @@ class CircuitBreaker:
         policy: BreakerPolicy | None = None,
         *,
         on_change: Iterable[Listener] = (),
-        clock: Callable[[], float] = loop_time,
+        clock: Callable[[], float] = monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.name = name

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from time import monotonic
 from types import TracebackType
 from typing import Final
 
@@ -59,7 +60,6 @@ class LoopTimeouts:
     """Limits and watchers, with one timer for all of them and none while there are none."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._limits: set[_Limit] = set()
         self._watchers: list[Watcher] = []
         self._seen = 0.0
@@ -70,7 +70,7 @@ class LoopTimeouts:
 
     def time(self) -> float:
         """Return the seconds that have passed, without those in which the loop was late."""
-        now = (self._loop or self._running_loop()).time()
+        now = monotonic()
         return (now if now < self._due else self._due) - self._not_counted  # noqa: FURB136  (`min` costs more)
 
     def until(self, deadline: float) -> _Limit:
@@ -88,21 +88,14 @@ class LoopTimeouts:
         self._start()
         self._watchers.append(watcher)
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
-
     def _start(self) -> None:
         if self._due is math.inf:
-            loop = self._running_loop()
-            self._seen = loop.time()
+            self._seen = monotonic()
             self._due = self._seen + _STEP
-            loop.call_later(_STEP, self._tick)
+            asyncio.get_running_loop().call_later(_STEP, self._tick)
 
     def _tick(self) -> None:
-        loop = self._running_loop()
-        now = loop.time()
+        now = monotonic()
         passed = now - self._seen
         counted = passed * _BUSY_SHARE if self._turn > _LONG_TURN else passed
         self._not_counted += passed - min(counted, _MOST)
@@ -120,8 +113,9 @@ class LoopTimeouts:
                     limit.end()
             self._watchers = [watcher for watcher in self._watchers if watcher(time)]
         self._seen, self._due = now, now + _STEP
+        loop = asyncio.get_running_loop()
         loop.call_later(_STEP, self._tick)
         loop.call_soon(self._end_turn, now)
 
     def _end_turn(self, began: float) -> None:
-        self._turn = self._running_loop().time() - began
+        self._turn = monotonic() - began

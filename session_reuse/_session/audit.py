@@ -44,6 +44,8 @@ class Audit:
         """
         lines = []
         for change, rebased in folded.applied:
+            if not change.uses:
+                continue
             saved = SaveOutcome.MERGED if rebased.merged else SaveOutcome.SAVED
             change.noted = SaveOutcome.SKIPPED if change.mark_only else saved if commit.value else SaveOutcome.UNCHANGED
             lines += self._lines(change, change.noted)

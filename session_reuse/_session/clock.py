@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,20 +34,13 @@ class Clock:
 
     Attributes:
         wall: returns unix seconds.
+        loop: returns the seconds that event loops count by.
         chance: for ids, pauses and jitter.
     """
 
     wall: Callable[[], float]
+    loop: Callable[[], float]
     chance: random.Random
-
-    @staticmethod
-    def loop() -> float:
-        """Return the time of the running event loop."""
-        return asyncio.get_running_loop().time()
-
-    def time(self) -> float:
-        """Return unix seconds."""
-        return self.wall()
 
     def now(self, server: int | None = None) -> Moment:
         """Return this moment, with the server's time if its answer has just arrived.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from session_reuse._session.changes import HOLD_LIMIT, Change, Found, Snapshot, StoredKind
@@ -115,6 +114,9 @@ def ttl_of(changes: list[Change], longest: float, now: float) -> float:
 
 def as_stored(header: Header, reply: CommitReply) -> Header:
     """Return a header as the commit script has patched it."""
-    return replace(
-        header, invalidated_at=reply.invalidated_at, uses=reply.uses, score=reply.score, saved_at=reply.saved_at, ttl=reply.ttl
+    # `dataclasses.replace` takes three times as long, at every save (2026-11).
+    return Header(
+        flags=header.flags, key_id=header.key_id, invalidated_at=reply.invalidated_at, token=header.token,
+        version=header.version, save_ids=header.save_ids, created_at=header.created_at, saved_at=reply.saved_at,
+        retire_at=header.retire_at, uses=reply.uses, score=reply.score, ttl=reply.ttl,
     )  # fmt: skip

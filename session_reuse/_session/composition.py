@@ -111,7 +111,7 @@ async def compose(config: Config, given: StoreOrClient | None, known: Replicas |
     guard = Guard(attempt_timeout=config.attempt_timeout, servers=store.servers)
     telemetry = Telemetry(config.registry, _health(config, given))
     guarded, snapshots = GuardedStore(store, guard, keys), Snapshots(codec, keys)
-    clock = Clock(time.time, random.Random())
+    clock = Clock(time.time, time.monotonic, random.Random())
     tasks = Tasks()
     runtime = Runtime(
         config=config, keys=keys, store=store, guard=guard, codec=codec, telemetry=telemetry, guarded=guarded,

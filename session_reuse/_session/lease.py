@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from time import monotonic
 from typing import Final
 
 from session_reuse._resilience.failure import AttemptFailed
@@ -50,7 +51,7 @@ class LeaseHolder:
         """
         held: Lease | Busy = busy
         while isinstance(held, Busy):
-            left = give_up - asyncio.get_running_loop().time()
+            left = give_up - monotonic()
             if left <= 0:
                 break
             pause = min(left, max(_POLL[0], min(held.left or _POLL[1], _POLL[1])))
@@ -107,7 +108,7 @@ class LeaseHolder:
         """
         self.stop()
         lease = self.lease or Lease(0, self.holder)
-        until = asyncio.get_running_loop().time() + self._ttl
+        until = monotonic() + self._ttl
         pause = 0.05
         while True:
             try:
@@ -121,7 +122,7 @@ class LeaseHolder:
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
-            if asyncio.get_running_loop().time() > until:
+            if monotonic() > until:
                 return
 
     def _degraded(self, failure: AttemptFailed) -> None:

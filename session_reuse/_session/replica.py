@@ -5,9 +5,9 @@ One object serves as cache, as queue of waiting saves and as what agents start f
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 from session_reuse._session.changes import Change, Login, Snapshot, StoredKind
 from session_reuse.outcome import SaveOutcome
@@ -53,7 +53,7 @@ class Replica:
     def invalidate(self, began: float, login: int = 0) -> None:
         """Forget the session, as of an invalidation that began at this time. What was heard before now is too old."""
         self.invalidated_at, self.invalidated_login = began, login
-        self.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=asyncio.get_running_loop().time())
+        self.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=monotonic())
 
 
 def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
@@ -141,8 +141,9 @@ class Replicas:
 
     def _count(self, replica: Replica, keep: Replica | None = None) -> None:
         """Count what a base takes, and drop the bases used longest ago that are too many."""
-        self._base_bytes += replica.base.size - replica.counted
-        replica.counted = replica.base.size
+        size = replica.base.size
+        self._base_bytes += size - replica.counted
+        replica.counted = size
         while self._base_bytes > self._bounds[0]:
             unused = (one for one in self._replicas.values() if not (one.outbox or one.writing or one.arriving))
             idle = next((one for one in unused if one is not keep), None)

@@ -123,7 +123,7 @@ class SessionScope:
             self._telemetry.entered(session.fingerprint, session.outcome, took, stale=session.stale)
 
     async def _entered(self, began: float) -> Entry:
-        fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - (self._store.time() - began)
+        fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - self._spent
         replica = self._writer.replicas.find(fingerprint)
         if replica is not None and replica.outbox and self._options.exclusive:
             await self._writer.flush(fingerprint, budget / 2)  # else its lease would be older than the new one

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from time import monotonic
 from typing import Final
 
 from session_reuse._session.changes import Snapshot, StoredKind
 from session_reuse._state import header as head
-from session_reuse._state.codec import OFFLOAD_THRESHOLD, Codec, Decoded
+from session_reuse._state.codec import OFFLOAD_THRESHOLD, Codec
 from session_reuse._state.document import Body
 from session_reuse._state.header import Header
 from session_reuse._state.sealing import AesGcm
@@ -48,7 +49,13 @@ class Snapshots:
         if value is None:
             return Snapshot(kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at), None, None
         try:
-            decoded = await self._decoded(fingerprint, value, base)
+            key = self._keys.session(fingerprint)
+            known = (base.value, base.body.data) if base is not None and base.value else None
+            if len(value) < OFFLOAD_THRESHOLD:
+                decoded = self.codec.decode(value, key, known)
+            else:
+                loop = asyncio.get_running_loop()
+                decoded = await loop.run_in_executor(None, self.codec.decode, value, key, known)
             body = Body(decoded.document, decoded.header.flags[2])
             document = decode_document(*body, fingerprint, trusted=decoded.trusted)
         except CorruptStateError as error:
@@ -62,16 +69,9 @@ class Snapshots:
         last = max(header.invalidated_at, invalidated_at or 0)
         snapshot = Snapshot(
             kind=StoredKind.PRESENT, heard_at=heard_at, invalidated_at=last, header=header, body=body, value=value,
-            answered_at=asyncio.get_running_loop().time(),
+            answered_at=monotonic(),
         )  # fmt: skip
         return snapshot, document, None
-
-    async def _decoded(self, fingerprint: str, value: bytes, base: Snapshot | None) -> Decoded:
-        key = self._keys.session(fingerprint)
-        known = (base.value, base.body.data) if base is not None and base.value else None
-        if len(value) < OFFLOAD_THRESHOLD:
-            return self.codec.decode(value, key, known)
-        return await asyncio.get_running_loop().run_in_executor(None, self.codec.decode, value, key, known)
 
     async def encode(self, fingerprint: str, body: Body, header: Header) -> bytes:
         """Return the stored form of a document.

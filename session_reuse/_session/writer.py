@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import AttemptFailed
@@ -195,7 +196,11 @@ class Writer:
             group = _next_group(batch)
             if not group:
                 return
-            folded = await self._folded(group, stored, moment)
+            run = partial(fold, group, stored, moment, retire_after_bad=self._config.retire_after_bad)
+            if len(stored.body.data) + sum([change.size for change in group]) < _OFFLOAD:
+                folded = run()
+            else:
+                folded = await asyncio.get_running_loop().run_in_executor(None, run)
             # Refuse nothing by what was known before. A save that was held up is compared by the server's clock.
             is_late = any(change.age(self._clock.loop()) for change in group)
             if (folded.refused or is_late) and moment.server is None:
@@ -219,14 +224,6 @@ class Writer:
         return self._store.run(
             Access.WRITE, commit.fingerprint, budget, lambda store, timeout: store.commit(commit, timeout=timeout)
         )
-
-    async def _folded(self, group: list[Change], stored: Snapshot, moment: Moment) -> Folded:
-        def run() -> Folded:
-            return fold(group, stored, moment, retire_after_bad=self._config.retire_after_bad)
-
-        if len(stored.body.data) + sum(change.size for change in group) < _OFFLOAD:
-            return run()
-        return await asyncio.get_running_loop().run_in_executor(None, run)
 
     async def _request(
         self, fingerprint: str, folded: Folded, stored: Snapshot, moment: Moment

@@ -184,6 +184,7 @@ def change_script(name: str, old: str, new: str) -> None:
         raise LookupError(f"{name}.lua does not contain {old!r}")
     object.__setattr__(script, "source", script.source.replace(old, new))
     object.__setattr__(script, "sha", sha1(script.source.encode(), usedforsecurity=False).hexdigest())
+    scripts._known[script.sha] = script
 
 
 def session_key(fingerprint: str) -> bytes:

@@ -46,7 +46,7 @@ def disk_replicas(config: Config, codec: Codec, writer: Writer, clock: Clock, sp
         raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
     spool = Spool(
         config.spool_dir, codec.seal, max_entries=config.pending_max, max_bytes=config.pending_max_bytes,
-        max_content=4 * config.max_state_bytes, ttl=config.ttl, key_prefix=config.key_prefix, wall_clock=clock.time,
+        max_content=4 * config.max_state_bytes, ttl=config.ttl, key_prefix=config.key_prefix, wall_clock=clock.wall,
     )  # fmt: skip
     disk = DiskReplicas(spool, writer, clock, spawn)
     disk.replay()
@@ -85,7 +85,6 @@ class DiskReplicas:
         self._worker: asyncio.Task[None] | None = None
         self._replaying: asyncio.Task[None] | None = None
         self._closed = False
-        self._loop = asyncio.get_running_loop()
 
     def changed(self, replica: Replica) -> None:
         """Write a replica soon."""
@@ -165,7 +164,7 @@ class DiskReplicas:
 
     def _write(self, fingerprint: str, update: _Update) -> int:
         """Update both files of a session. Return how many files had to give way. Blocks."""
-        spool, loop, wall = self._spool, self._loop.time(), self._clock.wall()
+        spool, loop, wall = self._spool, self._clock.loop(), self._clock.wall()
         name, *older = spool.names_of(fingerprint)
         with spool.exclusive():
             for each in (name, *older) if update.forgets else ():
@@ -226,7 +225,7 @@ class DiskReplicas:
         for name in self._spool.names_of(replica.fingerprint):
             base = await loop.run_in_executor(None, self._read, self._spool.base_name(name))
             if base is not None:
-                replica.observe(_unpacked_base(base, loop.time(), self._clock.wall()))
+                replica.observe(_unpacked_base(base, self._clock.loop(), self._clock.wall()))
             found = await loop.run_in_executor(None, self._read, name)
             if found is not None:
                 self._adopt(replica, found)
@@ -238,7 +237,7 @@ class DiskReplicas:
         adopted = []
         for packed in found["changes"]:
             if packed["name"] not in known and packed["name"] not in here:
-                change = _unpacked(packed, logins, asyncio.get_running_loop().time(), self._clock.wall())
+                change = _unpacked(packed, logins, self._clock.loop(), self._clock.wall())
                 known[change.name] = change
                 adopted.append(change)
         if not known:

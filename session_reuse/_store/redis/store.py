@@ -32,7 +32,7 @@ from session_reuse._store.redis.deadlines import Deadlines, IndexEntry
 from session_reuse._store.redis.failures import checked, error_code, failure_from, writes_refused
 from session_reuse._store.redis.listing import facts_of, fingerprints, keys_like, list_sessions, listed_from
 from session_reuse._store.redis.pools import Pools
-from session_reuse._store.redis.redis_py import Command, Replies
+from session_reuse._store.redis.redis_py import Argument, Command, Replies
 from session_reuse._store.redis.scripts import call, milliseconds, text, with_source
 from session_reuse._store.redis.topology import topology_of
 
@@ -63,7 +63,7 @@ class RedisStore(Pools):
         self.keys = keys
         self.topology = topology_of(client, lanes, connect_timeout)
         self.deadlines = Deadlines(keys, self.send)
-        self._loaded: set[str] = set()
+        self._loaded: set[Argument] = set()
         self._wait = wait
         self._own_client = own_client
 
@@ -76,14 +76,14 @@ class RedisStore(Pools):
         Raises:
             AttemptFailed: nothing came through.
         """
-        names = [str(command[1]) for command in commands if command[0] == "EVALSHA"]
-        if not self._loaded.issuperset(names):
+        names = {command[1] for command in commands if command[0] == "EVALSHA"}
+        if not names <= self._loaded:
             commands = tuple(
                 with_source(one) if one[0] == "EVALSHA" and one[1] not in self._loaded else one for one in commands
             )
         try:
             replies = await self.topology.execute(*commands, timeout=timeout, size=size)
-            missed = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            missed = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)] if names else []
             if missed:  # what was done is not done twice
                 again = [with_source(commands[place]) for place in missed]
                 if commands[-1][0] == "WAIT":
@@ -94,7 +94,7 @@ class RedisStore(Pools):
                     replies[place] = reply
         except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
             raise failure_from(error) from None
-        self._loaded.update(names)
+        self._loaded |= names
         return replies
 
     async def enter(
@@ -168,8 +168,9 @@ class RedisStore(Pools):
             commands.append(self.deadlines.enter(fingerprint, commit.ttl))
         ms = milliseconds(commit.ttl) if commit.ttl else 0
         commands += [("SET", self.keys.affinity(agent), value, "PX", ms) for agent, value in commit.agents if ms]
-        lines = slice(len(commands), len(commands) + len(commit.uses))
-        commands += [line_of(self.keys.audit, *use) for use in commit.uses]
+        first_line = len(commands)
+        if commit.uses:
+            commands += [line_of(self.keys.audit, *use) for use in commit.uses]
         if commit.value:
             commands.append(("SET", staging, commit.value, "PX", _STAGING_MS))
         position = len(commands)
@@ -182,9 +183,9 @@ class RedisStore(Pools):
         if commit.value:
             checked(replies[position - 1])
         reply = _commit_reply(checked(replies[position]), replies[position + 1 :])
-        refused = next((error for error in replies[lines] if isinstance(error, Exception)), None)
-        if refused is not None:
-            reply = replace(reply, audit_error=failure_from(refused).code)
+        for line in replies[first_line : first_line + len(commit.uses)]:
+            if isinstance(line, Exception):
+                reply = replace(reply, audit_error=failure_from(line).code)
         if reply.outcome not in _ROUTINE or not commit.indexed:
             await self._follow_up(commit, reply, None if commit.indexed else replies[0], timeout)
         return reply

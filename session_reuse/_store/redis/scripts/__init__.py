@@ -27,14 +27,14 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """Return the script `<name>.lua`."""
-    return Script(files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8"))
+    lua = Script(files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8"))
+    _known[lua.sha] = lua
+    return lua
 
 
 def call(name: str, keys: tuple[str, ...], *arguments: Argument) -> Command:
     """Return the command that runs a script."""
-    lua = script(name)
-    _known[lua.sha] = lua
-    return ("EVALSHA", lua.sha, len(keys), *keys, *arguments)
+    return ("EVALSHA", script(name).sha, len(keys), *keys, *arguments)
 
 
 def with_source(command: Command) -> Command:
