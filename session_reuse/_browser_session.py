@@ -6,6 +6,7 @@ It keeps the state and the agent's wishes about it. Its backend reads and writes
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +28,13 @@ Verdict = Callable[["BrowserSession"], "bool | Awaitable[bool]"]
 
 
 class SessionBackend(Protocol):
-    """What reads and writes the store for a session."""
+    """What reads and writes the store for a session.
+
+    Attributes:
+        process: the process that it works in.
+    """
+
+    process: int
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
         """Save now."""
@@ -94,13 +101,21 @@ def assign_captured(session: BrowserSession, state: StorageState) -> StorageStat
     return state
 
 
+def is_inherited(backend: SessionBackend) -> bool:
+    """Return whether this is a forked child: the connections, the lease and the browser belong to its parent."""
+    return backend.process != os.getpid()
+
+
 def require_open(session: BrowserSession) -> None:
     """Raise if the session was left: a browser opened now would be captured and never saved. For adapters.
 
     Raises:
-        LifecycleError: the `with` of this session has ended.
+        LifecycleError: the `with` of this session has ended, or this is a child that was forked inside it.
     """
-    if wiring_of(session).was_left:
+    wiring = wiring_of(session)
+    if wiring.backend is not None:
+        session._open_backend()  # noqa: SLF001  (of this module)
+    if wiring.was_left:
         raise LifecycleError(f"{session.fingerprint!r} was left before: use it inside `with reusable_session(...)`")
 
 
@@ -206,7 +221,8 @@ class BrowserSession:
         A save that is PENDING is written when the store is back (`saved`, `merged`, `unchanged`), refused (`stale`,
         `skipped`), or given up (`lost`). None before the first save.
         """
-        return self.save_outcome if self._wiring.backend is None else await self._wiring.backend.settled()
+        backend = self._wiring.backend
+        return self.save_outcome if backend is None or is_inherited(backend) else await backend.settled()
 
     def discard(self) -> None:
         """Save nothing from now on, also at exit."""
@@ -258,9 +274,12 @@ class BrowserSession:
         self._wiring.cooldown = min(pause, _LONGEST_COOLDOWN)
 
     def _open_backend(self) -> SessionBackend:
-        if self._wiring.backend is None:
+        backend = self._wiring.backend
+        if backend is None:
             raise LifecycleError("this session is not open: use it inside `async with reusable_session(...)`")
-        return self._wiring.backend
+        if is_inherited(backend):
+            raise LifecycleError(f"{self.fingerprint!r} was entered in the parent process: enter it again in this one")
+        return backend
 
     def bind_capture(self, capture: Capture) -> Callable[[], None]:
         """Call `capture` for the current storage state before each save. For adapters.

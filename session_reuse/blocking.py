@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from session_reuse._background import background
 from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
-from session_reuse._browser_session import Capture, require_open
+from session_reuse._browser_session import Capture, is_inherited, require_open
 from session_reuse._decorator.persist import persist_session
 from session_reuse._default_manager import default_manager
 from session_reuse._logins.pool import Pool as AsyncPool
@@ -278,6 +278,9 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         session, failed, kept = self._session, error is not None, self._verify is None
         background.open_sessions.discard(self)
         if session is None:
+            return
+        if self._scope is not None and is_inherited(self._scope):  # nor is the browser captured, or `verify` called
+            background.run(self._scope.leave(failed=failed))
             return
         if failed and not self._options.get("save_on_error", True):
             session.discard()

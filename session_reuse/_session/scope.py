@@ -10,11 +10,12 @@ Decisions are pure functions in `entry.py` and `exit.py`. This module does what 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from weakref import ProxyType, proxy
 
-from session_reuse._browser_session import BrowserSession, fill, wiring_of
+from session_reuse._browser_session import BrowserSession, fill, is_inherited, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
@@ -53,6 +54,7 @@ class SessionScope:
         self, session: BrowserSession, options: ResolvedOptions, *, config: Config, store: GuardedStore, snapshots: Snapshots,
         writer: Writer, telemetry: Telemetry, clock: Clock, spawn: Spawn, spent: float = 0.0,
     ) -> None:  # fmt: skip
+        self.process = os.getpid()
         self._spent = spent
         self._session = session
         self._options = options
@@ -275,11 +277,17 @@ class SessionScope:
             StoreError: with `strict`, likewise.
         """
         session, wiring = self._session, wiring_of(self._session)
+        if is_inherited(self):
+            return self._leave_to_parent()
         if failed and not self._options.save_on_error:
             session.discard()
         if failed or wiring.captures or wiring.marked_bad or self._lease or self._options.verify is not None:
             return self._leave_in_a_task(failed=failed)
         return self._leave(failed=failed)
+
+    async def _leave_to_parent(self) -> None:
+        log.warning(Event.SAVE_SKIPPED, fingerprint=self._session.fingerprint, why="the parent process has entered it")
+        self._session.save_outcome = SaveOutcome.SKIPPED
 
     async def _leave_in_a_task(self, *, failed: bool) -> None:
         leaving = self._spawn(self._leave(failed=failed), "leave")

@@ -191,3 +191,72 @@ say(*(os.waitpid(worker, 0)[1] for worker in workers))
     assert ready == ["ready"] * 3
     assert (output.strip(), errors, process.returncode) == ("0 0 0", "", 0)
     wait_until(lambda: stored(redis_server) == {"shop/master", "shop/0", "shop/1", "shop/2"})
+
+
+INSIDE = """
+def refused(call):
+    try:
+        return call()
+    except session_reuse.LifecycleError as error:
+        return error
+
+manager = blocking.SessionManager()
+with blocking.reusable_session("shop/alice", "agent", manager=manager, exclusive=True) as session:
+    session.data["parent"] = 1
+    child = os.fork()
+    session.data["child"] = not child
+    if not child:
+        signal.alarm(20)
+        {use}
+    say("child ended with", os.waitpid(child, 0)[1])
+say(session.save_outcome, session.data)
+"""
+NOT_OURS = "'shop/alice' was entered in the parent process: enter it again in this one"
+
+
+@pytest.mark.parametrize(
+    ("use", "lines"),
+    [
+        ("sys.exit()", []),
+        ("say(refused(session.checkpoint)); os._exit(0)", [NOT_OURS]),
+        ("say(refused(session.invalidate)); os._exit(0)", [NOT_OURS]),
+        ("say(session.settled()); os._exit(0)", ["None"]),
+        ("say(refused(lambda: session.bind_capture(dict))); os._exit(0)", [NOT_OURS]),
+        ("say(manager.save(blocking.BrowserSession('shop/bob'))); os._exit(0)", ["saved"]),
+    ],
+)
+def test_a_child_that_was_forked_inside_a_session_leaves_it_to_its_parent(
+    redis_server: RedisServer, use: str, lines: list[str]
+) -> None:
+    """It sends nothing over the connections of its parent, and waits for no reply that the parent receives."""
+    ended = run(HEAD + INSIDE.format(use=use), redis_server)
+    assert ended.lines == [*lines, "child ended with 0", "saved {'parent': 1, 'child': False}"]
+    assert (ended.code, ended.errors) == (0, "")
+    left = [line for line in ended.logged if "session_reuse.save_skipped" in line]
+    assert len(left) == (use == "sys.exit()")
+
+
+def test_a_child_that_was_forked_inside_an_asynchronous_session_leaves_it_to_its_parent(
+    redis_server: RedisServer,
+) -> None:
+    """A `SystemExit` of the child passes through the `async with`: only the parent saves."""
+    ended = run(
+        HEAD
+        + """
+async def main():
+    async with session_reuse.reusable_session("shop/alice", "agent") as session:
+        session.data["parent"] = 1
+        child = os.fork()
+        session.data["child"] = not child
+        if not child:
+            signal.alarm(20)
+            sys.exit()
+        say("child ended with", os.waitpid(child, 0)[1])
+    say(session.save_outcome, session.data)
+
+asyncio.run(main())
+""",
+        redis_server,
+    )
+    assert ended.lines == ["child ended with 0", "saved {'parent': 1, 'child': False}"]
+    assert (ended.code, ended.errors) == (0, "")
