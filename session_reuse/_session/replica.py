@@ -24,6 +24,7 @@ class Replica:
         base: what the store held when it was heard last.
         outbox: changes that are not confirmed, the earliest first.
         arriving: changes whose agents wait while an earlier one is on its way.
+        arrived_at: when the first of them came, by the time of budgets.
         writing: whether a request that writes is on its way.
         invalidated_at: event loop time at which this process began to invalidate the session last.
         invalidated_login: the login that was stored then, by its time of creation. 0 if there was none.
@@ -34,6 +35,7 @@ class Replica:
     base: Snapshot
     outbox: list[Change] = field(default_factory=list)
     arriving: list[Change] = field(default_factory=list)
+    arrived_at: float = 0.0
     writing: bool = False
     invalidated_at: float = float("-inf")
     invalidated_login: int = 0

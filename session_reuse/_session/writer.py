@@ -88,6 +88,8 @@ class Writer:
         if not replica.writing:
             return self._write(replica, [change], self._config.save_timeout)
         change.answered = asyncio.Event()
+        if not replica.arriving:
+            replica.arrived_at = self._store.time()
         replica.arriving.append(change)
         return self._answered(change, change.answered)
 
@@ -128,7 +130,9 @@ class Writer:
             if replica.arriving:
                 arrived, replica.arriving = replica.arriving, []
                 replica.writing = True
-                self._spawn(self._write(replica, arrived, self._config.save_timeout), "save")
+                left = self._config.save_timeout - (self._store.time() - replica.arrived_at)
+                # At least one attempt: a healthy store does not pay for a slow reply to somebody else.
+                self._spawn(self._write(replica, arrived, max(left, self._config.attempt_timeout)), "save")
 
     def _enqueue(self, replica: Replica, changes: Sequence[Change]) -> None:
         for change in changes:

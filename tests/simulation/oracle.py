@@ -1342,7 +1342,7 @@ class Oracle:
             return True  # on disk, and no `settled` says so: its process has crashed, or nobody has asked
         if (
             visit.doubted
-            or any(manager.lost(session.fingerprint) for manager in (visit.manager, *process.managers))
+            or process.lost_at.get(session.fingerprint, -1.0) >= change.saved
             or visit.discarded
             or visit.outcome is Outcome.BUSY
             or visit.marked_bad
@@ -1397,6 +1397,7 @@ class Member:
         mixed: whether the last edit began while another one was under way, so that their order is not known.
         free: from when it is free for all that is known.
         cools: until when it cools down.
+        edited: when the last edit returned.
     """
 
     added: float = float("inf")
@@ -1405,6 +1406,7 @@ class Member:
     mixed: bool = False
     free: float = 0.0
     cools: float = -1.0
+    edited: float = -1.0
 
 
 class Pool:
@@ -1431,7 +1433,7 @@ class Pool:
         for name in (*added, *removed):
             member = self._members[f"{POOL}/{name}"]
             member.unsure -= 1
-            member.cools = -1.0
+            member.cools, member.edited = -1.0, now
             member.added = now if name in added and not member.mixed else float("inf")
             member.removed = now if name in removed and not member.mixed else float("inf")
 
@@ -1453,6 +1455,7 @@ class Pool:
         if member is None or not visit.options.get("exclusive"):
             return
         calm = oracle.trouble_of(visit.process) < visit.leaving - 1.0 and not visit.failed
+        calm = calm and member.edited < visit.leaving  # one that is removed and added again does not cool down
         if visit.pooled and visit.marked_bad and visit.cooldown and calm and not visit.manager.closed:
             member.cools = visit.leaving + visit.cooldown - AT_ONCE
 

@@ -56,6 +56,7 @@ WITH_ALL_WORDS: dict[int, str] = {
     6206222: "a new login by an agent that sees a part, which was logged out again, removed the notes of another",
     51257: "work beside a new login that was logged out again was not saved",
     10076710: "an agent that went on with a login to a part brought back what was outside it",
+    10105746: "an exit behind a slow checkpoint took twice its budget",
     10016349: "an outage met a save that a fail-over had lost, though the process had read what was stored since",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }

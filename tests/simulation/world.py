@@ -70,14 +70,7 @@ class Manager:
         pool = SimPool(world.network, process.link, BUDGETS["connect_timeout"], owner=self)
         pool.direct = self.config.pop("_direct", True) and pool.direct
         self.client = SimClient(pool)
-        self.reported = reported = list[str]()
-        self.real = SessionManager(
-            self.client, registry=None, on_lost=lambda name, _: reported.append(name), **self.config
-        )
-
-    def lost(self, fingerprint: str) -> bool:
-        """Return whether it has reported a save of a session lost."""
-        return fingerprint in self.reported
+        self.real = SessionManager(self.client, registry=None, on_lost=process.note_lost, **self.config)
 
     def told_of_eviction(self, fingerprint: str) -> float | None:
         """Return when it has invalidated a session itself."""
@@ -105,7 +98,13 @@ class Process:
         world.network.links.append(self.link)
         self.troubled_at = -1e9
         self.came_back = False
+        self.lost_at: dict[str, float] = {}
+        """When a manager of it, also before a crash, has last reported a save of a session lost."""
         self.managers = [Manager(self, at) for at in range(plan.managers)]
+
+    def note_lost(self, fingerprint: str, _why: str) -> None:
+        """Note that one of its managers reports a save of a session lost."""
+        self.lost_at[fingerprint] = self.world.loop.time()
 
     def folder(self) -> str:
         """Return the folder for its spool."""
@@ -300,7 +299,8 @@ class World:
         if took > 2 * BUDGETS["close_timeout"] + BUDGETS["save_timeout"] + 1.0 and manager.process.troubled_at < began:
             self.oracle.break_("late", f"the close of {manager} took {took:.3f} s")
         manager.closed_at = self.loop.time()
-        self.oracle.say("  closed", manager, f"lost {', '.join(manager.reported)}" if manager.reported else "")
+        lost = manager.process.lost_at
+        self.oracle.say("  closed", manager, f"lost {', '.join(lost)}" if lost else "")
 
     async def guarded(self, what: str, work: Coroutine[Any, Any, Any], *allowed: type[BaseException]) -> Any:
         """Await something of ours that may raise what the contract names only."""
