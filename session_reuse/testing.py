@@ -13,14 +13,14 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
 from weakref import WeakKeyDictionary
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._manager import SessionManager
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse._state.storage_state import StorageState
-from session_reuse._store.interface import SessionEntry, Store
+from session_reuse._store.interface import SessionEntry
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.store import RedisStore
 from session_reuse.config import ConfigOptions
@@ -45,17 +45,18 @@ if TYPE_CHECKING:
 else:
     _Forwarding = object
 
+Store: TypeAlias = RedisStore
+"""What a manager takes: these stores have its methods."""
 WRITES: Final = frozenset(
     {
         "add_uses", "commit", "edit_pool", "invalidate", "leave_pool", "note_liveness", "release", "renew", "return_to_pool",
         "set_totp_secret", "slide", "take_from_pool",
     }
 )  # fmt: skip
-OPERATIONS: Final = frozenset(name for name in vars(Store) if not name.startswith("_")) - {
-    "aclose",
-    "server_of",
-    "servers",
-}
+OPERATIONS: Final = WRITES | {
+    "acquire", "affinity", "enter", "facts", "member_facts", "pool_members", "pools", "read", "reseal_affinities", "sessions",
+    "totp_secret", "totp_secrets", "uses",
+}  # fmt: skip
 
 
 class MemoryStore(_Forwarding):

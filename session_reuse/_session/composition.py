@@ -22,7 +22,6 @@ from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn, Tasks
 from session_reuse._session.writer import Writer
 from session_reuse._state.codec import Codec
-from session_reuse._store.interface import Store
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.connect import Connection, StoreOrClient, connect
 from session_reuse._store.redis.store import RedisStore
@@ -49,7 +48,7 @@ class Runtime:
 
     config: Config
     keys: Keys
-    store: Store
+    store: RedisStore
     guard: Guard
     codec: Codec
     telemetry: Telemetry
@@ -81,7 +80,7 @@ class Runtime:
             del self.last_fingerprints[next(iter(self.last_fingerprints))]
 
 
-def is_store(given: object) -> TypeGuard[Store]:
+def is_store(given: object) -> TypeGuard[RedisStore]:
     """Return whether this is a store with our interface, rather than a client."""
     return hasattr(given, "enter")
 
@@ -147,7 +146,7 @@ def _health(config: Config, given: StoreOrClient | None) -> StoreHealth:
     return StoreHealth(f"{type(given).__name__} {address}".rstrip(" :"))
 
 
-def _redis_store(config: Config, keys: Keys, connection: Connection, *, own: bool) -> Store:
+def _redis_store(config: Config, keys: Keys, connection: Connection, *, own: bool) -> RedisStore:
     return RedisStore(
         connection.client,
         keys,

@@ -7,11 +7,11 @@ from functools import partial
 from typing import TypeVar
 
 from session_reuse._resilience.guard import Access, Guard
-from session_reuse._store.interface import Store
 from session_reuse._store.keys import Keys
+from session_reuse._store.redis.store import RedisStore
 
 T = TypeVar("T")
-Request = Callable[[Store, float], Awaitable[T]]
+Request = Callable[[RedisStore, float], Awaitable[T]]
 """Calls one method of a store, with so many seconds for the attempt."""
 
 
@@ -27,7 +27,7 @@ class GuardedStore:
         time: returns the time that budgets are counted by: seconds, without those in which the event loop was late.
     """
 
-    def __init__(self, store: Store, guard: Guard, keys: Keys) -> None:
+    def __init__(self, store: RedisStore, guard: Guard, keys: Keys) -> None:
         self.store = store
         self.guard = guard
         self.keys = keys

@@ -6,7 +6,6 @@ from typing import Any
 
 from fakeredis.aioredis import FakeRedis
 
-from session_reuse._store.interface import Store
 from session_reuse._store.redis.store import RedisStore
 from session_reuse.testing import MemoryStore
 from tests.harness.stored import KEYS
@@ -20,7 +19,7 @@ class Kit:
         client: a client of the same server.
     """
 
-    def __init__(self, store: Store, client: Any) -> None:
+    def __init__(self, store: RedisStore, client: Any) -> None:
         self.store = store
         self.client = client
         self.keys = KEYS

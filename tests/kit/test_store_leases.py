@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionBusyError, SessionManager, reusable_session
-from session_reuse._store.interface import Busy, CommitOutcome, EnterReply, Lease, Precondition, Store
+from session_reuse._store.interface import Busy, CommitOutcome, EnterReply, Lease, Precondition
+from session_reuse._store.redis.store import RedisStore
 from session_reuse.testing import assert_fresh, assert_reused, assert_saved
 from tests.harness.polling import until
 from tests.kit.actions import HOUR, NAME, header_of, invalidate, keep, logged_in, save, save_next, take, value_of
 
 
-async def test_a_lease_keeps_others_out_until_it_is_given_back(store: Store) -> None:
+async def test_a_lease_keeps_others_out_until_it_is_given_back(store: RedisStore) -> None:
     """One exclusive holder at a time; who asks again keeps its token; only the holder gives it back."""
     mine = await take(store, "me")
     assert isinstance(mine, Lease)
@@ -24,7 +25,7 @@ async def test_a_lease_keeps_others_out_until_it_is_given_back(store: Store) -> 
     assert isinstance(await take(store, "other"), Lease)
 
 
-async def test_a_lease_taken_unheard_can_be_given_back(store: Store) -> None:
+async def test_a_lease_taken_unheard_can_be_given_back(store: RedisStore) -> None:
     """Who never got the answer to its enter does not block the session: the holder's name is enough."""
     await take(store, "me")
     assert await store.release(NAME, Lease(0, "me"), timeout=10)
@@ -32,7 +33,7 @@ async def test_a_lease_taken_unheard_can_be_given_back(store: Store) -> None:
 
 
 @pytest.mark.parametrize("saves", [True, False])
-async def test_a_lease_that_a_repeated_request_took_anew_is_given_back(store: Store, *, saves: bool) -> None:
+async def test_a_lease_that_a_repeated_request_took_anew_is_given_back(store: RedisStore, *, saves: bool) -> None:
     """The first request was answered, an invalidation ended its lease, and the copy of the request took another one."""
     first = await take(store, "me")
     assert isinstance(first, Lease)
@@ -47,7 +48,7 @@ async def test_a_lease_that_a_repeated_request_took_anew_is_given_back(store: St
     assert isinstance(await take(store, "other"), Lease)
 
 
-async def test_tokens_grow(store: Store) -> None:
+async def test_tokens_grow(store: RedisStore) -> None:
     """A later holder's token is higher, so that the store can tell who came last."""
     first = await take(store, "one", seconds=0.05)
     assert isinstance(first, Lease)
@@ -63,7 +64,7 @@ async def test_tokens_grow(store: Store) -> None:
     assert await store.renew(NAME, second, HOUR, timeout=10)
 
 
-async def test_a_holder_that_was_replaced_changes_nothing(store: Store) -> None:
+async def test_a_holder_that_was_replaced_changes_nothing(store: RedisStore) -> None:
     """Fencing: the late save of an old holder is refused, whether the new one still holds the lease or has saved."""
     old = await take(store, "old", seconds=0.02)
     assert isinstance(old, Lease)
@@ -82,7 +83,7 @@ async def test_a_holder_that_was_replaced_changes_nothing(store: Store) -> None:
     assert (await header_of(store)).save_ids == ("b" * 12,)
 
 
-async def test_a_refused_save_gives_the_lease_back(store: Store) -> None:
+async def test_a_refused_save_gives_the_lease_back(store: RedisStore) -> None:
     """An exclusive agent whose save is refused for good does not block the next one."""
     await invalidate(store)
     lease = await take(store, "me")
@@ -91,7 +92,7 @@ async def test_a_refused_save_gives_the_lease_back(store: Store) -> None:
     assert isinstance(await take(store, "other"), Lease)
 
 
-async def test_a_conflict_keeps_the_lease(store: Store) -> None:
+async def test_a_conflict_keeps_the_lease(store: RedisStore) -> None:
     """A save that is merged and tried again must still be the exclusive one."""
     await save(store, "a" * 12)
     lease = await take(store, "me")
@@ -129,7 +130,7 @@ async def test_an_invalidated_session_stays_dead(manager: SessionManager) -> Non
         assert_reused(session)
 
 
-async def test_a_tombstone_stops_those_who_entered_before(store: Store) -> None:
+async def test_a_tombstone_stops_those_who_entered_before(store: RedisStore) -> None:
     """A save that does not know of the invalidation is refused, whatever it expects to find."""
     await invalidate(store)
     assert (await save(store)).outcome is CommitOutcome.STALE
@@ -143,7 +144,7 @@ async def test_a_tombstone_stops_those_who_entered_before(store: Store) -> None:
     assert (await header_of(store)).invalidated_at == done.invalidated_at == last > 0
 
 
-async def test_an_invalidation_frees_the_lease_and_beats_its_token(store: Store) -> None:
+async def test_an_invalidation_frees_the_lease_and_beats_its_token(store: RedisStore) -> None:
     """The holder of a lease is out, too, and the next token is higher than the tombstone."""
     lease = await take(store, "me")
     assert isinstance(lease, Lease)

@@ -13,11 +13,10 @@ import pytest
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, StoreTimeoutError, blocking, reusable_session
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._store.interface import Busy, Lease, Store
+from session_reuse._store.interface import Busy, Lease
 from session_reuse._store.redis.store import RedisStore
 from session_reuse.testing import (
     OPERATIONS,
-    WRITES,
     Fault,
     FaultyStore,
     MemoryStore,
@@ -167,17 +166,11 @@ def test_unknown_faults_and_operations_are_told() -> None:
         FaultyStore(MemoryStore(), only={"comit"})
 
 
-def test_the_store_has_the_methods_of_its_interface() -> None:
-    """A store with another signature would fail in the middle of a user's test."""
-    for name, method in vars(Store).items():
-        if not name.startswith("_"):
-            wanted = inspect.signature(method).parameters
-            assert inspect.signature(getattr(RedisStore, name)).parameters == wanted, name
-
-
 async def test_stores_for_tests_have_all_operations() -> None:
-    """An operation added to the interface is there too, and can fail."""
-    assert WRITES <= OPERATIONS
+    """An operation added to the store for Redis is there too, and can fail."""
+    methods = inspect.getmembers(RedisStore, inspect.isfunction)
+    timed = {name for name, method in methods if "timeout" in inspect.signature(method).parameters and name[0] != "_"}
+    assert timed - {"send", "fingerprints"} == OPERATIONS  # those two are for the clean-up, which needs a real Redis
     for name in OPERATIONS - {"sessions"}:
         assert callable(getattr(MemoryStore(), name))
         with pytest.raises(AttemptFailed):

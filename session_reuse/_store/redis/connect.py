@@ -18,12 +18,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from session_reuse._settings.url import StoreUrl, parse_url, redacted_url
-from session_reuse._store.interface import Store
 from session_reuse._store.redis.redis_py import use_own_resolver
+from session_reuse._store.redis.store import RedisStore
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 
-StoreOrClient: TypeAlias = Store | Redis | RedisCluster
+StoreOrClient: TypeAlias = RedisStore | Redis | RedisCluster
 """What a manager takes in place of a URL."""
 _NOT_FOR_SENTINELS: Final = frozenset({"db", "max_connections", "client_name"})
 

@@ -37,7 +37,10 @@ class Pools(ABC):
     async def take_from_pool(
         self, pool: str, waiter: str, arrival: int, hold: float, longest: float, *, timeout: float
     ) -> PoolReply:  # fmt: skip
-        """Reserve a member, or take a place in the queue."""
+        """Reserve a member for `hold` seconds, or keep the place in the queue since `arrival`.
+
+        A member that is free in more than `longest` seconds, and does not cool down, counts as free.
+        """
         command = call(
             "pool_take", self.keys.pool(pool), waiter, arrival, round(hold * 1e6), _GONE_US, round(longest * 1e6)
         )
@@ -53,7 +56,7 @@ class Pools(ABC):
     async def return_to_pool(
         self, pool: str, member: str, cooldown: float, reserved_until: int = 0, *, timeout: float
     ) -> None:  # fmt: skip
-        """Free a member after so many seconds."""
+        """Free a member after `cooldown` seconds, if it is one still, and if this reservation stands (0: in any case)."""
         ms = milliseconds(cooldown) if cooldown > 0 else 0
         command = call("pool_return", self.keys.pool(pool)[:1], member, ms, reserved_until)
         checked((await self.send(command, timeout=timeout))[0])
@@ -61,7 +64,10 @@ class Pools(ABC):
     async def member_facts(
         self, pool: str, member: str, fingerprint: str, *, timeout: float
     ) -> SessionEntry | None:  # fmt: skip
-        """Return what a listing shows of a member's session. None when the member was removed, or cools down."""
+        """Return what a listing shows of a member's session, without a head when there is none.
+
+        None when the member was removed, or cools down, since it was reserved.
+        """
         # The score comes last: a holder that has released the lease by then has set the cooldown before.
         key = self.keys.pool(pool)[0]
         commands: list[Command] = [facts_of(self.keys, fingerprint), ("ZSCORE", key, member)]
@@ -76,7 +82,7 @@ class Pools(ABC):
     async def edit_pool(
         self, pool: str, edit: PoolEdit, members: Sequence[str], request_id: str, *, timeout: float
     ) -> int:
-        """Add or remove members. Return how many. A new one is the first to be used."""
+        """Add or remove members, once for each request. Return how many. A new one is the first to be used."""
         names = (self.keys.pool(pool)[0], self.keys.pool_once(pool, request_id))
         commands: list[Command] = [call("pool_edit", names, edit, *members)]
         if edit == "add":

@@ -46,6 +46,8 @@ _ROUTINE: Final = frozenset({CommitOutcome.SAVED, CommitOutcome.UNCHANGED, Commi
 class RedisStore(Pools):
     """Sessions over an asyncio redis-py client.
 
+    Each request takes the seconds for one attempt, and raises `AttemptFailed` when the store does not do it in time.
+
     Args:
         client: `redis.asyncio.Redis`, `RedisCluster`, or a double of them, without `decode_responses`.
         keys: the names.
@@ -101,7 +103,17 @@ class RedisStore(Pools):
         self, fingerprint: str, *, ttl: float | None, timeout: float, lease: tuple[str, float] | None = None,
         use_id: str = "", ceiling: bool = False, timed: bool = False,
     ) -> EnterReply:  # fmt: skip
-        """Read a session and start its time to live again. With `lease` (holder, seconds) take the lease as well."""
+        """Read a session and start its time to live again.
+
+        Args:
+            fingerprint: whose session.
+            ttl: seconds. None leaves the time to live alone.
+            timeout: seconds for the attempt.
+            lease: holder and seconds, to take the lease as well.
+            use_id: names this reuse, to count it once. Empty to count none.
+            ceiling: whether sessions may retire before their time to live is over, which costs one command more.
+            timed: whether to ask for the server's time and the last invalidation, likewise.
+        """
         keys = self.keys.of(fingerprint)
         read: Command = ("GETEX", keys.session, "PX", milliseconds(ttl or 0))
         if ttl is None or ceiling:
@@ -160,7 +172,10 @@ class RedisStore(Pools):
         return ReadReply(_value(value), int(invalidated_at), int(now))
 
     async def commit(self, commit: Commit, *, timeout: float) -> CommitReply:
-        """Stage the payload by a native SET and commit it by script, in one write together with index and affinity."""
+        """Save, if the store holds what the commit expects, in one write together with index and affinity.
+
+        The payload is staged by a native SET and committed by a script.
+        """
         fingerprint, keys = commit.fingerprint, self.keys.of(commit.fingerprint)
         staging = keys.staging(commit.save_id)
         commands: list[Command] = []
@@ -247,7 +262,15 @@ class RedisStore(Pools):
     async def invalidate(
         self, fingerprint: str, *, ttl: float, request_id: str, timeout: float, created_at: int = 0
     ) -> bool:
-        """Delete a session, its lease and its agents' affinity, and refuse late saves for `ttl` seconds."""
+        """Delete a session, its lease and its agents' affinity. Refuse late saves for `ttl` seconds. Return whether it existed.
+
+        Args:
+            fingerprint: whose session.
+            ttl: seconds.
+            request_id: names the request, to carry it out once.
+            timeout: seconds for the attempt.
+            created_at: of the session that is meant, unix milliseconds. 0 for whichever is stored.
+        """
         keys = self.keys.of(fingerprint)
         names = (keys.session, keys.lease, keys.tombstone, keys.agents, keys.quarantine)
         # First the index: a new login that comes right after the script enters itself, and must stay in.
@@ -287,7 +310,7 @@ class RedisStore(Pools):
         return count
 
     def sessions(self, *, timeout: float) -> AsyncIterator[SessionEntry]:
-        """List the sessions by cursor, over all primaries of a Cluster."""
+        """List the sessions by cursor, over all primaries of a Cluster. May return one twice, misses none that stays."""
         return list_sessions(self.topology, self.send, self.keys, timeout)
 
     async def facts(self, fingerprint: str, *, timeout: float) -> SessionEntry | None:
@@ -298,7 +321,7 @@ class RedisStore(Pools):
     async def note_liveness(
         self, fingerprint: str, verdict: str, created_at: int, ttl: float, *, timeout: float
     ) -> None:
-        """Keep what a probe has found out about a login, with the time of the server."""
+        """Keep what a probe has found out about the login of this creation, unix milliseconds, for `ttl` seconds."""
         names = (self.keys.of(fingerprint).liveness,)
         command = call("note_liveness", names, verdict, created_at, milliseconds(ttl))
         checked((await self.send(command, timeout=timeout))[0])
@@ -312,7 +335,14 @@ class RedisStore(Pools):
     async def set_totp_secret(
         self, fingerprint: str, value: bytes, known: bytes | None = None, *, timeout: float
     ) -> bool:
-        """Keep a sealed secret, or with an empty value none, if the known one is there. Return whether that was done."""
+        """Keep a sealed secret, or with an empty value none. Return whether that was done.
+
+        Args:
+            fingerprint: whose session.
+            value: the sealed secret.
+            known: what must be there, to replace it. None for anything.
+            timeout: seconds for the attempt.
+        """
         arguments = (value,) if known is None else (value, known)
         (reply,) = await self.send(call("set_totp", (self.keys.of(fingerprint).totp,), *arguments), timeout=timeout)
         return bool(checked(reply))
@@ -329,7 +359,12 @@ class RedisStore(Pools):
             checked(reply)
 
     async def uses(self, before: str, *, timeout: float) -> tuple[list[SessionUse], str]:
-        """Return a page of the audit, the newest line first, and the place of the next page."""
+        """Return a page of the audit, the newest line first, and the place of the next page. Empty after the last.
+
+        Args:
+            before: the place of the page. Empty for the newest.
+            timeout: seconds for the attempt.
+        """
         (reply,) = await self.send(page_of(self.keys.audit, before), timeout=timeout)
         lines = checked(reply, self.keys.audit)
         return uses_of(lines), text(lines[-1][0]) if len(lines) == PAGE else ""
