@@ -75,13 +75,17 @@ class PlaywrightBinding:
 
     def open(self, driver: PlaywrightDriver) -> Flow[None]:
         """Restore the state, into a new context if there is none, and follow the context."""
-        self.driver, is_new = driver, self._attached is None
-        driver.engine = BrowserEngine(self.session, driver, self.settings, is_new_profile=is_new)
-        options = dict(self._given)
-        if self.settings.restore_environment:
-            options = {**context_options(recorded(self.session.storage_state), options), **options}
-        driver.context = (yield from self._new_context(options)) if is_new else self._attached
-        yield from driver.engine.start(has_scripts=options.get("java_script_enabled", True))
+        try:
+            self.driver, is_new = driver, self._attached is None
+            driver.engine = BrowserEngine(self.session, driver, self.settings, is_new_profile=is_new)
+            options = dict(self._given)
+            if self.settings.restore_environment:
+                options = {**context_options(recorded(self.session.storage_state), options), **options}
+            driver.context = (yield from self._new_context(options)) if is_new else self._attached
+            yield from driver.engine.start(has_scripts=options.get("java_script_enabled", True))
+        except BaseException:  # nothing was seen: without this, the exit would store an empty session
+            self.session.capture_failed("no context was opened")
+            raise
 
     def _new_context(self, options: dict[str, Any]) -> Flow[Any]:
         native = self._native()

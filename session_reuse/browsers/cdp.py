@@ -54,6 +54,8 @@ VERIFY_LIMIT: Final = 30.0
 ENTER_LIMIT: Final = 2 * (START_LIMIT + limits.START) + VERIFY_LIMIT
 """Seconds for two browsers and a check."""
 
+_NOT_OPENED: Final = "no browser was opened"
+"""Nothing was seen, so nothing is saved: an enter that failed stored an empty session."""
 _LOOK: Final = {
     "expression": "[document.readyState, location.href, document.body ? document.body.innerText : '']",
     "returnByValue": True,
@@ -172,6 +174,7 @@ class BoundChromium:
         try:
             chromium = await self._open_verified()
         except BaseException:
+            self._session.capture_failed(_NOT_OPENED)
             await finished(self._close())
             raise
         self._unbind = self._session.bind_capture(self._entered.capture)
@@ -189,6 +192,7 @@ class BoundChromium:
         try:
             chromium = thread.run(self._open_verified(), ENTER_LIMIT)
         except BaseException:
+            self._session.capture_failed(_NOT_OPENED)
             self._end_thread(self._close())
             raise
         self._unbind = self._session.bind_capture(lambda: thread.run(self._entered.capture(), ENTER_LIMIT))

@@ -7,9 +7,18 @@ import os
 import sys
 from typing import NoReturn
 
+from session_reuse.cli.exit_codes import ExitCode
+
 
 def main() -> NoReturn:
     """Run the command line. Without the extra `cli`, print one line that names it."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # while modules are imported: a command handles its own
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+def _main() -> NoReturn:
     browser = None
     # Python leaves None in place of a stream that was closed before its start, as by `>&-` or by some service managers.
     sys.stdin, sys.stdout, sys.stderr = (
@@ -24,7 +33,6 @@ def main() -> NoReturn:
         browser = early_browser(sys.argv[2:])
     from importlib.util import find_spec
 
-    from session_reuse.cli.exit_codes import ExitCode
     from session_reuse.errors import MissingExtraError
 
     if sys.argv[1:] == ["--version"]:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from websockets.asyncio.server import serve
 
-from session_reuse import BrowserSession, ProblemKind, blocking
+from session_reuse import BrowserSession, ProblemKind, blocking, reusable_session
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._chromium_process import ChromiumProcess
 from session_reuse.browsers._devtools_address import Address
 from session_reuse.browsers.cdp import Chromium, attach_cdp, open_chromium, page_shows
 from session_reuse.errors import AdapterError, ConfigurationError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.testing import memory_manager
 from tests.agents.runs import processes_with
 from tests.agents.tab import log_in, new_tab, words
 from tests.harness.fault_proxy import Fault, FaultProxy
@@ -358,6 +359,27 @@ async def test_a_chromium_that_does_not_start_leaves_nothing(tmp_path: Path, mon
         async with open_chromium(BrowserSession("x"), executable=program):
             pass
     assert os.listdir(tmp_path) == ["program"]
+
+
+async def test_a_browser_that_was_not_opened_stores_nothing() -> None:
+    """Nothing was seen of it. The next agent would find an empty session in place of none."""
+    async with memory_manager() as manager:
+        with pytest.raises(AdapterError):
+            async with (
+                reusable_session("shop.example/alice", manager=manager) as session,
+                attach_cdp(session, free_port()),
+            ):
+                pass
+        assert session.save_outcome is SaveOutcome.SKIPPED
+        assert await manager.restore("shop.example/alice") is None
+
+
+def test_a_browser_that_was_not_opened_is_a_failed_capture_in_blocking_code() -> None:
+    """So its exit saves nothing either."""
+    session = blocking.BrowserSession("shop.example/alice")
+    with pytest.raises(AdapterError), attach_cdp(session, free_port()):
+        pass
+    assert kinds(session) == {ProblemKind.CAPTURE_FAILED}
 
 
 def test_a_full_disk_is_named(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

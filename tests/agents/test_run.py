@@ -59,11 +59,14 @@ def test_a_command_that_is_none_ends_as_in_a_shell(runs: Runs, words: tuple[str,
         (("--allow", "https://shop.example"), 2, "allowed_domains"),
     ],
 )
-def test_a_wrong_setting_ends_with_2(runs: Runs, words: tuple[str, ...], code: int, message: str) -> None:
-    """The command is not run, and the report names the remedy."""
+def test_a_wrong_setting_ends_with_2(
+    runs: Runs, redis_server: RedisServer, words: tuple[str, ...], code: int, message: str
+) -> None:
+    """The command is not run, the report names the remedy, and nothing is stored."""
     found, out, report = runs.run(*words, "--", "echo", "ran")
     assert (found, out) == (code, "")
     assert message in report["message"]
+    assert not redis_server_has(redis_server)
 
 
 def test_arguments_that_are_refused_leave_no_browser(runs: Runs) -> None:

@@ -55,6 +55,15 @@ async def test_a_context_of_which_nothing_could_be_read_is_no_capture(browser: A
     assert items(session, "https://a.example") == {"token": "T"}
 
 
+async def test_a_context_that_was_not_opened_is_no_capture(browser: Any) -> None:
+    """The exit would store an empty session in place of none."""
+    session = fresh()
+    with pytest.raises(Error):
+        async with open_context(session, browser, color_scheme="nonsense"):
+            pass
+    assert capture_reason_of(session) == "no context was opened"
+
+
 @pytest.mark.parametrize("how", ["by the page's own request", "by a page of another site", "by the agent"])
 async def test_a_logout_that_the_browser_carries_out_counts(how: str, sites: Sites, browser: Any) -> None:
     """`Clear-Site-Data` and `Storage.clearDataForOrigin` send no event for a page that is gone."""

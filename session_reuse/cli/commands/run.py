@@ -168,7 +168,8 @@ async def _run(
     try:
         async with (
             SessionManager(registry=None, **place) as manager,
-            reusable_session(fingerprint, manager=manager, **options) as session,
+            # While the command was not started, nothing was seen. A wrong --cdp-url would store an empty session.
+            reusable_session(fingerprint, manager=manager, save_on_error=False, **options) as session,
             attach_cdp(session, browser)
             if isinstance(browser, str)
             else BoundChromium(session, Settings(), browser, verify=verify) as chromium,
