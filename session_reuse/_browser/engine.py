@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from session_reuse._browser.capture import Capture
 from session_reuse._browser.follower import Follower
-from session_reuse._browser.origins import origin_of
 from session_reuse._browser.restorer import Restorer
 from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse._browser.storage.trim import trim
 from session_reuse._browser_session import assign_captured, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._state.merge import merge_storage_states
-from session_reuse._state.storage_state import StorageState, empty_storage_state
+from session_reuse._state.storage_state import StorageState
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -33,54 +32,22 @@ class BrowserEngine:
         driver: of the browser.
         settings: of the user.
         is_new_profile: whether the browser was started, or the context made, for this session.
-        before: of a connection to this browser that has ended. What it has seen is followed only, and so are the cookies.
-            None for a browser that is restored in full.
     """
 
     def __init__(
-        self,
-        session: BrowserSession,
-        driver: BrowserDriver,
-        settings: Settings,
-        *,
-        is_new_profile: bool,
-        before: BrowserEngine | None = None,
+        self, session: BrowserSession, driver: BrowserDriver, settings: Settings, *, is_new_profile: bool
     ) -> None:
         state = session.storage_state
         self._session = session
-        self._restored = state
-        self.mine: StorageState = state if before is None else before.mine
+        self._restored = self._mine = state
         self._driver = driver
         self._is_new_profile = is_new_profile
-        self._is_first = before is None
-        self._known = frozenset() if before is None else before.visited
+        self._was_started = False
         self._captured_version = 0
         self.mirror = StorageMirror(state)
-        # Seen in this browser before: what is missing there now was removed since.
-        for origin in self._known:
-            self.mirror.progress(origin).confirm()
-        if before is not None:
-            for origin in before.unseen:
-                self.mirror.mark_unread(origin)
-                if settings.indexed_db:
-                    self.mirror.databases_changed(origin)
-        to_restore = state
-        if before is not None:
-            rest = [entry for entry in state["origins"] if origin_of(entry["origin"]) not in self._known]
-            to_restore = {**empty_storage_state(), "origins": rest}
-        self.restorer = Restorer(session, to_restore, self.mirror, driver, settings, is_new_profile=is_new_profile)
+        self.restorer = Restorer(session, state, self.mirror, driver, settings, is_new_profile=is_new_profile)
         self.follower = Follower(self.mirror, self.restorer, driver, settings, is_new_profile=is_new_profile)
         self.capture = Capture(session, self.mirror, self.follower, self.restorer, driver, settings)
-
-    @property
-    def visited(self) -> frozenset[str]:
-        """Origins of which anything was seen and whose restore is confirmed."""
-        return self._known.union(each for each in self.mirror.visited if not self.mirror.progress(each).is_unconfirmed)
-
-    @property
-    def unseen(self) -> set[str]:
-        """Origins that may hold something that was not seen: those that were open when the connection ended, too."""
-        return {*self.mirror.unread, *self.mirror.dirty_databases, *self.follower.open_frames()}
 
     @property
     def is_dirty(self) -> bool:
@@ -97,7 +64,7 @@ class BrowserEngine:
         What another client of the session has captured meanwhile is merged into it. Without the largest values, if it is too
         large.
         """
-        before, theirs, self.mine = self.mine, self._session.storage_state, state
+        before, theirs, self._mine = self._mine, self._session.storage_state, state
         # Not with what the agent has assigned, which is replaced: Playwright's own state holds a part of the session only.
         if theirs is not before and theirs is wiring_of(self._session).captured:
             state = merge_storage_states(before, state, theirs)
@@ -106,16 +73,26 @@ class BrowserEngine:
         return assign_captured(self._session, state)
 
     def start(self, *, has_scripts: bool = True) -> Flow[None]:
-        """Restore the state, and follow all tabs from now on. Without scripts, a page sees cookies only."""
-        if self._is_first:
+        """Restore the state, and follow all tabs from now on. Without scripts, a page sees cookies only.
+
+        Over a connection that replaces one that has ended, the browser is newer than what we know. Only origins that were not
+        visited are still restored then.
+        """
+        is_first, known = not self._was_started, self.mirror.visited
+        if is_first:
             yield from self.restorer.add_cookies()
+        else:
+            self.follower.disconnected()
+            self.restorer.disconnected()
         if self._is_new_profile and has_scripts:
             yield from self.restorer.restore_early()
-        yield from self._driver.follow(is_new_profile=self._is_new_profile and self._is_first)
+        yield from self._driver.follow(is_new_profile=self._is_new_profile and is_first)
         if not self._is_new_profile:
             # Origins that are open first: they are filled in no other way.
-            yield from self.restorer.fill_open(self.follower.open_frames(), self.follower.evaluate)
+            frames = {origin: frame for origin, frame in self.follower.open_frames().items() if origin not in known}
+            yield from self.restorer.fill_open(frames, self.follower.evaluate)
             yield from self.restorer.restore_early()
+        self._was_started = True
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
         """Return the current state, for a save.

@@ -112,6 +112,16 @@ class Follower:
         self._was_read = {(key, origin) for key, origin in self._was_read if key != tab.key}
         self._mirror.tab_closed(tab.key)
 
+    def disconnected(self) -> None:
+        """Note that the connection has ended: what is open, or was not read, may change until it is followed again."""
+        for origin in {*self._mirror.unread, *self.open_frames()}:
+            self._mirror.mark_unread(origin)
+            if self._indexed_db:
+                self._mirror.databases_changed(origin)
+        for tab in list(self.tabs):
+            self.closed(tab)
+        self._is_new_profile = False  # a first document may have come and gone unseen
+
     def target_gone(self, target: Target) -> None:
         """Note that a tab, or a frame in a separate process, was closed."""
         tab = target.tab

@@ -141,12 +141,14 @@ class RestoreScripts:
             self.done.setdefault(origin, set()).update(sections)
             self.version += 1
 
-    @cached_property
+    @property
     def data_source(self) -> str:
-        """The script that hands a document what is stored of its origin."""
+        """The script that hands a document what is stored of its origin, if that is still to be restored."""
         cases: dict[str, list[str]] = {}
+        pending = self.pending
         for payload in self.payloads:
-            cases.setdefault(payload.origin, []).append(payload.literal)
+            if payload.origin in pending:
+                cases.setdefault(payload.origin, []).append(payload.literal)
         # Functions keep V8 from building what belongs to other origins.
         body = ",".join(f"{javascript.literal(each)}:()=>[{','.join(parts)}]" for each, parts in cases.items())
         # The loader of databases, 8 KB, stands here: the code is replaced at the first visit of each origin.

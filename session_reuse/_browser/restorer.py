@@ -41,12 +41,13 @@ class Restorer:
         self._session = session
         self._mirror = mirror
         self._driver = driver
-        self._limit = settings.preload_limit
         self._overwrites = not is_new_profile
         self._cookies, problems = clean_cookies(state["cookies"], time.time())
         entries = cast("list[OriginEntry]", state["origins"])
         self._payloads, unusable = payloads_of(entries, indexed_db=settings.indexed_db)
-        self._early: list[OriginPayload] = []
+        plan = plan_restore(self._payloads, settings.preload_limit)
+        self._early = plan.early
+        self.scripts = RestoreScripts(plan.preloaded, overwrites=self._overwrites)
         self._data: Any = None
         self._code: Any = None
         self._registered = 0
@@ -57,12 +58,6 @@ class Restorer:
             session.report(problem.kind, problem.where, problem.reason)
         for origin in unusable:
             session.report(ProblemKind.ORIGIN_UNUSABLE, origin[:200])
-        self._arrange()
-
-    def _arrange(self) -> None:
-        plan = plan_restore(self._payloads, self._limit)
-        self._early = plan.early
-        self.scripts = RestoreScripts(plan.preloaded, overwrites=self._overwrites)
 
     def add_cookies(self) -> Flow[None]:
         """Add the cookies, those that the browser takes."""
@@ -93,7 +88,7 @@ class Restorer:
         """Fill the origins that are too large for the script, on a page that the agent does not see."""
         if not self._early:
             return
-        early = {payload.origin: payload for payload in self._early}
+        early, self._early = {payload.origin: payload for payload in self._early}, []
 
         def fill(origin: str, evaluate: Evaluate) -> Flow[None]:
             outcome = yield from evaluate(fill_script(early[origin], is_left=True))
@@ -122,10 +117,10 @@ class Restorer:
 
     def fill_open(self, frames: dict[str, Frame], evaluate: Callable[[Frame, str], Flow[Any]]) -> Flow[None]:
         """Fill origins that are open in a page where their storage is empty, and leave them alone otherwise."""
-        is_open = [payload for payload in self._payloads if payload.origin in frames]
-        self._payloads = [payload for payload in self._payloads if payload.origin not in frames]
-        self._arrange()
-        for payload in is_open:
+        self._early = [payload for payload in self._early if payload.origin not in frames]
+        for payload in [payload for payload in self._payloads if payload.origin in frames]:
+            self.scripts.finish(payload.origin, payload.sections)
+            self.scripts.started.discard(payload.origin)
             try:
                 outcome = yield from evaluate(frames[payload.origin], fill_script(payload))
                 self.note_filled(payload, outcome)
@@ -139,11 +134,17 @@ class Restorer:
 
     def register(self) -> Flow[None]:
         """Register the init scripts."""
-        if self.scripts.pending:
+        if not self.scripts.pending:
+            return
+        self._is_updating = True
+        try:
             self._registered = self.scripts.version
             # One after the other: the code has to come after the data, whatever has to be tried again.
             self._data = yield self._driver.add_script(self.scripts.data_source)
             self._code = yield self._driver.add_script(self.scripts.code_source())
+        finally:
+            self._is_updating = False
+        self._update_later()
 
     def started(self, origin: str) -> None:
         """Note that a document of an origin is there. It is filled when its receipt arrives: its process may be busy."""
@@ -179,7 +180,8 @@ class Restorer:
 
     def is_changing(self, origin: str) -> bool:
         """Return whether a script is still registered that would fill an origin once more."""
-        return origin in self.scripts.started and (self._is_updating or self._registered != self.scripts.version)
+        is_old = self._data is not None and self._registered != self.scripts.version
+        return origin in self.scripts.started and (self._is_updating or is_old)
 
     def rearm_session_storage(self, contents: dict[str, dict[str, str]]) -> Flow[None]:
         """Restore the sessionStorage of some origins once more, for the next tab: we have closed the tab that had it."""
@@ -197,8 +199,9 @@ class Restorer:
         yield from self.register()
 
     def _update_later(self) -> None:
-        is_over = self._data is not None and self._is_needed_no_more
-        if (is_over or self._registered != self.scripts.version) and not self._is_updating:
+        if self._data is None or self._is_updating:
+            return
+        if self._is_needed_no_more or self._registered != self.scripts.version:
             self._driver.spawn(self._update())
 
     @property
@@ -220,12 +223,9 @@ class Restorer:
                 if self._registered == self.scripts.version:
                     return
                 self._registered = self.scripts.version
-                if self._data is None:
-                    yield from self.register()
-                else:
-                    # A tab that is on its way to a slow site keeps both waiting, and no other tab should wait for it.
-                    old, source = self._code, self.scripts.code_source()
-                    self._code, _ = yield [self._driver.add_script(source), self._driver.remove_script(old)]
+                # A tab that is on its way to a slow site keeps both waiting, and no other tab should wait for it.
+                old, source = self._code, self.scripts.code_source()
+                self._code, _ = yield [self._driver.add_script(source), self._driver.remove_script(old)]
         except self._driver.errors:
             return  # the browser is gone
         finally:
@@ -237,6 +237,10 @@ class Restorer:
         for script in (data, code):
             if script is not None:
                 yield self._driver.remove_script(script)
+
+    def disconnected(self) -> None:
+        """Note that the scripts have gone with the connection to the browser."""
+        self._data = self._code = None
 
     def release(self) -> Flow[None]:
         """Remove our scripts from a browser that lives on."""

@@ -80,6 +80,7 @@ class Attachment:
         self._capturing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
+        self._is_released = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -106,15 +107,12 @@ class Attachment:
         self.keep_last_seen()
         async with asyncio.timeout(limits.START):
             websocket, transport = await self._open()
-            before = self._driver
-            driver = DevToolsDriver(transport, self._session, of_target=self._of_target, is_own=self._is_own)
-            driver.engine = BrowserEngine(
-                self._session,
-                driver,
-                self._settings,
-                is_new_profile=self._is_own,
-                before=before.engine if before is not None and websocket == self.websocket else None,
-            )
+            before = driver = self._driver
+            if driver is not None and websocket == self.websocket:
+                await driver.reconnect(transport)
+            else:
+                driver = DevToolsDriver(transport, self._session, of_target=self._of_target, is_own=self._is_own)
+                driver.engine = BrowserEngine(self._session, driver, self._settings, is_new_profile=self._is_own)
             try:
                 self._accept(str((await driver.connection.send("Browser.getVersion")).get("product")))
                 await driver.find_context()
@@ -123,7 +121,7 @@ class Attachment:
                 await driver.close()
                 raise
         self._driver, self.websocket = driver, websocket
-        if before is not None:
+        if before is not None and before is not driver:
             await before.close()
 
     def has_tab(self, target: str) -> bool:
@@ -217,7 +215,7 @@ class Attachment:
                 self._session.report(ProblemKind.CAPTURE_LIMITED, where, reason)
             except AdapterError:
                 pass  # it went away meanwhile
-        if driver.is_gone and not driver.is_closed:
+        if driver.is_gone and not self._is_released:
             driver.engine.capture.report_gone()
         if driver.engine.mirror.has_read and not driver.engine.follower.has_followed:
             raise CdpError("no tab of the browser could be followed")
@@ -258,6 +256,7 @@ class Attachment:
 
     async def release(self) -> None:
         """Release the browser, which goes on without us."""
+        self._is_released = True
         for task in self._tasks:
             task.cancel()
         try:

@@ -432,9 +432,42 @@ def test_what_a_connection_that_was_lost_has_not_read_is_read_over_the_next() ->
     followed = Followed(state={"cookies": [], "origins": []})
     followed.commit(A, "1")
     followed.commit(B, "2")
-    session = fresh()
-    after = BrowserEngine(session, SilentDriver(session), Settings(), is_new_profile=True, before=followed.engine)
-    assert after.mirror.unread == after.mirror.dirty_databases.keys() == {A, B}
+    followed.engine.follower.disconnected()
+    assert followed.engine.mirror.unread == followed.engine.mirror.dirty_databases.keys() == {A, B}
+    assert followed.engine.follower.tabs == []
+
+
+def test_scripts_are_registered_once_when_an_open_tab_is_noticed_early() -> None:
+    """A second pair of them would stay for ever, and fill an origin once more after its logout."""
+    driver = ScriptDriver()
+    origins = [*storing(A, token="T")["origins"], *storing(B, token="T")["origins"]]
+    followed = Followed(driver, {"cookies": [], "origins": origins})
+    frame = {"id": "frame", "loaderId": "1", "securityOrigin": A, "url": f"{A}/"}
+    followed.engine.follower.adopt(followed.target, {"frame": frame})
+    driver.run()
+    restorer = followed.engine.restorer
+    with suppress(OSError):
+        run_sync(restorer.fill_open(followed.engine.follower.open_frames(), followed.engine.follower.evaluate))
+    run_sync(restorer.register())
+    assert len(driver.scripts) == 2
+    assert (A in driver.scripts[0], B in driver.scripts[0]) == (False, True)
+
+
+def test_a_new_connection_restores_what_is_left_alone() -> None:
+    """The scripts have gone with the old one. An origin that was filled may have been logged out since."""
+    driver = ScriptDriver()
+    origins = [*storing(A, token="T")["origins"], *storing(B, token="T")["origins"]]
+    followed = Followed(driver, {"cookies": [], "origins": origins})
+    restorer = followed.engine.restorer
+    run_sync(restorer.register())
+    followed.commit(A, "1")
+    followed.receive("filled")
+    driver.run()
+    followed.engine.follower.disconnected()
+    restorer.disconnected()
+    driver.scripts.clear()
+    run_sync(restorer.register())
+    assert (A in driver.scripts[0], B in driver.scripts[0]) == (False, True)
 
 
 class FakeChromium:
@@ -927,19 +960,18 @@ def stored_at_a(session: BrowserSession) -> dict[str, str]:
     }
 
 
-def engine_of(session: BrowserSession, before: BrowserEngine | None = None) -> BrowserEngine:
+def engine_of(session: BrowserSession) -> BrowserEngine:
     """Return an engine whose browser is never asked."""
-    return BrowserEngine(session, SilentDriver(session), Settings(), is_new_profile=True, before=before)
+    return BrowserEngine(session, SilentDriver(session), Settings(), is_new_profile=True)
 
 
 def test_what_two_clients_capture_is_merged() -> None:
-    """Each captures the whole state, again and again, also after a reconnection. Deletions of one count for both."""
+    """Each captures the whole state, again and again. Deletions of one count for both."""
     session = reused(state_of(old="1"))
     one, other = engine_of(session), engine_of(session)
     one.fitted(state_of(old="1", mine="1"))
     other.fitted(state_of(old="1", theirs="1"))
     assert stored_at_a(session) == {"old": "1", "mine": "1", "theirs": "1"}
-    one = engine_of(session, before=one)
     one.fitted(state_of(mine="2"))
     assert stored_at_a(session) == {"mine": "2", "theirs": "1"}
     one.fitted(state_of(mine="3"))

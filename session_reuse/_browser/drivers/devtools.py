@@ -66,7 +66,6 @@ class DevToolsDriver(AsyncDriver):
         engine: the engine. Set before anything else is called.
         context: id of the context that is followed.
         stirred: set when something has happened in the browser, or its connection has ended.
-        is_closed: whether the connection was closed here.
     """
 
     errors = (CdpError, TimeoutError)
@@ -82,13 +81,15 @@ class DevToolsDriver(AsyncDriver):
     ) -> None:
         super().__init__(session)
         self.engine: BrowserEngine
-        self.context: str | None = None
         self.stirred = asyncio.Event()
-        self.is_closed = False
-        self.connection = CdpConnection(transport, self._on_event, self.stirred.set)
         self._of_target = of_target
         self._is_own = is_own
         self._pauses_tabs = is_own or of_target is None
+        self._open(transport)
+
+    def _open(self, transport: Transport) -> None:
+        self.context: str | None = None
+        self.connection = CdpConnection(transport, self._on_event, self.stirred.set)
         self._is_default = True
         self._is_private = False
         self._private_page = ""
@@ -120,12 +121,16 @@ class DevToolsDriver(AsyncDriver):
 
     async def close(self) -> None:
         """Release the browser. The scripts that are still registered go too."""
-        self.is_closed = True
         try:
             if tasks := self.cancel_tasks():
                 await asyncio.wait(tasks, timeout=limits.UNDO)
         finally:
             await self.connection.close()
+
+    async def reconnect(self, transport: Transport) -> None:
+        """Replace a connection to the browser that has ended."""
+        await self.close()
+        self._open(transport)
 
     async def add_script(self, source: str) -> _Script:
         """Register an init script in all tabs."""
