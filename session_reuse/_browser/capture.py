@@ -77,7 +77,9 @@ class Capture:
         frames = self._follower.open_frames()
         yield from self._find_cleared(frames)
         silent: set[Frame] = set()
-        yield Together([self._read(frame, str(frame.origin), silent) for frame in self._frames_to_read()])
+        # One document for each origin of each tab: tabs do not share their sessionStorage.
+        shared = {(frame.target.tab.key, frame.origin): frame for frame in self._follower.shared_frames()}
+        yield Together([self._read(frame, str(frame.origin), silent) for frame in shared.values()])
         # A page that does not answer costs one time limit: three of them would end the whole capture.
         frames = self._follower.open_frames(silent)
         yield from self._note_environment(frames)
@@ -94,14 +96,6 @@ class Capture:
     def report_gone(self) -> None:
         """Report that the browser has ended before its time."""
         self._session.report(ProblemKind.BROWSER_GONE, "the browser", "the state is the one last seen")
-
-    def _frames_to_read(self) -> list[Frame]:
-        """Return one document for each origin of each tab: tabs do not share their sessionStorage."""
-        frames = {}
-        for tab in list(self._follower.tabs):
-            shared = [frame for frame in tab.frames.values() if frame.shares_storage]
-            frames.update({(tab.key, frame.origin): frame for frame in shared})
-        return list(frames.values())
 
     def _read(self, frame: Frame, origin: str, silent: set[Frame]) -> Flow[None]:
         is_read = yield from self._follower.read(frame, origin)

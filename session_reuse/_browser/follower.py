@@ -90,10 +90,11 @@ class Follower:
 
     def open_frames(self, silent: Collection[Frame] = ()) -> dict[str, Frame]:
         """Return a document for each origin that is open, but no silent one. Top-level ones come first."""
-        frames = sorted(self._shared_frames(), key=lambda frame: frame.parent is not None)
+        frames = sorted(self.shared_frames(), key=lambda frame: frame.parent is not None)
         return {frame.origin: frame for frame in reversed(frames) if frame.origin is not None and frame not in silent}
 
-    def _shared_frames(self) -> Iterator[Frame]:
+    def shared_frames(self) -> Iterator[Frame]:
+        """Yield the documents that have the storage of top-level pages of their origin."""
         for tab in list(self.tabs):
             yield from [frame for frame in tab.frames.values() if frame.shares_storage]
 
@@ -190,7 +191,7 @@ class Follower:
 
     def _goes_on(self, origin: str) -> None:
         """Note that documents store more after their last read: they have got a download, or wait for a slow site."""
-        for frame in self._shared_frames():
+        for frame in self.shared_frames():
             if frame.origin == origin and frame.is_read:
                 frame.is_read = None
 

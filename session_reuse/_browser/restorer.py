@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from session_reuse._browser import limits
@@ -59,11 +60,9 @@ class Restorer:
         for origin in unusable:
             session.report(ProblemKind.ORIGIN_UNUSABLE, origin[:200])
 
-    def add_cookies(self) -> Flow[None]:
+    def add_cookies(self, cookies: list[Cookie] | None = None) -> Flow[None]:
         """Add the cookies, those that the browser takes."""
-        yield from self._add_cookies(self._cookies)
-
-    def _add_cookies(self, cookies: list[Cookie]) -> Flow[None]:
+        cookies = self._cookies if cookies is None else cookies
         if not cookies:
             return
         try:
@@ -76,8 +75,8 @@ class Restorer:
                 return
             # The browser refuses all cookies for one, so the halves find it.
             half = len(cookies) // 2
-            yield from self._add_cookies(cookies[:half])
-            yield from self._add_cookies(cookies[half:])
+            yield from self.add_cookies(cookies[:half])
+            yield from self.add_cookies(cookies[half:])
 
     def restore_early(self) -> Flow[None]:
         """Restore what has to be there before the agent starts, and register the init scripts for the rest."""
@@ -91,9 +90,7 @@ class Restorer:
         early, self._early = {payload.origin: payload for payload in self._early}, []
 
         def fill(origin: str, evaluate: Evaluate) -> Flow[None]:
-            outcome = yield from evaluate(fill_script(early[origin], is_left=True))
-            self.note_filled(early[origin], outcome)
-            if not outcome["isOpen"]:
+            if (yield from self._fill(early[origin], evaluate, is_left=True)):
                 self._session.report(
                     ProblemKind.RESTORED_EARLY, origin, "it is too large for the init script: see preload_limit"
                 )
@@ -102,18 +99,20 @@ class Restorer:
         for origin in failed:
             self._session.report(ProblemKind.RESTORE_FAILED, origin, "it could not be filled before the start")
 
-    def note_filled(self, payload: OriginPayload, outcome: dict[str, Any]) -> None:
-        """Apply the outcome of `fill_script`."""
+    def _fill(self, payload: OriginPayload, evaluate: Evaluate, *, is_left: bool = False) -> Flow[bool]:
+        """Fill the storage of an open page if it is empty. Return whether it was."""
+        outcome = yield from evaluate(fill_script(payload, is_left=is_left))
         if outcome["isOpen"]:
             self._left_alone.add(payload.origin)
             self._session.report(
                 ProblemKind.ORIGIN_OPEN, payload.origin, "it is not empty; its storage was left as it is"
             )
-            return
+            return False
         for each in outcome["failed"]:
             self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, each)
         failed = {each.partition(":")[0] for each in outcome["failed"]}
         self._mirror.progress(payload.origin).confirm(payload.sections - failed)
+        return True
 
     def fill_open(self, frames: dict[str, Frame], evaluate: Callable[[Frame, str], Flow[Any]]) -> Flow[None]:
         """Fill origins that are open in a page where their storage is empty, and leave them alone otherwise."""
@@ -122,15 +121,15 @@ class Restorer:
             self.scripts.finish(payload.origin, payload.sections)
             self.scripts.started.discard(payload.origin)
             try:
-                outcome = yield from evaluate(frames[payload.origin], fill_script(payload))
-                self.note_filled(payload, outcome)
+                yield from self._fill(payload, partial(evaluate, frames[payload.origin]))
             except self._driver.errors:
                 self._left_alone.add(payload.origin)
                 self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, "it is open, and could not be filled")
 
-    def payload(self, origin: str) -> OriginPayload | None:
-        """Return what an open document of an origin is to get that has started without the scripts."""
-        return next((each for each in self._payloads if each.origin == origin), None)
+    def fill(self, origin: str, evaluate: Evaluate) -> Flow[bool]:
+        """Fill an open document that has started without the scripts, if its storage is empty. Return whether it was."""
+        payload = next((each for each in self._payloads if each.origin == origin), None)
+        return payload is not None and (yield from self._fill(payload, evaluate))
 
     def register(self) -> Flow[None]:
         """Register the init scripts."""

@@ -15,6 +15,7 @@ from session_reuse import BrowserSession, ProblemKind
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError
 from session_reuse._browser.drivers.devtools import DevToolsDriver
 from session_reuse._browser.flow import run_async
+from session_reuse._browser.tabs import Target, frame_of
 from tests.browsers.patience import set_limit
 from tests.harness.polling import until
 
@@ -84,16 +85,21 @@ async def test_a_tab_that_cannot_be_loaded_again_is_followed(is_own: bool) -> No
     """A busy browser does not answer in time: the tab is adopted, and the events that have waited are applied."""
     followed: list[str] = []
 
-    def fail(_: str) -> Any:
+    def fail(*_: object) -> Any:
         raise CdpError("the payload could not be filled in 4 s")
+
+    def adopt(target: Target, tree: Any) -> None:
+        target.tab.frames["f"] = frame_of(tree["frame"], target, 0.0)
+        followed.append("adopted")
 
     follower = SimpleNamespace(
         opened=lambda _: None,
-        adopt=lambda *_: followed.append("adopted"),
+        adopt=adopt,
+        evaluate=fail,
         on_event=lambda _, method, __: followed.append(method),
     )
     scripts = SimpleNamespace(sections=lambda _: {"localStorage"}, started=())
-    restorer = SimpleNamespace(scripts=scripts, payload=fail)
+    restorer = SimpleNamespace(scripts=scripts, fill=fail)
     browser, session = FakeBrowser(), BrowserSession("x")
     async with following(
         browser, session, SimpleNamespace(follower=follower, restorer=restorer), is_own=is_own

@@ -242,10 +242,12 @@ def test_a_failed_section_is_not_confirmed_whatever_a_database_is_called() -> No
     stored = {"name": "localStorage", "version": 1, "stores": []}
     entry = {"origin": A, "localStorage": [{"name": "token", "value": "T"}], "indexedDB": [stored]}
     followed = Followed(state={"cookies": [], "origins": [entry]})
-    payload = followed.engine.restorer.payload(A)
-    assert payload is not None
-    outcome = {"isOpen": False, "failed": ["databases: localStorage: QuotaExceededError"]}
-    followed.engine.restorer.note_filled(payload, outcome)
+
+    def fails(_: str) -> Any:
+        return {"isOpen": False, "failed": ["databases: localStorage: QuotaExceededError"]}
+        yield
+
+    assert run_sync(followed.engine.restorer.fill(A, fails))
     assert followed.engine.mirror.progress(A).unseen_sections() == {"databases"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import limits
@@ -15,7 +16,6 @@ from session_reuse._browser.drivers.tasks import AsyncDriver
 from session_reuse._browser.flow import Flow
 from session_reuse._browser.follower import ENABLE, EVENTS
 from session_reuse._browser.origins import origin_of
-from session_reuse._browser.plan import fill_script
 from session_reuse._browser.tabs import Tab, Target
 from session_reuse._problem import ProblemKind
 
@@ -97,8 +97,7 @@ class DevToolsDriver(AsyncDriver):
         self._is_starting = True
         self._attached: dict[str, _Attached] = {}
         self._scripts: list[_Script] = []
-        self._blank: dict[str, EventHandler] = {}
-        self._blank_targets: dict[str, str] = {}
+        self._blank: dict[str, tuple[EventHandler, str]] = {}
 
     @property
     def is_gone(self) -> bool:  # type: ignore[override]
@@ -190,14 +189,13 @@ class DevToolsDriver(AsyncDriver):
         made = yield self.connection.send("Target.createTarget", target)
         to = {"targetId": made["targetId"], "flatten": True}
         cdp_session_id = (yield self.connection.send("Target.attachToTarget", to))["sessionId"]
-        self._blank[cdp_session_id], self._blank_targets[cdp_session_id] = on_event, made["targetId"]
+        self._blank[cdp_session_id] = on_event, made["targetId"]
         return cdp_session_id
 
     def close_blank_page(self, cdp: Any) -> Flow[None]:
         """Close it."""
-        del self._blank[cdp]
-        params = {"targetId": self._blank_targets.pop(cdp)}
-        yield self.best_effort(lambda: self.connection.send("Target.closeTarget", params))
+        _, target = self._blank.pop(cdp)
+        yield self.best_effort(lambda: self.connection.send("Target.closeTarget", {"targetId": target}))
 
     async def find_context(self) -> None:
         """Learn which context is followed.
@@ -232,7 +230,7 @@ class DevToolsDriver(AsyncDriver):
 
     def _on_event(self, method: str, params: Params, cdp_session_id: str) -> None:
         if cdp_session_id in self._blank:
-            self._blank[cdp_session_id](cdp_session_id, method, params)
+            self._blank[cdp_session_id][0](cdp_session_id, method, params)
         elif method == "Target.attachedToTarget":
             self._attach(params, cdp_session_id)
         elif method == "Target.detachedFromTarget":
@@ -356,13 +354,10 @@ class DevToolsDriver(AsyncDriver):
                 await asyncio.sleep(_POLL)
 
     def _fill_and_reload(self, target: Target, origin: str) -> Flow[None]:
-        payload = self.engine.restorer.payload(origin)
         frame = target.tab.main
-        if payload is None or frame is None or frame.origin != origin:
+        if frame is None or frame.origin != origin:
             return
-        outcome = yield from self.engine.follower.evaluate(frame, fill_script(payload))
-        self.engine.restorer.note_filled(payload, outcome)
-        if not outcome["isOpen"]:
+        if (yield from self.engine.restorer.fill(origin, partial(self.engine.follower.evaluate, frame))):
             self.connection.post("Page.reload", cdp_session_id=target.cdp)
 
     def _detached(self, cdp_session_id: str) -> None:
