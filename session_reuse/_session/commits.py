@@ -58,9 +58,9 @@ def commit_of(
         lease=last.lease,
         release=last.release,
         new_login=folded.result.new_login,
-        score_change=sum(change.score_change for change in changes),
+        score_change=sum([change.score_change for change in changes]),
         mark_id=changes[0].mark_id,
-        age=min(change.age(now) for change in [one for one in changes if one.before is not one.after] or changes),
+        age=min([change.age(now) for change in [one for one in changes if one.before is not one.after] or changes]),
         indexed=stored.kind is StoredKind.PRESENT,
     )
 

@@ -192,7 +192,7 @@ class Writer:
         """
         deadline = self._store.time() + budget
         stored, moment = replica.base, self._clock.now()
-        unproven = any(change.login.invalidated_at is None for change in batch)
+        unproven = None in [change.login.invalidated_at for change in batch]
         if stored.kind is StoredKind.UNKNOWN or stored.invalidated_at is None or replica.outbox or unproven:
             stored, moment = await self._read(replica, deadline)
         while True:
@@ -206,11 +206,11 @@ class Writer:
             else:
                 folded = await asyncio.get_running_loop().run_in_executor(None, run)
             # Refuse nothing by what was known before. A save that was held up is compared by the server's clock.
-            is_late = any(change.age(self._clock.loop()) for change in group)
+            sent_at, again = self._clock.loop(), 0
+            is_late = any(change.age(sent_at) for change in group)
             if (folded.refused or is_late) and moment.server is None:
                 stored, moment = await self._read(replica, deadline)
                 continue
-            sent_at, again = self._clock.loop(), 0
             request = await self._request(replica.fingerprint, folded, stored, moment)
             if request is not None:
                 header, commit = request
