@@ -178,10 +178,13 @@ async def _run(
     except asyncio.CancelledError:
         code = _SIGNALLED + child.ended_by
     if session is not None:
-        saved = session.save_outcome.value if session.save_outcome is not None else None
+        saved = await session.settled()  # the manager is closed: what was pending is stored, on disk, or lost by now
         about |= {
-            "fingerprint": session.fingerprint, "outcome": session.outcome.value, "stale": session.stale, "save_outcome": saved,
-        }  # fmt: skip
+            "fingerprint": session.fingerprint,
+            "outcome": session.outcome.value,
+            "stale": session.stale,
+            "save_outcome": saved.value if saved is not None else None,
+        }
         about["problems"] = [{"kind": p.kind.value, "where": p.where, "reason": p.reason} for p in session.problems]
     return code
 
