@@ -18,7 +18,7 @@ from session_reuse._store.interface import SessionUse
 from session_reuse._stored_form import decode_document, new_save_id
 from session_reuse.cli.output import CommandFailed
 from session_reuse.config import Config, ConfigOptions, redacted_url
-from session_reuse.errors import CorruptStateError, StoreError, StoreTimeoutError
+from session_reuse.errors import CorruptStateError, StoreError
 from session_reuse.outcome import Outcome
 
 T = TypeVar("T")
@@ -80,12 +80,10 @@ async def connected(place: Place, **settings: Unpack[ConfigOptions]) -> AsyncIte
     try:
         async with SessionManager(**cast("ConfigOptions", given | settings)) as manager:
             yield manager
-    except (StoreError, TimeoutError) as error:
-        kind = type(error) if isinstance(error, StoreError) else StoreTimeoutError
+    except StoreError as error:
         where = redacted_url(config.url)
-        # An error of an eviction names the address already.
-        reason = str(error).removeprefix(f"{where}: ") or "the private server did not start in time"
-        raise kind(f"{where}: {reason}. To find the cause, run: session-reuse doctor") from None
+        reason = str(error).removeprefix(f"{where}: ")  # an error of an eviction names the address already
+        raise type(error)(f"{where}: {reason}. To find the cause, run: session-reuse doctor") from None
 
 
 async def execute(runtime: Runtime, attempt: Attempt[T], access: Access = Access.READ) -> T:

@@ -149,13 +149,15 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
     """Write a file that only its owner may read, in one step. `-` is standard output.
 
     Raises:
-        ConfigurationError: the file exists, and `replace` is false.
+        ConfigurationError: the file exists, and `replace` is false. Or it is a folder or a device.
         OSError: it cannot be written.
     """
     if path == STANDARD_STREAM:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
         return
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{path} is a folder or a device: name a file")
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     except OSError as error:
@@ -163,10 +165,9 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        if replace:
-            Path(temporary).replace(path)
-        else:
-            os.link(temporary, path)  # fails if the file exists, in one step
+        if not replace:  # fails if the file exists, in one step. Many file systems of networks and sticks have no links
+            path.touch(mode=0o600, exist_ok=False)
+        Path(temporary).replace(path)
     except FileExistsError:
         raise ConfigurationError(f"{path} exists: name another file, or replace it with --force") from None
     finally:

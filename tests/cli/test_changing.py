@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import json
 import os
 import signal
@@ -87,6 +88,24 @@ def test_export_never_replaces_a_file_unasked(cli: CommandLine, alice: str, tmp_
     assert cli("export", alice, "-o", str(file), "--force").code == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_export_needs_no_links_and_replaces_no_device(
+    cli: CommandLine, alice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems of networks and of sticks have no hard links. `--force` put a file in the place of /dev/null."""
+
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    assert cli("export", alice, "-o", str(tmp_path / "a")).code == 0
+    assert os.listdir(tmp_path) == ["a"]
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        answer = cli("export", alice, "-o", str(tmp_path / name), "--force")
+        assert (answer.code, "name a file" in answer.err) == (2, True), answer.err
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_import_never_replaces_a_session_unasked(cli: CommandLine, alice: str, tmp_path: Path) -> None:

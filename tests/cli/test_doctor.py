@@ -174,6 +174,13 @@ def test_wrong_setting_is_named(healthy: RedisServer, variable: str, check: str)
     assert "canary-value" not in answer.out
 
 
+def test_two_wrong_settings_are_both_named(healthy: RedisServer) -> None:
+    """The second one ended the command without a report."""
+    answer = diagnose(healthy, SESSION_REUSE_ENCRYPTION_KEYS="x", SESSION_REUSE_LANES="abc")
+    assert answer.code == 1
+    assert {"keys", "settings"} <= checks(answer).keys()
+
+
 def test_lacking_rights_are_named(healthy: RedisServer) -> None:
     """The user is told which commands to allow, and that user needs no right to look at rights."""
     with healthy.client() as client:
@@ -270,6 +277,7 @@ HELLO = {"version": "7.0.15", "mode": "standalone", "role": "master"}
         (rights, Facts(refused={"cleanup": ["PSUBSCRIBE"]}), Status.OK),
         (memory, Facts(info={"used_memory": "95", "maxmemory": "100"}), Status.WARN),
         (memory, Facts(info={"used_memory": "101", "maxmemory": "100"}), Status.FAIL),
+        (memory, Facts(info={"used_memory": "95", "maxmemory": "100"}, settings={"maxmemory": "0.1KiB"}), Status.WARN),
         (persistence, Facts(info={"rdb_last_bgsave_status": "err", "aof_enabled": "1"}), Status.FAIL),
         (persistence, Facts(info={"aof_enabled": "0"}, settings={"save": "3600 1"}), Status.OK),
         (persistence, Facts(info={"aof_enabled": "0"}, settings={"save": ""}), Status.WARN),

@@ -16,11 +16,13 @@ import pyotp
 import pytest
 import pytest_asyncio
 
-from session_reuse import SessionManager, reusable_session
+from session_reuse import SessionManager, StoreUnavailableError, reusable_session
 from session_reuse.browsers._chromium_process import ChromiumProcess
 from session_reuse.browsers._manual_login import Until
 from session_reuse.browsers.http_clients import open_httpx_async
-from session_reuse.testing import state_with_cookie
+from session_reuse.cli.commands.login import print_result
+from session_reuse.cli.output import Output
+from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
 from tests.harness.pages import PageHandler, serving
 from tests.harness.servers import RedisServer
@@ -228,6 +230,27 @@ def test_what_would_wait_for_ever_or_end_at_once_is_refused(
     """A URL without a scheme opened an empty page. Each page has the empty text."""
     answer = cli("login", page, NAME, "--cdp-url", "http://127.0.0.1:1", *until)
     assert (answer.code, remedy in answer.err) == (2, True), answer.err
+
+
+def test_no_browser_opens_for_a_store_that_is_away(cli: CommandLine) -> None:
+    """The command ends before a browser opens. The login was lost at its end, as one that the person had left."""
+    answer = cli("login", "http://127.0.0.1:1/", NAME, "--cdp-url", "http://127.0.0.1:1", url="redis://127.0.0.1:1")
+    assert (answer.code, "doctor" in answer.err) == (3, True), answer.err
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_login_that_the_store_did_not_get_is_not_the_fault_of_the_person() -> None:
+    """The store goes away while the person logs in."""
+    way = FaultyStore(MemoryStore())
+    async with (
+        memory_manager(way, close_timeout=0.1) as manager,
+        reusable_session(NAME, manager=manager) as session,
+    ):
+        session.storage_state = state_with_cookie()
+        session.mark_good()
+        way.fail = Fault.UNAVAILABLE
+    with pytest.raises(StoreUnavailableError, match="log in again"):
+        await print_result(Output(), session, "enter")
 
 
 def test_a_pattern_of_urls_has_one_special_character() -> None:

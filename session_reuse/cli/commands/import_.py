@@ -18,6 +18,7 @@ from session_reuse.outcome import SaveOutcome
 
 DIRECT: Final[ConfigOptions] = {"strict": True, "spool_dir": None}
 """Settings of the manager: a save that cannot be written is an error. In memory it would end with this process."""
+STORED: Final = frozenset({SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED})
 
 File = Annotated[Path, argument("FILE", "The file; - for standard input.")]
 Name = Annotated[str | None, argument("FINGERPRINT", "Name to store it under.")]
@@ -58,5 +59,4 @@ async def store_new(
     output.emit({"fingerprint": name, **details, "outcome": outcome.value, **count})
     counts = ", ".join(plural(number, noun.removesuffix("s")) for noun, number in count.items())
     output.show(f"{outcome}: {printable(name)} ({', '.join(details.values())}, {counts})")
-    stored = {SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED}
-    return ExitCode.OK if outcome in stored else ExitCode.WRONG
+    return ExitCode.OK if outcome in STORED else ExitCode.WRONG

@@ -13,19 +13,25 @@ from urllib.parse import urlsplit
 
 from session_reuse._api import reusable_session
 from session_reuse._browser_session import wiring_of
+from session_reuse._manager import runtime_of
 from session_reuse.browsers._chromium_process import has_display
 from session_reuse.browsers._web_address import require_web_address
-from session_reuse.cli.connection import Place, connected
+from session_reuse.cli.commands.import_ import STORED
+from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.formatting import plural, printable
 from session_reuse.cli.options import CdpUrl, Fingerprint, argument, option
 from session_reuse.cli.output import CommandFailed, Output, Table
-from session_reuse.errors import ConfigurationError
+from session_reuse.errors import ConfigurationError, StoreUnavailableError
+from session_reuse.outcome import SaveOutcome
 
 if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.shapes import StorageState
 
-_STORED: Final = frozenset({"saved", "merged", "unchanged"})
+_WHY_NOT: Final = {
+    SaveOutcome.SKIPPED: "the browser was left before a login",
+    SaveOutcome.STALE: "the session was deleted, or replaced by another login, meanwhile",
+}
 
 Page = Annotated[str, argument("URL", "The page to log in at.")]
 UntilUrl = Annotated[str | None, option("--until-url", "PATTERN", "End at a page with such a URL; * is anything.")]
@@ -58,29 +64,31 @@ async def login(
     until = Until(*conditions)
     if cdp_url is None:
         _require_display()
-    async with (
-        connected(place) as manager,
-        reusable_session(fingerprint, manager=manager, save_on_error=False) as session,
-    ):
-        before = _items(session.storage_state)
-        # Without checkpoints: a login page that is open for a while must not replace a good login.
-        if cdp_url is None:
-            browser = open_chromium(session, headless=False, checkpoint_after=None)
-        else:
-            browser = attach_cdp(session, cdp_url, checkpoint_after=None)
-        async with browser as chromium:
-            output.note("log in; " + ("it ends by itself" if until else "then press Enter here, or close the browser"))
-            by_hand, pressed = ManualLogin(session, chromium, until), asyncio.Event()
-            with _enter_key(pressed):
-                end = await by_hand.run(page, pressed)
-        if wiring_of(session).capture_reason is not None and by_hand.last_seen is not None:
-            session.storage_state = by_hand.last_seen  # the browser is gone: what was seen last counts
-        is_new = bool(_items(session.storage_state) - before)
-        if (until and end is not End.UNTIL) or (end is End.CLOSED and not is_new):
-            session.discard()
-        else:
-            session.mark_good()
-    _print_result(output, session, end.value)
+    async with connected(place) as manager:
+        runtime = await runtime_of(manager)
+        # Before the browser opens: a person should not log in for a store that is away.
+        await execute(runtime, lambda timeout: runtime.store.read(fingerprint, timeout=timeout))
+        async with reusable_session(fingerprint, manager=manager, save_on_error=False) as session:
+            before = _items(session.storage_state)
+            # Without checkpoints: a login page that is open for a while must not replace a good login.
+            if cdp_url is None:
+                browser = open_chromium(session, headless=False, checkpoint_after=None)
+            else:
+                browser = attach_cdp(session, cdp_url, checkpoint_after=None)
+            async with browser as chromium:
+                how = "it ends by itself" if until else "then press Enter here, or close the browser"
+                output.note(f"log in; {how}")
+                by_hand, pressed = ManualLogin(session, chromium, until), asyncio.Event()
+                with _enter_key(pressed):
+                    end = await by_hand.run(page, pressed)
+            if wiring_of(session).capture_reason is not None and by_hand.last_seen is not None:
+                session.storage_state = by_hand.last_seen  # the browser is gone: what was seen last counts
+            is_new = bool(_items(session.storage_state) - before)
+            if (until and end is not End.UNTIL) or (end is End.CLOSED and not is_new):
+                session.discard()
+            else:
+                session.mark_good()
+    await print_result(output, session, end.value)
 
 
 def _require_display() -> None:
@@ -91,12 +99,23 @@ def _require_display() -> None:
         )
 
 
-def _print_result(output: Output, session: BrowserSession, ended: str) -> None:
-    outcome = session.save_outcome.value if session.save_outcome is not None else "skipped"
-    sites = _sites(session.storage_state)
-    output.emit({"fingerprint": session.fingerprint, "ended": ended, "outcome": outcome, "sites": sites})
-    if outcome not in _STORED:
-        raise CommandFailed("NoLogin", f"nothing was stored: the browser was left before a login ({outcome})")
+async def print_result(output: Output, session: BrowserSession, ended: str) -> None:
+    """Print what was captured by site, after the manager was closed.
+
+    Raises:
+        CommandFailed: there is no login to store.
+        StoreUnavailableError: the store went away before the login was written.
+    """
+    outcome, sites = await session.settled() or SaveOutcome.SKIPPED, _sites(session.storage_state)
+    output.emit({"fingerprint": session.fingerprint, "ended": ended, "outcome": outcome.value, "sites": sites})
+    if outcome in _WHY_NOT:
+        raise CommandFailed("NoLogin", f"nothing was stored: {_WHY_NOT[outcome]} ({outcome})")
+    if outcome is SaveOutcome.SPOOLED:
+        raise StoreUnavailableError(
+            "the store went away: the login is on disk, and the next process with this spool_dir stores it"
+        )
+    if outcome not in STORED:
+        raise StoreUnavailableError("the store went away before the login was stored: log in again")
     rows = Table("site", "cookies", "storage items", "databases")
     for site, counts in sites.items():
         rows.add_row(site, *(str(count) for count in counts.values()))

@@ -56,9 +56,9 @@ class Facts:
         return self.settings.get(name, self.info.get(name.replace("-", "_")))
 
     def number(self, name: str) -> int:
-        """Return a number of INFO, or 0 if it is missing."""
-        text = self.info.get(name, "0")
-        return int(text) if text.lstrip("-").isdigit() else 0
+        """Return a number, from INFO if the setting is none, as "8.00GiB" of Dragonfly. 0 if it is in neither."""
+        found = (self.settings.get(name), self.info.get(name.replace("-", "_")))
+        return next((int(text) for text in found if text and text.isdecimal()), 0)
 
 
 async def identity_of(wire: Wire) -> Facts:

@@ -16,7 +16,7 @@ from session_reuse.browsers.chromium import find_chromium
 from session_reuse.cli.connection import Place
 from session_reuse.cli.doctor.finding import Finding, Status, fail, ok, warn
 from session_reuse.cli.formatting import plural
-from session_reuse.config import Config, configured_keys, unknown_variables
+from session_reuse.config import Config, ConfigOptions, configured_keys, unknown_variables
 from session_reuse.errors import AdapterError, ConfigurationError
 
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
@@ -25,17 +25,21 @@ _INSTALL: Final = "pip install 'session-reuse[compression]'"
 
 def settings(place: Place) -> tuple[Config | None, list[Finding]]:
     """Return the settings, or None if they cannot be used, and the findings about them."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `variables` says the same
-            return place.config(), []
-    except ConfigurationError as error:
-        reason = str(error)
-    if "ENCRYPTION_KEYS" in reason.upper():
+    findings: list[Finding] = []
+    # The rest is checked without wrong keys, and so without the spool, which needs them.
+    attempts: tuple[ConfigOptions, ...] = ({}, {"encryption_keys": None, "spool_dir": None})
+    for given in attempts:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # `variables` says the same
+                return place.config(**given), findings
+        except ConfigurationError as error:
+            reason = str(error)
+        if "ENCRYPTION_KEYS" not in reason.upper():
+            return None, [*findings, fail("settings", reason, "correct that setting")]
         remedy = "set 32 random bytes in base64 (openssl rand -base64 32), or several keys, separated by commas, newest first"
-        # The rest is checked without keys, and so without the spool, which needs them.
-        return place.config(encryption_keys=None, spool_dir=None), [fail("keys", reason, remedy)]
-    return None, [fail("settings", reason, "correct that setting")]
+        findings.append(fail("keys", reason, remedy))
+    return None, findings
 
 
 def keys(config: Config) -> Finding:

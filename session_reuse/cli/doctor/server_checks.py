@@ -115,7 +115,7 @@ def eviction(facts: Facts, _config: Config) -> Finding:
 
 def memory(facts: Facts, _config: Config) -> Finding:
     """A full server refuses saves."""
-    used, limit = facts.number("used_memory"), int(facts.setting("maxmemory") or 0)
+    used, limit = facts.number("used_memory"), facts.number("maxmemory")
     if not facts.info:
         return ok("memory", "not known: the user may not use INFO")
     if not limit:
