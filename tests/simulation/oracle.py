@@ -528,9 +528,11 @@ class Oracle:
 
     def _is_carried(self, session: Session, change: Change, new: Items) -> bool:
         """Return whether a visit that may replace the session went on with a change that waited, and has brought it."""
-        storage = {serial for item, serial in new.items() if not item.startswith("d:")}
+        storage = {item: serial for item, serial in new.items() if not item.startswith("d:")}
         return any(
-            one.replacing and change.serial in one.restored.values() and storage <= set(one.brings.values())
+            one.replacing
+            and change.serial in one.restored.values()
+            and {serial for item, serial in storage.items() if one.sees(item)} <= set(one.brings.values())
             for one in self.visits.values()
             if one.fingerprint == session.fingerprint
         )
@@ -713,10 +715,12 @@ class Oracle:
             if visit is None or visit.left == float("inf") or visit.manager.crashed:
                 continue
             given_up = visit.entered if visit.outcome is not None and visit.outcome.degraded else visit.left
-            if session.held_since > given_up + visit.manager.config["lease_ttl"] - 1.0:
-                continue  # a request that was under way for longer than any lease lasts
+            if session.held_since > given_up + visit.manager.config["lease_ttl"] - LEASE_GRACE:
+                continue  # a request that was under way for longer than a release is tried, or nearly
             if visit.manager.closed_at <= max(session.held_since, self.trouble_of(visit.process)):
                 continue  # a request that was under way when its manager was closed, or the store was away by then
+            if given_up <= self.server_lost_at <= session.held_since:
+                continue  # the server has forgotten that it was released, before the request arrived
             if self._is_out_of_reach(visit):
                 continue
             since = max(visit.left, session.held_since, self.trouble_of(visit.process))
@@ -743,7 +747,7 @@ class Oracle:
 
     def data_lost(self, *, tombstones: bool) -> None:
         """Take what the server holds now for what is right: it has lost data by itself."""
-        now = self.loop.time()
+        self.server_lost_at = now = self.loop.time()
         for session in self.sessions.values():
             session.live(now)
             raw = self.network.server.live(session.key)
@@ -777,6 +781,8 @@ class Oracle:
     undone_since: float = float("inf")
     server_jumps: float = 0.0
     """Seconds by which the server's clock has jumped so far, at fail-overs."""
+
+    server_lost_at: float = -1.0
 
     def leases_lost(self) -> None:
         """Note that the server has lost leases, or brought back earlier ones. A lease that it has kept is still held."""

@@ -293,12 +293,11 @@ class World:
 
     async def _closed(self, manager: Manager) -> None:
         manager.closed = True
-        began = self.loop.time()
+        manager.closed_at = began = self.loop.time()
         await self.guarded("close", manager.real.aclose())
         took = self.loop.time() - began
         if took > 2 * BUDGETS["close_timeout"] + BUDGETS["save_timeout"] + 1.0 and manager.process.troubled_at < began:
             self.oracle.break_("late", f"the close of {manager} took {took:.3f} s")
-        manager.closed_at = self.loop.time()
         lost = manager.process.lost_at
         self.oracle.say("  closed", manager, f"lost {', '.join(lost)}" if lost else "")
 
