@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import os
 from typing import Any
 
 from session_reuse import BrowserSession
@@ -23,6 +24,7 @@ class StubKeeper:
 
     def __init__(self, stored: dict[str, Any] | None = None) -> None:
         self.stored = stored
+        self.process = os.getpid()
         self.saves = 0
         self._bases: dict[int, dict[str, Any]] = {}
 
