@@ -344,8 +344,8 @@ class Writer:
             await self.disk.finish(budget)
         self._closed = True
         for replica in self.replicas.waiting():
-            on_disk = self.disk is not None and self.disk.holds(replica)
             for change in list(replica.outbox):
+                on_disk = self.disk is not None and self.disk.holds(replica, change)
                 change.settle(SaveOutcome.SPOOLED if on_disk else SaveOutcome.LOST)
                 if not on_disk:
                     self._lost(replica.fingerprint, "the store was away until the close")

@@ -329,6 +329,83 @@ async def test_a_full_disk_does_not_reach_the_agent(
     assert await stored(own_redis) == {"n": 1}
 
 
+def fill(patch: pytest.MonkeyPatch) -> None:
+    """Fill the disk: files can be removed, and none can be written."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    patch.setattr(Spool, "write", refuse)
+
+
+async def test_a_delivered_save_leaves_a_full_disk(
+    own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base cannot be written any more. The next process would deliver the save again, over what others did since."""
+    async with manager_of(own_redis, folder, close_timeout=2.0) as manager:
+        assert await leave(manager, n=1) is SaveOutcome.SPOOLED
+        fill(monkeypatch)
+        own_redis.start()
+        await until(lambda: not manager.stats().pending, message="the save was flushed")
+    assert files(folder) == []
+
+
+async def test_a_delivered_save_leaves_the_disk_after_a_failure(
+    own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One write fails, because another process keeps the lock. The next one removes what was delivered meanwhile."""
+    async with manager_of(own_redis, folder, close_timeout=2.0) as manager:
+        assert await leave(manager, n=1) is SaveOutcome.SPOOLED
+        with monkeypatch.context() as patch:
+            patch.setattr("session_reuse._session.spool.files._LOCK_PATIENCE", 0.0)
+            with Spool(folder, AesGcm([KEY]), max_entries=9, max_bytes=9999, max_content=9, ttl=9.0).exclusive():
+                own_redis.start()
+                await until(lambda: not manager.stats().pending, message="the save was flushed")
+                await asyncio.sleep(0)
+        assert await leave(manager, n=2) in {SaveOutcome.SAVED, SaveOutcome.MERGED}
+    assert files(folder) == []
+
+
+@pytest.mark.parametrize("keys", [[KEY], [b"n" * 32, KEY]], ids=["same key", "next key"])
+async def test_what_a_full_disk_holds_is_kept_and_not_reported_lost(
+    own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch, keys: list[bytes]
+) -> None:
+    """A process on a full disk, perhaps with the next key, adopts a save. It stays on disk: only later changes are lost."""
+    async with manager_of(own_redis, folder) as manager:
+        assert await leave(manager, n=1) is SaveOutcome.SPOOLED
+    fill(monkeypatch)
+    lost: list[str] = []
+    async with manager_of(
+        own_redis, folder, encryption_keys=keys, on_lost=lambda *what: lost.append(str(what))
+    ) as manager:
+        async with reusable_session(NAME, manager=manager) as session:
+            session.discard()
+        assert session.data == {"n": 1}
+        assert await leave(manager, "shop.example/other", n=2) is SaveOutcome.PENDING
+        assert await leave(manager, m=2) is SaveOutcome.PENDING
+    assert len([line for line in lost if NAME in line]) == 1
+    monkeypatch.undo()
+    own_redis.start()
+    async with manager_of(own_redis, folder, encryption_keys=keys) as manager:
+        await until(lambda: not files(folder), message="the save was delivered")
+        found = await manager.restore(NAME)
+    assert found is not None
+    assert found.data == {"n": 1}
+
+
+async def test_a_disk_that_stays_full_is_one_warning(
+    own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It names the folder and the reason. Each session and each retry would be a warning of its own."""
+    fill(monkeypatch)
+    async with manager_of(own_redis, folder) as manager:
+        for number in range(5):
+            assert await leave(manager, f"shop.example/{number}", n=1) is SaveOutcome.PENDING
+    warnings = [record.getMessage() for record in caplog.records if "session_reuse.spool_failed" in record.getMessage()]
+    assert len(warnings) == 1
+    assert f"{folder}: No space left on device" in warnings[0]
+
+
 async def test_a_hanging_disk_does_not_hold_an_agent_up(
     own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

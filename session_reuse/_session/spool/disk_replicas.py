@@ -85,6 +85,7 @@ class DiskReplicas:
         self._worker: asyncio.Task[None] | None = None
         self._replaying: asyncio.Task[None] | None = None
         self._closed = False
+        self._is_failing = False
 
     def changed(self, replica: Replica) -> None:
         """Write a replica soon."""
@@ -97,10 +98,9 @@ class DiskReplicas:
         self._invalidated.add(replica.fingerprint)
         self.changed(replica)
 
-    def holds(self, replica: Replica) -> bool:
-        """Return whether all that waits of a session is on disk."""
-        known = self._on_disk.get(replica.fingerprint, {})
-        return all(known.get(change.name) is change for change in replica.outbox)
+    def holds(self, replica: Replica, change: Change) -> bool:
+        """Return whether a change that waits is on disk."""
+        return self._on_disk.get(replica.fingerprint, {}).get(change.name) is change
 
     async def written(self, fingerprint: str, budget: float) -> bool:
         """Wait at most `budget` seconds for the disk. Return whether all that waits of a session is on it."""
@@ -111,7 +111,11 @@ class DiskReplicas:
         except TimeoutError:
             return False
         replica = self._writer.replicas.find(fingerprint)
-        return replica is not None and bool(replica.outbox) and self.holds(replica)
+        return (
+            replica is not None
+            and bool(replica.outbox)
+            and all(self.holds(replica, change) for change in replica.outbox)
+        )
 
     async def finish(self, patience: float) -> None:
         """Wait at most `patience` seconds for all that is to be written, and let other processes deliver."""
@@ -131,21 +135,36 @@ class DiskReplicas:
             self._at_work = fingerprint
             update = self._update_of(replica)
             try:
-                dropped = await asyncio.get_running_loop().run_in_executor(None, self._write, fingerprint, update)
-            except OSError as error:
-                self._on_disk.pop(fingerprint, None)
+                dropped, failure = await asyncio.get_running_loop().run_in_executor(
+                    None, self._write, fingerprint, update
+                )
+            except OSError as error:  # what was on disk before is still there
+                failure = error
                 if update.forgets:
                     self._invalidated.add(fingerprint)
-                log.warning(Event.SPOOL_FAILED, fingerprint=fingerprint, error=type(error).__name__, errno=error.errno)
             else:
                 self._on_disk[fingerprint] = {change.name: change for change in update.changes}
                 if not update.changes:
                     del self._on_disk[fingerprint]
                 if dropped:
                     log.warning(Event.SPOOL_FAILED, dropped=dropped, why="pending_max or pending_max_bytes on disk")
+            if failure is not None:
+                self._bases.pop(fingerprint, None)
+                self._failed(failure, fingerprint)
+            else:
+                self._is_failing = False
             self._at_work = ""
             self._stepped.set()
             self._stepped = asyncio.Event()
+
+    def _failed(self, error: OSError, fingerprint: str) -> None:
+        """Log trouble of the disk: once as a warning, until a file is written again."""
+        name, why = type(error).__name__, f"{self._spool.folder}: {error.strerror or 'no answer within the budget'}"
+        if self._is_failing:
+            log.debug(Event.SPOOL_FAILED, fingerprint=fingerprint, error=name, errno=error.errno, why=why)
+        else:
+            log.warning(Event.SPOOL_FAILED, fingerprint=fingerprint, error=name, errno=error.errno, why=why)
+        self._is_failing = True
 
     def _update_of(self, replica: Replica) -> _Update:
         for change in replica.outbox:
@@ -162,26 +181,35 @@ class DiskReplicas:
             update.base = base
         return update
 
-    def _write(self, fingerprint: str, update: _Update) -> int:
-        """Update both files of a session. Return how many files had to give way. Blocks."""
+    def _write(self, fingerprint: str, update: _Update) -> tuple[int, OSError | None]:
+        """Update both files of a session. Return how many files had to give way, and why the base is not there. Blocks."""
         spool, loop, wall = self._spool, self._clock.loop(), self._clock.wall()
         name, *older = spool.names_of(fingerprint)
         with spool.exclusive():
             for each in (name, *older) if update.forgets else ():
                 spool.remove(spool.base_name(each))
-            if update.base is not None:
-                spool.write(spool.base_name(name), _packed_base(fingerprint, update.base, loop, wall), wall)
+            failure = self._write_base(fingerprint, update.base, loop, wall) if update.base is not None else None
             mine = {change.name for change in update.changes} | update.ended
             others = [
                 packed for each in (name, *older) for packed in self._packed_changes(each) if packed["name"] not in mine
             ]
             packed = others + [_packed(change, loop, wall) for change in update.changes]
-            for each in older if packed else (name, *older):
-                spool.remove(each)
             if packed:
                 content = {"schema": _SCHEMA, "fingerprint": fingerprint, "changes": packed}
                 spool.write(name, orjson.dumps(content), min(change["made_at"] for change in packed))
-            return len(spool.make_room(keep=name))
+            for each in older if packed else (name, *older):  # last: a full disk keeps what it has
+                spool.remove(each)
+            return len(spool.make_room(keep=name)), failure
+
+    def _write_base(self, fingerprint: str, base: Snapshot, loop: float, wall: float) -> OSError | None:
+        """Write a base. On a full disk, remove the old one: changes that were delivered since would be missing in it."""
+        name = self._spool.base_name(self._spool.names_of(fingerprint)[0])
+        try:
+            self._spool.write(name, _packed_base(fingerprint, base, loop, wall), wall)
+        except OSError as error:
+            self._spool.remove(name)
+            return error
+        return None
 
     def _packed_changes(self, name: str) -> list[dict[str, Any]]:
         found = self._read(name)
@@ -206,7 +234,7 @@ class DiskReplicas:
                 if found is not None:
                     self._adopt(self._writer.replicas.of(found["fingerprint"]), found)
         except OSError as error:
-            log.warning(Event.SPOOL_FAILED, error=type(error).__name__, errno=error.errno)
+            self._failed(error, "")
 
     async def load(self, replica: Replica, budget: float) -> None:
         """Fill a replica from disk: what an earlier process knew of the session, and the changes that wait.
@@ -217,8 +245,7 @@ class DiskReplicas:
             async with asyncio.timeout(max(_LEAST_PATIENCE, budget)):
                 await self._load(replica)
         except OSError as error:  # TimeoutError is one, too
-            name = replica.fingerprint
-            log.warning(Event.SPOOL_FAILED, fingerprint=name, error=type(error).__name__, errno=error.errno)
+            self._failed(error, replica.fingerprint)
 
     async def _load(self, replica: Replica) -> None:
         loop = asyncio.get_running_loop()

@@ -244,7 +244,7 @@ class Spool:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = os.stat(folder)
             if status.st_uid != os.geteuid():
-                raise PermissionError("the spool folder belongs to another user")
+                raise PermissionError(errno.EPERM, "the folder belongs to another user")
             if status.st_mode & 0o077:
                 os.chmod(folder, 0o700)
 
