@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from session_reuse import BrowserSession
@@ -58,6 +59,7 @@ def reused(state: dict[str, Any]) -> BrowserSession:
 
 class _Checkpoints:
     def __init__(self) -> None:
+        self.process = os.getpid()
         self.states: list[Any] = []
 
     async def checkpoint(self, session: BrowserSession) -> str:
