@@ -127,7 +127,9 @@ def administration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.logins.django_site", database]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as server:
         assert server.stdout is not None
-        yield f"{server.stdout.readline().strip()}/admin/"
+        address = server.stdout.readline().strip()
+        assert address, "the site has not started"
+        yield f"{address}/admin/"
         server.terminate()
 
 
