@@ -87,15 +87,15 @@ async def test_a_save_that_is_made_again_replaces_nothing_later(
 
 @asynccontextmanager
 async def held_up(proxy: FaultProxy) -> AsyncIterator[None]:
-    """Hold up what clients send, and let it land at the end, also what was given up."""
+    """Hold up what clients send, and let it land at the end, also what was given up. Nothing that is sent later lands."""
     landing = asyncio.Event()
 
     async def hold(_: list[str]) -> None:
-        await landing.wait()
+        await (asyncio.Event() if landing.is_set() else landing).wait()
 
     proxy.on_commands = hold
     yield
-    reached, proxy.on_commands = proxy.uploaded, None
+    reached = proxy.uploaded
     landing.set()
     await until(lambda: proxy.uploaded > reached, message="the late write lands")
 
