@@ -375,15 +375,14 @@ class SessionManager(AsyncOnly):
             ConfigurationError: an argument is wrong.
             StoreError: with `once`, the store is away.
         """
-        from session_reuse._logins.keep_alive import KeepAlive, KeepAliveOptions
+        from session_reuse._logins.keep_alive import KeepAlive
 
-        options = KeepAliveOptions(
-            probe=probe, pattern=pattern, every=seconds("every", every),
-            before_expiry=None if before_expiry is None else seconds("before_expiry", before_expiry),
+        job = KeepAlive(
+            runtime=await self._services(), session_class=self.session_class, probe=probe, pattern=pattern,
+            every=seconds("every", every), before_expiry=None if before_expiry is None else seconds("before_expiry", before_expiry),
             concurrency=whole("concurrency", concurrency), probe_timeout=seconds("probe_timeout", probe_timeout),
             relogin=relogin, on_change=on_change,
         )  # fmt: skip
-        job = KeepAlive(await self._services(), options, self.session_class)
         if not once:
             await job.run()
         return await job.run_once()

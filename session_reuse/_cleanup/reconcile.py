@@ -10,7 +10,6 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from session_reuse._resilience.failure import AttemptFailed
@@ -27,29 +26,24 @@ _FINISH_TIMEOUT: Final = 5.0
 _GONE: Final = -2
 
 
-class EntryAction(StrEnum):
-    """What to do with an entry of the index."""
-
-    EXPIRE = "expire"
-    """The session has expired: remove the entry and the other traces of the session."""
-    PROLONG = "prolong"
-    """The session lives: write its new deadline into the entry."""
-    LEAVE = "leave"
-    """Nothing has to be done now, or nothing is known."""
-
-
-def action_for(left: int | None, *, due: bool) -> EntryAction:
-    """Return what to do with one entry.
+def changes_for(
+    entries: Sequence[IndexEntry], lefts: Sequence[int | None], ttl: float, *, due: bool
+) -> list[tuple[IndexEntry, int | None]]:
+    """Return the entries to change: with None those of expired sessions, else with the milliseconds until the next check.
 
     Args:
-        left: milliseconds to live, -1 without an end, -2 for no session, None if it is not known.
-        due: whether the deadline of the entry has passed.
+        entries: of the index.
+        lefts: milliseconds to live of each session, -1 without an end, -2 for no session, None if it is not known.
+        ttl: seconds until a session without an end is checked again.
+        due: whether the deadlines of the entries have passed.
     """
-    if left is None:
-        return EntryAction.LEAVE
-    if left == _GONE:
-        return EntryAction.EXPIRE
-    return EntryAction.PROLONG if due else EntryAction.LEAVE
+    changes: list[tuple[IndexEntry, int | None]] = []
+    for entry, left in zip(entries, lefts, strict=True):
+        if left == _GONE:
+            changes.append((entry, None))
+        elif left is not None and due:
+            changes.append((entry, left if left >= 0 else round(ttl * 1000)))
+    return changes
 
 
 @dataclass(slots=True)
@@ -107,12 +101,7 @@ class Reconciler:
         if not entries:
             return 0
         lefts = await self._deadlines.times_to_live([entry.fingerprint for entry in entries], timeout=_TIMEOUT)
-        actions = [action_for(left, due=due) for left in lefts]
-        changes = [
-            (entry, None if action is EntryAction.EXPIRE else self._milliseconds(left))
-            for entry, left, action in zip(entries, lefts, actions, strict=True)
-            if action is not EntryAction.LEAVE
-        ]
+        changes = changes_for(entries, lefts, self._config.ttl, due=due)
         gone = {entry for entry, left in changes if left is None}
         settled = await self._deadlines.settle(changes, timeout=_TIMEOUT) if changes else []
         expired = [entry.fingerprint for entry in settled if entry in gone]
@@ -121,10 +110,6 @@ class Reconciler:
         if expired:
             await self._finish_expired(expired)
         return len(settled)
-
-    def _milliseconds(self, left: int | None) -> int:
-        """Return when to look again at a session that lives, one without an end included."""
-        return left if left is not None and left >= 0 else round(self._config.ttl * 1000)
 
     async def _finish_expired(self, expired: list[str]) -> None:
         """Finish sessions that this worker has removed from the index, also if it is cancelled."""

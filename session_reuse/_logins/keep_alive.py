@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -19,7 +19,6 @@ from session_reuse._session.composition import Runtime
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse._state.header import Header
-from session_reuse._state.record import record
 from session_reuse._state.storage_state import longest_cookie_life
 from session_reuse._store.interface import SessionEntry
 from session_reuse._summaries import SessionSummary, summary_of
@@ -37,10 +36,16 @@ _ROUNDS: Final = 10
 """Rounds in the time after which a login is probed again, so that none is late by more than a tenth of it."""
 
 
-@record(kw_only=True)
-class KeepAliveOptions:
-    """What the caller of `keep_alive` asked for; see there. Durations are in seconds."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class KeepAlive:
+    """One worker that probes stored sessions, with the arguments of `SessionManager.keep_alive`. Durations are in seconds.
 
+    Attributes:
+        session_class: of the sessions that plain probes get.
+    """
+
+    runtime: Runtime
+    session_class: type[BrowserSession]
     probe: Probe
     pattern: str
     every: float
@@ -49,24 +54,16 @@ class KeepAliveOptions:
     probe_timeout: float
     relogin: Probe | None
     on_change: OnChange | None
+    _counts: Counter[Liveness] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         """Check what a type checker cannot."""
         if not callable(self.probe) or not (self.relogin is None or callable(self.relogin)):
             raise ConfigurationError("probe and relogin must be functions of the session")
-
-
-class KeepAlive:
-    """One worker that probes stored sessions. A plain probe gets a session of `session_class`."""
-
-    def __init__(
-        self, runtime: Runtime, options: KeepAliveOptions, session_class: type[BrowserSession] = BrowserSession
-    ) -> None:  # fmt: skip
-        self._session_class = BrowserSession if _is_async(options.probe) else session_class
+        if _is_async(self.probe):
+            self.session_class = BrowserSession
         # A probe alone does not keep a session in the store. Else a dead login would be probed for ever.
-        self._runtime = replace(runtime, config=replace(runtime.config, sliding=False))
-        self._options = options
-        self._counts: Counter[Liveness] = Counter()
+        self.runtime = replace(self.runtime, config=replace(self.runtime.config, sliding=False))
 
     async def run(self) -> None:
         """Probe until cancelled. Trouble of the store is logged, and the next round tries again."""
@@ -74,9 +71,9 @@ class KeepAlive:
             try:
                 await self.run_once()
             except StoreError as error:
-                self._runtime.telemetry.degraded(Operation.KEEP, error, code=type(error).__name__, fingerprint="")
-            pause = self._options.every / _ROUNDS
-            await asyncio.sleep(pause * self._runtime.clock.chance.uniform(0.8, 1.2))
+                self.runtime.telemetry.degraded(Operation.KEEP, error, code=type(error).__name__, fingerprint="")
+            pause = self.every / _ROUNDS
+            await asyncio.sleep(pause * self.runtime.clock.chance.uniform(0.8, 1.2))
 
     async def run_once(self) -> Counter[Liveness]:
         """Probe the sessions that are due, and return how many got which verdict.
@@ -85,12 +82,12 @@ class KeepAlive:
             StoreError: the store is away.
         """
         self._counts = Counter()
-        gate = asyncio.Semaphore(self._options.concurrency)
+        gate = asyncio.Semaphore(self.concurrency)
         failed: AttemptFailed | None = None
         async with asyncio.TaskGroup() as group:
             try:
-                async for entry in self._runtime.store.sessions(timeout=_LISTING_TIMEOUT):
-                    if not fnmatchcase(entry.fingerprint, self._options.pattern):
+                async for entry in self.runtime.store.sessions(timeout=_LISTING_TIMEOUT):
+                    if not fnmatchcase(entry.fingerprint, self.pattern):
                         continue
                     if entry.failure is not None:
                         self._not_probed(entry.failure, entry.fingerprint)
@@ -106,40 +103,40 @@ class KeepAlive:
 
     async def _is_due(self, entry: SessionEntry) -> bool:
         """Return whether a session is to be probed now, by the clock of its server."""
-        summary, options = self._summary(entry), self._options
+        summary = self._summary(entry)
         if summary.version is None or summary.retired or summary.holder:
             return False
         since = entry.now / 1_000_000 - (summary.checked_at or 0.0)
-        if not 0 <= since < options.every:  # below 0, the clock of the server was set back, or a fail-over changed it
+        if not 0 <= since < self.every:  # below 0, the clock of the server was set back, or a fail-over changed it
             return True
-        soon = options.before_expiry
-        if soon is None or since < min(options.every, soon / _ROUNDS):
+        soon = self.before_expiry
+        if soon is None or since < min(self.every, soon / _ROUNDS):
             return False
         if summary.ttl is not None and summary.ttl <= soon:
             return True
         try:
-            reply = await self._runtime.guarded.run(
-                Access.READ, entry.fingerprint, self._runtime.config.save_timeout,
+            reply = await self.runtime.guarded.run(
+                Access.READ, entry.fingerprint, self.runtime.config.save_timeout,
                 lambda store, timeout: store.read(entry.fingerprint, timeout=timeout),
             )  # fmt: skip
         except AttemptFailed as failure:  # trouble of one session does not end the round of the others
             self._degraded(failure, entry.fingerprint)
             return False
-        _, found, _ = await self._runtime.snapshots.decode(entry.fingerprint, reply.value, 0.0, None, None)
+        _, found, _ = await self.runtime.snapshots.decode(entry.fingerprint, reply.value, 0.0, None, None)
         life = longest_cookie_life(found["storage_state"], entry.now / 1_000_000) if found is not None else None
         return life is not None and life <= soon
 
     def _summary(self, entry: SessionEntry) -> SessionSummary:
-        return summary_of(entry, self._runtime.config, entry.now / 1_000_000)
+        return summary_of(entry, self.runtime.config, entry.now / 1_000_000)
 
     async def _check(self, fingerprint: str) -> None:
         """Probe one session under its lease, unless another process has just done so, or an agent uses it."""
-        session = self._session_class(fingerprint)
-        scope = self._runtime.scope(session, ResolvedOptions(exclusive=True, used_by="keep_alive"))
+        session = self.session_class(fingerprint)
+        scope = self.runtime.scope(session, ResolvedOptions(exclusive=True, used_by="keep_alive"))
         await scope.enter()
         try:
-            entry = await self._runtime.guarded.run(
-                Access.READ, fingerprint, self._runtime.config.save_timeout,
+            entry = await self.runtime.guarded.run(
+                Access.READ, fingerprint, self.runtime.config.save_timeout,
                 lambda store, timeout: store.facts(fingerprint, timeout=timeout),
             )  # fmt: skip
             entered = session.reused and entry is not None
@@ -166,18 +163,18 @@ class KeepAlive:
 
     async def _judge(self, session: BrowserSession, entry: SessionEntry) -> None:
         before = self._summary(entry).liveness
-        verdict = await self._verdict(session, self._options.probe)
-        relogin = self._options.relogin
+        verdict = await self._verdict(session, self.probe)
+        relogin = self.relogin
         if verdict is Liveness.DEAD and relogin is not None and await self._verdict(session, relogin) is Liveness.LIVE:
-            verdict = await self._verdict(session, self._options.probe)
+            verdict = await self._verdict(session, self.probe)
         if verdict is not Liveness.LIVE:
             session.discard()  # what a logged-out probe has seen replaces nothing
         self._counts[verdict] += 1
-        self._runtime.telemetry.probed(session.fingerprint, verdict)
+        self.runtime.telemetry.probed(session.fingerprint, verdict)
         try:
             name, created_at = session.fingerprint, Header.decode(entry.head).created_at
-            await self._runtime.guarded.run(
-                Access.WRITE, name, self._runtime.config.save_timeout,
+            await self.runtime.guarded.run(
+                Access.WRITE, name, self.runtime.config.save_timeout,
                 lambda store, timeout: store.note_liveness(name, verdict.value, created_at, _NOTE_TTL, timeout=timeout),
             )  # fmt: skip
         except AttemptFailed as failure:  # what a good probe has renewed is saved all the same
@@ -186,7 +183,7 @@ class KeepAlive:
             await self._report_change(session.fingerprint, before, verdict)
 
     async def _report_change(self, fingerprint: str, before: Liveness, verdict: Liveness) -> None:
-        on_change = self._options.on_change
+        on_change = self.on_change
         if on_change is not None:
             await self._call("on_change", fingerprint, lambda: on_change(fingerprint, before, verdict))
 
@@ -195,7 +192,7 @@ class KeepAlive:
         self._degraded(failure, fingerprint)
 
     def _degraded(self, failure: AttemptFailed, fingerprint: str) -> None:
-        self._runtime.telemetry.degraded(Operation.KEEP, failure.error, code=failure.code, fingerprint=fingerprint)
+        self.runtime.telemetry.degraded(Operation.KEEP, failure.error, code=failure.code, fingerprint=fingerprint)
 
     async def _verdict(self, session: BrowserSession, probe: Probe) -> Liveness:
         """Return the result of a probe. One that raises, hangs, or returns no bool has found out nothing."""
@@ -208,7 +205,7 @@ class KeepAlive:
     async def _call(self, name: str, fingerprint: str, callback: Callable[[], object]) -> object:
         """Return the answer of the application's function. None when it raises, whatever it raises, or hangs."""
         try:
-            async with asyncio.timeout(self._options.probe_timeout):
+            async with asyncio.timeout(self.probe_timeout):
                 answer = callback()
                 while inspect.isawaitable(answer):  # a plain probe in a thread may return a coroutine
                     answer = await answer
