@@ -188,6 +188,6 @@ class BoundContext(AsyncOnly):
         while not self._driver.is_gone:
             await asyncio.sleep(seconds)
             async with self._capturing:
-                await run_async(engine.capture.refresh())
+                await self._driver.spawn(engine.capture.refresh())
             if engine.is_dirty:
                 await save_checkpoint(self._session, self._capture)
