@@ -503,12 +503,12 @@ class Oracle:
         whole = whole and (self._replaces(login.visit) or self._may_be_retired(before, login.visit))
         arrived = [self.writes[serial] for item, serial in new.items() if old.get(item) != serial]
         for change in arrived:
+            behind = self._behind(change.visit)  # also one that went on with a login that was still on its way
             storage = [
                 self.writes[serial].visit
                 for item, serial in new.items()
-                if not item.startswith("d:") and change.visit.sees(item)
+                if not item.startswith("d:") and all(one.sees(item) for one in behind)
             ]
-            behind = self._behind(change.visit)  # also one that went on with a login that was still on its way
             may = any(one.replacing for one in behind)
             may = may or (change.visit.unknowing and self._may_be_retired(before, change.visit))
             whole = whole or (may and all(visit in behind for visit in storage))
@@ -940,30 +940,27 @@ class Oracle:
         items, manager, stands = visit.restored, visit.manager, visit.inside(version.items)
         if items == stands:
             return True
+        shared = visit.process.plan.spool
+        ours = [
+            one for one in self.visits.values() if one.manager is manager or (shared and one.process is visit.process)
+        ]
         back = {  # the store has lost it, and an agent whose save waits brings back what it was given
-            serial for one in self.visits.values() if stands is None
-            and one.manager is manager and one.saved not in CONFIRMED and (one.waits or one.leaving < visit.entered)
+            serial for one in ours if stands is None
+            and one.saved not in CONFIRMED and (one.waits or one.leaving < visit.entered)
             for serial in one.brings.values()
         }  # fmt: skip
-        shared = visit.process.plan.spool
         if not any(
-            (one.manager is manager or (shared and one.process is visit.process))
-            and one is not visit
+            one is not visit
             and (
                 one.saving
                 or one.waits  # what a checkpoint saves waits from the moment at which the store has refused it
                 or any(change.promised for change in session.changes if change.visit is one)  # undone since, perhaps
                 or (one.saved not in CONFIRMED and one.leaving < visit.entered)
             )
-            for one in self.visits.values()
+            for one in ours
         ):
             return False
-        mine = [
-            one
-            for one in session.changes
-            if one.saved < visit.entered
-            and (one.visit.manager is manager or (shared and one.visit.process is visit.process))
-        ]
+        mine = [one for one in session.changes if one.saved < visit.entered and one.visit in ours]
         own = {change.serial for change in mine}
         deleted = {change.item for change in mine if not change.serial}
         sid = self.writes.get(items.get("c:sid", 0))
