@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from session_reuse._misuse import type_of
 from session_reuse._problem import Problem, ProblemKind
 from session_reuse._settings.values import Seconds, seconds
 from session_reuse._state import document
 from session_reuse._state.shapes import Document, StorageState
 from session_reuse._state.storage_state import empty_storage_state, to_playwright, validate_storage_state
-from session_reuse.errors import InvalidStateError, LifecycleError
+from session_reuse.errors import ConfigurationError, InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
 
 if TYPE_CHECKING:
@@ -110,8 +111,11 @@ def require_open(session: BrowserSession) -> None:
     """Raise if the session was left: a browser opened now would be captured and never saved. For adapters.
 
     Raises:
+        ConfigurationError: the argument is no session.
         LifecycleError: the `with` of this session has ended, or this is a child that was forked inside it.
     """
+    if not isinstance(session, BrowserSession):
+        raise ConfigurationError(f"the first argument must be the session of reusable_session, not {type_of(session)}")
     wiring = wiring_of(session)
     if wiring.backend is not None:
         session._open_backend()  # noqa: SLF001  (of this module)

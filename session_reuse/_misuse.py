@@ -88,7 +88,7 @@ def check_manager(manager: object, kind: type | None = None) -> None:
     if kind is None and hasattr(manager, "restore") and not isinstance(manager, type):
         return
     module = kind.__module__.removesuffix("._manager") if kind is not None else "session_reuse"
-    given = f"the class {manager.__qualname__}" if isinstance(manager, type) else _type_of(manager)
+    given = f"the class {manager.__qualname__}" if isinstance(manager, type) else type_of(manager)
     hint = ": write manager=SessionManager(url)" if isinstance(manager, str) else ""
     raise ConfigurationError(f"manager= takes a {module}.SessionManager object, not {given}{hint}")
 
@@ -102,11 +102,12 @@ def check_names(fingerprint: object, agent_id: object) -> None:
     for name, given in (("fingerprint", fingerprint), ("agent_id", agent_id)):
         is_url = isinstance(given, str) and given.partition("://")[0] in SCHEMES and "://" in given
         if is_url or hasattr(given, "restore") or hasattr(given, "connection_pool"):
-            shown = "the URL of a store" if is_url else f"a {_type_of(given)}"
+            shown = "the URL of a store" if is_url else f"a {type_of(given)}"
             raise ConfigurationError(
                 f"{name} is {shown}: write reusable_session(fingerprint, agent_id, manager=SessionManager(...))"
             )
 
 
-def _type_of(given: object) -> str:
+def type_of(given: object) -> str:
+    """Return the name of an argument's type, as an error shows it."""
     return f"{type(given).__module__}.{type(given).__qualname__}".removeprefix("builtins.")

@@ -10,9 +10,10 @@ from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.environment import context_options, recorded
 from session_reuse._browser.origins import origin_of
 from session_reuse._browser_session import require_open
+from session_reuse._misuse import type_of
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import StorageState, is_empty
-from session_reuse.errors import AdapterError, LifecycleError
+from session_reuse.errors import AdapterError, ConfigurationError, LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,10 +68,17 @@ class PlaywrightBinding:
         return self.driver.context
 
     def enter(self) -> None:
-        """Raise an error at a second use, and for a session that was left."""
+        """Raise an error at a second use, for a session that was left, and for arguments of a wrong type."""
         if self._is_entered:
             raise LifecycleError("a bound context can be entered once; open another")
         require_open(self.session)
+        given, needed, wanted = (
+            (self._browser, "new_context", "open_context takes a browser, such as `await playwright.chromium.launch()`")
+            if self._attached is None
+            else (self._attached, "add_cookies", "attach_context takes a context of a browser")
+        )
+        if not hasattr(given, needed):
+            raise ConfigurationError(f"{wanted}, not {type_of(given)}")
         self._is_entered = True
 
     def open(self, driver: PlaywrightDriver) -> Flow[None]:

@@ -73,6 +73,14 @@ def test_every_log_event_is_explained_and_logged_somewhere(tables: ModuleType) -
     assert set(named.findall((DOCS / "troubleshooting.md").read_text())) <= events | modules
 
 
+def test_the_page_says_which_files_of_the_spool_stay(tables: ModuleType) -> None:
+    """A damaged one is set aside. `tests/chaos/test_spool.py` holds that one of another key is left alone."""
+    content = tables.REGION.search((DOCS / "reference" / "log-events.md").read_text(encoding="utf-8"))[3]
+    (meaning,) = [row[3] for row in tables.event_rows(tables.event_meanings(content)) if "spool_rejected" in row[0]]
+    assert "A damaged one was moved to the folder `rejected`" in meaning
+    assert "One that is sealed with another key stays" in meaning
+
+
 def test_warnings_lead_to_troubleshooting(tables: ModuleType) -> None:
     """A warning in the log has a section with the remedy."""
     text = (DOCS / "troubleshooting.md").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from fakeredis import FakeRedis
 
 from session_reuse.testing import MemoryStore, assert_reused
@@ -40,6 +41,20 @@ async def test_a_writer_without_a_key_does_not_decide_whose_session_an_agent_get
     async with process.enter(None, "agent-a") as session:
         assert session.fingerprint == "agent/agent-a"
         session.discard()
+    await process.manager.aclose()
+
+
+@pytest.mark.parametrize("entry", [b"x" * 600, b"", b"\xff\xfe", b"a\0b"])
+@pytest.mark.parametrize("config", [{}, {"encryption_keys": [KEY]}], ids=["plain", "sealed"])
+async def test_a_damaged_entry_raises_nothing_into_the_agent(entry: bytes, config: dict[str, Any]) -> None:
+    """A name that is too long raised `InvalidFingerprintError` at the enter."""
+    memory = MemoryStore()
+    process = Process(memory, **config)
+    client: Any = FakeRedis(server=memory.server)
+    client.set("browser:affinity:agent-a", entry)
+    async with process.enter(None, "agent-a") as session:
+        session.data["n"] = 1
+    assert (session.outcome, session.save_outcome) == ("missing", "saved")
     await process.manager.aclose()
 
 

@@ -13,7 +13,8 @@ import pytest
 from tests.harness.servers import redis_binary
 from tests.packaging.local_index import fill, install
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 INSTALLED, PROGRAM = (
     re.search(pattern, README, re.MULTILINE | re.DOTALL)
     for pattern in (r"^pip install '(session-reuse\[[a-z,-]+\])'$", r"```python\n(.*?)```")
@@ -98,7 +99,11 @@ def says_what_to_type(done: subprocess.CompletedProcess[str]) -> bool:
     return all(way in last for way in ("redis-server", "session-reuse[embedded]", "SESSION_REUSE_URL"))
 
 
-def test_the_clone_and_the_index_give_the_same_extras() -> None:
-    """Who installs from a clone gets what the install line names."""
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/tutorial.md"])
+def test_a_page_says_how_to_install_while_the_package_is_on_no_index(page: str) -> None:
+    """The install line fails until then. A clone gives the same extras."""
     assert INSTALLED is not None
-    assert f"`pip install '.[{INSTALLED[1].split('[')[1]}'`" in README
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert f"\npip install '{INSTALLED[1]}'\n" in text
+    assert "The package is not on an index yet" in text
+    assert f"`pip install '.[{INSTALLED[1].split('[')[1]}'`" in text

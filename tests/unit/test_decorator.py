@@ -293,3 +293,31 @@ async def test_a_forgotten_async_is_named_by_adapters() -> None:
             pass
     with pytest.raises(LifecycleError, match=r"write `async with open_httpx_async\("), open_httpx_async(session):
         pass
+
+
+async def test_arguments_of_adapters_in_the_wrong_place_are_told() -> None:
+    """A context or a browser type in the place of a browser, swapped arguments: the error says what belongs there."""
+    from session_reuse.browsers import playwright, playwright_sync
+    from session_reuse.browsers.http_clients import open_httpx
+
+    class Browser:
+        new_context = None
+
+    class Context:
+        add_cookies = None
+
+    session, browser, context = BrowserSession("x"), Browser(), Context()
+    wrong: Any
+    for wrong in (context, session, "x", None):
+        with pytest.raises(ConfigurationError, match=r"open_context takes a browser, such as `await playwright\."):
+            async with playwright.open_context(session, wrong):
+                pass
+    with (
+        pytest.raises(ConfigurationError, match=r"attach_context takes a context of a browser, not .*Browser"),
+        playwright_sync.attach_context(session, browser),  # type: ignore[arg-type]
+    ):
+        pass
+    swapped: Any = browser
+    for opened in (playwright_sync.open_context(swapped, session), open_httpx(swapped)):  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match=r"must be the session of reusable_session, not .*Browser"), opened:
+            pass

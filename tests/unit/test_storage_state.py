@@ -160,6 +160,7 @@ def test_validation_does_not_slow_down_an_assignment() -> None:
         (empty_storage_state(), True),
         (origin(localStorage=[], sessionStorage=[], indexedDB=[]), True),
         ({**empty_storage_state(), "session_reuse": {"v": 1}}, True),
+        ({**empty_storage_state(), "session_reuse": {"idb_rich": {"https://a": "{}"}}}, True),  # nothing restores that
         (cookies(cookie()), False),
         (origin(localStorage=[{"name": "a", "value": ""}]), False),
         (origin(localStorage=[], sessionStorage=[{"name": "a", "value": ""}]), False),
