@@ -25,6 +25,7 @@ SAVE_ID_LENGTH: Final = 12
 REMEMBERED_SAVES: Final = 4
 SERVER_STAMPED: Final = "t"
 """Fourth flag of a value whose `saved_at` the commit script has set, so that its seal does not cover that field."""
+_LAST_FLAGS: Final = f"-{SERVER_STAMPED}".encode()
 _FIELDS: Final = Struct("4x 4s 8s 20s 20s 12s 48s 14s 14s 14s 8s 4s 4s")
 _SAVE_ID: Final = re.compile("[^-]{12}")
 
@@ -85,13 +86,15 @@ class Header:
         """Return the header of a stored value.
 
         Raises:
-            UnreadableStateError: the value has a newer schema.
+            UnreadableStateError: the value has a newer schema or flag.
             CorruptStateError: the value is no session.
         """
         if value[:3] == MAGIC[:3] and value[3:4].isdigit() and value[:4] != MAGIC:
             raise UnreadableStateError("written by a newer version, with another schema")
         if len(value) < LENGTH or value[:4] != MAGIC:
             raise CorruptStateError("not a session of this schema")
+        if value[7:8] not in _LAST_FLAGS:  # such a flag may change what the seal covers: it would pass for damage
+            raise UnreadableStateError("written by a newer version, with a flag that is not known here")
         (
             flags, key_id, invalidated_at, token, version, ids, created_at, saved_at, retire_at, uses, score, ttl,
         ) = _FIELDS.unpack_from(value)  # fmt: skip

@@ -39,6 +39,7 @@ CASES = {
     "too large, lz4": Case({"compression": "lz4"}, {"max_state_bytes": 2_000}),
     "too large, zlib": Case({"compression": "zlib"}, {"max_state_bytes": 2_000}),
     "a newer schema": Case({}, {}, lambda value: b"SRS2" + value[4:]),
+    "a newer flag": Case({}, {}, lambda value: value[:7] + b"u" + value[8:]),
 }
 
 
