@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from session_reuse._resilience.failure import AttemptFailed, FailureScope
 from session_reuse._state.header import Header
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import GAP, columns_of, padded, plural, printable, short_duration, size
-from session_reuse.errors import CorruptStateError
+from session_reuse.errors import CorruptStateError, StoreAuthError
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
@@ -47,7 +49,7 @@ def key_id_in(head: bytes) -> str:
 
 
 class Refusals:
-    """What the store does not show in a listing. The rest is listed all the same."""
+    """What the store refuses to a command that goes over many sessions."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -57,6 +59,22 @@ class Refusals:
         """Note one."""
         self._count += 1
         self._first = self._first if self._count > 1 else (name, reason)
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Note what the store refuses in the `with`, and go on with the others.
+
+        Raises:
+            StoreError: trouble that is not about this name alone.
+        """
+        try:
+            yield
+        except AttemptFailed as failure:
+            if failure.scope is not FailureScope.REQUEST:
+                raise failure.error from None
+            self.add(name, str(failure.error))
+        except StoreAuthError as error:
+            self.add(name, str(error))
 
     def end(self, output: Output, code: ExitCode = ExitCode.OK) -> ExitCode:
         """Print an error about them, and return the exit code of the command."""

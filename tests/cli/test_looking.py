@@ -144,6 +144,14 @@ def test_affinities_that_may_not_be_written_hide_no_rotation(cli: CommandLine, r
     assert answer.lines[1]["message"].startswith("affinities of agents: the user lacks a right")
 
 
+def test_a_session_that_may_not_be_evicted_ends_no_eviction(cli: CommandLine, limited: str) -> None:
+    """The next one is evicted, and the first one is named. It ended the command, without its name."""
+    store(cli.url, "a", "b")
+    answer = cli("evict", "b", "a", "--json", url=limited)
+    assert (answer.code, answer.lines[0]) == (3, {"fingerprint": "a", "evicted": True})
+    assert answer.lines[1]["message"].startswith("b: ")
+
+
 def test_what_another_program_has_written_hides_nothing(cli: CommandLine, redis_server: RedisServer) -> None:
     """A pool of another type is named. Names that are none are left out, and an infinite score is a number of JSON."""
     store(redis_server.url, "a")

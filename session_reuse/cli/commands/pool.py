@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from session_reuse._logins.pool import fingerprint_in, members_of
 from session_reuse._manager import SessionManager, runtime_of
-from session_reuse._resilience.failure import AttemptFailed, FailureScope
+from session_reuse._store.interface import PoolMember
 from session_reuse._store.keys import checked, is_name
 from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
@@ -58,13 +58,9 @@ async def _list(manager: SessionManager, name: str | None, output: Output) -> Ex
         names = [each for each in found if is_name(each)]  # the others are of another program
     rows = Table("pool", "member", "free")
     for each in names:
-        try:
+        members: list[PoolMember] = []
+        with refusals.of(f"pool {each!r}"):
             members = await members_of(services, each)
-        except AttemptFailed as failure:
-            if failure.scope is not FailureScope.REQUEST:
-                raise failure.error from None
-            refusals.add(f"pool {each!r}", str(failure.error))
-            continue
         for member, seconds in members:
             free_in = min(seconds, _FAR)  # another program may have written infinity, which JSON has not
             fingerprint = fingerprint_in(each, member)
