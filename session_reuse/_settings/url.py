@@ -286,7 +286,7 @@ def _value(name: str, text: str) -> Any:
         raise ValueError(f"option {name} must be {option.value}{shown}") from None
 
 
-def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+def _merged(first: dict[str, object], second: dict[str, object]) -> dict[str, Any]:
     for name in first.keys() & second.keys():
         if first[name] != second[name]:
             raise ValueError(f"option {name} contradicts the part before the query")

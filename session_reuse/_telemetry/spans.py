@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import blake2b
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from session_reuse._telemetry.guard import report_once
@@ -69,7 +69,7 @@ def _span(name: str, session: Traced) -> AbstractContextManager[None]:
 class _Span(AbstractContextManager[None]):
     """A span whose tracer may raise at any call. It does not change the exception of the body."""
 
-    def __init__(self, trace: Any, name: str, session: Traced) -> None:
+    def __init__(self, trace: ModuleType, name: str, session: Traced) -> None:
         self._trace, self._name, self._session = trace, name, session
         self._opened: Any = None
         self._span: Any = None

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._state.codec import Codec
@@ -122,7 +122,7 @@ def _state_from_json(data: bytes) -> StorageState:
         raise CorruptStateError(f"the file is no storage_state: {error}") from None
 
 
-def _cookie_from_array(cookie: Any) -> Any:
+def _cookie_from_array(cookie: object) -> object:
     """Return a cookie of an array in Playwright's words: extensions say `expirationDate` and `no_restriction`."""
     if not isinstance(cookie, dict):
         return cookie

@@ -201,7 +201,7 @@ class NoCommandError(Exception):
         self.code = code
 
 
-def _noted(error: Exception, about: dict[str, Any], code: int) -> int:
+def _noted(error: Exception, about: dict[str, object], code: int) -> int:
     """Return the exit code for a command that has not run, and note why."""
     about |= {"error": type(error).__name__, "message": str(error)}
     return code
@@ -285,7 +285,7 @@ def _is_in_foreground() -> bool:
         return False
 
 
-def _write(about: dict[str, Any], report: str | None) -> None:
+def _write(about: dict[str, object], report: str | None) -> None:
     line = json.dumps(about, separators=(",", ":")) + "\n"
     try:
         if report is not None:
