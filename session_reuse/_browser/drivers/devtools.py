@@ -85,6 +85,7 @@ class DevToolsDriver(AsyncDriver):
         self._of_target = of_target
         self._is_own = is_own
         self._pauses_tabs = is_own or of_target is None
+        self._blank: dict[str, tuple[EventHandler, str]] = {}
         self._open(transport)
 
     def _open(self, transport: Transport) -> None:
@@ -97,7 +98,6 @@ class DevToolsDriver(AsyncDriver):
         self._is_starting = True
         self._attached: dict[str, _Attached] = {}
         self._scripts: list[_Script] = []
-        self._blank: dict[str, tuple[EventHandler, str]] = {}
 
     @property
     def is_gone(self) -> bool:  # type: ignore[override]
