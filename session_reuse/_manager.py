@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize
@@ -47,13 +47,6 @@ def runtime_of(manager: SessionManager) -> Coroutine[None, None, Runtime]:
         LifecycleError: it belongs to another event loop, which is not closed.
     """
     return manager._services()  # noqa: SLF001  (the one way to it)
-
-
-def _affinity(runtime: Runtime, agent_id: str, budget: float) -> Awaitable[str | None]:
-    return runtime.guarded.run_on(
-        Access.READ, runtime.keys.affinity(agent_id), budget,
-        lambda store, timeout: store.affinity(agent_id, timeout=timeout),
-    )  # fmt: skip
 
 
 class SessionManager(AsyncOnly):
@@ -179,11 +172,8 @@ class SessionManager(AsyncOnly):
 
     async def aclose(self) -> None:
         """Write pending saves within `close_timeout`, report the lost ones, and close our connections."""
-        if self._closed:
-            return
-        self._closed = True
-        runtime = self._runtime
-        if runtime is None:
+        runtime, was_closed, self._closed = self._runtime, self._closed, True
+        if was_closed or runtime is None:
             return
         saves = [task for task in runtime.tasks if task.get_name() in {"session_reuse:leave", "session_reuse:release"}]
         if saves:
@@ -239,12 +229,12 @@ class SessionManager(AsyncOnly):
         if agent_id is None:
             raise LifecycleError("give a fingerprint, or an agent_id whose last fingerprint is to be used")
         try:
-            entry = await _affinity(runtime, agent_id, self.config.restore_timeout / 2)
+            last = await runtime.last_fingerprint(agent_id, self.config.restore_timeout / 2)
         except AttemptFailed as failure:
             name = f"agent/{agent_id}"
             runtime.telemetry.store_failed(Operation.RESTORE, failure.error, code=failure.code, fingerprint=name)
             return runtime.last_fingerprints.get(agent_id) or name
-        return runtime.snapshots.affinity_of(agent_id, entry) or f"agent/{agent_id}"
+        return last or f"agent/{agent_id}"
 
     async def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away.
@@ -302,11 +292,10 @@ class SessionManager(AsyncOnly):
         runtime = await self._services()
         name = checked(agent_id, "agent_id")
         try:
-            entry = await _affinity(runtime, name, self.config.restore_timeout)
+            return await runtime.last_fingerprint(name, self.config.restore_timeout)
         except AttemptFailed as failure:
             runtime.telemetry.degraded(Operation.RESTORE, failure.error, code=failure.code, fingerprint=f"agent/{name}")
             return None
-        return runtime.snapshots.affinity_of(name, entry)
 
     async def sessions(self, *, cookies: bool = False) -> AsyncIterator[SessionSummary]:
         """Yield a summary of each stored session, by cursor.

@@ -12,7 +12,7 @@ from typing import Final, TypeGuard
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.breaker import BreakerState
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._resilience.guard import BreakerChange, Guard, Listener
+from session_reuse._resilience.guard import Access, BreakerChange, Guard, Listener
 from session_reuse._session.clock import Clock
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.options import ResolvedOptions
@@ -71,6 +71,18 @@ class Runtime:
     def spawn(self) -> Spawn:
         """Run work in a separate task that lives until it is done or the manager is closed."""
         return self.tasks.spawn
+
+    async def last_fingerprint(self, agent_id: str, budget: float) -> str | None:
+        """Return the fingerprint that an agent used last; None when none is stored.
+
+        Raises:
+            AttemptFailed: the store is away.
+        """
+        entry = await self.guarded.run_on(
+            Access.READ, self.keys.affinity(agent_id), budget,
+            lambda store, timeout: store.affinity(agent_id, timeout=timeout),
+        )  # fmt: skip
+        return self.snapshots.affinity_of(agent_id, entry)
 
     def remember_fingerprint(self, agent_id: str, fingerprint: str) -> None:
         """Note an agent's last fingerprint. The oldest notes give way."""

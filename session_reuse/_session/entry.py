@@ -9,12 +9,14 @@ from dataclasses import field, replace
 from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Moment
 from session_reuse._session.fold import Folded
+from session_reuse._session.guarded_store import Request
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._state.document import Body, load
 from session_reuse._state.header import Header, may_shorten
 from session_reuse._state.health import judge
 from session_reuse._state.record import record
 from session_reuse._state.shapes import Document
+from session_reuse._store.interface import EnterReply
 from session_reuse.config import Config
 from session_reuse.errors import CorruptStateError
 from session_reuse.outcome import Outcome
@@ -37,6 +39,28 @@ class Entry:
     document: Document | None = field(default=None, repr=False)
     body: Body | None = field(default=None, repr=False)
     stale: bool = False
+
+
+def enter_request(
+    fingerprint: str, options: ResolvedOptions, config: Config, holder: str, use_id: str, *, timed: bool
+) -> Request[EnterReply]:  # fmt: skip
+    """Return the request that an enter sends.
+
+    Args:
+        fingerprint: whose session.
+        options: what the caller asked for.
+        config: the settings.
+        holder: name to take the lease under. Empty for none.
+        use_id: counts the use, once. Empty where uses are not counted.
+        timed: whether to ask for the server's time too.
+    """
+    writes = options.save != "never"
+    ttl = config.ttl if config.sliding and writes else None
+    lease = (holder, config.lease_ttl) if holder else None
+    return lambda store, timeout: store.enter(
+        fingerprint, ttl=ttl, lease=lease, use_id=use_id if writes else "", ceiling=has_ceiling(config), timed=timed,
+        timeout=timeout,
+    )  # fmt: skip
 
 
 def from_store(

@@ -241,3 +241,22 @@ def _on_top(
     if change.login.found is Found.ABSENT and not result.new_login:
         return _merged(change, result.body, 0, moment)
     return _beside_another_login(change, result.body, 0, moment, retired=False)
+
+
+def next_group(batch: Sequence[Change]) -> list[Change]:
+    """Return the changes to send together: those without a lease, or one with a lease."""
+    open_changes = [change for change in batch if change.outcome is None]
+    if not open_changes:
+        return []
+    first = open_changes[0]
+    if first.lease is not None or first.mark_only:
+        return [first]
+    group: list[Change] = []
+    for change in open_changes:
+        if change.lease is not None or change.mark_only:
+            break
+        # A mark that was sent, or is on disk, counts once under its name: it stays with what it was sent with.
+        if change.mark_id != first.mark_id and any(one.score_change for one in (*group, change)):
+            break
+        group.append(change)
+    return group

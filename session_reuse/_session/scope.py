@@ -22,7 +22,7 @@ from session_reuse._resilience.guard import Access
 from session_reuse._session.callbacks import capture, verified
 from session_reuse._session.changes import NOT_STORED, Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Clock, Moment
-from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
+from session_reuse._session.entry import Entry, enter_request, from_store, lives_too_long, login_to_replace, while_away
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save
 from session_reuse._session.fold import fold
 from session_reuse._session.guarded_store import GuardedStore, Request
@@ -133,7 +133,7 @@ class SessionScope:
         waiting = list(replica.outbox) if replica is not None and not self._options.exclusive else []
         self._asked_at = asked_at = self._clock.loop()
         try:
-            reply = await self._store.run(Access.READ, fingerprint, budget, self._enter_request(timed=bool(waiting)))
+            reply = await self._store.run(Access.READ, fingerprint, budget, self._request(timed=bool(waiting)))
             if isinstance(reply.lease, Busy):
                 reply = await self._wait_for_lease(reply, budget)
         except AttemptFailed as failure:
@@ -152,18 +152,13 @@ class SessionScope:
         while lease is not None and isinstance(reply.lease, Busy):
             if isinstance(await lease.wait(reply.lease, give_up, self._clock.chance), Busy):
                 return reply
-            reply = await self._store.run(Access.READ, self._session.fingerprint, budget, self._enter_request())
+            reply = await self._store.run(Access.READ, self._session.fingerprint, budget, self._request())
         return reply
 
-    def _enter_request(self, *, timed: bool = False) -> Request[EnterReply]:
-        fingerprint, config, options, holder = self._session.fingerprint, self._config, self._options, self._lease
-        writes = options.save != "never"
-        ttl = config.ttl if config.sliding and writes else None
-        lease = (holder.holder, config.lease_ttl) if holder is not None else None
-        use_id = new_save_id(self._clock.chance) if options.max_uses is not None and writes else ""
-        return lambda store, timeout: store.enter(
-            fingerprint, ttl=ttl, lease=lease, use_id=use_id, ceiling=has_ceiling(config), timed=timed, timeout=timeout
-        )
+    def _request(self, *, timed: bool = False) -> Request[EnterReply]:
+        holder = self._lease.holder if self._lease is not None else ""
+        use_id = new_save_id(self._clock.chance) if self._options.max_uses is not None else ""
+        return enter_request(self._session.fingerprint, self._options, self._config, holder, use_id, timed=timed)
 
     async def _away(self, failure: AttemptFailed, began: float) -> Entry:
         """Start from what this process knows. Fresh where an exclusive lease was asked for."""
@@ -240,17 +235,12 @@ class SessionScope:
         """Read the stored session, so that a session made by hand replaces it and nothing newer."""
         session, moment = self._session, self._clock.now()
         self._login = Login(Found.AWAY, moment.loop, moment.wall)
+        replica = self._writer.replicas.of(session.fingerprint)
         try:
-            reply = await self._store.run(
-                Access.READ, session.fingerprint, self._config.restore_timeout,
-                lambda store, timeout: store.enter(session.fingerprint, ttl=None, timeout=timeout),
-            )  # fmt: skip
+            self._known, _ = await self._writer.read(replica, self._store.time() + self._config.restore_timeout)
         except AttemptFailed as failure:
             self._telemetry.degraded(Operation.SAVE, failure.error, code=failure.code, fingerprint=session.fingerprint)
         else:
-            self._known, _, _ = await self._snapshots.decode(
-                session.fingerprint, reply.value, moment.loop, None, reply.invalidated_at
-            )
             self._login, self._before = login_to_replace(self._known, moment), self._known.body
         if not self._before.data:
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
@@ -406,10 +396,9 @@ class SessionScope:
         return mark
 
     def _finish(self, outcome: SaveOutcome, began: float, number: int) -> SaveOutcome:
-        session = self._session
         if number >= self._finished:  # a checkpoint that ends after the exit does not hide what the exit did
-            self._finished, session.save_outcome = number, outcome
-        self._telemetry.saved(session.fingerprint, outcome, self._clock.loop() - began)
+            self._finished, self._session.save_outcome = number, outcome
+        self._telemetry.saved(self._session.fingerprint, outcome, self._clock.loop() - began)
         return outcome
 
     def note_use(self) -> None:

@@ -18,7 +18,7 @@ from session_reuse._session.changes import REFUSED, TOMBSTONE_TTL, Change, Snaps
 from session_reuse._session.clock import Clock, Moment
 from session_reuse._session.commits import as_stored, commit_of, has_payload, next_header, ttl_of
 from session_reuse._session.flusher import Flusher
-from session_reuse._session.fold import Folded, fold
+from session_reuse._session.fold import Folded, fold, next_group
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.replica import Replica, Replicas
 from session_reuse._session.snapshots import Snapshots
@@ -194,10 +194,10 @@ class Writer:
         stored, moment = replica.base, self._clock.now()
         unproven = None in [change.login.invalidated_at for change in batch]
         if stored.kind is StoredKind.UNKNOWN or stored.invalidated_at is None or replica.outbox or unproven:
-            stored, moment = await self._read(replica, deadline)
+            stored, moment = await self.read(replica, deadline)
         while True:
             _confirm(batch, stored)
-            group = _next_group(batch)
+            group = next_group(batch)
             if not group:
                 return
             run = partial(fold, group, stored, moment, retire_after_bad=self._config.retire_after_bad)
@@ -209,7 +209,7 @@ class Writer:
             sent_at, again = self._clock.loop(), 0
             is_late = any(change.age(sent_at) for change in group)
             if (folded.refused or is_late) and moment.server is None:
-                stored, moment = await self._read(replica, deadline)
+                stored, moment = await self.read(replica, deadline)
                 continue
             request = await self._request(replica.fingerprint, folded, stored, moment)
             if request is not None:
@@ -220,7 +220,7 @@ class Writer:
                 _refuse(replica, folded)  # not before: a new login that refuses the others must be stored first
             if again:
                 await asyncio.sleep(self._clock.chance.uniform(0, _CONTENTION_PAUSE) if again > 1 else 0)
-                stored, moment = await self._read(replica, deadline)
+                stored, moment = await self.read(replica, deadline)
             else:
                 stored = replica.base
 
@@ -301,7 +301,12 @@ class Writer:
             if change.not_taken:
                 log.warning(Event.SAVE_SKIPPED, fingerprint=replica.fingerprint, why=change.why)
 
-    async def _read(self, replica: Replica, deadline: float) -> tuple[Snapshot, Moment]:
+    async def read(self, replica: Replica, deadline: float) -> tuple[Snapshot, Moment]:
+        """Return what the store holds, and the moment of its answer.
+
+        Raises:
+            AttemptFailed: there was none by the deadline.
+        """
         asked_at = self._clock.loop()
         reply = await self._store.run(
             Access.READ, replica.fingerprint, deadline - self._store.time(),
@@ -389,7 +394,7 @@ class Writer:
         self._refuse_invalidated(replica)
         # Which session is meant is settled now: a request that arrives late leaves a newer login alone.
         deadline = self._store.time() + self._config.save_timeout
-        stored, _ = await self._read(replica, deadline)
+        stored, _ = await self.read(replica, deadline)
         created_at = stored.header.created_at if stored.header else 0
         replica.invalidate(began, created_at)
         request_id = new_save_id(self._clock.chance)
@@ -433,22 +438,3 @@ def _refuse(replica: Replica, folded: Folded) -> None:
     for change, refused in folded.refused:
         change.settle(refused.outcome, refused.why)
         log.debug(Event.SAVE_SKIPPED, fingerprint=replica.fingerprint, why=refused.why)
-
-
-def _next_group(batch: list[Change]) -> list[Change]:
-    """Return the changes to send together: those without a lease, or one with a lease."""
-    open_changes = [change for change in batch if change.outcome is None]
-    if not open_changes:
-        return []
-    first = open_changes[0]
-    if first.lease is not None or first.mark_only:
-        return [first]
-    group: list[Change] = []
-    for change in open_changes:
-        if change.lease is not None or change.mark_only:
-            break
-        # A mark that was sent, or is on disk, counts once under its name: it stays with what it was sent with.
-        if change.mark_id != first.mark_id and any(one.score_change for one in (*group, change)):
-            break
-        group.append(change)
-    return group

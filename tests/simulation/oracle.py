@@ -1119,7 +1119,7 @@ class Oracle:
         another_login = another_login or self._is_of_another_login(session, visit)
         another_login = another_login or self._on_waiting_login(session, visit)
         # The store has lost the login, and another one, perhaps an empty one, has taken its place.
-        is_lost = visit.stale and session.lost_at >= 0.0 and stored is not None
+        is_lost = (visit.stale or not visit.login) and session.lost_at >= 0.0 and stored is not None
         there = set((session.current.items or {}).values())
         another_login = another_login or (is_lost and there.isdisjoint(visit.restored.values()))
         under_way = any(
@@ -1345,7 +1345,7 @@ class Oracle:
             return True  # on disk, and no `settled` says so: its process has crashed, or nobody has asked
         if (
             visit.doubted
-            or process.lost_at.get(session.fingerprint, -1.0) >= change.saved
+            or process.lost_at.get(session.fingerprint, -1.0) >= change.made
             or visit.discarded
             or visit.outcome is Outcome.BUSY
             or visit.marked_bad
