@@ -38,7 +38,7 @@ def test_its_commands_and_words_exist() -> None:
         assert {word for word in own if word.startswith("--")} <= _options(root, line[0])
     assert set(re.findall(r"`(--[a-z-]+)", text)) - {"--isolated"} <= _options(root, "run")
     said = set(re.findall(r"`([a-z_]+)`", text))
-    assert said >= {outcome.value for outcome in SaveOutcome}
+    assert said >= {outcome.value for outcome in SaveOutcome} - {"pending"}  # the report waits for what becomes of it
     assert said >= {outcome.value for outcome in Outcome if outcome.degraded}
 
 
