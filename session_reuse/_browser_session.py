@@ -102,6 +102,20 @@ def assign_captured(session: BrowserSession, state: StorageState) -> StorageStat
     return state
 
 
+def report_not_opened(session: BrowserSession, given: StorageState, reason: str) -> None:
+    """Report a browser of which nothing was seen, so that its exit does not store an empty session.
+
+    A state that an earlier browser, or the agent, has assigned before is saved all the same.
+
+    Args:
+        session: of the browser.
+        given: its storage state at the beginning of the failed start, compared by identity.
+        reason: why.
+    """
+    if session.storage_state is not given or not wiring_of(session).maybe_reordered:
+        session.capture_failed(reason)
+
+
 def is_inherited(backend: SessionBackend) -> bool:
     """Return whether this is a forked child: the connections, the lease and the browser belong to its parent."""
     return backend.process != os.getpid()

@@ -9,7 +9,7 @@ from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.environment import context_options, recorded
 from session_reuse._browser.origins import origin_of
-from session_reuse._browser_session import require_open
+from session_reuse._browser_session import report_not_opened, require_open
 from session_reuse._misuse import type_of
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import StorageState, is_empty
@@ -56,6 +56,7 @@ class PlaywrightBinding:
         self._given = given or {}
         self._attached = context
         self._is_entered = False
+        self._given_state: StorageState
 
     @property
     def engine(self) -> BrowserEngine:
@@ -80,6 +81,7 @@ class PlaywrightBinding:
         if not hasattr(given, needed):
             raise ConfigurationError(f"{wanted}, not {type_of(given)}")
         self._is_entered = True
+        self._given_state = self.session.storage_state
 
     def open(self, driver: PlaywrightDriver) -> Flow[None]:
         """Restore the state, into a new context if there is none, and follow the context."""
@@ -92,7 +94,7 @@ class PlaywrightBinding:
             driver.context = (yield from self._new_context(options)) if is_new else self._attached
             yield from driver.engine.start(has_scripts=options.get("java_script_enabled", True))
         except BaseException:  # nothing was seen: without this, the exit would store an empty session
-            self.session.capture_failed("no context was opened")
+            report_not_opened(self.session, self._given_state, "no context was opened")
             raise
 
     def _new_context(self, options: dict[str, Any]) -> Flow[Any]:

@@ -22,7 +22,7 @@ from session_reuse._browser.drivers.connection import CdpConnection, CdpError
 from session_reuse._browser.drivers.tasks import finished
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
-from session_reuse._browser_session import require_open
+from session_reuse._browser_session import report_not_opened, require_open
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import is_empty
 from session_reuse.browsers._attachment import Attachment
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from session_reuse._browser_session import BrowserSession
+    from session_reuse._state.storage_state import StorageState
 
 __all__ = ["BoundChromium", "Chromium", "attach_cdp", "open_chromium", "page_shows"]
 
@@ -167,6 +168,7 @@ class BoundChromium:
         self._thread: LoopThread | None = None
         self._unbind: Callable[[], None] = lambda: None
         self._was_entered = False
+        self._given: StorageState
 
     async def __aenter__(self) -> Chromium:
         """Restore the state, and return the browser."""
@@ -174,7 +176,7 @@ class BoundChromium:
         try:
             chromium = await self._open_verified()
         except BaseException:
-            self._session.capture_failed(_NOT_OPENED)
+            report_not_opened(self._session, self._given, _NOT_OPENED)
             await finished(self._close())
             raise
         self._unbind = self._session.bind_capture(self._entered.capture)
@@ -192,7 +194,7 @@ class BoundChromium:
         try:
             chromium = thread.run(self._open_verified(), ENTER_LIMIT)
         except BaseException:
-            self._session.capture_failed(_NOT_OPENED)
+            report_not_opened(self._session, self._given, _NOT_OPENED)
             self._end_thread(self._close())
             raise
         self._unbind = self._session.bind_capture(lambda: thread.run(self._entered.capture(), ENTER_LIMIT))
@@ -211,6 +213,7 @@ class BoundChromium:
             right, kind = ("async with", "asynchronous") if is_blocking else ("with", "blocking")
             raise LifecycleError(f"write `{right}` here: the session is {kind}")
         self._was_entered = True
+        self._given = self._session.storage_state
 
     async def _open_verified(self) -> Chromium:
         """Return the browser, or a new one without the state that a check has refused."""

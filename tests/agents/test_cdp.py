@@ -25,7 +25,7 @@ from session_reuse.browsers._devtools_address import Address
 from session_reuse.browsers.cdp import Chromium, attach_cdp, open_chromium, page_shows
 from session_reuse.errors import AdapterError, ConfigurationError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
-from session_reuse.testing import memory_manager
+from session_reuse.testing import memory_manager, state_with_cookie
 from tests.agents.runs import processes_with
 from tests.agents.tab import log_in, new_tab, words
 from tests.harness.fault_proxy import Fault, FaultProxy
@@ -372,6 +372,17 @@ async def test_a_browser_that_was_not_opened_stores_nothing() -> None:
                 pass
         assert session.save_outcome is SaveOutcome.SKIPPED
         assert await manager.restore("shop.example/alice") is None
+
+
+async def test_a_browser_that_was_not_opened_costs_no_login_of_before() -> None:
+    """An agent that tries a second browser has still logged in with the first one."""
+    async with memory_manager() as manager:
+        async with reusable_session("shop.example/alice", manager=manager) as session:
+            session.storage_state = state_with_cookie()
+            with pytest.raises(AdapterError):
+                async with attach_cdp(session, free_port()):
+                    pass
+        assert session.save_outcome is SaveOutcome.SAVED
 
 
 def test_a_browser_that_was_not_opened_is_a_failed_capture_in_blocking_code() -> None:
