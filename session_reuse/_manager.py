@@ -121,15 +121,16 @@ class SessionManager(AsyncOnly):
         if self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
         async with self._starting:
-            if self._runtime is None:
+            if self._runtime is None and not self._closed:
                 runtime = await compose(self.config, self._given, self._known)
                 if self._closed:  # by `aclose` meanwhile, which has found nothing to close
-                    runtime.telemetry.close()
-                    await self._close_store(runtime)
-                    raise ManagerClosedError(_CLOSED)
-                self._runtime, self._known = runtime, None
-                runtime.writer.owner = self
-                self._watch(runtime)
+                    await self._close(runtime)
+                else:
+                    self._runtime, self._known = runtime, None
+                    runtime.writer.owner = self
+                    self._watch(runtime)
+            if self._runtime is None or self._closed:
+                raise ManagerClosedError(_CLOSED)
             return self._runtime
 
     def _watch(self, runtime: Runtime) -> None:
@@ -173,8 +174,10 @@ class SessionManager(AsyncOnly):
     async def aclose(self) -> None:
         """Write pending saves within `close_timeout`, report the lost ones, and close our connections."""
         runtime, was_closed, self._closed = self._runtime, self._closed, True
-        if was_closed or runtime is None:
-            return
+        if not was_closed and runtime is not None:
+            await self._close(runtime)
+
+    async def _close(self, runtime: Runtime) -> None:
         saves = [task for task in runtime.tasks if task.get_name() in {"session_reuse:leave", "session_reuse:release"}]
         if saves:
             await asyncio.wait(saves, timeout=self.config.save_timeout)
@@ -187,9 +190,6 @@ class SessionManager(AsyncOnly):
         runtime.telemetry.close()
         if self._report_lost is not None:
             self._report_lost.detach()
-        await self._close_store(runtime)
-
-    async def _close_store(self, runtime: Runtime) -> None:
         if not is_store(self._given):
             try:
                 async with asyncio.timeout(self.config.connect_timeout):

@@ -206,7 +206,7 @@ with blocking.reusable_session("shop/alice", "agent", manager=manager, exclusive
     child = os.fork()
     session.data["child"] = not child
     if not child:
-        signal.alarm(20)
+        signal.alarm(90)
         {use}
     say("child ended with", os.waitpid(child, 0)[1])
 say(session.save_outcome, session.data)
@@ -249,7 +249,7 @@ async def main():
         child = os.fork()
         session.data["child"] = not child
         if not child:
-            signal.alarm(20)
+            signal.alarm(90)
             sys.exit()
         say("child ended with", os.waitpid(child, 0)[1])
     say(session.save_outcome, session.data)

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -259,21 +260,25 @@ def test_a_script_ends_by_itself(redis_server: RedisServer) -> None:
     assert outputs == ["missing 1 saved", "", "reused 3 saved"]
 
 
-async def test_a_manager_that_is_closed_while_it_starts_leaves_nothing_open() -> None:
-    """The enter that started it is refused, and its gauges are gone."""
+async def test_a_manager_that_is_closed_while_it_starts_leaves_nothing_open(tmp_path: Path) -> None:
+    """The enters are refused, its gauges are gone, and another manager delivers what waits in `spool_dir`."""
     is_asked, may_answer, registry = threading.Event(), threading.Event(), CollectorRegistry()
+    calls: list[str] = []
 
     def keys() -> list[bytes]:
+        calls.append("keys")
         is_asked.set()
         may_answer.wait(60)
         return [bytes(32)]
 
-    manager = SessionManager(MemoryStore(), encryption_keys=keys, registry=registry)
+    manager = SessionManager(MemoryStore(), encryption_keys=keys, registry=registry, spool_dir=tmp_path)
     entering = [asyncio.create_task(reusable_session("a", manager=manager).__aenter__()) for _ in range(2)]
     await asyncio.to_thread(is_asked.wait, 60)
     await manager.aclose()
     may_answer.set()
     errors = await asyncio.gather(*entering, return_exceptions=True)
     assert [type(error) for error in errors] == [ManagerClosedError] * 2
+    assert calls == ["keys"]
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("session_reuse:")]
     closed = {"breaker": "read", "state": "closed"}
     assert registry.get_sample_value("session_breaker_state", closed) == 0
