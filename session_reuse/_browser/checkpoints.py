@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from session_reuse._problem import ProblemKind
-from session_reuse.errors import LifecycleError
+from session_reuse.errors import AdapterError, LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,7 +19,10 @@ async def save_checkpoint(session: BrowserSession, keep: Callable[[], Awaitable[
     try:
         await session.checkpoint()
     except LifecycleError:
-        await keep()
+        try:
+            await keep()
+        except AdapterError as error:  # nothing was read yet: the next look may read it
+            session.report(ProblemKind.CHECKPOINT_FAILED, "the browser", str(error))
     except Exception as error:  # noqa: BLE001 - the save at exit makes up for it
         session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
 
@@ -36,4 +39,7 @@ def save_checkpoint_blocking(session: BrowserSession, keep: Callable[[], object]
     if inspect.iscoroutine(saving):
         saving.close()  # nobody here can wait for it
     if not isinstance(saving, str):
-        keep()
+        try:
+            keep()
+        except AdapterError as error:
+            session.report(ProblemKind.CHECKPOINT_FAILED, "the browser", str(error))

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from session_reuse import BrowserSession, ProblemKind
 from session_reuse._browser import environment
+from session_reuse._browser.checkpoints import save_checkpoint, save_checkpoint_blocking
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
 from session_reuse._browser.driver import BrowserDriver
 from session_reuse._browser.drivers.devtools import DevToolsDriver
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from session_reuse import BrowserSession
 
 A, B = "https://a.example", "https://b.example"
 
@@ -1000,3 +1001,19 @@ def test_a_state_that_the_agent_assigns_is_no_capture() -> None:
     session.storage_state = {"cookies": [], "origins": []}
     engine.fitted(state_of(old="2", kept="1"))
     assert stored_at_a(session) == {"old": "2", "kept": "1"}
+
+
+async def test_a_look_that_reads_nothing_ends_no_checkpoints() -> None:
+    """A session without a store keeps its state in memory. What the next checkpoint reads is kept again."""
+    asynchronous, blocking = BrowserSession("a"), BrowserSession("b")
+
+    async def keep() -> None:
+        raise AdapterError("nothing could be read")
+
+    def keep_blocking() -> None:
+        raise AdapterError("nothing could be read")
+
+    await save_checkpoint(asynchronous, keep)
+    save_checkpoint_blocking(blocking, keep_blocking)
+    for session in (asynchronous, blocking):
+        assert [problem.kind for problem in session.problems] == [ProblemKind.CHECKPOINT_FAILED]
