@@ -167,7 +167,12 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
             file.write(data)
         if not replace:  # fails if the file exists, in one step. Many file systems of networks and sticks have no links
             path.touch(mode=0o600, exist_ok=False)
-        Path(temporary).replace(path)
+        try:
+            Path(temporary).replace(path)
+        except OSError:
+            if not replace:
+                path.unlink()  # it is ours, and empty
+            raise
     except FileExistsError:
         raise ConfigurationError(f"{path} exists: name another file, or replace it with --force") from None
     finally:

@@ -151,7 +151,7 @@ class DiskReplicas:
             if failure is not None:
                 self._bases.pop(fingerprint, None)
                 self._failed(failure, fingerprint)
-            else:
+            elif update.changes or update.base is not None:
                 self._is_failing = False
             self._at_work = ""
             self._stepped.set()
