@@ -292,7 +292,8 @@ async def test_the_time_of_an_enter_is_that_of_the_store() -> None:
         async with reusable_session("shop", manager=manager, verify=verify) as session:
             took = time.monotonic() - began
             assert session.reused
-        assert counted() - before <= took - (at_page[1] - at_page[0])
+        at_most = took - (at_page[1] - at_page[0]) + 0.1  # the clock of budgets may be some milliseconds off
+        assert counted() - before <= at_most
 
 
 async def test_a_pool_without_a_free_member_is_one_miss() -> None:
