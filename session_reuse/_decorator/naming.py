@@ -9,7 +9,6 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
-from urllib.parse import quote
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse.errors import ConfigurationError, InvalidFingerprintError, LifecycleError
@@ -243,6 +242,11 @@ class NameFrom:
         return function, given, named
 
 
+def _percent_encoded(character: str) -> str:
+    """Return a character as `%2D`. `urllib.parse.quote` leaves `- . _ ~` as they are, and those separate fields too."""
+    return "".join(f"%{byte:02X}" for byte in character.encode())
+
+
 class _Template(string.Formatter):
     """A name with fields. Different values always lead to different names."""
 
@@ -280,7 +284,7 @@ class _Template(string.Formatter):
             raise InvalidFingerprintError(self._unfit("a value", "empty"))
         if self._is_one_field:  # the value is the whole name, such as "shop.example/alice"
             return text
-        return "".join(quote(each, safe="") if each in self._reserved else each for each in text)
+        return "".join(_percent_encoded(each) if each in self._reserved else each for each in text)
 
     def _unfit(self, field: str, what: str) -> str:
         return f"template {self.text!r}: {field} is {what}, and a session of that name would be shared by strangers"
