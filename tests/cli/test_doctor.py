@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -13,7 +13,7 @@ from session_reuse._session.spool.files import Spool
 from session_reuse._state.sealing import AesGcm
 from session_reuse._store.redis.failures import failure_from
 from session_reuse._store.redis.scripts import script
-from session_reuse.cli.doctor.facts import Facts, needed_commands
+from session_reuse.cli.doctor.facts import Facts, facts_of, needed_commands
 from session_reuse.cli.doctor.finding import Status
 from session_reuse.cli.doctor.server_checks import (
     clock,
@@ -25,6 +25,7 @@ from session_reuse.cli.doctor.server_checks import (
     topology,
     version,
 )
+from session_reuse.cli.doctor.wire import Wire, pairs
 from session_reuse.config import Config
 from tests.cli.conftest import ALICE, Answer, CommandLine, store
 from tests.harness.servers import RedisCluster, RedisServer, free_port
@@ -260,35 +261,35 @@ def test_cluster_is_checked_server_by_server() -> None:
 
 
 CONFIG = Config(url="redis://127.0.0.1:6379", wait_replicas=1)
+INFO = {"used_memory": "1"}
 HELLO = {"version": "7.0.15", "mode": "standalone", "role": "master"}
 
 
 @pytest.mark.parametrize(
     ("check", "facts", "status"),
     [
-        (version, Facts(hello={"version": "6.0.16"}), Status.FAIL),
-        (version, Facts(hello={"version": "6.2.0"}), Status.OK),
+        (version, Facts(reported={"version": "6.0.16"}), Status.FAIL),
+        (version, Facts(reported={"version": "6.2.0"}), Status.OK),
         (version, Facts(), Status.OK),
-        (version, Facts(info={"redis_version": "5.0.14"}), Status.FAIL),
+        (version, Facts(reported={"redis_version": "5.0.14"}), Status.FAIL),
         (latency, Facts(latencies=[0.2] * 50), Status.FAIL),
         (latency, Facts(latencies=[0.001] * 49 + [0.1]), Status.WARN),
         (latency, Facts(latencies=[0.001] * 50), Status.OK),
         (notifications, Facts(), Status.OK),
         (rights, Facts(refused={"cleanup": ["PSUBSCRIBE"]}), Status.OK),
-        (memory, Facts(info={"used_memory": "95", "maxmemory": "100"}), Status.WARN),
-        (memory, Facts(info={"used_memory": "101", "maxmemory": "100"}), Status.FAIL),
-        (memory, Facts(info={"used_memory": "95", "maxmemory": "100"}, settings={"maxmemory": "0.1KiB"}), Status.WARN),
-        (persistence, Facts(info={"rdb_last_bgsave_status": "err", "aof_enabled": "1"}), Status.FAIL),
-        (persistence, Facts(info={"aof_enabled": "0"}, settings={"save": "3600 1"}), Status.OK),
-        (persistence, Facts(info={"aof_enabled": "0"}, settings={"save": ""}), Status.WARN),
+        (memory, Facts(reported={"used_memory": "95", "maxmemory": "100"}), Status.WARN),
+        (memory, Facts(reported={"used_memory": "101", "maxmemory": "100"}), Status.FAIL),
+        (persistence, Facts(reported=INFO | {"rdb_last_bgsave_status": "err", "aof_enabled": "1"}), Status.FAIL),
+        (persistence, Facts(reported=INFO | {"aof_enabled": "0", "save": "3600 1"}), Status.OK),
+        (persistence, Facts(reported=INFO | {"aof_enabled": "0", "save": ""}), Status.WARN),
         (clock, Facts(clock_ahead=-5.0), Status.WARN),
         (clock, Facts(clock_ahead=500.0), Status.FAIL),
-        (topology, Facts(hello=HELLO | {"role": "replica"}), Status.FAIL),
-        (topology, Facts(hello=HELLO | {"mode": "sentinel"}), Status.FAIL),
-        (topology, Facts(hello=HELLO | {"mode": "cluster"}), Status.FAIL),
-        (topology, Facts(hello=HELLO, info={"connected_slaves": "0"}), Status.WARN),
-        (topology, Facts(hello=HELLO, info={"connected_slaves": "1"}), Status.OK),
-        (topology, Facts(hello=HELLO, info={"loading": "1"}), Status.FAIL),
+        (topology, Facts(reported=HELLO | {"role": "replica"}), Status.FAIL),
+        (topology, Facts(reported=HELLO | {"mode": "sentinel"}), Status.FAIL),
+        (topology, Facts(reported=HELLO | {"mode": "cluster"}), Status.FAIL),
+        (topology, Facts(reported=INFO | HELLO | {"connected_slaves": "0"}), Status.WARN),
+        (topology, Facts(reported=INFO | HELLO | {"connected_slaves": "1"}), Status.OK),
+        (topology, Facts(reported=INFO | HELLO | {"loading": "1"}), Status.FAIL),
     ],
 )
 def test_judgement(check: Any, facts: Facts, status: Status) -> None:
@@ -296,3 +297,20 @@ def test_judgement(check: Any, facts: Facts, status: Status) -> None:
     finding = check(facts, CONFIG)
     assert finding.status is status
     assert bool(finding.remedy) is (status is not Status.OK)
+
+
+async def test_numbers_are_those_of_info() -> None:
+    """Dragonfly writes its setting as "8.00GiB"."""
+
+    class Dragonfly:
+        name = ""
+
+        async def ask(self, *words: object) -> object:
+            answers = {"CONFIG": [b"maxmemory", b"0.10KiB"], "TIME": [b"1", b"0"]}
+            return answers.get(str(words[0]), b"used_memory:95\r\nmaxmemory:100\r\n")
+
+        async def ask_for_pairs(self, *words: object) -> dict[str, str]:
+            return pairs(await self.ask(*words))
+
+    facts = await facts_of(cast("Wire", Dragonfly()), KEYS)
+    assert (facts.number("used_memory"), facts.number("maxmemory")) == (95, 100)

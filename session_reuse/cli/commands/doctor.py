@@ -10,11 +10,19 @@ import typer
 from session_reuse._manager import runtime_of
 from session_reuse._store.keys import Keys
 from session_reuse.cli.connection import Place, connected
-from session_reuse.cli.doctor.facts import Facts, gather, identity_of
-from session_reuse.cli.doctor.finding import Finding, OverallStatus, Status, fail, overall_status, worst_of_each
+from session_reuse.cli.doctor.facts import facts_of
+from session_reuse.cli.doctor.finding import (
+    Finding,
+    OverallStatus,
+    Status,
+    fail,
+    has_failed,
+    overall_status,
+    worst_of_each,
+)
 from session_reuse.cli.doctor.local_checks import local_findings, settings, variables
 from session_reuse.cli.doctor.reach import reached
-from session_reuse.cli.doctor.server_checks import IDENTITY_CHECKS, SERVER_CHECKS, Check, server_findings
+from session_reuse.cli.doctor.server_checks import IDENTITY, server_findings
 from session_reuse.cli.doctor.use_checks import TRIAL, agent_finding, stored_finding
 from session_reuse.cli.doctor.wire import UnfitError, Wire
 from session_reuse.cli.exit_codes import ExitCode
@@ -42,8 +50,11 @@ async def doctor(output: Output, place: Place, strict: Strict = False) -> ExitCo
     config, findings = settings(place)
     is_reachable = True
     if config is not None:
-        examined, is_reachable = await _examined(place, config)
-        findings = [*examined, *findings, *local_findings(config, findings)]
+        try:
+            found = await _examined(place, config)
+        except UnfitError as error:
+            found, is_reachable = [error.finding], not error.is_dead
+        findings = [*found, *findings, *local_findings(config, findings)]
     findings.append(variables())
     result = overall_status(findings, is_reachable=is_reachable)
     _report(output, redacted_url(config.url) if config else "", findings, result)
@@ -53,31 +64,21 @@ async def doctor(output: Output, place: Place, strict: Strict = False) -> ExitCo
     return ExitCode.WRONG if is_wrong else ExitCode.OK
 
 
-async def _examined(place: Place, config: Config) -> tuple[list[Finding], bool]:
-    """Return the findings about the store, and whether a server answers."""
-    try:
-        async with reached(config) as (wires, findings):
-            # First what the server is: on a Sentinel or a replica all other checks would fail for a misleading reason.
-            identities = [await identity_of(wire) for wire in wires]
-            found = _findings(identities, config, IDENTITY_CHECKS)
-            if not _has_failed(found):
-                keys = Keys(config.key_prefix)
-                facts = [await gather(wire, keys, known) for wire, known in zip(wires, identities, strict=True)]
-                found = _findings(facts, config, SERVER_CHECKS)
-            # An agent on a server that lacks rights would fail again, with a less precise reason.
-            if not _has_failed(found):
-                found += await _used(place, config, wires)
-            return [*findings, *found], True
-    except UnfitError as error:
-        return [error.finding], not error.is_dead
+async def _examined(place: Place, config: Config) -> list[Finding]:
+    """Return the findings about the store.
 
-
-def _findings(facts: list[Facts], config: Config, checks: tuple[Check, ...]) -> list[Finding]:
-    return worst_of_each(finding for each in facts for finding in server_findings(each, config, checks))
-
-
-def _has_failed(findings: list[Finding]) -> bool:
-    return any(finding.status is Status.FAIL for finding in findings)
+    Raises:
+        UnfitError: no server can be used.
+    """
+    async with reached(config) as (wires, findings):
+        keys = Keys(config.key_prefix)
+        facts = [await facts_of(wire, keys) for wire in wires]
+        found = worst_of_each(finding for each in facts for finding in server_findings(each, config))
+        identity = [finding for finding in found if finding.check in IDENTITY]
+        if has_failed(identity):
+            return [*findings, *identity]
+        # An agent on a server that lacks rights would fail again, with a less precise reason.
+        return [*findings, *found, *([] if has_failed(found) else await _used(place, config, wires))]
 
 
 async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnose
-from session_reuse.cli.doctor.wire import GONE, Wire
+from session_reuse.cli.doctor.wire import Wire
 
 PINGS: Final = 50
-SETTINGS: Final = ("notify-keyspace-events", "maxmemory", "maxmemory-policy", "save", "appendonly")
-ESSENTIAL: Final = ("restore", "save", "leases", "evict")
-"""Purposes without which agents do not work."""
+SETTINGS: Final = ("notify-keyspace-events", "maxmemory", "maxmemory-policy", "save")
 _EVENTS: Final = "__keyevent@0__:expired"
 _LIFE: Final = 60_000
 """Milliseconds that a key of the doctor lives if it cannot be removed."""
@@ -29,9 +26,7 @@ class Facts:
 
     Attributes:
         name: of the server, if there are several.
-        hello: version, mode and role, also for users with few rights.
-        info: INFO. Empty if the user may not use it.
-        settings: CONFIG GET. Empty if the user may not use it, as on many hosted servers.
+        reported: the answers to CONFIG GET, INFO and HELLO by name. Many hosted servers forbid some of them.
         latencies: seconds of each read, sorted.
         clock_ahead: seconds by which the server's clock is ahead of ours. None if it is not known.
         refused: for each purpose, the commands that the user may not use.
@@ -41,9 +36,7 @@ class Facts:
     """
 
     name: str = ""
-    hello: dict[str, str] = field(default_factory=dict)
-    info: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)
+    reported: dict[str, str] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
     clock_ahead: float | None = None
     refused: dict[str, list[str]] = field(default_factory=dict)
@@ -51,38 +44,29 @@ class Facts:
     unknown: list[str] = field(default_factory=list)
     trouble: Diagnosis | None = None
 
-    def setting(self, name: str) -> str | None:
-        """Return a setting, from INFO if CONFIG is forbidden. None if it is in neither."""
-        return self.settings.get(name, self.info.get(name.replace("-", "_")))
+    @property
+    def has_info(self) -> bool:
+        """Whether the user may use INFO."""
+        return "used_memory" in self.reported
 
     def number(self, name: str) -> int:
-        """Return a number, from INFO if the setting is none, as "8.00GiB" of Dragonfly. 0 if it is in neither."""
-        found = (self.settings.get(name), self.info.get(name.replace("-", "_")))
-        return next((int(text) for text in found if text and text.isdecimal()), 0)
+        """Return a reported number. 0 if there is none, and for a setting of Dragonfly such as "8.00GiB"."""
+        text = self.reported.get(name, "")
+        return int(text) if text.isdecimal() else 0
 
 
-async def identity_of(wire: Wire) -> Facts:
-    """Return the name, HELLO and INFO of a server."""
-    lines = _text(await wire.execute_if_allowed("INFO") or b"").splitlines()
-    info = dict(line.split(":", 1) for line in lines if ":" in line)
-    return Facts(name=wire.name, hello=await hello_of(wire), info=info)
-
-
-async def hello_of(wire: Wire) -> dict[str, str]:
-    """Return version, mode and role. Empty for a server before 6.0, or if the user may not use HELLO."""
-    return _pairs(await wire.execute_if_allowed("HELLO", 2))
-
-
-async def gather(wire: Wire, keys: Keys, identity: Facts) -> Facts:
-    """Return the other facts of a server, and try every command of agents on keys of the doctor.
+async def facts_of(wire: Wire, keys: Keys) -> Facts:
+    """Return what a server reports, and try every command of agents on keys of the doctor.
 
     Raises:
         UnfitError: the server does not answer any more.
     """
-    facts = replace(identity, latencies=await _latencies(wire, keys), clock_ahead=await _clock_ahead(wire))
-    # One by one: a server may hide one setting and show the others.
-    for name in SETTINGS:
-        facts.settings |= _pairs(await wire.execute_if_allowed("CONFIG", "GET", name))
+    facts = Facts(name=wire.name)
+    # One by one: a server may hide one setting and show the others. INFO comes later: its numbers are always numbers.
+    for words in (*(("CONFIG", "GET", name) for name in SETTINGS), ("INFO",), ("HELLO", 2)):
+        facts.reported |= await wire.ask_for_pairs(*words)
+    facts.latencies = await _latencies(wire, keys)
+    facts.clock_ahead = await _clock_ahead(wire)
     await _try_commands(wire, keys, facts)
     return facts
 
@@ -92,27 +76,18 @@ async def _latencies(wire: Wire, keys: Keys) -> list[float]:
     taken, key = [], keys.session(own_name())
     for _ in range(PINGS):
         began = time.perf_counter()
-        await wire.execute_if_allowed("GET", key)
+        await wire.ask("GET", key)
         taken.append(time.perf_counter() - began)
     return sorted(taken)
 
 
 async def _clock_ahead(wire: Wire) -> float | None:
     began = time.time()
-    answer = await wire.execute_if_allowed("TIME")
-    if answer is None:
+    answer = await wire.ask("TIME")
+    if isinstance(answer, Exception):
         return None
     seconds, microseconds = answer
     return int(seconds) + int(microseconds) / 1e6 - (began + time.time()) / 2
-
-
-def _pairs(answer: Sequence[object] | None) -> dict[str, str]:
-    words = [_text(each) for each in answer or ()]
-    return dict(zip(words[::2], words[1::2], strict=False))
-
-
-def _text(answer: object) -> str:
-    return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
 
 
 # Commands ------------------------------------------------------------------------------------------------------------
@@ -165,23 +140,20 @@ async def _try_commands(wire: Wire, keys: Keys, facts: Facts) -> None:
 
 
 async def _try(wire: Wire, purpose: str, words: tuple[str | int, ...], facts: Facts) -> None:
-    command = str(words[0])
-    try:
-        await wire.execute(*words)
-    except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see _store/redis/failures.py)
-        found = diagnose(error)
-        if found.trouble is Trouble.RIGHTS:
-            refused = facts.refused.setdefault(purpose, [])
-            # Redis: "No permissions to access a key", in place of "to run the 'x' command".
-            facts.outside = facts.outside or " key" in str(error)
-            if command not in refused:
-                refused.append(command)
-        elif found.trouble is Trouble.UNKNOWN_COMMAND:
-            facts.unknown.append(command)
-        elif found.trouble in GONE:
-            raise wire.unfit(found) from None
-        elif found.trouble not in _HARMLESS:
-            facts.trouble = found
+    error = await wire.ask(*words)
+    if not isinstance(error, Exception):
+        return
+    command, found = str(words[0]), diagnose(error)
+    if found.trouble is Trouble.RIGHTS:
+        refused = facts.refused.setdefault(purpose, [])
+        # Redis: "No permissions to access a key", in place of "to run the 'x' command".
+        facts.outside = facts.outside or " key" in str(error)
+        if command not in refused:
+            refused.append(command)
+    elif found.trouble is Trouble.UNKNOWN_COMMAND:
+        facts.unknown.append(command)
+    elif found.trouble not in _HARMLESS:
+        facts.trouble = found
 
 
 async def remove_traces(wires: list[Wire], keys: Keys, fingerprint: str) -> None:
@@ -190,5 +162,5 @@ async def remove_traces(wires: list[Wire], keys: Keys, fingerprint: str) -> None
     ours = (names.session, names.lease, names.tombstone, names.agents, names.quarantine, names.staging("0"))
     for wire in wires:
         for key in (*ours, keys.affinity(fingerprint)):
-            await wire.execute_if_allowed("DEL", key)
-        await wire.execute_if_allowed("ZREM", names.deadlines, fingerprint)
+            await wire.ask("DEL", key)
+        await wire.ask("ZREM", names.deadlines, fingerprint)

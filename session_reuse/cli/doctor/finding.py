@@ -65,11 +65,16 @@ def worst_of_each(findings: Iterable[Finding]) -> list[Finding]:
     return list(worst.values())
 
 
-def overall_status(findings: Iterable[Finding], *, is_reachable: bool) -> OverallStatus:
+def has_failed(findings: Iterable[Finding]) -> bool:
+    """Return whether something does not work."""
+    return any(finding.status is Status.FAIL for finding in findings)
+
+
+def overall_status(findings: list[Finding], *, is_reachable: bool) -> OverallStatus:
     """Return the status of all findings together."""
-    statuses = {finding.status for finding in findings}
     if not is_reachable:
         return OverallStatus.DEAD
-    if Status.FAIL in statuses:
+    if has_failed(findings):
         return OverallStatus.MISCONFIGURED
-    return OverallStatus.ATTENTION if Status.WARN in statuses else OverallStatus.HEALTHY
+    is_warned = any(finding.status is Status.WARN for finding in findings)
+    return OverallStatus.ATTENTION if is_warned else OverallStatus.HEALTHY

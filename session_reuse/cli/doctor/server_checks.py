@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from session_reuse._cleanup.notifications import NEEDED_EVENTS, missing_events
 from session_reuse._settings.url import parse_url
 from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnosis
-from session_reuse.cli.doctor.facts import ESSENTIAL, Facts
+from session_reuse.cli.doctor.facts import Facts
 from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
 from session_reuse.cli.formatting import duration, size
 from session_reuse.config import Config
@@ -18,18 +19,20 @@ OLDEST_VERSION: Final = (6, 2)
 _FLAG_ORDER: Final = "KEAxg$lshztedmn"
 _CLOCK_WARN, _CLOCK_FAIL = 1.0, 60.0
 _FULL: Final = 0.9
+_ESSENTIAL: Final = ("restore", "save", "leases", "evict")
+"""Purposes without which agents do not work."""
 
 
 def version(facts: Facts, _config: Config) -> Finding:
     """Redis 6.2 is needed for GETEX, with which a restore is one command."""
     # Some hosts forbid INFO, others HELLO.
-    text = facts.hello.get("version") or facts.info.get("redis_version", "")
+    text = facts.reported.get("version") or facts.reported.get("redis_version", "")
     numbers = tuple(int(part) for part in re.findall(r"\d+", text)[:2])
     if not numbers:
         return ok("version", "not known: the user may use neither HELLO nor INFO")
     if numbers < OLDEST_VERSION:
         return fail("version", f"Redis {text} has no GETEX", "upgrade the server to Redis 6.2 or later, or to Valkey")
-    return ok("version", f"{facts.hello.get('server', 'redis').capitalize()} {text}")
+    return ok("version", f"{facts.reported.get('server', 'redis').capitalize()} {text}")
 
 
 def latency(facts: Facts, config: Config) -> Finding:
@@ -53,9 +56,9 @@ def rights(facts: Facts, config: Config) -> Finding:
     if not refused:
         return ok("rights", "every command we use is allowed")
     lacking = "; ".join(f"{purpose}: {' '.join(names)}" for purpose, names in refused.items())
-    if not any(purpose in ESSENTIAL for purpose in refused):
+    if not any(purpose in _ESSENTIAL for purpose in refused):
         return ok("rights", f"the commands of agents are allowed, not allowed for {lacking}")
-    names = sorted({name.lower() for purpose in ESSENTIAL for name in refused.get(purpose, ())})
+    names = sorted({name.lower() for purpose in _ESSENTIAL for name in refused.get(purpose, ())})
     allowed = f"redis-cli ACL SETUSER <user> ~{config.key_prefix}:*"
     if facts.outside:
         return fail("rights", f"the keys {config.key_prefix}:* are not allowed to this user", allowed)
@@ -83,7 +86,7 @@ def writes(facts: Facts, _config: Config) -> Finding:
 
 def notifications(facts: Facts, _config: Config) -> Finding:
     """Events make the clean-up prompt. Without them it is as exact, but later."""
-    setting = facts.settings.get("notify-keyspace-events")
+    setting = facts.reported.get("notify-keyspace-events")
     if setting is None:
         return ok(
             "notifications", "not known: the user may not use CONFIG GET, and the clean-up does not depend on them"
@@ -102,7 +105,8 @@ def _in_order(flags: Iterable[str]) -> str:
 
 def eviction(facts: Facts, _config: Config) -> Finding:
     """A server that evicts keys drops logins, leases and the memory of invalidations silently."""
-    policy, limit = facts.setting("maxmemory-policy"), facts.setting("maxmemory")
+    told = facts.reported
+    policy, limit = told.get("maxmemory-policy", told.get("maxmemory_policy")), told.get("maxmemory")
     if policy is None or limit is None:
         return ok("eviction", "not known: the user may use neither CONFIG GET nor INFO. It should be noeviction")
     if policy == "noeviction":
@@ -116,7 +120,7 @@ def eviction(facts: Facts, _config: Config) -> Finding:
 def memory(facts: Facts, _config: Config) -> Finding:
     """A full server refuses saves."""
     used, limit = facts.number("used_memory"), facts.number("maxmemory")
-    if not facts.info:
+    if not facts.has_info:
         return ok("memory", "not known: the user may not use INFO")
     if not limit:
         return ok("memory", f"{size(used)} used, no limit")
@@ -129,17 +133,18 @@ def memory(facts: Facts, _config: Config) -> Finding:
 
 def persistence(facts: Facts, _config: Config) -> Finding:
     """A restart drops all data that is not on disk. After a failed snapshot the server refuses writes."""
-    if not facts.info:
+    told = facts.reported
+    if not facts.has_info:
         return ok("persistence", "not known: the user may not use INFO. appendonly should be yes")
-    failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if facts.info.get(name) == "err"]
+    failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if told.get(name) == "err"]
     if failed:
         remedy = "make room on the server's disk: it refuses writes until then"
         return fail("persistence", f"{failed[0]} is err", remedy)
-    if facts.info.get("aof_enabled") == "1":
+    if told.get("aof_enabled") == "1":
         return ok("persistence", "append-only file")
-    if facts.settings.get("save"):
-        return ok("persistence", f"snapshots ({facts.settings['save']}): a crash loses what came after the last one")
-    if not facts.settings:
+    if told.get("save"):
+        return ok("persistence", f"snapshots ({told['save']}): a crash loses what came after the last one")
+    if "save" not in told:
         return ok("persistence", "no append-only file. Snapshots are not known: the user may not use CONFIG GET")
     remedy = "redis-cli CONFIG SET appendonly yes, and CONFIG REWRITE"
     return warn("persistence", "none: a restart of the server logs every agent out", remedy)
@@ -158,38 +163,36 @@ def clock(facts: Facts, _config: Config) -> Finding:
 
 def topology(facts: Facts, config: Config) -> Finding:
     """The URL must lead to a server that accepts writes, with the scheme for its kind."""
-    mode = facts.hello.get("mode") or facts.info.get("redis_mode", "standalone")
-    role = facts.hello.get("role") or facts.info.get("role", "master")
-    kind = parse_url(config.url).kind
+    told, kind = facts.reported, parse_url(config.url).kind
+    mode = told.get("mode") or told.get("redis_mode", "standalone")
     if mode == "sentinel":
         return fail("topology", "this is a Sentinel", "use redis+sentinel://host:port/master-name in the URL")
     if mode == "cluster" and kind != "cluster":
         return _unfit(diagnosis(Trouble.IN_CLUSTER))
-    if role in {"replica", "slave"}:
+    if told.get("role") in {"replica", "slave"}:
         return _unfit(diagnosis(Trouble.READ_ONLY))
-    if facts.info.get("loading") == "1":
+    if told.get("loading") == "1":
         return _unfit(diagnosis(Trouble.LOADING))
     replicas = facts.number("connected_slaves")
-    if facts.info and replicas < config.wait_replicas:
+    if facts.has_info and replicas < config.wait_replicas:
         remedy = "connect more replicas, or lower wait_replicas"
         return warn("topology", f"{replicas} replicas, and wait_replicas is {config.wait_replicas}", remedy)
-    return ok("topology", f"{mode} primary{f' with {replicas} replicas' if facts.info else ''}")
+    return ok("topology", f"{mode} primary{f' with {replicas} replicas' if facts.has_info else ''}")
 
 
 def _unfit(found: Diagnosis) -> Finding:
     return fail("topology", found.found, found.remedy)
 
 
-Check = Callable[[Facts, Config], Finding]
-IDENTITY_CHECKS: Final[tuple[Check, ...]] = (version, topology)
-"""If one of these fails, the others would be misleading."""
-SERVER_CHECKS: Final[tuple[Check, ...]] = (
-    *IDENTITY_CHECKS, latency, rights, commands, writes, notifications, eviction, memory, persistence, clock,
+IDENTITY: Final = ("version", "topology")
+"""If one of these checks fails, the others are misleading: on a Sentinel or a replica all would fail for another reason."""
+_CHECKS: Final[tuple[Callable[[Facts, Config], Finding], ...]] = (
+    version, topology, latency, rights, commands, writes, notifications, eviction, memory, persistence, clock,
 )  # fmt: skip
 
 
-def server_findings(facts: Facts, config: Config, checks: tuple[Check, ...] = SERVER_CHECKS) -> list[Finding]:
+def server_findings(facts: Facts, config: Config) -> list[Finding]:
     """Return the findings about one server."""
     named = f"{facts.name}: " if facts.name else ""
-    findings = [check(facts, config) for check in checks]
-    return [Finding(each.check, each.status, named + each.found, each.remedy) for each in findings]
+    findings = [check(facts, config) for check in _CHECKS]
+    return [replace(each, found=named + each.found) for each in findings]

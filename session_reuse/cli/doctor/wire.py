@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable
+from typing import Any, Final
 
 from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnose, diagnosis
 from session_reuse.cli.doctor.finding import Finding, fail
 
-ANSWER_LIMIT: Final = 3.0
+_LIMIT: Final = 3.0
 """Seconds for one answer."""
 _PROBE_LIMIT: Final = 1.0
 DEAD: Final = frozenset({Trouble.DNS, Trouble.REFUSED, Trouble.UNREACHABLE, Trouble.NO_SOCKET, Trouble.SILENT})
@@ -19,22 +20,6 @@ GONE: Final = DEAD | {Trouble.CLOSED}
 """The server does not answer any more."""
 _UNCLEAR: Final = frozenset({Trouble.SILENT, Trouble.CLOSED, Trouble.TLS_FAILED, Trouble.NOT_REDIS, Trouble.OTHER})
 """The exception alone does not show the cause."""
-
-
-class RawConnection(Protocol):
-    """The part of a connection of redis-py that the doctor uses."""
-
-    async def connect(self) -> None:
-        """Connect and log in."""
-
-    async def send_command(self, *words: str | int, check_health: bool) -> None:
-        """Send a command."""
-
-    async def read_response(self) -> Any:
-        """Return an answer."""
-
-    async def disconnect(self, nowait: bool) -> None:
-        """Close the connection."""
 
 
 class UnfitError(Exception):
@@ -47,20 +32,21 @@ class UnfitError(Exception):
 
 
 class Wire:
-    """A connection to one server.
+    """A raw connection to one server.
+
+    A client of redis-py would drop what a server says before it is asked, as in protected mode or without room for a client.
 
     Args:
-        connection: of redis-py, not connected yet.
+        client: of redis-py. It makes the connection and is closed with it.
         name: the name of the server in findings. Empty if there is only one.
         address: host and port. None for a socket.
         tls: whether the connection uses TLS.
     """
 
-    def __init__(
-        self, connection: RawConnection, name: str, address: tuple[str, int] | None = None, *, tls: bool = False
-    ) -> None:
-        self._connection = connection
+    def __init__(self, client: Any, name: str, address: tuple[str, int] | None, *, tls: bool) -> None:
         self.name = name
+        self._client = client
+        self._connection = client.connection_pool.make_connection()
         self._address = address
         self._tls = tls
 
@@ -70,50 +56,67 @@ class Wire:
         Raises:
             UnfitError: the server cannot be used. The finding has the reason.
         """
-        try:
-            async with asyncio.timeout(ANSWER_LIMIT):
-                await self._connection.connect()
-            await self.execute("PING")
-        except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see _store/redis/failures.py)
-            found = diagnose(error)
-            if found.trouble in {Trouble.RIGHTS, Trouble.UNKNOWN_COMMAND}:  # of PING alone
-                return
-            if self._address is not None and found.trouble in _UNCLEAR:
-                found = await _probe(*self._address, found, tls=self._tls)
-            raise self.unfit(found) from None
+        error = await answer_or_error(self._connection.connect()) or await self._answer("PING")
+        if not isinstance(error, Exception):
+            return
+        found = diagnose(error)
+        if found.trouble in {Trouble.RIGHTS, Trouble.UNKNOWN_COMMAND}:  # of PING alone
+            return
+        if self._address is not None and found.trouble in _UNCLEAR:
+            found = await _probe(*self._address, found, tls=self._tls)
+        raise self.unfit(found)
 
     def unfit(self, found: Diagnosis, check: str = "server") -> UnfitError:
         """Return the error for a failure of this server."""
         named = f"{self.name}: " if self.name else ""
         return UnfitError(fail(check, named + found.found, found.remedy), is_dead=found.trouble in DEAD)
 
-    async def execute(self, *words: str | int) -> Any:
-        """Send a command and return the answer of redis-py, which has no type.
-
-        Raises:
-            Exception: an error was the answer, or there was none in time.
-        """
-        async with asyncio.timeout(ANSWER_LIMIT):
-            await self._connection.send_command(*words, check_health=False)
-            return await self._connection.read_response()
-
-    async def execute_if_allowed(self, *words: str | int) -> Any:
-        """Send a command and return the answer, or None if the server refuses the command.
+    async def ask(self, *words: str | int) -> Any:
+        """Send a command and return the answer, or the error if the server refuses the command.
 
         Raises:
             UnfitError: the server does not answer any more.
         """
-        try:
-            return await self.execute(*words)
-        except Exception as error:  # noqa: BLE001  (as above)
-            found = diagnose(error)
-            if found.trouble in GONE:
-                raise self.unfit(found) from None
-            return None
+        answer = await self._answer(*words)
+        if isinstance(answer, Exception) and (found := diagnose(answer)).trouble in GONE:
+            raise self.unfit(found)
+        return answer
+
+    async def ask_for_pairs(self, *words: str | int) -> dict[str, str]:
+        """Return the names and values in the answer to a command. Empty if the server refuses the command."""
+        answer = await self.ask(*words)
+        return {} if isinstance(answer, Exception) else pairs(answer)
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._connection.disconnect(nowait=True)
+        await self._client.aclose()
+
+    async def _answer(self, *words: str | int) -> Any:
+        async def talk() -> Any:
+            await self._connection.send_command(*words, check_health=False)
+            return await self._connection.read_response()
+
+        return await answer_or_error(talk())
+
+
+def pairs(answer: Any) -> dict[str, str]:
+    """Return the names and values of an answer: lines such as `role:master`, a list, or a dict of RESP3."""
+    if isinstance(answer, bytes):
+        lines = answer.decode(errors="replace").splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+    words = [word for item in answer.items() for word in item] if isinstance(answer, dict) else answer
+    texts = [word.decode(errors="replace") if isinstance(word, bytes) else str(word) for word in words]
+    return dict(zip(texts[::2], texts[1::2], strict=False))
+
+
+async def answer_or_error(work: Awaitable[Any]) -> Any:
+    """Return the result of a talk with the server, or its error, also for no answer in time."""
+    try:
+        async with asyncio.timeout(_LIMIT):
+            return await work
+    except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see _store/redis/failures.py)
+        return error
 
 
 async def _probe(host: str, port: int, found: Diagnosis, *, tls: bool) -> Diagnosis:
