@@ -78,11 +78,21 @@ def _refusal(change: Change, stored: Snapshot, moment: Moment) -> Refused | None
         return Refused(
             SaveOutcome.SKIPPED, "the stored session cannot be opened with the keys or limits of this process"
         )
-    last = stored.invalidated_at or 0
-    heard = moment.by_server(login.heard_at)
-    if last > login.invalidated_at if login.invalidated_at is not None else heard is not None and last > heard:
+    if _is_invalidated(login, stored.invalidated_at or 0, moment):
         return Refused(SaveOutcome.STALE, "the session was invalidated")
     return _refusal_of_a_lost_one(change, moment) if stored.header is None else None
+
+
+def _is_invalidated(login: Login, last: int, moment: Moment) -> bool:
+    """Return whether a session was invalidated since a login of it was accepted. `last` is the last invalidation, 0 for none.
+
+    One that the agent does not know came later, whatever its time. After a fail-over that has lost the one before, to a server
+    with a late clock, it has an earlier time than that one.
+    """
+    if login.invalidated_at is not None:
+        return last not in {0, login.invalidated_at}
+    heard = moment.by_server(login.heard_at)
+    return heard is not None and last > heard
 
 
 def _refusal_of_a_lost_one(change: Change, moment: Moment) -> Refused | None:

@@ -73,8 +73,12 @@ TIMES_DAMAGED = payload()[:16] + b"x" * 40 + payload()[56:]
 """The times at which it was invalidated and fenced are no numbers, and as text they are later than all times."""
 
 
+BODY_DAMAGED = payload(invalidated_at=7)[:-1] + b"?"
+"""Its header still names an invalidation whose tombstone has ended."""
+
+
 @pytest.mark.parametrize(
-    "damage", [b"not a session", b"SRS1", payload()[:200], payload(name="other"), TIMES_DAMAGED, 7, b""]
+    "damage", [b"not a session", b"SRS1", payload()[:200], payload(name="other"), TIMES_DAMAGED, BODY_DAMAGED, 7, b""]
 )
 async def test_a_corrupt_value_is_set_aside(kit: Kit, manager: SessionManager, damage: Any) -> None:
     """Damage means a fresh start, a value kept for people to look at, and a good save in its place."""

@@ -9,7 +9,20 @@ from session_reuse._store.interface import Busy, CommitOutcome, EnterReply, Leas
 from session_reuse._store.redis.store import RedisStore
 from session_reuse.testing import assert_fresh, assert_reused, assert_saved
 from tests.harness.polling import until
-from tests.kit.actions import HOUR, NAME, header_of, invalidate, keep, logged_in, save, save_next, take, value_of
+from tests.kit.actions import (
+    HOUR,
+    NAME,
+    header_of,
+    invalidate,
+    keep,
+    logged_in,
+    payload,
+    save,
+    save_next,
+    take,
+    value_of,
+)
+from tests.kit.stores import Kit
 
 
 async def test_a_lease_keeps_others_out_until_it_is_given_back(store: RedisStore) -> None:
@@ -83,6 +96,17 @@ async def test_a_holder_that_was_replaced_changes_nothing(store: RedisStore) -> 
     assert (await header_of(store)).save_ids == ("b" * 12,)
 
 
+async def test_a_holder_that_was_replaced_changes_nothing_also_with_the_higher_token(kit: Kit) -> None:
+    """A fail-over has lost its lease, and the clock of the new server is behind: the next token is lower."""
+    new = await take(kit.store, "new")
+    assert isinstance(new, Lease)
+    old = Lease(new.token + 1, "old")
+    assert (await save(kit.store, "a" * 12, lease=old, release=True)).outcome is CommitOutcome.STALE
+    await kit.plant(NAME, payload())
+    assert (await keep(kit.store, lease=old, release=True)).outcome is CommitOutcome.STALE
+    assert (await keep(kit.store, "b" * 12, lease=new)).outcome is CommitOutcome.UNCHANGED
+
+
 async def test_a_refused_save_gives_the_lease_back(store: RedisStore) -> None:
     """An exclusive agent whose save is refused for good does not block the next one."""
     await invalidate(store)
@@ -142,6 +166,21 @@ async def test_a_tombstone_stops_those_who_entered_before(store: RedisStore) -> 
     done = await save(store, invalidated_at=last)
     assert done.outcome is CommitOutcome.SAVED
     assert (await header_of(store)).invalidated_at == done.invalidated_at == last > 0
+
+
+async def test_a_tombstone_with_an_earlier_time_stops_those_who_do_not_know_it(store: RedisStore) -> None:
+    """A fail-over to a server with a late clock has lost the invalidation that an agent knows, and another one followed."""
+    await invalidate(store)
+    last = (await store.enter(NAME, ttl=HOUR, timeout=10)).invalidated_at
+    assert last
+    assert (await save(store, invalidated_at=last + 1_700_000)).outcome is CommitOutcome.STALE
+    assert await value_of(store) is None
+
+
+async def test_a_lost_tombstone_stops_nobody(store: RedisStore) -> None:
+    """An agent that knows of an invalidation which the store has lost may save: none came after it."""
+    assert (await save(store, invalidated_at=7)).outcome is CommitOutcome.SAVED
+    assert (await keep(store, invalidated_at=7)).outcome is CommitOutcome.UNCHANGED
 
 
 async def test_an_invalidation_frees_the_lease_and_beats_its_token(store: RedisStore) -> None:

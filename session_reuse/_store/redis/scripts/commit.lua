@@ -82,16 +82,21 @@ if ours and precondition ~= 'unchanged' then
   end
 end
 
--- Fencing: a holder whose lease went to a later holder changes nothing.
+-- Fencing: a holder whose lease went to another holder changes nothing. After a fail-over to a server with a late clock
+-- the token of that one may be lower, so the lease is compared by its holder.
 if token ~= NO_TOKEN then
-  if time_in(string_at(KEYS[3], 0, 19)) > token then return refuse('stale') end
+  local lease = string_at(KEYS[3], 0, -1)
+  if time_in(string.sub(lease, 1, 20)) ~= NO_TOKEN and string.sub(lease, 22) ~= ARGV[6] then return refuse('stale') end
   if ours and time_in(string.sub(header, 37, 56)) > token then return refuse('stale') end
 end
 
--- Invalidation: a state from before it stays dead.
+-- Invalidation: a state from before it stays dead. One that the caller does not know came later, whatever its time: after
+-- a fail-over that has lost the one before, to a server with a late clock, it has an earlier time than that one.
 local current = time_in(string_at(KEYS[4], 0, 19))
-if ours and time_in(string.sub(header, 17, 36)) > current then current = string.sub(header, 17, 36) end
-if current > ARGV[3] then return refuse('stale') end
+if ours and precondition ~= 'corrupt' and time_in(string.sub(header, 17, 36)) > current then
+  current = string.sub(header, 17, 36)
+end
+if current ~= NO_TOKEN and current ~= ARGV[3] then return refuse('stale') end
 
 if precondition == 'unchanged' then
   if not ours then return refuse('gone') end
