@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from session_reuse.outcome import Outcome, SaveOutcome
-from tests.chaos.strikes import (
+from tests.chaos.fault_injection import (
     Act,
     answer,
     become_primary,
@@ -87,24 +87,24 @@ class Row:
     """One fault.
 
     Attributes:
-        strike, heal: begin and end it.
+        inject, heal: begin and end it.
         cells: by phase: what is expected, or why there is nothing to try.
-        world: arguments of the `World`.
+        testbed: arguments of the `Testbed`.
         breakers_closed: whether the fault must leave both breakers closed; `"read"`: only the one for reads.
         alone: whether it changes something of the whole process, so that nothing may run beside it.
     """
 
     name: str
-    strike: Act
+    inject: Act
     heal: Act
     cells: dict[str, Cell | str]
-    world: dict[str, Any] = field(default_factory=dict)
+    testbed: dict[str, Any] = field(default_factory=dict)
     breakers_closed: bool | str = False
     alone: bool = False
 
 
-def _row(name: str, strike: Act, heal: Act, *cells: Cell | str, **more: Any) -> Row:
-    return Row(name=name, strike=strike, heal=heal, cells=dict(zip(PHASES, cells, strict=True)), **more)
+def _row(name: str, inject: Act, heal: Act, *cells: Cell | str, **more: Any) -> Row:
+    return Row(name=name, inject=inject, heal=heal, cells=dict(zip(PHASES, cells, strict=True)), **more)
 
 
 _AWAY = (Cell(enter=U, save=PEND), Cell(enter=U, save=PEND), Cell(enter=F, save=PEND), PENDING, PENDING)
@@ -117,10 +117,10 @@ _MIXED = Cell(enter=R | F, save=EITHER | SKIPPED)
 _LATE_HIT = Cell(enter=R | F, save=EITHER | SKIPPED)
 
 ROWS: Final[tuple[Row, ...]] = (
-    _row("kill -9, stays down", kill, start, *_AWAY, world={"appendonly": True}),
+    _row("kill -9, stays down", kill, start, *_AWAY, testbed={"appendonly": True}),
     _row(
         "kill -9, back with its data", kill_and_restart, nothing,
-        HIT, HIT, _LATE_HIT, HIT, Cell(save=EITHER), world={"appendonly": True},
+        HIT, HIT, _LATE_HIT, HIT, Cell(save=EITHER), testbed={"appendonly": True},
     ),
     _row(
         "restart without data", restart_empty, nothing,
@@ -149,32 +149,32 @@ ROWS: Final[tuple[Row, ...]] = (
     _row("READONLY", become_replica, become_primary, *_NO_WRITES, breakers_closed="read"),
     _row(
         "out of memory", config("maxmemory", 1), config("maxmemory", 0), *_NO_WRITES, breakers_closed="read",
-        world={"server_args": ("--maxmemory-policy", "noeviction")},
+        testbed={"server_args": ("--maxmemory-policy", "noeviction")},
     ),
     _row(
         "disk lost (MISCONF)", lose_the_disk, config("stop-writes-on-bgsave-error", "no"),
-        *_NO_WRITES, breakers_closed="read", world={"server_args": ("--save", "3600 1", "--dir", "FOLDER/data")},
+        *_NO_WRITES, breakers_closed="read", testbed={"server_args": ("--save", "3600 1", "--dir", "FOLDER/data")},
     ),
     _row("password changed", change_password, take_password_back, *_DENIED),
     _row("rights taken (NOPERM)", take_rights, give_rights, *_DENIED),
     _row("LOADING", answer(b"-LOADING Redis is loading the dataset in memory\r\n"), heal_network, *_REFUSING),
     _row("CLUSTERDOWN", answer(b"-CLUSTERDOWN The cluster is down\r\n"), heal_network, *_REFUSING),
     _row("TRYAGAIN", answer(b"-TRYAGAIN Multiple keys request during rehashing\r\n"), heal_network, *_REFUSING),
-    _row("failover", fail_over, nothing, HIT, HIT, HIT, HIT, Cell(save=EITHER), world={"replica": True}),
+    _row("failover", fail_over, nothing, HIT, HIT, HIT, HIT, Cell(save=EITHER), testbed={"replica": True}),
     _row("CLIENT KILL", kill_clients, nothing, *_BLIP, breakers_closed=True),
     _row("maxclients", fill_up, let_in, *_AWAY),
     _row(
         "own pool exhausted", take_own_connection, return_own_connection,
-        Cell(enter=U, save=PEND), *["a lane keeps the connection it has"] * 4, world={"pool": 1}, breakers_closed=True,
+        Cell(enter=U, save=PEND), *["a lane keeps the connection it has"] * 4, testbed={"pool": 1}, breakers_closed=True,
     ),
     _row("CLIENT PAUSE 400 ms", client_pause, nothing, *[_LATE_HIT] * 3, Cell(save=EITHER), Cell(save=EITHER)),
     _row(
         "name without address", resolver("unknown"), resolver("known"), Cell(enter=U, save=PEND), HIT,
-        "the name is resolved before the command", HIT, HIT, world={"named": True},
+        "the name is resolved before the command", HIT, HIT, testbed={"named": True},
     ),
     _row(
         "resolver without answer", resolver("slow"), resolver("known"), Cell(enter=T, save=PEND), HIT,
-        "the name is resolved before the command", HIT, HIT, world={"named": True},
+        "the name is resolved before the command", HIT, HIT, testbed={"named": True},
     ),
     _row(
         "wrong server (HTTP)", answer(b"HTTP/1.1 400 Bad Request\r\n\r\n", greetings=True), heal_network,
@@ -190,11 +190,11 @@ ROWS: Final[tuple[Row, ...]] = (
     _row(
         "embedded server killed", kill_private_server, nothing, _LATE_HIT, _LATE_HIT,
         "no proxy stands before a private socket", Cell(save=EITHER), "no proxy stands before a private socket",
-        world={"embedded": True},
+        testbed={"embedded": True},
     ),
     _row(
         "spool unwritable", kill, start, "nothing is spooled at enter", "nothing is spooled at enter",
         "nothing is spooled at enter", PENDING, PENDING,
-        world={"appendonly": True, "config": {"spool_dir": "a-file/spool", "encryption_keys": (b"k" * 32,)}},
+        testbed={"appendonly": True, "config": {"spool_dir": "a-file/spool", "encryption_keys": (b"k" * 32,)}},
     ),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, reusable_session
 from tests.chaos.faults import BODY, COLD, ENTER, EXIT, PHASES, ROWS, WARM, Cell, Row
-from tests.chaos.world import MINE, World, resolver_without_network
+from tests.chaos.testbed import MINE, Testbed, resolver_without_network
 from tests.harness.lag import Lag
 from tests.harness.probes import idle, in_use, parts_of, pool_of
 
@@ -83,66 +83,66 @@ async def _run_cell(row: Row, phase: str, lag: Lag) -> Result:
         result.skipped = cell
         return result
     try:
-        async with asyncio.timeout(30), World(**row.world) as world:
-            await _tried(world, row, phase, cell, result, lag)
-        result.expect(not _our_tasks(world), "a task was left behind")
+        async with asyncio.timeout(30), Testbed(**row.testbed) as testbed:
+            await _tried(testbed, row, phase, cell, result, lag)
+        result.expect(not _our_tasks(testbed), "a task was left behind")
     except Exception as error:  # noqa: BLE001  (a cell that falls over is a cell that failed)
         result.wrong.append(f"{type(error).__name__}: {error}"[:200])
     return result
 
 
-async def _tried(world: World, row: Row, phase: str, cell: Cell, result: Result, lag: Lag) -> None:
-    await parts_of(world.manager)
+async def _tried(testbed: Testbed, row: Row, phase: str, cell: Cell, result: Result, lag: Lag) -> None:
+    await parts_of(testbed.manager)
     await asyncio.sleep(APART)
     if phase == WARM:
-        await world.warm_up()
+        await testbed.warm_up()
     if phase in {COLD, WARM}:
-        await row.strike(world)
+        await row.inject(testbed)
     began = time.monotonic()
-    visit = await _visited(world, row, phase)
+    visit = await _visited(testbed, row, phase)
     stalled = lag.since(began)
     visit.enter, visit.exit = visit.enter - stalled, visit.exit - stalled
     result.shown = f"{visit.outcome or 'cancelled'}/{visit.save_outcome or '-'}"
     _check_visit(visit, cell, result)
     if row.breakers_closed:
-        states = dict(world.manager.stats().breakers)
+        states = dict(testbed.manager.stats().breakers)
         closed = ["read"] if row.breakers_closed == "read" else ["read", "write"]
         result.expect(all(states[name] == "closed" for name in closed), f"a breaker has moved: {states}")
-    await row.heal(world)
-    await world.flushed()
-    await _check_what_is_stored(world, visit, cell, result)
-    await _check_counters(world, result)
+    await row.heal(testbed)
+    await testbed.flushed()
+    await _check_what_is_stored(testbed, visit, cell, result)
+    await _check_counters(testbed, result)
 
 
-async def _visited(world: World, row: Row, phase: str) -> Visit:
+async def _visited(testbed: Testbed, row: Row, phase: str) -> Visit:
     visit = Visit()
-    world.visiting = asyncio.create_task(_visit(world, row, phase, visit))
-    await asyncio.wait({world.visiting})
-    visit.error = asyncio.CancelledError() if world.visiting.cancelled() else world.visiting.exception()
-    leaving = [task for task in world.services.tasks if task.get_name() == "session_reuse:leave"]
+    testbed.visiting = asyncio.create_task(_visit(testbed, row, phase, visit))
+    await asyncio.wait({testbed.visiting})
+    visit.error = asyncio.CancelledError() if testbed.visiting.cancelled() else testbed.visiting.exception()
+    leaving = [task for task in testbed.services.tasks if task.get_name() == "session_reuse:leave"]
     if leaving:  # the caller was cancelled out of the exit: the save goes on without it
         await asyncio.wait(leaving)
-        visit.save_outcome = SaveOutcome(next(iter(world.services.telemetry.counts.saved)))
+        visit.save_outcome = SaveOutcome(next(iter(testbed.services.telemetry.counts.saved)))
     return visit
 
 
-async def _visit(world: World, row: Row, phase: str, visit: Visit) -> None:
+async def _visit(testbed: Testbed, row: Row, phase: str, visit: Visit) -> None:
     if phase == ENTER:
-        world.when(set(), lambda: row.strike(world))
+        testbed.when(set(), lambda: row.inject(testbed))
     began = time.monotonic()
     session: BrowserSession | None = None
     try:
-        async with reusable_session(MINE, "agent", manager=world.manager) as session:
+        async with reusable_session(MINE, "agent", manager=testbed.manager) as session:
             visit.enter = time.monotonic() - began
             visit.bodies += 1
             visit.outcome = session.outcome
             visit.found, visit.owner = session.data.get("n"), session.data.get("owner")
             session.data.update(n=2, owner=MINE)
             if phase == BODY:
-                await row.strike(world)
+                await row.inject(testbed)
                 await asyncio.sleep(0)
             elif phase == EXIT:
-                world.when({"SET", "EVAL", "EVALSHA"}, lambda: row.strike(world))
+                testbed.when({"SET", "EVAL", "EVALSHA"}, lambda: row.inject(testbed))
             began = time.monotonic()
     finally:
         visit.exit = time.monotonic() - began
@@ -167,10 +167,10 @@ def _check_visit(visit: Visit, cell: Cell, result: Result) -> None:
         result.expect(visit.found is None, "a fresh session was not empty")
 
 
-async def _check_what_is_stored(world: World, visit: Visit, cell: Cell, result: Result) -> None:
+async def _check_what_is_stored(testbed: Testbed, visit: Visit, cell: Cell, result: Result) -> None:
     """The save has arrived, or a good state has stayed; and nothing that is still under way undoes a newer save."""
     entered = visit.bodies > 0  # an agent that never saw the stored session has its notes merged into it
-    async with world.direct() as manager:
+    async with testbed.direct() as manager:
         found = await manager.restore(MINE)
         stored = found.data.get("n") if found else None
         result.expect(stored == (2 if entered else 1), f"stored afterwards: {stored}")
@@ -179,20 +179,20 @@ async def _check_what_is_stored(world: World, visit: Visit, cell: Cell, result: 
         result.expect(found.data.get("owner") == MINE, "another's data is stored")
         found.data["n"] = 3
         await manager.save(found)
-        if not world.embedded:
-            await world.proxy.heal()
-        await world.admin("PING") if not world.embedded else None
+        if not testbed.embedded:
+            await testbed.proxy.heal()
+        await testbed.admin("PING") if not testbed.embedded else None
         again = await manager.restore(MINE)
         result.expect(again is not None and again.data["n"] == 3, "a newer save was undone")
 
 
-async def _check_counters(world: World, result: Result) -> None:
-    await world.manager.aclose()
-    if not world.pool:
-        pool = pool_of(world.manager)
+async def _check_counters(testbed: Testbed, result: Result) -> None:
+    await testbed.manager.aclose()
+    if not testbed.pool:
+        pool = pool_of(testbed.manager)
         result.expect(not in_use(pool), "a connection was left in use")
         result.expect(not any(each.is_connected for each in idle(pool)), "a connection was left open")
-    stats, registry = world.manager.stats(), world.registry
+    stats, registry = testbed.manager.stats(), testbed.registry
     entered, saved = sum(stats.entered.values()), sum(stats.saved.values())
     result.expect(stats.lost == 0, f"{stats.lost} saves lost")
     result.expect(stats.pending == 0, "saves were left waiting")
@@ -203,8 +203,8 @@ async def _check_counters(world: World, result: Result) -> None:
     result.expect(stats.flushed <= max(waited, 1), f"{waited} waited, {stats.flushed} were flushed")
 
 
-def _our_tasks(world: World) -> list[str]:
-    return [task.get_name() for task in world.services.tasks if not task.done()]
+def _our_tasks(testbed: Testbed) -> list[str]:
+    return [task.get_name() for task in testbed.services.tasks if not task.done()]
 
 
 async def run(rows: Sequence[Row] = ROWS) -> list[Result]:

@@ -21,7 +21,7 @@ from typing import Final
 from session_reuse import BrowserSession, SessionManager, reusable_session
 from tests.chaos.history import History
 from tests.chaos.nemesis import FAULTS
-from tests.chaos.world import PATIENT
+from tests.chaos.testbed import PATIENT
 from tests.harness.fault_proxy import FaultProxy
 from tests.harness.polling import until
 from tests.harness.probes import parts_of

@@ -12,7 +12,7 @@ from tests.chaos.matrix import Result, run, table
 from tests.conftest import PATIENT_BUDGETS
 
 CELLS = [(row.name, phase) for row in ROWS for phase, cell in row.cells.items() if isinstance(cell, Cell)]
-"""Those in which the fault can strike; the others say in `faults.py` why it cannot."""
+"""Those in which the fault can occur; the others say in `faults.py` why it cannot."""
 
 
 @pytest.fixture(scope="module")

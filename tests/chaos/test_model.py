@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
-from tests.chaos.world import MINE, OTHER, World
+from tests.chaos.testbed import MINE, OTHER, Testbed
 from tests.harness.fault_proxy import Cut, Fault
 from tests.harness.probes import breakers_of, parts_of, runtime, was_used
 
@@ -40,10 +40,10 @@ class Reuse(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.world = World(appendonly=True, config=BUDGETS)
-        self.run(self.world.__aenter__())
-        self.run(parts_of(self.world.manager))
-        self.beside = SessionManager(self.world.server.url, registry=None, **BUDGETS)
+        self.testbed = Testbed(appendonly=True, config=BUDGETS)
+        self.run(self.testbed.__aenter__())
+        self.run(parts_of(self.testbed.manager))
+        self.beside = SessionManager(self.testbed.server.url, registry=None, **BUDGETS)
         self.numbers = itertools.count(2)
         self.confirmed = dict.fromkeys(NAMES, 1)
         self.newer: dict[str, set[int]] = {name: set() for name in NAMES}
@@ -58,14 +58,14 @@ class Reuse(RuleBasedStateMachine):
     @property
     def up(self) -> bool:
         """Whether the server answers who comes to it directly."""
-        return self.world.server.running and not self.paused
+        return self.testbed.server.running and not self.paused
 
     # Agents
 
     @rule(name=names)
     def save(self, name: str) -> None:
         """Visit a session through the proxy."""
-        self.run(self.visit(self.world.manager, name))
+        self.run(self.visit(self.testbed.manager, name))
 
     @precondition(lambda self: self.up)
     @rule(name=names)
@@ -76,55 +76,55 @@ class Reuse(RuleBasedStateMachine):
     @rule(name=names)
     def restore(self, name: str) -> None:
         """Look at a session through the proxy."""
-        self.run(self.look(self.world.manager, name))
+        self.run(self.look(self.testbed.manager, name))
 
     @rule(name=names)
     def cancel(self, name: str) -> None:
         """Cancel a visit while it saves."""
-        self.run(self.visit(self.world.manager, name, cancelled=True))
+        self.run(self.visit(self.testbed.manager, name, cancelled=True))
 
-    # The world
+    # The testbed
 
     @precondition(lambda self: self.up)
     @rule()
     def kill(self) -> None:
         """Kill -9."""
-        self.world.server.kill()
+        self.testbed.server.kill()
 
-    @precondition(lambda self: not self.world.server.running)
+    @precondition(lambda self: not self.testbed.server.running)
     @rule()
     def start(self) -> None:
         """Start with the data."""
-        self.world.server.start()
+        self.testbed.server.start()
 
     @precondition(lambda self: self.up)
     @rule()
     def stop(self) -> None:
         """SIGSTOP."""
-        self.world.server.pause()
+        self.testbed.server.pause()
         self.paused = True
 
     @precondition(lambda self: self.paused)
     @rule()
     def cont(self) -> None:
         """SIGCONT."""
-        self.world.server.resume()
+        self.testbed.server.resume()
         self.paused = False
 
     @rule(fault=st.sampled_from([Fault.REFUSE, Fault.BLACK_HOLE, Fault.RESET]))
     def cut(self, fault: Fault) -> None:
         """Lose the network."""
-        self.run(self.world.proxy.switch(fault))
+        self.run(self.testbed.proxy.switch(fault))
 
     @rule(after=st.integers(0, 40), how=st.sampled_from(list(Cut)))
     def cut_reply(self, after: int, how: Cut) -> None:
         """Lose the next reply, in the middle."""
-        self.world.proxy.cut_replies(after, how, times=1)
+        self.testbed.proxy.cut_replies(after, how, times=1)
 
     @rule()
     def heal(self) -> None:
         """Have the network back."""
-        self.run(self.world.proxy.heal())
+        self.run(self.testbed.proxy.heal())
 
     @rule()
     def advance(self) -> None:
@@ -133,7 +133,7 @@ class Reuse(RuleBasedStateMachine):
 
     async def passed(self) -> None:
         """Skip what is left of the open times."""
-        for manager in (self.world.manager, self.beside):
+        for manager in (self.testbed.manager, self.beside):
             if was_used(manager):
                 for breaker in breakers_of(manager):
                     breaker.probe_now()
@@ -149,11 +149,11 @@ class Reuse(RuleBasedStateMachine):
                 await asyncio.sleep(0)
             task.cancel()
         outcome = await asyncio.gather(task, return_exceptions=True)
-        leaving = [task for task in self.world.services.tasks if task.get_name() == "session_reuse:leave"]
+        leaving = [task for task in self.testbed.services.tasks if task.get_name() == "session_reuse:leave"]
         await asyncio.gather(*leaving, return_exceptions=True)  # the next visit is to be a later one
         if outcome[0] in CONFIRMED:
             self.confirmed[name] = number
-            if manager is self.world.manager:
+            if manager is self.testbed.manager:
                 self.mine[name] = number
             self.newer[name] = {newer for newer in self.newer[name] if newer > number}
         elif isinstance(outcome[0], Exception):
@@ -195,18 +195,18 @@ class Reuse(RuleBasedStateMachine):
         try:
             self.run(self.ended())
         finally:
-            self.run(self.world.__aexit__())
+            self.run(self.testbed.__aexit__())
             self.runner.close()
 
     async def ended(self) -> None:
         """Heal everything and look from beside."""
         if self.paused:
-            self.world.server.resume()
-        await asyncio.to_thread(self.world.server.start)
-        await self.world.proxy.heal()
+            self.testbed.server.resume()
+        await asyncio.to_thread(self.testbed.server.start)
+        await self.testbed.proxy.heal()
         await self.passed()
-        await self.world.flushed()
-        async with self.world.direct() as manager:
+        await self.testbed.flushed()
+        async with self.testbed.direct() as manager:
             for name in NAMES:
                 session = await manager.restore(name)
                 assert session is not None

@@ -38,7 +38,7 @@ from tests.chaos.hours.cluster import Cluster
 from tests.chaos.hours.host import KEY, Task
 from tests.chaos.hours.network import HOSTS, Network, Proxies, best_network
 from tests.chaos.hours.report import Report, Struck
-from tests.chaos.world import PATIENT
+from tests.chaos.testbed import PATIENT
 from tests.harness.servers import free_port
 
 ROOT: Final = Path(__file__).parents[3]
@@ -89,7 +89,7 @@ class Run:
                 await self.cluster.build()
                 await self._start_hosts()
                 self.report.began = time.time()
-                await self._strike_until(time.monotonic() + self._seconds)
+                await self._inject_until(time.monotonic() + self._seconds)
                 await self.network.heal()
                 await self._end_hosts()
                 self._read_events()
@@ -136,7 +136,7 @@ class Run:
             process.stdin.write(f"{word}\n")
             process.stdin.flush()
 
-    async def _strike_until(self, end: float) -> None:
+    async def _inject_until(self, end: float) -> None:
         while True:
             await asyncio.sleep(min(self.chance.uniform(*_CALM), max(0.0, end - time.monotonic())))
             if end - time.monotonic() < _CALM[1]:

@@ -1,4 +1,4 @@
-"""One small world for one trial: a server, a proxy before it, a manager behind that.
+"""One small testbed for one trial: a server, a proxy before it, a manager behind that.
 
 Everything that blocks (starting and ending servers, admin commands) runs in threads, because trials run side by side
 and the enters of all of them are timed.
@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import redis
 from prometheus_client import CollectorRegistry
@@ -34,11 +34,11 @@ MINE: Final = "shop.example/alice"
 OTHER: Final = "shop.example/bob"
 
 NAMES: Final[dict[str, str]] = {}
-"""Host names of worlds that use one -> `"known"`, `"unknown"`, or `"slow"`: unknown after a second."""
+"""Host names of testbeds that use one -> `"known"`, `"unknown"`, or `"slow"`: unknown after a second."""
 
 
 @dataclass
-class World:
+class Testbed:
     """A server, a proxy, a manager.
 
     Attributes:
@@ -50,6 +50,9 @@ class World:
         pool: connections of the manager's client; 0 for a URL.
         config: more settings of the manager.
     """
+
+    __test__: ClassVar[bool] = False
+    """pytest would collect it for its name."""
 
     server_args: tuple[str, ...] = ()
     appendonly: bool = False
@@ -116,8 +119,8 @@ class World:
 
     @property
     def name(self) -> str:
-        """The host name of this world."""
-        return f"world-{self.proxy.port}.invalid"
+        """The host name of this testbed."""
+        return f"testbed-{self.proxy.port}.invalid"
 
     @contextlib.asynccontextmanager
     async def direct(self) -> AsyncIterator[SessionManager]:
@@ -189,7 +192,7 @@ class World:
 
 
 def resolver_without_network() -> Callable[[], None]:
-    """Answer for the names of worlds, so that no query leaves the machine; return what takes it back."""
+    """Answer for the names of testbeds, so that no query leaves the machine; return what takes it back."""
     real = socket.getaddrinfo
 
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:
