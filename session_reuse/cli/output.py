@@ -8,13 +8,9 @@ import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import Final, TextIO
 
 from session_reuse.cli.formatting import GAP, columns_of, padded, printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _PIPE_WIDTH: Final = 10_000
 """Columns without a terminal: programs that read lines need them whole."""
@@ -52,13 +48,6 @@ class Output:
         self.is_writing = False
         self.is_interrupted = False
         self.on_broken_pipe: Callable[[], object] = lambda: None
-
-    @cached_property
-    def console(self) -> Console:
-        """What draws over itself: the live view and the bar of progress. Imported for them alone: rich takes 0.1 s (2026-11)."""
-        from rich.console import Console
-
-        return Console(width=None if self.is_terminal else _PIPE_WIDTH, highlight=False, markup=False)
 
     @property
     def width(self) -> int:
@@ -117,7 +106,7 @@ class Output:
 
 def styled(text: str, style: str, stream: TextIO | None = None) -> str:
     """Return a text in a style such as `bold red`, if the stream is a terminal that shows it. Default: standard output."""
-    # As rich decides, and as https://no-color.org says: an empty NO_COLOR counts as unset.
+    # As https://no-color.org says: an empty NO_COLOR counts as unset.
     is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     if not style or not (stream or sys.stdout).isatty() or is_plain:
         return text

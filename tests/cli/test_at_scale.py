@@ -204,6 +204,24 @@ def test_looks_at_a_large_store_are_rare(large_store: RedisServer, terminal: lis
     assert pause_after(Overview(took=0.001), 1.0) == 1.0
 
 
+def test_top_draws_on_a_screen_of_its_own(terminal: list[Terminal]) -> None:
+    """Each refresh draws over the last one, an outage is named above what was seen last, and the old screen comes back."""
+    with RedisServer() as server:
+        store(server.url, "shop.example/alice")
+        terminal.append(shown := Terminal([*command(server, "top"), "--interval", "0.1"]))
+        while shown.text.count("shop.example/alice") < 2:
+            shown.read()
+    while "the store is away: " not in shown.text:
+        shown.read()
+    shown.interrupt()
+    assert shown.process.returncode == 0
+    assert shown.text.startswith("\x1b[?1049h")
+    assert shown.text.rstrip().endswith("\x1b[?1049l")
+    assert "shop.example/alice" in shown.text.rpartition("the store is away: ")[2]
+    screens = shown.text.split("\x1b[H")[1:]
+    assert max(screen.count("\n") for screen in screens) < 24
+
+
 def test_top_prints_json_and_nothing_else(redis_server: RedisServer) -> None:
     """A program that reads `top --json` meets no table at the end."""
     store(redis_server.url, "shop.example/alice")

@@ -32,7 +32,7 @@ ON_A_STORE = (
 def test_without_the_extra_one_line_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A user without typer or rich reads what to install instead of a traceback."""
+    """A user without typer reads what to install instead of a traceback."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "typer" else find_spec(name))
     with pytest.raises(SystemExit) as ended:
         entry.main()

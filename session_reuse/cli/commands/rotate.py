@@ -31,6 +31,8 @@ from session_reuse.cli.output import Output
 from session_reuse.errors import ConfigurationError, CorruptStateError
 
 _ATTEMPTS: Final = 5
+_REPORTED: Final = 1000
+"""After so many sessions each, the progress is printed."""
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")]
 FromPlain = Annotated[
@@ -57,8 +59,6 @@ class Rotation(StrEnum):
 
 async def rotate(output: Output, place: Place, dry_run: DryRun = False, from_plain: FromPlain = False) -> ExitCode:
     """Encrypt every session again with the first of the encryption_keys, so that the older keys can be dropped."""
-    from rich.progress import Progress
-
     counts: Counter[Rotation] = Counter()
     plain, refusals = 0, Refusals()
     async with connected(place) as manager:
@@ -68,15 +68,16 @@ async def rotate(output: Output, place: Place, dry_run: DryRun = False, from_pla
                 "there is no key to rotate to: set SESSION_REUSE_ENCRYPTION_KEYS, newest key first"
             )
         key_ids = await _key_ids(runtime, refusals)
-        with Progress(console=output.console, transient=True, disable=output.as_json) as progress:
-            for fingerprint, key_id in progress.track(key_ids.items(), description="rotating"):
-                result = Rotation.CURRENT
-                if key_id != runtime.codec.seal.key_id:
-                    result = await _one(runtime, fingerprint, dry_run=dry_run, from_plain=from_plain)
-                counts[result] += 1
-                if result in {Rotation.UNREADABLE, Rotation.CONTENDED}:
-                    output.note(f"{result}: {printable(fingerprint)}")
-                    plain += result is Rotation.UNREADABLE and key_id == NO_KEY
+        for number, (fingerprint, key_id) in enumerate(key_ids.items()):
+            if number and not number % _REPORTED:
+                output.note(f"{number} of {plural(len(key_ids), 'session')}")
+            result = Rotation.CURRENT
+            if key_id != runtime.codec.seal.key_id:
+                result = await _one(runtime, fingerprint, dry_run=dry_run, from_plain=from_plain)
+            counts[result] += 1
+            if result in {Rotation.UNREADABLE, Rotation.CONTENDED}:
+                output.note(f"{result}: {printable(fingerprint)}")
+                plain += result is Rotation.UNREADABLE and key_id == NO_KEY
         counts += await _secrets(runtime, output, dry_run=dry_run)
         if not dry_run:
             try:

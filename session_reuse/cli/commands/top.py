@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import os
+import shutil
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -14,7 +18,7 @@ import typer
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.formatting import duration, plural, size
 from session_reuse.cli.listing import Rows, each_session
-from session_reuse.cli.output import Output
+from session_reuse.cli.output import Output, styled
 from session_reuse.config import redacted_url
 from session_reuse.errors import StoreError
 
@@ -24,8 +28,8 @@ if TYPE_CHECKING:
 
 _PAUSE_RATIO: Final = 20.0
 """A listing of 50,000 sessions takes 0.5 s of the server's CPU (2026-11). So listings take a twentieth of the time."""
-_LINES_ABOVE: Final = 5
-"""Lines above the sessions, one for an error of the store included."""
+_OTHER_LINES: Final = 6
+"""Lines of the screen beside the sessions: one for an error of the store and the one of the cursor included."""
 
 Once = Annotated[bool, typer.Option("--once", help="Print once and end.")]
 Interval = Annotated[
@@ -81,60 +85,54 @@ def pause_after(overview: Overview, interval: float) -> float:
 
 async def top(output: Output, place: Place, once: Once = False, interval: Interval = 1.0, limit: Limit = 20) -> None:
     """Watch the stored sessions, those saved last first, until Ctrl-C. With --json, print one object per refresh."""
+    draws = output.is_terminal and not (once or output.as_json or os.environ.get("TERM") == "dumb")
     async with connected(place) as manager:
-        first = await _list(manager, None, limit)
-        shown = redacted_url(manager.config.url)
-        if once:
-            _print(output, first, shown)
-        elif output.as_json or not output.is_terminal:
-            async for found in _overviews(manager, first, interval, limit):
-                _print(output, found, shown)
-        else:
-            await _live(output, _overviews(manager, first, interval, limit), shown, interval)
+        shown, trouble = redacted_url(manager.config.url), None
+        overview = await _list(manager, None, limit)
+        with _whole_screen() if draws else nullcontext():
+            while True:
+                pause = pause_after(overview, interval)
+                if draws:
+                    _draw(output, overview, trouble, shown, pause)
+                else:
+                    _print(output, overview, trouble, shown)
+                if once:
+                    return
+                await asyncio.sleep(pause)
+                try:  # an operator watches through an outage, so it does not end the command
+                    overview, trouble = await _list(manager, overview, limit), None
+                except StoreError as error:
+                    trouble = error
 
 
-async def _overviews(
-    manager: SessionManager, first: Overview, interval: float, limit: int
-) -> AsyncIterator[Overview | StoreError]:
-    """Yield each listing, or the error of a store that is away, which is tried again."""
-    overview = first
-    yield first
-    while True:
-        await asyncio.sleep(pause_after(overview, interval))
-        found: Overview | StoreError
-        try:  # an operator watches through an outage, so it does not end the command
-            found = overview = await _list(manager, overview, limit)
-        except StoreError as error:
-            found = error
-        yield found
-
-
-def _print(output: Output, found: Overview | StoreError, shown: str) -> None:
-    if isinstance(found, StoreError):
-        output.emit({"error": type(found).__name__, "message": str(found)})
-        output.show(f"the store is away: {found}\n")
+def _print(output: Output, overview: Overview, trouble: StoreError | None, shown: str) -> None:
+    if trouble is not None:
+        output.emit({"error": type(trouble).__name__, "message": str(trouble)})
+        output.show(f"the store is away: {trouble}\n")
         return
-    counts = {"saves": found.saves, "added": found.added, "gone": found.gone}
-    total = {"time": time.time(), "sessions": len(found.versions), "bytes": found.bytes}
-    output.emit(total | counts | {"latest": [asdict(summary) for summary in found.latest]})
-    output.show("\n".join([*_lines(found, shown, found.latest, output.width), ""]))
+    counts = {"saves": overview.saves, "added": overview.added, "gone": overview.gone}
+    total = {"time": time.time(), "sessions": len(overview.versions), "bytes": overview.bytes}
+    output.emit(total | counts | {"latest": [asdict(summary) for summary in overview.latest]})
+    output.show("\n".join([*_lines(overview, shown, overview.latest, output.width), ""]))
 
 
-async def _live(
-    output: Output, overviews: AsyncIterator[Overview | StoreError], shown: str, interval: float
-) -> None:  # fmt: skip
-    from rich.live import Live
-    from rich.text import Text
+@contextmanager
+def _whole_screen() -> Iterator[None]:
+    """Draw on the second screen of the terminal, with long lines cut and the cursor hidden."""
+    sys.stdout.write("\x1b[?1049h\x1b[?7l\x1b[?25l")
+    try:
+        yield
+    finally:
+        sys.stdout.write("\x1b[?25h\x1b[?7h\x1b[?1049l")
 
-    overview = Overview()
-    with Live(console=output.console, screen=True, auto_refresh=False) as live:
-        async for found in overviews:
-            trouble = f"the store is away: {found}\n" if isinstance(found, StoreError) else ""
-            overview = overview if isinstance(found, StoreError) else found
-            latest = overview.latest[: max(1, output.console.height - _LINES_ABOVE)]
-            text = "\n".join(_lines(overview, shown, latest, output.width, pause_after(overview, interval)))
-            picture = Text.assemble((trouble, "bold red"), text, no_wrap=True, overflow="ellipsis")
-            live.update(picture, refresh=True)
+
+def _draw(output: Output, overview: Overview, trouble: StoreError | None, shown: str, pause: float) -> None:
+    room = shutil.get_terminal_size().lines - _OTHER_LINES
+    lines = _lines(overview, shown, overview.latest[: max(1, room)], output.width, pause)
+    if trouble is not None:
+        lines.insert(0, styled(f"the store is away: {trouble}", "bold red"))
+    # From the upper left: each line is overwritten and the rest of it cleared, then all below. So nothing flickers.
+    output.show("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", flush=True)
 
 
 def _lines(
