@@ -15,7 +15,6 @@ import typer
 from typer._click.exceptions import UsageError  # typer exports the base of its errors nowhere else
 from typer.core import TyperCommand, TyperGroup
 
-from session_reuse.cli.entry import print_version
 from session_reuse.cli.exit_codes import EPILOG, ExitCode
 
 _GROUPS: Final[dict[str, dict[str, str]]] = {
@@ -161,6 +160,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from session_reuse.cli.version import print_version  # late: 13 ms to import (2026-11-26)
+
         print_version()
         raise typer.Exit
 

@@ -18,16 +18,6 @@ def main() -> NoReturn:
         sys.exit(ExitCode.INTERRUPTED)
 
 
-def print_version() -> None:
-    """Print the version of the installed package, without typer, which takes a fifth of a second to import (2026-11)."""
-    from importlib.metadata import PackageNotFoundError, version  # late: 13 ms to import (2026-11-26)
-
-    try:
-        print(version("session-reuse"))  # noqa: T201
-    except PackageNotFoundError:
-        print("not installed")  # noqa: T201  (run from a checkout)
-
-
 def _main() -> NoReturn:
     browser = None
     # Python leaves None in place of a stream that was closed before its start, as by `>&-` or by some service managers.
@@ -46,6 +36,8 @@ def _main() -> NoReturn:
     from session_reuse.errors import MissingExtraError
 
     if sys.argv[1:] == ["--version"]:
+        from session_reuse.cli.version import print_version
+
         print_version()
         sys.exit(ExitCode.OK)
     if find_spec("typer") is None:
