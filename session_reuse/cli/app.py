@@ -35,7 +35,7 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
         "top": "Watch the stored sessions, live.",
     },
     "Change": {
-        "evict": "Delete sessions for everyone.",
+        "evict": "Delete sessions for everyone (alias: rm).",
         "copy": "Store a session under a second name.",
         "export": "Write one session to a file.",
         "import": "Store a session from a file.",
@@ -48,6 +48,7 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
 }
 """The commands by group, and the line about each. Module and function of a command have its name."""
 _NAMES: Final = tuple(name for group in _GROUPS.values() for name in group)
+_ALIASES: Final = {"rm": "evict"}
 _SERVICES: Final = frozenset({"cleanup", "keep", "top"})
 """They run until Ctrl-C or SIGTERM, which is no failure."""
 
@@ -126,6 +127,7 @@ class _Commands(TyperGroup):
 
     def get_command(self, _ctx: object, name: str) -> Any:
         """Return a command, imported now, or None if there is no such command."""
+        name = _ALIASES.get(name, name)
         if name not in _NAMES:
             return None
         word = name.replace("-", "_") + "_" * iskeyword(name)

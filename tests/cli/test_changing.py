@@ -37,6 +37,13 @@ def test_evicted_session_is_gone_for_everyone(cli: CommandLine, alice: str, redi
     assert cli("evict", alice).code == 1
 
 
+def test_rm_is_another_name_of_evict(cli: CommandLine, alice: str) -> None:
+    """People who manage files and keys type `rm` first."""
+    assert cli("rm", alice, "--json").lines == [{"fingerprint": alice, "evicted": True}]
+    assert "alias: rm" in cli("--help").out
+    assert "Delete sessions for everyone" in cli("rm", "--help").out
+
+
 def test_evicted_session_is_not_brought_back_by_a_holder(
     redis_server: RedisServer, cli: CommandLine, alice: str
 ) -> None:

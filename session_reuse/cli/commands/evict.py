@@ -16,7 +16,7 @@ Reason = Annotated[str, option("--reason", "TEXT", "For the log, without secrets
 
 
 async def evict(output: Output, place: Place, fingerprints: Fingerprints, reason: Reason = "") -> ExitCode:
-    """Delete sessions for everyone, and refuse late saves of agents that hold them now. Gives 1 if one was not there."""
+    """Delete sessions for everyone, and refuse late saves of agents that hold them now. Gives 1 if one was not there. `rm` is another name."""
     code, refusals = ExitCode.OK, Refusals()
     async with connected(place) as manager:
         # Names only, no patterns: an eviction cannot be undone.
