@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, overload
 
 from session_reuse._api import reusable_session
 from session_reuse._decorator.naming import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from session_reuse import blocking
     from session_reuse._manager import SessionManager
 
+_UNFINISHED: Final = (Generator, AsyncGenerator, AbstractContextManager, AbstractAsyncContextManager)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -111,22 +113,27 @@ def _blocking(
             )
         with blocking.reusable_session(*(name(args, kwargs) for name in names), **options) as session:
             result = parameter.call(args, kwargs, session)
-            _refuse_awaitable(result, function)
+            _refuse_unfinished(result, function)
             return result
 
     return persisted
 
 
-def _refuse_awaitable(result: object, function: Callable[..., object]) -> None:
-    """Raise for a coroutine that a plain function returned: it would run after its session was saved."""
-    if not inspect.isawaitable(result):
-        return
-    if inspect.iscoroutine(result):
-        result.close()  # else Python warns of a coroutine that was never awaited
-    raise ConfigurationError(
-        f"{described(function)} is a plain function that returned something to be awaited, which would run after its"
-        " session was saved: make it `async def`, and put persist_session next to it, below other decorators"
-    )
+def _refuse_unfinished(result: object, function: Callable[..., object]) -> None:
+    """Raise for a coroutine, or for the generator below `contextmanager`: it would run after its session was saved."""
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()  # else Python warns of a coroutine that was never awaited
+        raise ConfigurationError(
+            f"{described(function)} is a plain function that returned something to be awaited, which would run after"
+            " its session was saved: make it `async def`, and put persist_session next to it, below other decorators"
+        )
+    # Another decorator may have run the generator to its end, such as one that returns a list.
+    if isinstance(result, _UNFINISHED) and is_generator_function(inspect.unwrap(function)):
+        raise ConfigurationError(
+            f"{described(function)} is a generator below another decorator, and would run after its session was saved:"
+            " use reusable_session inside of it"
+        )
 
 
 def _is_to_be_wrapped(name: Name) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -172,8 +173,8 @@ async def test_partials_and_bound_methods_run_inside_the_session(memory: Session
     assert await decorate(functools.partial(Agent().visit, account="bob"))("shop") == "shop/bob"
 
 
-def returns_a_coroutine(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator of somebody else's, such as a retry."""
+def passes_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator of somebody else's, such as a retry. Returns the coroutine or the generator of the function."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -187,13 +188,41 @@ def test_a_plain_function_that_returns_a_coroutine_is_refused(blocking_memory: b
     ran = []
 
     @persist_session("shop/{account}", manager=blocking_memory)
-    @returns_a_coroutine
+    @passes_on
     async def visit(account: str) -> None:
         ran.append(account)
 
     with pytest.raises(ConfigurationError, match="next to it, below other decorators"):
         visit("alice")
     assert not ran
+
+
+@pytest.mark.parametrize("decorator", [contextlib.contextmanager, passes_on])
+def test_a_generator_below_another_decorator_is_refused(
+    decorator: Any, blocking_memory: blocking.SessionManager
+) -> None:
+    """Its body too would run after the session was saved."""
+
+    @persist_session("shop/{account}", manager=blocking_memory)
+    @decorator
+    def visit(account: str) -> Iterator[str]:
+        yield account
+
+    with pytest.raises(ConfigurationError, match="use reusable_session inside"):
+        visit("alice")
+
+
+def test_a_generator_that_a_decorator_runs_to_its_end_is_inside(blocking_memory: blocking.SessionManager) -> None:
+    """A decorator that returns a list has run the whole body."""
+
+    @persist_session("shop/{account}", manager=blocking_memory)
+    @lambda function: functools.wraps(function)(lambda *args, **kwargs: list(function(*args, **kwargs)))
+    def visit(account: str, *, session: BrowserSession = injected()) -> Iterator[str]:
+        session.data["visited"] = account
+        yield account
+
+    assert visit("alice") == ["alice"]
+    assert blocking_memory.restore("shop/alice").data == {"visited": "alice"}  # type: ignore[union-attr]
 
 
 async def test_a_plain_function_in_a_running_loop_names_its_remedy() -> None:
