@@ -38,7 +38,8 @@ def as_command(work: Work, on_interrupt: ExitCode, store_option: str) -> Callabl
     """Return a command for typer: it has the parameters of `work` after the first two, and the options of all commands."""
 
     def command(*, url: str | None, key_prefix: str | None, as_json: bool, **given: object) -> NoReturn:
-        run(lambda output: work(output, Place(url, key_prefix), **given), as_json=as_json, on_interrupt=on_interrupt)
+        code = ExitCode.INTERRUPTED if given.get("once") else on_interrupt  # one pass that was cut off is not done
+        run(lambda output: work(output, Place(url, key_prefix), **given), as_json=as_json, on_interrupt=code)
 
     common = {
         "url": (Annotated[str | None, store_url(store_option)], None),

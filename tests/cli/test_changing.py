@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from session_reuse import Liveness, SessionManager, SessionSummary, reusable_session
 from session_reuse.cli.commands import rotate
+from session_reuse.cli.exit_codes import ExitCode
 from tests.cli.conftest import ALICE, CANARIES, STATE, CommandLine, store
 from tests.harness.polling import wait_until
 from tests.harness.probes import parts_of
@@ -366,3 +368,20 @@ def test_cleanup_job_runs_until_it_is_told_to_end(redis_server: RedisServer, num
             assert job.wait(60) == 0
         finally:
             job.kill()
+
+
+@pytest.mark.parametrize("command", [["cleanup"], ["top"], ["keep", "--url", "http://a", "--expect-text", "a"]])
+def test_one_pass_that_was_cut_off_is_not_done(command: list[str]) -> None:
+    """A schedule that stops it, as by SIGTERM after a minute, must not take the pass for done."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        store_option = "--store" if command[0] == "keep" else "--url"
+        line = [sys.executable, "-m", "session_reuse.cli", *command, "--once", store_option, place]
+        with subprocess.Popen(line, stderr=subprocess.PIPE) as one_pass:
+            try:
+                connection, _ = silent.accept()
+                with connection:
+                    one_pass.send_signal(signal.SIGTERM)
+                    assert one_pass.wait(60) == ExitCode.INTERRUPTED
+            finally:
+                one_pass.kill()
