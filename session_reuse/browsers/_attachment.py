@@ -16,6 +16,7 @@ from session_reuse._browser.drivers.devtools import DevToolsDriver
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.flow import run_async
 from session_reuse._problem import ProblemKind
+from session_reuse._state.storage_state import is_empty
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ class Attachment:
         async with self._connecting:
             if self._driver is not None and not self._driver.is_gone:
                 return True
-            if not self._is_alive():
+            # The agent works in a browser that was not restored. Cookies of before would replace those of its new login.
+            is_too_late = self._driver is None and not is_empty(self._session.storage_state)
+            if is_too_late or not self._is_alive():
                 return False
             try:
                 await self._connect()

@@ -27,10 +27,12 @@ from session_reuse._browser.storage import databases
 from session_reuse._browser.storage.mirror import CopyMark, StorageMirror
 from session_reuse._browser.storage.trim import trim
 from session_reuse._browser.tabs import Tab, Target, frame_of
+from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import chromium
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers.checks import cookie_alive
 from session_reuse.errors import AdapterError
+from session_reuse.testing import state_with_cookie
 from tests.browsers.visits import fresh, reused, storing
 from tests.harness.polling import until
 
@@ -495,6 +497,8 @@ class FakeChromium:
             "browserContextIds": [],
             "defaultBrowserContextId": "default",
             "cookies": [],
+            "executionContextId": 1,
+            "result": {"value": {}},
         }
         self._messages.put_nowait({"id": command["id"], "result": result})
 
@@ -514,14 +518,14 @@ class FakeChromium:
         self.is_closed = True
 
 
-def _attachment(chromiums: Callable[[], FakeChromium]) -> Attachment:
+def _attachment(chromiums: Callable[[], FakeChromium], session: BrowserSession | None = None) -> Attachment:
     """Return an attachment whose every connection is to another double."""
 
     async def connect() -> tuple[str, FakeChromium]:
         return "ws://chromium", chromiums()
 
     settings = Settings(checkpoint_after=None)
-    return Attachment(fresh(), settings, connect=connect, is_alive=lambda: True, is_own=True)
+    return Attachment(session or fresh(), settings, connect=connect, is_alive=lambda: True, is_own=True)
 
 
 class DroppingChromium(FakeChromium):
@@ -550,6 +554,42 @@ async def test_a_connection_that_drops_again_and_again_is_opened_at_longer_and_l
     await until(lambda: len(opened) >= 7)
     assert time.monotonic() - began >= 0.1 + 0.2 + 0.4 + 0.8 + 1.6
     await attachment.release()
+
+
+class LateChromium(FakeChromium):
+    """A browser with a tab and a cookie, whose first connection fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals = 1
+
+    async def send(self, message: str) -> None:
+        """Answer a command."""
+        if '"Target.setAutoAttach"' in message and "sessionId" not in message:
+            self.open_tab("first")
+        await super().send(message)
+
+    def connected(self) -> LateChromium:
+        """Return the browser, or refuse the connection."""
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError("refused")
+        return self
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_browser_that_was_not_restored_is_not_restored_when_it_is_captured(*, is_stored: bool) -> None:
+    """The agent has logged in meanwhile: stored cookies would replace its own, and be saved as if it had kept them."""
+    session = reused(state_with_cookie("old")) if is_stored else fresh()
+    chromium, given = LateChromium(), session.storage_state
+    attachment = _attachment(chromium.connected, session)
+    with pytest.raises(OSError, match="refused"):
+        await attachment.start()
+    await attachment.finish()
+    await attachment.release()
+    assert "Storage.setCookies" not in chromium.commands
+    assert ("Storage.getCookies" in chromium.commands) is not is_stored  # with nothing to restore, nothing is mixed
+    assert (session.storage_state is given, wiring_of(session).capture_reason is not None) == (is_stored, is_stored)
 
 
 async def test_a_release_that_is_cancelled_leaves_no_connection() -> None:
