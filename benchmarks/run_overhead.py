@@ -1,9 +1,9 @@
 """Time until the command of `session-reuse run` starts, beside a bare start of Chromium: `python -m benchmarks.run_overhead`.
 
 The bare start is a Python program of the standard library: it starts the same Chromium, waits until its DevTools address
-answers, and starts the same command. The hand-made one also imports redis-py and websockets meanwhile, reads one key, sets one
-cookie and attaches to the tabs: each program in Python that restores a session does at least this. Rounds are interleaved, and
-medians are compared.
+answers, and starts the same command. The others also read one key, set one cookie and attach to the tabs, as each program that
+restores a session does at least. One has sockets of the standard library only, which is the floor. The hand-made one imports
+redis-py and websockets meanwhile. Rounds are interleaved, and medians are compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from session_reuse.browsers._chromium_process import OWN_FLAGS
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from tests.harness.servers import RedisServer
 
-COMMAND = ("sh", "-c", "date +%s.%N")
+COMMAND = ("sh", "-c", "date +%s.%N; cat /proc/$PPID/task/*/schedstat")
+"""Prints the time, and the processor time of each thread of the program that has started it."""
 _FINGERPRINT = "shop.example/alice"
 _BARE = """
 import os, subprocess, sys, tempfile, time
@@ -48,6 +49,30 @@ with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
     browser.wait()
     time.sleep(0.2)
 """
+_READ_BY_SOCKET = """
+    import json, socket
+    with socket.create_connection(sys.argv[2].removeprefix("redis://").split("/")[0].split(":")) as store:
+        store.sendall(b"GET browser:session:shop.example/alice\\r\\n")
+        store.recv(65536)
+"""
+_CONNECT_BY_SOCKET = """
+    with socket.create_connection(("127.0.0.1", int(port))) as plain:
+        asked = "Host: 127.0.0.1\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\nSec-WebSocket-Version: 13"
+        plain.sendall(f"GET {path} HTTP/1.1\\r\\n{asked}\\r\\nSec-WebSocket-Key: {'A' * 22}==\\r\\n\\r\\n".encode())
+        stream = plain.makefile("rb")
+        while stream.readline() != b"\\r\\n":
+            pass
+        def send(method, **params):
+            text = json.dumps({"id": 1, "method": method, "params": params}).encode()
+            plain.sendall(bytes([0x81, 0xFE]) + len(text).to_bytes(2, "big") + bytes(4) + text)
+            answer = {}
+            while answer.get("id") != 1:
+                size = stream.read(2)[1]
+                if size > 125:
+                    size = int.from_bytes(stream.read(2 if size == 126 else 8), "big")
+                answer = json.loads(stream.read(size))
+        SEND
+"""
 _MEANWHILE = """
     import json, redis.asyncio
     from websockets.sync.client import connect
@@ -55,17 +80,18 @@ _MEANWHILE = """
 """
 _CONNECT = """
     with connect(f"ws://127.0.0.1:{port}{path}", compression=None, max_size=None) as socket:
-        def send(method, session=None, **params):
-            to = {"sessionId": session} if session else {}
-            socket.send(json.dumps({"id": 1, "method": method, "params": params, **to}))
+        def send(method, **params):
+            socket.send(json.dumps({"id": 1, "method": method, "params": params}))
             while (answer := json.loads(socket.recv())).get("id") != 1:
                 pass
             return answer["result"]
+        SEND
+"""
+_SEND = """
         cookie = {"name": "sid", "value": "1", "domain": "shop.example", "path": "/"}
         send("Storage.setCookies", cookies=[cookie])
         send("Target.setAutoAttach", autoAttach=True, flatten=True, waitForDebuggerOnStart=True)
 """
-_HAND_MADE = _BARE.replace("    # MEANWHILE\n", _MEANWHILE).replace("    # CONNECT\n", _CONNECT)
 _LOGIN = {
     "cookies": [
         {"name": "sid", "value": "1", "domain": "shop.example", "path": "/", "expires": -1, "httpOnly": True, "secure": True, "sameSite": "Lax"}
@@ -74,16 +100,23 @@ _LOGIN = {
 }  # fmt: skip
 
 
-def seconds_until_command(command: list[str], environment: dict[str, str]) -> float:
-    """Return the seconds from the start of a program until its command prints the time."""
+def _program(meanwhile: str, connect: str) -> str:
+    connect = connect.replace("        SEND\n", _SEND)
+    return _BARE.replace("    # MEANWHILE\n", meanwhile).replace("    # CONNECT\n", connect)
+
+
+def until_command(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Return the seconds from the start of a program until its command runs, and its own processor time until then."""
     begun = time.time()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    return float(done.stdout) - begun
+    now, *threads = done.stdout.split("\n")
+    return float(now) - begun, sum(int(thread.split()[0]) for thread in threads if thread) / 1e9
 
 
-def measure(rounds: int) -> dict[str, float]:
-    """Return the medians."""
+def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Return what each program took in each round."""
     program = str(Path(sys.executable).with_name("session-reuse"))
+    floor, hand_made = _program(_READ_BY_SOCKET, _CONNECT_BY_SOCKET), _program(_MEANWHILE, _CONNECT)
     chromium = "\n".join([find_chromium(), *launch_arguments(), *OWN_FLAGS])
     with RedisServer() as server, tempfile.NamedTemporaryFile("w", suffix=".json") as state:
         environment = {**os.environ, "SESSION_REUSE_URL": server.url}
@@ -95,20 +128,24 @@ def measure(rounds: int) -> dict[str, float]:
         )
         contestants = {
             "bare": [sys.executable, "-c", _BARE, chromium, server.url, *COMMAND],
-            "hand-made": [sys.executable, "-c", _HAND_MADE, chromium, server.url, *COMMAND],
+            "floor": [sys.executable, "-c", floor, chromium, server.url, *COMMAND],
+            "hand-made": [sys.executable, "-c", hand_made, chromium, server.url, *COMMAND],
             "run, nothing stored": [program, "run", "shop.example/new", "--save", "never", "--", *COMMAND],
             "run, a login stored": [program, "run", _FINGERPRINT, "--", *COMMAND],
         }
-        taken: dict[str, list[float]] = {name: [] for name in contestants}
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
         for _ in range(rounds + 1):
             for name, words in contestants.items():
-                taken[name].append(seconds_until_command(words, environment))
-    return {name: statistics.median(each[1:]) for name, each in taken.items()}  # the first warms the disk's cache
+                taken[name].append(until_command(words, environment))
+    return {name: each[1:] for name, each in taken.items()}  # the first warms the disk's cache
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=11)
-    medians = measure(parser.parse_args().rounds)
-    for each, seconds in medians.items():
-        print(f"{each}: {seconds:.3f} s, ratio {seconds / medians['bare']:.2f}")
+    parser.add_argument("--rounds", type=int, default=15)
+    found = measure(parser.parse_args().rounds)
+    bare = [seconds for seconds, _ in found["bare"]]
+    for each, taken in found.items():
+        ratio = statistics.median(seconds / beside for (seconds, _), beside in zip(taken, bare, strict=True))
+        median, processor = (statistics.median(column) for column in zip(*taken, strict=True))
+        print(f"{each}: {median:.3f} s, ratio {ratio:.2f}, processor time of the program {processor:.3f} s")

@@ -34,7 +34,7 @@ from session_reuse.errors import AdapterError, ConfigurationError, LifecycleErro
 from session_reuse.outcome import Outcome
 
 try:
-    import websockets  # noqa: F401  (used at the first connection)
+    import websockets.asyncio.client  # noqa: F401  (used at the first connection, which is not to wait for the import)
 except ImportError:
     raise MissingExtraError("cdp", "session_reuse.browsers.cdp") from None
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 ENVIRONMENT_VARIABLE: Final = "SESSION_REUSE_CHROMIUM"
 
@@ -114,16 +115,16 @@ def _from_playwright(environment: Mapping[str, str]) -> str | None:
     folder = environment.get("PLAYWRIGHT_BROWSERS_PATH")
     if not folder or folder == "0":
         caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
-        folder = str(Path(environment.get("HOME", "~")).expanduser() / caches / "ms-playwright")
+        folder = os.path.join(environment.get("HOME") or os.path.expanduser("~"), caches, "ms-playwright")
     for pattern in _PLAYWRIGHT_PATTERNS:
-        found = [path for path in Path(folder).glob(pattern) if os.access(path, os.X_OK)]
+        found = [path for path in glob.glob(pattern, root_dir=folder) if os.access(os.path.join(folder, path), os.X_OK)]
         if found:
-            return str(max(found, key=_revision))
+            return os.path.join(folder, max(found, key=_revision))
     return None
 
 
-def _revision(path: Path) -> int:
-    numbers = [part.rpartition("-")[2] for part in path.parts if part.startswith("chromium")]
+def _revision(path: str) -> int:
+    numbers = [part.rpartition("-")[2] for part in path.split(os.sep) if part.startswith("chromium")]
     return int(numbers[-1]) if numbers and numbers[-1].isdigit() else 0
 
 
@@ -135,6 +136,6 @@ def _from_path(environment: Mapping[str, str]) -> str | None:
 def _from_applications() -> str | None:
     if sys.platform != "darwin":
         return None
-    folders = (Path("/Applications"), Path.home() / "Applications")
-    paths = (folder / application for folder in folders for application in _MACOS_APPLICATIONS)
-    return next((str(path) for path in paths if os.access(path, os.X_OK)), None)
+    folders = ("/Applications", os.path.expanduser("~/Applications"))
+    paths = (os.path.join(folder, application) for folder in folders for application in _MACOS_APPLICATIONS)
+    return next((path for path in paths if os.access(path, os.X_OK)), None)

@@ -115,17 +115,25 @@ def test_the_list_of_commands_is_whole(cli: CommandLine) -> None:
 
 @pytest.mark.parametrize(
     ("words", "absent"),
-    [("--version", {"typer", "redis", "rich"}), ("--help", {"redis", "rich", "asyncio"})],
-    ids=["version", "help"],
+    [
+        ("--version", {"typer", "redis", "rich"}),
+        ("--help", {"redis", "rich", "asyncio"}),
+        (
+            "run a --cdp-url ws://127.0.0.1:1 -- sh",
+            {"opentelemetry.sdk", "prometheus_client", "pydantic", "rich", "structlog"},
+        ),
+    ],
+    ids=["version", "help", "run"],
 )
-def test_what_needs_no_store_imports_none(words: str, absent: set[str]) -> None:
-    """`--version` and `--help` answer at once."""
+def test_what_is_not_needed_is_not_imported(words: str, absent: set[str]) -> None:
+    """`--version` and `--help` answer at once. `run` imports while its browser starts, on the same processors."""
     code = (
         "import sys\nfrom session_reuse.cli.entry import main\n"
-        f"sys.argv = ['session-reuse', {words!r}]\ntry: main()\nexcept SystemExit: pass\n"
+        f"sys.argv = ['session-reuse', *{words.split()!r}]\ntry: main()\nexcept SystemExit: pass\n"
         f"print('loaded:', sorted({absent!r} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = {**os.environ, "SESSION_REUSE_URL": f"redis://127.0.0.1:{free_port()}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.splitlines()[-1] == "loaded: []"
 
 

@@ -6,6 +6,7 @@ The command has our standard streams, so that it can be the `command` of an MCP 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -174,6 +175,8 @@ async def _run(
             if isinstance(browser, str)
             else BoundChromium(session, Settings(), browser, verify=verify) as chromium,
         ):
+            gc.freeze()  # all modules are imported: none of them is looked at again
+            gc.enable()  # see `early_browser`
             code = await child.run([_filled_in(word, chromium) for word in words], _environment(chromium))
     except asyncio.CancelledError:
         code = _SIGNALLED + child.ended_by
