@@ -5,6 +5,7 @@ It keeps the state and the agent's wishes about it. Its backend reads and writes
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,9 +34,11 @@ class SessionBackend(Protocol):
 
     Attributes:
         process: the process that it works in.
+        loop: the event loop that it works in.
     """
 
     process: int
+    loop: asyncio.AbstractEventLoop
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
         """Save now."""
@@ -231,7 +234,7 @@ class BrowserSession:
     async def checkpoint(self) -> SaveOutcome:
         """Save now and go on. Never raises for trouble of the store."""
         require_open(self)
-        return await self._open_backend().checkpoint(self)
+        return await self._backend_here().checkpoint(self)
 
     async def settled(self) -> SaveOutcome | None:
         """Wait for the final outcome of the last save, and return it.
@@ -240,7 +243,7 @@ class BrowserSession:
         `skipped`), or given up (`lost`). None before the first save.
         """
         backend = self._wiring.backend
-        return self.save_outcome if backend is None or is_inherited(backend) else await backend.settled()
+        return self.save_outcome if backend is None or is_inherited(backend) else await self._backend_here().settled()
 
     def discard(self) -> None:
         """Save nothing from now on, also at exit."""
@@ -255,7 +258,7 @@ class BrowserSession:
         Raises:
             StoreError: the store did not answer. The stored state may still be there.
         """
-        await self._open_backend().invalidate(reason)
+        await self._backend_here().invalidate(reason)
         self.discard()
 
     async def one_time_code(self) -> str:
@@ -270,7 +273,7 @@ class BrowserSession:
             StoreError: the store is away.
         """
         require_open(self)
-        return await self._open_backend().one_time_code()
+        return await self._backend_here().one_time_code()
 
     def mark_good(self) -> None:
         """Mark the login as working: the next save lowers the error score that all agents share."""
@@ -297,6 +300,13 @@ class BrowserSession:
             raise LifecycleError("this session is not open: use it inside `async with reusable_session(...)`")
         if is_inherited(backend):
             raise LifecycleError(f"{self.fingerprint!r} was entered in the parent process: enter it again in this one")
+        return backend
+
+    def _backend_here(self) -> SessionBackend:
+        """Return the backend, for what waits in its event loop: in another one, the wait would not end."""
+        backend = self._open_backend()
+        if backend.loop is not asyncio.get_running_loop() and not backend.loop.is_closed():
+            raise LifecycleError(f"{self.fingerprint!r} was entered in another event loop: await this in that one")
         return backend
 
     def bind_capture(self, capture: Capture) -> Callable[[], None]:

@@ -116,15 +116,17 @@ def has_ceiling(config: Config) -> bool:
     return config.max_age is not None or config.ttl_from_cookies
 
 
-def lives_too_long(value: bytes, config: Config, now: float) -> bool:
+def lives_too_long(value: bytes, options: ResolvedOptions, config: Config, now: float) -> bool:
     """Return whether an enter has set a time to live that passes a limit of the session itself.
 
     Args:
         value: the stored bytes.
-        config: the settings of the enter.
+        options: what the caller asked for.
+        config: the settings.
         now: unix seconds.
     """
-    if has_ceiling(config) or not config.sliding or not may_shorten(value, config.ttl):
+    sets_ttl = config.sliding and options.save != "never"
+    if has_ceiling(config) or not sets_ttl or not may_shorten(value, config.ttl):
         return False
     with suppress(CorruptStateError):
         header = Header.decode(value)

@@ -54,7 +54,7 @@ class SessionScope:
         self, session: BrowserSession, options: ResolvedOptions, *, config: Config, store: GuardedStore, snapshots: Snapshots,
         writer: Writer, telemetry: Telemetry, clock: Clock, spawn: Spawn, spent: float = 0.0,
     ) -> None:  # fmt: skip
-        self.process = os.getpid()
+        self.process, self.loop = os.getpid(), asyncio.get_running_loop()
         self._spent = spent
         self._session = session
         self._options = options
@@ -102,7 +102,8 @@ class SessionScope:
                 self._lease.abandon()
             if isinstance(error, StoreError | CorruptStateError):  # `strict`
                 session.outcome = error.outcome if isinstance(error, StoreError) else Outcome.CORRUPT
-                self.count(self._store.time() - began)
+                self._took = self._store.time() - began
+                self.count()
             raise
         refused = session.outcome is Outcome.BUSY and self._options.on_busy == "raise"
         if refused or not self._options.counted_later:
@@ -118,19 +119,19 @@ class SessionScope:
         session.discard()
         self.count()
 
-    def count(self, took: float | None = None) -> None:
-        """Count and log the enter, once. It took this many seconds, or those without the caller's `verify`."""
+    def count(self) -> None:
+        """Count and log the enter, once."""
         if not self._is_counted:
-            self._is_counted, session, took = True, self._session, self._took if took is None else took
-            self._telemetry.entered(session.fingerprint, session.outcome, took, stale=session.stale)
+            self._is_counted, session = True, self._session
+            self._telemetry.entered(session.fingerprint, session.outcome, self._took, stale=session.stale)
 
     async def _entered(self, began: float) -> Entry:
         fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - self._spent
-        replica = self._writer.replicas.find(fingerprint)
-        if replica is not None and replica.outbox and self._options.exclusive:
+        replica = self._writer.replicas.of(fingerprint)
+        if replica.outbox and self._options.exclusive:
             await self._writer.flush(fingerprint, budget / 2)  # else its lease would be older than the new one
             budget = self._config.restore_timeout - (self._store.time() - began)
-        waiting = list(replica.outbox) if replica is not None and not self._options.exclusive else []
+        waiting = [] if self._options.exclusive else list(replica.outbox)
         self._asked_at = asked_at = self._clock.loop()
         try:
             reply = await self._store.run(Access.READ, fingerprint, budget, self._request(timed=bool(waiting)))
@@ -138,8 +139,7 @@ class SessionScope:
                 reply = await self._wait_for_lease(reply, budget)
         except AttemptFailed as failure:
             return await self._away(failure, began)
-        writes = self._options.save != "never"
-        if reply.value and writes and lives_too_long(reply.value, self._config, self._clock.wall()):
+        if reply.value and lives_too_long(reply.value, self._options, self._config, self._clock.wall()):
             self._spawn(self._writer.slide(fingerprint), "ttl")
         if isinstance(reply.lease, Busy) and self._lease is not None:
             self._lease.refused(reply.lease)
@@ -187,13 +187,12 @@ class SessionScope:
         fingerprint, replicas = self._session.fingerprint, self._writer.replicas
         if isinstance(reply.lease, Lease) and self._lease is not None:
             self._lease.take(reply.lease)
-        replica = replicas.find(fingerprint)
+        replica = replicas.of(fingerprint)
         snapshot, found, error = await self._snapshots.decode(
-            fingerprint, reply.value, asked_at, replica.base if replica else None, reply.invalidated_at
+            fingerprint, reply.value, asked_at, replica.base, reply.invalidated_at
         )  # fmt: skip
         if error is not None and self._options.strict:
             raise error
-        replica = replica or replicas.of(fingerprint)
         replicas.observe(replica, snapshot)
         if waiting:
             self._writer.confirm(replica)
@@ -204,8 +203,7 @@ class SessionScope:
         if waiting:
             self._built_on = waiting
             self._writer.wake()
-            now = self._clock.now(reply.now)
-            folded = fold(waiting, snapshot, now, retire_after_bad=self._config.retire_after_bad)
+            folded = fold(waiting, snapshot, self._clock.now(reply.now), retire_after_bad=self._config.retire_after_bad)
         return from_store(
             snapshot, found, self._options, moment, retire_after_bad=self._config.retire_after_bad, uses=reply.uses,
             folded=folded,
@@ -427,6 +425,8 @@ class SessionScope:
 
     async def settled(self) -> SaveOutcome | None:
         """Wait for the final outcome of the last save, and return it."""
+        if self.loop.is_closed():  # nothing of it goes on
+            return (self._changes[-1].outcome if self._changes else None) or self._session.save_outcome
         if self._interrupted not in {None, asyncio.current_task()}:  # a cancelled exit goes on, and calls `verify`
             await asyncio.wait({self._interrupted})
         return await self._changes[-1].final() if self._changes else self._session.save_outcome

@@ -243,3 +243,63 @@ say(*[asyncio.run(stored(f"shop/{{steps}}")) for steps in range(12)])
         redis_server,
     )
     assert (ended.lines, ended.code, ended.lost) == ([" ".join(["4"] * 12)], 0, 0)
+
+
+@pytest.mark.parametrize("method", ["checkpoint", "settled", "invalidate", "one_time_code"])
+@pytest.mark.parametrize("waits", [True, False], ids=["loop-waits", "loop-works"])
+def test_a_session_is_refused_in_another_loop_that_would_wait_for_ever(
+    redis_server: RedisServer, method: str, *, waits: bool
+) -> None:
+    """A thread that runs `asyncio.run(session.checkpoint())` is told where the session belongs, at once."""
+    ended = run(
+        f"""
+from session_reuse import reusable_session
+from session_reuse.errors import LifecycleError
+
+def in_thread(session):
+    try:
+        asyncio.run(session.{method}())
+    except LifecycleError as error:
+        say(error)
+
+async def main():
+    async with reusable_session("shop/alice") as session:
+        session.data["n"] = 1
+        thread = threading.Thread(target=in_thread, args=(session,))
+        thread.start()
+        if not {waits}:
+            await asyncio.to_thread(thread.join)
+        thread.join()
+    say(session.save_outcome)
+
+asyncio.run(main())
+""",
+        redis_server,
+        timeout=60.0,
+    )
+    assert ended.lines == ["'shop/alice' was entered in another event loop: await this in that one", "saved"], (
+        ended.errors
+    )
+    assert ended.code == 0
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_outcome_of_a_loop_that_has_ended_is_there_at_once(own_redis: RedisServer, *, full: bool) -> None:
+    """A save that waits in a loop that has ended goes on nowhere: `settled` in the next one returns what is known."""
+    ended = run(
+        f"""
+from session_reuse import SessionManager, reusable_session
+
+async def visit():
+    async with reusable_session("shop/alice", manager=SessionManager()) as session:
+        session.data["n"] = 1
+        server.config_set("maxmemory", int({full}))
+    return session
+
+say(asyncio.run(asyncio.run(visit()).settled()))
+server.config_set("maxmemory", 0)
+""",
+        own_redis,
+        timeout=60.0,
+    )
+    assert ended.lines == ["pending" if full else "saved"], ended.errors

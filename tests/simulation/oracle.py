@@ -249,6 +249,8 @@ class Version:
     """The manager that stored or prolonged it last."""
     touched: float = 0.0
     """When its time to live was set last."""
+    retired_until: float = -1.0
+    """When a good mark last ended that it was retired."""
 
     def overlaps(self, begin: float, end: float) -> bool:
         """Return whether it stood there at a moment of a span."""
@@ -402,6 +404,8 @@ class Oracle:
         if before.items == items and before.items is not None:
             self._check_counts(session, before.stored, stored)
             self._check_ttl(session, before, stored, deadline, actor, what)
+            if before.stored is not None and before.stored.score >= 30 > stored.score:
+                before.retired_until = now
             before.stored, before.deadline, before.touched, before.actor = stored, deadline, now, actor
             return
         before.end = now
@@ -896,7 +900,7 @@ class Oracle:
         stored = version.stored
         if stored is None:
             return False
-        if stored.score >= 30 or visit.options.get("max_uses") is not None:
+        if stored.score >= 30 or version.retired_until >= visit.begun or visit.options.get("max_uses") is not None:
             return True
         wall = seams.EPOCH + self.loop.time() + self.tolerance
         if stored.retire_at and wall >= stored.retire_at / 1000:
