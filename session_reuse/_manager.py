@@ -394,8 +394,7 @@ class SessionManager(AsyncOnly):
         from session_reuse._session.one_time_codes import OneTimeCodes
 
         runtime, name = await self._services(), checked(fingerprint, "fingerprint")
-        codes = OneTimeCodes(runtime.guarded, runtime.codec, self.config)
-        return await (codes.remove(name) if secret is None else codes.keep(name, secret))
+        return await OneTimeCodes(runtime.guarded, runtime.codec, self.config).set_secret(name, secret)
 
     async def cleanup(self) -> None:
         """Remove what expired sessions leave behind, until cancelled or until the manager is closed.

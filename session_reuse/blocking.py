@@ -106,11 +106,11 @@ T = TypeVar("T")
 
 
 def _blocking(
-    method: Callable[Concatenate[AsyncSessionManager, P], Coroutine[None, None, T]],
-) -> Callable[Concatenate[SessionManager, P], T]:
-    """Return the blocking twin of a method of the asynchronous manager."""
+    method: Callable[Concatenate[Any, P], Coroutine[None, None, T]],
+) -> Callable[Concatenate[SessionManager | Pool, P], T]:
+    """Return the blocking twin of a method of an asynchronous object."""
 
-    def run(self: SessionManager, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self: SessionManager | Pool, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return background.run(method(self._asynchronous, *args, **kwargs))
 
     update_wrapper(run, method)
@@ -123,17 +123,9 @@ class Pool:
     def __init__(self, asynchronous: AsyncPool) -> None:
         self._asynchronous = asynchronous
 
-    def add(self, *members: str) -> int:
-        """Add identities. Return how many are new."""
-        return background.run(self._asynchronous.add(*members))
-
-    def remove(self, *members: str) -> int:
-        """Remove identities. Return how many were there."""
-        return background.run(self._asynchronous.remove(*members))
-
-    def members(self) -> list[str]:
-        """Return the names of the members, in order."""
-        return background.run(self._asynchronous.members())
+    add = _blocking(AsyncPool.add)
+    remove = _blocking(AsyncPool.remove)
+    members = _blocking(AsyncPool.members)
 
 
 class SessionManager(BlockingOnly):

@@ -106,7 +106,8 @@ class KeepAlive:
         summary = self._summary(entry)
         if summary.version is None or summary.retired or summary.holder:
             return False
-        since = entry.now / 1_000_000 - (summary.checked_at or 0.0)
+        now = entry.now / 1_000_000
+        since = now - (summary.checked_at or 0.0)
         if not 0 <= since < self.every:  # below 0, the clock of the server was set back, or a fail-over changed it
             return True
         soon = self.before_expiry
@@ -123,7 +124,7 @@ class KeepAlive:
             self._degraded(failure, entry.fingerprint)
             return False
         _, found, _ = await self.runtime.snapshots.decode(entry.fingerprint, reply.value, 0.0, None, None)
-        life = longest_cookie_life(found["storage_state"], entry.now / 1_000_000) if found is not None else None
+        life = longest_cookie_life(found["storage_state"], now) if found is not None else None
         return life is not None and life <= soon
 
     def _summary(self, entry: SessionEntry) -> SessionSummary:
@@ -133,26 +134,22 @@ class KeepAlive:
         """Probe one session under its lease, unless another process has just done so, or an agent uses it."""
         session = self.session_class(fingerprint)
         scope = self.runtime.scope(session, ResolvedOptions(exclusive=True, used_by="keep_alive"))
+        is_live = False
         await scope.enter()
         try:
             entry = await self.runtime.guarded.run(
                 Access.READ, fingerprint, self.runtime.config.save_timeout,
                 lambda store, timeout: store.facts(fingerprint, timeout=timeout),
             )  # fmt: skip
-            entered = session.reused and entry is not None
             if session.degraded:  # the store has refused the lease, and has been logged
                 self._counts[Liveness.UNKNOWN] += 1
-            if entry is None or not entered or not await self._is_due(replace(entry, holder="")):
-                session.discard()
-                return
-            await self._judge(session, entry)
+            if entry is not None and session.reused and await self._is_due(replace(entry, holder="")):
+                is_live = await self._judge(session, entry) is Liveness.LIVE
         except AttemptFailed as failure:
-            session.discard()
             self._not_probed(failure, fingerprint)
-        except BaseException:
-            session.discard()
-            raise
         finally:
+            if not is_live:  # what a logged-out probe has seen replaces nothing
+                session.discard()
             await self._leave(scope, session)
 
     async def _leave(self, scope: SessionScope, session: BrowserSession) -> None:
@@ -161,31 +158,27 @@ class KeepAlive:
         except (InvalidStateError, StoreError) as error:
             log.warning(Event.CALLBACK_FAILED, callback="probe", fingerprint=session.fingerprint, error=str(error))
 
-    async def _judge(self, session: BrowserSession, entry: SessionEntry) -> None:
-        before = self._summary(entry).liveness
+    async def _judge(self, session: BrowserSession, entry: SessionEntry) -> Liveness:
+        """Probe an entered session, log in again where that is asked for, and keep the verdict."""
+        before, name = self._summary(entry).liveness, session.fingerprint
         verdict = await self._verdict(session, self.probe)
         relogin = self.relogin
         if verdict is Liveness.DEAD and relogin is not None and await self._verdict(session, relogin) is Liveness.LIVE:
             verdict = await self._verdict(session, self.probe)
-        if verdict is not Liveness.LIVE:
-            session.discard()  # what a logged-out probe has seen replaces nothing
         self._counts[verdict] += 1
-        self.runtime.telemetry.probed(session.fingerprint, verdict)
+        self.runtime.telemetry.probed(name, verdict)
+        created_at = Header.decode(entry.head).created_at
         try:
-            name, created_at = session.fingerprint, Header.decode(entry.head).created_at
             await self.runtime.guarded.run(
                 Access.WRITE, name, self.runtime.config.save_timeout,
                 lambda store, timeout: store.note_liveness(name, verdict.value, created_at, _NOTE_TTL, timeout=timeout),
             )  # fmt: skip
         except AttemptFailed as failure:  # what a good probe has renewed is saved all the same
-            self._degraded(failure, session.fingerprint)
-        if verdict is not before:
-            await self._report_change(session.fingerprint, before, verdict)
-
-    async def _report_change(self, fingerprint: str, before: Liveness, verdict: Liveness) -> None:
+            self._degraded(failure, name)
         on_change = self.on_change
-        if on_change is not None:
-            await self._call("on_change", fingerprint, lambda: on_change(fingerprint, before, verdict))
+        if verdict is not before and on_change is not None:
+            await self._call("on_change", name, lambda: on_change(name, before, verdict))
+        return verdict
 
     def _not_probed(self, failure: AttemptFailed, fingerprint: str) -> None:
         self._counts[Liveness.UNKNOWN] += 1

@@ -21,7 +21,7 @@ from session_reuse._store.interface import PoolEdit, PoolMember, SessionEntry
 from session_reuse._store.keys import checked, is_name
 from session_reuse._stored_form import new_save_id
 from session_reuse._telemetry import Event, Operation, log
-from session_reuse.errors import CorruptStateError, SessionBusyError
+from session_reuse.errors import CorruptStateError, SessionBusyError, SessionReuseError
 from session_reuse.outcome import Outcome
 
 T = TypeVar("T")
@@ -87,17 +87,9 @@ class Pool:
         Raises:
             StoreError: the store is away.
         """
-        return sorted(member.name for member in await self.waits())
-
-    async def waits(self) -> list[PoolMember]:
-        """Return the members, the next one to be used first, each with the seconds until it may be used.
-
-        Raises:
-            StoreError: the store is away.
-        """
         runtime = await self._runtime()
         with store_errors():
-            return await members_of(runtime, self.name)
+            return sorted(member.name for member in await members_of(runtime, self.name))
 
     async def _edit(self, edit: PoolEdit, members: tuple[str, ...]) -> int:
         runtime = await self._runtime()
@@ -122,7 +114,6 @@ class Turn:
         self._pool = checked(pool, "pool")
         self._agent_id = agent_id
         self._options = options
-        self._inner = replace(options, wait=0.0, on_busy="fresh", counted_later=True)
         self._session_class = session_class
         self._waiter = secrets.token_hex(8)
         self._arrival = 0
@@ -147,7 +138,7 @@ class Turn:
         except BaseException:  # whatever ends it, neither a reservation nor a place in the queue stays behind
             if self._member:
                 self._runtime.spawn(self._pass_by(0.0), "release")
-            self._leave_queue()
+            self._runtime.spawn(self._leave_queue(), "release")
             raise
 
     async def _enter(self) -> tuple[BrowserSession, SessionScope]:
@@ -157,7 +148,10 @@ class Turn:
             try:
                 left = await self._reserve()
             except AttemptFailed as failure:
-                return self._without(self._refused(failure))
+                error, code = failure.error, failure.code
+                self._runtime.telemetry.store_failed(Operation.RESTORE, error, code=code, fingerprint=self._pool)
+                named = self._runtime.telemetry.named(error) if self._options.strict else None
+                return self._without(error.outcome, named)
             if self._member:
                 entered = await self._enter_member()
                 if entered is not None:
@@ -167,7 +161,7 @@ class Turn:
                 left = 0.0
             until = give_up - clock.loop()
             if left is None or until <= 0:
-                self._leave_queue()
+                self._runtime.spawn(self._leave_queue(), "release")
                 return self._nobody(is_empty=left is None)
             pause = min(until, max(_POLL[0], min(left, _POLL[1])))
             await asyncio.sleep(pause * clock.chance.uniform(0.5, 1.0))
@@ -204,8 +198,7 @@ class Turn:
         if pause is not None:
             await self._pass_by(pause)
             return None
-        session = self._session_class(name, self._agent_id)
-        scope = runtime.scope(session, self._inner, spent=runtime.config.restore_timeout - self._budget)
+        session, scope = self._scope(name, spent=runtime.config.restore_timeout - self._budget)
         await scope.enter()
         if session.outcome is Outcome.BUSY:  # another agent was faster
             await self._pass_by(min(runtime.config.lease_ttl / 3, _RETIRED_PAUSE))
@@ -242,35 +235,25 @@ class Turn:
         clock, retry = self._runtime.clock, 0.05
         until = clock.loop() + cooldown
         while True:
-            left = max(0.0, until - clock.loop())
             try:
-                await self._give_back(member, left, reserved_until)
+                return await self._run(
+                    Access.WRITE, self._runtime.config.save_timeout,
+                    lambda store, timeout: store.return_to_pool(
+                        self._pool, member, max(0.0, until - clock.loop()), reserved_until, timeout=timeout
+                    ),
+                )  # fmt: skip
             except AttemptFailed as failure:
-                self._runtime.telemetry.degraded(
-                    Operation.LEASE, failure.error, code=failure.code, fingerprint=self._pool
-                )
-            else:
-                return
-            if reserved_until or left <= retry:  # its reservation and its lease end by themselves
-                return
+                error, code = failure.error, failure.code
+                self._runtime.telemetry.degraded(Operation.LEASE, error, code=code, fingerprint=self._pool)
+            if reserved_until or until - clock.loop() <= retry:  # its reservation and its lease end by themselves
+                return None
             await asyncio.sleep(retry)
             retry = min(2 * retry, 5.0)
-
-    def _give_back(self, member: str, cooldown: float, reserved_until: int) -> Awaitable[None]:
-        return self._run(
-            Access.WRITE, self._runtime.config.save_timeout,
-            lambda store, timeout: store.return_to_pool(
-                self._pool, member, cooldown, reserved_until, timeout=timeout
-            ),
-        )  # fmt: skip
 
     def _run(self, access: Access, budget: float, request: Request[T]) -> Awaitable[T]:
         return self._runtime.guarded.run_on(access, self._runtime.keys.pool(self._pool)[0], budget, request)
 
-    def _leave_queue(self) -> None:
-        self._runtime.spawn(self._left_queue(), "release")
-
-    async def _left_queue(self) -> None:
+    async def _leave_queue(self) -> None:
         try:
             await self._run(
                 Access.WRITE, self._runtime.config.save_timeout,
@@ -279,27 +262,24 @@ class Turn:
         except AttemptFailed as failure:  # its place ends by itself, as it does not call any more
             log.debug(Event.DEGRADED, operation="pool", error=failure.code)
 
-    def _refused(self, failure: AttemptFailed) -> Outcome:
-        self._runtime.telemetry.store_failed(
-            Operation.RESTORE, failure.error, code=failure.code, fingerprint=self._pool
-        )  # fmt: skip
-        if self._options.strict:
-            self._runtime.telemetry.entered(self._pool, failure.error.outcome, 0.0)
-            raise self._runtime.telemetry.named(failure.error) from None
-        return failure.error.outcome
-
     def _nobody(self, *, is_empty: bool) -> tuple[BrowserSession, SessionScope]:
         if is_empty:
             log.warning(Event.POOL_EMPTY, fingerprint=self._pool, remedy="session-reuse pool add")
-        if self._options.on_busy == "raise":
-            self._runtime.telemetry.entered(self._pool, Outcome.BUSY, 0.0)
-            why = "has no members" if is_empty else "has no member that is free"
-            raise SessionBusyError(f"the pool {self._pool!r} {why}")
-        return self._without(Outcome.BUSY)
+        why = "has no members" if is_empty else "has no member that is free"
+        error = SessionBusyError(f"the pool {self._pool!r} {why}") if self._options.on_busy == "raise" else None
+        return self._without(Outcome.BUSY, error)
 
-    def _without(self, outcome: Outcome) -> tuple[BrowserSession, SessionScope]:
-        """Return a fresh session that is not saved: it belongs to no identity."""
-        session = self._session_class(self._pool, self._agent_id)
-        scope = self._runtime.scope(session, replace(self._inner, exclusive=False))
+    def _without(self, outcome: Outcome, error: SessionReuseError | None) -> tuple[BrowserSession, SessionScope]:
+        """Return a fresh session that is not saved, as it belongs to no identity. Raise an error in its place, if any."""
+        if error is not None:
+            self._runtime.telemetry.entered(self._pool, outcome, 0.0)
+            raise error from None
+        session, scope = self._scope(self._pool, exclusive=False)
         scope.enter_without(outcome)
         return session, scope
+
+    def _scope(self, name: str, *, exclusive: bool = True, spent: float = 0.0) -> tuple[BrowserSession, SessionScope]:
+        """Return a session and its scope: it does not wait, and what fails is seen to here."""
+        inner = replace(self._options, exclusive=exclusive, wait=0.0, on_busy="fresh", counted_later=True)
+        session = self._session_class(name, self._agent_id)
+        return session, self._runtime.scope(session, inner, spent=spent)

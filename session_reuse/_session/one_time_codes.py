@@ -37,23 +37,12 @@ class OneTimeCodes:
         self._config = config
         self._seal = codec.seal
 
-    async def keep(self, fingerprint: str, secret: str) -> bool:
-        """Store a secret in place of the one before. Return True.
-
-        Args:
-            fingerprint: whose session.
-            secret: base32 text, or an `otpauth://totp/` address as in the QR code of a site.
-
-        Raises:
-            ConfigurationError: it is neither.
-            StoreError: the store did not do it.
-        """
+    async def set_secret(self, fingerprint: str, secret: str | None) -> bool:
+        """Store or delete a secret, as `SessionManager.set_totp_secret`. Return whether that was done."""
+        if secret is None:
+            return await self._write(fingerprint, b"")
         _totp_of(secret)
         return await self._write(fingerprint, self._sealed(fingerprint, secret))
-
-    async def remove(self, fingerprint: str) -> bool:
-        """Delete a secret. Return whether there was one."""
-        return await self._write(fingerprint, b"")
 
     async def code(self, fingerprint: str) -> str:
         """Return the code of this moment, by the clock of the server. One that ends in 3 seconds is waited out.

@@ -16,34 +16,22 @@ _FIELDS: Final = 7
 _UNSAFE: Final = frozenset("\t\n\r\x00")
 
 
-def looks_like_cookies_txt(data: bytes) -> bool:
-    """Return whether a file is a cookies.txt: by its first line, or by a line of seven fields."""
-    text = data.decode("utf-8-sig", "replace").lstrip()
-    first = text.partition("\n")[0].lower()
-    if first.startswith("#") and "http cookie file" in first:
-        return True
-    return any(line.count("\t") == _FIELDS - 1 for line in _lines(text) if _is_cookie(line)) and not text.startswith(
-        ("{", "[")
-    )
-
-
 def cookies_from_txt(data: bytes) -> list[Cookie]:
     """Return the cookies in a cookies.txt.
 
     Raises:
-        CorruptStateError: a line is no cookie. The message has its number and no value.
+        CorruptStateError: a line is no cookie, or there is none. The message has the number of the line and no value.
     """
-    text = data.decode("utf-8-sig", "replace")
-    return [_cookie(number, line) for number, line in enumerate(_lines(text), start=1) if _is_cookie(line)]
-
-
-def _lines(text: str) -> list[str]:
-    """Return the lines of a text. `splitlines` also cuts at form feeds and the like, which a value may hold."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def _is_cookie(line: str) -> bool:
-    return bool(line.strip()) and (not line.startswith("#") or line.startswith(_HTTP_ONLY))
+    # `splitlines` also cuts at form feeds and the like, which a value may hold.
+    lines = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    found = [
+        _cookie(number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and (line.startswith(_HTTP_ONLY) or not line.startswith("#"))
+    ]
+    if not found:
+        raise CorruptStateError("the file holds no cookie")
+    return found
 
 
 def _cookie(number: int, line: str) -> Cookie:
@@ -54,7 +42,9 @@ def _cookie(number: int, line: str) -> Cookie:
         domain, subdomains, path, secure, expires, name, value = fields
         seconds = float(expires)
     except ValueError:
-        raise CorruptStateError(f"line {number} of the cookies.txt is no cookie of {_FIELDS} fields") from None
+        raise CorruptStateError(
+            f"the file is neither a stored session, nor JSON, nor a cookies.txt: line {number} has not {_FIELDS} fields"
+        ) from None
     host = domain.lstrip(".")
     return {
         "name": name,

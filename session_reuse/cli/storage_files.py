@@ -21,7 +21,7 @@ from session_reuse._state.storage_state import (
     validate_storage_state,
 )
 from session_reuse._stored_form import decode_session
-from session_reuse.cli.cookies_txt import cookies_from_txt, cookies_txt, has_place, looks_like_cookies_txt
+from session_reuse.cli.cookies_txt import cookies_from_txt, cookies_txt, has_place
 from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError
 
 STANDARD_STREAM: Final = Path("-")
@@ -92,28 +92,26 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
         inside = decode_session(data, codec)
         name = fingerprint or inside.fingerprint
         return BrowserSession(name, storage_state=inside.storage_state, data=inside.data), FileFormat.SESSION_REUSE
-    is_text = looks_like_cookies_txt(data)
-    state = StorageState(cookies=cookies_from_txt(data), origins=[]) if is_text else _state_from_json(data)
+    try:
+        value: object = json.loads(data)  # also UTF-16, a byte order mark, and lone surrogates: orjson refuses them
+    except (ValueError, RecursionError):
+        state, file_format = StorageState(cookies=cookies_from_txt(data), origins=[]), FileFormat.NETSCAPE
+    else:
+        state = _state_from_json(value)
+        has_tab_storage = any("sessionStorage" in entry for entry in state["origins"])
+        file_format = FileFormat.BROWSER_USE if has_tab_storage else FileFormat.PLAYWRIGHT
     if not all(cookie["domain"].strip(".") for cookie in state["cookies"]):
         raise CorruptStateError("a cookie in the file has no domain")
     if fingerprint is None:
         raise ConfigurationError("the file does not say whose session it is: give a FINGERPRINT")
-    if is_text:
-        return BrowserSession(fingerprint, storage_state=state), FileFormat.NETSCAPE
-    has_tab_storage = any("sessionStorage" in entry for entry in state["origins"])
-    file_format = FileFormat.BROWSER_USE if has_tab_storage else FileFormat.PLAYWRIGHT
     return BrowserSession(fingerprint, storage_state=state), file_format
 
 
-def _state_from_json(data: bytes) -> StorageState:
-    try:
-        value = json.loads(data)  # also UTF-16, a byte order mark, and lone surrogates: orjson refuses them
-    except (ValueError, RecursionError):
-        raise CorruptStateError("the file is neither a stored session, nor JSON, nor a cookies.txt") from None
+def _state_from_json(value: object) -> StorageState:
+    if isinstance(value, dict) and "url" in value and "origins" not in value:  # an export of the cookies of one tab
+        value = value.get("cookies")
     if isinstance(value, list) and value:  # what browser extensions export, and Selenium's get_cookies()
         value = {"cookies": [_cookie_from_array(each) for each in value], "origins": []}
-    elif isinstance(value, dict) and "url" in value and isinstance(value.get("cookies"), list):  # of one tab
-        value = {"cookies": [_cookie_from_array(each) for each in value["cookies"]], "origins": []}
     if not isinstance(value, dict) or not value.keys() & {"cookies", "origins"}:
         raise CorruptStateError("the file is JSON, but no storage_state: it has neither cookies nor origins")
     try:

@@ -18,9 +18,11 @@ from session_reuse import (
     blocking,
     reusable_session,
 )
-from session_reuse._logins.pool import Turn
+from session_reuse._logins.pool import Turn, members_of
+from session_reuse._manager import runtime_of
 from session_reuse._session.lease import LeaseHolder
 from session_reuse._session.scope import SessionScope
+from session_reuse._store.interface import PoolMember
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
 from tests.harness.polling import until
@@ -42,6 +44,11 @@ async def use(manager: SessionManager, **options: Any) -> str:
         if not session.reused:
             session.storage_state = state_with_cookie()
         return session.fingerprint
+
+
+async def waits(manager: SessionManager) -> list[PoolMember]:
+    """Return the members of the pool with the time until each is free."""
+    return await members_of(await runtime_of(manager), POOL)
 
 
 @pytest.fixture
@@ -99,8 +106,8 @@ async def test_a_bad_member_cools_down(redis_server: RedisServer) -> None:
         async with enter(manager) as session:
             session.mark_bad("captcha", cooldown=600)
         assert session.fingerprint not in [await use(manager) for _ in range(4)]
-        waits = {member.name: member.free_in for member in await manager.pool(POOL).waits()}
-        assert 500 < waits[session.fingerprint.removeprefix(f"{POOL}/")] <= 600
+        free_in = {member.name: member.free_in for member in await waits(manager)}
+        assert 500 < free_in[session.fingerprint.removeprefix(f"{POOL}/")] <= 600
 
 
 async def test_a_member_that_begins_to_cool_down_goes_to_no_waiter(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +122,7 @@ async def test_a_member_that_begins_to_cool_down_goes_to_no_waiter(url: str, mon
         enter_member, release = Turn._enter_member, LeaseHolder.release
 
         async def released(lease: LeaseHolder, budget: float) -> None:
-            seen.extend([member.free_in > 500 for member in await pool.waits()])
+            seen.extend([member.free_in > 500 for member in await waits(manager)])
             await release(lease, budget)
 
         async def entered(turn: Turn) -> tuple[BrowserSession, SessionScope] | None:
@@ -178,7 +185,7 @@ async def test_an_agent_whose_login_was_invalidated_ends_no_cooldown(redis_serve
                 overtaken.discard()
         assert overtaken.save_outcome == ("stale" if saves else "skipped")
         assert await use(manager) == POOL
-        assert [member.free_in > 500 for member in await pool.waits()] == [True]
+        assert [member.free_in > 500 for member in await waits(manager)] == [True]
 
 
 async def test_the_next_holder_ends_no_cooldown_of_the_one_before(redis_server: RedisServer) -> None:
@@ -193,7 +200,7 @@ async def test_the_next_holder_ends_no_cooldown_of_the_one_before(redis_server: 
             assert session.fingerprint == f"{POOL}/alice"
             overtaken.mark_bad("captcha", cooldown=600)
             await scope.__aexit__(None, None, None)
-        assert [member.free_in > 500 for member in await pool.waits()] == [True]
+        assert [member.free_in > 500 for member in await waits(manager)] == [True]
 
 
 async def test_a_cooldown_outlives_an_outage_at_the_exit() -> None:
@@ -210,7 +217,7 @@ async def test_a_cooldown_outlives_an_outage_at_the_exit() -> None:
         store.heal()
 
         async def rests() -> bool:
-            return [member.free_in > 500 for member in await pool.waits()] == [True]
+            return [member.free_in > 500 for member in await waits(manager)] == [True]
 
         await until(rests, message="the member rests")
 
@@ -358,7 +365,7 @@ async def test_a_cooldown_without_end_lasts(redis_server: RedisServer) -> None:
         async with enter(manager) as session:
             session.mark_bad(cooldown=float("inf"))
         assert await use(manager) == POOL
-        assert (await manager.pool(POOL).waits())[0].free_in > 1e8
+        assert (await waits(manager))[0].free_in > 1e8
 
 
 @pytest.mark.parametrize("member", ["", "\ud800", None, b"alice"])
