@@ -394,6 +394,15 @@ def test_blocking_code_has_pools_too(redis_server: RedisServer) -> None:
         assert manager.pool(POOL).remove("alice") == 1
 
 
+def test_the_command_line_shows_when_a_member_that_is_in_use_is_free(cli: CommandLine) -> None:
+    """At the end of its lease at the latest: its reservation has ended long before."""
+    with blocking.SessionManager(cli.url, registry=None) as manager:
+        manager.pool(POOL).add("alice")
+        with blocking.reusable_session(pool=POOL, manager=manager):
+            assert 20 < cli("pool", "ls", "--json").json["free_in"] <= 30
+        assert cli("pool", "ls", "--json").json["free_in"] == 0
+
+
 def test_the_command_line_keeps_pools(cli: CommandLine) -> None:
     """Add, list and remove."""
     assert cli("pool", "add", POOL, "alice", "bob", "--json").json == {"pool": POOL, "changed": 2}

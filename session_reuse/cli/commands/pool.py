@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from enum import StrEnum
 from typing import Annotated, Final
 
 from session_reuse._logins.pool import fingerprint_in, members_of
 from session_reuse._manager import SessionManager, runtime_of
+from session_reuse._session.composition import Runtime
 from session_reuse._store.interface import PoolMember
 from session_reuse._store.keys import checked, is_name
 from session_reuse.cli.connection import Place, connected, execute
@@ -50,17 +52,18 @@ async def pool(output: Output, place: Place, action: Wanted, name: Name = None, 
 
 
 async def _list(manager: SessionManager, name: str | None, output: Output) -> ExitCode:
-    services, refusals = await runtime_of(manager), Refusals()
+    runtime, refusals = await runtime_of(manager), Refusals()
     if name is not None:
         names = [checked(name, "pool")]
     else:
-        found = await execute(services, lambda timeout: services.store.pools(timeout=timeout))
+        found = await execute(runtime, lambda timeout: runtime.store.pools(timeout=timeout))
         names = [each for each in found if is_name(each)]  # the others are of another program
     rows = Table("pool", "member", "free")
     for each in names:
         members: list[PoolMember] = []
         with refusals.of(f"pool {each!r}"):
-            members = await members_of(services, each)
+            members = await members_of(runtime, each)
+            members = await asyncio.gather(*(_with_lease(runtime, each, member) for member in members))
         for member, seconds in members:
             free_in = min(seconds, _FAR)  # another program may have written infinity, which JSON has not
             fingerprint = fingerprint_in(each, member)
@@ -68,3 +71,12 @@ async def _list(manager: SessionManager, name: str | None, output: Output) -> Ex
             rows.add_row(each, member, f"in {duration(free_in)}" if free_in else "now")
     output.show(rows)
     return refusals.end(output)
+
+
+async def _with_lease(runtime: Runtime, pool: str, member: PoolMember) -> PoolMember:
+    """Return a member that is not free before the lease of the agent ends that has it."""
+    name = fingerprint_in(pool, member.name)
+    if not is_name(name):
+        return member
+    entry = await runtime.store.member_facts(pool, member.name, name, timeout=runtime.config.restore_timeout)
+    return member if entry is None else PoolMember(member.name, max(member.free_in, entry.lease_left))
