@@ -2,7 +2,7 @@
 
     python benchmarks/scorecard.py --only first-page,database,next-page,twenty-agents,capture,long-visit,browser-use
 
-Each sample of a restore gets a browser of its own; the arms take turns. Read the ratios, not the milliseconds. `next page` is an
+Each sample of a restore gets its own browser. The arms take turns. Read the ratios, not the milliseconds. `next page` is an
 origin to which a tab is sent later by `goto`, or led by a link, in time and in CPU of browser, driver and Python together.
 `floor` is a hand-made init script with the same data, and the cookies: the least that any restore by script takes.
 Playwright's own restore takes 0.1 to 0.2 s per origin, so from 50 origins on it runs once, and with --quick not at 200.
@@ -187,7 +187,7 @@ async def measure_restore(
 
 
 async def measure_next_page(playwright: Playwright, port: int, rounds: int, way: Way) -> tuple[Samples, Samples]:
-    """Time further pages of a tab, each of another origin; return seconds and CPU seconds.
+    """Time further pages of a tab, each of another origin. Return seconds and CPU seconds.
 
     `ours` and `floor`, a hand-made script, restore each of them. `followed` is ours with nothing stored for them.
     """
@@ -314,7 +314,7 @@ async def measure_login(playwright: Playwright, port: int, rounds: int) -> Sampl
 
 
 async def measure_many(playwright: Playwright, port: int, agents: int, rounds: int) -> tuple[Samples, int]:
-    """Time agents that start at once in one browser, each with a login in a database; return how few found it, at worst."""
+    """Time agents that start at once in one browser, each with a login in a database. Return how few found it, at worst."""
     samples: Samples = {"none": [], "ours": [], "playwright": []}
     logged_in = agents
     state = made_state(1, port, 1, databases=True)
@@ -373,7 +373,7 @@ def _children(pid: int) -> list[int]:
 
 
 async def browser_use_visit(arm: str, state: dict[str, Any], folder: Path) -> float:
-    """Start a browser-use session and return the seconds to its first page; it must find the stored token."""
+    """Start a browser-use session and return the seconds to its first page. It must find the stored token."""
     os.environ |= _BROWSER_USE_QUIET
     from browser_use import BrowserSession as AgentBrowser
 
@@ -510,7 +510,7 @@ def capture(*, quick: bool = False, rounds: int = 9, origins: int = 30) -> Resul
 
 
 def login(*, quick: bool = False, rounds: int = 9) -> Results:
-    """Get to a page behind a login by the form, and by a session; each answer of the server takes 0.1 s."""
+    """Get to a page behind a login by the form, and by a session. Each answer of the server takes 0.1 s."""
     samples: Samples = asyncio.run(
         _with_site(lambda playwright, port: measure_login(playwright, port, 2 if quick else rounds))
     )

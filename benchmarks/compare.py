@@ -3,7 +3,7 @@
     python benchmarks/compare.py [--quick] [--rounds 7] [--sizes "2 KB,20 KB"] [--tasks 1,128] [--only NAME;...] [--json FILE]
 
 A cycle is one restore and one save of a task's own session, of which one cookie changes. Every number is a ratio to the
-naive cycle of the same round; below 1 is cheaper. CPU is this process's; the server's is in wire.py.
+naive cycle of the same round. Below 1 is cheaper. CPU is of this process, that of the server is in wire.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CYCLES: Final = {"2 KB": 1200, "20 KB": 900, "200 KB": 200, "2 MB": 30}
 
 
 async def sample(contestant: Contestant, url: str, state: dict[str, Any], tasks: int, cycles: int) -> Sample:
-    """Measure one contestant, connected anew."""
+    """Measure one contestant, newly connected."""
     await contestant.open(url, state)
     try:
         return await timed(contestant.cycle, tasks, max(1, cycles // tasks))
@@ -41,7 +41,7 @@ async def sample(contestant: Contestant, url: str, state: dict[str, Any], tasks:
 def compare(
     url: str, kinds: dict[str, Any], size: str, tasks: int, rounds: int, cycles: int = 0
 ) -> dict[str, list[Sample]]:
-    """Measure all contestants with one size and one number of tasks; `cycles` in one sample, 0 for the usual number."""
+    """Measure all contestants with one size and one number of tasks. `cycles` in one sample, 0 for the usual number."""
     state, cycles = made_state(SIZES[size]), cycles or _CYCLES[size]
     runs = {
         name: partial(lambda kind: asyncio.run(sample(kind(), url, state, tasks, cycles)), kind)
@@ -51,7 +51,7 @@ def compare(
 
 
 def goals_of(results: dict[str, dict[str, Ratio]]) -> list[Goal]:
-    """Return the goals that these results speak of; all are about CPU."""
+    """Return the goals that these results speak of. All are about CPU."""
     goals = []
     for size, tasks, what, limit in _GOALS:
         ratios = results.get(f"{size}, {tasks} tasks", {})
@@ -104,7 +104,7 @@ def measure(
         rounds: of each contestant.
         sizes: of 2 KB, 20 KB, 200 KB and 2 MB, separated by commas.
         tasks: numbers of tasks at a time.
-        only: names of contestants, separated by semicolons; the base is always there.
+        only: names of contestants, separated by semicolons. The base is always there.
     """
     peers, missing = installed_peers()
     chosen = {BASE, *only.split(";")} if only else {*CONTESTANTS, *peers}

@@ -139,7 +139,7 @@ class SafeFloor:
         self.known: dict[int, tuple[bytes, bytes]] = {}
 
     async def cycle(self, task: int) -> None:
-        """Restore, change, save; all of them are expected to go well."""
+        """Restore, change, save. All of them are expected to go well."""
         name, agent = f"site/{task}", f"agent-{task}"
         key = self.keys.session(name)
         value = (await self.store.enter(name, ttl=TTL, timeout=5.0)).value

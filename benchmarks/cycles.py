@@ -5,7 +5,7 @@
 A cycle is one `async with reusable_session(...)`: log in unless the session was reused, check that it is this account's,
 work for a moment, change something in half of the cycles. The first visit to an account cannot find anything, so with 10
 accounts in 100 cycles 0.90 is the most there is. `reusable` are the cycles that began when an earlier one had already
-left this account's session to the SDK; they are counted the same way while Redis is away. In the second run the server,
+left this account's session to the SDK. They are counted the same way while Redis is away. In the second run the server,
 with an append-only file, gets kill -9 after 40 % of the cycles, stays away for half a second, and starts again. Two agents
 that log in to one account at the same time have two logins: one is stored, the other is refused, and not counted as lost.
 """
@@ -152,7 +152,7 @@ class Run:
 
 
 async def run(workload: Workload, *, kill: bool) -> Tally:
-    """Run the workload against a server of its own, and kill and restart that in the middle if asked to."""
+    """Run the workload against its own server, and kill and restart that in the middle if asked to."""
     tally = Tally()
     options: ConfigOptions = {"encryption_keys": (os.urandom(32),), "registry": None, "on_lost": tally.give_up}
     with RedisServer(appendonly=True) as server:

@@ -1,6 +1,6 @@
 """What the package takes before it does anything: time to import and to enter first, memory, and `session-reuse ls` of 50,000.
 
-Each sample is a process of its own. The scorecard runs the parts: `python benchmarks/scorecard.py --only cold-start,memory,ls`.
+Each sample is its own process. The scorecard runs the parts: `python benchmarks/scorecard.py --only cold-start,memory,ls`.
 """
 
 from __future__ import annotations

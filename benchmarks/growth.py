@@ -2,10 +2,10 @@
 
     python benchmarks/growth.py [--sizes 1000,10000,100000,1000000] [--quick] [--json FILE]
 
-Starts a redis-server of its own and fills it in the SDK's stored form, each session with its agent, affinity and entry in
+Starts its own redis-server and fills it in the SDK's stored form, each session with its agent, affinity and entry in
 the index of deadlines. Each size is measured in this order: a cycle of one agent over random sessions, in turns with the
 same on a second server that stays at the smallest size. Then the clean-up when nothing is due, when 100 sessions have
-expired, and when 1 % have. "Expired" means that the session is gone without an event and its entry is due.
+expired, and when 1 % have. "Expired" means that the session has ended without an event and its entry is due.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FEW: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One size. Times in milliseconds, memory in bytes; `growth` is restore against restore at the smallest size."""
+    """One size. Times in milliseconds, memory in bytes. `growth` is restore against restore at the smallest size."""
 
     sessions: int
     restore: float
@@ -110,7 +110,7 @@ def expire(client: redis.Redis, keys: Keys, numbers: list[int]) -> None:
 
 
 async def cycle(manager: SessionManager, at: int) -> tuple[float, float]:
-    """Enter, change, leave; return the milliseconds of the enter and of the leave."""
+    """Enter, change, leave. Return the milliseconds of the enter and of the leave."""
     visit, began = reusable_session(name(at), f"agent-{at}", manager=manager), perf_counter()
     session = await visit.__aenter__()
     entered = perf_counter()
@@ -149,7 +149,7 @@ async def cleaned(manager: SessionManager, expected: int) -> float:
 async def measured(
     servers: tuple[RedisServer, RedisServer], sizes: tuple[int, int], rounds: int, empty: int
 ) -> Measured:
-    """Measure at one size; the first server holds that many sessions, the second the smallest number."""
+    """Measure at one size. The first server holds that many sessions, the second the smallest number."""
     (server, smallest), (size, least) = servers, sizes
     keys, chance = Keys(), random.Random(size)
     order = chance.sample(range(size), min(size, _FEW + size // 100 + rounds))
@@ -219,7 +219,7 @@ def report(found: list[Measured]) -> None:
 
 
 def measure(*, quick: bool = False, sizes: str = "1000,10000,100000,1000000") -> Results:
-    """Grow through the sizes; a million sessions take some minutes and 1 GB of memory."""
+    """Grow through the sizes. A million sessions take some minutes and 1 GB of memory."""
     steps = [1000, 20_000] if quick else sorted(map(int, sizes.split(",")))
     found = run(steps, 50 if quick else 400)
     report(found)

@@ -37,7 +37,7 @@ _SMALL: Final = [f"shop.example/{number}" for number in range(20)]
 
 
 async def crowd(url: str, agents: int) -> Counter[str]:
-    """Let so many agents enter, wait for one another, and leave; return how often each went how."""
+    """Let so many agents enter, wait for one another, and leave. Return how often each went how."""
     entered, inside, found = asyncio.Event(), 0, Counter[str]()
     async with SessionManager(url, **DEFAULTS) as manager:
 
@@ -88,7 +88,7 @@ def burst(*, quick: bool = False, agents: int = 5000) -> Results:
 
 @asynccontextmanager
 async def behind_a_proxy(**server: Any) -> AsyncIterator[tuple[FaultProxy, str]]:
-    """Start a server behind a proxy; yield the proxy and the URL that leads through it."""
+    """Start a server behind a proxy. Yield the proxy and the URL that leads through it."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # connections that are cut at the end are reported there
     with RedisServer(**server) as redis_server:
         async with FaultProxy((HOST, redis_server.port)) as proxy:
@@ -96,7 +96,7 @@ async def behind_a_proxy(**server: Any) -> AsyncIterator[tuple[FaultProxy, str]]
 
 
 async def enter(manager: SessionManager, name: str, *, save: str = "") -> tuple[str, float]:
-    """Enter and leave; return the outcome and the seconds that the enter took."""
+    """Enter and leave. Return the outcome and the seconds that the enter took."""
     began = perf_counter()
     async with reusable_session(name, manager=manager) as session:
         took = perf_counter() - began

@@ -2,9 +2,9 @@
 
     python benchmarks/outage.py [--quick] [--starts 200] [--cap 5] [--json FILE]
 
-An agent start is the enter of one `async with reusable_session(...)`, for accounts of its own. The connections are open and
-have worked before the server is frozen, as in a fleet that has been running for a while; `ours, cold` has never spoken to
-the server. Plain redis-py is one GET with a client as the manual shows it; each of its starts would take a minute, so it is
+An agent start is the enter of one `async with reusable_session(...)`, for its own accounts. The connections are open and
+have worked before the server is frozen, as in a fleet that has been running for a while. `ours, cold` has never spoken to
+the server. Plain redis-py is one GET with a client as the manual shows it. Each of its starts would take a minute, so it is
 given up after `--cap` seconds, and the time shown is that cap.
 """
 
@@ -163,7 +163,7 @@ async def _frozen(count: int, over: float, cap: float) -> list[Starts]:
 
 
 def frozen(*, quick: bool = False, starts: int = 200, cap: float = 5.0) -> Results:
-    """Start agents while Redis is frozen; plain redis-py is given up after `cap` seconds."""
+    """Start agents while Redis is frozen. Plain redis-py is given up after `cap` seconds."""
     count, over, cap = (40, 0.8, 1.0) if quick else (starts, starts / 50, cap)
     found = asyncio.run(_frozen(count, over, cap))
     heads = ("who", "delayed", "p50 ms", "p99 ms", "longest ms", "lag ms", "sum s", "outcomes")

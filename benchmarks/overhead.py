@@ -1,10 +1,10 @@
-"""What each layer of one cycle costs by itself, in µs of CPU time, the best of several rounds.
+"""What each layer of one cycle costs on its own, in µs of CPU time, the best of several rounds.
 
     python benchmarks/overhead.py [--quick] [--json FILE]
 
 A cycle is one enter and one leave. `layers` are what the SDK puts around any store: context manager, guard with breaker,
-metrics, log events that nobody listens to. `way` is what takes a command to Redis and back, without the network.
-`state` depends on the size; so much of it as is JSON a naive cycle pays as well.
+metrics, log events that no one listens to. `way` is what takes a command to Redis and back, without the network.
+`state` depends on the size. So much of it as is JSON a naive cycle pays as well.
 """
 
 from __future__ import annotations

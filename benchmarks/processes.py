@@ -2,7 +2,7 @@
 
     python benchmarks/processes.py [--quick] [--workers 1,2,4] [--tasks 64] [--cluster] [--json FILE]
 
-Each worker is a process of its own with its own connections; all begin at the same moment. With more workers than cores,
+Each worker is its own process with its own connections. All begin at the same moment. With more workers than cores,
 and the server on the same machine, nothing can grow any more: what counts is the ratio at the same number of workers. The
 naive contestant speaks to one server only, so on a Cluster ours stands alone.
 """
@@ -31,7 +31,7 @@ WORKER: Final = "worker"
 
 
 class _Worker:
-    """One contestant in a process of its own."""
+    """One contestant in its own process."""
 
     def __init__(self, name: str, url: str, size: str, tasks: int, each: int, first: int) -> None:
         words = [sys.executable, __file__, WORKER, json.dumps([name, url, size, tasks, each, first])]
@@ -105,7 +105,7 @@ def measure(
     rounds: int = 5,
     cluster: bool = False,
 ) -> Results:
-    """Measure in interleaved rounds; `cluster` takes three primaries and three replicas instead of one server."""
+    """Measure in interleaved rounds. `cluster` takes three primaries and three replicas instead of one server."""
     names = ["ours", "ours, unchanged"] if cluster else list(CONTESTANTS)
     rounds, each = (1, 4) if quick else (rounds, 20)
     found: dict[str, dict[str, list[float]]] = {count: {name: [] for name in names} for count in workers.split(",")}

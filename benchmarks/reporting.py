@@ -1,4 +1,4 @@
-"""What every benchmark prints and writes: tables, goals, a JSON file; and the one command line that all of them share."""
+"""What every benchmark prints and writes: tables, goals, a JSON file, and the one command line that all of them share."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Goal:
 
     Attributes:
         what: the quantity.
-        limit: the goal; None for a figure without one.
+        limit: the goal. None for a figure without one.
         measured: None when it could not be measured here.
-        at_least: whether the goal is a floor; else it is a ceiling.
+        at_least: whether the goal is a floor. Else it is a ceiling.
         peer: what the best peer reached in the same run, where the quantity itself is no comparison.
     """
 
@@ -39,7 +39,7 @@ class Goal:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None when it was not measured, or when there is none."""
+        """Whether the goal is reached. None when it was not measured, or when there is none."""
         if self.measured is None or self.limit is None:
             return None
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit
@@ -58,11 +58,11 @@ Results = tuple[Any, list[Goal]]
 
 
 def command(doc: str | None, measure: Callable[..., Results]) -> int:
-    """Run one benchmark from the command line; return 0 when no goal was missed.
+    """Run one benchmark from the command line. Return 0 when no goal was missed.
 
     Args:
         doc: the description.
-        measure: takes `quick`; each other keyword argument of it with a default becomes an option.
+        measure: takes `quick`. Each other keyword argument of it with a default becomes an option.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
@@ -81,7 +81,7 @@ def command(doc: str | None, measure: Callable[..., Results]) -> int:
 
 
 def number(value: float) -> str:
-    """Return a number with three significant digits, or as it is when it is whole."""
+    """Return a number with three significant digits, or unchanged when it is whole."""
     return f"{value:.0f}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"
 
 

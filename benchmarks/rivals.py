@@ -1,6 +1,6 @@
 """Other libraries that could keep a session in Redis, where they are installed.
 
-None of them has versions, leases or encryption; each is used as its documentation shows.
+None of them has versions, leases or encryption. Each is used as its documentation shows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Interleaved rounds: every contestant runs once per round, so that other load meets all alike.
 
-Wall time on a busy machine moves by a factor of two; the ratio of two contestants within one round moves much less, and
+Wall time on a busy machine moves by a factor of two. The ratio of two contestants within one round moves much less, and
 the ratio of their CPU time less again. So a result is a ratio to the base, as median and minimum over the rounds.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py [--agents 100000] [--sessions 10000000] [--minutes 5] [--saves 10] [--quick] [--json FILE]
 
-Measured here, on a server of its own, with encryption and compression on: memory of the server for each stored session, with
+Measured here, on its own server, with encryption and compression on: memory of the server for each stored session, with
 all its side keys (INFO memory), CPU and bytes of the server for each cycle (INFO), the client's CPU for each cycle, and the
 connections of one process. Computed from that: what so many agents need, when each stays for so many minutes and saves so
 often meanwhile. Each save is counted as a whole cycle, so the figures are upper bounds.

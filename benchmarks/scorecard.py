@@ -2,10 +2,10 @@
 
     python benchmarks/scorecard.py [--only ROW,...] [--quick] [--list] [--json FILE]
 
-Each row runs in a process of its own, one after the other: about forty minutes, with --quick about eight. `--only` measures
-some rows alone; that is also the command printed beside each. Contestants take turns and medians count, but a machine that
+Each row runs in its own process, one after the other: about forty minutes, with --quick about eight. `--only` measures
+some rows alone. That is also the command printed beside each. Contestants take turns and medians count, but a machine that
 is busy elsewhere still moves wall time by a factor of two: read the lines that say CPU, or run a row again. Peers that are
-not installed are left out: `pip install cashews aiocache starsessions` in an environment of its own.
+not installed are left out: `pip install cashews aiocache starsessions` in its own environment.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Row:
         return results
 
     def run(self, *, quick: bool) -> tuple[list[Goal], Any, str]:
-        """Run it in a process of its own; return its goals, all numbers, and why there are none."""
+        """Run it in its own process. Return its goals, all numbers, and why there are none."""
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "row.json"
             words = [
@@ -124,7 +124,7 @@ def _chosen(names: str) -> list[Row]:
 
 
 def main() -> int:
-    """Measure rows and print the table; return 0 when no measured goal was missed."""
+    """Measure rows and print the table. Return 0 when no measured goal was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows, separated by commas")
     parser.add_argument(

@@ -36,7 +36,7 @@ _WORDS: Final = (
 
 
 def made_state(size: int, seed: int = 1) -> dict[str, Any]:
-    """Return a storage state of about `size` bytes of JSON; the same for the same seed."""
+    """Return a storage state of about `size` bytes of JSON. The same for the same seed."""
     return _Maker(random.Random(seed)).state(size)
 
 

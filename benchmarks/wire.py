@@ -2,7 +2,7 @@
 
     python benchmarks/wire.py [--quick] [--size "20 KB"] [--tasks 64] [--json FILE]
 
-Commands are counted by MONITOR, without those that scripts run; bytes and CPU by INFO, in interleaved rounds. What INFO
+Commands are counted by MONITOR, without those that scripts run. Bytes and CPU by INFO, in interleaved rounds. What INFO
 counts for its own connection is taken off. Server CPU is the sum of user and system time and is coarse: read the ratio.
 """
 

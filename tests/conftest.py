@@ -1,4 +1,4 @@
-"""Fixtures for all tests: real servers of their own, managers that are always closed, nothing of the machine's own settings."""
+"""Fixtures for all tests: real servers for each test run, managers that are always closed, nothing of the machine's own settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def forget_the_machine() -> None:
     """Leave only those environment variables that the tests count on.
 
     A variable of a machine changes what Python, pip, a terminal or a client does (PYTHONDONTWRITEBYTECODE, PIP_*,
-    FORCE_COLOR, HTTPS_PROXY): a test that passes with it would fail for somebody else.
+    FORCE_COLOR, HTTPS_PROXY): a test that passes with it would fail for someone else.
     """
     for name in set(os.environ) - KEPT:
         if not name.startswith(KEPT_PREFIXES):
@@ -81,7 +81,7 @@ def clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 @pytest.fixture(autouse=True)
 def no_known_outages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test is told of its outages, also where an earlier one had the same store away."""
+    """Each test hears of its outages, also where an earlier one had the same store away."""
     monkeypatch.setattr(store_health, "_stores", {})
 
 

@@ -42,7 +42,7 @@ __all__ = [
 
 @pytest.fixture
 def runs(redis_server: RedisServer) -> Iterator[Runs]:
-    """Runs on the shared server; nothing may be left of them."""
+    """Runs on the shared server. Nothing may be left of them."""
     with tempfile.TemporaryDirectory(prefix="sr-", dir="/tmp") as folder:
         started = Runs(redis_server.url, folder)
         yield started

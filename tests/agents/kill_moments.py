@@ -57,7 +57,7 @@ class Moment:
         after: seconds after the agent had begun.
         lost: seconds between the stored time and that moment, of the cookie and of localStorage.
         problems: that the run which was hit has reported.
-        saved: what the run that was hit has reported of its save; empty if it was killed.
+        saved: what the run that was hit has reported of its save. Empty if it was killed.
         outcome: of the next run.
     """
 
@@ -94,7 +94,7 @@ class Field:
         self._folder.cleanup()
 
     def kill(self, victim: Victim, after: float) -> Moment:
-        """Start a run, kill something of it, and look at what is left."""
+        """Start a run, kill something of it, and look at what remains."""
         report = Path(self.runs.folder, "report.json")
         words = ("--report", str(report), "--", *AGENT, "beat", self._url)
         with self.runs.start(*words, start_new_session=True, stderr=subprocess.DEVNULL) as run:

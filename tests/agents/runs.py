@@ -1,4 +1,4 @@
-"""Starts `session-reuse run`, and finds what is left of it."""
+"""Starts `session-reuse run`, and finds what remains of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LIMIT = 100
 
 
 class Runs:
-    """Starts `session-reuse run` on one store, with a folder of its own for temporary files."""
+    """Starts `session-reuse run` on one store, with its own folder for temporary files."""
 
     def __init__(self, url: str, folder: str) -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Runs:
         }  # fmt: skip
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a run; words before `--` are options."""
+        """Start a run. Words before `--` are options."""
         command = [sys.executable, "-m", "session_reuse.cli", "run", ALICE, *words]
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, text=True, env=self.environment, **{**streams, **options})
@@ -130,7 +130,7 @@ def store(url: str, state: dict[str, Any]) -> None:
 
 
 def stored(url: str) -> dict[str, Any]:
-    """Return what is stored of the session."""
+    """Return the stored state of the session."""
 
     async def read() -> dict[str, Any]:
         async with patient(url) as manager:

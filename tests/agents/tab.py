@@ -29,12 +29,12 @@ class Tab:
         return (await self._connection.send("Runtime.evaluate", params, self._session))["result"].get("value")
 
     async def goto(self, url: str) -> str:
-        """Open a page of `Site`, and return its words once it has come to its end."""
+        """Open a page of `Site`, and return its words once it has finished."""
         await self._connection.send("Page.navigate", {"url": url}, self._session)
         return await self.words()
 
     async def words(self) -> str:
-        """Return the words of the page once it has come to its end."""
+        """Return the words of the page once it has finished."""
 
         async def ended() -> str:
             try:
@@ -61,7 +61,7 @@ class Tab:
 
 @asynccontextmanager
 async def new_tab(websocket_url: str, **target: Any) -> AsyncIterator[Tab]:
-    """Open a tab, or take the one of `targetId`, over a connection of its own; it stays open at the end."""
+    """Open a tab, or take the one of `targetId`, over its own connection. It stays open at the end."""
     connection = CdpConnection(await open_websocket(websocket_url), lambda *_: None)
     try:
         made = (

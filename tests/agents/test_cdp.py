@@ -58,7 +58,7 @@ def chromium(tmp_path: Path) -> Iterator[ChromiumProcess]:
 
 
 async def test_a_login_comes_back_in_new_tabs_and_popups(keeper: StubKeeper, site: Site) -> None:
-    """Cookie, storage and database are there before a client connects; nothing of the browser stays behind."""
+    """Cookie, storage and database are there before a client connects. Nothing of the browser stays behind."""
     session = keeper.enter()
     async with open_chromium(session) as chromium:
         async with new_tab(chromium.websocket_url) as tab:
@@ -98,7 +98,7 @@ def pages_of(address: str) -> list[str]:
 
 
 def test_blocking_code_has_the_same(site: Site) -> None:
-    """The same names serve `with`; a checkpoint saves while the agent works."""
+    """The same names serve `with`. A checkpoint saves while the agent works."""
     session = blocking.BrowserSession("site/alice")
     with open_chromium(session, checkpoint_after=0.1) as chromium:
         log_in(chromium.websocket_url, site.url())
@@ -159,7 +159,7 @@ def test_a_check_that_exits_ends_the_enter_at_once() -> None:
 
 
 async def test_the_wrong_kind_of_with_says_what_to_write(chromium: ChromiumProcess) -> None:
-    """A blocking session in `async with`, and the other way round, name the right one; so does a second enter."""
+    """A blocking session in `async with`, and the other way round, name the right one. So does a second enter."""
     with pytest.raises(LifecycleError, match="write `with` here"):
         async with open_chromium(blocking.BrowserSession("x")):
             pass
@@ -183,7 +183,7 @@ async def test_a_login_that_the_check_refuses_is_not_given_to_the_agent(logged_i
 
 
 async def test_a_client_with_a_context_of_its_own_is_reported(logged_in: StubKeeper, site: Site) -> None:
-    """A client that isolates itself does not see the login; the session says why."""
+    """A client that isolates itself does not see the login. The session says why."""
     session = logged_in.enter()
     async with open_chromium(session) as chromium, new_tab(chromium.websocket_url) as tab:
         context = (await tab.send("Target.createBrowserContext"))["browserContextId"]
@@ -218,7 +218,7 @@ async def _seen(keeper: StubKeeper, session: BrowserSession) -> bool:
 async def test_only_the_chosen_context_of_a_shared_browser_is_used(
     logged_in: StubKeeper, site: Site, chromium: ChromiumProcess
 ) -> None:
-    """A tab names the context; the browser's own context gets nothing and gives nothing."""
+    """A tab names the context. The browser's own context gets nothing and gives nothing."""
     websocket = await chromium.websocket()
     async with new_tab(websocket) as tab:
         context = (await tab.send("Target.createBrowserContext"))["browserContextId"]
@@ -276,7 +276,7 @@ async def _token(keeper: StubKeeper, session: BrowserSession, value: str) -> boo
     ],
 )
 def test_an_address_is_taken_in_every_form(given: str | int, for_clients: str) -> None:
-    """Ports, hosts, URLs and websockets; a token is shown by nothing but the address for clients."""
+    """Ports, hosts, URLs and websockets. A token is shown by nothing but the address for clients."""
     address = Address.of(given)
     assert address.for_clients == for_clients
     assert "secret" not in f"{address} {address!r}"
@@ -317,7 +317,7 @@ async def answering(answers: dict[str, Any]) -> AsyncIterator[str]:
     ],
 )
 async def test_a_browser_that_cannot_be_used_says_why(answers: dict[str, Any], message: str) -> None:
-    """Firefox, an old Chromium, and what is no browser at all are named; the address's path is not shown."""
+    """Firefox, an old Chromium, and what is no browser at all are named. The address's path is not shown."""
     async with answering(answers) as address:
         with pytest.raises(AdapterError, match=message) as raised:
             async with attach_cdp(BrowserSession("x"), address):
@@ -326,7 +326,7 @@ async def test_a_browser_that_cannot_be_used_says_why(answers: dict[str, Any], m
 
 
 class _Refusing(PageHandler):
-    """Answers with the status that the path names; 200 comes with a body that is no JSON."""
+    """Answers with the status that the path names. 200 comes with a body that is no JSON."""
 
     def respond(self) -> None:
         self.answer("hello", status=int(self.path.split("/")[1]))
@@ -337,7 +337,7 @@ class _Refusing(PageHandler):
     [("/404", "Firefox has none"), ("/403", "token"), ("/200", "no DevTools address"), (None, "no browser answers")],
 )
 async def test_an_address_without_a_browser_names_the_remedy(path: str | None, message: str) -> None:
-    """Nobody there, another server there, a token that is refused: each has a message of its own."""
+    """No one there, another server there, a token that is refused: each has its own message."""
     with serving(_Refusing) as port:
         address = f"http://127.0.0.1:{port}{path}" if path else f"http://127.0.0.1:{free_port()}"
         with pytest.raises(AdapterError, match=message):

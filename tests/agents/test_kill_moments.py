@@ -1,4 +1,4 @@
-"""A few of the random kills; `python -m tests.agents.kill_moments --times 100` makes many."""
+"""A few of the random kills. `python -m tests.agents.kill_moments --times 100` makes many."""
 
 from __future__ import annotations
 

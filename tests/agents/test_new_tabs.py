@@ -1,4 +1,4 @@
-"""Tabs that come and go: a new one waits for the restore, one that is faster is followed, one that is gone holds up nothing."""
+"""Tabs that come and go: a new one waits for the restore, one that is faster is followed, one that was closed holds up nothing."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def round_trip(browser: FakeBrowser, connection: CdpConnection) -> None:
 
 
 async def test_a_command_to_a_tab_that_is_gone_fails_at_once() -> None:
-    """The browser answers nothing that a closed tab was still to answer; other sessions are not concerned."""
+    """The browser answers nothing that a closed tab was still to answer. Other sessions are not concerned."""
     browser = FakeBrowser()
     connection = CdpConnection(browser, lambda *_: None)
     other = connection.post("Runtime.evaluate", cdp_session_id="other")

@@ -70,7 +70,7 @@ def taken(report: Path) -> dict[str, Any]:
 
 @asynccontextmanager
 async def started(runs: Runs, redis: RedisServer, server: Server) -> AsyncIterator[McpServer]:
-    """Start a server as an MCP client does that has the block of `mcp-config`; nothing of the session may be amiss."""
+    """Start a server as an MCP client does that has the block of `mcp-config`. Nothing of the session may be amiss."""
     block = json.loads(CommandLine(redis.url)("mcp-config", ALICE, "--for", server).out)["mcpServers"][server]
     report = Path(runs.folder, "report.json")
     # In place of `npx -y NAME@VERSION`, which would look for it at the registry, the same version that is installed here.
@@ -93,7 +93,7 @@ async def started(runs: Runs, redis: RedisServer, server: Server) -> AsyncIterat
 async def test_a_login_by_one_mcp_server_is_reused_by_another(
     runs: Runs, redis_server: RedisServer, site: Site
 ) -> None:
-    """Cookie, localStorage, database; in a new tab and in a popup; by three servers of different makers."""
+    """Cookie, localStorage and database are there in a new tab and in a popup, by three servers of different makers."""
     async with started(runs, redis_server, Server.PLAYWRIGHT) as playwright:
         await playwright.call("browser_navigate", url=site.url())
         await playwright.call("browser_click", element="the button", target="#submit")
@@ -136,7 +136,7 @@ def block(page: str, language: str) -> str:
 
 
 def test_the_script_of_the_page_for_agent_browser_is_logged_in(logged_in_runs: Runs, site: Site) -> None:
-    """Each of its commands finds the address in the environment; its background process ends with `close`."""
+    """Each of its commands finds the address in the environment. Its background process ends with `close`."""
     script = Path(logged_in_runs.folder, "tour.sh")
     url = "https://shop.example/account"
     script.write_text(

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.redis]
 
 
 def test_a_login_is_reused_and_the_command_sees_its_own_streams(runs: Runs, site: Site) -> None:
-    """The second run is logged in; input, output and exit code pass through; the report is one line."""
+    """The second run is logged in. Input, output and exit code pass through. The report is one line."""
     assert runs.run("--agent-id", "one", "--", *AGENT, "login", site.url())[0] == 0
     script = f"{shlex.join([*AGENT, 'look', site.url()])}; cat; echo {{port}} {{cdp}} {{ws}}; echo $CDP_URL; exit 5"
     check = ("--check-url", site.url(), "--check-text", "Signed in", "--check-timeout", "30")
@@ -44,7 +44,7 @@ def test_a_login_is_reused_and_the_command_sees_its_own_streams(runs: Runs, site
 
 @pytest.mark.parametrize(("words", "code"), [(("nothing-there",), 127), ((str(ROOT / "README.md"),), 126)])
 def test_a_command_that_is_none_ends_as_in_a_shell(runs: Runs, words: tuple[str, ...], code: int) -> None:
-    """127 for a command that does not exist, 126 for a file that is no program; the report says so."""
+    """127 for a command that does not exist, 126 for a file that is no program. The report says so."""
     found, out, report = runs.run("--", *words)
     assert (found, out, report["exit_code"]) == (code, "", code)
     assert words[0] in report["message"]
@@ -87,7 +87,7 @@ def test_a_full_disk_ends_with_2_and_leaves_nothing(runs: Runs, small_disk: Path
 
 
 def test_the_command_runs_though_the_store_is_away(runs: Runs) -> None:
-    """An outage of Redis is no outage of the agent; the report says what became of the session."""
+    """An outage of Redis is no outage of the agent. The report says what became of the session."""
     code, out, report = runs.run("--url", f"redis://127.0.0.1:{free_port()}/0", "--", "echo", "ran")
     assert (code, out.strip()) == (0, "ran")
     assert (report["outcome"], report["save_outcome"]) == ("unavailable", "lost")
@@ -95,7 +95,7 @@ def test_the_command_runs_though_the_store_is_away(runs: Runs) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_handed_on_and_the_session_saved(runs: Runs, site: Site, number: signal.Signals) -> None:
-    """The command ends by it, the exit code is that of a shell, and what was done is stored; twice changes nothing."""
+    """The command ends by it, the exit code is that of a shell, and what was done is stored. Twice changes nothing."""
     with staying(runs, site, start_new_session=True) as process:
         process.send_signal(number)
         process.send_signal(number)
@@ -107,7 +107,7 @@ def test_a_signal_is_handed_on_and_the_session_saved(runs: Runs, site: Site, num
 def test_ctrl_c_twice_in_a_terminal_reaches_the_command_and_saves(
     runs: Runs, site: Site, redis_server: RedisServer
 ) -> None:
-    """The terminal interrupts the command itself; the second time comes while the session is being saved."""
+    """The terminal interrupts the command itself. The second time comes while the session is being saved."""
     ours, theirs = pty.openpty()
     try:
         with runs.start(
@@ -132,7 +132,7 @@ def _take_terminal() -> None:
 def test_kill_9_of_run_leaves_nothing_and_loses_no_checkpoint(
     runs: Runs, site: Site, redis_server: RedisServer
 ) -> None:
-    """Browser, folder and command go; what was stored by then is reused."""
+    """Browser, folder and command go. What was stored by then is reused."""
     with staying(runs, site, start_new_session=True) as process:
         agent = agent_of(runs)
         wait_until(lambda: redis_server_has(redis_server), message="no checkpoint")
@@ -173,7 +173,7 @@ def test_a_command_that_forks_and_leaves_ends_the_run(runs: Runs) -> None:
 
 
 def test_two_runs_at_once_lose_no_change(logged_in_runs: Runs, site: Site, redis_server: RedisServer) -> None:
-    """Both began with the same state; both changes are stored."""
+    """Both began with the same state. Both changes are stored."""
     both = [logged_in_runs.start("--", *AGENT, "set", site.url(), name) for name in ("first", "second")]
     for process in both:
         with process:

@@ -15,7 +15,7 @@ SKILL = files("session_reuse") / "skills" / "session-reuse" / "SKILL.md"
 
 
 def test_it_has_the_head_that_agents_read() -> None:
-    """Name and description stand between two lines of dashes; a page is at most 60 lines."""
+    """Name and description stand between two lines of dashes. A page is at most 60 lines."""
     text = SKILL.read_text(encoding="utf-8")
     head = re.match(r"---\nname: ([a-z-]+)\ndescription: (.{20,500})\n---\n", text)
     assert head is not None

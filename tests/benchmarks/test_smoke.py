@@ -19,7 +19,7 @@ pytestmark = pytest.mark.redis
 
 
 def test_cycles_lose_no_session() -> None:
-    """Whatever could be reused is reused, and nobody gets another account's state."""
+    """All that could be reused is reused, and no one gets another account's state."""
     workload = cycles.Workload(cycles=30, accounts=3, work=0.01)
     tally = asyncio.run(cycles.run(workload, kill=False))
     assert tally.rate_of_reusable == 1.0
@@ -66,7 +66,7 @@ def test_far_and_slow_stores_are_measured() -> None:
 
 
 def test_an_outage_with_reuse_is_measured() -> None:
-    """Every session that the process knows is reused while Redis is gone, and every save arrives."""
+    """Every session that the process knows is reused while Redis is down, and every save arrives."""
     found, _ = outage.reuse(quick=True)
     assert found["enters"] == {"reused": 20}
     assert found["saves"] == {"arrived": 20}
@@ -74,7 +74,7 @@ def test_an_outage_with_reuse_is_measured() -> None:
 
 @pytest.mark.alone("measures microseconds")
 def test_overhead_names_every_layer() -> None:
-    """A layer that nobody measures grows."""
+    """A layer that no one measures grows."""
     results, _ = overhead.measure(quick=True, sizes="2 KB")
     assert set(results) == {"layers", "way", "state of 2 KB"}
     assert all(micros > -5 for part in results.values() for micros in part.values())
@@ -103,7 +103,7 @@ def test_states_are_seeded_and_of_their_size(size: int) -> None:
 
 
 def test_the_scorecard_is_one_command(tmp_path: Path) -> None:
-    """It runs from anywhere as a plain file, each row in a process of its own, and writes goals that were judged."""
+    """It runs from anywhere as a plain file, each row in its own process, and writes goals that were judged."""
     target = tmp_path / "card.json"
     words = [ROOT / "benchmarks/scorecard.py", "--quick", "--only", "layers,outage", "--json", target]
     done = subprocess.run(
@@ -136,13 +136,13 @@ def test_rows_of_browsers_are_measured(name: str) -> None:
 
 
 def test_growth_finds_all_that_has_expired() -> None:
-    """It fills a server of its own, and each size reports restore, clean-up and memory."""
+    """It fills its own server, and each size reports restore, clean-up and memory."""
     found, _ = growth.measure(quick=True)
     assert [each["sessions"] for each in found] == [1000, 20_000]
     assert all(each["restore"] > 0 and each["few"] > 0 and each["memory"] > 500 for each in found)
 
 
 def test_a_list_and_a_start_are_weighed() -> None:
-    """The figures of memory and of the list come from processes of their own."""
+    """The figures of memory and of the list come from their own processes."""
     assert all(sizes[0] > 0 for sizes in footprint.memory(quick=True)[0].values())
     assert footprint.listing(quick=True, sessions=500)[0]["bytes"] > 1e6

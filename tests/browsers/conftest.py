@@ -43,7 +43,7 @@ async def browser(playwright: Playwright) -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def launch(playwright: Playwright) -> AsyncIterator[Callable[..., Awaitable[Browser]]]:
-    """Launch a browser process of its own, closed at the end of the test."""
+    """Launch its own browser process, closed at the end of the test."""
     launched: list[Browser] = []
 
     async def launch(**options: Any) -> Browser:

@@ -69,7 +69,7 @@ def moments(count: int, seed: int, ways: tuple[str, ...]) -> list[Moment]:
 
 
 def faults(session: BrowserSession, sites: Sites, moment: Moment, least: int) -> list[str]:
-    """Return what is missing or too old in the state that an agent has left."""
+    """Return which parts of the state that an agent has left are missing or too old."""
     origin, domain = sites.origin(_host(moment)), f"{_host(moment)}.localhost"
     stores = [store for each in entry(session, origin).get("indexedDB", ()) for store in each["stores"]]
     records = [each["value"]["n"] for store in stores for each in store["records"] if store["name"] == "users"]

@@ -40,7 +40,7 @@ def set_limit(monkeypatch: pytest.MonkeyPatch, name: str, seconds: float) -> Non
 
 
 def limit(name: str) -> float:
-    """Return a limit as it is now, in seconds."""
+    """Return the present value of a limit, in seconds."""
     return float(getattr(limits, name))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def mirror_of(bound: Any) -> StorageMirror:
-    """Return what is known of the storage of a bound context."""
+    """Return what we know of the storage of a bound context."""
     return bound._binding.engine.mirror
 
 

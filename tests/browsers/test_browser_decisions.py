@@ -120,7 +120,7 @@ def test_an_origin_that_is_filled_is_filled_no_more() -> None:
 
 
 class SilentDriver(BrowserDriver):
-    """A browser that answers no command: what is known of it comes by events."""
+    """A browser that answers no command: what we know of it comes by events."""
 
     errors = (OSError,)
 
@@ -225,7 +225,7 @@ def test_a_database_that_was_filled_and_removed_at_once_is_gone() -> None:
 def test_a_database_that_is_being_filled_is_not_there_yet() -> None:
     """Chromium tells of its records before they are there for good: a document that is left takes them along.
 
-    5 of 180 runs of `session-reuse run --check-url` on a busy machine lost a database for ever (2026-11-26).
+    5 of 180 runs of `session-reuse run --check-url` on a busy machine lost a database forever (2026-11-26).
     """
     stored = {"name": "app", "version": 1, "stores": [{"name": "s", "records": [{"key": 1, "value": 1}]}]}
     followed = Followed(state={"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [stored]}]})
@@ -335,7 +335,7 @@ def test_a_document_that_is_left_before_its_last_read_arrives_is_unseen(leads_to
 
 @pytest.mark.parametrize("is_news", [True, False])
 def test_a_document_that_stores_something_after_its_last_read_is_unseen(*, is_news: bool) -> None:
-    """A download was announced like an end. What is stored later may be followed by more, of which no event arrives."""
+    """A download was announced like an end. What a page stores later may be followed by more, of which no event arrives."""
     driver = StorageDriver()
     driver.items = [["token", "T"]]
     followed = Followed(driver, {"cookies": [], "origins": []})
@@ -443,7 +443,7 @@ def test_what_a_connection_that_was_lost_has_not_read_is_read_over_the_next() ->
 
 
 def test_scripts_are_registered_once_when_an_open_tab_is_noticed_early() -> None:
-    """A second pair of them would stay for ever, and fill an origin once more after its logout."""
+    """A second pair of them would stay forever, and fill an origin once more after its logout."""
     driver = ScriptDriver()
     origins = [*storing(A, token="T")["origins"], *storing(B, token="T")["origins"]]
     followed = Followed(driver, {"cookies": [], "origins": origins})
@@ -542,7 +542,7 @@ class DroppingChromium(FakeChromium):
 
 
 async def test_a_connection_that_drops_again_and_again_is_opened_at_longer_and_longer_intervals() -> None:
-    """Each new connection restores what is left, which costs the browser and the agent their time."""
+    """Each new connection restores the rest, which costs the browser and the agent their time."""
     opened: list[FakeChromium] = []
 
     def chromium() -> FakeChromium:
@@ -662,7 +662,7 @@ def test_the_largest_origins_are_restored_before_the_start() -> None:
 
 
 def test_cookies_go_through_the_debugging_protocol_and_back() -> None:
-    """Both forms of a cookie say the same. What Chromium refuses of its own export is left out."""
+    """Both forms of a cookie say the same. What Chromium refuses of its export is left out."""
     seen = {
         "name": "n", "value": "v", "domain": "a.example", "path": "/", "expires": -1, "size": 2, "httpOnly": True,
         "secure": True, "session": True, "priority": "Medium", "sourceScheme": "NonSecure", "sourcePort": 80,
@@ -812,7 +812,7 @@ def test_databases_that_are_unconfirmed_are_kept() -> None:
 
 
 def test_a_database_that_cannot_be_copied_keeps_its_last_copy() -> None:
-    """One that has grown too large is not removed, one that is gone is."""
+    """One that has grown too large is not removed, one that no longer exists is removed."""
     mirror = StorageMirror({"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [_AUTH]}]})
     mirror.progress(A).confirm()
     _copied(mirror, names={"auth"}, lost=[databases.Loss(A, "auth", "over the size cap", 1)])
@@ -850,7 +850,7 @@ def test_losses_are_kept_until_the_origin_is_copied_again() -> None:
 
 @pytest.mark.parametrize("kind", ["seen as it was stored", "an item removed", "all cleared"])
 def test_a_logout_counts_wherever_anything_was_there(kind: str) -> None:
-    """Whoever removes what is stored, or has been seen to hold it, was filled: what is gone stays gone."""
+    """Whoever removes the stored state, or has been seen to hold it, was filled: what was deleted stays deleted."""
     mirror = StorageMirror(storing(A, token="T", refresh="R"))
     if kind == "an item removed":
         mirror.finish_read(mirror.begin_read(1, A), [["token", "newer"], ["refresh", "newer"]], [])
@@ -939,7 +939,7 @@ def test_a_cookie_that_lives() -> None:
 
 
 def test_a_site_that_stores_too_much_costs_no_other_its_save() -> None:
-    """The largest values are left out until the rest fits. What is stored of them stays if it is smaller."""
+    """The largest values are left out until the rest fits. Their stored values stay if they are smaller."""
     huge = storing(A, token="T", cache="x" * 900)
     state = {"cookies": [], "origins": [huge["origins"][0], storing(B, token="U")["origins"][0]]}
     stored = storing(A, cache="old")

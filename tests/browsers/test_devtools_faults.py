@@ -87,7 +87,7 @@ def test_session_storage_of_two_tabs_is_merged(sites: Sites) -> None:
 
 
 def test_a_logout_that_the_browser_carries_out_counts(sites: Sites) -> None:
-    """`Clear-Site-Data` sends no event for a page that is gone."""
+    """`Clear-Site-Data` sends no event for a page that was left."""
     session = fresh()
     with open_driver(session, checkpoint_after=None) as driver:
         for path in ("/cookie/login?kind=httponly", "/local/login"):

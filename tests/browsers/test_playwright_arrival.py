@@ -1,4 +1,4 @@
-"""What is stored is lost to nobody for not having arrived, and a document that only looks like the first uses nothing up."""
+"""The stored state is lost to no one for not having arrived, and a document that only looks like the first uses nothing up."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_a_first_document_that_an_agent_goes_back_to(sites: Sites, browser
 
 
 async def test_a_service_worker_does_not_answer_for_us(sites: Sites, browser: Any) -> None:
-    """A site whose worker serves a shell for any page is filled all the same, and none of its scripts runs meanwhile."""
+    """A site whose worker serves a shell for any page is filled anyway, and none of its scripts runs meanwhile."""
     origin = sites.origin("shell")
     database = {"name": "auth", "version": 3, "stores": []}
     entries = [{**storing(origin, token="T")["origins"][0], "indexedDB": [database]}]
@@ -152,7 +152,7 @@ async def test_a_database_outlives_a_document_that_goes_on_at_once(kind: str, si
 
 
 async def test_a_database_that_is_deleted_while_it_is_copied_stays_deleted(sites: Sites, browser: Any) -> None:
-    """A copy that comes to a database which is gone must not make an empty one: the page could not log in any more."""
+    """A copy that comes to a database that was deleted must not make an empty one: the page could not log in any more."""
     page = await browser.new_page()
     await page.goto(sites.url("race", "/idb-plain/login"))
     assert await shown(page) == "in"
@@ -208,7 +208,7 @@ async def test_a_copy_is_in_nobodys_way(change: str, versions: list[int], sites:
 
 @pytest.mark.parametrize("size", [1, 200_000])
 async def test_an_open_page_is_newer_than_the_store(size: int, sites: Sites, browser: Any) -> None:
-    """Whatever the size: what is open and not empty stays as it is, and is saved over what is stored."""
+    """Whatever the size: what is open and not empty stays unchanged, and is saved over the stored state."""
     context = await browser.new_context()
     page = await context.new_page()
     await page.goto(sites.url("shared", "/blank"))
@@ -239,7 +239,7 @@ async def test_an_open_page_without_anything_gets_all(sites: Sites, browser: Any
 
 
 async def test_a_database_that_cannot_be_made_is_kept(sites: Sites, browser: Any) -> None:
-    """One that fails for itself costs neither the other nor what is stored of it, in an open page and in any other."""
+    """One that fails for itself costs neither the other nor the stored state of it, in an open page and in any other."""
     store = {"name": "users", "autoIncrement": False, "keyPath": "id", "indexes": [], "records": [{"value": {"id": 1}}]}
     broken = {"name": "broken", "version": 1, "stores": [{**store, "records": [{"value": {"no": "id"}}]}]}
     databases = [broken, {"name": "sound", "version": 1, "stores": [store]}]
@@ -260,7 +260,7 @@ async def test_a_database_that_cannot_be_made_is_kept(sites: Sites, browser: Any
 
 
 async def test_an_open_page_that_knows_less_costs_no_login(sites: Sites, browser: Any) -> None:
-    """An open page that holds something else than a login is left as it is, and so is the login that is stored."""
+    """An open page that holds something else than a login is left unchanged, and so is the login that is stored."""
     context = await browser.new_context()
     page = await context.new_page()
     await page.goto(sites.url("tracked", "/blank"))

@@ -39,7 +39,7 @@ async def test_a_persistent_context(sites: Sites, playwright: Any, tmp_path: Any
 
 
 async def test_databases_of_a_profile_are_newer(sites: Sites, playwright: Any, tmp_path: Any) -> None:
-    """A profile that has databases of its own keeps them, and no origin of it is visited for their sake."""
+    """A profile that has its own databases keeps them, and no origin of it is visited for their sake."""
     session, folder = fresh(), str(tmp_path / "profile")
     for _ in range(2):
         opened: list[Any] = []
@@ -184,7 +184,7 @@ def _listeners(target: Any) -> dict[str, int]:
 
 
 async def test_a_tab_that_is_closed_while_we_attach(sites: Sites, launch: Any) -> None:
-    """Playwright refuses a script for all tabs when one of them closes meanwhile. The others get theirs all the same."""
+    """Playwright refuses a script for all tabs when one of them closes meanwhile. The others get theirs anyway."""
     context = await (await launch()).new_context()
     page, closing = await context.new_page(), await context.new_page()
     add = context.add_init_script

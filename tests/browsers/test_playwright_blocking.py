@@ -55,7 +55,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture
 def launch(playwright: Playwright) -> Iterator[Callable[[], Browser]]:
-    """Launch a browser process of its own, closed at the end of the test."""
+    """Launch its own browser process, closed at the end of the test."""
     launched: list[Browser] = []
 
     def launch() -> Browser:

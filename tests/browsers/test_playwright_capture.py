@@ -245,7 +245,7 @@ async def test_a_start_that_is_cancelled_leaves_no_context(sites: Sites, launch:
 
 
 async def test_an_error_of_the_agent_comes_out_unchanged(sites: Sites, browser: Any) -> None:
-    """The body's own exception is raised as it is, and the state is captured."""
+    """The body's own exception is raised unchanged, and the state is captured."""
     session = fresh()
     with pytest.raises(ZeroDivisionError):
         async with open_context(session, browser) as context:

@@ -66,7 +66,7 @@ async def test_a_context_that_was_not_opened_is_no_capture(browser: Any) -> None
 
 @pytest.mark.parametrize("how", ["by the page's own request", "by a page of another site", "by the agent"])
 async def test_a_logout_that_the_browser_carries_out_counts(how: str, sites: Sites, browser: Any) -> None:
-    """`Clear-Site-Data` and `Storage.clearDataForOrigin` send no event for a page that is gone."""
+    """`Clear-Site-Data` and `Storage.clearDataForOrigin` send no event for a page that was left."""
     host = f"cleared-{how.rpartition(' ')[2]}"
     session = fresh()
     async with open_context(session, browser) as context:
@@ -128,7 +128,7 @@ async def test_a_second_tab_does_not_replace_the_session_storage_of_the_first(si
 
 @pytest.mark.parametrize("is_isolated", [False, True])
 async def test_a_frame_of_the_same_site_is_captured(is_isolated: bool, sites: Sites, browser: Any) -> None:
-    """What a frame stores is captured, its databases too, also where it has a process of its own."""
+    """What a frame stores is captured, its databases too, also where it has its own process."""
     session = await logged_in(sites, browser, "login.renew")
     path = "/isolated/framed" if is_isolated else "/framed"
     inner = sites.url("login.renew", "/isolated/renew" if is_isolated else "/renew")
@@ -183,7 +183,7 @@ async def test_a_page_cannot_tell_our_context_from_a_plain_one(sites: Sites, bro
 
 
 async def test_a_context_without_javascript_loses_nothing(sites: Sites, browser: Any) -> None:
-    """There is nothing to restore into, and what is stored stays."""
+    """There is nothing to restore into, and the stored state stays."""
     session = reused(storing(sites.origin("scriptless"), token="T"))
     async with open_context(session, browser, java_script_enabled=False) as context:
         page = await context.new_page()
@@ -192,7 +192,7 @@ async def test_a_context_without_javascript_loses_nothing(sites: Sites, browser:
 
 
 async def test_a_storage_filled_to_the_quota_costs_no_other_origin_its_save(sites: Sites, browser: Any) -> None:
-    """What is too much is left out and reported."""
+    """Excess is left out and reported."""
     session = fresh()
     async with open_context(session, browser) as context:
         await visited(context, sites.url("modest", "/local/login"))

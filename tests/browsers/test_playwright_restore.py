@@ -1,4 +1,4 @@
-"""What is restored is restored once, to whom it belongs, and to nobody else."""
+"""What is restored is restored once, to whom it belongs, and to no one else."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ async def test_two_tabs_of_one_origin(sites: Sites, browser: Any) -> None:
 
 
 async def test_a_redirect_chain_over_three_origins(sites: Sites, browser: Any) -> None:
-    """An app with an old token is led over two other origins, each restored as it is met, and is logged in."""
+    """An app with an old token is led over two other origins, each restored when it is met, and is logged in."""
     app, hub, idp = (sites.origin(host) for host in ("app", "hub", "idp"))
     state = {
         "cookies": [],
@@ -219,7 +219,7 @@ async def test_a_frame_of_another_site_gets_nothing(sites: Sites, browser: Any) 
 
 
 async def test_a_page_that_overrides_storage_methods(sites: Sites, browser: Any) -> None:
-    """A site that replaces the methods of Storage, JSON and Promise is restored and captured all the same."""
+    """A site that replaces the methods of Storage, JSON and Promise is restored and captured anyway."""
     session = fresh()
     async with open_context(session, browser) as context:
         assert await visited(context, sites.url("hostile", "/hostile/login")) in ("in", "out")

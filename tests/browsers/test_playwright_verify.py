@@ -44,7 +44,7 @@ async def test_ready_made_checks(token: str, outcome: Outcome, sites: Sites, bro
     ],
 )
 async def test_a_check_that_fails_or_raises(verify: Any, problems: list[str], sites: Sites, browser: Any) -> None:
-    """No answer is a no: the agent starts clean, and is told. A check that raises is a problem of the session."""
+    """No answer is a no: the agent starts clean, and hears of it. A check that raises is a problem of the session."""
     session = reused(storing(sites.origin("raises"), token="T"))
     async with open_context(session, browser, verify=verify) as context:
         assert await visited(context, sites.url("raises", "/inner")) == "out"

@@ -32,7 +32,7 @@ async def go(page: Any, url: str) -> None:
 
 
 async def test_the_session_storage_of_the_page_asked_for_first(sites: Sites, browser: Any) -> None:
-    """Both of its storages are filled, once: another tab of the same origin starts with a sessionStorage of its own."""
+    """Both of its storages are filled, once: another tab of the same origin starts with its own sessionStorage."""
     state = storing_all(sites, "both")
     state["origins"][0]["sessionStorage"] = [{"name": "view", "value": "S"}]
     session = reused(state)
@@ -49,7 +49,7 @@ async def test_the_session_storage_of_the_page_asked_for_first(sites: Sites, bro
 
 
 async def test_a_tab_on_its_way_keeps_no_other_waiting(sites: Sites, browser: Any) -> None:
-    """A tab whose site does not answer takes no script and gives none back. The next one is logged in, and out, all the same."""
+    """A tab whose site does not answer takes no script and gives none back. The next one is logged in, and out, anyway."""
     session = reused(storing_all(sites, "prompt"))
     async with open_context(session, browser) as context:
         stuck, page = await context.new_page(), await context.new_page()
@@ -253,7 +253,7 @@ async def test_a_url_with_a_user_in_it(sites: Sites, browser: Any) -> None:
 
 
 async def test_what_a_hidden_page_could_not_fill_is_reported(sites: Sites, browser: Any) -> None:
-    """More than a storage holds is restored as far as it goes. The page comes all the same."""
+    """More than a storage holds is restored as far as it goes. The page comes anyway."""
     state = storing_all(sites, "full")
     state["origins"][0]["localStorage"].append({"name": "</script>", "value": "x" * 6_000_000})
     session = reused(state)

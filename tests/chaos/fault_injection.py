@@ -21,7 +21,7 @@ Act = Callable[[Testbed], Awaitable[None]]
 
 
 async def nothing(testbed: Testbed) -> None:
-    """Heals by itself."""
+    """Heals on its own."""
 
 
 async def kill(testbed: Testbed) -> None:
@@ -126,7 +126,7 @@ def config(name: str, value: Any) -> Act:
 
 
 async def lose_the_disk(testbed: Testbed) -> None:
-    """The data folder is gone, and a snapshot has failed."""
+    """The data folder was deleted, and a snapshot has failed."""
     shutil.rmtree(testbed.folder / "data")
     await testbed.admin("BGSAVE")
 
@@ -143,7 +143,7 @@ async def change_password(testbed: Testbed) -> None:
 
 
 async def take_password_back(testbed: Testbed) -> None:
-    """As before; an operator closes the breakers, which would stay open for ten seconds."""
+    """As before. An operator closes the breakers, which would stay open for ten seconds."""
     await asyncio.to_thread(_run_as, testbed, "another", "CONFIG", "SET", "requirepass", "")
     _close_breakers(testbed)
 
@@ -186,7 +186,7 @@ def answer(reply: bytes, *, greetings: bool = False) -> Act:
 
 
 async def fail_over(testbed: Testbed) -> None:
-    """The replica becomes the primary, the old primary its replica; the name points to the new one."""
+    """The replica becomes the primary, the old primary its replica. The name points to the new one."""
     assert testbed.second is not None
     await testbed.admin("REPLICAOF", "NO", "ONE", server=testbed.second)
     await testbed.admin("REPLICAOF", HOST, testbed.second.port)
@@ -215,7 +215,7 @@ async def let_in(testbed: Testbed) -> None:
 
 
 async def take_own_connection(testbed: Testbed) -> None:
-    """Somebody else in the process uses the only connection of the user's client."""
+    """Someone else in the process uses the only connection of the user's client."""
     pool = pool_of(testbed.manager)
     testbed.held.append(await pool.get_connection())
 

@@ -90,7 +90,7 @@ class Row:
         inject, heal: begin and end it.
         cells: by phase: what is expected, or why there is nothing to try.
         testbed: arguments of the `Testbed`.
-        breakers_closed: whether the fault must leave both breakers closed; `"read"`: only the one for reads.
+        breakers_closed: whether the fault must leave both breakers closed. `"read"`: only the one for reads.
         alone: whether it changes something of the whole process, so that nothing may run beside it.
     """
 

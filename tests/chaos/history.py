@@ -48,7 +48,7 @@ class History:
         self, name: str, agent: str, outcome: Outcome, data: dict[str, Any], took: float, *, quiet: bool, known: bool,
         waiting: bool,
     ) -> None:  # fmt: skip
-        """Note an enter and check what was found; `known` is whether a save was confirmed before it began.
+        """Note an enter and check what was found. `known` is whether a save was confirmed before it began.
 
         A state that waits for the store in this process (`waiting`) is a branch: it may lack what others have confirmed
         since it was begun, and gets that when it is merged into the store.
@@ -86,6 +86,6 @@ class History:
 
     @property
     def reuse_rate(self) -> float:
-        """Share of the quiet enters that reused a session; 1.0 when there were none."""
+        """Share of the quiet enters that reused a session. 1.0 when there were none."""
         total = self.quiet.total()
         return self.quiet[Outcome.REUSED.value] / total if total else 1.0

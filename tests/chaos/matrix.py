@@ -1,6 +1,6 @@
 """Run every fault of the matrix in every phase, and check what the agent sees.
 
-`python -m tests.chaos.matrix` prints the table and ends with an error when a cell fails; words after it choose rows.
+`python -m tests.chaos.matrix` prints the table and ends with an error when a cell fails. Words after it choose rows.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Result:
         return "-" if self.skipped else "✗" if self.wrong else "✓"
 
     def expect(self, truth: object, what: str) -> None:
-        """Note what is wrong."""
+        """Note a difference."""
         if not truth:
             self.wrong.append(what)
 
@@ -168,7 +168,7 @@ def _check_visit(visit: Visit, cell: Cell, result: Result) -> None:
 
 
 async def _check_what_is_stored(testbed: Testbed, visit: Visit, cell: Cell, result: Result) -> None:
-    """The save has arrived, or a good state has stayed; and nothing that is still under way undoes a newer save."""
+    """The save has arrived, or a good state has stayed, and nothing that is still under way undoes a newer save."""
     entered = visit.bodies > 0  # an agent that never saw the stored session has its notes merged into it
     async with testbed.direct() as manager:
         found = await manager.restore(MINE)

@@ -1,4 +1,4 @@
-"""Agents under a random schedule of faults, and a checker over their history; the same seed makes the same schedule.
+"""Agents under a random schedule of faults, and a checker over their history. The same seed makes the same schedule.
 
 `python -m tests.chaos.soak --minutes 10 --seed 7 --agents 20` prints the seed and a summary, and fails when a save was lost,
 a state was wrong, too little was reused outside of faults, or something was leaked.

@@ -58,7 +58,7 @@ async def nothing_leaked(manager: SessionManager, redis_server: RedisServer) -> 
 
 
 async def at_every_await(once: Once) -> int:
-    """Try with the first suspension, the second, and so on, until there are no more; return how many there were."""
+    """Try with the first suspension, the second, and so on, until there are no more. Return how many there were."""
     for suspension in range(1, MOST_SUSPENSIONS):
         if not await once(suspension):
             return suspension - 1
@@ -171,7 +171,7 @@ async def test_bodys_own_exception_wins_over_a_cancelled_save(manager: SessionMa
 
 
 async def test_cancelled_checkpoint_loses_no_work(manager: SessionManager, redis_server: RedisServer) -> None:
-    """A checkpoint cancelled at any await propagates; its save, or the one at exit, arrives."""
+    """A checkpoint cancelled at any await propagates. Its save, or the one at exit, arrives."""
 
     async def once(suspension: int) -> bool:
         async with reusable_session(NAME, "agent", manager=manager) as session:

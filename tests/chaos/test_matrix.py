@@ -1,4 +1,4 @@
-"""Every cell of the fault matrix is a test; all are tried in one go, side by side, when the first is asked for."""
+"""Every cell of the fault matrix is a test. All are tried in one go, side by side, when the first is asked for."""
 
 from __future__ import annotations
 

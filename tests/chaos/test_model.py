@@ -132,7 +132,7 @@ class Reuse(RuleBasedStateMachine):
         self.run(self.passed())
 
     async def passed(self) -> None:
-        """Skip what is left of the open times."""
+        """Skip the rest of the open times."""
         for manager in (self.testbed.manager, self.beside):
             if was_used(manager):
                 for breaker in breakers_of(manager):
@@ -141,7 +141,7 @@ class Reuse(RuleBasedStateMachine):
         await asyncio.sleep(0.02)
 
     async def visit(self, manager: SessionManager, name: str, *, cancelled: bool = False) -> None:
-        """Enter, check what is found, leave something newer, and note what is known of it."""
+        """Enter, check what is found, leave something newer, and note what we know of it."""
         number = next(self.numbers)
         task = asyncio.create_task(self.agent(manager, name, number))
         if cancelled:

@@ -1,4 +1,4 @@
-"""Ten seconds of the soak; by hand it runs for as long as one likes."""
+"""Ten seconds of the soak. By hand it runs for as long as one likes."""
 
 from __future__ import annotations
 

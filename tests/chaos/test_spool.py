@@ -92,7 +92,7 @@ async def stored(server: RedisServer, name: str = NAME) -> dict[str, Any] | None
 
 
 def killed_agent(server: RedisServer, folder: Path, item: str, name: str = NAME) -> str:
-    """Run an agent that ends by kill -9 after its save; return the outcome of the save."""
+    """Run an agent that ends by kill -9 after its save. Return the outcome of the save."""
     command = [sys.executable, "-c", _AGENT, server.url, str(folder), name, item]
     done = subprocess.run(command, capture_output=True, text=True, timeout=140, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -158,7 +158,7 @@ async def test_each_save_on_disk_is_delivered_once(own_redis: RedisServer, folde
 
 
 async def test_the_claim_of_a_living_process_holds(tmp_path: Path) -> None:
-    """While one process delivers, another does not; when it ends, the next may."""
+    """While one process delivers, another does not. When it ends, the next may."""
     one, two = (spool_at(tmp_path) for _ in range(2))
     assert one.claim()
     assert not two.claim()
@@ -216,7 +216,7 @@ async def test_a_file_of_another_key_is_left_alone(
 
 
 async def test_an_old_save_from_disk_overwrites_no_newer_one(own_redis: RedisServer, folder: Path) -> None:
-    """A save that another process has made meanwhile stays; the spooled one's other changes come in."""
+    """A save that another process has made meanwhile stays. The spooled one's other changes come in."""
     own_redis.start()
     async with manager_of(own_redis, folder) as manager:
         await leave(manager, shared=1)
@@ -285,7 +285,7 @@ async def test_a_mark_that_two_managers_deliver_counts_once(own_redis: RedisServ
 
 
 async def test_the_disk_does_not_show_who_is_logged_in_where(away: SessionManager, folder: Path) -> None:
-    """Neither names nor contents of the files show a fingerprint, an agent or a value; others may not look."""
+    """Neither names nor contents of the files show a fingerprint, an agent or a value. Others may not look."""
     cookies = [{"name": CANARY, "value": CANARY, "domain": "shop.example", "path": "/"}]
     async with reusable_session(NAME, CANARY, manager=away) as session:
         session.storage_state = {"cookies": cookies, "origins": []}
@@ -296,7 +296,7 @@ async def test_the_disk_does_not_show_who_is_logged_in_where(away: SessionManage
 
 
 def assert_private(folder: Path) -> None:
-    """Nothing in the folder tells a secret, and nobody else may read it."""
+    """Nothing in the folder tells a secret, and no one else may read it."""
     shown = b"".join(str(path).encode() + path.read_bytes() for path in folder.rglob("*") if path.is_file())
     for secret in (CANARY, NAME, "alice", "shop.example"):
         assert secret.encode() not in shown
@@ -305,7 +305,7 @@ def assert_private(folder: Path) -> None:
 
 
 async def test_the_folder_is_bounded(own_redis: RedisServer, folder: Path) -> None:
-    """No more files than saves may wait; the oldest gives way."""
+    """No more files than saves may wait. The oldest yields."""
     async with manager_of(own_redis, folder, pending_max=2) as manager:
         for number in range(4):
             assert await leave(manager, f"shop.example/{number}", n=number) is SaveOutcome.SPOOLED
@@ -316,7 +316,7 @@ async def test_the_folder_is_bounded(own_redis: RedisServer, folder: Path) -> No
 async def test_a_full_disk_does_not_reach_the_agent(
     own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
 ) -> None:  # fmt: skip
-    """When the disk does not take the save, it waits in memory all the same, and the trouble is logged."""
+    """When the disk does not take the save, it waits in memory anyway, and the trouble is logged."""
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "spool" if trouble == "unwritable" else tmp_path / "spool"
     if trouble == "full":
@@ -396,7 +396,7 @@ async def test_what_a_full_disk_holds_is_kept_and_not_reported_lost(
 async def test_a_disk_that_stays_full_is_one_warning(
     own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It names the folder and the reason. Each session and each retry would be a warning of its own."""
+    """It names the folder and the reason. Each session and each retry would be its own warning."""
     fill(monkeypatch)
     async with manager_of(own_redis, folder) as manager:
         for number in range(5):

@@ -45,9 +45,9 @@ class Testbed:
         server_args: more arguments of the server.
         appendonly: whether the server keeps its data over a kill.
         replica: start a replica of the server as well.
-        embedded: use `embedded://` in a folder of its own, without a proxy.
+        embedded: use `embedded://` in its own folder, without a proxy.
         named: connect to a host name, which `resolver_without_network` knows.
-        pool: connections of the manager's client; 0 for a URL.
+        pool: connections of the manager's client. 0 for a URL.
         config: more settings of the manager.
     """
 
@@ -124,7 +124,7 @@ class Testbed:
 
     @contextlib.asynccontextmanager
     async def direct(self) -> AsyncIterator[SessionManager]:
-        """Another process, so to say: a manager of its own that goes to the server without the proxy."""
+        """Another process, so to say: its own manager that goes to the server without the proxy."""
         if self.embedded:
             manager = SessionManager(f"embedded://{self.folder / 'store'}", registry=None, **PATIENT)
         else:
@@ -192,7 +192,7 @@ class Testbed:
 
 
 def resolver_without_network() -> Callable[[], None]:
-    """Answer for the names of testbeds, so that no query leaves the machine; return what takes it back."""
+    """Answer for the names of testbeds, so that no query leaves the machine. Return what takes it back."""
     real = socket.getaddrinfo
 
     def resolve(host: Any, *args: Any, **kwargs: Any) -> Any:

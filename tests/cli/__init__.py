@@ -1,1 +1,1 @@
-"""Tests of one part; see the module names."""
+"""Tests of one part. See the module names."""

@@ -58,7 +58,7 @@ class CommandLine:
     def __call__(
         self, *words: str, url: str | None = None, given: str | None = None, **environment: str
     ) -> Answer:  # fmt: skip
-        """Run a command to its end; an exception that comes out of it is a bug."""
+        """Run a command to its end. An exception that comes out of it is a bug."""
         settings = {"SESSION_REUSE_URL": url or self.url, "COLUMNS": "200"} | environment
         result = CliRunner().invoke(app, list(words), given, env=settings)
         if result.exception is not None and not isinstance(result.exception, SystemExit):

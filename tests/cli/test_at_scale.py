@@ -60,7 +60,7 @@ def large_store() -> Iterator[RedisServer]:
 
 
 def command(server: RedisServer, *words: str) -> list[str]:
-    """Return a command line for a process of its own."""
+    """Return a command line for its own process."""
     return [sys.executable, "-m", "session_reuse.cli", *words, "--url", server.url]
 
 
@@ -78,7 +78,7 @@ class Terminal:
         self.text = ""
 
     def read(self, seconds: float = 100.0) -> str:
-        """Return what is shown next; empty at the end."""
+        """Return what is shown next. Empty at the end."""
         if not select.select([self._master], [], [], seconds)[0]:
             raise AssertionError(f"nothing shown within {seconds} s, after: {self.text[-200:]}")
         try:
@@ -95,7 +95,7 @@ class Terminal:
         return self.text
 
     def interrupt(self) -> float:
-        """Press Ctrl-C; return the seconds until the command has ended."""
+        """Press Ctrl-C. Return the seconds until the command has ended."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGINT)
         while self.read():
@@ -104,7 +104,7 @@ class Terminal:
         return time.monotonic() - began
 
     def close(self) -> None:
-        """End what is left."""
+        """End what still runs."""
         self.process.kill()
         self.process.wait()
         os.close(self._master)
@@ -155,7 +155,7 @@ def test_rows_appear_while_the_store_is_still_being_read(large_store: RedisServe
 def test_a_signal_ends_a_list_that_nobody_reads(
     large_store: RedisServer, number: signal.Signals, form: list[str]
 ) -> None:
-    """`ls | less`: the pipe is full and the command waits for its reader, but not for ever."""
+    """`ls | less`: the pipe is full and the command waits for its reader, but not forever."""
     with subprocess.Popen(
         command(large_store, "ls", *form), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
     ) as listing:
@@ -259,7 +259,7 @@ def test_a_list_and_a_look_fit_into_80_columns(redis_server: RedisServer, termin
 
 @pytest.mark.parametrize("width", [80, 120, 40])
 def test_rows_are_never_wider_than_the_terminal(width: int) -> None:
-    """Wide letters count twice; a name is cut in the middle, since its end tells identities apart."""
+    """Wide letters count twice. A name is cut in the middle, since its end tells identities apart."""
     names = ["a", "x" * 200 + "/alice", "日" * 100, "é" * 90]
     rows = Rows(max(width, 66), names)
     for name in names:

@@ -299,7 +299,7 @@ def test_rotation_never_overwrites_a_concurrent_save(
 
 
 def test_rotation_leaves_what_it_cannot_read(cli: CommandLine, redis_server: RedisServer) -> None:
-    """Damaged, plain and foreign sessions stay as they are, and are reported; plain ones move only when asked."""
+    """Damaged, plain and foreign sessions stay as they are, and are reported. Plain ones move only when asked."""
     store(redis_server.url, ALICE)
     with redis_server.client() as client:
         before = client.get(KEY)
@@ -314,7 +314,7 @@ def test_rotation_leaves_what_it_cannot_read(cli: CommandLine, redis_server: Red
 
 
 def test_cleanup_removes_what_an_expired_session_leaves(cli: CommandLine, redis_server: RedisServer) -> None:
-    """After one pass, no affinity points to a session that is gone."""
+    """After one pass, no affinity points to a session that has ended."""
     store(redis_server.url, ALICE, ttl=0.05)
     with redis_server.client() as client:
         client.set("browser:affinity:agent-1", ALICE)
@@ -354,7 +354,7 @@ def test_the_cleanup_job_says_at_once_why_it_does_nothing(own_redis: RedisServer
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_cleanup_job_runs_until_it_is_told_to_end(redis_server: RedisServer, number: signal.Signals) -> None:
-    """As a service it cleans up by itself, and a stop is no failure."""
+    """As a service it cleans up on its own, and a stop is no failure."""
     command = [sys.executable, "-m", "session_reuse.cli", "cleanup", "--json", "--url", redis_server.url]
     environment = {**os.environ, "SESSION_REUSE_CLEANUP_INTERVAL": "0.2"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as job:

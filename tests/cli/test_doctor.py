@@ -57,7 +57,7 @@ class Checks(dict[str, Any]):
 
 
 def checks(answer: Answer) -> Checks:
-    """Return the findings; each that is not ok names a remedy."""
+    """Return the findings. Each that is not ok names a remedy."""
     found = Checks({each["check"]: each for each in answer.json["checks"]})
     assert all(each["remedy"] for each in found.values() if each["status"] != "ok")
     return found
@@ -121,7 +121,7 @@ def test_wrong_password_is_a_misconfiguration() -> None:
 
 
 def test_evicting_server_is_warned_of(healthy: RedisServer) -> None:
-    """allkeys-lru on a server with a limit loses logins silently; without a limit it never comes into play."""
+    """allkeys-lru on a server with a limit loses logins silently. Without a limit it never comes into play."""
     configure(healthy, **{"maxmemory-policy": "allkeys-lru"})
     assert checks(diagnose(healthy))["eviction"]["status"] == "ok"
     configure(healthy, maxmemory="500mb")
@@ -139,7 +139,7 @@ def test_missing_events_are_warned_of(healthy: RedisServer) -> None:
 
 
 def test_sessions_of_a_lost_key_are_found(healthy: RedisServer) -> None:
-    """Stored sessions that nobody here can read are found before the agents start fresh."""
+    """Stored sessions that no one here can read are found before the agents start fresh."""
     store(healthy.url, ALICE, encryption_keys=(base64.b64decode(OLD),))
     answer = diagnose(healthy, SESSION_REUSE_ENCRYPTION_KEYS=NEW)
     assert (answer.code, answer.json["verdict"]) == (1, "misconfigured")
@@ -252,7 +252,7 @@ def test_saves_that_wait_on_disk_are_counted(healthy: RedisServer, tmp_path: Pat
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_cluster_is_checked_server_by_server() -> None:
-    """Each primary is looked at, and the worst finding is shown; a URL of the wrong kind is told."""
+    """Each primary is looked at, and the worst finding is shown. A URL of the wrong kind is named."""
     with RedisCluster() as cluster:
         url = cluster.url
         assert CommandLine(url)("doctor", "--json").json["verdict"] in {"healthy", "attention"}

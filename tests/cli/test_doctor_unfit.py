@@ -90,7 +90,7 @@ def tls_server_in_plain() -> Iterator[str]:
 
 @contextmanager
 def self_signed() -> Iterator[str]:
-    """Nobody vouches for the certificate."""
+    """No one vouches for the certificate."""
     with RedisServer(tls=True) as server:
         yield f"rediss://{HOST}:{server.port}"
 

@@ -77,7 +77,7 @@ def test_an_error_names_the_address_once(cli: CommandLine) -> None:
 
 @pytest.mark.parametrize("content", ["text", Table("table")])
 def test_the_end_of_the_reader_is_an_error_of_ours(content: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command is told of it, in a callback too."""
+    """The command hears of it, in a callback too."""
 
     class Ended(io.StringIO):
         def write(self, text: str) -> int:
@@ -95,7 +95,7 @@ def test_the_end_of_the_reader_is_an_error_of_ours(content: Any, monkeypatch: py
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_keeps_its_brackets(cli: CommandLine, command: str) -> None:
-    """A default in brackets is text, not markup; arguments have no braces, and a description (not before typer 0.26)."""
+    """A default in brackets is text, not markup. Arguments have no braces, and a description (not before typer 0.26)."""
     shown = " ".join(cli(command, "--help").out.split())
     assert "[default: SESSION_REUSE_URL, else embedded://]" in shown
     assert "[default: SESSION_REUSE_KEY_PREFIX, else browser]" in shown

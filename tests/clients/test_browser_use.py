@@ -49,7 +49,7 @@ async def log_in(keeper: StubKeeper, site: Site, host: str = "shop") -> None:
 
 
 def entry_of(keeper: StubKeeper, origin: str) -> dict[str, Any]:
-    """Return what is stored of an origin."""
+    """Return the stored state of an origin."""
     stored = keeper.stored or {"origins": []}
     return next((entry for entry in stored["origins"] if entry["origin"] == origin), {})
 
@@ -141,7 +141,7 @@ async def test_state_given_as_a_dict_is_written_back(keeper: StubKeeper, site: S
 
 
 async def test_browser_started_again_is_restored_again(logged_in: StubKeeper, site: Site) -> None:
-    """kill() and stop() replace the event bus. The next start() of the same session is logged in all the same."""
+    """kill() and stop() replace the event bus. The next start() of the same session is logged in anyway."""
     async with visiting(logged_in) as (browser_session, _):
         assert await visit_agent(browser_session, site.url()) == site.EVERYWHERE
         for end in (browser_session.kill, browser_session.stop):
@@ -195,7 +195,7 @@ async def test_connection_of_ours_that_drops_is_taken_up_again(logged_in: StubKe
 
 
 async def test_what_was_not_visited_is_restored_over_a_new_connection(logged_in: StubKeeper, site: Site) -> None:
-    """Our first connection takes what it has armed with it. The next one brings what is left."""
+    """Our first connection takes what it has armed with it. The next one brings the rest."""
     assert logged_in.stored is not None
     other = {"origin": site.origin("other"), "localStorage": [{"name": "token", "value": "T"}]}
     logged_in.stored["origins"].append(other)
@@ -231,7 +231,7 @@ async def test_attached_session_is_left_running(logged_in: StubKeeper, site: Sit
 async def test_a_start_that_is_cancelled_leaves_nothing_bound(
     session: BrowserSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An agent that is cancelled while it attaches is followed by nobody afterwards."""
+    """An agent that is cancelled while it attaches is followed by no one afterwards."""
     from browser_use import BrowserSession as AgentBrowser
 
     from session_reuse.browsers import browser_use as adapter
@@ -283,7 +283,7 @@ async def test_unreachable_browser_does_not_stop_the_agent(
 async def test_endpoint_that_leads_elsewhere_is_noticed(
     logged_in: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A service that gives each connection a browser of its own is not taken for the agent's. Nothing is captured of it."""
+    """A service that gives each connection its own browser is not taken for the agent's. Nothing is captured of it."""
     from session_reuse.browsers._attachment import Attachment
 
     before = logged_in.stored

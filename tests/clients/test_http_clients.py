@@ -84,7 +84,7 @@ async def test_async_clients_reuse_it_too(keeper: StubKeeper, site: Site) -> Non
 
 
 async def test_logout_propagates(open_client: Opener, keeper: StubKeeper, site: Site) -> None:
-    """A cookie that the server deletes is gone from the session, and nothing else is."""
+    """A cookie that the server deletes is deleted from the session, and nothing else is."""
     site.sessions["s1"] = "alice"
     keeper.stored = {"cookies": [cookie("sid", "s1"), cookie("theme")], "origins": []}
     session = keeper.enter()

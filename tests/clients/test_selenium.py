@@ -50,7 +50,7 @@ async def log_in(keeper: StubKeeper, site: Site) -> None:
 
 
 def origin_of(keeper: StubKeeper, origin: str) -> dict[str, Any]:
-    """Return what is stored of an origin."""
+    """Return the stored state of an origin."""
     assert keeper.stored is not None
     return next((entry for entry in keeper.stored["origins"] if entry["origin"] == origin), {})
 
@@ -134,7 +134,7 @@ async def test_tab_that_starts_with_a_url_is_filled(logged_in: StubKeeper, site:
 
 
 async def test_logout_propagates(logged_in: StubKeeper, site: Site) -> None:
-    """What the page deletes on logout is gone from the stored state, and does not come back."""
+    """What the page deletes on logout is deleted from the stored state, and does not come back."""
     with visiting(logged_in) as (driver, session):
         visit_driver(driver, site.url())
         visit_driver(driver, site.url("/logout"))
@@ -387,7 +387,7 @@ async def test_a_popup_that_stores_something_and_closes(keeper: StubKeeper, site
 async def test_a_start_that_takes_too_long_leaves_no_connection(
     logged_in: StubKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A browser that could not be restored in time is not followed either: nobody would let its new tabs go."""
+    """A browser that could not be restored in time is not followed either: no one would let its new tabs go."""
 
     def wait(_: Restorer) -> Any:
         yield asyncio.Event().wait()
@@ -404,7 +404,7 @@ async def test_a_start_that_takes_too_long_leaves_no_connection(
 
 
 async def test_dead_driver_does_not_replace_the_stored_state(logged_in: StubKeeper, site: Site) -> None:
-    """A browser that is gone before anything was read from it leaves the stored state as it is, and says so."""
+    """A browser that ended before anything was read from it leaves the stored state unchanged, and says so."""
     before = logged_in.stored
     with visiting(StubKeeper()) as (driver, _):
         driver.quit()
@@ -436,7 +436,7 @@ def test_driver_of_another_browser_is_refused(session: BrowserSession) -> None:
 
 @pytest.mark.parametrize("flag", ["--incognito", "--guest"])
 async def test_a_private_window_is_restored_and_captured(flag: str, keeper: StubKeeper, site: Site) -> None:
-    """A driver whose windows are in a context of their own is followed there."""
+    """A driver whose windows are in their own context is followed there."""
     options = default_options()
     options.add_argument(flag)
     session = keeper.enter()

@@ -26,7 +26,7 @@ class DeadDriver:
 
     @property
     def current_window_handle(self) -> str:
-        """The window, which is gone."""
+        """The window, which is closed."""
         raise WebDriverException("no such window")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Opening a page with any client and reading its title once it has come to its end: `Site`'s words."""
+"""Opening a page with any client and reading its title once it has finished: `Site`'s words."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 async def test_a_damaged_value_is_set_aside(
     manager: SessionManager, redis_server: RedisServer, registry: CollectorRegistry, name: str
 ) -> None:
-    """A fresh session, told as `corrupt`; the bad value is kept for people to look at, the new login is saved."""
+    """A fresh session, told as `corrupt`. The bad value is kept for people to look at, the new login is saved."""
     async with reusable_session("alice", "agent", manager=manager) as session:
         session.data["n"] = 1
     with redis_server.client() as client:
@@ -94,7 +94,7 @@ async def test_an_invalidation_during_the_visit_refuses_the_save_over_a_damaged_
 
 
 async def test_another_fingerprints_value_is_not_used(manager: SessionManager, redis_server: RedisServer) -> None:
-    """A value copied under another key is corrupt there: nobody ever gets another's cookies."""
+    """A value copied under another key is corrupt there: no one ever gets another's cookies."""
     async with reusable_session("bob", manager=manager) as session:
         session.data["whose"] = "bob"
     with redis_server.client() as client:

@@ -35,7 +35,7 @@ async def test_a_reuse_is_exactly_one_command(manager: SessionManager, redis_ser
 
 
 async def test_an_unchanged_session_sends_no_payload(manager: SessionManager, redis_server: RedisServer) -> None:
-    """Leaving unchanged refreshes the time to live and the affinity; the state does not travel."""
+    """Leaving unchanged refreshes the time to live and the affinity. The state does not travel."""
     await stored(manager)
     visit = reusable_session("shop.example/alice", "agent-1", manager=manager)
     session = await visit.__aenter__()
@@ -93,7 +93,7 @@ async def test_the_stored_keys_are_the_documented_ones(manager: SessionManager, 
 
 
 async def test_a_restore_starts_the_time_to_live_anew(redis_server: RedisServer) -> None:
-    """Sliding by default; without, only a save counts as use."""
+    """Sliding by default. Without, only a save counts as use."""
     for sliding, expected in ((True, 86_000), (False, 0)):
         async with SessionManager(redis_server.url, registry=CollectorRegistry(), sliding=sliding) as manager:
             await stored(manager)

@@ -1,4 +1,4 @@
-"""Every program in the documentation runs and prints what the page says. Pages run on an embedded server of their own."""
+"""Every program in the documentation runs and prints what the page says. Pages run on their own embedded server."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ PARSERS = [CodeBlockParser(language="python", evaluator=run), CodeBlockParser(la
 
 @pytest.fixture(scope="session")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where the pages keep their sessions, each under a prefix of its own."""
+    """Where the pages keep their sessions, each under its own prefix."""
     return f"embedded://{tmp_path_factory.mktemp('docs')}/redis"
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, url: str, page: Path) -> Iterator[None]:
-    """A page's own sessions and background loop; what it does to logging is undone."""
+    """A page's own sessions and background loop. What it does to logging is undone."""
     monkeypatch.setenv("SESSION_REUSE_URL", url)
     monkeypatch.setenv("SESSION_REUSE_KEY_PREFIX", page.stem)
     for name in ("ATTEMPT", "CONNECT", "RESTORE", "SAVE"):

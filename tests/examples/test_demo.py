@@ -40,7 +40,7 @@ def demo(folder: Path, *words: str) -> Any:
 
 @pytest.mark.slow
 def test_demo_keeps_its_promise_and_a_second_run_reuses_the_first(tmp_path: Path) -> None:
-    """One login, then reuse, also over an outage; the next run starts logged in, and --fresh forgets."""
+    """One login, then reuse, also over an outage. The next run starts logged in, and --fresh forgets."""
     first = demo(tmp_path, "--http", "--agents", "1", "--cycles", "3")
     assert (first["starts"], first["failed"], first["saves_lost"]) == (3, 0, 0)
     assert first["outage"]["back_at"] - first["outage"]["killed_at"] >= 0.3

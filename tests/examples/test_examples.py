@@ -39,7 +39,7 @@ NEEDS = {
 
 
 def run_example(name: str, folder: Path) -> str:
-    """Run one example against a data folder of its own and return what it printed."""
+    """Run one example against its own data folder and return what it printed."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SESSION_REUSE_")}
     chromium = {key: value for key, value in os.environ.items() if key == "SESSION_REUSE_CHROMIUM"}
     patient = {f"SESSION_REUSE_{name}_TIMEOUT": "5" for name in ("ATTEMPT", "CONNECT", "RESTORE", "SAVE")}

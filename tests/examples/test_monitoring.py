@@ -53,7 +53,7 @@ def test_every_expression_is_promql() -> None:
 
 
 def test_every_metric_that_is_asked_for_exists() -> None:
-    """An alert over a metric that nobody exports never fires."""
+    """An alert over a metric that no one exports never fires."""
     for place, expression in expressions().items():
         named = set(METRIC.findall(expression))
         assert named, place
@@ -68,7 +68,7 @@ def test_every_metric_is_on_the_dashboard() -> None:
 
 
 def test_label_values_are_those_of_the_code() -> None:
-    """A query for a reason that does not exist shows nothing for ever."""
+    """A query for a reason that does not exist shows nothing forever."""
     from session_reuse._telemetry.metrics import BREAKER_STATES, Operation
     from session_reuse.outcome import Liveness, Outcome, SaveOutcome
 
@@ -85,7 +85,7 @@ def test_label_values_are_those_of_the_code() -> None:
 
 
 def test_panels_do_not_lie_on_each_other() -> None:
-    """Each panel has a place and an id of its own."""
+    """Each panel has a place and its own id."""
     panels = json.loads((FOLDER / "dashboard.json").read_text())["panels"]
     taken: set[tuple[int, int]] = set()
     for panel in panels:

@@ -1,4 +1,4 @@
-"""Programs that end in many ways, each in a process of its own."""
+"""Programs that end in many ways, each in its own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A child process starts anew, whatever its parent was doing when it forked."""
+"""A child process starts again, whatever its parent was doing when it forked."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ step = lambda: visit('shop/alice', manager)
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_fork_after_use_starts_anew_in_the_child(redis_server: RedisServer, way: str) -> None:
-    """Parent and children take turns on one session: each reuses what the other has saved, over connections of its own."""
+    """Parent and children take turns on one session: each reuses what the other has saved, over its own connections."""
     ended = run(
         HEAD + WAYS[way] + "\nsay(step())\nin_child(step)\nsay(step())\nin_child(step)\nsay(step())", redis_server
     )

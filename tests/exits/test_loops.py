@@ -161,7 +161,7 @@ asyncio.run(visit())
 
 
 def test_a_collected_manager_counts_what_is_lost(own_redis: RedisServer) -> None:
-    """Nobody closed the manager: the save that waited is in `session_pending_lost_total`, and waits no more."""
+    """No one closed the manager: the save that waited is in `session_pending_lost_total`, and waits no more."""
     ended = run(
         WAITING
         + """

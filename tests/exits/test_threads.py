@@ -207,7 +207,7 @@ def test_a_check_that_exits_on_the_loop_stops_nobody_else(redis_server: RedisSer
 
 
 def test_saves_that_wait_are_flushed_before_the_process_ends(redis_server: RedisServer) -> None:
-    """A manager that nobody closed: what waits for the store is written, or reported as lost, at the end of the process."""
+    """A manager that no one closed: what waits for the store is written, or reported as lost, at the end of the process."""
     text = """
         from session_reuse.blocking import SessionManager, reusable_session
         manager = SessionManager(save_timeout=0.2, close_timeout=float(sys.argv[1]))
@@ -226,7 +226,7 @@ def test_saves_that_wait_are_flushed_before_the_process_ends(redis_server: Redis
 
 
 def test_a_session_that_the_end_of_the_interpreter_closes_is_reported(redis_server: RedisServer) -> None:
-    """A generator that nobody finished leaves its session after all exit hooks: that is reported, and nothing hangs."""
+    """A generator that no one finished leaves its session after all exit hooks: that is reported, and nothing hangs."""
     ended = run(
         """
         from session_reuse.blocking import reusable_session

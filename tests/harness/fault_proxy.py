@@ -1,7 +1,7 @@
 """A TCP proxy on loopback that fails on command.
 
 Faults are switched while it runs. Bytes that meet a black hole wait, as they would in a real network or before a paused
-server, and are delivered when it ends, even if their sender is gone by then. What connections say to begin with (HELLO,
+server, and are delivered when it ends, even if their sender has left by then. What connections say to begin with (HELLO,
 AUTH, CLIENT, ...) is told from commands, so that a fault hits what a test means and not the next connection's greeting.
 """
 
@@ -69,17 +69,17 @@ class _Injection:
 
 
 class FaultProxy:
-    """Stand between a client and a server; an async context manager.
+    """Stand between a client and a server. An async context manager.
 
     Args:
-        upstream: (host, port) of the server, or the path of its unix socket; may be changed at any time for new
+        upstream: (host, port) of the server, or the path of its unix socket. May be changed at any time for new
             connections, as in a failover.
 
     Attributes:
-        latency: seconds that each chunk of a reply is late; chunks do not wait for one another.
-        upload_delay: seconds that each chunk from the client is late; it lands even when the client has left meanwhile.
-        upload_rate, download_rate: bytes per second that are passed on from and to each client; 0 passes all at once.
-        drip: bytes of a reply that are passed on per `tick` seconds; 0 passes all at once.
+        latency: seconds that each chunk of a reply is late. Chunks do not wait for one another.
+        upload_delay: seconds that each chunk from the client is late. It lands even when the client has left meanwhile.
+        upload_rate, download_rate: bytes per second that are passed on from and to each client. 0 passes all at once.
+        drip: bytes of a reply that are passed on per `tick` seconds. 0 passes all at once.
         accepted: how many connections were accepted.
         commands: how many commands came from clients, without greetings.
         uploaded, delivered: how many bytes were passed on to the server, and to clients.
@@ -150,7 +150,7 @@ class FaultProxy:
             self.flowing.set()
 
     async def heal(self) -> None:
-        """End all faults; connections that were made to hang stay lost."""
+        """End all faults. Connections that were made to hang stay lost."""
         self.latency = self.upload_delay = self.upload_rate = self.download_rate = 0.0
         self.drip = 0
         self.plan = self.injection = None
@@ -167,17 +167,17 @@ class FaultProxy:
         Args:
             after: bytes of the reply, or replies, that still pass.
             how: what the client sees then.
-            times: how many connections; all if not given.
+            times: how many connections. All if not given.
             of: only where this command is among those sent, e.g. `EVALSHA`.
         """
         self.plan = _CutPlan(after, how, float("inf") if times is None else times, of)
 
     def drop_replies(self, times: int = 1, *, how: Cut = Cut.HANG, of: str | None = None) -> None:
-        """Let the server execute the next commands and the client never know; its connection is lost each time."""
+        """Let the server execute the next commands and the client never know. Its connection is lost each time."""
         self.cut_replies(0, how, times=times, of=of)
 
     def inject(self, reply: bytes | None, *, greetings: bool = False) -> None:
-        r"""Answer each command with this, without asking the server; None ends it.
+        r"""Answer each command with this, without asking the server. None ends it.
 
         Args:
             reply: the bytes of one reply, e.g. `b"-LOADING Redis is loading\r\n"`.
@@ -219,7 +219,7 @@ class FaultProxy:
 
 
 async def _retaken(take: Callable[[], Awaitable[None]]) -> None:
-    """Take a port that was let go; a test that looks for a free one may hold it for a moment."""
+    """Take a port that was let go. A test that looks for a free one may hold it for a moment."""
     while True:
         try:
             return await take()
@@ -309,7 +309,7 @@ class _Connection:
                 self._to_server.close()
 
     def cut(self, how: Cut) -> None:
-        """End the connection for the client; what it has sent still reaches the server."""
+        """End the connection for the client. What it has sent still reaches the server."""
         self._silent = True
         if how is Cut.CLOSE:
             self._to_client.close()
@@ -319,7 +319,7 @@ class _Connection:
             self._to_client.transport.abort()
 
     def _server_end(self) -> None:
-        """Tell the server that the client has left; a frozen server finds the bytes and this when it thaws."""
+        """Tell the server that the client has left. A frozen server finds the bytes and this when it thaws."""
         assert self._to_server is not None
         if self._to_server.can_write_eof():
             self._to_server.write_eof()

@@ -23,7 +23,7 @@ async def until(
     """Return the first truthy value of a condition, plain or async.
 
     Raises:
-        AssertionError: there was none within `timeout` seconds; what the condition itself raises comes out unchanged.
+        AssertionError: there was none within `timeout` seconds. What the condition itself raises comes out unchanged.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -43,7 +43,7 @@ def wait_until(
     interval: float = 0.01,
     message: str = "the condition did not become true",
 ) -> T:
-    """Return the first truthy value of a plain condition; the same as `until` for synchronous code."""
+    """Return the first truthy value of a plain condition. The same as `until` for synchronous code."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()

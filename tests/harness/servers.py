@@ -1,7 +1,7 @@
 """Real Redis servers for tests: single, Sentinel, Cluster.
 
 Everything listens on loopback, on ports below those that systems give to outgoing connections: no client can sit on the
-port of a server that is down for a moment. Each server lives in a folder of its own that goes when it is closed.
+port of a server that is down for a moment. Each server lives in its own folder that goes when it is closed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _SETTLING_NODE_TIMEOUT = 3.0
 
 
 class ServerDidNotStartError(Exception):
-    """A server ended before it answered; the message holds the end of its log."""
+    """A server ended before it answered. The message holds the end of its log."""
 
 
 def redis_binary() -> str:
@@ -65,7 +65,7 @@ def redis_binary() -> str:
 
 
 def ports_of(worker: str) -> list[int]:
-    """Return the ports of a test process, which pytest-xdist calls `gw0`, `gw1` and so on, in an order of its own.
+    """Return the ports of a test process, which pytest-xdist calls `gw0`, `gw1` and so on, in its own order.
 
     A server that is down for a moment does not hold its port. So no other test process takes from these, and this one
     takes each of them once before it takes one again.
@@ -80,7 +80,7 @@ _PORTS = cycle(ports_of(os.environ.get("PYTEST_XDIST_WORKER", "")))
 
 
 def free_port(*, bus: bool = False) -> int:
-    """Return a loopback port nobody listens on; with `bus`, the port of its cluster bus is free as well."""
+    """Return a loopback port no one listens on. With `bus`, the port of its cluster bus is free as well."""
     return next(port for port in _PORTS if _is_free(port) and (not bus or _is_free(port + BUS_OFFSET)))
 
 
@@ -95,7 +95,7 @@ def _is_free(port: int) -> bool:
 
 @dataclass(eq=False, kw_only=True)
 class RedisServer:
-    """One redis-server process; a context manager that starts and closes it."""
+    """One redis-server process. A context manager that starts and closes it."""
 
     args: Sequence[str] = ()
     """More command line arguments, e.g. `("--maxmemory", "1mb")`."""
@@ -160,7 +160,7 @@ class RedisServer:
         return self
 
     def stop(self) -> None:
-        """Shut the server down in order; its data and its port stay reserved for the next start."""
+        """Shut the server down in order. Its data and its port stay reserved for the next start."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -174,7 +174,7 @@ class RedisServer:
             os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """Let a paused process go on (SIGCONT); it then serves what was sent meanwhile."""
+        """Let a paused process go on (SIGCONT). It then serves what was sent meanwhile."""
         self._signal(signal.SIGCONT)
 
     def restart(self, *, empty: bool = False) -> None:
@@ -196,7 +196,7 @@ class RedisServer:
         self._owner = 0
 
     def client(self, **options: Any) -> redis.Redis:
-        """Return a plain client without retries; close it, or use it in a `with`."""
+        """Return a plain client without retries. Close it, or use it in a `with`."""
         defaults = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0, "retry": Retry(NoBackoff(), 0)}
         return redis.Redis.from_url(self.url, **defaults | options)
 
@@ -365,7 +365,7 @@ class _Servers(ABC):
         self.close()
 
     def start(self) -> Self:
-        """Start all servers and wait until they work together; when one fails, none is left."""
+        """Start all servers and wait until they work together. When one fails, none is left."""
         with ExitStack() as stack:
             self._build(stack)
             self._stack = stack.pop_all()
@@ -502,7 +502,7 @@ class RedisCluster(_Servers):
         return old
 
     def settle(self) -> None:
-        """Wait until all nodes say that each slot has a primary and a replica; a change takes seconds to get around."""
+        """Wait until all nodes say that each slot has a primary and a replica. A change takes seconds to get around."""
         _settle(lambda: all(map(self._is_whole, self.nodes)), 60.0, "the cluster is whole")
 
     def _build(self, stack: ExitStack) -> None:
@@ -551,7 +551,7 @@ class RedisCluster(_Servers):
 
 
 def _settle(condition: Callable[[], bool], timeout: float, what: str) -> None:
-    """Wait for servers to agree; one that is too busy to answer has not agreed yet."""
+    """Wait for servers to agree. One that is too busy to answer has not agreed yet."""
 
     def agreed() -> bool:
         with contextlib.suppress(redis.RedisError):

@@ -42,7 +42,7 @@ async def keep(store: RedisStore, save_id: str = "k" * 12, **fields: Any) -> Com
 
 
 async def save_next(store: RedisStore, save_id: str, **fields: Any) -> CommitReply:
-    """Commit a payload over what is stored now."""
+    """Commit a payload over the stored state."""
     before = await header_of(store)
     value = payload(save_id, before.version + 1, save_ids=(save_id, *before.save_ids)[:4], created_at=before.created_at)
     defaults = {"value": value, "precondition": Precondition.MATCHES, "known": before.revision.encode()}
@@ -55,12 +55,12 @@ async def invalidate(store: RedisStore, request_id: str = "i" * 12, **fields: An
 
 
 async def value_of(store: RedisStore) -> bytes | None:
-    """Return what is stored."""
+    """Return the stored state."""
     return (await store.read(NAME, timeout=10)).value
 
 
 async def header_of(store: RedisStore) -> Header:
-    """Return the header of what is stored."""
+    """Return the header of the stored state."""
     value = await value_of(store)
     assert value is not None
     return Header.decode(value)

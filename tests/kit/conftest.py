@@ -37,7 +37,7 @@ def store(kit: Kit) -> RedisStore:
 
 @pytest.fixture
 async def over(store: RedisStore) -> AsyncIterator[Callable[..., SessionManager]]:
-    """Make managers over the store; they are closed at the end."""
+    """Make managers over the store. They are closed at the end."""
     made: list[SessionManager] = []
 
     def make(**config: Any) -> SessionManager:

@@ -25,7 +25,7 @@ class Kit:
         self.keys = KEYS
 
     async def plant(self, fingerprint: str, value: Any) -> None:
-        """Put any value under a session's key; what is not bytes becomes a list."""
+        """Put any value under a session's key. What is not bytes becomes a list."""
         key = self.keys.session(fingerprint)
         await self.client.delete(key)
         await (self.client.set(key, value) if isinstance(value, bytes) else self.client.lpush(key, "an item"))

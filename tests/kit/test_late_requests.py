@@ -99,7 +99,7 @@ async def test_a_late_invalidation_of_an_old_login_leaves_a_newer_one_alone(stor
 
 
 async def test_a_late_release_leaves_the_next_holder_alone(store: RedisStore) -> None:
-    """A second delivery of a release frees nobody else's lease."""
+    """A second delivery of a release frees no one else's lease."""
     mine = await take(store, "me")
     assert isinstance(mine, Lease)
     assert await store.release(NAME, mine, timeout=10)

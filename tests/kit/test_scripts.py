@@ -90,7 +90,7 @@ def commits(draw: st.DrawFn) -> Commit:
 
 
 async def prepare(kit: Kit, there: Header | bytes | None, lease: Lease | None, tombstone: int) -> bytes | None:
-    """Fill an empty server; return what stands under the session's key."""
+    """Fill an empty server. Return what stands under the session's key."""
     keys = kit.keys.of(NAME)
     await kit.client.flushall()
     value = there.encode() + b"body" if isinstance(there, Header) else there

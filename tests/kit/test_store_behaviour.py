@@ -33,7 +33,7 @@ async def test_nothing_there_is_not_an_error(manager: SessionManager) -> None:
 
 
 async def test_a_session_ends_with_its_time_to_live(store: RedisStore) -> None:
-    """What nobody uses is gone when its time is over, and not before."""
+    """What no one uses ends when its time is over, and not before."""
     await save(store, ttl=1.0)
     assert await value_of(store) is not None
 
@@ -74,7 +74,7 @@ async def test_concurrent_agents_lose_no_update(manager: SessionManager) -> None
 
 
 async def test_two_managers_merge(over: Callable[..., SessionManager]) -> None:
-    """Agents of different processes do not overwrite each other; deletions stick."""
+    """Agents of different processes do not overwrite each other. Deletions stick."""
     one, two = over(), over()
     await logged_in(one, kept=1, dropped=1)
     async with reusable_session(NAME, manager=one) as first, reusable_session(NAME, manager=two) as second:
@@ -87,7 +87,7 @@ async def test_two_managers_merge(over: Callable[..., SessionManager]) -> None:
 
 
 async def test_an_unchanged_save_prolongs_what_is_there_and_nothing_else(store: RedisStore) -> None:
-    """An unchanged session lives on. One that is gone or was invalidated is reported as such."""
+    """An unchanged session lives on. One that has ended or was invalidated is reported as such."""
     agents = (("agent-1", NAME),)
     assert (await keep(store, ttl=HOUR, agents=agents)).outcome is CommitOutcome.GONE
     await save(store, ttl=5.0)
@@ -118,7 +118,7 @@ async def test_affinity_follows_the_last_use_and_goes_with_the_session(manager: 
 
 
 async def test_health_is_shared_and_starts_anew_with_a_login(over: Callable[..., SessionManager]) -> None:
-    """Bad marks of different managers add up; a new login starts without them."""
+    """Bad marks of different managers add up. A new login starts without them."""
     managers = [over(), over(), over()]
     await logged_in(managers[0])
     for manager in managers:
@@ -159,7 +159,7 @@ async def test_uses_are_counted_only_where_somebody_counts(manager: SessionManag
 
 
 async def test_a_listing_shows_each_session_and_nothing_in_it(kit: Kit, manager: SessionManager) -> None:
-    """Names, versions, times and sizes; a value that is none of ours is listed as such."""
+    """Names, versions, times and sizes. A value that is none of ours is listed as such."""
     names = ["a", "b c", "{d}", "ä"]
     for name in names:
         await logged_in(manager, name)

@@ -39,7 +39,7 @@ async def test_a_save_over_another_one_is_a_conflict(store: RedisStore) -> None:
 
 
 async def test_a_session_that_was_evicted_is_made_anew(store: RedisStore) -> None:
-    """A holder whose session is gone without an invalidation saves it again."""
+    """A holder whose session has ended without an invalidation saves it again."""
     done = await save(store, precondition=Precondition.MATCHES, known=NOWHERE)
     assert done.outcome is CommitOutcome.RECREATED
     assert done.outcome.written

@@ -26,7 +26,7 @@ from tests.kit.stores import Kit
 
 
 async def test_a_lease_keeps_others_out_until_it_is_given_back(store: RedisStore) -> None:
-    """One exclusive holder at a time; who asks again keeps its token; only the holder gives it back."""
+    """One exclusive holder at a time. Who asks again keeps its token. Only the holder gives it back."""
     mine = await take(store, "me")
     assert isinstance(mine, Lease)
     assert await take(store, "me") == mine
@@ -141,7 +141,7 @@ async def test_exclusive_agents_take_turns(manager: SessionManager) -> None:
 
 
 async def test_an_invalidated_session_stays_dead(manager: SessionManager) -> None:
-    """Who held it before the invalidation cannot bring it back; a login made afterwards is welcome."""
+    """Who held it before the invalidation cannot bring it back. A login made afterwards is welcome."""
     await logged_in(manager)
     async with reusable_session(NAME, manager=manager) as late:
         assert await manager.evict(NAME)

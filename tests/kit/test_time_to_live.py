@@ -1,4 +1,4 @@
-"""How long a session lives, over all stores: nobody shortens what another has set, and limits of its own hold."""
+"""How long a session lives, over all stores: no one shortens what another has set, and its own limits hold."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from session_reuse import blocking
 
 
 class AsyncFace:
-    """`session_reuse`, driven step by step on a loop of its own."""
+    """`session_reuse`, driven step by step on its own loop."""
 
     def __init__(self, url: str, **config: Any) -> None:
         self._runner = asyncio.Runner()
@@ -47,7 +47,7 @@ class AsyncFace:
 
 
 class BlockingFace:
-    """`session_reuse.blocking`, as it is."""
+    """`session_reuse.blocking`, without a driver."""
 
     def __init__(self, url: str, **config: Any) -> None:
         self._manager = blocking.SessionManager(url, registry=None, **config)

@@ -74,7 +74,7 @@ def test_concurrent_saves_are_merged(face: Face) -> None:
 
 
 def test_captures_are_asked_before_each_save(face: Face) -> None:
-    """An adapter's capture gives the state that is saved; in blocking code it runs in the caller's thread."""
+    """An adapter's capture gives the state that is saved. In blocking code it runs in the caller's thread."""
     threads = []
 
     def capture() -> dict[str, Any]:
@@ -132,7 +132,7 @@ def test_the_browser_is_not_verified_for_a_save_that_is_not_made(face: Face, way
 
 
 def test_an_error_of_the_body_comes_out(face: Face) -> None:
-    """The body's exception is the one that is seen; the work is saved, unless told not to."""
+    """The body's exception is the one that is seen. The work is saved, unless told not to."""
     with pytest.raises(ZeroDivisionError), face.visit("a") as session:
         session.data["n"] = 1
         raise ZeroDivisionError
@@ -174,7 +174,7 @@ def test_misuse_is_told(face: Face) -> None:
 
 @pytest.mark.parametrize("kind", [AsyncFace, BlockingFace])
 def test_a_dead_store_is_an_outcome(kind: type[Face]) -> None:
-    """Nothing listens: the body runs with a fresh session, the save waits, strict callers are told."""
+    """Nothing listens: the body runs with a fresh session, the save waits, strict callers hear of it."""
     face = kind("redis://127.0.0.1:1", close_timeout=0.1)
     with face.visit("a") as session:
         assert session.outcome is Outcome.UNAVAILABLE

@@ -140,7 +140,7 @@ async def test_a_save_is_written_over_an_ancestor_after_a_fail_over() -> None:
 
 
 async def test_a_save_is_not_written_over_what_is_no_ancestor() -> None:
-    """A save of somebody else that this holder has not seen is merged, however low its version is."""
+    """A save of someone else that this holder has not seen is merged, however low its version is."""
     memory = MemoryStore()
     async with processes(memory) as (one, other):
         await one.log_in("good", first=1)

@@ -72,7 +72,7 @@ async def test_a_logout_while_the_store_is_away_is_stored_later() -> None:
 
 
 async def test_a_logout_is_not_undone_by_an_agent_that_changed_something_else() -> None:
-    """A merge keeps the deletion: nobody brings back what another agent has seen to be gone."""
+    """A merge keeps the deletion: no one brings back what another agent has seen to be gone."""
     memory = MemoryStore()
     async with processes(memory) as (one, other):
         await leave(one, TOKEN)
@@ -88,7 +88,7 @@ async def test_a_logout_is_not_undone_by_an_agent_that_changed_something_else() 
 
 @pytest.mark.parametrize("how", ["capture_failed", "raises"])
 async def test_a_look_that_failed_is_no_logout(how: str) -> None:
-    """An empty state that nobody could look at does not replace a login; the agent's notes are saved."""
+    """An empty state that no one could look at does not replace a login. The agent's notes are saved."""
     memory = MemoryStore()
 
     async def crashed() -> Any:

@@ -167,7 +167,7 @@ async def test_what_is_no_storage_state_is_refused_on_assignment(manager: Sessio
 
 @pytest.mark.parametrize("value", [object(), {1: 2}, b"x", float("nan"), {1, 2}, {"deep": [object()]}])
 async def test_what_json_cannot_hold_is_told_at_exit(manager: SessionManager, value: Any) -> None:
-    """A value put in place that cannot be stored gets a clear error; the stored state stays."""
+    """A value put in place that cannot be stored gets a clear error. The stored state stays."""
     await logged_in(manager, step=1)
     with pytest.raises(InvalidStateError):
         async with reusable_session("shop.example/alice", manager=manager) as session:
@@ -182,7 +182,7 @@ async def test_what_json_cannot_hold_is_told_at_exit(manager: SessionManager, va
 
 
 async def test_a_state_over_the_limit_is_refused(redis_server: RedisServer) -> None:
-    """A session over max_state_bytes gets a clear error; the stored one stays."""
+    """A session over max_state_bytes gets a clear error. The stored one stays."""
     async with SessionManager(redis_server.url, registry=None, max_state_bytes=10_000) as manager:
         await logged_in(manager)
         with pytest.raises(StateTooLargeError, match="max_state_bytes"):
@@ -204,7 +204,7 @@ async def test_large_states_come_back_whole(manager: SessionManager) -> None:
 
 
 async def test_a_lone_surrogate_in_local_storage_survives(manager: SessionManager) -> None:
-    """JavaScript strings that UTF-8 cannot carry are stored all the same, and merge with others."""
+    """JavaScript strings that UTF-8 cannot carry are stored anyway, and merge with others."""
     async with reusable_session("a", manager=manager) as session:
         session.data["odd"] = "\ud83d"
     async with reusable_session("a", manager=manager) as session:
@@ -261,7 +261,7 @@ async def test_the_stored_form_is_portable(manager: SessionManager, redis_server
 
 
 async def test_the_default_manager_survives_several_event_loops(redis_server: RedisServer) -> None:
-    """`asyncio.run` after `asyncio.run`, each with a manager of its own, closed with its loop."""
+    """`asyncio.run` after `asyncio.run`, each with its own manager, closed with its loop."""
 
     def run(url: str) -> list[Outcome]:
         async def once() -> Outcome:

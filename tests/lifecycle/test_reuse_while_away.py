@@ -65,7 +65,7 @@ async def test_each_agent_sees_what_the_one_before_has_left() -> None:
 
 
 async def test_an_agent_between_two_outages_sees_what_still_waits() -> None:
-    """The store is back, but the changes of this process are not written yet: the next agent has them all the same."""
+    """The store is back, but the changes of this process are not written yet: the next agent has them anyway."""
     memory = MemoryStore()
     async with processes(memory) as (one, other):
         await one.log_in("known")
@@ -161,7 +161,7 @@ async def test_what_is_known_for_too_long_is_not_reused() -> None:
 
 @pytest.mark.parametrize("limit", ["option", "config", "header"])
 async def test_max_age_holds_while_the_store_is_away(limit: str) -> None:
-    """A session that is too old is not reused only because nobody can ask for a newer one."""
+    """A session that is too old is not reused only because no one can ask for a newer one."""
     config: dict[str, Any] = {"max_age": 3600.0} if limit != "option" else {}
     options: dict[str, Any] = {"max_age": 3600.0} if limit == "option" else {}
     if limit == "header":
@@ -322,7 +322,7 @@ async def test_a_newer_save_of_another_process_stays() -> None:
 
 
 async def test_an_eviction_forgets_what_waits(caplog: pytest.LogCaptureFixture) -> None:
-    """Changes of this process that wait do not come back after its own eviction; their agents are told."""
+    """Changes of this process that wait do not come back after its own eviction. Their agents hear of it."""
     memory = MemoryStore()
     process = Process(memory)
     await process.log_in("old")

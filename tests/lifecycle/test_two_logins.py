@@ -170,7 +170,7 @@ async def test_agents_of_one_outage_that_continue_each_other_lose_nothing() -> N
 
 
 async def test_two_processes_that_log_in_during_an_outage_do_not_mix() -> None:
-    """The login that is written first stands; the other process's notes are merged."""
+    """The login that is written first stands. The other process's notes are merged."""
     memory = MemoryStore()
     async with processes(memory) as (one, other):
         one.cut()

@@ -1,4 +1,4 @@
-"""What this process cannot read for want of a key, an extra or memory is not damaged: it is left alone."""
+"""What this process cannot read without a key, an extra or memory is not damaged: it is left alone."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def reader(case: Case, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def without(missing: str) -> Callable[[str], compression.Compressor]:
-    """Return a `compressor` as it is where an extra is not installed."""
+    """Return a `compressor` as it looks where an extra is not installed."""
     real = compression.compressor
 
     def compressor(name: str) -> compression.Compressor:

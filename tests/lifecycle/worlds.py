@@ -13,7 +13,7 @@ NAME = "shop.example/alice"
 
 
 class Process:
-    """A manager with a way of its own to the store.
+    """A manager with its own way to the store.
 
     Args:
         memory: the store.
@@ -52,7 +52,7 @@ class Process:
 
 @asynccontextmanager
 async def processes(memory: MemoryStore, count: int = 2, **config: Any) -> AsyncIterator[list[Process]]:
-    """Run so many processes over one store; they are closed at the end."""
+    """Run so many processes over one store. They are closed at the end."""
     made = [Process(memory, **config) for _ in range(count)]
     try:
         yield made
@@ -62,7 +62,7 @@ async def processes(memory: MemoryStore, count: int = 2, **config: Any) -> Async
 
 
 def login_of(session: BrowserSession | None) -> str:
-    """Return the value of the login cookie; empty for none."""
+    """Return the value of the login cookie. Empty for none."""
     cookies = session.storage_state["cookies"] if session is not None else []
     return str(cookies[0]["value"]) if cookies else ""
 

@@ -67,7 +67,7 @@ class Collector:
 
 @contextmanager
 def hostile_site() -> Iterator[tuple[str, Collector]]:
-    """Run the shop and the collector; yield the shop's URL."""
+    """Run the shop and the collector. Yield the shop's URL."""
     collector = Collector()
 
     class Collecting(PageHandler):

@@ -65,7 +65,7 @@ class Site:
     Args:
         issuer: its address.
         counts: where uses, times and losses are noted.
-        client: without a session of its own.
+        client: without its own session.
     """
 
     def __init__(self, issuer: str, counts: redis.asyncio.Redis, client: httpx.AsyncClient) -> None:

@@ -3,7 +3,7 @@
 python -m tests.logins.pool_kill --workers 200 --identities 20
 
 It prints one line of numbers, and ends with 1 if two workers had one member at a time, if a worker was not served within the
-bound, or if what a living worker saved is gone.
+bound, or if what a living worker saved is missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""States with logins at several sites, and what is stored of each."""
+"""States with logins at several sites, and the stored state of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cookie(domain: str, value: str = "first", name: str = "sid", **fields: Any) 
 
 
 def origin(host: str, value: str = "first", **fields: Any) -> dict[str, Any]:
-    """Return the storage of an origin, with its keys in an order of their own and a section of another tool."""
+    """Return the storage of an origin, with its keys in their own order and a section of another tool."""
     return {
         "other tool": [1, {"a": None}],
         "localStorage": [{"value": value, "name": "token"}],
@@ -38,7 +38,7 @@ def state(*sites: str, value: str = "first") -> dict[str, Any]:
 
 
 def there(memory: MemoryStore, name: str = NAME) -> BrowserSession:
-    """Return what is stored."""
+    """Return the stored state."""
     found = stored(memory, name)
     assert found is not None
     return found

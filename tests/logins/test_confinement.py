@@ -22,7 +22,7 @@ POPUPS = ["--disable-popup-blocking"]
 
 
 async def visit(playwright: Any, chromium: Any, url: str, collector: Collector, limit: float) -> str:
-    """Open the shop until the collector has seen every way, or for so long; return whether the shop knows us."""
+    """Open the shop until the collector has seen every way, or for so long. Return whether the shop knows us."""
     browser = await playwright.chromium.connect_over_cdp(chromium.cdp_url)
     context = browser.contexts[0]
     page = await context.new_page()
@@ -74,7 +74,7 @@ async def test_a_hostile_page_reaches_nothing_and_is_logged_in(playwright: Any) 
 
 
 def test_the_flags_name_each_host() -> None:
-    """A star excludes the host itself too; without domains nothing is confined."""
+    """A star excludes the host itself too. Without domains nothing is confined."""
     rules = confinement_arguments(["shop.example", "*.pay.example", "::1"])[0]
     assert rules == (
         "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE shop.example , EXCLUDE *.pay.example , EXCLUDE pay.example"

@@ -140,7 +140,7 @@ def test_cookies_are_read_from_a_pipe(cli: CommandLine) -> None:
 
 
 def test_a_cookies_txt_is_exported_for_other_tools(cli: CommandLine, alice: str, tmp_path: Path) -> None:
-    """Python's own reader of the form finds the cookies; what has no place in it is named."""
+    """Python's own reader of the form finds the cookies. What has no place in it is named."""
     file = tmp_path / "cookies.txt"
     answer = cli("export", alice, "-o", str(file), "--format", "netscape")
     assert answer.code == 0

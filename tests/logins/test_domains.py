@@ -62,7 +62,7 @@ def test_what_is_no_host_is_refused(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["straße.example", "*.ς.example", "a\u200db.example"])
 def test_a_name_that_browsers_encode_otherwise_is_refused(pattern: str) -> None:
-    """Python makes `strasse.example` of the first one, a host of somebody else."""
+    """Python makes `strasse.example` of the first one, a host of someone else."""
     with pytest.raises(ConfigurationError, match="xn--"):
         AllowedDomains([pattern])
 

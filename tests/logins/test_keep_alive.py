@@ -49,7 +49,7 @@ async def log_in(manager: SessionManager, *names: str, **cookie: Any) -> None:
 
 
 async def summary(manager: SessionManager, name: str = NAME) -> SessionSummary:
-    """Return what is known of a login."""
+    """Return what we know of a login."""
     (found,) = [each async for each in manager.sessions() if each.fingerprint == name]
     return found
 
@@ -76,7 +76,7 @@ def renewing(verdict: Any) -> Any:
     ],
 )
 async def test_a_verdict_is_kept_and_only_a_good_one_is_saved(verdict: Any, liveness: Liveness, stored: str) -> None:
-    """The listing shows the verdict with its time; the counts and the metric too."""
+    """The listing shows the verdict with its time. The counts and the metric too."""
     registry, changes = CollectorRegistry(), []
     async with memory_manager(MemoryStore(), registry=registry) as manager:
         await log_in(manager)
@@ -95,7 +95,7 @@ async def test_a_verdict_is_kept_and_only_a_good_one_is_saved(verdict: Any, live
 
 
 async def test_a_probe_that_hangs_is_given_up() -> None:
-    """An async one is cancelled, a plain one is left to its thread; neither holds up the others."""
+    """An async one is cancelled, a plain one is left to its thread. Neither holds up the others."""
     gate = threading.Event()
 
     async def hanging(_session: BrowserSession) -> bool:
@@ -202,7 +202,7 @@ async def test_plain_probes_run_beside_the_event_loop() -> None:
 
 
 async def test_a_login_is_probed_once_in_its_time() -> None:
-    """By however many processes; only what matches, is ours, and is not in exclusive use."""
+    """By however many processes. Only what matches, is ours, and is not in exclusive use."""
     store, probed = MemoryStore(), []
 
     async def probe(session: BrowserSession) -> bool:
@@ -224,7 +224,7 @@ async def test_a_login_is_probed_once_in_its_time() -> None:
 
 @pytest.mark.parametrize("life", [100, 10_000])
 async def test_a_login_that_ends_soon_is_probed_sooner(life: int) -> None:
-    """By its cookies or its time to live; not more often than a tenth of that time."""
+    """By its cookies or its time to live. Not more often than a tenth of that time."""
     store = MemoryStore()
     async with memory_manager(store, ttl=3000.0 if life > 1000 else 86400.0) as manager:
         await log_in(manager, expires=int(time.time()) + life)
@@ -242,7 +242,7 @@ async def created_at(manager: SessionManager) -> int:
 
 
 async def test_a_dead_login_is_not_kept_by_its_probes(redis_server: RedisServer) -> None:
-    """Only a live one has its time to live started anew."""
+    """Only a live one has its time to live started again."""
     async with SessionManager(redis_server.url, registry=None) as manager:
         await log_in(manager)
         with redis_server.client() as client:
@@ -254,7 +254,7 @@ async def test_a_dead_login_is_not_kept_by_its_probes(redis_server: RedisServer)
 
 
 async def test_the_clock_of_the_keeper_does_not_matter(redis_server: RedisServer) -> None:
-    """A host that is days off probes neither for ever nor never."""
+    """A host that is days off probes neither forever nor never."""
     for off in (-200_000.0, 200_000.0):
         async with SessionManager(redis_server.url, registry=None) as manager:
             await log_in(manager, f"clock/{off}")
@@ -316,7 +316,7 @@ async def test_the_times_of_the_keeper_may_be_timedeltas() -> None:
 
 
 class Site(PageHandler):
-    """Greets those with the right cookie; trouble on request."""
+    """Greets those with the right cookie. Trouble on request."""
 
     def respond(self) -> None:
         """Answer."""
@@ -483,7 +483,7 @@ async def test_a_dead_login_is_made_again(succeeds: Any, probed: list[bool], liv
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_blocking_code_keeps_logins_too(redis_server: RedisServer, is_async: bool) -> None:
-    """Plain probes get a session of the blocking API; ready-made ones, which are asynchronous, one of theirs."""
+    """Plain probes get a session of the blocking API. Ready-made ones, which are asynchronous, one of theirs."""
     given = []
 
     def plain(session: BrowserSession) -> bool:
@@ -505,7 +505,7 @@ def test_blocking_code_keeps_logins_too(redis_server: RedisServer, is_async: boo
 
 
 def test_the_command_ends_with_its_reader(redis_server: RedisServer, site: str) -> None:
-    """The error of the write was one of the callback, so that the command went on for ever."""
+    """The error of the write was one of the callback, so that the command went on forever."""
 
     async def store() -> None:
         async with SessionManager(redis_server.url, registry=None) as manager:

@@ -1,4 +1,4 @@
-"""`allowed_domains` and `save="never"`: what is outside is not handed out, and stays in the store as it is."""
+"""`allowed_domains` and `save="never"`: what is outside is not handed out, and stays in the store unchanged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def log_in(process: Process, **data: Any) -> None:
 
 
 def outside(memory: MemoryStore, *sites: str) -> str:
-    """Return what is stored of sites, byte by byte, and the rest of the top level."""
+    """Return the stored state of sites, byte by byte, and the rest of the top level."""
     found = there(memory)
     rest = {
         key: value for key, value in found.storage_state.items() if key not in {"cookies", "origins", "session_reuse"}
@@ -65,7 +65,7 @@ async def test_only_what_is_inside_is_handed_out_and_saved() -> None:
 
 
 async def test_a_logout_inside_leaves_the_logins_outside() -> None:
-    """What was seen to be gone is gone, of its own site alone."""
+    """What was seen to be deleted is deleted, of its own site alone."""
     memory = MemoryStore()
     async with processes(memory, 1) as (one,):
         await log_in(one)
@@ -195,7 +195,7 @@ def refuse_once() -> Any:
 
 
 async def test_a_new_login_replaces_the_part_alone() -> None:
-    """A login that was not accepted is replaced as a whole within its domains; the others stay."""
+    """A login that was not accepted is replaced as a whole within its domains. The others stay."""
     memory = MemoryStore()
     async with processes(memory, 1) as (one,):
         await log_in(one)

@@ -100,7 +100,7 @@ async def ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
 async def test_a_person_logs_in_and_the_next_agent_is_logged_in(
     playwright: Any, account: str, cdp_url: str, redis_server: RedisServer
 ) -> None:
-    """By password and second factor; what was captured is told by site, without values."""
+    """By password and second factor. What was captured is told by site, without values."""
     process = command(redis_server, account, NAME, "--cdp-url", cdp_url, "--until-text", "hello alice")
     browser = await playwright.chromium.connect_over_cdp(cdp_url)
     page = await page_of(browser, account)

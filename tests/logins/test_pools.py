@@ -73,7 +73,7 @@ async def test_the_member_that_rested_longest_comes_next(url: str) -> None:
 
 
 async def test_never_two_holders_of_one(url: str) -> None:
-    """Who finds all in use gets none; who waits gets the first that is given back."""
+    """Who finds all in use gets none. Who waits gets the first that is given back."""
     async with SessionManager(url, registry=None) as manager:
         await manager.pool(POOL).add("alice", "bob")
         second = enter(manager)
@@ -100,7 +100,7 @@ async def test_a_member_that_is_used_outside_of_the_pool_is_passed_by(redis_serv
 
 
 async def test_a_bad_member_cools_down(redis_server: RedisServer) -> None:
-    """For as long as was asked for; the others go on."""
+    """For as long as was asked for. The others go on."""
     async with SessionManager(redis_server.url, registry=None) as manager:
         await manager.pool(POOL).add("alice", "bob")
         async with enter(manager) as session:
@@ -204,7 +204,7 @@ async def test_the_next_holder_ends_no_cooldown_of_the_one_before(redis_server: 
 
 
 async def test_a_cooldown_outlives_an_outage_at_the_exit() -> None:
-    """The agent has seen a captcha, and the store is away when it leaves: the member rests all the same."""
+    """The agent has seen a captcha, and the store is away when it leaves: the member rests anyway."""
     store = FaultyStore(MemoryStore())
     async with memory_manager(store, attempt_timeout=0.5) as manager:  # the exit tries for twice as long
         pool = manager.pool(POOL)
@@ -288,7 +288,7 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(redis_server: RedisServe
 
 
 async def test_an_empty_pool_does_not_make_an_agent_wait(redis_server: RedisServer) -> None:
-    """The agent starts fresh at once, or is told."""
+    """The agent starts fresh at once, or hears of it."""
     async with SessionManager(redis_server.url, registry=None) as manager:
         began = time.monotonic()
         assert await use(manager, wait=60) == POOL

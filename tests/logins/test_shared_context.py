@@ -1,4 +1,4 @@
-"""Sessions with parts of their own in one browser context."""
+"""Sessions with their own parts in one browser context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`status`, `copy` and `manager.sessions()`: what is known of a login, and of whom."""
+"""`status`, `copy` and `manager.sessions()`: what we know of a login, and of whom."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_verdict_is_about_one_login(cli: CommandLine, alice: str, redis_server
 
 
 async def test_sessions_carries_the_same_facts(redis_server: RedisServer) -> None:
-    """The listing of the manager is what the command prints; opening the sessions is left to the caller."""
+    """The listing of the manager is what the command prints. Opening the sessions is left to the caller."""
     async with SessionManager(redis_server.url, registry=None) as manager:
         async with reusable_session("a", "agent-7", manager=manager, exclusive=True) as session:
             session.storage_state["cookies"].append(
@@ -184,7 +184,7 @@ async def test_sessions_carries_the_same_facts(redis_server: RedisServer) -> Non
 
 
 def test_a_copy_is_a_session_of_its_own(cli: CommandLine, alice: str) -> None:
-    """Data included; a copy replaces nothing unasked, and deleting one leaves the other."""
+    """Data included. A copy replaces nothing unasked, and deleting one leaves the other."""
     assert cli("copy", alice, "bob", "--json").json["outcome"] == "saved"
     assert cli("copy", alice, "bob").code == 1
     assert cli("copy", alice, "bob", "--force").code == 0

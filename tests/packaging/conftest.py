@@ -1,4 +1,4 @@
-"""What the tests of the package share: the package as it is built."""
+"""What the tests of the package share: the package as a built wheel."""
 
 from __future__ import annotations
 

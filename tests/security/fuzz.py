@@ -223,7 +223,7 @@ def read(target: Target, value: bytes) -> None:
 
 
 def fuzz(count: int, seed: int, *, measure_memory_every: int = 100) -> Findings:
-    """Try so many hostile values; memory is measured on some, because that makes them slow."""
+    """Try so many hostile values. Memory is measured on some, because that makes them slow."""
     chance, findings, all_targets = random.Random(seed), Findings(seed), targets()
     for number in range(count):
         target, mutation = chance.choice(all_targets), chance.choice(MUTATIONS)

@@ -16,7 +16,7 @@ from tests.security.fuzz import KEY, LIMIT, MOST_MEMORY, NAME, OTHER_KEY, body, 
 
 
 def test_a_mutated_value_is_corrupt_and_breaks_nothing() -> None:
-    """3,000 mutated values: all corrupt, or unharmed where scripts write; none slow, none large."""
+    """3,000 mutated values: all corrupt, or unharmed where scripts write. None slow, none large."""
     seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(10**6)))
     findings = fuzz(3000, seed)
     print(findings)  # noqa: T201  (shown when something fails)
@@ -63,7 +63,7 @@ def test_no_unverified_byte_reaches_the_decompressor(monkeypatch: pytest.MonkeyP
 
 
 def test_neither_key_id_nor_timing_tells_a_key() -> None:
-    """Digests are compared in constant time, and a key's id is a hash with a purpose of its own."""
+    """Digests are compared in constant time, and a key's id is a hash with its own purpose."""
     assert sealing.key_id(b"k" * 32) != sealing.key_id(b"l" * 32)
     assert len(sealing.key_id(b"k" * 32)) == 8
     assert "compare_digest" in sealing.Checksum.open.__code__.co_names
@@ -131,7 +131,7 @@ async def test_what_can_be_restored_can_be_saved(manager: SessionManager, redis_
 
 
 async def test_keys_can_be_rotated(redis_server: RedisServer) -> None:
-    """The first key encrypts, all decrypt; a visit rewrites under the new key; without the old key it still opens."""
+    """The first key encrypts, all decrypt. A visit rewrites under the new key. Without the old key it still opens."""
     old, new = b"o" * 32, b"n" * 32
 
     async def visit(keys: object, **data: int) -> str:

@@ -15,14 +15,14 @@ from tests.sharing.worker import SETTINGS
 
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[RedisCluster]:
-    """One real Cluster for all tests that leave it in good health; a frozen node is not replaced for half a minute."""
+    """One real Cluster for all tests that leave it in good health. A frozen node is not replaced for half a minute."""
     with RedisCluster(node_timeout=30.0, args=("--cluster-require-full-coverage", "no")) as cluster:
         yield cluster
 
 
 @pytest.fixture(params=["standalone", pytest.param("cluster", marks=pytest.mark.cluster)])
 def servers(request: pytest.FixtureRequest) -> RedisServer | RedisCluster:
-    """Standalone, then Cluster; empty."""
+    """Standalone, then Cluster, each empty."""
     found: RedisServer | RedisCluster
     found = request.getfixturevalue("redis_server" if request.param == "standalone" else "cluster")
     return found
@@ -30,7 +30,7 @@ def servers(request: pytest.FixtureRequest) -> RedisServer | RedisCluster:
 
 @pytest.fixture
 def cluster(shared_cluster: RedisCluster) -> Iterator[RedisCluster]:
-    """The shared Cluster, whole and empty; nodes that a test freezes go on afterwards."""
+    """The shared Cluster, whole and empty. Nodes that a test freezes go on afterwards."""
     shared_cluster.settle()
     flush(shared_cluster)
     yield shared_cluster

@@ -55,7 +55,7 @@ async def expired(servers: RedisServer | RedisCluster, live: int = 0) -> None:
 
 @given(left=st.none() | st.integers(-2, 10**9), due=st.booleans())
 def test_a_session_that_may_live_is_never_taken_for_expired(left: int | None, *, due: bool) -> None:
-    """Only a proven absence expires an entry; what could not be asked is left for the next time."""
+    """Only a proven absence expires an entry. What could not be asked is left for the next time."""
     changes = changes_for([IndexEntry("a", "1")], [left], 60.0, due=due)
     assert any(new is None for _, new in changes) == (left == -2)
     assert not changes or left == -2 or (due and left is not None)
@@ -151,7 +151,7 @@ async def test_it_works_where_config_is_forbidden(
 
 
 async def test_the_setting_is_left_alone_unless_asked(redis_server: RedisServer, make_manager: MakeManager) -> None:
-    """Without `configure_notifications` nothing is configured; with it what others have set stays."""
+    """Without `configure_notifications` nothing is configured. With it what others have set stays."""
     config_set(redis_server, "notify-keyspace-events", "Kl")
     async with cleaning(await make_manager(redis_server.url)):
         await until(lambda: subscribers(redis_server) == 3, message="the job listens all the same")
@@ -164,7 +164,7 @@ async def test_the_setting_is_left_alone_unless_asked(redis_server: RedisServer,
 
 
 def subscribers(server: RedisServer) -> int:
-    """Return how many of the event channels somebody listens to."""
+    """Return how many of the event channels someone listens to."""
     with server.client() as client:
         return len(client.pubsub_channels("__keyevent@0__:*"))
 
@@ -190,7 +190,7 @@ async def test_an_event_is_followed_at_once(servers: RedisServer | RedisCluster,
 async def test_it_goes_on_after_a_cluster_failover(make_manager: MakeManager) -> None:
     """A primary dies under the listener: 1,000 sessions that expire afterwards leave no trace, on any node.
 
-    A list of agents whose node dies between two steps of a clean-up ends by itself, an hour later.
+    A list of agents whose node dies between two steps of a clean-up ends on its own, an hour later.
     """
     told: list[str] = []
     with RedisCluster() as cluster:
@@ -319,7 +319,7 @@ async def saved(manager: SessionManager, name: str) -> bool:
 
 
 async def test_closing_the_manager_ends_the_job(redis_server: RedisServer, make_manager: MakeManager) -> None:
-    """The job returns; it neither hangs nor tries for ever on a closed connection."""
+    """The job returns. It neither hangs nor tries forever on a closed connection."""
     manager = await make_manager(redis_server.url)
     job = asyncio.create_task(manager.cleanup())
     await until(lambda: subscribers(redis_server) == 3, message="the job listens")
@@ -329,7 +329,7 @@ async def test_closing_the_manager_ends_the_job(redis_server: RedisServer, make_
 
 
 async def test_foreign_things_in_the_index_do_no_harm(redis_server: RedisServer, make_manager: MakeManager) -> None:
-    """A member that no fingerprint makes, a bucket that is no sorted set: the others are cleaned up all the same."""
+    """A member that no fingerprint makes, a bucket that is no sorted set: the others are cleaned up anyway."""
     told: list[str] = []
     manager = await make_manager(redis_server.url, ttl=0.2, on_expired=told.append)
     await save_many(manager, NAMES[:50])

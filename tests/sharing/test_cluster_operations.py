@@ -61,7 +61,7 @@ async def test_keys_of_one_session_share_a_slot(cluster: RedisCluster, make_mana
 
 @pytest.mark.cluster
 async def test_a_slot_that_moves_is_followed(cluster: RedisCluster, make_manager: MakeManager) -> None:
-    """A save may have to wait while its keys are on two nodes (TRYAGAIN); none is lost, and each enter finds its session."""
+    """A save may have to wait while its keys are on two nodes (TRYAGAIN). None is lost, and each enter finds its session."""
     manager = await make_manager(cluster.url)
     await save_many(manager, ["shop"])
     source = cluster.primary_of("browser:session:shop")
@@ -92,7 +92,7 @@ def node_id(client: redis.Redis) -> str:
 
 
 async def used_again(manager: SessionManager, number: int) -> None:
-    """Add an item; it is stored, or waits."""
+    """Add an item. It is stored, or waits."""
     async with reusable_session("shop", "mover", manager=manager) as session:
         assert session.reused, session.outcome
         session.data[str(number)] = True
@@ -101,7 +101,7 @@ async def used_again(manager: SessionManager, number: int) -> None:
 
 @pytest.mark.cluster
 async def test_acknowledgements_of_replicas_are_counted(cluster: RedisCluster, make_manager: MakeManager) -> None:
-    """WAIT goes to the node that took the save, once for a batch; with the replica frozen the save says so."""
+    """WAIT goes to the node that took the save, once for a batch. With the replica frozen the save says so."""
     patient, hasty = CollectorRegistry(), CollectorRegistry()
     await save_many(await make_manager(cluster.url, registry=patient, **PATIENT), NAMES)
     assert patient.get_sample_value("session_under_replicated_total") == 0
@@ -162,7 +162,7 @@ async def test_a_large_state_goes_beside_small_ones(cluster: RedisCluster, make_
 async def test_a_cluster_that_is_away_at_the_start_is_found_later(
     cluster: RedisCluster, make_manager: MakeManager
 ) -> None:
-    """No node answers at first: fresh sessions within the budget, no exception; later the saves get through."""
+    """No node answers at first: fresh sessions within the budget, no exception. Later the saves get through."""
     for node in cluster.nodes:
         node.pause()
     manager = await make_manager(cluster.url, restore_timeout=0.5, save_timeout=0.5, attempt_timeout=0.25)

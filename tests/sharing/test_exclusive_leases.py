@@ -52,7 +52,7 @@ async def test_a_frozen_holder_overwrites_nothing(
 
 
 async def test_a_killed_holder_is_succeeded(servers: RedisServer | RedisCluster, make_manager: MakeManager) -> None:
-    """A holder that died without a word holds nobody up for longer than its lease."""
+    """A holder that died without a word holds no one up for longer than its lease."""
     manager = await make_manager(servers.url, lease_ttl=LEASE_TTL)
     async with workers(1, "hold", url=servers.url, fingerprint="shop", value="dead", lease_ttl=LEASE_TTL) as holders:
         await holders[0].says()
@@ -65,7 +65,7 @@ async def test_a_killed_holder_is_succeeded(servers: RedisServer | RedisCluster,
 
 
 async def test_a_live_holder_keeps_its_lease(servers: RedisServer | RedisCluster, make_manager: MakeManager) -> None:
-    """The heartbeat renews it beyond its time to live; others are told that it is busy, by outcome or by exception."""
+    """The heartbeat renews it beyond its time to live. Others are told that it is busy, by outcome or by exception."""
     manager = await make_manager(servers.url, lease_ttl=BEATING)
     async with reusable_session("shop", manager=manager, exclusive=True) as holder:
         holder.data["by"] = "holder"

@@ -47,7 +47,7 @@ class Run:
         self.last: dict[str, int] = {}
 
     async def agent(self, number: int) -> None:
-        """Work on one session; every tenth agent has it for itself."""
+        """Work on one session. Every tenth agent has it for itself."""
         name, exclusive = f"shop/{number}", number % 10 == 0
         while not self.ending:
             visit = reusable_session(name, f"agent-{number}", manager=self.manager, exclusive=exclusive)
@@ -66,7 +66,7 @@ class Run:
             await asyncio.sleep(PAUSE)
 
     def note_token(self, name: str, visit: reusable_session) -> None:
-        """Keep the fencing token the store has given; one that came with a waiting save was noted before."""
+        """Keep the fencing token the store has given. One that came with a waiting save was noted before."""
         token = fencing_token(visit)
         if token is not None:
             self.tokens.setdefault(name, []).append(token)
@@ -90,7 +90,7 @@ async def ran_through(manager: SessionManager, failover: Callable[[], object]) -
 
 
 async def all_saved(manager: SessionManager, names: list[str]) -> bool:
-    """Store the sessions; after an earlier fail-over it may take a moment until that works."""
+    """Store the sessions. After an earlier fail-over it may take a moment until that works."""
     try:
         await save_many(manager, names)
     except AssertionError:
@@ -216,7 +216,7 @@ async def test_a_frozen_primary_holds_up_its_own_sessions_only(
 
 @pytest.mark.cluster
 async def test_an_uncovered_slot_loses_nothing(cluster: RedisCluster, make_manager: MakeManager) -> None:
-    """Without a node for its slot a session starts from what the process knows and its save waits; the others go on, and it arrives later."""
+    """Without a node for its slot a session starts from what the process knows and its save waits. The others go on, and it arrives later."""
     manager = await make_manager(cluster.url, restore_timeout=3.0, save_timeout=3.0)
     await save_many(manager, ["here", "there"])
     owner = cluster.primary_of("browser:session:here")
@@ -260,7 +260,7 @@ async def uncovered(manager: SessionManager, name: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.alone("the store answers 2 s after the election")
 async def test_recovery_takes_no_longer_than_the_failover(make_manager: MakeManager) -> None:
-    """The store answers again as soon as there is a new primary: the client learns of it by itself."""
+    """The store answers again as soon as there is a new primary: the client learns of it on its own."""
 
     async def recover(group: RedisCluster | SentinelGroup) -> None:
         async with started(group):

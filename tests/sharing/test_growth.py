@@ -1,4 +1,4 @@
-"""What is kept beside the sessions does not grow for ever, whether or not a clean-up job runs."""
+"""What is kept beside the sessions does not grow forever, whether or not a clean-up job runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_the_index_outlives_sessions_that_a_clean_up_job_prolongs(
 async def test_a_job_that_starts_late_finds_sessions_whose_entries_were_trimmed(
     redis_server: RedisServer, make_manager: MakeManager
 ) -> None:
-    """No job ran for days, and a session lived on without its entry: its end is told of all the same."""
+    """No job ran for days, and a session lived on without its entry: its end is told of anyway."""
     told: list[str] = []
     manager = await make_manager(redis_server.url, ttl=2.0, on_expired=told.append, cleanup_interval=0.2)
     await save_many(manager, ["shop/0"])

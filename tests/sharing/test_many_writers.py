@@ -57,7 +57,7 @@ async def test_a_logout_beside_a_save_stays(servers: RedisServer | RedisCluster,
 async def test_what_is_invalidated_during_a_body_stays_dead(
     servers: RedisServer | RedisCluster, make_manager: MakeManager
 ) -> None:
-    """A late save brings nothing back, leaves no affinity and no index entry; a new login afterwards is welcome."""
+    """A late save brings nothing back, leaves no affinity and no index entry. A new login afterwards is welcome."""
     ours, theirs = await make_manager(servers.url), await make_manager(servers.url)
     async with reusable_session("shop", "agent-1", manager=ours) as session:
         session.data["n"] = 1

@@ -42,7 +42,7 @@ async def test_bad_marks_of_others_retire_a_session(
 async def test_a_good_mark_takes_half_a_bad_one_back(
     servers: RedisServer | RedisCluster, make_manager: MakeManager
 ) -> None:
-    """Three bad marks with one good one between them do not retire a session; a further bad one does."""
+    """Three bad marks with one good one between them do not retire a session. A further bad one does."""
     manager = await make_manager(servers.url)
     await save_many(manager, ["shop"])
     for good in (False, False, True, False):
@@ -85,7 +85,7 @@ async def test_max_uses_is_exact_over_processes(servers: RedisServer | RedisClus
 async def test_max_age_counts_from_the_first_save(
     servers: RedisServer | RedisCluster, make_manager: MakeManager
 ) -> None:
-    """However often it is used and saved again, a session is retired when it is old; the asker sets how old."""
+    """However often it is used and saved again, a session is retired when it is old. The asker sets how old."""
     manager = await make_manager(servers.url)
     services = await parts_of(manager)
     await save_many(manager, ["shop"])

@@ -41,7 +41,7 @@ def flush(servers: RedisServer | RedisCluster) -> None:
 
 
 def kinds(servers: RedisServer | RedisCluster) -> Counter[str]:
-    """Return how many keys of each kind there are; of the index, how many entries."""
+    """Return how many keys of each kind there are. Of the index, how many entries."""
     found: Counter[str] = Counter()
     for node in primaries(servers):
         with node.client() as client:
@@ -52,7 +52,7 @@ def kinds(servers: RedisServer | RedisCluster) -> Counter[str]:
 
 
 def raw(servers: RedisServer | RedisCluster, key: str) -> redis.Redis:
-    """Return a client of the server that a key lives on; close it."""
+    """Return a client of the server that a key lives on. Close it."""
     node = servers if isinstance(servers, RedisServer) else servers.primary_of(key)
     return node.client()
 
@@ -65,7 +65,7 @@ def config_set(servers: RedisServer | RedisCluster, name: str, value: str) -> No
 
 
 async def save_many(manager: SessionManager, names: Iterable[str], at_once: int = 100) -> None:
-    """Save one small session for each name, by an agent of its own, and see that it is stored."""
+    """Save one small session for each name, by its own agent, and see that it is stored."""
     gate = asyncio.Semaphore(at_once)
 
     async def save(name: str) -> SaveOutcome:

@@ -1,4 +1,4 @@
-"""A process that uses sessions like an agent host would; started by tests as `python -m tests.sharing.worker TASK JSON`.
+"""A process that uses sessions like an agent host would. Started by tests as `python -m tests.sharing.worker TASK JSON`.
 
 Each task prints one line of JSON for each thing a test waits for. Must never print anything else.
 """

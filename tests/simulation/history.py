@@ -26,7 +26,7 @@ class Step:
     Attributes:
         number: names the step, also when others are left out.
         after: seconds since the step before.
-        kind: what happens; a method of `World`.
+        kind: what happens. A method of `World`.
         arguments: of that method.
     """
 
@@ -77,7 +77,7 @@ class History:
 def draw(seed: int, without: frozenset[str] = frozenset()) -> History:
     """Draw a history, without some of the words that came later.
 
-    Each of these has a generator of its own: a seed without them is the history that it was before there were any.
+    Each of these has its own generator: a seed without them is the history that it was before there were any.
     """
     history = _Draw(seed).history()
     for word, (odds, add) in LATER.items():

@@ -25,7 +25,7 @@ class Host:
 
     Attributes:
         dead: it crashed, and nothing of it runs any more.
-        stalled: handles that wait for it to go on; None while it runs.
+        stalled: handles that wait for it to go on. None while it runs.
     """
 
     __slots__ = ("dead", "name", "skew", "stalled")

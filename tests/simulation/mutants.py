@@ -97,7 +97,7 @@ def late_baseline() -> None:
 
 @_mutant("replaced", "lost", "older")
 def unreadable_is_damaged() -> None:
-    """What a process cannot open for want of the key is set aside."""
+    """What a process cannot open without the key is set aside."""
     real = snapshots.Snapshots.decode
 
     async def entered(self: Any, *arguments: Any) -> Any:
@@ -178,7 +178,7 @@ def lease_stays() -> None:
 
 @_mutant("lease", start=5440)
 def overtaken_release() -> None:
-    """A release overtakes the request for the lease, which then is nobody's."""
+    """A release overtakes the request for the lease, which then is no one's."""
     seams.change_script("acquire", "if redis.call('EXISTS', KEYS[4]) == 1", "if false")
 
 
@@ -255,7 +255,7 @@ async def _nothing(*_arguments: Any) -> None:
 
 
 def find(name: str, seeds: int, start: int) -> int | None:
-    """Return how many seeds it takes from one on until a mutant is found; None when it is not."""
+    """Return how many seeds it takes from one on until a mutant is found. None when it is not."""
     command = [sys.executable, "-m", "tests.simulation", "--mutant", name, "--seeds", str(seeds), "--no-shrink"]
     command += ["--start", str(start), "--only", ",".join(sorted(MUTANTS[name].kinds))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
 """The network between simulated processes and the simulated server: it delays, holds back, loses, cuts.
 
-Requests of one connection arrive in order; those of two connections do not. A request that was sent arrives even when
+Requests of one connection arrive in order. Those of two connections do not. A request that was sent arrives even when
 its sender has given up meanwhile, as TCP does. A `Mishap` is planned for the next request that it fits, so that a fault
 hits the request it is meant for and a shrunk history keeps it.
 """
@@ -41,7 +41,7 @@ class Mishap:
     Attributes:
         kind: slow_request | slow_reply | lost_request | lost_reply | silent_request | silent_reply | split | trickle.
         seconds: how slow, or how far apart the parts are.
-        part: only requests that hold this word: a script's name, a command; empty for any.
+        part: only requests that hold this word: a script's name, a command. Empty for any.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Link:
     """How one process reaches the server.
 
     Attributes:
-        held: requests and replies that wait for the network; None while it works.
+        held: requests and replies that wait for the network. None while it works.
         mishaps: what is planned.
     """
 
@@ -183,7 +183,7 @@ class SimTransport(asyncio.Transport):
         return not self._connection.is_connected
 
     def abort(self) -> None:
-        """Close at once; what was sent arrives all the same."""
+        """Close at once. What was sent arrives anyway."""
         self._connection.close()
 
     close = abort
@@ -207,7 +207,7 @@ class SimTransport(asyncio.Transport):
 
 class _NoProtocol:
     def data_received(self, data: bytes) -> None:
-        """Drop what nobody reads."""
+        """Drop what no one reads."""
 
     def connection_lost(self, error: Exception | None) -> None:
         """Say nothing."""
@@ -243,8 +243,8 @@ class SimConnection:
         """Open the connection and authenticate.
 
         Raises:
-            redis.exceptions.ConnectionError: nobody listens, or the password is wrong.
-            redis.exceptions.TimeoutError: nobody answers.
+            redis.exceptions.ConnectionError: no one listens, or the password is wrong.
+            redis.exceptions.TimeoutError: no one answers.
         """
         network, link = self.network, self.link
         began = network.loop.time()
@@ -277,7 +277,7 @@ class SimConnection:
         self.send_words(command)
 
     def send_words(self, commands: list[Words]) -> None:
-        """Send commands; what goes wrong with the connection shows when replies are read."""
+        """Send commands. What goes wrong with the connection shows when replies are read."""
         network, link = self.network, self.link
         mishap = link.mishap_for(commands, network.names)
         delay = network.latency(link)
@@ -412,7 +412,7 @@ class SimConnection:
     can_read_destructive = can_read
 
     async def disconnect(self, nowait: bool = False) -> None:
-        """Close the connection; what was sent arrives all the same."""
+        """Close the connection. What was sent arrives anyway."""
         self.close()
 
     def close(self) -> None:

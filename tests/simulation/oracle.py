@@ -3,7 +3,7 @@
 Every value an agent writes is unique and names its fingerprint, so that the model knows of each stored value who wrote
 it, when, and what that agent had seen. A *change* is one item set or deleted by one visit. The invariants:
 
-`foreign`    A restored or stored state holds values of its own fingerprint only.
+`foreign`    A restored or stored state holds values of its fingerprint only.
 `torn`       A stored value opens as a whole, and an enter that was answered by the store shows exactly one of the states
              that stood there while it ran. Two items that are always changed together agree.
 `older`      A value that was replaced or deleted in the store never comes back, but for a save whose reply was lost and that
@@ -13,30 +13,30 @@ it, when, and what that agent had seen. A *change* is one item set or deleted by
              invalidated. A save that returned saved, merged or unchanged is in the store, or lost to a later change.
 `revived`    After `invalidate` or `evict` has returned, nothing of the session is stored or restored again: no value from
              before, and no value of a visit that was restored from one.
-`ttl`        Nobody shortens a time to live, except a new login to its own and a session to its own ceiling.
+`ttl`        No one shortens a time to live, except a new login to its own and a session to its own ceiling.
 `ceiling`    No time to live exceeds the ceiling that `max_age` or `ttl_from_cookies` has set.
 `replaced`   A process that cannot open a stored value (another key, no key) does not replace it. A visit that never saw the
              stored session, because the store was away, neither replaces it nor mixes its own login into it, unless its
              login was vouched for.
 `exclusive`  An exclusive enter that is `reused` has taken the lease. A lease is not released or lost under a running
              body while all is well. What a holder saves after another one has taken the lease is not stored.
-`lease`      A lease is gone soon after its holder has left or given up, while the process lives and reaches the store.
+`lease`      A lease ends soon after its holder has left or given up, while the process lives and reaches the store.
 `promise`    `settled` ends. What was told `pending` or `spooled`, or left in any other way with changes, is at the end stored, superseded by
              a later change, refused for an invalidation or a lost lease, or counted as lost.
-`skipped`    A save is skipped only for the reasons of the contract; a session seen to be empty is a logout and is stored.
+`skipped`    A save is skipped only for the reasons of the contract. A session seen to be empty is a logout and is stored.
 `stale`      A save is stale only after an invalidation or a lost lease.
 `scope`      An agent with `allowed_domains` is given items inside only, and what it changes outside is not stored. The items
              outside obey all the rules above: they leave or change by others only. `save="never"` stores nothing.
 `pool`       A member is not handed out before its cooldown is over or after it was removed. While all is well, a member that
              is free, in the pool and not retired goes to a waiter, also when its last holder has died and its lease is
              over, and no waiter is overtaken by three later ones. That no two agents hold one says `exclusive`.
-`mark`       A mark counts once; a wait for a lease does not use up `max_uses`.
+`mark`       A mark counts once. A wait for a lease does not use up `max_uses`.
 `reuse`      An enter that was answered finds what is there: `missing`, `retired`, `corrupt`, `busy` only when that is so at a
              moment of the enter, and a degraded outcome only after trouble. While the store is away a process reuses what
              it knows, and never less than it has seen confirmed.
-`growth`     Every key but the index of deadlines ends by itself.
+`growth`     Every key but the index of deadlines ends on its own.
 `late`       Every enter, save and close ends within its budget.
-`raised`     Nothing reaches the agent that the contract does not name; its own error and its cancellation come out.
+`raised`     Nothing reaches the agent that the contract does not name. Its own error and its cancellation come out.
 `hung`       Everything ends.
 """
 
@@ -86,7 +86,7 @@ class Change:
     """One item set or deleted by one visit.
 
     Attributes:
-        serial: the value that was set; 0 for a deletion.
+        serial: the value that was set. 0 for a deletion.
         saw: the value the visit had there before.
         saved: when a save of it first began.
         appeared: when it was first seen in the store.
@@ -192,7 +192,7 @@ class Visit:
 
     @property
     def unknowing(self) -> bool:
-        """Whether it never saw what is stored, because the store was away."""
+        """Whether it never saw the stored state, because the store was away."""
         return not self.by_hand and self.outcome is not None and self.outcome.degraded
 
     @property
@@ -234,7 +234,7 @@ class Visit:
 
 @dataclass(slots=True, eq=False)
 class Version:
-    """What stood under a session's key for a while; no items: nothing did."""
+    """What stood under a session's key for a while. No items: nothing did."""
 
     start: float
     items: Items | None
@@ -341,7 +341,7 @@ class Oracle:
         self.lines.append((self.loop.time(), *words))
 
     def break_(self, kind: str, text: str) -> None:
-        """Note a broken promise; the first one ends the history, unless all are to be counted."""
+        """Note a broken promise. The first one ends the history, unless all are to be counted."""
         if kind in self.ignored or kind in self.violations or self.loop.over:
             return
         self.violations[kind] = Violation(kind, text)
@@ -557,7 +557,7 @@ class Oracle:
         )  # fmt: skip
 
     def _saves_by_hand(self, session: Session, actor: Any) -> bool:
-        """Return whether a manager saves a session made by hand, which replaces what is stored."""
+        """Return whether a manager saves a session made by hand, which replaces the stored state."""
         now = self.loop.time()
         return any(
             visit.by_hand
@@ -700,7 +700,7 @@ class Oracle:
         return int(name[1:]) if name[1:].isdigit() else None
 
     def look_around(self) -> None:
-        """Look for what must not stay; called now and then."""
+        """Look for what must not stay. Called now and then."""
         now = self.loop.time()
         for session in self.sessions.values():
             version = session.live(now)
@@ -750,7 +750,7 @@ class Oracle:
     # What happens to the server -----------------------------------------------------------------------------------------------
 
     def data_lost(self, *, tombstones: bool) -> None:
-        """Take what the server holds now for what is right: it has lost data by itself."""
+        """Take what the server holds now for what is right: it has lost data on its own."""
         self.server_lost_at = now = self.loop.time()
         for session in self.sessions.values():
             session.live(now)
@@ -1075,7 +1075,7 @@ class Oracle:
         visit.changes[item] = change
 
     def saving(self, visit: Visit) -> dict[str, Change]:
-        """Note that a save begins; return what it is to save."""
+        """Note that a save begins. Return what it is to save."""
         now = self.loop.time()
         visit.saving += 1
         visit.was_vouched = visit.was_vouched or visit.vouched
@@ -1209,7 +1209,7 @@ class Oracle:
 
     @staticmethod
     def _is_moot(session: Session, change: Change) -> bool:
-        """Return whether a visit deleted what it had set itself and nobody else ever saw."""
+        """Return whether a visit deleted what it had set itself and no one else ever saw."""
         mine = [one for one in session.by_item[change.item] if one.visit is change.visit and one.serial]
         return change.item not in change.visit.restored and not any(
             one.promised or one.appeared < float("inf") for one in mine
@@ -1285,7 +1285,7 @@ class Oracle:
             self.break_("skipped", f"the save of {visit} was skipped, and it has changed: {what}")
 
     def evicting(self, fingerprint: str, visit: Visit | None) -> list[float]:
-        """Note that somebody begins to invalidate a session: the login of a visit, or whichever is stored."""
+        """Note that someone begins to invalidate a session: the login of a visit, or whichever is stored."""
         session, now = self.sessions[fingerprint], self.loop.time()
         attempt = [now, float("inf")]
         session.evictions.append(attempt)
@@ -1319,7 +1319,7 @@ class Oracle:
     # The end ------------------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Judge what became of the promises, and what is left in the server."""
+        """Judge what became of the promises, and what remains in the server."""
         server = self.network.server
         for key in server.values:
             if key not in server.expires and not any(part in key for part in (b":deadlines:", b":pool:", b":pools")):
@@ -1510,7 +1510,7 @@ def items_of(document: dict[str, Any], fingerprint: str) -> Items:
     """Return the items of a document: name -> serial of the value.
 
     Raises:
-        ValueError: a value is another fingerprint's, or nobody's.
+        ValueError: a value is another fingerprint's, or no one's.
     """
     found: Items = {}
     state = document["storage_state"]

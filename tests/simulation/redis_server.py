@@ -1,4 +1,4 @@
-"""A small Redis in memory that runs the real Lua scripts, on a clock of its own.
+"""A small Redis in memory that runs the real Lua scripts, on its own clock.
 
 Commands arrive as tuples of bytes and are executed one after another. What is not known here raises
 `UnknownCommandError`, so that a command that the client begins to use is noticed at once. `test_redis_server.py` runs
@@ -25,7 +25,7 @@ class UnknownCommandError(Exception):
 
 
 class ServerError(Exception):
-    """An error reply; its text starts with the code."""
+    """An error reply. Its text starts with the code."""
 
 
 class Status(bytes):
@@ -61,9 +61,9 @@ class RedisServer:
         clock: returns the server's unix time in seconds.
 
     Attributes:
-        values: what is stored, by key.
+        values: stored values, by key.
         expires: unix milliseconds at which keys end.
-        full: whether memory is full; read_only: whether it is a replica.
+        full: whether memory is full, read_only: whether it is a replica.
         loading: whether it is starting.
         on_change: called with (keys changed) after each command that changed any, before anything else happens.
         undo: what each change replaced, oldest first, for a fail-over that loses the last of them.
@@ -84,7 +84,7 @@ class RedisServer:
     # Execution ----------------------------------------------------------------------------------------------------------
 
     def execute(self, command: Iterable[bytes]) -> Any:
-        """Execute one command; an error is returned as a ServerError."""
+        """Execute one command. An error is returned as a ServerError."""
         words = list(command)
         name = words[0].upper()
         self._full_now = self.full
@@ -159,7 +159,7 @@ class RedisServer:
             self.expires[key] = expires
 
     def remove(self, key: Key, how: str = "deleted") -> bool:
-        """Delete a key; return whether there was one."""
+        """Delete a key. Return whether there was one."""
         if self.live(key) is None:
             return False
         self.note(key)
@@ -193,7 +193,7 @@ class RedisServer:
         self.scripts.clear()
 
     def forget_all(self) -> None:
-        """Start anew without data."""
+        """Start again without data."""
         for key in self.values:
             self.touched[key] = None
         self.values.clear()

@@ -55,7 +55,7 @@ def monotonic() -> float:
 
 
 def wall() -> float:
-    """Stand in for `time.time`: each process has a clock of its own."""
+    """Stand in for `time.time`: each process has its own clock."""
     if _state.loop is None:
         return _REAL_TIME()
     host = HOST.get()
@@ -110,7 +110,7 @@ _generators: list[random.Random] = []
 
 
 def patch() -> None:
-    """Give every module of the package our clocks; outside of a history they show the real time."""
+    """Give every module of the package our clocks. Outside of a history they show the real time."""
     if _state.patched:
         return
     _state.patched = True
@@ -214,7 +214,7 @@ class Stored:
     Attributes:
         key: which of our keys opens it: 0 for none, or 1 and up.
         document: the document.
-        version, created_at, saved_at, retire_at, score, uses: from its header; times in unix milliseconds.
+        version, created_at, saved_at, retire_at, score, uses: from its header. Times in unix milliseconds.
     """
 
     key: int

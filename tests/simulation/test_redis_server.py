@@ -88,7 +88,7 @@ class Pair:
 
 
 def raw(client: redis.Redis, words: list[bytes]) -> Any:
-    """Send words and return the reply as it is."""
+    """Send words and return the reply unchanged."""
     connection = client.connection_pool.get_connection()
     try:
         connection.send_packed_command(connection.pack_command(*words))
@@ -125,7 +125,7 @@ _STAMP = slice(130, 144)
 
 
 def alike(mine: Any, theirs: Any) -> bool:
-    """Return whether replies are the same; times may differ by what passed between the two."""
+    """Return whether replies are the same. Times may differ by what passed between the two."""
     if isinstance(mine, list) and isinstance(theirs, list):
         same_length = len(mine) == len(theirs)
         return same_length and (all(map(alike, mine, theirs)) or sorted(map(repr, mine)) == sorted(map(repr, theirs)))

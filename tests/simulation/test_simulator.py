@@ -18,7 +18,7 @@ SEEDS = 8
 
 
 def histories(hash_seed: str) -> str:
-    """Return some histories as text, from a process of its own."""
+    """Return some histories as text, from its own process."""
     command = [sys.executable, "-m", "tests.simulation", "--seeds", str(SEEDS), "--show", "--keep-going"]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=False

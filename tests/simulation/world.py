@@ -85,7 +85,7 @@ class Manager:
 
 
 class Process:
-    """One process: a clock, a link, managers; crashes and comes back."""
+    """One process: a clock, a link, managers. Crashes and comes back."""
 
     def __init__(self, world: World, number: int, plan: ProcessPlan) -> None:
         self.world = world

@@ -180,7 +180,7 @@ HOOKS = {
 
 @pytest.fixture
 def instruments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An application that traces; structlog is left unconfigured again at the end."""
+    """An application that traces. Structlog is left unconfigured again at the end."""
     monkeypatch.setattr(trace, "get_tracer_provider", Provider)
     monkeypatch.setattr(trace, "get_tracer", lambda *_, **__: trace.get_tracer_provider().get_tracer())
     yield
@@ -272,7 +272,7 @@ def test_an_interrupt_inside_a_hook_passes_on(name: str, monkeypatch: pytest.Mon
     "wrapper", [structlog.BoundLogger, structlog.stdlib.BoundLogger, structlog.make_filtering_bound_logger(0)]
 )
 def test_events_reach_every_bound_logger_of_structlog(wrapper: Any) -> None:
-    """The generic bound logger has no `log(level, ...)`; the methods of the levels exist in all of them."""
+    """The generic bound logger has no `log(level, ...)`. The methods of the levels exist in all of them."""
     capture = structlog.testing.LogCapture()
     structlog.configure(wrapper_class=wrapper, processors=[capture], logger_factory=structlog.PrintLoggerFactory())
     try:

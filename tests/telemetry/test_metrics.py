@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process of its own."""
+    """Run a program in its own process."""
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=140, check=False,
         env={**os.environ, **environment},
@@ -44,7 +44,7 @@ class SlowRegistry(CollectorRegistry):
 
 
 def test_threads_that_make_their_first_manager_together_register_once() -> None:
-    """`asyncio.run` in a thread pool: each thread has a manager of its own, all at the same moment."""
+    """`asyncio.run` in a thread pool: each thread has its own manager, all at the same moment."""
     registry, start = SlowRegistry(), threading.Barrier(4)
 
     async def visit() -> Outcome:
@@ -80,7 +80,7 @@ print(REGISTRY.get_sample_value("session_miss_total", {"reason": "missing"}))
 
 
 def test_a_reload_of_the_package_finds_its_metrics() -> None:
-    """Development servers and notebooks import the package anew; the registry lives on."""
+    """Development servers and notebooks import the package again. The registry lives on."""
     finished = run(RELOAD)
     assert (finished.stdout.strip(), finished.stderr) == ("2.0", "")
 
@@ -115,7 +115,7 @@ asyncio.run(agent())
 
 @pytest.mark.parametrize("prepared", [True, False], ids=["empty folder", "no folder"])
 def test_multiprocess_mode_works_or_is_off(tmp_path: Path, prepared: bool) -> None:
-    """`PROMETHEUS_MULTIPROC_DIR` may name a folder that nobody has made: the agent works without metrics."""
+    """`PROMETHEUS_MULTIPROC_DIR` may name a folder that no one has made: the agent works without metrics."""
     folder = tmp_path / "metrics"
     if prepared:
         folder.mkdir()
@@ -140,7 +140,7 @@ asyncio.run(main())
 
 
 def test_gauges_of_killed_workers_do_not_stay(tmp_path: Path) -> None:
-    """A worker killed for its memory must not keep two alerts firing; living workers add up."""
+    """A worker killed for its memory must not keep two alerts firing. Living workers add up."""
     killed = run(WORKER.replace("EXIT", "os._exit(1)"), PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
     process, pending = killed.stdout.split()
     assert pending == "8", killed.stderr
@@ -186,7 +186,7 @@ async def test_gauges_are_sums_over_managers_and_end_with_them() -> None:
 
 
 def test_gauges_of_a_dropped_manager_end_at_the_next_change() -> None:
-    """A manager that nobody closed is not counted for ever."""
+    """A manager that no one closed is not counted forever."""
     registry = CollectorRegistry()
     dropped, kept = Telemetry(registry), Telemetry(registry)
     dropped.pending(5)
@@ -233,7 +233,7 @@ def test_closed_label_sets_exist_from_the_start() -> None:
 
 
 def test_a_reuse_of_the_own_copy_is_counted_as_such() -> None:
-    """Agents that are reused while the store is away look well: a counter of its own shows the outage."""
+    """Agents that are reused while the store is away look well: its own counter shows the outage."""
     registry = CollectorRegistry()
     telemetry = Telemetry(registry, StoreHealth("a store"))
     telemetry.entered("shop", Outcome.REUSED, 0.1, stale=True)

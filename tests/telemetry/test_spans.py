@@ -51,7 +51,7 @@ def test_a_restore_is_traced_with_its_outcome(spans: InMemorySpanExporter) -> No
 
 
 def test_a_save_is_traced_with_its_outcome(spans: InMemorySpanExporter) -> None:
-    """The same for leaving, also when the save did not come to its end."""
+    """The same for leaving, also when the save did not finished."""
     session = BrowserSession("a")
     with save_span(session):
         session.save_outcome = SaveOutcome.MERGED
@@ -102,7 +102,7 @@ def test_an_opentelemetry_that_nobody_configured_costs_nothing(monkeypatch: pyte
 
 
 async def test_each_visit_is_traced(spans: InMemorySpanExporter) -> None:
-    """An agent's trace shows its enter and its saves, and what became of them. It names nobody."""
+    """An agent's trace shows its enter and its saves, and what became of them. It names no one."""
     name = "shop.example/canary"
     async with memory_manager() as manager, reusable_session(name, "canary", manager=manager) as session:
         session.data["note"] = "canary"

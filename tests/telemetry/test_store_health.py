@@ -1,4 +1,4 @@
-"""A store that cannot be used is said once, with where, why and what to do; its recovery is said once."""
+"""A store that cannot be used is said once, with where, why and what to do. Its recovery is said once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DEAD = "redis://user:hunter2@127.0.0.1:1/0"
 
 
 def run(url: str, *, configure: str = "", body: str = "session.discard()") -> tuple[str, list[str]]:
-    """Run four agents, each in an event loop of its own; return the last outcome, and the lines on standard error."""
+    """Run four agents, each in its own event loop. Return the last outcome, and the lines on standard error."""
     finished = subprocess.run(
         [sys.executable, "-c", AGENTS.format(configure=configure, body=body)], capture_output=True, text=True,
         timeout=140, check=True, env={**os.environ, "SESSION_REUSE_URL": url, "SESSION_REUSE_CLOSE_TIMEOUT": "0.1"},
@@ -46,7 +46,7 @@ def run(url: str, *, configure: str = "", body: str = "session.discard()") -> tu
 
 
 def test_a_dead_store_is_said_once_without_any_logging() -> None:
-    """A wrong URL must not look like a program that logs in afresh for ever for no reason."""
+    """A wrong URL must not look like a program that logs in afresh forever for no reason."""
     outcome, lines = run(DEAD)
     assert outcome == "unavailable"
     (line,) = lines
@@ -56,7 +56,7 @@ def test_a_dead_store_is_said_once_without_any_logging() -> None:
 
 
 def test_a_wrong_password_is_said_once_without_any_logging(own_redis: RedisServer) -> None:
-    """The commonest slip of all has a line of its own that names it."""
+    """The commonest slip of all has its own line that names it."""
     with own_redis.client() as client:
         client.config_set("requirepass", "right")
     outcome, lines = run(own_redis.url)
@@ -143,7 +143,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def health(clock: Clock) -> StoreHealth:
-    """What is known of a store that was healthy up to now."""
+    """What we know of a store that was healthy up to now."""
     return StoreHealth("redis://shop:6379/0", clock)
 
 
@@ -171,7 +171,7 @@ def test_writes_that_fail_alone_are_not_ended_by_reads_that_work(
 def test_a_flaky_store_is_said_once_a_minute_at_most(
     health: StoreHealth, clock: Clock, session_reuse_events: list[LoggedEvent]
 ) -> None:
-    """One time-out an hour is worth a line each; one in ten of all calls is not."""
+    """One time-out an hour is worth a line each. One in ten of all calls is not."""
     for _ in range(100):
         health.failed("read", REFUSED, "ConnectionError", "restore")
         health.worked("read")
@@ -203,7 +203,7 @@ def test_a_breaker_that_opens_soon_after_a_recovery_is_said_with_its_end(
 def test_a_cleanup_that_goes_on_failing_is_repeated_rarely(
     monkeypatch: pytest.MonkeyPatch, clock: Clock, session_reuse_events: list[LoggedEvent]
 ) -> None:
-    """At once, then once in ten minutes; after a success, at once again."""
+    """At once, then once in ten minutes. After a success, at once again."""
     monkeypatch.setattr("session_reuse._telemetry.telemetry.monotonic", clock)
     telemetry = Telemetry()
     for _ in range(1000):

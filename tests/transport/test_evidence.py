@@ -1,4 +1,4 @@
-"""Breakers open on evidence of the server: one's own trouble is nobody else's."""
+"""Breakers open on evidence of the server: one's own trouble is no one else's."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_wrong_password_is_auth_at_every_enter(stored: RedisServer) -> N
 
 @pytest.mark.alone("default budgets beside 120 saves that have 0.3 s")
 async def test_saves_with_little_time_left_open_no_breaker(proxy: FaultProxy) -> None:
-    """One busy session's queue uses its budget up; what is cut off then says nothing about the server."""
+    """One busy session's queue uses its budget up. What is cut off then says nothing about the server."""
     async with SessionManager(proxy.url, **DEFAULTS, save_timeout=0.3, close_timeout=0.1) as manager:
         await visits(manager, ["hot", *NAMES])
         proxy.latency = 0.03

@@ -40,7 +40,7 @@ def client_options(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_large_session_over_a_slow_link_is_reused(proxy: FaultProxy, client_options: dict[str, Any]) -> None:
-    """2 MB over 8 MB/s take longer than an attempt may be silent; six agents at once share what arrives."""
+    """2 MB over 8 MB/s take longer than an attempt may be silent. Six agents at once share what arrives."""
     client = redis.asyncio.Redis.from_url(proxy.url, retry=Retry(NoBackoff(), 0), **client_options)
     async with client, SessionManager(client, **DEFAULTS, compression="none") as manager:
         assert (await visit(manager, "big", pad=PAD)).saved is SaveOutcome.SAVED
@@ -57,7 +57,7 @@ async def test_a_large_session_over_a_slow_link_is_reused(proxy: FaultProxy, cli
 
 
 async def test_a_large_session_is_reused_by_a_process_that_has_not_seen_it(proxy: FaultProxy) -> None:
-    """Its size is not known beforehand; small ones that come with it go by another lane."""
+    """Its size is not known beforehand. Small ones that come with it go by another lane."""
     async with SessionManager(proxy.url, **DEFAULTS, compression="none") as writer:
         await visit(writer, "big", pad=PAD)
         await visits(writer, NAMES)
@@ -80,7 +80,7 @@ async def test_a_large_session_is_saved_over_a_slow_link(proxy: FaultProxy) -> N
 
 
 async def test_a_store_80_ms_away_is_reused_at_every_enter(lag: Lag) -> None:
-    """With TLS, a password and a database of its own: also at the first enter, which opens the connection."""
+    """With TLS, a password and its own database: also at the first enter, which opens the connection."""
     with RedisServer(tls=True, password="secret") as server:
         async with FaultProxy((HOST, server.port)) as proxy:
             url = server.url.replace(f":{server.port}/0", f":{proxy.port}/3")

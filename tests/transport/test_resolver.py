@@ -87,7 +87,7 @@ async def test_a_silent_resolver_delays_the_first_agents_only(names: Names) -> N
 
 
 async def test_connections_that_stand_do_not_need_the_resolver(names: Names, redis_server: RedisServer) -> None:
-    """A resolver that falls silent later disturbs nobody, and opens no breaker."""
+    """A resolver that falls silent later disturbs no one, and opens no breaker."""
     names.known["redis.internal"] = HOST
     async with SessionManager(f"redis://redis.internal:{redis_server.port}/0", **DEFAULTS) as manager:
         await visit(manager)
@@ -126,7 +126,7 @@ async def test_tls_still_checks_the_name(names: Names) -> None:
 
 
 async def test_a_forked_child_looks_names_up_anew(names: Names, redis_server: RedisServer, proxy: FaultProxy) -> None:
-    """A look-up that the parent has under way is nobody's in the child."""
+    """A look-up that the parent has under way is no one's in the child."""
     names.answering.clear()
     looking = asyncio.create_task(resolver.resolve("redis.internal", 5.0))
     while not names.asked:

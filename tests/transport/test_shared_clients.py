@@ -61,7 +61,7 @@ async def test_an_application_that_is_busy_lets_us_wait(redis_server: RedisServe
 async def test_idle_lanes_give_their_connections_back(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where there are plenty, after a while; they are used again afterwards."""
+    """Also where there are plenty, after a while. They are used again afterwards."""
     monkeypatch.setattr(batching, "_IDLE_FOR", 0.5)
     client = client_of(redis_server, 10)
     async with client, SessionManager(client, **DEFAULTS) as manager:

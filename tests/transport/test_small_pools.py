@@ -1,4 +1,4 @@
-"""A client of the user's own with hardly any connections: our lanes share them, and no agent is told of it."""
+"""A client of the user's own with hardly any connections: our lanes share them, and no agent hears of it."""
 
 from __future__ import annotations
 

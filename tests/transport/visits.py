@@ -20,7 +20,7 @@ class Visit:
 
     Attributes:
         outcome: of the enter.
-        saved: of the leave; None when nothing was saved.
+        saved: of the leave. None when nothing was saved.
         entered_in: seconds.
         began: when it began.
     """

@@ -37,7 +37,7 @@ async def use() -> None:
 
 
 async def state(session: BrowserSession, browser: Browser) -> None:
-    """What is stored has names and types, and goes to Playwright and comes from it without a cast."""
+    """A stored state has names and types, and goes to Playwright and comes from it without a cast."""
     assert_type(session.storage_state, StorageState)
     assert_type(session.storage_state["cookies"], list[Cookie])
     assert_type(session.storage_state["origins"], list[OriginState])

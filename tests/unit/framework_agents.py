@@ -1,4 +1,4 @@
-"""Functions as users of frameworks write them, to be decorated by tests: with string annotations and types of their own module."""
+"""Functions as users of frameworks write them, to be decorated by tests: with string annotations and their own types module."""
 
 from __future__ import annotations
 

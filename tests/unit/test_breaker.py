@@ -246,7 +246,7 @@ def test_rejected_call_that_records_anyway_changes_nothing(make) -> None:
 
 
 def test_open_time_doubles_to_its_cap_through_a_day_of_outage(make, clock) -> None:
-    """The open time grows 1, 2, 4, 8, 8, ... without overflow, and starts anew after a recovery."""
+    """The open time grows 1, 2, 4, 8, 8, ... without overflow, and starts again after a recovery."""
     breaker, spans = make(), []
     _fail(breaker, 3)
     for _ in range(3000):

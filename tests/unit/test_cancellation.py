@@ -94,7 +94,7 @@ class SwallowingPubSub:
 
 
 async def test_listening_for_expired_sessions_ends_with_a_swallowed_cancellation(monkeypatch: Any) -> None:
-    """A manager that is closed at the wrong moment does not wait for its clean-up job for ever."""
+    """A manager that is closed at the wrong moment does not wait for its clean-up job forever."""
     monkeypatch.setattr(notifications, "PubSub", SwallowingPubSub)
     pool = SimpleNamespace(connection_kwargs={})
     store: Any = SimpleNamespace(

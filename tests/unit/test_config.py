@@ -108,7 +108,7 @@ def test_a_pause_may_be_a_timedelta() -> None:
 
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(Config)} - {"registry"}))
 def test_no_setting_takes_just_anything(name: str) -> None:
-    """Each refuses a value of a wrong type by its name; the registry is checked by who uses it."""
+    """Each refuses a value of a wrong type by its name. The registry is checked by who uses it."""
     with pytest.raises(ConfigurationError, match=name):
         Config(**{name: object()})
 
@@ -150,14 +150,14 @@ def test_an_empty_variable_of_keys_does_not_mean_plain(text: str) -> None:
 
 
 def test_keys_may_be_hex_digits() -> None:
-    """64 hex digits are a key; a pass phrase is told how to make one."""
+    """64 hex digits are a key. A pass phrase is told how to make one."""
     assert Config(encryption_keys=[KEY.hex(), KEY.hex().upper()]).encryption_keys == (KEY, KEY)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="openssl rand -base64 32"):
         Config(encryption_keys=["correct horse battery staple"])  # type: ignore[arg-type]
 
 
 def test_an_attempt_longer_than_its_budget_is_refused() -> None:
-    """attempt_timeout above restore_timeout is a contradiction; the default gives way to a shorter budget."""
+    """attempt_timeout above restore_timeout is a contradiction. The default yields to a shorter budget."""
     with pytest.raises(ConfigurationError, match=r"attempt_timeout.*restore_timeout"):
         Config.from_env({"SESSION_REUSE_ATTEMPT_TIMEOUT": "30"})
     assert Config.from_env({"SESSION_REUSE_ATTEMPT_TIMEOUT": "3"}, restore_timeout=4).attempt_timeout == 3

@@ -74,7 +74,7 @@ async def test_an_injected_session_that_nobody_passes_says_so() -> None:
 
 @pytest.mark.parametrize("kind", ["asynchronous", "plain"])
 def test_fastapi_serves_a_decorated_endpoint(kind: str, blocking_memory: blocking.SessionManager) -> None:
-    """The session is no query parameter; string annotations of the endpoint's module are understood."""
+    """The session is no query parameter. String annotations of the endpoint's module are understood."""
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
@@ -174,7 +174,7 @@ async def test_partials_and_bound_methods_run_inside_the_session(memory: Session
 
 
 def passes_on(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator of somebody else's, such as a retry. Returns the coroutine or the generator of the function."""
+    """A decorator of someone else's, such as a retry. Returns the coroutine or the generator of the function."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -254,7 +254,7 @@ def test_an_unknown_option_is_an_error_when_decorating() -> None:
 
 
 async def test_a_session_that_was_left_is_not_used_again(memory: SessionManager) -> None:
-    """What is opened or saved after the `with` was captured and dropped in silence; `export` still works."""
+    """What is opened or saved after the `with` was captured and dropped in silence. `export` still works."""
     from session_reuse.browsers import playwright, playwright_sync
     from session_reuse.browsers.http_clients import open_httpx
     from session_reuse.browsers.selenium import open_driver

@@ -95,7 +95,7 @@ class User:
         )
 
     def hear(self) -> str:
-        """Read its next line; empty when it ended."""
+        """Read its next line. Empty when it ended."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
@@ -106,7 +106,7 @@ class User:
         self.process.stdin.flush()
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signal this process and wait until it is gone."""
+        """Signal this process and wait until it has ended."""
         self.process.send_signal(number)
         self.process.wait(CAP)
 
@@ -351,7 +351,7 @@ def test_a_missing_server_is_not_a_riddle(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_the_named_server_is_not_overruled_by_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The argument goes before the environment, that before PATH; a named file that cannot run is an error."""
+    """The argument goes before the environment, that before PATH. A named file that cannot run is an error."""
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("needs redis-server on PATH")
@@ -406,7 +406,7 @@ def test_a_server_that_crashes_at_start_does_not_hang_or_hide_the_reason(folder:
 
 
 def test_an_older_server_does_not_start_empty_over_newer_data(folder: Path, wheel_binary: Path) -> None:
-    """Data of 6.2 is taken over by 7; data of 7 is refused by 6.2 instead of being passed over silently."""
+    """Data of 6.2 is taken over by 7. Data of 7 is refused by 6.2 instead of being passed over silently."""
     server = acquire(folder, binary=wheel_binary)
     ask(server.socket_path, "SET", "key", "value")
     server.release()
@@ -425,7 +425,7 @@ def test_an_older_server_does_not_start_empty_over_newer_data(folder: Path, whee
 
 
 def test_a_foreign_file_in_the_sockets_place_is_neither_believed_nor_lost(folder: Path) -> None:
-    """A file where the socket belongs is moved aside; a dead socket and foreign process ids there are ignored."""
+    """A file where the socket belongs is moved aside. A dead socket and foreign process ids there are ignored."""
     folder.mkdir(mode=0o700)
     (folder / "session_reuse.sock").write_text("mine")
     for name in ("guardian.lock", "server.lock"):
@@ -501,7 +501,7 @@ say(ask(server.socket_path, "PING"))
 
 
 def test_a_forked_child_that_uses_the_server_does_not_lose_it_with_its_parent(user: Callable[..., User]) -> None:
-    """A child that makes sure of the server is a member of its own and outlives the parent as one."""
+    """A child that makes sure of the server is its own member and outlives the parent as one."""
     parent = user(FORK + "os.waitpid(child, 0)")
     pid = int(parent.hear())
     assert parent.hear() == "forked"

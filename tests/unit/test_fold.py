@@ -1,4 +1,4 @@
-"""What an agent changed, applied to what is stored: directly, by a merge, as a new login, or not at all."""
+"""What an agent changed, applied to the stored state: directly, by a merge, as a new login, or not at all."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_no_change_leaves_what_is_stored() -> None:
 
 
 def test_a_change_of_what_is_stored_is_applied_without_a_merge() -> None:
-    """Without others in between the agent's document is stored as it is."""
+    """Without others in between the agent's document is stored unchanged."""
     outcome = applied(change(body("a", x=1), body("a", x=2)), stored(body("a", x=1)))
     assert (outcome.body, outcome.merged) == (body("a", x=2), False)
 
@@ -192,7 +192,7 @@ def test_a_note_of_another_login_is_not_deleted_by_one_that_never_saw_it() -> No
 
 
 def test_an_unvouched_login_is_refused_where_another_is_stored() -> None:
-    """Without notes there is nothing to take, and the agent is told."""
+    """Without notes there is nothing to take, and the agent hears of it."""
     assert refused(change(EMPTY, body("mine"), login(Found.AWAY)), stored(body("theirs"))) is SaveOutcome.SKIPPED
 
 
@@ -346,7 +346,7 @@ def test_a_change_that_is_refused_does_not_hold_up_the_next() -> None:
 
 @pytest.mark.parametrize("unseen_first", [True, False])
 def test_a_degraded_agent_wipes_nothing_out_that_waits(unseen_first: bool) -> None:
-    """An agent that never saw the store gives way to one that did, in either order. Its notes come along."""
+    """An agent that never saw the store yields to one that did, in either order. Its notes come along."""
     seen = change(body("a", n=1), body("b", n=1, work=2), login())
     unseen = change(EMPTY, body("other", other=1), login(Found.AWAY))
     found = folded(stored(body("a", n=1)), *[unseen, seen][:: 1 if unseen_first else -1])
@@ -356,7 +356,7 @@ def test_a_degraded_agent_wipes_nothing_out_that_waits(unseen_first: bool) -> No
 
 
 def test_two_degraded_agents_do_not_mix_their_logins() -> None:
-    """The first login that waits stands where nothing is stored; the second one's notes are taken."""
+    """The first login that waits stands where nothing is stored. The second one's notes are taken."""
     one = change(EMPTY, body("one", one=1), login(Found.AWAY))
     two = change(EMPTY, body("two", two=2), login(Found.AWAY))
     found = folded(nothing(), one, two)
@@ -404,7 +404,7 @@ def test_a_session_that_is_brought_back_is_as_old_as_it_was() -> None:
 
 
 def test_the_rest_of_a_session_survives_two_new_logins_of_agents_that_see_a_part() -> None:
-    """The later of two vouched logins stands. It is about one site, so what is stored of the others stays."""
+    """The later of two vouched logins stands. It is about one site, so the stored state of the others stays."""
     domains = AllowedDomains(["shop.example"])
     there = document.dump(
         {"fingerprint": NAME, "storage_state": {"cookies": [COOKIE | {"domain": "pay.example"}], "origins": []}, "data": {}}

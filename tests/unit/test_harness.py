@@ -99,7 +99,7 @@ def test_processes_of_a_test_run_share_no_port() -> None:
 
 @pytest.mark.redis
 def test_killed_server_comes_back_with_its_data_or_without() -> None:
-    """Append-only data survives kill -9 on the same port; `restart(empty=True)` starts from nothing."""
+    """Append-only data survives kill -9 on the same port. `restart(empty=True)` starts from nothing."""
     with RedisServer(appendonly=True) as server, server.client() as client:
         client.set("key", "value")
         port = server.port
@@ -115,7 +115,7 @@ def test_killed_server_comes_back_with_its_data_or_without() -> None:
 
 @pytest.mark.redis
 def test_paused_server_is_silent_and_can_still_be_closed() -> None:
-    """A paused server answers nothing and serves what was sent once resumed; closing reaps it even while paused."""
+    """A paused server answers nothing and serves what was sent once resumed. Closing reaps it even while paused."""
     with RedisServer() as server:
         with server.client(socket_timeout=BUDGET) as client:
             client.ping()
@@ -236,7 +236,7 @@ async def test_connection_lost_on_accept_is_seen_at_once(proxy, client, fault) -
 
 @pytest.mark.redis
 async def test_slow_network_delays_replies(proxy, client) -> None:
-    """Latency is added once to each round trip; above the timeout the client gives up."""
+    """Latency is added once to each round trip. Above the timeout the client gives up."""
     await client.ping()
     proxy.latency = 0.1
     answer, took = await _timed(client.ping())
@@ -295,7 +295,7 @@ async def test_only_the_named_command_loses_its_reply(proxy, client) -> None:
 
 @pytest.mark.redis
 async def test_injected_reply_answers_every_command_of_a_pipeline(proxy, client, server) -> None:
-    """The server is not asked, the greeting still works, and nobody waits for a reply that never comes."""
+    """The server is not asked, the greeting still works, and no one waits for a reply that never comes."""
     proxy.inject(b"-LOADING Redis is loading the dataset in memory\r\n")
     assert issubclass((await _timed(client.set("key", "value")))[0], redis.BusyLoadingError)
     proxy.inject(b"-OOM command not allowed when used memory > 'maxmemory'.\r\n")

@@ -58,7 +58,7 @@ async def test_the_turns_of_a_busy_loop_are_not_a_dead_store(turns: int, seconds
 
 
 async def test_a_loop_that_is_always_busy_does_not_wait_for_ever() -> None:
-    """Some of the time counts: a frozen store is noticed all the same."""
+    """Some of the time counts: a frozen store is noticed anyway."""
     timeouts, done = LoopTimeouts(), asyncio.Event()
 
     async def work() -> None:
@@ -94,7 +94,7 @@ async def test_nothing_limited_costs_nothing() -> None:
 
 
 async def test_work_that_turns_our_cancellation_into_its_own_error_has_timed_out() -> None:
-    """A client that answers a cancellation with an error of its own does not hide that time was up."""
+    """A client that answers a cancellation with its own error does not hide that time was up."""
 
     async def stubborn() -> None:
         try:

@@ -41,7 +41,7 @@ quick = settings(max_examples=150, deadline=None)
 
 
 def edited(model: Model, changes: Model) -> Model:
-    """Return a model with changes applied; None deletes."""
+    """Return a model with changes applied. None deletes."""
     return {slot: value for slot, value in {**model, **changes}.items() if value is not None}
 
 
@@ -243,7 +243,7 @@ def test_a_real_change_of_a_cookie_is_saved(change: dict[str, Any]) -> None:
 
 
 def test_one_cookie_in_two_notations_is_one_cookie() -> None:
-    """CDP's partition and Playwright's are the same key; another site or ancestor bit is another cookie."""
+    """CDP's partition and Playwright's are the same key. Another site or ancestor bit is another cookie."""
     cdp = SID | {"partitionKey": {"topLevelSite": "https://t", "hasCrossSiteAncestor": True}}
     plain = SID | {"partitionKey": "https://t", "_crHasCrossSiteAncestor": True, "value": "2"}
     others = [SID, plain | {"_crHasCrossSiteAncestor": False}, plain | {"partitionKey": "https://u"}]
@@ -252,7 +252,7 @@ def test_one_cookie_in_two_notations_is_one_cookie() -> None:
 
 
 def test_an_origin_left_with_nothing_is_dropped() -> None:
-    """Each side deletes one half of an origin; no empty shell stays to be visited at each restore."""
+    """Each side deletes one half of an origin. No empty shell stays to be visited at each restore."""
     item = [{"name": "a", "value": "b"}]
     full = {"origin": HOSTS[0], "localStorage": item, "sessionStorage": item}
     one, two = full | {"localStorage": []}, full | {"sessionStorage": []}
@@ -261,7 +261,7 @@ def test_an_origin_left_with_nothing_is_dropped() -> None:
 
 
 def test_the_notes_of_a_capture_are_not_taken_for_a_change() -> None:
-    """A later capture of the same state is unchanged; another account of what was lost is not."""
+    """A later capture of the same state is unchanged. Another account of what was lost is not."""
     before = state(SID, session_reuse={"v": 1, "captured_at": 1, "source": "mirror", "lost": []})
     later = state(SID, session_reuse={"v": 1, "captured_at": 2, "source": "merge", "lost": []})
     assert same_document(wrapped(before), wrapped(later))
@@ -300,7 +300,7 @@ def test_other_keys_of_a_document_are_not_lost() -> None:
 
 
 def test_duplicates_do_not_multiply() -> None:
-    """Of items listed twice the last wins; an origin listed twice is one origin with the items of both."""
+    """Of items listed twice the last wins. An origin listed twice is one origin with the items of both."""
     twice = state(SID, SID | {"value": "last"})
     twice["origins"] = [
         {"origin": HOSTS[0], "localStorage": [{"name": "a", "value": "1"}, {"name": "b", "value": "1"}]},
@@ -334,7 +334,7 @@ def test_an_odd_document_does_not_end_an_agent(mine: Any, theirs: Any) -> None:
 
 
 def test_deep_and_circular_values_end_neither_in_a_crash_nor_in_a_loop() -> None:
-    """Nesting deeper than Python's recursion limit is compared and copied; a cycle is left for the codec to refuse."""
+    """Nesting deeper than Python's recursion limit is compared and copied. A cycle is left for the codec to refuse."""
     deep: list[Any] = []
     for _ in range(50_000):
         deep = [deep]

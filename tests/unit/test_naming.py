@@ -96,7 +96,7 @@ def test_two_pairs_of_values_never_give_one_name(separator: str, data: st.DataOb
 
 
 def test_values_with_a_slash_are_encoded_beside_other_text_only() -> None:
-    """A value that is the whole name stays as it is: nothing can be mistaken for it."""
+    """A value that is the whole name stays unchanged: nothing can be mistaken for it."""
     assert name_of_pair("{tenant}/{account}", "a/b", "c%") == "a%2Fb/c%25"
     assert name_of_pair("shop/{tenant}", "a/b") == "shop/a%2Fb"
     assert name_of_pair("{tenant}", "shop.example/alice") == "shop.example/alice"
@@ -129,7 +129,7 @@ def test_a_wrong_template_is_told_when_decorating(template: str) -> None:
 
 
 def test_the_session_goes_where_it_is_annotated_or_named() -> None:
-    """By annotation, also as a string, optional, or imported for type checkers only; else by the name `session`."""
+    """By annotation, also as a string, optional, or imported for type checkers only. Else by the name `session`."""
 
     def annotated(browser: BrowserSession) -> None: ...
     def optional(*, browser: BrowserSession | None = None) -> None: ...

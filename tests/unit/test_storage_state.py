@@ -189,7 +189,7 @@ def test_an_expired_cookie_is_not_restored(expires: float) -> None:
 
 
 def test_the_life_of_a_login_is_that_of_its_last_cookie() -> None:
-    """The httpOnly cookies decide; dead ones give 0.0, session cookies alone give no answer."""
+    """The httpOnly cookies decide. Dead ones give 0.0, session cookies alone give no answer."""
     state = cookies(
         cookie(name="auth", expires=NOW + 60, httpOnly=True),
         cookie(name="refresh", expires=NOW + 600, httpOnly=True),
@@ -205,7 +205,7 @@ def test_the_life_of_a_login_is_that_of_its_last_cookie() -> None:
 
 
 def test_playwright_gets_nothing_it_does_not_know() -> None:
-    """Our block, session storage and the keys of other tools are stripped; the state itself is not touched."""
+    """Our block, session storage and the keys of other tools are stripped. The state itself is not touched."""
     state, before = full_state(), full_state()
     assert to_playwright(state) == {
         "cookies": before["cookies"],
@@ -233,7 +233,7 @@ def test_a_raw_cdp_cookie_does_not_fail_the_whole_context() -> None:
 
 
 def test_a_partitioned_cookie_keeps_its_partition() -> None:
-    """Playwright's own form passes through as it is, with or without the ancestor bit."""
+    """Playwright's own form passes through unchanged, with or without the ancestor bit."""
     with_bit = cookie(partitionKey="https://a.example", _crHasCrossSiteAncestor=False)
     first, second = to_playwright(cookies(with_bit, cookie(partitionKey="https://a.example")))["cookies"]
     assert (first["partitionKey"], first["_crHasCrossSiteAncestor"]) == ("https://a.example", False)

@@ -1,4 +1,4 @@
-"""Store URLs: every option has a type, what is wrong is named, and a secret is shown nowhere."""
+"""Store URLs: every option has a type, mistakes are named, and a secret is shown nowhere."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
                                 [--proxies]
 
 Each host is a network namespace with a primary, a replica, one Chromium and a third of the agents (root and /dev/net/tun are
-needed; without them, or with --proxies, TCP proxies stand in front of the servers). Agents share sessions, log in once, and
+needed. Without them, or with --proxies, TCP proxies stand in front of the servers). Agents share sessions, log in once, and
 count upwards in the session's notes, in localStorage and in cookies. Between two visits an agent rests for --rest seconds at
 most: as many as the machine needs to have a core to spare, if not given. Faults part a host from the others, delay and lose
 packets, kill and freeze servers, promote replicas, move slots, freeze a host's Python and kill browsers.
@@ -183,7 +183,7 @@ class Run:
         self.report.events.sort(key=lambda event: event["t"])
 
     async def _check_the_store(self) -> None:
-        """Compare what every host has confirmed with what is stored."""
+        """Compare what every host has confirmed with the stored state."""
         found: dict[str, Any] = {}
         async with SessionManager(self.cluster.url, registry=None, encryption_keys=(KEY,), **PATIENT) as manager:
             for name in self.names:

@@ -147,7 +147,7 @@ class Cluster:
 
     @staticmethod
     async def eventually(condition: Callable[[], bool], what: str, timeout: float = 90.0) -> None:
-        """Wait for servers to agree; one that is too busy to answer has not agreed yet."""
+        """Wait for servers to agree. One that is too busy to answer has not agreed yet."""
         deadline = time.monotonic() + timeout
         while True:
             with contextlib.suppress(redis.RedisError, OSError):
@@ -170,7 +170,7 @@ class Cluster:
                 yield node
 
     def move_slots(self, keys: list[str], count: int) -> int:
-        """Move the slots of some keys to another primary, key by key as `redis-cli --cluster reshard` does; return how many."""
+        """Move the slots of some keys to another primary, key by key as `redis-cli --cluster reshard` does. Return how many."""
         primaries = self.primaries()
         names = {node.name: node for node in primaries}
         moved = 0

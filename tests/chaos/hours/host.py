@@ -1,4 +1,4 @@
-"""One host: agents in one real Chromium over one manager, started by the run as a process of its own.
+"""One host: agents in one real Chromium over one manager, started by the run as its own process.
 
 The run writes words on its standard input: `go`, `crash` (kill the browser), `stop`. The host appends events to a file, one
 JSON object a line.
@@ -134,7 +134,7 @@ class Host:
             await self.browser.close()
 
     async def _ended(self, agents: list[asyncio.Task[None]]) -> None:
-        """Wait for the agents; where one hangs is written down."""
+        """Wait for the agents. Where one hangs is written down."""
         _, hanging = await asyncio.wait(agents, timeout=ENDING)
         for task in hanging:
             self.events.write("wrong", what=f"an agent did not end: {' < '.join(_awaits(task))}")

@@ -1,6 +1,6 @@
 """Networks between hosts that delay, lose and cut on command.
 
-`Namespaces` gives each host a network of its own: a Linux network namespace with a TUN device. One thread carries the packets
+`Namespaces` gives each host its own network: a Linux network namespace with a TUN device. One thread carries the packets
 between the devices, and delays and drops them, as netem would, which few kernels for virtual machines have. It needs root
 and `/dev/net/tun`. `Proxies` is for machines without: all hosts share loopback, and a TCP proxy stands in front of each
 server. It delays and cuts connections, but loses no packets, and parts no server from another.
@@ -34,7 +34,7 @@ _MTU: Final = 9000
 
 
 class Network(ABC):
-    """What the hosts are connected by; an async context manager.
+    """What the hosts are connected by. An async context manager.
 
     Attributes:
         describes: one line for the report.
@@ -110,7 +110,7 @@ class Namespaces(Network):
         return True
 
     async def __aenter__(self) -> Self:
-        """Make the namespaces and start to carry packets; the watcher is host `HOSTS`."""
+        """Make the namespaces and start to carry packets. The watcher is host `HOSTS`."""
         for host in range(HOSTS + 1):
             device, namespace = f"{self._name}t{host}", self._namespace(host)
             self._router.devices[self._packed(host)] = _tun(device)
@@ -126,7 +126,7 @@ class Namespaces(Network):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Remove the namespaces; their devices go with the file descriptors."""
+        """Remove the namespaces. Their devices go with the file descriptors."""
         self._router.stop()
         for host in range(HOSTS):
             with contextlib.suppress(subprocess.CalledProcessError):
@@ -143,7 +143,7 @@ class Namespaces(Network):
         return f"{self._subnet}.{host + 1}"
 
     def words(self, host: int, *words: str) -> list[str]:
-        """Return the command in the host's namespace; `ip` becomes the program, so the process id is the program's."""
+        """Return the command in the host's namespace. `ip` becomes the program, so the process id is the program's."""
         return ["ip", "netns", "exec", self._namespace(host), *words]
 
     async def expose(self, host: int, port: int) -> int:
@@ -151,7 +151,7 @@ class Namespaces(Network):
         return port
 
     async def isolate(self, host: int) -> None:
-        """Drop all packets between a host and the others; the watcher still sees it."""
+        """Drop all packets between a host and the others. The watcher still sees it."""
         mine = self._packed(host)
         others = [self._packed(other) for other in range(HOSTS) if other != host]
         self._router.cut = {pair for other in others for pair in ((mine, other), (other, mine))}
@@ -285,7 +285,7 @@ class Proxies(Network):
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes that a process has started; none when it has ended."""
+    """Return the processes that a process has started. None when it has ended."""
     with contextlib.suppress(OSError):
         lists = [(task / "children").read_text("ascii").split() for task in Path(f"/proc/{pid}/task").iterdir()]
         return [int(word) for words in lists for word in words]
@@ -293,7 +293,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def memory_of(pid: int, *, below: bool = False) -> int:
-    """Return the resident bytes of a process, or with `below` of it and of all that it has started; 0 when it has ended."""
+    """Return the resident bytes of a process, or with `below` of it and of all that it has started. 0 when it has ended."""
     own = 0
     with contextlib.suppress(OSError):
         own = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

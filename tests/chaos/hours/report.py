@@ -21,7 +21,7 @@ _BUCKETS: Final = 120
 
 @dataclass(slots=True)
 class Struck:
-    """One fault; `may_lose` says that a primary may have been replaced, and Redis replicates asynchronously."""
+    """One fault. `may_lose` says that a primary may have been replaced, and Redis replicates asynchronously."""
 
     name: str
     began: float
@@ -39,7 +39,7 @@ class Report:
 
     Attributes:
         about: how it was run.
-        began: seconds since the epoch; so are all other moments.
+        began: seconds since the epoch. So are all other moments.
         events: of all hosts, in the order of time.
         faults: what was done to it.
         at_the_end: items that the store does not hold, in the form of an event `older`.
@@ -72,11 +72,11 @@ class Report:
 
     @property
     def lost(self) -> list[str]:
-        """Confirmed work that is gone without a primary that took it, and saves that were given up."""
+        """Confirmed work that was lost without a primary that took it, and saves that were given up."""
         return [*map(str, self.gone[1]), *(f"{event['name']}: {event['why']}" for event in self.of("lost"))]
 
     def reuse(self, *, quiet: bool = False) -> float:
-        """Return the share of enters of known sessions that reused them; `quiet` counts those outside of faults."""
+        """Return the share of enters of known sessions that reused them. `quiet` counts those outside of faults."""
         visits = [
             visit["outcome"] == "reused"
             for visit in self.of("visit")
