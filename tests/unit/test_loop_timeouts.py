@@ -40,8 +40,8 @@ async def test_a_busy_loop_is_not_a_dead_store() -> None:
     assert await within(timeouts, 0.05, reply) == "there"
 
 
-@pytest.mark.parametrize(("turns", "seconds"), [(100, 0.004), (10, 0.3)])
-async def test_the_turns_of_a_busy_loop_are_not_a_dead_store(turns: int, seconds: float) -> None:
+@pytest.mark.parametrize(("turns", "seconds", "limit"), [(300, 0.004, 1.0), (10, 0.3, 0.15)])
+async def test_the_turns_of_a_busy_loop_are_not_a_dead_store(turns: int, seconds: float, limit: float) -> None:
     """Many short turns, or the few long ones of thousands of agents, are hardly any time. Replies are read between two turns."""
     timeouts, loop = LoopTimeouts(), asyncio.get_running_loop()
     reply = loop.create_future()
@@ -53,7 +53,7 @@ async def test_the_turns_of_a_busy_loop_are_not_a_dead_store(turns: int, seconds
         reply.set_result("there")
 
     working = asyncio.create_task(work())
-    assert await within(timeouts, 0.15, reply) == "there"
+    assert await within(timeouts, limit, reply) == "there"  # less than the turns take together
     await working
 
 
