@@ -16,6 +16,7 @@ The tree::
     │   ├── StoreUnavailableError
     │   ├── StoreTimeoutError (TimeoutError)
     │   ├── StoreAuthError
+    │   │   └── StorePermissionError
     │   └── CircuitOpenError
     ├── CorruptStateError                   only with `strict=True`, or from `BrowserSession.import_`
     │   └── UnreadableStateError                whole, but not to be opened with these keys or extras
@@ -45,6 +46,7 @@ __all__ = [
     "StateTooLargeError",
     "StoreAuthError",
     "StoreError",
+    "StorePermissionError",
     "StoreTimeoutError",
     "StoreUnavailableError",
     "UnreadableStateError",
@@ -119,6 +121,10 @@ class StoreAuthError(StoreError):
     """The store rejected the user or the password, or the user lacks a right."""
 
     outcome = Outcome.AUTH
+
+
+class StorePermissionError(StoreAuthError):
+    """The user lacks a right on a command or a key. Other keys may be fine."""
 
 
 class CircuitOpenError(StoreError):

@@ -11,7 +11,7 @@ from session_reuse._resilience.failure import AttemptFailed, FailureScope
 from session_reuse._state.header import Header
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import GAP, columns_of, padded, plural, printable, short_duration, size
-from session_reuse.errors import CorruptStateError, StoreAuthError
+from session_reuse.errors import CorruptStateError, StorePermissionError
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
@@ -73,7 +73,7 @@ class Refusals:
             if failure.scope is not FailureScope.REQUEST:
                 raise failure.error from None
             self.add(name, str(failure.error))
-        except StoreAuthError as error:
+        except StorePermissionError as error:
             self.add(name, str(error))
 
     def end(self, output: Output, code: ExitCode = ExitCode.OK) -> ExitCode:

@@ -162,6 +162,15 @@ def test_refused_credentials_are_exit_code_3() -> None:
     assert (answer.code, answer.json["error"]) == (3, "StoreAuthError")
 
 
+def test_refused_credentials_end_a_command_over_many_names() -> None:
+    """They are no matter of one name: the others are not tried, and the error leads to the cause."""
+    with RedisServer(password="right") as server:
+        answer = CommandLine(server.url.replace(":right@", ":wrong@"))("evict", "a", "b", "c", "--json")
+    assert (answer.code, answer.json["error"]) == (3, "StoreAuthError")
+    assert "session-reuse doctor" in answer.json["message"]
+    assert "and 2 more" not in answer.json["message"]
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -18,7 +18,13 @@ from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse._store.redis.diagnosis import Trouble, diagnose
 from session_reuse._store.redis.redis_py import StalledError
 from session_reuse._store.redis.resolver import ResolverSilentError
-from session_reuse.errors import StoreAuthError, StoreError, StoreTimeoutError, StoreUnavailableError
+from session_reuse.errors import (
+    StoreAuthError,
+    StoreError,
+    StorePermissionError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
 
 
 class _Rule(NamedTuple):
@@ -34,7 +40,9 @@ _STARTING: Final = _Rule(StoreUnavailableError, Retry.SAVE, FailureScope.SERVER,
 _AUTH: Final = _Rule(
     StoreAuthError, Retry.NEVER, FailureScope.CREDENTIALS, "the store rejects the user or the password"
 )
-_RIGHTS: Final = _Rule(StoreAuthError, Retry.NEVER, FailureScope.REQUEST, "the user lacks a right; see the minimal ACL")
+_RIGHTS: Final = _Rule(
+    StorePermissionError, Retry.NEVER, FailureScope.REQUEST, "the user lacks a right; see the minimal ACL"
+)
 _READ_ONLY: Final = _Rule(StoreUnavailableError, Retry.SAVE, FailureScope.WRITES, "the store is a read-only replica")
 _FULL: Final = _Rule(
     StoreUnavailableError, Retry.NEVER, FailureScope.WRITES, "the store refuses writes: memory or disk is full"
