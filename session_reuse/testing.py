@@ -31,6 +31,7 @@ __all__ = [
     "Fault",
     "FaultyStore",
     "MemoryStore",
+    "Store",
     "assert_fresh",
     "assert_reused",
     "assert_saved",

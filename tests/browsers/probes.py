@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from session_reuse._browser_session import wiring_of
+from tests.harness.probes import captures_of
 
 if TYPE_CHECKING:
     from session_reuse import BrowserSession
@@ -30,7 +30,7 @@ def has_scripts(bound: Any) -> bool:
 
 def pending_origins(session: BrowserSession) -> frozenset[str]:
     """Return the origins that are still to be restored, once the scripts say so too."""
-    restorer = wiring_of(session).captures[-1].__self__._binding.engine.restorer
+    restorer = captures_of(session)[-1].__self__._binding.engine.restorer
     return frozenset() if restorer._is_updating else restorer.scripts.pending
 
 
@@ -46,7 +46,7 @@ def frames_with_a_session(bound: Any) -> list[Any]:
 
 def attachment_of(session: BrowserSession) -> Any:
     """Return what binds a session to a browser over a DevTools connection."""
-    bound = wiring_of(session).captures[-1].__self__
+    bound = captures_of(session)[-1].__self__
     return getattr(bound, "_attachment", bound)
 
 
@@ -67,9 +67,9 @@ async def drop_connection(session: BrowserSession) -> None:
 
 def capture_now(session: BrowserSession) -> Any:
     """Return what a capture of an attachment finds."""
-    return wiring_of(session).captures[-1]()
+    return captures_of(session)[-1]()
 
 
 def run_over(session: BrowserSession, method: str, params: dict[str, Any] | None = None) -> Any:
     """Send a DevTools command over the connection of a synchronous attachment."""
-    return wiring_of(session).captures[-1].__self__._thread.run(connection_of(session).send(method, params or {}), 5.0)
+    return captures_of(session)[-1].__self__._thread.run(connection_of(session).send(method, params or {}), 5.0)

@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from session_reuse import BrowserSession
-from session_reuse._browser_session import wiring_of
 from session_reuse._state import document
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.outcome import Outcome
+from tests.harness.probes import captures_of, serve_by
 
 if TYPE_CHECKING:
     from tests.browsers.sites import Sites
@@ -63,7 +63,7 @@ class _Checkpoints:
         self.states: list[Any] = []
 
     async def checkpoint(self, session: BrowserSession) -> str:
-        for capture in wiring_of(session).captures:
+        for capture in captures_of(session):
             session.storage_state = await capture()
             self.states.append(session.storage_state)
         return "saved"
@@ -72,7 +72,7 @@ class _Checkpoints:
 def checkpoints_of(session: BrowserSession) -> list[Any]:
     """Return the list to which checkpoints of the session will add what they capture. They need no store."""
     backend: Any = _Checkpoints()
-    wiring_of(session).backend = backend
+    serve_by(session, backend)
     return backend.states
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import time
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
 
-from session_reuse._session.spool.files import Spool
-from session_reuse._state.sealing import AesGcm
-from session_reuse._store.redis.failures import failure_from
+from session_reuse import SaveOutcome, blocking
 from session_reuse._store.redis.scripts import script
 from session_reuse.cli.doctor.facts import Facts, facts_of, needed_commands
 from session_reuse.cli.doctor.finding import Status
@@ -26,7 +23,8 @@ from session_reuse.cli.doctor.server_checks import (
     version,
 )
 from session_reuse.cli.doctor.wire import Wire, pairs
-from session_reuse.config import Config
+from session_reuse.config import Config, ConfigOptions
+from session_reuse.errors import StoreTimeoutError
 from tests.cli.conftest import ALICE, Answer, CommandLine, store
 from tests.harness.servers import RedisCluster, RedisServer, free_port
 from tests.harness.stored import KEYS
@@ -103,7 +101,7 @@ def test_a_look_at_the_sessions_that_fails_takes_no_other_finding_with_it(
     """A server that answered all questions is not called dead because one later answer was late."""
 
     async def late(*_: object) -> NoReturn:
-        raise failure_from(TimeoutError()).error
+        raise StoreTimeoutError("no answer")
 
     monkeypatch.setattr("session_reuse.cli.commands.doctor.stored_finding", late)
     found = checks(diagnose(healthy))
@@ -227,11 +225,14 @@ def test_saves_that_wait_on_disk_are_counted(healthy: RedisServer, tmp_path: Pat
     with_spool = {"SESSION_REUSE_SPOOL_DIR": str(folder), "SESSION_REUSE_ENCRYPTION_KEYS": NEW}
     assert checks(diagnose(healthy, **with_spool))["spool"]["status"] == "ok"
     assert not folder.exists()
-    spool = Spool(
-        folder, AesGcm((base64.b64decode(NEW),)), max_entries=9, max_bytes=9999, max_content=9999, ttl=86_400.0
-    )
-    (name, *_) = spool.names_of(ALICE)
-    spool.write(name, b"a save", time.time())
+    with_keys: ConfigOptions = {"encryption_keys": NEW, "spool_dir": folder, "close_timeout": 0.1}
+    with (
+        blocking.SessionManager(f"redis://127.0.0.1:{free_port()}", registry=None, **with_keys) as manager,
+        blocking.reusable_session(ALICE, manager=manager) as session,
+    ):
+        session.data["n"] = 1
+    assert session.save_outcome is SaveOutcome.SPOOLED
+    kept = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     found = checks(diagnose(healthy, **with_spool))["spool"]
     assert (found["status"], f"1 save waiting in {folder}" in found["found"]) == ("ok", True)
     assert (
@@ -243,7 +244,7 @@ def test_saves_that_wait_on_disk_are_counted(healthy: RedisServer, tmp_path: Pat
     prefixed = checks(diagnose(healthy, **with_spool, SESSION_REUSE_KEY_PREFIX="prod"))["spool"]
     assert (prefixed["status"], "1 save of another key prefix" in prefixed["found"]) == ("warn", True)
     assert f"move them to {folder}/prod.prefix" in prefixed["remedy"]
-    assert spool.read(name) is not None
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == kept
     file = tmp_path / "file"
     file.touch()
     assert checks(diagnose(healthy, **with_spool | {"SESSION_REUSE_SPOOL_DIR": str(file)}))["spool"]["status"] == "fail"

@@ -13,10 +13,10 @@ import os
 from typing import Any
 
 from session_reuse import BrowserSession
-from session_reuse._browser_session import wiring_of
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._stored_form import encode_session
 from session_reuse.outcome import Outcome, SaveOutcome
+from tests.harness.probes import capture_reason_of, captures_of, serve_by
 
 
 class StubKeeper:
@@ -33,7 +33,7 @@ class StubKeeper:
         state = copy.deepcopy(self.stored) if self.stored is not None else None
         session = BrowserSession("site/alice", storage_state=state)
         session.outcome = Outcome.MISSING if state is None else Outcome.REUSED
-        wiring_of(session).backend = self
+        serve_by(session, self)
         self._bases[id(session)] = copy.deepcopy(session.storage_state)
         return session
 
@@ -45,19 +45,19 @@ class StubKeeper:
                 return asyncio.run(super().checkpoint())
 
         session = Blocking("site/alice")
-        wiring_of(session).backend = self
+        serve_by(session, self)
         self._bases[id(session)] = copy.deepcopy(session.storage_state)
         return session
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
         """Save as `session.checkpoint()` asks for."""
-        for capture in wiring_of(session).captures:
+        for capture in captures_of(session):
             try:
                 captured = capture()
                 session.storage_state = await captured if inspect.isawaitable(captured) else captured
             except Exception as error:  # noqa: BLE001  (as the real one: whatever a capture raises)
                 session.capture_failed(str(error))
-        if wiring_of(session).capture_reason is not None:
+        if capture_reason_of(session) is not None:
             return SaveOutcome.SKIPPED
         base, mine = self._bases[id(session)], copy.deepcopy(session.storage_state)
         self.stored = merge_storage_states(base, mine, self.stored if self.stored is not None else base)

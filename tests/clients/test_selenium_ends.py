@@ -9,10 +9,11 @@ import pytest
 from selenium.common import WebDriverException
 
 from session_reuse import blocking
-from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import selenium as adapter
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.errors import LifecycleError
+from session_reuse.testing import MemoryStore
+from tests.harness.probes import captures_of
 
 if TYPE_CHECKING:
     from session_reuse import BrowserSession
@@ -65,14 +66,17 @@ def test_an_interrupt_leaves_no_hooks_and_no_thread(
     with pytest.raises(KeyboardInterrupt), adapter.attach_driver(session, driver):
         pass
     assert vars(driver).keys() == {"capabilities"}
-    assert not wiring_of(session).captures
+    assert not captures_of(session)
     assert not threads()
 
 
 def test_a_session_that_was_left_takes_no_driver() -> None:
     """What a driver would store in a blocking session after its `with` would never be saved."""
-    session = blocking.BrowserSession("site/alice")
-    wiring_of(session).was_left = True
+    with (
+        blocking.SessionManager(MemoryStore(), registry=None) as manager,
+        blocking.reusable_session("site/alice", manager=manager) as session,
+    ):
+        pass
     driver: Any = DeadDriver()
     with pytest.raises(LifecycleError), adapter.attach_driver(session, driver):
         pass

@@ -87,6 +87,11 @@ def capture_reason_of(session: BrowserSession) -> str | None:
     return wiring_of(session).capture_reason
 
 
+def serve_by(session: BrowserSession, backend: Any) -> None:
+    """Let an object of a test carry out the saves of a session."""
+    wiring_of(session).backend = backend
+
+
 def keeper_of(session: BrowserSession) -> Any:
     """Return what carries out the saves of a session."""
     return wiring_of(session).backend

@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio
 
 from session_reuse import SessionManager
-from session_reuse._store.redis.store import RedisStore
+from session_reuse.testing import Store
 from tests.kit.stores import Kit, memory_kit, redis_kit
 
 PATIENT = {"attempt_timeout": 20.0, "restore_timeout": 60.0, "save_timeout": 60.0}
@@ -30,13 +30,13 @@ async def kit(request: pytest.FixtureRequest) -> AsyncIterator[Kit]:
 
 
 @pytest.fixture
-def store(kit: Kit) -> RedisStore:
+def store(kit: Kit) -> Store:
     """The store alone."""
     return kit.store
 
 
 @pytest.fixture
-async def over(store: RedisStore) -> AsyncIterator[Callable[..., SessionManager]]:
+async def over(store: Store) -> AsyncIterator[Callable[..., SessionManager]]:
     """Make managers over the store. They are closed at the end."""
     made: list[SessionManager] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from session_reuse._store.interface import Busy, CommitOutcome, Lease, PoolEdit, Precondition
-from session_reuse._store.redis.store import RedisStore
+from session_reuse.testing import Store
 from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of, invalidate, keep, save, save_next, take, value_of
 from tests.kit.stores import Kit
 
@@ -20,7 +20,7 @@ async def test_a_repeated_save_touches_nothing(kit: Kit) -> None:
     assert await kit.time_to_live(NAME) > HOUR - 60
 
 
-async def test_an_overtaken_save_is_a_conflict(store: RedisStore) -> None:
+async def test_an_overtaken_save_is_a_conflict(store: Store) -> None:
     """A save that arrives after a later one of the same holder overwrites nothing."""
     await save(store, "a" * 12)
     known = (await header_of(store)).revision.encode()
@@ -38,7 +38,7 @@ async def test_a_late_save_leaves_no_payload_behind(kit: Kit) -> None:
     assert not await kit.client.exists(kit.keys.of(NAME).staging("a" * 12))
 
 
-async def test_a_repeated_mark_counts_once(store: RedisStore) -> None:
+async def test_a_repeated_mark_counts_once(store: Store) -> None:
     """A lost reply makes no second bad mark."""
     await save(store)
     for _ in range(3):
@@ -47,7 +47,7 @@ async def test_a_repeated_mark_counts_once(store: RedisStore) -> None:
     assert (await keep(store, "n" * 12, ttl=0, score_change=10)).score == 20
 
 
-async def test_a_mark_that_two_requests_carry_counts_once(store: RedisStore) -> None:
+async def test_a_mark_that_two_requests_carry_counts_once(store: Store) -> None:
     """Two managers have read it from one disk: one saves it with a payload, the other finds that stored, and marks it."""
     await save(store)
     assert (await save_next(store, "b" * 12, score_change=10, mark_id="m" * 12)).score == 10
@@ -56,7 +56,7 @@ async def test_a_mark_that_two_requests_carry_counts_once(store: RedisStore) -> 
     assert (await save_next(store, "e" * 12, score_change=10, mark_id="n" * 12)).score == 20
 
 
-async def test_a_late_copy_of_an_edit_changes_no_pool(store: RedisStore) -> None:
+async def test_a_late_copy_of_an_edit_changes_no_pool(store: Store) -> None:
     """A member that was removed stays away, one that was added again stays, and a lost reply is made up for."""
 
     async def edited(edit: PoolEdit, request_id: str) -> tuple[int, list[str]]:
@@ -78,7 +78,7 @@ async def test_a_mark_leaves_the_time_to_live_alone(kit: Kit) -> None:
     assert await kit.time_to_live(NAME) <= 30
 
 
-async def test_a_repeated_invalidation_leaves_a_new_login_alone(store: RedisStore) -> None:
+async def test_a_repeated_invalidation_leaves_a_new_login_alone(store: Store) -> None:
     """A second delivery of an invalidation deletes nothing that was made after the first."""
     await save(store)
     assert await invalidate(store, "i" * 12)
@@ -89,7 +89,7 @@ async def test_a_repeated_invalidation_leaves_a_new_login_alone(store: RedisStor
     assert (await keep(store, invalidated_at=last)).outcome is CommitOutcome.UNCHANGED
 
 
-async def test_a_late_invalidation_of_an_old_login_leaves_a_newer_one_alone(store: RedisStore) -> None:
+async def test_a_late_invalidation_of_an_old_login_leaves_a_newer_one_alone(store: Store) -> None:
     """An invalidation names the login that is meant, so that a login that has replaced it stays."""
     await save(store)
     assert not await invalidate(store, created_at=CREATED_AT - 1)
@@ -98,7 +98,7 @@ async def test_a_late_invalidation_of_an_old_login_leaves_a_newer_one_alone(stor
     assert await value_of(store) is None
 
 
-async def test_a_late_release_leaves_the_next_holder_alone(store: RedisStore) -> None:
+async def test_a_late_release_leaves_the_next_holder_alone(store: Store) -> None:
     """A second delivery of a release frees no one else's lease."""
     mine = await take(store, "me")
     assert isinstance(mine, Lease)
@@ -110,7 +110,7 @@ async def test_a_late_release_leaves_the_next_holder_alone(store: RedisStore) ->
     assert await take(store, "next") == following
 
 
-async def test_a_request_for_a_lease_after_its_own_release_is_refused(store: RedisStore) -> None:
+async def test_a_request_for_a_lease_after_its_own_release_is_refused(store: Store) -> None:
     """A cancelled enter gives its lease back. When the enter itself arrives later, it takes none."""
     assert not await store.release(NAME, Lease(0, "me"), timeout=10)
     assert isinstance(await take(store, "me"), Busy)
@@ -118,7 +118,7 @@ async def test_a_request_for_a_lease_after_its_own_release_is_refused(store: Red
     assert isinstance(await take(store, "other"), Lease)
 
 
-async def test_a_late_renewal_takes_no_lease(store: RedisStore) -> None:
+async def test_a_late_renewal_takes_no_lease(store: Store) -> None:
     """A heartbeat that arrives after the lease was given back does not bring it back."""
     mine = await take(store, "me")
     assert isinstance(mine, Lease)
@@ -127,7 +127,7 @@ async def test_a_late_renewal_takes_no_lease(store: RedisStore) -> None:
     assert isinstance(await take(store, "other"), Lease)
 
 
-async def test_a_repeated_use_counts_once(store: RedisStore) -> None:
+async def test_a_repeated_use_counts_once(store: Store) -> None:
     """A lost reply to an enter burns no second use."""
     await save(store)
     for _ in range(3):
@@ -136,7 +136,7 @@ async def test_a_repeated_use_counts_once(store: RedisStore) -> None:
     assert (await header_of(store)).uses == 2
 
 
-async def test_waiting_for_a_lease_burns_no_use(store: RedisStore) -> None:
+async def test_waiting_for_a_lease_burns_no_use(store: Store) -> None:
     """An exclusive agent counts its use when it has the lease, and not before."""
     await save(store)
     await take(store, "other")

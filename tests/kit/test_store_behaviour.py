@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from session_reuse import BrowserSession, Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._store.interface import CommitOutcome
-from session_reuse._store.redis.store import RedisStore
-from session_reuse.testing import assert_fresh, assert_reused, assert_saved, state_with_cookie
+from session_reuse.testing import Store, assert_fresh, assert_reused, assert_saved, state_with_cookie
 from tests.harness.polling import until
 from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of, invalidate, keep, logged_in, save, value_of
 from tests.kit.stores import Kit
@@ -32,7 +31,7 @@ async def test_nothing_there_is_not_an_error(manager: SessionManager) -> None:
     assert await manager.restore(NAME) is None
 
 
-async def test_a_session_ends_with_its_time_to_live(store: RedisStore) -> None:
+async def test_a_session_ends_with_its_time_to_live(store: Store) -> None:
     """What no one uses ends when its time is over, and not before."""
     await save(store, ttl=1.0)
     assert await value_of(store) is not None
@@ -43,7 +42,7 @@ async def test_a_session_ends_with_its_time_to_live(store: RedisStore) -> None:
     await until(gone)
 
 
-async def test_an_enter_starts_the_time_to_live_anew(store: RedisStore) -> None:
+async def test_an_enter_starts_the_time_to_live_anew(store: Store) -> None:
     """A session in use does not expire, one that is only looked at does."""
     await save(store, ttl=5.0)
     entered = await store.enter(NAME, ttl=HOUR, timeout=10)
@@ -86,7 +85,7 @@ async def test_two_managers_merge(over: Callable[..., SessionManager]) -> None:
         assert session.data == {"kept": 1, "one": 1}
 
 
-async def test_an_unchanged_save_prolongs_what_is_there_and_nothing_else(store: RedisStore) -> None:
+async def test_an_unchanged_save_prolongs_what_is_there_and_nothing_else(store: Store) -> None:
     """An unchanged session lives on. One that has ended or was invalidated is reported as such."""
     agents = (("agent-1", NAME),)
     assert (await keep(store, ttl=HOUR, agents=agents)).outcome is CommitOutcome.GONE
@@ -135,7 +134,7 @@ async def test_health_is_shared_and_starts_anew_with_a_login(over: Callable[...,
         session.mark_good()
 
 
-async def test_a_mark_meant_for_another_login_is_refused(store: RedisStore) -> None:
+async def test_a_mark_meant_for_another_login_is_refused(store: Store) -> None:
     """Bad marks of an old login do not retire the new one that has replaced it."""
     await save(store)
     assert (await keep(store, "1" * 12, ttl=0, score_change=10)).score == 10
@@ -174,7 +173,7 @@ async def test_a_listing_shows_each_session_and_nothing_in_it(kit: Kit, manager:
     assert "test" not in repr(found["a"])
 
 
-async def test_the_stored_form_is_the_same_everywhere(manager: SessionManager, store: RedisStore) -> None:
+async def test_the_stored_form_is_the_same_everywhere(manager: SessionManager, store: Store) -> None:
     """A value of one store is read by `BrowserSession.import_`, as that of any other is."""
     await logged_in(manager, step=1)
     value = await value_of(store)

@@ -9,8 +9,7 @@ import pytest
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._state.header import REMEMBERED_SAVES
 from session_reuse._store.interface import CommitOutcome, Precondition
-from session_reuse._store.redis.store import RedisStore
-from session_reuse.testing import assert_fresh, assert_saved, state_with_cookie
+from session_reuse.testing import Store, assert_fresh, assert_saved, state_with_cookie
 from tests.kit.actions import HOUR, NAME, header_of, payload, save, save_next, value_of
 from tests.kit.stores import Kit
 
@@ -18,7 +17,7 @@ NOWHERE = b"000000000007" + b"z" * 12
 """A revision that is not stored, nor an ancestor of anything."""
 
 
-async def test_the_same_save_twice_counts_once(store: RedisStore) -> None:
+async def test_the_same_save_twice_counts_once(store: Store) -> None:
     """A save repeated because its reply was lost is recognised, also after others have saved."""
     assert (await save(store, "a" * 12)).outcome is CommitOutcome.SAVED
     assert (await save(store, "a" * 12)).outcome is CommitOutcome.DUPLICATE
@@ -28,7 +27,7 @@ async def test_the_same_save_twice_counts_once(store: RedisStore) -> None:
     assert (await header_of(store)).version == REMEMBERED_SAVES
 
 
-async def test_a_save_over_another_one_is_a_conflict(store: RedisStore) -> None:
+async def test_a_save_over_another_one_is_a_conflict(store: Store) -> None:
     """A save that has not seen the latest one changes nothing."""
     await save(store, "a" * 12)
     before = await value_of(store)
@@ -38,7 +37,7 @@ async def test_a_save_over_another_one_is_a_conflict(store: RedisStore) -> None:
     assert await value_of(store) == before
 
 
-async def test_a_session_that_was_evicted_is_made_anew(store: RedisStore) -> None:
+async def test_a_session_that_was_evicted_is_made_anew(store: Store) -> None:
     """A holder whose session has ended without an invalidation saves it again."""
     done = await save(store, precondition=Precondition.MATCHES, known=NOWHERE)
     assert done.outcome is CommitOutcome.RECREATED
@@ -46,16 +45,14 @@ async def test_a_session_that_was_evicted_is_made_anew(store: RedisStore) -> Non
 
 
 @pytest.mark.parametrize("precondition", [Precondition.MATCHES, Precondition.ABSENT])
-async def test_a_session_that_is_gone_for_too_long_is_not_made_anew(
-    store: RedisStore, precondition: Precondition
-) -> None:
+async def test_a_session_that_is_gone_for_too_long_is_not_made_anew(store: Store, precondition: Precondition) -> None:
     """A holder that cannot prove that its session was not invalidated brings nothing back."""
     done = await save(store, precondition=precondition, known=NOWHERE, may_recreate=False)
     assert done.outcome is CommitOutcome.STALE
     assert await value_of(store) is None
 
 
-async def test_a_save_recovers_over_an_ancestor_only(store: RedisStore) -> None:
+async def test_a_save_recovers_over_an_ancestor_only(store: Store) -> None:
     """A fail-over has lost the saves since: only a save whose own line contains the stored one is written over it."""
     await save(store, "a" * 12)
     known = "000000000003" + "c" * 12 + "b" * 12 + "a" * 12

@@ -6,8 +6,7 @@ import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionBusyError, SessionManager, reusable_session
 from session_reuse._store.interface import Busy, CommitOutcome, EnterReply, Lease, Precondition
-from session_reuse._store.redis.store import RedisStore
-from session_reuse.testing import assert_fresh, assert_reused, assert_saved
+from session_reuse.testing import Store, assert_fresh, assert_reused, assert_saved
 from tests.harness.polling import until
 from tests.kit.actions import (
     HOUR,
@@ -25,7 +24,7 @@ from tests.kit.actions import (
 from tests.kit.stores import Kit
 
 
-async def test_a_lease_keeps_others_out_until_it_is_given_back(store: RedisStore) -> None:
+async def test_a_lease_keeps_others_out_until_it_is_given_back(store: Store) -> None:
     """One exclusive holder at a time. Who asks again keeps its token. Only the holder gives it back."""
     mine = await take(store, "me")
     assert isinstance(mine, Lease)
@@ -38,7 +37,7 @@ async def test_a_lease_keeps_others_out_until_it_is_given_back(store: RedisStore
     assert isinstance(await take(store, "other"), Lease)
 
 
-async def test_a_lease_taken_unheard_can_be_given_back(store: RedisStore) -> None:
+async def test_a_lease_taken_unheard_can_be_given_back(store: Store) -> None:
     """Who never got the answer to its enter does not block the session: the holder's name is enough."""
     await take(store, "me")
     assert await store.release(NAME, Lease(0, "me"), timeout=10)
@@ -46,7 +45,7 @@ async def test_a_lease_taken_unheard_can_be_given_back(store: RedisStore) -> Non
 
 
 @pytest.mark.parametrize("saves", [True, False])
-async def test_a_lease_that_a_repeated_request_took_anew_is_given_back(store: RedisStore, *, saves: bool) -> None:
+async def test_a_lease_that_a_repeated_request_took_anew_is_given_back(store: Store, *, saves: bool) -> None:
     """The first request was answered, an invalidation ended its lease, and the copy of the request took another one."""
     first = await take(store, "me")
     assert isinstance(first, Lease)
@@ -61,7 +60,7 @@ async def test_a_lease_that_a_repeated_request_took_anew_is_given_back(store: Re
     assert isinstance(await take(store, "other"), Lease)
 
 
-async def test_tokens_grow(store: RedisStore) -> None:
+async def test_tokens_grow(store: Store) -> None:
     """A later holder's token is higher, so that the store can tell who came last."""
     first = await take(store, "one", seconds=0.05)
     assert isinstance(first, Lease)
@@ -77,7 +76,7 @@ async def test_tokens_grow(store: RedisStore) -> None:
     assert await store.renew(NAME, second, HOUR, timeout=10)
 
 
-async def test_a_holder_that_was_replaced_changes_nothing(store: RedisStore) -> None:
+async def test_a_holder_that_was_replaced_changes_nothing(store: Store) -> None:
     """Fencing: the late save of an old holder is refused, whether the new one still holds the lease or has saved."""
     old = await take(store, "old", seconds=0.02)
     assert isinstance(old, Lease)
@@ -107,7 +106,7 @@ async def test_a_holder_that_was_replaced_changes_nothing_also_with_the_higher_t
     assert (await keep(kit.store, "b" * 12, lease=new)).outcome is CommitOutcome.UNCHANGED
 
 
-async def test_a_refused_save_gives_the_lease_back(store: RedisStore) -> None:
+async def test_a_refused_save_gives_the_lease_back(store: Store) -> None:
     """An exclusive agent whose save is refused for good does not block the next one."""
     await invalidate(store)
     lease = await take(store, "me")
@@ -116,7 +115,7 @@ async def test_a_refused_save_gives_the_lease_back(store: RedisStore) -> None:
     assert isinstance(await take(store, "other"), Lease)
 
 
-async def test_a_conflict_keeps_the_lease(store: RedisStore) -> None:
+async def test_a_conflict_keeps_the_lease(store: Store) -> None:
     """A save that is merged and tried again must still be the exclusive one."""
     await save(store, "a" * 12)
     lease = await take(store, "me")
@@ -154,7 +153,7 @@ async def test_an_invalidated_session_stays_dead(manager: SessionManager) -> Non
         assert_reused(session)
 
 
-async def test_a_tombstone_stops_those_who_entered_before(store: RedisStore) -> None:
+async def test_a_tombstone_stops_those_who_entered_before(store: Store) -> None:
     """A save that does not know of the invalidation is refused, whatever it expects to find."""
     await invalidate(store)
     assert (await save(store)).outcome is CommitOutcome.STALE
@@ -168,7 +167,7 @@ async def test_a_tombstone_stops_those_who_entered_before(store: RedisStore) -> 
     assert (await header_of(store)).invalidated_at == done.invalidated_at == last > 0
 
 
-async def test_a_tombstone_with_an_earlier_time_stops_those_who_do_not_know_it(store: RedisStore) -> None:
+async def test_a_tombstone_with_an_earlier_time_stops_those_who_do_not_know_it(store: Store) -> None:
     """A fail-over to a server with a late clock has lost the invalidation that an agent knows, and another one followed."""
     await invalidate(store)
     last = (await store.enter(NAME, ttl=HOUR, timeout=10)).invalidated_at
@@ -177,13 +176,13 @@ async def test_a_tombstone_with_an_earlier_time_stops_those_who_do_not_know_it(s
     assert await value_of(store) is None
 
 
-async def test_a_lost_tombstone_stops_nobody(store: RedisStore) -> None:
+async def test_a_lost_tombstone_stops_nobody(store: Store) -> None:
     """An agent that knows of an invalidation which the store has lost may save: none came after it."""
     assert (await save(store, invalidated_at=7)).outcome is CommitOutcome.SAVED
     assert (await keep(store, invalidated_at=7)).outcome is CommitOutcome.UNCHANGED
 
 
-async def test_an_invalidation_frees_the_lease_and_beats_its_token(store: RedisStore) -> None:
+async def test_an_invalidation_frees_the_lease_and_beats_its_token(store: Store) -> None:
     """The holder of a lease is out, too, and the next token is higher than the tombstone."""
     lease = await take(store, "me")
     assert isinstance(lease, Lease)
