@@ -143,8 +143,12 @@ async def _connection(config: Config, given: StoreOrClient | None) -> Connection
     if given is not None:
         return Connection(given)
     connection = connect(config)
-    if connection.revive is not None:
-        await _start_private_server(connection.revive)
+    if connection.revive is not None and connection.release is not None:
+        try:
+            await _start_private_server(connection.revive)
+        except BaseException:  # a cancelled enter: the server goes on starting, and would live as long as this process
+            asyncio.get_running_loop().run_in_executor(None, connection.release)  # it waits for the end of the start
+            raise
     return connection
 
 

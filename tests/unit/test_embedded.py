@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from session_reuse import SessionManager
 from session_reuse._store.embedded import server as embedded_server
 from session_reuse._store.embedded.handle import EmbeddedServer
 from session_reuse._store.embedded.server import SOCKET_PATH_LIMIT, ask, find_server_binary
@@ -538,6 +540,29 @@ def test_the_end_of_a_program_is_not_waited_for(user: Callable[..., User]) -> No
     pid = int(program.hear())
     assert program.process.wait(CAP) == 0
     assert eventually(lambda: gone(pid))
+
+
+async def test_a_cancelled_enter_leaves_no_server_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cancelled while the server starts. The server ends, although the process that has started it lives."""
+    starting, goes_on, start = threading.Event(), threading.Event(), EmbeddedServer.ensure_running
+    pids: list[int] = []
+
+    def held_up(server: EmbeddedServer) -> None:
+        starting.set()
+        assert goes_on.wait(CAP)
+        start(server)
+        pids.append(server.pid)
+
+    monkeypatch.setattr(EmbeddedServer, "ensure_running", held_up)
+    manager = SessionManager(f"embedded://{folder}")
+    entering = asyncio.create_task(manager.__aenter__())
+    await asyncio.to_thread(starting.wait, CAP)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    goes_on.set()
+    assert await asyncio.to_thread(eventually, lambda: pids and (not pids[0] or gone(pids[0])))
+    await manager.aclose()
 
 
 def test_forks_of_other_threads_do_not_hang_a_start(user: Callable[..., User]) -> None:
