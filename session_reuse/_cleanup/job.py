@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from session_reuse._cancellation import SwallowedCancellation
@@ -110,19 +111,13 @@ class CleanupJob:
                     await self._due.wait()
 
     async def _check_hints(self) -> None:
-        cancellation = SwallowedCancellation()
         while True:
             await self._hinted.wait()
             await asyncio.sleep(_HINT_PAUSE)
             hints, self._hints = self._hints, set()
             self._hinted.clear()
-            try:
-                await self._reconciler.check(hints)
-                cancellation.raise_again()
-                self._telemetry.cleanup_worked("hints")
-            except Exception as error:  # noqa: BLE001  (the reconcile finds these sessions at their deadlines)
-                cancellation.raise_again()
-                self._failed("hints", error)
+            # Once: the reconcile finds these sessions at their deadlines.
+            await self._works("hints", partial(self._reconciler.check, hints))
 
     async def _repair(self) -> None:
         # At once: entries that were long overdue were trimmed while no job ran, those of living sessions too.
@@ -131,19 +126,23 @@ class CleanupJob:
             await asyncio.sleep(_REPAIR_INTERVAL * random.uniform(0.5, 1.0))
 
     async def _until_it_works(self, step: str, work: Callable[[], Awaitable[object]]) -> None:
-        pause, cancellation = _FIRST_PAUSE, SwallowedCancellation()
-        while True:
-            try:
-                await work()
-            except Exception as error:  # noqa: BLE001  (the job has to outlive any error of one pass)
-                cancellation.raise_again()
-                self._failed(step, error)
-            else:
-                cancellation.raise_again()
-                self._telemetry.cleanup_worked(step)
-                return
+        pause = _FIRST_PAUSE
+        while not await self._works(step, work):
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, self._config.cleanup_interval)
+
+    async def _works(self, step: str, work: Callable[[], Awaitable[object]]) -> bool:
+        """Do one pass, and record whether it worked."""
+        cancellation = SwallowedCancellation()
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001  (the job has to outlive any error of one pass)
+            cancellation.raise_again()
+            self._failed(step, error)
+            return False
+        cancellation.raise_again()
+        self._telemetry.cleanup_worked(step)
+        return True
 
     def _failed(self, step: str, error: Exception) -> None:
         if isinstance(error, AttemptFailed):

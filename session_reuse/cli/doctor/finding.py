@@ -56,12 +56,10 @@ def fail(check: str, found: str, remedy: str) -> Finding:
 
 def worst_of_each(findings: Iterable[Finding]) -> list[Finding]:
     """Return one finding per check, the worst: each server of a Cluster is checked."""
-    order = list(Status)
     worst: dict[str, Finding] = {}
     for finding in findings:
-        before = worst.setdefault(finding.check, finding)
-        if order.index(finding.status) > order.index(before.status):
-            worst[finding.check] = finding
+        known = worst.get(finding.check, finding)
+        worst[finding.check] = max(known, finding, key=lambda each: list(Status).index(each.status))
     return list(worst.values())
 
 
