@@ -22,6 +22,7 @@ from session_reuse._state.sealing import AesGcm
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 from tests.harness.polling import until
+from tests.harness.probes import files_are_written
 from tests.harness.servers import RedisServer
 from tests.harness.stored import header_in
 
@@ -351,7 +352,7 @@ async def test_a_delivered_save_leaves_a_full_disk(
 
 
 async def test_a_delivered_save_leaves_the_disk_after_a_failure(
-    own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+    own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One write fails, because another process keeps the lock. The next one removes what was delivered meanwhile."""
     async with manager_of(own_redis, folder, close_timeout=2.0) as manager:
@@ -361,7 +362,9 @@ async def test_a_delivered_save_leaves_the_disk_after_a_failure(
             with Spool(folder, AesGcm([KEY]), max_entries=9, max_bytes=9999, max_content=9, ttl=9.0).exclusive():
                 own_redis.start()
                 await until(lambda: not manager.stats().pending, message="the save was flushed")
-                await asyncio.sleep(0)
+                await files_are_written(manager, NAME)
+                assert "session_reuse.spool_failed" in caplog.text
+                assert files(folder)
         assert await leave(manager, n=2) in {SaveOutcome.SAVED, SaveOutcome.MERGED}
     assert files(folder) == []
 

@@ -32,6 +32,13 @@ def waiting_of(manager: SessionManager) -> list[Replica]:
     return list(runtime(manager).writer.replicas.waiting())
 
 
+async def files_are_written(manager: SessionManager, fingerprint: str) -> None:
+    """Wait until the spool has tried to write all that it is to write of a session."""
+    disk = runtime(manager).writer.disk
+    assert disk is not None, "the manager has no spool_dir"
+    await disk.written(fingerprint, 60.0)
+
+
 def was_used(manager: SessionManager) -> bool:
     """Return whether a manager has parts."""
     return manager._runtime is not None
