@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from session_reuse.cli.connection import Place, Stored, connected, use_stored
+from session_reuse.cli.connection import Place, connected, use_stored
 from session_reuse.cli.formatting import printable, size
 from session_reuse.cli.options import Fingerprint
 from session_reuse.cli.output import Output
@@ -42,17 +42,13 @@ async def export(
         raise ConfigurationError("a session is a secret and is not printed on a terminal: name a file, or use a pipe")
     async with connected(place) as manager:
         stored = await use_stored(manager, fingerprint, "export")
-    data = _content(stored, file_format)
+    data, left_out = stored.value, list[str]()  # as stored: an encrypted session stays encrypted in the file
+    if file_format is not FileFormat.SESSION_REUSE:
+        data = as_json_file(stored.document["storage_state"], file_format)
+        left_out = parts_left_out(stored.document, file_format)
     write_private(path, data, replace=force)
     if path != STANDARD_STREAM:
         output.emit({"fingerprint": fingerprint, "file": str(path), "format": file_format.value, "bytes": len(data)})
         output.show(f"{printable(fingerprint)} -> {path} ({file_format}, {size(len(data))}, mode 0600)")
-    left_out = [] if file_format is FileFormat.SESSION_REUSE else parts_left_out(stored.document, file_format)
     if left_out:
         output.note(f"left out, since {file_format} has no place for it: {', '.join(left_out)}")
-
-
-def _content(stored: Stored, file_format: FileFormat) -> bytes:
-    if file_format is FileFormat.SESSION_REUSE:
-        return stored.value  # as stored, so that an encrypted session stays encrypted in the file
-    return as_json_file(stored.document["storage_state"], file_format)
