@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,6 +62,10 @@ class _Checkpoints:
     def __init__(self) -> None:
         self.process = os.getpid()
         self.states: list[Any] = []
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
 
     async def checkpoint(self, session: BrowserSession) -> str:
         for capture in captures_of(session):
