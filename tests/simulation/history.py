@@ -393,7 +393,7 @@ class _Draw:
             )
         )
         part = chance.choice(
-            ("", "", "commit", "touch", "GETEX", "acquire", "release", "invalidate", "mark", "renew", "GET")
+            ("", "", "commit", "slide", "GETEX", "acquire", "release", "invalidate", "count_use", "renew", "GET")
         )
         return {
             "process": self.some_process(),

@@ -34,14 +34,14 @@ PIECES: Final = 8
 """Into how many pieces a reply is cut that trickles in."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Mishap:
     """What happens to one request.
 
     Attributes:
         kind: slow_request | slow_reply | lost_request | lost_reply | silent_request | silent_reply | split | trickle.
         seconds: how slow, or how far apart the parts are.
-        part: only requests that hold this word: a script's name, a command. Empty for any.
+        part: only requests that hold this word: a script's name in lower case, a command in upper case. Empty for any.
     """
 
     kind: str
@@ -61,17 +61,18 @@ class Link:
         self.host = host
         self.far = far
         self.held: list[Callable[[], None]] | None = None
-        self.mishaps: deque[Mishap] = deque()
+        self.mishaps: list[Mishap] = []
         self.connections: list[SimConnection] = []
 
     def mishap_for(self, commands: list[Words], names: dict[bytes, str]) -> Mishap | None:
-        """Take the planned mishap, if these commands are the ones it is meant for."""
+        """Take the first planned mishap that is meant for these commands."""
         if not self.mishaps:
             return None
-        part = self.mishaps[0].part
-        if part and not any(part == word for command in commands for word in _words(command, names)):
-            return None
-        return self.mishaps.popleft()
+        words = {word for command in commands for word in _words(command, names)}
+        mishap = next((mishap for mishap in self.mishaps if not mishap.part or mishap.part in words), None)
+        if mishap is not None:
+            self.mishaps.remove(mishap)
+        return mishap
 
 
 def _words(command: Words, names: dict[bytes, str]) -> tuple[str, ...]:
@@ -101,6 +102,16 @@ class Network:
         self.executed: Callable[[SimConnection, Words, Any], None] = lambda *_: None
         self.last_trouble = -1e9
         self._uniform = chance.uniform
+
+    def plan(self, link: Link, mishap: Mishap) -> None:
+        """Plan a mishap for the next request of a process that it is meant for.
+
+        Raises:
+            ValueError: it names a script that does not exist, so it would never happen.
+        """
+        if mishap.part.islower() and mishap.part not in self.names.values():
+            raise ValueError(f"a mishap for a script that does not exist: {mishap.part}")
+        link.mishaps.append(mishap)
 
     def latency(self, link: Link) -> float:
         """Draw the time one message takes."""

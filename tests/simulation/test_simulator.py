@@ -6,12 +6,13 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from random import Random
 
 import pytest
 
 from tests.simulation.loop import Host, SimLoop, Stuck
-from tests.simulation.network import Link, Network, SimPool
+from tests.simulation.network import Link, Mishap, Network, SimPool
 from tests.simulation.redis_server import RedisServer
 
 SEEDS = 8
@@ -94,3 +95,27 @@ def test_what_the_network_has_held_back_arrives_in_order() -> None:
         return [await connection.read_response() for _ in range(80)][1::2]
 
     assert loop.run(talk()) == [b"%d" % number for number in range(40)]
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """A network with two scripts."""
+    loop = SimLoop(lambda: 0.001)
+    yield Network(loop, RedisServer(loop.time), Random(0), {b"sha": "commit", b"other": "renew"})
+    loop.close()
+
+
+def test_a_mishap_that_no_request_fits_yet_holds_up_no_other(network: Network) -> None:
+    """A lease is renewed in few histories. The mishaps behind one for `renew` happen in all."""
+    link = Link(Host("p0"))
+    for part in ("renew", "commit", ""):
+        network.plan(link, Mishap("lost_reply", part=part))
+    request = [[b"SET", b"key", b"value"], [b"EVALSHA", b"sha", b"0"]]
+    taken = [link.mishap_for(request, network.names) for _ in range(3)]
+    assert [mishap.part if mishap else None for mishap in taken] == ["commit", "", None]
+
+
+def test_a_mishap_for_a_script_that_does_not_exist_is_an_error(network: Network) -> None:
+    """It would never happen, and the histories would be calmer than they seem."""
+    with pytest.raises(ValueError, match="touch"):
+        network.plan(Link(Host("p0")), Mishap("lost_reply", part="touch"))

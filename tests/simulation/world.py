@@ -476,7 +476,7 @@ class World:
         arguments = step.arguments
         link = self.processes[arguments["process"]].link
         for _ in range(arguments["times"]):
-            link.mishaps.append(Mishap(arguments["what"], arguments["seconds"], arguments["part"]))
+            self.network.plan(link, Mishap(arguments["what"], arguments["seconds"], arguments["part"]))
 
     # Server --------------------------------------------------------------------------------------------------------------------
 
