@@ -207,9 +207,34 @@ class RedisServer:
 
     # Scripts --------------------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def lines_not_run(work: Callable[[], None]) -> set[int]:
+        """Do some work and return the lines of the scripts it ran that were passed over each time."""
+        return _LUA.lines_not_run(work)
+
     def script(self, sha: str, keys: list[bytes], arguments: list[bytes]) -> Any:
         """Run a script that is loaded."""
         return _LUA.run(self, sha, keys, arguments)
+
+
+_WATCH: Final = b"""
+local debug = debug
+local function watch(ran, all)
+  if not ran then return debug.sethook() end
+  local seen = {}
+  debug.sethook(function(_, line)
+    local info = debug.getinfo(2, 'SfL')
+    if info.what == 'C' or info.func == watch then return end
+    ran[line] = true
+    if not seen[info.func] then
+      seen[info.func] = true
+      for each in pairs(info.activelines) do all[each] = true end
+    end
+  end, 'l')
+end
+return watch
+"""
+"""Notes which lines run, and which lines there are in what runs."""
 
 
 class _Lua:
@@ -229,6 +254,7 @@ class _Lua:
         redis[b"log"] = lambda *_: None
         for level, name in enumerate((b"LOG_DEBUG", b"LOG_VERBOSE", b"LOG_NOTICE", b"LOG_WARNING")):
             redis[name] = level
+        self._watch = self._runtime.execute(_WATCH)
         names = self._runtime.globals()
         names[b"redis"] = redis
         for name in (b"python", b"os", b"io", b"require", b"package", b"debug", b"dofile", b"loadfile"):
@@ -252,6 +278,16 @@ class _Lua:
             raise ServerError(f"ERR Error running script: {error}") from None
         finally:
             self._server = before
+
+    def lines_not_run(self, work: Callable[[], None]) -> set[int]:
+        """Do some work and return the lines of the scripts that it ran which were passed over each time."""
+        ran, all_lines = self._table(), self._table()
+        self._watch(ran, all_lines)
+        try:
+            work()
+        finally:
+            self._watch(None, None)
+        return {line - 1 for line in set(all_lines) - set(ran)}  # the first line is ours: see `load`
 
     def _call(self, name: bytes, *words: Any) -> Any:
         return self._value(self._server._call(name.upper(), [_argument(word) for word in words]))  # type: ignore[union-attr]

@@ -5,20 +5,22 @@ from __future__ import annotations
 import random
 import re
 import string
+from collections import Counter
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import pytest
 import redis
 from redis.exceptions import RedisError
 
-from session_reuse._store.redis import scripts
+from session_reuse._store.interface import CommitOutcome
 from tests.harness.servers import RedisServer as RealServer
+from tests.simulation.drawn_scripts import MEMBERS, NAMES, SHAPES, SORTED, Drawn, source_of
 from tests.simulation.redis_server import RedisServer, ServerError, Status
 
 CASES = 3000
-SCRIPT_CASES = 4000
+FEW_CASES = 150
+CASES_OF = {"commit": 600, "pool_take": 300}
 KEYS = ("a", "b", "c", "d")
 WORDS = ("", "x", "SRS1", "0", "7", "-3", "007", "1.5", "\0\1", "z" * 40)
 NUMBERS = ("0", "1", "2", "5", "-1", "-2", "100", "x", "1.5")
@@ -175,122 +177,73 @@ def test_random_commands_get_the_replies_of_a_real_server(real: redis.Redis, see
     pair.check_all_keys()
 
 
-class Drawn:
-    """Draws calls of the package's scripts, from what the scripts themselves say of their keys and arguments.
-
-    Args:
-        chance: where it draws from.
-    """
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.heads = [self.head() for _ in range(4)]
-
-    def digits(self, length: int, small: bool = True) -> str:
-        """Draw a number of so many digits."""
-        chance = self.chance
-        top = chance.choice((3, 40, 10 ** min(length, 17))) if small else 10**length - 1
-        return f"{chance.randrange(top):0{length}d}"
-
-    def head(self) -> bytes:
-        """Draw a header such as one of ours."""
-        draw = self.digits
-        ids = "".join(self.save_id() for _ in range(4))
-        text = (
-            "SRS1"
-            "n--o" + "0" * 8 + draw(20) + draw(20) + draw(12) + ids + draw(14) + draw(14) + draw(14) + draw(8) + draw(4)
-        )
-        return text.ljust(174).encode() + b"\r\nbody"
-
-    def save_id(self) -> str:
-        """Draw one of few names of saves."""
-        return self.chance.choice(("a" * 12, "b" * 12, "c" * 12, "d" * 12, "------------"))
-
-    def value(self) -> bytes:
-        """Draw what may stand under a session's key."""
-        return self.chance.choice((*self.heads, b"", b"garbage", b"SRS1", self.chance.choice(self.heads)[:100]))
-
-    def token(self) -> str:
-        """Draw a fencing token."""
-        return self.chance.choice(("0" * 20, self.digits(20), self.digits(20)))
-
-    def argument(self) -> Any:
-        """Draw an argument: something of every kind that scripts are given."""
-        chance = self.chance
-        head = chance.choice(self.heads)
-        return chance.choice((
-            "0", "1", "-1", "10", "-5", "60000", "revision", "absent", "unknown", "corrupt", "holder", "other", "", self.token(), self.save_id(),
-            head[56:80], head[16:36], head[116:130], head[:176], self.digits(14), "agent",
-        ))  # fmt: skip
-
-    def shape(self, name: str) -> list[Any]:
-        """Draw the arguments of a script that is known here, most of them sensible."""
-        chance, head, lease = (
-            self.chance,
-            self.chance.choice(self.heads),
-            self.chance.choice(("holder", "other", "")),
-        )
-        yes = lambda: chance.choice("01")  # noqa: E731
-        return {
-            "acquire": [lease, "60000"],
-            "commit": [chance.choice(("revision", "absent", "unknown", "corrupt")), chance.choice((head[56:80], head[:176])), self.token(), self.save_id(),
-                       self.token(), lease, yes(), chance.choice(("-1", "0", "100", "99999999")), "60000", chance.choice(("", "agent")), "70000", yes(),
-                       chance.choice(("0", "10", "-5")), head[116:130]],
-            "due": ["10"],
-            "forget_affinity": [chance.choice(("x", "holder"))],
-            "index": ["member", "60000"],
-            "invalidate": ["60000"],
-            "mark": [head[116:130], chance.choice((head[16:36], "0" * 20)), chance.choice(("10", "-5"))],
-            "release": [self.token(), lease],
-            "renew": [self.token(), lease, "60000"],
-            "settle": ["member", "5", chance.choice(("-1", "9000"))],
-            "touch": [self.token(), self.token(), lease, yes(), "60000", chance.choice(("", "agent")), "70000", chance.choice(("0", "10", "-5"))],
-        }.get(name, [self.argument() for _ in range(chance.randrange(16))])  # fmt: skip
+EXPECTED: dict[str, set[str]] = {
+    "acquire": {"ok", "busy", "foreign"},
+    "commit": set(re.findall(r"[a-z]+", re.search(r"-- Outcomes: (.*)", source_of("commit")).group(1))),  # type: ignore[union-attr]
+    "count_use": {"-1"},
+    "forget_affinity": {"0", "1"},
+    "index": {"0", "1"},
+    "invalidate": {"0", "1"},
+    "note_liveness": {"OK"},
+    "pool_edit": {"0", "1", "2"},
+    "pool_return": {"0", "1"},
+    "pool_take": {"", *MEMBERS},
+    "release": {"0", "1"},
+    "renew": {"0", "1"},
+    "reseal_affinity": {"0", "1"},
+    "set_totp": {"0", "1"},
+    "settle": {"0", "1"},
+    "slide": {"0", "1"},
+    "take_agents": {"[]", *SORTED["agents"]},
+}
+"""Script -> the replies, or the first words of replies, that have to occur."""
 
 
-def planted(pair: Pair, drawn: Drawn, key: str) -> None:
-    """Put something under a key of both servers."""
-    chance = drawn.chance
-    kind = chance.randrange(8)
-    if kind == 0:
-        pair.check("SADD", key, "agent", "x")
-    elif kind == 1:
-        pair.check("ZADD", key, "5", "member")
-    elif kind <= 4:
-        pair.check("SET", key, drawn.value(), "PX", 60_000)
-    elif kind == 5:
-        lease = f"{drawn.token()}:{chance.choice(('holder', 'other', ''))}"
-        pair.check("SET", key, lease, "PX", 60_000)
-    elif kind == 6:
-        pair.check("SET", key, drawn.token())
+def first_word(reply: Any) -> str:
+    """Return what a reply begins with."""
+    if isinstance(reply, list):
+        return first_word(reply[0]) if reply else "[]"
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
-SCRIPTS = sorted(path.name.removesuffix(".lua") for path in files(scripts).iterdir() if path.name.endswith(".lua"))
+def test_each_script_has_a_shape() -> None:
+    """The calls of a script without one would be senseless, and end at its first comparison."""
+    assert sorted(SHAPES) == NAMES
+    assert EXPECTED["commit"] == {*CommitOutcome, "unstaged"}
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_each_script_does_what_it_does_in_a_real_server(real: redis.Redis, name: str) -> None:
-    """Random keys and arguments, also senseless ones, also with a full memory."""
-    pair = Pair(real)
-    drawn = Drawn(random.Random(name))
-    source = files(scripts).joinpath(f"{name}.lua").read_bytes()
-    sha = pair.check("SCRIPT", "LOAD", source)
-    keys = [
-        f"{{s}}{letter}" for letter in string.ascii_lowercase[: max(map(int, re.findall(rb"KEYS\[(\d+)\]", source)))]
-    ]
-    for number in range(SCRIPT_CASES // len(SCRIPTS)):
-        pair.empty()
-        for key in keys:
-            planted(pair, drawn, key)
-        full = number % 7 == 0
+    """Random keys and arguments, some of them senseless, also with a full memory. Each line and each outcome occurs."""
+    pair, drawn = Pair(real), Drawn(random.Random(name))
+    sha = pair.check("SCRIPT", "LOAD", source_of(name))
+    replies: Counter[str] = Counter()
+
+    def run() -> None:
+        for number in range(CASES_OF.get(name, FEW_CASES)):
+            replies[first_word(called(pair, sha, *drawn.case(name), full=number % 9 == 8))] += 1
+
+    text = f"{source_of(name)}\nend".splitlines()
+    passed_over = {line: text[line - 1] for line in sorted(pair.simulated.lines_not_run(run))}
+    assert [code for code in passed_over.values() if code.strip() != "end"] == [], replies
+    assert EXPECTED.get(name, set()) <= set(replies), replies
+
+
+def called(pair: Pair, sha: bytes, plants: list[tuple[Any, ...] | None], arguments: list[Any], *, full: bool) -> Any:
+    """Call a script on both servers with what stands under its keys, and return the reply."""
+    pair.empty()
+    keys = [f"{{s}}{letter}" for letter in string.ascii_lowercase[: len(plants)]]
+    for key, plant in zip(keys, plants, strict=True):
+        if plant is not None:
+            pair.check(plant[0], key, *plant[1:])
+    if full:
+        pair.client.config_set("maxmemory", 1)
+        pair.simulated.full = True
+    try:
+        return pair.check("EVALSHA", sha, len(keys), *keys, *arguments)
+    finally:
         if full:
-            real.config_set("maxmemory", 1)
-            pair.simulated.full = True
-        try:
-            pair.check("EVALSHA", sha, len(keys), *keys, *drawn.shape(name))
-        finally:
-            if full:
-                real.config_set("maxmemory", 0)
-                pair.simulated.full = False
+            pair.client.config_set("maxmemory", 0)
+            pair.simulated.full = False
         pair.check_all_keys()
