@@ -18,6 +18,10 @@ async def main(action: str, *arguments: str) -> None:
         elif action == "set":
             await tab.goto(arguments[0])
             await tab.evaluate(f"localStorage.setItem({arguments[1]!r}, 'yes')")
+        elif action == "fetch":
+            await tab.goto(arguments[0])
+            fetch = f"fetch({arguments[1]!r}, {{mode: 'no-cors'}}).then(() => 'reached', () => 'refused')"
+            print(await tab.evaluate(fetch), flush=True)  # noqa: T201
         print(await (tab.goto(arguments[0]) if action in {"look", "beat"} else tab.words()), flush=True)  # noqa: T201
         if action in {"close", "kill"}:
             await asyncio.sleep(1.5)  # longer than the time between two looks at the cookies
