@@ -154,8 +154,9 @@ class Turn:
                 return self._without(error.outcome, named)
             if self._member:
                 entered = await self._enter_member()
-                if entered is not None:
+                if isinstance(entered, tuple):
                     return entered
+                await self._pass_by(entered)
                 if self._budget > 0:
                     continue
                 left = 0.0
@@ -177,40 +178,35 @@ class Turn:
         self._arrival, self._member, self._reserved_until = reply.arrival, reply.member, reply.reserved_until
         return reply.left
 
-    async def _enter_member(self) -> tuple[BrowserSession, SessionScope] | None:
-        """Enter the session of the reserved member; None when it will not do, which others need not find out again."""
-        runtime, name = self._runtime, fingerprint_in(self._pool, self._member)
+    async def _enter_member(self) -> tuple[BrowserSession, SessionScope] | float:
+        """Enter the session of the reserved member. If it will not do, return for how long others need not look at it."""
+        runtime, name, pause = self._runtime, fingerprint_in(self._pool, self._member), None
         if not is_name(name):  # of another program, as `add` refuses it
-            await self._pass_by(_RETIRED_PAUSE)
-            return None
-        pause = None
+            return _RETIRED_PAUSE
         try:
             found = await runtime.guarded.run(
                 Access.READ, name, self._budget,
                 lambda store, timeout: store.member_facts(self._pool, self._member, name, timeout=timeout),
             )  # fmt: skip
-            if found is None:  # its last holder has given it back, and it cools down
-                self._member = ""
-                return None
             pause = self._unfit(found)
         except AttemptFailed:
             pass  # the enter says what is wrong
         if pause is not None:
-            await self._pass_by(pause)
-            return None
+            return pause
         session, scope = self._scope(name, spent=runtime.config.restore_timeout - self._budget)
         await scope.enter()
         if session.outcome is Outcome.BUSY:  # another agent was faster
-            await self._pass_by(min(runtime.config.lease_ttl / 3, _RETIRED_PAUSE))
-            return None
+            return min(runtime.config.lease_ttl / 3, _RETIRED_PAUSE)
         if not self._options.counted_later:
             scope.count()
         member = self._member
         scope.on_left = lambda cooldown: self._return(member, cooldown, 0)
         return session, scope
 
-    def _unfit(self, found: SessionEntry) -> float | None:
+    def _unfit(self, found: SessionEntry | None) -> float | None:
         """Return for how long a member need not be looked at again; None for one that will do."""
+        if found is None:  # its last holder has given it back, and it cools down: our reservation has ended with that
+            return 0.0
         if found.holder:
             return min(max(_POLL[0], found.lease_left), _RETIRED_PAUSE)
         try:

@@ -125,7 +125,7 @@ async def test_a_member_that_begins_to_cool_down_goes_to_no_waiter(url: str, mon
             seen.extend([member.free_in > 500 for member in await waits(manager)])
             await release(lease, budget)
 
-        async def entered(turn: Turn) -> tuple[BrowserSession, SessionScope] | None:
+        async def entered(turn: Turn) -> tuple[BrowserSession, SessionScope] | float:
             await scope.__aexit__(None, None, None)
             return await enter_member(turn)
 
