@@ -365,7 +365,7 @@ def test_a_wrong_probe_is_refused_when_it_is_made(url: str, text: str, remedy: s
     with pytest.raises(ConfigurationError, match=re.escape(remedy)):
         http_probe(url, text=text)
     answer = cli("keep", "--url", url, "--expect-text", text, "--once")
-    assert (answer.code, "error:" in answer.err) == (2, True)
+    assert (answer.code, answer.err.startswith("error:")) == (2, True), "before a store is looked for"
 
 
 def test_a_probe_without_its_extra_is_refused_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,12 +52,13 @@ async def keep(
 
     soon = None if before_expiry is None else seconds(before_expiry, "--before-expiry")
     interval = seconds(every, "--every")
+    probe = http_probe(page, text=expect_text)
     with logging_to():
         async with connected(place) as manager:
             output.note(f"keeping the logins of {redacted_url(manager.config.url)}; Ctrl-C ends it")
             counts = await manager.keep_alive(
-                http_probe(page, text=expect_text), pattern=pattern, every=interval, before_expiry=soon,
-                concurrency=concurrency, on_change=changed, once=once,
+                probe, pattern=pattern, every=interval, before_expiry=soon, concurrency=concurrency,
+                on_change=changed, once=once,
             )  # fmt: skip
     output.emit({verdict.value: counts[verdict] for verdict in Liveness})
     output.show(", ".join(f"{counts[verdict]} {verdict.value.upper()}" for verdict in Liveness))
