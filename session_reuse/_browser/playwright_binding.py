@@ -1,4 +1,4 @@
-"""One Playwright context bound to one session: what both APIs do, in order. It closes only what it has opened."""
+"""One Playwright context bound to one session: what both APIs do, as flows. It closes only what it has opened."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from session_reuse._misuse import type_of
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import StorageState, is_empty
 from session_reuse.errors import AdapterError, ConfigurationError, LifecycleError
+from session_reuse.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,6 +134,15 @@ class PlaywrightBinding:
         yield self.driver.best_effort(page.close)
         yield from self.engine.rearm_session_storage()
         return True
+
+    def report_not_verified(self, error: Exception) -> None:
+        """Report that the caller's check has raised."""
+        self.session.report(ProblemKind.VERIFY_FAILED, type(error).__name__)
+
+    def refuse(self) -> Flow[None]:
+        """Close a context that the check has refused, and empty the session for the next one."""
+        self.session.start_fresh(Outcome.UNVERIFIED)
+        yield from self.release()
 
     def hook(self, capture: Callable[[], Any], finalize: Callable[..., Any]) -> None:
         """Capture before each save, and for the last time before the agent closes the context or its browser."""

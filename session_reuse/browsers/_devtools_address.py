@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from session_reuse._browser.drivers.thread import open_websocket
+from session_reuse.browsers._web_address import parts_of
 from session_reuse.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,12 +51,8 @@ class Address:
         text = str(address).strip()
         if text.isdecimal():
             text = f"127.0.0.1:{text}"
-        url = urlsplit(text if "://" in text else f"http://{text}")
-        try:
-            is_whole = url.scheme in _SCHEMES and bool(url.hostname) and url.port != 0
-        except ValueError:  # of the port
-            is_whole = False
-        if not is_whole:
+        url = parts_of(text if "://" in text else f"http://{text}", *_SCHEMES)
+        if url is None:
             raise ConfigurationError(
                 "not a DevTools address: write a port, host:port, http(s)://host:port or ws(s)://..."
             )

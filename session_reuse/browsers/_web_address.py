@@ -1,10 +1,20 @@
-"""Addresses of pages to open, checked before a browser is started."""
+"""Addresses that a user has given, checked before a browser is started."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from session_reuse.errors import ConfigurationError
+
+
+def parts_of(url: str, *schemes: str) -> SplitResult | None:
+    """Return the parts of a URL with one of these schemes, or None if its scheme, its host or its port is none."""
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the host or the port
+        return None
+    return parts if is_whole else None
 
 
 def require_web_address(url: str) -> None:
@@ -13,12 +23,5 @@ def require_web_address(url: str) -> None:
     Raises:
         ConfigurationError: it is none.
     """
-    if not url.startswith(("http://", "https://")):
-        raise ConfigurationError(f"url {url!r}: must begin with http:// or https://")
-    try:
-        parts = urlsplit(url)
-        is_whole = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_whole = False
-    if not is_whole:
-        raise ConfigurationError(f"url {url!r}: its host or its port is none")
+    if parts_of(url, "http", "https") is None:
+        raise ConfigurationError(f"url {url!r}: must begin with http:// or https://, a host and a port that can be")

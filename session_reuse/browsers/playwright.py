@@ -18,9 +18,7 @@ from session_reuse._browser.flow import run_async
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
 from session_reuse._misuse import AsyncOnly
-from session_reuse._problem import ProblemKind
 from session_reuse.errors import AdapterError, MissingExtraError
-from session_reuse.outcome import Outcome
 
 try:
     from playwright.async_api import Error
@@ -31,14 +29,14 @@ except ImportError:
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
+    from contextlib import AbstractAsyncContextManager
 
     from playwright.async_api import Browser, BrowserContext, Page
 
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
-__all__ = ["BoundContext", "attach_context", "open_context"]
+__all__ = ["attach_context", "open_context"]
 
 
 def open_context(
@@ -47,7 +45,7 @@ def open_context(
     *,
     verify: Callable[[Page], Any] | None = None,
     **options: Any,
-) -> BoundContext:
+) -> AbstractAsyncContextManager[BrowserContext]:
     """Open a context with the session's state. Use it in `async with`, at whose end it is captured and closed.
 
     Args:
@@ -68,11 +66,12 @@ def open_context(
     Raises:
         ConfigurationError: `storage_state` is among the options. The session brings it.
     """
-    settings = Settings.taken_from(options, verify)
-    return BoundContext(PlaywrightBinding(session, settings, browser=browser, given=options))
+    return _BoundContext(session, Settings.taken_from(options, verify), browser=browser, given=options)
 
 
-def attach_context(session: BrowserSession, context: BrowserContext, **options: Unpack[AttachOptions]) -> BoundContext:
+def attach_context(
+    session: BrowserSession, context: BrowserContext, **options: Unpack[AttachOptions]
+) -> AbstractAsyncContextManager[BrowserContext]:
     """Restore the session's state into a context that exists, such as a persistent one or one of `connect_over_cdp`.
 
     Nothing that the context holds is removed. Cookies and storage keys of the state replace those of the same name.
@@ -84,41 +83,37 @@ def attach_context(session: BrowserSession, context: BrowserContext, **options: 
         context: of any browser of Playwright.
         options: those of `open_context` that a context which exists can take. Databases that exist are never touched.
     """
-    return BoundContext(PlaywrightBinding(session, Settings(**options), context=context))
+    return _BoundContext(session, Settings(**options), context=context)
 
 
-class BoundContext(AsyncOnly):
+class _BoundContext(PlaywrightBinding, AsyncOnly):
     """A context bound to a session, for `async with`."""
 
     _opened_by = "open_context"
     _twin = "session_reuse.browsers.playwright_sync"
+    driver: AsyncPlaywrightDriver
 
-    def __init__(self, binding: PlaywrightBinding) -> None:
-        self._binding = binding
-        self._session = binding.session
-        self._driver: AsyncPlaywrightDriver
+    def __init__(self, session: BrowserSession, settings: Settings, **of: Any) -> None:
+        super().__init__(session, settings, **of)
         self._checkpoints: asyncio.Task[None] | None = None
         self._capturing = asyncio.Lock()
         self._final: asyncio.Future[Any] | None = None
 
     async def __aenter__(self) -> BrowserContext:
         """Restore the state and start to follow the context."""
-        binding = self._binding
-        binding.enter()
+        self.enter()
         await self._open()
-        if binding.must_verify and not await self._verified():
-            self._session.start_fresh(Outcome.UNVERIFIED)
-            await run_async(binding.release())
+        if self.must_verify and not await self._verified():
+            await run_async(self.refuse())
             await self._open()
-        binding.hook(self._capture, self._finalize)
-        if binding.settings.checkpoint_after is not None:
-            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(binding.settings.checkpoint_after))
-        context: BrowserContext = binding.context
+        self.hook(self._capture, self._finalize)
+        if self.settings.checkpoint_after is not None:
+            self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self.settings.checkpoint_after))
+        context: BrowserContext = self.context
         return context
 
     async def _open(self) -> None:
-        self._driver = AsyncPlaywrightDriver(self._session)
-        opening = asyncio.create_task(run_async(self._binding.open(self._driver)))
+        opening = asyncio.create_task(run_async(self.open(AsyncPlaywrightDriver(self.session))))
         try:
             await asyncio.shield(opening)
         except BaseException:
@@ -128,23 +123,21 @@ class BoundContext(AsyncOnly):
     async def _undone(self, opening: asyncio.Task[None]) -> None:
         """Undo what a cancelled or failed start has begun: the browser would keep what it is asked for already."""
         await asyncio.wait({opening})
-        if self._binding.context is not None:
-            await run_async(self._binding.release())
+        if self.context is not None:
+            await run_async(self.release())
 
     async def _verified(self) -> bool:
         try:
             async with asyncio.timeout(limits.VERIFY):
-                return await run_async(self._binding.verified())
+                return await run_async(self.verified())
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
-            self._session.report(ProblemKind.VERIFY_FAILED, type(error).__name__)
+            self.report_not_verified(error)
             return False
         except BaseException:
-            await is_done(run_async(self._binding.release()), limits.UNDO)
+            await is_done(run_async(self.release()), limits.UNDO)
             raise
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Capture, give the session the state, and close the context if it was opened here.
 
         Whatever is cancelled here, the session has what was seen so far, and the rest is done in the background.
@@ -153,7 +146,7 @@ class BoundContext(AsyncOnly):
 
     async def _finish(self, captured: asyncio.Future[Any]) -> None:
         await captured
-        await run_async(self._binding.release())
+        await run_async(self.release())
 
     async def _finalize(self, **_: Any) -> None:
         """Capture for the last time before the agent's own `close`. If that is cancelled, our exit waits for it."""
@@ -162,32 +155,31 @@ class BoundContext(AsyncOnly):
     def _captured_finally(self) -> asyncio.Future[Any]:
         """Return the last capture, begun by whichever exit comes first. The session has what was seen before it at once."""
         if self._final is None:
-            self._binding.engine.keep_last_seen()
+            self.engine.keep_last_seen()
             self._final = in_background(self._capture_finally())
         return self._final
 
     async def _capture_finally(self) -> None:
         if self._checkpoints:
             self._checkpoints.cancel()
-        run_all(self._binding.undo)
+        run_all(self.undo)
         try:
             async with asyncio.timeout(limits.CAPTURE), self._capturing:
-                await run_async(self._binding.captured(is_final=True))
+                await run_async(self.captured(is_final=True))
         except (Error, TimeoutError, AdapterError) as failure:
-            self._binding.report_not_captured(failure)
+            self.report_not_captured(failure)
         finally:
-            self._driver.unfollow()
-            self._driver.cancel_tasks()
+            self.driver.unfollow()
+            self.driver.cancel_tasks()
 
     async def _capture(self) -> StorageState:
         async with self._capturing:
-            return await run_async(self._binding.captured())
+            return await run_async(self.captured())
 
     async def _checkpoint_regularly(self, seconds: float) -> None:
-        engine = self._binding.engine
-        while not self._driver.is_gone:
+        while not self.driver.is_gone:
             await asyncio.sleep(seconds)
             async with self._capturing:
-                await self._driver.spawn(engine.capture.refresh())
-            if engine.is_dirty:
-                await save_checkpoint(self._session, self._capture)
+                await self.driver.spawn(self.engine.capture.refresh())
+            if self.engine.is_dirty:
+                await save_checkpoint(self.session, self._capture)

@@ -11,7 +11,8 @@ followed over its own DevTools endpoint, from a background thread, while the dri
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+import shutil
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before, run_all
@@ -20,16 +21,17 @@ from session_reuse._browser.drivers.thread import LoopThread
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._browser_session import require_open
 from session_reuse.browsers._attachment import Attachment
+from session_reuse.browsers._chromium_process import has_display
 from session_reuse.browsers._devtools_address import Address
+from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.errors import AdapterError, MissingExtraError
 
 try:
     from selenium import webdriver
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
     from urllib3.exceptions import HTTPError
-
-    from session_reuse.browsers._selenium_options import chromedriver, default_options, starts_empty
 except ImportError:
     raise MissingExtraError("selenium", "session_reuse.browsers.selenium") from None
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["attach_driver", "open_driver"]
 
 T = TypeVar("T")
+_OWN_DATA: Final = ("--user-data-dir", "user-data-dir")
 
 
 @contextlib.contextmanager
@@ -67,7 +70,7 @@ def open_driver(
     require_open(session)
     start = default_options() if driver is None else driver
     opened = webdriver.Chrome(start, chromedriver()) if isinstance(start, Options) else start()
-    is_own = isinstance(start, Options) and starts_empty(start)
+    is_own = isinstance(start, Options) and _starts_empty(start)
     try:
         with _bound(session, opened, Settings(**options), is_own=is_own):
             yield opened
@@ -94,6 +97,32 @@ def attach_driver(session: BrowserSession, driver: WebDriver, **options: Unpack[
     require_open(session)
     with _bound(session, driver, Settings(**options), is_own=False):
         yield driver
+
+
+def default_options() -> Options:
+    """Return options for a Chromium that is found on this machine. Headless where there is no display.
+
+    Raises:
+        AdapterError: there is none. The message says how to get one.
+    """
+    options = Options()
+    options.binary_location = find_chromium()
+    for argument in launch_arguments():
+        options.add_argument(argument)
+    if not has_display():
+        options.add_argument("--headless=new")
+    return options
+
+
+def chromedriver() -> Service | None:
+    """Return a service for the chromedriver on PATH. Without one, Selenium's own manager looks for it."""
+    path = shutil.which("chromedriver")
+    return Service(executable_path=path) if path else None
+
+
+def _starts_empty(options: Options) -> bool:
+    """Return whether the browser to come starts without any storage."""
+    return not (options.debugger_address or any(argument.startswith(_OWN_DATA) for argument in options.arguments))
 
 
 @contextlib.contextmanager

@@ -23,8 +23,7 @@ from playwright.sync_api import sync_playwright
 from selenium import webdriver
 
 from session_reuse.browsers import playwright, playwright_sync
-from session_reuse.browsers._selenium_options import chromedriver, default_options
-from session_reuse.browsers.selenium import attach_driver
+from session_reuse.browsers.selenium import attach_driver, chromedriver, default_options
 from tests.browsers.patience import scale_limits
 from tests.browsers.sites import serve_sites
 from tests.browsers.visits import LAUNCH, entry, fresh, items, next_session

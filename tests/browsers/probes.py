@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 def mirror_of(bound: Any) -> StorageMirror:
     """Return what we know of the storage of a bound context."""
-    return bound._binding.engine.mirror
+    return bound.engine.mirror
 
 
 def follower_of(bound: Any) -> Follower:
     """Return what follows the tabs of a bound context."""
-    return bound._binding.engine.follower
+    return bound.engine.follower
 
 
 def has_scripts(bound: Any) -> bool:
     """Return whether init scripts of ours are registered."""
-    return bound._binding.engine.restorer._data is not None
+    return bound.engine.restorer._data is not None
 
 
 def pending_origins(session: BrowserSession) -> frozenset[str]:
     """Return the origins that are still to be restored, once the scripts say so too."""
-    restorer = captures_of(session)[-1].__self__._binding.engine.restorer
+    restorer = captures_of(session)[-1].__self__.engine.restorer
     return frozenset() if restorer._is_updating else restorer.scripts.pending
 
 
 def leftovers(bound: Any) -> tuple[int, int, int]:
     """Return how many flows, pages and readings a bound context holds."""
-    return len(bound._driver._tasks), len(bound._driver._pages), len(mirror_of(bound)._readings)
+    return len(bound.driver._tasks), len(bound.driver._pages), len(mirror_of(bound)._readings)
 
 
 def frames_with_a_session(bound: Any) -> list[Any]:
     """Return the frames in a separate process that are followed."""
-    return [frame for followed in bound._driver._pages.values() for frame in followed.frames]
+    return [frame for followed in bound.driver._pages.values() for frame in followed.frames]
 
 
 def attachment_of(session: BrowserSession) -> Any:

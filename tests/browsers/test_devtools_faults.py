@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from selenium import webdriver
 
-from session_reuse.browsers._selenium_options import chromedriver, default_options
-from session_reuse.browsers.selenium import attach_driver, open_driver
+from session_reuse.browsers.selenium import attach_driver, chromedriver, default_options, open_driver
 from tests.browsers.probes import capture_now
 from tests.browsers.visits import entry, fresh, items, next_session
 from tests.harness.chromium import plain_chromium

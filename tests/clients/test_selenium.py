@@ -15,7 +15,7 @@ from selenium.common import WebDriverException
 from session_reuse._browser.drivers.connection import CdpConnection
 from session_reuse._browser.restorer import Restorer
 from session_reuse.browsers import selenium as adapter
-from session_reuse.browsers._selenium_options import default_options
+from session_reuse.browsers.selenium import default_options
 from session_reuse.errors import AdapterError
 from tests.browsers.patience import set_limit
 from tests.browsers.probes import run_over
