@@ -20,12 +20,11 @@ from session_reuse._state.storage_state import is_empty
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from session_reuse._browser.drivers.connection import Transport
     from session_reuse._browser.options import Settings
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
+    from session_reuse.browsers._chromium_process import ChromiumProcess
+    from session_reuse.browsers._devtools_address import Address
 
 _DEBOUNCE: Final = 0.25
 """Seconds between something that happens in the browser and our look at it."""
@@ -44,10 +43,7 @@ class Attachment:
     Args:
         session: whose state is restored, and which gets what was captured.
         settings: of the user.
-        connect: opens the websocket of the browser that is there now; returns its URL too.
-        accept: raises for a browser that cannot be used, given its name and version.
-        is_alive: whether the browser may still be there.
-        is_own: whether the browser was started for this session.
+        endpoint: where the browser is, or one that was started here.
         of_target: a tab whose context is used. If not given, the browser's default context is used.
         in_thread: whether this runs on an event loop in a separate thread, where no asynchronous session can be saved.
 
@@ -59,20 +55,14 @@ class Attachment:
         self,
         session: BrowserSession,
         settings: Settings,
+        endpoint: Address | ChromiumProcess,
         *,
-        connect: Callable[[], Awaitable[tuple[str, Transport]]],
-        accept: Callable[[str], None] = lambda _: None,
-        is_alive: Callable[[], bool],
-        is_own: bool,
         of_target: str | None = None,
         in_thread: bool = False,
     ) -> None:
         self._session = session
         self._settings = settings
-        self._open = connect
-        self._accept = accept
-        self._is_alive = is_alive
-        self._is_own = is_own
+        self._endpoint = endpoint
         self._of_target = of_target
         self._in_thread = in_thread
         self.websocket = ""
@@ -107,15 +97,16 @@ class Attachment:
         """Open a connection. A browser that we lost touch with is followed only: it is newer than what we know."""
         self.keep_last_seen()
         async with asyncio.timeout(limits.START):
-            websocket, transport = await self._open()
+            websocket, transport = await self._endpoint.connect()
             before = driver = self._driver
             if driver is not None and websocket == self.websocket:
                 await driver.reconnect(transport)
             else:
-                driver = DevToolsDriver(transport, self._session, of_target=self._of_target, is_own=self._is_own)
-                driver.engine = BrowserEngine(self._session, driver, self._settings, is_new_profile=self._is_own)
+                is_own = self._endpoint.is_own
+                driver = DevToolsDriver(transport, self._session, of_target=self._of_target, is_own=is_own)
+                driver.engine = BrowserEngine(self._session, driver, self._settings, is_new_profile=is_own)
             try:
-                self._accept(str((await driver.connection.send("Browser.getVersion")).get("product")))
+                self._endpoint.accept(str((await driver.connection.send("Browser.getVersion")).get("product")))
                 await driver.find_context()
                 await run_async(driver.engine.start())
             except BaseException:
@@ -136,7 +127,7 @@ class Attachment:
                 return True
             # The agent works in a browser that was not restored. Cookies of before would replace those of its new login.
             is_too_late = self._driver is None and not is_empty(self._session.storage_state)
-            if is_too_late or not self._is_alive():
+            if is_too_late or not self._endpoint.is_alive:
                 return False
             try:
                 await self._connect()
@@ -147,7 +138,7 @@ class Attachment:
 
     async def _stay_connected(self) -> None:
         delay = 0.0
-        while self._is_alive():
+        while self._endpoint.is_alive:
             began = time.monotonic()
             if self._driver is not None:
                 await self._watch(self._driver)

@@ -15,7 +15,7 @@ from session_reuse.browsers._web_address import parts_of
 from session_reuse.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from session_reuse._browser.drivers.connection import Transport
 
@@ -33,16 +33,23 @@ class Address:
     Attributes:
         url: with scheme, path and query; may hold a token, so it is in no message.
         headers: for each request.
+        is_own: whether the browser was started for this session.
+        may_be_there: whether it is tried again after its connection has ended.
     """
 
     url: SplitResult = field(repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
-    is_own: ClassVar[bool] = False
-    is_alive: ClassVar[bool] = True  # as far as is known: it is tried again
+    is_own: bool = False
+    may_be_there: Callable[[], bool] = lambda: True
     process: ClassVar[None] = None
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the browser may still be there."""
+        return self.may_be_there()
+
     @classmethod
-    def of(cls, address: str | int, headers: Mapping[str, str] | None = None) -> Self:
+    def of(cls, address: str | int, headers: Mapping[str, str] | None = None, **known: Any) -> Self:
         """Return the address that a port, `host:port` or a URL stands for.
 
         Raises:
@@ -60,7 +67,7 @@ class Address:
             raise ConfigurationError(
                 f"{_shown(url)}/devtools/page/... is one page: use the browser's own address, http://{url.netloc.rpartition('@')[2]}"
             )
-        return cls(url, headers)
+        return cls(url, headers, **known)
 
     def __str__(self) -> str:
         """Return the part that holds no secret."""

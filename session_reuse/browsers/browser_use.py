@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.tasks import finished
-from session_reuse._browser.drivers.thread import open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._browser_session import require_open
 from session_reuse._misuse import asynccontextmanager
 from session_reuse.browsers._attachment import Attachment
+from session_reuse.browsers._devtools_address import Address
 from session_reuse.errors import ConfigurationError, MissingExtraError
 
 try:
@@ -37,7 +37,6 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from session_reuse._browser.drivers.connection import Transport
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
@@ -167,28 +166,23 @@ class _Binding:
                 await self._attachment.reconnect()
                 return
             await self._release()
-            attachment = self._new_attachment(cdp_url)
+            browser_session = self._browser_session
+            address = Address.of(
+                cdp_url,
+                browser_session.browser_profile.headers,
+                is_own=self._is_own,
+                may_be_there=lambda: bool(browser_session.is_cdp_connected),
+            )
+            tab = browser_session.agent_focus_target_id
+            attachment = Attachment(self._session, self._settings, address, of_target=tab)
             try:
                 await attachment.start()
-                _require_tab(attachment, self._browser_session.agent_focus_target_id)
+                _require_tab(attachment, browser_session.agent_focus_target_id)
             except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
                 await attachment.release()
                 attachment.report_failure("browser-use", error)
                 return
             self._attachment, self._cdp_url = attachment, cdp_url
-
-    def _new_attachment(self, cdp_url: str) -> Attachment:
-        async def connect() -> tuple[str, Transport]:
-            return cdp_url, await open_websocket(cdp_url, self._browser_session.browser_profile.headers)
-
-        return Attachment(
-            self._session,
-            self._settings,
-            connect=connect,
-            is_alive=lambda: bool(self._browser_session.is_cdp_connected),
-            is_own=self._is_own,
-            of_target=self._browser_session.agent_focus_target_id,
-        )
 
     async def _release(self) -> None:
         """Release the browser that we have, if any. What was seen of it stays with the session."""

@@ -228,15 +228,7 @@ class BoundChromium:
     async def _open(self) -> Chromium:
         endpoint = self._endpoint = self._next_endpoint()
         websocket = await endpoint.websocket()
-        self._attachment = Attachment(
-            self._session,
-            self._settings,
-            connect=endpoint.connect,
-            accept=endpoint.accept,
-            is_alive=lambda: endpoint.is_alive,
-            is_own=endpoint.is_own,
-            of_target=self._target_id,
-        )
+        self._attachment = Attachment(self._session, self._settings, endpoint, of_target=self._target_id)
         try:
             await self._attachment.start()
         except Exception as error:  # noqa: BLE001  (whatever it is, an agent starts in a browser of its own)

@@ -141,15 +141,8 @@ class _Binding:
     def __init__(self, session: BrowserSession, driver: WebDriver, settings: Settings, *, is_own: bool) -> None:
         self._session = session
         self._driver = driver
-        self._attachment = Attachment(
-            session,
-            settings,
-            connect=_address(driver).connect,
-            is_alive=lambda: True,
-            is_own=is_own,
-            of_target=_window(driver),
-            in_thread=True,
-        )
+        address = _address(driver, is_own=is_own)
+        self._attachment = Attachment(session, settings, address, of_target=_window(driver), in_thread=True)
         self._thread = LoopThread()
         self._undo = [
             session.bind_capture(self._capture),
@@ -207,7 +200,7 @@ def _window(driver: WebDriver) -> str | None:
         return None
 
 
-def _address(driver: WebDriver) -> Address:
+def _address(driver: WebDriver, *, is_own: bool) -> Address:
     """Return where the browser of a driver has its DevTools: a websocket of a grid, or a host and port."""
     capabilities: dict[str, Any] = driver.capabilities
     grid = capabilities.get("se:cdp")
@@ -215,4 +208,4 @@ def _address(driver: WebDriver) -> Address:
     endpoint = grid or local.get("debuggerAddress")
     if not isinstance(endpoint, str):
         raise AdapterError(f"{capabilities.get('browserName')} has no DevTools: use a driver of Chromium or Edge")
-    return Address.of(endpoint)
+    return Address.of(endpoint, is_own=is_own)

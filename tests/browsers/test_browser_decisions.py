@@ -524,8 +524,8 @@ def _attachment(chromiums: Callable[[], FakeChromium], session: BrowserSession |
     async def connect() -> tuple[str, FakeChromium]:
         return "ws://chromium", chromiums()
 
-    settings = Settings(checkpoint_after=None)
-    return Attachment(session or fresh(), settings, connect=connect, is_alive=lambda: True, is_own=True)
+    endpoint: Any = SimpleNamespace(connect=connect, accept=lambda _: None, is_alive=True, is_own=True)
+    return Attachment(session or fresh(), Settings(checkpoint_after=None), endpoint)
 
 
 class DroppingChromium(FakeChromium):
