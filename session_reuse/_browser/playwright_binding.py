@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from session_reuse._browser.drivers.call_hooks import before
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
 
 
-class PlaywrightBinding:
+class PlaywrightBinding(ABC):
     """A context with the session's state in it, followed.
 
     Args:
@@ -69,7 +70,38 @@ class PlaywrightBinding:
         """The context that was opened last, or None before there is one."""
         return self.driver.context
 
-    def enter(self) -> None:
+    def enter(self) -> Flow[Any]:
+        """Restore the state, follow the context and return it. If the caller's check refuses it, a clean one takes its place."""
+        self._require_usable()
+        self._given_state = self.session.storage_state
+        yield self._open()
+        is_restored = self.session.reused or not is_empty(self.session.storage_state)
+        if self.settings.verify is not None and is_restored and not (yield self._verify()):
+            self.session.start_fresh(Outcome.UNVERIFIED)
+            yield from self.release()
+            yield self._open()
+        self.undo.append(self.session.bind_capture(self._capture))
+        for closed in filter(None, (self.context, self.context.browser)):
+            self.undo.append(before(closed, "close", self._finalize))
+        return self.context
+
+    @abstractmethod
+    def _open(self) -> Any:
+        """Run `open`, and undo it when it fails, as a step."""
+
+    @abstractmethod
+    def _verify(self) -> Any:
+        """Return whether the caller's check accepts the context, as a step."""
+
+    @abstractmethod
+    def _capture(self) -> Any:
+        """Return the current state, for a save, as a step."""
+
+    @abstractmethod
+    def _finalize(self, **_: Any) -> Any:
+        """Capture for the last time, before the agent closes the context or its browser, as a step."""
+
+    def _require_usable(self) -> None:
         """Raise an error at a second use, for a session that was left, and for arguments of a wrong type."""
         if self._is_entered:
             raise LifecycleError("a bound context can be entered once; open another")
@@ -82,7 +114,6 @@ class PlaywrightBinding:
         if not hasattr(given, needed):
             raise ConfigurationError(f"{wanted}, not {type_of(given)}")
         self._is_entered = True
-        self._given_state = self.session.storage_state
 
     def open(self, driver: PlaywrightDriver) -> Flow[None]:
         """Restore the state, into a new context if there is none, and follow the context."""
@@ -118,12 +149,6 @@ class PlaywrightBinding:
             native["origins"] = [{"origin": e["origin"], "localStorage": [], "opfs": e["opfs"]} for e in with_files]
         return native if len(native) > 2 or native["origins"] else None
 
-    @property
-    def must_verify(self) -> bool:
-        """True when something was restored and the caller has a check."""
-        restored = self.session.reused or not is_empty(self.session.storage_state)
-        return self.settings.verify is not None and restored
-
     def verified(self) -> Flow[bool]:
         """Return whether the caller's check accepts the context. The sessionStorage of its page goes to the next tab."""
         page = yield self.context.new_page()
@@ -138,18 +163,6 @@ class PlaywrightBinding:
     def report_not_verified(self, error: Exception) -> None:
         """Report that the caller's check has raised."""
         self.session.report(ProblemKind.VERIFY_FAILED, type(error).__name__)
-
-    def refuse(self) -> Flow[None]:
-        """Close a context that the check has refused, and empty the session for the next one."""
-        self.session.start_fresh(Outcome.UNVERIFIED)
-        yield from self.release()
-
-    def hook(self, capture: Callable[[], Any], finalize: Callable[..., Any]) -> None:
-        """Capture before each save, and for the last time before the agent closes the context or its browser."""
-        self.undo.append(self.session.bind_capture(capture))
-        self.undo.append(before(self.context, "close", finalize))
-        if self.context.browser is not None:
-            self.undo.append(before(self.context.browser, "close", finalize))
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
         """Return the current state, for a save.

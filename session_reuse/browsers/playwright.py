@@ -101,15 +101,9 @@ class _BoundContext(PlaywrightBinding, AsyncOnly):
 
     async def __aenter__(self) -> BrowserContext:
         """Restore the state and start to follow the context."""
-        self.enter()
-        await self._open()
-        if self.must_verify and not await self._verified():
-            await run_async(self.refuse())
-            await self._open()
-        self.hook(self._capture, self._finalize)
+        context: BrowserContext = await run_async(self.enter())
         if self.settings.checkpoint_after is not None:
             self._checkpoints = asyncio.create_task(self._checkpoint_regularly(self.settings.checkpoint_after))
-        context: BrowserContext = self.context
         return context
 
     async def _open(self) -> None:
@@ -126,7 +120,7 @@ class _BoundContext(PlaywrightBinding, AsyncOnly):
         if self.context is not None:
             await run_async(self.release())
 
-    async def _verified(self) -> bool:
+    async def _verify(self) -> bool:
         try:
             async with asyncio.timeout(limits.VERIFY):
                 return await run_async(self.verified())

@@ -80,15 +80,9 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
 
     def __enter__(self) -> BrowserContext:
         """Restore the state and start to follow the context."""
-        self.enter()
-        self._open()
-        if self.must_verify and not self._verified():
-            run_sync(self.refuse())
-            self._open()
-        self.hook(self._capture, self._finalize)
+        context: BrowserContext = run_sync(self.enter())
         if self.settings.checkpoint_after is not None:
-            self.undo.append(listen(self.context, "requestfinished", self._tick))
-        context: BrowserContext = self.context
+            self.undo.append(listen(context, "requestfinished", self._tick))
         return context
 
     def _open(self) -> None:
@@ -99,7 +93,7 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
                 run_sync(self.release())
             raise
 
-    def _verified(self) -> bool:
+    def _verify(self) -> bool:
         try:
             return run_sync(self.verified())
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
