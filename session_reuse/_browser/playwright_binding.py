@@ -18,7 +18,7 @@ from session_reuse.errors import AdapterError, ConfigurationError, LifecycleErro
 from session_reuse.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from session_reuse._browser.drivers.playwright import Browser, BrowserContext, PlaywrightDriver
     from session_reuse._browser.flow import Flow
@@ -86,19 +86,19 @@ class PlaywrightBinding(ABC):
         return self.context
 
     @abstractmethod
-    def _open(self) -> Any:
+    def _open(self) -> Awaitable[None] | None:
         """Run `open`, and undo it when it fails, as a step."""
 
     @abstractmethod
-    def _verify(self) -> Any:
+    def _verify(self) -> Awaitable[bool] | bool:
         """Return whether the caller's check accepts the context, as a step."""
 
     @abstractmethod
-    def _capture(self) -> Any:
+    def _capture(self) -> Awaitable[StorageState] | StorageState:
         """Return the current state, for a save, as a step."""
 
     @abstractmethod
-    def _finalize(self, **_: Any) -> Any:
+    def _finalize(self, **_: object) -> Awaitable[None] | None:
         """Capture for the last time, before the agent closes the context or its browser, as a step."""
 
     def _require_usable(self) -> None:

@@ -142,7 +142,7 @@ class _BoundContext(PlaywrightBinding, AsyncOnly):
         await captured
         await run_async(self.release())
 
-    async def _finalize(self, **_: Any) -> None:
+    async def _finalize(self, **_: object) -> None:
         """Capture for the last time before the agent's own `close`. If that is cancelled, our exit waits for it."""
         await asyncio.shield(self._captured_finally())
 

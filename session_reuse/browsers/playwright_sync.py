@@ -112,7 +112,7 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
         finally:  # also when Ctrl-C ends the capture
             run_sync(self.release())
 
-    def _finalize(self, **_: Any) -> None:
+    def _finalize(self, **_: object) -> None:
         """Capture for the last time, at the agent's own `close` or at our exit."""
         run_all(self.undo)
         if self._is_final:
