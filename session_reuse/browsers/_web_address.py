@@ -23,5 +23,7 @@ def require_web_address(url: str) -> None:
     Raises:
         ConfigurationError: it is none.
     """
+    if not url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"url {url!r}: must begin with http:// or https://")
     if parts_of(url, "http", "https") is None:
-        raise ConfigurationError(f"url {url!r}: must begin with http:// or https://, a host and a port that can be")
+        raise ConfigurationError(f"url {url!r}: its host or its port is none")

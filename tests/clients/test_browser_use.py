@@ -267,13 +267,13 @@ async def test_unreachable_browser_does_not_stop_the_agent(
     logged_in: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When we cannot connect, the agent works without a login, the stored state stays, and the session says so."""
-    from session_reuse.browsers import browser_use
+    from session_reuse.browsers import _devtools_address
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError("refused")
 
     before = logged_in.stored
-    monkeypatch.setattr(browser_use, "open_websocket", refuse)
+    monkeypatch.setattr(_devtools_address, "open_websocket", refuse)
     async with visiting(logged_in) as (browser_session, session):
         assert await visit_agent(browser_session, site.url()) == site.LOGGED_OUT
     assert [problem.kind for problem in session.problems] == ["restore_failed"]
