@@ -8,15 +8,13 @@ from dataclasses import field, replace
 
 from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Moment
-from session_reuse._session.fold import Folded
-from session_reuse._session.guarded_store import Request
+from session_reuse._session.fold import Folded, fold
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._state.document import Body, load
 from session_reuse._state.header import Header, may_shorten
 from session_reuse._state.health import judge
 from session_reuse._state.record import record
 from session_reuse._state.shapes import Document
-from session_reuse._store.interface import EnterReply
 from session_reuse.config import Config
 from session_reuse.errors import CorruptStateError
 from session_reuse.outcome import Outcome
@@ -39,28 +37,6 @@ class Entry:
     document: Document | None = field(default=None, repr=False)
     body: Body | None = field(default=None, repr=False)
     stale: bool = False
-
-
-def enter_request(
-    fingerprint: str, options: ResolvedOptions, config: Config, holder: str, use_id: str, *, timed: bool
-) -> Request[EnterReply]:  # fmt: skip
-    """Return the request that an enter sends.
-
-    Args:
-        fingerprint: whose session.
-        options: what the caller asked for.
-        config: the settings.
-        holder: name to take the lease under. Empty for none.
-        use_id: counts the use, once. Empty where uses are not counted.
-        timed: whether to ask for the server's time too.
-    """
-    writes = options.save != "never"
-    ttl = config.ttl if config.sliding and writes else None
-    lease = (holder, config.lease_ttl) if holder else None
-    return lambda store, timeout: store.enter(
-        fingerprint, ttl=ttl, lease=lease, use_id=use_id if writes else "", ceiling=has_ceiling(config), timed=timed,
-        timeout=timeout,
-    )  # fmt: skip
 
 
 def from_store(
@@ -135,8 +111,8 @@ def lives_too_long(value: bytes, options: ResolvedOptions, config: Config, now: 
 
 
 def while_away(
-    reason: Outcome, base: Snapshot, outbox: Sequence[Change], folded: Folded | None, options: ResolvedOptions,
-    moment: Moment, *, retire_after_bad: int, oldest: float,
+    reason: Outcome, base: Snapshot, outbox: Sequence[Change], options: ResolvedOptions, moment: Moment,
+    *, retire_after_bad: int, oldest: float,
 ) -> Entry:  # fmt: skip
     """Decide while the store is away.
 
@@ -144,7 +120,6 @@ def while_away(
         reason: why it could not be asked.
         base: what the store held when it was heard last.
         outbox: changes of this process that wait.
-        folded: these changes, applied to the base; None where the replica must not be used.
         options: what the caller asked for.
         moment: now.
         retire_after_bad: how many bad marks retire a session.
@@ -153,8 +128,9 @@ def while_away(
     fresh = Entry(reason, Login(Found.AWAY, moment.loop, moment.wall))
     changes = [change for change in outbox if not change.mark_only]
     heard_at = max([base.heard_at, *(change.made_at for change in changes)])
-    if folded is None or moment.loop - heard_at > oldest:
+    if options.exclusive or moment.loop - heard_at > oldest:
         return fresh
+    folded = fold(outbox, base, moment, retire_after_bad=retire_after_bad)
     login = folded.login
     if base.header is not None:
         marks = sum(change.score_change for change in outbox)

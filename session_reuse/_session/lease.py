@@ -43,24 +43,21 @@ class LeaseHolder:
         self.lost = False
         self._heartbeat: asyncio.Task[None] | None = None
 
-    async def wait(self, busy: Busy, give_up: float, chance: random.Random) -> Lease | Busy:
-        """Request a busy lease again until the event loop's time is `give_up`.
+    async def waited(self, busy: Busy, give_up: float, chance: random.Random) -> bool:
+        """Request a busy lease again until the event loop's time is `give_up`. Return whether it was taken.
 
         Raises:
             AttemptFailed: the store did not answer.
         """
         held: Lease | Busy = busy
-        while isinstance(held, Busy):
-            left = give_up - monotonic()
-            if left <= 0:
-                break
+        while isinstance(held, Busy) and (left := give_up - monotonic()) > 0:
             pause = min(left, max(_POLL[0], min(held.left or _POLL[1], _POLL[1])))
             await asyncio.sleep(pause * chance.uniform(0.5, 1.0))
             held = await self._store.run(
                 Access.READ, self._fingerprint, self._config.restore_timeout,
                 lambda store, timeout: store.acquire(self._fingerprint, self.holder, self._ttl, timeout=timeout),
             )  # fmt: skip
-        return held
+        return isinstance(held, Lease)
 
     def take(self, lease: Lease) -> None:
         """Keep a lease from now on, by renewing it at a third of its time to live."""

@@ -22,7 +22,7 @@ from session_reuse._resilience.guard import Access
 from session_reuse._session.callbacks import capture, verified
 from session_reuse._session.changes import NOT_STORED, Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Clock, Moment
-from session_reuse._session.entry import Entry, enter_request, from_store, lives_too_long, login_to_replace, while_away
+from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save
 from session_reuse._session.fold import fold
 from session_reuse._session.guarded_store import GuardedStore, Request
@@ -135,8 +135,8 @@ class SessionScope:
         self._asked_at = asked_at = self._clock.loop()
         try:
             reply = await self._store.run(Access.READ, fingerprint, budget, self._request(timed=bool(waiting)))
-            if isinstance(reply.lease, Busy):
-                reply = await self._wait_for_lease(reply, budget)
+            if isinstance(reply.lease, Busy) and self._lease is not None:
+                reply = await self._wait_for_lease(self._lease, reply, budget)
         except AttemptFailed as failure:
             return await self._away(failure, began)
         if reply.value and lives_too_long(reply.value, self._options, self._config, self._clock.wall()):
@@ -146,19 +146,22 @@ class SessionScope:
             return Entry(Outcome.BUSY, Login(Found.AWAY, asked_at, self._clock.wall()))
         return await self._from_store(reply, asked_at, waiting)
 
-    async def _wait_for_lease(self, reply: EnterReply, budget: float) -> EnterReply:
+    async def _wait_for_lease(self, lease: LeaseHolder, reply: EnterReply, budget: float) -> EnterReply:
         """Wait for a busy lease on top of the budget, without reading the session meanwhile."""
-        lease, give_up = self._lease, self._clock.loop() + self._options.wait
-        while lease is not None and isinstance(reply.lease, Busy):
-            if isinstance(await lease.wait(reply.lease, give_up, self._clock.chance), Busy):
-                return reply
+        give_up = self._clock.loop() + self._options.wait
+        while isinstance(reply.lease, Busy) and await lease.waited(reply.lease, give_up, self._clock.chance):
             reply = await self._store.run(Access.READ, self._session.fingerprint, budget, self._request())
         return reply
 
     def _request(self, *, timed: bool = False) -> Request[EnterReply]:
-        holder = self._lease.holder if self._lease is not None else ""
-        use_id = new_save_id(self._clock.chance) if self._options.max_uses is not None else ""
-        return enter_request(self._session.fingerprint, self._options, self._config, holder, use_id, timed=timed)
+        fingerprint, options, config = self._session.fingerprint, self._options, self._config
+        writes = options.save != "never"
+        ttl = config.ttl if config.sliding and writes else None
+        lease = (self._lease.holder, config.lease_ttl) if self._lease is not None else None
+        use_id = new_save_id(self._clock.chance) if options.max_uses is not None and writes else ""
+        return lambda store, timeout: store.enter(
+            fingerprint, ttl=ttl, lease=lease, use_id=use_id, ceiling=has_ceiling(config), timed=timed, timeout=timeout
+        )
 
     async def _away(self, failure: AttemptFailed, began: float) -> Entry:
         """Start from what this process knows. Fresh where an exclusive lease was asked for."""
@@ -173,13 +176,9 @@ class SessionScope:
         replica = writer.replicas.of(session.fingerprint)
         if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
             await writer.disk.load(replica, self._config.restore_timeout - (self._store.time() - began))
-        moment = self._clock.now()
-        outbox, folded = list(replica.outbox), None
-        if not self._options.exclusive:
-            folded = fold(outbox, replica.base, moment, retire_after_bad=self._config.retire_after_bad)
-        self._known, self._built_on = replica.base, outbox
+        self._known, self._built_on = replica.base, list(replica.outbox)
         return while_away(
-            failure.error.outcome, replica.base, outbox, folded, self._options, moment,
+            failure.error.outcome, replica.base, self._built_on, self._options, self._clock.now(),
             retire_after_bad=self._config.retire_after_bad, oldest=self._config.reuse_while_away,
         )  # fmt: skip
 

@@ -114,9 +114,8 @@ def exclusive_while_away() -> None:
     """While the store is away, exclusive agents start from what their process knows."""
     real = scope.while_away
 
-    def while_away(reason: Any, base: Any, outbox: Any, folded: Any, *rest: Any, **options: Any) -> entry.Entry:
-        folded = folded or folding.fold(outbox, base, rest[1], retire_after_bad=options["retire_after_bad"])
-        return real(reason, base, outbox, folded, *rest, **options)
+    def while_away(reason: Any, base: Any, outbox: Any, options: Any, *rest: Any, **limits: Any) -> entry.Entry:
+        return real(reason, base, outbox, replace(options, exclusive=False), *rest, **limits)
 
     scope.while_away = while_away
 
