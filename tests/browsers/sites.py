@@ -195,6 +195,18 @@ _PAGES |= {
     ),
     "/worker.js": "self.onfetch = (event) => { if (event.request.mode === 'navigate' && !event.request.url.endsWith('/inner'))"
     " event.respondWith(new Response('<script>localStorage.shell = 1</script>', { headers: { 'Content-Type': 'text/html' } })); };",
+    "/writer.js": f"{_OPEN_DATABASE}(async () => {{ const db = await open();"
+    f" await put(db, 'users', {_DATABASE_VALUES['plain']}); db.close(); new BroadcastChannel('writer').postMessage('done'); }})();",
+    **{
+        f"/working/{kind}": _page(
+            f"new BroadcastChannel('writer').onmessage = () => show(true); window.worker = {worker};"
+        )
+        for kind, worker in (
+            ("dedicated", "new Worker('/writer.js')"),
+            ("shared", "new SharedWorker('/writer.js')"),
+            ("service", "navigator.serviceWorker.register('/writer.js')"),
+        )
+    },
     "/sandboxing": _page(
         "const frame = document.createElement('iframe'); frame.sandbox = 'allow-scripts';"
         "frame.src = location.search.slice(1); document.body.append(frame);"

@@ -262,3 +262,22 @@ def test_whatever_leads_to_an_origin_finds_it_filled(sites: Sites, browser: Brow
         sites.origin("popped"),
     ]
     assert session.problems == []
+
+
+def test_an_agent_that_waits_for_a_popup_gets_its_own(sites: Sites, browser: Any) -> None:
+    """A checkpoint that comes in the same call opens no page that the agent could take for it."""
+    session = reused(storing(sites.origin("waiting"), token="T"))
+    opened: list[Any] = []
+    with open_context(session, browser, checkpoint_after=0.05) as context:
+        page = context.new_page()
+        page.goto(sites.url("waiting", "/idb-plain/login"))
+        assert shown_blocking(page) == "in"
+        page.goto(sites.url("elsewhere", "/blank"))
+        context.on("page", lambda page: opened.append(page))  # noqa: PLW0108 - Playwright writes on it
+        with context.expect_page() as caught:
+            page.wait_for_timeout(1000)
+            page.evaluate(f"open({sites.url('elsewhere', '/inner')!r}), 0")
+        assert caught.value.url.endswith(("/inner", "about:blank"))
+        caught.value.wait_for_url("**/inner")
+        assert opened == [caught.value]
+    assert session.problems == []
