@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, SessionUse, StoreError, blocking, reusable_session
+from session_reuse._store.redis import audit
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import ALICE, CANARIES, CommandLine
 from tests.harness.probes import parts_of
@@ -87,6 +88,17 @@ async def test_without_the_setting_there_is_no_line(redis_server: RedisServer) -
         await log_in(manager)
     with redis_server.client() as client:
         assert not client.exists("browser:audit")
+
+
+async def test_the_lines_do_not_grow_without_end(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go, a block of about a hundred at a time."""
+    monkeypatch.setattr(audit, "LENGTH", 100)
+    async with SessionManager(redis_server.url, registry=None, audit=True) as manager:
+        for _ in range(400):
+            async with reusable_session(ALICE, manager=manager, save="never"):
+                pass
+        with redis_server.client() as client:
+            assert 100 <= client.xlen("browser:audit") < 300
 
 
 async def test_a_late_merge_and_a_refused_save_are_noted_as_such() -> None:

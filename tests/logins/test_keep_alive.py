@@ -94,6 +94,25 @@ async def test_a_verdict_is_kept_and_only_a_good_one_is_saved(verdict: Any, live
     assert changes == ([] if liveness is Liveness.UNKNOWN else [(NAME, Liveness.UNKNOWN, liveness)])
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_so_many_probes_run_at_once_and_no_more(concurrency: int) -> None:
+    """Each may be a browser."""
+    running, most = 0, 0
+
+    async def probe(_session: BrowserSession) -> bool:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+        return True
+
+    async with memory_manager() as manager:
+        await log_in(manager, *(f"shop.example/{number}" for number in range(9)))
+        counts = await manager.keep_alive(probe, concurrency=concurrency, once=True)
+    assert (counts[Liveness.LIVE], most) == (9, concurrency)
+
+
 async def test_a_probe_that_hangs_is_given_up() -> None:
     """An async one is cancelled, a plain one is left to its thread. Neither holds up the others."""
     gate = threading.Event()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -72,11 +74,11 @@ async def cdp_url() -> AsyncIterator[str]:
         process.stop()
 
 
-def command(server: RedisServer, *words: str) -> subprocess.Popen[str]:
+def command(server: RedisServer, *words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     """Start the command."""
     line = [sys.executable, "-m", "session_reuse", "login", *words, "--url", server.url, "--json"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(line, text=True, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    return subprocess.Popen(line, text=True, stdin=stdin, stdout=pipe, stderr=pipe)
 
 
 async def page_of(browser: Any, url: str) -> Any:
@@ -117,6 +119,49 @@ async def test_a_person_logs_in_and_the_next_agent_is_logged_in(
         open_httpx_async(session) as client,
     ):
         assert "Hello Alice" in (await client.get(account)).text
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_login_goes_on_from_what_is_stored_and_ends_by_enter(
+    playwright: Any, account: str, cdp_url: str, redis_server: RedisServer
+) -> None:
+    """The person finds the first factor of an earlier day, gives the second one, and presses Enter in the terminal."""
+    async with (
+        SessionManager(redis_server.url, registry=None) as manager,
+        reusable_session(NAME, manager=manager) as session,
+    ):
+        session.storage_state = state_with_cookie("first", "passed", "127.0.0.1")
+    page = f"{account.removesuffix('account')}code?code={CODE}"
+    ours, theirs = pty.openpty()
+    try:
+        process = command(redis_server, page, NAME, "--cdp-url", cdp_url, stdin=theirs)
+        browser = await playwright.chromium.connect_over_cdp(cdp_url)
+        await (await page_of(browser, account)).wait_for_selector("#hello")
+        os.write(ours, b"\n")
+        code, told = await ended(process)
+        await browser.close()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (code, told["ended"], told["outcome"]) == (0, "enter", "saved")
+    assert told["sites"] == {"127.0.0.1": {"cookies": 2, "items": 1, "databases": 0}}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_login_ends_at_a_page_with_such_a_url(
+    playwright: Any, account: str, cdp_url: str, redis_server: RedisServer
+) -> None:
+    """The page that the person begins at has another one."""
+    start = f"{account.removesuffix('account')}start"
+    process = command(redis_server, start, NAME, "--cdp-url", cdp_url, "--until-url", "http://*/account")
+    browser = await playwright.chromium.connect_over_cdp(cdp_url)
+    page = await page_of(browser, start)
+    for field, value in (("password", "right"), ("code", CODE)):
+        await page.fill(f"input[name={field}]", value)
+        await page.press(f"input[name={field}]", "Enter")
+    code, told = await ended(process)
+    await browser.close()
+    assert (code, told["ended"], told["outcome"]) == (0, "until", "saved")
 
 
 @pytest.fixture(scope="module")
