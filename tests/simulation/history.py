@@ -147,10 +147,28 @@ def _with_pools(history: History, chance: Random) -> History:
     return replace(history, steps=tuple(steps))
 
 
+def _with_copies(history: History, chance: Random) -> History:
+    """Have requests that arrive twice: a proxy between the two has sent them again."""
+    steps = list(history.steps)
+    for number in range(LATER_STEPS + 100, LATER_STEPS + 100 + chance.choice((1, 2, 4))):
+        copies = {
+            "process": chance.randrange(len(history.processes)),
+            "what": "twice",
+            "part": chance.choice(
+                ("", "commit", "commit", "acquire", "release", "invalidate", "count_use", "pool_edit")
+            ),
+            "seconds": chance.choice((0.0, 0.02, 0.5, 5.0)),
+            "times": chance.choice((1, 3)),
+        }
+        at = chance.randrange(1, len(steps) + 1)
+        steps.insert(at, Step(number, 0.0, "mishap", copies))
+    return replace(history, steps=tuple(steps))
+
+
 LATER_STEPS: Final = 50_000
 """Numbers of steps that later words have added begin here."""
 LATER: Final[dict[str, tuple[float, Callable[[History, Random], History]]]] = {
-    "scopes": (0.25, _with_scopes), "pools": (0.2, _with_pools),
+    "scopes": (0.25, _with_scopes), "pools": (0.2, _with_pools), "copies": (0.15, _with_copies),
 }  # fmt: skip
 """Word -> how many of the histories use it, and what adds it."""
 

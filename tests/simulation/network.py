@@ -39,8 +39,9 @@ class Mishap:
     """What happens to one request.
 
     Attributes:
-        kind: slow_request | slow_reply | lost_request | lost_reply | silent_request | silent_reply | split | trickle.
-        seconds: how slow, or how far apart the parts are.
+        kind: slow_request | slow_reply | lost_request | lost_reply | silent_request | silent_reply | split | trickle |
+            twice.
+        seconds: how slow, or how far apart the parts or the two copies are.
         part: only requests that hold this word: a script's name in lower case, a command in upper case. Empty for any.
     """
 
@@ -324,7 +325,17 @@ class SimConnection:
         if network.down:
             self.break_off()
             return
+        if mishap is not None and mishap.kind == "twice":
+            network.trouble()
+            network.at(network.loop.time() + mishap.seconds, lambda: self._arrive_again(commands))
         self._answer([self._execute(command) for command in commands], mishap)
+
+    def _arrive_again(self, commands: list[Words]) -> None:
+        """Execute a copy of a request, as behind a proxy that has sent it a second time. Its replies reach no one."""
+        if not self.network.down and self.network.frozen is None:
+            self.network.trouble()
+            for command in commands:
+                self._execute(command)
 
     def _execute(self, command: Words) -> Any:
         network = self.network

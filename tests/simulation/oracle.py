@@ -504,7 +504,11 @@ class Oracle:
             self.break_("torn", f"half a change is stored in {session.fingerprint}: {shown(new)}")
         login = self.writes.get(new.get("c:sid", 0))
         whole = login is not None and old.get("c:sid") != login.serial
-        whole = whole and (self._replaces(login.visit) or self._may_be_retired(before, login.visit))
+        whole = whole and (
+            self._replaces(login.visit)
+            or self._may_be_retired(before, login.visit)
+            or self._is_over_a_new_login(session, login)
+        )
         arrived = [self.writes[serial] for item, serial in new.items() if old.get(item) != serial]
         for change in arrived:
             behind = self._behind(change.visit)  # also one that went on with a login that was still on its way
@@ -644,6 +648,18 @@ class Oracle:
             return False
         own = (one for one in session.by_item["c:sid"] if one.visit is visit)
         return any(one.promised and one.saved < login.saved < one.appeared for one in own)
+
+    def _is_over_a_new_login(self, session: Session, login: Change) -> bool:
+        """Return whether a login was put, in one commit, over another new one, which replaces the stored session."""
+        return any(
+            one.visit.manager is login.visit.manager
+            and self._replaces(one.visit)
+            and one.saved <= login.saved
+            and one.appeared == float("inf")
+            and (one.promised or one.visit.left >= self.loop.time())
+            for one in session.by_item["c:sid"]
+            if one is not login
+        )
 
     def _check_fence(self, session: Session, change: Change) -> None:
         mine = [since for since, number in session.holders if number == change.visit.number]

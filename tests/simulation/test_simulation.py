@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -61,31 +62,44 @@ WITH_ALL_WORDS: dict[int, str] = {
     11003747: "an invalidation after a fail-over to a server with a late clock did not stop an agent that knew the lost one",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
-"""The same with the words that came later."""
+"""The same with words that came later."""
+
+
+def simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the simulator."""
+    command = [sys.executable, "-m", "tests.simulation", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_what_was_broken_once_holds() -> None:
     """Histories found among several 100,000. Each is one more example, and was broken before the fault was mended."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.simulation",
-        "--list",
-        ",".join(map(str, FOUND)),
-        "--without",
-        "scopes,pools",
-    ]
-    for each in (command, [*command[:4], ",".join(map(str, WITH_ALL_WORDS))]):
-        done = subprocess.run(each, capture_output=True, text=True, check=False)
+    for seeds, without in ((FOUND, "scopes,pools,copies"), (WITH_ALL_WORDS, "copies")):
+        listed = ",".join(map(str, seeds))
+        done = simulated("--list", listed, "--without", without)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_failing_seed_prints_a_readable_history_that_has_shrunk() -> None:
+    """What is printed is what a person has to understand: few steps, each on a line, and what was broken."""
+    arguments = ("--mutant", "never_is_saved", "--only", "scope", "--seeds", "300")
+    texts = [simulated(*arguments, *more).stdout for more in (("--no-shrink",), ())]
+    whole, shrunk = (re.findall(r"^ +\d+\.\d{3}  [a-z_]+ #\d+.*$", text, re.MULTILINE) for text in texts)
+    assert len(shrunk) == 1 < len(whole)
+    step = shrunk[0]
+    assert "visit" in step
+    assert "save='never'" in step
+    seed, process, first, *_ = texts[1].splitlines()
+    assert re.match(r"seed \d+  config \{'ttl': ", seed)
+    assert process.startswith("  process 0: ")
+    assert first == step
+    assert re.search(r"^ +\d+\.\d{3}  !! \[scope\] .* was stored, and it may not be$", texts[1], re.MULTILINE)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_promises_hold_in_2000_histories() -> None:
     """What `oracle.py` says, whatever happens to processes, network and server. A failure prints the shrunk history."""
-    command = [sys.executable, "-m", "tests.simulation", "--seeds", str(SEEDS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = simulated("--seeds", str(SEEDS))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

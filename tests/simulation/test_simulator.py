@@ -119,3 +119,24 @@ def test_a_mishap_for_a_script_that_does_not_exist_is_an_error(network: Network)
     """It would never happen, and the histories would be calmer than they seem."""
     with pytest.raises(ValueError, match="touch"):
         network.plan(Link(Host("p0")), Mishap("lost_reply", part="touch"))
+
+
+def test_a_request_may_arrive_twice() -> None:
+    """A proxy that is cut off sends a request again. The copy comes late, and its reply reaches no one."""
+    loop = SimLoop(lambda: 0.001)
+    network = Network(loop, RedisServer(loop.time), Random(0), {})
+    link = Link(Host("p0"))
+    pool = SimPool(network, link, 1.0)
+    pool.direct = False
+    network.plan(link, Mishap("twice", seconds=1.0, part="INCR"))
+
+    async def talk() -> list[int]:
+        connection = await pool.get_connection()
+        replies = []
+        for pause in (0.0, 0.0, 2.0):
+            await asyncio.sleep(pause)
+            connection.send_words([[b"INCR", b"key"]])
+            replies.append(await connection.read_response())
+        return replies
+
+    assert loop.run(talk()) == [1, 2, 4]
