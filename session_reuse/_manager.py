@@ -179,17 +179,22 @@ class SessionManager(AsyncOnly):
 
     async def _close(self, runtime: Runtime) -> None:
         saves = [task for task in runtime.tasks if task.get_name() in {"session_reuse:leave", "session_reuse:release"}]
-        if saves:
-            await asyncio.wait(saves, timeout=self.config.save_timeout)
-        await runtime.writer.finish(self.config.close_timeout)
+        try:
+            if saves:
+                await asyncio.wait(saves, timeout=self.config.save_timeout)
+            await runtime.writer.finish(self.config.close_timeout)
+            if self._report_lost is not None:
+                self._report_lost.detach()
+        finally:  # also when the close is cancelled: what waits then is reported as lost at the latest by the interpreter
+            await self._end(runtime)
+
+    async def _end(self, runtime: Runtime) -> None:
         tasks = list(runtime.tasks)
         for task in tasks:
             task.cancel()
         if tasks:  # with an end: libraries swallow a cancellation now and then
             await asyncio.wait(tasks, timeout=self.config.close_timeout)
         runtime.telemetry.close()
-        if self._report_lost is not None:
-            self._report_lost.detach()
         if not is_store(self._given):
             try:
                 async with asyncio.timeout(self.config.connect_timeout):

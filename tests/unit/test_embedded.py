@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from session_reuse import SessionManager
+from session_reuse import SaveOutcome, SessionManager, reusable_session
 from session_reuse._store.embedded import server as embedded_server
 from session_reuse._store.embedded.handle import EmbeddedServer
-from session_reuse._store.embedded.server import SOCKET_PATH_LIMIT, ask, find_server_binary
+from session_reuse._store.embedded.server import SOCKET_PATH_LIMIT, ask, find_server_binary, server_status
 from session_reuse.errors import ConfigurationError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -563,6 +563,23 @@ async def test_a_cancelled_enter_leaves_no_server_behind(folder: Path, monkeypat
     goes_on.set()
     assert await asyncio.to_thread(eventually, lambda: pids and (not pids[0] or gone(pids[0])))
     await manager.aclose()
+
+
+async def test_a_cancelled_close_leaves_no_server_behind(folder: Path) -> None:
+    """It is cancelled while saves wait for a server that is full. The process that has started the server lives on."""
+    manager = SessionManager(f"embedded://{folder}", close_timeout=60.0)
+    async with reusable_session("shop/alice", manager=manager) as session:
+        session.data["n"] = 1
+        socket_path = EmbeddedServer(folder).socket_path
+        server = int(server_status(socket_path)["process_id"])
+        assert ask(socket_path, "CONFIG", "SET", "maxmemory", "1") == "OK"
+    assert session.save_outcome is SaveOutcome.PENDING
+    closing = asyncio.create_task(manager.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert await asyncio.to_thread(eventually, lambda: gone(server))
 
 
 def test_forks_of_other_threads_do_not_hang_a_start(user: Callable[..., User]) -> None:
