@@ -28,6 +28,11 @@ class StubKeeper:
         self.saves = 0
         self._bases: dict[int, dict[str, Any]] = {}
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop in which a session is used: the stub serves each."""
+        return asyncio.get_running_loop()
+
     def enter(self) -> BrowserSession:
         """Return a session as a `reusable_session` would on entering."""
         state = copy.deepcopy(self.stored) if self.stored is not None else None
