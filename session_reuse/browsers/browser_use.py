@@ -19,6 +19,7 @@ from session_reuse._browser.drivers.tasks import finished
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._browser_session import require_open
 from session_reuse._misuse import asynccontextmanager
+from session_reuse._state.storage_state import is_empty
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._devtools_address import Address
 from session_reuse.errors import ConfigurationError, MissingExtraError
@@ -104,7 +105,7 @@ class _Binding:
         self._browser_session = browser_session
         self._settings = settings
         self._attachment: Attachment | None = None
-        self._cdp_url = ""
+        self._cdp_url = self._unrestored_url = ""
         self._connecting = asyncio.Lock()
         self._is_own = False
         self._bus: Any = None
@@ -165,6 +166,8 @@ class _Binding:
             if self._attachment is not None and cdp_url == self._cdp_url:
                 await self._attachment.reconnect()
                 return
+            if cdp_url == self._unrestored_url and not is_empty(self._session.storage_state):
+                return  # too late: see `Attachment.reconnect`
             await self._release()
             browser_session = self._browser_session
             address = Address.of(
@@ -181,6 +184,7 @@ class _Binding:
             except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts, and the session says so)
                 await attachment.release()
                 attachment.report_failure("browser-use", error)
+                self._unrestored_url = cdp_url
                 return
             self._attachment, self._cdp_url = attachment, cdp_url
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -263,18 +263,26 @@ async def test_new_tabs_are_restored(logged_in: StubKeeper, site: Site) -> None:
         assert await agent_title(browser_session) == site.EVERYWHERE
 
 
-async def test_unreachable_browser_does_not_stop_the_agent(
-    logged_in: StubKeeper, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When we cannot connect, the agent works without a login, the stored state stays, and the session says so."""
+async def test_unreachable_browser_does_not_stop_the_agent(logged_in: StubKeeper, site: Site) -> None:
+    """When we cannot connect, the agent works without a login, the stored state stays, and the session says so.
+
+    The browser is not restored when it connects again: the agent may have logged in anew.
+    """
+    from browser_use.browser.events import BrowserReconnectedEvent
+
     from session_reuse.browsers import _devtools_address
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError("refused")
 
     before = logged_in.stored
-    monkeypatch.setattr(_devtools_address, "open_websocket", refuse)
-    async with visiting(logged_in) as (browser_session, session):
+    async with AsyncExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_devtools_address, "open_websocket", refuse)
+            browser_session, session = await stack.enter_async_context(visiting(logged_in))
+        address = str(browser_session.cdp_url)
+        again = BrowserReconnectedEvent(cdp_url=address, attempt=1, downtime_seconds=0.1)
+        await browser_session.event_bus.dispatch(again)
         assert await visit_agent(browser_session, site.url()) == site.LOGGED_OUT
     assert [problem.kind for problem in session.problems] == ["restore_failed"]
     assert logged_in.stored == before
