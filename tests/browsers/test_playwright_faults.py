@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Error
 
 from session_reuse._browser import javascript
-from session_reuse.browsers.playwright import open_context
+from session_reuse.browsers.playwright import attach_context, open_context
 from tests.browsers.probes import follower_of, frames_with_a_session, leftovers
 from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
@@ -53,6 +53,17 @@ async def test_a_context_of_which_nothing_could_be_read_is_no_capture(browser: A
         context.cookies = refuse
     assert capture_reason_of(session) == "nothing could be read from the browser"
     assert items(session, "https://a.example") == {"token": "T"}
+
+
+async def test_a_context_that_is_closed_while_it_is_attached_does_not_hold_up_the_start(browser: Any) -> None:
+    """Playwright never answers a call that adds cookies to a context on its way out."""
+    session = reused({"cookies": [{"name": "a", "value": "b", "domain": "a.example", "path": "/"}], "origins": []})
+    context = await browser.new_context()
+    closing = asyncio.create_task(context.close())
+    async with asyncio.timeout(10), attach_context(session, context):
+        await closing
+    assert capture_reason_of(session) == "nothing could be read from the browser"
+    assert session.storage_state["cookies"]
 
 
 async def test_a_context_that_was_not_opened_is_no_capture(browser: Any) -> None:

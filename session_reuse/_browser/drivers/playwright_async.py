@@ -20,6 +20,7 @@ from session_reuse._problem import ProblemKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from session_reuse._browser.cookies import Cookie
     from session_reuse._browser.driver import Params
     from session_reuse._browser.drivers.playwright import Page
 
@@ -41,6 +42,22 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
             if isinstance(cdp, HiddenTarget):
                 return await run_async(cdp.send(method, params, limit))
             return await cdp.send(method, params)
+
+    async def add_cookies(self, cookies: list[Cookie]) -> None:
+        """Add cookies, all or none. Playwright never answers for a context that is closed meanwhile (1.65)."""
+        closed = asyncio.Event()
+        adding = asyncio.ensure_future(self.context.add_cookies(cookies))
+        closing = asyncio.ensure_future(closed.wait())
+        self.context.on("close", set_closed := lambda _: closed.set())
+        try:
+            await asyncio.wait({adding, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not adding.done():
+                raise Error("the context was closed")
+            adding.result()
+        finally:
+            self.context.remove_listener("close", set_closed)
+            adding.cancel()
+            closing.cancel()
 
     async def best_effort(self, release: Callable[[], Any]) -> None:
         """Wait for what releases something of ours, for `limits.COMMAND` at most."""
