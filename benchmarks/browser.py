@@ -1,6 +1,6 @@
 """Chromium, side by side in one run: restore to first page, later pages, many agents, capture, long visits.
 
-    python benchmarks/scorecard.py --only first-page,database,next-page,twenty-agents,capture,long-visit,browser-use
+    python benchmarks/scorecard.py --only first-page,database,next-page,next-page-by-address,twenty-agents,capture,long-visit,browser-use
 
 Each sample of a restore gets its own browser. The arms take turns. Read the ratios, not the milliseconds. `next page` is an
 origin to which a tab is sent later by `goto`, or led by a link, in time and in CPU of browser, driver and Python together.
@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +33,8 @@ from playwright.async_api import async_playwright
 from benchmarks.reporting import Goal, Results, table
 from session_reuse._browser_session import BrowserSession
 from session_reuse._state.storage_state import to_playwright
+from session_reuse.browsers._chromium_process import ChromiumProcess
+from session_reuse.browsers.cdp import open_chromium
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from session_reuse.browsers.playwright import open_context
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page, Playwright
 
 Way = Callable[["Page", str], Awaitable[None]]
+Place = Callable[[str, "Playwright", int, dict[str, Any]], AbstractAsyncContextManager["BrowserContext"]]
 Samples = dict[str, list[float]]
 _PAGE = b"<!doctype html><title>t</title><body>"
 _DATABASE_PAGE = b"""<!doctype html><title>t</title><body><script>
@@ -186,19 +189,20 @@ async def measure_restore(
     return samples
 
 
-async def measure_next_page(playwright: Playwright, port: int, rounds: int, way: Way) -> tuple[Samples, Samples]:
+async def measure_next_page(
+    playwright: Playwright, port: int, rounds: int, way: Way, place: Place, arms: tuple[str, ...]
+) -> tuple[Samples, Samples]:
     """Time further pages of a tab, each of another origin. Return seconds and CPU seconds.
 
     `ours` and `floor`, a hand-made script, restore each of them. `followed` is ours with nothing stored for them.
     """
     origins, steps = 50, 8
-    arms = "none", "floor", "ours", "followed"
     seconds: Samples = {arm: [] for arm in arms}
     cpu: Samples = {arm: [] for arm in arms}
     for round_number in range(rounds):
         for arm in _rotated(list(arms), round_number):
             state = made_state(origins, port, 2.5)
-            async with warm_browser(playwright, port) as browser, _context(arm, browser, state) as context:
+            async with place(arm, playwright, port, state) as context:
                 page = await context.new_page()
                 await page.goto(f"http://elsewhere.localhost:{port}/")
                 await asyncio.sleep(0.5)
@@ -213,10 +217,49 @@ async def measure_next_page(playwright: Playwright, port: int, rounds: int, way:
 
 
 @asynccontextmanager
+async def in_a_browser(
+    arm: str, playwright: Playwright, port: int, state: dict[str, Any]
+) -> AsyncIterator[BrowserContext]:
+    """Open a context of Playwright's."""
+    async with warm_browser(playwright, port) as browser, _context(arm, browser, state) as context:
+        yield context
+
+
+@asynccontextmanager
+async def by_address(
+    arm: str, playwright: Playwright, _port: int, state: dict[str, Any]
+) -> AsyncIterator[BrowserContext]:
+    """Open a browser of which the agent knows the address alone, as under `session-reuse run`. `none` starts it without a session."""
+    if arm == "none":
+        process = ChromiumProcess(headless=True)
+        try:
+            address = await process.websocket()
+            async with _connected(playwright, address) as context:
+                yield context
+        finally:
+            await asyncio.to_thread(process.stop)
+        return
+    session = BrowserSession("benchmark", storage_state=_stored(arm, state))
+    async with open_chromium(session, headless=True) as chromium, _connected(playwright, chromium.cdp_url) as context:
+        yield context
+
+
+@asynccontextmanager
+async def _connected(playwright: Playwright, address: str) -> AsyncIterator[BrowserContext]:
+    browser = await playwright.chromium.connect_over_cdp(address)
+    yield browser.contexts[0]
+    await browser.close()
+
+
+def _stored(arm: str, state: dict[str, Any]) -> dict[str, Any]:
+    return state if arm == "ours" else {**state, "origins": []}
+
+
+@asynccontextmanager
 async def _context(arm: str, browser: Browser, state: dict[str, Any]) -> AsyncIterator[BrowserContext]:
     if arm in {"ours", "followed"}:
-        stored = state if arm == "ours" else {**state, "origins": []}
-        async with open_context(BrowserSession("benchmark", storage_state=stored), browser) as context:
+        session = BrowserSession("benchmark", storage_state=_stored(arm, state))
+        async with open_context(session, browser) as context:
             yield context
         return
     native = {"storage_state": to_playwright(state)} if arm == "playwright" else {}
@@ -447,7 +490,7 @@ def _restore(rounds: int, origins: int, arms: list[str], *, kilobytes: float = 2
     return {title: samples}, [Goal(f"Chromium, {title} / no state", 1.1, ratios["ours"], peer=peer)]
 
 
-def first_page(*, quick: bool = False, rounds: int = 9) -> Results:
+def first_page(*, quick: bool = False, rounds: int = 21) -> Results:
     """Restore 50 and 200 origins."""
     rounds = 3 if quick else rounds
     parts = [
@@ -457,33 +500,40 @@ def first_page(*, quick: bool = False, rounds: int = 9) -> Results:
     return [results for results, _ in parts], [goal for _, goals in parts for goal in goals]
 
 
-def database(*, quick: bool = False, rounds: int = 9) -> Results:
+def database(*, quick: bool = False, rounds: int = 21) -> Results:
     """Restore one origin with a database."""
     return _restore(3 if quick else rounds, 1, ["none", "ours", "playwright"], databases=True)
 
 
-def next_page(*, quick: bool = False, rounds: int = 9) -> Results:
+def next_page(*, quick: bool = False, rounds: int = 21) -> Results:
     """Go on to other origins, by `goto` and by a link."""
+    return _next_page("plain context", in_a_browser, ("none", "floor", "ours", "followed"), 3 if quick else rounds)
+
+
+def next_page_by_address(*, quick: bool = False, rounds: int = 21) -> Results:
+    """Do the same with an agent that knows the browser by its address."""
+    return _next_page("plain Chromium by address", by_address, ("none", "ours", "followed"), 3 if quick else rounds)
+
+
+def _next_page(base: str, place: Place, arms: tuple[str, ...], rounds: int) -> Results:
     results, goals = {}, []
     for name, way in (("goto", by_goto), ("a link", by_link)):
         found = asyncio.run(
-            _with_site(
-                lambda playwright, port, way=way: measure_next_page(playwright, port, 3 if quick else rounds, way)
-            )
+            _with_site(lambda playwright, port, way=way: measure_next_page(playwright, port, rounds, way, place, arms))
         )
         for kind, limit, samples in zip(("time", "CPU"), (1.02, 1.10), found, strict=True):
             title = f"next page by {name}, {kind}"
             results[title] = samples
-            ratios = report(title, samples, "none")
-            what = f"Chromium, {title} / plain context"
+            ratios = report(f"{title} / {base}", samples, "none")
+            peer = f"hand-made script {ratios['floor']:.2f}" if "floor" in ratios else ""
             goals += [
-                Goal(f"{what}, nothing stored for it", limit, ratios["followed"]),
-                Goal(f"{what}, restored", limit, ratios["ours"], peer=f"hand-made script {ratios['floor']:.2f}"),
+                Goal(f"Chromium, {title} / {base}, nothing stored for it", limit, ratios["followed"]),
+                Goal(f"Chromium, {title} / {base}, restored", limit, ratios["ours"], peer=peer),
             ]
     return results, goals
 
 
-def twenty_agents(*, quick: bool = False, rounds: int = 5, agents: int = 20) -> Results:
+def twenty_agents(*, quick: bool = False, rounds: int = 20, agents: int = 20) -> Results:
     """Start agents at once in one browser, each with a login in a database."""
     rounds, agents = (1, 3) if quick else (rounds, agents)
     samples, logged_in = asyncio.run(
@@ -497,7 +547,7 @@ def twenty_agents(*, quick: bool = False, rounds: int = 5, agents: int = 20) -> 
     return samples, goals
 
 
-def capture(*, quick: bool = False, rounds: int = 9, origins: int = 30) -> Results:
+def capture(*, quick: bool = False, rounds: int = 21, origins: int = 30) -> Results:
     """Capture visited origins at the exit, beside `storage_state()`."""
     rounds, origins = (1, 5) if quick else (rounds, origins)
     samples: Samples = asyncio.run(

@@ -102,6 +102,7 @@ ROWS: Final = (
     Row("first-page", "browser:first_page"),
     Row("database", "browser:database"),
     Row("next-page", "browser:next_page"),
+    Row("next-page-by-address", "browser:next_page_by_address"),
     Row("twenty-agents", "browser:twenty_agents"),
     Row("capture", "browser:capture"),
     Row("login", "browser:login"),
