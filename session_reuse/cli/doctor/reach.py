@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from session_reuse._settings.url import StoreUrl, parse_url, redacted_url
 from session_reuse._store.redis.connect import Connection, client_at, connect
@@ -34,7 +34,7 @@ async def reached(config: Config) -> AsyncIterator[tuple[list[Wire], list[Findin
         if connection.release is not None:
             stack.push_async_callback(asyncio.to_thread, connection.release)
         stack.push_async_callback(connection.client.aclose)
-        wires, found = await _Search(patient, connection.client, stack).wires(shown)
+        wires, found = await _Search(patient, connection, stack).wires(shown)
         yield wires, [ok("server", f"answers at {shown}"), *found]
 
 
@@ -57,10 +57,10 @@ async def _started(config: Config, shown: str) -> Connection:
 class _Search:
     """The search for the servers of one URL. Connections are closed by `stack`."""
 
-    def __init__(self, config: Config, client: Any, stack: AsyncExitStack) -> None:
+    def __init__(self, config: Config, connection: Connection, stack: AsyncExitStack) -> None:
         self._config = config
         self._url: StoreUrl = parse_url(config.url)
-        self._client = client
+        self._connection = connection
         self._stack = stack
 
     async def wires(self, shown: str) -> tuple[list[Wire], list[Finding]]:
@@ -69,7 +69,7 @@ class _Search:
         if self._url.kind == "cluster":
             return await self._first_of("nodes", self._primaries_of)
         address = self._url.hosts[0] if self._url.hosts else None
-        wire = await self._open(self._client, shown, address)
+        wire = await self._open(self._connection, shown, address)
         wire.name = ""  # findings about an only server need no address
         return [wire], []
 
@@ -87,15 +87,15 @@ class _Search:
             return wires, [warn(check, each.finding.found, each.finding.remedy) for each in away[:1]]
         raise away[0]
 
-    async def _open(self, client: Any, name: str, address: tuple[str, int] | None) -> Wire:
-        wire = Wire(client, name, address, tls=self._url.tls)
+    async def _open(self, to: Connection, name: str, address: tuple[str, int] | None) -> Wire:
+        wire = Wire(to, name, address, tls=self._url.tls)
         self._stack.push_async_callback(wire.aclose)
         await wire.open()
         return wire
 
     async def _at(self, host: str, port: int, kind: str = "") -> Wire:
-        client = client_at(self._config, self._url, host, port, is_sentinel=bool(kind))
-        return await self._open(client, f"{kind}{host}:{port}", (host, port))
+        to = Connection(client_at(self._config, self._url, host, port, is_sentinel=bool(kind)))
+        return await self._open(to, f"{kind}{host}:{port}", (host, port))
 
     async def _master_of(self, host: str, port: int) -> list[Wire]:
         wire = await self._at(host, port, "Sentinel ")
@@ -117,7 +117,7 @@ class _Search:
         first = await self._at(host, port)
         if (await first.ask_for_pairs("HELLO", 2)).get("mode", "cluster") != "cluster":
             raise first.unfit(diagnosis(Trouble.NOT_A_CLUSTER), "topology")
-        error = await answer_or_error(self._client.initialize())
+        error = await answer_or_error(self._connection.client.initialize())
         if isinstance(error, Exception):
             raise first.unfit(diagnose(error), "topology")
-        return [await self._at(node.host, node.port) for node in self._client.get_primaries()]
+        return [await self._at(node.host, node.port) for node in self._connection.client.get_primaries()]

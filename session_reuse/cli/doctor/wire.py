@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Final
 
+from session_reuse._store.redis.connect import Connection
 from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnose, diagnosis
 from session_reuse.cli.doctor.finding import Finding, fail
 
@@ -37,16 +38,16 @@ class Wire:
     A client of redis-py would drop what a server says before it is asked, as in protected mode or without room for a client.
 
     Args:
-        client: of redis-py. It makes the connection and is closed with it.
+        to: with the client of redis-py, which makes the connection and is closed with it.
         name: the name of the server in findings. Empty if there is only one.
         address: host and port. None for a socket.
         tls: whether the connection uses TLS.
     """
 
-    def __init__(self, client: Any, name: str, address: tuple[str, int] | None, *, tls: bool) -> None:
+    def __init__(self, to: Connection, name: str, address: tuple[str, int] | None, *, tls: bool) -> None:
         self.name = name
-        self._client = client
-        self._connection = client.connection_pool.make_connection()
+        self._client = to.client
+        self._connection = to.client.connection_pool.make_connection()
         self._address = address
         self._tls = tls
 
@@ -100,17 +101,17 @@ class Wire:
         return await answer_or_error(talk())
 
 
-def pairs(answer: Any) -> dict[str, str]:
+def pairs(answer: bytes | Iterable[object]) -> dict[str, str]:
     """Return the names and values of an answer: lines such as `role:master`, a list, or a dict of RESP3."""
     if isinstance(answer, bytes):
         lines = answer.decode(errors="replace").splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
-    words = [word for item in answer.items() for word in item] if isinstance(answer, dict) else answer
+    words = [word for item in answer.items() for word in item] if isinstance(answer, dict) else list(answer)
     texts = [word.decode(errors="replace") if isinstance(word, bytes) else str(word) for word in words]
     return dict(zip(texts[::2], texts[1::2], strict=False))
 
 
-async def answer_or_error(work: Awaitable[Any]) -> Any:
+async def answer_or_error(work: Awaitable[object]) -> Any:
     """Return the result of a talk with the server, or its error, also for no answer in time."""
     try:
         async with asyncio.timeout(_LIMIT):
