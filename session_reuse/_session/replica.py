@@ -5,11 +5,11 @@ One object serves as cache, as queue of waiting saves and as what agents start f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
-from session_reuse._session.changes import Change, Login, Snapshot, StoredKind
+from session_reuse._session.changes import Change, Snapshot, StoredKind
 from session_reuse.outcome import SaveOutcome
 
 _LONGEST_OUTBOX = 8
@@ -41,9 +41,12 @@ class Replica:
     invalidated_login: int = 0
     counted: int = 0
 
-    def has_invalidated(self, login: Login) -> bool:
-        """Return whether this process has invalidated a login. An agent may have entered with it while that was under way."""
-        return login.heard_at < self.invalidated_at or login.created_at == self.invalidated_login != 0
+    def refuse_invalidated(self, changes: Iterable[Change]) -> None:
+        """Settle the changes of logins that this process has invalidated. An agent may have entered while that was under way."""
+        for change in changes:
+            login = change.login
+            if login.heard_at < self.invalidated_at or login.created_at == self.invalidated_login != 0:
+                change.settle(SaveOutcome.STALE, "this process has invalidated the session")
 
     def observe(self, snapshot: Snapshot) -> None:
         """Take over what the store said, unless the store has said something newer."""

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from session_reuse._session.spool.disk_replicas import DiskReplicas
 
 _CONTENTION_PAUSE: Final = 0.005
-_INVALIDATED: Final = "this process has invalidated the session"
 _OFFLOAD: Final = 200_000
 """Documents from this many bytes on are merged and encoded in a thread: 2 MB hold the loop up for 0.5 s (2026-11)."""
 
@@ -104,9 +103,7 @@ class Writer:
         """Write changes, those that wait first. Changes that are not written wait in the outbox, also after a cancellation."""
         replica.writing = True
         batch = [*replica.outbox, *changes]
-        for change in batch:
-            if replica.has_invalidated(change.login):
-                change.settle(SaveOutcome.STALE, _INVALIDATED)
+        replica.refuse_invalidated(batch)
         try:
             await self._commit_all(replica, batch, budget)
         except AttemptFailed as failure:
@@ -135,9 +132,8 @@ class Writer:
                 self._spawn(self._write(replica, arrived, max(left, self._config.attempt_timeout)), "save")
 
     def _enqueue(self, replica: Replica, changes: Sequence[Change]) -> None:
+        replica.refuse_invalidated(changes)
         for change in changes:
-            if replica.has_invalidated(change.login):
-                change.settle(SaveOutcome.STALE, _INVALIDATED)
             if change.outcome is not None:
                 continue
             change.left_alone = False
@@ -413,9 +409,7 @@ class Writer:
         if self.disk is not None:
             self.disk.forget(replica)
         waiting = list(replica.outbox)
-        for change in waiting:
-            if replica.has_invalidated(change.login):
-                change.settle(SaveOutcome.STALE, _INVALIDATED)
+        replica.refuse_invalidated(waiting)
         self._settled(replica, waiting)
 
 
