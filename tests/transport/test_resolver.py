@@ -136,3 +136,11 @@ async def test_a_forked_child_looks_names_up_anew(names: Names, redis_server: Re
     names.known["redis.internal"] = HOST
     assert await resolver.resolve("redis.internal", 5.0) == [HOST]
     assert await looking == [HOST]
+
+
+@pytest.mark.parametrize("user", ["default@", "default:@", ":@", ""])
+async def test_a_user_without_a_password_is_authenticated(redis_server: RedisServer, user: str) -> None:
+    """Hosted servers hand out such a URL: a user name, nothing behind it, and a database."""
+    url = redis_server.url.replace("redis://", f"redis://{user}").replace("/0", "/3")
+    async with SessionManager(url, **DEFAULTS) as manager:
+        assert (await visit(manager)).outcome == Outcome.MISSING

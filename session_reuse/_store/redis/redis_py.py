@@ -286,7 +286,7 @@ class _ResolvedConnection:
             await super().on_connect_check_health(check_health)  # type: ignore[misc]
             return
         me._parser.on_connect(me)
-        credentials = (me.username, me.password) if me.username else (me.password,)
+        credentials = (me.username, me.password or "") if me.username else (me.password,)
         commands = me.pack_commands([("AUTH", *credentials), ("SELECT", me.db)])
         await me.send_packed_command(commands, check_health=False)
         await me.read_response()
