@@ -10,7 +10,7 @@ from session_reuse._browser_session import BrowserSession
 from session_reuse._default_manager import default_manager
 from session_reuse._manager import SessionManager
 from session_reuse._misuse import AsyncOnly, check_manager, check_names
-from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
+from session_reuse._session.options import SessionOptions, check_options
 from session_reuse._session.scope import SessionScope
 from session_reuse.errors import AlreadyEnteredError
 
@@ -67,8 +67,7 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
             raise AlreadyEnteredError("a reusable_session(...) is entered once: make a new one for each `async with`")
         self._entered = True
         manager = self._manager if self._manager is not None else await default_manager()
-        options = ResolvedOptions.build(manager.config, self._options)
-        session, scope = await manager._open(*self._names, options)  # noqa: SLF001
+        session, scope = await manager._open(*self._names, manager._resolved(self._options))  # noqa: SLF001
         await scope.enter()
         self._scope = scope
         return session

@@ -18,7 +18,7 @@ from session_reuse._orphans import close_sockets, forget_connections, managers, 
 from session_reuse._resilience.failure import AttemptFailed, store_errors
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
-from session_reuse._session.options import ResolvedOptions
+from session_reuse._session.options import ResolvedOptions, SessionOptions
 from session_reuse._session.replica import Replicas
 from session_reuse._session.scope import SessionScope
 from session_reuse._settings.values import Seconds, seconds, whole
@@ -73,6 +73,7 @@ class SessionManager(AsyncOnly):
             self._given = store
         self.config = Config.from_env(**config)
         self.session_class = BrowserSession
+        self._options = ResolvedOptions.build(self.config)
         self._known: Replicas | None = None
         self._start_anew()
         managers.add(self)
@@ -206,13 +207,13 @@ class SessionManager(AsyncOnly):
 
     # Sessions ----------------------------------------------------------------------------------------------------------
 
+    def _resolved(self, options: SessionOptions) -> ResolvedOptions:
+        return ResolvedOptions.build(self.config, options) if options else self._options
+
     async def _open(
-        self,
-        fingerprint: str | None,
-        agent_id: str | None,
-        options: ResolvedOptions,
+        self, fingerprint: str | None, agent_id: str | None, options: ResolvedOptions,
         session_class: type[BrowserSession] = BrowserSession,
-    ) -> tuple[BrowserSession, SessionScope]:
+    ) -> tuple[BrowserSession, SessionScope]:  # fmt: skip
         """Return a session and its scope. It is not entered yet, unless it is a member of a pool."""
         runtime, spent = await self._services(), 0.0
         if agent_id is not None:
@@ -246,7 +247,7 @@ class SessionManager(AsyncOnly):
 
         The session knows what it was restored from: change it and give it to `save`.
         """
-        session, scope = await self._open(fingerprint, agent_id, ResolvedOptions.build(self.config))
+        session, scope = await self._open(fingerprint, agent_id, self._options)
         await scope.enter()
         scope.note_use()
         return session if session.reused else None
@@ -260,14 +261,13 @@ class SessionManager(AsyncOnly):
         Raises:
             InvalidStateError: the session holds something that cannot be stored.
         """
-        runtime = await self._services()
-        backend = wiring_of(session).backend
+        runtime, backend = await self._services(), wiring_of(session).backend
         if isinstance(backend, SessionScope) and backend.belongs_to(runtime.writer):
             return await self._checkpointed(backend, session)
         checked(session.fingerprint, "fingerprint")
         if session.agent_id is not None:
             checked(session.agent_id, "agent_id")
-        scope = runtime.scope(session, ResolvedOptions.build(self.config))
+        scope = runtime.scope(session, self._options)
         await scope.load_revision()
         return await self._checkpointed(scope, session)
 

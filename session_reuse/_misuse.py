@@ -100,9 +100,11 @@ def check_names(fingerprint: object, agent_id: object) -> None:
         ConfigurationError: one of them is.
     """
     for name, given in (("fingerprint", fingerprint), ("agent_id", agent_id)):
-        is_url = isinstance(given, str) and given.partition("://")[0] in SCHEMES and "://" in given
-        if is_url or hasattr(given, "restore") or hasattr(given, "connection_pool"):
-            shown = "the URL of a store" if is_url else f"a {type_of(given)}"
+        if isinstance(given, str):
+            shown = "the URL of a store" if "://" in given and given.partition("://")[0] in SCHEMES else ""
+        else:
+            shown = f"a {type_of(given)}" if hasattr(given, "restore") or hasattr(given, "connection_pool") else ""
+        if shown:
             raise ConfigurationError(
                 f"{name} is {shown}: write reusable_session(fingerprint, agent_id, manager=SessionManager(...))"
             )

@@ -24,7 +24,7 @@ from session_reuse._manager import SessionManager as AsyncSessionManager
 from session_reuse._manager import runtime_of
 from session_reuse._misuse import BlockingOnly, check_manager, check_names
 from session_reuse._session.exit import allows_save
-from session_reuse._session.options import ResolvedOptions, SessionOptions, check_options
+from session_reuse._session.options import SessionOptions, check_options
 from session_reuse._session.scope import SessionScope
 from session_reuse._store.interface import SessionUse
 from session_reuse._store.redis.connect import StoreOrClient
@@ -159,8 +159,8 @@ class SessionManager(BlockingOnly):
 
     def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away."""
-        options = ResolvedOptions.build(self._asynchronous.config)
-        return background.run(_restored(self._asynchronous._open(fingerprint, agent_id, options, BrowserSession)))
+        manager = self._asynchronous
+        return background.run(_restored(manager._open(fingerprint, agent_id, manager._options, BrowserSession)))
 
     def save(self, session: AsyncBrowserSession) -> SaveOutcome:
         """Save a session, one from `restore` or one made by hand."""
@@ -243,7 +243,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 
     async def _open(self) -> BrowserSession:
         manager = await default_manager() if self._manager is None else self._manager._asynchronous
-        options = replace(ResolvedOptions.build(manager.config, self._options), counted_later=self._verify is not None)
+        options = replace(manager._resolved(self._options), counted_later=self._verify is not None)
         self._session, self._scope = await _entered(manager._open(*self._names, options, BrowserSession))
         return self._session
 

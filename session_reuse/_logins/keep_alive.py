@@ -123,7 +123,7 @@ class KeepAlive:
         except AttemptFailed as failure:  # trouble of one session does not end the round of the others
             self._degraded(failure, entry.fingerprint)
             return False
-        _, found, _ = await self.runtime.snapshots.decode(entry.fingerprint, reply.value, 0.0, None, None)
+        _, found, _ = await self.runtime.snapshots.decode(entry.fingerprint, reply.value, 0.0)
         life = longest_cookie_life(found["storage_state"], now) if found is not None else None
         return life is not None and life <= soon
 

@@ -53,7 +53,7 @@ async def _with_cookies(runtime: Runtime, summary: SessionSummary) -> SessionSum
         if failure.scope is not FailureScope.REQUEST:
             raise
         return replace(summary, readable=False, error=str(failure.error))
-    _, found, error = await runtime.snapshots.decode(summary.fingerprint, reply.value, 0.0, None, None)
+    _, found, error = await runtime.snapshots.decode(summary.fingerprint, reply.value, 0.0)
     if error is not None:
         return replace(summary, readable=False)
     now = runtime.clock.wall()

@@ -65,11 +65,11 @@ class Audit:
     def finish(self, change: Change) -> None:
         """Write a line about a use whose save came to another end than a commit carried, or that no commit carried."""
         outcome = change.outcome
-        if outcome is not None and (change.noted is None or (outcome in REFUSED and outcome is not change.noted)):
+        if not change.uses or outcome is None:
+            return
+        if change.noted is None or (outcome in REFUSED and outcome is not change.noted):
             change.noted = outcome
-            lines = self._lines(change, outcome)
-            if lines:
-                self._spawn(self._append(lines), "release")
+            self._spawn(self._append(self._lines(change, outcome)), "release")
 
     def use_of(self, session: BrowserSession, options: ResolvedOptions, use_id: str) -> SessionUse | None:
         """Return the use of a session as of now. None without an id, or when another agent had the session.

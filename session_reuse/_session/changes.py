@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from session_reuse._session.clock import Moment
-from session_reuse._state.document import PLAIN_JSON, Body
+from session_reuse._state.document import NO_BODY, Body
 from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.header import Header
 from session_reuse._state.record import record
@@ -64,7 +64,7 @@ class Snapshot:
     heard_at: float
     invalidated_at: int | None = None
     header: Header | None = None
-    body: Body = field(default=Body(b"", PLAIN_JSON), repr=False)
+    body: Body = field(default=NO_BODY, repr=False)
     value: bytes = field(default=b"", repr=False)
     damaged: bytes = field(default=b"", repr=False)
     answered_at: float = float("inf")
@@ -73,6 +73,10 @@ class Snapshot:
     def size(self) -> int:
         """Bytes it takes in memory, roughly."""
         return 512 + len(self.body.data) + len(self.value)
+
+
+NEVER_HEARD: Final = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
+"""Of a session that the store was not asked for yet."""
 
 
 class Found(StrEnum):
@@ -190,7 +194,7 @@ class Change:
     not_taken: bool = False
     why: str = ""
     domains: AllowedDomains | None = None
-    whole: Body = field(default=Body(b"", PLAIN_JSON), repr=False)
+    whole: Body = field(default=NO_BODY, repr=False)
     failure: StoreError | None = None
     name: str = ""
     mark_id: str = ""

@@ -49,3 +49,7 @@ class Clock:
         server. What it refuses for that is safe.
         """
         return Moment(self.loop(), self.wall(), server)
+
+    def at(self, loop_time: float) -> Moment:
+        """Return a past moment of this process."""
+        return Moment(loop_time, self.wall() - (self.loop() - loop_time))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def commit_of(
-    folded: Folded, stored: Snapshot, moment: Moment, *, fingerprint: str, save_id: str, ttl: float, now: float,
+    folded: Folded, stored: Snapshot, moment: Moment, *, fingerprint: str, save_id: str, longest: float, now: float,
     agents: tuple[tuple[str, str], ...], value: bytes,
 ) -> Commit:  # fmt: skip
     """Return the commit for a folded result.
@@ -29,7 +29,7 @@ def commit_of(
         moment: now.
         fingerprint: whose session.
         save_id: names the request.
-        ttl: seconds for which the session is kept.
+        longest: seconds for which a session is kept at most.
         now: event loop time.
         agents: who used it, each with the value of its affinity entry.
         value: the stored form of the result; empty when it is what is stored.
@@ -51,18 +51,24 @@ def commit_of(
         known=known,
         value=value,
         invalidated_at=stored.invalidated_at or 0,
-        may_recreate=all(change.login.age(moment) <= HOLD_LIMIT for change in changes),
+        may_recreate=max([change.login.age(moment) for change in changes]) <= HOLD_LIMIT,
         created_at=before.created_at if before else 0,
-        ttl=ttl,
+        ttl=_ttl_of(changes, longest, now),
         agents=agents,
         lease=last.lease,
         release=last.release,
         new_login=folded.result.new_login,
         score_change=sum([change.score_change for change in changes]),
         mark_id=changes[0].mark_id,
-        age=min([change.age(now) for change in [one for one in changes if one.before is not one.after] or changes]),
+        age=_age_of(changes, now),
         indexed=stored.kind is StoredKind.PRESENT,
     )
+
+
+def _age_of(changes: list[Change], now: float) -> float:
+    """Return for how long the latest change of content has waited, or the latest of all."""
+    content = [change for change in changes if change.before is not change.after]
+    return min([change.age(now) for change in content or changes])
 
 
 def has_payload(folded: Folded, stored: Snapshot) -> bool:
@@ -105,11 +111,11 @@ def _retire_at(config: Config, created_at: int, now: float, before: Header | Non
     return min([*limits, LATEST]) if limits else 0
 
 
-def ttl_of(changes: list[Change], longest: float, now: float) -> float:
+def _ttl_of(changes: list[Change], longest: float, now: float) -> float:
     """Return for how long to keep a session, counted from the latest save, not from when it is written."""
     if changes[-1].mark_only:
         return 0
-    return max(0.001, *(min(change.ttl, longest) - max(0.0, now - change.made_at) for change in changes))
+    return max([0.001, *[min(change.ttl, longest) - max(0.0, now - change.made_at) for change in changes]])
 
 
 def as_stored(header: Header, reply: CommitReply) -> Header:

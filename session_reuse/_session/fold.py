@@ -253,16 +253,13 @@ def _on_top(
     return _beside_another_login(change, result.body, 0, moment, retired=False)
 
 
-def next_group(batch: Sequence[Change]) -> list[Change]:
-    """Return the changes to send together: those without a lease, or one with a lease."""
-    open_changes = [change for change in batch if change.outcome is None]
-    if not open_changes:
-        return []
-    first = open_changes[0]
+def next_group(changes: Sequence[Change]) -> list[Change]:
+    """Return those of the changes that are sent together next: those without a lease, or one with a lease."""
+    first = changes[0]
     if first.lease is not None or first.mark_only:
         return [first]
     group: list[Change] = []
-    for change in open_changes:
+    for change in changes:
         if change.lease is not None or change.mark_only:
             break
         # A mark that was sent, or is on disk, counts once under its name: it stays with what it was sent with.

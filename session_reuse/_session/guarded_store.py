@@ -45,7 +45,7 @@ class GuardedStore:
         Raises:
             AttemptFailed: the store does not do it within the budget.
         """
-        return self.run_on(access, self.keys.session(fingerprint), budget, request)
+        return self.guard.run(access, partial(request, self.store), budget, self.server_of(fingerprint))
 
     def run_on(self, access: Access, key: str, budget: float, request: Request[T]) -> Awaitable[T]:
         """Return the reply to a request about another key, as `run`."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
-from session_reuse._session.changes import Change, Snapshot, StoredKind
+from session_reuse._session.changes import NEVER_HEARD, Change, Snapshot, StoredKind
 from session_reuse.outcome import SaveOutcome
 
 _LONGEST_OUTBOX = 8
@@ -50,7 +50,7 @@ class Replica:
 
     def observe(self, snapshot: Snapshot) -> None:
         """Take over what the store said, unless the store has said something newer."""
-        if snapshot.kind is not StoredKind.UNKNOWN and _is_newer(snapshot, self.base):
+        if snapshot is not self.base and snapshot.kind is not StoredKind.UNKNOWN and _is_newer(snapshot, self.base):
             self.base = snapshot
             if snapshot.header is not None and snapshot.header.created_at == self.invalidated_login:
                 self.invalidated_login = 0  # the store has it all the same
@@ -114,9 +114,8 @@ class Replicas:
             has_disk: whether what waits is on disk. Such a session is read from there.
         """
         heir = Replicas(*self._bounds)
-        unknown = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
         for name, known in self._replicas.items():
-            base = unknown if has_disk and known.outbox else known.base
+            base = NEVER_HEARD if has_disk and known.outbox else known.base
             left = Replica(name, base, invalidated_at=known.invalidated_at, invalidated_login=known.invalidated_login)
             heir._replicas[name] = left
             heir._count(left)
@@ -126,8 +125,7 @@ class Replicas:
         """Return the replica of a session, made if there is none."""
         replica = self._replicas.get(fingerprint)
         if replica is None:
-            unknown = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
-            replica = self._replicas[fingerprint] = Replica(fingerprint, unknown)
+            replica = self._replicas[fingerprint] = Replica(fingerprint, NEVER_HEARD)
             self._count(replica, keep=replica)  # an outage meets any number of sessions, and hears of none
         return replica
 
@@ -137,12 +135,10 @@ class Replicas:
 
     def observe(self, replica: Replica, snapshot: Snapshot) -> None:
         """Take over what the store said of a session, as the one used last. Those used longest ago give way."""
-        if self._replicas.setdefault(replica.fingerprint, replica) is not replica:  # dropped for room, and made anew
-            replica.observe(snapshot)
-            return
         replica.observe(snapshot)
-        self._replicas[replica.fingerprint] = self._replicas.pop(replica.fingerprint)
-        self._count(replica)
+        known = self._replicas[replica.fingerprint] = self._replicas.pop(replica.fingerprint, replica)
+        if known is replica:  # else it was dropped for room, and made anew
+            self._count(replica)
 
     def _count(self, replica: Replica, keep: Replica | None = None) -> None:
         """Count what a base takes, and drop the bases used longest ago that are too many."""

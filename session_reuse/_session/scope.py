@@ -20,8 +20,8 @@ from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.callbacks import capture, verified
-from session_reuse._session.changes import NOT_STORED, Change, Found, Login, Snapshot, StoredKind
-from session_reuse._session.clock import Clock, Moment
+from session_reuse._session.changes import NEVER_HEARD, NOT_STORED, Change, Found, Login, StoredKind
+from session_reuse._session.clock import Clock
 from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save
 from session_reuse._session.fold import fold
@@ -33,7 +33,7 @@ from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Writer
 from session_reuse._state import document
-from session_reuse._state.document import Body
+from session_reuse._state.document import NO_BODY
 from session_reuse._state.health import GOOD_MARK
 from session_reuse._store.interface import Busy, EnterReply, Lease
 from session_reuse._stored_form import document_of, encode_session, new_save_id
@@ -49,6 +49,17 @@ class SessionScope:
     Args:
         spent: seconds of the budget to enter that are used up already.
     """
+
+    on_left: Callable[[float], Coroutine[None, None, None]] | None = None
+    _login: Login
+    _lease: LeaseHolder | None = None
+    _known = NEVER_HEARD
+    _before = _whole = NO_BODY
+    _built_on: Sequence[Change] = ()
+    _saves = _finished = 0
+    _took = _asked_at = 0.0
+    _is_counted = _marked = False
+    _interrupted: asyncio.Task[None] | None = None
 
     def __init__(
         self, session: BrowserSession, options: ResolvedOptions, *, config: Config, store: GuardedStore, snapshots: Snapshots,
@@ -67,20 +78,10 @@ class SessionScope:
         self._spawn = spawn
         self._domains = options.allowed_domains
         session.allowed_domains = self._domains.patterns if self._domains is not None else None
-        self._lease: LeaseHolder | None = None
         if options.exclusive:
             self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config, spawn)
-        self._known = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))
-        self._login = Login(Found.AWAY, 0.0, 0.0)
-        self._before = self._whole = Body(b"", document.PLAIN_JSON)
         self._changes: list[Change] = []
-        self._built_on: Sequence[Change] = ()
-        self._saves = self._finished = 0
-        self._took, self._is_counted, self._asked_at = 0.0, False, 0.0
-        self._interrupted: asyncio.Task[None] | None = None
-        self._marked = False
         self._use_id = new_save_id(clock.chance) if config.audit else ""
-        self.on_left: Callable[[float], Coroutine[None, None, None]] | None = None
 
     async def enter(self) -> None:
         """Fill the session from the store, or start it fresh and note why.
@@ -115,6 +116,7 @@ class SessionScope:
     def enter_without(self, outcome: Outcome) -> None:
         """Start fresh and never save: there is no identity that the session could belong to."""
         session, self._use_id = self._session, ""
+        self._login = Login(Found.AWAY, 0.0, 0.0)
         session.outcome, wiring_of(session).backend = outcome, self
         session.discard()
         self.count()
@@ -189,7 +191,7 @@ class SessionScope:
         replica = replicas.of(fingerprint)
         snapshot, found, error = await self._snapshots.decode(
             fingerprint, reply.value, asked_at, replica.base, reply.invalidated_at
-        )  # fmt: skip
+        )
         if error is not None and self._options.strict:
             raise error
         replicas.observe(replica, snapshot)
@@ -197,7 +199,7 @@ class SessionScope:
             self._writer.confirm(replica)
             waiting = [change for change in waiting if not change.is_in(snapshot)]
         self._known = snapshot
-        moment = Moment(asked_at, self._clock.wall() - (self._clock.loop() - asked_at))
+        moment = self._clock.at(asked_at)
         folded = None
         if waiting:
             self._built_on = waiting

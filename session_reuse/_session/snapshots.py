@@ -7,7 +7,7 @@ import hmac
 from time import monotonic
 from typing import Final
 
-from session_reuse._session.changes import Snapshot, StoredKind
+from session_reuse._session.changes import NEVER_HEARD, Snapshot, StoredKind
 from session_reuse._state import header as head
 from session_reuse._state.codec import OFFLOAD_THRESHOLD, Codec
 from session_reuse._state.document import Body
@@ -32,7 +32,8 @@ class Snapshots:
         self._keys = keys
 
     async def decode(
-        self, fingerprint: str, value: bytes | None, heard_at: float, base: Snapshot | None, invalidated_at: int | None
+        self, fingerprint: str, value: bytes | None, heard_at: float, base: Snapshot = NEVER_HEARD,
+        invalidated_at: int | None = None,
     ) -> tuple[Snapshot, Document | None, CorruptStateError | None]:  # fmt: skip
         """Open a value that the store has returned.
 
@@ -50,7 +51,7 @@ class Snapshots:
             return Snapshot(kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at), None, None
         try:
             key = self._keys.session(fingerprint)
-            known = (base.value, base.body.data) if base is not None and base.value else None
+            known = (base.value, base.body.data) if base.value else None
             if len(value) < OFFLOAD_THRESHOLD:
                 decoded = self.codec.decode(value, key, known)
             else:
@@ -89,7 +90,7 @@ class Snapshots:
         seal = self.codec.seal
         if not isinstance(seal, AesGcm):  # a line feed of its own would be taken for the start of a seal
             return fingerprint if _SEPARATOR not in fingerprint else f"{fingerprint}{_SEPARATOR}{'0' * _TAG_LENGTH}"
-        return f"{fingerprint}{_SEPARATOR}{seal.aliases(_affinity_text(agent_id, fingerprint))[0]}"
+        return f"{fingerprint}{_SEPARATOR}{seal.alias(_affinity_text(agent_id, fingerprint))}"
 
     def resealed_affinity(self, agent_id: str, entry: str) -> str | None:
         """Return the same entry, sealed with the first key. None for one that cannot be trusted."""

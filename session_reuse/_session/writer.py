@@ -16,7 +16,7 @@ from session_reuse._resilience.guard import Access
 from session_reuse._session.audit import Audit
 from session_reuse._session.changes import REFUSED, TOMBSTONE_TTL, Change, Snapshot, StoredKind
 from session_reuse._session.clock import Clock, Moment
-from session_reuse._session.commits import as_stored, commit_of, has_payload, next_header, ttl_of
+from session_reuse._session.commits import as_stored, commit_of, has_payload, next_header
 from session_reuse._session.flusher import Flusher
 from session_reuse._session.fold import Folded, fold, next_group
 from session_reuse._session.guarded_store import GuardedStore
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from session_reuse._session.spool.disk_replicas import DiskReplicas
 
 _CONTENTION_PAUSE: Final = 0.005
+_UNSETTLED: Final = frozenset({None, SaveOutcome.SPOOLED})
+"""Outcomes of changes that stay in the outbox."""
 _OFFLOAD: Final = 200_000
 """Documents from this many bytes on are merged and encoded in a thread: 2 MB hold the loop up for 0.5 s (2026-11)."""
 
@@ -154,10 +156,11 @@ class Writer:
 
     def _settled(self, replica: Replica, batch: Sequence[Change]) -> None:
         """Remove settled changes from the outbox, and report them and those that were left alone."""
-        ended = (
-            change for change in batch if change.outcome not in {None, SaveOutcome.SPOOLED}
-        )  # that one stays on disk
-        done = [change for change in ended if change.left_alone or change in replica.outbox]
+        done = [
+            change
+            for change in batch
+            if change.outcome not in _UNSETTLED and (change.left_alone or change in replica.outbox)
+        ]
         if not done:
             return
         self.replicas.remove(replica, done)
@@ -189,21 +192,18 @@ class Writer:
         deadline = self._store.time() + budget
         stored, moment = replica.base, self._clock.now()
         unproven = None in [change.login.invalidated_at for change in batch]
-        if stored.kind is StoredKind.UNKNOWN or stored.invalidated_at is None or replica.outbox or unproven:
+        if stored.invalidated_at is None or replica.outbox or unproven:
             stored, moment = await self.read(replica, deadline)
-        while True:
-            _confirm(batch, stored)
-            group = next_group(batch)
-            if not group:
-                return
+        while left := _confirm(batch, stored):
+            group = next_group(left)
             run = partial(fold, group, stored, moment, retire_after_bad=self._config.retire_after_bad)
-            if len(stored.body.data) + sum([change.size for change in group]) < _OFFLOAD:
+            if len(stored.body.data) + sum([len(change.after.data) for change in group]) < _OFFLOAD:
                 folded = run()
             else:
                 folded = await asyncio.get_running_loop().run_in_executor(None, run)
             # Refuse nothing by what was known before. A save that was held up is compared by the server's clock.
             sent_at, again = self._clock.loop(), 0
-            is_late = any(change.age(sent_at) for change in group)
+            is_late = max([change.age(sent_at) for change in group]) > 0
             if (folded.refused or is_late) and moment.server is None:
                 stored, moment = await self.read(replica, deadline)
                 continue
@@ -212,12 +212,11 @@ class Writer:
                 header, commit = request
                 reply = await self._commit(commit, deadline - self._store.time())
                 again = self._replied(replica, folded, stored, header, commit, reply, sent_at)
-            if not again:
-                _refuse(replica, folded)  # not before: a new login that refuses the others must be stored first
             if again:
                 await asyncio.sleep(self._clock.chance.uniform(0, _CONTENTION_PAUSE) if again > 1 else 0)
                 stored, moment = await self.read(replica, deadline)
             else:
+                _refuse(replica, folded)  # not before: a new login that refuses the others must be stored first
                 stored = replica.base
 
     def _commit(self, commit: Commit, budget: float) -> Awaitable[CommitReply]:
@@ -229,32 +228,32 @@ class Writer:
         self, fingerprint: str, folded: Folded, stored: Snapshot, moment: Moment
     ) -> tuple[Header, Commit] | None:  # fmt: skip
         """Return the header that a result will have, and its commit; None when there is nothing that can be stored."""
-        changes = [change for change, _ in folded.applied]
-        if not changes:
+        if not folded.applied:
             return None
-        clock, agents = self._clock, {change.agent_id: None for change in changes if change.agent_id is not None}
+        clock = self._clock
         header, save_id, value = stored.header, new_save_id(clock.chance), b""
         if header is None or has_payload(folded, stored):
             header = next_header(folded, header, save_id=save_id, now=clock.wall(), config=self._config)
             try:
                 value = await self._snapshots.encode(fingerprint, folded.result.body, header)
             except InvalidStateError as error:
-                for change in changes:
+                for change, _ in folded.applied:
                     change.settle(SaveOutcome.SKIPPED)
                 log.error(Event.INVALID_STATE, fingerprint=fingerprint, why=f"with what others saved, {error}")
                 return None
-        now = clock.loop()
-        commit = commit_of(
-            folded, stored, moment, fingerprint=fingerprint, save_id=save_id, ttl=ttl_of(changes, self._config.ttl, now),
-            now=now, agents=tuple((agent, self._snapshots.affinity_value(agent, fingerprint)) for agent in agents),
-            value=value,
-        )  # fmt: skip
+        agents = {}
         for change, rebased in folded.applied:
             change.notes_only, change.is_cut = rebased.notes_only, rebased.not_taken
             if not change.ids and stored.header is not None:
                 change.sent_over = stored.header.version
-            change.ids.append(commit.save_id)
-            change.mark_id = change.mark_id or commit.save_id
+            change.ids.append(save_id)
+            change.mark_id = change.mark_id or save_id
+            if change.agent_id is not None:
+                agents[change.agent_id] = self._snapshots.affinity_value(change.agent_id, fingerprint)
+        commit = commit_of(
+            folded, stored, moment, fingerprint=fingerprint, save_id=save_id, longest=self._config.ttl, now=clock.loop(),
+            agents=tuple(agents.items()), value=value,
+        )  # fmt: skip
         return header, self.audit.attach(commit, folded)
 
     def _replied(
@@ -286,10 +285,10 @@ class Writer:
             self.replicas.observe(replica, snapshot)
         if self.disk is not None:
             self.disk.changed(replica)
-        moment = self._clock.now()
+        accepted_at = self._clock.at(sent_at)
         for change, rebased in folded.applied:
             if not rebased.notes_only:
-                change.login.accepted(header, Moment(sent_at, moment.wall - (moment.loop - sent_at)))
+                change.login.accepted(header, accepted_at)
             if not commit.value:
                 change.settle_as_stored(SaveOutcome.UNCHANGED)
             else:
@@ -413,12 +412,13 @@ class Writer:
         self._settled(replica, waiting)
 
 
-def _confirm(batch: list[Change], stored: Snapshot) -> None:
-    """Settle the changes that the stored session contains already: the reply was lost, or another process has read them."""
-    if stored.header is None:
-        return
+def _confirm(batch: list[Change], stored: Snapshot) -> list[Change]:
+    """Settle the changes that the stored session contains already: the reply was lost, or another process has read them.
+
+    Return those that are not settled.
+    """
     for change in batch:
-        if change.outcome is not None or change.mark_only or not (change.ids or change.name):
+        if stored.header is None or change.outcome is not None or change.mark_only or not (change.ids or change.name):
             continue
         if change.is_in(stored):
             change.settle_as_stored(SaveOutcome.SAVED)
@@ -426,6 +426,7 @@ def _confirm(batch: list[Change], stored: Snapshot) -> None:
                 change.login.continues(stored.header)
         elif change.ids and stored.header.version - change.sent_over > REMEMBERED_SAVES:
             change.waited = True  # it may be in a save that the header has forgotten: what was saved since is later
+    return [change for change in batch if change.outcome is None]
 
 
 def _refuse(replica: Replica, folded: Folded) -> None:

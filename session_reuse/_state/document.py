@@ -28,6 +28,10 @@ class Body(NamedTuple):
     json_encoding: str
 
 
+NO_BODY: Final = Body(b"", PLAIN_JSON)
+"""Stands for no document."""
+
+
 def dump(document: Mapping[str, object]) -> Body:
     """Return the document as JSON.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from session_reuse._store.interface import PoolEdit, PoolMember, PoolReply, SessionEntry
@@ -22,17 +22,15 @@ class Pools(ABC):
 
     Attributes:
         keys: the names.
+        server_of: returns which primary of a Cluster a key lives on, as far as is known now. Empty where there is only one.
     """
 
     keys: Keys
+    server_of: Callable[[str], str]
 
     @abstractmethod
     async def send(self, *commands: Command, timeout: float, size: int = 0) -> Replies:
         """Send commands in one write to each server, and return their replies."""
-
-    @abstractmethod
-    def server_of(self, key: str) -> str:
-        """Return the server that a key lives on."""
 
     async def take_from_pool(
         self, pool: str, waiter: str, arrival: int, hold: float, longest: float, *, timeout: float

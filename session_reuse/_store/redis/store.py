@@ -64,6 +64,7 @@ class RedisStore(Pools):
         self.client = client
         self.keys = keys
         self.topology = topology_of(client, lanes, connect_timeout)
+        self.server_of = self.topology.server_of
         self.deadlines = Deadlines(keys, self.send)
         self._loaded: set[Argument] = set()
         self._wait = wait
@@ -78,15 +79,13 @@ class RedisStore(Pools):
         Raises:
             AttemptFailed: nothing came through.
         """
-        names = {command[1] for command in commands if command[0] == "EVALSHA"}
-        if not names <= self._loaded:
-            commands = tuple(
-                with_source(one) if one[0] == "EVALSHA" and one[1] not in self._loaded else one for one in commands
-            )
+        new = [one[1] for one in commands if one[0] == "EVALSHA" and one[1] not in self._loaded]
+        if new:
+            commands = tuple(with_source(one) if one[0] == "EVALSHA" and one[1] in new else one for one in commands)
         try:
             replies = await self.topology.execute(*commands, timeout=timeout, size=size)
-            missed = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)] if names else []
-            if missed:  # what was done is not done twice
+            if NoScriptError in map(type, replies):  # what was done is not done twice
+                missed = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
                 again = [with_source(commands[place]) for place in missed]
                 if commands[-1][0] == "WAIT":
                     missed.append(len(commands) - 1)
@@ -96,7 +95,7 @@ class RedisStore(Pools):
                     replies[place] = reply
         except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError: see failures.py)
             raise failure_from(error) from None
-        self._loaded |= names
+        self._loaded.update(new)
         return replies
 
     async def enter(
@@ -198,9 +197,10 @@ class RedisStore(Pools):
         if commit.value:
             checked(replies[position - 1])
         reply = _commit_reply(checked(replies[position]), replies[position + 1 :])
-        for line in replies[first_line : first_line + len(commit.uses)]:
-            if isinstance(line, Exception):
-                reply = replace(reply, audit_error=failure_from(line).code)
+        if commit.uses:
+            for line in replies[first_line : first_line + len(commit.uses)]:
+                if isinstance(line, Exception):
+                    reply = replace(reply, audit_error=failure_from(line).code)
         if reply.outcome not in _ROUTINE or not commit.indexed:
             await self._follow_up(commit, reply, None if commit.indexed else replies[0], timeout)
         return reply
@@ -372,10 +372,6 @@ class RedisStore(Pools):
     def fingerprints(self, *, timeout: float) -> AsyncIterator[list[str]]:
         """Yield the fingerprints of all sessions in pages, by cursor."""
         return fingerprints(self.topology, self.keys, timeout)
-
-    def server_of(self, key: str) -> str:
-        """Return which primary of a Cluster a key lives on, as far as is known now. Empty where there is only one."""
-        return self.topology.server_of(key)
 
     def servers(self) -> Collection[str]:
         """Return the names of all servers that `server_of` may name now."""
