@@ -50,17 +50,6 @@ class SessionScope:
         spent: seconds of the budget to enter that are used up already.
     """
 
-    on_left: Callable[[float], Coroutine[None, None, None]] | None = None
-    _login: Login
-    _lease: LeaseHolder | None = None
-    _known = NEVER_HEARD
-    _before = _whole = NO_BODY
-    _built_on: Sequence[Change] = ()
-    _saves = _finished = 0
-    _took = _asked_at = 0.0
-    _is_counted = _marked = False
-    _interrupted: asyncio.Task[None] | None = None
-
     def __init__(
         self, session: BrowserSession, options: ResolvedOptions, *, config: Config, store: GuardedStore, snapshots: Snapshots,
         writer: Writer, telemetry: Telemetry, clock: Clock, spawn: Spawn, spent: float = 0.0,
@@ -78,10 +67,20 @@ class SessionScope:
         self._spawn = spawn
         self._domains = options.allowed_domains
         session.allowed_domains = self._domains.patterns if self._domains is not None else None
+        self._lease: LeaseHolder | None = None
         if options.exclusive:
             self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config, spawn)
+        self._known = NEVER_HEARD
+        self._before = self._whole = NO_BODY
         self._changes: list[Change] = []
+        self._built_on: Sequence[Change] = ()
+        self._saves = self._finished = 0
+        self._took, self._is_counted, self._asked_at = 0.0, False, 0.0
+        self._interrupted: asyncio.Task[None] | None = None
+        self._marked = False
+        self._trace = telemetry.tracing()
         self._use_id = new_save_id(clock.chance) if config.audit else ""
+        self.on_left: Callable[[float], Coroutine[None, None, None]] | None = None
 
     async def enter(self) -> None:
         """Fill the session from the store, or start it fresh and note why.
@@ -94,7 +93,7 @@ class SessionScope:
         if wiring_of(session).backend is self:  # its pool had to enter it, to know whether it will do
             return
         try:
-            with self._telemetry.restore_span(session):
+            with self._telemetry.restore_span(self._trace, session):
                 entry = await self._entered(began)
                 self._took = self._store.time() - began  # without the caller's `verify`
                 await self._adopt(entry)
@@ -115,8 +114,7 @@ class SessionScope:
 
     def enter_without(self, outcome: Outcome) -> None:
         """Start fresh and never save: there is no identity that the session could belong to."""
-        session, self._use_id = self._session, ""
-        self._login = Login(Found.AWAY, 0.0, 0.0)
+        session, self._use_id, self._login = self._session, "", Login(Found.AWAY, 0.0, 0.0)
         session.outcome, wiring_of(session).backend = outcome, self
         session.discard()
         self.count()
@@ -219,16 +217,13 @@ class SessionScope:
                 self._whole, found = entry.body, self._domains.restrict(found)
                 self._before = document.dump(found)
             fill(session, found)
-            if not await self._verified():
+            verify = self._options.verify
+            if verify is not None and not await verified(session, verify, self._config.verify_timeout):
                 session.start_fresh(Outcome.UNVERIFIED)
         else:
             self._before = document.dump(document_of(session))
         if self._options.save == "never":
             session.discard()
-
-    async def _verified(self) -> bool:
-        verify = self._options.verify
-        return verify is None or await verified(self._session, verify, self._config.verify_timeout)
 
     async def load_revision(self) -> None:
         """Read the stored session, so that a session made by hand replaces it and nothing newer."""
@@ -249,7 +244,7 @@ class SessionScope:
         """Save now. The lease stays."""
         if wiring_of(session).discarded:
             return SaveOutcome.SKIPPED
-        with self._telemetry.save_span(session):
+        with self._telemetry.save_span(self._trace, session):
             return await self._save(final=False)
 
     def leave(self, *, failed: bool) -> Coroutine[None, None, None]:
@@ -287,7 +282,7 @@ class SessionScope:
 
     async def _leave(self, *, failed: bool) -> None:
         try:
-            with self._telemetry.save_span(self._session):
+            with self._telemetry.save_span(self._trace, self._session):
                 await self._save(final=True)
         except (InvalidStateError, StoreError) as error:
             if isinstance(error, InvalidStateError):
@@ -296,7 +291,8 @@ class SessionScope:
             if not failed:  # else the body's own error comes out
                 raise
         finally:
-            await self._give_back()
+            if self._lease is not None or self.on_left is not None:
+                await self._give_back()
             use = self._writer.audit.use_of(self._session, self._options, self._use_id)
             wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
             # It holds us: in a circle, its state would stay until the garbage collector comes.
@@ -311,7 +307,8 @@ class SessionScope:
         if wiring.captures and not wiring.discarded:
             await capture(session, self._config.capture_timeout)
         change = None
-        if allows_save(wiring, session.outcome) and (not final or await self._verified()):
+        verify, limit = self._options.verify if final else None, self._config.verify_timeout
+        if allows_save(wiring, session.outcome) and (verify is None or await verified(session, verify, limit)):
             change = self._change(final=final)
         elif wiring.marked_bad and not self._marked and self._options.save != "never":
             change = self._bad_mark()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 from zlib import crc32
@@ -108,15 +109,16 @@ def _bucket(prefix: str, bucket: int) -> str:
 
 
 class Keys:
-    """Key names under one prefix. Side keys of a session carry its key as hash tag: the same Cluster slot."""
+    """Key names under one prefix. Side keys of a session carry its key as hash tag: the same Cluster slot.
+
+    Attributes:
+        of: returns the names of all keys of the session with a fingerprint.
+    """
 
     def __init__(self, prefix: str = "browser") -> None:
         self.prefix = prefix
+        self.of: Callable[[str], SessionKeys] = partial(_keys_of, prefix)
         self._session = f"{prefix}:session:"
-
-    def of(self, fingerprint: str) -> SessionKeys:
-        """Return the names of all keys of one session."""
-        return _keys_of(self.prefix, fingerprint)
 
     def session(self, fingerprint: str) -> str:
         """Return the key of the session itself."""

@@ -36,34 +36,33 @@ class Traced(Protocol):
     save_outcome: SaveOutcome | None
 
 
-def restore_span(session: Traced) -> AbstractContextManager[None]:
-    """Trace an enter. Its outcome is read from the session at the end."""
-    return _span(RESTORE, session)
+def tracing() -> ModuleType | None:
+    """Return `opentelemetry.trace`, once the application has configured it."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    try:
+        # An import alone proves nothing: redis-py imports OpenTelemetry if it is installed. Spans without a provider took
+        # 40 µs a cycle (2026-11).
+        return None if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) else trace
+    except Exception as error:  # noqa: BLE001  (the tracer of the application may raise anything)
+        report_once("tracing", error)
+        return None
 
 
-def save_span(session: Traced) -> AbstractContextManager[None]:
-    """Trace a save. Its outcome is read from the session at the end."""
-    return _span(SAVE, session)
+def restore_span(trace: ModuleType | None, session: Traced) -> AbstractContextManager[None]:
+    """Trace an enter, where `tracing` has returned a module. Its outcome is read from the session at the end."""
+    return _NO_SPAN if trace is None else _Span(trace, RESTORE, session)
+
+
+def save_span(trace: ModuleType | None, session: Traced) -> AbstractContextManager[None]:
+    """Trace a save, likewise."""
+    return _NO_SPAN if trace is None else _Span(trace, SAVE, session)
 
 
 def fingerprint_hash(fingerprint: str) -> str:
     """Return sixteen hex digits that are the same for the same fingerprint, to find its spans."""
     return blake2b(fingerprint.encode("utf-8", "replace"), digest_size=8, person=b"session_reuse").hexdigest()
-
-
-def _span(name: str, session: Traced) -> AbstractContextManager[None]:
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return _NO_SPAN
-    try:
-        # An import alone proves nothing: redis-py imports OpenTelemetry if it is installed. Spans without a provider took
-        # 40 µs a cycle (2026-11).
-        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            return _NO_SPAN
-        return _Span(trace, name, session)
-    except Exception as error:  # noqa: BLE001  (the tracer of the application may raise anything)
-        report_once("tracing", error)
-        return _NO_SPAN
 
 
 class _Span(AbstractContextManager[None]):

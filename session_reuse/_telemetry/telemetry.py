@@ -48,6 +48,7 @@ class Telemetry:
         lag: seconds by which the oldest unchecked deadline is overdue.
     """
 
+    tracing = staticmethod(spans.tracing)
     restore_span = staticmethod(spans.restore_span)
     save_span = staticmethod(spans.save_span)
 

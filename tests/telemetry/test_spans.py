@@ -70,8 +70,8 @@ def test_no_outcome_is_a_word_that_scrubbers_blank(outcome: Outcome | SaveOutcom
 def test_nothing_is_imported_and_nothing_done_without_opentelemetry() -> None:
     """Who does not trace pays nothing: not an import, not a span."""
     code = (
-        "import sys; from session_reuse._telemetry.spans import restore_span\n"
-        "with restore_span(None): pass\n"
+        "import sys; from session_reuse._telemetry.spans import restore_span, tracing\n"
+        "with restore_span(tracing(), None): pass\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=140)
