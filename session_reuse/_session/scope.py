@@ -65,8 +65,7 @@ class SessionScope:
         self._telemetry = telemetry
         self._clock = clock
         self._spawn = spawn
-        self._domains = options.allowed_domains
-        session.allowed_domains = self._domains.patterns if self._domains is not None else None
+        session.allowed_domains = options.allowed_domains.patterns if options.allowed_domains is not None else None
         self._lease: LeaseHolder | None = None
         if options.exclusive:
             self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config, spawn)
@@ -75,7 +74,8 @@ class SessionScope:
         self._changes: list[Change] = []
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
-        self._took, self._is_counted, self._asked_at = 0.0, False, 0.0
+        self._asked_at = 0.0
+        self._not_counted: float | None = 0.0
         self._interrupted: asyncio.Task[None] | None = None
         self._marked = False
         self._trace = telemetry.tracing()
@@ -95,14 +95,14 @@ class SessionScope:
         try:
             with self._telemetry.restore_span(self._trace, session):
                 entry = await self._entered(began)
-                self._took = self._store.time() - began  # without the caller's `verify`
+                self._not_counted = self._store.time() - began  # without the caller's `verify`
                 await self._adopt(entry)
         except BaseException as error:  # whatever ends it, no lease stays behind
             if self._lease is not None:
                 self._lease.abandon()
             if isinstance(error, StoreError | CorruptStateError):  # `strict`
                 session.outcome = error.outcome if isinstance(error, StoreError) else Outcome.CORRUPT
-                self._took = self._store.time() - began
+                self._not_counted = self._store.time() - began
                 self.count()
             raise
         refused = session.outcome is Outcome.BUSY and self._options.on_busy == "raise"
@@ -121,9 +121,9 @@ class SessionScope:
 
     def count(self) -> None:
         """Count and log the enter, once."""
-        if not self._is_counted:
-            self._is_counted, session = True, self._session
-            self._telemetry.entered(session.fingerprint, session.outcome, self._took, stale=session.stale)
+        took, self._not_counted, session = self._not_counted, None, self._session
+        if took is not None:
+            self._telemetry.entered(session.fingerprint, session.outcome, took, stale=session.stale)
 
     async def _entered(self, began: float) -> Entry:
         fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - self._spent
@@ -213,8 +213,8 @@ class SessionScope:
         session.outcome, session.stale, self._login = entry.outcome, entry.stale, entry.login
         if entry.document is not None and entry.body is not None:
             found, self._before = entry.document, entry.body
-            if self._domains is not None:
-                self._whole, found = entry.body, self._domains.restrict(found)
+            if self._options.allowed_domains is not None:
+                self._whole, found = entry.body, self._options.allowed_domains.restrict(found)
                 self._before = document.dump(found)
             fill(session, found)
             verify = self._options.verify
@@ -366,7 +366,7 @@ class SessionScope:
             self._login = replace(self._login, found=Found.UNUSABLE, heard_at=heard_at)
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
         replaces = self._known.body if self._login.found is Found.UNUSABLE and self._known.body.data else None
-        after = body_to_save(session, self._before, replaces=replaces, domains=self._domains)
+        after = body_to_save(session, self._before, replaces=replaces, domains=self._options.allowed_domains)
         if after is None or (replaces is not None and after is self._before and not self._changes):
             return None  # nothing takes the place of what other agents may have changed since
         self._snapshots.codec.check_size(after.data)
@@ -379,7 +379,7 @@ class SessionScope:
             before=self._before, after=after, login=self._login, made_at=self._clock.loop(), ttl=self._config.ttl,
             built_on=self._built_on, agent_id=session.agent_id, lease=held, release=final and held is not None,
             vouched=good or (final and self._options.verify is not None), score_change=GOOD_MARK if good else 0,
-            domains=self._domains, whole=self._whole,
+            domains=self._options.allowed_domains, whole=self._whole,
         )  # fmt: skip
 
     def _bad_mark(self) -> Change | None:
