@@ -8,7 +8,6 @@ redis-py and websockets meanwhile. Rounds are interleaved, and medians are compa
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -18,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.reporting import Goal, Results, command, table
 from session_reuse.browsers._chromium_process import OWN_FLAGS
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
 from tests.harness.servers import RedisServer
@@ -140,12 +140,23 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
     return {name: each[1:] for name, each in taken.items()}  # the first warms the disk's cache
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    found = measure(parser.parse_args().rounds)
+def start(*, quick: bool = False, rounds: int = 15) -> Results:
+    """Time until the command runs, beside a bare start of Chromium."""
+    found = measure(2 if quick else rounds)
     bare = [seconds for seconds, _ in found["bare"]]
-    for each, taken in found.items():
-        ratio = statistics.median(seconds / beside for (seconds, _), beside in zip(taken, bare, strict=True))
+    ratios, rows = {}, []
+    for name, taken in found.items():
+        ratios[name] = statistics.median(seconds / beside for (seconds, _), beside in zip(taken, bare, strict=True))
         median, processor = (statistics.median(column) for column in zip(*taken, strict=True))
-        print(f"{each}: {median:.3f} s, ratio {ratio:.2f}, processor time of the program {processor:.3f} s")
+        rows.append((name, f"{median:.3f}", f"{ratios[name]:.2f}", f"{processor:.3f}"))
+    table("until the command starts", ("", "seconds", "/ bare", "CPU of the program"), rows)
+    peer = f"floor {ratios['floor']:.2f}, hand-made {ratios['hand-made']:.2f}"
+    return found, [
+        Goal(f"{name}: until the command starts / bare Chromium", 1.15, ratios[name], peer=peer)
+        for name in found
+        if name.startswith("run")
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(command(__doc__, start))

@@ -108,6 +108,7 @@ ROWS: Final = (
     Row("login", "browser:login"),
     Row("long-visit", "browser:long_visit"),
     Row("browser-use", "browser:browser_use"),
+    Row("run", "run_overhead:start"),
 )
 
 
