@@ -8,8 +8,6 @@ import subprocess
 import sys
 from functools import partial
 
-import pytest
-
 from session_reuse import SessionManager
 from tests.chaos.outage import Outage
 from tests.chaos.testbed import PATIENT
