@@ -730,6 +730,25 @@ def test_only_changes_make_a_mirror_dirty() -> None:
     assert mirror.version == version
 
 
+@pytest.mark.parametrize(
+    ("expires", "kept"),
+    [
+        (1_000_000.0, True),
+        (1_000_001.0, False),
+        (1_000_000.0 - 86_399, True),
+        (1_000_000.0 - 86_400, False),
+        (-1, False),
+    ],
+)
+def test_a_cookie_that_has_just_expired_stays_stored(expires: float, kept: bool) -> None:
+    """The clock of this host may be ahead, and the login of all others would end. A cookie that lives was removed."""
+    cookie: Any = {"name": "a", "value": "1", "domain": "a.example", "path": "/", "expires": expires}
+    mirror = StorageMirror({"cookies": [cookie], "origins": []}, clock=lambda: 1_000_000.0)
+    mirror.cookies_read([{**cookie, "expires": -1}])
+    mirror.cookies_read([])
+    assert mirror.state()["cookies"] == [cookie] * kept
+
+
 def test_a_look_at_an_empty_storage_is_no_change() -> None:
     """An agent that has only been somewhere causes no save."""
     mirror = StorageMirror({"cookies": [], "origins": []})

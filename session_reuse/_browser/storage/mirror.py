@@ -25,7 +25,7 @@ from session_reuse._browser.storage.progress import NOTHING, RestoreProgress
 from session_reuse._browser.storage.readings import Reading, apply_event
 from session_reuse._browser.storage.tab_storage import TabStorage
 from session_reuse._state.shapes import Cookie, StorageState
-from session_reuse._state.storage_state import cookie_identity
+from session_reuse._state.storage_state import cookie_identity, playwright_cookie
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -40,6 +40,8 @@ STORAGE_EVENTS: Final = (
     "DOMStorage.domStorageItemsCleared",
 )
 
+_CLOCK_DOUBT: Final = 86_400.0
+"""Seconds that the clock of a host may be ahead. Cookies that have expired longer ago are dropped."""
 _MIRRORED: Final = ("origin", "localStorage", "sessionStorage", *DATABASE_SECTIONS)
 
 
@@ -79,6 +81,7 @@ class StorageMirror:
         }
         self._progress = {origin: RestoreProgress(entry) for origin, entry in self._base.items()}
         self._cookies: list[Cookie] = list(base["cookies"])
+        self._stored_cookies = self._cookies
         self._local: dict[str, dict[str, str]] = {}
         self._session: dict[str, TabStorage] = {}
         self._databases: dict[str, Dump] = {}
@@ -188,7 +191,14 @@ class StorageMirror:
         before, now = _by_identity(self._cookies), _by_identity(cookies)
         self.version += now != before
         self._cookies = cookies
+        self._stored_cookies = [
+            each for each in self._stored_cookies if cookie_identity(each) in now or self._has_just_expired(each)
+        ]
         return {str(before[each]["domain"]).lstrip(".") for each in before.keys() - now.keys()}
+
+    def _has_just_expired(self, cookie: Cookie) -> bool:
+        expires = playwright_cookie(cookie)["expires"]
+        return expires > 0 and 0 <= self._clock() - expires < _CLOCK_DOUBT
 
     def has_content(self, origin: str) -> bool:
         """Return whether the browser is known to hold localStorage or databases of an origin."""
@@ -261,7 +271,10 @@ class StorageMirror:
         names = [*self._base, *sorted({*self.visited, *self._files} - self._base.keys())]
         entries = [self._entry(name) for name in names]
         kept = [entry for entry in entries if len(entry) > 2 or entry["localStorage"]]
-        content = {"cookies": list(self._cookies), "origins": kept, "session_reuse": self._block()}
+        there = _by_identity(self._cookies)
+        # To expire is no logout: the clock of this host may be ahead, and others still use the cookie.
+        expired = [each for each in self._stored_cookies if cookie_identity(each) not in there]
+        content = {"cookies": [*expired, *self._cookies], "origins": kept, "session_reuse": self._block()}
         return cast("StorageState", {**self._rest, **content})
 
     def _entry(self, origin: str) -> OriginEntry:
