@@ -40,10 +40,10 @@ class Settings:
     opfs: bool = False
     credentials: bool = False
     restore_environment: bool = False
-    verify: Callable[[Any], Any] | None = None
+    verify: Callable[[Any], object] | None = None
 
     @classmethod
-    def taken_from(cls, options: dict[str, Any], verify: Callable[[Any], Any] | None) -> Self:
+    def taken_from(cls, options: dict[str, Any], verify: Callable[[Any], object] | None) -> Self:
         """Return those that are among the options of a new context, and remove them there.
 
         Raises:

@@ -90,7 +90,7 @@ def open_chromium(
     executable: str | Path | None = None,
     arguments: Sequence[str] = (),
     headless: bool | None = None,
-    verify: Callable[[Chromium], Any] | None = None,
+    verify: Callable[[Chromium], object] | None = None,
     **options: Unpack[EngineOptions],
 ) -> BoundChromium:
     """Start a Chromium with the session's state in a separate profile. At the end it is captured, ended and removed.
@@ -156,7 +156,7 @@ class BoundChromium:
         endpoint: Callable[[], ChromiumProcess | Address],
         *,
         target_id: str | None = None,
-        verify: Callable[[Chromium], Any] | None = None,
+        verify: Callable[[Chromium], object] | None = None,
     ) -> None:
         self._session = session
         self._settings = settings
@@ -239,7 +239,7 @@ class BoundChromium:
             self._attachment.report_failure("the browser", error)
         return Chromium(endpoint.for_clients, self._attachment.websocket or websocket, endpoint.process)
 
-    async def _is_verified(self, verify: Callable[[Chromium], Any], chromium: Chromium) -> bool:
+    async def _is_verified(self, verify: Callable[[Chromium], object], chromium: Chromium) -> bool:
         try:
             async with asyncio.timeout(VERIFY_LIMIT):
                 if self._thread is not None and not inspect.iscoroutinefunction(verify):

@@ -43,7 +43,7 @@ def open_context(
     session: BrowserSession,
     browser: Browser,
     *,
-    verify: Callable[[Page], Any] | None = None,
+    verify: Callable[[Page], object] | None = None,
     **options: Any,
 ) -> AbstractAsyncContextManager[BrowserContext]:
     """Open a context with the session's state. Use it in `async with`, at whose end it is captured and closed.

@@ -45,7 +45,7 @@ def open_context(
     session: BrowserSession,
     browser: Browser,
     *,
-    verify: Callable[[Page], Any] | None = None,
+    verify: Callable[[Page], object] | None = None,
     **options: Any,
 ) -> AbstractContextManager[BrowserContext]:
     """Open a context with the session's state. Use it in `with`, at whose end it is captured and closed.
