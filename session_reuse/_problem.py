@@ -12,7 +12,7 @@ class ProblemKind(StrEnum):
     COOKIE_EXPIRED = "cookie_expired"
     """A stored cookie had expired and was not restored. Nothing to do: the site asks for a login if it needs one."""
     COOKIE_REJECTED = "cookie_rejected"
-    """The browser, or a rule for cookies, refused a stored cookie. The others are restored."""
+    """The browser, or a rule for cookies, refused a stored cookie. The others are restored. The save leaves the refused one out."""
     COOKIE_ADJUSTED = "cookie_adjusted"
     """A stored cookie was restored with a changed attribute: `SameSite=None` without `Secure` is refused by browsers."""
     COOKIE_SKIPPED = "cookie_skipped"
