@@ -1,7 +1,7 @@
 """Which stored cookies a browser will take, and in which form.
 
-A browser refuses all cookies for one it does not like (Playwright's `new_context`, `Storage.setCookies`), and drops
-some without a word. So each is looked at before, and those that cannot come back are reported.
+A browser refuses all cookies for one it does not like, which `Restorer.add_cookies` finds. Some it drops, or takes and never
+sends, without a word (Chromium 156, 2026-11-26). Those are found here. All that cannot come back are reported.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from session_reuse._problem import Problem, ProblemKind
 from session_reuse._state.shapes import Cookie as Cookie  # noqa: PLC0414  (the drivers import it from here)
 from session_reuse._state.storage_state import playwright_cookie
 
-_MAX_PAIR: Final = 4096
-"""Bytes that name and value may take together (RFC 6265bis, Chromium 156)."""
-_MAX_ATTRIBUTE: Final = 1024
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _HOST: Final = re.compile(r"\.?[^\s/:;,@?#\x00-\x20]+$|\[[0-9a-fA-F:.]+\]$")
 
 
@@ -56,33 +53,9 @@ def _reason_to_reject(cookie: Cookie, plain: Cookie, now: float) -> str | None:
         return "expired"
     if cookie.get("partitionKeyOpaque"):  # no browser takes it back, and elsewhere it would be sent to other sites
         return "its partition is opaque"
-    return _malformed(plain) or _broken_prefix(plain)
-
-
-def _malformed(plain: Cookie) -> str | None:
-    name, value, path = plain["name"], plain["value"], plain["path"]
-    if not name and not value:
-        return "name and value are empty"
-    if _CONTROL.search(name) or _CONTROL.search(value) or ";" in name + value or "=" in name:
+    if _SURROGATE.search(plain["name"] + plain["value"]):
         return "a character that cookies cannot hold"
-    if _length(name) + _length(value) > _MAX_PAIR or _length(path) > _MAX_ATTRIBUTE:
-        return "too long"
-    if not path.startswith("/") or _CONTROL.search(path) or ";" in path:
-        return "a malformed path"
     return None if _HOST.match(plain["domain"]) else "a malformed domain"
-
-
-def _broken_prefix(plain: Cookie) -> str | None:
-    name = plain["name"].lower()
-    if name.startswith(("__secure-", "__host-")) and not plain["secure"]:
-        return "its prefix demands Secure"
-    if name.startswith("__host-") and (plain["path"] != "/" or plain["domain"].startswith(".")):
-        return "its prefix demands one host and path /"
-    return None
-
-
-def _length(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def to_cdp(cookie: Cookie) -> dict[str, Any]:
