@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from session_reuse._browser import environment, javascript, limits
 from session_reuse._browser.blank_page import Evaluate, visit
-from session_reuse._browser.flow import Together
 from session_reuse._browser.origins import storage_key
 from session_reuse._browser.storage.databases import dump_script, is_used, read_dump
 from session_reuse._browser.storage.mirror import CopyMark
@@ -62,8 +61,8 @@ class Capture:
             origin for origin in self._mirror.dirty_databases if self._next_copy.get(origin, 0.0) <= time.monotonic()
         ]
         unread = [frames[origin] for origin in self._mirror.unread & frames.keys()]
-        yield Together([self._follower.read(frame, str(frame.origin)) for frame in unread])
-        yield Together([self._copy_databases(frames[origin], origin, set()) for origin in due if origin in frames])
+        yield [self._follower.read(frame, str(frame.origin)) for frame in unread]
+        yield [self._copy_databases(frames[origin], origin, set()) for origin in due if origin in frames]
 
     def capture(self, *, is_final: bool) -> Flow[StorageState]:
         """Return what the browser holds now, or what it was last seen to hold when it has ended.
@@ -79,13 +78,13 @@ class Capture:
         silent: set[Frame] = set()
         # One document for each origin of each tab: tabs do not share their sessionStorage.
         shared = {(frame.target.tab.key, frame.origin): frame for frame in self._follower.shared_frames()}
-        yield Together([self._read(frame, str(frame.origin), silent) for frame in shared.values()])
+        yield [self._read(frame, str(frame.origin), silent) for frame in shared.values()]
         # A page that does not answer costs one time limit: three of them would end the whole capture.
         frames = self._follower.open_frames(silent)
         yield from self._note_environment(frames)
         failed: set[str] = set()
         dirty = self._mirror.dirty_databases.keys() & frames.keys()
-        yield Together([self._copy_databases(frames[origin], origin, failed) for origin in dirty])
+        yield [self._copy_databases(frames[origin], origin, failed) for origin in dirty]
         if is_final:
             yield from self._revisit(failed | (self._unseen() - self._follower.open_frames(silent).keys()))
             self._restorer.report_unconfirmed(self._mirror.visited)  # not before: a document may still confirm it
@@ -141,7 +140,7 @@ class Capture:
             if not is_there and not self._mirror.progress(origin).is_unconfirmed:
                 self._mirror.databases_changed(origin)
 
-        yield Together([check(origin) for origin in known if origin not in self._mirror.dirty_databases])
+        yield [check(origin) for origin in known if origin not in self._mirror.dirty_databases]
 
     def _copy_databases(self, frame: Frame, origin: str, failed: set[str]) -> Flow[None]:
         mark, began = self._mirror.dirty_databases[origin], time.monotonic()

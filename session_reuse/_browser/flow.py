@@ -1,7 +1,8 @@
 """Flows: algorithms written once for asynchronous and synchronous clients.
 
-A flow is a generator that yields what a call of a client has returned: an awaitable from an asynchronous client, the
-result itself from a synchronous one. A list is awaited at once. An error is raised at the place of the call.
+A flow is a generator that yields steps. A step is what a call of a client has returned: an awaitable from an asynchronous client,
+the result itself from a synchronous one. Another flow is a step too. The steps of a list are taken at the same time, where the
+client can do so. An error is raised at the place of the step, or of the list.
 """
 
 from __future__ import annotations
@@ -13,13 +14,6 @@ from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Any, Any, T]
-
-
-class Together:
-    """Flows to be run at the same time, where the client can do so. Each has to handle its own errors."""
-
-    def __init__(self, flows: list[Flow[Any]]) -> None:
-        self.flows = flows
 
 
 async def run_async(flow: Flow[T]) -> T:
@@ -39,10 +33,10 @@ async def run_async(flow: Flow[T]) -> T:
 
 
 async def _awaited(step: object) -> Any:
-    if isinstance(step, Together):
-        return await asyncio.gather(*(run_async(flow) for flow in step.flows))
     if isinstance(step, list):
-        return await asyncio.gather(*step)
+        return await asyncio.gather(*map(_awaited, step))
+    if inspect.isgenerator(step):
+        return await run_async(step)
     return await step if inspect.isawaitable(step) else step
 
 
@@ -51,8 +45,12 @@ def run_sync(flow: Flow[T]) -> T:
     result: Any = None
     while True:
         try:
-            result = flow.send(result)
+            result = _taken(flow.send(result))
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
-        if isinstance(result, Together):
-            result = [run_sync(each) for each in result.flows]
+
+
+def _taken(step: object) -> Any:
+    if isinstance(step, list):
+        return [_taken(each) for each in step]
+    return run_sync(step) if inspect.isgenerator(step) else step

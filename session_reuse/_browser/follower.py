@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import limits
 from session_reuse._browser.blank_page import evaluate_apart
-from session_reuse._browser.flow import Together
 from session_reuse._browser.origins import origin_of, origin_of_storage, storage_key
 from session_reuse._browser.storage.databases import is_used
 from session_reuse._browser.storage.mirror import STORAGE_EVENTS
@@ -285,7 +284,7 @@ class Follower:
         """Read a tab whose agent is about to send it to a URL, or to a page not known, or to close it."""
         next_origin = None if url is None else origin_of(url)
         frames = {frame.origin: frame for frame in tab.frames.values() if frame.shares_storage}
-        yield Together([self.read_before_leaving(frame, next_origin) for frame in frames.values()])
+        yield [self.read_before_leaving(frame, next_origin) for frame in frames.values()]
 
     def read_before_leaving(self, frame: Frame, next_origin: str | None) -> Flow[None]:
         """Return a flow that reads what a document has stored, while it is still there. A redirect may lead elsewhere."""
@@ -301,7 +300,7 @@ class Follower:
             if origin is not None and frame.shares_storage:
                 frame.is_read = yield from self.read(frame, origin, is_leaving=True)
 
-        yield Together([read(), self._find_handlers(frame)])  # a page may add handlers long after it was loaded
+        yield [read(), self._find_handlers(frame)]  # a page may add handlers long after it was loaded
 
     def _is_recent(self, frame: Frame, origin: str) -> bool:
         """Return whether events of a document's writes may still be on their way."""

@@ -8,9 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from session_reuse._browser.driver import EventHandler, Params
+    from session_reuse._browser.drivers.playwright import PlaywrightDriver
     from session_reuse._browser.flow import Flow
 
 
@@ -18,27 +17,19 @@ class HiddenTarget:
     """What Playwright's `CDPSession` is to a page, for both APIs.
 
     Args:
-        browser_cdp: with the browser, ours alone. The target ends with it.
+        driver: of the session with the browser.
+        browser_cdp: that session, ours alone. The target ends with it.
         on_event: called with this, a method and parameters.
-        pause: a step until more events may have arrived.
-        error: what a refused command raises.
 
     Attributes:
         session_id: set when the target is attached.
     """
 
-    def __init__(
-        self,
-        browser_cdp: Any,
-        on_event: EventHandler,
-        pause: Callable[[Any], Any],
-        error: type[Exception],
-    ) -> None:
+    def __init__(self, driver: PlaywrightDriver, browser_cdp: Any, on_event: EventHandler) -> None:
         self.session_id = ""
+        self._driver = driver
         self._browser_cdp = browser_cdp
         self._on_event = on_event
-        self._pause = pause
-        self._error = error
         self._numbers = itertools.count(1)
         self._replies: dict[int, Params] = {}
         browser_cdp.on("Target.receivedMessageFromTarget", self._received)
@@ -51,15 +42,16 @@ class HiddenTarget:
         """
         number = next(self._numbers)
         message = json.dumps({"id": number, "method": method, "params": params})
-        yield self._browser_cdp.send("Target.sendMessageToTarget", {"sessionId": self.session_id, "message": message})
+        wrapped = {"sessionId": self.session_id, "message": message}
+        yield self._driver.send(self._browser_cdp, "Target.sendMessageToTarget", wrapped, limit)
         deadline = time.monotonic() + limit
         while number not in self._replies:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{method} was not answered")
-            yield self._pause(self._browser_cdp)
+            yield self._driver.pause(self._browser_cdp)
         answer = self._replies.pop(number)
         if "error" in answer:
-            raise self._error(f"{method}: {answer['error'].get('message')}")
+            raise self._driver.errors[0](f"{method}: {answer['error'].get('message')}")
         result: Params = answer["result"]
         return result
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from session_reuse._browser import javascript
+from session_reuse._browser import javascript, limits
 from session_reuse._browser.driver import BrowserDriver, EventHandler
 from session_reuse._browser.drivers.call_hooks import listen, run_all
 from session_reuse._browser.drivers.hidden_target import HiddenTarget
-from session_reuse._browser.flow import Together
 from session_reuse._browser.follower import ENABLE, EVENTS
 from session_reuse._browser.origins import items_of, origin_of, site_of
 from session_reuse._browser.tabs import Tab, Target
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from session_reuse._browser.cookies import Cookie
+    from session_reuse._browser.driver import Params
     from session_reuse._browser.engine import BrowserEngine
     from session_reuse._browser.flow import Flow
     from session_reuse._browser.origins import Items
@@ -76,6 +77,15 @@ class PlaywrightDriver(BrowserDriver):
         self.context_id: str | None = None
         self._is_following = False
 
+    def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
+        """Send a DevTools command, within `limits.COMMAND` if there is no other limit, as a step."""
+        send = cdp.send if isinstance(cdp, HiddenTarget) else partial(self.send_to, cdp)
+        return send(method, params, limit or limits.COMMAND)
+
+    @abstractmethod
+    def send_to(self, cdp: Any, method: str, params: Params, limit: float) -> Any:
+        """Send a command over a session of Playwright's, as a step."""
+
     @abstractmethod
     def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
         """Run a flow before a page's `close`, though not for long. Return what undoes that."""
@@ -124,7 +134,7 @@ class PlaywrightDriver(BrowserDriver):
         self._undo += [listen(self.context, "page", self._opened), listen(self.context, "close", self._gone)]
         for page in self.context.pages:
             self._follow_page(page)
-        yield Together([self._attach(page) for page in list(self._pages)])
+        yield [self._attach(page) for page in list(self._pages)]
 
     def _gone(self, _: object) -> None:
         self.is_gone = True
@@ -234,7 +244,7 @@ class PlaywrightDriver(BrowserDriver):
             return None
         browser_cdp = yield browser.new_browser_cdp_session()
         target = {"url": "about:blank", "hidden": True, "background": True, "browserContextId": self.context_id}
-        cdp = HiddenTarget(browser_cdp, on_event, self.pause, self.errors[0])
+        cdp = HiddenTarget(self, browser_cdp, on_event)
         try:
             try:
                 made = yield browser_cdp.send("Target.createTarget", target)

@@ -10,10 +10,9 @@ from playwright.async_api import Error
 
 from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before
-from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.drivers.tasks import AsyncDriver, in_background, is_done
-from session_reuse._browser.flow import Flow, run_async
+from session_reuse._browser.flow import Flow
 from session_reuse._browser.origins import origin_of
 from session_reuse._problem import ProblemKind
 
@@ -35,12 +34,9 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
     errors = (Error, TimeoutError)
     settle_limit = limits.COMMAND
 
-    async def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
-        """Send a DevTools command, within `limits.COMMAND` if there is no other limit."""
-        limit = limit or limits.COMMAND
+    async def send_to(self, cdp: Any, method: str, params: Params, limit: float) -> Any:
+        """Send a command over a session of Playwright's."""
         async with asyncio.timeout(limit):
-            if isinstance(cdp, HiddenTarget):
-                return await run_async(cdp.send(method, params, limit))
             return await cdp.send(method, params)
 
     async def add_cookies(self, cookies: list[Cookie]) -> None:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from playwright.sync_api import CDPSession, Error
 
-from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before
-from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_sync
 
@@ -29,11 +27,8 @@ class SyncPlaywrightDriver(PlaywrightDriver):
 
     errors = (Error, TimeoutError)
 
-    def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
-        """Send a DevTools command, within `limits.COMMAND` if there is no other limit."""
-        limit = limit or limits.COMMAND
-        if isinstance(cdp, HiddenTarget):
-            return run_sync(cdp.send(method, params, limit))
+    def send_to(self, cdp: Any, method: str, params: Params, limit: float) -> Any:
+        """Send a command over a session of Playwright's."""
         return cdp.send(method, params, **({"timeout": limit * 1000} if _knows_time_limit() else {}))
 
     def spawn(self, flow: Flow[object]) -> None:
