@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from session_reuse._problem import ProblemKind
 from session_reuse.errors import AdapterError, LifecycleError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from session_reuse._browser_session import BrowserSession
 
 
 async def save_checkpoint(session: BrowserSession, keep: Callable[[], Awaitable[object]]) -> None:
     """Save an asynchronous session. One without a store keeps its state in memory."""
-    try:
-        await session.checkpoint()
-    except LifecycleError:
+    with _reporting(session):
         try:
+            await session.checkpoint()
+        except LifecycleError:
             await keep()
-        except AdapterError as error:  # nothing was read yet: the next look may read it
-            session.report(ProblemKind.CHECKPOINT_FAILED, "the browser", str(error))
-    except Exception as error:  # noqa: BLE001 - the save at exit makes up for it
-        session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
 
 
 def save_checkpoint_blocking(session: BrowserSession, keep: Callable[[], object]) -> None:
     """Save a session, and wait for it. An asynchronous one, or one without a store, keeps its state in memory."""
-    try:
-        saving: Any = session.checkpoint()
-    except LifecycleError:
-        saving = None
-    except Exception as error:  # noqa: BLE001 - the save at exit makes up for it
-        session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)
-        return
-    if inspect.iscoroutine(saving):
-        saving.close()  # nobody here can wait for it
-    if not isinstance(saving, str):
+    with _reporting(session):
         try:
+            saving: Any = session.checkpoint()
+        except LifecycleError:
+            saving = None
+        if inspect.iscoroutine(saving):
+            saving.close()  # nobody here can wait for it
+        if not isinstance(saving, str):
             keep()
-        except AdapterError as error:
-            session.report(ProblemKind.CHECKPOINT_FAILED, "the browser", str(error))
+
+
+@contextmanager
+def _reporting(session: BrowserSession) -> Iterator[None]:
+    """Report a checkpoint that fails. The next one, or the save at exit, makes up for it."""
+    try:
+        yield
+    except AdapterError as error:  # nothing was read yet
+        session.report(ProblemKind.CHECKPOINT_FAILED, "the browser", str(error))
+    except Exception as error:  # noqa: BLE001 - the agent goes on
+        session.report(ProblemKind.CHECKPOINT_FAILED, "the store", type(error).__name__)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from session_reuse._browser.origins import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable
 
     from session_reuse._browser.driver import Params
 
@@ -29,17 +29,6 @@ class Tab:
     def main(self) -> Frame | None:
         """The main frame, once it is known."""
         return next((frame for frame in self.frames.values() if frame.parent is None), None)
-
-    def ancestors(self, frame: Frame) -> Iterator[Frame | None]:
-        """Yield the frames around a frame, from the inside out, or None for one that is not known."""
-        seen = 0
-        while frame.parent is not None and seen < len(self.frames):
-            seen += 1
-            above = self.frames.get(frame.parent)
-            yield above
-            if above is None:
-                return
-            frame = above
 
 
 @dataclass(eq=False, slots=True)
@@ -93,8 +82,14 @@ class Frame:
     @property
     def shares_storage(self) -> bool:
         """Whether it has the storage that top-level pages of its origin have: all frames around it are of its site."""
-        ancestors = list(self.target.tab.ancestors(self))
-        return self.origin is not None and all(above is not None and above.site == self.site for above in ancestors)
+        return self.origin is not None and self.is_among_its_site
+
+    @property
+    def is_among_its_site(self) -> bool:
+        """Whether all frames around it are known, and of its site."""
+        above = self.target.tab.frames.get(self.parent or "")
+        is_inside = above is not None and above.site == self.site and above.is_among_its_site
+        return self.parent is None or is_inside
 
     @property
     def is_current(self) -> bool:
