@@ -214,10 +214,10 @@ def test_a_database_that_was_filled_and_removed_at_once_is_gone() -> None:
     followed = Followed(state={"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDB": [stored]}]})
     mirror = followed.engine.mirror
     followed.commit(A, "1")
-    mirror.databases_read(A, databases.Dump([], [], []), CopyMark(0, None))
+    mirror.databases_read(A, databases.Dump([], []), CopyMark(0, None))
     assert mirror.state()["origins"]  # not seen in the browser: the restore may have failed
     followed.receive("database app")
-    mirror.databases_read(A, databases.Dump([], [], []), mirror.dirty_databases[A])
+    mirror.databases_read(A, databases.Dump([], []), mirror.dirty_databases[A])
     assert mirror.state()["origins"] == []
     assert not followed.is_pending
 
@@ -236,7 +236,7 @@ def test_a_database_that_is_being_filled_is_not_there_yet() -> None:
     followed.engine.follower.on_event(followed.target, "Storage.indexedDBContentUpdated", of_app)
     followed.commit(B, "2")
     assert followed.is_pending
-    mirror.databases_read(A, databases.Dump([], [], []), mirror.dirty_databases[A])
+    mirror.databases_read(A, databases.Dump([], []), mirror.dirty_databases[A])
     assert mirror.state()["origins"][0]["indexedDB"] == [stored]
 
 
@@ -810,7 +810,7 @@ def test_session_storage_that_is_unconfirmed_is_kept() -> None:
 def _copied(mirror: StorageMirror, *plain: dict[str, Any], names: set[str] | None = None, lost: Any = ()) -> None:
     mirror.databases_changed(A)
     found = frozenset(names or {each["name"] for each in plain})
-    mirror.databases_read(A, databases.Dump([*plain], [], [*lost], found), mirror.dirty_databases[A])
+    mirror.databases_read(A, databases.Dump([*plain], [*lost], found), mirror.dirty_databases[A])
 
 
 _STORE = {"name": "users", "autoIncrement": True, "indexes": [], "records": [{"key": 1, "value": "alice"}]}
@@ -846,9 +846,9 @@ def test_a_change_during_a_copy_is_copied_again() -> None:
     mirror.databases_changed(A, "auth")
     mark = mirror.dirty_databases[A]
     mirror.databases_changed(A, "auth")
-    mirror.databases_read(A, databases.Dump([_AUTH], [], [], frozenset({"auth"})), mark)
+    mirror.databases_read(A, databases.Dump([_AUTH], [], frozenset({"auth"})), mark)
     assert mirror.dirty_databases[A].names == {"auth"}
-    mirror.databases_read(A, databases.Dump([_AUTH], [], [], frozenset({"auth"})), mirror.dirty_databases[A])
+    mirror.databases_read(A, databases.Dump([_AUTH], [], frozenset({"auth"})), mirror.dirty_databases[A])
     assert mirror.dirty_databases == {}
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from session_reuse._browser import javascript
+from session_reuse._browser.origins import databases_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -40,31 +41,24 @@ class Dump(NamedTuple):
     """The databases of one origin.
 
     Attributes:
-        plain: in Playwright's form.
-        rich: in ours.
+        databases: their copies, in either form.
         lost: what could not be copied.
         names: all databases that the origin has.
     """
 
-    plain: list[dict[str, Any]]
-    rich: list[dict[str, Any]]
+    databases: list[dict[str, Any]]
     lost: list[Loss]
     names: frozenset[str] = frozenset()
 
     def over(self, before: Dump | None, stored: OriginEntry) -> Dump:
         """Return this copy, completed by an older one, or by the stored entry: what was not copied keeps its last copy."""
-        copied = {each["name"] for each in (*self.plain, *self.rich)}
-        old = before or Dump(list(stored.get("indexedDB") or ()), list(stored.get("indexedDBRich") or ()), [])
-
-        def kept(databases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            return [each for each in databases if each.get("name") in self.names - copied]
-
-        lost_before = [loss for loss in old.lost if loss.where.partition("/")[0] in self.names - copied]
+        missing = self.names - {each["name"] for each in self.databases}
+        old = before or Dump(databases_of(stored), [])
+        kept = [each for each in old.databases if each.get("name") in missing]
+        lost_before = [loss for loss in old.lost if loss.where.partition("/")[0] in missing]
         lost = [*self.lost, *(loss for loss in lost_before if loss not in self.lost)]
         # Sorted, so that the order of copies is no change of the state.
-        plain = sorted([*kept(old.plain), *self.plain], key=lambda each: str(each["name"]))
-        rich = sorted([*kept(old.rich), *self.rich], key=lambda each: str(each["name"]))
-        return Dump(plain, rich, lost, self.names)
+        return Dump(sorted([*kept, *self.databases], key=lambda each: str(each["name"])), lost, self.names)
 
 
 def is_used(usage: dict[str, Any]) -> bool:
@@ -86,13 +80,7 @@ def read_dump(origin: str, text: str) -> Dump:
         ValueError: not one.
     """
     content = json.loads(text)
-    dump = Dump([], [], _counted(origin, content["lost"]), frozenset(content["names"]))
-    for database in content["databases"]:
-        if "dump" in database:
-            dump.rich.append(database)
-        else:
-            dump.plain.append({field: database[field] for field in ("name", "version", "stores")})
-    return dump
+    return Dump(content["databases"], _counted(origin, content["lost"]), frozenset(content["names"]))
 
 
 def _counted(origin: str, lost: list[list[str]]) -> list[Loss]:

@@ -203,12 +203,12 @@ class StorageMirror:
     def has_content(self, origin: str) -> bool:
         """Return whether the browser is known to hold localStorage or databases of an origin."""
         dump = self._databases.get(origin)
-        return bool(self._local.get(origin) or (dump and (dump.plain or dump.rich)))
+        return bool(self._local.get(origin) or (dump and dump.databases))
 
     def has_databases(self, origin: str) -> bool:
         """Return whether the state holds databases of an origin."""
         dump = self._databases.get(origin)
-        return bool(dump.plain or dump.rich) if dump else bool(databases_of(self._base.get(origin, {})))
+        return bool(dump.databases if dump else databases_of(self._base.get(origin, {})))
 
     def databases_changed(self, origin: str, name: str | None = None) -> None:
         """Note that the copy of an origin's databases, or of the one that is named, is out of date.
@@ -295,15 +295,14 @@ class StorageMirror:
         return entry
 
     def _saved_databases(self, origin: str, base: OriginEntry) -> OriginEntry:
-        stored = {section: list(base.get(section) or ()) for section in DATABASE_SECTIONS}
         dump = self._databases.get(origin)
-        if dump is not None:
-            there = {"indexedDB": dump.plain, "indexedDBRich": dump.rich}
-            missing = self.progress(origin).unconfirmed("databases")
-            for section, databases in there.items():
-                kept = [each for each in stored[section] if each.get("name") in missing]
-                stored[section] = [*kept, *(each for each in databases if each["name"] not in missing)]
-        return {section: databases for section, databases in stored.items() if databases}
+        if dump is None:
+            return {section: list(base[section]) for section in DATABASE_SECTIONS if base.get(section)}
+        missing = self.progress(origin).unconfirmed("databases")
+        saved = [each for each in databases_of(base) if each.get("name") in missing]
+        saved += [each for each in dump.databases if each["name"] not in missing]
+        plain, rich = ([each for each in saved if form in each] for form in ("stores", "dump"))
+        return {section: found for section, found in zip(DATABASE_SECTIONS, (plain, rich), strict=True) if found}
 
     def _block(self) -> dict[str, Any]:
         block = self._rest.get("session_reuse") or {}

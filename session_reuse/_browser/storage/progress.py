@@ -66,9 +66,11 @@ class RestoreProgress:
         """Apply a copy of the databases."""
         if not self._unconfirmed["databases"]:
             return
-        found = [*dump.plain, *dump.rich]
         # An empty database may be the page's own attempt at a new one, made before the restore.
-        self.saw("databases", [each["name"] for each in found if _holds_records(each) or each["name"] in self._empty])
+        self.saw(
+            "databases",
+            [each["name"] for each in dump.databases if _holds_records(each) or each["name"] in self._empty],
+        )
 
 
 NOTHING: Final = RestoreProgress({})
