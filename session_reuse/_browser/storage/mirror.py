@@ -33,12 +33,8 @@ if TYPE_CHECKING:
     from session_reuse._browser.driver import Params
     from session_reuse._browser.storage.databases import Dump, Loss
 
-STORAGE_EVENTS: Final = (
-    "DOMStorage.domStorageItemAdded",
-    "DOMStorage.domStorageItemUpdated",
-    "DOMStorage.domStorageItemRemoved",
-    "DOMStorage.domStorageItemsCleared",
-)
+REMOVALS: Final = ("DOMStorage.domStorageItemRemoved", "DOMStorage.domStorageItemsCleared")
+STORAGE_EVENTS: Final = ("DOMStorage.domStorageItemAdded", "DOMStorage.domStorageItemUpdated", *REMOVALS)
 
 _CLOCK_DOUBT: Final = 86_400.0
 """Seconds that the clock of a host may be ahead. Cookies that have expired longer ago are dropped."""
@@ -163,16 +159,10 @@ class StorageMirror:
         tabs = self._tabs(origin)
         key = _key_of(method, params)
         self.progress(origin).saw_event("sessionStorage", tabs.merged, key)
-        if key is None:
-            self.version += tabs.clear(tab)
-            return
-        known = dict(tabs.items_of(tab))
-        if method == "DOMStorage.domStorageItemRemoved" and key not in known:
-            known[key] = ""  # it was there, though it was not seen
-            tabs.read(tab, known)
-        items = dict(known)
-        apply_event(items, method, params)
-        self.version += tabs.read(tab, items)
+        if method in REMOVALS:
+            self.version += tabs.remove(tab, key)
+        else:
+            self.version += tabs.read(tab, {**tabs.items_of(tab), params["key"]: params["newValue"]})
 
     def _stored(self, origin: str, section: str) -> dict[str, str]:
         return dict(items_of(self._base.get(origin, {}), section))

@@ -42,14 +42,14 @@ class TabStorage:
         self._tabs[tab] = dict(items)
         return self._merged != before
 
-    def clear(self, tab: Hashable) -> bool:
-        """Note that a tab has cleared its storage: what only other tabs hold stays."""
-        others = {key for each, items in self._tabs.items() if each != tab for key in items}
-        kept = {key: value for key, value in self._merged.items() if key in others - self.items_of(tab).keys()}
-        self._tabs[tab] = {}
-        changed = kept != self._merged
-        self._merged = kept
-        return changed
+    def remove(self, tab: Hashable, key: str | None) -> bool:
+        """Note that a tab has removed a key, or None for all: it was there, though it may not have been seen."""
+        own, before = self.items_of(tab), len(self._merged)
+        others = {each for other, items in self._tabs.items() if other != tab for each in items}
+        gone = (self._merged.keys() - others) | own.keys() if key is None else {key}  # what only other tabs hold stays
+        self._merged = {each: value for each, value in self._merged.items() if each not in gone}
+        self._tabs[tab] = {each: value for each, value in own.items() if each not in gone}
+        return len(self._merged) != before
 
     def close(self, tab: Hashable) -> None:
         """Forget a tab that was closed. What it has stored stays."""
