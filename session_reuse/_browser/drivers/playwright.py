@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
 
 
-_NAVIGATIONS: Final = ("goto", "go_back", "go_forward", "reload")
+_DEPARTURES: Final = ("goto", "go_back", "go_forward", "reload", "close")
 """Methods of a page. The browser announces none of them while the page still answers."""
 
 
@@ -87,12 +87,8 @@ class PlaywrightDriver(BrowserDriver):
         """Send a command over a session of Playwright's, as a step."""
 
     @abstractmethod
-    def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
-        """Run a flow before a page's `close`, though not for long. Return what undoes that."""
-
-    @abstractmethod
-    def before_navigation(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
-        """Begin a flow before one of `_NAVIGATIONS` of a page. Return what undoes that."""
+    def before_departure(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
+        """Begin a flow before one of `_DEPARTURES` of a page. Return what undoes that."""
 
     @abstractmethod
     def close_context(self) -> Any:
@@ -155,10 +151,8 @@ class PlaywrightDriver(BrowserDriver):
         followed.undo += [
             listen(page, "close", self._closed),
             listen(page, "framenavigated", lambda frame: self._frame_navigated(page, frame)),
-            self.before_close(page, lambda: follower.leaving(tab)),
+            *(self.before_departure(page, name, lambda url: follower.leaving(tab, url)) for name in _DEPARTURES),
         ]
-        for name in _NAVIGATIONS:
-            followed.undo.append(self.before_navigation(page, name, lambda url: follower.leaving(tab, url)))
 
     def _closed(self, page: Page) -> None:
         followed = self._pages.pop(page, None)

@@ -87,15 +87,6 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
         # A call goes from tab to tab, and waits for one that is on its way to a slow site. Another call goes past it.
         await asyncio.gather(*(added.close() for _ in range(max(1, len(self.context.pages)))))
 
-    def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
-        """Run a flow before a page's `close`, for a second at most."""
-
-        async def hook(**_: Any) -> None:
-            await self._until_attached(page)
-            await asyncio.wait({self.spawn(flow())}, timeout=limits.CLOSE)
-
-        return before(page, "close", hook)
-
     async def _until_attached(self, page: Page) -> None:
         """Wait for a page that is too new to be followed: events of its first document would be missed."""
         followed = self._pages.get(page)
@@ -108,14 +99,16 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
         while origin is not None and self.engine.restorer.is_changing(origin) and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
 
-    def before_navigation(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
-        """Begin a flow before a navigation: what it sends reaches the page before that starts."""
+    def before_departure(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
+        """Begin a flow before a page is sent away, and wait for it before it is closed, though not for long."""
 
         async def hook(url: str | None = None, **_: Any) -> None:
             await self._until_attached(page)
             await self._until_removed(url and origin_of(url))
-            self.spawn(flow(url))
-            for _turn in range(_TURNS):
+            reading = self.spawn(flow(url))
+            if name == "close":
+                await asyncio.wait({reading}, timeout=limits.CLOSE)
+            for _turn in range(_TURNS):  # what it sends reaches the page before the navigation starts
                 await asyncio.sleep(0)
 
         return before(page, name, hook)

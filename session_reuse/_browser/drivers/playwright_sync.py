@@ -58,12 +58,8 @@ class SyncPlaywrightDriver(PlaywrightDriver):
         """Remove an init script from all tabs."""
         script.close()
 
-    def before_close(self, page: Page, flow: Callable[[], Flow[None]]) -> Callable[[], None]:
-        """Run a flow before a page's `close`."""
-        return before(page, "close", lambda **_: self._begin(page, flow()))
-
-    def before_navigation(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
-        """Run a flow before a navigation."""
+    def before_departure(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
+        """Run a flow before a page is sent away or closed."""
         return before(page, name, lambda url=None, **_: self._begin(page, flow(url)))
 
     def _begin(self, page: Page, flow: Flow[None]) -> None:
