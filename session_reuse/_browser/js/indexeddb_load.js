@@ -122,11 +122,11 @@ async (databases, isPatient, onFilled = () => {}) => {
       case 'v': return view(first, second, third, fourth, refs, inner);
       case 'k': return known(keys[first]);
       case 'e': return known(error(first, second, third));
-      case 'm': return entries(known(new Map()), first, inner);
-      case 's': return members(known(new Set()), first, inner);
-      case 'a': return items(known([]), first, inner);
-      case 'h': return properties(known(new Array(first)), second, inner);
-      case 'o': return properties(known({}), Object.entries(first), inner);
+      case 'm': return filled(known(new Map()), first, (map, [key, content]) => map.set(inner(key), inner(content)));
+      case 's': return filled(known(new Set()), first, (set, content) => set.add(inner(content)));
+      case 'a': return filled(known([]), first, (array, content) => array.push(inner(content)));
+      case 'h': return filled(known(new Array(first)), second, (array, [key, content]) => define(array, key, inner(content)));
+      case 'o': return filled(known({}), Object.entries(first), (object, [key, content]) => define(object, key, inner(content)));
       default: throw new TypeError('unknown tag');
     }
   }
@@ -142,27 +142,13 @@ async (databases, isPatient, onFilled = () => {}) => {
     return Object.defineProperty(object, 'stack', { value: stack, writable: true, configurable: true });
   }
 
-  function entries(map, pairs, inner) {
-    for (const [key, value] of pairs) map.set(inner(key), inner(value));
-    return map;
-  }
-
-  function members(set, values, inner) {
-    for (const value of values) set.add(inner(value));
-    return set;
-  }
-
-  function items(array, content, inner) {
-    for (const value of content) array.push(inner(value));
-    return array;
-  }
-
-  function properties(object, pairs, inner) {
-    for (const [key, value] of pairs) {
-      const content = { value: inner(value), enumerable: true, writable: true, configurable: true };
-      Object.defineProperty(object, key, content);
-    }
+  function filled(object, contents, add) {
+    for (const content of contents) add(object, content);
     return object;
+  }
+
+  function define(object, key, value) {
+    Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true });
   }
 
   function bytes(base64) {
@@ -185,20 +171,15 @@ async (databases, isPatient, onFilled = () => {}) => {
     if ('ta' in value) return typedArray(value.ta);
     if ('ab' in value) return bytes(value.ab.b).buffer;
     const known = (object) => (refs.set(value.id, object), object);
-    if ('m' in value) return decodeAll(value.m, known(new Map()), (map, { k, v }) => map.set(inner(k), inner(v)));
-    if ('s' in value) return decodeAll(value.s, known(new Set()), (set, item) => set.add(inner(item)));
-    if ('a' in value) return decodeAll(value.a, known([]), (array, item) => array.push(inner(item)));
-    if ('o' in value) return decodeAll(value.o, known({}), (object, { k, v }) => (object[k] = inner(v)));
+    if ('m' in value) return filled(known(new Map()), value.m, (map, { k, v }) => map.set(inner(k), inner(v)));
+    if ('s' in value) return filled(known(new Set()), value.s, (set, item) => set.add(inner(item)));
+    if ('a' in value) return filled(known([]), value.a, (array, item) => array.push(inner(item)));
+    if ('o' in value) return filled(known({}), value.o, (object, { k, v }) => define(object, k, inner(v)));
     throw new TypeError('unknown encoding');
 
     function inner(content) {
       return decodePlaywright(content, refs);
     }
-  }
-
-  function decodeAll(contents, object, add) {
-    for (const content of contents) add(object, content);
-    return object;
   }
 
   function typedArray({ b, k }) {
