@@ -161,7 +161,7 @@ async def test_a_tab_that_goes_on_while_it_is_filled_takes_nothing_to_another_si
 ) -> None:
     """A frame may hold the document of another site when the script that fills it arrives."""
     context = await (await launch()).new_context()
-    page, send = await context.new_page(), AsyncPlaywrightDriver.send
+    page, send = await context.new_page(), AsyncPlaywrightDriver.send_to
     await page.goto(sites.url("left", "/blank"))
 
     async def send_late(driver: Any, cdp: Any, method: str, params: Any, limit: float | None = None) -> Any:
@@ -171,7 +171,7 @@ async def test_a_tab_that_goes_on_while_it_is_filled_takes_nothing_to_another_si
 
     session = reused(storing(sites.origin("left"), token="T"))
     with monkeypatch.context() as patched:
-        patched.setattr(AsyncPlaywrightDriver, "send", send_late)
+        patched.setattr(AsyncPlaywrightDriver, "send_to", send_late)
         async with attach_context(session, context):
             assert await page.evaluate("[location.hostname, localStorage.length]") == ["stranger.localhost", 0]
     assert items(session, sites.origin("left")) == {"token": "T"}

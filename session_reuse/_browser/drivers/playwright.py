@@ -128,31 +128,27 @@ class PlaywrightDriver(BrowserDriver):
         """Follow all pages, present and to come."""
         self._is_following = True
         self._undo += [listen(self.context, "page", self._opened), listen(self.context, "close", self._gone)]
-        for page in self.context.pages:
-            self._follow_page(page)
-        yield [self._attach(page) for page in list(self._pages)]
+        yield [self._opened(page) for page in self.context.pages]
 
     def _gone(self, _: object) -> None:
         self.is_gone = True
 
-    def _opened(self, page: Page) -> None:
-        self._follow_page(page)
-        if (followed := self._pages.get(page)) is not None:
-            followed.attaching = self.spawn(self._attach(page))
-
-    def _follow_page(self, page: Page) -> None:
+    def _opened(self, page: Page) -> Any:
+        """Begin to follow a page. Return what to wait for."""
         tab = Tab(page)
         followed = self._pages[page] = FollowedPage(tab)
         follower = self.engine.follower
         follower.opened(tab)
         if page.is_closed():
             self._closed(page)
-            return
+            return None
         followed.undo += [
             listen(page, "close", self._closed),
             listen(page, "framenavigated", lambda frame: self._frame_navigated(page, frame)),
             *(self.before_departure(page, name, lambda url: follower.leaving(tab, url)) for name in _DEPARTURES),
         ]
+        followed.attaching = self.spawn(self._attach(page, followed))
+        return followed.attaching
 
     def _closed(self, page: Page) -> None:
         followed = self._pages.pop(page, None)
@@ -164,12 +160,10 @@ class PlaywrightDriver(BrowserDriver):
             self.engine.mirror.mark_unread(origin)  # it was gone before it could be followed
         self.engine.follower.closed(followed.tab)
 
-    def _attach(self, page: Page) -> Flow[None]:
-        """Begin to follow a page, and take in what it shows."""
-        followed = self._pages.get(page)
-        if followed is None or not self.has_protocol:
-            return
+    def _attach(self, page: Page, followed: FollowedPage) -> Flow[None]:
         try:
+            if not self.has_protocol:
+                return
             cdp = yield self.context.new_cdp_session(page)
             yield from self._adopt(cdp, followed.tab)
             if self.context_id is None:
@@ -177,8 +171,6 @@ class PlaywrightDriver(BrowserDriver):
                 self.context_id = info["targetInfo"].get("browserContextId")
         except self.errors as error:
             self._not_attached(page, error)
-        except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
-            self.report_not_followed(error)
         finally:
             followed.is_attached = True
 
