@@ -20,8 +20,6 @@ from session_reuse._browser.tabs import Tab, Target
 from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from session_reuse._browser.engine import BrowserEngine
     from session_reuse._browser_session import BrowserSession
 
@@ -112,11 +110,6 @@ class DevToolsDriver(AsyncDriver):
         """Report an event whose flow has failed, unless its tab is gone."""
         if not isinstance(error, self.errors):
             super().report_not_followed(error)
-
-    async def best_effort(self, release: Callable[[], Any]) -> None:
-        """Wait for what releases something of ours, and ignore its errors."""
-        with contextlib.suppress(*self.errors):
-            await release()
 
     async def close(self) -> None:
         """Release the browser. The scripts that are still registered go too."""

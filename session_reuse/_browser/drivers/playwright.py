@@ -43,14 +43,12 @@ class FollowedPage:
     """A page of Playwright's, with our hooks on it.
 
     Attributes:
-        attaching: the task that begins to follow it, in the asynchronous API.
         is_attached: whether it is followed, or cannot be.
         frames: frames in a separate process that have a session, and the origin they had then.
         undo: removes our hooks.
     """
 
     tab: Tab
-    attaching: Any = None
     is_attached: bool = False
     frames: dict[Any, str] = field(default_factory=dict)
     undo: list[Callable[[], None]] = field(default_factory=list)
@@ -147,8 +145,7 @@ class PlaywrightDriver(BrowserDriver):
             listen(page, "framenavigated", lambda frame: self._frame_navigated(page, frame)),
             *(self.before_departure(page, name, lambda url: follower.leaving(tab, url)) for name in _DEPARTURES),
         ]
-        followed.attaching = self.spawn(self._attach(page, followed))
-        return followed.attaching
+        return self.spawn(self._attach(page, followed))
 
     def _closed(self, page: Page) -> None:
         followed = self._pages.pop(page, None)

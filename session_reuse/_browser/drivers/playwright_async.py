@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from session_reuse._browser.drivers.playwright import Page
 
 
+_POLL: Final = 0.005
 _TURNS: Final = 8
 """Turns of the event loop until the commands of a flow that has just begun are sent."""
 
@@ -55,10 +56,6 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
             adding.cancel()
             closing.cancel()
 
-    async def best_effort(self, release: Callable[[], Any]) -> None:
-        """Wait for what releases something of ours, for `limits.COMMAND` at most."""
-        await is_done(release(), limits.COMMAND)
-
     async def close_context(self) -> None:
         """Close the context. Report one that stays open."""
         if not await is_done(self.context.close(), limits.CONTEXT):
@@ -87,24 +84,15 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
         # A call goes from tab to tab, and waits for one that is on its way to a slow site. Another call goes past it.
         await asyncio.gather(*(added.close() for _ in range(max(1, len(self.context.pages)))))
 
-    async def _until_attached(self, page: Page) -> None:
-        """Wait for a page that is too new to be followed: events of its first document would be missed."""
-        followed = self._pages.get(page)
-        if followed is not None and not followed.is_attached and followed.attaching is not None:
-            await asyncio.wait({followed.attaching}, timeout=limits.ATTACH)
-
-    async def _until_removed(self, origin: str | None) -> None:
-        """Wait until no script would fill an origin that has been filled already."""
-        deadline = time.monotonic() + limits.CLOSE
-        while origin is not None and self.engine.restorer.is_changing(origin) and time.monotonic() < deadline:
-            await asyncio.sleep(0.005)
-
     def before_departure(self, page: Page, name: str, flow: Callable[[str | None], Flow[None]]) -> Callable[[], None]:
         """Begin a flow before a page is sent away, and wait for it before it is closed, though not for long."""
 
         async def hook(url: str | None = None, **_: Any) -> None:
-            await self._until_attached(page)
-            await self._until_removed(url and origin_of(url))
+            followed, origin = self._pages.get(page), url and origin_of(url)
+            # Events of the first document of a page that is too new to be followed would be missed.
+            await _until(lambda: followed is None or followed.is_attached, limits.ATTACH)
+            # Nor may a script fill an origin that has been filled already.
+            await _until(lambda: not (origin and self.engine.restorer.is_changing(origin)), limits.CLOSE)
             reading = self.spawn(flow(url))
             if name == "close":
                 await asyncio.wait({reading}, timeout=limits.CLOSE)
@@ -115,4 +103,10 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
 
     def pause(self, cdp: Any) -> Awaitable[None]:  # noqa: ARG002 - the other API needs it
         """Wait a moment, as a step."""
-        return asyncio.sleep(0.005)
+        return asyncio.sleep(_POLL)
+
+
+async def _until(is_met: Callable[[], bool], limit: float) -> None:
+    deadline = time.monotonic() + limit
+    while not is_met() and time.monotonic() < deadline:
+        await asyncio.sleep(_POLL)

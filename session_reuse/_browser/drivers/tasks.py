@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from session_reuse._browser import limits
 from session_reuse._browser.driver import BrowserDriver
 from session_reuse._browser.flow import Flow, run_async
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from session_reuse._browser_session import BrowserSession
 
@@ -67,6 +68,10 @@ class AsyncDriver(BrowserDriver):
             await run_async(flow)
         except Exception as error:  # noqa: BLE001  (following a page must never disturb the agent)
             self.report_not_followed(error)
+
+    async def best_effort(self, release: Callable[[], Any]) -> None:
+        """Wait for what releases something of ours, for `limits.COMMAND` at most."""
+        await is_done(release(), limits.COMMAND)
 
     async def settle(self) -> None:
         """Wait for the flows that are under way."""

@@ -192,8 +192,7 @@ class StorageMirror:
 
     def has_content(self, origin: str) -> bool:
         """Return whether the browser is known to hold localStorage or databases of an origin."""
-        dump = self._databases.get(origin)
-        return bool(self._local.get(origin) or (dump and dump.databases))
+        return bool(self._local.get(origin)) or (origin in self._databases and self.has_databases(origin))
 
     def has_databases(self, origin: str) -> bool:
         """Return whether the state holds databases of an origin."""
