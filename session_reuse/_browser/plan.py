@@ -98,7 +98,7 @@ class RestoreScripts:
         overwrites: whether a stored value replaces that of a key which is there already.
 
     Attributes:
-        version: grows when the code script is out of date.
+        has_changed: whether the code script is out of date, when it is registered.
         done: origin -> sections that are filled no more.
         started: origins of which a document has started with something to fill.
         name: of the property with the data, and of the item that a filled document reports in its sessionStorage.
@@ -106,7 +106,7 @@ class RestoreScripts:
 
     payloads: list[OriginPayload]
     overwrites: bool = field(default=False, kw_only=True)
-    version: int = 0
+    has_changed: bool = False
     done: dict[str, set[str]] = field(default_factory=dict)
     started: set[str] = field(default_factory=set)
 
@@ -139,7 +139,7 @@ class RestoreScripts:
         """Fill some sections of an origin no more."""
         if sections & self.sections(origin):
             self.done.setdefault(origin, set()).update(sections)
-            self.version += 1
+            self.has_changed = True
 
     @property
     def data_source(self) -> str:

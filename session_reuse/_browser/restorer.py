@@ -51,9 +51,7 @@ class Restorer:
         self.scripts = RestoreScripts(plan.preloaded, overwrites=self._overwrites)
         self._data: Any = None
         self._code: Any = None
-        self._registered = 0
         self._is_updating = False
-        self._is_released = False
         self._left_alone: set[str] = set()
         for problem in problems:
             session.report(problem.kind, problem.where, problem.reason)
@@ -137,7 +135,7 @@ class Restorer:
             return
         self._is_updating = True
         try:
-            self._registered = self.scripts.version
+            self.scripts.has_changed = False
             # One after the other: the code has to come after the data, whatever has to be tried again.
             self._data = yield self._driver.add_script(self.scripts.data_source)
             self._code = yield self._driver.add_script(self.scripts.code_source())
@@ -179,7 +177,7 @@ class Restorer:
 
     def is_changing(self, origin: str) -> bool:
         """Return whether a script is still registered that would fill an origin once more."""
-        is_old = self._data is not None and self._registered != self.scripts.version
+        is_old = self._data is not None and self.scripts.has_changed
         return origin in self.scripts.started and (self._is_updating or is_old)
 
     def rearm_session_storage(self, contents: dict[str, dict[str, str]]) -> Flow[None]:
@@ -190,7 +188,6 @@ class Restorer:
         kept = [payload for payload in self.scripts.payloads if payload.origin in self.scripts.pending]
         done, again = self.scripts.done, {payload.origin for payload in payloads}
         yield from self.release()
-        self._is_released = False
         self.scripts = RestoreScripts([*kept, *payloads], overwrites=self._overwrites)
         self.scripts.done = {
             o: sections - ({"sessionStorage"} if o in again else set()) for o, sections in done.items()
@@ -198,10 +195,12 @@ class Restorer:
         yield from self.register()
 
     def _update_later(self) -> None:
-        if self._data is None or self._is_updating:
-            return
-        if self._is_needed_no_more or self._registered != self.scripts.version:
+        if self._is_out_of_date and not self._is_updating:
             self._driver.spawn(self._update())
+
+    @property
+    def _is_out_of_date(self) -> bool:
+        return self._data is not None and (self._is_needed_no_more or self.scripts.has_changed)
 
     @property
     def _is_needed_no_more(self) -> bool:
@@ -210,18 +209,15 @@ class Restorer:
 
     def _update(self) -> Flow[None]:
         """Replace the code script by one for the current plan. One at a time: each takes a few milliseconds."""
-        if self._is_updating or self._is_released:
+        if self._is_updating:
             return
         self._is_updating = True
         try:
-            while not self._is_released:
+            while self._is_out_of_date:
+                self.scripts.has_changed = False
                 if self._is_needed_no_more:
-                    self._registered = self.scripts.version
                     yield from self._remove_all()
                     return
-                if self._registered == self.scripts.version:
-                    return
-                self._registered = self.scripts.version
                 # A tab that is on its way to a slow site keeps both waiting, and no other tab should wait for it.
                 old, source = self._code, self.scripts.code_source()
                 self._code, _ = yield [self._driver.add_script(source), self._driver.remove_script(old)]
@@ -243,7 +239,6 @@ class Restorer:
 
     def release(self) -> Flow[None]:
         """Remove our scripts from a browser that lives on."""
-        self._is_released = True
         try:
             yield from self._remove_all()
         except self._driver.errors:
