@@ -222,7 +222,7 @@ class Follower:
         if frame.shares_storage and frame.origin is not None:
             if frame.parent is None:
                 self._restorer.started(frame.origin)
-            was_tracked = frame.origin in target.tracked
+            was_tracked = target.tracked.get(frame.origin, False)
             # In a context of our own, events show all that the first document of an origin finds and does, unless it was
             # committed while they were being asked for.
             is_told = is_followed and target.is_adopted
@@ -331,16 +331,16 @@ class Follower:
 
     def _track(self, target: Target, origin: str) -> Flow[None]:
         """Subscribe to the changes of an origin's databases."""
-        if origin in target.asked or not self._indexed_db:
+        if origin in target.tracked or not self._indexed_db:
             return
         # Before the command: a second document of the origin may get here while the first one waits.
-        target.asked.add(origin)
+        target.tracked[origin] = False
         try:
             params = {"storageKey": storage_key(origin)}
             yield self._driver.send(target.cdp, "Storage.trackIndexedDBForStorageKey", params)
-            target.tracked.add(origin)
+            target.tracked[origin] = True
         except self._driver.errors:
-            target.asked.discard(origin)
+            del target.tracked[origin]
 
     def _find_databases(self, target: Target, origin: str) -> Flow[None]:
         """Find databases that an origin has had before its changes were reported."""
@@ -358,7 +358,9 @@ class Follower:
         try:
             # When a document is left, events of its localStorage get lost, those of its sessionStorage come in order.
             kinds = (True,) if is_leaving else (True, False)
-            found = yield [self.stored(frame.target.cdp, origin, is_local=is_local) for is_local in kinds]
+            stored = [{"storageId": {"storageKey": storage_key(origin), "isLocalStorage": each}} for each in kinds]
+            cdp, method = frame.target.cdp, "DOMStorage.getDOMStorageItems"
+            found = yield [self._driver.send(cdp, method, each) for each in stored]
             local, session = (*(each["entries"] for each in found), None)[:2]
             if session is not None:  # a document that was left with unfinished databases says so to the next one only
                 session = [item for item in session if item[0] != self._restorer.scripts.name]
@@ -369,11 +371,6 @@ class Follower:
         finally:
             self._mirror.finish_read(reading, local, session)
         return True
-
-    def stored(self, cdp: object, origin: str, *, is_local: bool) -> Any:
-        """Read one web storage of an origin, as a step."""
-        params = {"storageId": {"storageKey": storage_key(origin), "isLocalStorage": is_local}}
-        return self._driver.send(cdp, "DOMStorage.getDOMStorageItems", params)
 
     def evaluate(self, frame: Frame, expression: str) -> Flow[Any]:
         """Return what an expression gives in an isolated world of a document, awaited."""

@@ -38,15 +38,13 @@ class Target:
     Attributes:
         cdp: what the driver sends commands over.
         tab: the tab.
-        asked: origins whose IndexedDB is to report its changes over this session.
-        tracked: those of which it is known to do so.
+        tracked: origins whose IndexedDB is to report its changes over this session, and whether it is known to do so.
         is_adopted: whether it has told which documents it has. Documents that commit from then on report all that they store.
     """
 
     cdp: Any
     tab: Tab
-    asked: set[str] = field(default_factory=set)
-    tracked: set[str] = field(default_factory=set)
+    tracked: dict[str, bool] = field(default_factory=dict)
     is_adopted: bool = False
 
 
