@@ -48,7 +48,6 @@ class Capture:
         self._indexed_db = settings.indexed_db
         self._limit = settings.database_limit
         self._next_copy: dict[str, float] = {}
-        self._recorded = environment.recorded(session.storage_state)
         self._knows_environment = False
 
     def refresh(self) -> Flow[None]:
@@ -194,9 +193,9 @@ class Capture:
             return
         self._knows_environment = True
         now = {**now, **self._driver.viewport(frame.target.tab.key)}
-        for name in environment.changed(self._recorded, now):
+        for name in environment.changed(self._mirror.environment, now):
             self._session.report(ProblemKind.ENVIRONMENT_CHANGED, name)
-        self._mirror.environment = {**self._recorded, **now}
+        self._mirror.environment = {**self._mirror.environment, **now}
 
 
 def _is_within(origin: str, domain: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -184,14 +185,12 @@ class Restorer:
         """Restore the sessionStorage of some origins once more, for the next tab: we have closed the tab that had it."""
         if not contents:
             return
-        payloads = [OriginPayload(o, [], [[k, v] for k, v in items.items()], []) for o, items in contents.items()]
-        kept = [payload for payload in self.scripts.payloads if payload.origin in self.scripts.pending]
-        done, again = self.scripts.done, {payload.origin for payload in payloads}
+        again = [OriginPayload(o, [], [[k, v] for k, v in items.items()], []) for o, items in contents.items()]
+        rest = [replace(each, session=[]) if each.origin in contents else each for each in self.scripts.payloads]
+        used = {"sessionStorage"}
+        done = {o: sections - used if o in contents else sections for o, sections in self.scripts.done.items()}
         yield from self.release()
-        self.scripts = RestoreScripts([*kept, *payloads], overwrites=self._overwrites)
-        self.scripts.done = {
-            o: sections - ({"sessionStorage"} if o in again else set()) for o, sections in done.items()
-        }
+        self.scripts = RestoreScripts([*rest, *again], overwrites=self._overwrites, done=done)
         yield from self.register()
 
     def _update_later(self) -> None:

@@ -458,6 +458,21 @@ def test_scripts_are_registered_once_when_an_open_tab_is_noticed_early() -> None
     assert (A in driver.scripts[0], B in driver.scripts[0]) == (False, True)
 
 
+def test_the_tab_after_a_check_gets_what_the_check_has_stored() -> None:
+    """A database that is still to be confirmed does not bring the older sessionStorage back with it."""
+    older = [{"name": "ticket", "value": "older"}]
+    entry = {"origin": A, "localStorage": [], "sessionStorage": older, "indexedDB": [_AUTH]}
+    driver = ScriptDriver()
+    followed = Followed(driver, {"cookies": [], "origins": [entry]})
+    restorer = followed.engine.restorer
+    run_sync(restorer.register())
+    followed.commit(A, "1")
+    followed.receive("filled")
+    run_sync(restorer.rearm_session_storage({A: {"ticket": "newer"}}))
+    data, _ = driver.scripts
+    assert ("older" in data, "newer" in data, "alice" in data) == (False, True, True)
+
+
 def test_a_new_connection_restores_what_is_left_alone() -> None:
     """The scripts have gone with the old one. An origin that was filled may have been logged out since."""
     driver = ScriptDriver()
