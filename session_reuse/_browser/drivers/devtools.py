@@ -326,7 +326,8 @@ class DevToolsDriver(AsyncDriver):
         """Load a new page again that was faster than our scripts. What its first try has stored goes.
 
         Only for an origin that is still to be restored, in a browser that was started for this session: so there is
-        nothing else in it.
+        nothing else in it. Filling the open page would not do: a login page has made its databases by then, empty ones, and a
+        database that exists is kept. Tabs that chromedriver opens with a URL come so, though they count as paused (2026-11-26).
         """
         own = {"storageId": {"storageKey": f"{origin}/", "isLocalStorage": False}}
         kinds = {"origin": origin, "storageTypes": "local_storage,indexeddb"}
