@@ -2,7 +2,8 @@
 
 A flow is a generator that yields steps. A step is what a call of a client has returned: an awaitable from an asynchronous client,
 the result itself from a synchronous one. Another flow is a step too. The steps of a list are taken at the same time, where the
-client can do so. An error is raised at the place of the step, or of the list.
+client can do so. A list holds calls or flows, not both: a synchronous client makes a call where it stands, and begins a flow when the
+list is taken. An error is raised at the place of the step, or of the list.
 """
 
 from __future__ import annotations
@@ -43,11 +44,17 @@ async def _awaited(step: object) -> Any:
 def run_sync(flow: Flow[T]) -> T:
     """Run a flow over a synchronous client: each step is its own result."""
     result: Any = None
+    error: BaseException | None = None
     while True:
         try:
-            result = _taken(flow.send(result))
+            step = flow.send(result) if error is None else flow.throw(error)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+        result = error = None
+        try:
+            result = _taken(step)
+        except BaseException as caught:  # noqa: BLE001 - it is raised again inside the flow
+            error = caught
 
 
 def _taken(step: object) -> Any:

@@ -473,6 +473,24 @@ def test_the_tab_after_a_check_gets_what_the_check_has_stored() -> None:
     assert ("older" in data, "newer" in data, "alice" in data) == (False, True, True)
 
 
+async def test_an_error_of_a_flow_is_raised_where_the_flow_is_a_step() -> None:
+    """A hidden page that does not answer costs its own origin, in both kinds of clients."""
+
+    def fails() -> Any:
+        raise OSError
+        yield
+
+    def goes_on(*, in_a_list: bool) -> Any:
+        try:
+            yield [fails()] if in_a_list else fails()
+        except OSError:
+            return "caught"
+
+    for in_a_list in (True, False):
+        assert run_sync(goes_on(in_a_list=in_a_list)) == "caught"
+        assert await run_async(goes_on(in_a_list=in_a_list)) == "caught"
+
+
 def test_a_new_connection_restores_what_is_left_alone() -> None:
     """The scripts have gone with the old one. An origin that was filled may have been logged out since."""
     driver = ScriptDriver()
