@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from session_reuse._browser import javascript, limits
@@ -49,9 +48,8 @@ def visit(
                 failed.append(origin)
                 continue
             try:
-                there = yield driver.send(cdp, "Page.navigate", {"url": f"{origin}/"}, limits.BLANK_PAGE)
-                apart = partial(evaluate_apart, driver, cdp, there["frameId"], origin, limit=limits.BLANK_PAGE)
-                yield from act(origin, apart)
+                yield driver.send(cdp, "Page.navigate", {"url": f"{origin}/"}, limits.BLANK_PAGE)
+                yield from act(origin, _evaluator(driver, cdp, origin))
             except driver.errors:
                 failed.append(origin)
     except driver.errors:
@@ -82,6 +80,15 @@ def _answer(driver: BrowserDriver, cdp: object, request: str) -> Flow[None]:
         yield driver.send(cdp, "Fetch.fulfillRequest", {"requestId": request, **_ANSWER})
     except driver.errors:
         return  # the page has been closed meanwhile
+
+
+def _evaluator(driver: BrowserDriver, cdp: object, origin: str) -> Evaluate:
+    def evaluate(expression: str) -> Flow[Any]:
+        tree = yield driver.send(cdp, "Page.getFrameTree", {}, limits.BLANK_PAGE)
+        frame = tree["frameTree"]["frame"]["id"]
+        return (yield from evaluate_apart(driver, cdp, frame, origin, expression, limits.BLANK_PAGE))
+
+    return evaluate
 
 
 def evaluate_apart(
