@@ -25,6 +25,7 @@ BUDGETS = {
     "save_timeout": 0.25,
     "attempt_timeout": 0.08,
     "close_timeout": 0.2,
+    "lease_ttl": 1.0,
 }
 names = st.sampled_from(NAMES)
 
@@ -48,7 +49,10 @@ class Reuse(RuleBasedStateMachine):
         self.confirmed = dict.fromkeys(NAMES, 1)
         self.newer: dict[str, set[int]] = {name: set() for name in NAMES}
         self.unconfirmed: dict[str, set[int]] = {name: set() for name in NAMES}
-        self.mine = dict.fromkeys(NAMES, 1)
+        self.mine: dict[tuple[SessionManager, str], int] = {}
+        self.evicted = dict.fromkeys(NAMES, 0)
+        self.absent: set[str] = set()
+        self.bad = dict.fromkeys(NAMES, 0)
         self.paused = False
 
     def run(self, work: Any) -> Any:
@@ -82,6 +86,28 @@ class Reuse(RuleBasedStateMachine):
     def cancel(self, name: str) -> None:
         """Cancel a visit while it saves."""
         self.run(self.visit(self.testbed.manager, name, cancelled=True))
+
+    @rule(name=names)
+    def exclusive(self, name: str) -> None:
+        """Visit a session with its lease, which may be taken: a release that was lost leaves it until it ends."""
+        self.run(self.visit(self.testbed.manager, name, exclusive=True))
+
+    @rule(name=names)
+    def overlap(self, name: str) -> None:
+        """Have two agents of one process in a session at once."""
+        self.run(self.both(name))
+
+    @precondition(lambda self: self.up)
+    @rule(name=names)
+    def evict(self, name: str) -> None:
+        """Invalidate a session from a third process. What waits in the others is from before."""
+        self.run(self.evict_beside(name))
+
+    @rule(name=names, verdict=st.sampled_from(["mark_good", "mark_bad"]))
+    def mark(self, name: str, verdict: str) -> None:
+        """Say how a login did. It retires after some bad marks."""
+        self.bad[name] += verdict == "mark_bad"
+        self.run(self.look(self.testbed.manager, name, verdict))
 
     # The testbed
 
@@ -140,10 +166,36 @@ class Reuse(RuleBasedStateMachine):
                 runtime(manager).writer.wake()
         await asyncio.sleep(0.02)
 
-    async def visit(self, manager: SessionManager, name: str, *, cancelled: bool = False) -> None:
+    async def both(self, name: str) -> None:
+        """Visit twice at once. Which of the two is the later one is open, so the first number is the lower bound."""
+        manager, numbers = self.testbed.manager, (next(self.numbers), next(self.numbers))
+        self.newer[name].update(numbers)  # the second may find what the first has left
+        self.unconfirmed[name].update(numbers)
+        outcomes = await asyncio.gather(*(self.agent(manager, name, number) for number in numbers))
+        if set(outcomes) <= CONFIRMED:
+            self.note_confirmed(manager, name, numbers[0])
+
+    async def evict_beside(self, name: str) -> None:
+        """Invalidate, and forget all that was confirmed or waits."""
+        async with self.testbed.direct() as manager:
+            await manager.evict(name)
+        self.evicted[name] = next(self.numbers)
+        self.absent.add(name)
+        self.newer[name].clear()
+
+    def note_confirmed(self, manager: SessionManager, name: str, number: int) -> None:
+        """Note that a save is in the store."""
+        self.confirmed[name] = number
+        self.absent.discard(name)
+        self.mine[manager, name] = number
+        self.newer[name] = {newer for newer in self.newer[name] if newer > number}
+
+    async def visit(
+        self, manager: SessionManager, name: str, *, cancelled: bool = False, **options: Any
+    ) -> None:  # fmt: skip
         """Enter, check what is found, leave something newer, and note what we know of it."""
         number = next(self.numbers)
-        task = asyncio.create_task(self.agent(manager, name, number))
+        task = asyncio.create_task(self.agent(manager, name, number, **options))
         if cancelled:
             for _ in range(number % 7):
                 await asyncio.sleep(0)
@@ -152,43 +204,58 @@ class Reuse(RuleBasedStateMachine):
         leaving = [task for task in self.testbed.services.tasks if task.get_name() == "session_reuse:leave"]
         await asyncio.gather(*leaving, return_exceptions=True)  # the next visit is to be a later one
         if outcome[0] in CONFIRMED:
-            self.confirmed[name] = number
-            if manager is self.testbed.manager:
-                self.mine[name] = number
-            self.newer[name] = {newer for newer in self.newer[name] if newer > number}
+            self.note_confirmed(manager, name, number)
         elif isinstance(outcome[0], Exception):
             raise outcome[0]
         else:
             self.newer[name].add(number)
             self.unconfirmed[name].add(number)
 
-    async def agent(self, manager: SessionManager, name: str, number: int) -> SaveOutcome | None:
-        """One agent's run."""
-        async with reusable_session(name, "agent", manager=manager) as session:
-            self.check(name, session)
+    async def agent(self, manager: SessionManager, name: str, number: int, **options: Any) -> SaveOutcome | None:
+        """One agent's run. Every third removes a note, if there is one, and the others leave one."""
+        async with reusable_session(name, "agent", manager=manager, **options) as session:
+            self.check(name, session, manager)
             session.data.update(n=number, owner=name)
+            if number % 3:
+                session.data["note"] = number
+            else:
+                session.data.pop("note", None)
         return session.save_outcome
 
-    async def look(self, manager: SessionManager, name: str) -> None:
-        """Enter and leave nothing."""
+    async def look(self, manager: SessionManager, name: str, verdict: str = "discard") -> None:
+        """Enter and leave nothing but a mark."""
         async with reusable_session(name, manager=manager) as session:
-            self.check(name, session)
-            session.discard()
+            self.check(name, session, manager)
+            getattr(session, verdict if session.reused else "discard")()
 
-    def check(self, name: str, session: Any) -> None:
+    def check(self, name: str, session: Any, manager: SessionManager | None = None) -> None:
         """The promise."""
         if not session.reused:
-            assert session.degraded, f"{session.outcome}, and {self.confirmed[name]} is stored"
+            known = session.outcome in self.expected(name)
+            assert known or session.degraded, f"{session.outcome}, and {self.confirmed[name]} is stored"
             assert not session.data
+            return
+        if not session.data:  # a visit to the evicted session that was cancelled before its agent did anything
+            assert self.evicted[name], "an empty session, and it was never evicted"
             return
         found = session.data["n"]
         assert session.data["owner"] == name, "another's state"
         if session.stale:  # out of reach, a process can only know what it has seen itself
-            known = self.mine[name]
+            known = self.mine.get((manager, name), 1) if manager is not None else 1
             assert found >= known or found in self.unconfirmed[name], f"found {found}, and {known} was confirmed here"
             return
+        assert found > self.evicted[name], f"found {found}, which was invalidated"
         assert found >= self.confirmed[name], f"found {found}, older than {self.confirmed[name]}"
         assert found == self.confirmed[name] or found in self.newer[name], f"found {found}, which nobody saved"
+
+    def expected(self, name: str) -> set[Outcome]:
+        """Return how an agent may be met that is given nothing, though the store has answered."""
+        found = {Outcome.BUSY}
+        if name in self.absent:
+            found.add(Outcome.MISSING)
+        if self.bad[name] >= self.testbed.manager.config.retire_after_bad:
+            found.add(Outcome.RETIRED)
+        return found
 
     def teardown(self) -> None:
         """All is well again: what waits arrives, and what was confirmed is there."""
@@ -209,9 +276,10 @@ class Reuse(RuleBasedStateMachine):
         async with self.testbed.direct() as manager:
             for name in NAMES:
                 session = await manager.restore(name)
-                assert session is not None
-                assert session.outcome is Outcome.REUSED
-                self.check(name, session)
+                if session is not None:
+                    self.check(name, session)
+                else:
+                    assert Outcome.MISSING in self.expected(name) or Outcome.RETIRED in self.expected(name)
         await self.beside.aclose()
 
 
