@@ -79,7 +79,7 @@ def short_tombstones() -> None:
     writer.TOMBSTONE_TTL = 4.0  # type: ignore[misc]
 
 
-@_mutant("lost", "older", start=100)
+@_mutant("lost", "older")
 def late_baseline() -> None:
     """A checkpoint under way when the body ends brings back what was deleted after it."""
     real = scope.SessionScope._save
@@ -120,7 +120,7 @@ def exclusive_while_away() -> None:
     scope.while_away = while_away
 
 
-@_mutant("lost", "older", start=100)
+@_mutant("lost", "older")
 def own_clocks() -> None:
     """Which of two changes is the later one is decided by the clocks of the hosts that made them."""
 
@@ -169,19 +169,19 @@ def empty_is_skipped() -> None:
     scope.body_to_save = body_to_save
 
 
-@_mutant("lease", start=165)
+@_mutant("lease")
 def lease_stays() -> None:
     """An enter that raises leaves its lease behind."""
     lease.LeaseHolder.abandon = lambda self: None  # type: ignore[method-assign]
 
 
-@_mutant("lease", start=5440)
+@_mutant("lease")
 def overtaken_release() -> None:
     """A release overtakes the request for the lease, which then is no one's."""
     seams.change_script("acquire", "if redis.call('EXISTS', KEYS[4]) == 1", "if false")
 
 
-@_mutant("promise", start=155)
+@_mutant("promise")
 def interrupts_lose() -> None:
     """KeyboardInterrupt or SystemExit during a save: it is lost without a word."""
     real = writer.Writer._enqueue
@@ -194,7 +194,7 @@ def interrupts_lose() -> None:
     writer.Writer._enqueue = enqueue  # type: ignore[method-assign]
 
 
-@_mutant("mark", start=150)
+@_mutant("mark")
 def marks_again() -> None:
     """A mark counts again each time it is sent."""
     seams.change_script("commit", "redis.call('SET', KEYS[7], '1', 'NX', 'PX', 86400000)", "true")
@@ -229,7 +229,7 @@ def cooldown_is_forgotten() -> None:
     seams.change_script("pool_return", "(tonumber(ARGV[2]) or 0) * 1000", "0")
 
 
-@_mutant("pool", start=970)
+@_mutant("pool")
 def members_stay_reserved() -> None:
     """The member of an agent that has died, or has given it back, stays reserved."""
     seams.change_script("pool_take", "now + (tonumber(ARGV[3]) or 0)", "now + 86400000000")
