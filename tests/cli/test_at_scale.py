@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -207,7 +208,7 @@ def test_looks_at_a_large_store_are_rare(large_store: RedisServer, terminal: lis
 def test_top_draws_on_a_screen_of_its_own(terminal: list[Terminal]) -> None:
     """Each refresh draws over the last one, an outage is named above what was seen last, and the old screen comes back."""
     with RedisServer() as server:
-        store(server.url, "shop.example/alice")
+        store(server.url, *(f"shop.example/{number}" for number in range(24)), "shop.example/alice")
         terminal.append(shown := Terminal([*command(server, "top"), "--interval", "0.1"]))
         while shown.text.count("shop.example/alice") < 2:
             shown.read()
@@ -219,7 +220,11 @@ def test_top_draws_on_a_screen_of_its_own(terminal: list[Terminal]) -> None:
     assert shown.text.rstrip().endswith("\x1b[?1049l")
     assert "shop.example/alice" in shown.text.rpartition("the store is away: ")[2]
     screens = shown.text.split("\x1b[H")[1:]
-    assert max(screen.count("\n") for screen in screens) < 24
+    assert max(screen.count("\n") for screen in screens) == 23, (
+        "the screen is full, and the first line was not moved off it"
+    )
+    lines = shown.text.replace("\x1b[1;31m", "").replace("\x1b[0m", "").split("\n")
+    assert any(re.search(r"the store is away: [^\x1b]{61}\r$", line) for line in lines), "the last column was cleared"
 
 
 def test_top_prints_json_and_nothing_else(redis_server: RedisServer) -> None:

@@ -127,12 +127,14 @@ def _whole_screen() -> Iterator[None]:
 
 
 def _draw(output: Output, overview: Overview, trouble: StoreError | None, shown: str, pause: float) -> None:
-    room = shutil.get_terminal_size().lines - _OTHER_LINES
-    lines = _lines(overview, shown, overview.latest[: max(1, room)], output.width, pause)
+    width, room = output.width, shutil.get_terminal_size().lines - _OTHER_LINES
+    lines = [line[:width] for line in _lines(overview, shown, overview.latest[: max(1, room)], width, pause)]
     if trouble is not None:
-        lines.insert(0, styled(f"the store is away: {trouble}", "bold red"))
-    # From the upper left: each line is overwritten and the rest of it cleared, then all below. So nothing flickers.
-    output.show("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", flush=True)
+        lines.insert(0, styled(f"the store is away: {trouble}"[:width], "bold red"))
+    # From the upper left: each line is cleared and overwritten, the last one with all below. So nothing flickers, and a line
+    # as wide as the screen keeps its last column.
+    *above, last = lines
+    output.show("\x1b[H" + "".join(f"\x1b[K{line}\n" for line in above) + f"\x1b[J{last}", flush=True)
 
 
 def _lines(
