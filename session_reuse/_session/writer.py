@@ -197,7 +197,7 @@ class Writer:
         while left := _confirm(batch, stored):
             group = next_group(left)
             run = partial(fold, group, stored, moment, retire_after_bad=self._config.retire_after_bad)
-            if len(stored.body.data) + sum([len(change.after.data) for change in group]) < _OFFLOAD:
+            if len(stored.body.data) + sum([change.size for change in group]) < _OFFLOAD:
                 folded = run()
             else:
                 folded = await asyncio.get_running_loop().run_in_executor(None, run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,8 @@ from session_reuse import (
     persist_session,
     reusable_session,
 )
+from session_reuse._session import fold
+from session_reuse._state.merge import merge_documents
 from tests.harness.servers import RedisServer
 
 COOKIE = {"name": "sid", "value": "s3cret", "domain": "shop.example", "path": "/", "expires": -1}
@@ -201,6 +204,28 @@ async def test_large_states_come_back_whole(manager: SessionManager) -> None:
     assert session.save_outcome is SaveOutcome.SAVED
     async with reusable_session("big", manager=manager) as session:
         assert session.storage_state["origins"] == [big]
+
+
+async def test_what_two_agents_have_deleted_is_merged_in_a_thread(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The merge reads the megabytes from before as well, and would hold up the event loop."""
+    threads: list[threading.Thread] = []
+
+    def watched(*documents: Any) -> Any:
+        threads.append(threading.current_thread())
+        return merge_documents(*documents)
+
+    monkeypatch.setattr(fold, "merge_documents", watched)
+    await logged_in(manager, "big", notes=["x" * 100] * 10_000)
+    async with reusable_session("big", manager=manager) as session:
+        async with reusable_session("big", manager=manager) as other:
+            del other.data["notes"]
+            other.data["other"] = 1
+        del session.data["notes"]
+    assert session.save_outcome is SaveOutcome.MERGED
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_lone_surrogate_in_local_storage_survives(manager: SessionManager) -> None:
