@@ -261,17 +261,13 @@ class SessionManager(AsyncOnly):
         Raises:
             InvalidStateError: the session holds something that cannot be stored.
         """
-        runtime, backend = await self._services(), wiring_of(session).backend
-        if isinstance(backend, SessionScope) and backend.belongs_to(runtime.writer):
-            return await self._checkpointed(backend, session)
-        checked(session.fingerprint, "fingerprint")
-        if session.agent_id is not None:
-            checked(session.agent_id, "agent_id")
-        scope = runtime.scope(session, self._options)
-        await scope.load_revision()
-        return await self._checkpointed(scope, session)
-
-    async def _checkpointed(self, scope: SessionScope, session: BrowserSession) -> SaveOutcome:
+        runtime, scope = await self._services(), wiring_of(session).backend
+        if not (isinstance(scope, SessionScope) and scope.belongs_to(runtime.writer)):
+            checked(session.fingerprint, "fingerprint")
+            if session.agent_id is not None:
+                checked(session.agent_id, "agent_id")
+            scope = runtime.scope(session, self._options)
+            await scope.load_revision()
         outcome = await scope.checkpoint(session)
         scope.note_use()
         return outcome
