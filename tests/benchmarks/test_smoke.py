@@ -6,13 +6,28 @@ import asyncio
 import importlib
 import inspect
 import json
+import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import cycles, footprint, growth, links, outage, overhead, processes, rivals, scorecard, states, wire
+from benchmarks import (
+    beside,
+    cycles,
+    footprint,
+    growth,
+    links,
+    outage,
+    overhead,
+    processes,
+    rivals,
+    scorecard,
+    states,
+    wire,
+)
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.redis
@@ -85,6 +100,18 @@ def test_wire_counts_one_command_for_a_reuse() -> None:
     results, _ = wire.measure(quick=True, tasks=4)
     assert results["commands"]["ours, unchanged"] == {"GETEX": 1, "EVALSHA": 1, "SET": 1}
     assert results["costs"]["ours, unchanged"][0]["received"] < 1_000
+
+
+def test_a_checkout_is_measured_beside_another(tmp_path: Path) -> None:
+    """Each process runs the package of its own checkout, and a folder without one is refused."""
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copytree(ROOT / "session_reuse", other / "session_reuse")
+    found, _ = beside.measure(other, quick=True, sizes="2 KB", tasks="2")
+    assert 0.2 < statistics.median(this / before for this, before in found["2 KB, 2 tasks"]) < 5
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="not the package of"):
+        beside.measure(tmp_path / "empty", quick=True)
 
 
 def test_workers_finish_together() -> None:
