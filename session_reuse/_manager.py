@@ -184,9 +184,10 @@ class SessionManager(AsyncOnly):
             if saves:
                 await asyncio.wait(saves, timeout=self.config.save_timeout)
             await runtime.writer.finish(self.config.close_timeout)
+        finally:  # also when the close is cancelled
+            runtime.writer.close()
             if self._report_lost is not None:
                 self._report_lost.detach()
-        finally:  # also when the close is cancelled: what waits then is reported as lost at the latest by the interpreter
             await self._end(runtime)
 
     async def _end(self, runtime: Runtime) -> None:
@@ -290,8 +291,7 @@ class SessionManager(AsyncOnly):
 
     async def affinity(self, agent_id: str) -> str | None:
         """Return the fingerprint that this agent used last; None when there is none or the store is away."""
-        runtime = await self._services()
-        name = checked(agent_id, "agent_id")
+        runtime, name = await self._services(), checked(agent_id, "agent_id")
         try:
             return await runtime.last_fingerprint(name, self.config.restore_timeout)
         except AttemptFailed as failure:

@@ -328,7 +328,8 @@ class Writer:
 
     def wake(self) -> None:
         """Start writing what waits, as soon as the breakers let a request pass."""
-        self._flusher.wake(self._config.save_timeout)
+        if not self._closed:
+            self._flusher.wake(self._config.save_timeout)
 
     async def flush(self, fingerprint: str, budget: float) -> bool:
         """Write what waits of one session. Return whether nothing of it waits any more."""
@@ -338,10 +339,13 @@ class Writer:
         return replica is None or not replica.outbox
 
     async def finish(self, budget: float) -> None:
-        """Write what still waits within `budget` seconds, and report what could not be."""
+        """Write what still waits within `budget` seconds."""
         await self._flusher.finish(budget)
         if self.disk is not None:
             await self.disk.finish(budget)
+
+    def close(self) -> None:
+        """Report what could not be written. Nothing waits from now on."""
         self._closed = True
         for replica in self.replicas.waiting():
             for change in list(replica.outbox):

@@ -78,6 +78,40 @@ async def test_a_close_during_the_outage_reports_what_is_lost() -> None:
     assert one.manager.stats().lost == 1
 
 
+@pytest.mark.parametrize("leaves", [False, True], ids=["while it writes", "while an agent leaves"])
+async def test_a_cancelled_close_reports_what_is_lost(leaves: bool) -> None:
+    """It has no second chance, and neither have saves that are made after it."""
+    one, asked = Process(MemoryStore(), close_timeout=60.0), asyncio.Event()
+
+    async def verify(_session: BrowserSession) -> bool:
+        asked.set()
+        return await asyncio.Event().wait()
+
+    async def leave() -> None:
+        async with one.enter("leaving", verify=verify) as session:
+            session.data["n"] = 1
+
+    session = await waiting(one)
+    settling = asyncio.ensure_future(session.settled())
+    if leaves:
+        leaving = asyncio.ensure_future(leave())
+        await asked.wait()
+    async with one.enter("late") as late:
+        late.data["n"] = 1
+        closing = asyncio.ensure_future(one.manager.aclose())
+        await asyncio.sleep(0.01)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    async with asyncio.timeout(5.0):
+        assert await settling is SaveOutcome.LOST
+    assert late.save_outcome is SaveOutcome.LOST
+    if leaves:
+        await asyncio.gather(leaving, return_exceptions=True)
+    assert {NAME, "late"} <= {fingerprint for fingerprint, _ in one.lost}
+    assert one.manager.stats().lost == len(one.lost)
+
+
 async def test_a_close_after_the_outage_writes_what_waits() -> None:
     """The close is the last chance, and uses it."""
     memory = MemoryStore()
