@@ -1,7 +1,7 @@
 """OpenTelemetry spans around restore and save, without an import of OpenTelemetry.
 
-Spans are made once the application has configured OpenTelemetry. Names and values avoid the words that common scrubbers
-replace, such as "session", "cookie" and "auth".
+Spans are made of sessions that are entered after the application has configured OpenTelemetry. Names and values avoid the
+words that common scrubbers replace, such as "session", "cookie" and "auth".
 """
 
 from __future__ import annotations
