@@ -353,6 +353,8 @@ class Writer:
                 change.settle(SaveOutcome.SPOOLED if on_disk else SaveOutcome.LOST)
                 if not on_disk:
                     self._lost(replica.fingerprint, "the store was away until the close")
+        if self.disk is not None:
+            self.disk.close()
 
     def confirm(self, replica: Replica) -> None:
         """Settle what waits and is stored: applied again, it would bring back to agents what others have changed since."""

@@ -168,6 +168,22 @@ async def test_the_claim_of_a_living_process_holds(tmp_path: Path) -> None:
     two.end_claim()
 
 
+async def test_a_cancelled_close_lets_others_deliver(own_redis: RedisServer, folder: Path) -> None:
+    """The process lives on, and its claim would stand in the way of the next manager."""
+    manager = manager_of(own_redis, folder, close_timeout=60.0)
+    assert await leave(manager, n=1) is SaveOutcome.SPOOLED
+    closing = asyncio.create_task(manager.aclose())
+    await asyncio.sleep(0.05)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    own_redis.start()
+    async with manager_of(own_redis, folder) as later:
+        await leave(later, "another")
+        await until(lambda: not files(folder), message="the spool was delivered")
+    assert await stored(own_redis) == {"n": 1}
+
+
 async def test_a_damaged_file_does_not_stop_the_others(
     away: SessionManager, own_redis: RedisServer, folder: Path
 ) -> None:

@@ -118,12 +118,16 @@ class DiskReplicas:
         )
 
     async def finish(self, patience: float) -> None:
-        """Wait at most `patience` seconds for all that is to be written, and let other processes deliver."""
+        """Adopt nothing any more, and wait at most `patience` seconds for all that is to be written."""
         self._closed = True
         if self._replaying is not None:
             self._replaying.cancel()
         if self._worker is not None:
             await asyncio.wait({self._worker}, timeout=patience)
+
+    def close(self) -> None:
+        """Let other processes deliver, also after a close that was cancelled."""
+        self._closed = True
         self._spool.end_claim()
 
     # Writing ---------------------------------------------------------------------------------------------------------
