@@ -171,7 +171,7 @@ async def test_the_rights_of_the_clean_up_suffice(own_redis: RedisServer, caplog
     expired: list[str] = []
     url = f"redis://cleaner:password@127.0.0.1:{own_redis.port}/0"
     caplog.set_level(logging.INFO, logger="session_reuse")
-    async with SessionManager(url, registry=None, ttl=0.2, cleanup_interval=0.1, on_expired=expired.append) as manager:
+    async with SessionManager(url, registry=None, ttl=1.0, cleanup_interval=0.1, on_expired=expired.append) as manager:
         job = asyncio.create_task(manager.cleanup())
         async with reusable_session("a", "agent-1", manager=manager) as session:
             session.data["n"] = 1
