@@ -92,10 +92,11 @@ def quiet_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
 
 @pytest.fixture
 def agent_leftovers(quiet_agents: dict[str, str]) -> Iterator[None]:
-    """Collect the pipes that browser-use leaves open to its Chromium where their warnings are known and harmless."""
-    yield
+    """Ignore the pipes and processes that browser-use leaves to the garbage collector, whenever it comes, and let it come."""
+    left = "unclosed transport|unclosed file <_io.FileIO|subprocess [0-9]+ is still running"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
+        warnings.filterwarnings("ignore", left, ResourceWarning)
+        yield
         gc.collect()
 
 
