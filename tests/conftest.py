@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -81,8 +82,10 @@ def clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 @pytest.fixture(autouse=True)
 def no_known_outages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test hears of its outages, also where an earlier one had the same store away."""
+    """Each test hears of its outages, also where an earlier one had the same store away, or has silenced a logger."""
     monkeypatch.setattr(store_health, "_stores", {})
+    for name in ("session_reuse", "asyncio"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
