@@ -45,19 +45,22 @@ class StoreHealth:
         self._clock = clock
         self._away_since: float | None = None
         """Start of an outage that was logged."""
-        self._explained = False
+        self._explained: Outcome | None = None
+        """The kind of failure that was logged with its note."""
         self._quiet_until = -1.0
         self._open_breakers: set[tuple[str, str]] = set()
         self._lock = threading.RLock()  # reentrant: a signal handler may log while it is held
 
     def failed(self, side: Side, error: StoreError, code: str, operation: str) -> None:
-        """Record a failure, and log it unless the outage is known."""
+        """Record a failure, and log it unless the outage is known. A refused password is news in any outage: it does not pass."""
         with self._lock:
             self.troubled.add(side)
             now = self._clock()
-            if self._explained or (self._away_since is None and now < self._quiet_until):
+            is_news = error.outcome is Outcome.AUTH and self._explained not in {None, Outcome.AUTH}
+            is_known = self._explained is not None or (self._away_since is None and now < self._quiet_until)
+            if is_known and not is_news:
                 return
-            self._explained = True
+            self._explained = error.outcome
             self._away_since = now if self._away_since is None else self._away_since
         fields = {"store": self.store, "operation": operation, "reason": error.outcome.value, "error": code}
         note = f"{self.store}: {operation} failed: {error}. {_EFFECTS[side]} meanwhile. {_REMEDY}"
@@ -74,7 +77,7 @@ class StoreHealth:
                 return
             now = self._clock()
             seconds, self._away_since, self._quiet_until = now - self._away_since, None, now + QUIET
-            self._explained = False
+            self._explained = None
             self._open_breakers.clear()
         note = f"{self.store} works again after {seconds:.1f} s"
         log.warning(Event.STORE_AVAILABLE, store=self.store, seconds=round(seconds, 3), note=note)

@@ -220,3 +220,18 @@ def test_refused_credentials_are_an_error(health: StoreHealth, session_reuse_eve
     health.failed("read", StoreAuthError("the store rejects the user or the password"), "WRONGPASS", "restore")
     (event,) = session_reuse_events
     assert (event.event, event.level) == (Event.AUTH_FAILED, logging.ERROR)
+
+
+def test_a_password_that_is_refused_during_an_outage_is_said(
+    health: StoreHealth, session_reuse_events: list[LoggedEvent]
+) -> None:
+    """Waiting would have mended the outage. One key without rights among others is not repeated."""
+    refused = StoreAuthError("the store rejects the user or the password")
+    for error, code in ((REFUSED, "ConnectionError"), (refused, "WRONGPASS"), (REFUSED, "ConnectionError")):
+        for _ in range(3):
+            health.failed("read", error, code, "restore")
+    assert loud(session_reuse_events) == [Event.STORE_UNAVAILABLE, Event.AUTH_FAILED]
+    for _ in range(100):
+        health.worked("read")
+        health.failed("read", refused, "NOPERM", "restore")
+    assert loud(session_reuse_events)[2:] == [Event.STORE_AVAILABLE]
