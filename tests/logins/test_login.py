@@ -98,20 +98,28 @@ async def ended(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
     return process.returncode, json.loads(out.splitlines()[0])
 
 
-@pytest.mark.asyncio(loop_scope="module")
-async def test_a_person_logs_in_and_the_next_agent_is_logged_in(
-    playwright: Any, account: str, cdp_url: str, redis_server: RedisServer
-) -> None:
-    """By password and second factor. What was captured is told by site, without values."""
-    process = command(redis_server, account, NAME, "--cdp-url", cdp_url, "--until-text", "hello alice")
+async def logged_in_by_hand(
+    playwright: Any, cdp_url: str, process: subprocess.Popen[str], start: str
+) -> dict[str, Any]:
+    """Log in by password and second factor in the tab of the command. Return the first line of the command, which ends by itself."""
     browser = await playwright.chromium.connect_over_cdp(cdp_url)
-    page = await page_of(browser, account)
+    page = await page_of(browser, start)
     for field, value in (("password", "right"), ("code", CODE)):
         await page.fill(f"input[name={field}]", value)
         await page.press(f"input[name={field}]", "Enter")
     code, told = await ended(process)
     await browser.close()
     assert (code, told["ended"], told["outcome"]) == (0, "until", "saved")
+    return told
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_person_logs_in_and_the_next_agent_is_logged_in(
+    playwright: Any, account: str, cdp_url: str, redis_server: RedisServer
+) -> None:
+    """By password and second factor. What was captured is told by site, without values."""
+    process = command(redis_server, account, NAME, "--cdp-url", cdp_url, "--until-text", "hello alice")
+    told = await logged_in_by_hand(playwright, cdp_url, process, account)
     assert told["sites"] == {"127.0.0.1": {"cookies": 2, "items": 1, "databases": 0}}
     async with (
         SessionManager(redis_server.url, registry=None) as manager,
@@ -154,14 +162,7 @@ async def test_a_login_ends_at_a_page_with_such_a_url(
     """The page that the person begins at has another one."""
     start = f"{account.removesuffix('account')}start"
     process = command(redis_server, start, NAME, "--cdp-url", cdp_url, "--until-url", "http://*/account")
-    browser = await playwright.chromium.connect_over_cdp(cdp_url)
-    page = await page_of(browser, start)
-    for field, value in (("password", "right"), ("code", CODE)):
-        await page.fill(f"input[name={field}]", value)
-        await page.press(f"input[name={field}]", "Enter")
-    code, told = await ended(process)
-    await browser.close()
-    assert (code, told["ended"], told["outcome"]) == (0, "until", "saved")
+    await logged_in_by_hand(playwright, cdp_url, process, start)
 
 
 @pytest.fixture(scope="module")

@@ -75,13 +75,18 @@ def test_a_loop_without_a_pause_is_found() -> None:
         loop.run(spins())
 
 
-def test_what_the_network_has_held_back_arrives_in_order() -> None:
-    """TCP keeps the order of the requests and replies of one connection. Bytes in another order look like damage."""
+def one_connection() -> tuple[SimLoop, Network, Link, SimPool]:
+    """Return a network between one host and a server."""
     loop = SimLoop(lambda: 0.001)
-    network = Network(loop, RedisServer(loop.time), Random(0), {})
-    link = Link(Host("p0"))
+    network, link = Network(loop, RedisServer(loop.time), Random(0), {}), Link(Host("p0"))
     pool = SimPool(network, link, 1.0)
     pool.direct = False
+    return loop, network, link, pool
+
+
+def test_what_the_network_has_held_back_arrives_in_order() -> None:
+    """TCP keeps the order of the requests and replies of one connection. Bytes in another order look like damage."""
+    loop, network, link, pool = one_connection()
 
     async def talk() -> list[bytes]:
         connection = await pool.get_connection()
@@ -123,11 +128,7 @@ def test_a_mishap_for_a_script_that_does_not_exist_is_an_error(network: Network)
 
 def test_a_request_may_arrive_twice() -> None:
     """A proxy that is cut off sends a request again. The copy comes late, and its reply reaches no one."""
-    loop = SimLoop(lambda: 0.001)
-    network = Network(loop, RedisServer(loop.time), Random(0), {})
-    link = Link(Host("p0"))
-    pool = SimPool(network, link, 1.0)
-    pool.direct = False
+    loop, network, link, pool = one_connection()
     network.plan(link, Mishap("twice", seconds=1.0, part="INCR"))
 
     async def talk() -> list[int]:
