@@ -126,9 +126,9 @@ class Config:
     nothing then. 0 keeps no session after it has ended."""
 
     pending_max: int = 10_000
-    """How many sessions may wait in memory for the store to come back."""
+    """How many sessions may wait in memory, and in `spool_dir`, for the store to come back."""
     pending_max_bytes: int = 64 * 1024 * 1024
-    """How many bytes may wait in memory."""
+    """How many bytes may wait in memory, and how many `spool_dir` may hold."""
     spool_dir: Path | None = None
     """Folder in which waiting saves are also kept, encrypted. It needs `encryption_keys`. None: memory only."""
 

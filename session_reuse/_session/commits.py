@@ -84,7 +84,7 @@ def next_header(folded: Folded, before: Header | None, *, save_id: str, now: flo
         continued = before.created_at
     # Another process may have read a change on disk. The name shows that it is stored, so that it is not applied again.
     names = [change.name for change, _ in reversed(folded.applied) if change.name][: REMEMBERED_SAVES - 2]
-    created_at = (0 if result.new_login else continued) or _unlike(round(now * 1000), before)
+    created_at = continued or _unlike(round(now * 1000), before)
     return Header(
         token=last.lease.token if last.lease else 0,
         version=before.version + 1 if before else 1,

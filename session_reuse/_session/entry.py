@@ -139,10 +139,9 @@ def while_away(
         if outcome is not Outcome.REUSED and not folded.result.new_login:
             return replace(fresh, outcome=reason)
         if login is None or not folded.result.new_login:
-            login = Login(
-                Found.STORED, base.heard_at, moment.wall - (moment.loop - base.heard_at),
-                base.header.created_at, base.invalidated_at, base.header.retire_at,
-            )  # fmt: skip
+            heard = moment.wall - (moment.loop - base.heard_at)
+            login = Login(Found.STORED, base.heard_at, heard, invalidated_at=base.invalidated_at)
+            login.continues(base.header)
     elif login is None:
         return fresh
     return Entry(Outcome.REUSED, login, load(*folded.result.body), folded.result.body, stale=True)

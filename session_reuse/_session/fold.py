@@ -60,7 +60,9 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     same = login.created_at == header.created_at
     if login.found is Found.ABSENT or (login.found is Found.STORED and same):
         return _merged(change, stored.body, header.saved_at, moment)
-    if login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment):
+    replaces = login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment)
+    is_lost = login.found is Found.STORED and header.save_ids[0] in login.ancestors  # by a fail-over
+    if replaces or is_lost:
         return Rebased(change.after, new_login=True)
     retired = judge(header, now=moment.wall, retire_after_bad=retire_after_bad) is Outcome.RETIRED
     return _beside_another_login(change, stored.body, header.saved_at, moment, retired=retired)
@@ -186,8 +188,8 @@ def fold(changes: Sequence[Change], stored: Snapshot, moment: Moment, *, retire_
         outcome = outcome or rebase(change, _with(stored, inside), moment, retire_after_bad=retire_after_bad)
         if isinstance(outcome, Rebased) and change.domains is not None:
             whole = stored.body if outcome.new_login else result.body  # what is before a new login is refused below
-            if not whole.data and change.login.found is Found.STORED:
-                whole = change.whole  # the store has lost the session: this process brings back what it knows of it
+            if change.login.found is Found.STORED and (outcome.new_login or not whole.data):
+                whole = change.whole  # the store has lost the login: this process brings back what it knows of it
             outcome = _widened(change.domains, outcome, inside.body, whole)
         elif isinstance(outcome, Rebased) and outcome.new_login and (part := _part_of_login(change)) is not None:
             outside = result.body if stored.header is None else _merged(change, result.body, 0, moment).body
@@ -226,6 +228,8 @@ def _part_of_login(change: Change) -> AllowedDomains | None:
 
 def _is_logged_out(new: Body, stored: Body, applied: list[tuple[Change, Rebased]]) -> bool:
     """Return whether a new login has come to less than what it would replace: no login any more, and no notes either."""
+    if applied[0][0].login.found is Found.STORED:  # it was stored before a fail-over
+        return False
     domains = applied[0][0].domains
     scopes = {change.domains and change.domains.patterns for change, _ in applied}
     if domains is not None and len(scopes) == 1:  # what is outside is not theirs

@@ -143,8 +143,10 @@ class Writer:
                 change.settle(SaveOutcome.LOST)
                 self._lost(replica.fingerprint, "the manager is closed")
                 continue
-            for fingerprint, _ in self.replicas.enqueue(replica, change):
-                self._lost(fingerprint, "pending_max or pending_max_bytes is reached")
+            for crowded in self.replicas.enqueue(replica, change):
+                self._lost(crowded.fingerprint, "pending_max or pending_max_bytes is reached")
+                if self.disk is not None:
+                    self.disk.changed(crowded)
             if change.outcome is None:
                 log.debug(Event.SAVE_PENDING, fingerprint=replica.fingerprint, waiting=self.replicas.pending)
             change.answer()

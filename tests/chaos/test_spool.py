@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -322,11 +323,55 @@ def assert_private(folder: Path) -> None:
 
 
 async def test_the_folder_is_bounded(own_redis: RedisServer, folder: Path) -> None:
-    """No more files than saves may wait. The oldest yields."""
-    async with manager_of(own_redis, folder, pending_max=2) as manager:
+    """No more files than saves may wait. One that is given up in memory leaves the folder too."""
+    lost: list[str] = []
+    async with manager_of(own_redis, folder, pending_max=2, on_lost=lambda name, _: lost.append(name)) as manager:
         for number in range(4):
             assert await leave(manager, f"shop.example/{number}", n=number) is SaveOutcome.SPOOLED
         await until(lambda: len(files(folder)) == 2, message="the oldest gave way")
+    own_redis.start()
+    async with manager_of(own_redis, folder):
+        await until(lambda: not files(folder), message="the spool was delivered")
+    assert lost == ["shop.example/0", "shop.example/1"]
+    kept = [await stored(own_redis, f"shop.example/{number}") for number in range(4)]
+    assert kept == [None, None, {"n": 2}, {"n": 3}]
+
+
+async def test_a_full_folder_keeps_what_other_managers_were_promised(
+    own_redis: RedisServer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A save for which it has no room waits in memory, and its agent hears so. The one that was kept is delivered."""
+    one, other = (manager_of(own_redis, folder, pending_max=1) for _ in range(2))
+    async with one, other:
+        assert await leave(one, "shop.example/1", n=1) is SaveOutcome.SPOOLED
+        assert await leave(other, "shop.example/2", n=2) is SaveOutcome.PENDING
+        assert "pending_max or pending_max_bytes is reached" in caplog.text
+        assert await leave(one, "shop.example/1", n=1, more=1) is SaveOutcome.SPOOLED
+    own_redis.start()
+    async with manager_of(own_redis, folder):
+        await until(lambda: not files(folder), message="the spool was delivered")
+    assert await stored(own_redis, "shop.example/1") == {"n": 1, "more": 1}
+
+
+@pytest.mark.parametrize("bound", ["entries", "bytes"])
+def test_bases_give_way_to_saves(tmp_path: Path, bound: str) -> None:
+    """What was known of sessions leaves the folder before a save does, the oldest first, and never for nothing."""
+    bounds = {"max_entries": 2} if bound == "entries" else {"max_bytes": 450}
+    spool = spool_at(tmp_path, **bounds)
+    save, *names = (spool.names_of(name)[0] for name in "abcd")
+    content = secrets.token_bytes(100)
+    spool.write(save, content, saved_at=time.time() - 9)
+    for at, name in enumerate(names):
+        spool.write(spool.base_name(name), content, saved_at=time.time() - 5 + at)
+    left = {spool.base_name(name) for name in names[1:]} | {save}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    spool.write(names[0], content, saved_at=time.time())
+    assert set(spool.names()) == {save, names[0]}
+    if bound == "bytes":
+        spool.write(names[1], content, saved_at=time.time())
+    with pytest.raises(OSError, match="pending_max"):
+        spool.write(names[2], content, saved_at=time.time())
+    spool.write(save, content[:50], saved_at=time.time())
 
 
 @pytest.mark.parametrize("trouble", ["full", "unwritable"])
@@ -485,7 +530,6 @@ def test_a_file_that_is_called_like_an_ending_is_not_ours(tmp_path: Path, name: 
     os.utime(tmp_path / name, (1, 1))
     spool = spool_at(tmp_path)
     assert spool.names() == []
-    assert spool.make_room(keep="") == []
     assert (tmp_path / name).exists()
 
 
@@ -586,8 +630,9 @@ async def test_a_save_goes_to_no_other_prefix(own_redis: RedisServer, folder: Pa
         assert not client.exists(f"test:session:{NAME}", f"browser:session:{NAME}")
 
 
-def spool_at(folder: Path, key_prefix: str = "browser") -> Spool:
+def spool_at(folder: Path, key_prefix: str = "browser", *, max_entries: int = 8, max_bytes: int = 2**20) -> Spool:
     """Return a spool."""
     return Spool(
-        folder, AesGcm((KEY,)), max_entries=8, max_bytes=2**20, max_content=2**20, ttl=60.0, key_prefix=key_prefix
-    )
+        folder, AesGcm((KEY,)), max_entries=max_entries, max_bytes=max_bytes, max_content=2**20, ttl=60.0,
+        key_prefix=key_prefix,
+    )  # fmt: skip

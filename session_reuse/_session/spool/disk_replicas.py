@@ -139,9 +139,7 @@ class DiskReplicas:
             self._at_work = fingerprint
             update = self._update_of(replica)
             try:
-                dropped, failure = await asyncio.get_running_loop().run_in_executor(
-                    None, self._write, fingerprint, update
-                )
+                failure = await asyncio.get_running_loop().run_in_executor(None, self._write, fingerprint, update)
             except OSError as error:  # what was on disk before is still there
                 failure = error
                 if update.forgets:
@@ -150,8 +148,6 @@ class DiskReplicas:
                 self._on_disk[fingerprint] = {change.name: change for change in update.changes}
                 if not update.changes:
                     del self._on_disk[fingerprint]
-                if dropped:
-                    log.warning(Event.SPOOL_FAILED, dropped=dropped, why="pending_max or pending_max_bytes on disk")
             if failure is not None:
                 self._bases.pop(fingerprint, None)
                 self._failed(failure, fingerprint)
@@ -185,8 +181,8 @@ class DiskReplicas:
             update.base = base
         return update
 
-    def _write(self, fingerprint: str, update: _Update) -> tuple[int, OSError | None]:
-        """Update both files of a session. Return how many files had to give way, and why the base is not there. Blocks."""
+    def _write(self, fingerprint: str, update: _Update) -> OSError | None:
+        """Update both files of a session. Return why the base is not there, if it is not. Blocks."""
         spool, loop, wall = self._spool, self._clock.loop(), self._clock.wall()
         name, *older = spool.names_of(fingerprint)
         with spool.exclusive():
@@ -203,7 +199,7 @@ class DiskReplicas:
                 spool.write(name, orjson.dumps(content), min(change["made_at"] for change in packed))
             for each in older if packed else (name, *older):  # last: a full disk keeps what it has
                 spool.remove(each)
-            return len(spool.make_room(keep=name)), failure
+            return failure
 
     def _write_base(self, fingerprint: str, base: Snapshot, loop: float, wall: float) -> OSError | None:
         """Write a base. On a full disk, remove the old one: changes that were delivered since would be missing in it."""
@@ -316,7 +312,7 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
         "dialects": [change.before.json_encoding, change.after.json_encoding, change.whole.json_encoding],
         "login": [
             f"{id(login):x}", login.found.value, wall - (loop - login.heard_at), login.created_at, login.invalidated_at,
-            login.retire_at,
+            login.retire_at, login.ancestors,
         ],
         "made_at": wall - (loop - change.made_at),
         "ttl": change.ttl,
@@ -333,11 +329,11 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
 
 
 def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wall: float) -> Change:
-    number, found, heard_at, created_at, invalidated_at, *retire_at = packed["login"]
+    number, found, heard_at, created_at, invalidated_at, *rest = packed["login"]
     since = max(0.0, wall - float(heard_at))
     login = logins.setdefault(
-        number, Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *retire_at)
-    )  # fmt: skip
+        number, Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *rest)
+    )
     before = Body(packed["before"].encode(), packed["dialects"][0])
     after = Body(packed["after"].encode(), packed["dialects"][1])
     return Change(

@@ -62,7 +62,7 @@ class Spool:
         root: `spool_dir`, made with mode 0700 when it is not there.
         seal: seals with the first of its keys, opens with all.
         key_prefix: the prefix whose saves are kept.
-        max_entries: how many files there may be. The oldest give way.
+        max_entries: how many outboxes there may be, and how many bases.
         max_bytes: how many bytes they may take together.
         max_content: largest content that is read, in bytes.
         ttl: seconds after which a session has expired, and its base is of no use.
@@ -151,12 +151,13 @@ class Spool:
         """Replace a file, whole or not at all, as old as its save.
 
         Raises:
-            OSError: the folder cannot be written, or the disk is full. What was there before is still there.
+            OSError: the folder cannot be written, or it or the disk is full. What was there before is still there.
         """
         self._prepare()
         packer = compressor("auto")
         front = _MAGIC + f"{packer.flag}{self._seal.key_id}".encode()
         data = front + self._seal.close(packer.compress(content), front + name.encode())
+        self._make_room(name, len(data))
         half = self.folder / f".{name}.{secrets.token_hex(4)}{_HALF}"
         try:
             _write_through(half, data, saved_at)
@@ -167,21 +168,25 @@ class Spool:
             raise
         self._sync_folder()
 
-    def make_room(self, keep: str) -> list[str]:
-        """Remove the oldest files beyond the bounds, bases first, never the file called `keep`, and return their names."""
+    def _make_room(self, name: str, size: int) -> None:
+        """Remove the oldest bases until a file of `size` bytes is within the bounds.
+
+        Raises:
+            OSError: the outboxes leave no room for it. They stay: agents of other processes were told that they are kept.
+        """
         max_entries, max_bytes = self._bounds
-        sizes = {name: self._size(name) for name in (*self._files(_BASE), *self._files(_SUFFIX))}
-        count, total, dropped = len(sizes), sum(sizes.values()), []
-        for name, size in sizes.items():
-            outboxes = name.endswith(_SUFFIX)
-            if total <= max_bytes and count <= (max_entries if outboxes else 2 * max_entries):
-                continue
-            if name != keep:
-                count, total = count - 1, total - size
-                self._unlink(name)
-                if outboxes:
-                    dropped.append(name)
-        return dropped
+        bases, outboxes = ([each for each in self._files(suffix) if each != name] for suffix in (_BASE, _SUFFIX))
+        sizes = {each: self._size(each) for each in (*bases, *outboxes)}
+        total, before = size + sum(sizes.values()), self._size(name)
+        is_base = name.endswith(_BASE)
+        for at, base in enumerate(bases):
+            if total <= max_bytes and len(bases) - at + is_base <= max_entries:
+                break
+            total -= sizes[base]
+            self._unlink(base)
+        has_place = before or is_base or len(outboxes) < max_entries
+        if size > before and not (has_place and total <= max_bytes):
+            raise OSError(errno.ENOSPC, "pending_max or pending_max_bytes is reached")
 
     def _size(self, name: str) -> int:
         with contextlib.suppress(FileNotFoundError):
