@@ -86,6 +86,8 @@ class Writer:
         """
         replica = self.replicas.of(fingerprint)
         replica.observe(known)
+        for one in change.built_on:  # an agent that went on with it has used it: it is kept for as long as this one
+            one.ttl = max(one.ttl, change.made_at + change.ttl - one.made_at)
         if not replica.writing:
             return self._write(replica, [change], self._config.save_timeout)
         change.answered = asyncio.Event()

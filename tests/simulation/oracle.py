@@ -1138,6 +1138,7 @@ class Oracle:
         another_login = any(self.writes[sid].visit is not visit for sid in others if sid)
         another_login = another_login or self._is_of_another_login(session, visit)
         another_login = another_login or self._on_waiting_login(session, visit)
+        another_login = another_login or session.replaced_at >= visit.begun
         # The store has lost the login, and another one, perhaps an empty one, has taken its place.
         is_lost = (visit.stale or not visit.login) and session.lost_at >= 0.0 and stored is not None
         there = set((session.current.items or {}).values())
