@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,15 @@ async def leave(manager: SessionManager, name: str = NAME, **data: Any) -> SaveO
 def files(folder: Path) -> list[Path]:
     """Return the files of changes that wait."""
     return sorted(folder.glob("*.v2"))
+
+
+def copy_of(folder: Path) -> Path:
+    """Return a copy of the changes that wait: a write that is still on its way after a close does not reach it."""
+    copy = folder.with_name("copy")
+    copy.mkdir(mode=0o700)
+    for path in files(folder):
+        shutil.copy2(path, copy)
+    return copy
 
 
 async def stored(server: RedisServer, name: str = NAME) -> dict[str, Any] | None:
@@ -190,16 +200,18 @@ async def test_a_damaged_file_does_not_stop_the_others(
 ) -> None:
     """A damaged file is set aside, and the sound ones are delivered."""
     assert await leave(away, "shop.example/a", n=1) is SaveOutcome.SPOOLED
-    (damaged,) = files(folder)
+    (first,) = files(folder)
     assert await leave(away, "shop.example/b", n=2) is SaveOutcome.SPOOLED
     await away.aclose()
+    copy = copy_of(folder)
+    damaged = copy / first.name
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
     own_redis.start()
-    async with manager_of(own_redis, folder):
-        await until(lambda: not files(folder), message="the spool was delivered")
-    assert [path.name for path in (folder / "rejected").iterdir()] == [damaged.name]
+    async with manager_of(own_redis, copy):
+        await until(lambda: not files(copy), message="the spool was delivered")
+    assert [path.name for path in (copy / "rejected").iterdir()] == [damaged.name]
     assert await stored(own_redis, "shop.example/b") == {"n": 2}
     assert await stored(own_redis, "shop.example/a") is None
 
@@ -210,11 +222,12 @@ async def test_a_file_under_another_name_is_not_delivered(
     """A spooled save copied over another one's name is damaged, not delivered."""
     await leave(away, "shop.example/a", n=1)
     await away.aclose()
-    (path,) = files(folder)
-    path.rename(folder / f"{'0' * 32}.v2")
+    copy = copy_of(folder)
+    (path,) = files(copy)
+    path.rename(copy / f"{'0' * 32}.v2")
     own_redis.start()
-    async with manager_of(own_redis, folder):
-        await until(lambda: not files(folder), message="the spool was looked at")
+    async with manager_of(own_redis, copy):
+        await until(lambda: not files(copy), message="the spool was looked at")
     assert await stored(own_redis, "shop.example/a") is None
 
 
