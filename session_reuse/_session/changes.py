@@ -158,6 +158,7 @@ class Change:
         built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
         sent_over: version of the session when it was first sent. 0 for none.
+        sent_as: times of creation of the logins that these requests were to store.
         notes_only: whether the last request with it brings the notes alone, since another login is stored.
         is_cut: whether a change of its storage state is left out of that request.
         outcome: what became of it. None while it is on its way.
@@ -191,6 +192,7 @@ class Change:
     built_on: Sequence[Change] = ()
     ids: list[str] = field(default_factory=list)
     sent_over: int = 0
+    sent_as: list[int] = field(default_factory=list)
     notes_only: bool = False
     is_cut: bool = False
     outcome: SaveOutcome | None = None

@@ -115,7 +115,7 @@ def _ttl_of(changes: list[Change], longest: float, now: float) -> float:
     """Return for how long to keep a session, counted from the latest save, not from when it is written."""
     if changes[-1].mark_only:
         return 0
-    return max([0.001, *[min(change.ttl, longest) - max(0.0, now - change.made_at) for change in changes]])
+    return max([0.001, *[min(change.ttl - max(0.0, now - change.made_at), longest) for change in changes]])
 
 
 def as_stored(header: Header, reply: CommitReply) -> Header:

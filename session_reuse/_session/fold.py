@@ -14,6 +14,7 @@ from session_reuse._session.clock import Moment
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
+from session_reuse._state.header import Header
 from session_reuse._state.health import judge
 from session_reuse._state.merge import common_notes, merge_data, merge_documents
 from session_reuse._state.record import record
@@ -61,11 +62,16 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     if login.found is Found.ABSENT or (login.found is Found.STORED and same):
         return _merged(change, stored.body, header.saved_at, moment)
     replaces = login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment)
-    is_lost = login.found is Found.STORED and header.save_ids[0] in login.ancestors  # by a fail-over
-    if replaces or is_lost:
+    if replaces or (_is_lost(login, header) and _refusal_of_a_lost_one(change, moment) is None):
         return Rebased(change.after, new_login=True)
     retired = judge(header, now=moment.wall, retire_after_bad=retire_after_bad) is Outcome.RETIRED
     return _beside_another_login(change, stored.body, header.saved_at, moment, retired=retired)
+
+
+def _is_lost(login: Login, header: Header) -> bool:
+    """Return whether a fail-over has lost the login that an agent met, so that the store holds what that had replaced."""
+    known = login.found in {Found.STORED, Found.UNUSABLE}
+    return known and bool(header.save_ids) and header.save_ids[0] in login.ancestors
 
 
 def _marked(login: Login, stored: Snapshot) -> Rebased | Refused:
@@ -188,7 +194,7 @@ def fold(changes: Sequence[Change], stored: Snapshot, moment: Moment, *, retire_
         outcome = outcome or rebase(change, _with(stored, inside), moment, retire_after_bad=retire_after_bad)
         if isinstance(outcome, Rebased) and change.domains is not None:
             whole = stored.body if outcome.new_login else result.body  # what is before a new login is refused below
-            if change.login.found is Found.STORED and (outcome.new_login or not whole.data):
+            if change.login.found is Found.STORED and change.whole.data and (outcome.new_login or not whole.data):
                 whole = change.whole  # the store has lost the login: this process brings back what it knows of it
             outcome = _widened(change.domains, outcome, inside.body, whole)
         elif isinstance(outcome, Rebased) and outcome.new_login and (part := _part_of_login(change)) is not None:

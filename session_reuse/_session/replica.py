@@ -154,29 +154,29 @@ class Replicas:
             idle.counted = 0
             del self._replicas[idle.fingerprint]
 
-    def enqueue(self, replica: Replica, change: Change) -> list[Replica]:
-        """Append a change to the outbox. Return the replica of each change that had to be dropped.
+    def enqueue(self, replica: Replica, change: Change) -> list[tuple[Replica, Change]]:
+        """Append a change to the outbox. Return the changes that had to be dropped, each with its replica.
 
         A change that is larger than all the room is dropped itself. Else those of the sessions that wait longest are.
         """
         _, max_entries, max_bytes = self._bounds
         if change.size > max_bytes or max_entries < 1:
             change.settle(SaveOutcome.LOST)
-            return [replica]
+            return [(replica, change)]
         replica = self._replicas.setdefault(replica.fingerprint, replica)  # dropped for room, and maybe made anew
         change.waited = True
         replica.outbox.append(change)
         self._outbox_bytes += change.size
         self._waiting.setdefault(replica.fingerprint, replica)
         self._combine(replica)
-        crowded: list[Replica] = []
+        dropped: list[tuple[Replica, Change]] = []
         while len(self._waiting) > max_entries or self._outbox_bytes > max_bytes:
             oldest = next(iter(self._waiting.values()))
             lost = oldest.outbox[0]
             self.remove(oldest, [lost])
             lost.settle(SaveOutcome.LOST)
-            crowded.append(oldest)
-        return crowded
+            dropped.append((oldest, lost))
+        return dropped
 
     def remove(self, replica: Replica, changes: list[Change]) -> None:
         """Take changes out of an outbox."""
@@ -215,6 +215,7 @@ def _combined(first: Change, second: Change) -> Change:
         second,
         before=first.before,
         made_at=first.made_at,
+        ttl=max(first.ttl, second.made_at + second.ttl - first.made_at),
         vouched=first.vouched or second.vouched,
         score_change=first.score_change + second.score_change,
         parts=[*first.parts, *second.parts, first, second],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.audit import Audit
-from session_reuse._session.changes import REFUSED, TOMBSTONE_TTL, Change, Snapshot, StoredKind
+from session_reuse._session.changes import REFUSED, TOMBSTONE_TTL, Change, Found, Snapshot, StoredKind
 from session_reuse._session.clock import Clock, Moment
 from session_reuse._session.commits import as_stored, commit_of, has_payload, next_header
 from session_reuse._session.flusher import Flusher
@@ -86,8 +86,9 @@ class Writer:
         """
         replica = self.replicas.of(fingerprint)
         replica.observe(known)
-        for one in change.built_on:  # an agent that went on with it has used it: it is kept for as long as this one
-            one.ttl = max(one.ttl, change.made_at + change.ttl - one.made_at)
+        for one in replica.outbox:  # an agent that goes on with a login keeps it, also what waits of it
+            if one.login.is_same(change.login):
+                one.ttl = max(one.ttl, change.made_at + change.ttl - one.made_at)
         if not replica.writing:
             return self._write(replica, [change], self._config.save_timeout)
         change.answered = asyncio.Event()
@@ -145,8 +146,9 @@ class Writer:
                 change.settle(SaveOutcome.LOST)
                 self._lost(replica.fingerprint, "the manager is closed")
                 continue
-            for crowded in self.replicas.enqueue(replica, change):
-                self._lost(crowded.fingerprint, "pending_max or pending_max_bytes is reached")
+            for crowded, dropped in self.replicas.enqueue(replica, change):
+                if self.disk is None or not self.disk.leaves(dropped):
+                    self._lost(crowded.fingerprint, "pending_max or pending_max_bytes is reached")
                 if self.disk is not None:
                     self.disk.changed(crowded)
             if change.outcome is None:
@@ -251,6 +253,7 @@ class Writer:
             if not change.ids and stored.header is not None:
                 change.sent_over = stored.header.version
             change.ids.append(save_id)
+            change.sent_as.append(header.created_at)
             change.mark_id = change.mark_id or save_id
             if change.agent_id is not None:
                 agents[change.agent_id] = self._snapshots.affinity_value(change.agent_id, fingerprint)
@@ -433,7 +436,10 @@ def _confirm(batch: list[Change], stored: Snapshot) -> list[Change]:
         if change.is_in(stored):
             change.settle_as_stored(SaveOutcome.SAVED)
             if change.ids and not change.notes_only:  # else another login is stored, perhaps
-                change.login.continues(stored.header)
+                if not change.sent_as or stored.header.created_at in change.sent_as:
+                    change.login.continues(stored.header)
+                else:  # another login has replaced it since
+                    change.login.found, change.login.created_at = Found.STORED, change.sent_as[-1]
         elif change.ids and stored.header.version - change.sent_over > REMEMBERED_SAVES:
             change.waited = True  # it may be in a save that the header has forgotten: what was saved since is later
     return [change for change in batch if change.outcome is None]

@@ -139,29 +139,6 @@ async def test_a_save_is_written_over_an_ancestor_after_a_fail_over() -> None:
     assert stored(memory).data == {"first": 1, "note-0": 0, "note-1": 1, "note-2": 2, "last": 1}
 
 
-@pytest.mark.parametrize("changes", [True, False], ids=["changed", "unchanged"])
-async def test_a_new_login_that_a_fail_over_has_lost_is_brought_back(changes: bool) -> None:
-    """The server is back at the login that it had replaced. Its agent brings it back, and others who have it go on."""
-    memory = MemoryStore()
-    async with processes(memory) as (one, other):
-        await one.log_in("old", old=1)
-        ancestor = memory.peek(NAME)
-        assert ancestor is not None
-        is_good = iter((False, True, True))
-        async with one.enter(verify=lambda _: next(is_good)) as session:
-            session.storage_state = state_with_cookie(value="new")
-            await session.checkpoint()
-            async with other.enter() as theirs:
-                memory.put(NAME, ancestor)
-                if changes:
-                    session.data["mine"] = 1
-                theirs.data["theirs"] = 1
-        assert theirs.save_outcome is SaveOutcome.SAVED
-        assert session.save_outcome is (SaveOutcome.MERGED if changes else SaveOutcome.UNCHANGED)
-    found = stored(memory)
-    assert (login_of(found), found.data) == ("new", {"theirs": 1, "mine": 1} if changes else {"theirs": 1})
-
-
 async def test_a_save_is_not_written_over_what_is_no_ancestor() -> None:
     """A save of someone else that this holder has not seen is merged, however low its version is."""
     memory = MemoryStore()

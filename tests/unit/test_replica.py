@@ -150,7 +150,7 @@ def test_the_oldest_waiting_session_gives_way_and_is_reported() -> None:
     kept = replicas(pending_max=2)
     waiting = [change(text("x"), text(str(number))) for number in range(3)]
     dropped = [kept.enqueue(kept.of(str(number)), one) for number, one in enumerate(waiting)]
-    assert dropped == [[], [], [kept.of("0")]]
+    assert dropped == [[], [], [(kept.of("0"), waiting[0])]]
     assert [one.outcome for one in waiting] == [SaveOutcome.LOST, None, None]
     assert kept.pending == 2
     assert [replica.fingerprint for replica in kept.waiting()] == ["1", "2"]
@@ -161,9 +161,9 @@ def test_waiting_bytes_are_bounded() -> None:
     kept = replicas(pending_max_bytes=10_000)
     first, second = change(text(""), text("x" * 6000)), change(text(""), text("y" * 6000))
     assert kept.enqueue(kept.of("a"), first) == []
-    assert kept.enqueue(kept.of("b"), second) == [kept.of("a")]
+    assert kept.enqueue(kept.of("b"), second) == [(kept.of("a"), first)]
     large = change(text(""), text("z" * 10_000))
-    assert kept.enqueue(kept.of("c"), large) == [kept.of("c")]
+    assert kept.enqueue(kept.of("c"), large) == [(kept.of("c"), large)]
     assert (first.outcome, second.outcome, large.outcome) == (SaveOutcome.LOST, None, SaveOutcome.LOST)
 
 

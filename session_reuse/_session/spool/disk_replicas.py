@@ -28,7 +28,7 @@ from session_reuse._stored_form import decode_document, new_save_id
 from session_reuse._telemetry import Event, log
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError, CorruptStateError
-from session_reuse.outcome import Outcome
+from session_reuse.outcome import Outcome, SaveOutcome
 
 _SCHEMA: Final = 2
 _CLAIM_POLL: Final = 2.0
@@ -79,6 +79,7 @@ class DiskReplicas:
         self._at_work = ""
         self._on_disk: dict[str, dict[str, Change]] = {}
         self._bases: dict[str, float] = {}
+        self._adopted: set[str] = set()
         self._invalidated: set[str] = set()
         self._foreign: set[str] = set()
         self._stepped = asyncio.Event()
@@ -97,6 +98,10 @@ class DiskReplicas:
         """Remove the base of a session that was invalidated: no process starts from it any more."""
         self._invalidated.add(replica.fingerprint)
         self.changed(replica)
+
+    def leaves(self, change: Change) -> bool:
+        """Return whether a change that was dropped for room stays on disk: another process was told that it is kept."""
+        return change.name in self._adopted and change.outcome is SaveOutcome.LOST
 
     def holds(self, replica: Replica, change: Change) -> bool:
         """Return whether a change that waits is on disk."""
@@ -172,7 +177,9 @@ class DiskReplicas:
             change.mark_id = change.mark_id or change.name
         update = _Update(changes=list(replica.outbox))
         known = self._on_disk.get(replica.fingerprint, {})
-        update.ended = set(known) - {change.name for change in replica.outbox}
+        gone = set(known) - {change.name for change in replica.outbox}
+        update.ended = {name for name in gone if not self.leaves(known[name])}
+        self._adopted -= gone
         update.forgets = replica.fingerprint in self._invalidated
         self._invalidated.discard(replica.fingerprint)
         base = replica.base
@@ -196,7 +203,7 @@ class DiskReplicas:
             packed = others + [_packed(change, loop, wall) for change in update.changes]
             if packed:
                 content = {"schema": _SCHEMA, "fingerprint": fingerprint, "changes": packed}
-                spool.write(name, orjson.dumps(content), min(change["made_at"] for change in packed))
+                spool.write(name, orjson.dumps(content), min(change["made_at"] for change in packed), older)
             for each in older if packed else (name, *older):  # last: a full disk keeps what it has
                 spool.remove(each)
             return failure
@@ -266,6 +273,7 @@ class DiskReplicas:
             if packed["name"] not in known and packed["name"] not in here:
                 change = _unpacked(packed, logins, self._clock.loop(), self._clock.wall())
                 known[change.name] = change
+                self._adopted.add(change.name)
                 adopted.append(change)
         if not known:
             del self._on_disk[replica.fingerprint]
@@ -323,16 +331,17 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
         "score_change": change.score_change,
         "mark_only": change.mark_only,
         "ids": change.ids,
+        "sent_as": change.sent_as,
         "domains": change.domains.patterns if change.domains is not None else None,
         "uses": [asdict(use) for use in change.uses],
     }  # fmt: skip
 
 
 def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wall: float) -> Change:
-    number, found, heard_at, created_at, invalidated_at, *rest = packed["login"]
+    _, found, heard_at, created_at, invalidated_at, *rest = packed["login"]
     since = max(0.0, wall - float(heard_at))
-    login = logins.setdefault(
-        number, Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *rest)
+    login = logins.setdefault(  # by all of it: two processes may have had a login at one address
+        repr(packed["login"]), Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *rest)
     )
     before = Body(packed["before"].encode(), packed["dialects"][0])
     after = Body(packed["after"].encode(), packed["dialects"][1])
@@ -351,6 +360,7 @@ def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wal
         score_change=int(packed["score_change"]),
         mark_only=bool(packed["mark_only"]),
         ids=list(packed["ids"]),
+        sent_as=list(packed.get("sent_as", ())),
         domains=AllowedDomains(packed["domains"]) if packed.get("domains") else None,
         whole=Body(packed.get("whole", "").encode(), packed["dialects"][-1]),
         uses=tuple(map(_unpacked_use, packed.get("uses", ()))),

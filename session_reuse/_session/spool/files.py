@@ -17,7 +17,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -147,7 +147,7 @@ class Spool:
         body = self._seal.open(self._seal.flag, key_id, sealed, front + name.encode())
         return decompress(front[4:5].decode("ascii", "replace"), body, self._max_content)
 
-    def write(self, name: str, content: bytes, saved_at: float) -> None:
+    def write(self, name: str, content: bytes, saved_at: float, instead_of: Sequence[str] = ()) -> None:
         """Replace a file, whole or not at all, as old as its save.
 
         Raises:
@@ -157,7 +157,7 @@ class Spool:
         packer = compressor("auto")
         front = _MAGIC + f"{packer.flag}{self._seal.key_id}".encode()
         data = front + self._seal.close(packer.compress(content), front + name.encode())
-        self._make_room(name, len(data))
+        self._make_room(name, len(data), instead_of)
         half = self.folder / f".{name}.{secrets.token_hex(4)}{_HALF}"
         try:
             _write_through(half, data, saved_at)
@@ -168,30 +168,38 @@ class Spool:
             raise
         self._sync_folder()
 
-    def _make_room(self, name: str, size: int) -> None:
+    def _make_room(self, name: str, size: int, instead_of: Sequence[str]) -> None:
         """Remove the oldest bases until a file of `size` bytes is within the bounds.
 
         Raises:
             OSError: the outboxes leave no room for it. They stay: agents of other processes were told that they are kept.
         """
         max_entries, max_bytes = self._bounds
-        bases, outboxes = ([each for each in self._files(suffix) if each != name] for suffix in (_BASE, _SUFFIX))
-        sizes = {each: self._size(each) for each in (*bases, *outboxes)}
-        total, before = size + sum(sizes.values()), self._size(name)
+        sizes = self._sizes()
+        before = sum(sizes.pop(each, 0) for each in (name, *instead_of))
+        bases = [each for each in sizes if each.endswith(_BASE)]
+        outboxes = [size for each, size in sizes.items() if each.endswith(_SUFFIX)]
         is_base = name.endswith(_BASE)
+        has_place = before or is_base or len(outboxes) < max_entries
+        if size > before and not (has_place and size + sum(outboxes) <= max_bytes):
+            raise OSError(errno.ENOSPC, "pending_max or pending_max_bytes is reached")
+        total = size + sum(sizes.values())
         for at, base in enumerate(bases):
             if total <= max_bytes and len(bases) - at + is_base <= max_entries:
                 break
             total -= sizes[base]
             self._unlink(base)
-        has_place = before or is_base or len(outboxes) < max_entries
-        if size > before and not (has_place and total <= max_bytes):
-            raise OSError(errno.ENOSPC, "pending_max or pending_max_bytes is reached")
 
-    def _size(self, name: str) -> int:
-        with contextlib.suppress(FileNotFoundError):
-            return os.stat(self.folder / name, follow_symlinks=False).st_size
-        return 0
+    def _sizes(self) -> dict[str, int]:
+        """Return the size of each outbox and base, the oldest first. One look at the folder: it may hold 20,000 files."""
+        found = []
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if os.path.splitext(entry.name)[1] in {_SUFFIX, _BASE}:
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        found.append((status.st_mtime, entry.name, status.st_size))
+        return {name: size for _, name, size in sorted(found)}
 
     def remove(self, name: str) -> None:
         """Remove a file, if there is one."""

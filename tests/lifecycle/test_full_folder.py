@@ -1,0 +1,117 @@
+"""A full folder for saves that wait, shared by managers. No save leaves it that an agent was told is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_reuse import SaveOutcome
+from session_reuse._session.spool.files import Spool
+from session_reuse._state.sealing import AesGcm
+from session_reuse.testing import MemoryStore
+from tests.harness.polling import until
+from tests.lifecycle.worlds import Process
+
+KEY, NEWER_KEY = b"k" * 32, b"n" * 32
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of all processes of a test."""
+    return tmp_path / "spool"
+
+
+def process(memory: MemoryStore, folder: Path, *, keys: tuple[bytes, ...] = (KEY,), **config: Any) -> Process:
+    """Return a process that keeps its waiting saves in the folder."""
+    return Process(memory, spool_dir=folder, encryption_keys=keys, **config)
+
+
+async def leave(by: Process, name: str, **data: Any) -> SaveOutcome | None:
+    """Save notes in a session."""
+    async with by.enter(name) as session:
+        session.data.update(data)
+    return session.save_outcome
+
+
+def files(folder: Path) -> list[str]:
+    """Return the names of the files with saves that wait."""
+    return sorted(path.name for path in folder.glob("*.v2"))
+
+
+async def deliver(memory: MemoryStore, folder: Path) -> None:
+    """Have a new process deliver what is in the folder."""
+    by = process(memory, folder)
+    async with by.manager:
+        await until(lambda: not files(folder), message="the folder was delivered")
+
+
+@pytest.mark.parametrize("is_alive", [True, False], ids=["alive", "ended"])
+async def test_the_save_of_another_process_stays_when_memory_is_full(folder: Path, is_alive: bool) -> None:
+    """A process has read it from the folder, and has no room for it. It is not lost, and is not reported so."""
+    memory = MemoryStore()
+    one, other = process(memory, folder, pending_max=1), process(memory, folder, pending_max=1)
+    one.cut()
+    other.cut()
+    async with one.manager:
+        assert await leave(one, "shop.example/1", n=1) is SaveOutcome.SPOOLED
+        if not is_alive:
+            await one.manager.aclose()
+        async with other.manager:
+            async with other.enter("shop.example/1", save="never") as session:
+                assert session.data == {"n": 1}
+            assert await leave(other, "shop.example/2", n=2) is SaveOutcome.PENDING
+            assert other.lost == []
+    assert one.lost == []
+    await deliver(memory, folder)
+    assert memory.peek("shop.example/1") is not None
+
+
+async def test_a_session_keeps_its_place_under_a_newer_key(folder: Path) -> None:
+    """Its file has another name under each key."""
+    memory = MemoryStore()
+    one = process(memory, folder, pending_max=2)
+    one.cut()
+    async with one.manager:
+        for number in range(2):
+            assert await leave(one, f"shop.example/{number}", n=number) is SaveOutcome.SPOOLED
+    other = process(memory, folder, pending_max=2, keys=(NEWER_KEY, KEY))
+    other.cut()
+    async with other.manager:
+        assert await leave(other, "shop.example/1", more=1) is SaveOutcome.SPOOLED
+
+
+@pytest.mark.parametrize("bound", ["entries", "bytes"])
+def test_a_save_that_is_refused_costs_no_base(folder: Path, bound: str) -> None:
+    """What the folder cannot hold even without them is refused before they go."""
+    bounds = {"entries": {"max_entries": 1}, "bytes": {"max_bytes": 600}}[bound]
+    spool = Spool(
+        folder, AesGcm((KEY,)), **{"max_entries": 8, "max_bytes": 2**20, "max_content": 2**20, "ttl": 60, **bounds}
+    )
+    content, base = secrets.token_bytes(300), secrets.token_bytes(100)
+    save, other, known = (spool.names_of(name)[0] for name in "abc")
+    spool.write(save, content, time.time())
+    spool.write(spool.base_name(known), base, time.time())
+    with pytest.raises(OSError, match="pending_max"):
+        spool.write(other, content, time.time())
+    assert (folder / spool.base_name(known)).exists()
+
+
+async def test_what_waits_lives_as_long_as_the_agent_goes_on() -> None:
+    """An agent's first save is older than its time to live when the last one is made. Both are in what is stored."""
+    memory = MemoryStore()
+    one = Process(memory, ttl=3.0)
+    async with one.manager:
+        one.cut()
+        async with one.enter("shop.example/1") as session:
+            session.data["first"] = 1
+            await session.checkpoint()
+            await asyncio.sleep(3.1)
+            session.data["last"] = 1
+        one.heal()
+        assert await session.settled() is SaveOutcome.SAVED
+        assert one.lost == []

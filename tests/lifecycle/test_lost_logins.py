@@ -1,0 +1,138 @@
+"""A fail-over has lost a new login: the server holds the one before again. Agents that have the new one bring it back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from session_reuse import BrowserSession, SaveOutcome
+from session_reuse.testing import MemoryStore, state_with_cookie
+from tests.lifecycle.worlds import NAME, Process, login_of, processes, stored
+
+
+async def log_in_again(session: BrowserSession) -> None:
+    """Replace the login that the agent has refused."""
+    session.storage_state = state_with_cookie(value="new")
+    assert await session.checkpoint() is SaveOutcome.SAVED
+
+
+def doubts() -> Any:
+    """Return a check that refuses what is restored, and passes from then on."""
+    verdicts = iter([False, True, True])
+    return lambda _: next(verdicts)
+
+
+async def first_login(process: Process, memory: MemoryStore) -> bytes:
+    """Store a login. Return its stored form, for a fail-over to come back to."""
+    await process.log_in("old", old=1)
+    value = memory.peek(NAME)
+    assert value is not None
+    return value
+
+
+@pytest.mark.parametrize("changes", [True, False], ids=["changed", "unchanged"])
+async def test_it_is_brought_back(changes: bool) -> None:
+    """By its own agent, changed or not, and others who have it go on."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        ancestor = await first_login(one, memory)
+        async with one.enter(verify=doubts()) as session:
+            await log_in_again(session)
+            async with other.enter() as theirs:
+                memory.put(NAME, ancestor)
+                if changes:
+                    session.data["mine"] = 1
+                theirs.data["theirs"] = 1
+        assert theirs.save_outcome is SaveOutcome.SAVED
+        assert session.save_outcome is (SaveOutcome.MERGED if changes else SaveOutcome.UNCHANGED)
+    found = stored(memory)
+    assert (login_of(found), found.data) == ("new", {"theirs": 1, "mine": 1} if changes else {"theirs": 1})
+
+
+async def test_it_comes_back_with_what_the_process_knows() -> None:
+    """Also with what another agent of the process has saved on it."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        ancestor = await first_login(one, memory)
+        async with one.enter(verify=doubts()) as session:
+            await log_in_again(session)
+            async with one.enter() as theirs:
+                theirs.data["theirs"] = 1
+            memory.put(NAME, ancestor)
+            session.data["mine"] = 1
+        assert session.save_outcome in {SaveOutcome.SAVED, SaveOutcome.MERGED}
+    assert stored(memory).data == {"theirs": 1, "mine": 1}
+
+
+async def test_it_comes_back_with_what_a_part_does_not_see() -> None:
+    """An agent that sees a part of a retired session has logged in again: the rest stays where it was."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        async with one.enter() as session:
+            session.storage_state = state_with_cookie(value="old")
+            session.storage_state["cookies"] += state_with_cookie(value="rest", domain="other.example")["cookies"]
+        for _ in range(3):
+            async with one.enter() as session:
+                session.mark_bad("captcha")
+        retired = memory.peek(NAME)
+        assert retired is not None
+        async with one.enter(allowed_domains=["shop.example"]) as session:
+            session.mark_good()
+            await log_in_again(session)
+            memory.put(NAME, retired)
+        assert session.save_outcome is SaveOutcome.SAVED
+    assert {cookie["value"] for cookie in stored(memory).storage_state["cookies"]} == {"new", "rest"}
+
+
+async def test_a_login_that_replaces_it_is_saved_as_well() -> None:
+    """An agent has refused the lost login, and its own one replaces that, also where it is the one before."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        ancestor = await first_login(one, memory)
+        async with one.enter(verify=doubts()) as session:
+            await log_in_again(session)
+        async with one.enter(verify=doubts()) as session:
+            session.storage_state = state_with_cookie(value="newest")
+            memory.put(NAME, ancestor)
+            assert await session.checkpoint() is SaveOutcome.SAVED
+            session.discard()
+    assert login_of(stored(memory)) == "newest"
+
+
+async def test_one_that_is_too_old_by_now_replaces_nothing() -> None:
+    """A save that has waited for longer than its time to live would end what is stored at once."""
+    memory = MemoryStore()
+    async with processes(memory, 1, ttl=0.5) as (one,):
+        ancestor = await first_login(one, memory)
+        async with one.enter(verify=doubts()) as session:
+            await log_in_again(session)
+            one.cut()
+            session.data["mine"] = 1
+        await asyncio.sleep(0.6)
+        memory.put(NAME, ancestor, ttl=1000)
+        one.heal()
+        assert await session.settled() in {SaveOutcome.STALE, SaveOutcome.MERGED}
+    assert login_of(stored(memory)) == "old"
+
+
+async def test_a_login_that_was_replaced_before_its_reply_is_not_taken_for_the_next_one() -> None:
+    """The store holds the login of another agent, which remembers the id of this one's save."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        await one.log_in("old")
+        async with one.enter(verify=doubts()) as session:
+            one.way.after = True  # the reply is lost
+            one.cut()
+            session.storage_state = state_with_cookie(value="new")
+            assert await session.checkpoint() is SaveOutcome.PENDING
+            assert login_of(stored(memory)) == "new"
+            async with other.enter(verify=doubts()) as theirs:
+                theirs.storage_state = state_with_cookie(value="newest")
+            assert theirs.save_outcome is SaveOutcome.SAVED
+            one.heal()
+            assert await session.settled() is SaveOutcome.SAVED
+            session.storage_state = state_with_cookie(value="refreshed")
+        assert session.save_outcome is SaveOutcome.STALE
+    assert login_of(stored(memory)) == "newest"
