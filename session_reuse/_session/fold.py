@@ -14,7 +14,6 @@ from session_reuse._session.clock import Moment
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
-from session_reuse._state.header import Header
 from session_reuse._state.health import judge
 from session_reuse._state.merge import common_notes, merge_data, merge_documents
 from session_reuse._state.record import record
@@ -61,17 +60,12 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     same = login.created_at == header.created_at
     if login.found is Found.ABSENT or (login.found is Found.STORED and same):
         return _merged(change, stored.body, header.saved_at, moment)
-    replaces = login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment)
-    if replaces or (_is_lost(login, header) and _refusal_of_a_lost_one(change, moment) is None):
+    if login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment):
         return Rebased(change.after, new_login=True)
     retired = judge(header, now=moment.wall, retire_after_bad=retire_after_bad) is Outcome.RETIRED
-    return _beside_another_login(change, stored.body, header.saved_at, moment, retired=retired)
-
-
-def _is_lost(login: Login, header: Header) -> bool:
-    """Return whether a fail-over has lost the login that an agent met, so that the store holds what that had replaced."""
-    known = login.found in {Found.STORED, Found.UNUSABLE}
-    return known and bool(header.save_ids) and header.save_ids[0] in login.ancestors
+    # The login that was restored or saved may be the younger one: a fail-over has brought back the one before.
+    may_replace = login.found is not Found.STORED or header.created_at < login.created_at
+    return _beside_another_login(change, stored.body, header.saved_at, moment, may_replace=may_replace, retired=retired)
 
 
 def _marked(login: Login, stored: Snapshot) -> Rebased | Refused:
@@ -142,14 +136,14 @@ def _is_later(saved_at: int, change: Change, moment: Moment) -> bool:
 
 
 def _beside_another_login(
-    change: Change, stored: Body, saved_at: int, moment: Moment, *, retired: bool
+    change: Change, stored: Body, saved_at: int, moment: Moment, *, may_replace: bool, retired: bool
 ) -> Rebased | Refused:  # fmt: skip
     """Decide for a login that is not the stored one: two logins are never mixed, only the agent's notes are."""
     mine, theirs = document.load(*change.after), document.load(*stored)
     made_at = moment.by_server(change.login.heard_at)
     younger = not saved_at or (made_at is not None and made_at > saved_at * 1000)
-    younger = younger and change.login.found is not Found.STORED
-    if younger and (change.vouched or retired) and not is_empty(mine["storage_state"]):
+    is_over = moment.loop - change.made_at > change.ttl  # it would end what is stored at once
+    if may_replace and younger and not is_over and (change.vouched or retired) and not is_empty(mine["storage_state"]):
         return Rebased(change.after, new_login=True)
     before, notes = document.load(*change.before), (mine["data"], theirs["data"])
     if _is_later(saved_at, change, moment):
@@ -194,8 +188,8 @@ def fold(changes: Sequence[Change], stored: Snapshot, moment: Moment, *, retire_
         outcome = outcome or rebase(change, _with(stored, inside), moment, retire_after_bad=retire_after_bad)
         if isinstance(outcome, Rebased) and change.domains is not None:
             whole = stored.body if outcome.new_login else result.body  # what is before a new login is refused below
-            if change.login.found is Found.STORED and change.whole.data and (outcome.new_login or not whole.data):
-                whole = change.whole  # the store has lost the login: this process brings back what it knows of it
+            if not whole.data and change.login.found is Found.STORED:
+                whole = change.whole  # the store has lost the session: this process brings back what it knows of it
             outcome = _widened(change.domains, outcome, inside.body, whole)
         elif isinstance(outcome, Rebased) and outcome.new_login and (part := _part_of_login(change)) is not None:
             outside = result.body if stored.header is None else _merged(change, result.body, 0, moment).body
@@ -234,8 +228,6 @@ def _part_of_login(change: Change) -> AllowedDomains | None:
 
 def _is_logged_out(new: Body, stored: Body, applied: list[tuple[Change, Rebased]]) -> bool:
     """Return whether a new login has come to less than what it would replace: no login any more, and no notes either."""
-    if applied[0][0].login.found is Found.STORED:  # it was stored before a fail-over
-        return False
     domains = applied[0][0].domains
     scopes = {change.domains and change.domains.patterns for change, _ in applied}
     if domains is not None and len(scopes) == 1:  # what is outside is not theirs
@@ -260,7 +252,8 @@ def _on_top(
         return refused
     if change.login.found is Found.ABSENT and not result.new_login:
         return _merged(change, result.body, 0, moment)
-    return _beside_another_login(change, result.body, 0, moment, retired=False)
+    may_replace = change.login.found is not Found.STORED
+    return _beside_another_login(change, result.body, 0, moment, may_replace=may_replace, retired=False)
 
 
 def next_group(changes: Sequence[Change]) -> list[Change]:

@@ -10,7 +10,7 @@ from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._state.header import REMEMBERED_SAVES
 from session_reuse._store.interface import CommitOutcome, Precondition
 from session_reuse.testing import Store, assert_fresh, assert_saved, state_with_cookie
-from tests.kit.actions import CREATED_AT, HOUR, NAME, header_of, payload, save, save_next, value_of
+from tests.kit.actions import HOUR, NAME, header_of, payload, save, save_next, value_of
 from tests.kit.stores import Kit
 
 NOWHERE = b"000000000007" + b"z" * 12
@@ -59,21 +59,11 @@ async def test_a_save_recovers_over_an_ancestor_only(store: Store) -> None:
     stranger = "000000000003" + "c" * 12 + "b" * 12 + "x" * 12
     wanted = {"precondition": Precondition.MATCHES, "version": 4}
     assert (await save(store, "d" * 12, known=stranger.encode(), **wanted)).outcome is CommitOutcome.CONFLICT
+    other_login = await save(store, "d" * 12, known=known.encode(), created_at=7, **wanted)
+    assert other_login.outcome is CommitOutcome.CONFLICT
     assert (await header_of(store)).version == 1
     assert (await save(store, "d" * 12, known=known.encode(), **wanted)).outcome is CommitOutcome.RECOVERED
     assert (await header_of(store)).version == 4
-
-
-@pytest.mark.parametrize("created_at", [CREATED_AT, 7], ids=["same login", "new login"])
-async def test_a_recovered_login_takes_over_the_marks_of_its_own(store: Store, created_at: int) -> None:
-    """A new login that a fail-over has lost does not inherit the marks and the long life of the one that is back."""
-    await save(store, "a" * 12, score_change=10, ttl=9 * HOUR)
-    known = "000000000003" + "c" * 12 + "b" * 12 + "a" * 12
-    wanted = {"precondition": Precondition.MATCHES, "version": 4, "ttl": HOUR}
-    done = await save(store, "d" * 12, known=known.encode(), created_at=created_at, **wanted)
-    assert done.outcome is CommitOutcome.RECOVERED
-    header = await header_of(store)
-    assert (header.score, header.ttl) == ((10, 9 * HOUR) if created_at == CREATED_AT else (0, HOUR))
 
 
 TIMES_DAMAGED = payload()[:16] + b"x" * 40 + payload()[56:]

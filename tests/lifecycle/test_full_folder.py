@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import secrets
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from session_reuse import SaveOutcome
 from session_reuse._session.spool.files import Spool
 from session_reuse._state.sealing import AesGcm
-from session_reuse.testing import MemoryStore
+from session_reuse.testing import MemoryStore, state_with_cookie
 from tests.harness.polling import until
-from tests.lifecycle.worlds import Process
+from tests.harness.probes import files_are_written
+from tests.lifecycle.worlds import NAME, Process, login_of
 
 KEY, NEWER_KEY = b"k" * 32, b"n" * 32
 
@@ -115,3 +118,57 @@ async def test_what_waits_lives_as_long_as_the_agent_goes_on() -> None:
         one.heal()
         assert await session.settled() is SaveOutcome.SAVED
         assert one.lost == []
+
+
+async def test_a_new_login_that_another_process_has_delivered_goes_on(folder: Path) -> None:
+    """That process chose its time of creation. The agent's next save belongs to the login that is stored."""
+    memory = MemoryStore()
+    one, other = process(memory, folder), process(memory, folder)
+    async with one.manager, other.manager:
+        async with one.enter() as session:
+            session.storage_state = state_with_cookie(value="new")
+            one.cut()
+            other.cut()
+            assert await session.checkpoint() is SaveOutcome.SPOOLED
+            async with other.enter(save="never") as theirs:
+                assert login_of(theirs) == "new"
+            await asyncio.sleep(0.01)  # else both may choose one time
+            other.heal()
+            await until(lambda: memory.peek(NAME) is not None, message="the other process has delivered it")
+            one.heal()
+            assert await session.settled() is SaveOutcome.SAVED
+            session.storage_state = state_with_cookie(value="refreshed")
+        assert session.save_outcome is SaveOutcome.SAVED
+
+
+async def test_a_write_that_fails_ends_no_promise_of_another_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process had no room for what it has read, and its disk fails at that moment."""
+    memory, name = MemoryStore(), "shop.example/1"
+    one, other = process(memory, folder), process(memory, folder, pending_max=1)
+    one.cut()
+    other.cut()
+    async with one.manager:
+        assert await leave(one, name, first=1) is SaveOutcome.SPOOLED
+    async with other.manager:
+        async with other.enter(name, save="never") as session:
+            assert session.data == {"first": 1}
+        with monkeypatch.context() as patch:
+            patch.setattr(Spool, "exclusive", no_lock)
+            assert await leave(other, "shop.example/2", n=2) is SaveOutcome.PENDING
+            await files_are_written(other.manager, name)
+        other.heal()
+        await until(lambda: not other.manager.stats().pending, message="the other save was delivered")
+        other.cut()
+        await leave(other, name, second=1)
+        await files_are_written(other.manager, name)
+    await deliver(memory, folder)
+    reader = process(memory, folder)
+    async with reader.manager, reader.enter(name) as session:
+        assert session.data == {"first": 1, "second": 1}
+
+
+def no_lock(_: Spool) -> NoReturn:
+    """Fail as a disk does."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -33,37 +33,70 @@ async def first_login(process: Process, memory: MemoryStore) -> bytes:
 
 
 @pytest.mark.parametrize("changes", [True, False], ids=["changed", "unchanged"])
-async def test_it_is_brought_back(changes: bool) -> None:
-    """By its own agent, changed or not, and others who have it go on."""
+async def test_it_is_brought_back_by_an_agent_that_vouches_for_it(changes: bool) -> None:
+    """Changed or not. Others that have it go on with it, since it is the login that it was."""
     memory = MemoryStore()
     async with processes(memory) as (one, other):
         ancestor = await first_login(one, memory)
         async with one.enter(verify=doubts()) as session:
             await log_in_again(session)
-            async with other.enter() as theirs:
-                memory.put(NAME, ancestor)
-                if changes:
-                    session.data["mine"] = 1
-                theirs.data["theirs"] = 1
-        assert theirs.save_outcome is SaveOutcome.SAVED
-        assert session.save_outcome is (SaveOutcome.MERGED if changes else SaveOutcome.UNCHANGED)
+            entered = other.enter()
+            theirs = await entered.__aenter__()
+            memory.put(NAME, ancestor)
+            if changes:
+                session.data["mine"] = 1
+        assert session.save_outcome is SaveOutcome.SAVED
+        theirs.data["theirs"] = 1
+        await entered.__aexit__(None, None, None)
+        assert theirs.save_outcome in {SaveOutcome.SAVED, SaveOutcome.MERGED}
     found = stored(memory)
     assert (login_of(found), found.data) == ("new", {"theirs": 1, "mine": 1} if changes else {"theirs": 1})
 
 
-async def test_it_comes_back_with_what_the_process_knows() -> None:
-    """Also with what another agent of the process has saved on it."""
+async def test_it_is_brought_back_over_a_retired_one() -> None:
+    """Nobody vouches for it, but nothing better is stored."""
     memory = MemoryStore()
     async with processes(memory, 1) as (one,):
+        await one.log_in("old")
+        for _ in range(3):
+            async with one.enter() as session:
+                session.mark_bad("captcha")
+        retired = memory.peek(NAME)
+        assert retired is not None
+        async with one.enter() as session:
+            await log_in_again(session)
+            memory.put(NAME, retired)
+        assert session.save_outcome is SaveOutcome.SAVED
+    assert login_of(stored(memory)) == "new"
+
+
+async def test_without_a_witness_the_stored_login_stands() -> None:
+    """An agent that was given the lost login does not know whether it still works. Its save is refused, and it hears so."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
         ancestor = await first_login(one, memory)
         async with one.enter(verify=doubts()) as session:
             await log_in_again(session)
-            async with one.enter() as theirs:
-                theirs.data["theirs"] = 1
+        async with other.enter() as theirs:
             memory.put(NAME, ancestor)
-            session.data["mine"] = 1
-        assert session.save_outcome in {SaveOutcome.SAVED, SaveOutcome.MERGED}
-    assert stored(memory).data == {"theirs": 1, "mine": 1}
+            theirs.storage_state = state_with_cookie(value="refreshed")
+        assert theirs.save_outcome is SaveOutcome.STALE
+    assert login_of(stored(memory)) == "old"
+
+
+async def test_a_later_login_stands() -> None:
+    """Somebody has replaced it since. The agent vouches for a login that is the older one."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        await one.log_in("old")
+        async with one.enter(verify=doubts()) as session:
+            await log_in_again(session)
+            async with other.enter(verify=doubts()) as theirs:
+                theirs.storage_state = state_with_cookie(value="newest")
+            assert theirs.save_outcome is SaveOutcome.SAVED
+            session.storage_state = state_with_cookie(value="refreshed")
+        assert session.save_outcome is SaveOutcome.STALE
+    assert login_of(stored(memory)) == "newest"
 
 
 async def test_it_comes_back_with_what_a_part_does_not_see() -> None:
@@ -84,21 +117,6 @@ async def test_it_comes_back_with_what_a_part_does_not_see() -> None:
             memory.put(NAME, retired)
         assert session.save_outcome is SaveOutcome.SAVED
     assert {cookie["value"] for cookie in stored(memory).storage_state["cookies"]} == {"new", "rest"}
-
-
-async def test_a_login_that_replaces_it_is_saved_as_well() -> None:
-    """An agent has refused the lost login, and its own one replaces that, also where it is the one before."""
-    memory = MemoryStore()
-    async with processes(memory, 1) as (one,):
-        ancestor = await first_login(one, memory)
-        async with one.enter(verify=doubts()) as session:
-            await log_in_again(session)
-        async with one.enter(verify=doubts()) as session:
-            session.storage_state = state_with_cookie(value="newest")
-            memory.put(NAME, ancestor)
-            assert await session.checkpoint() is SaveOutcome.SAVED
-            session.discard()
-    assert login_of(stored(memory)) == "newest"
 
 
 async def test_one_that_is_too_old_by_now_replaces_nothing() -> None:

@@ -243,25 +243,6 @@ def test_a_new_login_replaces_the_unusable_one_it_found_and_no_later_one() -> No
     assert refused(mine, stored(body("new"), created_at=CREATED_AT + 1)) is SaveOutcome.SKIPPED
 
 
-def test_a_login_that_a_fail_over_has_lost_replaces_what_it_had_replaced() -> None:
-    """The store holds a save that is known to be an ancestor of the login. It goes on as the login that it was."""
-    lost, older = login(created_at=CREATED_AT + 1, ancestors=("a" * 12,)), stored(body("old", theirs=1))
-    found = folded(older, change(body("new"), body("new"), lost))
-    assert (found.result.body, found.result.new_login) == (body("new"), True)
-    header = next_header(found, older.header, save_id="b" * 12, now=NOW, config=Config())
-    assert header.created_at == CREATED_AT + 1
-    lost.ancestors = ("c" * 12,)
-    assert refused(change(body("new"), body("new"), lost), older) is SaveOutcome.STALE
-
-
-def test_the_rest_of_a_lost_login_comes_back_with_a_part_of_it() -> None:
-    """An agent that sees a part of the session brings back what its process knows of all of it."""
-    lost = login(created_at=CREATED_AT + 1, ancestors=("a" * 12,))
-    part = AllowedDomains(["other.example"])
-    mine = change(EMPTY, EMPTY, lost, domains=part, whole=body("new"))
-    assert cookie_of(folded(stored(body("old")), mine).result) == "new"
-
-
 def test_a_damaged_value_gives_way_as_a_whole() -> None:
     """It holds nothing that could be merged."""
     damaged = replace(nothing(StoredKind.CORRUPT), damaged=b"damaged")

@@ -151,6 +151,7 @@ class DiskReplicas:
                     self._invalidated.add(fingerprint)
             else:
                 self._on_disk[fingerprint] = {change.name: change for change in update.changes}
+                self._adopted -= update.ended
                 if not update.changes:
                     del self._on_disk[fingerprint]
             if failure is not None:
@@ -179,7 +180,6 @@ class DiskReplicas:
         known = self._on_disk.get(replica.fingerprint, {})
         gone = set(known) - {change.name for change in replica.outbox}
         update.ended = {name for name in gone if not self.leaves(known[name])}
-        self._adopted -= gone
         update.forgets = replica.fingerprint in self._invalidated
         self._invalidated.discard(replica.fingerprint)
         base = replica.base
@@ -320,7 +320,7 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
         "dialects": [change.before.json_encoding, change.after.json_encoding, change.whole.json_encoding],
         "login": [
             f"{id(login):x}", login.found.value, wall - (loop - login.heard_at), login.created_at, login.invalidated_at,
-            login.retire_at, login.ancestors,
+            login.retire_at,
         ],
         "made_at": wall - (loop - change.made_at),
         "ttl": change.ttl,
@@ -338,10 +338,11 @@ def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
 
 
 def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wall: float) -> Change:
-    _, found, heard_at, created_at, invalidated_at, *rest = packed["login"]
+    _, found, heard_at, created_at, invalidated_at, *retire_at = packed["login"]
     since = max(0.0, wall - float(heard_at))
     login = logins.setdefault(  # by all of it: two processes may have had a login at one address
-        repr(packed["login"]), Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *rest)
+        repr(packed["login"]),
+        Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *retire_at),
     )
     before = Body(packed["before"].encode(), packed["dialects"][0])
     after = Body(packed["after"].encode(), packed["dialects"][1])

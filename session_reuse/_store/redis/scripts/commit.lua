@@ -125,7 +125,7 @@ elseif precondition == 'matches' and ours then
     -- An ancestor of the known save: a fail-over has lost the saves since.
     local newest, ancestor = string.sub(header, 69, 80), false
     for start = 25, 49, 12 do ancestor = ancestor or string.sub(known, start, start + 11) == newest end
-    if not ancestor then return refuse('conflict') end
+    if not ancestor or string.sub(header, 117, 130) ~= ARGV[12] then return refuse('conflict') end
     outcome = 'recovered'
   end
 elseif precondition == 'corrupt' and header == known then
@@ -142,7 +142,7 @@ local ttl = string.format('%04x', math.min(65535, math.floor(ARGV[9] / 60000)))
 if ours then
   saved_at = math.max(saved_at, tonumber(string.sub(header, 131, 144)) or 0)
   if time_in(string.sub(header, 37, 56)) > token then token = string.sub(header, 37, 56) end
-  if ARGV[10] == '0' and string.sub(header, 117, 130) == ARGV[12] then -- else a fail-over has lost this login
+  if ARGV[10] == '0' then
     uses, score = string.sub(header, 159, 166), string.sub(header, 167, 170)
     left = redis.call('PTTL', KEYS[1])
     if string.sub(header, 171, 174) > ttl then ttl = string.sub(header, 171, 174) end
