@@ -20,18 +20,15 @@ def cookies_from_txt(data: bytes) -> list[Cookie]:
     """Return the cookies in a cookies.txt.
 
     Raises:
-        CorruptStateError: a line is no cookie, or there is none. The message has the number of the line and no value.
+        CorruptStateError: a line is no cookie. The message has the number of the line and no value.
     """
     # `splitlines` also cuts at form feeds and the like, which a value may hold.
     lines = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    found = [
+    return [
         _cookie(number, line)
         for number, line in enumerate(lines, start=1)
         if line.strip() and (line.startswith(_HTTP_ONLY) or not line.startswith("#"))
     ]
-    if not found:
-        raise CorruptStateError("the file holds no cookie")
-    return found
 
 
 def _cookie(number: int, line: str) -> Cookie:

@@ -16,6 +16,7 @@ from session_reuse._state.codec import Codec
 from session_reuse._state.header import MAGIC
 from session_reuse._state.shapes import Document, OriginState, StorageState
 from session_reuse._state.storage_state import (
+    is_empty,
     playwright_cookie,
     to_playwright,
     validate_storage_state,
@@ -100,6 +101,8 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
         state = _state_from_json(value)
         has_tab_storage = any("sessionStorage" in entry for entry in state["origins"])
         file_format = FileFormat.BROWSER_USE if has_tab_storage else FileFormat.PLAYWRIGHT
+    if is_empty(state):
+        raise CorruptStateError("the file holds no cookie and nothing of a storage")
     if not all(cookie["domain"].strip(".") for cookie in state["cookies"]):
         raise CorruptStateError("a cookie in the file has no domain")
     if fingerprint is None:
@@ -110,7 +113,7 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
 def _state_from_json(value: object) -> StorageState:
     if isinstance(value, dict) and "url" in value and "origins" not in value:  # an export of the cookies of one tab
         value = value.get("cookies")
-    if isinstance(value, list) and value:  # what browser extensions export, and Selenium's get_cookies()
+    if isinstance(value, list):  # what browser extensions export, and Selenium's get_cookies()
         value = {"cookies": [_cookie_from_array(each) for each in value], "origins": []}
     if not isinstance(value, dict) or not value.keys() & {"cookies", "origins"}:
         raise CorruptStateError("the file is JSON, but no storage_state: it has neither cookies nor origins")

@@ -322,3 +322,9 @@ def test_completion_can_be_shown(cli: CommandLine) -> None:
         capture_output=True, text=True, check=False, env=os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
     )  # fmt: skip
     assert "_SESSION_REUSE_COMPLETE" in done.stdout
+
+
+def test_a_name_that_no_session_can_have_gets_no_configuration() -> None:
+    """The server would never start."""
+    answer = CommandLine("redis://127.0.0.1:6379/0")("mcp-config", "")
+    assert (answer.code, answer.out, "1 to 512 bytes" in answer.err) == (2, "", True)

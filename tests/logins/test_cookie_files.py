@@ -163,9 +163,11 @@ def test_a_broken_line_is_named_by_its_number(cli: CommandLine, tmp_path: Path) 
     assert cli("ls", "--json").out == ""
 
 
-@pytest.mark.parametrize("text", ["", "# Netscape HTTP Cookie File\n# no cookie\n", "hello", '{"cookies": ['])
+@pytest.mark.parametrize("text", [
+    "", "# Netscape HTTP Cookie File\n# no cookie\n", "hello", '{"cookies": [', "[]", '{"cookies": []}', '{"origins": []}',
+])  # fmt: skip
 def test_a_file_without_a_cookie_is_refused(cli: CommandLine, tmp_path: Path, text: str) -> None:
-    """Also one that was cut off, or is of another kind."""
+    """Also one that was cut off, or is of another kind. What it stored would pass for a login."""
     file = tmp_path / "cookies"
     file.write_text(text)
     answer = cli("import", str(file), "shop")

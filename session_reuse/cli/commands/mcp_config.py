@@ -12,8 +12,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from session_reuse._store.keys import checked
 from session_reuse.cli.options import AgentId, Fingerprint, KeyPrefix, Url
 from session_reuse.config import ENVIRONMENT_PREFIX, redacted_url
+from session_reuse.errors import InvalidFingerprintError
 
 
 class Server(StrEnum):
@@ -48,6 +50,10 @@ def mcp_config(
     Variables that begin with SESSION_REUSE_ are copied into the block, because clients often start servers without those of
     your shell. Passwords and keys are left out without --reveal.
     """
+    try:
+        checked(fingerprint, "fingerprint")
+    except InvalidFingerprintError as error:
+        raise typer.BadParameter(str(error)) from None
     settings, hidden = _settings(url, key_prefix, reveal=reveal)
     agent = ["--agent-id", agent_id] if agent_id else []
     command, *before = _ourselves()
