@@ -1111,7 +1111,9 @@ class Oracle:
                     self._check_confirmed(session, change, began)
             own = [one for one in session.versions if one.actor is visit.manager and one.start >= began]
             visit.saved_in |= {one.stored.created_at for one in own if one.stored is not None}
-            if own and outcome is not SaveOutcome.UNCHANGED and session.lost_at < began:
+            # The request to invalidate it may have come after a save that was under way.
+            tried = visit.manager.tried.get(session.fingerprint, -1.0)
+            if own and outcome is not SaveOutcome.UNCHANGED and max(session.lost_at, tried) < began:
                 visit.manager.known[session.fingerprint] = own[-1]
                 visit.manager.heard[session.fingerprint] = now
         elif outcome in {SaveOutcome.PENDING, SaveOutcome.SPOOLED, None}:
