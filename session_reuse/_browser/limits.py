@@ -16,8 +16,8 @@ ATTACH = 5.0
 """Until a new page is followed, before its agent sends it somewhere: events of its first document would be missed."""
 CLOSE = 1.0
 """Until a page has been read, before its agent closes it."""
-FILL = 20.0
-"""Filling all origins that are too large for the init script."""
+FILL = 8.0
+"""Filling all origins that are too large for the init script. Far below `START`, which gives up the whole restore."""
 REVISIT = 4.0
 """Visiting origins again whose pages were gone before they could be read."""
 CAPTURE = 6.0

@@ -47,6 +47,9 @@ class Restorer:
         self._cookies, problems = clean_cookies(state["cookies"], time.time())
         entries = cast("list[OriginEntry]", state["origins"])
         self._payloads, unusable = payloads_of(entries, indexed_db=settings.indexed_db)
+        if not settings.indexed_db:  # nothing will confirm databases that are not restored
+            for payload in self._payloads:
+                mirror.progress(payload.origin).confirm({"databases"})
         plan = plan_restore(self._payloads, settings.preload_limit)
         self._early = plan.early
         self.scripts = RestoreScripts(plan.preloaded, overwrites=self._overwrites)

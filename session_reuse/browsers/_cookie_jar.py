@@ -33,7 +33,7 @@ _Key = tuple[str, str, str]
 
 
 class _Filled(NamedTuple):
-    """A cookie as it was put into the jar, and the state's record of it."""
+    """A cookie as it was in the jar at the last capture, or was put into it, and the state's record of it."""
 
     seen: tuple[Any, ...]
     record: Cookie
@@ -67,9 +67,15 @@ class BoundJar:
             self._filled[_key(cookie)] = _Filled(_seen(cookie), record)
 
     def capture(self, state: StorageState, now: float) -> StorageState:
-        """Return `state` with what changed in the jar since `fill`: new and changed cookies, and deletions."""
-        mine = [record for cookie in self._jar if (record := self._record(cookie, now)) is not None]
+        """Return `state` with what changed in the jar since the last capture, or `fill`: new and changed cookies, and deletions."""
         base = [filled.record for filled in self._filled.values()]
+        # The next capture begins here: a cookie that is deleted then is in `state`, and was not in the jar at `fill`.
+        self._filled = {
+            _key(cookie): _Filled(_seen(cookie), record)
+            for cookie in self._jar
+            if (record := self._record(cookie, now)) is not None
+        }
+        mine = [filled.record for filled in self._filled.values()]
         return merge_storage_states({"cookies": base}, {"cookies": mine}, state)
 
     def header(self, url: str, present: str | None, now: float) -> str | None:
@@ -178,7 +184,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _effective(host: str) -> str:

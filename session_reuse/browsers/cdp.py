@@ -22,6 +22,7 @@ from session_reuse._browser.drivers.connection import CdpConnection, CdpError
 from session_reuse._browser.drivers.tasks import finished
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
+from session_reuse._browser.origins import origin_of
 from session_reuse._browser_session import report_not_opened, require_open
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import is_empty
@@ -343,5 +344,10 @@ async def _shows(connection: CdpConnection, page: str, url: str, text: str | Non
             raise
         return False  # it is between two documents
     state, href, shown = answer["result"].get("value") or ("", "", "")
-    is_there = urlsplit(href)[:3] == urlsplit(url)[:3] if text is None else text.casefold() in shown.casefold()
+    is_there = _place(href) == _place(url) if text is None else text.casefold() in shown.casefold()
     return is_there and state == "complete"
+
+
+def _place(url: str) -> tuple[str | None, str]:
+    """Return origin and path as browsers write them: `https://shop.example` becomes `https://shop.example/`."""
+    return origin_of(url), urlsplit(url).path or "/"

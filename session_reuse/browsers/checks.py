@@ -31,7 +31,8 @@ def url_matches(url: str, pattern: str | re.Pattern[str], *, timeout: float = WA
 
     Args:
         url: the page to open, one that only those who are logged in see.
-        pattern: a regular expression, searched in the URL that the browser ends up at.
+        pattern: a regular expression, searched in the whole URL that the browser ends up at. A login form may have the page in
+            its query, as in `/login?next=/account`, so begin it with `^https://`.
         timeout: seconds for the page to load.
     """
     expression = re.compile(pattern)
@@ -70,7 +71,9 @@ def text_present(url: str, text: str, *, timeout: float = WAIT_MS / 1000) -> Pag
         raise ConfigurationError("text must not be empty: every page has it")
     return _check(
         lambda page: page.goto(url, timeout=timeout * 1000, wait_until="commit"),
-        lambda page: page.get_by_text(text).first.wait_for(state="visible", timeout=timeout * 1000),
+        lambda page: (
+            page.get_by_text(text).filter(visible=True).first.wait_for(state="visible", timeout=timeout * 1000)
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from session_reuse import BrowserSession, ProblemKind
-from session_reuse._browser import environment
+from session_reuse._browser import environment, limits
 from session_reuse._browser.checkpoints import save_checkpoint, save_checkpoint_blocking
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
 from session_reuse._browser.driver import BrowserDriver
@@ -535,6 +535,10 @@ class FakeChromium:
         }
         self._messages.put_nowait({"id": command["id"], "result": result})
 
+    def emit(self, method: str, session_id: str = "", **params: Any) -> None:
+        """Report an event."""
+        self._messages.put_nowait({"method": method, "sessionId": session_id, "params": params})
+
     def open_tab(self, name: str) -> None:
         """Report a tab that was opened."""
         info = {"targetId": name, "type": "page"}
@@ -663,6 +667,46 @@ async def test_a_tab_that_was_faster_than_the_restore_costs_no_other_tab_its_sto
     await driver.settle()
     await driver.connection.close()
     assert "Storage.clearDataForOrigin" not in chromium.commands
+
+
+class BriefChromium(FakeChromium):
+    """A browser whose tab is closed before it has told which documents it has."""
+
+    async def send(self, message: str) -> None:
+        """Answer a command, or close the tab."""
+        if "Page.getFrameTree" in self.commands:
+            self._messages.put_nowait({"id": json.loads(message)["id"], "error": {"message": "Session not found"}})
+            return
+        if '"Page.getFrameTree"' not in message:
+            await super().send(message)
+            return
+        self.commands.append("Page.getFrameTree")
+        storage = {"storageKey": f"{A}/", "isLocalStorage": True}
+        frame = {"id": "popup", "loaderId": "1", "securityOrigin": A, "url": f"{A}/"}
+        self.emit("Page.frameNavigated", "popup", frame=frame)
+        self.emit("DOMStorage.domStorageItemAdded", "popup", storageId=storage, key="token", newValue="T")
+        self.emit("Target.detachedFromTarget", sessionId="popup")
+
+
+async def test_what_a_popup_has_reported_before_it_closed_is_kept() -> None:
+    """A popup of a login stores its token and closes at once. In a shared browser it does not wait for us."""
+    session, chromium = fresh(), BriefChromium()
+    driver = DevToolsDriver(chromium, session, of_target="first", is_own=False)
+    engine = driver.engine = BrowserEngine(session, driver, Settings(), is_new_profile=False)
+    await run_async(driver.follow(is_new_profile=False))
+    chromium.open_tab("popup")
+    await until(lambda: "Page.getFrameTree" in chromium.commands)
+    await driver.settle()
+    await driver.connection.close()
+    (stored,) = engine.mirror.state()["origins"]
+    assert stored["localStorage"] == [{"name": "token", "value": "T"}]
+    assert A in engine.mirror.unread
+    assert session.problems == []
+
+
+def test_origins_that_are_filled_early_never_cost_the_whole_restore() -> None:
+    """Those that are late are reported one by one. A start that is late ends without a state, and captures nothing."""
+    assert 1.5 * limits.FILL < limits.START
 
 
 def test_databases_are_filled_until_they_are_confirmed() -> None:
@@ -861,6 +905,30 @@ def test_databases_that_are_unconfirmed_are_kept() -> None:
     _copied(mirror, _AUTH)
     _copied(mirror, made)
     assert mirror.state()["origins"][0]["indexedDB"] == [made]
+
+
+def test_a_deeply_nested_value_ends_no_start() -> None:
+    """A copy of 400 levels of maps has more levels than Python decodes. It is as good as any other."""
+    deep = "[" * 1300 + "]" * 1300
+    dump = {"name": "auth", "version": 1, "keys": [], "dump": f'[{{"name": "users", "records": [[1, {deep}]]}}]'}
+    mirror = StorageMirror({"cookies": [], "origins": [{"origin": A, "localStorage": [], "indexedDBRich": [dump]}]})
+    _copied(mirror, dump)
+    assert not mirror.progress(A).is_unconfirmed
+
+
+def test_databases_that_are_left_out_are_not_waited_for() -> None:
+    """With `indexed_db=False`, a restored origin is complete without them. They stay stored, and are no problem."""
+    entry = {**storing(A, token="T")["origins"][0], "indexedDB": [_AUTH]}
+    driver = ScriptDriver()
+    session = reused({"cookies": [], "origins": [entry]})
+    engine = BrowserEngine(session, driver, Settings(indexed_db=False), is_new_profile=True)
+    run_sync(engine.restorer.register())
+    engine.restorer.started(A)
+    engine.restorer.take_receipt(A, "filled")
+    driver.run()
+    engine.restorer.report_unconfirmed({A})
+    assert (session.problems, driver.scripts) == ([], [])
+    assert engine.mirror.state()["origins"][0]["indexedDB"] == [_AUTH]
 
 
 def test_a_database_that_cannot_be_copied_keeps_its_last_copy() -> None:

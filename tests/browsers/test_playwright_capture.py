@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from playwright.async_api import Error
 from session_reuse._browser import follower
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
 from session_reuse._browser.drivers.tasks import background
+from session_reuse._browser.storage import databases
 from session_reuse._browser.storage.mirror import StorageMirror
 from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
@@ -283,6 +285,68 @@ async def test_what_cannot_be_copied_is_listed(sites: Sites, browser: Any) -> No
     assert kinds(session) == ["lost", "lost"]
     assert session.storage_state["session_reuse"]["complete"] is False
     assert '"kept"' in entry(session, key)["indexedDBRich"][0]["dump"]
+
+
+_PUT = """async (value) => {
+  const { result } = await new Promise((done) => {
+    const request = indexedDB.open('auth');
+    request.onupgradeneeded = () => request.result.createObjectStore('users');
+    request.onsuccess = () => done(request);
+  });
+  const transaction = result.transaction('users', 'readwrite');
+  transaction.objectStore('users').put(await eval(value), 'value');
+  transaction.objectStore('users').put('alice', 'name');
+  await new Promise((done) => { transaction.oncomplete = done; });
+  result.close();
+}"""
+
+
+async def test_a_key_that_may_not_leave_costs_its_record_only(sites: Sites, browser: Any) -> None:
+    """The public key beside it, whose record is lost, does not keep the database from being restored."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("pair", "/blank"))
+        await page.evaluate(
+            "crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign', 'verify'])"
+            ".then(({ publicKey, privateKey }) => { self.pair = { publicKey, privateKey }; })"
+        )
+        await page.evaluate(_PUT, "self.pair")
+    session = next_session(session)
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("pair", "/blank"))
+        found = await page.evaluate(
+            """async () => {
+              const done = (request) => new Promise((end) => { request.onsuccess = () => end(request.result); });
+              return done((await done(indexedDB.open('auth', 1))).transaction('users').objectStore('users').getAll());
+            }"""
+        )
+    assert found == ["alice"]
+    assert kinds(session) == []
+
+
+async def test_a_copy_looks_at_each_object_once(sites: Sites, browser: Any) -> None:
+    """Pairs of pairs, and large typed arrays, would keep the page busy. An object that is met twice is one again."""
+    page = await browser.new_page()
+    await page.goto(sites.url("once", "/blank"))
+    pairs = "(() => { let pair = { x: 1 }; for (let n = 0; n < 12; n++) pair = { pair, again: pair }; return pair; })()"
+    await page.evaluate(_PUT, pairs)
+    copied = json.loads(await page.evaluate(databases.dump_script()))["databases"]
+    assert copied[0]["dump"].count('["r",') == 12
+    await page.evaluate(_PUT, "({ bytes: new Uint8Array(9) })")
+    is_listed = await page.evaluate(
+        """async (dump) => {
+          const listed = [];
+          const { entries } = Object;
+          Object.entries = (value) => (listed.push(ArrayBuffer.isView(value)), entries(value));
+          await eval(dump);
+          return listed.includes(true);
+        }""",
+        databases.dump_script(),
+    )
+    assert not is_listed
+    await page.context.close()
 
 
 async def test_a_database_of_a_page_that_is_gone(sites: Sites, browser: Any) -> None:

@@ -35,6 +35,15 @@ async def test_ready_made_checks(token: str, outcome: Outcome, sites: Sites, bro
         assert session.outcome is outcome
 
 
+async def test_a_text_may_stand_in_a_hidden_place_first(browser: Any) -> None:
+    """Sites have a second menu for small screens."""
+    page = await browser.new_page()
+    body = "<nav hidden>Sign out</nav><nav>Sign out</nav>"
+    await page.route("**/*", lambda route: route.fulfill(body=body, content_type="text/html"))
+    assert await text_present("http://menus.localhost/", "Sign out", timeout=5)(page)
+    await page.context.close()
+
+
 @pytest.mark.parametrize(
     ("verify", "problems"),
     [

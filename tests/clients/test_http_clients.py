@@ -193,6 +193,21 @@ def test_hosts_without_a_dot_keep_their_name(open_client: Opener, keeper: StubKe
     assert site.seen_cookies[1][1] == "sid=9"
 
 
+def test_an_ipv6_host_gets_its_cookies(session: BrowserSession) -> None:
+    """Browsers write such a host in brackets, Python without."""
+    session.storage_state["cookies"] = [cookie("sid", domain="[::1]")]
+    seen: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("Cookie"))
+        return httpx.Response(200, headers={"Set-Cookie": "new=1"})
+
+    with http_clients.open_httpx(session, transport=httpx.MockTransport(answer)) as client:
+        client.get("http://[::1]:8000/")
+    assert seen == ["sid=1"]
+    assert {each["domain"] for each in session.storage_state["cookies"]} == {"[::1]"}
+
+
 def test_what_a_jar_cannot_hold_is_reported(open_client: Opener, session: BrowserSession, site: Site) -> None:
     """Partitioned and non-ASCII cookies are skipped, named without their value, and still in the session after it."""
     session.storage_state["cookies"] = [
@@ -238,6 +253,16 @@ async def test_checkpoint_captures_an_open_client(open_client: Opener, keeper: S
         await session.checkpoint()
         assert keeper.stored is not None
         assert [c["name"] for c in keeper.stored["cookies"]] == ["sid"]
+
+
+async def test_a_logout_after_a_checkpoint_propagates(open_client: Opener, keeper: StubKeeper, site: Site) -> None:
+    """A login that a checkpoint has saved, and that the same client then ends, is not stored any more."""
+    session = keeper.enter()
+    with open_client(session) as client:
+        client.post(site.url("/login"))
+        await session.checkpoint()
+        client.get(site.url("/set?cookie=sid=;Max-Age=0"))
+    assert session.storage_state["cookies"] == []
 
 
 def test_detach_lets_go_of_the_client(session: BrowserSession, site: Site) -> None:

@@ -67,6 +67,14 @@ async def test_a_page_between_two_documents_is_waited_for(monkeypatch: pytest.Mo
     assert len(looks) == 2
 
 
+@pytest.mark.parametrize("url", ["http://shop.test", "http://Shop.test:80/", "http://shop.test/"])
+async def test_a_page_is_right_however_its_url_is_written(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser adds the slash of a bare host, and removes the port of the scheme. That is no way to a login form."""
+    page = {**PAGE, "result": {"value": ["complete", "http://shop.test/", ""]}}
+    monkeypatch.setattr(cdp, "open_websocket", _opened(lambda _: {"result": page}))
+    assert await page_shows(url, timeout=1)(CHROMIUM)
+
+
 @pytest.mark.parametrize("work", ["check", "login"])
 async def test_a_cancellation_outlives_an_error_of_the_browser(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error while a check or a login by hand gives its tab back does not take the place of the cancellation."""

@@ -294,7 +294,11 @@ class DevToolsDriver(AsyncDriver):
     def _adopt(self, attached: _Attached, *, is_new_tab: bool) -> Flow[None]:
         """Register the documents of a target. A new tab may have started one before it had our scripts."""
         target = attached.target
-        tree = (yield self.connection.post("Page.getFrameTree", cdp_session_id=target.cdp))["frameTree"]
+        try:
+            tree = (yield self.connection.post("Page.getFrameTree", cdp_session_id=target.cdp))["frameTree"]
+        except self.errors:  # it was closed at once, as a popup of a login is that has stored its token
+            self._replay(attached)
+            return
         frame = tree["frame"]
         origin = origin_of(str(frame.get("securityOrigin", "")))
         again = False
@@ -310,9 +314,13 @@ class DevToolsDriver(AsyncDriver):
             if again and origin is not None:
                 yield from self._fill_and_reload(target, origin)
         finally:  # a tab whose events wait for ever is followed no more, and nothing of it is captured
-            waiting, attached.waiting = attached.waiting or [], None
-            for method, params in waiting:
-                self.engine.follower.on_event(target, method, params)
+            self._replay(attached)
+
+    def _replay(self, attached: _Attached) -> None:
+        """Follow the events that have waited for the documents of their target."""
+        waiting, attached.waiting = attached.waiting or [], None
+        for method, params in waiting:
+            self.engine.follower.on_event(attached.target, method, params)
 
     def _load_again(self, cdp_session_id: str, origin: str, url: str) -> Flow[None]:
         try:

@@ -78,5 +78,8 @@ NOTHING: Final = RestoreProgress({})
 
 
 def _holds_records(database: dict[str, Any]) -> bool:
-    stores = json.loads(database["dump"]) if "dump" in database else database["stores"]
+    try:
+        stores = json.loads(database["dump"]) if "dump" in database else database["stores"]
+    except RecursionError:  # only a value is nested so deeply
+        return True
     return any(store.get("records") for store in stores)
