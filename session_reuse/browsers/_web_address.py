@@ -27,3 +27,8 @@ def require_web_address(url: str) -> None:
         raise ConfigurationError(f"url {url!r}: must begin with http:// or https://")
     if parts_of(url, "http", "https") is None:
         raise ConfigurationError(f"url {url!r}: its host or its port is none")
+
+
+def is_trouble(status: int) -> bool:
+    """Return whether an HTTP status tells of trouble of the site, which proves nothing about a login."""
+    return status == 429 or status >= 500

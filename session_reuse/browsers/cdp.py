@@ -29,7 +29,7 @@ from session_reuse._state.storage_state import is_empty
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._chromium_process import START_LIMIT, ChromiumProcess
 from session_reuse.browsers._devtools_address import Address
-from session_reuse.browsers._web_address import require_web_address
+from session_reuse.browsers._web_address import is_trouble, require_web_address
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.errors import AdapterError, ConfigurationError, LifecycleError, MissingExtraError
 from session_reuse.outcome import Outcome
@@ -59,7 +59,8 @@ ENTER_LIMIT: Final = 2 * (START_LIMIT + limits.START) + VERIFY_LIMIT
 _NOT_OPENED: Final = "no browser was opened"
 """Nothing was seen, so nothing is saved: an enter that failed stored an empty session."""
 _LOOK: Final = {
-    "expression": "[document.readyState, location.href, document.body ? document.body.innerText : '']",
+    "expression": "[document.readyState, location.href, document.body ? document.body.innerText : '',"
+    " performance.getEntriesByType('navigation')[0]?.responseStatus ?? 0]",
     "returnByValue": True,
 }
 
@@ -302,7 +303,7 @@ def page_shows(
 
     Raises:
         ConfigurationError: the URL or the text is wrong.
-        AdapterError: the site cannot be reached. The check raises it.
+        AdapterError: the site cannot be reached, or is in trouble (HTTP 429, 5xx). The check raises it.
     """
     # At once: an error of the check counts as no login, so that each agent would start fresh.
     require_web_address(url)
@@ -310,6 +311,7 @@ def page_shows(
         raise ConfigurationError("text must not be empty: every page has it")
 
     async def check(chromium: Chromium) -> bool:
+        status, is_shown = 0, False
         connection = CdpConnection(await open_websocket(chromium.websocket_url), lambda *_: None)
         try:
             async with asyncio.timeout(timeout):
@@ -322,30 +324,36 @@ def page_shows(
                     answer = await connection.send("Page.navigate", {"url": url}, page)
                     if answer.get("errorText"):  # the site is away, which proves nothing about the login
                         raise AdapterError(f"{urlsplit(url).netloc} cannot be reached: {answer['errorText']}")
-                    while not await _shows(connection, page, url, text):
+                    while True:
+                        status, is_shown = await _look(connection, page, url, text)
+                        if is_shown:
+                            break
                         await asyncio.sleep(0.1)
                 finally:
                     with contextlib.suppress(CdpError):  # in place of a cancellation, it would be taken for an answer
                         await connection.send("Target.closeTarget", {"targetId": target}, timeout=limits.COMMAND)
         except TimeoutError:
-            return False
+            is_shown = False
         finally:
             await connection.close()
-        return True
+        if is_trouble(status) and (text is None or not is_shown):
+            raise AdapterError(f"{urlsplit(url).netloc} answered {status}, which proves nothing about the login")
+        return is_shown
 
     return check
 
 
-async def _shows(connection: CdpConnection, page: str, url: str, text: str | None) -> bool:
+async def _look(connection: CdpConnection, page: str, url: str, text: str | None) -> tuple[int, bool]:
+    """Return the status of the document, 0 if it is not known, and whether the page shows what it should."""
     try:
         answer = await connection.send("Runtime.evaluate", _LOOK, page)
     except CdpError:
         if connection.ended.is_set():
             raise
-        return False  # it is between two documents
-    state, href, shown = answer["result"].get("value") or ("", "", "")
+        return 0, False  # it is between two documents
+    state, href, shown, status = answer["result"].get("value") or ("", "", "", 0)
     is_there = _place(href) == _place(url) if text is None else text.casefold() in shown.casefold()
-    return is_there and state == "complete"
+    return status, is_there and state == "complete"
 
 
 def _place(url: str) -> tuple[str | None, str]:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from session_reuse._state.storage_state import live_cookies
-from session_reuse.errors import ConfigurationError
+from session_reuse.browsers._web_address import is_trouble
+from session_reuse.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
@@ -39,6 +40,7 @@ def url_matches(url: str, pattern: str | re.Pattern[str], *, timeout: float = WA
     return _check(
         lambda page: page.goto(url, timeout=timeout * 1000),
         lambda page: bool(expression.search(page.url)),
+        waits=False,
     )
 
 
@@ -97,23 +99,35 @@ def _is_within(domain: str, wanted: str | None) -> bool:
     return not wanted or domain == wanted or domain.endswith(f".{wanted}")
 
 
-def _check(go: Callable[[Any], Any], look: Callable[[Any], Any]) -> PageCheck:
-    """Return a check of two steps. A page that does not show in time what it should means no. Other errors are raised."""
+def _check(go: Callable[[Any], Any], look: Callable[[Any], Any], *, waits: bool = True) -> PageCheck:
+    """Return a check of two steps. A page that does not show in time what it should means no. Other errors are raised.
+
+    Args:
+        go: opens the page. Returns the response.
+        look: returns False where the page does not show it.
+        waits: whether it waits. Then the page of a site in trouble may give way to the right one.
+    """
+
+    def verdict(response: Any, *, is_shown: bool) -> bool:
+        status = 0 if response is None else response.status
+        if is_trouble(status) and not (is_shown and waits):
+            raise AdapterError(f"the site answered {status}, which proves nothing about the login")
+        return is_shown
 
     async def finish(page: Any, going: Any) -> bool:
-        await going
+        response, is_shown = await going, False
         with _late_means_no():
             found = look(page)
-            return (await found if inspect.isawaitable(found) else found) is not False
-        return False
+            is_shown = (await found if inspect.isawaitable(found) else found) is not False
+        return verdict(response, is_shown=is_shown)
 
     def check(page: Any) -> Any:
-        going = go(page)
+        going, is_shown = go(page), False
         if inspect.isawaitable(going):
             return finish(page, going)
         with _late_means_no():
-            return look(page) is not False
-        return False
+            is_shown = look(page) is not False
+        return verdict(going, is_shown=is_shown)
 
     return check
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from session_reuse.browsers._web_address import require_web_address
+from session_reuse.browsers._web_address import is_trouble, require_web_address
 from session_reuse.browsers.http_clients import open_httpx_async
 from session_reuse.errors import ConfigurationError, MissingExtraError
 
@@ -61,8 +61,8 @@ def http_probe(url: str, *, text: str, timeout: float = 30.0) -> AsyncProbe:
     async def probe(session: BrowserSession) -> bool:
         async with open_httpx_async(session, timeout=timeout, follow_redirects=True) as client:
             response = await client.get(page_of(url, session.fingerprint))
-            if response.status_code == 429 or response.status_code >= 500:
-                response.raise_for_status()  # trouble of the site says nothing about the login
+            if is_trouble(response.status_code):
+                response.raise_for_status()
             return response.is_success and text in response.text
 
     return probe

@@ -9,6 +9,7 @@ import pytest
 
 from session_reuse.browsers.checks import selector_present, text_present, url_matches
 from session_reuse.browsers.playwright import open_context
+from session_reuse.errors import AdapterError
 from session_reuse.outcome import Outcome
 from tests.browsers.visits import fresh, items, kinds, next_session, reused, shown, storing, visited
 
@@ -33,6 +34,21 @@ async def test_ready_made_checks(token: str, outcome: Outcome, sites: Sites, bro
             assert context.pages == []
             assert await visited(context, url) == ("in" if token else "out")
         assert session.outcome is outcome
+
+
+async def test_a_site_in_trouble_proves_nothing(browser: Any) -> None:
+    """Its page is neither that of a dead login nor of a live one. A probe that raises leaves the login as it is."""
+    url, page = "http://trouble.localhost/503", await browser.new_page()
+    await page.route("**/*", lambda route: route.fulfill(status=503, body="Down", content_type="text/html"))
+    for check in (
+        url_matches(url, "503$"),
+        selector_present(url, "html[data-login=in]", timeout=0.2),
+        text_present(url, "Welcome", timeout=0.2),
+    ):
+        with pytest.raises(AdapterError, match="answered 503"):
+            await check(page)
+    assert await text_present(url, "Down")(page)
+    await page.context.close()
 
 
 async def test_a_text_may_stand_in_a_hidden_place_first(browser: Any) -> None:

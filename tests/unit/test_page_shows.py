@@ -12,6 +12,7 @@ from session_reuse import BrowserSession
 from session_reuse.browsers import _manual_login, cdp
 from session_reuse.browsers._manual_login import ManualLogin, Until
 from session_reuse.browsers.cdp import Chromium, page_shows
+from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,7 @@ PAGE = {
     "targetId": "t",
     "sessionId": "s",
     "targetInfos": [{"targetId": "t", "type": "page"}],
-    "result": {"value": ["complete", "http://shop.test/me", "Alice"]},
+    "result": {"value": ["complete", "http://shop.test/me", "Alice", 200]},
 }
 REFUSED = {"message": "Inspected target navigated or closed"}
 
@@ -70,9 +71,20 @@ async def test_a_page_between_two_documents_is_waited_for(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("url", ["http://shop.test", "http://Shop.test:80/", "http://shop.test/"])
 async def test_a_page_is_right_however_its_url_is_written(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A browser adds the slash of a bare host, and removes the port of the scheme. That is no way to a login form."""
-    page = {**PAGE, "result": {"value": ["complete", "http://shop.test/", ""]}}
+    page = {**PAGE, "result": {"value": ["complete", "http://shop.test/", "", 200]}}
     monkeypatch.setattr(cdp, "open_websocket", _opened(lambda _: {"result": page}))
     assert await page_shows(url, timeout=1)(CHROMIUM)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_site_in_trouble_proves_nothing(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe would take its page for a dead login, or for a live one. A page that shows the text is the right one."""
+    page = {**PAGE, "result": {"value": ["complete", "http://shop.test/me", "Alice", status]}}
+    monkeypatch.setattr(cdp, "open_websocket", _opened(lambda _: {"result": page}))
+    for text in (None, "Bob"):
+        with pytest.raises(AdapterError, match=f"shop.test answered {status}"):
+            await page_shows("http://shop.test/me", text, timeout=0.3)(CHROMIUM)
+    assert await page_shows("http://shop.test/me", "alice", timeout=0.3)(CHROMIUM)
 
 
 @pytest.mark.parametrize("work", ["check", "login"])
