@@ -54,12 +54,15 @@ class Background:
         """Run a coroutine on the loop and return its result. An interrupt of the wait cancels the coroutine.
 
         Raises:
-            LifecycleError: called in a coroutine, which would block its event loop.
+            LifecycleError: called in a coroutine, which would block its event loop, or in our own one.
             StoreUnavailableError: the interpreter is ending, and no event loop can run here.
         """
         if inside_a_task():
             work.close()
             raise LifecycleError("inside a running event loop: use session_reuse, not session_reuse.blocking")
+        if self.is_here():  # in a callback, or by the garbage collector: the result would never come
+            work.close()
+            raise LifecycleError("inside the event loop of session_reuse.blocking, which it would hold up")
         if sys.is_finalizing():  # after all exit hooks: CPython 3.11 would wait for ever for a new thread to start
             work.close()
             raise StoreUnavailableError("the interpreter is ending")
@@ -72,6 +75,18 @@ class Background:
         except BaseException:
             thread.cancel(future)
             raise
+
+    def start(self, work: Coroutine[None, None, object]) -> None:
+        """Run a coroutine on the loop and do not wait for it."""
+        asyncio.run_coroutine_threadsafe(work, self._running().loop)
+
+    def is_here(self) -> bool:
+        """Return whether the loop is running in this thread, and is calling us."""
+        thread = self._current
+        try:
+            return thread is not None and asyncio.get_running_loop() is thread.loop
+        except RuntimeError:
+            return False
 
     def _running(self) -> _LoopThread:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Find a cancellation that a library has swallowed.
+"""Tell the cancellations of our own tasks from others, and find one that a library has swallowed.
 
 `asyncio.wait_for` of Python 3.11 returns the result of what it waits for when both come at once, and the cancellation is
 gone. Redis-py 8.1 uses it for each write with a timeout (measured 2026-11: one Ctrl-C of three is lost while a command
@@ -8,6 +8,14 @@ sends page after page).
 from __future__ import annotations
 
 import asyncio
+
+
+def ends_us(error: BaseException) -> bool:
+    """Return whether an error ends our own task, and is none of the application's function that it has called."""
+    if not isinstance(error, asyncio.CancelledError):
+        return isinstance(error, KeyboardInterrupt | GeneratorExit)
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class SwallowedCancellation:

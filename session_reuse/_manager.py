@@ -21,6 +21,7 @@ from session_reuse._session.composition import Runtime, compose, is_store
 from session_reuse._session.options import ResolvedOptions, SessionOptions
 from session_reuse._session.replica import Replicas
 from session_reuse._session.scope import SessionScope
+from session_reuse._session.tasks import until_closed
 from session_reuse._settings.values import Seconds, seconds, whole
 from session_reuse._store.interface import SessionUse
 from session_reuse._store.keys import checked
@@ -179,10 +180,12 @@ class SessionManager(AsyncOnly):
             await self._close(runtime)
 
     async def _close(self, runtime: Runtime) -> None:
-        saves = [task for task in runtime.tasks if task.get_name() in {"session_reuse:leave", "session_reuse:release"}]
+        for keeper in runtime.tasks.named("keep_alive"):
+            keeper.cancel()
         try:
-            if saves:
-                await asyncio.wait(saves, timeout=self.config.save_timeout)
+            for names in ("keep_alive",), ("leave", "release"):  # probes leave sessions and release leases at their end
+                if waited_for := runtime.tasks.named(*names):
+                    await asyncio.wait(waited_for, timeout=self.config.save_timeout)
             await runtime.writer.finish(self.config.close_timeout)
         finally:  # also when the close is cancelled
             runtime.writer.close()
@@ -344,7 +347,7 @@ class SessionManager(AsyncOnly):
         on_change: OnChange | None = None,
         once: bool = False,
     ) -> Counter[Liveness]:
-        """Probe the stored sessions from time to time, until cancelled, so that their logins live.
+        """Probe the stored sessions from time to time, until cancelled or until the manager is closed, so that logins live.
 
         Each session is probed under its lease, in one of any number of processes. It is saved after a good verdict only.
 
@@ -367,15 +370,15 @@ class SessionManager(AsyncOnly):
         """
         from session_reuse._logins.keep_alive import KeepAlive
 
+        runtime = await self._services()
         job = KeepAlive(
-            runtime=await self._services(), session_class=self.session_class, probe=probe, pattern=pattern,
+            runtime=runtime, session_class=self.session_class, probe=probe, pattern=pattern,
             every=seconds("every", every), before_expiry=None if before_expiry is None else seconds("before_expiry", before_expiry),
             concurrency=whole("concurrency", concurrency), probe_timeout=seconds("probe_timeout", probe_timeout),
             relogin=relogin, on_change=on_change,
         )  # fmt: skip
-        if not once:
-            await job.run()
-        return await job.run_once()
+        await until_closed(runtime.spawn(job.run_once() if once else job.run(), "keep_alive"))
+        return job.counts
 
     async def set_totp_secret(self, fingerprint: str, secret: str | None) -> bool:
         """Store the secret of a session's time-based one-time codes, sealed. None removes it.
@@ -408,13 +411,7 @@ class SessionManager(AsyncOnly):
         from session_reuse._cleanup.job import CleanupJob
 
         runtime = await self._services()
-        job = runtime.spawn(CleanupJob(runtime.store, self.config, runtime.telemetry).run(), "cleanup")
-        try:
-            await job
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is None or current.cancelling():
-                raise
+        await until_closed(runtime.spawn(CleanupJob(runtime.store, self.config, runtime.telemetry).run(), "cleanup"))
 
     async def cleanup_once(self) -> CleanupReport:
         """Do one pass of the clean-up, and say what it did.

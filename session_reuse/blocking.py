@@ -6,6 +6,7 @@ Playwright and Selenium demand.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from functools import update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
-from session_reuse._background import background
+from session_reuse._background import background, inside_a_task
 from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
 from session_reuse._browser_session import Capture, is_inherited, require_open
 from session_reuse._decorator.persist import persist_session
@@ -206,6 +207,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         check_options(options)
         self._names = (fingerprint, agent_id)
         self._manager = manager
+        self._verify_timeout = 0.0
         self._verify = options.get("verify")
         if callable(self._verify):
             options["verify"] = _asked_here
@@ -243,6 +245,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 
     async def _open(self) -> BrowserSession:
         manager = await default_manager() if self._manager is None else self._manager._asynchronous
+        self._verify_timeout = manager.config.verify_timeout
         options = replace(manager._resolved(self._options), counted_later=self._verify is not None)
         self._session, self._scope = await _entered(manager._open(*self._names, options, BrowserSession))
         return self._session
@@ -288,6 +291,10 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         if self._scope is None:
             session._lose()
             return
+        if inside_a_task() or background.is_here():
+            # The garbage collector closes a generator with a `with` in any thread. A wait would hold up the loop, or never end.
+            background.start(self._scope.leave(failed=failed))
+            return
         try:
             background.run(self._scope.leave(failed=failed))
         except StoreError:
@@ -299,9 +306,13 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
     def _verified(self, session: BrowserSession) -> bool:
         if self._verify is None:
             return True
+        if self._scope is None:  # nothing of it was restored, and nothing is saved
+            return False
         try:
             verdict = self._verify(session)
-            return bool(background.run(_awaited(verdict)) if inspect.isawaitable(verdict) else verdict)
+            if inspect.isawaitable(verdict):
+                verdict = background.run(_awaited(verdict, self._verify_timeout))
+            return bool(verdict)
         except Exception as error:  # noqa: BLE001  (by contract: raising means not verified)
             session.report("verify_failed", type(error).__name__)
             return False
@@ -331,5 +342,6 @@ async def _counted(scope: SessionScope) -> None:
     scope.count()
 
 
-async def _awaited(verdict: Awaitable[T]) -> T:
-    return await verdict
+async def _awaited(verdict: Awaitable[T], limit: float) -> T:
+    async with asyncio.timeout(limit):
+        return await verdict

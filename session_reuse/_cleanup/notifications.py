@@ -14,6 +14,7 @@ from typing import Any, Final
 from redis.asyncio import ConnectionPool
 from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -70,7 +71,7 @@ class Notifications:
         """Return a connection pool for each primary, by name."""
         client = self.store.client
         if not isinstance(client, RedisCluster):
-            return {"": client.connection_pool}
+            return {"": _pool_beside(client.connection_pool)}
         try:
             await self.store.topology.check(timeout=_TIMEOUT)
         except Exception as error:  # noqa: BLE001  (redis-py raises more than RedisError)
@@ -155,6 +156,13 @@ class Notifications:
 def missing_events(flags: frozenset[str]) -> frozenset[str]:
     """Return the flags that `notify-keyspace-events` lacks for the job."""
     return NEEDED_EVENTS - (flags | _ALL_CLASSES if "A" in flags else flags)
+
+
+def _pool_beside(pool: ConnectionPool) -> ConnectionPool:
+    """Return a pool for a connection that is kept for ever. Taken out of a small pool, it would be missing there for agents."""
+    if isinstance(pool, SentinelConnectionPool):  # it finds the primary
+        return pool
+    return ConnectionPool(connection_class=pool.connection_class, **pool.connection_kwargs)
 
 
 def _database(pool: ConnectionPool) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from session_reuse._cancellation import ends_us
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.redis.deadlines import Deadlines, IndexEntry
 from session_reuse._telemetry import Event, Telemetry, log
@@ -143,5 +144,7 @@ async def _notify(callback: Callable[[str], object], fingerprint: str, at_once: 
             result = callback(fingerprint)
             if inspect.isawaitable(result):
                 await result
-    except Exception as error:  # noqa: BLE001  (the application's code may raise anything)
+    except BaseException as error:
+        if ends_us(error):  # a CancelledError of the callback alone would end the pass, and with it all later ones
+            raise
         log.warning(Event.CALLBACK_FAILED, callback="on_expired", fingerprint=fingerprint, error=type(error).__name__)

@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Final
+from functools import partial
+from typing import Final, NoReturn, TypeVar
 
 from session_reuse._browser_session import BrowserSession
+from session_reuse._cancellation import ends_us
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
@@ -28,6 +30,7 @@ from session_reuse.outcome import Liveness
 
 Probe = Callable[[BrowserSession], "bool | Awaitable[bool]"]
 OnChange = Callable[[str, Liveness, Liveness], object]
+T = TypeVar("T")
 
 _LISTING_TIMEOUT: Final = 5.0
 _NOTE_TTL: Final = 30 * 86400.0
@@ -42,6 +45,7 @@ class KeepAlive:
 
     Attributes:
         session_class: of the sessions that plain probes get.
+        counts: how many sessions got which verdict in this round.
     """
 
     runtime: Runtime
@@ -54,25 +58,30 @@ class KeepAlive:
     probe_timeout: float
     relogin: Probe | None
     on_change: OnChange | None
-    _counts: Counter[Liveness] = field(default_factory=Counter)
+    counts: Counter[Liveness] = field(default_factory=Counter)
+    _is_blocking: bool = False
 
     def __post_init__(self) -> None:
         """Check what a type checker cannot."""
         if not callable(self.probe) or not (self.relogin is None or callable(self.relogin)):
             raise ConfigurationError("probe and relogin must be functions of the session")
+        if not isinstance(self.pattern, str):
+            raise ConfigurationError(f"pattern must be a shell pattern of fingerprints, not {self.pattern!r}")
+        self._is_blocking = self.session_class is not BrowserSession
         if _is_async(self.probe):
             self.session_class = BrowserSession
         # A probe alone does not keep a session in the store. Else a dead login would be probed for ever.
         self.runtime = replace(self.runtime, config=replace(self.runtime.config, sliding=False))
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Probe until cancelled. Trouble of the store is logged, and the next round tries again."""
         while True:
             try:
                 await self.run_once()
             except StoreError as error:
                 self.runtime.telemetry.degraded(Operation.KEEP, error, code=type(error).__name__, fingerprint="")
-            pause = self.every / _ROUNDS
+            # Within `before_expiry` too, or a login could end between two rounds.
+            pause = min(self.every, self.before_expiry or self.every) / _ROUNDS
             await asyncio.sleep(pause * self.runtime.clock.chance.uniform(0.8, 1.2))
 
     async def run_once(self) -> Counter[Liveness]:
@@ -81,7 +90,7 @@ class KeepAlive:
         Raises:
             StoreError: the store is away.
         """
-        self._counts = Counter()
+        self.counts = Counter()
         gate = asyncio.Semaphore(self.concurrency)
         failed: AttemptFailed | None = None
         async with asyncio.TaskGroup() as group:
@@ -99,7 +108,7 @@ class KeepAlive:
                 failed = failure
         if failed is not None:
             raise failed.error from None
-        return self._counts
+        return self.counts
 
     async def _is_due(self, entry: SessionEntry) -> bool:
         """Return whether a session is to be probed now, by the clock of its server."""
@@ -142,9 +151,11 @@ class KeepAlive:
                 lambda store, timeout: store.facts(fingerprint, timeout=timeout),
             )  # fmt: skip
             if session.degraded:  # the store has refused the lease, and has been logged
-                self._counts[Liveness.UNKNOWN] += 1
+                self.counts[Liveness.UNKNOWN] += 1
             if entry is not None and session.reused and await self._is_due(replace(entry, holder="")):
-                is_live = await self._judge(session, entry) is Liveness.LIVE
+                verdict = await self._judge(session)
+                is_live = verdict is Liveness.LIVE  # from here on, also where the rest is cancelled
+                await self._keep(verdict, entry)
         except AttemptFailed as failure:
             self._not_probed(failure, fingerprint)
         finally:
@@ -158,14 +169,18 @@ class KeepAlive:
         except (InvalidStateError, StoreError) as error:
             log.warning(Event.CALLBACK_FAILED, callback="probe", fingerprint=session.fingerprint, error=str(error))
 
-    async def _judge(self, session: BrowserSession, entry: SessionEntry) -> Liveness:
-        """Probe an entered session, log in again where that is asked for, and keep the verdict."""
-        before, name = self._summary(entry).liveness, session.fingerprint
+    async def _judge(self, session: BrowserSession) -> Liveness:
+        """Probe an entered session, and log in again where that is asked for."""
         verdict = await self._verdict(session, self.probe)
         relogin = self.relogin
         if verdict is Liveness.DEAD and relogin is not None and await self._verdict(session, relogin) is Liveness.LIVE:
             verdict = await self._verdict(session, self.probe)
-        self._counts[verdict] += 1
+        return verdict
+
+    async def _keep(self, verdict: Liveness, entry: SessionEntry) -> None:
+        """Count and store a verdict, and report a new one."""
+        before, name = self._summary(entry).liveness, entry.fingerprint
+        self.counts[verdict] += 1
         self.runtime.telemetry.probed(name, verdict)
         created_at = Header.decode(entry.head).created_at
         try:
@@ -177,11 +192,13 @@ class KeepAlive:
             self._degraded(failure, name)
         on_change = self.on_change
         if verdict is not before and on_change is not None:
-            await self._call("on_change", name, lambda: on_change(name, before, verdict))
-        return verdict
+            call = lambda: on_change(name, before, verdict)  # noqa: E731
+            # One of a blocking manager may use it, and may take its time.
+            is_slow = self._is_blocking and not _is_async(on_change)
+            await self._call("on_change", name, (lambda: _in_thread(call)) if is_slow else call)
 
     def _not_probed(self, failure: AttemptFailed, fingerprint: str) -> None:
-        self._counts[Liveness.UNKNOWN] += 1
+        self.counts[Liveness.UNKNOWN] += 1
         self._degraded(failure, fingerprint)
 
     def _degraded(self, failure: AttemptFailed, fingerprint: str) -> None:
@@ -189,7 +206,7 @@ class KeepAlive:
 
     async def _verdict(self, session: BrowserSession, probe: Probe) -> Liveness:
         """Return the result of a probe. One that raises, hangs, or returns no bool has found out nothing."""
-        call = (lambda: probe(session)) if _is_async(probe) else (lambda: _in_thread(probe, session))
+        call = (lambda: probe(session)) if _is_async(probe) else (lambda: _in_thread(lambda: probe(session)))
         found = await self._call("probe", session.fingerprint, call)
         if not isinstance(found, bool):
             return Liveness.UNKNOWN
@@ -203,37 +220,33 @@ class KeepAlive:
                 while inspect.isawaitable(answer):  # a plain probe in a thread may return a coroutine
                     answer = await answer
                 return answer
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            if _is_cancelled(error):
+        except BaseException as error:
+            if ends_us(error):
                 raise
             log.warning(Event.CALLBACK_FAILED, callback=name, fingerprint=fingerprint, error=type(error).__name__)
             return None
 
 
-def _is_cancelled(error: BaseException) -> bool:
-    """Return whether an error cancels our own task, and does not come from the function that it has called."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+def _is_async(function: Callable[..., object]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
-def _is_async(probe: Probe) -> bool:
-    return inspect.iscoroutinefunction(probe) or inspect.iscoroutinefunction(type(probe).__call__)
-
-
-async def _in_thread(probe: Probe, session: BrowserSession) -> bool | Awaitable[bool]:
-    """Call a plain probe in a thread of its own: one that hangs holds up neither the loop nor the end of the process."""
-    done: Future[tuple[bool | Awaitable[bool], BaseException | None]] = Future()
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Call a plain function in a thread of its own: one that hangs holds up neither the loop nor the end of the process."""
+    done: Future[Callable[[], T]] = Future()
     done.set_running_or_notify_cancel()  # from here on, the end of the wait cannot cancel it
 
     def run() -> None:
         try:
-            done.set_result((probe(session), None))
+            found = function()
+            done.set_result(lambda: found)
         except BaseException as error:  # noqa: BLE001  (raised again where it is awaited)
             # A result, too: a future of asyncio refuses StopIteration, and `next(...)` of a probe may raise it.
-            done.set_result((False, error))
+            done.set_result(partial(_raise, error))
 
     threading.Thread(target=run, name="session_reuse:probe", daemon=True).start()
-    found, error = await asyncio.wrap_future(done)
-    if error is not None:
-        raise error
-    return found
+    return (await asyncio.wrap_future(done))()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -30,6 +30,8 @@ _POLL: Final = (0.02, 0.1)
 """Shortest and longest pause between two calls for a member, in seconds."""
 _RESERVATION: Final = 2.0
 """Seconds for a reservation to become a lease. A lost one costs no more, and one that ends early costs others a look."""
+_HELD_PAUSE: Final = 2.0
+"""Seconds after which a member in use is looked at again: a holder from outside of the pool, such as a probe, frees its lease only."""
 _RETIRED_PAUSE: Final = 60.0
 """Seconds after which a retired member is looked at again: it may have been evicted meanwhile, for a new login.
 
@@ -196,7 +198,7 @@ class Turn:
         session, scope = self._scope(name, spent=runtime.config.restore_timeout - self._budget)
         await scope.enter()
         if session.outcome is Outcome.BUSY:  # another agent was faster
-            return min(runtime.config.lease_ttl / 3, _RETIRED_PAUSE)
+            return _HELD_PAUSE
         if not self._options.counted_later:
             scope.count()
         member = self._member
@@ -208,7 +210,7 @@ class Turn:
         if found is None:  # its last holder has given it back, and it cools down: our reservation has ended with that
             return 0.0
         if found.holder:
-            return min(max(_POLL[0], found.lease_left), _RETIRED_PAUSE)
+            return min(max(_POLL[0], found.lease_left), _HELD_PAUSE)
         try:
             header = Header.decode(found.head)
         except CorruptStateError:

@@ -220,6 +220,16 @@ class Change:
         """Return whether the stored session contains it: a reply was lost, or another process has read it from disk."""
         return stored.header is not None and not {*self.ids, self.name}.isdisjoint(stored.header.save_ids)
 
+    def confirm_login(self, header: Header) -> None:
+        """Note that the store holds the login that it has brought, or held it before another one."""
+        by_another = {*self.ids}.isdisjoint(
+            header.save_ids
+        )  # a process that has read it from disk chose the time of creation
+        if by_another or not self.sent_as or header.created_at in self.sent_as:
+            self.login.continues(header)
+        else:
+            self.login.found, self.login.created_at = Found.STORED, self.sent_as[-1]
+
     def age(self, now: float) -> float:
         """Return the seconds since it was made, by event loop time. 0 for one that did not wait."""
         age = now - self.made_at

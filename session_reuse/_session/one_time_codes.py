@@ -112,11 +112,11 @@ def _totp_of(secret: str) -> TOTP:
         import pyotp
     except ImportError:
         raise MissingExtraError("totp", "one-time codes") from None
-    text = secret.strip()
     with suppress(Exception):  # whatever it raises may hold the secret
+        text = secret.strip()
         is_address = text.startswith("otpauth:")
         found = pyotp.parse_uri(text) if is_address else pyotp.TOTP(text.replace(" ", "").replace("-", "").upper())
-        if found.secret and isinstance(found, pyotp.TOTP):
+        if found.secret and isinstance(found, pyotp.TOTP) and found.interval > 0:
             found.at(0)
             return found
     raise ConfigurationError("the secret must be base32 text or an otpauth://totp/ address")

@@ -7,8 +7,11 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Final
 
+from session_reuse._cancellation import ends_us
+
 Spawn = Callable[[Coroutine[None, None, object], str], "asyncio.Task[Any]"]
 """Runs work in a separate task, under a name."""
+_PREFIX: Final = "session_reuse:"
 _CARRIES_CHANGES: Final = frozenset({"leave", "save"})
 """Names of the work that alone knows of a change. Each has an end, so that it holds up nobody who waits for it."""
 
@@ -19,10 +22,23 @@ class Tasks(set["asyncio.Task[Any]"]):
     def spawn(self, work: Coroutine[None, None, object], name: str) -> asyncio.Task[Any]:
         """Run work in a separate task."""
         begun = _Begun(work) if name in _CARRIES_CHANGES else work
-        task = asyncio.get_running_loop().create_task(begun, name=f"session_reuse:{name}")
+        task = asyncio.get_running_loop().create_task(begun, name=f"{_PREFIX}{name}")
         self.add(task)
         task.add_done_callback(self.discard)
         return task
+
+    def named(self, *names: str) -> list[asyncio.Task[Any]]:
+        """Return the tasks with one of these names."""
+        return [task for task in self if task.get_name().removeprefix(_PREFIX) in names]
+
+
+async def until_closed(job: asyncio.Task[object]) -> None:
+    """Wait for a job, which the manager cancels when it is closed."""
+    try:
+        await job
+    except asyncio.CancelledError as error:
+        if ends_us(error):
+            raise
 
 
 class _Begun(Coroutine[object, None, object]):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.audit import Audit
-from session_reuse._session.changes import REFUSED, TOMBSTONE_TTL, Change, Found, Snapshot, StoredKind
+from session_reuse._session.changes import REFUSED, TOMBSTONE_TTL, Change, Snapshot, StoredKind
 from session_reuse._session.clock import Clock, Moment
 from session_reuse._session.commits import as_stored, commit_of, has_payload, next_header
 from session_reuse._session.flusher import Flusher
@@ -436,20 +436,10 @@ def _confirm(batch: list[Change], stored: Snapshot) -> list[Change]:
         if change.is_in(stored):
             change.settle_as_stored(SaveOutcome.SAVED)
             if change.ids and not change.notes_only:  # else another login is stored, perhaps
-                _confirm_login(change, stored.header)
+                change.confirm_login(stored.header)
         elif change.ids and stored.header.version - change.sent_over > REMEMBERED_SAVES:
             change.waited = True  # it may be in a save that the header has forgotten: what was saved since is later
     return [change for change in batch if change.outcome is None]
-
-
-def _confirm_login(change: Change, header: Header) -> None:
-    by_another = {*change.ids}.isdisjoint(
-        header.save_ids
-    )  # a process that has read it from disk chose the time of creation
-    if by_another or not change.sent_as or header.created_at in change.sent_as:
-        change.login.continues(header)
-    else:  # another login has replaced it since
-        change.login.found, change.login.created_at = Found.STORED, change.sent_as[-1]
 
 
 def _refuse(replica: Replica, folded: Folded) -> None:

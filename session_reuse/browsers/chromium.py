@@ -22,11 +22,9 @@ _MACOS_APPLICATIONS: Final = (
     "Google Chrome.app/Contents/MacOS/Google Chrome",
     "Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
 )
-_PLAYWRIGHT_PATTERNS: Final = (
-    "chromium-*/chrome-linux*/chrome",
-    "chromium-*/chrome-mac*/*.app/Contents/MacOS/*",
-    "chromium_headless_shell-*/chrome-*/*headless[-_]shell",
-)
+_OF_PLAYWRIGHT: Final = ("chromium-*/chrome-linux*/chrome", "chromium-*/chrome-mac*/*.app/Contents/MacOS/*")
+_WITHOUT_WINDOWS: Final = ("chromium_headless_shell-*/chrome-*/*headless[-_]shell",)
+"""Of Playwright too, and the last choice: no person can log in with it."""
 _QUIET: Final = (
     "--disable-background-networking",
     "--disable-component-update",
@@ -94,8 +92,9 @@ def find_chromium(executable: str | Path | None = None, environment: Mapping[str
         return _required(str(executable), "the argument", environment)
     if environment.get(ENVIRONMENT_VARIABLE):
         return _required(environment[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE, environment)
-    found = _from_playwright(environment) or _from_path(environment) or _from_applications()
-    if found:
+    if found := _from_playwright(environment, _OF_PLAYWRIGHT) or _from_path(environment) or _from_applications():
+        return found
+    if found := _from_playwright(environment, _WITHOUT_WINDOWS):
         return found
     raise AdapterError(
         "no Chromium found: run `playwright install chromium`, or install the package `chromium` of your system, "
@@ -110,13 +109,13 @@ def _required(name: str, origin: str, environment: Mapping[str, str]) -> str:
     return found
 
 
-def _from_playwright(environment: Mapping[str, str]) -> str | None:
+def _from_playwright(environment: Mapping[str, str], patterns: tuple[str, ...]) -> str | None:
     """Search the folder of `playwright install`, newest revision first."""
     folder = environment.get("PLAYWRIGHT_BROWSERS_PATH")
     if not folder or folder == "0":
         caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
         folder = os.path.join(environment.get("HOME") or os.path.expanduser("~"), caches, "ms-playwright")
-    for pattern in _PLAYWRIGHT_PATTERNS:
+    for pattern in patterns:
         found = [path for path in glob.glob(pattern, root_dir=folder) if os.access(os.path.join(folder, path), os.X_OK)]
         if found:
             return os.path.join(folder, max(found, key=_revision))

@@ -20,11 +20,9 @@ from session_reuse._browser.flow import run_sync
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
 from session_reuse._misuse import BlockingOnly
-from session_reuse.errors import AdapterError, MissingExtraError
+from session_reuse.errors import MissingExtraError
 
 try:
-    from playwright.sync_api import Error
-
     from session_reuse._browser.drivers.playwright_sync import SyncPlaywrightDriver
 except ImportError:
     raise MissingExtraError("playwright", "session_reuse.browsers.playwright_sync") from None
@@ -120,7 +118,7 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
         self._is_final = True
         try:
             self._capture_now(is_final=True)
-        except (Error, TimeoutError, AdapterError) as failure:
+        except Exception as failure:  # noqa: BLE001  (whatever it is, the agent has done its work)
             self.report_not_captured(failure)
         self.driver.unfollow()
 

@@ -1004,7 +1004,7 @@ def test_a_recorded_environment_gives_way_to_options() -> None:
 
 
 def test_where_chromium_is_found(tmp_path: Path) -> None:
-    """The argument wins, then the variable, then Playwright's folder, then PATH. Else the message says what to do."""
+    """The argument wins, then the variable, then Playwright's folder, then PATH. One that has no windows is the last choice."""
     names = (
         "named",
         "variable",
@@ -1025,6 +1025,10 @@ def test_where_chromium_is_found(tmp_path: Path) -> None:
     assert chromium.find_chromium(None, everything) == newest
     del everything["PLAYWRIGHT_BROWSERS_PATH"]
     assert chromium.find_chromium(None, everything) == on_path
+    everything["PLAYWRIGHT_BROWSERS_PATH"] = str(tmp_path / "shells")
+    shell = _executable(tmp_path / "shells/chromium_headless_shell-11/chrome-linux/headless_shell")
+    assert chromium.find_chromium(None, everything) == on_path
+    assert chromium.find_chromium(None, everything | {"PATH": str(tmp_path)}) == shell
 
 
 def test_a_missing_chromium_is_named(tmp_path: Path) -> None:

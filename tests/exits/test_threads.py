@@ -267,3 +267,38 @@ def test_a_reload_of_the_package_does_not_keep_the_process(redis_server: RedisSe
     assert ended.lines == ["saved", "saved"]
     assert (ended.code, ended.errors) == (0, "")
     assert stored(redis_server) == {"first", "second"}
+
+
+@pytest.mark.parametrize("where", ["callback", "task"])
+def test_a_session_that_the_collector_closes_on_the_loop_is_saved(redis_server: RedisServer, where: str) -> None:
+    """A generator is closed in the thread that allocates. There the exit waited for its own loop, and all threads with it."""
+    ended = run(
+        """
+        from session_reuse import blocking
+        from session_reuse._background import background
+
+        class Node: pass
+
+        def agent():
+            with blocking.reusable_session("shop/alice", "agent", exclusive=True) as session:
+                session.data["n"] = 1
+                yield session
+
+        gc.disable()
+        node = Node()
+        node.itself, node.agent = node, agent()
+        next(node.agent)
+        del node
+        if "task" in sys.argv:
+            async def collect(): gc.collect()
+            background.run(collect())
+        else:
+            background._current.loop.call_soon_threadsafe(gc.collect)
+        with blocking.reusable_session("shop/alice", exclusive=True, wait=20) as session:
+            say(session.outcome, session.data)
+        """,
+        redis_server,
+        where,
+        timeout=40.0,
+    )
+    assert (ended.lines, ended.code, ended.errors) == (["reused {'n': 1}"], 0, "")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 
-from session_reuse import SaveOutcome, blocking
+from session_reuse import BrowserSession, SaveOutcome, blocking
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, state_with_cookie
 from tests.lifecycle.worlds import NAME, login_of, stored
 
@@ -74,3 +75,17 @@ def test_a_blocking_agent_is_reused_while_the_store_is_away(way: FaultyStore, ma
         assert session.stale
         assert login_of(session) == "known"
         session.discard()
+
+
+def test_an_asynchronous_check_of_a_blocking_agent_has_an_end(way: FaultyStore) -> None:
+    """It hung, and with it the agent, for as long as the function did."""
+
+    async def hangs(_session: BrowserSession) -> bool:
+        await asyncio.sleep(5)
+        return True
+
+    with blocking.SessionManager(way, registry=None, verify_timeout=0.05) as manager:
+        with blocking.reusable_session(NAME, manager=manager) as session:
+            session.storage_state = state_with_cookie()
+        with blocking.reusable_session(NAME, manager=manager, verify=hangs) as session:
+            assert session.outcome == "unverified"

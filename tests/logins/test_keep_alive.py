@@ -133,7 +133,11 @@ async def test_a_probe_that_hangs_is_given_up() -> None:
     gate.set()
 
 
-@pytest.mark.parametrize("error", [StopIteration, SystemExit, asyncio.CancelledError])
+class OutOfTime(BaseException):
+    """As the time-outs of gevent and func_timeout, which no `except Exception` catches."""
+
+
+@pytest.mark.parametrize("error", [StopIteration, SystemExit, asyncio.CancelledError, OutOfTime])
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_a_probe_that_raises_anything_has_found_out_nothing(error: type[BaseException], is_async: bool) -> None:
     """At once: the session is not held until `probe_timeout`. The verdict is counted and kept."""
@@ -178,6 +182,65 @@ async def test_a_session_that_cannot_be_read_does_not_end_the_round(monkeypatch:
         monkeypatch.setattr(store, "read", refuse)
         assert await manager.keep_alive(renewing(verdict=True), before_expiry=1e-6, once=True) == {}
     assert sorted(refused) == ["a/1", "a/2", "a/3"]
+
+
+async def test_what_a_good_probe_has_renewed_is_saved_where_the_keeper_is_cancelled_then() -> None:
+    """The verdict counts, not what comes after it. A rotated token would be used up, and its successor gone."""
+    called = asyncio.Event()
+
+    async def on_change(*_: object) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    async with memory_manager() as manager:
+        await log_in(manager)
+        job = asyncio.create_task(manager.keep_alive(renewing(verdict=True), on_change=on_change))
+        await called.wait()
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+        session = await manager.restore(NAME)
+    assert session is not None
+    assert session.storage_state["cookies"][0]["value"] == "renewed"
+
+
+async def test_closing_the_manager_ends_the_keeper() -> None:
+    """Its probe too, whose session is left, and whose lease is released. It went on, with a manager that was closed."""
+    began, store = asyncio.Event(), MemoryStore()
+
+    async def probe(_session: BrowserSession) -> bool:
+        began.set()
+        await asyncio.Event().wait()
+        return True
+
+    async with memory_manager(store) as other:
+        await log_in(other)
+        manager = memory_manager(store)
+        job = asyncio.create_task(manager.keep_alive(probe))
+        await began.wait()
+        await manager.aclose()
+        async with asyncio.timeout(5):
+            assert await job == {}
+        async with reusable_session(NAME, manager=other, exclusive=True) as session:
+            assert session.reused
+
+
+async def test_a_login_does_not_end_between_two_rounds() -> None:
+    """Rounds are as close as `before_expiry` needs them, however long `every` is."""
+    probes = []
+
+    async def probe(session: BrowserSession) -> bool:
+        probes.append(session)
+        return True
+
+    async with memory_manager(ttl=3.0) as manager:
+        await log_in(manager)
+        job = asyncio.create_task(manager.keep_alive(probe, every=3600.0, before_expiry=2.5))
+        async with asyncio.timeout(10):
+            while len(probes) < 2:
+                await asyncio.sleep(0.01)
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+        assert await manager.restore(NAME) is not None
 
 
 async def test_an_asynchronous_on_change_is_awaited() -> None:
@@ -316,7 +379,7 @@ async def test_a_login_that_the_store_refuses_is_unknown(operation: str) -> None
     "wrong",
     [
         {"every": 0}, {"every": "1h"}, {"concurrency": 0}, {"concurrency": 2.5}, {"probe_timeout": -1}, {"before_expiry": 0},
-        {"probe": None}, {"relogin": 1},
+        {"probe": None}, {"relogin": 1}, {"pattern": None},
     ],
 )  # fmt: skip
 async def test_a_wrong_argument_is_named(wrong: dict[str, Any]) -> None:
@@ -521,6 +584,36 @@ def test_blocking_code_keeps_logins_too(redis_server: RedisServer, is_async: boo
     assert isinstance(given[0], blocking.BrowserSession) is not is_async
     assert found is not None
     assert found.data == {"seen": True}
+
+
+def test_on_change_of_blocking_code_may_use_its_manager(redis_server: RedisServer) -> None:
+    """It was called in the event loop of all threads, where blocking methods raise, and where it held up all agents."""
+    with blocking.SessionManager(redis_server.url, registry=None) as manager:
+        with blocking.reusable_session(NAME, manager=manager) as session:
+            session.storage_state = state_with_cookie()
+        evicted = []
+        manager.keep_alive(lambda _: False, once=True, on_change=lambda name, *_: evicted.append(manager.evict(name)))
+        assert evicted == [True]
+        assert manager.restore(NAME) is None
+
+
+def test_closing_a_blocking_manager_ends_its_keeper(redis_server: RedisServer) -> None:
+    """The thread of the keeper held up the end of the process for ever."""
+    manager = blocking.SessionManager(redis_server.url, registry=None)
+    began = threading.Event()
+
+    def probe(_session: BrowserSession) -> bool:
+        began.set()
+        return True
+
+    with blocking.reusable_session(NAME, manager=manager) as session:
+        session.storage_state = state_with_cookie()
+    keeper = threading.Thread(target=manager.keep_alive, args=(probe,), daemon=True)
+    keeper.start()
+    assert began.wait(60)
+    manager.close()
+    keeper.join(10)
+    assert not keeper.is_alive()
 
 
 def test_the_command_ends_with_its_reader(redis_server: RedisServer, site: str) -> None:

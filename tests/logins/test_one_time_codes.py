@@ -65,7 +65,14 @@ def test_blocking_code_makes_codes_too(redis_server: RedisServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "not base32 !", "otpauth://hotp/a?secret=JBSWY3DPEHPK3PXP&counter=1", "otpauth://totp/a"]
+    "wrong",
+    [
+        "",
+        "not base32 !",
+        "otpauth://hotp/a?secret=JBSWY3DPEHPK3PXP&counter=1",
+        "otpauth://totp/a",
+        "otpauth://totp/a?secret=JBSWY3DPEHPK3PXP&period=-30",
+    ],
 )
 async def test_a_wrong_secret_is_refused_and_not_shown(wrong: str) -> None:
     """Neither in the message nor in what led to it."""

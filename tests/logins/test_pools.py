@@ -99,6 +99,43 @@ async def test_a_member_that_is_used_outside_of_the_pool_is_passed_by(redis_serv
             assert [await use(manager) for _ in range(3)] == [f"{POOL}/bob"] * 3
 
 
+@pytest.mark.parametrize("user", ["agent", "probe"])
+async def test_a_member_that_was_used_outside_of_the_pool_is_free_soon(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    """Its user frees the lease, and does not know the pool. The member was looked at again when that lease would have ended."""
+    held, passed, gate = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    pass_by = Turn._pass_by
+
+    async def passes_by(turn: Turn, pause: float) -> None:
+        await pass_by(turn, pause)
+        passed.set()
+
+    monkeypatch.setattr(Turn, "_pass_by", passes_by)
+
+    async def probe(_session: BrowserSession) -> bool:
+        held.set()
+        return await gate.wait()
+
+    async def outside() -> None:
+        if user == "probe":
+            await manager.keep_alive(probe, once=True)
+            return
+        async with reusable_session(f"{POOL}/alice", manager=manager, exclusive=True) as session:
+            await probe(session)
+
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("alice")
+        await use(manager)
+        holder = asyncio.create_task(outside())
+        await held.wait()
+        waiter = asyncio.create_task(use(manager, wait=8))
+        await passed.wait()
+        gate.set()
+        await holder
+        assert await waiter == f"{POOL}/alice"
+
+
 async def test_a_bad_member_cools_down(redis_server: RedisServer) -> None:
     """For as long as was asked for. The others go on."""
     async with SessionManager(redis_server.url, registry=None) as manager:

@@ -300,6 +300,36 @@ async def test_a_callback_that_fails_stops_nothing(redis_server: RedisServer, ma
     await gone(redis_server)
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, type("Ended", (BaseException,), {})])
+async def test_a_callback_that_is_cancelled_or_exits_ends_no_job(
+    redis_server: RedisServer, make_manager: MakeManager, error: type[BaseException]
+) -> None:
+    """A CancelledError of it ended the reconcile without a word, and no session was found any more."""
+    told: list[str] = []
+
+    def tell(fingerprint: str) -> None:
+        told.append(fingerprint)
+        if len(told) == 1:
+            raise error
+
+    manager = await make_manager(redis_server.url, ttl=0.3, on_expired=tell, cleanup_interval=0.1)
+    async with cleaning(manager):
+        for name in NAMES[:2]:
+            await save_many(manager, [name])
+            await until(functools.partial(told.__contains__, name), timeout=10.0, message="the job goes on")
+
+
+async def test_the_job_leaves_a_small_pool_to_the_agents(redis_server: RedisServer, make_manager: MakeManager) -> None:
+    """Its listener kept the only connection, so that no agent could save."""
+    budgets = {"restore_timeout": 2.0, "save_timeout": 2.0, "attempt_timeout": 1.0}
+    manager = await make_manager(f"{redis_server.url}?max_connections=1", **budgets)
+    async with cleaning(manager):
+        await until(lambda: subscribers(redis_server) == 3, message="the job listens")
+        async with reusable_session("shop/alice", manager=manager) as session:
+            session.data["n"] = 1
+        assert (session.outcome, session.save_outcome) == ("missing", "saved")
+
+
 async def test_an_outage_does_not_end_the_job(own_redis: RedisServer, make_manager: MakeManager) -> None:
     """Redis is away when the job starts and again in the middle: it goes on when Redis is back."""
     told: list[str] = []
