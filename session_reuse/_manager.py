@@ -67,6 +67,8 @@ class SessionManager(AsyncOnly):
 
     def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
         self._given: StoreOrClient | None = None
+        if store is not None and "url" in config:
+            raise ConfigurationError("give a store or url=, not both")
         if isinstance(store, str):
             config["url"] = store
         elif store is not None:
@@ -116,10 +118,7 @@ class SessionManager(AsyncOnly):
         loop = asyncio.get_running_loop()
         if self._closed:
             raise ManagerClosedError(_CLOSED)
-        if self._loop is not None and self._loop is not loop:
-            if not self._loop.is_closed():
-                raise LifecycleError("this SessionManager belongs to another event loop: make one for each loop")
-            self._leave_loop()  # a manager of a module, used by one `asyncio.run` after another
+        self._leave_ended_loop()
         if self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
         async with self._starting:
@@ -146,7 +145,7 @@ class SessionManager(AsyncOnly):
         detached = self._report_lost.detach() if self._report_lost is not None else None
         if detached is not None:
             _, report, arguments, _ = detached
-            report(*arguments)
+            report(*arguments, on_lost=self.config.on_lost)
 
     def _leave_known(self) -> Replicas | None:
         """Return what this manager knows, for the next event loop."""
@@ -159,6 +158,13 @@ class SessionManager(AsyncOnly):
         """Close after the end of the event loop: report what waits as lost, and close the sockets."""
         self._leave_loop()
         self._closed = True
+
+    def _leave_ended_loop(self) -> None:
+        """Begin anew if the event loop is another one: a manager of a module, used by one `asyncio.run` after another."""
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            if not self._loop.is_closed():
+                raise LifecycleError("this SessionManager belongs to another event loop: make one for each loop")
+            self._leave_loop()
 
     def _leave_loop(self) -> None:
         self._report_lost_saves()
@@ -174,19 +180,20 @@ class SessionManager(AsyncOnly):
         self._start_anew()
 
     async def aclose(self) -> None:
-        """Write pending saves within `close_timeout`, report the lost ones, and close our connections."""
+        """Write pending saves within `close_timeout`, report the lost ones, and close our connections.
+
+        Raises:
+            LifecycleError: it belongs to another event loop, which is not closed.
+        """
+        if not self._closed:
+            self._leave_ended_loop()
         runtime, was_closed, self._closed = self._runtime, self._closed, True
         if not was_closed and runtime is not None:
             await self._close(runtime)
 
     async def _close(self, runtime: Runtime) -> None:
-        for keeper in runtime.tasks.named("keep_alive"):
-            keeper.cancel()
         try:
-            for names in ("keep_alive",), ("leave", "release"):  # probes leave sessions and release leases at their end
-                if waited_for := runtime.tasks.named(*names):
-                    await asyncio.wait(waited_for, timeout=self.config.save_timeout)
-            await runtime.writer.finish(self.config.close_timeout)
+            await runtime.finish()
         finally:  # also when the close is cancelled
             runtime.writer.close()
             if self._report_lost is not None:
@@ -194,11 +201,7 @@ class SessionManager(AsyncOnly):
             await self._end(runtime)
 
     async def _end(self, runtime: Runtime) -> None:
-        tasks = list(runtime.tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:  # with an end: libraries swallow a cancellation now and then
-            await asyncio.wait(tasks, timeout=self.config.close_timeout)
+        await runtime.tasks.cancel(self.config.close_timeout)
         runtime.telemetry.close()
         if not is_store(self._given):
             try:

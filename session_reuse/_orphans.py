@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
     from session_reuse._session.replica import Replicas
     from session_reuse._telemetry import Telemetry
+    from session_reuse.config import LostCallback
 
 managers: Final[WeakSet[SessionManager]] = WeakSet()
 """All managers of this process."""
+_NOT_CLOSED: Final = "the manager was not closed"
 _parents: Final[list[Any]] = []
 """What a forked child has from its parent. Freed, it would take the parent's sockets out of an epoll that both share."""
 
@@ -37,20 +39,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew_in_child)
 
 
-def report_lost(replicas: Replicas, telemetry: Telemetry, process: int) -> None:
+def report_lost(
+    replicas: Replicas, telemetry: Telemetry, process: int, on_lost: LostCallback | None = None
+) -> None:  # fmt: skip
     """Count and log the changes that still wait, when their manager is collected or at interpreter exit.
 
     Args:
         replicas: what waits. No argument may refer to the manager, which would then live until the process ends.
         telemetry: of the manager.
         process: whose changes they are. A forked child has them as well, and reports nothing.
+        on_lost: the application's function. None when the manager is collected: it may refer to the manager.
     """
     if process != os.getpid():
         return
     for replica in replicas.waiting():
         for change in list(replica.outbox):
             replicas.remove(replica, [change])
-            telemetry.lost(replica.fingerprint, "the manager was not closed")
+            telemetry.lost(replica.fingerprint, _NOT_CLOSED)
+            if on_lost is not None:
+                with contextlib.suppress(Exception):  # the application's, whatever it raises
+                    on_lost(replica.fingerprint, _NOT_CLOSED)
     telemetry.pending(0)
     telemetry.close()
 

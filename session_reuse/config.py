@@ -6,6 +6,7 @@ float or `timedelta`.
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -226,6 +227,8 @@ def _checked(name: str, value: object) -> object:
         return switch(name, value)
     if kind.endswith("Callback") and not callable(value):
         raise ConfigurationError(f"{name} must be a function, not {value!r}")
+    if name == "on_lost" and inspect.iscoroutinefunction(value):
+        raise ConfigurationError("on_lost must be a plain function: it is called where nothing can be awaited")
     return value
 
 
@@ -256,7 +259,7 @@ def _checked_compression(name: object) -> object:
 def _checked_folder(folder: object) -> Path:
     if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
         raise ConfigurationError(f"spool_dir must be a path, not {folder!r}")
-    return Path(folder)
+    return Path(folder).expanduser()
 
 
 _CHECKS: Final[dict[str, Callable[[object], object]]] = {

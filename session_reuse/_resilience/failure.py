@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from session_reuse.errors import CircuitOpenError, StoreError, StoreTimeoutError
+from session_reuse.errors import CircuitOpenError, StoreError, StoreTimeoutError, StoreUnavailableError
 
 
 class Retry(StrEnum):
@@ -71,6 +71,13 @@ def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None)
         return AttemptFailed(type(rejected)(str(rejected)), "circuit_open", Retry.NEVER, FailureScope.REQUEST)
     error = CircuitOpenError(f"the store failed shortly before; {name}s are tried again in {retry_in:.1f} s")
     return AttemptFailed(error, "circuit_open", Retry.NEVER, FailureScope.REQUEST)
+
+
+def not_understood(error: Exception) -> AttemptFailed:
+    """Return the failure of an attempt whose reply has a shape that Redis does not send. Proxies and imitations do."""
+    name = type(error).__name__
+    reason = f"the store sent a reply that makes no sense ({name})"
+    return AttemptFailed(StoreUnavailableError(reason), name, Retry.NEVER, FailureScope.REQUEST)
 
 
 def used_up() -> AttemptFailed:

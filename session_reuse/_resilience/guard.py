@@ -14,7 +14,7 @@ from random import Random
 from typing import Final, NamedTuple, TypeVar
 
 from session_reuse._resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
-from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry, circuit_open, used_up
+from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry, circuit_open, not_understood, used_up
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
 from session_reuse._resilience.retry import is_worth_retrying, retry
 
@@ -165,6 +165,9 @@ class Guard:
                 _judge(breakers, breaker, permit, failure)
                 self.on_failure(failure)
             raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, it must not reach the agent)
+            breaker.cancel(permit)
+            raise not_understood(error) from None
         except BaseException:  # the deadline's cancellation too: an attempt cut short says nothing about the server
             breaker.cancel(permit)
             raise

@@ -7,17 +7,32 @@ import inspect
 from typing import Any
 
 from session_reuse._browser_session import BrowserSession, Verdict, wiring_of
+from session_reuse._cancellation import ends_us
+from session_reuse._session.exit import allows_save
+from session_reuse.config import Config
 
 
-async def capture(session: BrowserSession, limit: float) -> None:
+async def _capture(session: BrowserSession, limit: float) -> None:
     """Call the adapters for the current state. What cannot be read within `limit` seconds leaves the state alone."""
     for ask in list(wiring_of(session).captures):
         try:
             async with asyncio.timeout(limit):
                 state: Any = ask()
                 session.storage_state = await state if inspect.isawaitable(state) else state
-        except Exception as error:  # noqa: BLE001  (whatever an adapter raises, the stored state must stay)
+        except (Exception, asyncio.CancelledError) as error:  # whatever an adapter raises, the stored state must stay
+            if ends_us(error):
+                raise
             session.capture_failed(type(error).__name__)
+
+
+async def examined(session: BrowserSession, verify: Verdict | None, config: Config) -> bool:
+    """Read the browser, and return whether the session may be saved."""
+    wiring = wiring_of(session)
+    if wiring.captures and not wiring.discarded:
+        await _capture(session, config.capture_timeout)
+    if not allows_save(wiring, session.outcome):
+        return False
+    return verify is None or await verified(session, verify, config.verify_timeout)
 
 
 async def verified(session: BrowserSession, verify: Verdict, limit: float) -> bool:
@@ -26,6 +41,8 @@ async def verified(session: BrowserSession, verify: Verdict, limit: float) -> bo
         async with asyncio.timeout(limit):
             verdict = verify(session)
             return bool(await verdict if inspect.isawaitable(verdict) else verdict)
-    except Exception as error:  # noqa: BLE001  (by contract: raising means not verified)
+    except (Exception, asyncio.CancelledError) as error:  # by contract: raising means not verified
+        if ends_us(error):
+            raise
         session.report("verify_failed", type(error).__name__)
         return False

@@ -72,6 +72,17 @@ class Runtime:
         """Run work in a separate task that lives until it is done or the manager is closed."""
         return self.tasks.spawn
 
+    async def finish(self) -> None:
+        """Wait for what is under way, within its limits: probes, exits, saves that wait, releases of leases."""
+        for keeper in self.tasks.named("keep_alive"):
+            keeper.cancel()
+        for name in "keep_alive", "leave":  # probes leave sessions at their end
+            await self.tasks.wait_for(name, self.config.save_timeout)
+        until = self.clock.loop() + self.config.close_timeout
+        await self.writer.finish(self.config.close_timeout)
+        # Releases go on meanwhile, and repeat as long as the store is away.
+        await self.tasks.wait_for("release", until - self.clock.loop())
+
     async def last_fingerprint(self, agent_id: str, budget: float) -> str | None:
         """Return the fingerprint that an agent used last; None when none is stored.
 

@@ -72,8 +72,10 @@ class LeaseHolder:
             self._heartbeat = None
 
     async def _beat(self, lease: Lease) -> None:
+        pause = self._ttl / 3
         while True:
-            await asyncio.sleep(self._ttl / 3)
+            await asyncio.sleep(pause)
+            pause = self._ttl / 3
             try:
                 kept = await self._store.run(
                     Access.WRITE, self._fingerprint, self._ttl / 3,
@@ -81,6 +83,7 @@ class LeaseHolder:
                 )  # fmt: skip
             except AttemptFailed as failure:
                 self._degraded(failure)
+                pause = self._ttl / 30  # a store that is away for a moment at two beats must not cost the lease
                 continue
             if not kept:
                 self.lost = True

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
-from session_reuse._session.changes import NEVER_HEARD, Change, Snapshot, StoredKind
+from session_reuse._session.changes import NEVER_HEARD, Change, Login, Snapshot, StoredKind
+from session_reuse._state.document import NO_BODY
 from session_reuse.outcome import SaveOutcome
 
 _LONGEST_OUTBOX = 8
@@ -183,6 +184,7 @@ class Replicas:
         for change in changes:
             if change in replica.outbox:
                 replica.outbox.remove(change)
+                change.built_on = ()  # else each change of an outage would keep all those before it
                 self._outbox_bytes -= change.size
         if not replica.outbox:
             self._waiting.pop(replica.fingerprint, None)
@@ -190,22 +192,36 @@ class Replicas:
     def _combine(self, replica: Replica) -> None:
         """Keep an outbox short: a change that starts where the one before it ended becomes one with it."""
         outbox = replica.outbox
+        if replica.writing:  # a request may be made of these very changes
+            return
         for at in range(1, len(outbox)) if len(outbox) > _LONGEST_OUTBOX else ():
             first, second = outbox[at - 1], outbox[at]
             if _follows(first, second):
                 self._outbox_bytes -= first.size + second.size
                 outbox[at - 1 : at + 1] = [_combined(first, second)]
+                # Agents refer to them until they are settled: their documents would stay beside the bounds of memory.
+                for part in (first, *first.parts):
+                    part.before = part.after = part.whole = NO_BODY
+                    part.built_on = ()
                 self._outbox_bytes += outbox[at - 1].size
                 return
 
 
 def _follows(first: Change, second: Change) -> bool:
     return (
-        first.login is second.login
+        _is_one(first.login, second.login)
+        and first.agent_id == second.agent_id
         and first.lease is second.lease is None
         and first.after == second.before
         and first.domains == second.domains
         and not (first.mark_only or second.mark_only or first.ids or second.ids)
+    )
+
+
+def _is_one(first: Login, second: Login) -> bool:
+    """Return whether two agents continue one login, and know the same of it: one after the other, while the store is away."""
+    return first is second or (
+        first.is_same(second) and (first.heard_at, first.invalidated_at) == (second.heard_at, second.invalidated_at)
     )
 
 

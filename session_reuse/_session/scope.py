@@ -19,7 +19,7 @@ from session_reuse._browser_session import BrowserSession, fill, is_inherited, w
 from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
-from session_reuse._session.callbacks import capture, verified
+from session_reuse._session.callbacks import examined, verified
 from session_reuse._session.changes import NEVER_HEARD, NOT_STORED, Change, Found, Login, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
@@ -304,14 +304,14 @@ class SessionScope:
         session, began = self._session, self._clock.loop()
         self._saves += 1
         number, wiring = self._saves, wiring_of(session)
-        if wiring.captures and not wiring.discarded:
-            await capture(session, self._config.capture_timeout)
-        change = None
-        verify, limit = self._options.verify if final else None, self._config.verify_timeout
-        if allows_save(wiring, session.outcome) and (verify is None or await verified(session, verify, limit)):
-            change = self._change(final=final)
-        elif wiring.marked_bad and not self._marked and self._options.save != "never":
-            change = self._bad_mark()
+        try:
+            is_good = await examined(session, self._options.verify if final else None, self._config)
+        except BaseException:  # the manager is closed, or the event loop ends: nothing is lost without a word
+            if final and allows_save(wiring, session.outcome):
+                self._writer.lost(session.fingerprint, "the exit was cut off before its save")
+                self._finish(SaveOutcome.LOST, began, number)
+            raise
+        change = self._change(final=final) if is_good else self._bad_mark()
         if change is None:
             return self._finish(SaveOutcome.SKIPPED, began, number)
         if self._lease is not None and self._lease.lost:
@@ -383,7 +383,9 @@ class SessionScope:
         )  # fmt: skip
 
     def _bad_mark(self) -> Change | None:
-        """Return the mark that the very login gets which this session was restored from."""
+        """Return the mark that the very login gets which this session was restored from, once."""
+        if self._marked or not wiring_of(self._session).marked_bad or self._options.save == "never":
+            return None
         self._marked = True
         mark = bad_mark(self._login, self._before, self._clock.loop(), self._config.ttl)
         if mark is not None:

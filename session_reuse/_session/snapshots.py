@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
+from functools import partial
 from time import monotonic
 from typing import Final
 
 from session_reuse._session.changes import NEVER_HEARD, Snapshot, StoredKind
+from session_reuse._session.tasks import in_thread
 from session_reuse._state import header as head
 from session_reuse._state.codec import OFFLOAD_THRESHOLD, Codec
 from session_reuse._state.document import Body
@@ -55,8 +56,7 @@ class Snapshots:
             if len(value) < OFFLOAD_THRESHOLD:
                 decoded = self.codec.decode(value, key, known)
             else:
-                loop = asyncio.get_running_loop()
-                decoded = await loop.run_in_executor(None, self.codec.decode, value, key, known)
+                decoded = await in_thread(partial(self.codec.decode, value, key, known))
             body = Body(decoded.document, decoded.header.flags[2])
             document = decode_document(*body, fingerprint, trusted=decoded.trusted)
         except CorruptStateError as error:
@@ -83,7 +83,7 @@ class Snapshots:
         arguments = (body.data, body.json_encoding, header, self._keys.session(fingerprint))
         if len(body.data) < OFFLOAD_THRESHOLD:
             return self.codec.encode(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(None, self.codec.encode, *arguments)
+        return await in_thread(partial(self.codec.encode, *arguments))
 
     def affinity_value(self, agent_id: str, fingerprint: str) -> str:
         """Return the affinity entry of an agent. With keys it is sealed, so that no writer without a key redirects it."""

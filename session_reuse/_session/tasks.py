@@ -1,19 +1,24 @@
-"""Background tasks of one manager: each lives until it is done or the manager is closed."""
+"""Background work: tasks of one manager, which live until they are done or the manager is closed, and threads of the process."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from session_reuse._cancellation import ends_us
+
+T = TypeVar("T")
 
 Spawn = Callable[[Coroutine[None, None, object], str], "asyncio.Task[Any]"]
 """Runs work in a separate task, under a name."""
 _PREFIX: Final = "session_reuse:"
 _CARRIES_CHANGES: Final = frozenset({"leave", "save"})
 """Names of the work that alone knows of a change. Each has an end, so that it holds up nobody who waits for it."""
+_MOST_THREADS: Final = 4
 
 
 class Tasks(set["asyncio.Task[Any]"]):
@@ -27,9 +32,22 @@ class Tasks(set["asyncio.Task[Any]"]):
         task.add_done_callback(self.discard)
         return task
 
-    def named(self, *names: str) -> list[asyncio.Task[Any]]:
-        """Return the tasks with one of these names."""
-        return [task for task in self if task.get_name().removeprefix(_PREFIX) in names]
+    def named(self, name: str) -> list[asyncio.Task[Any]]:
+        """Return the tasks of this name."""
+        return [task for task in self if task.get_name() == f"{_PREFIX}{name}"]
+
+    async def cancel(self, limit: float) -> None:
+        """Cancel all tasks, and wait at most `limit` seconds for them: libraries swallow a cancellation now and then."""
+        tasks = list(self)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=limit)
+
+    async def wait_for(self, name: str, limit: float) -> None:
+        """Wait at most `limit` seconds for the tasks of this name."""
+        if tasks := self.named(name):
+            await asyncio.wait(tasks, timeout=max(0.0, limit))
 
 
 async def until_closed(job: asyncio.Task[object]) -> None:
@@ -69,3 +87,28 @@ class _Begun(Coroutine[object, None, object]):
 
     def __await__(self) -> Generator[Any, None, object]:
         return self._work.__await__()
+
+
+class _Threads:
+    """Threads for large sessions: those of the application may be busy for minutes, and an enter must not wait for them."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew. A forked child does: the threads of its parent are not there."""
+        self.executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="session_reuse")
+
+
+_threads: Final = _Threads()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.forget)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return the result of work that would hold up the event loop."""
+    try:
+        done = asyncio.get_running_loop().run_in_executor(_threads.executor, work)
+    except RuntimeError:  # the interpreter is ending, and starts no thread
+        return work()
+    return await done

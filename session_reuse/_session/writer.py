@@ -22,7 +22,7 @@ from session_reuse._session.fold import Folded, fold, next_group
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.replica import Replica, Replicas
 from session_reuse._session.snapshots import Snapshots
-from session_reuse._session.tasks import Spawn
+from session_reuse._session.tasks import Spawn, in_thread
 from session_reuse._state.header import REMEMBERED_SAVES, Header
 from session_reuse._store.interface import Commit, CommitOutcome, CommitReply
 from session_reuse._stored_form import new_save_id
@@ -113,6 +113,7 @@ class Writer:
             await self._commit_all(replica, batch, budget)
         except AttemptFailed as failure:
             arrived, replica.arriving = [*changes, *replica.arriving], []
+            replica.writing = False  # what waits may be combined
             for change in arrived:
                 change.failure = failure.error  # without the frames that a raised one refers to
             self._enqueue(replica, arrived)
@@ -144,11 +145,11 @@ class Writer:
             change.left_alone = False
             if self._closed:
                 change.settle(SaveOutcome.LOST)
-                self._lost(replica.fingerprint, "the manager is closed")
+                self.lost(replica.fingerprint, "the manager is closed")
                 continue
             for crowded, dropped in self.replicas.enqueue(replica, change):
                 if self.disk is None or not self.disk.leaves(dropped):
-                    self._lost(crowded.fingerprint, "pending_max or pending_max_bytes is reached")
+                    self.lost(crowded.fingerprint, "pending_max or pending_max_bytes is reached")
                 if self.disk is not None:
                     self.disk.changed(crowded)
             if change.outcome is None:
@@ -174,14 +175,13 @@ class Writer:
         if self.disk is not None:
             self.disk.changed(replica)
         for change in done:
-            outcome = change.outcome
-            assert outcome is not None  # noqa: S101  (looked at above)
-            if change.before is not change.after and (outcome in REFUSED or change.not_taken):
-                self._lost(replica.fingerprint, change.why or "the lease was lost")
-            else:
-                self._telemetry.flushed(replica.fingerprint, outcome)
+            if change.before is not change.after and (change.outcome in REFUSED or change.not_taken):
+                self.lost(replica.fingerprint, change.why or "the lease was lost")
+            elif change.outcome is not None:  # as it is of all of them
+                self._telemetry.flushed(replica.fingerprint, change.outcome)
 
-    def _lost(self, fingerprint: str, why: str) -> None:
+    def lost(self, fingerprint: str, why: str) -> None:
+        """Report a change that is given up."""
         self._telemetry.lost(fingerprint, why)
         if self._config.on_lost is not None:
             try:
@@ -206,7 +206,7 @@ class Writer:
             if len(stored.body.data) + sum([change.size for change in group]) < _OFFLOAD:
                 folded = run()
             else:
-                folded = await asyncio.get_running_loop().run_in_executor(None, run)
+                folded = await in_thread(run)
             # Refuse nothing by what was known before. A save that was held up is compared by the server's clock.
             sent_at, again = self._clock.loop(), 0
             is_late = max([change.age(sent_at) for change in group]) > 0
@@ -243,9 +243,10 @@ class Writer:
             try:
                 value = await self._snapshots.encode(fingerprint, folded.result.body, header)
             except InvalidStateError as error:
+                why = f"with what others saved, {error}"
                 for change, _ in folded.applied:
-                    change.settle(SaveOutcome.SKIPPED)
-                log.error(Event.INVALID_STATE, fingerprint=fingerprint, why=f"with what others saved, {error}")
+                    change.settle(SaveOutcome.SKIPPED, why)
+                log.error(Event.INVALID_STATE, fingerprint=fingerprint, why=why)
                 return None
         agents = {}
         for change, rebased in folded.applied:
@@ -359,7 +360,7 @@ class Writer:
                 on_disk = self.disk is not None and self.disk.holds(replica, change)
                 change.settle(SaveOutcome.SPOOLED if on_disk else SaveOutcome.LOST)
                 if not on_disk:
-                    self._lost(replica.fingerprint, "the store was away until the close")
+                    self.lost(replica.fingerprint, "the store was away until the close")
         if self.disk is not None:
             self.disk.close()
 
@@ -376,7 +377,7 @@ class Writer:
         self._enqueue(replica, changes)
         for change in changes:
             if change.outcome is SaveOutcome.STALE:
-                self._lost(replica.fingerprint, change.why)
+                self.lost(replica.fingerprint, change.why)
 
     # Invalidating ----------------------------------------------------------------------------------------------------
 

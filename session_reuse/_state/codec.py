@@ -120,4 +120,9 @@ def _split(value: bytes) -> tuple[bytes, bytes]:
     end = start + int(digits)
     if end > len(value):
         raise CorruptStateError("the value is cut off")
-    return value[start:end], value[end:]
+    name = value[start:end]
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        raise CorruptStateError("the key name is damaged") from None
+    return name, value[end:]

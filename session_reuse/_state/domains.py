@@ -125,8 +125,13 @@ def _replaced(
 ) -> list[_Item]:  # fmt: skip
     """Return the stored items with those inside replaced, removed, or added at the end."""
     mine = {identity(item): item for item in inside if is_inside(item)}
-    kept = [item for item in stored if not is_inside(item) or identity(item) in mine]
-    return [mine.pop(identity(item), item) if is_inside(item) else item for item in kept] + list(mine.values())
+    kept: list[_Item] = []
+    for item in stored:
+        if not is_inside(item):
+            kept.append(item)
+        elif identity(item) in mine:  # a second one of the same identity ends: the last one counts, and it is old
+            kept.append(mine.pop(identity(item)))
+    return kept + list(mine.values())
 
 
 def _losses(block: JsonObject) -> list[tuple[str, JsonObject]]:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from session_reuse import CorruptStateError, Outcome, SaveOutcome, SessionManager, reusable_session
+from session_reuse import BrowserSession, CorruptStateError, Outcome, SaveOutcome, SessionManager, reusable_session
+from session_reuse._state.header import Header, authenticated_part
+from session_reuse._state.sealing import NO_KEY, Checksum
 from tests.harness.servers import RedisServer
 
 KEY = "browser:session:alice"
@@ -160,3 +162,12 @@ async def test_strict_callers_are_told(manager: SessionManager, redis_server: Re
         client.set(KEY, "bad")
     with pytest.raises(CorruptStateError):
         await reusable_session("alice", manager=manager, strict=True).__aenter__()
+
+
+def test_a_key_name_that_is_no_text_is_damage() -> None:
+    """Without keys anybody can write a value whose checksum is right: it is refused, and not with an error of Python's."""
+    front = Header(save_ids=("a" * 12,), created_at=1, saved_at=1).encode("--ot", NO_KEY)
+    name, body = b"browser:session:\xff", b"{}"
+    forged = front + b"%04d" % len(name) + name + Checksum().close(body, authenticated_part(front) + name)
+    with pytest.raises(CorruptStateError):
+        BrowserSession.import_(forged)

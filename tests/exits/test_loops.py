@@ -284,6 +284,33 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("full", [False, True])
+def test_a_manager_can_be_closed_after_its_loop_has_ended(own_redis: RedisServer, *, full: bool) -> None:
+    """`asyncio.run(manager.aclose())` at the end of a program closes it, and reports what still waits."""
+    ended = run(
+        f"""
+from session_reuse import SessionManager, reusable_session
+
+manager = SessionManager(on_lost=lambda name, _: say("lost", name))
+
+async def visit():
+    async with reusable_session("shop/alice", manager=manager) as session:
+        session.data["n"] = 1
+        server.config_set("maxmemory", int({full}))
+    say(session.save_outcome)
+
+asyncio.run(visit())
+asyncio.run(manager.aclose())
+say(manager.closed)
+server.config_set("maxmemory", 0)
+""",
+        own_redis,
+        timeout=60.0,
+    )
+    expected = ["pending", "lost shop/alice", "True"] if full else ["saved", "True"]
+    assert (ended.lines, ended.code) == (expected, 0), ended.errors
+
+
+@pytest.mark.parametrize("full", [False, True])
 def test_the_outcome_of_a_loop_that_has_ended_is_there_at_once(own_redis: RedisServer, *, full: bool) -> None:
     """A save that waits in a loop that has ended goes on nowhere: `settled` in the next one returns what is known."""
     ended = run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 import subprocess
 import sys
 import textwrap
@@ -70,6 +71,18 @@ def test_what_was_put_in_place_is_found_as_it_is() -> None:
     store = MemoryStore()
     store.put(NAME, b"damaged")
     assert store.peek(NAME) == b"damaged"
+
+
+async def test_a_large_session_is_stored_as_any_other() -> None:
+    """Sites with much in their storage are tested, too."""
+    memory = MemoryStore()
+    large = random.Random(1).randbytes(100_000).hex()
+    async with memory_manager(memory) as manager, reusable_session(NAME, manager=manager) as session:
+        session.data["large"] = large
+    assert_saved(session)
+    value = memory.peek(NAME)
+    assert value is not None
+    assert BrowserSession.import_(value).data == {"large": large}
 
 
 async def test_what_is_stored_can_be_looked_at() -> None:

@@ -45,6 +45,23 @@ async def test_a_session_that_was_only_read_is_reused_too() -> None:
             session.discard()
 
 
+async def test_many_agents_in_one_outage_need_the_room_of_a_few() -> None:
+    """What the first of them noted is stored in the end: their changes become one, and none gives way for room."""
+    memory = MemoryStore()
+    async with processes(memory, 1, pending_max_bytes=1_000_000) as (one,):
+        await one.log_in("known")
+        one.cut()
+        for number in range(40):
+            async with one.enter() as session:
+                session.data[f"note {number}"] = True
+                session.data["page"] = f"{number}" * 10_000
+            assert session.save_outcome is SaveOutcome.PENDING
+        one.heal()
+        assert await session.settled() in {SaveOutcome.SAVED, SaveOutcome.MERGED}
+        assert one.lost == []
+    assert [f"note {number}" in stored(memory).data for number in range(40)] == [True] * 40
+
+
 async def test_each_agent_sees_what_the_one_before_has_left() -> None:
     """Changes that wait are a part of what this process knows, and all of them are stored in the end."""
     memory = MemoryStore()

@@ -40,6 +40,21 @@ async def test_a_save_that_was_written_at_once_is_settled() -> None:
         assert await session.settled() is SaveOutcome.UNCHANGED
 
 
+async def test_a_save_that_becomes_too_large_beside_another_says_so() -> None:
+    """The reason of the loss is its size, not a lease that was never there."""
+    memory = MemoryStore()
+    async with processes(memory, max_state_bytes=3000) as (one, other):
+        await one.log_in()
+        session = await waiting(one, mine="x" * 1800)
+        async with other.enter() as second:
+            second.data["theirs"] = "y" * 1100
+        assert await other.manager.restore(NAME) is not None
+        one.heal()
+        assert await session.settled() is SaveOutcome.SKIPPED
+        ((_, why),) = one.lost
+        assert "max_state_bytes" in why
+
+
 async def test_a_save_that_waits_is_settled_when_the_store_is_back() -> None:
     """`settled` waits until then."""
     memory = MemoryStore()

@@ -80,6 +80,20 @@ def test_an_origin_without_a_host_is_outside(strange: str) -> None:
     assert not AllowedDomains(["shop.example"]).allow_origin(strange)
 
 
+def test_of_duplicates_inside_the_change_stays() -> None:
+    """Of two stored items of one identity the last one counts: an old one must not come after the change."""
+
+    def document(*values: str) -> Any:
+        cookies = [{"name": "sid", "domain": "shop.example", "value": value} for value in values]
+        entries = [
+            {"origin": "https://shop.example", "localStorage": [{"name": "n", "value": value}]} for value in values
+        ]
+        return {"fingerprint": "a", "data": {}, "storage_state": {"cookies": cookies, "origins": entries}}
+
+    joined = AllowedDomains(["shop.example"]).join(document("old", "older"), document("new"))
+    assert joined == document("new")
+
+
 states = st.builds(
     lambda cookies, origins: {
         "cookies": list({(each["domain"], each["name"]): each for each in cookies}.values()),

@@ -113,6 +113,27 @@ def test_no_setting_takes_just_anything(name: str) -> None:
         Config(**{name: object()})
 
 
+def test_a_spool_folder_may_be_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of variables, such as those of containers, do not expand a tilde, and a folder `~` is not meant."""
+    monkeypatch.setenv("HOME", "/home/agent")
+    assert Config(spool_dir="~/spool", encryption_keys=[bytes(32)]).spool_dir == Path("/home/agent/spool")  # type: ignore[arg-type]
+
+
+def test_an_asynchronous_on_lost_is_refused() -> None:
+    """It would never run."""
+
+    async def on_lost(name: str, why: str) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="on_lost"):
+        Config(on_lost=on_lost)  # type: ignore[arg-type]
+
+
+def test_a_store_and_a_url_are_not_given_together() -> None:
+    """One of them would have no effect."""
+    with pytest.raises(ConfigurationError, match="not both"):
+        SessionManager("redis://one.example", url="redis://two.example")
+
+
 def test_an_unknown_setting_is_told() -> None:
     """A misspelt setting is not silently ignored."""
     with pytest.raises(ConfigurationError, match="tll"):

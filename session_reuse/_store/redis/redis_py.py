@@ -86,8 +86,8 @@ class LaneConnection(ABC):
 
     def unsent(self) -> int:
         """Return how many bytes wait here for the network to take them, the kernel's included."""
-        transport = getattr(getattr(self._connection, "_writer", None), "transport", None)
-        if transport is None:
+        transport: Any = getattr(getattr(self._connection, "_writer", None), "transport", None)
+        if not hasattr(transport, "get_write_buffer_size"):  # that of a fake server
             return 0
         unsent: int = transport.get_write_buffer_size()
         with suppress(OSError, AttributeError):

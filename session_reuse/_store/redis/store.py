@@ -393,7 +393,9 @@ def _value(reply: object) -> bytes | None:
     if isinstance(reply, ResponseError) and error_code(reply) == "WRONGTYPE":
         return b""  # no session of ours: as good as an empty one
     value = checked(reply)
-    return value if value is None else bytes(value)
+    if value is not None and not isinstance(value, bytes):  # not `bytes(value)`: of a number it makes so many zeros
+        raise TypeError(type(value).__name__)
+    return value
 
 
 def _lease_arguments(lease: Lease | None) -> tuple[str, str]:

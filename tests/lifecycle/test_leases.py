@@ -1,0 +1,39 @@
+"""The exclusive lease of an agent that is alive."""
+
+from __future__ import annotations
+
+import asyncio
+
+from session_reuse import SaveOutcome, reusable_session
+from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager
+from tests.lifecycle.worlds import NAME, Process, stored
+
+TTL = 3.0
+
+
+async def test_a_store_that_is_away_at_two_beats_costs_no_lease() -> None:
+    """A failed beat is repeated soon, and not at the next third of the time to live: the lease would end before that."""
+    memory = MemoryStore()
+    way = FaultyStore(memory, fail=Fault.UNAVAILABLE, only={"renew"}, times=7)  # all attempts of two beats
+    manager, other = memory_manager(way, lease_ttl=TTL), Process(memory)
+    try:
+        async with reusable_session(NAME, manager=manager, exclusive=True) as session:
+            session.data["n"] = 2
+            await asyncio.sleep(TTL + 0.3)
+            async with other.enter(exclusive=True) as refused:
+                assert refused.outcome == "busy"
+        assert session.save_outcome is SaveOutcome.SAVED
+        assert stored(memory).data == {"n": 2}
+    finally:
+        await manager.aclose()
+        await other.manager.aclose()
+
+
+async def test_a_lease_that_cannot_be_given_back_does_not_prolong_the_close() -> None:
+    """Its release is repeated while the store is away. The close waits for `close_timeout`, not for `save_timeout` on top."""
+    one = Process(MemoryStore(), save_timeout=30.0, close_timeout=0.1)
+    async with one.enter(exclusive=True) as session:
+        session.data["n"] = 1
+        one.cut()
+    async with asyncio.timeout(15):
+        await one.manager.aclose()
