@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionBusyError, SessionManager, reusable_session
@@ -74,6 +76,24 @@ async def test_tokens_grow(store: Store) -> None:
     assert second.token > first.token
     assert not await store.renew(NAME, first, HOUR, timeout=10)
     assert await store.renew(NAME, second, HOUR, timeout=10)
+
+
+async def test_a_holder_that_was_replaced_changes_nothing_after_the_next_lease_has_lapsed(store: Store) -> None:
+    """The next holder was killed, or could not say that it has left. Its lease has ended by itself."""
+    await save(store)
+    first = await take(store, "one", seconds=0.05)
+    assert isinstance(first, Lease)
+
+    async def taken() -> Lease | None:
+        second = await take(store, "two", seconds=0.2)
+        return second if isinstance(second, Lease) else None
+
+    second = await until(taken)
+    assert (await header_of(store)).token == second.token
+
+    await asyncio.sleep(0.3)
+    assert not await store.renew(NAME, second, HOUR, timeout=10)
+    assert (await save_next(store, "b" * 12, lease=first)).outcome is CommitOutcome.STALE
 
 
 async def test_a_holder_that_was_replaced_changes_nothing(store: Store) -> None:

@@ -1,4 +1,4 @@
--- Take or keep the exclusive lease of a session. Never touches the payload.
+-- Take or keep the exclusive lease of a session. Of the session itself, only the token in its header changes.
 -- KEYS: session, lease, tombstone, cancelled   ARGV: holder, lease ms
 -- Reply: {'ok', token} | {'busy', ms left} | {'foreign', ms left}
 --
@@ -19,11 +19,14 @@ end
 if not token then
   local now = redis.call('TIME')
   local least = now[1] * 1000000 + now[2]
-  if redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('GETRANGE', KEYS[1], 0, 3) == 'SRS1' then
-    least = math.max(least, (tonumber(redis.call('GETRANGE', KEYS[1], 36, 55)) or 0) + 1)
-  end
+  local ours = redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('GETRANGE', KEYS[1], 0, 3) == 'SRS1'
+  if ours then least = math.max(least, (tonumber(redis.call('GETRANGE', KEYS[1], 36, 55)) or 0) + 1) end
   least = math.max(least, (tonumber(redis.call('GETRANGE', KEYS[3], 0, 19)) or 0) + 1)
   token = string.format('%020.0f', least)
+  redis.call('SET', KEYS[2], token .. ':' .. ARGV[1], 'PX', ARGV[2])
+  -- A save of an earlier holder that still waits is fenced off from here on, also if this lease lapses.
+  if ours then redis.call('SETRANGE', KEYS[1], 36, token) end
+else
+  redis.call('SET', KEYS[2], token .. ':' .. ARGV[1], 'PX', ARGV[2])
 end
-redis.call('SET', KEYS[2], token .. ':' .. ARGV[1], 'PX', ARGV[2])
 return {'ok', token}
