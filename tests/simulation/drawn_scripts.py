@@ -177,7 +177,7 @@ SHAPES: Final[dict[str, Callable[[Drawn], list[Any]]]] = {
     "pool_edit": lambda drawn: [drawn.chance.choice(("add", "remove")), *drawn.chance.sample((*MEMBERS, "m4"), 2)],
     "pool_return": lambda drawn: [drawn.chance.choice(MEMBERS), drawn.chance.choice(("0", "100000", "9000000")), drawn.mostly("0", drawn.score("pool"))],
     "pool_take": lambda drawn: [drawn.chance.choice((*WAITERS, "w3")), drawn.mostly("0", drawn.score("waiters")[:-2]), "60000000", "300000000", str(HOUR * 1_000_000)],
-    "release": lambda drawn: [drawn.lease()[0], drawn.lease()[1]],
+    "release": lambda drawn: [drawn.lease()[1]],
     "renew": lambda drawn: [*drawn.lease(), "60000"],
     "reseal_affinity": lambda drawn: [drawn.mostly(drawn.found.get("affinity", b""), b"shop/bob"), b"shop/alice\nnew"],
     "set_totp": _set_totp,

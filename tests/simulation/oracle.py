@@ -1112,7 +1112,7 @@ class Oracle:
             own = [one for one in session.versions if one.actor is visit.manager and one.start >= began]
             visit.saved_in |= {one.stored.created_at for one in own if one.stored is not None}
             # The request to invalidate it may have come after a save that was under way.
-            tried = visit.manager.tried.get(session.fingerprint, -1.0)
+            tried = max(known.get(session.fingerprint, -1.0) for known in (visit.manager.tried, visit.manager.evicted))
             if own and outcome is not SaveOutcome.UNCHANGED and max(session.lost_at, tried) < began:
                 visit.manager.known[session.fingerprint] = own[-1]
                 visit.manager.heard[session.fingerprint] = now
@@ -1141,9 +1141,13 @@ class Oracle:
         another_login = another_login or self._is_of_another_login(session, visit)
         another_login = another_login or self._on_waiting_login(session, visit)
         another_login = another_login or session.replaced_at >= visit.begun
+        # What it was given has ended by its time to live, and another session, perhaps an empty one, was made since.
+        there = set((session.current.items or {}).values())
+        ended = any(v.items is None and v.overlaps(visit.begun, self.loop.time()) for v in session.versions)
+        is_own = any(self.writes[serial].visit is visit for serial in there)
+        another_login = another_login or (ended and stored is not None and not is_own)
         # The store has lost the login, and another one, perhaps an empty one, has taken its place.
         is_lost = (visit.stale or not visit.login) and session.lost_at >= 0.0 and stored is not None
-        there = set((session.current.items or {}).values())
         another_login = another_login or (is_lost and there.isdisjoint(visit.restored.values()))
         under_way = any(
             change.serial

@@ -106,6 +106,8 @@ class RedisServer:
             raise ServerError(_READ_ONLY)
         if grows and self._full_now:
             raise ServerError(_OOM)
+        if writes:
+            self._full_now = False  # a script that has begun to write may go on writing
         try:
             return function(self, words)
         except IndexError:
@@ -133,7 +135,6 @@ class RedisServer:
             value = value.copy()
         self.undo.append((self.clock(), key, value, self.expires.get(key)))
         self.touched[key] = None
-        self._full_now = False  # a script that has written once may go on writing
 
     def typed(self, key: Key, kind: type, *, make: bool = False) -> Any:
         """Return the value of a key that must be of a type."""

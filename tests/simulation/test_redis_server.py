@@ -124,6 +124,12 @@ _BUSY = 10_000
 _MAY_HAVE_ENDED = 2 * _BUSY
 _STAMP = slice(130, 144)
 """Where a commit writes the server's time into a value."""
+_TOKEN = slice(36, 56)
+"""Where the script for a lease does."""
+
+
+def _are_near(one: bytes, two: bytes) -> bool:
+    return abs(int(one) - int(two)) < 1000 * _BUSY
 
 
 def alike(mine: Any, theirs: Any) -> bool:
@@ -136,8 +142,12 @@ def alike(mine: Any, theirs: Any) -> bool:
     if isinstance(mine, bytes) and isinstance(theirs, bytes) and mine != theirs:
         if len(mine) == len(theirs) > _STAMP.stop and mine[_STAMP].isdigit() and theirs[_STAMP].isdigit():
             mine, theirs = mine[:130] + mine[144:], theirs[:130] + theirs[144:]
+        if mine[:4] == theirs[:4] == b"SRS1" and mine[_TOKEN].isdigit() and theirs[_TOKEN].isdigit():
+            if not _are_near(mine[_TOKEN], theirs[_TOKEN]):
+                return False
+            mine, theirs = mine[:36] + mine[56:], theirs[:36] + theirs[56:]
         one, two = _TIMES.findall(mine), _TIMES.findall(theirs)
-        near = len(one) == len(two) and all(abs(int(a) - int(b)) < 1000 * _BUSY for a, b in zip(one, two, strict=True))
+        near = len(one) == len(two) and all(map(_are_near, one, two))
         return near and _TIMES.sub(b"", mine) == _TIMES.sub(b"", theirs)
     return bool(mine == theirs)
 

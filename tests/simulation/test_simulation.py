@@ -61,6 +61,7 @@ WITH_ALL_WORDS: dict[int, str] = {
     10016349: "an outage met a save that a fail-over had lost, though the process had read what was stored since",
     6216: "a save on disk gave way to one of another manager, which the agent had been told was kept",
     20096878: "an agent whose new login a fail-over had lost was refused",
+    60016057: "a late copy of a request for a lease took it for a holder that had left, and whose lease a fail-over had lost",
     50025885: "a save that waited was written after the lease of the next holder had lapsed, which had not seen it",
     30005604: "a waiting save was reported lost because of its age, though an agent had gone on with it and was stored",
     11003747: "an invalidation after a fail-over to a server with a late clock did not stop an agent that knew the lost one",

@@ -253,10 +253,10 @@ class RedisStore(Pools):
         return bool(checked(reply))
 
     async def release(self, fingerprint: str, lease: Lease, *, timeout: float) -> bool:
-        """Release a lease. False when another holder has it. With token 0 a late request for it is refused too."""
+        """Release a lease, and refuse late requests for it. False when another holder has it."""
         keys = self.keys.of(fingerprint)
         names = (keys.lease, keys.once(lease.holder), keys.session)
-        (reply,) = await self.send(call("release", names, *_lease_arguments(lease)), timeout=timeout)
+        (reply,) = await self.send(call("release", names, lease.holder), timeout=timeout)
         return bool(checked(reply))
 
     async def invalidate(

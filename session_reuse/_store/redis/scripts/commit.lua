@@ -18,10 +18,10 @@ local function string_at(key, first, last)
 end
 
 local function release()
-  if ARGV[7] == '1' and ARGV[6] ~= '' and string_at(KEYS[3], 21, -1) == ARGV[6] then -- whatever its token: release.lua
-    redis.call('DEL', KEYS[3])
-    redis.call('SET', KEYS[8], '1', 'PX', 60000) -- a request of this holder that is still on its way takes no lease
-  end
+  if ARGV[7] == '0' or ARGV[6] == '' then return end
+  if string_at(KEYS[3], 21, -1) == ARGV[6] then redis.call('DEL', KEYS[3]) end -- whatever its token: release.lua
+  -- A request of this holder that is still on its way takes no lease, also where a fail-over has lost the first one.
+  redis.call('SET', KEYS[8], '1', 'PX', 60000)
 end
 
 -- The affinity of the latest agents ends when the session ends, so the session lists them. The list is bounded.

@@ -1,10 +1,10 @@
 -- Give back a lease that is still ours, and refuse requests of this holder that are still on their way.
 -- Its token may be a later one than the holder knows: a repeated request takes the lease anew after an invalidation.
--- KEYS: lease, cancelled, session   ARGV: token (zeros when it never reached us), holder   Reply: 1 | 0
+-- KEYS: lease, cancelled, session   ARGV: holder   Reply: 1 | 0
 local lease = redis.pcall('GETRANGE', KEYS[1], 0, -1)
 if type(lease) ~= 'string' then lease = '' end
 local token = string.sub(lease, 1, 20)
-local mine = string.sub(lease, 22) == ARGV[2]
+local mine = string.sub(lease, 22) == ARGV[1]
 if mine then
   redis.call('DEL', KEYS[1]) -- first: once it has written, a script may go on where memory is full
   -- The lease ends here. The header keeps its token, so that an earlier holder stays fenced off.
@@ -13,6 +13,5 @@ if mine then
     redis.call('SETRANGE', KEYS[3], 36, token)
   end
 end
--- A lease that an invalidation has ended was ours, perhaps. One that another holds was not.
-if mine or lease == '' or ARGV[1] == '00000000000000000000' then redis.call('SET', KEYS[2], '1', 'PX', 60000) end
+redis.call('SET', KEYS[2], '1', 'PX', 60000) -- also when a fail-over or an invalidation has ended the lease
 return mine and 1 or 0
