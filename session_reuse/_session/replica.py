@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from session_reuse._session.changes import NEVER_HEARD, Change, Login, Snapshot, StoredKind
-from session_reuse._state.document import NO_BODY
 from session_reuse.outcome import SaveOutcome
 
 _LONGEST_OUTBOX = 8
@@ -199,10 +198,6 @@ class Replicas:
             if _follows(first, second):
                 self._outbox_bytes -= first.size + second.size
                 outbox[at - 1 : at + 1] = [_combined(first, second)]
-                # Agents refer to them until they are settled: their documents would stay beside the bounds of memory.
-                for part in (first, *first.parts):
-                    part.before = part.after = part.whole = NO_BODY
-                    part.built_on = ()
                 self._outbox_bytes += outbox[at - 1].size
                 return
 
