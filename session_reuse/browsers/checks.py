@@ -33,7 +33,7 @@ def url_matches(url: str, pattern: str | re.Pattern[str], *, timeout: float = WA
     Args:
         url: the page to open, one that only those who are logged in see.
         pattern: a regular expression, searched in the whole URL that the browser ends up at. A login form may have the page in
-            its query, as in `/login?next=/account`, so begin it with `^https://`.
+            its query, as in `/login?next=/account`, so leave that out: `^[^?]*/account$`.
         timeout: seconds for the page to load.
     """
     expression = re.compile(pattern)

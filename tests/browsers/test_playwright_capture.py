@@ -497,7 +497,7 @@ async def test_a_browser_without_the_protocol_is_read_at_save_time(
     """Firefox and WebKit have no live mirror: cookies and web storage are captured at exit, and the limit is said."""
 
     def refuse(self: AsyncPlaywrightDriver, page: Any, _: object) -> Any:
-        self._not_attached(page, adapter.Error("CDP session is only available in Chromium"))
+        self._not_attached(page, Error("CDP session is only available in Chromium"))
         yield from ()
 
     monkeypatch.setattr(AsyncPlaywrightDriver, "_attach", refuse)

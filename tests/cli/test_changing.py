@@ -19,6 +19,7 @@ import pytest
 from session_reuse import Liveness, SessionManager, SessionSummary, reusable_session
 from session_reuse.cli.commands import rotate
 from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.testing import state_with_cookie
 from tests.cli.conftest import ALICE, CANARIES, STATE, CommandLine, store
 from tests.harness.polling import wait_until
 from tests.harness.probes import parts_of
@@ -134,7 +135,7 @@ def test_a_session_that_the_store_refuses_is_an_error_with_its_cause(
     """`import` and `copy` name what an operator has to change."""
     cli = CommandLine(own_redis.url)
     store(own_redis.url, ALICE)
-    (tmp_path / "state.json").write_text(json.dumps({"cookies": [], "origins": []}))
+    (tmp_path / "state.json").write_text(json.dumps(state_with_cookie()))
     with own_redis.client() as client:
         if trouble == "full":
             client.config_set("maxmemory", 1)
@@ -159,7 +160,7 @@ def test_bad_file_stores_nothing(cli: CommandLine, tmp_path: Path, content: byte
 def test_files_and_names_that_cannot_be_used_are_usage_errors(cli: CommandLine, alice: str, tmp_path: Path) -> None:
     """Exit code 2 and one line, whatever is wrong with the arguments."""
     state = tmp_path / "state.json"
-    state.write_text('{"cookies": []}')
+    state.write_text(json.dumps(state_with_cookie()))
     for words in (
         ["import", str(tmp_path / "absent"), "--fingerprint", "x"],
         ["import", str(state)],
