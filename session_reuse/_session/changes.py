@@ -152,6 +152,7 @@ class Change:
         waited: whether it had to wait for the store.
         left_alone: whether its agent was cancelled while an earlier save was on its way, and hears nothing of it.
         parts: changes that were combined into this one, and share its outcome.
+        combined: the change that this one was combined into. Its documents are in there alone, within the bounds of memory.
         built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
         sent_over: version of the session when it was first sent. 0 for none.
@@ -185,8 +186,9 @@ class Change:
     mark_only: bool = False
     waited: bool = False
     left_alone: bool = False
-    parts: list[Change] = field(default_factory=list)
-    built_on: Sequence[Change] = ()
+    parts: list[Change] = field(default_factory=list, repr=False)
+    combined: Change | None = field(default=None, repr=False)
+    built_on: Sequence[Change] = field(default=(), repr=False)
     ids: list[str] = field(default_factory=list)
     sent_over: int = 0
     sent_as: list[int] = field(default_factory=list)
@@ -215,6 +217,14 @@ class Change:
     def has_released_lease(self) -> bool:
         """Whether the lease was given back with it. One that may never have been sent has not done so."""
         return self.release and self.outcome is not None and self.outcome not in NOT_STORED
+
+    @property
+    def whole_change(self) -> Change:
+        """The change that has its documents: itself, or the one that it was combined into."""
+        change = self
+        while change.combined is not None:
+            change = change.combined
+        return change
 
     def is_in(self, stored: Snapshot) -> bool:
         """Return whether the stored session contains it: a reply was lost, or another process has read it from disk."""

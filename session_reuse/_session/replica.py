@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from session_reuse._session.changes import NEVER_HEARD, Change, Login, Snapshot, StoredKind
+from session_reuse._state.document import NO_BODY
 from session_reuse.outcome import SaveOutcome
 
 _LONGEST_OUTBOX = 8
@@ -197,8 +198,12 @@ class Replicas:
             first, second = outbox[at - 1], outbox[at]
             if _follows(first, second):
                 self._outbox_bytes -= first.size + second.size
-                outbox[at - 1 : at + 1] = [_combined(first, second)]
-                self._outbox_bytes += outbox[at - 1].size
+                outbox[at - 1 : at + 1] = [combined := _combined(first, second)]
+                first.combined = second.combined = combined
+                for part in (first, *first.parts[-1:]):  # agents keep the parts until they are settled
+                    part.before = part.after = part.whole = NO_BODY
+                    part.built_on = ()
+                self._outbox_bytes += combined.size
                 return
 
 

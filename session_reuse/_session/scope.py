@@ -195,7 +195,10 @@ class SessionScope:
         replicas.observe(replica, snapshot)
         if waiting:
             self._writer.confirm(replica)
-            waiting = [change for change in waiting if not change.is_in(snapshot)]
+            # Some were combined meanwhile.
+            waiting = [
+                one for one in dict.fromkeys(change.whole_change for change in waiting) if not one.is_in(snapshot)
+            ]
         self._known = snapshot
         moment = self._clock.at(asked_at)
         folded = None

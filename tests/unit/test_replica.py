@@ -201,6 +201,19 @@ def test_a_long_outage_does_not_pile_up_changes() -> None:
     assert [one.made_at for one in outbox] == sorted(one.made_at for one in outbox)
 
 
+def test_combined_changes_keep_no_documents_of_their_own() -> None:
+    """Agents refer to them until they are settled: their documents would stay beside the bounds of memory."""
+    kept, replica = replicas(), Replica("a", snapshot())
+    changes = chain(Login(Found.STORED, 0.0, 0.0), 50)
+    for at, one in enumerate(changes):
+        one.built_on = changes[:at]
+        kept.enqueue(replica, one)
+    with_documents = [one for one in changes if one.before.data]
+    assert len(with_documents) < 10
+    assert not any(one.built_on for one in changes if one not in with_documents)
+    assert {one.whole_change for one in changes} == set(replica.outbox)
+
+
 def test_a_change_that_is_on_its_way_is_not_combined() -> None:
     """A request is made of it: what comes from disk meanwhile leaves it as it is."""
     kept, replica = replicas(), Replica("a", snapshot())

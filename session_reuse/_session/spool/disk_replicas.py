@@ -7,6 +7,7 @@ is settled and adding new changes, so processes that share the folder lose nothi
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -59,11 +60,13 @@ class _Update:
 
     Attributes:
         forgets: whether the base on disk goes.
+        copies: the changes as they are now, for a thread: they may be combined meanwhile.
     """
 
     base: Snapshot | None = None
     forgets: bool = False
     changes: list[Change] = field(default_factory=list)
+    copies: list[Change] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
 
 
@@ -176,7 +179,7 @@ class DiskReplicas:
         for change in replica.outbox:
             change.name = change.name or new_save_id()
             change.mark_id = change.mark_id or change.name
-        update = _Update(changes=list(replica.outbox))
+        update = _Update(changes=list(replica.outbox), copies=list(map(copy, replica.outbox)))
         known = self._on_disk.get(replica.fingerprint, {})
         gone = set(known) - {change.name for change in replica.outbox}
         update.ended = {name for name in gone if not self.leaves(known[name])}
@@ -196,11 +199,11 @@ class DiskReplicas:
             for each in (name, *older) if update.forgets else ():
                 spool.remove(spool.base_name(each))
             failure = self._write_base(fingerprint, update.base, loop, wall) if update.base is not None else None
-            mine = {change.name for change in update.changes} | update.ended
+            mine = {change.name for change in update.copies} | update.ended
             others = [
                 packed for each in (name, *older) for packed in self._packed_changes(each) if packed["name"] not in mine
             ]
-            packed = others + [_packed(change, loop, wall) for change in update.changes]
+            packed = others + [_packed(change, loop, wall) for change in update.copies]
             if packed:
                 content = {"schema": _SCHEMA, "fingerprint": fingerprint, "changes": packed}
                 spool.write(name, orjson.dumps(content), min(change["made_at"] for change in packed), older)
