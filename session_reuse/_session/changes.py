@@ -105,6 +105,7 @@ class Login:
         created_at: first save of the stored session, unix milliseconds. 0 before.
         retire_at: when the stored session is retired, unix milliseconds. 0 for never.
         invalidated_at: last invalidation that is known, server time in µs. None when it is not known.
+        ancestors: ids of the saves before the stored one. A store that holds one of them has lost those since.
     """
 
     found: Found
@@ -113,6 +114,7 @@ class Login:
     created_at: int = 0
     invalidated_at: int | None = None
     retire_at: int = 0
+    ancestors: tuple[str, ...] = ()
 
     def is_same(self, other: Login) -> bool:
         """Return whether two agents continue one login."""
@@ -126,6 +128,7 @@ class Login:
     def continues(self, header: Header, found: Found = Found.STORED) -> None:
         """Note that the store holds a session that this login belongs to, or is to replace."""
         self.found, self.created_at, self.retire_at = found, header.created_at, header.retire_at
+        self.ancestors = header.save_ids[1:]
 
     def accepted(self, header: Header, moment: Moment) -> None:
         """Note that the store holds this login now."""

@@ -60,11 +60,14 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     same = login.created_at == header.created_at
     if login.found is Found.ABSENT or (login.found is Found.STORED and same):
         return _merged(change, stored.body, header.saved_at, moment)
-    if login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment):
+    # The new login of an agent that it went on with may have been refused for a later one.
+    was_refused = any(one.outcome in REFUSED and one.login is login for one in change.built_on)
+    if login.found is Found.UNUSABLE and same and not (was_refused or _is_later(header.saved_at, change, moment)):
         return Rebased(change.after, new_login=True)
     retired = judge(header, now=moment.wall, retire_after_bad=retire_after_bad) is Outcome.RETIRED
-    # The login that was restored or saved may be the younger one: a fail-over has brought back the one before.
-    may_replace = login.found is not Found.STORED or header.created_at < login.created_at
+    # A login that was restored or saved may be the younger one too, where a fail-over has brought back the one before. Times of
+    # hosts do not tell.
+    may_replace = login.found is not Found.STORED or not set(login.ancestors).isdisjoint(header.save_ids[:1])
     return _beside_another_login(change, stored.body, header.saved_at, moment, may_replace=may_replace, retired=retired)
 
 

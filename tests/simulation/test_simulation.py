@@ -61,6 +61,8 @@ WITH_ALL_WORDS: dict[int, str] = {
     10016349: "an outage met a save that a fail-over had lost, though the process had read what was stored since",
     6216: "a save on disk gave way to one of another manager, which the agent had been told was kept",
     20096878: "an agent whose new login a fail-over had lost was refused",
+    90009350: "a vouched login replaced a newer one of a host whose clock was late",
+    90001353: "an agent that went on with a new login, which was refused for a later one, replaced that one",
     60016057: "a late copy of a request for a lease took it for a holder that had left, and whose lease a fail-over had lost",
     50025885: "a save that waited was written after the lease of the next holder had lapsed, which had not seen it",
     30005604: "a waiting save was reported lost because of its age, though an agent had gone on with it and was stored",
