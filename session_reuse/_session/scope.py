@@ -195,20 +195,17 @@ class SessionScope:
         replicas.observe(replica, snapshot)
         if waiting:
             self._writer.confirm(replica)
-            # Some were combined meanwhile.
-            waiting = [
-                one for one in dict.fromkeys(change.whole_change for change in waiting) if not one.is_in(snapshot)
-            ]
+            current = dict.fromkeys(change.whole_change for change in waiting)  # some were combined meanwhile
+            waiting = [change for change in current if not change.is_in(snapshot)]
         self._known = snapshot
-        moment = self._clock.at(asked_at)
         folded = None
         if waiting:
             self._built_on = waiting
             self._writer.wake()
             folded = fold(waiting, snapshot, self._clock.now(reply.now), retire_after_bad=self._config.retire_after_bad)
         return from_store(
-            snapshot, found, self._options, moment, retire_after_bad=self._config.retire_after_bad, uses=reply.uses,
-            folded=folded,
+            snapshot, found, self._options, self._clock.at(asked_at), uses=reply.uses, folded=folded,
+            retire_after_bad=self._config.retire_after_bad,
         )  # fmt: skip
 
     async def _adopt(self, entry: Entry) -> None:
