@@ -26,6 +26,7 @@ HOLD_LIMIT: Final = 29 * 86400.0
 """Seconds after which an agent cannot prove any more that its session was not invalidated."""
 _LONGEST_RACE: Final = 1.0
 """Seconds after which a save that is on its way has been held up: by its process, or by the save before it."""
+ANOTHER_LOGIN: Final = "another login is stored"
 REFUSED: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED})
 NOT_STORED: Final = REFUSED | {SaveOutcome.LOST}
 
@@ -129,6 +130,11 @@ class Login:
         """Note that the store holds a session that this login belongs to, or is to replace."""
         self.found, self.created_at, self.retire_at = found, header.created_at, header.retire_at
         self.ancestors = header.save_ids[1:]
+
+    def stand_back(self) -> None:
+        """Note that another login is stored, so that it replaces the unusable one no more."""
+        if self.found is Found.UNUSABLE:
+            self.found = Found.AWAY
 
     def accepted(self, header: Header, moment: Moment) -> None:
         """Note that the store holds this login now."""
@@ -250,6 +256,8 @@ class Change:
 
     def settle(self, outcome: SaveOutcome, why: str = "") -> None:
         """Set its outcome, once."""
+        if why == ANOTHER_LOGIN:
+            self.login.stand_back()
         for change in (self, *self.parts):
             if change.outcome is None:
                 change.outcome, change.why = outcome, why
@@ -261,7 +269,8 @@ class Change:
         """Set the outcome of a change that the store holds, as far as its last request has brought it."""
         self.settle(outcome)
         if self.is_cut:
-            self.not_taken, self.why = True, "another login is stored: only the notes were saved"
+            self.not_taken, self.why = True, f"{ANOTHER_LOGIN}: only the notes were saved"
+            self.login.stand_back()
 
     def answer(self) -> None:
         """Wake its agent."""

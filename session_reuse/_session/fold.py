@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field, replace
 
-from session_reuse._session.changes import HOLD_LIMIT, REFUSED, Change, Found, Login, Snapshot, StoredKind
+from session_reuse._session.changes import (
+    ANOTHER_LOGIN,
+    HOLD_LIMIT,
+    REFUSED,
+    Change,
+    Found,
+    Login,
+    Snapshot,
+    StoredKind,
+)
 from session_reuse._session.clock import Moment
 from session_reuse._state import document
 from session_reuse._state.document import Body
@@ -60,9 +69,7 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     same = login.created_at == header.created_at
     if login.found is Found.ABSENT or (login.found is Found.STORED and same):
         return _merged(change, stored.body, header.saved_at, moment)
-    # The new login of an agent that it went on with may have been refused for a later one.
-    was_refused = any(one.outcome in REFUSED and one.login is login for one in change.built_on)
-    if login.found is Found.UNUSABLE and same and not (was_refused or _is_later(header.saved_at, change, moment)):
+    if login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment):
         return Rebased(change.after, new_login=True)
     retired = judge(header, now=moment.wall, retire_after_bad=retire_after_bad) is Outcome.RETIRED
     # A login that was restored or saved may be the younger one too, where a fail-over has brought back the one before. Times of
@@ -155,7 +162,7 @@ def _beside_another_login(
     not_taken = mine["storage_state"] != before["storage_state"]
     if data == theirs["data"]:
         outcome = SaveOutcome.STALE if change.login.found is Found.STORED else SaveOutcome.SKIPPED
-        return Refused(outcome, "another login is stored")
+        return Refused(outcome, ANOTHER_LOGIN)
     return Rebased(document.dump({**theirs, "data": data}), merged=True, notes_only=True, not_taken=not_taken)
 
 

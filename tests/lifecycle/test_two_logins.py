@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from session_reuse import Outcome, ProblemKind, SaveOutcome
+from session_reuse import BrowserSession, Outcome, ProblemKind, SaveOutcome
 from session_reuse.testing import Fault, MemoryStore, assert_fresh, assert_reused, state_with_cookie
 from tests.lifecycle.worlds import NAME, login_of, processes, stored
 
@@ -225,3 +225,24 @@ async def test_a_lost_reply_hides_no_login_that_was_left_out() -> None:
         assert await session.settled() in {SaveOutcome.SKIPPED, SaveOutcome.MERGED}
     found = stored(memory)
     assert (found.data, found.storage_state) == ({"n": 1}, state_with_cookie(value="good"))
+
+
+@pytest.mark.parametrize("notes", [False, True], ids=["refused", "only its notes taken"])
+async def test_a_new_login_that_stood_back_for_a_later_one_replaces_it_at_no_save(notes: bool) -> None:
+    """The later one was made by hand, and goes on as the unusable one that both have found."""
+    memory, verdicts = MemoryStore(), iter([False])
+    async with processes(memory) as (one, other):
+        await one.log_in("stored")
+        async with one.enter(verify=lambda _: next(verdicts, True)) as session:
+            session.storage_state = state_with_cookie(value="mine")
+            session.data.update({"note": 1} if notes else {})
+            one.cut()
+            assert await session.checkpoint() is SaveOutcome.PENDING
+            await asyncio.sleep(0.3)  # by the server's clock the other one is later
+            by_hand = BrowserSession(NAME)
+            by_hand.storage_state = state_with_cookie(value="by hand")
+            await other.manager.save(by_hand)
+            one.heal()
+            await session.settled()
+            session.storage_state = state_with_cookie(value="mine, refreshed")
+    assert login_of(stored(memory)) == "by hand"

@@ -243,16 +243,6 @@ def test_a_new_login_replaces_the_unusable_one_it_found_and_no_later_one() -> No
     assert refused(mine, stored(body("new"), created_at=CREATED_AT + 1)) is SaveOutcome.SKIPPED
 
 
-def test_who_went_on_with_a_new_login_that_was_refused_replaces_nothing() -> None:
-    """A later login is stored in the place of the unusable one, perhaps by hand, and looks like that one continued."""
-    new = login(Found.UNUSABLE)
-    waited = change(EMPTY, body("mine"), new)
-    waited.outcome = SaveOutcome.SKIPPED
-    mine = change(body("mine"), body("mine", n=1), new, built_on=[waited])
-    outcome = applied(mine, stored(body("theirs")))
-    assert (cookie_of(outcome), outcome.new_login, outcome.not_taken) == ("theirs", False, False)
-
-
 def test_a_damaged_value_gives_way_as_a_whole() -> None:
     """It holds nothing that could be merged."""
     damaged = replace(nothing(StoredKind.CORRUPT), damaged=b"damaged")
