@@ -27,6 +27,7 @@ HOLD_LIMIT: Final = 29 * 86400.0
 _LONGEST_RACE: Final = 1.0
 """Seconds after which a save that is on its way has been held up: by its process, or by the save before it."""
 ANOTHER_LOGIN: Final = "another login is stored"
+INVALIDATED: Final = "the session was invalidated"
 REFUSED: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED})
 NOT_STORED: Final = REFUSED | {SaveOutcome.LOST}
 
@@ -107,6 +108,7 @@ class Login:
         retire_at: when the stored session is retired, unix milliseconds. 0 for never.
         invalidated_at: last invalidation that is known, server time in µs. None when it is not known.
         ancestors: ids of the saves before the stored one. A store that holds one of them has lost those since.
+        is_over: whether its session was invalidated. A store may lose that it was.
     """
 
     found: Found
@@ -116,6 +118,7 @@ class Login:
     invalidated_at: int | None = None
     retire_at: int = 0
     ancestors: tuple[str, ...] = ()
+    is_over: bool = False
 
     def is_same(self, other: Login) -> bool:
         """Return whether two agents continue one login."""
@@ -139,6 +142,7 @@ class Login:
     def accepted(self, header: Header, moment: Moment) -> None:
         """Note that the store holds this login now."""
         self.continues(header)
+        self.is_over = False
         self.invalidated_at, self.heard_at, self.wall = header.invalidated_at, moment.loop, moment.wall
 
 
@@ -180,6 +184,7 @@ class Change:
         noted: the outcome in the last line of the audit about it.
         answered: set when its agent need not wait any longer: it is settled, or it waits for the store.
         done: set when it is settled.
+        size: bytes that it took in memory when it was made, roughly.
     """
 
     before: Body = field(repr=False)
@@ -215,12 +220,11 @@ class Change:
     noted: SaveOutcome | None = None
     answered: asyncio.Event | None = None
     done: asyncio.Event | None = None
+    size: int = field(init=False)
 
-    @property
-    def size(self) -> int:
-        """Bytes it takes in memory, roughly."""
+    def __post_init__(self) -> None:
         before = len(self.before.data) if self.before is not self.after else 0
-        return 1024 + len(self.after.data) + before + len(self.whole.data)
+        self.size = 1024 + len(self.after.data) + before + len(self.whole.data)
 
     @property
     def has_released_lease(self) -> bool:
@@ -258,6 +262,8 @@ class Change:
         """Set its outcome, once."""
         if why == ANOTHER_LOGIN:
             self.login.stand_back()
+        elif why == INVALIDATED:
+            self.login.is_over = True
         for change in (self, *self.parts):
             if change.outcome is None:
                 change.outcome, change.why = outcome, why

@@ -12,6 +12,7 @@ from dataclasses import field, replace
 from session_reuse._session.changes import (
     ANOTHER_LOGIN,
     HOLD_LIMIT,
+    INVALIDATED,
     REFUSED,
     Change,
     Found,
@@ -91,7 +92,7 @@ def _refusal(change: Change, stored: Snapshot, moment: Moment) -> Refused | None
             SaveOutcome.SKIPPED, "the stored session cannot be opened with the keys or limits of this process"
         )
     if _is_invalidated(login, stored.invalidated_at or 0, moment):
-        return Refused(SaveOutcome.STALE, "the session was invalidated")
+        return Refused(SaveOutcome.STALE, INVALIDATED)
     return _refusal_of_a_lost_one(change, moment) if stored.header is None else None
 
 

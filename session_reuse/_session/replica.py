@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
-from session_reuse._session.changes import NEVER_HEARD, Change, Login, Snapshot, StoredKind
+from session_reuse._session.changes import INVALIDATED, NEVER_HEARD, Change, Login, Snapshot, StoredKind
 from session_reuse._state.document import NO_BODY
 from session_reuse.outcome import SaveOutcome
 
@@ -43,11 +43,12 @@ class Replica:
     counted: int = 0
 
     def refuse_invalidated(self, changes: Iterable[Change]) -> None:
-        """Settle the changes of logins that this process has invalidated. An agent may have entered while that was under way."""
+        """Settle the changes of logins that were invalidated. An agent may have entered while this process did that."""
         for change in changes:
             login = change.login
-            if login.heard_at < self.invalidated_at or login.created_at == self.invalidated_login != 0:
-                change.settle(SaveOutcome.STALE, "this process has invalidated the session")
+            unheard = login.heard_at < self.invalidated_at or login.created_at == self.invalidated_login != 0
+            if unheard or login.is_over:
+                change.settle(SaveOutcome.STALE, INVALIDATED)
 
     def observe(self, snapshot: Snapshot) -> None:
         """Take over what the store said, unless the store has said something newer."""

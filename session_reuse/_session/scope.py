@@ -302,12 +302,13 @@ class SessionScope:
 
     async def _save(self, *, final: bool) -> SaveOutcome:
         session, began = self._session, self._clock.loop()
-        self._saves += 1
-        number, wiring = self._saves, wiring_of(session)
+        self._saves = number = self._saves + 1
+        for given_up in [one for one in reversed(self._changes) if one.outcome in NOT_STORED]:  # while they waited
+            self._start_again_from(given_up)
         try:
             is_good = await examined(session, self._options.verify if final else None, self._config)
         except BaseException:  # the manager is closed, or the event loop ends: nothing is lost without a word
-            if final and allows_save(wiring, session.outcome):
+            if final and allows_save(wiring_of(session), session.outcome):
                 self._writer.lost(session.fingerprint, "the exit was cut off before its save")
                 self._finish(SaveOutcome.LOST, began, number)
             raise
@@ -354,7 +355,7 @@ class SessionScope:
         if self._before is change.after:
             self._before = change.before
         for later in self._changes:
-            if later.before is change.after and later.outcome is None and later is not change:
+            if later.before is change.after and later.outcome is None:
                 later.before = change.before
 
     def _change(self, *, final: bool) -> Change | None:
@@ -401,9 +402,8 @@ class SessionScope:
 
     def note_use(self) -> None:
         """Write a line about the use to the audit, in the background: for a session that is not left."""
-        audit = self._writer.audit
-        if (use := audit.use_of(self._session, self._options, self._use_id)) is not None:
-            self._spawn(audit.note(use), "release")
+        if (use := self._writer.audit.use_of(self._session, self._options, self._use_id)) is not None:
+            self._spawn(self._writer.audit.note(use), "release")
 
     async def _give_back(self) -> None:
         """Give back the lease and the member of a pool, before the next enter of this task can ask for them."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from fakeredis.aioredis import FakeRedis
 
 from session_reuse import BrowserSession, SaveOutcome
 from session_reuse.testing import MemoryStore, state_with_cookie
@@ -154,3 +155,23 @@ async def test_a_login_that_was_replaced_before_its_reply_is_not_taken_for_the_n
             session.storage_state = state_with_cookie(value="refreshed")
         assert session.save_outcome is SaveOutcome.STALE
     assert login_of(stored(memory)) == "newest"
+
+
+async def test_a_login_that_was_invalidated_stays_so_where_the_store_forgets_it() -> None:
+    """Its agent has heard that its save is stale. After an emptied server it does not replace a login made since."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        async with one.enter() as session:
+            session.storage_state = state_with_cookie(value="invalidated")
+            await other.manager.evict(NAME)
+            assert await session.checkpoint() is SaveOutcome.STALE
+            await _flushed(memory)
+            await other.log_in("later")
+        assert session.save_outcome is SaveOutcome.STALE
+    assert login_of(stored(memory)) == "later"
+
+
+async def _flushed(memory: MemoryStore) -> None:
+    """Have the server lose all that it holds."""
+    async with FakeRedis(server=memory.server) as client:
+        await client.flushall()

@@ -154,6 +154,24 @@ async def test_what_gives_way_to_others_is_reported(bound: str) -> None:
         assert one.manager.stats().pending == 2
 
 
+async def test_what_gave_way_is_saved_again_by_the_next_save_of_its_agent() -> None:
+    """It was reported as lost. The agent still has it, and its exit with the store back brings it, also as the only change."""
+    memory = MemoryStore()
+    async with processes(memory, 1, pending_max=1) as (one,):
+        await one.log_in()
+        async with one.enter(agent="first") as session:
+            one.cut()
+            session.data["n"] = 1
+            assert await session.checkpoint() is SaveOutcome.PENDING
+            session.data["m"] = 2
+            assert await session.checkpoint() is SaveOutcome.PENDING
+            await waiting(one, "shop.example/other", n=1)
+            assert await session.settled() is SaveOutcome.LOST
+            one.heal()
+        assert await session.settled() in {SaveOutcome.SAVED, SaveOutcome.MERGED}
+        assert stored(memory).data == {"n": 1, "m": 2}
+
+
 async def test_a_callback_that_raises_reaches_nobody() -> None:
     """`on_lost` is the application's own: whatever it raises, the agent goes on and the others are reported too."""
     told = []

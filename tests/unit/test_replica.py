@@ -185,6 +185,17 @@ def test_settled_changes_give_their_room_back() -> None:
         assert kept.pending == 0
 
 
+def test_a_change_that_takes_over_another_gives_back_what_it_took() -> None:
+    """Its agent moves its start when the change before it was refused. The bound stands for those after it."""
+    kept, one = replicas(pending_max_bytes=10_000), change(text(""), text("x" * 2000))
+    kept.enqueue(kept.of("a"), one)
+    one.before = text("y" * 8000)
+    kept.remove(kept.of("a"), [one])
+    rest = [change(text(""), text("z" * 2000)) for _ in range(3)]
+    assert [kept.enqueue(kept.of(str(number)), one) for number, one in enumerate(rest)] == [[], [], []]
+    assert kept.enqueue(kept.of("last"), change(text(""), text("z" * 2000))) != []
+
+
 def test_a_long_outage_does_not_pile_up_changes() -> None:
     """Of many changes of one login the earliest become one, which goes from the first state to the last and is as old."""
     kept, replica = replicas(), Replica("a", snapshot())
