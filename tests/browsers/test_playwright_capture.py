@@ -13,6 +13,7 @@ import pytest
 from playwright.async_api import Error
 
 from session_reuse._browser import follower
+from session_reuse._browser.drivers.playwright import FollowedPage
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
 from session_reuse._browser.drivers.tasks import background
 from session_reuse._browser.storage import databases
@@ -496,8 +497,9 @@ async def test_a_browser_without_the_protocol_is_read_at_save_time(
 ) -> None:
     """Firefox and WebKit have no live mirror: cookies and web storage are captured at exit, and the limit is said."""
 
-    def refuse(self: AsyncPlaywrightDriver, page: Any, _: object) -> Any:
+    def refuse(self: AsyncPlaywrightDriver, page: Any, followed: FollowedPage) -> Any:
         self._not_attached(page, Error("CDP session is only available in Chromium"))
+        followed.is_attached = True
         yield from ()
 
     monkeypatch.setattr(AsyncPlaywrightDriver, "_attach", refuse)
