@@ -153,13 +153,11 @@ def test_every_row_has_a_function(row: scorecard.Row) -> None:
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["twenty-agents", "capture"])
-def test_rows_of_browsers_are_measured(name: str) -> None:
-    """In their smallest form they start real browsers, find every login, and compare with Playwright."""
-    (row,) = (row for row in scorecard.ROWS if row.name == name)
-    results, goals = row.measure(quick=True)
+def test_a_row_of_browsers_is_measured() -> None:
+    """In its smallest form it starts a real browser, and compares with Playwright."""
+    (row,) = (row for row in scorecard.ROWS if row.name == "capture")
+    results, _ = row.measure(quick=True)
     assert set(results) >= {"ours", "playwright"}
-    assert [goal for goal in goals if "logged in" in goal.what and not goal.met] == []
 
 
 def test_growth_finds_all_that_has_expired() -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 def test_an_agent_may_leave_at_any_moment(driver: str) -> None:
     """Nothing that the page knew to be stored 300 ms before is missing, and nothing older replaces it."""
     with serve_sites() as sites:
-        assert DRIVERS[driver](sites, 4, 7, 1) == []
+        assert DRIVERS[driver](sites, 2, 7, 1) == []
 
 
 def test_an_agent_may_close_the_last_page_of_its_browser() -> None:

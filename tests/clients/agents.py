@@ -1,22 +1,9 @@
-"""A browser-use agent whose model is a script, run in this process or in one of its own.
-
-    python -m tests.clients.agents <file of the stored state> <URL of the site> <user>
-
-prints, as JSON, what the agent saw and what became of the session.
-"""
+"""A browser-use agent whose model is a script."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import re
-import sys
-from pathlib import Path
 from typing import Any
-
-from tests.browsers.patience import PATIENCE, scale_limits
-from tests.clients.keeper import StubKeeper
 
 QUIET = {
     "ANONYMIZED_TELEMETRY": "false",
@@ -98,27 +85,3 @@ async def run_agent(browser_session: Any, url: str, user: str) -> ScriptedModel:
     history = await agent.run(max_steps=30)
     assert history.is_done(), history.errors()
     return model
-
-
-async def _work(keeper: StubKeeper, url: str, user: str) -> dict[str, Any]:
-    from session_reuse.browsers.browser_use import open_browser_session
-
-    session = keeper.enter()
-    async with open_browser_session(session, **browser_options()) as browser_session:
-        model = await run_agent(browser_session, url, user)
-    await keeper.leave(session)
-    return {"reused": session.reused, "steps": model.steps, "problems": [str(p) for p in session.problems]}
-
-
-def main(store: Path, url: str, user: str) -> None:
-    """Run one agent on the state in a file, and print what became of it."""
-    keeper = StubKeeper(json.loads(store.read_text()) if store.exists() else None)
-    report = asyncio.run(_work(keeper, url, user))
-    store.write_text(json.dumps(keeper.stored))
-    sys.stdout.write(json.dumps(report) + "\n")
-
-
-if __name__ == "__main__":
-    os.environ.update(QUIET)
-    scale_limits(PATIENCE)
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

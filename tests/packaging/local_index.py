@@ -66,7 +66,7 @@ def install(environment: Path, requirement: str, folder: Path) -> Path:
         run(uv, "pip", "install", "--quiet", "--offline", "--no-cache", "--python", str(python), *source)
     else:
         run(sys.executable, "-m", "venv", str(environment))
-        run(str(python), "-m", "pip", "install", "--quiet", *source)
+        run(str(python), "-m", "pip", "install", "--quiet", "--no-compile", *source)
     return python
 
 

@@ -59,7 +59,7 @@ def late_ttl() -> None:
     )
 
 
-@_mutant("promise", "lost", "stale", start=2440)
+@_mutant("promise", "lost", "stale", start=2777)
 def one_ground() -> None:
     """Saves that wait are joined: what one of them may not change, none may."""
     real = folding.fold
@@ -79,7 +79,7 @@ def short_tombstones() -> None:
     writer.TOMBSTONE_TTL = 4.0  # type: ignore[misc]
 
 
-@_mutant("lost", "older")
+@_mutant("lost", "older", start=100)
 def late_baseline() -> None:
     """A checkpoint under way when the body ends brings back what was deleted after it."""
     real = scope.SessionScope._save
@@ -109,7 +109,7 @@ def unreadable_is_damaged() -> None:
     snapshots.Snapshots.decode = entered  # type: ignore[method-assign]
 
 
-@_mutant("exclusive")
+@_mutant("exclusive", start=114)
 def exclusive_while_away() -> None:
     """While the store is away, exclusive agents start from what their process knows."""
     real = scope.while_away
@@ -120,7 +120,7 @@ def exclusive_while_away() -> None:
     scope.while_away = while_away
 
 
-@_mutant("lost", "older")
+@_mutant("lost", "older", start=100)
 def own_clocks() -> None:
     """Which of two changes is the later one is decided by the clocks of the hosts that made them."""
 
@@ -169,19 +169,19 @@ def empty_is_skipped() -> None:
     scope.body_to_save = body_to_save
 
 
-@_mutant("lease")
+@_mutant("lease", start=118)
 def lease_stays() -> None:
     """An enter that raises leaves its lease behind."""
     lease.LeaseHolder.abandon = lambda self: None  # type: ignore[method-assign]
 
 
-@_mutant("lease")
+@_mutant("lease", start=118)
 def overtaken_release() -> None:
     """A release overtakes the request for the lease, which then is no one's."""
     seams.change_script("acquire", "if redis.call('EXISTS', KEYS[4]) == 1", "if false")
 
 
-@_mutant("promise")
+@_mutant("promise", start=154)
 def interrupts_lose() -> None:
     """KeyboardInterrupt or SystemExit during a save: it is lost without a word."""
     real = writer.Writer._enqueue
@@ -194,7 +194,7 @@ def interrupts_lose() -> None:
     writer.Writer._enqueue = enqueue  # type: ignore[method-assign]
 
 
-@_mutant("mark")
+@_mutant("mark", start=149)
 def marks_again() -> None:
     """A mark counts again each time it is sent."""
     seams.change_script("commit", "redis.call('SET', KEYS[7], '1', 'NX', 'PX', 86400000)", "true")
@@ -236,7 +236,7 @@ def members_stay_reserved() -> None:
     pool.Turn._return = _nothing  # type: ignore[method-assign,assignment]
 
 
-@_mutant("pool")
+@_mutant("pool", start=60)
 def waiters_overtake() -> None:
     """Whoever calls first gets a free member, however long others wait."""
     seams.change_script("pool_take", "if first == waiter then", "do")

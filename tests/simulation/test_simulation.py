@@ -1,4 +1,4 @@
-"""The promises hold in 500 histories, and the simulator finds faults that are put back."""
+"""The promises hold in 2,000 histories, and the simulator finds faults that are put back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.simulation.mutants import MUTANTS, find
 
-SEEDS = 500
+SEEDS = 2000
 ENOUGH = 5000
 FOUND: dict[int, str] = {
     1832: "a logout was skipped, because what it was made on had waited for too long",
@@ -104,7 +104,7 @@ def test_a_failing_seed_prints_a_readable_history_that_has_shrunk() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_promises_hold_in_500_histories() -> None:
+def test_the_promises_hold_in_2000_histories() -> None:
     """What `oracle.py` says, whatever happens to processes, network and server. A failure prints the shrunk history."""
     done = simulated("--seeds", str(SEEDS))
     assert done.returncode == 0, done.stdout + done.stderr
