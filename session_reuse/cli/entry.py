@@ -16,6 +16,12 @@ def main() -> NoReturn:
         _main()
     except KeyboardInterrupt:  # while modules are imported: a command handles its own
         sys.exit(ExitCode.INTERRUPTED)
+    except OSError as error:  # the output of what uses no store, as `--help`, on a full disk: a command handles its own
+        from session_reuse.cli.output import abandon
+
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  (no command to print it)
+        abandon(sys.stdout)
+        sys.exit(ExitCode.USAGE)
 
 
 def _main() -> NoReturn:

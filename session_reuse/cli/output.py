@@ -37,16 +37,18 @@ class Output:
 
     Attributes:
         is_terminal: whether standard output is a terminal.
-        is_writing: whether standard output is being written now. A slow reader may block the write.
+        is_blocked: whether a `with` of `blocking` runs, as for each write: a slow reader may block it.
         is_interrupted: whether the command is to end. Then nothing is written any more.
+        is_unread: whether the reader has ended.
         on_broken_pipe: called when the reader has ended. A callback of the application cannot hold the error back.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         self.is_terminal = sys.stdout.isatty()
-        self.is_writing = False
+        self.is_blocked = False
         self.is_interrupted = False
+        self.is_unread = False
         self.on_broken_pipe: Callable[[], object] = lambda: None
 
     @property
@@ -65,6 +67,12 @@ class Output:
             text = styled(content, style) if isinstance(content, str) else "\n".join(content.lines())
             self._write(f"{text}\n", flush=flush)
 
+    def write_bytes(self, content: bytes) -> None:
+        """Write a file to standard output."""
+        with self._writing():
+            sys.stdout.buffer.write(content)
+            sys.stdout.flush()
+
     def note(self, text: str) -> None:
         """Print a remark on standard error, for people."""
         if not self.as_json:
@@ -82,7 +90,11 @@ class Output:
         if not self.is_interrupted:
             with suppress(OSError):
                 sys.stdout.flush()  # keeps the order of lines on a terminal
-        sys.stderr.write(styled(text, style, sys.stderr) + "\n")
+        try:
+            sys.stderr.write(styled(text, style, sys.stderr) + "\n")
+            sys.stderr.flush()
+        except OSError:  # nobody reads it any more: the exit code stays
+            abandon(sys.stderr)
 
     def _write(self, text: str, *, flush: bool = False) -> None:
         with self._writing():
@@ -91,17 +103,31 @@ class Output:
                 sys.stdout.flush()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        self.is_writing = True  # before the check: a signal that arrives from now on raises
+    def blocking(self) -> Iterator[None]:
+        """Let a signal raise during the `with`: it waits for another program or a person, and cannot be cancelled."""
+        self.is_blocked = True  # before the check: a signal that arrives from now on raises
         try:
             if self.is_interrupted:
                 raise KeyboardInterrupt
             yield
+        finally:
+            self.is_blocked = False
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self.blocking():
+                yield
         except BrokenPipeError:
+            self.is_unread = True
             self.on_broken_pipe()
             raise
-        finally:
-            self.is_writing = False
+
+
+def abandon(stream: TextIO) -> None:
+    """Drop what is left to be written: at its end, Python would wait for the reader of a pipe, or fail and exit with 120."""
+    if stream in {sys.__stdout__, sys.__stderr__} and not stream.isatty():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def styled(text: str, style: str, stream: TextIO | None = None) -> str:

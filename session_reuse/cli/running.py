@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import os
 import signal
 import sys
 import threading
@@ -19,7 +18,7 @@ import typer
 from session_reuse.cli.connection import Place
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.options import AsJson, KeyPrefix, store_url
-from session_reuse.cli.output import CommandFailed, Output
+from session_reuse.cli.output import CommandFailed, Output, abandon
 from session_reuse.errors import CorruptStateError, SessionReuseError, StoreError
 
 Work = Callable[..., Coroutine[None, None, ExitCode | None]]
@@ -62,11 +61,11 @@ def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUP
             code = asyncio.run(_until_interrupted(work, output)) or ExitCode.OK
         sys.stdout.flush()
     except (KeyboardInterrupt, asyncio.CancelledError):
-        code = on_interrupt
-        _abandon_output()
+        code = ExitCode.INTERRUPTED if output.is_unread else on_interrupt
+        abandon(sys.stdout)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         code = ExitCode.INTERRUPTED
-        _abandon_output()
+        abandon(sys.stdout)
     except CommandFailed as failure:
         code = ExitCode.WRONG
         output.error(failure.kind, str(failure), code)
@@ -74,17 +73,17 @@ def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUP
         code = next(code for kind, code in _CODES if isinstance(error, kind))
         output.error(type(error).__name__, str(error), code)
         if isinstance(error, OSError):  # a full disk under standard output would fail once more at the end of Python
-            _abandon_output()
+            abandon(sys.stdout)
     raise typer.Exit(code)
 
 
 async def _until_interrupted(work: Work, output: Output) -> ExitCode | None:
-    """Run a command. Ctrl-C and SIGTERM cancel it, or end it at once if it waits for the reader of its output."""
+    """Run a command. Ctrl-C and SIGTERM cancel it, or end it at once if it waits for a pipe or a person."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
 
     def interrupt(_number: int, _frame: object) -> None:
-        # A write blocks while the reader of a full pipe waits. Only an exception ends it.
-        if output.is_interrupted or output.is_writing:
+        # A write blocks while the reader of a full pipe waits, and so does a read. Only an exception ends it.
+        if output.is_interrupted or output.is_blocked:
             raise KeyboardInterrupt
         output.is_interrupted = True
         if task is not None:
@@ -122,9 +121,3 @@ def logging_to(handler: logging.Handler | None = None) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def _abandon_output() -> None:
-    """Drop the unwritten output: at its end, Python would wait for the reader of the pipe."""
-    if sys.stdout is sys.__stdout__ and sys.stdout is not None and not sys.stdout.isatty():
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

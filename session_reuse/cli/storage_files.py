@@ -91,7 +91,7 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
     """
     if data.startswith(MAGIC):
         inside = decode_session(data, codec)
-        name = fingerprint or inside.fingerprint
+        name = inside.fingerprint if fingerprint is None else fingerprint
         return BrowserSession(name, storage_state=inside.storage_state, data=inside.data), FileFormat.SESSION_REUSE
     try:
         value: object = json.loads(data)  # also UTF-16, a byte order mark, and lone surrogates: orjson refuses them
@@ -147,20 +147,16 @@ def read_file(path: Path) -> bytes:
 
 
 def write_private(path: Path, data: bytes, *, replace: bool) -> None:
-    """Write a file that only its owner may read, in one step. `-` is standard output.
+    """Write a file that only its owner may read, in one step.
 
     Raises:
         ConfigurationError: the file exists, and `replace` is false. Or it is a folder or a device.
         OSError: it cannot be written.
     """
-    if path == STANDARD_STREAM:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-        return
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"{path} is a folder or a device: name a file")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".session-reuse.")  # mode 0600
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from None  # not the name of the temporary file
     try:

@@ -8,6 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 def print_version() -> None:
     """Print the version of the installed package."""
     try:
-        print(version("session-reuse"))  # noqa: T201
+        print(version("session-reuse"), flush=True)  # noqa: T201
     except PackageNotFoundError:
         print("not installed")  # noqa: T201  (run from a checkout)

@@ -209,6 +209,13 @@ def test_a_secret_of_the_store_is_printed_with_reveal_only() -> None:
     assert "canary@" in cli("mcp-config", ALICE, "--reveal").out
 
 
+def test_only_settings_are_printed() -> None:
+    """Not what somebody else calls by our prefix, nor the address of the browser in which the command runs."""
+    others = {"SESSION_REUSE_PASSWORD": "canary", "SESSION_REUSE_CDP_URL": "http://127.0.0.1:canary"}
+    (block,) = CommandLine("redis://127.0.0.1:6379/0")("mcp-config", ALICE, **others).json["mcpServers"].values()
+    assert block["env"] == {"SESSION_REUSE_URL": "redis://127.0.0.1:6379/0"}
+
+
 def test_a_server_with_a_context_of_its_own_is_reported(runs: Runs, site: Site) -> None:
     """`--isolated` of a server that connects to our browser shows up in the report."""
     script = (

@@ -161,9 +161,16 @@ def test_files_and_names_that_cannot_be_used_are_usage_errors(cli: CommandLine, 
     """Exit code 2 and one line, whatever is wrong with the arguments."""
     state = tmp_path / "state.json"
     state.write_text(json.dumps(state_with_cookie()))
+    kept = tmp_path / "kept"
+    assert cli("export", alice, "-o", str(kept)).code == 0
     for words in (
         ["import", str(tmp_path / "absent"), "--fingerprint", "x"],
         ["import", str(state)],
+        ["import", str(state), "x", "--fingerprint", "y"],
+        ["import", str(state), "x" * 600],
+        ["import", str(kept), ""],
+        ["copy", alice, "x" * 600],
+        ["login", "http://127.0.0.1:9/", "x" * 600, "--cdp-url", "http://127.0.0.1:9"],
         ["export", alice, "-o", str(tmp_path / "no" / "folder")],
         ["export", alice],
         ["show", "x" * 600],
@@ -176,6 +183,13 @@ def test_a_file_that_cannot_be_written_is_named_as_given(cli: CommandLine, alice
     answer = cli("export", alice, "-o", "/nope/x")
     assert answer.code == 2
     assert "No such file or directory: '/nope/x'" in answer.err
+
+
+def test_a_file_may_have_as_long_a_name_as_the_file_system_allows(cli: CommandLine, alice: str, tmp_path: Path) -> None:
+    """The temporary file has a short one."""
+    path = tmp_path / ("x" * 255)
+    assert cli("export", alice, "-o", str(path)).code == 0
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_export_names_what_a_format_leaves_out(cli: CommandLine, alice: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -181,6 +182,7 @@ def test_refused_credentials_end_a_command_over_many_names() -> None:
         ["top", "--interval", "0"],
         ["stats", "--soon", "inf"],
         ["stats", "--soon", "nan"],
+        ["top", "--once", "--interval", "inf"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(cli: CommandLine, words: list[str]) -> None:
@@ -277,7 +279,9 @@ def test_a_terminal_that_is_not_utf_8_is_written_to(redis_server: RedisServer, a
     ("line", "code", "error"),
     [
         ("ls >&-", 0, b""), ("ls --json >&-", 0, b""), ("import - <&-", 4, b"error: "), ("show nobody 2>&-", 1, b""),
-        ("ls >/dev/full", 2, b"error: "), ("ls --json >/dev/full", 2, b"error: "),
+        ("ls >/dev/full", 2, b"error: "), ("ls --json >/dev/full", 2, b"error: "), ("--help >/dev/full", 2, b"error: "),
+        ("--version >/dev/full", 2, b"error: "), ("mcp-config a >/dev/full", 2, b"error: "), ("ls 2>/dev/full", 0, b""),
+        ("show nobody 2>/dev/full", 1, b""), ("run a -- nobody 2>/dev/full", 127, b""),
     ],
 )  # fmt: skip
 def test_streams_that_are_closed_or_full_cause_no_traceback(
@@ -287,7 +291,7 @@ def test_streams_that_are_closed_or_full_cause_no_traceback(
     store(redis_server.url, ALICE)
     done = subprocess.run(
         ["/bin/sh", "-c", f"{sys.executable} -m session_reuse {line}"], capture_output=True, check=False,
-        env=os.environ | {"SESSION_REUSE_URL": redis_server.url},
+        env=os.environ | {"SESSION_REUSE_URL": redis_server.url, "PYTHONUNBUFFERED": ""},
     )  # fmt: skip
     assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
     assert error in done.stderr
@@ -328,3 +332,12 @@ def test_a_name_that_no_session_can_have_gets_no_configuration() -> None:
     """The server would never start."""
     answer = CommandLine("redis://127.0.0.1:6379/0")("mcp-config", "")
     assert (answer.code, answer.out, "1 to 512 bytes" in answer.err) == (2, "", True)
+
+
+def test_a_name_with_a_dash_in_front_is_no_option_of_the_configured_command(cli: CommandLine) -> None:
+    """What is printed can be run."""
+    (block,) = cli("mcp-config", "--agent-id", "a", "--", "-x").json["mcpServers"].values()
+    words = block["args"][block["args"].index("run") :]
+    words[words.index("npx") :] = ["nothing-there"]
+    answer = cli(*words)
+    assert (answer.code, json.loads(answer.err)["fingerprint"]) == (127, "-x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import subprocess
 import sys
@@ -29,12 +30,15 @@ from session_reuse import (
     reusable_session,
 )
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
+from session_reuse._telemetry import Event
 from session_reuse.browsers.cdp import page_shows
 from session_reuse.browsers.checks import selector_present, text_present
 from session_reuse.browsers.probes import cdp_probe, http_probe, page_of, playwright_probe
+from session_reuse.pytest_plugin import LoggedEvent
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager, state_with_cookie
 from tests.cli.conftest import CommandLine
 from tests.harness.pages import PageHandler, serving
+from tests.harness.polling import until
 from tests.harness.probes import parts_of
 from tests.harness.servers import RedisServer, free_port
 
@@ -365,6 +369,37 @@ async def test_trouble_of_the_store_ends_one_round_not_the_job() -> None:
         await asyncio.gather(job, return_exceptions=True)
 
 
+async def test_the_end_of_an_outage_is_said_where_no_login_is_due(session_reuse_events: list[LoggedEvent]) -> None:
+    """A keeper that has nothing to do never told it, and so it was silent about the next outage."""
+    way = FaultyStore(MemoryStore(), fail=Fault.UNAVAILABLE)
+    async with memory_manager(way) as manager:
+        job = asyncio.create_task(manager.keep_alive(renewing(verdict=True), every=0.1))
+        await until(lambda: len(way.calls) > 1)
+        way.heal()
+        await until(lambda: Event.STORE_AVAILABLE in [event.event for event in session_reuse_events])
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+    assert [event.event for event in session_reuse_events if event.level >= logging.WARNING] == [
+        Event.STORE_UNAVAILABLE, Event.STORE_AVAILABLE,
+    ]  # fmt: skip
+
+
+async def test_a_probe_is_no_enter_of_an_agent() -> None:
+    """Each counted as a reuse, or as a miss where another keeper was faster, which hid the rate of the agents."""
+    memory = MemoryStore()
+    async with memory_manager(memory) as one, memory_manager(memory) as other:
+        await log_in(one, "a/1", "a/2", "a/3")
+        entered = one.stats().entered
+
+        async def slow(_session: BrowserSession) -> bool:
+            await asyncio.sleep(0.05)
+            return True
+
+        counts = await asyncio.gather(*(each.keep_alive(slow, once=True) for each in (one, other)))
+        assert counts[0] + counts[1] == {Liveness.LIVE: 3}
+        assert (one.stats().entered, other.stats().entered) == (entered, {})
+
+
 @pytest.mark.parametrize("operation", ["enter", "facts"])
 async def test_a_login_that_the_store_refuses_is_unknown(operation: str) -> None:
     """A store that is full gives no lease. A round without a verdict looked like one without logins."""
@@ -541,7 +576,9 @@ async def test_a_page_is_probed_by_address(site: str) -> None:
         (OSError("no captcha was solved"), [False], Liveness.DEAD, "test"),
     ],
 )
-async def test_a_dead_login_is_made_again(succeeds: Any, probed: list[bool], liveness: Liveness, stored: str) -> None:
+async def test_a_dead_login_is_made_again(
+    succeeds: Any, probed: list[bool], liveness: Liveness, stored: str, session_reuse_events: list[LoggedEvent]
+) -> None:
     """The probe has the last word. What a failed login has left is not saved."""
     verdicts = iter(probed)
 
@@ -558,6 +595,8 @@ async def test_a_dead_login_is_made_again(succeeds: Any, probed: list[bool], liv
         await log_in(manager)
         assert await manager.keep_alive(probe, relogin=relogin, once=True) == {liveness: 1}
         session = await manager.restore(NAME)
+    failed = [event.fields["callback"] for event in session_reuse_events if event.event == Event.CALLBACK_FAILED]
+    assert failed == (["relogin"] if isinstance(succeeds, Exception) else [])
     assert next(verdicts, None) is None
     assert session is not None
     assert session.storage_state["cookies"][0]["value"] == stored
@@ -630,7 +669,7 @@ def test_the_command_ends_with_its_reader(redis_server: RedisServer, site: str) 
         assert process.stdout is not None
         process.stdout.close()
         try:
-            assert process.wait(90) == 0
+            assert process.wait(90) == 130
         finally:
             process.kill()
 

@@ -163,6 +163,8 @@ def test_a_rotation_seals_the_secrets_too(cli: CommandLine, redis_server: RedisS
     assert cli("totp", "code", ALICE, SESSION_REUSE_ENCRYPTION_KEYS=new).code == 4
     assert cli("rotate", "--json", SESSION_REUSE_ENCRYPTION_KEYS=new).json["unreadable"] == 1
     assert cli("rotate", "--dry-run", "--json", SESSION_REUSE_ENCRYPTION_KEYS=both).json["rotated"] == 1
+    shown = cli("rotate", "--dry-run", SESSION_REUSE_ENCRYPTION_KEYS=both).out
+    assert shown == "0 sessions and 1 secret of one-time codes: 1 rotated (dry run)\n"
     assert cli("rotate", "--json", SESSION_REUSE_ENCRYPTION_KEYS=both).json["rotated"] == 1
     assert cli("rotate", "--json", SESSION_REUSE_ENCRYPTION_KEYS=both).json["current"] == 1
     assert cli("totp", "code", ALICE, SESSION_REUSE_ENCRYPTION_KEYS=new).code == 0

@@ -46,8 +46,10 @@ async def export(
     if file_format is not FileFormat.SESSION_REUSE:
         data = as_json_file(stored.document["storage_state"], file_format)
         left_out = parts_left_out(stored.document, file_format)
-    write_private(path, data, replace=force)
-    if path != STANDARD_STREAM:
+    if path == STANDARD_STREAM:
+        output.write_bytes(data)
+    else:
+        write_private(path, data, replace=force)
         output.emit({"fingerprint": fingerprint, "file": str(path), "format": file_format.value, "bytes": len(data)})
         output.show(f"{printable(fingerprint)} -> {path} ({file_format}, {size(len(data))}, mode 0600)")
     if left_out:

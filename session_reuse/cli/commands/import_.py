@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._manager import SessionManager, runtime_of
+from session_reuse._store.keys import checked
 from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
@@ -14,6 +15,7 @@ from session_reuse.cli.options import Force, argument, option
 from session_reuse.cli.output import CommandFailed, Output
 from session_reuse.cli.storage_files import read_file, read_session
 from session_reuse.config import ConfigOptions
+from session_reuse.errors import ConfigurationError
 from session_reuse.outcome import SaveOutcome
 
 DIRECT: Final[ConfigOptions] = {"strict": True, "spool_dir": None}
@@ -33,10 +35,13 @@ async def import_(
     The file is one of `session-reuse export`, a storage_state of Playwright or browser-use, an array of cookies as
     Cookie-Editor and Selenium write them, or a cookies.txt (Netscape) as curl and yt-dlp read it.
     """
-    data = read_file(file)
+    if fingerprint is not None and name is not None:
+        raise ConfigurationError("give the FINGERPRINT once: as an argument or by --fingerprint")
+    with output.blocking():
+        data = read_file(file)
     async with connected(place, **DIRECT) as manager:
         codec = (await runtime_of(manager)).codec
-        session, file_format = read_session(data, fingerprint or name, codec)
+        session, file_format = read_session(data, name if fingerprint is None else fingerprint, codec)
         return await store_new(manager, session, output, replace=force, details={"format": file_format.value})
 
 
@@ -47,9 +52,10 @@ async def store_new(
 
     Raises:
         CommandFailed: one of its name is stored, which it may not replace.
+        InvalidFingerprintError: its name cannot be stored.
         StoreError: it was not stored.
     """
-    name, runtime = session.fingerprint, await runtime_of(manager)
+    name, runtime = checked(session.fingerprint, "fingerprint"), await runtime_of(manager)
     found = await execute(runtime, lambda timeout: runtime.store.read(name, timeout=timeout))
     if found.value is not None and not replace:
         raise CommandFailed("Exists", f"there is a session {name!r} already: replace it with --force")

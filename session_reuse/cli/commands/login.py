@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from session_reuse._api import reusable_session
 from session_reuse._browser_session import wiring_of
 from session_reuse._manager import runtime_of
+from session_reuse._store.keys import checked
 from session_reuse.browsers._chromium_process import has_display
 from session_reuse.browsers._web_address import require_web_address
 from session_reuse.cli.commands.import_ import STORED
@@ -58,6 +59,7 @@ async def login(
     from session_reuse.browsers.cdp import attach_cdp, open_chromium
 
     require_web_address(page)
+    checked(fingerprint, "fingerprint")
     conditions = (until_url, until_text, until_selector)
     if "" in conditions:  # every page has it, or none
         raise ConfigurationError("--until-url, --until-text and --until-selector must not be empty")

@@ -28,7 +28,7 @@ Limit = Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="Stop a
 async def ls(output: Output, place: Place, pattern: Pattern = None, limit: Limit = None) -> ExitCode:
     """List the stored sessions, as JSON lines with --json. Their content is not read.
 
-    The first 1000 are sorted by name, further ones come in the order of the store.
+    For people, the first 1000 are sorted by name. Further ones and those of --json come in the order of the store.
     """
     first: list[SessionSummary] = []
     rows: Rows | None = None

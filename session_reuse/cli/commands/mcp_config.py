@@ -14,7 +14,7 @@ import typer
 
 from session_reuse._store.keys import checked
 from session_reuse.cli.options import AgentId, Fingerprint, KeyPrefix, Url
-from session_reuse.config import ENVIRONMENT_PREFIX, redacted_url
+from session_reuse.config import ENVIRONMENT_PREFIX, redacted_url, unknown_variables
 from session_reuse.errors import InvalidFingerprintError
 
 
@@ -57,7 +57,9 @@ def mcp_config(
     settings, hidden = _settings(url, key_prefix, reveal=reveal)
     agent = ["--agent-id", agent_id] if agent_id else []
     command, *before = _ourselves()
-    block: dict[str, Any] = {"command": command, "args": [*before, "run", fingerprint, *agent, "--", *COMMANDS[server]]}
+    # A name with a dash in front would be read as an option before the "--".
+    words = [*agent, "--", fingerprint] if fingerprint.startswith("-") else [fingerprint, *agent, "--"]
+    block: dict[str, Any] = {"command": command, "args": [*before, "run", *words, *COMMANDS[server]]}
     if settings:
         block["env"] = settings
     typer.echo(json.dumps({"mcpServers": {server.value: block}}, indent=2))
@@ -74,7 +76,10 @@ def _ourselves() -> list[str]:
 
 def _settings(url: str | None, key_prefix: str | None, *, reveal: bool) -> tuple[dict[str, str], list[str]]:
     """Return the variables of the block, and the names of those that are left out."""
-    found = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX) and value}
+    # What `run` sets for its own command, and what has no effect, belongs to somebody else.
+    foreign = {*unknown_variables(), f"{ENVIRONMENT_PREFIX}CDP_URL", f"{ENVIRONMENT_PREFIX}CDP_WS"}
+    ours = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX) and value}
+    found = {name: value for name, value in ours.items() if name not in foreign}
     given = {"URL": url, "KEY_PREFIX": key_prefix}
     found |= {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in given.items() if value is not None}
     hidden = [] if reveal else sorted(name for name, value in found.items() if _is_secret(name, value))

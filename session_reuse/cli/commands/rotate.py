@@ -78,7 +78,7 @@ async def rotate(output: Output, place: Place, dry_run: DryRun = False, from_pla
             if result in {Rotation.UNREADABLE, Rotation.CONTENDED}:
                 output.note(f"{result}: {printable(fingerprint)}")
                 plain += result is Rotation.UNREADABLE and key_id == NO_KEY
-        counts += await _secrets(runtime, output, dry_run=dry_run)
+        secrets = await _secrets(runtime, output, dry_run=dry_run)
         if not dry_run:
             try:
                 await runtime.store.reseal_affinities(
@@ -89,9 +89,13 @@ async def rotate(output: Output, place: Place, dry_run: DryRun = False, from_pla
     if plain:
         text = f"{plural(plain, 'session')} stored in plain, as before there were keys"
         output.note(f"{text}: --from-plain seals them, if all writers are trusted")
+    found = plural(counts.total(), "session")
+    if secrets:
+        found += f" and {plural(secrets.total(), 'secret')} of one-time codes"
+    counts += secrets
     output.emit({each.value: counts[each] for each in Rotation} | {"dry_run": dry_run})
     text = ", ".join(f"{counts[each]} {each}" for each in Rotation if counts[each])
-    output.show(f"{plural(counts.total(), 'session')}{': ' if text else ''}{text}{' (dry run)' if dry_run else ''}")
+    output.show(f"{found}{': ' if text else ''}{text}{' (dry run)' if dry_run else ''}")
     code = ExitCode.WRONG if counts[Rotation.CONTENDED] else ExitCode.OK
     return refusals.end(output, ExitCode.UNREADABLE if counts[Rotation.UNREADABLE] else code)
 

@@ -296,6 +296,10 @@ def _write(about: dict[str, object], report: str | None) -> None:
         else:
             sys.stderr.write(line)
             sys.stderr.flush()
-    except OSError as error:  # the exit code stays the command's; nobody reads standard error any more
+    except OSError as error:  # the exit code stays the command's
         if report is not None:
             sys.stderr.write(f"{report}: {error.strerror}\n{line}")
+        else:  # nobody reads standard error any more
+            from session_reuse.cli.output import abandon
+
+            abandon(sys.stderr)

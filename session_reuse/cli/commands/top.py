@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import os
 import shutil
 import sys
@@ -20,7 +21,7 @@ from session_reuse.cli.formatting import duration, plural, size
 from session_reuse.cli.listing import Rows, each_session
 from session_reuse.cli.output import Output, styled
 from session_reuse.config import redacted_url
-from session_reuse.errors import StoreError
+from session_reuse.errors import ConfigurationError, StoreError
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
@@ -85,6 +86,8 @@ def pause_after(overview: Overview, interval: float) -> float:
 
 async def top(output: Output, place: Place, once: Once = False, interval: Interval = 1.0, limit: Limit = 20) -> None:
     """Watch the stored sessions, those saved last first, until Ctrl-C. With --json, print one object per refresh."""
+    if not math.isfinite(interval):
+        raise ConfigurationError("--interval must be a number of seconds")
     draws = output.is_terminal and not (once or output.as_json or os.environ.get("TERM") == "dumb")
     async with connected(place) as manager:
         shown, trouble = redacted_url(manager.config.url), None

@@ -41,7 +41,8 @@ async def totp(output: Output, place: Place, action: Wanted, fingerprint: Finger
             return None
         secret = None
         if action is SecretAction.SET:
-            secret = getpass("secret: ") if sys.stdin.isatty() else sys.stdin.readline()
+            with output.blocking():
+                secret = getpass("secret: ") if sys.stdin.isatty() else sys.stdin.readline()
         done = await manager.set_totp_secret(fingerprint, secret)
     output.emit({"fingerprint": fingerprint, "changed": done})
     verb = "stored" if action is SecretAction.SET else "deleted"
