@@ -55,10 +55,7 @@ def report_lost(
     for replica in replicas.waiting():
         for change in list(replica.outbox):
             replicas.remove(replica, [change])
-            telemetry.lost(replica.fingerprint, _NOT_CLOSED)
-            if on_lost is not None:
-                with contextlib.suppress(Exception):  # the application's, whatever it raises
-                    on_lost(replica.fingerprint, _NOT_CLOSED)
+            telemetry.lost(replica.fingerprint, _NOT_CLOSED, on_lost)
     telemetry.pending(0)
     telemetry.close()
 

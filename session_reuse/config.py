@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, Unpack, 
 from session_reuse._settings.encryption_keys import KeySource, checked_source, key_list
 from session_reuse._settings.url import flag, parse_url
 from session_reuse._settings.url import redacted_url as redacted_url  # noqa: PLC0414  (most users import it from here)
-from session_reuse._settings.values import Seconds, seconds, switch, whole
+from session_reuse._settings.values import Seconds, expanded, seconds, switch, whole
 from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -225,10 +225,12 @@ def _checked(name: str, value: object) -> object:
         return whole(name, value, least=1 if name in _AT_LEAST_ONE else 0)
     if kind == "bool":
         return switch(name, value)
-    if kind.endswith("Callback") and not callable(value):
-        raise ConfigurationError(f"{name} must be a function, not {value!r}")
-    if name == "on_lost" and inspect.iscoroutinefunction(value):
-        raise ConfigurationError("on_lost must be a plain function: it is called where nothing can be awaited")
+    if kind.endswith("Callback"):
+        if not callable(value):
+            raise ConfigurationError(f"{name} must be a function, not {value!r}")
+        # Of its class, too: an object may have an `async def __call__`.
+        if name == "on_lost" and any(map(inspect.iscoroutinefunction, (value, type(value).__call__))):
+            raise ConfigurationError("on_lost must be a plain function: it is called where nothing can be awaited")
     return value
 
 
@@ -259,7 +261,10 @@ def _checked_compression(name: object) -> object:
 def _checked_folder(folder: object) -> Path:
     if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
         raise ConfigurationError(f"spool_dir must be a path, not {folder!r}")
-    return Path(folder).expanduser()
+    try:
+        return expanded(Path(folder))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"spool_dir {error}") from None
 
 
 _CHECKS: Final[dict[str, Callable[[object], object]]] = {

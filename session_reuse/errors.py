@@ -66,7 +66,11 @@ class MissingExtraError(ConfigurationError, ImportError):
 
     def __init__(self, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs an extra: pip install 'session-reuse[{extra}]'")
-        self.extra = extra
+        self.extra, self._purpose = extra, purpose
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """Return how to make a copy, such as one for another process. Exception's own way passes the message alone."""
+        return type(self), (self.extra, self._purpose)
 
 
 class InvalidFingerprintError(SessionReuseError, ValueError, TypeError):

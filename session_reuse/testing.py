@@ -94,6 +94,10 @@ class MemoryStore(_Forwarding):
             left: Any = client.pttl(key)
             if left >= 0:
                 client.pexpire(key, max(0, int(left - seconds * 1000)))
+        for key in client.scan_iter(f"{self._keys.prefix}:pool:*"):  # members hold the time from which they are free
+            members: Any = client.zrange(key, 0, -1)
+            for member in members:
+                client.zincrby(key, -round(seconds * 1_000_000), member)
 
     def _client(self) -> FakeRedis:
         from fakeredis import FakeRedis

@@ -84,23 +84,28 @@ class Notifications:
     async def _follow(self, pool: ConnectionPool, longest_pause: float) -> None:
         """Listen to one server, and again after each error."""
         loop, pause, cancellation = asyncio.get_running_loop(), _FIRST_PAUSE, SwallowedCancellation()
+        has_listened = asyncio.Event()
         while True:
             began = loop.time()
             try:
                 # Each time: a restart of the server forgets CONFIG SET (redis-server 7.0.15, 2026-11-22).
                 await self._check_setting()
                 cancellation.raise_again()
-                await self._listen(pool, cancellation)
+                await self._listen(pool, cancellation, has_listened)
             except Exception as error:  # noqa: BLE001  (the next attempt may work after any error)
                 cancellation.raise_again()
                 self.on_trouble("notifications", error)
             # After a long time of listening this is a new failure, so the pauses start again.
             pause = _FIRST_PAUSE if loop.time() - began > longest_pause else min(2 * pause, longest_pause)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            log.info(Event.NOTIFICATIONS_GAP)
-            self.on_gap()
+            if has_listened.is_set():  # a server that is still away is no second gap
+                has_listened.clear()
+                log.info(Event.NOTIFICATIONS_GAP)
+                self.on_gap()
 
-    async def _listen(self, pool: ConnectionPool, cancellation: SwallowedCancellation) -> None:
+    async def _listen(
+        self, pool: ConnectionPool, cancellation: SwallowedCancellation, has_listened: asyncio.Event
+    ) -> None:  # fmt: skip
         """Listen until redis-py subscribes again after a disconnect, because events are missed then."""
         pubsub = PubSub(pool)
         try:
@@ -114,6 +119,7 @@ class Notifications:
                     continue
                 if message["type"] == "subscribe":
                     subscribed += 1
+                    has_listened.set()
                 else:
                     self._hint(message["data"])
         finally:

@@ -239,6 +239,7 @@ class NameFrom:
         while isinstance(function, functools.partial):
             given, named = (*function.args, *given), {**function.keywords, **named}
             function = function.func
+        named.pop(self._session or "", None)  # such as None, in place of the session that is passed
         return function, given, named
 
 

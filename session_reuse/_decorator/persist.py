@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, Unpack, overload
@@ -61,6 +61,8 @@ class persist_session:  # noqa: N801  (used like a function)
         self._fingerprint = fingerprint
         self._agent_id = agent_id
         self._options: dict[str, Any] = {**options}
+        if isinstance(domains := options.get("allowed_domains"), Iterator):  # the first call would use it up
+            self._options["allowed_domains"] = tuple(domains)
         check_manager(options.get("manager"))
         check_options(self._options.keys() - {"manager"})  # else an unknown one is an error in the first call only
 

@@ -108,6 +108,8 @@ class KeepAlive:
                 failed = failure
         if failed is not None:
             raise failed.error from None
+        if not self.counts:
+            self.runtime.telemetry.read()
         return self.counts
 
     async def _is_due(self, entry: SessionEntry) -> bool:
@@ -142,7 +144,7 @@ class KeepAlive:
     async def _check(self, fingerprint: str) -> None:
         """Probe one session under its lease, unless another process has just done so, or an agent uses it."""
         session = self.session_class(fingerprint)
-        scope = self.runtime.scope(session, ResolvedOptions(exclusive=True, used_by="keep_alive"))
+        scope = self.runtime.scope(session, ResolvedOptions(exclusive=True, used_by="keep_alive", counted_later=True))
         is_live = False
         await scope.enter()
         try:
@@ -152,6 +154,9 @@ class KeepAlive:
             )  # fmt: skip
             if session.degraded:  # the store has refused the lease, and has been logged
                 self.counts[Liveness.UNKNOWN] += 1
+                scope.count()
+            else:  # it counts as a probe: a login that an agent uses meanwhile is no miss
+                self.runtime.telemetry.read()
             if entry is not None and session.reused and await self._is_due(replace(entry, holder="")):
                 verdict = await self._judge(session)
                 is_live = verdict is Liveness.LIVE  # from here on, also where the rest is cancelled
@@ -171,10 +176,12 @@ class KeepAlive:
 
     async def _judge(self, session: BrowserSession) -> Liveness:
         """Probe an entered session, and log in again where that is asked for."""
-        verdict = await self._verdict(session, self.probe)
+        verdict = await self._verdict(session, "probe", self.probe)
         relogin = self.relogin
-        if verdict is Liveness.DEAD and relogin is not None and await self._verdict(session, relogin) is Liveness.LIVE:
-            verdict = await self._verdict(session, self.probe)
+        if verdict is not Liveness.DEAD or relogin is None:
+            return verdict
+        if await self._verdict(session, "relogin", relogin) is Liveness.LIVE:
+            verdict = await self._verdict(session, "probe", self.probe)
         return verdict
 
     async def _keep(self, verdict: Liveness, entry: SessionEntry) -> None:
@@ -204,10 +211,10 @@ class KeepAlive:
     def _degraded(self, failure: AttemptFailed, fingerprint: str) -> None:
         self.runtime.telemetry.degraded(Operation.KEEP, failure.error, code=failure.code, fingerprint=fingerprint)
 
-    async def _verdict(self, session: BrowserSession, probe: Probe) -> Liveness:
+    async def _verdict(self, session: BrowserSession, name: str, probe: Probe) -> Liveness:
         """Return the result of a probe. One that raises, hangs, or returns no bool has found out nothing."""
         call = (lambda: probe(session)) if _is_async(probe) else (lambda: _in_thread(lambda: probe(session)))
-        found = await self._call("probe", session.fingerprint, call)
+        found = await self._call(name, session.fingerprint, call)
         if not isinstance(found, bool):
             return Liveness.UNKNOWN
         return Liveness.LIVE if found else Liveness.DEAD

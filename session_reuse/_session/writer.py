@@ -182,12 +182,7 @@ class Writer:
 
     def lost(self, fingerprint: str, why: str) -> None:
         """Report a change that is given up."""
-        self._telemetry.lost(fingerprint, why)
-        if self._config.on_lost is not None:
-            try:
-                self._config.on_lost(fingerprint, why)
-            except Exception as error:  # noqa: BLE001  (the application's function, whatever it raises)
-                log.warning(Event.CALLBACK_FAILED, callback="on_lost", error=type(error).__name__)
+        self._telemetry.lost(fingerprint, why, self._config.on_lost)
 
     async def _commit_all(self, replica: Replica, batch: list[Change], budget: float) -> None:
         """Commit until each change is settled.
@@ -394,7 +389,7 @@ class Writer:
             raise self._telemetry.named(failure.error) from None
         if self.disk is not None:
             await self.disk.written(fingerprint, 0.0)  # a process that starts while the store is away finds nothing
-        log.info(Event.INVALIDATED, fingerprint=fingerprint, why=reason, existed=existed)
+        self._telemetry.invalidated(fingerprint, reason, existed=existed)
         return existed
 
     async def _invalidate(self, fingerprint: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from session_reuse._settings.values import expanded
 from session_reuse.errors import ConfigurationError
 
 SCHEMES: Final = {
@@ -65,13 +67,13 @@ def _word(**words: object) -> Callable[[str], object]:
 
 
 def _file(text: str) -> str:
-    if not Path(text).is_file():
+    if not os.path.isfile(text):
         raise ValueError
     return text
 
 
 def _folder(text: str) -> str:
-    if not Path(text).is_dir():
+    if not os.path.isdir(text):
         raise ValueError
     return text
 
@@ -184,7 +186,8 @@ def _parsed(scheme: str, rest: str) -> StoreUrl:
     _check_escapes(kind, shape)
     if kind == "embedded":
         _options(kind, query, tls=False)
-        return StoreUrl(kind, tls=False, hosts=(), path=unquote(authority + path), master="", options={})
+        folder = unquote(authority + path)
+        return StoreUrl(kind, tls=False, hosts=(), path=folder and str(expanded(Path(folder))), master="", options={})
     credentials, _, addresses = authority.rpartition("@")
     options = _merged(_credentials(credentials), _options(kind, query, tls=tls))
     if kind == "unix":

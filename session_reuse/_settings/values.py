@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from session_reuse.errors import ConfigurationError
@@ -42,6 +43,18 @@ def whole(name: str, value: object, least: int = 1) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigurationError(f"{name} must be a whole number of at least {least}, not {value!r}")
     return value
+
+
+def expanded(path: Path) -> Path:
+    """Return a path with `~` replaced.
+
+    Raises:
+        ConfigurationError: there is no such user, or no home folder is known.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigurationError(f"{path}: there is no home folder for its ~, so write the whole path") from None
 
 
 def switch(name: str, value: object) -> bool:

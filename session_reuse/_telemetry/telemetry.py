@@ -12,11 +12,13 @@ from session_reuse._telemetry.guard import report_once
 from session_reuse._telemetry.logs import Event, log
 from session_reuse._telemetry.metrics import Metrics, Operation, metrics_for
 from session_reuse._telemetry.store_health import Side, StoreHealth
-from session_reuse.config import Registry
+from session_reuse.config import LostCallback, Registry
 from session_reuse.errors import StoreError
 from session_reuse.outcome import Liveness, Outcome, SaveOutcome
 
-_SIDES: Final[dict[str, Side]] = {Operation.RESTORE: "read", Operation.CLEANUP: "cleanup"}
+_SIDES: Final[dict[str, Side]] = {
+    Operation.RESTORE: "read", Operation.KEEP: "read", Operation.CLEANUP: "cleanup",
+}  # fmt: skip
 """The side of a store that an operation belongs to. All others write."""
 _REPEAT: Final = 600.0
 """Seconds after which a lasting failure is logged as a warning again."""
@@ -96,6 +98,12 @@ class Telemetry:
         event = Event.SAVE_SKIPPED if outcome is SaveOutcome.SKIPPED else Event.SAVED
         log.debug(event, fingerprint=fingerprint, outcome=outcome.value, seconds=round(seconds, 6))
 
+    def invalidated(self, fingerprint: str, why: str, *, existed: bool) -> None:
+        """Log a session that was deleted for everyone."""
+        if self._health.troubled:
+            self._health.worked("write")
+        log.info(Event.INVALIDATED, fingerprint=fingerprint, why=why, existed=existed)
+
     # Failures of the store -------------------------------------------------------------------------------------------
 
     def store_failed(self, operation: str, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
@@ -130,11 +138,17 @@ class Telemetry:
             self._health.worked("write")
         log.debug(Event.FLUSHED, fingerprint=fingerprint, outcome=outcome.value)
 
-    def lost(self, fingerprint: str, why: str) -> None:
-        """Count and log a save that was given up."""
+    def lost(self, fingerprint: str, why: str, on_lost: LostCallback | None) -> None:
+        """Count and log a save that was given up, and report it to the application."""
         self.counts.lost += 1
         self._count(lambda metrics: metrics.lost.inc())
         log.error(Event.SAVE_LOST, fingerprint=fingerprint, why=why)
+        if on_lost is not None:
+            try:
+                on_lost(fingerprint, why)
+            except Exception as error:  # noqa: BLE001  (the application's function, whatever it raises)
+                name = type(error).__name__
+                log.warning(Event.CALLBACK_FAILED, callback="on_lost", fingerprint=fingerprint, error=name)
 
     # Clean-up and replicas -------------------------------------------------------------------------------------------
 
@@ -156,6 +170,11 @@ class Telemetry:
         """Count and log an expired session whose traces were removed."""
         self._count(lambda metrics: metrics.expired.inc())
         log.debug(Event.EXPIRED, fingerprint=fingerprint)
+
+    def read(self) -> None:
+        """Record that the store was read, where no enter is counted."""
+        if self._health.troubled:
+            self._health.worked("read")
 
     def probed(self, fingerprint: str, verdict: Liveness) -> None:
         """Count and log a probe of a stored login."""

@@ -66,6 +66,19 @@ async def test_a_lease_ends_in_no_time() -> None:
     assert isinstance(await store.acquire(NAME, "next", 30.0, timeout=1), Lease)
 
 
+async def test_a_cooldown_ends_in_no_time() -> None:
+    """The way of a member back into its pool can be tested without waiting."""
+    store = MemoryStore()
+    async with memory_manager(store) as manager:
+        await manager.pool("shop.example").add("alice")
+        async with reusable_session(pool="shop.example", manager=manager) as session:
+            session.mark_bad("captcha", cooldown=600)
+    for seconds, fingerprint in (599, "shop.example"), (2, "shop.example/alice"):
+        store.advance(seconds)
+        async with memory_manager(store) as manager, reusable_session(pool="shop.example", manager=manager) as session:
+            assert session.fingerprint == fingerprint
+
+
 def test_what_was_put_in_place_is_found_as_it_is() -> None:
     """A test plants a damaged value."""
     store = MemoryStore()

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from session_reuse import BrowserSession, SaveOutcome
+from session_reuse._telemetry import Event
+from session_reuse.pytest_plugin import LoggedEvent
 from session_reuse.testing import MemoryStore, state_with_cookie
 from tests.harness.probes import parts_of
 from tests.lifecycle.worlds import NAME, Process, processes, stored
@@ -172,7 +174,7 @@ async def test_what_gave_way_is_saved_again_by_the_next_save_of_its_agent() -> N
         assert stored(memory).data == {"n": 1, "m": 2}
 
 
-async def test_a_callback_that_raises_reaches_nobody() -> None:
+async def test_a_callback_that_raises_reaches_nobody(session_reuse_events: list[LoggedEvent]) -> None:
     """`on_lost` is the application's own: whatever it raises, the agent goes on and the others are reported too."""
     told = []
 
@@ -185,6 +187,8 @@ async def test_a_callback_that_raises_reaches_nobody() -> None:
     await waiting(one, "b")
     await one.manager.aclose()
     assert sorted(told) == ["a", "b"]
+    failed = [event.fields for event in session_reuse_events if event.event == Event.CALLBACK_FAILED]
+    assert sorted(str(fields["fingerprint"]) for fields in failed) == ["a", "b"]
 
 
 async def test_a_cancelled_wait_cancels_no_save() -> None:

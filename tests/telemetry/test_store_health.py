@@ -215,6 +215,17 @@ def test_a_cleanup_that_goes_on_failing_is_repeated_rarely(
     assert loud(session_reuse_events) == [Event.CLEANUP_FAILED] * 3
 
 
+async def test_an_invalidation_ends_the_outage_that_another_has_met(session_reuse_events: list[LoggedEvent]) -> None:
+    """A process that only evicts, such as a page for operators, never told the end."""
+    way = FaultyStore(MemoryStore(), fail="unavailable")
+    async with memory_manager(way) as manager:
+        with pytest.raises(StoreUnavailableError):
+            await manager.evict("shop/alice")
+        way.heal()
+        await manager.evict("shop/alice")
+    assert loud(session_reuse_events) == [Event.STORE_UNAVAILABLE, Event.STORE_AVAILABLE]
+
+
 def test_refused_credentials_are_an_error(health: StoreHealth, session_reuse_events: list[LoggedEvent]) -> None:
     """They do not heal by themselves."""
     health.failed("read", StoreAuthError("the store rejects the user or the password"), "WRONGPASS", "restore")

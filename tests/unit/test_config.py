@@ -119,13 +119,26 @@ def test_a_spool_folder_may_be_in_the_home(monkeypatch: pytest.MonkeyPatch) -> N
     assert Config(spool_dir="~/spool", encryption_keys=[bytes(32)]).spool_dir == Path("/home/agent/spool")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("variable", ["SPOOL_DIR", "URL"])
+def test_a_home_that_is_not_known_is_named(variable: str) -> None:
+    """When the manager is made, and not by a RuntimeError in the agent."""
+    folder = {"SPOOL_DIR": "~nobody-here/spool", "URL": "embedded://~nobody-here/redis"}[variable]
+    environment = {f"SESSION_REUSE_{variable}": folder, "SESSION_REUSE_ENCRYPTION_KEYS": KEY.hex()}
+    with pytest.raises(ConfigurationError, match=f"SESSION_REUSE_{variable}.*no home folder"):
+        Config.from_env(environment)
+
+
 def test_an_asynchronous_on_lost_is_refused() -> None:
     """It would never run."""
 
     async def on_lost(name: str, why: str) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="on_lost"):
-        Config(on_lost=on_lost)  # type: ignore[arg-type]
+    class OnLost:
+        async def __call__(self, name: str, why: str) -> None: ...
+
+    for asynchronous in (on_lost, OnLost()):
+        with pytest.raises(ConfigurationError, match="on_lost"):
+            Config(on_lost=asynchronous)  # type: ignore[arg-type]
 
 
 def test_a_store_and_a_url_are_not_given_together() -> None:

@@ -253,6 +253,27 @@ def test_an_unknown_option_is_an_error_when_decorating() -> None:
         persist_session("shop/x", tll=1)  # type: ignore[call-arg]
 
 
+async def test_every_call_gets_the_domains_of_an_iterator(memory: SessionManager) -> None:
+    """The first call used it up, and the second was refused."""
+
+    @persist_session("shop/x", manager=memory, allowed_domains=iter(["shop.example"]))
+    async def domains(*, session: BrowserSession = injected()) -> object:
+        return session.allowed_domains
+
+    assert [await domains(), await domains()] == [("shop.example",)] * 2
+
+
+async def test_a_partial_may_have_bound_the_session(memory: SessionManager) -> None:
+    """To None, as a caller may: it is passed all the same."""
+
+    async def visit(account: str, session: BrowserSession | None = None) -> str:
+        assert session is not None
+        return session.fingerprint
+
+    visits = persist_session("shop/{account}", manager=memory)(functools.partial(visit, session=None))
+    assert await visits("alice") == "shop/alice"
+
+
 async def test_a_session_that_was_left_is_not_used_again(memory: SessionManager) -> None:
     """What is opened or saved after the `with` was captured and dropped in silence. `export` still works."""
     from session_reuse.browsers import playwright, playwright_sync

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -65,6 +66,15 @@ def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
         assert name in errors.__doc__
         assert issubclass(getattr(errors, name), errors.SessionReuseError)
         assert name in session_reuse.__all__
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_an_error_comes_out_of_another_process(name: str) -> None:
+    """Pools of processes and job queues pickle what a job raises. One that cannot be read there breaks the pool."""
+    kind = getattr(errors, name)
+    error = kind("totp", "one-time codes") if kind is errors.MissingExtraError else kind("what happened")
+    copied = pickle.loads(pickle.dumps(error))
+    assert (type(copied), str(copied), vars(copied)) == (kind, str(error), vars(error))
 
 
 FACES = [

@@ -98,6 +98,8 @@ def test_a_misspelt_option_gets_the_right_one_named() -> None:
         ("unix:///s.sock?socket_keepalive=yes", "socket_keepalive means nothing for this scheme"),
         ("redis://h?ssl_ca_certs=/etc/hosts", "ssl_ca_certs needs TLS"),
         ("rediss://h?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs must be a file that exists, not /nowhere/ca.pem"),
+        (f"rediss://h?ssl_ca_certs=/{'x' * 300}", "ssl_ca_certs must be a file that exists"),
+        (f"rediss://h?ssl_ca_path=/{'x' * 300}", "ssl_ca_path must be a folder that exists"),
         ("rediss+sentinel://h/m?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs"),
         ("rediss+cluster://h?ssl_ca_certs=/nowhere/ca.pem", "ssl_ca_certs"),
         ("rediss://h?ssl_keyfile=/etc/hosts", "ssl_certfile"),

@@ -179,7 +179,7 @@ def _embedded(config: Config, url: StoreUrl) -> Connection:
     from session_reuse._store.embedded.handle import EmbeddedServer
     from session_reuse._store.embedded.server import find_server_binary
 
-    server = EmbeddedServer(Path(url.path).expanduser() if url.path else None)
+    server = EmbeddedServer(Path(url.path) if url.path else None)
     find_server_binary()  # a missing binary is an error now, and not at the first enter
     client = _on_socket(str(server.socket_path), _options(config, url))
     return Connection(client, revive=server.ensure_running, release=server.release)
