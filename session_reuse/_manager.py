@@ -269,7 +269,7 @@ class SessionManager(AsyncOnly):
             InvalidStateError: the session holds something that cannot be stored.
         """
         runtime, scope = await self._services(), wiring_of(session).backend
-        if not (isinstance(scope, SessionScope) and scope.belongs_to(runtime.writer)):
+        if not (isinstance(scope, SessionScope) and scope.writer is runtime.writer):
             checked(session.fingerprint, "fingerprint")
             if session.agent_id is not None:
                 checked(session.agent_id, "agent_id")

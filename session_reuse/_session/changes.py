@@ -60,6 +60,7 @@ class Snapshot:
         value: its stored form, by which it is recognised when it is read again.
         damaged: first bytes of a corrupt value.
         answered_at: event loop time at which the answer was here. Infinity when it is not known.
+        lost: what the store held before, as far as this process knows, if it holds nothing or nothing whole.
     """
 
     kind: StoredKind
@@ -70,11 +71,12 @@ class Snapshot:
     value: bytes = field(default=b"", repr=False)
     damaged: bytes = field(default=b"", repr=False)
     answered_at: float = float("inf")
+    lost: Snapshot | None = field(default=None, repr=False)
 
     @property
     def size(self) -> int:
         """Bytes it takes in memory, roughly."""
-        return 512 + len(self.body.data) + len(self.value)
+        return 512 + len(self.body.data) + len(self.value) + (self.lost.size if self.lost is not None else 0)
 
 
 NEVER_HEARD: Final = Snapshot(kind=StoredKind.UNKNOWN, heard_at=float("-inf"))

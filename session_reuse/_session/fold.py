@@ -66,7 +66,7 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     if change.mark_only:
         return _marked(login, stored)
     if header is None:
-        return Rebased(change.after, new_login=stored.kind is StoredKind.CORRUPT and login.found is not Found.STORED)
+        return _onto_nothing(change, stored, moment)
     same = login.created_at == header.created_at
     if login.found is Found.ABSENT or (login.found is Found.STORED and same):
         return _merged(change, stored.body, header.saved_at, moment)
@@ -77,6 +77,23 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     # hosts do not tell.
     may_replace = login.found is not Found.STORED or not set(login.ancestors).isdisjoint(header.save_ids[:1])
     return _beside_another_login(change, stored.body, header.saved_at, moment, may_replace=may_replace, retired=retired)
+
+
+def _onto_nothing(change: Change, stored: Snapshot, moment: Moment) -> Rebased:
+    """Apply a change where the store holds no session. What this process knows of a lost one may be later than the change."""
+    lost = _lost(change.login, stored)
+    if lost is not None and lost.header is not None:
+        return _merged(change, lost.body, lost.header.saved_at, moment)
+    is_damaged = stored.kind is StoredKind.CORRUPT
+    return Rebased(change.after, new_login=is_damaged and change.login.found is not Found.STORED)
+
+
+def _lost(login: Login, stored: Snapshot) -> Snapshot | None:
+    """Return what this process knows of the session of a login that the store has lost."""
+    lost = stored.lost
+    if login.found is not Found.STORED or lost is None or lost.header is None:
+        return None
+    return lost if lost.header.created_at == login.created_at else None
 
 
 def _marked(login: Login, stored: Snapshot) -> Rebased | Refused:
@@ -196,11 +213,13 @@ def fold(changes: Sequence[Change], stored: Snapshot, moment: Moment, *, retire_
     for change in changes:
         inside = result if change.domains is None else replace(result, body=change.domains.restrict_body(result.body))
         outcome = _on_top(change, stored, moment, inside, logins) if applied else None
-        outcome = outcome or rebase(change, _with(stored, inside), moment, retire_after_bad=retire_after_bad)
+        there = _with(stored, inside, change.domains)
+        outcome = outcome or rebase(change, there, moment, retire_after_bad=retire_after_bad)
         if isinstance(outcome, Rebased) and change.domains is not None:
             whole = stored.body if outcome.new_login else result.body  # what is before a new login is refused below
             if not whole.data and change.login.found is Found.STORED:
-                whole = change.whole  # the store has lost the session: this process brings back what it knows of it
+                lost = _lost(change.login, stored)  # this process brings back what it knows of it
+                whole = lost.body if lost is not None else change.whole
             outcome = _widened(change.domains, outcome, inside.body, whole)
         elif isinstance(outcome, Rebased) and outcome.new_login and (part := _part_of_login(change)) is not None:
             outside = result.body if stored.header is None else _merged(change, result.body, 0, moment).body
@@ -247,8 +266,13 @@ def _is_logged_out(new: Body, stored: Body, applied: list[tuple[Change, Rebased]
     return is_empty(mine["storage_state"]) and not (mine["data"] and is_empty(theirs["storage_state"]))
 
 
-def _with(stored: Snapshot, result: Rebased) -> Snapshot:
-    return stored if result.body is stored.body else replace(stored, body=result.body)
+def _with(stored: Snapshot, result: Rebased, domains: AllowedDomains | None) -> Snapshot:
+    """Return the stored session as a change of these domains finds it, behind those before it."""
+    lost = stored.lost
+    if domains is not None and lost is not None:
+        lost = replace(lost, body=domains.restrict_body(lost.body))
+    unchanged = result.body is stored.body and lost is stored.lost
+    return stored if unchanged else replace(stored, body=result.body, lost=lost)
 
 
 def _on_top(

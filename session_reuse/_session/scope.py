@@ -61,7 +61,7 @@ class SessionScope:
         self._config = config
         self._store = store
         self._snapshots = snapshots
-        self._writer = writer
+        self.writer = writer
         self._telemetry = telemetry
         self._clock = clock
         self._spawn = spawn
@@ -127,9 +127,9 @@ class SessionScope:
 
     async def _entered(self, began: float) -> Entry:
         fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - self._spent
-        replica = self._writer.replicas.of(fingerprint)
+        replica = self.writer.replicas.of(fingerprint)
         if replica.outbox and self._options.exclusive:
-            await self._writer.flush(fingerprint, budget / 2)  # else its lease would be older than the new one
+            await self.writer.flush(fingerprint, budget / 2)  # else its lease would be older than the new one
             budget = self._config.restore_timeout - (self._store.time() - began)
         waiting = [] if self._options.exclusive else list(replica.outbox)
         self._asked_at = asked_at = self._clock.loop()
@@ -140,7 +140,7 @@ class SessionScope:
         except AttemptFailed as failure:
             return await self._away(failure, began)
         if reply.value and lives_too_long(reply.value, self._options, self._config, self._clock.wall()):
-            self._spawn(self._writer.slide(fingerprint), "ttl")
+            self._spawn(self.writer.slide(fingerprint), "ttl")
         if isinstance(reply.lease, Busy) and self._lease is not None:
             self._lease.refused(reply.lease)
             return Entry(Outcome.BUSY, Login(Found.AWAY, asked_at, self._clock.wall()))
@@ -165,7 +165,7 @@ class SessionScope:
 
     async def _away(self, failure: AttemptFailed, began: float) -> Entry:
         """Start from what this process knows. Fresh where an exclusive lease was asked for."""
-        session, writer = self._session, self._writer
+        session, writer = self._session, self.writer
         self._telemetry.store_failed(
             Operation.RESTORE, failure.error, code=failure.code, fingerprint=session.fingerprint
         )  # fmt: skip
@@ -183,7 +183,7 @@ class SessionScope:
         )  # fmt: skip
 
     async def _from_store(self, reply: EnterReply, asked_at: float, waiting: list[Change]) -> Entry:
-        fingerprint, replicas = self._session.fingerprint, self._writer.replicas
+        fingerprint, replicas = self._session.fingerprint, self.writer.replicas
         if isinstance(reply.lease, Lease) and self._lease is not None:
             self._lease.take(reply.lease)
         replica = replicas.of(fingerprint)
@@ -194,14 +194,14 @@ class SessionScope:
             raise error
         replicas.observe(replica, snapshot)
         if waiting:
-            self._writer.confirm(replica)
+            self.writer.confirm(replica)
             current = dict.fromkeys(change.whole_change for change in waiting)  # some were combined meanwhile
             waiting = [change for change in current if not change.is_in(snapshot)]
         self._known = snapshot
         folded = None
         if waiting:
             self._built_on = waiting
-            self._writer.wake()
+            self.writer.wake()
             folded = fold(waiting, snapshot, self._clock.now(reply.now), retire_after_bad=self._config.retire_after_bad)
         return from_store(
             snapshot, found, self._options, self._clock.at(asked_at), uses=reply.uses, folded=folded,
@@ -229,9 +229,9 @@ class SessionScope:
         """Read the stored session, so that a session made by hand replaces it and nothing newer."""
         session, moment = self._session, self._clock.now()
         self._login = Login(Found.AWAY, moment.loop, moment.wall)
-        replica = self._writer.replicas.of(session.fingerprint)
+        replica = self.writer.replicas.of(session.fingerprint)
         try:
-            self._known, _ = await self._writer.read(replica, self._store.time() + self._config.restore_timeout)
+            self._known, _ = await self.writer.read(replica, self._store.time() + self._config.restore_timeout)
         except AttemptFailed as failure:
             self._telemetry.degraded(Operation.SAVE, failure.error, code=failure.code, fingerprint=session.fingerprint)
         else:
@@ -293,12 +293,12 @@ class SessionScope:
         finally:
             if self._lease is not None or self.on_left is not None:
                 await self._give_back()
-            use = self._writer.audit.use_of(self._session, self._options, self._use_id)
+            use = self.writer.audit.use_of(self._session, self._options, self._use_id)
             wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
             # It holds us: in a circle, its state would stay until the garbage collector comes.
             self._session = self._session if isinstance(self._session, ProxyType) else proxy(self._session)
             if use is not None:  # no save has carried it
-                await self._at_once(self._writer.audit.note(use))
+                await self._at_once(self.writer.audit.note(use))
 
     async def _save(self, *, final: bool) -> SaveOutcome:
         session, began = self._session, self._clock.loop()
@@ -309,21 +309,22 @@ class SessionScope:
             is_good = await examined(session, self._options.verify if final else None, self._config)
         except BaseException:  # the manager is closed, or the event loop ends: nothing is lost without a word
             if final and allows_save(wiring_of(session), session.outcome):
-                self._writer.lost(session.fingerprint, "the exit was cut off before its save")
+                self.writer.lost(session.fingerprint, "the exit was cut off before its save")
                 self._finish(SaveOutcome.LOST, began, number)
             raise
         change = self._change(final=final) if is_good else self._bad_mark()
         if change is None:
             return self._finish(SaveOutcome.SKIPPED, began, number)
+        self._changes = [one for one in self._changes if one.outcome is None]
         if self._lease is not None and self._lease.lost:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
             return self._finish(SaveOutcome.STALE, began, number)
-        self._changes = [one for one in self._changes if one.outcome is None] + [change]
-        if final and (use := self._writer.audit.use_of(session, self._options, self._use_id)) is not None:
+        self._changes.append(change)
+        if final and (use := self.writer.audit.use_of(session, self._options, self._use_id)) is not None:
             change.uses, self._use_id = (use,), ""
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way
         try:
-            await self._writer.save(session.fingerprint, change, self._known)
+            await self.writer.save(session.fingerprint, change, self._known)
         except BaseException:
             self._finish(change.outcome or SaveOutcome.PENDING, began, number)
             raise
@@ -339,9 +340,9 @@ class SessionScope:
             self._start_again_from(change)
         if change.not_taken:
             session.report(ProblemKind.NOT_TAKEN, "storage_state", "another login is stored: only the notes were saved")
-        if outcome is SaveOutcome.PENDING and self._writer.disk is not None:
+        if outcome is SaveOutcome.PENDING and self.writer.disk is not None:
             left = self._config.save_timeout - (self._clock.loop() - began)
-            if await self._writer.disk.written(session.fingerprint, left):
+            if await self.writer.disk.written(session.fingerprint, left):
                 outcome = SaveOutcome.SPOOLED
         self._finish(outcome, began, number)
         if change.failure is not None and change.outcome is None and self._options.strict:
@@ -402,8 +403,8 @@ class SessionScope:
 
     def note_use(self) -> None:
         """Write a line about the use to the audit, in the background: for a session that is not left."""
-        if (use := self._writer.audit.use_of(self._session, self._options, self._use_id)) is not None:
-            self._spawn(self._writer.audit.note(use), "release")
+        if (use := self.writer.audit.use_of(self._session, self._options, self._use_id)) is not None:
+            self._spawn(self.writer.audit.note(use), "release")
 
     async def _give_back(self) -> None:
         """Give back the lease and the member of a pool, before the next enter of this task can ask for them."""
@@ -433,7 +434,7 @@ class SessionScope:
 
     async def invalidate(self, reason: str) -> None:
         """Delete the stored state for everyone."""
-        await self._writer.invalidate(self._session.fingerprint, reason)
+        await self.writer.invalidate(self._session.fingerprint, reason)
 
     async def one_time_code(self) -> str:
         """Return the one-time code of this moment."""
@@ -444,7 +445,3 @@ class SessionScope:
     def export(self, session: BrowserSession) -> bytes:
         """Return the stored form, sealed as the manager's sessions are."""
         return encode_session(session, self._snapshots.codec, self._store.keys)
-
-    def belongs_to(self, writer: Writer) -> bool:
-        """Return whether this is a scope of the manager with this writer."""
-        return self._writer is writer

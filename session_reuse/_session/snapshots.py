@@ -48,8 +48,10 @@ class Snapshots:
         Returns:
             What it is, its document if it is one, and why not if it cannot be used.
         """
+        lost = base if base.kind is StoredKind.PRESENT else base.lost
         if value is None:
-            return Snapshot(kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at), None, None
+            absent = Snapshot(kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at, lost=lost)
+            return absent, None, None
         try:
             key = self._keys.session(fingerprint)
             known = (base.value, base.body.data) if base.value else None
@@ -64,7 +66,7 @@ class Snapshots:
             kind = StoredKind.UNREADABLE if unreadable else StoredKind.CORRUPT
             log.warning(Event.CORRUPT, fingerprint=fingerprint, why=str(error))
             damaged = value[: head.LENGTH]
-            snapshot = Snapshot(kind=kind, heard_at=heard_at, invalidated_at=invalidated_at, damaged=damaged)
+            snapshot = Snapshot(kind=kind, heard_at=heard_at, invalidated_at=invalidated_at, damaged=damaged, lost=lost)
             return snapshot, None, error
         header = decoded.header
         last = max(header.invalidated_at, invalidated_at or 0)

@@ -146,6 +146,39 @@ async def test_the_next_process_starts_from_what_the_last_one_knew(own_redis: Re
             session.discard()
 
 
+_TWO_AGENTS = """
+import asyncio, os, signal, sys
+from session_reuse import SessionManager, reusable_session
+
+async def main(url, folder, name, server):
+    manager = SessionManager(url, registry=None, encryption_keys=[b"k" * 32], spool_dir=folder)
+    async with reusable_session(name, manager=manager) as session:
+        session.data["login"] = "old"
+    async with reusable_session(name, manager=manager) as long:
+        long.data["long"] = 1
+        async with reusable_session(name, manager=manager) as short:
+            short.data["login"] = "new"
+        os.kill(int(server), signal.SIGKILL)
+    print(long.save_outcome, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_the_next_process_starts_from_both_files(own_redis: RedisServer, folder: Path) -> None:
+    """What waits is from an agent that entered before the last save: it is older than what the process knew."""
+    own_redis.start()
+    command = [sys.executable, "-c", _TWO_AGENTS, own_redis.url, str(folder), NAME, str(own_redis.pid)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.split() == ["spooled"], done.stderr
+    own_redis.kill()
+    async with manager_of(own_redis, folder) as manager:
+        await asyncio.sleep(0.3)  # the outbox is adopted
+        async with reusable_session(NAME, manager=manager, save="never") as session:
+            assert (session.stale, session.data) == (True, {"login": "new", "long": 1})
+
+
 async def test_two_processes_do_not_overwrite_each_other_on_disk(own_redis: RedisServer, folder: Path) -> None:
     """Two processes that spool one session one after the other both find their work in the store."""
     await asyncio.to_thread(killed_agent, own_redis, folder, "first")

@@ -291,3 +291,19 @@ async def test_the_next_exclusive_agent_of_a_process_finds_what_waits() -> None:
             session.discard()
         assert await late.settled() is SaveOutcome.SAVED
         assert one.lost == []
+
+
+async def test_an_exit_without_a_lease_is_settled_as_refused() -> None:
+    """A checkpoint before it was saved. The store has lost the lease, another agent has taken it, and the holder knows."""
+    memory = MemoryStore()
+    async with processes(memory, lease_ttl=0.3) as (one, other):
+        async with one.enter(exclusive=True) as session:
+            session.data["n"] = 1
+            assert await session.checkpoint() is SaveOutcome.SAVED
+            memory.advance(100_000)
+            async with other.enter(exclusive=True) as theirs:
+                theirs.data["n"] = 2
+                await asyncio.sleep(0.3)  # a renewal
+            session.data["n"] = 3
+        assert session.save_outcome is SaveOutcome.STALE
+        assert await session.settled() is SaveOutcome.STALE

@@ -241,8 +241,14 @@ class DiskReplicas:
                 log.warning(Event.SPOOL_REJECTED, file=str(spool.root), why=others)
             for name in await loop.run_in_executor(None, spool.names):
                 found = await loop.run_in_executor(None, self._read, name)
-                if found is not None:
-                    self._adopt(self._writer.replicas.of(found["fingerprint"]), found)
+                if found is None:
+                    continue
+                replica = self._writer.replicas.of(found["fingerprint"])
+                # An agent that enters while the store is away starts from both.
+                base = await loop.run_in_executor(None, self._read, spool.base_name(name))
+                if base is not None:
+                    self._writer.replicas.observe(replica, _unpacked_base(base, self._clock.loop(), self._clock.wall()))
+                self._adopt(replica, found)
         except OSError as error:
             self._failed(error, "")
 
