@@ -30,6 +30,7 @@ ANOTHER_LOGIN: Final = "another login is stored"
 INVALIDATED: Final = "the session was invalidated"
 REFUSED: Final = frozenset({SaveOutcome.STALE, SaveOutcome.SKIPPED})
 NOT_STORED: Final = REFUSED | {SaveOutcome.LOST}
+NOT_FINAL: Final = frozenset({None, SaveOutcome.PENDING, SaveOutcome.SPOOLED})
 
 
 class StoredKind(StrEnum):

@@ -20,7 +20,7 @@ from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.callbacks import examined, verified
-from session_reuse._session.changes import NEVER_HEARD, NOT_STORED, Change, Found, Login, StoredKind
+from session_reuse._session.changes import NEVER_HEARD, NOT_FINAL, NOT_STORED, Change, Found, Login, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save
@@ -315,11 +315,10 @@ class SessionScope:
         change = self._change(final=final) if is_good else self._bad_mark()
         if change is None:
             return self._finish(SaveOutcome.SKIPPED, began, number)
-        self._changes = [one for one in self._changes if one.outcome is None]
         if self._lease is not None and self._lease.lost:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
             return self._finish(SaveOutcome.STALE, began, number)
-        self._changes.append(change)
+        self._changes = [one for one in self._changes if one.outcome is None] + [change]
         if final and (use := self.writer.audit.use_of(session, self._options, self._use_id)) is not None:
             change.uses, self._use_id = (use,), ""
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way
@@ -426,11 +425,14 @@ class SessionScope:
 
     async def settled(self) -> SaveOutcome | None:
         """Wait for the final outcome of the last save, and return it."""
-        if self.loop.is_closed():  # nothing of it goes on
-            return (self._changes[-1].outcome if self._changes else None) or self._session.save_outcome
-        if self._interrupted not in {None, asyncio.current_task()}:  # a cancelled exit goes on, and calls `verify`
-            await asyncio.wait({self._interrupted})
-        return await self._changes[-1].final() if self._changes else self._session.save_outcome
+        if not self.loop.is_closed():  # else nothing of it goes on
+            if self._interrupted not in {None, asyncio.current_task()}:  # a cancelled exit goes on, and calls `verify`
+                await asyncio.wait({self._interrupted})
+            if self._changes:
+                await self._changes[-1].final()
+        said = self._session.save_outcome  # of a later save, perhaps, that has sent nothing
+        last = self._changes[-1].outcome if self._changes else None
+        return last or said if said in NOT_FINAL else said
 
     async def invalidate(self, reason: str) -> None:
         """Delete the stored state for everyone."""

@@ -275,6 +275,22 @@ async def test_an_exclusive_save_that_waited_is_written_when_nobody_came_between
             assert session.data == {"late": 1}
 
 
+@pytest.mark.parametrize("end", ["discard", "mark_bad", "verify"])
+async def test_an_exit_that_saves_nothing_is_settled_as_skipped(end: str) -> None:
+    """A checkpoint before it was saved. The last save is the exit's."""
+    verdicts = iter([True, end != "verify"])
+    async with processes(MemoryStore(), 1) as (one,):
+        await one.log_in()
+        async with one.enter(verify=lambda _: next(verdicts)) as session:
+            session.data["n"] = 1
+            assert await session.checkpoint() is SaveOutcome.SAVED
+            if end == "discard":
+                session.discard()
+            if end == "mark_bad":
+                session.mark_bad("captcha")
+        assert session.save_outcome is await session.settled() is SaveOutcome.SKIPPED
+
+
 async def test_the_next_exclusive_agent_of_a_process_finds_what_waits() -> None:
     """What waits is written before the next lease is taken, which would refuse it."""
     memory = MemoryStore()
