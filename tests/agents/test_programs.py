@@ -213,7 +213,8 @@ def test_only_settings_are_printed() -> None:
     """Not what somebody else calls by our prefix, nor the address of the browser in which the command runs."""
     others = {"SESSION_REUSE_PASSWORD": "canary", "SESSION_REUSE_CDP_URL": "http://127.0.0.1:canary"}
     (block,) = CommandLine("redis://127.0.0.1:6379/0")("mcp-config", ALICE, **others).json["mcpServers"].values()
-    assert block["env"] == {"SESSION_REUSE_URL": "redis://127.0.0.1:6379/0"}
+    assert "SESSION_REUSE_URL" in block["env"]
+    assert not block["env"].keys() & others.keys()
 
 
 def test_a_server_with_a_context_of_its_own_is_reported(runs: Runs, site: Site) -> None:

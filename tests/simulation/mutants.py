@@ -59,6 +59,12 @@ def late_ttl() -> None:
     )
 
 
+@_mutant("older", start=490)
+def forgets_what_was_lost() -> None:
+    """A store that has lost a session gets back what the agent had that saves next."""
+    folding._lost = lambda *_: None
+
+
 @_mutant("promise", "lost", "stale", start=2777)
 def one_ground() -> None:
     """Saves that wait are joined: what one of them may not change, none may."""

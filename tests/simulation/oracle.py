@@ -7,8 +7,9 @@ it, when, and what that agent had seen. A *change* is one item set or deleted by
 `torn`       A stored value opens as a whole, and an enter that was answered by the store shows exactly one of the states
              that stood there while it ran. Two items that are always changed together agree.
 `older`      A value that was replaced or deleted in the store never comes back, but for a save whose reply was lost and that
-             four later ones have followed. A change that waited does not replace a change that was made after it. After a fail-over, an eviction of the session or a restart without data, only
-             what was replaced since then, and stayed so, counts.
+             four later ones have followed. A change that waited does not replace a change that was made after it. After a
+             fail-over, an eviction of the session or a restart without data, only what was replaced since then, and stayed
+             so, counts. What a manager brings back into a store without the session is not older than what it has stored.
 `lost`       An item leaves the store only because a visit deleted it, a new login replaced the session, or the session was
              invalidated. A save that returned saved, merged or unchanged is in the store, or lost to a later change.
 `revived`    After `invalidate` or `evict` has returned, nothing of the session is stored or restored again: no value from
@@ -523,6 +524,7 @@ class Oracle:
             whole = whole or self._is_carried(session, change, new)
         if whole:
             session.replaced_at = now
+        self._check_brought_back(session, before, after, actor)
         for item, serial in new.items():
             self.writes[serial].logins.add(after.stored.created_at)
             if old.get(item) != serial:
@@ -533,6 +535,18 @@ class Oracle:
                 if item not in new and kept and not self._saves_by_hand(session, actor):
                     self._check_departure(session, self.writes[serial], actor)
                 session.retired[serial] = now
+
+    def _check_brought_back(self, session: Session, before: Version, after: Version, actor: Any) -> None:
+        """A session that the store has lost is not older than the manager that brings it back has stored it."""
+        assert after.stored is not None
+        own = [one for one in session.versions if one.maker is actor and one.stored is not None and one is not after]
+        known = own[-1] if own and own[-1].stored.created_at == after.stored.created_at else None
+        if before.items is not None or known is None or any(known.start <= until for _, until in session.evictions):
+            return  # after an invalidation, it has forgotten the session
+        for item, serial in (after.items or {}).items():
+            later = self.writes.get((known.items or {}).get(item, 0))
+            if later is not None and self.writes[serial].appeared < later.appeared:
+                self.break_("older", f"{actor} brought back {self.writes[serial]}, and has stored {later} since")
 
     def _is_carried(self, session: Session, change: Change, new: Items) -> bool:
         """Return whether a visit that may replace the session went on with a change that waited, and has brought it."""
