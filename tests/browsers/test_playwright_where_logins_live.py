@@ -5,19 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from session_reuse.browsers.playwright import open_context
-from tests.browsers.visits import PLACES, Place, entry, fresh, next_session, shown, visited
+from tests.browsers.visits import LAUNCH, PLACES, Place, entry, fresh, next_session, shown, visited
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Browser, Playwright
+
     from tests.browsers.sites import Sites
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def another_browser(playwright: Playwright) -> AsyncIterator[Browser]:
+    """A second browser. Each site is new to it."""
+    launched = await playwright.chromium.launch(**LAUNCH)
+    yield launched
+    await launched.close()
+
+
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
-async def test_a_login_survives_the_browser(place: Place, sites: Sites, browser: Any, launch: Any) -> None:
-    """A login made by one agent is there for the next, in a fresh browser process."""
+async def test_a_login_survives_the_browser(place: Place, sites: Sites, browser: Any, another_browser: Any) -> None:
+    """A login made by one agent is there for the next, in another browser process."""
     login, check = place.urls(sites)
     session = fresh()
     async with open_context(session, browser) as context:
@@ -26,7 +39,7 @@ async def test_a_login_survives_the_browser(place: Place, sites: Sites, browser:
         await page.wait_for_url(lambda url: "login" not in url or "framed" in url)
         assert await shown(page) == "in"
     following = next_session(session)
-    async with open_context(following, await launch()) as context:
+    async with open_context(following, another_browser) as context:
         assert await visited(context, check) == "in"
     assert (session.problems, following.problems) == ([], [])
 
