@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from contextlib import suppress
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from session_reuse._resilience.failure import AttemptFailed
+from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse._resilience.guard import Access
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.tasks import Spawn
 from session_reuse._store.interface import Busy, Lease
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
+from session_reuse.errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from session_reuse._session.replica import Replica
+    from session_reuse._session.writer import Writer
 
 _POLL: Final = (0.02, 0.1)
 """Shortest and longest pause between two requests for a busy lease, in seconds."""
@@ -127,3 +133,19 @@ class LeaseHolder:
 
     def _degraded(self, failure: AttemptFailed) -> None:
         self._telemetry.degraded(Operation.LEASE, failure.error, code=failure.code, fingerprint=self._fingerprint)
+
+
+async def deliver_first(writer: Writer, replica: Replica, budget: float) -> None:
+    """Write what waits before a new lease is taken, which would make the saves of earlier leases stale.
+
+    Raises:
+        AttemptFailed: one of them still waits after `budget` seconds.
+    """
+    if replica.writing:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(budget):
+                await replica.outbox[-1].final()
+    await writer.flush(replica.fingerprint, budget)
+    if any(change.lease is not None for change in replica.outbox):
+        error = StoreUnavailableError("a save under an earlier lease waits")
+        raise AttemptFailed(error, "pending", Retry.NEVER, FailureScope.REQUEST)

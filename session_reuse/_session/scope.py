@@ -26,7 +26,7 @@ from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_t
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save
 from session_reuse._session.fold import fold
 from session_reuse._session.guarded_store import GuardedStore, Request
-from session_reuse._session.lease import LeaseHolder
+from session_reuse._session.lease import LeaseHolder, deliver_first
 from session_reuse._session.one_time_codes import OneTimeCodes
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.snapshots import Snapshots
@@ -128,12 +128,12 @@ class SessionScope:
     async def _entered(self, began: float) -> Entry:
         fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - self._spent
         replica = self.writer.replicas.of(fingerprint)
-        if replica.outbox and self._options.exclusive:
-            await self.writer.flush(fingerprint, budget / 2)  # else its lease would be older than the new one
-            budget = self._config.restore_timeout - (self._store.time() - began)
-        waiting = [] if self._options.exclusive else list(replica.outbox)
-        self._asked_at = asked_at = self._clock.loop()
         try:
+            if replica.outbox and self._options.exclusive:
+                await deliver_first(self.writer, replica, budget / 2)
+                budget = self._config.restore_timeout - (self._store.time() - began)
+            waiting = [] if self._options.exclusive else list(replica.outbox)
+            self._asked_at = asked_at = self._clock.loop()
             reply = await self._store.run(Access.READ, fingerprint, budget, self._request(timed=bool(waiting)))
             if isinstance(reply.lease, Busy) and self._lease is not None:
                 reply = await self._wait_for_lease(self._lease, reply, budget)

@@ -10,7 +10,7 @@ import pytest
 from session_reuse import BrowserSession, SaveOutcome
 from session_reuse._telemetry import Event
 from session_reuse.pytest_plugin import LoggedEvent
-from session_reuse.testing import MemoryStore, state_with_cookie
+from session_reuse.testing import Fault, MemoryStore, assert_fresh, state_with_cookie
 from tests.harness.probes import parts_of
 from tests.lifecycle.worlds import NAME, Process, processes, stored
 
@@ -307,6 +307,44 @@ async def test_the_next_exclusive_agent_of_a_process_finds_what_waits() -> None:
             session.discard()
         assert await late.settled() is SaveOutcome.SAVED
         assert one.lost == []
+
+
+async def test_no_new_lease_is_taken_over_a_save_that_waits() -> None:
+    """It would refuse the save. An enter that cannot write it starts as with a store that is away, and nothing is lost."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        await one.log_in("good")
+        async with one.enter(exclusive=True) as late:
+            late.data["late"] = 1
+            one.way.fail, one.way.only = Fault.UNAVAILABLE, frozenset({"commit"})
+        assert late.save_outcome is SaveOutcome.PENDING
+        async with one.enter(exclusive=True) as session:
+            assert_fresh(session, "unavailable")
+        one.heal()
+        assert await late.settled() is SaveOutcome.SAVED
+        assert one.lost == []
+    assert stored(memory).data == {"late": 1}
+
+
+async def test_a_new_lease_waits_for_a_save_on_its_way() -> None:
+    """What waits is being written. The next exclusive agent finds it."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        await one.log_in("good")
+        async with one.enter(exclusive=True) as late:
+            late.data["late"] = 1
+            one.way.fail, one.way.only = Fault.UNAVAILABLE, frozenset({"commit"})
+        one.heal()
+        one.way.latency = 0.05
+        parts = await parts_of(one.manager)
+        parts.guard.at().write.reset()
+        flushing = asyncio.ensure_future(parts.writer.flush(NAME, 1.0))
+        await asyncio.sleep(0.01)
+        async with one.enter(exclusive=True) as session:
+            assert session.data == {"late": 1}
+            session.discard()
+        assert await flushing
+        assert await late.settled() is SaveOutcome.SAVED
 
 
 async def test_an_exit_without_a_lease_is_settled_as_refused() -> None:
