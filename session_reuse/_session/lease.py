@@ -19,7 +19,6 @@ from session_reuse.config import Config
 from session_reuse.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from session_reuse._session.replica import Replica
     from session_reuse._session.writer import Writer
 
 _POLL: Final = (0.02, 0.1)
@@ -36,9 +35,11 @@ class LeaseHolder:
     """
 
     def __init__(
-        self, store: GuardedStore, telemetry: Telemetry, fingerprint: str, agent_id: str | None, config: Config, spawn: Spawn
+        self, store: GuardedStore, writer: Writer, telemetry: Telemetry, fingerprint: str, agent_id: str | None, config: Config,
+        spawn: Spawn,
     ) -> None:  # fmt: skip
         self._store = store
+        self._writer = writer
         self._telemetry = telemetry
         self._fingerprint = fingerprint
         self._config = config
@@ -49,16 +50,33 @@ class LeaseHolder:
         self.lost = False
         self._heartbeat: asyncio.Task[None] | None = None
 
+    async def deliver_first(self, budget: float) -> None:
+        """Write what waits before a new lease is taken, which would make the saves of earlier leases stale.
+
+        Raises:
+            AttemptFailed: one of them still waits after `budget` seconds.
+        """
+        replica = self._writer.replicas.of(self._fingerprint)
+        if replica.outbox and replica.writing:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(budget):
+                    await replica.outbox[-1].final()
+        await self._writer.flush(self._fingerprint, budget)
+        if any(change.lease is not None for change in replica.outbox):
+            error = StoreUnavailableError("a save under an earlier lease waits")
+            raise AttemptFailed(error, "pending", Retry.NEVER, FailureScope.REQUEST)
+
     async def waited(self, busy: Busy, give_up: float, chance: random.Random) -> bool:
         """Request a busy lease again until the event loop's time is `give_up`. Return whether it was taken.
 
         Raises:
-            AttemptFailed: the store did not answer.
+            AttemptFailed: the store did not answer, or a save of an earlier lease waits.
         """
         held: Lease | Busy = busy
         while isinstance(held, Busy) and (left := give_up - monotonic()) > 0:
             pause = min(left, max(_POLL[0], min(held.left or _POLL[1], _POLL[1])))
             await asyncio.sleep(pause * chance.uniform(0.5, 1.0))
+            await self.deliver_first(self._config.restore_timeout / 2)
             held = await self._store.run(
                 Access.READ, self._fingerprint, self._config.restore_timeout,
                 lambda store, timeout: store.acquire(self._fingerprint, self.holder, self._ttl, timeout=timeout),
@@ -133,19 +151,3 @@ class LeaseHolder:
 
     def _degraded(self, failure: AttemptFailed) -> None:
         self._telemetry.degraded(Operation.LEASE, failure.error, code=failure.code, fingerprint=self._fingerprint)
-
-
-async def deliver_first(writer: Writer, replica: Replica, budget: float) -> None:
-    """Write what waits before a new lease is taken, which would make the saves of earlier leases stale.
-
-    Raises:
-        AttemptFailed: one of them still waits after `budget` seconds.
-    """
-    if replica.writing:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(budget):
-                await replica.outbox[-1].final()
-    await writer.flush(replica.fingerprint, budget)
-    if any(change.lease is not None for change in replica.outbox):
-        error = StoreUnavailableError("a save under an earlier lease waits")
-        raise AttemptFailed(error, "pending", Retry.NEVER, FailureScope.REQUEST)

@@ -26,7 +26,7 @@ from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_t
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save
 from session_reuse._session.fold import fold
 from session_reuse._session.guarded_store import GuardedStore, Request
-from session_reuse._session.lease import LeaseHolder, deliver_first
+from session_reuse._session.lease import LeaseHolder
 from session_reuse._session.one_time_codes import OneTimeCodes
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.snapshots import Snapshots
@@ -68,13 +68,13 @@ class SessionScope:
         session.allowed_domains = options.allowed_domains.patterns if options.allowed_domains is not None else None
         self._lease: LeaseHolder | None = None
         if options.exclusive:
-            self._lease = LeaseHolder(store, telemetry, session.fingerprint, session.agent_id, config, spawn)
+            self._lease = LeaseHolder(store, writer, telemetry, session.fingerprint, session.agent_id, config, spawn)
         self._known = NEVER_HEARD
         self._before = self._whole = NO_BODY
         self._changes: list[Change] = []
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
-        self._asked_at = 0.0
+        self._asked_at, self._made_at = 0.0, float("inf")
         self._not_counted: float | None = 0.0
         self._interrupted: asyncio.Task[None] | None = None
         self._marked = False
@@ -129,8 +129,8 @@ class SessionScope:
         fingerprint, budget = self._session.fingerprint, self._config.restore_timeout - self._spent
         replica = self.writer.replicas.of(fingerprint)
         try:
-            if replica.outbox and self._options.exclusive:
-                await deliver_first(self.writer, replica, budget / 2)
+            if self._lease is not None:
+                await self._lease.deliver_first(budget / 2)
                 budget = self._config.restore_timeout - (self._store.time() - began)
             waiting = [] if self._options.exclusive else list(replica.outbox)
             self._asked_at = asked_at = self._clock.loop()
@@ -250,8 +250,7 @@ class SessionScope:
     def leave(self, *, failed: bool) -> Coroutine[None, None, None]:
         """Save for the last time and release the lease. Await the result at once.
 
-        A cancelled body is saved by a separate task, and so is all that waits for others than the store. The rest needs no
-        task, which would cost a tenth of a cycle: cut off, its change waits in the outbox.
+        A separate task saves a cancelled body, and all that waits for others than the store. It costs a tenth of a cycle.
 
         Args:
             failed: whether the body raised or was cancelled.
@@ -303,8 +302,9 @@ class SessionScope:
     async def _save(self, *, final: bool) -> SaveOutcome:
         session, began = self._session, self._clock.loop()
         self._saves = number = self._saves + 1
-        for given_up in [one for one in reversed(self._changes) if one.outcome in NOT_STORED]:  # while they waited
+        for given_up in [one for one in reversed(self._changes) if one.outcome is SaveOutcome.LOST]:  # for room
             self._start_again_from(given_up)
+            self._made_at = min(self._made_at, given_up.made_at)
         try:
             is_good = await examined(session, self._options.verify if final else None, self._config)
         except BaseException:  # the manager is closed, or the event loop ends: nothing is lost without a word
@@ -375,12 +375,13 @@ class SessionScope:
         good = wiring.health_mark == (True, "")
         if good:
             wiring.health_mark = None  # counted with this change
-        held = self._lease.lease if self._lease is not None else None
+        held, now = self._lease.lease if self._lease is not None else None, self._clock.loop()
+        made_at, self._made_at = min(now, self._made_at), float("inf")
         return Change(
-            before=self._before, after=after, login=self._login, made_at=self._clock.loop(), ttl=self._config.ttl,
+            before=self._before, after=after, login=self._login, made_at=made_at, ttl=self._config.ttl + now - made_at,
             built_on=self._built_on, agent_id=session.agent_id, lease=held, release=final and held is not None,
             vouched=good or (final and self._options.verify is not None), score_change=GOOD_MARK if good else 0,
-            domains=self._options.allowed_domains, whole=self._whole,
+            domains=self._options.allowed_domains, whole=self._whole, waited=made_at < now,
         )  # fmt: skip
 
     def _bad_mark(self) -> Change | None:
@@ -388,8 +389,7 @@ class SessionScope:
         if self._marked or not wiring_of(self._session).marked_bad or self._options.save == "never":
             return None
         self._marked = True
-        mark = bad_mark(self._login, self._before, self._clock.loop(), self._config.ttl)
-        if mark is not None:
+        if (mark := bad_mark(self._login, self._before, self._clock.loop(), self._config.ttl)) is not None:
             _, why = wiring_of(self._session).health_mark or (False, "")
             log.info(Event.MARKED_BAD, fingerprint=self._session.fingerprint, why=why)
         return mark

@@ -174,6 +174,24 @@ async def test_what_gave_way_is_saved_again_by_the_next_save_of_its_agent() -> N
         assert stored(memory).data == {"n": 1, "m": 2}
 
 
+async def test_what_gave_way_is_as_old_as_it_was() -> None:
+    """What another process has changed since is later, and stays."""
+    memory = MemoryStore()
+    async with processes(memory, pending_max=1) as (one, other):
+        await one.log_in(n=0)
+        async with one.enter(agent="first") as session:
+            one.cut()
+            session.data["n"] = 1
+            assert await session.checkpoint() is SaveOutcome.PENDING
+            await waiting(one, "shop.example/other", n=1)
+            async with other.enter() as theirs:
+                theirs.data["n"] = 2
+            session.data["m"] = 1
+            one.heal()
+        assert await session.settled() in {SaveOutcome.SAVED, SaveOutcome.MERGED}
+        assert stored(memory).data == {"n": 2, "m": 1}
+
+
 async def test_a_callback_that_raises_reaches_nobody(session_reuse_events: list[LoggedEvent]) -> None:
     """`on_lost` is the application's own: whatever it raises, the agent goes on and the others are reported too."""
     told = []
@@ -345,6 +363,23 @@ async def test_a_new_lease_waits_for_a_save_on_its_way() -> None:
             session.discard()
         assert await flushing
         assert await late.settled() is SaveOutcome.SAVED
+
+
+async def test_an_agent_that_waits_for_the_lease_of_its_own_process_leaves_its_save_alone() -> None:
+    """The holder could not save. Its lease is free, and its save waits: the next agent writes it, or goes without."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        await one.log_in("good")
+        async with one.enter(exclusive=True) as late:
+            late.data["late"] = 1
+            entering = asyncio.ensure_future(one.enter(exclusive=True, wait=5, save="never").__aenter__())
+            await asyncio.sleep(0.05)
+            one.way.fail, one.way.only = Fault.UNAVAILABLE, frozenset({"commit"})
+        assert late.save_outcome is SaveOutcome.PENDING
+        assert_fresh(await entering, "unavailable")
+        one.heal()
+        assert await late.settled() is SaveOutcome.SAVED
+        assert one.lost == []
 
 
 async def test_an_exit_without_a_lease_is_settled_as_refused() -> None:

@@ -59,6 +59,16 @@ def late_ttl() -> None:
     )
 
 
+@_mutant("promise", start=3725)
+def leases_over_what_waits() -> None:
+    """An exclusive agent takes a lease over a save of its process that waits under an earlier one."""
+
+    async def leave_it(*_: object) -> None:
+        await asyncio.sleep(0)
+
+    lease.LeaseHolder.deliver_first = leave_it  # type: ignore[method-assign,assignment]
+
+
 @_mutant("older", start=490)
 def forgets_what_was_lost() -> None:
     """A store that has lost a session gets back what the agent had that saves next."""

@@ -23,7 +23,8 @@ it, when, and what that agent had seen. A *change* is one item set or deleted by
              body while all is well. What a holder saves after another one has taken the lease is not stored.
 `lease`      A lease ends soon after its holder has left or given up, while the process lives and reaches the store.
 `promise`    `settled` ends. What was told `pending` or `spooled`, or left in any other way with changes, is at the end stored, superseded by
-             a later change, refused for an invalidation or a lost lease, or counted as lost.
+             a later change, refused for an invalidation or a lost lease, or counted as lost. No agent takes a lease over a
+             save of its own process that waits.
 `skipped`    A save is skipped only for the reasons of the contract. A session seen to be empty is a logout and is stored.
 `stale`      A save is stale only after an invalidation or a lost lease.
 `scope`      An agent with `allowed_domains` is given items inside only, and what it changes outside is not stored. The items
@@ -1364,6 +1365,8 @@ class Oracle:
         for visit in self.visits.values():
             if visit.followed and visit.final is None and not visit.manager.crashed:
                 self.break_("promise", f"{visit} was left ({visit.how}), and `settled` does not end")
+            if visit.final is SaveOutcome.STALE:
+                self._check_leased(self.sessions[visit.fingerprint], visit)
         for session in self.sessions.values():
             session.live(self.loop.time())
             for change in session.changes:
@@ -1372,6 +1375,14 @@ class Oracle:
                         "promise", f"{change} was left at {change.saved:.3f} and is neither stored nor reported"
                     )
                     return
+
+    def _check_leased(self, session: Session, visit: Visit) -> None:
+        """A save that waits is not made stale by the next lease of its own process."""
+        later = [self.visits[number] for since, number in session.holders if since > visit.left]
+        lost = max(session.lost_at, session.replaced_at) >= visit.begun or self.server_jumps or visit.lost_lease
+        may = not visit.options.get("exclusive") or lost or session.evictions
+        if not may and later and later[0].manager is visit.manager:
+            self.break_("promise", f"the save of {visit} waited, and the lease of {later[0]} made it stale")
 
     def _kept(self, session: Session, change: Change) -> bool:  # noqa: C901, PLR0911, PLR0912
         visit = change.visit
