@@ -48,17 +48,23 @@ class McpServer:
         self._session = session
 
     async def call(self, tool: str, **arguments: Any) -> str:
-        """Call a tool and return the text of its answer."""
+        """Call a tool and return the text of its answer, which is no error."""
         async with asyncio.timeout(CALL_LIMIT):
             answer = await self._session.call_tool(tool, arguments)
-        return " ".join(getattr(part, "text", "") for part in answer.content)
+        text = " ".join(getattr(part, "text", "") for part in answer.content)
+        assert not answer.is_error, text
+        return text
 
     async def call_until(self, wanted: str, tool: str, **arguments: Any) -> str:
         """Call a tool until its answer has a text."""
-        async with asyncio.timeout(CALL_LIMIT):
-            while wanted not in (answer := await self.call(tool, **arguments)):
-                await asyncio.sleep(0.1)
-        return answer
+        last = ""
+        try:
+            async with asyncio.timeout(CALL_LIMIT):
+                while wanted not in (last := await self.call(tool, **arguments)):
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise AssertionError(f"{tool} did not answer {wanted!r}, but {last!r}") from None
+        return last
 
 
 def taken(report: Path) -> dict[str, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from session_reuse.browsers._chromium_process import ChromiumProcess
+from session_reuse.cli.commands import run
 from tests.agents.runs import AGENT, Runs, stored
 from tests.agents.tab import words
 
@@ -108,3 +111,18 @@ def test_a_browser_that_is_to_be_seen_has_a_window(
     assert (code, out) == (2, "")
     assert "message" in report
     assert {"--headless" in line for line in flags.read_text().splitlines()} == {is_headless}
+
+
+async def test_a_signal_to_a_command_that_has_just_ended_takes_no_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of asyncio asks for the exit code first. The command then seemed to have ended with 255."""
+    told: list[tuple[int, int]] = []
+
+    def kill(process: int, number: int) -> None:
+        told.append((process, number))
+        raise ProcessLookupError
+
+    child = run._Child()
+    child._process = SimpleNamespace(pid=1, returncode=None)  # type: ignore[assignment]
+    monkeypatch.setattr(os, "kill", kill)
+    child._receive(signal.SIGTERM)
+    assert told == [(1, signal.SIGTERM)]

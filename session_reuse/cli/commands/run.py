@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -254,7 +255,9 @@ class _Child:
         if self._process is not None:
             is_told = self._shares_terminal and number in _OF_A_TERMINAL
             if self._process.returncode is None and not is_told:
-                self._process.send_signal(number)
+                with suppress(ProcessLookupError):
+                    # asyncio's own method would take the exit code of a command that has just ended, and lose it.
+                    os.kill(self._process.pid, number)
         elif self._task is not None:
             self.ended_by = number
             self._task.cancel()
