@@ -52,7 +52,7 @@ async def test_a_capture_whose_own_task_was_cancelled_has_failed() -> None:
 @pytest.mark.parametrize("hook", ["capture", "verify"])
 async def test_an_agent_that_is_cancelled_in_a_hook_is_cancelled(hook: str) -> None:
     """A cancellation from outside passes on."""
-    async with processes(MemoryStore(), 1) as (one,):
+    async with processes(MemoryStore(), 1, capture_timeout=0.3) as (one,):
         await one.log_in("stored")
         began = asyncio.Event()
 

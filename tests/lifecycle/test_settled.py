@@ -368,7 +368,7 @@ async def test_a_new_lease_waits_for_a_save_on_its_way() -> None:
 async def test_an_agent_that_waits_for_the_lease_of_its_own_process_leaves_its_save_alone() -> None:
     """The holder could not save. Its lease is free, and its save waits: the next agent writes it, or goes without."""
     memory = MemoryStore()
-    async with processes(memory, 1) as (one,):
+    async with processes(memory, 1, attempt_timeout=0.25, restore_timeout=1.0) as (one,):
         await one.log_in("good")
         async with one.enter(exclusive=True) as late:
             late.data["late"] = 1
