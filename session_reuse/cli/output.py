@@ -124,9 +124,10 @@ class Output:
             raise
 
 
-def abandon(stream: TextIO) -> None:
+def abandon(stream: TextIO | None) -> None:
     """Drop what is left to be written: at its end, Python would wait for the reader of a pipe, or fail and exit with 120."""
-    if stream in {sys.__stdout__, sys.__stderr__} and not stream.isatty():
+    ours = stream is sys.__stdout__ or stream is sys.__stderr__  # both may be None
+    if ours and stream is not None and not stream.isatty():
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

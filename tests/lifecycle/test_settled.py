@@ -309,15 +309,21 @@ async def test_an_exit_that_saves_nothing_is_settled_as_skipped(end: str) -> Non
         assert session.save_outcome is await session.settled() is SaveOutcome.SKIPPED
 
 
+async def exclusive_save_that_waits(one: Process) -> BrowserSession:
+    """Leave an exclusive session that could not be saved, in a store that takes all requests but saves."""
+    await one.log_in("good")
+    async with one.enter(exclusive=True) as late:
+        late.data["late"] = 1
+        one.way.fail, one.way.only = Fault.UNAVAILABLE, frozenset({"commit"})
+    assert late.save_outcome is SaveOutcome.PENDING
+    return late
+
+
 async def test_the_next_exclusive_agent_of_a_process_finds_what_waits() -> None:
     """What waits is written before the next lease is taken, which would refuse it."""
     memory = MemoryStore()
     async with processes(memory, 1) as (one,):
-        await one.log_in("good")
-        async with one.enter(exclusive=True) as late:
-            late.data["late"] = 1
-            one.way.fail, one.way.only = "unavailable", frozenset({"commit"})  # type: ignore[assignment]
-        assert late.save_outcome is SaveOutcome.PENDING
+        late = await exclusive_save_that_waits(one)
         one.heal()
         (await parts_of(one.manager)).guard.at().write.reset()
         async with one.enter(exclusive=True) as session:
@@ -331,11 +337,7 @@ async def test_no_new_lease_is_taken_over_a_save_that_waits() -> None:
     """It would refuse the save. An enter that cannot write it starts as with a store that is away, and nothing is lost."""
     memory = MemoryStore()
     async with processes(memory, 1) as (one,):
-        await one.log_in("good")
-        async with one.enter(exclusive=True) as late:
-            late.data["late"] = 1
-            one.way.fail, one.way.only = Fault.UNAVAILABLE, frozenset({"commit"})
-        assert late.save_outcome is SaveOutcome.PENDING
+        late = await exclusive_save_that_waits(one)
         async with one.enter(exclusive=True) as session:
             assert_fresh(session, "unavailable")
         one.heal()
@@ -348,10 +350,7 @@ async def test_a_new_lease_waits_for_a_save_on_its_way() -> None:
     """What waits is being written. The next exclusive agent finds it."""
     memory = MemoryStore()
     async with processes(memory, 1) as (one,):
-        await one.log_in("good")
-        async with one.enter(exclusive=True) as late:
-            late.data["late"] = 1
-            one.way.fail, one.way.only = Fault.UNAVAILABLE, frozenset({"commit"})
+        late = await exclusive_save_that_waits(one)
         one.heal()
         one.way.latency = 0.05
         parts = await parts_of(one.manager)

@@ -60,10 +60,9 @@ async def login(
 
     require_web_address(page)
     checked(fingerprint, "fingerprint")
-    conditions = (until_url, until_text, until_selector)
-    if "" in conditions:  # every page has it, or none
+    if "" in (until_url, until_text, until_selector):  # every page has it, or none
         raise ConfigurationError("--until-url, --until-text and --until-selector must not be empty")
-    until = Until(*conditions)
+    until = Until(until_url, until_text, until_selector)
     if cdp_url is None:
         _require_display()
     async with connected(place) as manager:
