@@ -271,7 +271,12 @@ class _Template(string.Formatter):
 
     def fill(self, arguments: Mapping[str, object]) -> str:
         """Return the name for these arguments."""
-        return self.vformat(self.text, (), arguments)
+        try:
+            return self.vformat(self.text, (), arguments)
+        except InvalidFingerprintError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # such as `{user.name}` of a dict
+            raise InvalidFingerprintError(f"template {self.text!r} does not fit the arguments: {error!r}") from None
 
     def get_field(self, field_name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> Any:
         found = super().get_field(field_name, args, kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from session_reuse.errors import ConfigurationError
@@ -30,6 +30,8 @@ def key_list(keys: object) -> tuple[bytes, ...]:
     if not isinstance(given, Iterable):
         raise ConfigurationError("encryption_keys must be a list of keys or a callable that returns one")
     listed = tuple(_key(key) for key in given)
+    if len(listed) > 1 and isinstance(given, Mapping | set | frozenset):
+        raise ConfigurationError("encryption_keys must be in order, such as a list: the first key seals")
     if not listed:
         # An empty list from a secret store that did not answer would switch encryption off.
         raise ConfigurationError(

@@ -328,10 +328,14 @@ def test_completion_can_be_shown(cli: CommandLine) -> None:
     assert "_SESSION_REUSE_COMPLETE" in done.stdout
 
 
-def test_a_name_that_no_session_can_have_gets_no_configuration() -> None:
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [(("",), "1 to 512 bytes"), (("a", "--url", "htp://x"), "htp"), (("a", "--key-prefix", "{"), "key_prefix")],
+)
+def test_what_no_session_can_have_gets_no_configuration(words: tuple[str, ...], why: str) -> None:
     """The server would never start."""
-    answer = CommandLine("redis://127.0.0.1:6379/0")("mcp-config", "")
-    assert (answer.code, answer.out, "1 to 512 bytes" in answer.err) == (2, "", True)
+    answer = CommandLine("redis://127.0.0.1:6379/0")("mcp-config", *words)
+    assert (answer.code, answer.out, why in answer.err) == (2, "", True)
 
 
 def test_a_name_with_a_dash_in_front_is_no_option_of_the_configured_command(cli: CommandLine) -> None:

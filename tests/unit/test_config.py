@@ -176,6 +176,14 @@ def test_keys_that_are_configured_and_missing_do_not_mean_plain(source: Any) -> 
     assert configured_keys(Config()) == ()
 
 
+@pytest.mark.parametrize("keys", [{KEY, KEY[::-1]}, frozenset({KEY, KEY[::-1]}), {KEY: 1, KEY[::-1]: 2}])
+def test_keys_are_in_order(keys: Any) -> None:
+    """The first one seals, and a set of texts has another first one in each process."""
+    with pytest.raises(ConfigurationError, match="in order"):
+        Config(encryption_keys=keys)
+    assert Config(encryption_keys={KEY}).encryption_keys == (KEY,)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("text", ["", " ", ",", " , "])
 def test_an_empty_variable_of_keys_does_not_mean_plain(text: str) -> None:
     """A secret that was mounted empty is told by the variable's name."""

@@ -75,6 +75,13 @@ def test_an_attribute_that_is_none_gives_no_name() -> None:
         name("x/{account.nothing}", Account())
 
 
+@pytest.mark.parametrize("template", ["x/{account.name}", "x/{account[nothing]}", "x/{account[site]:%d}"])
+def test_arguments_that_a_template_does_not_fit_are_named(template: str) -> None:
+    """Not an AttributeError or KeyError out of nowhere."""
+    with pytest.raises(InvalidFingerprintError, match=r"x/\{account.*does not fit the arguments"):
+        name(template, {"site": "a"})
+
+
 @pytest.mark.parametrize("wrong", [lambda account: None, lambda account: 7])
 def test_a_function_that_returns_no_string_gives_no_name(wrong: Any) -> None:
     """A forgotten `return` is not the agent's last session."""

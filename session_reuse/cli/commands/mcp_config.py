@@ -14,8 +14,8 @@ import typer
 
 from session_reuse._store.keys import checked
 from session_reuse.cli.options import AgentId, Fingerprint, KeyPrefix, Url
-from session_reuse.config import ENVIRONMENT_PREFIX, redacted_url, unknown_variables
-from session_reuse.errors import InvalidFingerprintError
+from session_reuse.config import ENVIRONMENT_PREFIX, Config, redacted_url, unknown_variables
+from session_reuse.errors import ConfigurationError, InvalidFingerprintError
 
 
 class Server(StrEnum):
@@ -50,11 +50,14 @@ def mcp_config(
     Variables that begin with SESSION_REUSE_ are copied into the block, because clients often start servers without those of
     your shell. Passwords and keys are left out without --reveal.
     """
+    options = (("URL", url), ("KEY_PREFIX", key_prefix))
     try:
         checked(fingerprint, "fingerprint")
-    except InvalidFingerprintError as error:
+        given = {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in options if value is not None}
+        Config.from_env(given)
+    except (ConfigurationError, InvalidFingerprintError) as error:
         raise typer.BadParameter(str(error)) from None
-    settings, hidden = _settings(url, key_prefix, reveal=reveal)
+    settings, hidden = _settings(given, reveal=reveal)
     agent = ["--agent-id", agent_id] if agent_id else []
     command, *before = _ourselves()
     # A name with a dash in front would be read as an option before the "--".
@@ -74,14 +77,13 @@ def _ourselves() -> list[str]:
     return [found] if found else [sys.executable, "-m", "session_reuse.cli"]
 
 
-def _settings(url: str | None, key_prefix: str | None, *, reveal: bool) -> tuple[dict[str, str], list[str]]:
+def _settings(given: dict[str, str], *, reveal: bool) -> tuple[dict[str, str], list[str]]:
     """Return the variables of the block, and the names of those that are left out."""
     # What `run` sets for its own command, and what has no effect, belongs to somebody else.
     foreign = {*unknown_variables(), f"{ENVIRONMENT_PREFIX}CDP_URL", f"{ENVIRONMENT_PREFIX}CDP_WS"}
     ours = {name: value for name, value in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX) and value}
     found = {name: value for name, value in ours.items() if name not in foreign}
-    given = {"URL": url, "KEY_PREFIX": key_prefix}
-    found |= {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in given.items() if value is not None}
+    found |= given
     hidden = [] if reveal else sorted(name for name, value in found.items() if _is_secret(name, value))
     return {name: value for name, value in sorted(found.items()) if name not in hidden}, hidden
 
