@@ -302,7 +302,7 @@ class SessionScope:
     async def _save(self, *, final: bool) -> SaveOutcome:
         session, began = self._session, self._clock.loop()
         self._saves = number = self._saves + 1
-        for given_up in [one for one in reversed(self._changes) if one.outcome is SaveOutcome.LOST]:  # for room
+        for given_up in [one for one in reversed(self._changes) if one.waited and one.outcome in NOT_STORED]:
             self._start_again_from(given_up)
             self._made_at = min(self._made_at, given_up.made_at)
         try:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from session_reuse import LifecycleError, SaveOutcome
+from session_reuse import LifecycleError, Outcome, SaveOutcome
 from session_reuse.testing import MemoryStore, state_with_cookie
 from tests.harness.polling import until
 from tests.lifecycle.worlds import NAME, Process, login_of, processes, stored
@@ -158,3 +158,23 @@ async def test_a_save_is_not_written_over_what_is_no_ancestor() -> None:
     found = stored(memory)
     assert found.data["theirs"] == 1
     assert found.data["last"] == 1
+
+
+async def test_an_agent_saves_again_what_a_new_login_has_replaced() -> None:
+    """Its checkpoint waited, and another agent found that login not to work. The exit does not call it saved."""
+    memory = MemoryStore()
+    async with processes(memory, 1) as (one,):
+        async with one.enter() as session:
+            one.cut()
+            session.storage_state, session.data["work"] = state_with_cookie(value="doubted"), 1
+            assert await session.checkpoint() is SaveOutcome.PENDING
+            async with one.enter(verify=lambda given: login_of(given) == "new") as other:
+                assert other.outcome is Outcome.UNVERIFIED
+                other.storage_state = state_with_cookie(value="new")
+                one.heal()
+            await until(lambda: memory.peek(NAME) is not None, message="the new login was stored")
+            assert login_of(stored(memory)) == "new"
+            assert "work" not in stored(memory).data
+        assert session.save_outcome is SaveOutcome.MERGED
+    assert login_of(stored(memory)) == "new"
+    assert stored(memory).data == {"work": 1}
