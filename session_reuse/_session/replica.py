@@ -67,11 +67,18 @@ def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
     """Return whether a snapshot is at least as new as another.
 
     A request that was sent when the other was answered is newer, also after a fail-over that has lost saves. Of requests
-    at the same time, replies may arrive in any order: descent decides, or the time of the last save.
+    at the same time, replies may arrive in any order: descent decides, or the time of the last save. A session is newer than
+    nothing, unless it was invalidated.
     """
     if snapshot.heard_at >= base.answered_at:
         return True
+    if base.heard_at >= snapshot.answered_at:
+        return False
     one, other = snapshot.header, base.header
+    if {snapshot.kind, base.kind} == {StoredKind.ABSENT, StoredKind.PRESENT}:
+        present, absent = (base, snapshot) if one is None else (snapshot, base)
+        if absent.invalidated_at is not None:  # else nobody can tell whether it was stored, or invalidated, last
+            return (one is None) is (absent.invalidated_at > (present.invalidated_at or 0))
     if one is None or other is None or one.created_at != other.created_at:
         return snapshot.heard_at >= base.heard_at
     return one.contains(other) or (

@@ -50,7 +50,9 @@ class Snapshots:
         """
         lost = base if base.kind is StoredKind.PRESENT else base.lost
         if value is None:
-            absent = Snapshot(kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at, lost=lost)
+            absent = Snapshot(
+                kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at, answered_at=monotonic(), lost=lost
+            )  # fmt: skip
             return absent, None, None
         try:
             key = self._keys.session(fingerprint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,15 @@ async def files_are_written(manager: SessionManager, fingerprint: str) -> None:
     disk = runtime(manager).writer.disk
     assert disk is not None, "the manager has no spool_dir"
     await disk.written(fingerprint, 60.0)
+
+
+def reading_of_folder(manager: SessionManager) -> asyncio.Task[None]:
+    """Have a manager read what is in its spool, and return the task that does."""
+    disk = runtime(manager).writer.disk
+    assert disk is not None, "the manager has no spool_dir"
+    disk.replay()
+    assert disk._replaying is not None
+    return disk._replaying
 
 
 def was_used(manager: SessionManager) -> bool:

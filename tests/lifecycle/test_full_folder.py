@@ -1,4 +1,4 @@
-"""A full folder for saves that wait, shared by managers. No save leaves it that an agent was told is kept."""
+"""The folder for saves that wait, full or shared. No save leaves it that an agent was told is kept, and none comes out twice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import secrets
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,11 +14,12 @@ from typing import Any, NoReturn
 import pytest
 
 from session_reuse import SaveOutcome
+from session_reuse._session.spool.disk_replicas import DiskReplicas
 from session_reuse._session.spool.files import Spool
 from session_reuse._state.sealing import AesGcm
 from session_reuse.testing import MemoryStore, state_with_cookie
 from tests.harness.polling import until
-from tests.harness.probes import files_are_written
+from tests.harness.probes import files_are_written, reading_of_folder, waiting_of
 from tests.lifecycle.worlds import NAME, Process, login_of
 
 KEY, NEWER_KEY = b"k" * 32, b"n" * 32
@@ -172,3 +174,41 @@ async def test_a_write_that_fails_ends_no_promise_of_another_process(
 def no_lock(_: Spool) -> NoReturn:
     """Fail as a disk does."""
     raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+async def test_what_is_delivered_while_the_folder_is_read_is_not_delivered_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When Redis is back, a manager delivers what waits and reads the folder, at once. The folder may be slow."""
+    memory = MemoryStore()
+    one, other = process(memory, folder), Process(memory, encryption_keys=(KEY,))
+    read = DiskReplicas._read
+    was_read, may_go_on = threading.Event(), threading.Event()
+
+    def read_slowly(disk: DiskReplicas, name: str) -> dict[str, Any] | None:
+        found = read(disk, name)
+        if found is not None and "changes" in found:
+            was_read.set()
+            assert may_go_on.wait(20)
+        return found
+
+    async with one.manager, other.manager:
+        one.cut()
+        assert await leave(one, NAME, n=1) is SaveOutcome.SPOOLED
+        monkeypatch.setattr(DiskReplicas, "_read", read_slowly)
+        monkeypatch.setattr(
+            DiskReplicas, "_packed_changes", lambda disk, name: (read(disk, name) or {"changes": []})["changes"]
+        )
+        reading = reading_of_folder(one.manager)
+        await until(was_read.is_set, message="the folder is being read")
+        one.heal()
+        await until(lambda: not files(folder), message="what waited was delivered")
+        async with other.enter() as session:
+            assert session.data.pop("n") == 1
+        for number in range(4):
+            await leave(other, NAME, m=number)
+        may_go_on.set()
+        await reading
+        await until(lambda: not waiting_of(one.manager), message="nothing waits")
+        async with other.enter(save="never") as session:
+            assert session.data == {"m": 3}

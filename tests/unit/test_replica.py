@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +72,32 @@ def test_of_requests_at_the_same_time_the_one_with_the_later_save_is_newer() -> 
     assert replica.base is later
     replica.observe(other := saved("z", "y", at=1600, version=2))
     assert replica.base is other
+
+
+@pytest.mark.parametrize(("invalidated_at", "newer"), [(5, "present"), (6, "absent"), (None, "absent")])
+@pytest.mark.parametrize("is_first", [True, False], ids=["the save is answered first", "the read is answered first"])
+def test_of_requests_at_the_same_time_a_save_is_newer_than_nothing(
+    invalidated_at: int | None, newer: str, *, is_first: bool
+) -> None:
+    """A read that was sent after a save may reach the store before it. Unless the session was invalidated, it has."""
+    save = saved("a", at=2000, version=1, heard_at=1.0, answered_at=2.0)
+    save = replace(save, invalidated_at=5)
+    nothing = Snapshot(kind=StoredKind.ABSENT, heard_at=1.1, answered_at=1.9, invalidated_at=invalidated_at)
+    first, second = (save, nothing) if is_first else (nothing, save)
+    replica = Replica("a", first)
+    replica.observe(second)
+    assert replica.base.kind.value == newer
+
+
+def test_nothing_is_newer_than_a_save_that_was_answered_before() -> None:
+    """The store was emptied, and has forgotten the invalidation too. An agent that has entered before is no news."""
+    replica = Replica("a", early := replace(saved("a", at=2000, version=1), invalidated_at=5))
+    replica.observe(Snapshot(kind=StoredKind.ABSENT, heard_at=2.1, answered_at=2.2, invalidated_at=0))
+    assert replica.base.kind is StoredKind.ABSENT
+    replica.observe(early)
+    assert replica.base.kind is StoredKind.ABSENT
+    replica.observe(later := saved("b", at=1000, version=1, heard_at=2.3, answered_at=2.4))
+    assert replica.base is later
 
 
 @pytest.mark.parametrize(

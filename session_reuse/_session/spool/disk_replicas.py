@@ -88,6 +88,7 @@ class DiskReplicas:
         self._stepped = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._replaying: asyncio.Task[None] | None = None
+        self._writes = 0
         self._closed = False
         self._is_failing = False
 
@@ -163,6 +164,7 @@ class DiskReplicas:
             elif update.changes or update.base is not None:
                 self._is_failing = False
             self._at_work = ""
+            self._writes += 1
             self._stepped.set()
             self._stepped = asyncio.Event()
 
@@ -240,15 +242,7 @@ class DiskReplicas:
             if others := await loop.run_in_executor(None, spool.others):
                 log.warning(Event.SPOOL_REJECTED, file=str(spool.root), why=others)
             for name in await loop.run_in_executor(None, spool.names):
-                found = await loop.run_in_executor(None, self._read, name)
-                if found is None:
-                    continue
-                replica = self._writer.replicas.of(found["fingerprint"])
-                # An agent that enters while the store is away starts from both.
-                base = await loop.run_in_executor(None, self._read, spool.base_name(name))
-                if base is not None:
-                    self._writer.replicas.observe(replica, _unpacked_base(base, self._clock.loop(), self._clock.wall()))
-                self._adopt(replica, found)
+                await self._take_over(name)
         except OSError as error:
             self._failed(error, "")
 
@@ -259,19 +253,24 @@ class DiskReplicas:
         """
         try:
             async with asyncio.timeout(max(_LEAST_PATIENCE, budget)):
-                await self._load(replica)
+                for name in self._spool.names_of(replica.fingerprint):
+                    await self._take_over(name)
         except OSError as error:  # TimeoutError is one, too
             self._failed(error, replica.fingerprint)
 
-    async def _load(self, replica: Replica) -> None:
-        loop = asyncio.get_running_loop()
-        for name in self._spool.names_of(replica.fingerprint):
-            base = await loop.run_in_executor(None, self._read, self._spool.base_name(name))
-            if base is not None:
-                replica.observe(_unpacked_base(base, self._clock.loop(), self._clock.wall()))
+    async def _take_over(self, name: str) -> None:
+        """Take over both files of a session: an agent that enters while the store is away starts from both."""
+        loop, base_name, writes = asyncio.get_running_loop(), self._spool.base_name(name), -1
+        while writes != self._writes:  # else what was read may be what was there before
+            writes = self._writes
             found = await loop.run_in_executor(None, self._read, name)
-            if found is not None:
-                self._adopt(replica, found)
+            base = await loop.run_in_executor(None, self._read, base_name)
+        replicas = self._writer.replicas
+        if base is not None:
+            known = _unpacked_base(base, self._clock.loop(), self._clock.wall())
+            replicas.observe(replicas.of(base["fingerprint"]), known)
+        if found is not None:
+            self._adopt(replicas.of(found["fingerprint"]), found)
 
     def _adopt(self, replica: Replica, found: dict[str, Any]) -> None:
         known = self._on_disk.setdefault(replica.fingerprint, {})
@@ -399,9 +398,11 @@ def _packed_base(fingerprint: str, base: Snapshot, loop: float, wall: float) -> 
 
 def _unpacked_base(found: dict[str, Any], loop: float, wall: float) -> Snapshot:
     body, json_encoding = found["body"]
+    heard_at = loop - max(0.0, wall - float(found["heard_at"]))
     return Snapshot(
         kind=StoredKind(found["kind"]),
-        heard_at=loop - max(0.0, wall - float(found["heard_at"])),
+        heard_at=heard_at,
+        answered_at=heard_at,
         invalidated_at=found["invalidated_at"],
         header=Header.decode(found["header"].encode("ascii")) if found["header"] else None,
         body=Body(body.encode(), json_encoding),
