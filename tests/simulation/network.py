@@ -241,7 +241,7 @@ class SimConnection:
         self.network = pool.network
         self.host = pool.link.host
         self.socket_timeout: float | None = 3.0
-        self.is_connected = False
+        self.is_connected = self.is_repeating = False
         self._replies: deque[Any] = deque()
         self._reader: asyncio.Future[None] | None = None
         self._broken: Exception | None = None
@@ -334,8 +334,10 @@ class SimConnection:
         """Execute a copy of a request, as behind a proxy that has sent it a second time. Its replies reach no one."""
         if not self.network.down and self.network.frozen is None:
             self.network.trouble()
+            self.is_repeating = True
             for command in commands:
                 self._execute(command)
+            self.is_repeating = False
 
     def _execute(self, command: Words) -> Any:
         network = self.network

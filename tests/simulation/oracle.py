@@ -7,7 +7,7 @@ it, when, and what that agent had seen. A *change* is one item set or deleted by
 `torn`       A stored value opens as a whole, and an enter that was answered by the store shows exactly one of the states
              that stood there while it ran. Two items that are always changed together agree.
 `older`      A value that was replaced or deleted in the store never comes back, but for a save whose reply was lost and that
-             four later ones have followed. A change that waited does not replace a change that was made after it. After a
+             the session has forgotten. A change that waited does not replace a change that was made after it. After a
              fail-over, an eviction of the session or a restart without data, only what was replaced since then, and stayed
              so, counts. What a manager brings back into a store without the session is not older than what it has stored.
 `lost`       An item leaves the store only because a visit deleted it, a new login replaced the session, or the session was
@@ -103,8 +103,8 @@ class Change:
     appeared: float = float("inf")
     arrived: float = float("inf")
     """When it was last put into the store."""
-    version: int = 0
-    """Of the session when it was first put into the store."""
+    save_id: str = ""
+    """Of the save that has first put it into the store."""
     logins: set[int] = field(default_factory=set)
     """Times of creation of the stored sessions that it was part of."""
     promised: bool = False
@@ -141,6 +141,8 @@ class Visit:
     restored: Items = field(default_factory=dict)
     login: int = 0
     """Time of creation of the session that it was given, 0 if not known."""
+    version: int = 0
+    """Of the session that its manager knew when it had entered, 0 if not known."""
     saved_in: set[int] = field(default_factory=set)
     """Times of creation of the sessions that its manager has stored while a save of it was confirmed."""
     changes: dict[str, Change] = field(default_factory=dict)
@@ -331,6 +333,7 @@ class Oracle:
         self.writes: dict[int, Change] = {}
         self.visits: dict[int, Visit] = {}
         self.lines: list[tuple[Any, ...]] = []
+        self._is_awaited = True
         self.violations: dict[str, Violation] = {}
         """The first of each kind."""
         network.executed = self.executed
@@ -361,6 +364,7 @@ class Oracle:
         touched = self.network.server.touched
         if not touched:
             return
+        self._is_awaited = connection.is_connected and not connection.is_repeating
         for key in touched:
             if key in self._by_key:
                 self._changed(self._by_key[key], connection.pool.owner, self.what(command))
@@ -540,10 +544,15 @@ class Oracle:
     def _check_brought_back(self, session: Session, before: Version, after: Version, actor: Any) -> None:
         """A session that the store has lost is not older than the manager that brings it back has stored it."""
         assert after.stored is not None
-        own = [one for one in session.versions if one.maker is actor and one.stored is not None and one is not after]
+        own = [one for one in session.versions if one.maker is actor and one.stored is not None]
         known = own[-1] if own and own[-1].stored.created_at == after.stored.created_at else None
         if before.items is not None or known is None or any(known.start <= until for _, until in session.evictions):
             return  # after an invalidation, it has forgotten the session
+        since = [one for one in session.versions if one.start > known.start and one.items is not None]
+        created = [one.stored.created_at for one in since if one.stored is not None]
+        replaced = session.replaced_at > known.start or any(at != after.stored.created_at for at in created)
+        if replaced or any(one.maker is None for one in since) or not self._is_awaited:
+            return  # another login, or a server that has lost saves, has taken its place, or a request arrives that was given up
         for item, serial in (after.items or {}).items():
             later = self.writes.get((known.items or {}).get(item, 0))
             if later is not None and self.writes[serial].appeared < later.appeared:
@@ -617,11 +626,12 @@ class Oracle:
         return found
 
     @staticmethod
-    def _is_forgotten(change: Change, after: Version) -> bool:
+    def _is_forgotten(change: Change, before: Version, after: Version) -> bool:
         """Return whether a save whose reply was lost is sent again when the session has forgotten it: docs, sharing."""
         assert after.stored is not None
         is_sender = after.actor is change.visit.manager and not change.confirmed
-        return is_sender and 0 < change.version < after.stored.version - REMEMBERED_SAVES
+        known = () if before.stored is None else before.stored.save_ids
+        return is_sender and change.save_id not in {"", *known}
 
     def _check_arrival(
         self, session: Session, before: Version, change: Change, over: int | None, after: Version
@@ -629,14 +639,14 @@ class Oracle:
         now, visit = self.loop.time(), change.visit
         if not visit.sees(change.item) or visit.options.get("save") == "never":
             self.break_("scope", f"{change} was stored, and it may not be")
-        if change.serial in session.retired and not self._is_forgotten(change, after):
+        if change.serial in session.retired and not self._is_forgotten(change, before, after):
             self.break_("older", f"{change} came back; it was replaced at {session.retired[change.serial]:.3f}")
         if change.serial in session.dead or not session.dead.isdisjoint(visit.restored.values()):
             self.break_("revived", f"{change} was stored after the invalidation")
         first = change.appeared == float("inf")
         change.appeared, change.arrived = min(change.appeared, now), now
         assert after.stored is not None
-        change.version = change.version or after.stored.version
+        change.save_id = change.save_id or after.stored.save_ids[0]
         if over is not None and first:
             replaced = self.writes[over]
             # A session made by hand is a change when `manager.save` has got that far, which a pause may hold up.
@@ -749,7 +759,8 @@ class Oracle:
             visit = self.visits.get(session.holder) if session.holder is not None and raw is not None else None
             if visit is None or visit.left == float("inf") or visit.manager.crashed:
                 continue
-            given_up = visit.entered if visit.outcome is not None and visit.outcome.degraded else visit.left
+            refused = visit.outcome is not None and (visit.outcome.degraded or visit.outcome is Outcome.BUSY)
+            given_up = visit.entered if refused else visit.left
             if session.held_since > given_up + visit.manager.config["lease_ttl"] - LEASE_GRACE:
                 continue  # a request that was under way for longer than a release is tried, or nearly
             if visit.manager.closed_at <= max(session.held_since, self.trouble_of(visit.process)):
@@ -852,6 +863,8 @@ class Oracle:
         if visit.reused:
             visit.restored = restored
             self._check_restored(session, visit)
+            known = visit.manager.known.get(session.fingerprint)
+            visit.version = known.stored.version if known is not None and known.stored is not None else 0
             return
         if not outcome.degraded and outcome not in {Outcome.BUSY, Outcome.UNVERIFIED}:
             visit.manager.known.pop(session.fingerprint, None)
@@ -984,6 +997,10 @@ class Oracle:
             and one.saved not in CONFIRMED and (one.waits or one.leaving < visit.entered)
             for serial in one.brings.values()
         }  # fmt: skip
+        if stands is None:  # its manager may have read it for a save that the store has refused
+            back |= next(
+                (set(one.items.values()) for one in reversed(session.versions) if one.items is not None), set()
+            )
         if not any(
             one is not visit
             and (
@@ -1194,7 +1211,7 @@ class Oracle:
         began = min(began, change.saved)
         if visit.discarded or (not change.serial and self._is_moot(session, change)):
             return
-        first = not change.confirmed
+        first = not change.confirmed and not self._was_outdone(session, change)
         change.confirmed = True
         for mine in session.by_item[item]:
             if mine.visit is visit and mine.made < change.made and mine.serial:
@@ -1230,10 +1247,15 @@ class Oracle:
                 return
         self.break_("lost", f"{change} was confirmed to {visit}, and the store holds {winner or 'nothing'} there")
 
+    @staticmethod
+    def _was_outdone(session: Session, change: Change) -> bool:
+        """Return whether it was stored with a later change on top of it, in one commit, which the store has lost since."""
+        over = [one.appeared for one in session.by_item[change.item] if one.made > change.made]
+        return any(change.saved < at <= session.lost_at for at in over)
+
     def _may_be_forgotten(self, session: Session, change: Change) -> bool:
         """Return whether a save without a reply may have been taken, since when the session has forgotten it: docs, sharing."""
-        known, stored = change.visit.manager.known.get(session.fingerprint), session.current.stored
-        sent_over = known.stored.version if known is not None and known.stored is not None else 0
+        stored, sent_over = session.current.stored, change.visit.version
         is_sent_again = self.trouble_of(change.visit.process) >= change.saved
         return is_sent_again and stored is not None and stored.version - sent_over > REMEMBERED_SAVES
 
@@ -1247,10 +1269,12 @@ class Oracle:
 
     @staticmethod
     def _is_moot(session: Session, change: Change) -> bool:
-        """Return whether a visit deleted what it had set itself and no one else ever saw."""
-        mine = [one for one in session.by_item[change.item] if one.visit is change.visit and one.serial]
-        return change.item not in change.visit.restored and not any(
-            one.promised or one.appeared < float("inf") for one in mine
+        """Return whether a visit deleted what it had set itself and no one else ever saw, maybe after another deletion."""
+        mine = [one for one in session.by_item[change.item] if one.visit is change.visit and one is not change]
+        gone = [at for at, one in enumerate(mine) if not one.serial and one.confirmed]
+        since = mine[gone[-1] + 1 :] if gone else mine
+        return (bool(gone) or change.item not in change.visit.restored) and not any(
+            one.serial and (one.promised or one.appeared < float("inf")) for one in since
         )
 
     def _on_waiting_login(self, session: Session, visit: Visit) -> bool:
@@ -1381,8 +1405,11 @@ class Oracle:
         later = [self.visits[number] for since, number in session.holders if since > visit.left]
         lost = max(session.lost_at, session.replaced_at) >= visit.begun or self.server_jumps or visit.lost_lease
         may = not visit.options.get("exclusive") or lost or session.evictions
-        if not may and later and later[0].manager is visit.manager:
-            self.break_("promise", f"the save of {visit} waited, and the lease of {later[0]} made it stale")
+        took = [
+            one for one in later[:1] if one.outcome is not None and not one.outcome.degraded
+        ]  # else it came too late
+        if not may and took and took[0].manager is visit.manager:
+            self.break_("promise", f"the save of {visit} waited, and the lease of {took[0]} made it stale")
 
     def _kept(self, session: Session, change: Change) -> bool:  # noqa: C901, PLR0911, PLR0912
         visit = change.visit

@@ -214,12 +214,13 @@ class Stored:
     Attributes:
         key: which of our keys opens it: 0 for none, or 1 and up.
         document: the document.
-        version, created_at, saved_at, retire_at, score, uses: from its header. Times in unix milliseconds.
+        version, save_ids, created_at, saved_at, retire_at, score, uses: from its header. Times in unix milliseconds.
     """
 
     key: int
     document: dict[str, Any]
     version: int
+    save_ids: tuple[str, ...]
     created_at: int
     saved_at: int
     retire_at: int
@@ -256,7 +257,8 @@ def decode(value: bytes, key: bytes) -> Stored:
             _opened.clear()
         _opened[sealed] = found
     return Stored(
-        found[0], found[1], header.version, header.created_at, header.saved_at, header.retire_at, header.score, header.uses,
+        found[0], found[1], header.version, header.save_ids, header.created_at, header.saved_at, header.retire_at,
+        header.score, header.uses,
     )  # fmt: skip
 
 

@@ -745,7 +745,11 @@ class _Agent:
         self.oracle.saved(visit, changes, began, outcome)
         if outcome in {SaveOutcome.PENDING, SaveOutcome.SPOOLED, None}:
             self._follow(session, changes, was_interrupted=outcome is None)
-        if visit.left - began > self._budget("save_timeout") + 0.2 and not self._was_paused(began):
+        # The lease and the member of the pool are given back after the save, each within an attempt.
+        given_back = self.manager.config["attempt_timeout"] * (
+            2 if visit.pooled else bool(visit.options.get("exclusive"))
+        )
+        if visit.left - began > self._budget("save_timeout") + 0.2 + given_back and not self._was_paused(began):
             self.oracle.break_("late", f"the exit of {visit} took {visit.left - began:.3f} s")
         if self.struck == "cancel" and failure is None and not isinstance(raised, asyncio.CancelledError):
             self.oracle.break_("raised", f"{visit} was cancelled, and nothing came out")
