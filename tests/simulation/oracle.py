@@ -552,7 +552,7 @@ class Oracle:
         created = [one.stored.created_at for one in since if one.stored is not None]
         replaced = session.replaced_at > known.start or any(at != after.stored.created_at for at in created)
         if replaced or any(one.maker is None for one in since) or not self._is_awaited:
-            return  # another login, or a server that has lost saves, has taken its place, or a request arrives that was given up
+            return  # another login or a server that has lost saves has taken its place, or a given-up request arrives
         for item, serial in (after.items or {}).items():
             later = self.writes.get((known.items or {}).get(item, 0))
             if later is not None and self.writes[serial].appeared < later.appeared:
@@ -1405,11 +1405,10 @@ class Oracle:
         later = [self.visits[number] for since, number in session.holders if since > visit.left]
         lost = max(session.lost_at, session.replaced_at) >= visit.begun or self.server_jumps or visit.lost_lease
         may = not visit.options.get("exclusive") or lost or session.evictions
-        took = [
-            one for one in later[:1] if one.outcome is not None and not one.outcome.degraded
-        ]  # else it came too late
-        if not may and took and took[0].manager is visit.manager:
-            self.break_("promise", f"the save of {visit} waited, and the lease of {took[0]} made it stale")
+        if may or not later or later[0].manager is not visit.manager:
+            return
+        if later[0].outcome is not None and not later[0].outcome.degraded:  # else a request arrived that was given up
+            self.break_("promise", f"the save of {visit} waited, and the lease of {later[0]} made it stale")
 
     def _kept(self, session: Session, change: Change) -> bool:  # noqa: C901, PLR0911, PLR0912
         visit = change.visit
