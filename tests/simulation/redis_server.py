@@ -442,21 +442,11 @@ def _rename(server: RedisServer, words: list[bytes]) -> Any:
 
 
 def _expire(scale: int, *, absolute: bool = False) -> _Handler:
-    def expire(server: RedisServer, words: list[bytes]) -> Any:  # noqa: PLR0911
+    def expire(server: RedisServer, words: list[bytes]) -> Any:
         key, number = words[0], _integer(words[1])
         if server.live(key) is None:
             return 0
         deadline = number * scale + (0 if absolute else server.now)
-        for flag in map(bytes.upper, words[2:]):
-            current = server.expires.get(key)
-            if flag == b"NX" and current is not None:
-                return 0
-            if flag == b"XX" and current is None:
-                return 0
-            if flag == b"GT" and (current is None or deadline <= current):
-                return 0
-            if flag == b"LT" and current is not None and deadline >= current:
-                return 0
         if deadline <= server.now:
             server.remove(key)
             return 1

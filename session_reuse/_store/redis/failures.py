@@ -88,8 +88,8 @@ _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
     (OSError, _AWAY),
 )
 _CODE: Final = re.compile(r"[A-Z][A-Z]{2,20}(?= |$)")
-_CODE_IN_SCRIPT: Final = re.compile(r"(?<=: )WRONGTYPE(?= )")
-"""Redis 6.2 puts the place in the script before it."""
+_CODE_IN_SCRIPT: Final = re.compile(r"(?:(?<=: -)[A-Z][A-Z]{2,20}|(?<=: )WRONGTYPE)(?= )")
+"""Redis 6.2 puts the place in the script before it: `Error running script (…): @user_script:1: @user_script: 1: -OOM command …`."""
 
 
 def failure_from(error: BaseException, key: str = "") -> AttemptFailed:
