@@ -171,7 +171,7 @@ class Change:
         combined: the change that this one was combined into. Its documents are in there alone, within the bounds of memory.
         built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
-        sent_over: version of the session when it was first sent. 0 for none.
+        sent_over: version of the session when it was last sent. 0 for none.
         sent_as: times of creation of the logins that these requests were to store.
         notes_only: whether the last request with it brings the notes alone, since another login is stored.
         is_cut: whether a change of its storage state is left out of that request.

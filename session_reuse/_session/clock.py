@@ -36,11 +36,13 @@ class Clock:
         wall: returns unix seconds.
         loop: returns the seconds that event loops count by.
         chance: for ids, pauses and jitter.
+        answer: loop time and server time of the last answer; None before the first.
     """
 
     wall: Callable[[], float]
     loop: Callable[[], float]
     chance: random.Random
+    answer: tuple[float, int] | None = None
 
     def now(self, server: int | None = None) -> Moment:
         """Return this moment, with the server's time if its answer has just arrived.
@@ -48,7 +50,16 @@ class Clock:
         The answer is older than this moment, so what happened here before looks rather too old than too young to the
         server. What it refuses for that is safe.
         """
-        return Moment(self.loop(), self.wall(), server)
+        now = self.loop()
+        if server is not None:
+            self.answer = now, server
+        return Moment(now, self.wall(), server)
+
+    def estimate(self) -> Moment:
+        """Return this moment, with the server's time by its last answer: while it is away, nothing is refused for good."""
+        now = self.loop()
+        server = None if self.answer is None else self.answer[1] + round((now - self.answer[0]) * 1_000_000)
+        return Moment(now, self.wall(), server)
 
     def at(self, loop_time: float) -> Moment:
         """Return a past moment of this process."""

@@ -78,8 +78,9 @@ def has_payload(folded: Folded, stored: Snapshot) -> bool:
 
 def next_header(folded: Folded, before: Header | None, *, save_id: str, now: float, config: Config) -> Header:
     """Return the header of a result that is stored at `now`, unix seconds."""
-    result, first, last = folded.result, folded.applied[0][0].login, folded.applied[-1][0]
-    continued = first.created_at if first.found is Found.STORED else 0
+    result, last = folded.result, folded.applied[-1][0]
+    logins = [change.login for change, rebased in folded.applied if not rebased.notes_only]
+    continued = next((login.created_at for login in logins if login.found is Found.STORED), 0)
     if before is not None and not result.new_login:
         continued = before.created_at
     # Another process may have read a change on disk. The name shows that it is stored, so that it is not applied again.

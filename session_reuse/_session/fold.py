@@ -83,17 +83,20 @@ def _onto_nothing(change: Change, stored: Snapshot, moment: Moment) -> Rebased:
     """Apply a change where the store holds no session. What this process knows of a lost one may be later than the change."""
     lost = _lost(change.login, stored)
     if lost is not None and lost.header is not None:
-        return _merged(change, lost.body, lost.header.saved_at, moment)
+        was_before = lost.header.version <= change.sent_over  # a request with the change has found it there
+        return _merged(change, lost.body, 0 if was_before else lost.header.saved_at, moment)
     is_damaged = stored.kind is StoredKind.CORRUPT
     return Rebased(change.after, new_login=is_damaged and change.login.found is not Found.STORED)
 
 
 def _lost(login: Login, stored: Snapshot) -> Snapshot | None:
-    """Return what this process knows of the session of a login that the store has lost."""
+    """Return what this process knows of a session that the store has lost, if a login is that one, or would have joined it."""
     lost = stored.lost
-    if login.found is not Found.STORED or lost is None or lost.header is None:
+    if lost is None or lost.header is None:
         return None
-    return lost if lost.header.created_at == login.created_at else None
+    joined = login.found is Found.ABSENT and lost.heard_at > login.heard_at
+    is_it = login.found is Found.STORED and lost.header.created_at == login.created_at
+    return lost if joined or is_it else None
 
 
 def _marked(login: Login, stored: Snapshot) -> Rebased | Refused:
@@ -217,9 +220,10 @@ def fold(changes: Sequence[Change], stored: Snapshot, moment: Moment, *, retire_
         outcome = outcome or rebase(change, there, moment, retire_after_bad=retire_after_bad)
         if isinstance(outcome, Rebased) and change.domains is not None:
             whole = stored.body if outcome.new_login else result.body  # what is before a new login is refused below
-            if not whole.data and change.login.found is Found.STORED:
-                lost = _lost(change.login, stored)  # this process brings back what it knows of it
-                whole = lost.body if lost is not None else change.whole
+            if not whole.data and (lost := _lost(change.login, stored)) is not None:
+                whole = lost.body  # this process brings back what it knows of it
+            elif not whole.data and change.login.found is Found.STORED:
+                whole = change.whole
             outcome = _widened(change.domains, outcome, inside.body, whole)
         elif isinstance(outcome, Rebased) and outcome.new_login and (part := _part_of_login(change)) is not None:
             outside = result.body if stored.header is None else _merged(change, result.body, 0, moment).body
@@ -285,7 +289,9 @@ def _on_top(
         return _merged(change, result.body, 0, moment)
     if (refused := _refusal(change, stored, moment)) is not None:
         return refused
-    if change.login.found is Found.ABSENT and not result.new_login:
+    lost = _lost(change.login, stored)
+    is_joined = change.login.found is Found.ABSENT or (lost and any(_lost(login, stored) is lost for login in logins))
+    if is_joined and not result.new_login:
         return _merged(change, result.body, 0, moment)
     may_replace = change.login.found is not Found.STORED
     return _beside_another_login(change, result.body, 0, moment, may_replace=may_replace, retired=False)

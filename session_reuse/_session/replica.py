@@ -184,6 +184,8 @@ class Replicas:
             lost = oldest.outbox[0]
             self.remove(oldest, [lost])
             lost.settle(SaveOutcome.LOST)
+            for left in oldest.outbox if lost.name else ():
+                left.name = ""  # on disk, a name that is stored says that those before it are settled, too
             dropped.append((oldest, lost))
         return dropped
 
@@ -216,13 +218,16 @@ class Replicas:
 
 
 def _follows(first: Change, second: Change) -> bool:
-    return (
+    return bool(
         _is_one(first.login, second.login)
         and first.agent_id == second.agent_id
         and first.lease is second.lease is None
         and first.after == second.before
         and first.domains == second.domains
         and not (first.mark_only or second.mark_only or first.ids or second.ids)
+        # Another process may have read them from disk: what it settles has to be found under the name of both.
+        and (second.name or not first.name)
+        and (first.mark_id == second.mark_id or not (first.score_change or second.score_change))
     )
 
 
@@ -243,7 +248,5 @@ def _combined(first: Change, second: Change) -> Change:
         vouched=first.vouched or second.vouched,
         score_change=first.score_change + second.score_change,
         parts=[*first.parts, *second.parts, first, second],
-        name="",
-        mark_id="",
         uses=(*first.uses, *second.uses),
     )

@@ -178,7 +178,7 @@ class SessionScope:
             await writer.disk.load(replica, self._config.restore_timeout - (self._store.time() - began))
         self._known, self._built_on = replica.base, list(replica.outbox)
         return while_away(
-            failure.error.outcome, replica.base, self._built_on, self._options, self._clock.now(),
+            failure.error.outcome, replica.base, self._built_on, self._options, self._clock.estimate(),
             retire_after_bad=self._config.retire_after_bad, oldest=self._config.reuse_while_away,
         )  # fmt: skip
 

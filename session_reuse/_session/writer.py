@@ -246,7 +246,7 @@ class Writer:
         agents = {}
         for change, rebased in folded.applied:
             change.notes_only, change.is_cut = rebased.notes_only, rebased.not_taken
-            if not change.ids and stored.header is not None:
+            if stored.header is not None:
                 change.sent_over = stored.header.version
             change.ids.append(save_id)
             change.sent_as.append(header.created_at)
@@ -426,13 +426,17 @@ def _confirm(batch: list[Change], stored: Snapshot) -> list[Change]:
 
     Return those that are not settled.
     """
-    for change in batch:
+    names = stored.header.save_ids if stored.header is not None else ()
+    last = max((at for at, change in enumerate(batch) if change.name in names), default=0)
+    for at, change in enumerate(batch):
         if stored.header is None or change.outcome is not None or change.mark_only or not (change.ids or change.name):
             continue
         if change.is_in(stored):
             change.settle_as_stored(SaveOutcome.SAVED)
             if change.ids and not change.notes_only:  # else another login is stored, perhaps
                 change.confirm_login(stored.header)
+        elif change.name and at < last:  # another process has settled it: each takes a file in its order
+            change.settle_as_stored(SaveOutcome.SAVED)
         elif change.ids and stored.header.version - change.sent_over > REMEMBERED_SAVES:
             change.waited = True  # it may be in a save that the header has forgotten: what was saved since is later
     return [change for change in batch if change.outcome is None]

@@ -348,6 +348,25 @@ async def test_a_mark_that_two_managers_deliver_counts_once(own_redis: RedisServ
         assert header_in(client.get(f"browser:session:{NAME}")).score == 15
 
 
+async def test_saves_that_two_managers_deliver_are_applied_once(own_redis: RedisServer, folder: Path) -> None:
+    """The stored session names the last two of them. Those before were settled with them, and bring nothing deleted back."""
+    own_redis.start()
+    async with manager_of(own_redis, folder) as manager, manager_of(own_redis, folder) as other:
+        await leave(manager, work=1)
+        own_redis.kill()
+        await leave(manager, draft=1)
+        async with reusable_session(NAME, manager=manager) as session:
+            del session.data["draft"]
+        assert await leave(manager, done=1) is SaveOutcome.SPOOLED
+        async with reusable_session(NAME, manager=other) as session:
+            assert session.data == {"work": 1, "done": 1}
+            session.discard()
+        own_redis.start()
+        await until(lambda: not (manager.stats().pending or other.stats().pending), message="both have delivered them")
+    assert await stored(own_redis) == {"work": 1, "done": 1}
+    assert not files(folder)
+
+
 async def test_the_disk_does_not_show_who_is_logged_in_where(away: SessionManager, folder: Path) -> None:
     """Neither names nor contents of the files show a fingerprint, an agent or a value. Others may not look."""
     cookies = [{"name": CANARY, "value": CANARY, "domain": "shop.example", "path": "/"}]

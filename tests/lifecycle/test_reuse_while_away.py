@@ -100,7 +100,7 @@ async def test_an_agent_between_two_outages_sees_what_still_waits() -> None:
 
 
 async def test_what_still_waits_does_not_hide_what_others_have_stored_since() -> None:
-    """The next agent finds what will be stored: the server's clock decides for it as for the save."""
+    """The next agents find what will be stored: the server's clock decides for them as for the save, in an outage too."""
     async with processes(MemoryStore()) as (one, other):
         await one.log_in("known", step=0)
         one.way.fail, one.way.only = "unavailable", frozenset({"commit"})  # type: ignore[assignment]
@@ -108,9 +108,12 @@ async def test_what_still_waits_does_not_hide_what_others_have_stored_since() ->
             session.data["step"] = 1
         async with other.enter() as later:
             later.data["step"] = 2
-        async with one.enter() as next_one:
-            assert next_one.data == {"step": 2}
-            next_one.discard()
+        for away in (False, True):
+            async with one.enter() as next_one:
+                assert (next_one.stale, next_one.data) == (away, {"step": 2})
+                next_one.discard()
+            one.cut()
+            one.way.only = frozenset({"enter", "commit", "read"})
 
 
 async def test_what_is_stored_without_a_reply_does_not_hide_what_others_have_stored_since() -> None:

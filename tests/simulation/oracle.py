@@ -555,6 +555,8 @@ class Oracle:
             return  # another login or a server that has lost saves has taken its place, or a given-up request arrives
         for item, serial in (after.items or {}).items():
             later = self.writes.get((known.items or {}).get(item, 0))
+            if any((one.items or {}).get(item) == serial for one in since):
+                continue  # the store had lost the later one, and another process had brought this one back
             if later is not None and self.writes[serial].appeared < later.appeared:
                 self.break_("older", f"{actor} brought back {self.writes[serial]}, and has stored {later} since")
 
@@ -661,6 +663,8 @@ class Oracle:
             # Once a checkpoint has stored its login, that is the stored one, whatever others have merged into it since.
             mine = mine or any(one.visit is visit and one.appeared < now for one in session.by_item.get("c:sid", ()))
             mine = mine or self._has_joined(session, visit, before.items)
+            # It has stored no login, but a session, and others have put theirs into that.
+            mine = mine or self._has_begun(session, visit, after.stored.created_at)
             sid = before.items.get("c:sid")
             others = sid is not None and self.writes[sid].visit is not visit and not mine
             if others and change.saved < float("inf") and not self._may_be_retired(before, visit):
@@ -673,6 +677,11 @@ class Oracle:
             return False
         own = (one for one in session.by_item["c:sid"] if one.visit is visit)
         return any(one.promised and one.saved < login.saved < one.appeared for one in own)
+
+    def _has_begun(self, session: Session, visit: Visit, created_at: int) -> bool:
+        """Return whether a save of a visit was confirmed when a stored session had nothing in it yet."""
+        of_it = (one for one in session.versions if one.stored is not None and one.stored.created_at == created_at)
+        return created_at in visit.saved_in and any(one.items == {} for one in of_it)
 
     def _is_over_a_new_login(self, session: Session, login: Change) -> bool:
         """Return whether a login was put, in one commit, over another new one, which replaces the stored session."""

@@ -67,6 +67,9 @@ WITH_ALL_WORDS: dict[int, str] = {
     50025885: "a save that waited was written after the lease of the next holder had lapsed, which had not seen it",
     30005604: "a waiting save was reported lost because of its age, though an agent had gone on with it and was stored",
     11003747: "an invalidation after a fail-over to a server with a late clock did not stop an agent that knew the lost one",
+    124001292: "a save on disk that another manager had stored was stored again, over what was deleted since",
+    124006955: "an agent that went on with a save without a reply was refused, when the stored session was damaged",
+    126000008: "an outage deleted for an agent what had been saved after the deletion that waited",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with words that came later."""

@@ -403,6 +403,38 @@ def test_a_session_that_is_brought_back_is_as_old_as_it_was() -> None:
     assert (cookie_of(found.result), data_of(found.result), header.created_at) == ("a", {"x": 1}, CREATED_AT)
 
 
+@pytest.mark.parametrize("kind", [StoredKind.ABSENT, StoredKind.CORRUPT])
+def test_an_agent_that_found_nothing_joins_what_was_stored_since_also_when_that_is_lost(kind: StoredKind) -> None:
+    """Another agent went on with both while the store was away. None of the three is refused for another."""
+    lost = replace(stored(body("a", n=1)), heard_at=700.0)
+    joined = change(EMPTY, body("", x=1), login(Found.ABSENT, heard_at=600.0), made_at=650.0)
+    view = body("a", n=1, x=1)
+    later = change(view, body("a", n=1, x=1, y=1), made_at=750.0)
+    found = folded(replace(nothing(kind), lost=lost), joined, later)
+    header = next_header(found, None, save_id="a" * 12, now=NOW, config=Config())
+    assert not found.refused
+    assert (cookie_of(found.result), data_of(found.result)) == ("a", {"n": 1, "x": 1, "y": 1})
+    assert (header.created_at, found.result.new_login) == (CREATED_AT, False)
+
+
+def test_an_agent_that_found_nothing_after_a_loss_brings_a_login_of_its_own() -> None:
+    """It has nothing of the lost one, and mixes with nothing of it."""
+    lost = replace(stored(body("a", n=1)), heard_at=500.0)
+    new = change(EMPTY, body("new"), login(Found.ABSENT, heard_at=600.0))
+    old = change(body("a", n=1), body("b", n=1), waited=True)
+    found = folded(replace(nothing(), lost=lost), new, old)
+    assert [one for one, _ in found.refused] == [old]
+    assert (cookie_of(found.result), data_of(found.result)) == ("new", {})
+
+
+@pytest.mark.parametrize(("sent_over", "winner"), [(4, "mine"), (3, "theirs")])
+def test_a_change_that_was_sent_over_a_lost_session_is_later_than_that(sent_over: int, winner: str) -> None:
+    """Its reply was lost, and then the session. What was saved after the request is later by the server's clock."""
+    lost = replace(stored(body("theirs"), saved_at=660.0), heard_at=700.0)
+    mine = change(EMPTY, body("mine"), login(Found.ABSENT, heard_at=600.0), made_at=650.0, sent_over=sent_over)
+    assert cookie_of(applied(mine, replace(nothing(), lost=lost))) == winner
+
+
 def test_the_rest_of_a_session_survives_two_new_logins_of_agents_that_see_a_part() -> None:
     """The later of two vouched logins stands. It is about one site, so the stored state of the others stays."""
     domains = AllowedDomains(["shop.example"])

@@ -285,6 +285,38 @@ def test_combined_changes_add_up_their_marks() -> None:
     assert replica.outbox[0].vouched
 
 
+def test_combined_changes_are_found_under_the_name_of_the_last() -> None:
+    """Another process has read them from disk one by one, and may settle them."""
+    kept, replica = replicas(), Replica("a", snapshot())
+    changes = chain(Login(Found.STORED, 0.0, 0.0), 12)
+    for at, one in enumerate(changes):
+        one.name = f"name {at}"
+        kept.enqueue(replica, one)
+    assert [one.name for one in replica.outbox] == [one.name for one in changes[-len(replica.outbox) :]]
+    assert replica.outbox[0].before.data == b"state 0"
+
+
+def test_a_change_on_disk_is_not_combined_with_one_that_is_not() -> None:
+    """Another process that knows the first one alone would settle both."""
+    kept, replica = replicas(), Replica("a", snapshot())
+    changes = chain(Login(Found.STORED, 0.0, 0.0), 12)
+    for at, one in enumerate(changes):
+        one.name = "" if at % 2 else f"name {at}"
+        one.score_change, one.mark_id = (5, one.name)
+        kept.enqueue(replica, one)
+    assert replica.outbox == changes
+
+
+def test_what_is_left_of_an_outbox_gets_new_names() -> None:
+    """Another process takes a name that is stored for a sign that those before it are settled. One of them was dropped."""
+    kept, replica = replicas(pending_max_bytes=2500), Replica("a", snapshot())
+    first, second, third = chain(Login(Found.STORED, 0.0, 0.0), 3)
+    first.name, second.name = "one", "two"
+    dropped = [kept.enqueue(replica, one) for one in (first, second, third)]
+    assert dropped == [[], [], [(replica, first)]]
+    assert [one.name for one in replica.outbox] == ["", ""]
+
+
 @pytest.mark.parametrize("kind", ["logins", "leases", "marks", "sent", "gaps"])
 def test_what_does_not_belong_together_is_not_combined(kind: str) -> None:
     """Changes of two logins, under a lease, marks, changes that may have arrived, and branches stay apart."""

@@ -288,6 +288,8 @@ class DiskReplicas:
         if adopted:
             log.debug(Event.SAVE_PENDING, fingerprint=replica.fingerprint, waiting=len(adopted), source="spool")
             self._writer.adopt(replica, adopted)
+            order = [packed["name"] for packed in found["changes"]]
+            replica.outbox.sort(key=lambda change: order.index(change.name) if change.name in order else len(order))
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """Return the content of a file; None when there is none that can be used. Blocks."""
