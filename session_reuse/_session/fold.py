@@ -58,8 +58,18 @@ class Refused:
     why: str
 
 
-def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad: int) -> Rebased | Refused:
-    """Apply a change to the stored session."""
+def rebase(
+    change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad: int, stands_back: bool = False
+) -> Rebased | Refused:  # fmt: skip
+    """Apply a change to the stored session.
+
+    Args:
+        change: what an agent has changed.
+        stored: what the store holds.
+        moment: now.
+        retire_after_bad: how many bad marks retire a session.
+        stands_back: whether an earlier change of its login has given way to the stored one.
+    """
     login, header = change.login, stored.header
     if (refused := _refusal(change, stored, moment)) is not None:
         return refused
@@ -70,7 +80,7 @@ def rebase(change: Change, stored: Snapshot, moment: Moment, *, retire_after_bad
     same = login.created_at == header.created_at
     if login.found is Found.ABSENT or (login.found is Found.STORED and same):
         return _merged(change, stored.body, header.saved_at, moment)
-    if login.found is Found.UNUSABLE and same and not _is_later(header.saved_at, change, moment):
+    if login.found is Found.UNUSABLE and same and not stands_back and not _is_later(header.saved_at, change, moment):
         return Rebased(change.after, new_login=True)
     retired = judge(header, now=moment.wall, retire_after_bad=retire_after_bad) is Outcome.RETIRED
     # A login that was restored or saved may be the younger one too, where a fail-over has brought back the one before. Times of
@@ -94,7 +104,9 @@ def _lost(login: Login, stored: Snapshot) -> Snapshot | None:
     lost = stored.lost
     if lost is None or lost.header is None:
         return None
-    joined = login.found is Found.ABSENT and lost.heard_at > login.heard_at
+    joined = (
+        login.found is Found.ABSENT and lost.heard_at > login.heard_at and lost.invalidated_at == login.invalidated_at
+    )
     is_it = login.found is Found.STORED and lost.header.created_at == login.created_at
     return lost if joined or is_it else None
 
@@ -217,7 +229,9 @@ def fold(changes: Sequence[Change], stored: Snapshot, moment: Moment, *, retire_
         inside = result if change.domains is None else replace(result, body=change.domains.restrict_body(result.body))
         outcome = _on_top(change, stored, moment, inside, logins) if applied else None
         there = _with(stored, inside, change.domains)
-        outcome = outcome or rebase(change, there, moment, retire_after_bad=retire_after_bad)
+        gave_way = any(one.login is change.login and why.why == ANOTHER_LOGIN for one, why in refused)
+        gave_way = gave_way or any(one.login is change.login and rebased.not_taken for one, rebased in applied)
+        outcome = outcome or rebase(change, there, moment, retire_after_bad=retire_after_bad, stands_back=gave_way)
         if isinstance(outcome, Rebased) and change.domains is not None:
             whole = stored.body if outcome.new_login else result.body  # what is before a new login is refused below
             if not whole.data and (lost := _lost(change.login, stored)) is not None:

@@ -1452,9 +1452,9 @@ class Oracle:
             return True
         if change.in_storage and session.replaced_at >= visit.begun:
             return True
-        login = self.writes.get((session.current.items or {}).get("c:sid", 0))
-        if login is not None and login.visit.replacing and login.saved + SAVE_SPAN >= change.saved:
-            return True
+        stored = [one for one in session.by_item["c:sid"] if one.appeared < float("inf")]
+        if any(one.visit.replacing and one.saved + SAVE_SPAN >= change.saved for one in stored):
+            return True  # also when that login was logged out since
         if change.in_storage and visit.not_taken:
             return True
         if any(v.stored is not None and v.stored.key not in visit.manager.readable for v in session.versions):

@@ -243,6 +243,16 @@ def test_a_new_login_replaces_the_unusable_one_it_found_and_no_later_one() -> No
     assert refused(mine, stored(body("new"), created_at=CREATED_AT + 1)) is SaveOutcome.SKIPPED
 
 
+@pytest.mark.parametrize("notes", [{}, {"x": 1}], ids=["refused", "notes only"])
+def test_an_agent_that_goes_on_with_a_login_that_gives_way_gives_way_too(notes: dict[str, int]) -> None:
+    """Both waited. The stored session was saved after the first of them, and before the second."""
+    one = login(Found.UNUSABLE)
+    first = change(EMPTY, body("b", **notes), one, made_at=600.0)
+    second = change(body("b", **notes), body("b", **notes, y=1), one, made_at=800.0)
+    found = folded(stored(body("a"), saved_at=700.0), first, second)
+    assert (cookie_of(found.result), data_of(found.result), found.result.new_login) == ("a", {**notes, "y": 1}, False)
+
+
 def test_a_damaged_value_gives_way_as_a_whole() -> None:
     """It holds nothing that could be merged."""
     damaged = replace(nothing(StoredKind.CORRUPT), damaged=b"damaged")
@@ -417,12 +427,15 @@ def test_an_agent_that_found_nothing_joins_what_was_stored_since_also_when_that_
     assert (header.created_at, found.result.new_login) == (CREATED_AT, False)
 
 
-def test_an_agent_that_found_nothing_after_a_loss_brings_a_login_of_its_own() -> None:
-    """It has nothing of the lost one, and mixes with nothing of it."""
+@pytest.mark.parametrize(("heard_at", "invalidated_at"), [(600.0, 0), (400.0, 1)], ids=["loss", "invalidation"])
+def test_an_agent_that_found_nothing_after_the_end_of_a_session_brings_a_login_of_its_own(
+    heard_at: float, invalidated_at: int
+) -> None:
+    """It has nothing of the one before, and mixes with nothing of it. An enter that waits may have begun before the end."""
     lost = replace(stored(body("a", n=1)), heard_at=500.0)
-    new = change(EMPTY, body("new"), login(Found.ABSENT, heard_at=600.0))
+    new = change(EMPTY, body("new"), login(Found.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at))
     old = change(body("a", n=1), body("b", n=1), waited=True)
-    found = folded(replace(nothing(), lost=lost), new, old)
+    found = folded(replace(nothing(invalidated_at=invalidated_at), lost=lost), new, old)
     assert [one for one, _ in found.refused] == [old]
     assert (cookie_of(found.result), data_of(found.result)) == ("new", {})
 
@@ -484,7 +497,7 @@ def test_an_agent_that_goes_on_with_a_login_to_a_part_replaces_that_part_alone()
         return document.dump({"fingerprint": NAME, "storage_state": {"cookies": cookies, "origins": []}, "data": data})
 
     mine = login(Found.UNUSABLE, heard_at=450.0, created_at=CREATED_AT)
-    waiting = change(EMPTY, body("new"), mine, domains=part, made_at=500.0, waited=True)
+    waiting = change(EMPTY, body("new"), mine, domains=part, made_at=700.0, waited=True)
     then = change(state("new", "old"), state("new", "old", n=1), mine, built_on=[waiting])
     found = folded(stored(state("a", "changed since"), saved_at=600.0), waiting, then)
     assert found.result.body == state("new", "changed since", n=1)
