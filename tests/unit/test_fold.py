@@ -488,7 +488,7 @@ def test_work_beside_a_login_that_was_logged_out_again_is_saved(first: bool) -> 
 
 
 def test_an_agent_that_goes_on_with_a_login_to_a_part_replaces_that_part_alone() -> None:
-    """What is outside has been changed by others since: it is merged, as by any agent that sees it."""
+    """The first save of that login was dropped for room. Others have changed what is outside: it is merged, as by any agent."""
     part, other = AllowedDomains(["shop.example"]), {**COOKIE, "value": "old", "domain": "bank.example"}
 
     def state(cookie: str, outside: str, **data: Any) -> Body:
@@ -497,7 +497,7 @@ def test_an_agent_that_goes_on_with_a_login_to_a_part_replaces_that_part_alone()
         return document.dump({"fingerprint": NAME, "storage_state": {"cookies": cookies, "origins": []}, "data": data})
 
     mine = login(Found.UNUSABLE, heard_at=450.0, created_at=CREATED_AT)
-    waiting = change(EMPTY, body("new"), mine, domains=part, made_at=700.0, waited=True)
-    then = change(state("new", "old"), state("new", "old", n=1), mine, built_on=[waiting])
-    found = folded(stored(state("a", "changed since"), saved_at=600.0), waiting, then)
+    dropped = change(EMPTY, body("new"), mine, domains=part, made_at=500.0, waited=True)
+    then = change(state("new", "old"), state("new", "old", n=1), mine, built_on=[dropped])
+    found = folded(stored(state("a", "changed since"), saved_at=600.0), then)
     assert found.result.body == state("new", "changed since", n=1)
