@@ -153,7 +153,7 @@ ROWS: Final[tuple[Row, ...]] = (
     ),
     _row(
         "disk lost (MISCONF)", lose_the_disk, config("stop-writes-on-bgsave-error", "no"),
-        *_NO_WRITES, breakers_closed="read", testbed={"server_args": ("--save", "3600 1", "--dir", "FOLDER/data")},
+        *_NO_WRITES, breakers_closed="read", testbed={"server_args": ("--save", "3600", "1", "--dir", "FOLDER/data")},
     ),
     _row("password changed", change_password, take_password_back, *_DENIED),
     _row("rights taken (NOPERM)", take_rights, give_rights, *_DENIED),
