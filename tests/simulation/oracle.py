@@ -1246,11 +1246,14 @@ class Oracle:
             for one in self.visits.values()
         ):  # fmt: skip
             return  # a session made by hand is saved meanwhile, and replaces what is stored
+        # With a save that was given up for room, the next one is saved as old as that: docs, what happens when Redis dies.
+        given_up = visit.process.lost_at.get(session.fingerprint, -1.0) >= visit.begun
         winner = self.writes.get(found) if found is not None else None
         rivals = [winner] if winner is not None else [one for one in session.by_item[item] if not one.serial]
         for rival in rivals:
             if rival is not change and (
                 rival.made > change.made
+                or (given_up and rival.made >= visit.begun)
                 or (rival.arrived + AT_ONCE if rival.serial else rival.saved + SAVE_SPAN) >= began
             ):
                 return
