@@ -75,6 +75,11 @@ class Snapshot:
     lost: Snapshot | None = field(default=None, repr=False)
 
     @property
+    def last_held(self) -> Snapshot | None:
+        """The last session that the store held, as far as this process knows."""
+        return self if self.kind is StoredKind.PRESENT else self.lost
+
+    @property
     def size(self) -> int:
         """Bytes it takes in memory, roughly."""
         return 512 + len(self.body.data) + len(self.value) + (self.lost.size if self.lost is not None else 0)

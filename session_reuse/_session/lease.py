@@ -51,18 +51,19 @@ class LeaseHolder:
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def deliver_first(self, budget: float) -> None:
-        """Write what waits before a new lease is taken, which would make the saves of earlier leases stale.
+        """Write what waits, and wait for a last save on its way: a new lease would make the saves of earlier ones stale.
 
         Raises:
             AttemptFailed: one of them still waits after `budget` seconds.
         """
         replica = self._writer.replicas.of(self._fingerprint)
-        if replica.outbox and replica.writing:
+        first = [change for change in replica.unsettled if change.release or change in replica.outbox]
+        if first and replica.writing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(budget):
-                    await replica.outbox[-1].final()
+                    await first[-1].final()
         await self._writer.flush(self._fingerprint, budget)
-        if any(change.lease is not None for change in replica.outbox):
+        if any(change.release or (change.lease and change in replica.outbox) for change in replica.unsettled):
             error = StoreUnavailableError("a save under an earlier lease waits")
             raise AttemptFailed(error, "pending", Retry.NEVER, FailureScope.REQUEST)
 

@@ -26,7 +26,7 @@ class Replica:
         outbox: changes that are not confirmed, the earliest first.
         arriving: changes whose agents wait while an earlier one is on its way.
         arrived_at: when the first of them came, by the time of budgets.
-        writing: whether a request that writes is on its way.
+        writing: changes that a request on its way is about.
         invalidated_at: event loop time at which this process began to invalidate the session last.
         invalidated_login: the login that was stored then, by its time of creation. 0 if there was none.
         counted: bytes of the base that the bounds of memory know of.
@@ -37,10 +37,16 @@ class Replica:
     outbox: list[Change] = field(default_factory=list)
     arriving: list[Change] = field(default_factory=list)
     arrived_at: float = 0.0
-    writing: bool = False
+    writing: list[Change] = field(default_factory=list)
     invalidated_at: float = float("-inf")
     invalidated_login: int = 0
     counted: int = 0
+
+    @property
+    def unsettled(self) -> list[Change]:
+        """All changes that are on their way or wait."""
+        known = dict.fromkeys([*self.outbox, *self.writing, *self.arriving])
+        return [change for change in known if change.outcome is None]
 
     def refuse_invalidated(self, changes: Iterable[Change]) -> None:
         """Settle the changes of logins that were invalidated. An agent may have entered while this process did that."""

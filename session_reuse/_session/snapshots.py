@@ -48,7 +48,7 @@ class Snapshots:
         Returns:
             What it is, its document if it is one, and why not if it cannot be used.
         """
-        lost = base if base.kind is StoredKind.PRESENT else base.lost
+        lost = base.last_held
         if value is None:
             absent = Snapshot(
                 kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at, answered_at=monotonic(), lost=lost

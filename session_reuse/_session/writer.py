@@ -106,14 +106,13 @@ class Writer:
 
     async def _write(self, replica: Replica, changes: list[Change], budget: float) -> None:
         """Write changes, those that wait first. Changes that are not written wait in the outbox, also after a cancellation."""
-        replica.writing = True
-        batch = [*replica.outbox, *changes]
+        replica.writing = batch = [*replica.outbox, *changes]
         replica.refuse_invalidated(batch)
         try:
             await self._commit_all(replica, batch, budget)
         except AttemptFailed as failure:
             arrived, replica.arriving = [*changes, *replica.arriving], []
-            replica.writing = False  # what waits may be combined
+            replica.writing = []  # what waits may be combined
             for change in arrived:
                 change.failure = failure.error  # without the frames that a raised one refers to
             self._enqueue(replica, arrived)
@@ -125,17 +124,16 @@ class Writer:
             self._enqueue(replica, changes)
             raise
         finally:
-            replica.writing = False
+            replica.writing = []
             self._settled(replica, batch)
             for change in batch:
                 self.audit.finish(change)
             self._flusher.changed()
             if replica.arriving:
-                arrived, replica.arriving = replica.arriving, []
-                replica.writing = True
+                replica.writing, replica.arriving = replica.arriving, []
                 left = self._config.save_timeout - (self._store.time() - replica.arrived_at)
                 # At least one attempt: a healthy store does not pay for a slow reply to somebody else.
-                self._spawn(self._write(replica, arrived, max(left, self._config.attempt_timeout)), "save")
+                self._spawn(self._write(replica, replica.writing, max(left, self._config.attempt_timeout)), "save")
 
     def _enqueue(self, replica: Replica, changes: Sequence[Change]) -> None:
         replica.refuse_invalidated(changes)

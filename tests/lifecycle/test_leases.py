@@ -6,6 +6,7 @@ import asyncio
 
 from session_reuse import SaveOutcome, reusable_session
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager
+from tests.harness.polling import until
 from tests.lifecycle.worlds import NAME, Process, stored
 
 TTL = 3.0
@@ -37,3 +38,21 @@ async def test_a_lease_that_cannot_be_given_back_does_not_prolong_the_close() ->
         one.cut()
     async with asyncio.timeout(15):
         await one.manager.aclose()
+
+
+async def test_an_agent_waits_for_the_exit_of_the_holder_before_it_in_its_process() -> None:
+    """A save of the holder that is on its way would be stale, where its lease ends first: it may still have to wait."""
+    one = Process(MemoryStore(), restore_timeout=4.0, save_timeout=4.0, attempt_timeout=2.0)
+
+    async def hold() -> SaveOutcome | None:
+        async with one.enter(exclusive=True) as session:
+            session.data["n"] = 1
+            one.way.latency, one.way.fail, one.way.only, one.way.times = 0.3, Fault.UNAVAILABLE, frozenset({"commit"}), 1
+        return session.save_outcome
+
+    first = asyncio.create_task(hold())
+    await until(lambda: "commit" in one.way.calls)
+    async with one.enter(exclusive=True) as session:
+        assert (session.outcome, session.data) == ("reused", {"n": 1})
+    assert await first is SaveOutcome.SAVED
+    await one.manager.aclose()

@@ -1091,6 +1091,8 @@ class Oracle:
         waiting = [self.writes[serial] for serial in items.values() if self.writes[serial].appeared == float("inf")]
         if any(one.replacing for change in waiting for one in self._behind(change.visit)):
             return  # a new login that waits, in the place of what is stored
+        if any(change.visit.unknowing and self._may_be_retired(known, change.visit) for change in waiting):
+            return  # or in the place of what is retired
         by_hand = any(
             one.by_hand and one.fingerprint == visit.fingerprint and one.manager is visit.manager
             and one.saved not in CONFIRMED

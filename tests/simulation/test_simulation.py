@@ -71,6 +71,8 @@ WITH_ALL_WORDS: dict[int, str] = {
     124006955: "an agent that went on with a save without a reply was refused, when the stored session was damaged",
     126000008: "an outage deleted for an agent what had been saved after the deletion that waited",
     127014421: "an agent went on with a new login that gave way to the stored one, and replaced that",
+    130024170: "an agent took the lease of an earlier one of its process, whose save was on its way and had to wait",
+    130033778: "what a process had read of its own from disk hid from it what the store had lost",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with words that came later."""

@@ -165,7 +165,7 @@ def test_a_session_with_unsaved_changes_stays(busy: str) -> None:
     if busy == "outbox":
         kept.enqueue(replica, change(text("x"), text("y")))
     elif busy == "writing":
-        replica.writing = True
+        replica.writing = [change(text(""), text("a"))]
     else:
         replica.arriving.append(change(text("x"), text("y")))
     kept.observe(replica, snapshot(size=10))
@@ -255,7 +255,7 @@ def test_combined_changes_keep_no_documents_of_their_own() -> None:
 def test_a_change_that_is_on_its_way_is_not_combined() -> None:
     """A request is made of it: what comes from disk meanwhile leaves it as it is."""
     kept, replica = replicas(), Replica("a", snapshot())
-    replica.writing = True
+    replica.writing = [change(text(""), text("a"))]
     changes = chain(Login(Found.STORED, 0.0, 0.0), 20)
     for one in changes:
         kept.enqueue(replica, one)

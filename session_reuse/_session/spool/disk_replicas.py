@@ -267,8 +267,9 @@ class DiskReplicas:
             base = await loop.run_in_executor(None, self._read, base_name)
         replicas = self._writer.replicas
         if base is not None:
-            known = _unpacked_base(base, self._clock.loop(), self._clock.wall())
-            replicas.observe(replicas.of(base["fingerprint"]), known)
+            replica = replicas.of(base["fingerprint"])
+            known = _unpacked_base(base, self._clock.loop(), self._clock.wall(), replica.base.last_held)
+            replicas.observe(replica, known)
         if found is not None:
             self._adopt(replicas.of(found["fingerprint"]), found)
 
@@ -398,7 +399,7 @@ def _packed_base(fingerprint: str, base: Snapshot, loop: float, wall: float) -> 
     )
 
 
-def _unpacked_base(found: dict[str, Any], loop: float, wall: float) -> Snapshot:
+def _unpacked_base(found: dict[str, Any], loop: float, wall: float, last_held: Snapshot | None) -> Snapshot:
     body, json_encoding = found["body"]
     heard_at = loop - max(0.0, wall - float(found["heard_at"]))
     return Snapshot(
@@ -408,4 +409,5 @@ def _unpacked_base(found: dict[str, Any], loop: float, wall: float) -> Snapshot:
         invalidated_at=found["invalidated_at"],
         header=Header.decode(found["header"].encode("ascii")) if found["header"] else None,
         body=Body(body.encode(), json_encoding),
+        lost=None if found["header"] else last_held,
     )
