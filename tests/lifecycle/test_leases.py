@@ -47,7 +47,12 @@ async def test_an_agent_waits_for_the_exit_of_the_holder_before_it_in_its_proces
     async def hold() -> SaveOutcome | None:
         async with one.enter(exclusive=True) as session:
             session.data["n"] = 1
-            one.way.latency, one.way.fail, one.way.only, one.way.times = 0.3, Fault.UNAVAILABLE, frozenset({"commit"}), 1
+            one.way.latency, one.way.fail, one.way.only, one.way.times = (
+                0.3,
+                Fault.UNAVAILABLE,
+                frozenset({"commit"}),
+                1,
+            )
         return session.save_outcome
 
     first = asyncio.create_task(hold())
