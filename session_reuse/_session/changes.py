@@ -266,6 +266,14 @@ class Change:
         age = now - self.made_at
         return age if self.waited or age > _LONGEST_RACE else 0.0
 
+    def again(self, login: Login, until: float) -> Change:
+        """Return the same change, to be sent once more. Its session is kept until then, by event loop time."""
+        return Change(
+            before=self.before, after=self.after, login=login, made_at=self.made_at, ttl=until - self.made_at,
+            agent_id=self.agent_id, lease=self.lease, vouched=self.vouched, score_change=self.score_change, waited=True,
+            domains=self.domains, whole=self.whole,
+        )  # fmt: skip
+
     def settle(self, outcome: SaveOutcome, why: str = "") -> None:
         """Set its outcome, once."""
         if why == ANOTHER_LOGIN:

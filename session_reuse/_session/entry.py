@@ -30,6 +30,7 @@ class Entry:
         document: the restored document; None for a fresh session.
         body: the same as JSON, the base of the agent's changes.
         stale: whether it comes from this process's replica, because the store was away.
+        built_on: changes that wait, and are in the document.
     """
 
     outcome: Outcome
@@ -37,6 +38,7 @@ class Entry:
     document: Document | None = field(default=None, repr=False)
     body: Body | None = field(default=None, repr=False)
     stale: bool = False
+    built_on: Sequence[Change] = ()
 
 
 def from_store(
@@ -68,7 +70,7 @@ def from_store(
     if folded is not None and folded.applied and (is_usable or folded.result.new_login):
         if folded.login is not None and (outcome is not Outcome.REUSED or folded.result.new_login):
             login = folded.login
-        return Entry(Outcome.REUSED, login, load(*folded.result.body), folded.result.body)
+        return _with_waiting(folded, login)
     if outcome is not Outcome.REUSED:
         return Entry(outcome, login)
     return Entry(outcome, login, document, snapshot.body)
@@ -144,7 +146,12 @@ def while_away(
             login.continues(base.header)
     elif login is None:
         return fresh
-    return Entry(Outcome.REUSED, login, load(*folded.result.body), folded.result.body, stale=True)
+    return replace(_with_waiting(folded, login), stale=True)
+
+
+def _with_waiting(folded: Folded, login: Login) -> Entry:
+    body, built_on = folded.result.body, [change for change, _ in folded.applied]
+    return Entry(Outcome.REUSED, login, load(*body), body, built_on=built_on)
 
 
 def _judged(

@@ -1,12 +1,13 @@
-"""What of a session may be saved: never a bad state over a good one. Pure: looks at the session, changes nothing."""
+"""What of a session is saved: never a bad state over a good one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from zlib import adler32
 
 from session_reuse._browser_session import Wiring, wiring_of
-from session_reuse._session.changes import Change, Found, Login
+from session_reuse._session.changes import NOT_STORED, Change, Found, Login
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
@@ -63,6 +64,27 @@ def body_to_save(
     if after == before or (wiring.maybe_reordered and _says_the_same(before, after)):
         return None if reason is not None else before  # nothing was seen, so nothing is vouched for
     return after
+
+
+def given_up(changes: Sequence[Change], login: Login, *, until: float) -> list[Change]:
+    """Return what an agent has to send again, as old as it was made: changes that waited, and were not stored in the end.
+
+    One that a waiting change follows becomes a part of that.
+
+    Args:
+        changes: of the agent, the earliest first.
+        login: with which it works now.
+        until: event loop time to which the session is kept.
+    """
+    again: list[Change] = []
+    waited = dict.fromkeys(one.whole_change for one in changes if one.waited and one.outcome in NOT_STORED)
+    for whole in reversed(waited):
+        followers = [one for one in changes if one.before is whole.after and one.outcome is None]
+        for one in followers:
+            one.before = whole.before
+        if not followers:
+            again.insert(0, whole.again(login, until))
+    return again
 
 
 def bad_mark(login: Login, before: Body, made_at: float, ttl: float) -> Change | None:

@@ -63,7 +63,7 @@ class LeaseHolder:
                 async with asyncio.timeout(budget):
                     await first[-1].final()
         await self._writer.flush(self._fingerprint, budget)
-        if any(change.release or (change.lease and change in replica.outbox) for change in replica.unsettled):
+        if any(change.lease is not None for change in replica.outbox):
             error = StoreUnavailableError("a save under an earlier lease waits")
             raise AttemptFailed(error, "pending", Retry.NEVER, FailureScope.REQUEST)
 

@@ -23,7 +23,7 @@ from session_reuse._session.callbacks import examined, verified
 from session_reuse._session.changes import NEVER_HEARD, NOT_FINAL, NOT_STORED, Change, Found, Login, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
-from session_reuse._session.exit import allows_save, bad_mark, body_to_save
+from session_reuse._session.exit import allows_save, bad_mark, body_to_save, given_up
 from session_reuse._session.fold import fold
 from session_reuse._session.guarded_store import GuardedStore, Request
 from session_reuse._session.lease import LeaseHolder
@@ -74,7 +74,7 @@ class SessionScope:
         self._changes: list[Change] = []
         self._built_on: Sequence[Change] = ()
         self._saves = self._finished = 0
-        self._asked_at, self._made_at = 0.0, float("inf")
+        self._asked_at = 0.0
         self._not_counted: float | None = 0.0
         self._interrupted: asyncio.Task[None] | None = None
         self._marked = False
@@ -176,9 +176,9 @@ class SessionScope:
         replica = writer.replicas.of(session.fingerprint)
         if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
             await writer.disk.load(replica, self._config.restore_timeout - (self._store.time() - began))
-        self._known, self._built_on = replica.base, list(replica.outbox)
+        self._known = replica.base
         return while_away(
-            failure.error.outcome, replica.base, self._built_on, self._options, self._clock.estimate(),
+            failure.error.outcome, replica.base, list(replica.outbox), self._options, self._clock.estimate(),
             retire_after_bad=self._config.retire_after_bad, oldest=self._config.reuse_while_away,
         )  # fmt: skip
 
@@ -200,7 +200,6 @@ class SessionScope:
         self._known = snapshot
         folded = None
         if waiting:
-            self._built_on = waiting
             self.writer.wake()
             folded = fold(waiting, snapshot, self._clock.now(reply.now), retire_after_bad=self._config.retire_after_bad)
         return from_store(
@@ -211,6 +210,7 @@ class SessionScope:
     async def _adopt(self, entry: Entry) -> None:
         session = self._session
         session.outcome, session.stale, self._login = entry.outcome, entry.stale, entry.login
+        self._built_on = entry.built_on
         if entry.document is not None and entry.body is not None:
             found, self._before = entry.document, entry.body
             if self._options.allowed_domains is not None:
@@ -302,9 +302,6 @@ class SessionScope:
     async def _save(self, *, final: bool) -> SaveOutcome:
         session, began = self._session, self._clock.loop()
         self._saves = number = self._saves + 1
-        for given_up in [one for one in reversed(self._changes) if one.waited and one.outcome in NOT_STORED]:
-            self._start_again_from(given_up)
-            self._made_at = min(self._made_at, given_up.made_at)
         try:
             is_good = await examined(session, self._options.verify if final else None, self._config)
         except BaseException:  # the manager is closed, or the event loop ends: nothing is lost without a word
@@ -318,12 +315,13 @@ class SessionScope:
         if self._lease is not None and self._lease.lost:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
             return self._finish(SaveOutcome.STALE, began, number)
-        self._changes = [one for one in self._changes if one.outcome is None] + [change]
+        again = given_up(self._changes, self._login, until=change.made_at + change.ttl)
+        self._changes = [*(one for one in self._changes if one.outcome is None), *again, change]
         if final and (use := self.writer.audit.use_of(session, self._options, self._use_id)) is not None:
             change.uses, self._use_id = (use,), ""
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way
         try:
-            await self.writer.save(session.fingerprint, change, self._known)
+            await self.writer.save(session.fingerprint, [*again, change], self._known)
         except BaseException:
             self._finish(change.outcome or SaveOutcome.PENDING, began, number)
             raise
@@ -337,6 +335,8 @@ class SessionScope:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
         if outcome in NOT_STORED:
             self._start_again_from(change)
+        elif outcome is SaveOutcome.UNCHANGED:  # as it was at the last save, which was refused again
+            outcome = next((one.outcome for one in self._changes if one.outcome in NOT_STORED), outcome)
         if change.not_taken:
             session.report(ProblemKind.NOT_TAKEN, "storage_state", "another login is stored: only the notes were saved")
         if outcome is SaveOutcome.PENDING and self.writer.disk is not None:
@@ -354,9 +354,6 @@ class SessionScope:
             self._session.mark_good()
         if self._before is change.after:
             self._before = change.before
-        for later in self._changes:
-            if later.before is change.after and later.outcome is None:
-                later.before = change.before
 
     def _change(self, *, final: bool) -> Change | None:
         """Return what the agent changed since its last save; None when there is nothing good to save."""
@@ -376,12 +373,11 @@ class SessionScope:
         if good:
             wiring.health_mark = None  # counted with this change
         held, now = self._lease.lease if self._lease is not None else None, self._clock.loop()
-        made_at, self._made_at = min(now, self._made_at), float("inf")
         return Change(
-            before=self._before, after=after, login=self._login, made_at=made_at, ttl=self._config.ttl + now - made_at,
+            before=self._before, after=after, login=self._login, made_at=now, ttl=self._config.ttl,
             built_on=self._built_on, agent_id=session.agent_id, lease=held, release=final and held is not None,
             vouched=good or (final and self._options.verify is not None), score_change=GOOD_MARK if good else 0,
-            domains=self._options.allowed_domains, whole=self._whole, waited=made_at < now,
+            domains=self._options.allowed_domains, whole=self._whole,
         )  # fmt: skip
 
     def _bad_mark(self) -> Change | None:

@@ -76,32 +76,34 @@ class Writer:
 
     # Saving ----------------------------------------------------------------------------------------------------------
 
-    def save(self, fingerprint: str, change: Change, known: Snapshot) -> Awaitable[object]:
-        """Write a change within `save_timeout`, or keep it. Await the result at once.
+    def save(self, fingerprint: str, changes: Sequence[Change], known: Snapshot) -> Awaitable[object]:
+        """Write changes of an agent within `save_timeout`, or keep them. Await the result at once.
 
         Args:
             fingerprint: whose session.
-            change: what the agent changed. It holds its outcome, if it did not have to wait, and its failure.
+            changes: what the agent changed, the latest last. They hold their outcomes, if they did not have to wait.
             known: what the agent's session was restored from, or an earlier save of it has found.
         """
         replica = self.replicas.of(fingerprint)
         replica.observe(known)
+        change = changes[-1]
         for one in replica.outbox:  # an agent that goes on with a login keeps it, also what waits of it
             if one.login.is_same(change.login):
                 one.ttl = max(one.ttl, change.made_at + change.ttl - one.made_at)
         if not replica.writing:
-            return self._write(replica, [change], self._config.save_timeout)
+            return self._write(replica, [*changes], self._config.save_timeout)
         change.answered = asyncio.Event()
         if not replica.arriving:
             replica.arrived_at = self._store.time()
-        replica.arriving.append(change)
-        return self._answered(change, change.answered)
+        replica.arriving += changes
+        return self._answered(changes, change.answered)
 
-    async def _answered(self, change: Change, answered: asyncio.Event) -> None:
+    async def _answered(self, changes: Sequence[Change], answered: asyncio.Event) -> None:
         try:
             await answered.wait()
         except BaseException:
-            change.left_alone = not answered.is_set()
+            for change in changes:
+                change.left_alone = change.outcome is None and not answered.is_set()
             raise
 
     async def _write(self, replica: Replica, changes: list[Change], budget: float) -> None:

@@ -175,6 +175,6 @@ async def test_an_agent_saves_again_what_a_new_login_has_replaced() -> None:
             await until(lambda: memory.peek(NAME) is not None, message="the new login was stored")
             assert login_of(stored(memory)) == "new"
             assert "work" not in stored(memory).data
-        assert session.save_outcome is SaveOutcome.MERGED
+        assert session.save_outcome is SaveOutcome.SAVED
     assert login_of(stored(memory)) == "new"
     assert stored(memory).data == {"work": 1}

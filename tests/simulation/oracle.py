@@ -1036,7 +1036,9 @@ class Oracle:
         brought = brought or any(one.replacing for one in behind)
         brought = brought or any(change.visit.replacing and change.visit.by_hand for change in mine)
         since = min((change.made for change in mine if change.visit.replacing), default=0.0)
-        sees_all = all(change.visit.sees(item) for change in mine if change.visit.replacing for item in OUTSIDE)
+        sees_all = all(
+            change.visit.sees(item) for change in mine for item in OUTSIDE
+        )  # others may go on with its login
         later = {  # a login that waits replaces what was stored, but not what others have stored since, nor what it cannot see
             serial for item, serial in (stands or {}).items()
             if items.get(item) == serial and (self.writes[serial].appeared >= since or (item in OUTSIDE and not sees_all))
@@ -1248,14 +1250,11 @@ class Oracle:
             for one in self.visits.values()
         ):  # fmt: skip
             return  # a session made by hand is saved meanwhile, and replaces what is stored
-        # With a save that was given up for room, the next one is saved as old as that: docs, what happens when Redis dies.
-        given_up = visit.process.lost_at.get(session.fingerprint, -1.0) >= visit.begun
         winner = self.writes.get(found) if found is not None else None
         rivals = [winner] if winner is not None else [one for one in session.by_item[item] if not one.serial]
         for rival in rivals:
             if rival is not change and (
                 rival.made > change.made
-                or (given_up and rival.made >= visit.begun)
                 or (rival.arrived + AT_ONCE if rival.serial else rival.saved + SAVE_SPAN) >= began
             ):
                 return
@@ -1268,10 +1267,12 @@ class Oracle:
         return any(change.saved < at <= session.lost_at for at in over)
 
     def _may_be_forgotten(self, session: Session, change: Change) -> bool:
-        """Return whether a save without a reply may have been taken, since when the session has forgotten it: docs, sharing."""
+        """Return whether a save may have been taken, since when the session has forgotten it: docs, sharing.
+
+        A client cannot tell: it may have sent a save again whose first reply was lost, and that met other saves then.
+        """
         stored, sent_over = session.current.stored, change.visit.version
-        is_sent_again = self.trouble_of(change.visit.process) >= change.saved
-        return is_sent_again and stored is not None and stored.version - sent_over > REMEMBERED_SAVES
+        return stored is not None and stored.version - sent_over > REMEMBERED_SAVES
 
     def _is_older_as_a_whole(self, session: Session, change: Change) -> bool:
         """Return whether a change that waited gave way to a session that others have saved since: items have no times."""
@@ -1421,6 +1422,8 @@ class Oracle:
         may = not visit.options.get("exclusive") or lost or session.evictions
         if may or not later or later[0].manager is not visit.manager:
             return
+        if all(change.appeared < float("inf") for change in visit.changes.values()):
+            return  # nothing of it is lost: its reply was, or it brought nothing but a longer time to live
         if later[0].outcome is not None and not later[0].outcome.degraded:  # else a request arrived that was given up
             self.break_("promise", f"the save of {visit} waited, and the lease of {later[0]} made it stale")
 

@@ -73,6 +73,8 @@ WITH_ALL_WORDS: dict[int, str] = {
     127014421: "an agent went on with a new login that gave way to the stored one, and replaced that",
     130024170: "an agent took the lease of an earlier one of its process, whose save was on its way and had to wait",
     130033778: "what a process had read of its own from disk hid from it what the store had lost",
+    132067165: "an unchanged save was refused for a waiting change that its agent had not been given",
+    132096098: "what an agent changed gave way with a save of it that had to wait, and was refused",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with words that came later."""
