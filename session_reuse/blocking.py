@@ -135,6 +135,7 @@ class SessionManager(BlockingOnly):
     def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
         self._asynchronous = AsyncSessionManager(store, **config)
         self._asynchronous.session_class = BrowserSession
+        self.config = self._asynchronous.config
         background.managers.add(self._asynchronous)
 
     def __enter__(self) -> Self:
@@ -152,7 +153,14 @@ class SessionManager(BlockingOnly):
     evict = _blocking(AsyncSessionManager.evict)
     affinity = _blocking(AsyncSessionManager.affinity)
     keep_alive = _blocking(AsyncSessionManager.keep_alive)
+    cleanup = _blocking(AsyncSessionManager.cleanup)
+    cleanup_once = _blocking(AsyncSessionManager.cleanup_once)
     set_totp_secret = _blocking(AsyncSessionManager.set_totp_secret)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._asynchronous.closed
 
     def pool(self, name: str) -> Pool:
         """Return a pool of identities, to add, remove and list members."""
@@ -208,6 +216,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         self._names = (fingerprint, agent_id)
         self._manager = manager
         self._verify_timeout = 0.0
+        self._is_strict = bool(options.get("strict"))
         self._verify = options.get("verify")
         if callable(self._verify):
             options["verify"] = _asked_here
@@ -233,7 +242,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         try:
             session = background.run(self._open())
         except StoreUnavailableError as error:
-            if self._options.get("strict"):
+            if self._is_strict:
                 raise
             return self._unreachable(error)
         if session.reused and not self._verified(session):
@@ -247,6 +256,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         manager = await default_manager() if self._manager is None else self._manager._asynchronous
         self._verify_timeout = manager.config.verify_timeout
         options = replace(manager._resolved(self._options), counted_later=self._verify is not None)
+        self._is_strict = options.strict
         self._session, self._scope = await _entered(manager._open(*self._names, options, BrowserSession))
         return self._session
 
@@ -298,7 +308,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         try:
             background.run(self._scope.leave(failed=failed))
         except StoreError:
-            if not self._options.get("strict"):  # the store was not asked: the interpreter is ending
+            if not self._is_strict:  # the store was not asked: the interpreter is ending
                 session._lose()
             elif not failed:
                 raise

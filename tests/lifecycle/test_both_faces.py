@@ -191,6 +191,37 @@ def test_a_dead_store_is_an_outcome(kind: type[Face]) -> None:
     face.close()
 
 
+@pytest.mark.parametrize("kind", [AsyncFace, BlockingFace])
+@pytest.mark.parametrize("by", ["call", "manager", "environment"])
+def test_strict_agents_hear_of_trouble_whoever_asks_for_it(
+    kind: type[Face], by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the enter and at the exit. A save that is refused waits all the same."""
+    if by == "environment":
+        monkeypatch.setenv("SESSION_REUSE_STRICT", "1")
+    options = {"strict": True} if by == "call" else {}
+    with RedisServer() as server:
+        face = kind(server.url, close_timeout=0.1, **({"strict": True} if by == "manager" else {}))
+        with pytest.raises(StoreUnavailableError), face.visit("a", **options) as session:
+            session.data["n"] = 1
+            server.kill()
+        assert session.save_outcome is SaveOutcome.PENDING
+        with pytest.raises(StoreUnavailableError), face.visit("b", **options):
+            pytest.fail("it was entered")
+        face.close()
+
+
+def test_the_blocking_manager_has_what_the_asynchronous_one_has(redis_server: RedisServer) -> None:
+    """All its public members, under the same names but `close`."""
+    names = {name for name in dir(SessionManager) if not name.startswith("_")} - {"aclose", "session_class"}
+    assert names <= set(dir(blocking.SessionManager))
+    with blocking.SessionManager(redis_server.url, registry=None) as manager:
+        assert manager.config.url == redis_server.url
+        assert manager.cleanup_once().expired == 0
+        assert not manager.closed
+    assert manager.closed
+
+
 def test_blocking_inside_a_coroutine_is_refused() -> None:
     """Blocking a running event loop would freeze everything on it: the message names the other face."""
 
