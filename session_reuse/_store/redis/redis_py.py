@@ -103,7 +103,8 @@ class LaneConnection(ABC):
         """End the connection at once and return it to its pool, closed."""
         self.on_end = _ignore
         await self._connection.disconnect(nowait=True)
-        await self._pool.release(self._connection)
+        with suppress(KeyError):  # the pool was closed meanwhile, and knows it no more
+            await self._pool.release(self._connection)
 
 
 class _DirectConnection(LaneConnection, asyncio.Protocol):
