@@ -56,7 +56,7 @@ class SaveOutcome(StrEnum):
     SPOOLED = "spooled"
     """The store is away. The state is kept in memory and, encrypted, on disk."""
     SKIPPED = "skipped"
-    """Not written, on purpose: discarded, marked bad, empty, failed verification, or not ours to overwrite."""
+    """Not written, on purpose: discarded, marked bad, failed verification, an empty session in the place of a login, or not ours to overwrite."""
     STALE = "stale"
     """Refused: the lease was lost, or the session was invalidated or replaced by a new login meanwhile."""
     LOST = "lost"

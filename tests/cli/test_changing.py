@@ -237,6 +237,29 @@ def test_sealed_export_needs_its_key(cli: CommandLine, redis_server: RedisServer
     assert cli("import", str(file), "--fingerprint", "y", SESSION_REUSE_ENCRYPTION_KEYS=OLD_TEXT).code == 0
 
 
+@pytest.mark.parametrize("command", ["import", "copy"])
+def test_a_session_of_another_key_is_left_alone_and_named(
+    cli: CommandLine, redis_server: RedisServer, tmp_path: Path, command: str
+) -> None:
+    """Nobody can tell what it holds: not even `--force` replaces it."""
+    store(redis_server.url, ALICE, encryption_keys=(OLD,))
+    store(redis_server.url, "shop.example/bob")
+    (tmp_path / "state.json").write_text(json.dumps(state_with_cookie()))
+    words = ["import", str(tmp_path / "state.json")] if command == "import" else ["copy", "shop.example/bob"]
+    refused = cli(*words, ALICE, "--force")
+    assert refused.code == 4
+    assert ALICE in refused.err
+    assert "evict" in refused.err
+    assert cli("show", ALICE, SESSION_REUSE_ENCRYPTION_KEYS=OLD_TEXT).code == 0
+
+
+def test_json_and_a_session_do_not_share_standard_output(cli: CommandLine, alice: str) -> None:
+    """With `--json` there is JSON on it, and nothing else."""
+    refused = cli("export", alice, "-o", "-", "--json")
+    assert refused.code == 2
+    assert "--json" in refused.json["message"]
+
+
 def test_rotation_seals_all_with_the_first_key(cli: CommandLine, redis_server: RedisServer) -> None:
     """After a rotation the old key can be dropped, and no time to live has changed."""
     store(redis_server.url, ALICE, "b", encryption_keys=(OLD,))

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._manager import SessionManager, runtime_of
+from session_reuse._session.composition import Runtime
 from session_reuse._store.keys import checked
 from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
@@ -15,7 +16,7 @@ from session_reuse.cli.options import Force, argument, option
 from session_reuse.cli.output import CommandFailed, Output
 from session_reuse.cli.storage_files import read_file, read_session
 from session_reuse.config import ConfigOptions
-from session_reuse.errors import ConfigurationError
+from session_reuse.errors import ConfigurationError, CorruptStateError, UnreadableStateError
 from session_reuse.outcome import SaveOutcome
 
 DIRECT: Final[ConfigOptions] = {"strict": True, "spool_dir": None}
@@ -52,6 +53,7 @@ async def store_new(
 
     Raises:
         CommandFailed: one of its name is stored, which it may not replace.
+        CorruptStateError: one of its name is stored, with a key that is not configured.
         InvalidFingerprintError: its name cannot be stored.
         StoreError: it was not stored.
     """
@@ -59,6 +61,8 @@ async def store_new(
     found = await execute(runtime, lambda timeout: runtime.store.read(name, timeout=timeout))
     if found.value is not None and not replace:
         raise CommandFailed("Exists", f"there is a session {name!r} already: replace it with --force")
+    if found.value:
+        _check_readable(runtime, name, found.value)
     outcome = await manager.save(session)
     state = session.storage_state
     count = {"cookies": len(state["cookies"]), "origins": len(state["origins"])}
@@ -66,3 +70,14 @@ async def store_new(
     counts = ", ".join(plural(number, noun.removesuffix("s")) for noun, number in count.items())
     output.show(f"{outcome}: {printable(name)} ({', '.join(details.values())}, {counts})")
     return ExitCode.OK if outcome in STORED else ExitCode.WRONG
+
+
+def _check_readable(runtime: Runtime, name: str, value: bytes) -> None:
+    try:
+        runtime.codec.decode(value, runtime.keys.session(name))
+    except UnreadableStateError as error:  # a damaged value is set aside by the save
+        raise UnreadableStateError(
+            f"the session {name!r} is left as it is: {error}. Delete it with evict first"
+        ) from None
+    except CorruptStateError:
+        return
