@@ -66,6 +66,8 @@ AT_ONCE: Final = 0.1
 """Seconds by which a process may be wrong about the server's clock: what the network takes."""
 RACE: Final = 1.0
 """Seconds after which a save that is on its way has waited."""
+RETIRED_AT: Final = 30
+"""Error score from which a session is retired, in tenths."""
 SAVE_SPAN: Final = 2.5
 """Seconds within which two saves count as made at once."""
 CONFIRMED: Final = {SaveOutcome.SAVED, SaveOutcome.MERGED, SaveOutcome.UNCHANGED}
@@ -953,7 +955,11 @@ class Oracle:
         stored = version.stored
         if stored is None:
             return False
-        if stored.score >= 30 or version.retired_until >= visit.begun or visit.options.get("max_uses") is not None:
+        if (
+            stored.score >= RETIRED_AT
+            or version.retired_until >= visit.begun
+            or visit.options.get("max_uses") is not None
+        ):
             return True
         wall = seams.EPOCH + self.loop.time() + self.tolerance
         if stored.retire_at and wall >= stored.retire_at / 1000:
@@ -1093,7 +1099,8 @@ class Oracle:
         waiting = [self.writes[serial] for serial in items.values() if self.writes[serial].appeared == float("inf")]
         if any(one.replacing for change in waiting for one in self._behind(change.visit)):
             return  # a new login that waits, in the place of what is stored
-        if any(change.visit.unknowing and self._may_be_retired(known, change.visit) for change in waiting):
+        may_be_retired = session.bad_issued * 10 >= RETIRED_AT or self._may_be_retired(known, visit)
+        if may_be_retired and any(change.visit.unknowing for change in waiting):
             return  # or in the place of what is retired
         by_hand = any(
             one.by_hand and one.fingerprint == visit.fingerprint and one.manager is visit.manager
