@@ -253,13 +253,6 @@ def test_a_session_of_another_key_is_left_alone_and_named(
     assert cli("show", ALICE, SESSION_REUSE_ENCRYPTION_KEYS=OLD_TEXT).code == 0
 
 
-def test_json_and_a_session_do_not_share_standard_output(cli: CommandLine, alice: str) -> None:
-    """With `--json` there is JSON on it, and nothing else."""
-    refused = cli("export", alice, "-o", "-", "--json")
-    assert refused.code == 2
-    assert "--json" in refused.json["message"]
-
-
 def test_rotation_seals_all_with_the_first_key(cli: CommandLine, redis_server: RedisServer) -> None:
     """After a rotation the old key can be dropped, and no time to live has changed."""
     store(redis_server.url, ALICE, "b", encryption_keys=(OLD,))

@@ -37,8 +37,6 @@ async def export(
     force: Force = False,
 ) -> None:
     """Write one session to a file of mode 0600, for `session-reuse import`, Playwright, browser-use or curl."""
-    if path == STANDARD_STREAM and output.as_json:
-        raise ConfigurationError("on standard output, the session itself is written: name a file, or leave --json out")
     # Terminals keep what scrolls by, and so do their logs.
     if path == STANDARD_STREAM and sys.stdout.isatty():
         raise ConfigurationError("a session is a secret and is not printed on a terminal: name a file, or use a pipe")
