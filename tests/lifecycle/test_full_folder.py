@@ -109,7 +109,7 @@ def test_a_save_that_is_refused_costs_no_base(folder: Path, bound: str) -> None:
 async def test_what_waits_lives_as_long_as_the_agent_goes_on() -> None:
     """An agent's first save is older than its time to live when the last one is made. Both are in what is stored."""
     memory = MemoryStore()
-    one = Process(memory, ttl=3.0)
+    one = Process(memory, ttl=3.0, close_timeout=2.0)
     async with one.manager:
         one.cut()
         async with one.enter("shop.example/1") as session:
@@ -117,9 +117,9 @@ async def test_what_waits_lives_as_long_as_the_agent_goes_on() -> None:
             await session.checkpoint()
             await asyncio.sleep(3.1)
             session.data["last"] = 1
-        one.heal()
-        assert await session.settled() is SaveOutcome.SAVED
-        assert one.lost == []
+        one.heal()  # the close writes at once: by now, the breaker may be open for longer than the time to live
+    assert await session.settled() is SaveOutcome.SAVED
+    assert one.lost == []
 
 
 async def test_a_new_login_that_another_process_has_delivered_goes_on(folder: Path) -> None:
