@@ -1287,7 +1287,11 @@ class Oracle:
         since = self.network.server.now - waited * 1000
         saves = (one.stored for one in session.versions if one.maker is not manager)
         later = any(stored is not None and stored.saved_at >= since for stored in saves)
-        return later and any(one.visit.manager is not manager for one in session.by_item[change.item])
+        others = [one for one in self.visits.values() if one.fingerprint == session.fingerprint and one.by_hand]
+        others += [
+            one.visit for one in session.by_item[change.item]
+        ]  # and a session made by hand, which is saved as a whole
+        return later and any(one.manager is not manager for one in others)
 
     @staticmethod
     def _is_moot(session: Session, change: Change) -> bool:
