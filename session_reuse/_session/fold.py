@@ -307,7 +307,8 @@ def _on_top(
     is_joined = change.login.found is Found.ABSENT or (lost and any(_lost(login, stored) is lost for login in logins))
     if is_joined and not result.new_login:
         return _merged(change, result.body, 0, moment)
-    may_replace = change.login.found is not Found.STORED
+    is_younger = change.login.heard_at >= max([login.heard_at for login in logins], default=change.login.heard_at)
+    may_replace = is_younger and change.login.found is not Found.STORED
     return _beside_another_login(change, result.body, 0, moment, may_replace=may_replace, retired=False)
 
 

@@ -75,6 +75,7 @@ WITH_ALL_WORDS: dict[int, str] = {
     130033778: "what a process had read of its own from disk hid from it what the store had lost",
     132067165: "an unchanged save was refused for a waiting change that its agent had not been given",
     132096098: "what an agent changed gave way with a save of it that had to wait, and was refused",
+    140137456: "an older vouched login replaced a younger one that was saved with it, and what was stored between them",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with words that came later."""

@@ -464,6 +464,16 @@ def test_the_rest_of_a_session_survives_two_new_logins_of_agents_that_see_a_part
     }
 
 
+def test_of_two_vouched_logins_the_younger_one_stands_whichever_was_saved_first() -> None:
+    """The older one has waited, or its process has stood still. It is younger than neither the other one nor what is stored."""
+    old = change(EMPTY, body("old"), login(Found.AWAY, heard_at=400.0), vouched=True)
+    new = change(EMPTY, body("new"), login(Found.AWAY, heard_at=600.0), vouched=True)
+    for order in ((old, new), (new, old)):
+        found = folded(stored(body("a"), saved_at=500.0), *order)
+        assert cookie_of(found.result) == "new"
+        assert [one for one, _ in found.refused] == [old]
+
+
 def test_a_new_login_that_was_logged_out_again_leaves_the_stored_one() -> None:
     """What comes to nothing in the end replaces nothing."""
     one = login(Found.AWAY, heard_at=600.0)
