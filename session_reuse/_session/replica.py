@@ -85,11 +85,13 @@ def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
         present, absent = (base, snapshot) if one is None else (snapshot, base)
         if absent.invalidated_at is not None:  # else nobody can tell whether it was stored, or invalidated, last
             return (one is None) is (absent.invalidated_at > (present.invalidated_at or 0))
+    if (
+        one and other and (one.contains(other) or other.contains(one))
+    ):  # also a new login and the one that it has replaced
+        return one.contains(other)
     if one is None or other is None or one.created_at != other.created_at:
         return snapshot.heard_at >= base.heard_at
-    return one.contains(other) or (
-        not other.contains(one) and (one.saved_at, one.version) >= (other.saved_at, other.version)
-    )
+    return (one.saved_at, one.version) >= (other.saved_at, other.version)
 
 
 class Replicas:

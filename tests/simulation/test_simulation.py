@@ -76,6 +76,7 @@ WITH_ALL_WORDS: dict[int, str] = {
     132067165: "an unchanged save was refused for a waiting change that its agent had not been given",
     132096098: "what an agent changed gave way with a save of it that had to wait, and was refused",
     140137456: "an older vouched login replaced a younger one that was saved with it, and what was stored between them",
+    141052556: "an outage brought back the login that a new one had replaced, since its read was on its way then",
     300890: "of two new logins, the later one by an agent that sees a part, the rest of the session was lost",
 }
 """The same with words that came later."""

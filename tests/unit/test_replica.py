@@ -317,6 +317,18 @@ def test_what_is_left_of_an_outbox_gets_new_names() -> None:
     assert [one.name for one in replica.outbox] == ["", ""]
 
 
+def test_of_requests_at_the_same_time_a_new_login_is_newer_than_the_one_it_has_replaced() -> None:
+    """The read was sent after the save, and reached the store before it."""
+    new = saved("b", "a", at=2000, version=2, heard_at=1.0, answered_at=2.0)
+    assert new.header is not None
+    new = replace(new, header=replace(new.header, created_at=2))
+    replica = Replica("a", saved("a", at=1000, version=1, heard_at=1.5, answered_at=1.9))
+    replica.observe(new)
+    assert replica.base is new
+    replica.observe(saved("a", at=1000, version=1, heard_at=1.5, answered_at=2.1))
+    assert replica.base is new
+
+
 @pytest.mark.parametrize("kind", ["logins", "leases", "marks", "sent", "gaps"])
 def test_what_does_not_belong_together_is_not_combined(kind: str) -> None:
     """Changes of two logins, under a lease, marks, changes that may have arrived, and branches stay apart."""
