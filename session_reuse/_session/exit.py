@@ -79,12 +79,17 @@ def given_up(changes: Sequence[Change], login: Login, *, until: float) -> list[C
     again: list[Change] = []
     waited = dict.fromkeys(one.whole_change for one in changes if one.waited and one.outcome in NOT_STORED)
     for whole in reversed(waited):
-        followers = [one for one in changes if one.before is whole.after and one.outcome is None]
-        for one in followers:
-            one.before = whole.before
-        if not followers:
+        if not passed_on(whole, changes):
             again.insert(0, whole.again(login, until))
     return again
+
+
+def passed_on(change: Change, changes: Sequence[Change]) -> bool:
+    """Move the content of a refused change into those that follow it and are not settled. Return whether there are any."""
+    followers = [one for one in changes if one.before is change.after and one.outcome is None]
+    for one in followers:
+        one.before = change.before
+    return bool(followers)
 
 
 def bad_mark(login: Login, before: Body, made_at: float, ttl: float) -> Change | None:

@@ -23,7 +23,7 @@ from session_reuse._session.callbacks import examined, verified
 from session_reuse._session.changes import NEVER_HEARD, NOT_FINAL, NOT_STORED, Change, Found, Login, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
-from session_reuse._session.exit import allows_save, bad_mark, body_to_save, given_up
+from session_reuse._session.exit import allows_save, bad_mark, body_to_save, given_up, passed_on
 from session_reuse._session.fold import fold
 from session_reuse._session.guarded_store import GuardedStore, Request
 from session_reuse._session.lease import LeaseHolder
@@ -354,6 +354,7 @@ class SessionScope:
             self._session.mark_good()
         if self._before is change.after:
             self._before = change.before
+        passed_on(change, self._changes)
 
     def _change(self, *, final: bool) -> Change | None:
         """Return what the agent changed since its last save; None when there is nothing good to save."""

@@ -99,6 +99,16 @@ async def test_an_agent_between_two_outages_sees_what_still_waits() -> None:
             session.discard()
 
 
+async def finds_now_and_away(one: Process, data: dict[str, int]) -> None:
+    """The next agent is given these notes, and so is one after the store has gone."""
+    for away in (False, True):
+        async with one.enter() as session:
+            assert (session.stale, session.data) == (away, data)
+            session.discard()
+        one.cut()
+        one.way.only = frozenset({"enter", "commit", "read"})
+
+
 async def test_what_still_waits_does_not_hide_what_others_have_stored_since() -> None:
     """The next agents find what will be stored: the server's clock decides for them as for the save, in an outage too."""
     async with processes(MemoryStore()) as (one, other):
@@ -108,12 +118,7 @@ async def test_what_still_waits_does_not_hide_what_others_have_stored_since() ->
             session.data["step"] = 1
         async with other.enter() as later:
             later.data["step"] = 2
-        for away in (False, True):
-            async with one.enter() as next_one:
-                assert (next_one.stale, next_one.data) == (away, {"step": 2})
-                next_one.discard()
-            one.cut()
-            one.way.only = frozenset({"enter", "commit", "read"})
+        await finds_now_and_away(one, {"step": 2})
 
 
 async def test_what_is_stored_without_a_reply_does_not_hide_what_others_have_stored_since() -> None:
@@ -127,12 +132,7 @@ async def test_what_is_stored_without_a_reply_does_not_hide_what_others_have_sto
         async with other.enter() as later:
             assert later.data.pop("banner") == "seen"
             later.data["step"] = 2
-        for away in (False, True):
-            async with one.enter() as next_one:
-                assert (next_one.stale, next_one.data) == (away, {"step": 2})
-                next_one.discard()
-            one.cut()
-            one.way.only = frozenset({"enter", "commit", "read"})
+        await finds_now_and_away(one, {"step": 2})
         assert await session.settled() is SaveOutcome.SAVED
 
 
