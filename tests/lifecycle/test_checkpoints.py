@@ -95,6 +95,29 @@ async def test_a_refused_checkpoint_is_carried_on_by_the_exit() -> None:
     assert stored(memory).data == {"early": 1, "late": 1}
 
 
+async def test_a_refused_checkpoint_is_carried_on_by_the_one_after_it() -> None:
+    """With what others have saved it was too large, and the next one, which is not, was made while it was on its way."""
+    memory = MemoryStore()
+    async with processes(memory, max_state_bytes=4000) as (one, other):
+        await one.log_in()
+        async with one.enter() as session:
+            async with other.enter() as theirs:
+                theirs.data["theirs"] = "x" * 2000
+            session.data.update(early=1, large="y" * 2000)
+            sent = one.way.calls.count("commit")
+            one.way.latency = 0.05
+            first = asyncio.ensure_future(session.checkpoint())
+            await on_its_way(one, first, sent)
+            del session.data["large"]
+            session.data["late"] = 1
+            second = asyncio.ensure_future(session.checkpoint())
+            assert await first is SaveOutcome.SKIPPED
+            assert await second is SaveOutcome.MERGED
+            found = stored(memory).data
+    assert found.pop("theirs")
+    assert found == {"early": 1, "late": 1}
+
+
 async def test_a_checkpoint_after_the_exit_is_an_error() -> None:
     """The session was left. A save after that is a mistake, and would store what the agent did not mean to."""
     memory = MemoryStore()
