@@ -495,6 +495,33 @@ async def test_a_delivered_save_leaves_the_disk_after_a_failure(
     assert files(folder) == []
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
+async def test_what_a_full_disk_has_refused_is_written_when_there_is_room(
+    own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ends: bool
+) -> None:  # fmt: skip
+    """The process may end before the store is back: what waits is written with no further save, and at the end at the latest."""
+    monkeypatch.setattr("session_reuse._session.spool.disk_replicas._RETRY", 60.0 if ends else 0.05)
+    async with manager_of(own_redis, folder) as manager:
+        with monkeypatch.context() as patch:
+            fill(patch)
+            for number in range(5):
+                assert await leave(manager, f"shop.example/{number}", n=number) is SaveOutcome.PENDING
+            await asyncio.sleep(0.2)
+            assert files(folder) == []
+        if not ends:
+            await until(lambda: len(files(folder)) == 5, message="all saves were written")
+    assert len(files(folder)) == 5
+    levels = [record.levelname for record in caplog.records if "spool_failed" in record.getMessage()]
+    assert levels.count("WARNING") == 1
+    own_redis.start()
+    async with manager_of(own_redis, folder) as manager:
+        await until(lambda: not files(folder), message="the saves were delivered")
+        for number in range(5):
+            found = await manager.restore(f"shop.example/{number}")
+            assert found is not None
+            assert found.data == {"n": number}
+
+
 @pytest.mark.parametrize("keys", [[KEY], [b"n" * 32, KEY]], ids=["same key", "next key"])
 async def test_what_a_full_disk_holds_is_kept_and_not_reported_lost(
     own_redis: RedisServer, folder: Path, monkeypatch: pytest.MonkeyPatch, keys: list[bytes]

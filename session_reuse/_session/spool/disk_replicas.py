@@ -7,6 +7,7 @@ is settled and adding new changes, so processes that share the folder lose nothi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -33,6 +34,8 @@ from session_reuse.outcome import Outcome, SaveOutcome
 
 _SCHEMA: Final = 2
 _CLAIM_POLL: Final = 2.0
+_RETRY: Final = 5.0
+"""Seconds until what could not be written is tried again."""
 _LEAST_PATIENCE: Final = 0.03
 """Seconds for which the disk is waited for even when a budget is used up."""
 
@@ -79,6 +82,7 @@ class DiskReplicas:
         self._clock = clock
         self._spawn = spawn
         self._dirty: dict[str, Replica] = {}
+        self._unwritten: dict[str, None] = {}
         self._at_work = ""
         self._on_disk: dict[str, dict[str, Change]] = {}
         self._bases: dict[str, float] = {}
@@ -87,6 +91,7 @@ class DiskReplicas:
         self._foreign: set[str] = set()
         self._stepped = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._retrying: asyncio.Task[None] | None = None
         self._replaying: asyncio.Task[None] | None = None
         self._writes = 0
         self._closed = False
@@ -131,6 +136,7 @@ class DiskReplicas:
         self._closed = True
         if self._replaying is not None:
             self._replaying.cancel()
+        self._write_again(list(self._unwritten))  # the last chance
         if self._worker is not None:
             await asyncio.wait({self._worker}, timeout=patience)
 
@@ -161,17 +167,36 @@ class DiskReplicas:
             if failure is not None:
                 self._bases.pop(fingerprint, None)
                 self._failed(failure, fingerprint)
-            elif update.changes or update.base is not None:
-                self._is_failing = False
+                self._unwritten.pop(fingerprint, None)
+                self._unwritten[fingerprint] = None  # as the last one: it may be too large for the room that is left
+                if self._retrying is None or self._retrying.done():
+                    self._retrying = self._spawn(self._retry(), "spool")
+            else:
+                self._unwritten.pop(fingerprint, None)
+                self._is_failing &= not update.changes and update.base is None
             self._at_work = ""
             self._writes += 1
             self._stepped.set()
             self._stepped = asyncio.Event()
 
+    async def _retry(self) -> None:
+        """Write what could not be written, one session after the other, with a pause while there is no room."""
+        await asyncio.sleep(_RETRY)
+        while self._unwritten and not self._closed:
+            fingerprint = next(iter(self._unwritten))
+            self._write_again([fingerprint])
+            await self.written(fingerprint, _RETRY)
+            if fingerprint in self._unwritten:
+                await asyncio.sleep(_RETRY)
+
+    def _write_again(self, fingerprints: Sequence[str]) -> None:
+        for fingerprint in fingerprints:
+            self.changed(self._writer.replicas.of(fingerprint))
+
     def _failed(self, error: OSError, fingerprint: str) -> None:
-        """Log trouble of the disk: once as a warning, until a file is written again."""
+        """Log trouble of the disk: once as a warning, until a file is written again. A retry that fails is no news."""
         name, why = type(error).__name__, f"{self._spool.folder}: {error.strerror or 'no answer within the budget'}"
-        if self._is_failing:
+        if self._is_failing or fingerprint in self._unwritten:
             log.debug(Event.SPOOL_FAILED, fingerprint=fingerprint, error=name, errno=error.errno, why=why)
         else:
             log.warning(Event.SPOOL_FAILED, fingerprint=fingerprint, error=name, errno=error.errno, why=why)
