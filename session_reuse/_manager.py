@@ -135,10 +135,10 @@ class SessionManager(AsyncOnly):
             return self._runtime
 
     def _watch(self, runtime: Runtime) -> None:
-        if runtime.writer.disk is None:  # else the saves that wait are on disk
-            work = runtime.writer.replicas, runtime.telemetry, os.getpid()
-            self._report_lost = finalize(self, report_lost, *work)
-            self._report_lost.atexit = False  # it would run before the hooks that may still flush
+        writer = runtime.writer
+        on_disk = writer.disk.on_disk if writer.disk is not None else {}
+        self._report_lost = finalize(self, report_lost, writer.replicas, runtime.telemetry, os.getpid(), on_disk)
+        self._report_lost.atexit = False  # it would run before the hooks that may still flush
 
     def _report_lost_saves(self) -> None:
         """Report the saves that still wait as lost."""
@@ -152,6 +152,8 @@ class SessionManager(AsyncOnly):
         if self._runtime is None:
             return self._known
         writer = self._runtime.writer
+        if writer.disk is not None:
+            writer.disk.close()  # so that the next loop, or another process, delivers
         return writer.replicas.successor(has_disk=writer.disk is not None)
 
     def _abandon(self) -> None:
@@ -210,7 +212,8 @@ class SessionManager(AsyncOnly):
             except (TimeoutError, OSError):
                 log.debug(Event.DEGRADED, operation="close")
         if runtime.connection is not None and runtime.connection.release is not None:
-            await asyncio.get_running_loop().run_in_executor(None, runtime.connection.release)
+            release = asyncio.get_running_loop().run_in_executor(None, runtime.connection.release)
+            await asyncio.wait({release}, timeout=self.config.close_timeout)  # a server may just be starting
 
     # Sessions ----------------------------------------------------------------------------------------------------------
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
+    from session_reuse._session.changes import Change
     from session_reuse._session.replica import Replicas
     from session_reuse._telemetry import Telemetry
     from session_reuse.config import LostCallback
@@ -40,20 +41,26 @@ if hasattr(os, "register_at_fork"):
 
 
 def report_lost(
-    replicas: Replicas, telemetry: Telemetry, process: int, on_lost: LostCallback | None = None
-) -> None:  # fmt: skip
+    replicas: Replicas,
+    telemetry: Telemetry,
+    process: int,
+    on_disk: Mapping[str, Mapping[str, Change]],
+    on_lost: LostCallback | None = None,
+) -> None:
     """Count and log the changes that still wait, when their manager is collected or at interpreter exit.
 
     Args:
         replicas: what waits. No argument may refer to the manager, which would then live until the process ends.
         telemetry: of the manager.
         process: whose changes they are. A forked child has them as well, and reports nothing.
+        on_disk: fingerprint -> name -> change of those that are in `spool_dir`, and are not lost.
         on_lost: the application's function. None when the manager is collected: it may refer to the manager.
     """
     if process != os.getpid():
         return
     for replica in replicas.waiting():
-        for change in list(replica.outbox):
+        held = on_disk.get(replica.fingerprint, {})
+        for change in [each for each in replica.outbox if held.get(each.name) is not each]:
             replicas.remove(replica, [change])
             telemetry.lost(replica.fingerprint, _NOT_CLOSED, on_lost)
     telemetry.pending(0)
@@ -77,8 +84,7 @@ def close_sockets(client: object) -> None:
 def forget_connections(client: object) -> list[Any]:
     """Take the connections of the parent process out of a client, in a forked child, and return them."""
     parents = list(_connections(client))
-    pool: Any = getattr(client, "connection_pool", None)
-    if pool is not None:
+    for pool in _pools(client):
         pool.reset()
     for node in _nodes(client):
         node._connections.clear()  # noqa: SLF001
@@ -87,13 +93,22 @@ def forget_connections(client: object) -> list[Any]:
 
 
 def _connections(client: object) -> Iterator[Any]:
-    pool = getattr(client, "connection_pool", None)
-    yield from [*getattr(pool, "_available_connections", ()), *getattr(pool, "_in_use_connections", ())]
-    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
-        yield from _connections(sentinel)
+    for pool in _pools(client):
+        yield from [*getattr(pool, "_available_connections", ()), *getattr(pool, "_in_use_connections", ())]
     for node in _nodes(client):
         yield from list(node._connections)  # noqa: SLF001
 
 
+def _pools(client: object) -> Iterator[Any]:
+    """Yield the pool of a client, and those to the sentinels that it asks for the primary."""
+    pool = getattr(client, "connection_pool", None)
+    if pool is not None:
+        yield pool
+    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+        yield from _pools(sentinel)
+
+
 def _nodes(client: object) -> list[Any]:
-    return list(getattr(getattr(client, "nodes_manager", None), "nodes_cache", {}).values())
+    manager = getattr(client, "nodes_manager", None)
+    known = [getattr(manager, name, {}) for name in ("nodes_cache", "startup_nodes")]
+    return list({id(node): node for nodes in known for node in nodes.values()}.values())  # two of a name are equal

@@ -343,9 +343,10 @@ class Writer:
 
     async def finish(self, budget: float) -> None:
         """Write what still waits within `budget` seconds."""
-        await self._flusher.finish(budget)
+        until = self._clock.loop() + budget  # the disk gets what is left
+        await self._flusher.finish(budget if self.disk is None else 0.75 * budget)
         if self.disk is not None:
-            await self.disk.finish(budget)
+            await self.disk.finish(until - self._clock.loop())
 
     def close(self) -> None:
         """Report what could not be written. Nothing waits from now on."""

@@ -176,6 +176,51 @@ say(value("session_pending_lost_total"), value("session_pending_saves"))
     assert (ended.lines, ended.lost) == (["pending", "1.0 0.0"], 1)
 
 
+def test_a_collected_manager_reports_what_its_disk_has_refused(own_redis: RedisServer, tmp_path: Path) -> None:
+    """With `spool_dir`, only what is on disk is kept."""
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "spool"
+    ended = run(
+        WAITING
+        + f"""
+asyncio.run(leave("shop/alice", SessionManager(spool_dir={str(folder)!r}, encryption_keys=["1" * 64])))
+gc.collect()
+""",
+        own_redis,
+    )
+    assert (ended.lines, ended.lost) == (["pending"], 1)
+
+
+def test_the_next_loop_delivers_what_is_on_disk(own_redis: RedisServer, tmp_path: Path) -> None:
+    """The one before it was not told that it ends. Nor does it keep other processes from that."""
+    ended = run(
+        f"""
+from session_reuse import SessionManager, reusable_session
+manager = SessionManager(spool_dir={str(tmp_path / "spool")!r}, encryption_keys=["1" * 64])
+
+async def leave():
+    async with reusable_session("shop/alice", manager=manager) as session:
+        session.data["n"] = 1
+        server.config_set("maxmemory", "1")
+    say(session.save_outcome)
+    server.config_set("maxmemory", "0")
+
+async def go_on():
+    async with reusable_session("shop/bob", manager=manager) as session:
+        session.discard()
+    while not server.exists("browser:session:shop/alice"):
+        await asyncio.sleep(0.01)
+    say("delivered")
+
+asyncio.run(leave())
+asyncio.run(go_on())
+""",
+        own_redis,
+        timeout=50.0,
+    )
+    assert ended.lines == ["spooled", "delivered"], ended.errors
+
+
 @pytest.mark.parametrize(
     "store",
     ["", "redis.asyncio.Redis.from_url(os.environ['SESSION_REUSE_URL'], max_connections=2)"],

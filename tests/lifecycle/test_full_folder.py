@@ -6,8 +6,12 @@ import asyncio
 import errno
 import os
 import secrets
+import signal
+import subprocess
+import sys
 import threading
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +22,7 @@ from session_reuse._session.spool.disk_replicas import DiskReplicas
 from session_reuse._session.spool.files import Spool
 from session_reuse._state.sealing import AesGcm
 from session_reuse.testing import MemoryStore, state_with_cookie
-from tests.harness.polling import until
+from tests.harness.polling import until, wait_until
 from tests.harness.probes import files_are_written, reading_of_folder, waiting_of
 from tests.lifecycle.worlds import NAME, Process, login_of
 
@@ -48,11 +52,23 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.v2"))
 
 
-async def deliver(memory: MemoryStore, folder: Path) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the files with saves that wait."""
+    return {name: (folder / name).read_bytes() for name in files(folder)}
+
+
+async def deliver(memory: MemoryStore, folder: Path, **config: Any) -> None:
     """Have a new process deliver what is in the folder."""
-    by = process(memory, folder)
+    by = process(memory, folder, **config)
     async with by.manager:
         await until(lambda: not files(folder), message="the folder was delivered")
+
+
+async def notes_in(memory: MemoryStore, folder: Path) -> dict[str, Any]:
+    """Return the notes of the stored session."""
+    reader = process(memory, folder)
+    async with reader.manager, reader.enter(save="never") as session:
+        return session.data
 
 
 @pytest.mark.parametrize("is_alive", [True, False], ids=["alive", "ended"])
@@ -212,3 +228,88 @@ async def test_what_is_delivered_while_the_folder_is_read_is_not_delivered_again
         await until(lambda: not waiting_of(one.manager), message="nothing waits")
         async with other.enter(save="never") as session:
             assert session.data == {"m": 3}
+
+
+async def test_many_saves_of_one_session_are_read_again(folder: Path) -> None:
+    """Each brings its document twice. Together they are larger than four sessions may be."""
+    memory = MemoryStore()
+    settings = {"max_state_bytes": 4000}
+    one = process(memory, folder, **settings)
+    async with one.manager:
+        await one.log_in(large="x" * 3000)
+        async with AsyncExitStack() as agents:
+            sessions = [await agents.enter_async_context(one.enter(agent=f"agent-{number}")) for number in range(10)]
+            one.cut()
+            for number, session in enumerate(sessions):
+                session.data[f"note-{number}"] = number
+        assert {session.save_outcome for session in sessions} == {SaveOutcome.SPOOLED}
+    await deliver(memory, folder, **settings)
+    assert not (folder / "rejected").exists()
+    notes = await notes_in(memory, folder)
+    assert notes.pop("large")
+    assert notes == {f"note-{number}": number for number in range(10)}
+
+
+async def test_saves_that_are_too_large_for_another_process_stay(folder: Path) -> None:
+    """Its own save of that session cannot be kept beside them, and it does not say so."""
+    memory = MemoryStore()
+    one, other = process(memory, folder), process(memory, folder, max_state_bytes=1000, pending_max_bytes=2000)
+    one.cut()
+    other.cut()
+    async with one.manager:
+        assert await leave(one, NAME, large=secrets.token_hex(8000)) is SaveOutcome.SPOOLED
+    before = contents(folder)
+    async with other.manager:
+        assert await leave(other, NAME, small=1) is SaveOutcome.PENDING
+    assert [name for name, _ in other.lost] == [NAME]
+    assert contents(folder) == before
+    await deliver(memory, folder)
+    assert set(await notes_in(memory, folder)) == {"large"}
+
+
+async def test_what_a_process_leaves_at_its_end_is_delivered_by_those_that_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have met no outage, and nothing of theirs waits."""
+    monkeypatch.setattr("session_reuse._session.spool.disk_replicas._RESCAN", 0.1)
+    memory = MemoryStore()
+    idle, one = process(memory, folder), process(memory, folder)
+    async with idle.manager:
+        await idle.log_in(name="shop.example/other")
+        await reading_of_folder(idle.manager)
+        async with one.manager:
+            one.cut()
+            assert await leave(one, NAME, n=1) is SaveOutcome.SPOOLED
+        await until(lambda: not files(folder), message="the save was delivered")
+    assert await notes_in(memory, folder) == {"n": 1}
+
+
+FORKS = """
+import os, sys, time
+from pathlib import Path
+from session_reuse._session.spool.files import Spool
+from session_reuse._state.sealing import AesGcm
+
+spool = Spool(Path(sys.argv[1]), AesGcm((b"k" * 32,)), max_entries=8, max_bytes=2**20, max_content=2**20, ttl=60.0)
+with spool.exclusive():
+    assert spool.claim()
+    child = os.fork()
+    if not child:
+        os.close(1)
+        time.sleep(100)
+    print(child, flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_child_keeps_no_lock_of_its_parent(folder: Path) -> None:
+    """The parent ends while it writes and delivers, and its child lives on."""
+    ended = subprocess.run([sys.executable, "-c", FORKS, folder], stdout=subprocess.PIPE, text=True, check=True)
+    spool = Spool(folder, AesGcm((KEY,)), max_entries=8, max_bytes=2**20, max_content=2**20, ttl=60.0)
+    try:
+        wait_until(spool.claim, message="another process may deliver")
+        with spool.exclusive():
+            pass
+    finally:
+        spool.end_claim()
+        os.kill(int(ended.stdout), signal.SIGKILL)

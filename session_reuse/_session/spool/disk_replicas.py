@@ -7,35 +7,39 @@ is settled and adding new changes, so processes that share the folder lose nothi
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
-from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
+from session_reuse._session.changes import Change, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.replica import Replica
 from session_reuse._session.spool.files import ForeignKeyError, Spool
+from session_reuse._session.spool.packing import (
+    packed_base,
+    packed_change,
+    packed_outbox,
+    unpacked,
+    unpacked_base,
+    unpacked_change,
+)
 from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Writer
 from session_reuse._state.codec import Codec
-from session_reuse._state.document import Body
-from session_reuse._state.domains import AllowedDomains
-from session_reuse._state.header import Header
 from session_reuse._state.sealing import AesGcm
-from session_reuse._store.interface import Lease, SessionUse
-from session_reuse._stored_form import decode_document, new_save_id
+from session_reuse._stored_form import new_save_id
 from session_reuse._telemetry import Event, log
 from session_reuse.config import Config
-from session_reuse.errors import ConfigurationError, CorruptStateError
-from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.errors import ConfigurationError, CorruptStateError, UnreadableStateError
+from session_reuse.outcome import SaveOutcome
 
-_SCHEMA: Final = 2
 _CLAIM_POLL: Final = 2.0
 _RETRY: Final = 5.0
 """Seconds until what could not be written is tried again."""
+_RESCAN: Final = 30.0
+"""Seconds between two looks for what processes have left that ended meanwhile."""
 _LEAST_PATIENCE: Final = 0.03
 """Seconds for which the disk is waited for even when a budget is used up."""
 
@@ -50,10 +54,12 @@ def disk_replicas(config: Config, codec: Codec, writer: Writer, clock: Clock, sp
         raise ConfigurationError("spool_dir needs encryption_keys: sessions are never written to disk in plain")
     spool = Spool(
         config.spool_dir, codec.seal, max_entries=config.pending_max, max_bytes=config.pending_max_bytes,
-        max_content=4 * config.max_state_bytes, ttl=config.ttl, key_prefix=config.key_prefix, wall_clock=clock.wall,
+        max_content=4 * max(config.pending_max_bytes, config.max_state_bytes), ttl=config.ttl,
+        key_prefix=config.key_prefix, wall_clock=clock.wall,
     )  # fmt: skip
     disk = DiskReplicas(spool, writer, clock, spawn)
     disk.replay()
+    spawn(disk.replay_again(), "replay")
     return disk
 
 
@@ -74,17 +80,21 @@ class _Update:
 
 
 class DiskReplicas:
-    """Keeps files in step with the replicas of one manager."""
+    """Keeps files in step with the replicas of one manager.
+
+    Attributes:
+        on_disk: fingerprint -> name -> change of those that wait and are on disk.
+    """
 
     def __init__(self, spool: Spool, writer: Writer, clock: Clock, spawn: Spawn) -> None:
         self._spool = spool
         self._writer = writer
         self._clock = clock
         self._spawn = spawn
+        self.on_disk: dict[str, dict[str, Change]] = {}
         self._dirty: dict[str, Replica] = {}
         self._unwritten: dict[str, None] = {}
         self._at_work = ""
-        self._on_disk: dict[str, dict[str, Change]] = {}
         self._bases: dict[str, float] = {}
         self._adopted: set[str] = set()
         self._invalidated: set[str] = set()
@@ -114,7 +124,7 @@ class DiskReplicas:
 
     def holds(self, replica: Replica, change: Change) -> bool:
         """Return whether a change that waits is on disk."""
-        return self._on_disk.get(replica.fingerprint, {}).get(change.name) is change
+        return self.on_disk.get(replica.fingerprint, {}).get(change.name) is change
 
     async def written(self, fingerprint: str, budget: float) -> bool:
         """Wait at most `budget` seconds for the disk. Return whether all that waits of a session is on it."""
@@ -160,10 +170,10 @@ class DiskReplicas:
                 if update.forgets:
                     self._invalidated.add(fingerprint)
             else:
-                self._on_disk[fingerprint] = {change.name: change for change in update.changes}
+                self.on_disk[fingerprint] = {change.name: change for change in update.changes}
                 self._adopted -= update.ended
                 if not update.changes:
-                    del self._on_disk[fingerprint]
+                    del self.on_disk[fingerprint]
             if failure is not None:
                 self._bases.pop(fingerprint, None)
                 self._failed(failure, fingerprint)
@@ -207,7 +217,7 @@ class DiskReplicas:
             change.name = change.name or new_save_id()
             change.mark_id = change.mark_id or change.name
         update = _Update(changes=list(replica.outbox), copies=list(map(copy, replica.outbox)))
-        known = self._on_disk.get(replica.fingerprint, {})
+        known = self.on_disk.get(replica.fingerprint, {})
         gone = set(known) - {change.name for change in replica.outbox}
         update.ended = {name for name in gone if not self.leaves(known[name])}
         update.forgets = replica.fingerprint in self._invalidated
@@ -230,10 +240,11 @@ class DiskReplicas:
             others = [
                 packed for each in (name, *older) for packed in self._packed_changes(each) if packed["name"] not in mine
             ]
-            packed = others + [_packed(change, loop, wall) for change in update.copies]
+            packed = others + [packed_change(change, loop, wall) for change in update.copies]
             if packed:
-                content = {"schema": _SCHEMA, "fingerprint": fingerprint, "changes": packed}
-                spool.write(name, orjson.dumps(content), min(change["made_at"] for change in packed), older)
+                spool.write(
+                    name, packed_outbox(fingerprint, packed), min(change["made_at"] for change in packed), older
+                )
             for each in older if packed else (name, *older):  # last: a full disk keeps what it has
                 spool.remove(each)
             return failure
@@ -242,32 +253,47 @@ class DiskReplicas:
         """Write a base. On a full disk, remove the old one: changes that were delivered since would be missing in it."""
         name = self._spool.base_name(self._spool.names_of(fingerprint)[0])
         try:
-            self._spool.write(name, _packed_base(fingerprint, base, loop, wall), wall)
+            self._spool.write(name, packed_base(fingerprint, base, loop, wall), wall)
         except OSError as error:
             self._spool.remove(name)
             return error
         return None
 
     def _packed_changes(self, name: str) -> list[dict[str, Any]]:
+        """Return what is in an outbox. Blocks.
+
+        Raises:
+            OSError: saves that this process cannot read. They stay.
+        """
         found = self._read(name)
+        if found is None and name in self._foreign:
+            raise OSError(errno.EEXIST, "saves of another process are there, which cannot be read here")
         return [] if found is None else list(found["changes"])
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
-    def replay(self) -> None:
-        """Begin to adopt what an earlier process has left, unless that is under way."""
+    def replay(self, older_than: float | None = None) -> None:
+        """Begin to adopt what other processes have left, unless that is under way: all of it, or what waits so many seconds."""
         if not self._closed and (self._replaying is None or self._replaying.done()):
-            self._replaying = self._spawn(self._replay(), "replay")
+            self._replaying = self._spawn(self._replay(older_than), "replay")
 
-    async def _replay(self) -> None:
+    async def replay_again(self) -> None:
+        """Adopt what processes leave that end while this one goes on: where all is well, nothing else looks for it."""
+        while not self._closed:
+            await asyncio.sleep(_RESCAN * self._clock.chance.uniform(0.5, 1.0))
+            self.replay(older_than=_RESCAN)
+
+    async def _replay(self, older_than: float | None) -> None:
         loop, spool = asyncio.get_running_loop(), self._spool
         try:
             while not await loop.run_in_executor(None, spool.claim):
                 await asyncio.sleep(_CLAIM_POLL * self._clock.chance.uniform(0.5, 1.0))
             if others := await loop.run_in_executor(None, spool.others):
                 log.warning(Event.SPOOL_REJECTED, file=str(spool.root), why=others)
-            for name in await loop.run_in_executor(None, spool.names):
-                await self._take_over(name)
+            mine = {name for fingerprint in self.on_disk for name in spool.names_of(fingerprint)}
+            for name in await loop.run_in_executor(None, spool.names, older_than):
+                if older_than is None or name not in mine:
+                    await self._take_over(name)
         except OSError as error:
             self._failed(error, "")
 
@@ -293,24 +319,24 @@ class DiskReplicas:
         replicas = self._writer.replicas
         if base is not None:
             replica = replicas.of(base["fingerprint"])
-            known = _unpacked_base(base, self._clock.loop(), self._clock.wall(), replica.base.last_held)
+            known = unpacked_base(base, self._clock.loop(), self._clock.wall(), replica.base.last_held)
             replicas.observe(replica, known)
         if found is not None:
             self._adopt(replicas.of(found["fingerprint"]), found)
 
     def _adopt(self, replica: Replica, found: dict[str, Any]) -> None:
-        known = self._on_disk.setdefault(replica.fingerprint, {})
+        known = self.on_disk.setdefault(replica.fingerprint, {})
         here = {change.name for change in replica.outbox}
         logins: dict[str, Login] = {}
         adopted = []
         for packed in found["changes"]:
             if packed["name"] not in known and packed["name"] not in here:
-                change = _unpacked(packed, logins, self._clock.loop(), self._clock.wall())
+                change = unpacked_change(packed, logins, self._clock.loop(), self._clock.wall())
                 known[change.name] = change
                 self._adopted.add(change.name)
                 adopted.append(change)
         if not known:
-            del self._on_disk[replica.fingerprint]
+            del self.on_disk[replica.fingerprint]
         if adopted:
             log.debug(Event.SAVE_PENDING, fingerprint=replica.fingerprint, waiting=len(adopted), source="spool")
             self._writer.adopt(replica, adopted)
@@ -321,118 +347,15 @@ class DiskReplicas:
         """Return the content of a file; None when there is none that can be used. Blocks."""
         try:
             content = self._spool.read(name)
-            if content is None:
-                return None
-            found: dict[str, Any] = orjson.loads(content)
-            _check(found)
-        except ForeignKeyError:
+            found = None if content is None else unpacked(content)
+        except (ForeignKeyError, UnreadableStateError) as error:
             if name not in self._foreign:
                 self._foreign.add(name)
-                log.warning(Event.SPOOL_REJECTED, file=name, why="sealed with another key; left where it is")
+                log.warning(Event.SPOOL_REJECTED, file=name, why=f"{error}; left where it is")
             return None
         except (CorruptStateError, KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning(Event.SPOOL_REJECTED, file=name, why=str(error))
             self._spool.reject(name)
             return None
+        self._foreign.discard(name)
         return found
-
-
-def _check(found: dict[str, Any]) -> None:
-    if found.get("schema") != _SCHEMA:
-        raise CorruptStateError("a file of an unknown schema")
-    for packed in found.get("changes", ()):
-        decode_document(packed["after"].encode(), packed["dialects"][1], found["fingerprint"])
-
-
-def _packed(change: Change, loop: float, wall: float) -> dict[str, Any]:
-    """Return a change as JSON. Times are unix seconds: the clock of the event loop ends with the process."""
-    login = change.login
-    return {
-        "name": change.name,
-        "mark_id": change.mark_id,
-        "before": change.before.data.decode(),
-        "after": change.after.data.decode(),
-        "whole": change.whole.data.decode(),
-        "dialects": [change.before.json_encoding, change.after.json_encoding, change.whole.json_encoding],
-        "login": [
-            f"{id(login):x}", login.found.value, wall - (loop - login.heard_at), login.created_at, login.invalidated_at,
-            login.retire_at,
-        ],
-        "made_at": wall - (loop - change.made_at),
-        "ttl": change.ttl,
-        "agent_id": change.agent_id,
-        "lease": [change.lease.token, change.lease.holder] if change.lease else None,
-        "release": change.release,
-        "vouched": change.vouched,
-        "score_change": change.score_change,
-        "mark_only": change.mark_only,
-        "ids": change.ids,
-        "sent_as": change.sent_as,
-        "domains": change.domains.patterns if change.domains is not None else None,
-        "uses": [asdict(use) for use in change.uses],
-    }  # fmt: skip
-
-
-def _unpacked(packed: dict[str, Any], logins: dict[str, Login], loop: float, wall: float) -> Change:
-    _, found, heard_at, created_at, invalidated_at, *retire_at = packed["login"]
-    since = max(0.0, wall - float(heard_at))
-    login = logins.setdefault(  # by all of it: two processes may have had a login at one address
-        repr(packed["login"]),
-        Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *retire_at),
-    )
-    before = Body(packed["before"].encode(), packed["dialects"][0])
-    after = Body(packed["after"].encode(), packed["dialects"][1])
-    return Change(
-        name=packed["name"],
-        mark_id=packed.get("mark_id", packed["name"]),
-        before=before,
-        after=before if after == before else after,
-        login=login,
-        made_at=loop - max(0.0, wall - float(packed["made_at"])),
-        ttl=float(packed["ttl"]),
-        agent_id=packed["agent_id"],
-        lease=Lease(int(packed["lease"][0]), packed["lease"][1]) if packed["lease"] else None,
-        release=bool(packed["release"]),
-        vouched=bool(packed["vouched"]),
-        score_change=int(packed["score_change"]),
-        mark_only=bool(packed["mark_only"]),
-        ids=list(packed["ids"]),
-        sent_as=list(packed.get("sent_as", ())),
-        domains=AllowedDomains(packed["domains"]) if packed.get("domains") else None,
-        whole=Body(packed.get("whole", "").encode(), packed["dialects"][-1]),
-        uses=tuple(map(_unpacked_use, packed.get("uses", ()))),
-    )
-
-
-def _unpacked_use(packed: dict[str, Any]) -> SessionUse:
-    domains = packed["allowed_domains"]
-    known = {"outcome": Outcome(packed["outcome"]), "allowed_domains": tuple(domains) if domains else None}
-    return SessionUse(**(packed | known))
-
-
-def _packed_base(fingerprint: str, base: Snapshot, loop: float, wall: float) -> bytes:
-    return orjson.dumps(
-        {
-            "schema": _SCHEMA,
-            "fingerprint": fingerprint,
-            "kind": base.kind.value,
-            "heard_at": wall - (loop - base.heard_at),
-            "invalidated_at": base.invalidated_at,
-            "header": base.header.encode().decode("ascii") if base.header else None,
-            "body": [base.body.data.decode(), base.body.json_encoding],
-        }
-    )
-
-
-def _unpacked_base(found: dict[str, Any], loop: float, wall: float, last_held: Snapshot | None) -> Snapshot:
-    body, json_encoding = found["body"]
-    heard_at = loop - max(0.0, wall - float(found["heard_at"]))
-    return Snapshot(
-        kind=StoredKind(found["kind"]),
-        heard_at=heard_at,
-        answered_at=heard_at,
-        invalidated_at=found["invalidated_at"],
-        header=Header.decode(found["header"].encode("ascii")) if found["header"] else None,
-        body=Body(body.encode(), json_encoding),
-        lost=None if found["header"] else last_held,
-    )

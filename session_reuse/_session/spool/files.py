@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import stat
@@ -22,9 +21,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from session_reuse._file_lock import FileLock
 from session_reuse._state.compression import compressor, decompress
 from session_reuse._state.sealing import AesGcm
-from session_reuse.errors import CorruptStateError
+from session_reuse.errors import CorruptStateError, UnreadableStateError
 
 _MAGIC: Final = b"SRQ1"
 _FRONT: Final = 13
@@ -38,7 +38,6 @@ _BASE_LIFE: Final = 86400.0
 _TMP_LIFE: Final = 60.0
 """Seconds after which a half-written file is taken for one of a process that was killed."""
 _LOCK_PATIENCE: Final = 1.0
-_LOCK_POLL: Final = 0.002
 
 
 class ForeignKeyError(Exception):
@@ -64,7 +63,7 @@ class Spool:
         key_prefix: the prefix whose saves are kept.
         max_entries: how many outboxes there may be, and how many bases.
         max_bytes: how many bytes they may take together.
-        max_content: largest content that is read, in bytes.
+        max_content: largest content of a file, in bytes.
         ttl: seconds after which a session has expired, and its base is of no use.
         wall_clock: unix seconds.
     """
@@ -82,7 +81,7 @@ class Spool:
         # An outbox stays: the writer decides which of its changes are too old, and reports them.
         self._life = {_HALF: _TMP_LIFE, _BASE: max(ttl, _BASE_LIFE)}
         self._wall_clock = wall_clock
-        self._claim: int | None = None
+        self._claim: FileLock | None = None
 
     def names_of(self, fingerprint: str) -> list[str]:
         """Return the names its file may have, one for each key. The first is the one to write."""
@@ -93,17 +92,21 @@ class Spool:
         """Return the name of the base that belongs to an outbox."""
         return name.removesuffix(_SUFFIX) + _BASE
 
-    def names(self) -> list[str]:
-        """Return the names of all outboxes, the oldest first, after removing other files that are too old to be of use."""
+    def names(self, older_than: float | None = None) -> list[str]:
+        """Return the names of all outboxes, the oldest first, after removing other files that are too old to be of use.
+
+        Args:
+            older_than: seconds since the oldest save in it. None for all.
+        """
         self._prepare()
-        return self._files(_SUFFIX)
+        return [name for age, name in self._outboxes() if older_than is None or age > older_than]
 
     def others(self) -> str:
         """Return a remark on the saves that `others_in` counts. Empty without any."""
         count = others_in(self.root, self._key_prefix)
         return f"saves of another key prefix or an earlier version wait in it: {count}" if count else ""
 
-    def _files(self, suffix: str) -> list[str]:
+    def _outboxes(self) -> list[tuple[float, str]]:
         now, found = self._wall_clock(), []
         for entry in os.scandir(self.folder):
             kind = os.path.splitext(entry.name)[1]  # none where the name is `.v2` alone: it is not ours
@@ -111,15 +114,16 @@ class Spool:
                 age = now - entry.stat(follow_symlinks=False).st_mtime
                 if kind in self._life and age > self._life[kind] and entry.name.startswith(".") is (kind == _HALF):
                     os.unlink(entry.path)
-                elif kind == suffix:
-                    found.append((-age, entry.name))
-        return [name for _, name in sorted(found)]
+                elif kind == _SUFFIX:
+                    found.append((age, entry.name))
+        return sorted(found, key=lambda each: (-each[0], each[1]))
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file; None when there is none.
 
         Raises:
             ForeignKeyError: sealed with a key that is not configured here.
+            UnreadableStateError: larger than `max_content`, or packed in a way that this process does not know.
             CorruptStateError: damaged, forged, or renamed.
             OSError: not readable.
         """
@@ -133,8 +137,10 @@ class Spool:
             raise
         with open(file, "rb") as opened:
             status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > self._max_content:
+            if not stat.S_ISREG(status.st_mode):
                 raise CorruptStateError("not a file of ours")
+            if status.st_size > self._max_content:
+                raise UnreadableStateError("larger than the limits of this process")
             return self._opened(name, opened.read())
 
     def _opened(self, name: str, data: bytes) -> bytes:
@@ -143,7 +149,7 @@ class Spool:
             raise CorruptStateError("not a spool file of this schema")
         key_id = front[5:].decode("ascii", "replace")
         if not self._seal.knows(key_id):
-            raise ForeignKeyError
+            raise ForeignKeyError("sealed with another key")
         body = self._seal.open(self._seal.flag, key_id, sealed, front + name.encode())
         return decompress(front[4:5].decode("ascii", "replace"), body, self._max_content)
 
@@ -153,6 +159,8 @@ class Spool:
         Raises:
             OSError: the folder cannot be written, or it or the disk is full. What was there before is still there.
         """
+        if len(content) > self._max_content:
+            raise OSError(errno.EFBIG, "pending_max_bytes is reached")
         self._prepare()
         packer = compressor("auto")
         front = _MAGIC + f"{packer.flag}{self._seal.key_id}".encode()
@@ -225,23 +233,21 @@ class Spool:
             OSError: one of them keeps the lock, or the folder cannot be used.
         """
         self._prepare()
-        lock = _open_lock(self.folder / "write.lock")
+        lock = FileLock(self.folder / "write.lock")
         try:
-            _lock_within(lock, _LOCK_PATIENCE)
+            lock.take(cap=_LOCK_PATIENCE)
             yield
         finally:
-            os.close(lock)
+            _end(lock)
 
     def claim(self) -> bool:
         """Become the one process that delivers what earlier ones have left. The kernel ends it with the process."""
         if self._claim is not None:
             return True
         self._prepare()
-        lock = _open_lock(self.folder / "replay.lock")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
+        lock = FileLock(self.folder / "replay.lock")
+        if not lock.try_take():
+            lock.close()
             return False
         self._claim = lock
         return True
@@ -249,7 +255,7 @@ class Spool:
     def end_claim(self) -> None:
         """Release the claim, so that another process can deliver."""
         if self._claim is not None:
-            os.close(self._claim)
+            _end(self._claim)
             self._claim = None
 
     def _prepare(self) -> None:
@@ -291,16 +297,6 @@ def _write_through(path: Path, data: bytes, saved_at: float) -> None:
         os.fsync(file)
 
 
-def _open_lock(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def _lock_within(lock: int, patience: float) -> None:
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(_LOCK_POLL)
+def _end(lock: FileLock) -> None:
+    lock.drop()  # not by closing it alone: a process that is being started by another thread may hold a copy for a moment
+    lock.close()

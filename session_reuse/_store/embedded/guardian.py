@@ -18,9 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from session_reuse._store.embedded.lock import FileLock
+from session_reuse._file_lock import FileLock
 from session_reuse._store.embedded.server import ServerFolder, ask, server_status
-from session_reuse.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +67,7 @@ def main(folder: str, socket_path: str, binary: str, guardian_lock: str) -> None
     try:
         server_lock = _own_server_lock(place)
         process = start_server(place, binary, server_lock)
-    except (OSError, StoreUnavailableError) as error:
+    except OSError as error:
         sys.exit(f"no embedded server: {error}")
     for descriptor in (server_lock.descriptor, int(guardian_lock)):
         os.pwrite(descriptor, str(process.pid).encode(), 0)

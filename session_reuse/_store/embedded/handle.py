@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from session_reuse._file_lock import FileLock, forks_held_off
 from session_reuse._store.embedded.guardian import BOOT
-from session_reuse._store.embedded.lock import FileLock, forks_held_off
 from session_reuse._store.embedded.server import find_server_binary, open_folder, server_status
 from session_reuse.errors import ConfigurationError, StoreUnavailableError
 
@@ -77,6 +77,8 @@ class EmbeddedServer:
                 users.take(shared=True, cap=_LOCK_CAP)
                 self.pid = running_server(self._folder, self._binary)
                 self._users = users
+            except TimeoutError as error:
+                raise StoreUnavailableError(f"a lock of the embedded server cannot be had: {error}") from None
             finally:
                 # Unlocked, not only closed: a process being spawned by another thread may hold a copy for a moment.
                 start.drop()

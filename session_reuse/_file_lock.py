@@ -7,14 +7,13 @@ descriptor is closed on exec unless it is handed on by name.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from session_reuse.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,13 +83,13 @@ class FileLock:
         """Take the lock within `cap` seconds.
 
         Raises:
-            StoreUnavailableError: another process held it all the time.
+            TimeoutError: another process held it all the time.
         """
         deadline = time.monotonic() + cap
         pause = _FIRST_POLL
         while not self.try_take(shared=shared):
             if time.monotonic() > deadline:
-                raise StoreUnavailableError(f"the embedded server's {self.path} was held for more than {cap:g} s")
+                raise TimeoutError(errno.ETIMEDOUT, f"held by another process for more than {cap:g} s", str(self.path))
             time.sleep(pause)
             # 12 processes that kept to 2 ms starved the starting server for up to 15 s on a busy machine (2026-11-22).
             pause = min(pause * 2, _LAST_POLL)

@@ -1,0 +1,134 @@
+"""What the files of a session hold: JSON of its base, and of the changes that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import orjson
+
+from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
+from session_reuse._state.document import Body
+from session_reuse._state.domains import AllowedDomains
+from session_reuse._state.header import Header
+from session_reuse._store.interface import Lease, SessionUse
+from session_reuse._stored_form import decode_document
+from session_reuse.errors import CorruptStateError
+from session_reuse.outcome import Outcome
+
+_SCHEMA: Final = 2
+
+
+def unpacked(content: bytes) -> dict[str, Any]:
+    """Return the content of either file.
+
+    Raises:
+        CorruptStateError: of an unknown schema, or damaged.
+        ValueError: no JSON. A KeyError, TypeError or AttributeError tells of JSON that is something else.
+    """
+    found: dict[str, Any] = orjson.loads(content)
+    if found.get("schema") != _SCHEMA:
+        raise CorruptStateError("a file of an unknown schema")
+    for packed in found.get("changes", ()):
+        decode_document(packed["after"].encode(), packed["dialects"][1], found["fingerprint"])
+    return found
+
+
+def packed_outbox(fingerprint: str, changes: Sequence[dict[str, Any]]) -> bytes:
+    """Return the content of an outbox."""
+    return orjson.dumps({"schema": _SCHEMA, "fingerprint": fingerprint, "changes": changes})
+
+
+def packed_change(change: Change, loop: float, wall: float) -> dict[str, Any]:
+    """Return a change, for `packed_outbox`. Times are unix seconds: the clock of the event loop ends with the process."""
+    login = change.login
+    return {
+        "name": change.name,
+        "mark_id": change.mark_id,
+        "before": change.before.data.decode(),
+        "after": change.after.data.decode(),
+        "whole": change.whole.data.decode(),
+        "dialects": [change.before.json_encoding, change.after.json_encoding, change.whole.json_encoding],
+        "login": [
+            f"{id(login):x}", login.found.value, wall - (loop - login.heard_at), login.created_at, login.invalidated_at,
+            login.retire_at,
+        ],
+        "made_at": wall - (loop - change.made_at),
+        "ttl": change.ttl,
+        "agent_id": change.agent_id,
+        "lease": [change.lease.token, change.lease.holder] if change.lease else None,
+        "release": change.release,
+        "vouched": change.vouched,
+        "score_change": change.score_change,
+        "mark_only": change.mark_only,
+        "ids": change.ids,
+        "sent_as": change.sent_as,
+        "domains": change.domains.patterns if change.domains is not None else None,
+        "uses": [asdict(use) for use in change.uses],
+    }  # fmt: skip
+
+
+def unpacked_change(packed: dict[str, Any], logins: dict[str, Login], loop: float, wall: float) -> Change:
+    _, found, heard_at, created_at, invalidated_at, *retire_at = packed["login"]
+    since = max(0.0, wall - float(heard_at))
+    login = logins.setdefault(  # by all of it: two processes may have had a login at one address
+        repr(packed["login"]),
+        Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *retire_at),
+    )
+    before = Body(packed["before"].encode(), packed["dialects"][0])
+    after = Body(packed["after"].encode(), packed["dialects"][1])
+    return Change(
+        name=packed["name"],
+        mark_id=packed.get("mark_id", packed["name"]),
+        before=before,
+        after=before if after == before else after,
+        login=login,
+        made_at=loop - max(0.0, wall - float(packed["made_at"])),
+        ttl=float(packed["ttl"]),
+        agent_id=packed["agent_id"],
+        lease=Lease(int(packed["lease"][0]), packed["lease"][1]) if packed["lease"] else None,
+        release=bool(packed["release"]),
+        vouched=bool(packed["vouched"]),
+        score_change=int(packed["score_change"]),
+        mark_only=bool(packed["mark_only"]),
+        ids=list(packed["ids"]),
+        sent_as=list(packed.get("sent_as", ())),
+        domains=AllowedDomains(packed["domains"]) if packed.get("domains") else None,
+        whole=Body(packed.get("whole", "").encode(), packed["dialects"][-1]),
+        uses=tuple(map(_unpacked_use, packed.get("uses", ()))),
+    )
+
+
+def _unpacked_use(packed: dict[str, Any]) -> SessionUse:
+    domains = packed["allowed_domains"]
+    known = {"outcome": Outcome(packed["outcome"]), "allowed_domains": tuple(domains) if domains else None}
+    return SessionUse(**(packed | known))
+
+
+def packed_base(fingerprint: str, base: Snapshot, loop: float, wall: float) -> bytes:
+    return orjson.dumps(
+        {
+            "schema": _SCHEMA,
+            "fingerprint": fingerprint,
+            "kind": base.kind.value,
+            "heard_at": wall - (loop - base.heard_at),
+            "invalidated_at": base.invalidated_at,
+            "header": base.header.encode().decode("ascii") if base.header else None,
+            "body": [base.body.data.decode(), base.body.json_encoding],
+        }
+    )
+
+
+def unpacked_base(found: dict[str, Any], loop: float, wall: float, last_held: Snapshot | None) -> Snapshot:
+    body, json_encoding = found["body"]
+    heard_at = loop - max(0.0, wall - float(found["heard_at"]))
+    return Snapshot(
+        kind=StoredKind(found["kind"]),
+        heard_at=heard_at,
+        answered_at=heard_at,
+        invalidated_at=found["invalidated_at"],
+        header=Header.decode(found["header"].encode("ascii")) if found["header"] else None,
+        body=Body(body.encode(), json_encoding),
+        lost=None if found["header"] else last_held,
+    )
