@@ -132,15 +132,16 @@ class Notifications:
 
     async def _check_setting(self) -> None:
         """Check that the servers send the events."""
-        async with asyncio.timeout(2 * _TIMEOUT):
-            # Replicas as well, because they may become primaries.
-            for server in await self.store.topology.servers():
-                try:
+        async with asyncio.timeout(_TIMEOUT):
+            servers = await self.store.topology.servers()
+        for server in servers:  # replicas as well, because they may become primaries
+            try:
+                async with asyncio.timeout(_TIMEOUT):
                     await self._check_server(server)
-                except (RedisConnectionError, RedisTimeoutError, OSError):
-                    continue  # it is checked when it is back
-                except (RedisError, RedisClusterException) as error:
-                    self._warn(f"CONFIG is not allowed ({type(error).__name__})")
+            except (RedisConnectionError, RedisTimeoutError, OSError):
+                continue  # it is checked when it is back
+            except (RedisError, RedisClusterException) as error:
+                self._warn(f"CONFIG is not allowed ({type(error).__name__})")
 
     async def _check_server(self, server: Any) -> None:
         flags = _flags(await server.execute_command("CONFIG GET", _SETTING))

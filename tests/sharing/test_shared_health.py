@@ -70,6 +70,19 @@ async def test_a_bad_mark_does_not_hit_a_successor(
         assert session.reused
 
 
+async def test_a_full_server_counts_no_reuse_and_costs_no_login(
+    own_redis: RedisServer, make_manager: MakeManager
+) -> None:
+    """It still reads, also for a process that knows nothing yet. The count in the session decides."""
+    await save_many(await make_manager(own_redis.url), ["shop"])
+    with own_redis.client() as client:
+        client.config_set("maxmemory", 1)
+    manager = await make_manager(own_redis.url)
+    async with reusable_session("shop", manager=manager, max_uses=5) as session:
+        assert (session.outcome, session.stale) == (Outcome.REUSED, False)
+        session.discard()
+
+
 @pytest.mark.slow
 async def test_max_uses_is_exact_over_processes(servers: RedisServer | RedisCluster, make_manager: MakeManager) -> None:
     """Four processes enter at once, 30 times each: a session of 50 uses is reused exactly 50 times."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from session_reuse import Outcome, SaveOutcome, SessionManager
 from tests.harness.fault_proxy import Cut, FaultProxy
 from tests.harness.lag import Lag
-from tests.harness.servers import RedisServer
+from tests.harness.servers import RedisCluster, RedisServer
 from tests.transport.visits import DEFAULTS, breakers, outcomes, visit, visits
 
 pytestmark = pytest.mark.alone("an enter has 0.3 s, and a silent server is noticed within 0.15 s")
@@ -37,6 +39,42 @@ async def test_connections_that_die_while_others_answer_blame_nobody(proxy: Faul
         await visits(manager, NAMES)
         for _ in range(6):
             proxy.cut_replies(0, Cut.HANG, times=1)
+            found = await visits(manager, NAMES, save=False)
+            assert outcomes(found) == {"reused": len(NAMES)}
+        assert breakers(manager) == {"closed"}
+
+
+async def given_back(monkeypatch: pytest.MonkeyPatch, manager: SessionManager) -> None:
+    """Use the store, and wait until the idle connections are in their pool."""
+    monkeypatch.setattr("session_reuse._store.redis.batching._IDLE_FOR", 0.05)
+    await visits(manager, NAMES)
+    await asyncio.sleep(0.3)
+
+
+async def test_connections_that_die_in_the_pool_cost_no_login(
+    proxy: FaultProxy, lag: Lag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has used them for a while, and a balancer has forgotten all of them meanwhile."""
+    async with SessionManager(proxy.url, **DEFAULTS) as manager:
+        for _ in range(3):
+            await given_back(monkeypatch, manager)
+            proxy.cut(Cut.HANG)
+            found = [await visit(manager, name, save=False) for name in NAMES[:5]]
+            assert outcomes(found) == {"reused": 5}
+            assert max(one.entered_in - lag.since(one.began) for one in found) < 0.3
+        assert breakers(manager) == {"closed"}
+
+
+async def test_connections_that_the_server_has_closed_cost_no_login(
+    servers: RedisServer | RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `timeout` for idle connections has passed, or it was restarted."""
+    async with SessionManager(servers.url, **DEFAULTS) as manager:
+        for _ in range(3):
+            await given_back(monkeypatch, manager)
+            for server in servers.nodes if isinstance(servers, RedisCluster) else [servers]:
+                with server.client() as client:
+                    client.execute_command("CLIENT", "KILL", "TYPE", "normal")
             found = await visits(manager, NAMES, save=False)
             assert outcomes(found) == {"reused": len(NAMES)}
         assert breakers(manager) == {"closed"}

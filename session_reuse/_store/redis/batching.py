@@ -41,18 +41,16 @@ class _Lane:
         connections: the one in use. While it may be dead, a fresh one as well, with the same commands.
         began: when its flight went out.
         since: when it last made progress, or became idle.
-        is_fresh: whether its connection was opened for this flight, so that it cannot have died meanwhile.
         second_at: when a second connection was requested, 0 if it was not.
     """
 
-    __slots__ = ("began", "connections", "flight", "is_fresh", "is_outdated", "progress", "second_at", "since")
+    __slots__ = ("began", "connections", "flight", "is_outdated", "progress", "second_at", "since")
 
     def __init__(self) -> None:
         self.connections: list[LaneConnection] = []
         self.flight: Flight | None = None
         self.began = self.since = self.second_at = 0.0
         self.progress = 0
-        self.is_fresh = True
         self.is_outdated = False
 
     def received(self) -> int:
@@ -143,7 +141,6 @@ class _Queue:
         self._idle.append(lane)
         self.serve()
         if lane in self._idle:
-            lane.is_fresh = False
             self._batcher.went_idle(self, lane)
 
     def _done(self, lane: _Lane, by: LaneConnection, outcome: Replies | Exception) -> None:
@@ -161,7 +158,6 @@ class _Queue:
             self._drop(lane, outcome if isinstance(outcome, Exception) else None)
             return
         lane.flight = None
-        lane.is_fresh = False
         lane.is_outdated = self._batcher.is_lost(began, flight, outcome) or lane.is_outdated
         self._free(lane)
         flight.deliver(outcome)
@@ -198,13 +194,12 @@ class _Queue:
         if silent >= limit or took >= _LONGEST or is_abandoned:
             self._give_up(lane, now)
         elif (
-            not lane.is_fresh
-            and not lane.second_at
+            not lane.second_at
             and flight.size <= LARGE  # large values are not sent twice
             and lane.since == lane.began
             and silent >= max(_SECOND_AFTER * limit, 2 * batcher.answered_in)
         ):
-            # The connection may have died without a word while it was idle. All commands are safe to repeat.
+            # The connection may have died without a word while it was idle, here or in the pool. All commands are safe to repeat.
             lane.second_at = now
             batcher.spawn(self._try_second(lane, flight), is_opening=True)
 
@@ -217,12 +212,16 @@ class _Queue:
 
     async def _try_second(self, lane: _Lane, flight: Flight) -> None:
         try:
-            connection = await self._batcher.open()
-            if lane.flight is not flight:
-                await connection.release()
-                return
-            connection.write(connection.prepare(flight.commands))
+            connection = await self._batcher.open(is_new=True)
         except Exception:  # noqa: BLE001  (the first connection decides)
+            return
+        if lane.flight is not flight:
+            await connection.release()
+            return
+        try:
+            connection.write(connection.prepare(flight.commands))
+        except Exception:  # noqa: BLE001  (likewise)
+            await connection.discard()
             return
         self._adopt(lane, connection)
 
@@ -341,10 +340,12 @@ class Batcher:
                     queue.check(lane, lane.flight, now)
         return self._is_watching
 
-    async def open(self) -> LaneConnection:
-        """Return a new connection. Opening it goes on when the callers have gone."""
+    async def open(self, *, is_new: bool = False) -> LaneConnection:
+        """Return a connection, of the pool or a new one. Opening it goes on when the callers have gone."""
         began = self.timeouts.time()
         with self.timeouts.until(began + 2 * self._connect_timeout):
+            if is_new:
+                await self._connections.disconnect_idle()
             connection = await self._connections.open()
         self.opened_in = self.timeouts.time() - began
         return connection

@@ -11,7 +11,7 @@ import fcntl
 import struct
 import termios
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final, Protocol, TypeAlias
@@ -239,9 +239,24 @@ class Connections:
         return (_DirectConnection if direct else _StreamedConnection)(connection, self._pool)
 
     async def disconnect_idle(self) -> None:
-        """Close the idle connections of the pool."""
-        pool: Any = self._pool
-        await pool.disconnect(inuse_connections=False)
+        """Close the idle connections of the pool at once: they may be dead, and would not answer a farewell."""
+        for connection in list(idle := _idle(self._pool)):
+            if connection in idle:  # nobody has taken it meanwhile
+                await connection.disconnect(nowait=True)
+
+
+def _idle(pool: Any) -> Collection[Any]:
+    """Return the connections of a pool that nobody uses: the list itself, which changes."""
+    found: Collection[Any] = getattr(pool, "_available_connections", ())
+    return found
+
+
+async def _has_ended(connection: Any) -> bool:
+    """Return whether the server has closed an idle connection, or sent something on it. A pool of redis-py looks itself."""
+    try:
+        return bool(await connection.can_read())
+    except RedisConnectionError:
+        return True
 
 
 class _NodePool:
@@ -249,6 +264,7 @@ class _NodePool:
 
     def __init__(self, node: ClusterNode) -> None:
         self._node = node
+        self._available_connections = node._free
         self.max_connections: int = node.max_connections
 
     async def get_connection(self) -> Any:
@@ -256,6 +272,9 @@ class _NodePool:
         try:
             await self._node.disconnect_if_needed(connection)
             await connection.connect()  # type: ignore[no-untyped-call]
+            if await _has_ended(connection):
+                await connection.disconnect(nowait=True)
+                await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             await connection.disconnect(nowait=True)
             self._node.release(connection)

@@ -134,7 +134,10 @@ class RedisStore(Pools):
             commands.append(call("look", (keys.tombstone,)))
         *answers, value = await self.send(*commands, read, timeout=timeout)  # the lease first, then what it covers
         held = _lease(checked(answers.pop(0)), lease[0]) if lease is not None else None
-        uses = int(checked(answers.pop(0))) if use_id else None
+        counted = answers.pop(0) if use_id else None
+        if isinstance(counted, RedisError) and writes_refused(counted):
+            counted = None  # a server that is full reads, and counts nothing
+        uses = int(checked(counted)) if counted is not None else None
         reply = await self._entered(keys, value, timeout, held, uses)
         if timed and isinstance(answers[-1], list):
             now, invalidated_at = answers[-1]
