@@ -99,9 +99,11 @@ class Attachment:
         async with asyncio.timeout(limits.START):
             websocket, transport = await self._endpoint.connect()
             before = driver = self._driver
-            if driver is not None and websocket == self.websocket:
-                await driver.reconnect(transport)
-            else:
+            is_known = driver is not None and websocket == self.websocket
+            if is_known and driver is not None and not await driver.reconnect(transport):
+                is_known = False  # a fixed address, and a browser behind it that was not there before
+                websocket, transport = await self._endpoint.connect()
+            if driver is None or not is_known:
                 is_own = self._endpoint.is_own
                 driver = DevToolsDriver(transport, self._session, of_target=self._of_target, is_own=is_own)
                 driver.engine = BrowserEngine(self._session, driver, self._settings, is_new_profile=is_own)
@@ -138,7 +140,7 @@ class Attachment:
 
     async def _stay_connected(self) -> None:
         delay = 0.0
-        while self._endpoint.is_alive:
+        while True:  # until the release: a client that has lost its browser for a moment finds it again
             began = time.monotonic()
             if self._driver is not None:
                 await self._watch(self._driver)

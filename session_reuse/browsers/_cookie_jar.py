@@ -51,11 +51,14 @@ class BoundJar:
         self._jar = jar
         self._report = report
         self._filled: dict[_Key, _Filled] = {}
+        self._before: dict[_Key, JarCookie] = {}
+        self._put: set[_Key] = set()
         self._dotless: set[str] = {"localhost"}
         self._known_pairs: dict[str, None] = {}
 
     def fill(self, state: StorageState, now: float) -> None:
         """Put the live cookies of `state` into the jar, and report those it cannot hold."""
+        self._before = {_key(cookie): cookie for cookie in self._jar}
         for record in live_cookies(state["cookies"], now):
             if refusal := _refusal(record):
                 self._report(ProblemKind.COOKIE_SKIPPED, f"{described(record)}: {refusal}")
@@ -64,10 +67,20 @@ class BoundJar:
             if "." not in record["domain"]:
                 self._dotless.add(record["domain"])
             self._jar.set_cookie(cookie)
+            self._put.add(_key(cookie))
             self._filled[_key(cookie)] = _Filled(_seen(cookie), record)
+
+    def empty(self) -> None:
+        """Take the session's cookies out of the jar, and give back those that `fill` has replaced."""
+        for cookie in list(self._jar):
+            if _key(cookie) not in self._before or _key(cookie) in self._put:
+                self._jar.clear(*_key(cookie))
+        for key in self._put & self._before.keys():
+            self._jar.set_cookie(self._before[key])
 
     def capture(self, state: StorageState, now: float) -> StorageState:
         """Return `state` with what changed in the jar since the last capture, or `fill`: new and changed cookies, and deletions."""
+        self._file_again()
         base = [filled.record for filled in self._filled.values()]
         # The next capture begins here: a cookie that is deleted then is in `state`, and was not in the jar at `fill`.
         self._filled = {
@@ -80,6 +93,7 @@ class BoundJar:
 
     def header(self, url: str, present: str | None, now: float) -> str | None:
         """Return the Cookie header for a request: of the jar what a browser would send, and what else is present."""
+        self._file_again()
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
         if "." not in host:
@@ -94,9 +108,16 @@ class BoundJar:
 
     def _know(self, cookies: list[JarCookie]) -> None:
         """Remember the latest pairs of the jar: a request made before, or sent again, still has those that were replaced."""
-        self._known_pairs |= dict.fromkeys(map(_pair, cookies))
-        for pair in list(self._known_pairs)[:-_KNOWN_PAIRS]:
-            del self._known_pairs[pair]
+        now = dict.fromkeys(map(_pair, cookies))
+        before = [pair for pair in self._known_pairs if pair not in now]
+        self._known_pairs = dict.fromkeys(before[-_KNOWN_PAIRS:]) | now
+
+    def _file_again(self) -> None:
+        """File cookies under their host alone: `http.cookiejar` takes user and password of a URL for a part of it."""
+        for cookie in [cookie for cookie in self._jar if "@" in cookie.domain]:
+            self._jar.clear(*_key(cookie))
+            cookie.domain = cookie.domain.rpartition("@")[2]
+            self._jar.set_cookie(cookie)
 
     def _record(self, cookie: JarCookie, now: float) -> Cookie | None:
         """Return the state's record of a cookie in the jar: the same object when nothing changed."""

@@ -6,9 +6,10 @@ import asyncio
 import ipaddress
 import json
 import re
+from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit, urlunsplit
 
 from session_reuse._browser.drivers.thread import open_websocket
 from session_reuse.browsers._web_address import parts_of
@@ -103,13 +104,17 @@ class Address:
         """Do nothing: the browser of others stays open."""
 
     def _asked(self) -> str:
-        import urllib.error  # late: a browser of our own needs no HTTP
+        import http.client  # late: a browser of our own needs no HTTP
+        import urllib.error
         import urllib.request
 
         path = self.url.path.removesuffix("/")
         path = path if path.endswith("/json/version") else f"{path}/json/version"
+        user, _, host = self.url.netloc.rpartition("@")
+        headers = {"Authorization": f"Basic {b64encode(unquote_to_bytes(user)).decode()}"} if user else {}
         request = urllib.request.Request(  # noqa: S310  (http or https)
-            urlunsplit(self.url._replace(path=path, fragment="")), headers=dict(self.headers or {})
+            urlunsplit(self.url._replace(netloc=host, path=path, fragment="")),
+            headers=headers | dict(self.headers or {}),
         )
         try:
             # A proxy for the web is none for a browser's debugging port.
@@ -118,8 +123,9 @@ class Address:
                 found = json.load(answer)
             return self._reachable(str(found["webSocketDebuggerUrl"]))
         except urllib.error.HTTPError as error:
+            error.close()
             raise AdapterError(f"{self} answers {error.code}: {self._hint(error.code)}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, http.client.HTTPException):
             raise AdapterError(f"{self} is no DevTools address of Chromium") from None
         except OSError as error:
             reason = getattr(error, "reason", None) or error

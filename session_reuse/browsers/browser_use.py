@@ -163,6 +163,8 @@ class _Binding:
         `start()` of browser-use waits for this, so no page is loaded before.
         """
         async with self._connecting:
+            if self._is_finished:
+                return
             if self._attachment is not None and cdp_url == self._cdp_url:
                 await self._attachment.reconnect()
                 return
@@ -185,6 +187,9 @@ class _Binding:
                 await attachment.release()
                 attachment.report_failure("browser-use", error)
                 self._unrestored_url = cdp_url
+                return
+            if self._is_finished:  # while this was under way
+                await attachment.release()
                 return
             self._attachment, self._cdp_url = attachment, cdp_url
 

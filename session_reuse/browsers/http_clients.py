@@ -86,10 +86,12 @@ def open_requests(session: BrowserSession) -> Iterator[requests.Session]:
 def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
     """Put the session's cookies into a client that exists. What it changes is captured at each save and at the end.
 
+    At the end the client is as it was before: it does not stay logged in as the session is.
+
     Args:
         session: the session, entered.
-        client: of httpx, httpx2 or requests, asynchronous ones too. Cookies that it holds already stay, and are
-            captured with the others.
+        client: of httpx, httpx2 or requests, asynchronous ones too. Cookies that it holds already are used and captured with the
+            others, but for those that the session has, too.
     """
     require_open(session)
     is_requests = not hasattr(client, "event_hooks")
@@ -97,7 +99,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
     jar = BoundJar(cookies if is_requests else cookies.jar, session.report)
     jar.fill(session.storage_state, time.time())
     release = _rule_requests(client, jar) if is_requests else _rule_httpx(client, jar)
-    _adopt_user_agent(session, client)
+    give_back = _adopt_user_agent(session, client)
 
     def capture() -> StorageState:
         return assign_captured(session, jar.capture(session.storage_state, time.time()))
@@ -108,7 +110,11 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
     finally:
         unbind()
         release()
-        capture()
+        try:
+            capture()
+        finally:
+            jar.empty()
+            give_back()
 
 
 def _rule_httpx(client: Any, jar: BoundJar) -> Callable[[], None]:
@@ -140,11 +146,17 @@ def _rule_requests(client: Any, jar: BoundJar) -> Callable[[], None]:
     return before(client, "send", rule)
 
 
-def _adopt_user_agent(session: BrowserSession, client: Any) -> None:
-    """Send the User-Agent of the login: sites take the same cookies from another one for theft."""
-    user_agent = recorded(session.storage_state).get("user_agent")
-    if user_agent and str(client.headers.get("User-Agent", "")).startswith(_OWN_NAMES):
+def _adopt_user_agent(session: BrowserSession, client: Any) -> Callable[[], None]:
+    """Send the User-Agent of the login: sites take the same cookies from another one for theft. Return how to undo it."""
+    user_agent, own = recorded(session.storage_state).get("user_agent"), str(client.headers.get("User-Agent", ""))
+    if user_agent and own.startswith(_OWN_NAMES):
         client.headers["User-Agent"] = user_agent
+
+    def give_back() -> None:
+        if user_agent and client.headers.get("User-Agent") == user_agent:
+            client.headers["User-Agent"] = own
+
+    return give_back
 
 
 def _set_header(headers: MutableMapping[str, str], cookie: str | None) -> None:

@@ -122,7 +122,8 @@ def chromedriver() -> Service | None:
 
 def _starts_empty(options: Options) -> bool:
     """Return whether the browser to come starts without any storage."""
-    return not (options.debugger_address or any(argument.startswith(_OWN_DATA) for argument in options.arguments))
+    attaches = options.debugger_address or options.experimental_options.get("debuggerAddress")
+    return not (attaches or any(argument.startswith(_OWN_DATA) for argument in options.arguments))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import urllib.request
+from base64 import b64encode
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,6 +260,24 @@ async def test_a_dropped_connection_is_opened_again(
         assert ProblemKind.BROWSER_GONE not in kinds(session)
 
 
+async def test_a_dropped_connection_is_opened_again_when_its_first_tab_was_closed(
+    logged_in: StubKeeper, site: Site, chromium: ChromiumProcess
+) -> None:
+    """The tab that was named has led to its context, whose other tabs are still there."""
+    websocket = await chromium.websocket()
+    port = int(websocket.split(":")[2].partition("/")[0])
+    async with FaultProxy(("127.0.0.1", port)) as proxy, new_tab(websocket) as tab:
+        made = await tab.send("Target.createTarget", url="about:blank")
+        session = logged_in.enter()
+        async with attach_cdp(session, f"127.0.0.1:{proxy.port}", target_id=made["targetId"]):
+            assert await tab.goto(site.url()) == site.EVERYWHERE
+            await tab.send("Target.closeTarget", targetId=made["targetId"])
+            await proxy.switch(Fault.REFUSE)
+            await tab.evaluate("localStorage.setItem('token', 'while away')")
+            await proxy.switch(Fault.OK)
+            await until(lambda: _token(logged_in, session, "while away"), interval=0.2)
+
+
 async def _token(keeper: StubKeeper, session: BrowserSession, value: str) -> bool:
     await keeper.checkpoint(session)
     return value in json.dumps(keeper.stored)
@@ -289,6 +308,38 @@ def test_what_is_no_address_of_a_browser_is_refused(given: str | int) -> None:
     """A slip is a ConfigurationError before anything is connected."""
     with pytest.raises(ConfigurationError, match=r"write a port|one page"):
         Address.of(given)
+
+
+@asynccontextmanager
+async def saying(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Give each connection the same answer. Yield the port, and what is asked."""
+    asked: list[bytes] = []
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read(4096))
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], asked
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n", b"", b"HTTP/1.1 200 OK\r\n\r\nwelcome", b"\x00\xff"])
+async def test_a_port_of_something_else_is_named(answer: bytes) -> None:
+    """A mail server, a proxy that says nothing: an `AdapterError`, as for any address without a browser."""
+    async with saying(answer) as (port, _):
+        with pytest.raises(AdapterError, match=rf"http://127\.0\.0\.1:{port}"):
+            await Address.of(port).websocket()
+
+
+async def test_a_password_in_an_address_is_sent_and_not_shown() -> None:
+    """Gateways take it as HTTP does. It is no part of the host."""
+    async with saying(b"HTTP/1.1 401 Unauthorized\r\n\r\n") as (port, asked):
+        with pytest.raises(AdapterError, match="401") as caught:
+            await Address.of(f"http://user:se%23cret@127.0.0.1:{port}").websocket()
+    assert "cret" not in str(caught.value)
+    assert f"Authorization: Basic {b64encode(b'user:se#cret').decode()}".encode() in asked[0]
 
 
 @asynccontextmanager

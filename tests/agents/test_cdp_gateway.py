@@ -14,10 +14,11 @@ from websockets.exceptions import ConnectionClosed
 from session_reuse.browsers._chromium_process import ChromiumProcess
 from session_reuse.browsers.cdp import attach_cdp
 from session_reuse.errors import AdapterError
-from tests.agents.tab import new_tab
+from tests.agents.tab import Tab, new_tab
+from tests.harness.polling import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from websockets.asyncio.connection import Connection
     from websockets.http11 import Request, Response
@@ -31,7 +32,7 @@ HEADERS = {"X-Api-Key": "key"}
 
 
 @asynccontextmanager
-async def gateway(upstream: str) -> AsyncIterator[str]:
+async def gateway(upstream: Callable[[], str]) -> AsyncIterator[str]:
     """Pass on what comes with the path, the token and the header, and answer 401 to the rest. Yield the address."""
 
     def refuse(connection: ServerConnection, request: Request) -> Response | None:
@@ -39,7 +40,7 @@ async def gateway(upstream: str) -> AsyncIterator[str]:
         return None if is_right else connection.respond(401, "no key\n")
 
     async def pass_on(ours: ServerConnection) -> None:
-        async with connect(upstream, max_size=None) as theirs, asyncio.TaskGroup() as both:
+        async with connect(upstream(), max_size=None) as theirs, asyncio.TaskGroup() as both:
             both.create_task(copy(ours, theirs))
             both.create_task(copy(theirs, ours))
 
@@ -63,11 +64,12 @@ async def test_a_login_comes_back_through_a_gateway(logged_in: StubKeeper, site:
     """Each of our connections brings path, token and headers. Other clients get the address as it was given."""
     process = ChromiumProcess()
     try:
-        async with gateway(await process.websocket()) as address:
+        browser = await process.websocket()
+        async with gateway(lambda: browser) as address:
             session = logged_in.enter()
             async with attach_cdp(session, address, headers=HEADERS) as chromium:
                 assert chromium.cdp_url == address
-                async with new_tab(await process.websocket()) as tab:
+                async with new_tab(browser) as tab:
                     assert await tab.goto(site.url()) == site.EVERYWHERE
                     await tab.evaluate("localStorage.setItem('through', 'yes')")
             await logged_in.leave(session)
@@ -78,12 +80,39 @@ async def test_a_login_comes_back_through_a_gateway(logged_in: StubKeeper, site:
         await asyncio.to_thread(process.stop)
 
 
+async def test_another_browser_behind_the_same_address_is_restored(logged_in: StubKeeper, site: Site) -> None:
+    """It is empty, and not a browser in which everybody has logged out."""
+    processes = [ChromiumProcess(), ChromiumProcess()]
+    try:
+        browsers = [await process.websocket() for process in processes]
+        async with gateway(lambda: browsers[0]) as address:
+            session = logged_in.enter()
+            async with attach_cdp(session, address, headers=HEADERS):
+                async with new_tab(browsers[0]) as tab:
+                    assert await tab.goto(site.url()) == site.EVERYWHERE
+                del browsers[0]
+                await asyncio.to_thread(processes[0].stop)
+                async with new_tab(browsers[0]) as tab:
+                    await until(lambda: _has_cookies(tab), message="the other browser was restored")
+                    assert await tab.goto(site.url()) == site.EVERYWHERE
+            await logged_in.leave(session)
+        assert logged_in.stored is not None
+        assert logged_in.stored["cookies"]
+    finally:
+        for process in processes:
+            await asyncio.to_thread(process.stop)
+
+
+async def _has_cookies(tab: Tab) -> bool:
+    return bool((await tab.send("Storage.getCookies"))["cookies"])
+
+
 @pytest.mark.parametrize("headers", [None, {"X-Api-Key": "stolen"}])
 async def test_a_gateway_that_refuses_us_is_named_without_the_token(
     logged_in: StubKeeper, headers: dict[str, str] | None
 ) -> None:
     """The message says what the gateway answered. The token and the key are in none."""
-    async with gateway("ws://127.0.0.1:1/") as address:
+    async with gateway(lambda: "ws://127.0.0.1:1/") as address:
         with pytest.raises(AdapterError) as caught:
             async with attach_cdp(logged_in.enter(), address, headers=headers):
                 pass

@@ -593,6 +593,26 @@ async def test_a_connection_that_drops_again_and_again_is_opened_at_longer_and_l
     await attachment.release()
 
 
+async def test_a_client_that_has_lost_its_browser_for_a_moment_is_followed_again() -> None:
+    """Browser-use opens its own connection again, and says meanwhile that it has none."""
+    opened: list[FakeChromium] = []
+
+    def chromium() -> FakeChromium:
+        opened.append(FakeChromium() if opened else DroppingChromium())
+        return opened[-1]
+
+    attachment = _attachment(chromium)
+    endpoint: Any = attachment._endpoint
+    await attachment.start()
+    endpoint.is_alive = False
+    await asyncio.sleep(0.5)
+    assert len(opened) == 1
+    endpoint.is_alive = True
+    await until(lambda: "Target.setAutoAttach" in opened[-1].commands and len(opened) == 2)
+    await until(lambda: opened[-1].commands.count("Storage.getCookies") >= 2, message="the browser is looked at")
+    await attachment.release()
+
+
 class LateChromium(FakeChromium):
     """A browser with a tab and a cookie, whose first connection fails."""
 

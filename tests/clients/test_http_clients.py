@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, contextmanager
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,6 +13,7 @@ import requests
 
 from session_reuse import BrowserSession
 from session_reuse.browsers import http_clients
+from session_reuse.browsers._cookie_jar import BoundJar, jar_cookie
 from session_reuse.errors import MissingExtraError
 from tests.harness.probes import captures_of
 
@@ -274,6 +276,47 @@ def test_detach_lets_go_of_the_client(session: BrowserSession, site: Site) -> No
         assert "send" not in vars(client)
     assert [c["name"] for c in session.storage_state["cookies"]] == ["a"]
     assert captures_of(session) == []
+
+
+@pytest.mark.parametrize("make", [requests.Session, httpx.Client], ids=["requests", "httpx"])
+def test_a_client_is_afterwards_as_it_was(session: BrowserSession, site: Site, make: Callable[[], Any]) -> None:
+    """One client for many accounts: what one of them was is not sent for the next one, nor stored as its own."""
+    session.storage_state["session_reuse"] = {"environment": {"user_agent": "Mozilla/5.0 (the browser)"}}
+    session.storage_state["cookies"] = [cookie("sid", "alice"), cookie("both", "alice")]
+    next_one = BrowserSession("site/bob")
+    with make() as client:
+        for name in ("mine", "both"):
+            client.cookies.set(name, "mine", domain="shop.localhost", path="/")
+        agent = client.headers["User-Agent"]
+        with http_clients.attach_client(session, client):
+            client.get(site.url("/set?cookie=turn=alice"))
+        assert client.headers["User-Agent"] == agent
+        with http_clients.attach_client(next_one, client):
+            client.get(site.url("/blank"))
+    assert set(site.seen_cookies[-1][1].split("; ")) == {"mine=mine", "both=mine"}
+    assert {each["name"] for each in next_one.storage_state["cookies"]} == {"mine", "both"}
+    assert {each["name"] for each in session.storage_state["cookies"]} == {"sid", "both", "mine", "turn"}
+
+
+def test_a_cookie_stays_with_its_host_however_often_others_change(session: BrowserSession) -> None:
+    """A site sets one with each response. The client's own header is corrected all the same."""
+    session.storage_state["cookies"] = [cookie("sid")]
+    jar = CookieJar()
+    bound = BoundJar(jar, session.report)
+    bound.fill(session.storage_state, time.time())
+    for number in range(1100):
+        jar.set_cookie(jar_cookie(cookie("turn", str(number))))
+        assert bound.header("http://app.shop.localhost/", "sid=1; own=1", time.time()) == "own=1"
+
+
+@pytest.mark.parametrize("make", [requests.Session, httpx.Client], ids=["requests", "httpx"])
+def test_a_user_in_the_url_is_no_part_of_a_cookie(session: BrowserSession, site: Site, make: Callable[[], Any]) -> None:
+    """`http.cookiejar` files cookies under all that stands before the path, a password too."""
+    with make() as client, http_clients.attach_client(session, client):
+        client.get(site.url("/set?cookie=sid=1").replace("://", "://alice:secret@"))
+        client.get(site.url("/blank").replace("://", "://alice:secret@"))
+    assert site.seen_cookies[-1][1] == "sid=1"
+    assert [each["domain"] for each in session.storage_state["cookies"]] == ["shop.localhost"]
 
 
 def test_who_logged_in_is_who_calls(open_client: Opener, session: BrowserSession) -> None:

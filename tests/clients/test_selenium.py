@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from selenium.common import WebDriverException
+from selenium.webdriver.chrome.options import Options
 
 from session_reuse._browser.drivers.connection import CdpConnection
 from session_reuse._browser.restorer import Restorer
@@ -39,6 +40,19 @@ def visiting(keeper: StubKeeper, **options: Any) -> Iterator[tuple[Any, BrowserS
     session = keeper.enter()
     with adapter.open_driver(session, **options) as driver:
         yield driver, session
+
+
+@pytest.mark.parametrize("option", ["", "attribute", "experimental option", "profile"])
+def test_only_a_browser_that_is_started_for_the_session_counts_as_new(option: str) -> None:
+    """What the tabs of a new one have stored before the restore is cleared. Nobody else's tab may be."""
+    options = Options()
+    if option == "attribute":
+        options.debugger_address = "127.0.0.1:9222"
+    elif option == "experimental option":
+        options.add_experimental_option("debuggerAddress", "127.0.0.1:9222")
+    elif option == "profile":
+        options.add_argument("--user-data-dir=/home/alice/profile")
+    assert adapter._starts_empty(options) is (option == "")
 
 
 async def log_in(keeper: StubKeeper, site: Site) -> None:

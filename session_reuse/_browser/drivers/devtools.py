@@ -80,14 +80,16 @@ class DevToolsDriver(AsyncDriver):
         super().__init__(session)
         self.engine: BrowserEngine
         self.stirred = asyncio.Event()
+        self.context: str | None = None
         self._of_target = of_target
+        self._default: str | None = None
+        self._others: set[str] = set()
         self._is_own = is_own
         self._pauses_tabs = is_own or of_target is None
         self._blank: dict[str, tuple[EventHandler, str]] = {}
         self._open(transport)
 
     def _open(self, transport: Transport) -> None:
-        self.context: str | None = None
         self.connection = CdpConnection(transport, self._on_event, self.stirred.set)
         self._is_default = True
         self._is_private = False
@@ -119,10 +121,18 @@ class DevToolsDriver(AsyncDriver):
         finally:
             await self.connection.close()
 
-    async def reconnect(self, transport: Transport) -> None:
-        """Replace a connection to the browser that has ended."""
+    async def reconnect(self, transport: Transport) -> bool:
+        """Replace a connection that has ended. Return whether it leads to the same browser. If not, it is closed."""
         await self.close()
         self._open(transport)
+        is_same = False
+        try:
+            default, _ = await _contexts(self.connection)
+            is_same = None in (default, self._default) or default == self._default
+        finally:
+            if not is_same:
+                await self.close()
+        return is_same
 
     async def add_script(self, source: str) -> _Script:
         """Register an init script in all tabs."""
@@ -196,12 +206,12 @@ class DevToolsDriver(AsyncDriver):
         Raises:
             CdpError: the browser did not answer.
         """
-        own, others = await _contexts(self.connection)
-        self.context = own
+        self._default, self._others = own, others = await _contexts(self.connection)
         if self._of_target is None:
+            self.context = own
             return
-        found = await self.connection.send("Target.getTargetInfo", {"targetId": self._of_target})
-        self.context = found["targetInfo"].get("browserContextId", own)
+        found = await self._lead(self._of_target)
+        self._of_target, self.context = found["targetId"], found.get("browserContextId", own)
         self._is_default = self.context == own
         # A window of `--incognito` or `--guest` is in a context that the browser names and does not find by that name. Its
         # cookies are reached through its pages.
@@ -209,6 +219,18 @@ class DevToolsDriver(AsyncDriver):
         if self._is_private:
             to = {"targetId": self._of_target, "flatten": True}
             self._private_page = (await self.connection.send("Target.attachToTarget", to))["sessionId"]
+
+    async def _lead(self, target: str) -> Params:
+        """Return the `Target.TargetInfo` of the tab that leads to its context, or of another one when that was closed."""
+        try:
+            found: Params = (await self.connection.send("Target.getTargetInfo", {"targetId": target}))["targetInfo"]
+        except CdpError:
+            if self.context is None:
+                raise
+            tabs = (await self.connection.send("Target.getTargets"))["targetInfos"]
+            mine = [each for each in tabs if each["type"] == "page" and each.get("browserContextId") == self.context]
+            return mine[0] if mine else {"targetId": target, "browserContextId": self.context}
+        return found
 
     def follow(self, *, is_new_profile: bool) -> Flow[None]:
         """Follow all tabs, present and to come. Those that are open already do not wait in any case."""
@@ -289,7 +311,10 @@ class DevToolsDriver(AsyncDriver):
 
     def _is_ours(self, target: Params) -> bool:
         """Return whether a tab is of the context that is followed: other contexts belong to others."""
-        return self.context is None or target.get("browserContextId") in (None, self.context)
+        context = target.get("browserContextId")
+        if self.context is None and context not in self._others:  # the browser does not say, and had no tab of its own
+            self.context = context
+        return context in (None, self.context)
 
     def _adopt(self, attached: _Attached, *, is_new_tab: bool) -> Flow[None]:
         """Register the documents of a target. A new tab may have started one before it had our scripts."""
