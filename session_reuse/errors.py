@@ -12,7 +12,7 @@ The tree::
     │   ├── AlreadyEnteredError
     │   └── ManagerClosedError
     ├── SessionBusyError                    exclusive lease held by another, with `on_busy="raise"`
-    ├── StoreError                          only with `strict=True`
+    ├── StoreError                          with `strict=True`, or from a call that needs the store
     │   ├── StoreUnavailableError
     │   ├── StoreTimeoutError (TimeoutError)
     │   ├── StoreAuthError
@@ -22,8 +22,10 @@ The tree::
     │   └── UnreadableStateError                whole, but not to be opened with these keys or extras
     └── AdapterError                        a browser could not be found, read or filled
 
-Users meet them for misuse, or with `strict=True`. Trouble of the store is an `Outcome`, never an exception, and the
-exception of an agent's own code always comes out unchanged. No message contains a cookie, a storage value or a password.
+Users meet them for misuse, or with `strict=True`. For an agent, trouble of the store is an `Outcome` and no exception. Calls
+that are of no use without the store raise a `StoreError`: `evict`, `invalidate`, `sessions`, `history`, `one_time_code`,
+`set_totp_secret`, `cleanup_once`, `keep_alive(once=True)`, and those of pools. The exception of an agent's own code always
+comes out unchanged. No message contains a cookie, a storage value or a password.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from session_reuse import Config, blocking
+from session_reuse._browser import limits
 from tests.harness.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -92,9 +93,13 @@ def test_a_sigterm_without_a_handler_loses_the_work(redis_server: RedisServer, t
 def test_the_times_of_the_page_are_those_of_the_settings() -> None:
     """And the time before SIGKILL is longer than all of them together."""
     config = Config()
-    bounds = [config.capture_timeout, config.save_timeout, config.close_timeout]
-    for name, value in zip(("capture_timeout", "save_timeout", "close_timeout"), bounds, strict=True):
-        assert f"`{name}` ({value:g} s)" in PAGE
+    for name in ("capture_timeout", "verify_timeout", "save_timeout", "attempt_timeout", "close_timeout"):
+        assert f"`{name}` ({getattr(config, name):g} s)" in PAGE
+    browser = limits.CAPTURE + limits.CONTEXT
+    assert f"| a browser is captured and closed | {browser:g} s |" in PAGE
+    longest = (
+        max(browser, config.capture_timeout) + config.verify_timeout + config.save_timeout + 3 * config.close_timeout
+    )
     for pattern in (
         r"stop_grace_period: (\d+)s",
         r"terminationGracePeriodSeconds: (\d+)",
@@ -102,4 +107,4 @@ def test_the_times_of_the_page_are_those_of_the_settings() -> None:
         r"--time (\d+)",
     ):
         (seconds,) = re.findall(pattern, PAGE)
-        assert int(seconds) > sum(bounds)
+        assert int(seconds) > longest
