@@ -1155,7 +1155,10 @@ class Oracle:
         """Judge what a save returned."""
         session, now = self.sessions[visit.fingerprint], self.loop.time()
         visit.saving -= 1
-        visit.waits = outcome in {SaveOutcome.PENDING, SaveOutcome.SPOOLED}
+        # An agent that was marked bad saves nothing more, and what it had saved before waits on.
+        visit.waits = outcome in {SaveOutcome.PENDING, SaveOutcome.SPOOLED} or (
+            visit.waits and visit.marked_bad and outcome is SaveOutcome.SKIPPED
+        )
         session.live(now)
         if outcome in CONFIRMED:
             for change in changes.values():
@@ -1343,7 +1346,8 @@ class Oracle:
 
     def _check_skipped(self, session: Session, visit: Visit, changes: dict[str, Change]) -> None:
         for change in changes.values() if visit.leaving == float("inf") else ():
-            change.saved = float("inf")  # a checkpoint of a session that was marked bad: the exit may save it
+            if not change.promised:  # else it waits since a save before that
+                change.saved = float("inf")  # a checkpoint of a session that was marked bad: the exit may save it
         changes = {item: one for item, one in changes.items() if one.serial or not self._is_moot(session, one)}
         there = set((session.current.items or {}).values())
         if not any(one.serial for one in changes.values()) and there.isdisjoint(visit.restored.values()):

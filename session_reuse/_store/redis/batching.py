@@ -42,14 +42,15 @@ class _Lane:
         began: when its flight went out.
         since: when it last made progress, or became idle.
         second_at: when a second connection was requested, 0 if it was not.
+        opened_in: seconds that its connection took to open, until it has answered. About 0 for one of the pool.
     """
 
-    __slots__ = ("began", "connections", "flight", "is_outdated", "progress", "second_at", "since")
+    __slots__ = ("began", "connections", "flight", "is_outdated", "opened_in", "progress", "second_at", "since")
 
     def __init__(self) -> None:
         self.connections: list[LaneConnection] = []
         self.flight: Flight | None = None
-        self.began = self.since = self.second_at = 0.0
+        self.began = self.since = self.second_at = self.opened_in = 0.0
         self.progress = 0
         self.is_outdated = False
 
@@ -120,6 +121,7 @@ class _Queue:
             if not self.lanes:
                 self._fail_waiting(error)
             return
+        lane.opened_in = self._batcher.opened_in
         self._adopt(lane, connection)
         self._free(lane)
 
@@ -141,6 +143,7 @@ class _Queue:
         self._idle.append(lane)
         self.serve()
         if lane in self._idle:
+            lane.opened_in = 0.0
             self._batcher.went_idle(self, lane)
 
     def _done(self, lane: _Lane, by: LaneConnection, outcome: Replies | Exception) -> None:
@@ -158,6 +161,7 @@ class _Queue:
             self._drop(lane, outcome if isinstance(outcome, Exception) else None)
             return
         lane.flight = None
+        lane.opened_in = 0.0
         lane.is_outdated = self._batcher.is_lost(began, flight, outcome) or lane.is_outdated
         self._free(lane)
         flight.deliver(outcome)
@@ -197,7 +201,7 @@ class _Queue:
             not lane.second_at
             and flight.size <= LARGE  # large values are not sent twice
             and lane.since == lane.began
-            and silent >= max(_SECOND_AFTER * limit, 2 * batcher.answered_in)
+            and silent >= max(_SECOND_AFTER * limit, 2 * batcher.answered_in, 2 * lane.opened_in)
         ):
             # The connection may have died without a word while it was idle, here or in the pool. All commands are safe to repeat.
             lane.second_at = now
