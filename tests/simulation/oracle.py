@@ -665,6 +665,8 @@ class Oracle:
             # Once a checkpoint has stored its login, that is the stored one, whatever others have merged into it since.
             mine = mine or any(one.visit is visit and one.appeared < now for one in session.by_item.get("c:sid", ()))
             mine = mine or self._has_joined(session, visit, before.items)
+            # Another agent was given its login while that waited, and has refreshed it in the very save that stored it.
+            mine = mine or any(visit in self._behind(self.writes[serial].visit) for serial in before.items.values())
             # It has stored no login, but a session, and others have put theirs into that.
             mine = mine or self._has_begun(session, visit, after.stored.created_at)
             sid = before.items.get("c:sid")
