@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.sentinel import Sentinel
 
+from session_reuse._orphans import forget_connections
 from tests.exits.programs import run, start, stored
 from tests.harness.polling import wait_until
 from tests.harness.servers import RedisServer
@@ -260,3 +263,18 @@ asyncio.run(main())
     )
     assert ended.lines == ["child ended with 0", "saved {'parent': 1, 'child': False}"]
     assert (ended.code, ended.errors) == (0, "")
+
+
+async def test_a_child_keeps_no_connection_to_a_sentinel_or_a_starting_node() -> None:
+    """It would write on a socket of its parent. The client finds the primary, and the nodes, over connections of its own."""
+    sentinel = Sentinel([("127.0.0.1", 1)])
+    primary = sentinel.master_for("main")
+    cluster = RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", 1)])
+    (asked,), (node,) = sentinel.sentinels, cluster.nodes_manager.startup_nodes.values()
+    to_sentinel = asked.connection_pool.make_connection()
+    asked.connection_pool._available_connections.append(to_sentinel)
+    to_node = node.acquire_connection()
+    node.release(to_node)
+    assert forget_connections(primary) == [to_sentinel]
+    assert forget_connections(cluster) == [to_node]
+    assert (asked.connection_pool._available_connections, list(node._free)) == ([], [])
