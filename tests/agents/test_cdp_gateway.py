@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from session_reuse.browsers._chromium_process import ChromiumProcess
 from session_reuse.browsers.cdp import attach_cdp
 from session_reuse.errors import AdapterError
-from tests.agents.tab import Tab, new_tab
+from tests.agents.tab import new_tab
 from tests.harness.polling import until
 
 if TYPE_CHECKING:
@@ -32,8 +33,14 @@ HEADERS = {"X-Api-Key": "key"}
 
 
 @asynccontextmanager
-async def gateway(upstream: Callable[[], str]) -> AsyncIterator[str]:
-    """Pass on what comes with the path, the token and the header, and answer 401 to the rest. Yield the address."""
+async def gateway(upstream: Callable[[], str], asked: list[str] | None = None) -> AsyncIterator[str]:
+    """Pass on what comes with the path, the token and the header, and answer 401 to the rest. Yield the address.
+
+    Args:
+        upstream: returns the browser's address.
+        asked: gets the commands.
+    """
+    asked = [] if asked is None else asked
 
     def refuse(connection: ServerConnection, request: Request) -> Response | None:
         is_right = request.path == PATH and request.headers.get("X-Api-Key") == HEADERS["X-Api-Key"]
@@ -41,18 +48,19 @@ async def gateway(upstream: Callable[[], str]) -> AsyncIterator[str]:
 
     async def pass_on(ours: ServerConnection) -> None:
         async with connect(upstream(), max_size=None) as theirs, asyncio.TaskGroup() as both:
-            both.create_task(copy(ours, theirs))
-            both.create_task(copy(theirs, ours))
+            both.create_task(copy(ours, theirs, asked))
+            both.create_task(copy(theirs, ours, []))
 
     async with serve(pass_on, "127.0.0.1", 0, process_request=refuse, max_size=None) as server:
         port = server.sockets[0].getsockname()[1]
         yield f"ws://127.0.0.1:{port}{PATH}"
 
 
-async def copy(source: Connection, target: Connection) -> None:
-    """Pass messages on until one side ends."""
+async def copy(source: Connection, target: Connection, methods: list[str]) -> None:
+    """Pass messages on until one side ends, and note their methods."""
     try:
         async for message in source:
+            methods.append(json.loads(message).get("method", ""))
             await target.send(message)
     except ConnectionClosed:
         pass
@@ -85,15 +93,17 @@ async def test_another_browser_behind_the_same_address_is_restored(logged_in: St
     processes = [ChromiumProcess(), ChromiumProcess()]
     try:
         browsers = [await process.websocket() for process in processes]
-        async with gateway(lambda: browsers[0]) as address:
+        asked: list[str] = []
+        async with gateway(lambda: browsers[0], asked) as address:
             session = logged_in.enter()
             async with attach_cdp(session, address, headers=HEADERS):
                 async with new_tab(browsers[0]) as tab:
                     assert await tab.goto(site.url()) == site.EVERYWHERE
-                del browsers[0]
+                del browsers[0], asked[:]
                 await asyncio.to_thread(processes[0].stop)
+                await until(lambda: _is_watched(asked), message="the other browser was restored")
                 async with new_tab(browsers[0]) as tab:
-                    await until(lambda: _is_logged_in(tab, site), message="the other browser was restored")
+                    assert await tab.goto(site.url()) == site.EVERYWHERE
             await logged_in.leave(session)
         assert logged_in.stored is not None
         assert logged_in.stored["cookies"]
@@ -102,8 +112,9 @@ async def test_another_browser_behind_the_same_address_is_restored(logged_in: St
             await asyncio.to_thread(process.stop)
 
 
-async def _is_logged_in(tab: Tab, site: Site) -> bool:
-    return await tab.goto(site.url()) == site.EVERYWHERE
+def _is_watched(asked: list[str]) -> bool:
+    """Return whether all tabs are followed, and the cookies were looked at since."""
+    return "Target.setAutoAttach" in asked and "Storage.getCookies" in asked[asked.index("Target.setAutoAttach") :]
 
 
 @pytest.mark.parametrize("headers", [None, {"X-Api-Key": "stolen"}])
