@@ -94,8 +94,6 @@ class SessionManager(AsyncOnly):
         """Whether `aclose` has been called."""
         return self._closed
 
-    # Life ------------------------------------------------------------------------------------------------------------
-
     async def __aenter__(self) -> Self:
         """Make ready. Connects to nothing yet, except that `embedded://` starts its server."""
         await self._services()
@@ -214,8 +212,6 @@ class SessionManager(AsyncOnly):
         if runtime.connection is not None and runtime.connection.release is not None:
             release = asyncio.get_running_loop().run_in_executor(None, runtime.connection.release)
             await asyncio.wait({release}, timeout=self.config.close_timeout)  # a server may just be starting
-
-    # Sessions ----------------------------------------------------------------------------------------------------------
 
     def _resolved(self, options: SessionOptions) -> ResolvedOptions:
         return ResolvedOptions.build(self.config, options) if options else self._options

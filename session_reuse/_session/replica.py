@@ -87,7 +87,7 @@ def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
             return (one is None) is (absent.invalidated_at > (present.invalidated_at or 0))
     if (
         one and other and (one.contains(other) or other.contains(one))
-    ):  # also a new login and the one that it has replaced
+    ):  # a new login contains the one that it has replaced
         return one.contains(other)
     if one is None or other is None or one.created_at != other.created_at:
         return snapshot.heard_at >= base.heard_at

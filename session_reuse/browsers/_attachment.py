@@ -99,11 +99,12 @@ class Attachment:
         async with asyncio.timeout(limits.START):
             websocket, transport = await self._endpoint.connect()
             before = driver = self._driver
-            is_known = driver is not None and websocket == self.websocket
-            if is_known and driver is not None and not await driver.reconnect(transport):
-                is_known = False  # a fixed address, and a browser behind it that was not there before
+            if driver is not None and websocket != self.websocket:
+                driver = None
+            elif driver is not None and not await driver.reconnect(transport):
+                driver = None  # a fixed address, and a browser behind it that was not there before
                 websocket, transport = await self._endpoint.connect()
-            if driver is None or not is_known:
+            if driver is None:
                 is_own = self._endpoint.is_own
                 driver = DevToolsDriver(transport, self._session, of_target=self._of_target, is_own=is_own)
                 driver.engine = BrowserEngine(self._session, driver, self._settings, is_new_profile=is_own)

@@ -242,9 +242,8 @@ class DiskReplicas:
             ]
             packed = others + [packed_change(change, loop, wall) for change in update.copies]
             if packed:
-                spool.write(
-                    name, packed_outbox(fingerprint, packed), min(change["made_at"] for change in packed), older
-                )
+                oldest = min(change["made_at"] for change in packed)
+                spool.write(name, packed_outbox(fingerprint, packed), oldest, older)
             for each in older if packed else (name, *older):  # last: a full disk keeps what it has
                 spool.remove(each)
             return failure
