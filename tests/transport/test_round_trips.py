@@ -13,7 +13,7 @@ from tests.harness.fault_proxy import Fault, FaultProxy
 from tests.harness.polling import until
 from tests.harness.servers import RedisServer
 from tests.harness.stored import KEYS
-from tests.transport.visits import DEFAULTS, visit
+from tests.transport.visits import DEFAULTS, outcomes, visit, visits
 
 NAME = "shop/1"
 FAR = {**DEFAULTS, "attempt_timeout": 5.0, "restore_timeout": 10.0, "save_timeout": 10.0}
@@ -43,6 +43,15 @@ async def round_trips(proxy: FaultProxy, work: Awaitable[Any]) -> tuple[int, Any
     result = await work
     proxy.on_commands = None
     return len(delivered), result
+
+
+async def test_agents_that_start_together_share_round_trips(far: SessionManager, proxy: FaultProxy) -> None:
+    """None of their sessions is stored, so each looks twice. No further connection is opened for them."""
+    opened = proxy.accepted
+    names = [f"new/{number}" for number in range(64)]
+    count, found = await round_trips(proxy, visits(far, names, save=False))
+    assert outcomes(found) == {"missing": len(names)}
+    assert (count, proxy.accepted) == (2, opened)
 
 
 @pytest.mark.parametrize("exclusive", [False, True])

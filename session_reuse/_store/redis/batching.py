@@ -72,6 +72,12 @@ class _Queue:
         self._idle: list[_Lane] = []
         self._shares_reads = shares_reads
 
+    def add(self, request: Request) -> None:
+        """Have a request sent with all others of this moment: agents often start together."""
+        self.waiting.append(request)
+        if len(self.waiting) == 1:
+            asyncio.get_running_loop().call_soon(self.serve)
+
     def serve(self) -> None:
         """Send what waits on the lanes that are idle. Open another lane when there are none."""
         while self.waiting and self._idle:
@@ -310,11 +316,9 @@ class Batcher:
             for command in commands:
                 if size > LARGE and command[0] in {"EVAL", "EVALSHA"}:  # its first key is the session's
                     self._learn_size(command[3:4], size)
-            self._large.waiting.append(request)
-            loop.call_soon(self._large.serve)  # after all requests of this moment, which then share a read
+            self._large.add(request)
         else:
-            self._small.waiting.append(request)
-            self._small.serve()
+            self._small.add(request)
         return replies
 
     @property
