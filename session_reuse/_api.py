@@ -26,7 +26,8 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
         wait: seconds to wait for a busy exclusive session, or for a free member of the pool.
         on_busy: `"fresh"` starts fresh and does not save, `"raise"` raises `SessionBusyError`.
         verify: function of the session, plain or async: whether the restored login still works. Called again
-            before the final save. A state that does not pass is not stored.
+            before the final save. A state that does not pass is not stored. Raising means no. With `AdapterError` it
+            means that the check could not tell: what is restored stays.
         save_on_error: whether to save when the body raised or was cancelled.
         max_age: retire a session this many seconds after its first save.
         max_uses: retire a session after so many reuses.

@@ -18,7 +18,7 @@ from session_reuse._settings.values import Seconds, seconds
 from session_reuse._state import document
 from session_reuse._state.shapes import Document, StorageState
 from session_reuse._state.storage_state import empty_storage_state, to_playwright, validate_storage_state
-from session_reuse.errors import ConfigurationError, InvalidStateError, LifecycleError
+from session_reuse.errors import AdapterError, ConfigurationError, InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
 
 if TYPE_CHECKING:
@@ -117,6 +117,13 @@ def report_not_opened(session: BrowserSession, given: StorageState, reason: str)
     """
     if session.storage_state is not given or not wiring_of(session).maybe_reordered:
         session.capture_failed(reason)
+
+
+def check_raised(session: BrowserSession, error: BaseException) -> bool:
+    """Report that a check of a restored login has raised. Return whether it could not tell, so that the login stays."""
+    is_unclear = isinstance(error, AdapterError)
+    session.report(ProblemKind.VERIFY_FAILED, type(error).__name__, str(error) if is_unclear else "")
+    return is_unclear
 
 
 def is_inherited(backend: SessionBackend) -> bool:

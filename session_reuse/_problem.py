@@ -28,7 +28,7 @@ class ProblemKind(StrEnum):
     RESTORE_FAILED = "restore_failed"
     """Something that is stored could not be restored, or was not seen in the browser. It stays stored."""
     VERIFY_FAILED = "verify_failed"
-    """The `verify` hook raised, which counts as not verified."""
+    """The `verify` hook raised, which counts as not verified. With an `AdapterError` it could not tell, and the login stays."""
     ENVIRONMENT_CHANGED = "environment_changed"
     """User agent, locale, time zone or viewport differ from those of the recorded browser. See `restore_environment`."""
     LOST = "lost"

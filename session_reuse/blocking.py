@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from session_reuse._background import background, inside_a_task
 from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
-from session_reuse._browser_session import Capture, is_inherited, require_open
+from session_reuse._browser_session import Capture, check_raised, is_inherited, require_open
 from session_reuse._decorator.persist import persist_session
 from session_reuse._default_manager import default_manager
 from session_reuse._logins.pool import Pool as AsyncPool
@@ -291,7 +291,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             session.discard()
         try:
             session._capture_here()
-            kept = allows_save(session._wiring, session.outcome) and self._verified(session)
+            kept = allows_save(session._wiring, session.outcome) and self._verified(session, at_exit=True)
         finally:  # also when Ctrl-C interrupts the capture: what can be saved is saved, and the lease is released
             if not kept:
                 session.discard()
@@ -313,7 +313,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             elif not failed:
                 raise
 
-    def _verified(self, session: BrowserSession) -> bool:
+    def _verified(self, session: BrowserSession, *, at_exit: bool = False) -> bool:
         if self._verify is None:
             return True
         if self._scope is None:  # nothing of it was restored, and nothing is saved
@@ -324,8 +324,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
                 verdict = background.run(_awaited(verdict, self._verify_timeout))
             return bool(verdict)
         except Exception as error:  # noqa: BLE001  (by contract: raising means not verified)
-            session.report("verify_failed", type(error).__name__)
-            return False
+            return check_raised(session, error) and not at_exit
 
 
 def _asked_here(_session: AsyncBrowserSession) -> bool:

@@ -10,7 +10,7 @@ from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.environment import context_options, recorded
 from session_reuse._browser.origins import origin_of
-from session_reuse._browser_session import report_not_opened, require_open
+from session_reuse._browser_session import check_raised, report_not_opened, require_open
 from session_reuse._misuse import type_of
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import StorageState, is_empty
@@ -152,17 +152,16 @@ class PlaywrightBinding(ABC):
     def verified(self) -> Flow[bool]:
         """Return whether the caller's check accepts the context. The sessionStorage of its page goes to the next tab."""
         page = yield self.context.new_page()
-        answer = self.settings.verify(page) if self.settings.verify else True
-        if not ((yield answer) if inspect.isawaitable(answer) else answer):
-            return False
+        try:
+            answer = self.settings.verify(page) if self.settings.verify else True
+            if not ((yield answer) if inspect.isawaitable(answer) else answer):
+                return False
+        except AdapterError as error:
+            check_raised(self.session, error)  # it could not tell
         yield from self._read()
         yield self.driver.best_effort(page.close)
         yield from self.engine.rearm_session_storage()
         return True
-
-    def report_not_verified(self, error: Exception) -> None:
-        """Report that the caller's check has raised."""
-        self.session.report(ProblemKind.VERIFY_FAILED, type(error).__name__)
 
     def captured(self, *, is_final: bool = False) -> Flow[StorageState]:
         """Return the current state, for a save.

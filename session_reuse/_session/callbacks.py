@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import Any
 
-from session_reuse._browser_session import BrowserSession, Verdict, wiring_of
+from session_reuse._browser_session import BrowserSession, Verdict, check_raised, wiring_of
 from session_reuse._cancellation import ends_us
 from session_reuse._session.exit import allows_save
 from session_reuse.config import Config
@@ -32,11 +32,14 @@ async def examined(session: BrowserSession, verify: Verdict | None, config: Conf
         await _capture(session, config.capture_timeout)
     if not allows_save(wiring, session.outcome):
         return False
-    return verify is None or await verified(session, verify, config.verify_timeout)
+    return verify is None or await verified(session, verify, config.verify_timeout, at_exit=True)
 
 
-async def verified(session: BrowserSession, verify: Verdict, limit: float) -> bool:
-    """Return what the caller's hook says. One that raises, or takes longer than `limit` seconds, says no."""
+async def verified(session: BrowserSession, verify: Verdict, limit: float, *, at_exit: bool = False) -> bool:
+    """Return what the caller's hook says. One that raises, or takes longer than `limit` seconds, says no.
+
+    One that raises AdapterError cannot tell: what is restored stays, and what is left is not saved.
+    """
     try:
         async with asyncio.timeout(limit):
             verdict = verify(session)
@@ -44,5 +47,4 @@ async def verified(session: BrowserSession, verify: Verdict, limit: float) -> bo
     except (Exception, asyncio.CancelledError) as error:  # by contract: raising means not verified
         if ends_us(error):
             raise
-        session.report("verify_failed", type(error).__name__)
-        return False
+        return check_raised(session, error) and not at_exit

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from session_reuse.errors import ConfigurationError
+
+NO_CONTENT: Final = "ERR_HTTP_RESPONSE_CODE_FAILURE"
+"""Chromium's error for a page such as 401 or 503 that is empty. It shows one of its own."""
 
 
 def parts_of(url: str, *schemes: str) -> SplitResult | None:

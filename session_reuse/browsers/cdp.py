@@ -23,13 +23,12 @@ from session_reuse._browser.drivers.tasks import finished
 from session_reuse._browser.drivers.thread import LoopThread, open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._browser.origins import origin_of
-from session_reuse._browser_session import report_not_opened, require_open
-from session_reuse._problem import ProblemKind
+from session_reuse._browser_session import check_raised, report_not_opened, require_open
 from session_reuse._state.storage_state import is_empty
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._chromium_process import START_LIMIT, ChromiumProcess
 from session_reuse.browsers._devtools_address import Address
-from session_reuse.browsers._web_address import is_trouble, require_web_address
+from session_reuse.browsers._web_address import NO_CONTENT, is_trouble, require_web_address
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.errors import AdapterError, ConfigurationError, LifecycleError, MissingExtraError
 from session_reuse.outcome import Outcome
@@ -106,7 +105,8 @@ def open_chromium(
         arguments: more flags for Chromium.
         headless: None for headless where there is no display.
         verify: called with the browser when a state was restored. When it returns False or raises, the agent gets a new
-            browser without it, and `session.outcome` is `unverified`. See `page_shows`.
+            browser without it, and `session.outcome` is `unverified`. With `AdapterError` it could not tell, and
+            the state stays. See `page_shows`.
         options: those of `session_reuse.browsers.playwright.open_context` that are for all clients.
 
     Raises:
@@ -250,8 +250,7 @@ class BoundChromium:
                     answer = verify(chromium)
                 is_good = bool(await answer if inspect.isawaitable(answer) else answer)
         except Exception as error:  # noqa: BLE001  (whatever the user's check raises means: not verified)
-            self._session.report(ProblemKind.VERIFY_FAILED, type(error).__name__)
-            return False
+            is_good = check_raised(self._session, error) and not isinstance(error, CdpError)  # else the browser is gone
         if is_good:
             await self._entered.rearm_session_storage()
         return is_good
@@ -311,7 +310,7 @@ def page_shows(
         raise ConfigurationError("text must not be empty: every page has it")
 
     async def check(chromium: Chromium) -> bool:
-        status, is_shown = 0, False
+        host, status, has_answered, is_shown = urlsplit(url).netloc, 0, False, False
         connection = CdpConnection(await open_websocket(chromium.websocket_url), lambda *_: None)
         try:
             async with asyncio.timeout(timeout):
@@ -322,8 +321,10 @@ def page_shows(
                     page = (await connection.send("Target.attachToTarget", to))["sessionId"]
                     # Only now: the tab has our scripts.
                     answer = await connection.send("Page.navigate", {"url": url}, page)
-                    if answer.get("errorText"):  # the site is away, which proves nothing about the login
-                        raise AdapterError(f"{urlsplit(url).netloc} cannot be reached: {answer['errorText']}")
+                    error = answer.get("errorText")
+                    if error and NO_CONTENT not in error:  # the site is away, which proves nothing about the login
+                        raise AdapterError(f"{host} cannot be reached: {error}")
+                    has_answered = True
                     while True:
                         status, is_shown = await _look(connection, page, url, text)
                         if is_shown:
@@ -333,11 +334,13 @@ def page_shows(
                     with contextlib.suppress(CdpError):  # in place of a cancellation, it would be taken for an answer
                         await connection.send("Target.closeTarget", {"targetId": target}, timeout=limits.COMMAND)
         except TimeoutError:
+            if not has_answered:
+                raise AdapterError(f"{host} cannot be reached: it did not answer in time") from None
             is_shown = False
         finally:
             await connection.close()
         if is_trouble(status) and (text is None or not is_shown):
-            raise AdapterError(f"{urlsplit(url).netloc} answered {status}, which proves nothing about the login")
+            raise AdapterError(f"{host} answered {status}, which proves nothing about the login")
         return is_shown
 
     return check

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from session_reuse._state.storage_state import live_cookies
-from session_reuse.browsers._web_address import is_trouble
+from session_reuse.browsers._web_address import NO_CONTENT, is_trouble
 from session_reuse.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PageCheck: TypeAlias = Callable[[Any], Any]
 """Takes a page. Returns a bool for a synchronous page, an awaitable of one for an asynchronous page."""
 
+_ERRORS_OF_PLAYWRIGHT: Final = frozenset({"Error", "TimeoutError"})
+"""By their names: each fork has classes of its own."""
 WAIT_MS: Final = 10_000
 """How long a check waits for what it looks for."""
 
@@ -102,34 +104,57 @@ def _is_within(domain: str, wanted: str | None) -> bool:
 def _check(go: Callable[[Any], Any], look: Callable[[Any], Any], *, waits: bool = True) -> PageCheck:
     """Return a check of two steps. A page that does not show in time what it should means no. Other errors are raised.
 
+    A site that cannot be reached, or is in trouble, proves nothing about a login: the check raises AdapterError.
+
     Args:
         go: opens the page. Returns the response.
         look: returns False where the page does not show it.
         waits: whether it waits. Then the page of a site in trouble may give way to the right one.
     """
 
-    def verdict(response: Any, *, is_shown: bool) -> bool:
-        status = 0 if response is None else response.status
-        if is_trouble(status) and not (is_shown and waits):
-            raise AdapterError(f"the site answered {status}, which proves nothing about the login")
-        return is_shown
-
-    async def finish(page: Any, going: Any) -> bool:
-        response, is_shown = await going, False
+    async def finish(page: Any, going: Any, seen: list[Any]) -> bool:
+        try:
+            response = await going
+        except Exception as error:  # noqa: BLE001  (raised again, but for those of Playwright)
+            return _without_a_page(error, seen)
+        is_shown = False
         with _late_means_no():
             found = look(page)
             is_shown = (await found if inspect.isawaitable(found) else found) is not False
-        return verdict(response, is_shown=is_shown)
+        return _verdict(response, is_shown=is_shown, waits=waits)
 
     def check(page: Any) -> Any:
-        going, is_shown = go(page), False
+        seen: list[Any] = []
+        page.on("response", lambda response: seen.append(response))  # noqa: PLW0108 (Playwright refuses bound built-ins)
+        try:
+            going = go(page)
+        except Exception as error:  # noqa: BLE001  (raised again, but for those of Playwright)
+            return _without_a_page(error, seen)
         if inspect.isawaitable(going):
-            return finish(page, going)
+            return finish(page, going, seen)
+        is_shown = False
         with _late_means_no():
             is_shown = look(page) is not False
-        return verdict(going, is_shown=is_shown)
+        return _verdict(going, is_shown=is_shown, waits=waits)
 
     return check
+
+
+def _verdict(response: Any, *, is_shown: bool, waits: bool) -> bool:
+    status = response.status if response is not None else 0
+    if is_trouble(status) and not (is_shown and waits):
+        raise AdapterError(f"the site answered {status}, which proves nothing about the login")
+    return is_shown
+
+
+def _without_a_page(error: Exception, seen: list[Any]) -> bool:
+    """Return the verdict about a page that was not opened, from the responses that were seen. Raise for all but an empty page."""
+    if type(error).__name__ not in _ERRORS_OF_PLAYWRIGHT:
+        raise error
+    if seen and NO_CONTENT in str(error):
+        return _verdict(seen[-1], is_shown=False, waits=False)
+    why = re.split(r"\n| at ", str(error), maxsplit=1)[0]  # what follows is the URL, with its query
+    raise AdapterError(f"the site cannot be reached: {why}") from None
 
 
 @contextmanager
@@ -137,5 +162,5 @@ def _late_means_no() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__name__ != "TimeoutError":  # by name: each fork of Playwright has a class of its own
+        if type(error).__name__ != "TimeoutError":
             raise

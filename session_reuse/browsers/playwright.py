@@ -17,6 +17,7 @@ from session_reuse._browser.drivers.tasks import finished, in_background, is_don
 from session_reuse._browser.flow import run_async
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
+from session_reuse._browser_session import check_raised
 from session_reuse._misuse import AsyncOnly
 from session_reuse.errors import MissingExtraError
 
@@ -50,7 +51,8 @@ def open_context(
         session: whose state is restored, and which gets what was captured.
         browser: any browser of Playwright. With others than Chromium, storage is read at save time only.
         verify: called with a page of the context when a state was restored. When it returns False or raises, the agent
-            starts with a clean context and `session.outcome` is `unverified`. See `session_reuse.browsers.checks`.
+            starts with a clean context and `session.outcome` is `unverified`. With `AdapterError` it could not tell, and
+            the state stays. See `session_reuse.browsers.checks`.
         checkpoint_after: seconds after which changes are saved while the agent works; None saves at exit only.
         indexed_db: whether IndexedDB is restored and captured.
         opfs: whether origin private file systems are too; Playwright visits each origin for it.
@@ -123,7 +125,7 @@ class _BoundContext(PlaywrightBinding, AsyncOnly):
             async with asyncio.timeout(limits.VERIFY):
                 return await run_async(self.verified())
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
-            self.report_not_verified(error)
+            check_raised(self.session, error)
             return False
         except BaseException:
             await is_done(run_async(self.release()), limits.UNDO)

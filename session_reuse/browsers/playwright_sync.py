@@ -19,6 +19,7 @@ from session_reuse._browser.drivers.call_hooks import listen, run_all
 from session_reuse._browser.flow import run_sync
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
+from session_reuse._browser_session import check_raised
 from session_reuse._misuse import BlockingOnly
 from session_reuse.errors import MissingExtraError
 
@@ -95,7 +96,7 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
         try:
             return run_sync(self.verified())
         except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
-            self.report_not_verified(error)
+            check_raised(self.session, error)
             return False
         except BaseException:
             run_sync(self.release())

@@ -183,6 +183,17 @@ async def test_a_login_that_the_check_refuses_is_not_given_to_the_agent(logged_i
             assert await tab.goto(site.url()) == site.LOGGED_OUT
 
 
+async def test_a_check_of_a_site_that_is_away_leaves_the_login(logged_in: StubKeeper, site: Site) -> None:
+    """It proves nothing: the agent gets what is stored, and hears of it."""
+    session = logged_in.enter()
+    check = page_shows(f"http://away.localhost:{free_port()}/", "Signed in as alice", timeout=10)
+    async with open_chromium(session, verify=check) as chromium:
+        assert session.outcome is Outcome.REUSED
+        assert kinds(session) == {ProblemKind.VERIFY_FAILED}
+        async with new_tab(chromium.websocket_url) as tab:
+            assert await tab.goto(site.url()) == "done cookie local session database"
+
+
 async def test_a_client_with_a_context_of_its_own_is_reported(logged_in: StubKeeper, site: Site) -> None:
     """A client that isolates itself does not see the login. The session says why."""
     session = logged_in.enter()

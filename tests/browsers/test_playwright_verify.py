@@ -78,6 +78,44 @@ async def test_a_check_that_fails_or_raises(verify: Any, problems: list[str], si
     assert [each.where for each in session.problems if each.kind == "verify_failed"] == problems
 
 
+async def test_a_refusal_without_a_page_is_a_no(browser: Any) -> None:
+    """Chromium shows an error page of its own for an empty 401, and Playwright raises: the site has answered all the same."""
+    url, page = "http://refused.localhost/401", await browser.new_page()
+    await page.route("**/*", lambda route: route.fulfill(status=401))
+    for check in (
+        url_matches(url, "401$"),
+        selector_present(url, "a", timeout=0.2),
+        text_present(url, "Hi", timeout=0.2),
+    ):
+        assert not await check(page)
+    await page.context.close()
+
+
+@pytest.mark.parametrize("trouble", ["answered 503", "cannot be reached"])
+async def test_a_check_of_a_site_in_trouble_leaves_the_login(trouble: str, sites: Sites, browser: Any) -> None:
+    """The agent keeps what is restored, with the sessionStorage of the checked page, and hears that nothing was proved."""
+    url = sites.url("away", "/inner")
+
+    async def check(page: Any) -> Any:
+        if trouble == "answered 503":
+            await page.route("**/inner", lambda route: route.fulfill(status=503, content_type="text/html"))
+        else:
+            await page.route("**/inner", lambda route: route.abort("connectionrefused"))
+        return await selector_present(url, "html[data-login=in]", timeout=0.5)(page)
+
+    state = storing(sites.origin("away"), token="T")
+    state["origins"][0]["sessionStorage"] = [{"name": "token", "value": "T\0\ud800ü"}]
+    session = reused(state)
+    async with open_context(session, browser, verify=check) as context:
+        assert context.pages == []
+        assert await visited(context, sites.url("away", "/session")) == "in"
+        assert await visited(context, url) == "in"
+    assert session.outcome is Outcome.REUSED
+    (problem,) = [each for each in session.problems if each.kind == "verify_failed"]
+    assert trouble in problem.reason
+    assert url not in problem.reason
+
+
 async def test_a_check_does_not_use_up_what_was_restored(sites: Sites, browser: Any) -> None:
     """The sessionStorage and the rotated token of the checked page are there for the agent's own first page."""
     sites.refresh_tokens["looked"] = "r1"

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from session_reuse import (
+    AdapterError,
     AlreadyEnteredError,
     InvalidFingerprintError,
     InvalidStateError,
@@ -106,6 +107,23 @@ def test_verify_is_asked_at_both_ends(face: Face) -> None:
         assert session.outcome is Outcome.UNVERIFIED
     with face.visit("a", verify=lambda session: session.data == {"n": 1}) as session:
         assert session.reused
+
+
+def test_a_check_that_cannot_tell_leaves_the_login(face: Face) -> None:
+    """A site that is away proves nothing: the agent keeps its login, and what it leaves unverified is not saved."""
+
+    def cannot_tell(_session: object) -> bool:
+        raise AdapterError("the site answered 503")
+
+    with face.visit("a") as session:
+        session.data["n"] = 1
+    with face.visit("a", verify=cannot_tell) as session:
+        assert (session.outcome, session.data) == (Outcome.REUSED, {"n": 1})
+        assert [(each.kind, each.reason) for each in session.problems] == [("verify_failed", "the site answered 503")]
+        session.data["n"] = 2
+    assert session.save_outcome is SaveOutcome.SKIPPED
+    with face.visit("a") as session:
+        assert session.data == {"n": 1}
 
 
 @pytest.mark.parametrize("way", ["save_on_error", "discard", "never", "bad"])

@@ -87,6 +87,29 @@ async def test_a_site_in_trouble_proves_nothing(status: int, monkeypatch: pytest
     assert await page_shows("http://shop.test/me", "alice", timeout=0.3)(CHROMIUM)
 
 
+async def test_a_refusal_without_a_page_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chromium shows an error page of its own for an empty 401. For an empty 503 too, which proves nothing."""
+    for status in (401, 503):
+        result = {"value": ["complete", "chrome-error://chromewebdata/", "HTTP ERROR", status]}
+        page = {**PAGE, "errorText": "net::ERR_HTTP_RESPONSE_CODE_FAILURE", "result": result}
+        monkeypatch.setattr(cdp, "open_websocket", _opened(lambda _, page=page: {"result": page}))
+        check = page_shows("http://shop.test/me", timeout=0.2)(CHROMIUM)
+        if status == 401:
+            assert not await check
+        else:
+            with pytest.raises(AdapterError, match="answered 503"):
+                await check
+
+
+async def test_a_site_that_does_not_answer_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs before its first byte, which says nothing about the login. A page without the text does."""
+    monkeypatch.setattr(cdp, "open_websocket", _opened(lambda m: None if m == "Page.navigate" else {"result": PAGE}))
+    with pytest.raises(AdapterError, match="did not answer in time"):
+        await page_shows("http://shop.test/", "Alice", timeout=0.1)(CHROMIUM)
+    monkeypatch.setattr(cdp, "open_websocket", _opened(lambda _: {"result": PAGE}))
+    assert not await page_shows("http://shop.test/", "Bob", timeout=0.1)(CHROMIUM)
+
+
 @pytest.mark.parametrize("work", ["check", "login"])
 async def test_a_cancellation_outlives_an_error_of_the_browser(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error while a check or a login by hand gives its tab back does not take the place of the cancellation."""
