@@ -6,7 +6,7 @@ A `Change` is the difference between two documents of one agent. `fold.py` appli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -154,7 +154,7 @@ class Login:
         self.invalidated_at, self.heard_at, self.wall = header.invalidated_at, moment.loop, moment.wall
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, weakref_slot=True, kw_only=True, eq=False)
 class Change:
     """One change of an agent, and its outcome.
 
@@ -172,7 +172,7 @@ class Change:
         mark_only: whether it is nothing but a change of the score.
         waited: whether it had to wait for the store.
         left_alone: whether its agent was cancelled while an earlier save was on its way, and hears nothing of it.
-        parts: changes that were combined into this one, and share its outcome.
+        parts: changes that were combined into this one, as long as others refer to them. They share its outcome.
         combined: the change that this one was combined into. Its documents are in there alone, within the bounds of memory.
         built_on: waiting changes of others that `before` holds.
         ids: save ids of the requests that carried it. A stored header that names one of them contains the change.
@@ -208,7 +208,7 @@ class Change:
     mark_only: bool = False
     waited: bool = False
     left_alone: bool = False
-    parts: list[Change] = field(default_factory=list, repr=False)
+    parts: Collection[Change] = field(default=(), repr=False)
     combined: Change | None = field(default=None, repr=False)
     built_on: Sequence[Change] = field(default=(), repr=False)
     ids: list[str] = field(default_factory=list)
@@ -242,10 +242,7 @@ class Change:
     @property
     def whole_change(self) -> Change:
         """The change that has its documents: itself, or the one that it was combined into."""
-        change = self
-        while change.combined is not None:
-            change = change.combined
-        return change
+        return self.combined or self
 
     def is_in(self, stored: Snapshot) -> bool:
         """Return whether the stored session contains it: a reply was lost, or another process has read it from disk."""

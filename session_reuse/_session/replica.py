@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from time import monotonic
+from weakref import WeakSet
 
 from session_reuse._session.changes import INVALIDATED, NEVER_HEARD, Change, Login, Snapshot, StoredKind
 from session_reuse._state.document import NO_BODY
@@ -217,10 +218,11 @@ class Replicas:
             if _follows(first, second):
                 self._outbox_bytes -= first.size + second.size
                 outbox[at - 1 : at + 1] = [combined := _combined(first, second)]
-                first.combined = second.combined = combined
-                for part in (first, *first.parts[-1:]):  # agents keep the parts until they are settled
+                for part in (first, *first.parts):  # agents keep some until they are settled
                     part.before = part.after = part.whole = NO_BODY
                     part.built_on = ()
+                for part in combined.parts:
+                    part.combined = combined
                 self._outbox_bytes += combined.size
                 return
 
@@ -255,6 +257,6 @@ def _combined(first: Change, second: Change) -> Change:
         ttl=max(first.ttl, second.made_at + second.ttl - first.made_at),
         vouched=first.vouched or second.vouched,
         score_change=first.score_change + second.score_change,
-        parts=[*first.parts, *second.parts, first, second],
+        parts=WeakSet([*first.parts, *second.parts, first, second]),
         uses=(*first.uses, *second.uses),
     )

@@ -69,6 +69,7 @@ class SessionScope:
         self._lease: LeaseHolder | None = None
         if options.exclusive:
             self._lease = LeaseHolder(store, writer, telemetry, session.fingerprint, session.agent_id, config, spawn)
+        self._given: Login | None = None
         self._known = NEVER_HEARD
         self._before = self._whole = NO_BODY
         self._changes: list[Change] = []
@@ -210,6 +211,7 @@ class SessionScope:
     async def _adopt(self, entry: Entry) -> None:
         session = self._session
         session.outcome, session.stale, self._login = entry.outcome, entry.stale, entry.login
+        self._given = entry.login
         self._built_on = entry.built_on
         if entry.document is not None and entry.body is not None:
             found, self._before = entry.document, entry.body
@@ -316,7 +318,8 @@ class SessionScope:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
             return self._finish(SaveOutcome.STALE, began, number)
         again = given_up(self._changes, self._login, until=change.made_at + change.ttl)
-        self._changes = [*(one for one in self._changes if one.outcome is None), *again, change]
+        waiting = dict.fromkeys(one.whole_change for one in self._changes if one.outcome is None)
+        self._changes = [*waiting, *again, change]
         if final and (use := self.writer.audit.use_of(session, self._options, self._use_id)) is not None:
             change.uses, self._use_id = (use,), ""
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way
@@ -359,8 +362,9 @@ class SessionScope:
     def _change(self, *, final: bool) -> Change | None:
         """Return what the agent changed since its last save; None when there is nothing good to save."""
         session = self._session
-        if session.outcome is Outcome.UNVERIFIED and not self._changes:
+        if session.outcome is Outcome.UNVERIFIED and self._login is self._given:
             # One that waits may be stored meanwhile. The login of this agent is its own, and no older than its enter.
+            self._changes = []  # of the login that was refused
             heard_at = self._login.heard_at if self._login.found is Found.STORED else self._asked_at
             self._login = replace(self._login, found=Found.UNUSABLE, heard_at=heard_at)
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})

@@ -8,6 +8,7 @@ import pytest
 
 from session_reuse import BrowserSession, Outcome, ProblemKind, SaveOutcome
 from session_reuse.testing import Fault, MemoryStore, assert_fresh, assert_reused, state_with_cookie
+from tests.harness.stored import header_in
 from tests.lifecycle.worlds import NAME, login_of, processes, stored
 
 
@@ -122,6 +123,28 @@ async def test_a_new_login_replaces_one_that_was_stored_without_a_reply() -> Non
         assert await first.settled() is SaveOutcome.SAVED
         assert await second.settled() is SaveOutcome.SAVED
     assert login_of(stored(memory)) == "second"
+
+
+@pytest.mark.parametrize("new", ["login", "", "nothing but a mark"])
+async def test_a_login_that_is_refused_after_a_checkpoint_is_replaced_as_a_whole(new: str) -> None:
+    """A check of the browser comes after the enter: what was saved before it belongs to the old login."""
+    memory = MemoryStore()
+    async with processes(memory) as (one, other):
+        await one.log_in("stored")
+        created_at = header_in(memory.peek(NAME)).created_at
+        async with other.enter() as holder, one.enter() as session:
+            if new != "nothing but a mark":
+                session.data["before"] = 1
+            await session.checkpoint()
+            session.start_fresh(Outcome.UNVERIFIED)
+            if new == "login":
+                session.storage_state = state_with_cookie(value="new")
+            holder.storage_state = state_with_cookie(value="rotated")
+            async with one.enter() as third:
+                assert login_of(third) == "stored"
+        assert session.save_outcome is (SaveOutcome.SAVED if new == "login" else SaveOutcome.SKIPPED)
+    assert (header_in(memory.peek(NAME)).created_at != created_at) is (new == "login")
+    assert login_of(stored(memory)) == ("new" if new == "login" else "rotated")
 
 
 async def test_a_vouched_login_is_not_younger_than_one_saved_after_its_enter() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from dataclasses import replace
 
@@ -250,6 +251,22 @@ def test_combined_changes_keep_no_documents_of_their_own() -> None:
     assert len(with_documents) < 10
     assert not any(one.built_on for one in changes if one not in with_documents)
     assert {one.whole_change for one in changes} == set(replica.outbox)
+
+
+def test_combined_changes_that_nobody_refers_to_are_let_go_of() -> None:
+    """Each combined change kept those before it, and each of these a list of them: gigabytes in an outage of hours."""
+    kept, replica = replicas(), Replica("a", snapshot())
+    login, now = Login(Found.STORED, 0.0, 0.0), text("0")
+    last = first = change(now, now := text("1"), login=login)
+    kept.enqueue(replica, first)
+    for number in range(2, 2000):
+        last = change(now, now := text(str(number)), login=login)
+        kept.enqueue(replica, last)
+    gc.collect()
+    assert sum(isinstance(one, Change) for one in gc.get_objects()) < 50
+    for one in replica.outbox:
+        one.settle(SaveOutcome.SAVED)
+    assert first.outcome is last.outcome is SaveOutcome.SAVED
 
 
 def test_a_change_that_is_on_its_way_is_not_combined() -> None:
