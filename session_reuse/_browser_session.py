@@ -283,7 +283,12 @@ class BrowserSession:
         return await self._backend_here().one_time_code()
 
     def mark_good(self) -> None:
-        """Mark the login as working: the next save lowers the error score that all agents share."""
+        """Mark the login as working: the next save lowers the error score that all agents share.
+
+        Raises:
+            LifecycleError: the `with` of this session has ended.
+        """
+        require_open(self)
         self._wiring.health_mark = (True, "")
         self._wiring.cooldown = 0.0
 
@@ -296,7 +301,9 @@ class BrowserSession:
 
         Raises:
             ConfigurationError: `cooldown` is not a duration.
+            LifecycleError: the `with` of this session has ended.
         """
+        require_open(self)
         pause = seconds("cooldown", cooldown, may_be_zero=True, most=math.inf)
         self._wiring.health_mark = (False, reason)
         self._wiring.cooldown = min(pause, _LONGEST_COOLDOWN)

@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize
 
-from session_reuse._browser_session import BrowserSession, wiring_of
+from redis.exceptions import RedisError
+
+from session_reuse._browser_session import BrowserSession, is_inherited, wiring_of
 from session_reuse._logins.listing import summaries
 from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
@@ -207,7 +209,7 @@ class SessionManager(AsyncOnly):
             try:
                 async with asyncio.timeout(self.config.connect_timeout):
                     await runtime.store.aclose()
-            except (TimeoutError, OSError):
+            except (OSError, RedisError):
                 log.debug(Event.DEGRADED, operation="close")
         if runtime.connection is not None and runtime.connection.release is not None:
             release = asyncio.get_running_loop().run_in_executor(None, runtime.connection.release)
@@ -266,8 +268,11 @@ class SessionManager(AsyncOnly):
 
         Raises:
             InvalidStateError: the session holds something that cannot be stored.
+            LifecycleError: it was restored in another event loop or process. What others have saved since is not known here.
         """
         runtime, scope = await self._services(), wiring_of(session).backend
+        if scope is not None and (is_inherited(scope) or scope.loop is not asyncio.get_running_loop()):
+            raise LifecycleError(f"{session.fingerprint!r} belongs to another event loop or process: restore it here")
         if not (isinstance(scope, SessionScope) and scope.writer is runtime.writer):
             checked(session.fingerprint, "fingerprint")
             if session.agent_id is not None:
@@ -279,10 +284,7 @@ class SessionManager(AsyncOnly):
         return outcome
 
     async def evict(self, fingerprint: str, reason: str = "") -> bool:
-        """Delete a stored session for everyone and refuse late saves of all who hold it now.
-
-        Returns:
-            Whether there was one.
+        """Delete a stored session for everyone, refuse late saves of all who hold it now. Return whether there was one.
 
         Raises:
             StoreError: the store did not do it. The session may still be there.

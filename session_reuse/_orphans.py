@@ -62,7 +62,8 @@ def report_lost(
         held = on_disk.get(replica.fingerprint, {})
         for change in [each for each in replica.outbox if held.get(each.name) is not each]:
             replicas.remove(replica, [change])
-            telemetry.lost(replica.fingerprint, _NOT_CLOSED, on_lost)
+            if change.has_content:
+                telemetry.lost(replica.fingerprint, _NOT_CLOSED, on_lost)
     telemetry.pending(0)
     telemetry.close()
 

@@ -288,6 +288,10 @@ class _Template(string.Formatter):
         text: str = super().format_field(value, format_spec)
         if not text:
             raise InvalidFingerprintError(self._unfit("a value", "empty"))
+        if hex(id(value)) in text:
+            raise InvalidFingerprintError(
+                f"template {self.text!r}: a value has no name but its address in memory: {text}"
+            )
         if self._is_one_field:  # the value is the whole name, such as "shop.example/alice"
             return text
         return "".join(_percent_encoded(each) if each in self._reserved else each for each in text)

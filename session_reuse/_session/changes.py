@@ -182,6 +182,7 @@ class Change:
         is_cut: whether a change of its storage state is left out of that request.
         outcome: what became of it. None while it is on its way.
         not_taken: whether its storage state was left out, since another login is stored.
+        is_adopted: whether another process has left it on disk. It stays there when this one has no room for it.
         name: names it on disk, and in the header of the save that brings it: two managers may have read one file.
         mark_id: names its mark at the server. Empty before it is sent or on disk.
         why: the reason, if it was refused.
@@ -222,6 +223,7 @@ class Change:
     domains: AllowedDomains | None = None
     whole: Body = field(default=NO_BODY, repr=False)
     failure: StoreError | None = None
+    is_adopted: bool = False
     name: str = ""
     mark_id: str = ""
     uses: tuple[SessionUse, ...] = ()
@@ -233,6 +235,11 @@ class Change:
     def __post_init__(self) -> None:
         before = len(self.before.data) if self.before is not self.after else 0
         self.size = 1024 + len(self.after.data) + before + len(self.whole.data)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether it changes something, other than to vouch for what was there."""
+        return self.before is not self.after
 
     @property
     def has_released_lease(self) -> bool:

@@ -84,6 +84,11 @@ def given_up(changes: Sequence[Change], login: Login, *, until: float) -> list[C
     return again
 
 
+def unsettled(changes: Sequence[Change]) -> list[Change]:
+    """Return the changes that are on their way or wait, once those that were combined."""
+    return list(dict.fromkeys(one.whole_change for one in changes if one.outcome is None))
+
+
 def passed_on(change: Change, changes: Sequence[Change]) -> bool:
     """Move the content of a refused change into those that follow it and are not settled. Return whether there are any."""
     followers = [one for one in changes if one.before is change.after and one.outcome is None]

@@ -90,8 +90,7 @@ class ResolvedOptions:
         if given["max_age"] is not None:
             given["max_age"] = seconds("max_age", given["max_age"])
         given["wait"] = seconds("wait", given.get("wait", 0.0), may_be_zero=True, most=math.inf)
-        if config.strict:
-            given["strict"] = True
+        given.setdefault("strict", config.strict)
         if given.get("allowed_domains") is not None:
             given["allowed_domains"] = AllowedDomains(given["allowed_domains"])
         if given.get("pool") is not None:

@@ -31,6 +31,7 @@ class Replica:
         invalidated_at: event loop time at which this process began to invalidate the session last.
         invalidated_login: the login that was stored then, by its time of creation. 0 if there was none.
         counted: bytes of the base that the bounds of memory know of.
+        base_on_disk: when the base on disk was heard.
     """
 
     fingerprint: str
@@ -42,6 +43,7 @@ class Replica:
     invalidated_at: float = float("-inf")
     invalidated_login: int = 0
     counted: int = 0
+    base_on_disk: float = NEVER_HEARD.heard_at
 
     @property
     def unsettled(self) -> list[Change]:
@@ -159,10 +161,14 @@ class Replicas:
             self._count(replica)
 
     def _count(self, replica: Replica, keep: Replica | None = None) -> None:
-        """Count what a base takes, and drop the bases used longest ago that are too many."""
+        """Count what a base takes."""
         size = replica.base.size
         self._base_bytes += size - replica.counted
         replica.counted = size
+        self.trim(keep)
+
+    def trim(self, keep: Replica | None = None) -> None:
+        """Drop the bases used longest ago that are too many."""
         while self._base_bytes > self._bounds[0]:
             unused = (one for one in self._replicas.values() if not (one.outbox or one.writing or one.arriving))
             idle = next((one for one in unused if one is not keep), None)
@@ -175,7 +181,8 @@ class Replicas:
     def enqueue(self, replica: Replica, change: Change) -> list[tuple[Replica, Change]]:
         """Append a change to the outbox. Return the changes that had to be dropped, each with its replica.
 
-        A change that is larger than all the room is dropped itself. Else those of the sessions that wait longest are.
+        A change that is larger than all the room is dropped itself. Else those of the sessions that wait longest are, first
+        what stays on disk.
         """
         _, max_entries, max_bytes = self._bounds
         if change.size > max_bytes or max_entries < 1:
@@ -189,7 +196,8 @@ class Replicas:
         self._combine(replica)
         dropped: list[tuple[Replica, Change]] = []
         while len(self._waiting) > max_entries or self._outbox_bytes > max_bytes:
-            oldest = next(iter(self._waiting.values()))
+            waiting = self._waiting.values()
+            oldest = next((one for one in waiting if one.outbox[0].is_adopted), None) or next(iter(waiting))
             lost = oldest.outbox[0]
             self.remove(oldest, [lost])
             lost.settle(SaveOutcome.LOST)

@@ -23,7 +23,7 @@ from session_reuse._session.callbacks import examined, verified
 from session_reuse._session.changes import NEVER_HEARD, NOT_FINAL, NOT_STORED, Change, Found, Login, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
-from session_reuse._session.exit import allows_save, bad_mark, body_to_save, given_up, passed_on
+from session_reuse._session.exit import allows_save, bad_mark, body_to_save, given_up, passed_on, unsettled
 from session_reuse._session.fold import fold
 from session_reuse._session.guarded_store import GuardedStore, Request
 from session_reuse._session.lease import LeaseHolder
@@ -65,7 +65,6 @@ class SessionScope:
         self._telemetry = telemetry
         self._clock = clock
         self._spawn = spawn
-        session.allowed_domains = options.allowed_domains.patterns if options.allowed_domains is not None else None
         self._lease: LeaseHolder | None = None
         if options.exclusive:
             self._lease = LeaseHolder(store, writer, telemetry, session.fingerprint, session.agent_id, config, spawn)
@@ -93,6 +92,7 @@ class SessionScope:
         session, began = self._session, self._store.time() - self._spent
         if wiring_of(session).backend is self:  # its pool had to enter it, to know whether it will do
             return
+        session.allowed_domains = getattr(self._options.allowed_domains, "patterns", None)
         try:
             with self._telemetry.restore_span(self._trace, session):
                 entry = await self._entered(began)
@@ -240,7 +240,7 @@ class SessionScope:
             self._login, self._before = login_to_replace(self._known, moment), self._known.body
         if not self._before.data:
             self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
-        wiring_of(session).backend = self
+        wiring_of(session).backend = wiring_of(session).backend or self  # it may be open in another manager
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
         """Save now. The lease stays."""
@@ -318,8 +318,7 @@ class SessionScope:
             log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
             return self._finish(SaveOutcome.STALE, began, number)
         again = given_up(self._changes, self._login, until=change.made_at + change.ttl)
-        waiting = dict.fromkeys(one.whole_change for one in self._changes if one.outcome is None)
-        self._changes = [*waiting, *again, change]
+        self._changes = [*unsettled(self._changes), *again, change]
         if final and (use := self.writer.audit.use_of(session, self._options, self._use_id)) is not None:
             change.uses, self._use_id = (use,), ""
         self._before = change.after  # the next change starts here, also when it is made while this one is on its way

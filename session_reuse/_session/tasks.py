@@ -90,25 +90,31 @@ class _Begun(Coroutine[object, None, object]):
 
 
 class _Threads:
-    """Threads for large sessions: those of the application may be busy for minutes, and an enter must not wait for them."""
+    """Threads of our own: those of the application may be busy for minutes, and an enter must not wait for them.
 
-    def __init__(self) -> None:
+    Args:
+        name: what they work at.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
         self.forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
         """Start anew. A forked child does: the threads of its parent are not there."""
-        self.executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="session_reuse")
+        self._executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix=f"session_reuse:{self._name}")
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        """Return the result of work that would hold up the event loop."""
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except RuntimeError:  # the interpreter is ending, and starts no thread
+            return work()
+        return await done
 
 
-_threads: Final = _Threads()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.forget)
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Return the result of work that would hold up the event loop."""
-    try:
-        done = asyncio.get_running_loop().run_in_executor(_threads.executor, work)
-    except RuntimeError:  # the interpreter is ending, and starts no thread
-        return work()
-    return await done
+in_thread: Final = _Threads("codec")
+on_disk_thread: Final = _Threads("disk")
+"""Others than those of the codec: a network disk may hang."""

@@ -136,6 +136,7 @@ class Writer:
                 left = self._config.save_timeout - (self._store.time() - replica.arrived_at)
                 # At least one attempt: a healthy store does not pay for a slow reply to somebody else.
                 self._spawn(self._write(replica, replica.writing, max(left, self._config.attempt_timeout)), "save")
+            self.replicas.trim()  # it had to stay until now
 
     def _enqueue(self, replica: Replica, changes: Sequence[Change]) -> None:
         replica.refuse_invalidated(changes)
@@ -145,11 +146,11 @@ class Writer:
             change.left_alone = False
             if self._closed:
                 change.settle(SaveOutcome.LOST)
-                self.lost(replica.fingerprint, "the manager is closed")
+                self.lost(replica.fingerprint, "the manager is closed", change)
                 continue
             for crowded, dropped in self.replicas.enqueue(replica, change):
                 if self.disk is None or not self.disk.leaves(dropped):
-                    self.lost(crowded.fingerprint, "pending_max or pending_max_bytes is reached")
+                    self.lost(crowded.fingerprint, "pending_max or pending_max_bytes is reached", dropped)
                 if self.disk is not None:
                     self.disk.changed(crowded)
             if change.outcome is None:
@@ -175,14 +176,15 @@ class Writer:
         if self.disk is not None:
             self.disk.changed(replica)
         for change in done:
-            if change.before is not change.after and (change.outcome in REFUSED or change.not_taken):
-                self.lost(replica.fingerprint, change.why or "the lease was lost")
+            if change.outcome in REFUSED or change.not_taken:
+                self.lost(replica.fingerprint, change.why or "the lease was lost", change)
             elif change.outcome is not None:  # as it is of all of them
                 self._telemetry.flushed(replica.fingerprint, change.outcome)
 
-    def lost(self, fingerprint: str, why: str) -> None:
-        """Report a change that is given up."""
-        self._telemetry.lost(fingerprint, why, self._config.on_lost)
+    def lost(self, fingerprint: str, why: str, change: Change | None = None) -> None:
+        """Report a change that is given up, unless it has no content."""
+        if change is None or change.has_content:
+            self._telemetry.lost(fingerprint, why, self._config.on_lost)
 
     async def _commit_all(self, replica: Replica, batch: list[Change], budget: float) -> None:
         """Commit until each change is settled.
@@ -356,7 +358,7 @@ class Writer:
                 on_disk = self.disk is not None and self.disk.holds(replica, change)
                 change.settle(SaveOutcome.SPOOLED if on_disk else SaveOutcome.LOST)
                 if not on_disk:
-                    self.lost(replica.fingerprint, "the store was away until the close")
+                    self.lost(replica.fingerprint, "the store was away until the close", change)
         if self.disk is not None:
             self.disk.close()
 
@@ -373,7 +375,7 @@ class Writer:
         self._enqueue(replica, changes)
         for change in changes:
             if change.outcome is SaveOutcome.STALE:
-                self.lost(replica.fingerprint, change.why)
+                self.lost(replica.fingerprint, change.why, change)
 
     # Invalidating ----------------------------------------------------------------------------------------------------
 

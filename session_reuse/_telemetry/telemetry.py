@@ -22,8 +22,8 @@ _SIDES: Final[dict[str, Side]] = {
 """The side of a store that an operation belongs to. All others write."""
 _REPEAT: Final = 600.0
 """Seconds after which a lasting failure is logged as a warning again."""
-_PROOFS: Final = frozenset({SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED, SaveOutcome.STALE})
-"""Outcomes of a save that prove that the store works."""
+_PROOFS: Final = frozenset({SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcome.MERGED})
+"""Outcomes of a save that prove that the store works. A stale one may be known without it."""
 
 
 @dataclass(slots=True)

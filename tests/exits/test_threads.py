@@ -212,7 +212,7 @@ def test_saves_that_wait_are_flushed_before_the_process_ends(redis_server: Redis
         from session_reuse.blocking import SessionManager, reusable_session
         manager = SessionManager(save_timeout=0.2, close_timeout=float(sys.argv[1]))
         with reusable_session("shop/alice", manager=manager) as session:
-            session.data["n"] = 1
+            session.data["n"] = session.data.get("n", 0) + 1
             pause_writes()
         say(session.save_outcome)
         if "back" in sys.argv:

@@ -229,6 +229,26 @@ def test_strict_agents_hear_of_trouble_whoever_asks_for_it(
         face.close()
 
 
+@pytest.mark.parametrize("kind", [AsyncFace, BlockingFace])
+def test_a_call_that_is_not_strict_hears_of_no_trouble(kind: type[Face]) -> None:
+    """What the call says counts more than the setting."""
+    face = kind("redis://127.0.0.1:1/0", close_timeout=0.1, strict=True)
+    with face.visit("a", strict=False) as session:
+        assert session.outcome is Outcome.UNAVAILABLE
+        session.discard()
+    face.close()
+
+
+def test_a_mark_after_the_end_is_refused(face: Face) -> None:
+    """The state is stored already, and the pool has the member back: a mark would be lost without a word."""
+    with face.visit("a") as session:
+        session.mark_good()
+        session.data["n"] = 1
+    for mark in (session.mark_good, session.mark_bad):
+        with pytest.raises(LifecycleError, match="was left before"):
+            mark()
+
+
 def test_the_blocking_manager_has_what_the_asynchronous_one_has(redis_server: RedisServer) -> None:
     """All its public members, under the same names but `close`."""
     names = {name for name in dir(SessionManager) if not name.startswith("_")} - {"aclose", "session_class"}

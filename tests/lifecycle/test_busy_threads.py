@@ -6,13 +6,14 @@ import asyncio
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from session_reuse import SaveOutcome, SessionManager, reusable_session
 from session_reuse._session.writer import _OFFLOAD
 from session_reuse.testing import MemoryStore, assert_reused, memory_manager
-from tests.lifecycle.worlds import NAME
+from tests.lifecycle.worlds import NAME, Process
 
 
 @pytest.fixture
@@ -42,6 +43,21 @@ async def test_a_large_session_does_not_wait_for_the_applications_threads(busy: 
         await waiting
         await writer.aclose()
         await reader.aclose()
+
+
+async def test_the_spool_does_not_wait_for_the_applications_threads(busy: threading.Event, tmp_path: Path) -> None:
+    """While the store is away, what waits is on disk before the agent has left."""
+    one = Process(MemoryStore(), spool_dir=tmp_path / "spool", encryption_keys=b"k" * 32)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    waiting = loop.run_in_executor(None, busy.wait, 30)
+    one.cut()
+    try:
+        async with asyncio.timeout(20), one.manager:
+            assert await changed(one.manager, "note") is SaveOutcome.SPOOLED
+    finally:
+        busy.set()
+        await waiting
 
 
 async def changed(manager: SessionManager, large: str) -> SaveOutcome:

@@ -92,6 +92,25 @@ async def test_the_save_of_another_process_stays_when_memory_is_full(folder: Pat
     assert memory.peek("shop.example/1") is not None
 
 
+async def test_saves_of_others_give_way_to_those_of_the_process(folder: Path) -> None:
+    """A process has read what others left, and then runs out of room. Theirs stay on disk, its own would be lost."""
+    memory = MemoryStore()
+    one, other = process(memory, folder, pending_max=2), process(memory, folder, pending_max=2)
+    one.cut()
+    other.cut()
+    async with one.manager, other.manager:
+        assert await leave(one, "shop.example/1", n=1) is SaveOutcome.SPOOLED
+        assert await leave(other, "shop.example/2", n=2) is SaveOutcome.SPOOLED
+        await reading_of_folder(one.manager)
+        assert len(waiting_of(one.manager)) == 2
+        assert await leave(one, "shop.example/3", n=3) is SaveOutcome.PENDING  # the folder is full
+        assert one.lost == other.lost == []
+        one.heal()
+        other.heal()
+    for number in (1, 2, 3):
+        assert memory.peek(f"shop.example/{number}") is not None
+
+
 async def test_a_session_keeps_its_place_under_a_newer_key(folder: Path) -> None:
     """Its file has another name under each key."""
     memory = MemoryStore()

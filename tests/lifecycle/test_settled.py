@@ -95,6 +95,20 @@ async def test_a_close_during_the_outage_reports_what_is_lost() -> None:
     assert one.manager.stats().lost == 1
 
 
+async def test_what_changes_nothing_is_not_reported_as_lost() -> None:
+    """An agent that left the session as it was has lost no work."""
+    one = Process(MemoryStore(), close_timeout=0.05)
+    await one.log_in()
+    one.cut()
+    async with one.enter() as session:
+        pass
+    assert session.save_outcome is SaveOutcome.PENDING
+    await one.manager.aclose()
+    assert await session.settled() is SaveOutcome.LOST
+    assert one.lost == []
+    assert one.manager.stats().lost == 0
+
+
 @pytest.mark.parametrize("leaves", [False, True], ids=["while it writes", "while an agent leaves"])
 async def test_a_cancelled_close_reports_what_is_lost(leaves: bool) -> None:
     """It has no second chance, and neither have saves that are made after it."""

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from session_reuse import BrowserSession, Outcome, ProblemKind, SaveOutcome
+from session_reuse import BrowserSession, LifecycleError, Outcome, ProblemKind, SaveOutcome, reusable_session
 from session_reuse.testing import Fault, MemoryStore, assert_fresh, assert_reused, state_with_cookie
 from tests.harness.stored import header_in
-from tests.lifecycle.worlds import NAME, login_of, processes, stored
+from tests.lifecycle.worlds import NAME, Process, login_of, processes, stored
 
 
 async def test_the_stored_login_stays_whole_and_notes_are_merged() -> None:
@@ -248,6 +248,44 @@ async def test_a_lost_reply_hides_no_login_that_was_left_out() -> None:
         assert await session.settled() in {SaveOutcome.SKIPPED, SaveOutcome.MERGED}
     found = stored(memory)
     assert (found.data, found.storage_state) == ({"n": 1}, state_with_cookie(value="good"))
+
+
+async def test_a_copy_in_another_store_leaves_a_lent_session_as_it_is() -> None:
+    """It stays confined to its domains, and is saved where it was entered."""
+    here, there = MemoryStore(), MemoryStore()
+    async with (
+        processes(here, 1) as (one,),
+        processes(there, 1) as (other,),
+        one.enter(allowed_domains=["shop.example"]) as session,
+    ):
+        session.data["n"] = 1
+        assert await other.manager.save(session) is SaveOutcome.SAVED
+        assert session.allowed_domains == ("shop.example",)
+        session.data["n"] = 2
+        assert await session.checkpoint() is SaveOutcome.SAVED
+    assert (stored(here).data, stored(there).data) == ({"n": 2}, {"n": 1})
+
+
+def test_a_session_of_an_ended_loop_is_not_taken_for_one_made_by_hand() -> None:
+    """What others have saved since would be lost: it is not known there."""
+    memory = MemoryStore()
+    manager = Process(memory).manager
+
+    async def restored() -> BrowserSession:
+        async with reusable_session(NAME, manager=manager) as session:
+            session.data["n"] = 1
+        found = await manager.restore(NAME)
+        assert found is not None
+        return found
+
+    session = asyncio.run(restored())
+
+    async def save() -> None:
+        with pytest.raises(LifecycleError, match="restore it here"):
+            await manager.save(session)
+        await manager.aclose()
+
+    asyncio.run(save())
 
 
 @pytest.mark.parametrize("notes", [False, True], ids=["refused", "only its notes taken"])

@@ -69,6 +69,13 @@ def test_a_value_that_names_nobody_gives_no_name(template: str, nothing: Any) ->
         name(template, nothing)
 
 
+@pytest.mark.parametrize("template", ["x/{account}", "{account}"])
+def test_an_object_without_a_name_of_its_own_gives_no_name(template: str) -> None:
+    """Its address in memory is another one in each process, and that of a stranger in the next."""
+    with pytest.raises(InvalidFingerprintError, match="address in memory"):
+        name(template, object())
+
+
 def test_an_attribute_that_is_none_gives_no_name() -> None:
     """The value at the end of the way counts."""
     with pytest.raises(InvalidFingerprintError, match=r"account\.nothing is None"):

@@ -240,6 +240,18 @@ def test_a_long_outage_does_not_pile_up_changes() -> None:
     assert [one.made_at for one in outbox] == sorted(one.made_at for one in outbox)
 
 
+def test_a_session_without_a_request_gives_way() -> None:
+    """It had to stay while one was on its way."""
+    kept = replicas(max_bytes=0)
+    replica = kept.of("a")
+    replica.writing = [change(text(""), text("a"))]
+    kept.observe(replica, snapshot(100))
+    assert kept.find("a") is replica
+    replica.writing = []
+    kept.trim()
+    assert kept.find("a") is None
+
+
 def test_combined_changes_keep_no_documents_of_their_own() -> None:
     """Agents refer to them until they are settled: their documents would stay beside the bounds of memory."""
     kept, replica = replicas(), Replica("a", snapshot())

@@ -11,9 +11,10 @@ import errno
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-from session_reuse._session.changes import Change, Login, Snapshot, StoredKind
+from session_reuse._session.changes import NEVER_HEARD, Change, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.replica import Replica
 from session_reuse._session.spool.files import ForeignKeyError, Spool
@@ -25,7 +26,7 @@ from session_reuse._session.spool.packing import (
     unpacked_base,
     unpacked_change,
 )
-from session_reuse._session.tasks import Spawn
+from session_reuse._session.tasks import Spawn, on_disk_thread
 from session_reuse._session.writer import Writer
 from session_reuse._state.codec import Codec
 from session_reuse._state.sealing import AesGcm
@@ -95,8 +96,6 @@ class DiskReplicas:
         self._dirty: dict[str, Replica] = {}
         self._unwritten: dict[str, None] = {}
         self._at_work = ""
-        self._bases: dict[str, float] = {}
-        self._adopted: set[str] = set()
         self._invalidated: set[str] = set()
         self._foreign: set[str] = set()
         self._stepped = asyncio.Event()
@@ -120,7 +119,7 @@ class DiskReplicas:
 
     def leaves(self, change: Change) -> bool:
         """Return whether a change that was dropped for room stays on disk: another process was told that it is kept."""
-        return change.name in self._adopted and change.outcome is SaveOutcome.LOST
+        return change.is_adopted and change.outcome is SaveOutcome.LOST
 
     def holds(self, replica: Replica, change: Change) -> bool:
         """Return whether a change that waits is on disk."""
@@ -164,18 +163,17 @@ class DiskReplicas:
             self._at_work = fingerprint
             update = self._update_of(replica)
             try:
-                failure = await asyncio.get_running_loop().run_in_executor(None, self._write, fingerprint, update)
+                failure = await on_disk_thread(partial(self._write, fingerprint, update))
             except OSError as error:  # what was on disk before is still there
                 failure = error
                 if update.forgets:
                     self._invalidated.add(fingerprint)
             else:
                 self.on_disk[fingerprint] = {change.name: change for change in update.changes}
-                self._adopted -= update.ended
                 if not update.changes:
                     del self.on_disk[fingerprint]
             if failure is not None:
-                self._bases.pop(fingerprint, None)
+                replica.base_on_disk = NEVER_HEARD.heard_at
                 self._failed(failure, fingerprint)
                 self._unwritten.pop(fingerprint, None)
                 self._unwritten[fingerprint] = None  # as the last one: it may be too large for the room that is left
@@ -223,9 +221,8 @@ class DiskReplicas:
         update.forgets = replica.fingerprint in self._invalidated
         self._invalidated.discard(replica.fingerprint)
         base = replica.base
-        if base.kind is not StoredKind.UNKNOWN and self._bases.get(replica.fingerprint) != base.heard_at:
-            self._bases[replica.fingerprint] = base.heard_at
-            update.base = base
+        if base.kind is not StoredKind.UNKNOWN and replica.base_on_disk != base.heard_at:
+            replica.base_on_disk, update.base = base.heard_at, base
         return update
 
     def _write(self, fingerprint: str, update: _Update) -> OSError | None:
@@ -283,14 +280,14 @@ class DiskReplicas:
             self.replay(older_than=_RESCAN)
 
     async def _replay(self, older_than: float | None) -> None:
-        loop, spool = asyncio.get_running_loop(), self._spool
+        spool = self._spool
         try:
-            while not await loop.run_in_executor(None, spool.claim):
+            while not await on_disk_thread(spool.claim):
                 await asyncio.sleep(_CLAIM_POLL * self._clock.chance.uniform(0.5, 1.0))
-            if others := await loop.run_in_executor(None, spool.others):
+            if others := await on_disk_thread(spool.others):
                 log.warning(Event.SPOOL_REJECTED, file=str(spool.root), why=others)
             mine = {name for fingerprint in self.on_disk for name in spool.names_of(fingerprint)}
-            for name in await loop.run_in_executor(None, spool.names, older_than):
+            for name in await on_disk_thread(partial(spool.names, older_than)):
                 if older_than is None or name not in mine:
                     await self._take_over(name)
         except OSError as error:
@@ -310,11 +307,11 @@ class DiskReplicas:
 
     async def _take_over(self, name: str) -> None:
         """Take over both files of a session: an agent that enters while the store is away starts from both."""
-        loop, base_name, writes = asyncio.get_running_loop(), self._spool.base_name(name), -1
+        base_name, writes = self._spool.base_name(name), -1
         while writes != self._writes:  # else what was read may be what was there before
             writes = self._writes
-            found = await loop.run_in_executor(None, self._read, name)
-            base = await loop.run_in_executor(None, self._read, base_name)
+            found = await on_disk_thread(partial(self._read, name))
+            base = await on_disk_thread(partial(self._read, base_name))
         replicas = self._writer.replicas
         if base is not None:
             replica = replicas.of(base["fingerprint"])
@@ -332,7 +329,6 @@ class DiskReplicas:
             if packed["name"] not in known and packed["name"] not in here:
                 change = unpacked_change(packed, logins, self._clock.loop(), self._clock.wall())
                 known[change.name] = change
-                self._adopted.add(change.name)
                 adopted.append(change)
         if not known:
             del self.on_disk[replica.fingerprint]

@@ -79,6 +79,7 @@ def unpacked_change(packed: dict[str, Any], logins: dict[str, Login], loop: floa
     before = Body(packed["before"].encode(), packed["dialects"][0])
     after = Body(packed["after"].encode(), packed["dialects"][1])
     return Change(
+        is_adopted=True,
         name=packed["name"],
         mark_id=packed.get("mark_id", packed["name"]),
         before=before,
