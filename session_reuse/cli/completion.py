@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from session_reuse._manager import SessionManager
+from session_reuse._store.keys import encoded
 from session_reuse.cli.connection import Place
 from session_reuse.cli.listing import each_session
 from session_reuse.errors import SessionReuseError
@@ -27,8 +28,10 @@ def fingerprints(url: str | None, key_prefix: str | None, beginning: str, most: 
             SessionManager(config.url, key_prefix=config.key_prefix, registry=None) as manager,
         ):
             async for summary in each_session(manager):
-                if summary.fingerprint.startswith(beginning):
-                    found.append(summary.fingerprint)
+                name = summary.fingerprint
+                # zsh evaluates what it is offered, so that `$(...)` in a name would run. bash inserts names unquoted.
+                if name.startswith(beginning) and encoded(name) == name:
+                    found.append(name)
                 if len(found) >= most:
                     return
 

@@ -319,6 +319,22 @@ def test_fingerprints_are_completed(redis_server: RedisServer) -> None:
     assert done.stdout.split() == ["shop.example/alice", "shop.example/bob"], done.stderr
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_name_that_a_shell_would_evaluate_is_not_completed(redis_server: RedisServer, shell: str) -> None:
+    """Agents choose fingerprints, and zsh evaluates what it is offered: `$(...)` in a name would run at the Tab key."""
+    names = ("alice", "$(touch x)", "`id`", "a b", "a;b", 'a"', "a'", "a\\")
+    store(redis_server.url, *(f"shop/{name}" for name in names))
+    done = subprocess.run(
+        [sys.executable, "-m", "session_reuse"], capture_output=True, text=True, check=False,
+        env=os.environ
+        | {
+            "_SESSION_REUSE_COMPLETE": f"complete_{shell}", "COMP_WORDS": "session-reuse show shop", "COMP_CWORD": "2",
+            "_TYPER_COMPLETE_ARGS": "session-reuse show shop", "SESSION_REUSE_URL": redis_server.url,
+        },
+    )  # fmt: skip
+    assert ("alice" in done.stdout, done.stdout.count("shop/")) == (True, 1), done
+
+
 def test_completion_can_be_shown(cli: CommandLine) -> None:
     """Shells can complete our commands."""
     done = subprocess.run(
