@@ -15,11 +15,10 @@ import pytest
 
 from tests.agents.runs import AGENT, ALICE, LIMIT, ROOT, Runs, agent_of, finished, report_of, staying, stored
 from tests.harness.polling import wait_until
-from tests.harness.servers import free_port
+from tests.harness.servers import RedisServer, free_port
 
 if TYPE_CHECKING:
     from tests.clients.site import Site
-    from tests.harness.servers import RedisServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.redis]
 
@@ -91,6 +90,27 @@ def test_the_command_runs_though_the_store_is_away(runs: Runs) -> None:
     code, out, report = runs.run("--url", f"redis://127.0.0.1:{free_port()}/0", "--", "echo", "ran")
     assert (code, out.strip()) == (0, "ran")
     assert (report["outcome"], report["save_outcome"]) == ("unavailable", "lost")
+
+
+def test_a_save_that_raises_leaves_the_exit_code_to_the_command(runs: Runs, site: Site) -> None:
+    """The command has ended, so the report names the error beside what became of the session."""
+    runs.environment["SESSION_REUSE_MAX_STATE_BYTES"] = "10"
+    code, _, report = runs.run("--", *AGENT, "login", site.url())
+    assert (code, report["exit_code"], report["error"]) == (0, 0, "StateTooLargeError")
+    assert {"outcome", "save_outcome", "problems"} < report.keys()
+
+
+def test_a_store_that_dies_during_a_strict_run_leaves_the_exit_code_to_the_command(runs: Runs) -> None:
+    """With SESSION_REUSE_STRICT the save raises at the exit, when the command has succeeded."""
+    runs.environment["SESSION_REUSE_STRICT"] = "1"
+    command = ("sh", "-c", "echo here; read line; exit 5")
+    with RedisServer() as server, runs.start("--url", server.url, "--", *command) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        server.kill()
+        report = report_of(finished(process, "on\n")[1])
+    assert (process.returncode, report["exit_code"]) == (5, 5)
+    assert "error" in report
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -167,6 +167,7 @@ async def _run(
 
     verify = None if check is None else page_shows(**check)
     session: BrowserSession | None = None
+    code: int | None = None
     try:
         async with (
             SessionManager(registry=None, **place) as manager,
@@ -181,6 +182,10 @@ async def _run(
             code = await child.run([_filled_in(word, chromium) for word in words], _environment(chromium))
     except asyncio.CancelledError:
         code = _SIGNALLED + child.ended_by
+    except SessionReuseError as error:
+        if code is None:
+            raise
+        _noted(error, about, code)  # the command has ended, so its exit code counts
     if session is not None:
         saved = await session.settled()  # the manager is closed: what was pending is stored, on disk, or lost by now
         about |= {
@@ -206,7 +211,7 @@ class NoCommandError(Exception):
 
 
 def _noted(error: Exception, about: dict[str, object], code: int) -> int:
-    """Return the exit code for a command that has not run, and note why."""
+    """Note what went wrong, and return the exit code."""
     about |= {"error": type(error).__name__, "message": str(error)}
     return code
 
