@@ -11,26 +11,18 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from session_reuse.cli.connection import Place
-from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.exit_codes import ExitCode, code_of
 from session_reuse.cli.options import AsJson, KeyPrefix, store_url
 from session_reuse.cli.output import CommandFailed, Output, abandon
-from session_reuse.errors import CorruptStateError, SessionReuseError, StoreError
+from session_reuse.errors import SessionReuseError
 
 Work = Callable[..., Coroutine[None, None, ExitCode | None]]
 """A command: gets its output, and returns its exit code, or None for 0."""
-
-_CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
-    (StoreError, ExitCode.STORE),
-    (CorruptStateError, ExitCode.UNREADABLE),
-    (SessionReuseError, ExitCode.USAGE),
-    (OSError, ExitCode.USAGE),
-)
-"""The first match counts. An OSError is one of a file: those of the network are a StoreError."""
 
 
 def as_command(work: Work, on_interrupt: ExitCode, store_option: str) -> Callable[..., NoReturn]:
@@ -70,7 +62,7 @@ def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUP
         code = ExitCode.WRONG
         output.error(failure.kind, str(failure), code)
     except (SessionReuseError, OSError) as error:
-        code = next(code for kind, code in _CODES if isinstance(error, kind))
+        code = code_of(error)
         output.error(type(error).__name__, str(error), code)
         if isinstance(error, OSError):  # a full disk under standard output would fail once more at the end of Python
             abandon(sys.stdout)

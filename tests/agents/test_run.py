@@ -113,6 +113,13 @@ def test_a_store_that_dies_during_a_strict_run_leaves_the_exit_code_to_the_comma
     assert "error" in report
 
 
+def test_a_strict_run_without_a_store_ends_with_3(runs: Runs) -> None:
+    """3 is a store that cannot be used, in `run` as in every command. The command is not run."""
+    runs.environment["SESSION_REUSE_STRICT"] = "1"
+    code, out, report = runs.run("--url", f"redis://127.0.0.1:{free_port()}/0", "--", "echo", "ran")
+    assert (code, out, report["exit_code"]) == (3, "", 3)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_handed_on_and_the_session_saved(runs: Runs, site: Site, number: signal.Signals) -> None:
     """The command ends by it, the exit code is that of a shell, and what was done is stored. Twice changes nothing."""

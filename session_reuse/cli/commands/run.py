@@ -21,9 +21,9 @@ import typer
 
 from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGuard
 from session_reuse.browsers.chromium import confinement_arguments
-from session_reuse.cli.exit_codes import ExitCode
+from session_reuse.cli.exit_codes import code_of
 from session_reuse.cli.options import AgentId, CdpUrl, KeyPrefix, Url, argument, option, stored_name
-from session_reuse.errors import SessionBusyError, SessionReuseError
+from session_reuse.errors import SessionReuseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +124,7 @@ def run(
     except NoCommandError as error:
         code = _noted(error, about, error.code)
     except SessionReuseError as error:
-        code = _noted(error, about, ExitCode.WRONG if isinstance(error, SessionBusyError) else ExitCode.USAGE)
+        code = _noted(error, about, code_of(error))
     _write({**about, "exit_code": int(code)}, report)
     raise typer.Exit(code)
 

@@ -9,11 +9,11 @@ from typing import Annotated
 
 from session_reuse._manager import runtime_of
 from session_reuse._session.one_time_codes import OneTimeCodes
-from session_reuse.cli.connection import Place, connected
+from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable
 from session_reuse.cli.options import Fingerprint, argument
-from session_reuse.cli.output import Output
+from session_reuse.cli.output import CommandFailed, Output
 
 
 class SecretAction(StrEnum):
@@ -35,7 +35,11 @@ async def totp(output: Output, place: Place, action: Wanted, fingerprint: Finger
     async with connected(place) as manager:
         if action is SecretAction.CODE:
             services = await runtime_of(manager)
-            code = await OneTimeCodes(services.guarded, services.codec, manager.config).code(fingerprint)
+            codes = OneTimeCodes(services.guarded, services.codec, manager.config)
+            value, _ = await execute(services, lambda timeout: services.store.totp_secret(fingerprint, timeout=timeout))
+            if value is None:
+                raise CommandFailed("NotThere", f"{fingerprint!r} has no one-time secret: use session-reuse totp set")
+            code = await codes.code(fingerprint)
             output.emit({"fingerprint": fingerprint, "code": code})
             output.show(code)
             return None
