@@ -16,6 +16,7 @@ __all__ = [
     "cookie_identity",
     "empty_storage_state",
     "is_empty",
+    "is_partitioned",
     "live_cookies",
     "longest_cookie_life",
     "playwright_cookie",
@@ -194,6 +195,11 @@ def playwright_cookie(cookie: Cookie) -> Cookie:
         if partition[1] is not None:  # Playwright needs the bit to restore the cookie into the same partition
             plain["_crHasCrossSiteAncestor"] = partition[1]
     return plain
+
+
+def is_partitioned(cookie: Cookie) -> bool:
+    """Return whether a cookie is for one top-level site, or for an opaque partition: elsewhere it must not be sent."""
+    return bool(cookie.get("partitionKey") or cookie.get("partitionKeyOpaque"))
 
 
 def cookie_identity(cookie: Cookie) -> tuple[str, str, str, str, bool]:

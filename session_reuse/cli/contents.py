@@ -72,9 +72,9 @@ def _cookie(cookie: Cookie, reveal: bool) -> Described:
 
 def _origin(entry: OriginState, reveal: bool) -> Described:
     databases = []
-    for each in entry.get("indexedDB", ()):
-        stores = each.get("stores")
-        databases.append({"name": each["name"], "stores": len(stores) if isinstance(stores, list) else 0})
+    for each in (*entry.get("indexedDB", ()), *entry.get("indexedDBRich", ())):
+        stores = each.get("stores")  # text in those that Playwright's form cannot hold
+        databases.append({"name": each.get("name"), "stores": len(stores) if isinstance(stores, list) else None})
     return {
         "origin": entry["origin"],
         "localStorage": _items(entry["localStorage"], reveal),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from session_reuse._state.shapes import Cookie
-from session_reuse._state.storage_state import playwright_cookie
+from session_reuse._state.storage_state import is_partitioned, playwright_cookie
 from session_reuse.errors import CorruptStateError
 
 _HTTP_ONLY: Final = "#HttpOnly_"
@@ -63,7 +63,7 @@ def has_place(cookie: Cookie) -> bool:
     """Return whether a cookies.txt can hold a cookie: no partition, no tabs and line ends, no lone surrogate."""
     text = "".join((cookie["name"], cookie["value"], cookie["domain"], playwright_cookie(cookie)["path"]))
     is_unicode = text.encode(errors="replace").decode() == text
-    return is_unicode and not cookie.get("partitionKey") and _UNSAFE.isdisjoint(text)
+    return is_unicode and not is_partitioned(cookie) and _UNSAFE.isdisjoint(text)
 
 
 def _line(cookie: Cookie) -> str:

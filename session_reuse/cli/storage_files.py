@@ -6,17 +6,19 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import MAGIC
-from session_reuse._state.shapes import Document, OriginState, StorageState
+from session_reuse._state.shapes import Cookie, Document, OriginState, StorageState
 from session_reuse._state.storage_state import (
     is_empty,
+    is_partitioned,
     playwright_cookie,
     to_playwright,
     validate_storage_state,
@@ -26,8 +28,14 @@ from session_reuse.cli.cookies_txt import cookies_from_txt, cookies_txt, has_pla
 from session_reuse.errors import ConfigurationError, CorruptStateError, InvalidStateError
 
 STANDARD_STREAM: Final = Path("-")
-_BROWSER_USE_SECTIONS: Final = ("localStorage", "sessionStorage")
-
+_PARTS: Final = {
+    "localStorage": "localStorage items",
+    "sessionStorage": "sessionStorage items",
+    "indexedDB": "databases",
+    "indexedDBRich": "databases",
+    "opfs": "files",
+}
+"""The sections of an origin, and their words for people."""
 
 _SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None", "no_restriction": "None"}
 
@@ -45,13 +53,21 @@ class FileFormat(StrEnum):
     """A cookies.txt, as curl, wget and yt-dlp read it: cookies alone."""
 
 
+_SECTIONS: Final = {
+    FileFormat.PLAYWRIGHT: ("localStorage", "indexedDB", "opfs"),
+    FileFormat.BROWSER_USE: ("localStorage", "sessionStorage"),
+    FileFormat.NETSCAPE: (),
+}
+"""The sections of an origin that a format has a place for."""
+
+
 def as_json_file(state: StorageState, file_format: FileFormat) -> bytes:
     """Return a storage state as Playwright or browser-use reads it."""
     if file_format is FileFormat.NETSCAPE:
         return cookies_txt(state["cookies"])
     if file_format is FileFormat.PLAYWRIGHT:
         return _json(to_playwright(state))
-    cookies = [playwright_cookie(cookie) for cookie in state["cookies"] if not cookie.get("partitionKey")]
+    cookies = [playwright_cookie(cookie) for cookie in state["cookies"] if _has_place(cookie, file_format)]
     origins = [_for_browser_use(entry) for entry in state["origins"]]
     return _json({"cookies": cookies, "origins": origins})
 
@@ -62,24 +78,30 @@ def _json(value: object) -> bytes:
 
 
 def _for_browser_use(entry: OriginState) -> dict[str, object]:
-    filled = {section: items for section, items in entry.items() if section in _BROWSER_USE_SECTIONS and items}
-    return {"origin": entry["origin"]} | filled
+    kept = _SECTIONS[FileFormat.BROWSER_USE]
+    return {"origin": entry["origin"]} | {name: items for name, items in entry.items() if name in kept and items}
 
 
-def parts_left_out(document: Document, file_format: FileFormat) -> list[str]:
-    """Return what a session has and a file in this format has not, for people."""
+def _has_place(cookie: Cookie, file_format: FileFormat) -> bool:
+    if file_format is FileFormat.NETSCAPE:
+        return has_place(cookie)
+    return not (cookie.get("partitionKeyOpaque") if file_format is FileFormat.PLAYWRIGHT else is_partitioned(cookie))
+
+
+def parts_left_out(document: Document, file_format: FileFormat) -> dict[str, int]:
+    """Return what a session has and a file in this format has not: a word for people, and how many."""
     state = document["storage_state"]
-    found = {"the agent's data": len(document["data"])}
-    if file_format is FileFormat.PLAYWRIGHT:
-        found["sessionStorage items"] = sum(len(entry.get("sessionStorage") or ()) for entry in state["origins"])
-    else:
-        found["databases"] = sum(len(entry.get("indexedDB") or ()) for entry in state["origins"])
-        partitioned = sum(bool(cookie.get("partitionKey")) for cookie in state["cookies"])
-        found["partitioned cookies"] = partitioned
-        if file_format is FileFormat.NETSCAPE:
-            found["origins with storage"] = len(state["origins"])
-            found["other cookies"] = sum(not has_place(cookie) for cookie in state["cookies"]) - partitioned
-    return [f"{name} ({count})" for name, count in found.items() if count]
+    found = Counter({"the agent's data": len(document["data"])})
+    missing = [section for section in _PARTS if section not in _SECTIONS[file_format]]
+    for entry in cast("list[dict[str, list[object]]]", state["origins"]):
+        for section in missing:
+            found[_PARTS[section]] += len(entry.get(section) or ())
+    if file_format is not FileFormat.PLAYWRIGHT:
+        found["credentials"] = len(state.get("credentials") or ())
+    for cookie in state["cookies"]:
+        if not _has_place(cookie, file_format):
+            found["partitioned cookies" if is_partitioned(cookie) else "other cookies"] += 1
+    return {name: count for name, count in found.items() if count}
 
 
 def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[BrowserSession, FileFormat]:

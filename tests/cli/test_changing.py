@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -199,6 +200,50 @@ def test_export_names_what_a_format_leaves_out(cli: CommandLine, alice: str, tmp
     assert "the agent's data (1)" in answer.err
     assert "sessionStorage items (1)" in answer.err
     assert "left out" not in cli("export", alice, "-o", str(tmp_path / "b")).err
+
+
+RICH: Final = {
+    "cookies": [
+        {"name": "kept", "value": "1", "domain": "shop.example", "path": "/"},
+        {"name": "chips", "value": "2", "domain": "shop.example", "path": "/", "partitionKey": "https://top.example"},
+        {"name": "opaque", "value": "3", "domain": "shop.example", "path": "/", "partitionKeyOpaque": True},
+    ],
+    "origins": [
+        {
+            "origin": "https://shop.example", "localStorage": [{"name": "a", "value": "1"}],
+            "indexedDB": [{"name": "plain", "version": 1, "stores": []}],
+            "indexedDBRich": [{"name": "rich", "version": 1, "keys": [], "dump": "{}"}], "opfs": [{"name": "file"}],
+        },
+    ],
+    "credentials": [{"id": "passkey"}],
+}  # fmt: skip
+"""A session with something of each part."""
+
+
+@pytest.mark.parametrize(
+    ("file_format", "cookies", "left_out"),
+    [
+        ("playwright", {"kept", "chips"}, {"databases": 1, "partitioned cookies": 1}),
+        ("browser-use", {"kept"}, {"databases": 2, "files": 1, "credentials": 1, "partitioned cookies": 2}),
+        (
+            "netscape", {"kept"},
+            {"localStorage items": 1, "databases": 2, "files": 1, "credentials": 1, "partitioned cookies": 2},
+        ),
+        ("session-reuse", {"kept", "chips", "opaque"}, {}),
+    ],
+)  # fmt: skip
+def test_an_export_counts_each_part_that_it_leaves_out(
+    cli: CommandLine, tmp_path: Path, file_format: str, cookies: set[str], left_out: dict[str, int]
+) -> None:
+    """Programs read it in `left_out`. A cookie of an opaque partition would be sent to other sites without it."""
+    file, exported = tmp_path / "state.json", tmp_path / "exported"
+    file.write_text(json.dumps(RICH))
+    assert cli("import", str(file), "shop").code == 0
+    assert [each["name"] for each in cli("show", "shop", "--json").json["origins"][0]["indexedDB"]] == ["plain", "rich"]
+    answer = cli("export", "shop", "-o", str(exported), "--format", file_format, "--json")
+    assert answer.json["left_out"] == left_out
+    written = {cookie["name"] for cookie in RICH["cookies"] if cookie["name"].encode() in exported.read_bytes()}
+    assert written == cookies
 
 
 @pytest.mark.parametrize(

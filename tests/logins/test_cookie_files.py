@@ -144,7 +144,7 @@ def test_a_cookies_txt_is_exported_for_other_tools(cli: CommandLine, alice: str,
     file = tmp_path / "cookies.txt"
     answer = cli("export", alice, "-o", str(file), "--format", "netscape")
     assert answer.code == 0
-    assert "origins with storage (1)" in answer.err
+    assert "localStorage items (1), sessionStorage items (1)" in answer.err
     jar = http.cookiejar.MozillaCookieJar(str(file))
     jar.load()
     assert [(each.name, each.value, each.domain, each.secure) for each in jar] == [
