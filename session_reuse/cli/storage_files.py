@@ -37,6 +37,11 @@ _PARTS: Final = {
 }
 """The sections of an origin, and their words for people."""
 
+_AS_IN_PLAYWRIGHT: Final = (
+    "name", "value", "domain",
+    # Without its partition, a cookie would be sent to other sites.
+    "partitionKey", "partitionKeyOpaque", "_crHasCrossSiteAncestor",
+)  # fmt: skip
 _SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None", "no_restriction": "None"}
 
 
@@ -152,11 +157,11 @@ def _cookie_from_array(cookie: object) -> object:
     expires = next(
         (cookie[name] for name in ("expires", "expirationDate", "expiry") if cookie.get(name) is not None), -1
     )
+    if not isinstance(expires, int | float):  # else it would be a session cookie
+        raise CorruptStateError("the expiry of a cookie in the file is not a number of unix seconds")
     same_site = _SAME_SITE.get(str(cookie.get("sameSite", "")).lower())
     flags = {name: bool(cookie.get(name, False)) for name in ("httpOnly", "secure")}
-    kept = {name: cookie[name] for name in ("name", "value", "domain") if name in cookie}
-    if cookie.get("partitionKey"):  # without it, the cookie would be sent to other sites
-        kept["partitionKey"] = cookie["partitionKey"]
+    kept = {name: cookie[name] for name in _AS_IN_PLAYWRIGHT if name in cookie}
     if isinstance(cookie.get("hostOnly"), bool) and isinstance(kept.get("domain"), str):
         kept["domain"] = ("" if cookie["hostOnly"] else ".") + kept["domain"].lstrip(".")
     found = kept | flags | {"path": cookie.get("path") or "/", "expires": expires}

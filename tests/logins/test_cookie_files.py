@@ -77,14 +77,33 @@ def test_json_with_a_byte_order_mark_is_imported(cli: CommandLine, tmp_path: Pat
     assert len(imported(cli, "shop")) == 2
 
 
-def test_a_partitioned_cookie_of_an_array_stays_partitioned(cli: CommandLine, tmp_path: Path) -> None:
-    """Without its partition it would be sent to other sites."""
-    key = {"topLevelSite": "https://top.example", "hasCrossSiteAncestor": True}
+@pytest.mark.parametrize(
+    ("partition", "kept"),
+    [
+        ({"partitionKey": {"topLevelSite": "https://top.example", "hasCrossSiteAncestor": False}}, ("https://top.example", False)),
+        ({"partitionKey": "https://top.example", "_crHasCrossSiteAncestor": False}, ("https://top.example", False)),
+        ({"partitionKeyOpaque": True}, None),
+    ],
+)  # fmt: skip
+def test_a_partitioned_cookie_of_an_array_stays_partitioned(
+    cli: CommandLine, tmp_path: Path, partition: Any, kept: tuple[str, bool] | None
+) -> None:
+    """Without its partition it would be sent to other sites. One of an opaque partition is in no file of Playwright."""
     file, back = tmp_path / "cookies.json", tmp_path / "back.json"
-    file.write_text(json.dumps([EDITOR[0] | {"partitionKey": key}]))
+    file.write_text(json.dumps([EDITOR[0] | partition]))
     assert cli("import", str(file), "shop").code == 0
     assert cli("export", "shop", "-o", str(back), "--format", "playwright").code == 0
-    assert json.loads(back.read_text())["cookies"][0]["partitionKey"] == "https://top.example"
+    found = json.loads(back.read_text())["cookies"]
+    assert [(each["partitionKey"], each["_crHasCrossSiteAncestor"]) for each in found] == ([kept] if kept else [])
+
+
+@pytest.mark.parametrize("expires", ["2027-01-01T00:00:00Z", "4000000000", ["soon"]])
+def test_an_expiry_that_is_no_number_is_refused(cli: CommandLine, tmp_path: Path, expires: object) -> None:
+    """It became a session cookie without a word."""
+    file = tmp_path / "cookies.json"
+    file.write_text(json.dumps([EDITOR[0] | {"expirationDate": expires}]))
+    answer = cli("import", str(file), "shop")
+    assert (answer.code, "not a number of unix seconds" in answer.err) == (4, True)
 
 
 @pytest.mark.parametrize("text", [json.dumps([EDITOR[0] | {"domain": ""}]), TXT + "\tFALSE\t/\tFALSE\t0\ttab\tvalue\n"])
