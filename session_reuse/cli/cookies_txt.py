@@ -22,8 +22,11 @@ def cookies_from_txt(data: bytes) -> list[Cookie]:
     Raises:
         CorruptStateError: a line is no cookie. The message has the number of the line and no value.
     """
-    # `splitlines` also cuts at form feeds and the like, which a value may hold.
-    lines = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    try:
+        text = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").decode("utf-8-sig")
+    except UnicodeDecodeError as error:  # a value with a replaced character would be no login
+        raise _refusal(error.object.count(b"\n", 0, error.start) + 1, "is not UTF-8") from None
+    lines = text.split("\n")  # `splitlines` also cuts at form feeds and the like, which a value may hold
     return [
         _cookie(number, line)
         for number, line in enumerate(lines, start=1)
@@ -39,9 +42,7 @@ def _cookie(number: int, line: str) -> Cookie:
         domain, subdomains, path, secure, expires, name, value = fields
         seconds = float(expires)
     except ValueError:
-        raise CorruptStateError(
-            f"the file is neither a stored session, nor JSON, nor a cookies.txt: line {number} has not {_FIELDS} fields"
-        ) from None
+        raise _refusal(number, f"has not {_FIELDS} fields") from None
     host = domain.lstrip(".")
     return {
         "name": name,
@@ -52,6 +53,11 @@ def _cookie(number: int, line: str) -> Cookie:
         "httpOnly": line.startswith(_HTTP_ONLY),
         "secure": secure.upper() == "TRUE",
     }
+
+
+def _refusal(number: int, reason: str) -> CorruptStateError:
+    what = "the file is neither a stored session, nor JSON, nor a cookies.txt"
+    return CorruptStateError(f"{what}: line {number} {reason}")
 
 
 def cookies_txt(cookies: Iterable[Cookie]) -> bytes:

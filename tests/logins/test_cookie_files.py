@@ -182,6 +182,15 @@ def test_a_broken_line_is_named_by_its_number(cli: CommandLine, tmp_path: Path) 
     assert cli("ls", "--json").out == ""
 
 
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_a_line_that_is_not_utf_8_is_named_by_its_number(cli: CommandLine, tmp_path: Path, start: bytes) -> None:
+    """A value whose characters were replaced would be stored as a login."""
+    file = tmp_path / "cookies.txt"
+    file.write_bytes(start + TXT.encode() + b"shop.example\tTRUE\t/\tTRUE\t0\tname\tm\xfcller\r\n")
+    answer = cli("import", str(file), "shop")
+    assert (answer.code, "line 7 is not UTF-8" in answer.err, cli("ls", "--json").out) == (4, True, "")
+
+
 @pytest.mark.parametrize("text", [
     "", "# Netscape HTTP Cookie File\n# no cookie\n", "hello", '{"cookies": [', "[]", '{"cookies": []}', '{"origins": []}',
 ])  # fmt: skip
