@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -81,6 +84,14 @@ async def test_a_wrong_secret_is_refused_and_not_shown(wrong: str) -> None:
             await manager.set_totp_secret(ALICE, wrong)
     shown = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__ if not caught.value.__suppress_context__ else ''!r}"
     assert not wrong or wrong not in shown
+
+
+def test_a_secret_that_is_not_text_is_refused(cli: CommandLine) -> None:
+    """Bytes of another encoding get the message for a wrong secret, and no traceback."""
+    command = [sys.executable, "-m", "session_reuse", "totp", "set", ALICE, "--url", cli.url]
+    environment = os.environ | {"SESSION_REUSE_ENCRYPTION_KEYS": KEYS[0], "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, input=b"\xff\xfe\n", capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr.count(b"\n"), b"must be base32 text" in done.stderr) == (2, 1, True)
 
 
 async def test_without_keys_no_secret_is_stored() -> None:

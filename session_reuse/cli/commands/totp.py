@@ -46,9 +46,14 @@ async def totp(output: Output, place: Place, action: Wanted, fingerprint: Finger
         secret = None
         if action is SecretAction.SET:
             with output.blocking():
-                secret = getpass("secret: ") if sys.stdin.isatty() else sys.stdin.readline()
+                secret = getpass("secret: ") if sys.stdin.isatty() else _line()
         done = await manager.set_totp_secret(fingerprint, secret)
     output.emit({"fingerprint": fingerprint, "changed": done})
     verb = "stored" if action is SecretAction.SET else "deleted"
     output.show(f"{printable(fingerprint)}: secret {verb if done else 'not there'}")
     return None if done else ExitCode.WRONG
+
+
+def _line() -> str:
+    """Return the first line of standard input. A secret is ASCII: other bytes are refused as one, without a traceback."""
+    return sys.stdin.buffer.readline().decode("ascii", "replace")
