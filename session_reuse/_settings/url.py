@@ -41,6 +41,12 @@ def flag(text: str) -> bool:
     return text.lower() in _TRUE
 
 
+def _printable(text: str) -> str:
+    if not re.fullmatch(r"[!-~]+", text):  # a server refuses other names, and the connection with them
+        raise ValueError
+    return text
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not math.isfinite(seconds) or seconds <= 0:
@@ -100,7 +106,7 @@ OPTIONS: Final[Mapping[str, UrlOption]] = {
     "password": UrlOption(str, "text"),
     "sentinel_username": UrlOption(str, "text", ("sentinel",)),
     "sentinel_password": UrlOption(str, "text", ("sentinel",)),
-    "client_name": UrlOption(str, "text"),
+    "client_name": UrlOption(_printable, "printable ASCII without blanks"),
     "protocol": UrlOption(_whole(2, 3), "2 or 3"),
     "max_connections": UrlOption(_whole(1), "a whole number of at least 1"),
     "socket_connect_timeout": UrlOption(_seconds, "a positive number of seconds"),
