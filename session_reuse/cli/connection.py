@@ -16,7 +16,7 @@ from session_reuse._state.header import Header
 from session_reuse._state.shapes import Document
 from session_reuse._store.interface import SessionUse
 from session_reuse._stored_form import decode_document, new_save_id
-from session_reuse.cli.output import CommandFailed
+from session_reuse.cli.output import CommandFailed, Output
 from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import CorruptStateError, StoreError
 from session_reuse.outcome import Outcome
@@ -121,8 +121,10 @@ async def read_stored(runtime: Runtime, fingerprint: str, codec: Codec | None = 
     return Stored(fingerprint, value, decoded.header, decoded.document, document, ttl)
 
 
-async def use_stored(manager: SessionManager, fingerprint: str, command: str = "") -> Stored:
+async def use_stored(output: Output, manager: SessionManager, fingerprint: str, command: str = "") -> Stored:
     """Read and open one session, and note its use by a command in the audit. Without a command, it counts as no use.
+
+    A line that the store refuses is a note for people: the command goes on, as an agent does.
 
     Raises:
         CommandFailed: there is no such session.
@@ -137,5 +139,8 @@ async def use_stored(manager: SessionManager, fingerprint: str, command: str = "
             fingerprint=fingerprint, agent_id=f"session-reuse {command}", outcome=Outcome.REUSED, read_only=True,
             use_id=new_save_id(),
         )  # fmt: skip
-        await runtime.writer.audit.note(use)
+        try:
+            await execute(runtime, lambda timeout: runtime.store.add_uses([(use, 0.0)], timeout=timeout), Access.WRITE)
+        except StoreError as error:
+            output.note(f"the audit has no line about this use: {error}")
     return stored

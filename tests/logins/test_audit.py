@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -153,26 +153,48 @@ async def test_the_line_of_a_save_on_disk_is_written_by_the_next_process(tmp_pat
     assert use.allowed_domains == (SHOP,)
 
 
-async def test_a_refused_line_costs_no_save(redis_server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """A user without the right to XADD saves as before. One warning names the cause."""
+@pytest.fixture
+def without_xadd(redis_server: RedisServer) -> Iterator[str]:
+    """The address of the store for a user who may not write the audit."""
     with redis_server.client() as client:
         client.acl_setuser(
             "weak", enabled=True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-xadd"]
         )
-    try:
-        url = redis_server.url.replace("redis://", "redis://weak:pw@")
-        async with SessionManager(url, registry=None, audit=True) as manager:
-            for _ in range(3):
-                async with reusable_session(ALICE, "agent-1", manager=manager) as session:
-                    session.data["at"] = time.monotonic()
-                assert session.save_outcome == "saved"
-            async with reusable_session(ALICE, manager=manager, save="never") as session:
-                assert session.reused
-            assert await uses(manager) == []
-    finally:
-        with redis_server.client() as client:
-            client.acl_deluser("weak")
+        yield redis_server.url.replace("redis://", "redis://weak:pw@")
+        client.acl_deluser("weak")
+
+
+async def test_a_refused_line_costs_no_save(without_xadd: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A user without the right to XADD saves as before. One warning names the cause."""
+    async with SessionManager(without_xadd, registry=None, audit=True) as manager:
+        for _ in range(3):
+            async with reusable_session(ALICE, "agent-1", manager=manager) as session:
+                session.data["at"] = time.monotonic()
+            assert session.save_outcome == "saved"
+        async with reusable_session(ALICE, manager=manager, save="never") as session:
+            assert session.reused
+        assert await uses(manager) == []
     assert caplog.text.count("session_reuse.audit_failed") == 1
+
+
+@pytest.mark.parametrize("words", [("show", ALICE, "--reveal"), ("export", ALICE, "-o", "-"), ("copy", ALICE, "b")])
+def test_a_command_notes_that_its_line_was_refused(
+    cli: CommandLine, without_xadd: str, alice: str, words: tuple[str, ...]
+) -> None:
+    """The session is shown all the same, and a person learns that the audit does not know of it."""
+    answer = cli(*words, url=without_xadd, SESSION_REUSE_AUDIT="1")
+    assert (answer.code, "the audit has no line about this use" in answer.err) == (0, True)
+
+
+def test_doctor_names_the_right_that_the_audit_needs_and_leaves_no_line(cli: CommandLine, without_xadd: str) -> None:
+    """Without the audit nothing lacks. A trial is no use of a session."""
+    answer = cli("doctor", "--json", url=without_xadd, SESSION_REUSE_AUDIT="1")
+    rights = next(each for each in answer.json["checks"] if each["check"] == "rights")
+    assert (answer.code, rights["status"], "audit: XADD" in rights["found"]) == (1, "fail", True)
+    assert "+xadd" in rights["remedy"]
+    assert cli("doctor", "--json", url=without_xadd).code == 0
+    assert cli("doctor", "--json", SESSION_REUSE_AUDIT="1").code == 0
+    assert cli("history", "--json").lines == []
 
 
 async def test_another_server_of_the_cluster_that_hangs_delays_no_save(cluster: RedisCluster) -> None:

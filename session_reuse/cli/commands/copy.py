@@ -18,6 +18,6 @@ Target = Annotated[str, argument("TO", "Name of the copy.")]
 async def copy(output: Output, place: Place, source: Source, target: Target, force: Force = False) -> ExitCode:
     """Store a session under a second name. From then on both go their own ways: changes of one do not reach the other."""
     async with connected(place, **DIRECT) as manager:
-        document = (await use_stored(manager, source, "copy")).document
+        document = (await use_stored(output, manager, source, "copy")).document
         session = BrowserSession(target, storage_state=document["storage_state"], data=document["data"])
         return await store_new(manager, session, output, replace=force, details={"copied_from": source})

@@ -72,7 +72,7 @@ async def _examined(place: Place, config: Config) -> list[Finding]:
     """
     async with reached(config) as (wires, findings):
         keys = Keys(config.key_prefix)
-        facts = [await facts_of(wire, keys) for wire in wires]
+        facts = [await facts_of(wire, keys, audit=config.audit) for wire in wires]
         found = worst_of_each(finding for each in facts for finding in server_findings(each, config))
         identity = [finding for finding in found if finding.check in IDENTITY]
         if has_failed(identity):

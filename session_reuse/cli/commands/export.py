@@ -42,7 +42,7 @@ async def export(
     if path == STANDARD_STREAM and sys.stdout.isatty():
         raise ConfigurationError("a session is a secret and is not printed on a terminal: name a file, or use a pipe")
     async with connected(place) as manager:
-        stored = await use_stored(manager, fingerprint, "export")
+        stored = await use_stored(output, manager, fingerprint, "export")
     data, left_out = stored.value, dict[str, int]()  # as stored: an encrypted session stays encrypted in the file
     if file_format is not FileFormat.SESSION_REUSE:
         data = as_json_file(stored.document["storage_state"], file_format)

@@ -18,7 +18,7 @@ async def show(output: Output, place: Place, fingerprint: Fingerprint, reveal: R
     """Show one session: its history, cookies, origins. Does not prolong its life and does not count as a use."""
     async with connected(place) as manager:
         # Not `manager.restore`: that counts a use and starts the time to live again.
-        stored = await use_stored(manager, fingerprint, "show" if reveal else "")
+        stored = await use_stored(output, manager, fingerprint, "show" if reveal else "")
     contents = described(stored, reveal=reveal)
     output.emit(contents)
     print_contents(output, contents)

@@ -55,8 +55,8 @@ class Facts:
         return int(text) if text.isdecimal() else 0
 
 
-async def facts_of(wire: Wire, keys: Keys) -> Facts:
-    """Return what a server reports, and try every command of agents on keys of the doctor.
+async def facts_of(wire: Wire, keys: Keys, *, audit: bool = False) -> Facts:
+    """Return what a server reports, and try every command of agents on keys of the doctor, and of the audit if it is on.
 
     Raises:
         UnfitError: the server does not answer any more.
@@ -67,7 +67,7 @@ async def facts_of(wire: Wire, keys: Keys) -> Facts:
         facts.reported |= await wire.ask_for_pairs(*words)
     facts.latencies = await _latencies(wire, keys)
     facts.clock_ahead = await _clock_ahead(wire)
-    await _try_commands(wire, keys, facts)
+    await _try_commands(wire, keys, facts, audit=audit)
     return facts
 
 
@@ -98,7 +98,7 @@ def own_name() -> str:
     return f"session-reuse-doctor/{secrets.token_hex(8)}"
 
 
-def needed_commands(keys: Keys, fingerprint: str) -> dict[str, list[tuple[str | int, ...]]]:
+def needed_commands(keys: Keys, fingerprint: str, *, audit: bool = False) -> dict[str, list[tuple[str | int, ...]]]:
     """Return the commands for each purpose, those of our scripts included, in an order in which each finds its key."""
     session, lease, tombstone, agents, quarantine, bucket, *_ = names = keys.of(fingerprint)
     staging, agent = names.staging("0"), keys.affinity(fingerprint)
@@ -115,6 +115,8 @@ def needed_commands(keys: Keys, fingerprint: str) -> dict[str, list[tuple[str | 
             ("ZSCORE", bucket, fingerprint), ("GETRANGE", tombstone, 0, 19),
         ],
         "leases": [("SET", lease, "x", "PX", _LIFE), ("GET", lease), ("PEXPIRE", lease, _LIFE), ("DEL", lease)],
+        # Redis writes no line with this id.
+        "audit": [("XADD", keys.audit, "0-0", "session", fingerprint)] if audit else [],
         "evict": [
             ("SET", tombstone, "x", "PX", _LIFE), ("DEL", tombstone, session), ("ZRANGE", agents, 0, -1), ("DEL", agents),
             ("DEL", agent), ("ZREM", bucket, fingerprint),
@@ -127,10 +129,10 @@ def needed_commands(keys: Keys, fingerprint: str) -> dict[str, list[tuple[str | 
     }  # fmt: skip
 
 
-async def _try_commands(wire: Wire, keys: Keys, facts: Facts) -> None:
+async def _try_commands(wire: Wire, keys: Keys, facts: Facts, *, audit: bool) -> None:
     fingerprint = own_name()
     try:
-        for purpose, commands in needed_commands(keys, fingerprint).items():
+        for purpose, commands in needed_commands(keys, fingerprint, audit=audit).items():
             for words in commands:
                 await _try(wire, purpose, words, facts)
                 if facts.trouble is not None:  # a server that refuses one write refuses all

@@ -19,8 +19,8 @@ OLDEST_VERSION: Final = (6, 2)
 _FLAG_ORDER: Final = "KEAxg$lshztedmn"
 _CLOCK_WARN, _CLOCK_FAIL = 1.0, 60.0
 _FULL: Final = 0.9
-_ESSENTIAL: Final = ("restore", "save", "leases", "evict")
-"""Purposes without which agents do not work."""
+_ESSENTIAL: Final = ("restore", "save", "leases", "audit", "evict")
+"""Purposes without which agents do not work as they are set up."""
 
 
 def version(facts: Facts, _config: Config) -> Finding:

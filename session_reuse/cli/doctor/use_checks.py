@@ -23,7 +23,9 @@ from session_reuse.outcome import SaveOutcome
 
 LISTED: Final = 1000
 OPENED: Final = 20
-TRIAL: Final[ConfigOptions] = {"strict": True, "ttl": 60.0, "max_uses": None, "spool_dir": None, "wait_replicas": 0}
+TRIAL: Final[ConfigOptions] = {
+    "strict": True, "ttl": 60.0, "max_uses": None, "spool_dir": None, "wait_replicas": 0, "audit": False,
+}  # fmt: skip
 """Settings of the manager of a trial: it leaves nothing behind and takes no waiting saves from the disk."""
 _FOREIGN: Final = ""
 """In place of the key of a value that is no session."""
