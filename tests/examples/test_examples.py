@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,18 @@ def test_the_second_run_is_logged_in(tmp_path: Path) -> None:
     printed = run_example("wrap_a_block", tmp_path)
     assert "reused=True outcome=reused" in printed
     assert "visit number 2" in printed
+
+
+def test_the_readme_prepares_a_clone_for_every_example() -> None:
+    """`scripts/prepare` is for bash: sourced in another shell it breaks, and where it fails it closes the terminal."""
+    text = (EXAMPLES / "README.md").read_text()
+    (group,) = re.findall(r"^bash -c '\. scripts/prepare (\w+)", text, re.MULTILINE)
+    assert text.count("scripts/prepare") == 1
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    found = [group]
+    for name in found:
+        found += [each["include-group"] for each in groups[name] if isinstance(each, dict)]
+    assert any(str(each).startswith("session-reuse[all") for name in found for each in groups[name])
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
