@@ -59,6 +59,32 @@ def test_a_machine_with_an_old_python_is_told_what_to_install(clone: Path, tmp_p
     assert "apt-get install python3.11 python3.11-venv" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("is_root", "code", "asked"), [(True, 0, ["install", "install-deps"]), (False, 1, ["install"])]
+)
+def test_a_chromium_that_lacks_libraries_gets_them(
+    clone: Path, tmp_path: Path, is_root: bool, code: int, asked: list[str]
+) -> None:
+    """Ubuntu's package `chromium` is a snap. Without root and sudo, nothing of the system is changed."""
+    done = tmp_path / "done"
+    programs = {
+        clone / ".venv" / "bin" / "python": f'[ "$1" = -c ] && echo {tmp_path}/chromium || echo "$3" >> {done}',
+        tmp_path / "chromium": f"grep -q install-deps {done}",
+        tmp_path / "apt-get": f"echo apt-get >> {done}",
+        tmp_path / "sudo": "exit 1",
+        tmp_path / "id": f"echo {0 if is_root else 1000}",
+    }
+    for path, text in programs.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    script = "cksum < pyproject.toml > .venv/.installed-dev; . scripts/prepare dev; get_chromium"
+    found = subprocess.run(
+        ["bash", "-c", script], cwd=clone, env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=False
+    )
+    assert (found.returncode, done.read_text().split()) == (code, asked)
+
+
 def test_the_help_of_the_demo_installs_nothing(clone: Path) -> None:
     """And it names every option that the demo has."""
     done = run(clone / "scripts" / "demo", "--help")
