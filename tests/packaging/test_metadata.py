@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import metadata, requires
+from importlib.metadata import metadata, requires, version
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent.parent
 COMPATIBILITY = (ROOT / "docs" / "reference" / "compatibility.md").read_text(encoding="utf-8")
@@ -45,3 +46,13 @@ def test_every_version_that_is_promised_can_be_installed(subject: str, package: 
         if (found := re.match(rf"{package}\b[^;]*>=([\d.]+)", line))
     }
     assert re.search(rf"(?<![\d.]){re.escape(oldest)}(?![\d.])", said(subject))
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("package", ["redis", "typer"])
+def test_a_package_whose_internals_are_used_has_an_upper_bound(package: str) -> None:
+    """Its next minor version may rename them, and then nothing of ours would start."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (wanted,) = re.findall(rf'"{package}(>=[^"]*)"', text)
+    assert re.fullmatch(r">=[\d.]+,<[\d.]+", wanted)
+    assert SpecifierSet(wanted).contains(version(package))

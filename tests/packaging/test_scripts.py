@@ -59,6 +59,13 @@ def test_a_machine_with_an_old_python_is_told_what_to_install(clone: Path, tmp_p
     assert "apt-get install python3.11 python3.11-venv" in done.stderr
 
 
+def test_the_tests_that_a_script_names_exist() -> None:
+    """Nothing runs when one of its files is missing."""
+    for script in (ROOT / "scripts").iterdir():
+        for name in re.findall(r"(?<![\w/])tests/[\w/]+(?:\.py)?(?![\w.*])", script.read_text()):
+            assert (ROOT / name).exists(), f"{script.name} names {name}"
+
+
 @pytest.mark.parametrize(
     ("is_root", "code", "asked"), [(True, 0, ["install", "install-deps"]), (False, 1, ["install"])]
 )
