@@ -66,6 +66,15 @@ def test_the_tests_that_a_script_names_exist() -> None:
             assert (ROOT / name).exists(), f"{script.name} names {name}"
 
 
+def test_the_pages_say_how_many_tests_that_measure_time_run_at_once() -> None:
+    """Whoever marks a test `alone` relies on it."""
+    prepare = (ROOT / "scripts" / "prepare").read_text()
+    (number,) = re.findall(r"-n (\d) [^\n]*-m \"\$\{marks\}alone\"", prepare)
+    words = f"{('two', 'three')[int(number) - 2]} at a time"
+    for name in ("CONTRIBUTING.md", "pyproject.toml", "scripts/prepare"):
+        assert words in (ROOT / name).read_text(), name
+
+
 @pytest.mark.parametrize(
     ("is_root", "code", "asked"), [(True, 0, ["install", "install-deps"]), (False, 1, ["install"])]
 )
