@@ -18,7 +18,7 @@ The tree::
     │   ├── StoreAuthError
     │   │   └── StorePermissionError
     │   └── CircuitOpenError
-    ├── CorruptStateError                   only with `strict=True`, or from `BrowserSession.import_`
+    ├── CorruptStateError                   with `strict=True`, from `BrowserSession.import_`, or from `one_time_code`
     │   └── UnreadableStateError                whole, but not to be opened with these keys or extras
     └── AdapterError                        a browser could not be found, read or filled
 

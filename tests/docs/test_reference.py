@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib
 import importlib.util
@@ -98,6 +99,37 @@ def test_every_error_is_in_the_reference() -> None:
     for name in errors.__all__:
         assert name in tree
         assert name in remedies or name in explained_by_outcome
+
+
+def test_every_source_of_an_unreadable_value_is_in_the_tree_of_errors() -> None:
+    """Code that handles `CorruptStateError` at the wrong call handles nothing."""
+    (line,) = re.findall(r".*─ CorruptStateError .*", errors.__doc__ or "")
+    assert {"strict=True", "import_", "one_time_code"} <= set(re.findall(r"[\w=]+", line))
+
+
+def raised_texts(name: str) -> set[str]:
+    """Return the messages with which the modules that read a stored value raise an error. Of a template, its beginning."""
+    root = Path(session_reuse.__file__).parent
+    found = set()
+    for path in (*(root / "_state").glob("*.py"), root / "_stored_form.py"):
+        module = importlib.import_module(".".join(path.relative_to(root.parent).with_suffix("").parts))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and ast.unparse(node.exc.func) == name:
+                (text,) = node.exc.args
+                start = text.values[0] if isinstance(text, ast.JoinedStr) else text
+                found.add(start.value if isinstance(start, ast.Constant) else getattr(module, ast.unparse(start)))
+    return found
+
+
+def test_every_reason_of_a_corrupt_value_is_in_troubleshooting() -> None:
+    """People search the page for the text that their log shows. The rows of whole values come first."""
+    section = (DOCS / "troubleshooting.md").read_text().split("## Outcome `corrupt`")[1].split("\n## ")[0]
+    rows = [row.removesuffix("…") for row in re.findall(r"^\| (.+?) \|", section, re.MULTILINE)][1:]
+    whole, damaged = raised_texts("UnreadableStateError"), raised_texts("CorruptStateError")
+    assert set(rows[: len(whole)]) == whole
+    assert len(whole) == 7
+    assert "In the first seven rows the value is whole" in section
+    assert {row.removeprefix("any other text, such as: ") for row in rows[len(whole) :]} <= damaged
 
 
 @pytest.mark.parametrize("module", [session_reuse, blocking], ids=["async", "blocking"])
