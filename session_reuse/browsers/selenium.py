@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
     from session_reuse._state.storage_state import StorageState
 
-__all__ = ["attach_driver", "open_driver"]
+__all__ = ["attach_driver", "default_options", "open_driver"]
 
 T = TypeVar("T")
 _OWN_DATA: Final = ("--user-data-dir", "user-data-dir")

@@ -215,6 +215,22 @@ async def test_the_rights_of_the_clean_up_suffice(own_redis: RedisServer, caplog
     assert "notifications_off" not in caplog.text
 
 
+def test_the_job_gets_no_right_that_it_does_not_use() -> None:
+    """A user with fewer rights can do less harm."""
+    added = set(rights("how-to/clean-up.md")) - set(rights("reference/stored-form.md"))
+    commands = {each[1:].partition("|")[0] for each in added if each.startswith("+")}
+    root = Path(session_reuse.__file__).parent
+    sources = [path for folder in ("_cleanup", "_store") for path in (root / folder).rglob("*") if path.is_file()]
+    used = {word for path in sources if path.suffix in {".py", ".lua"} for word in words_of(path)}
+    assert len(commands) > 3
+    assert commands - used == {"unsubscribe"}  # of `doctor`, which tries SUBSCRIBE
+
+
+def words_of(path: Path) -> list[str]:
+    """Return the words of a program in small letters."""
+    return re.findall(r"[a-z]+", path.read_text(encoding="utf-8").lower())
+
+
 SHOWN_BY_SPHINX_ONLY = {
     "eval-rst": [DOCS / "reference" / "signatures.md"],  # the page begins with that, and api.md lists the names
 }
