@@ -88,7 +88,10 @@ class MemoryStore(_Forwarding):
         self._client().set(self._keys.session(fingerprint), value, px=int(ttl * 1000))
 
     def advance(self, seconds: float) -> None:
-        """Advance the time of the store: sessions, leases and all else are that much nearer to their end."""
+        """Advance the time of sessions, leases and pools: they are that much nearer to their end.
+
+        Times inside of values stay, such as that of a save, of an invalidation, or of a probe of `keep_alive`.
+        """
         client = self._client()
         for key in client.scan_iter():
             left: Any = client.pttl(key)

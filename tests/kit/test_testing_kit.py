@@ -79,6 +79,23 @@ async def test_a_cooldown_ends_in_no_time() -> None:
             assert session.fingerprint == fingerprint
 
 
+async def test_times_inside_of_values_stay() -> None:
+    """As the docstring and the page say: a probe is as old as before, whatever time has passed for the session."""
+    store = MemoryStore()
+    await use(store)
+    await store.note_liveness(NAME, "alive", 1, 86_400.0, timeout=1)
+    before = await store.facts(NAME, timeout=1)
+    store.advance(3_600)
+    after = await store.facts(NAME, timeout=1)
+    assert before is not None
+    assert after is not None
+    assert (before.liveness, before.head) == (after.liveness, after.head)
+    assert after.ttl == pytest.approx(before.ttl - 3_600, abs=60)
+    page = (ROOT / "docs" / "how-to" / "test-your-agent.md").read_text()
+    for text in (page, MemoryStore.advance.__doc__ or ""):
+        assert "the time of sessions, leases and pools" in text
+
+
 def test_what_was_put_in_place_is_found_as_it_is() -> None:
     """A test plants a damaged value."""
     store = MemoryStore()
