@@ -107,7 +107,9 @@ class Metrics:
             Histogram, "session_restore_seconds", "Time an enter spent on the store.", buckets=RESTORE_BUCKETS
         )
         self.save_seconds = add(Histogram, "session_save_seconds", "Time a save took.", buckets=SAVE_BUCKETS)
-        self.lost = add(Counter, "session_pending_lost_total", "Saves given up at a bound, at an end, or after a wait.")
+        self.lost = add(
+            Counter, "session_pending_lost_total", "Saves with changes given up at a bound, at an end, or after a wait."
+        )
         self.flushed = add(Counter, "session_pending_flushed_total", "Waiting saves written after the store came back.")
         self.expired = add(Counter, "session_expired_total", "Expired sessions whose traces were removed.")
         self.probes = add(
