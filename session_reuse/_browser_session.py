@@ -70,6 +70,7 @@ class Wiring:
         maybe_reordered: whether state or notes were assigned since the restore, perhaps the same in another order.
         health_mark: whether the login works, and why, until that is counted.
         cooldown: seconds for which its pool does not hand it out.
+        max_bytes: of the document as JSON that its manager stores.
     """
 
     backend: SessionBackend | None = None
@@ -81,6 +82,7 @@ class Wiring:
     maybe_reordered: bool = False
     health_mark: tuple[bool, str] | None = None
     cooldown: float = 0.0
+    max_bytes: int = 8 * 1024 * 1024
 
     @property
     def marked_bad(self) -> bool:

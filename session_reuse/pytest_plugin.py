@@ -38,9 +38,9 @@ def session_reuse_manager(session_reuse_store: MemoryStore) -> SessionManager:
 
     For synchronous code, make `session_reuse.blocking.SessionManager(session_reuse_store)`.
     """
-    from session_reuse._manager import SessionManager
+    from session_reuse.testing import memory_manager
 
-    return SessionManager(session_reuse_store, registry=None)
+    return memory_manager(session_reuse_store)
 
 
 @pytest.fixture

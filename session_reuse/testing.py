@@ -250,7 +250,8 @@ def memory_manager(store: Store | None = None, **config: Unpack[ConfigOptions]) 
         config: fields of `session_reuse.Config`.
     """
     chosen: Store = MemoryStore() if store is None else store
-    options: ConfigOptions = {"registry": None, **config}
+    # What waits in a `spool_dir` of the environment is for another store.
+    options: ConfigOptions = {"registry": None, "spool_dir": None, **config}
     return SessionManager(chosen, **options)
 
 

@@ -68,7 +68,7 @@ class BrowserEngine:
         # Not with what the agent has assigned, which is replaced: Playwright's own state holds a part of the session only.
         if theirs is not before and theirs is wiring_of(self._session).captured:
             state = merge_storage_states(before, state, theirs)
-        for where in trim(state, self._restored):
+        for where in trim(state, self._restored, wiring_of(self._session).max_bytes * 7 // 8):
             self._session.report(ProblemKind.TOO_LARGE, where, "the largest values were left out")
         return assign_captured(self._session, state)
 

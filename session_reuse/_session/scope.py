@@ -93,6 +93,7 @@ class SessionScope:
         if wiring_of(session).backend is self:  # its pool had to enter it, to know whether it will do
             return
         session.allowed_domains = getattr(self._options.allowed_domains, "patterns", None)
+        wiring_of(session).max_bytes = self._config.max_state_bytes
         try:
             with self._telemetry.restore_span(self._trace, session):
                 entry = await self._entered(began)

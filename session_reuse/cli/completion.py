@@ -25,7 +25,7 @@ def fingerprints(url: str | None, key_prefix: str | None, beginning: str, most: 
             return
         async with (
             asyncio.timeout(_PATIENCE),
-            SessionManager(config.url, key_prefix=config.key_prefix, registry=None) as manager,
+            SessionManager(config.url, key_prefix=config.key_prefix, spool_dir=None, registry=None) as manager,
         ):
             async for summary in each_session(manager):
                 name = summary.fingerprint

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar, Unpack, cast
+from typing import Any, Final, TypeVar, Unpack, cast
 
 from session_reuse._manager import SessionManager, runtime_of
 from session_reuse._resilience.failure import store_errors
@@ -40,9 +41,17 @@ class Place:
         Raises:
             ConfigurationError: one of them is wrong.
         """
+        return Config.from_env(**cast("ConfigOptions", {**self.settings, **settings}))
+
+    @property
+    def settings(self) -> ConfigOptions:
+        """What differs from the environment. The saves in `spool_dir` wait for its store, and go to no other one."""
         named = {"url": self.url, "key_prefix": self.key_prefix}
-        given = {name: value for name, value in named.items() if value is not None}
-        return Config.from_env(**cast("ConfigOptions", given | settings))
+        given: dict[str, Any] = {"registry": None}
+        given |= {name: value for name, value in named.items() if value is not None}
+        if self.url is not None and os.environ.get("SESSION_REUSE_URL", self.url) != self.url:
+            given["spool_dir"] = None
+        return cast("ConfigOptions", given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ async def connected(place: Place, **settings: Unpack[ConfigOptions]) -> AsyncIte
     """
     config = place.config(**settings)
     given = {name: max(seconds, getattr(config, name)) for name, seconds in _LIMITS.items()}
-    given |= {"url": config.url, "key_prefix": config.key_prefix, "registry": None}
+    given |= {**place.settings, "url": config.url, "key_prefix": config.key_prefix}
     try:
         async with SessionManager(**cast("ConfigOptions", given | settings)) as manager:
             yield manager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from session_reuse import BrowserSession, ProblemKind
+from session_reuse import BrowserSession, ProblemKind, SaveOutcome, reusable_session
 from session_reuse._browser import environment, limits
 from session_reuse._browser.checkpoints import save_checkpoint, save_checkpoint_blocking
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
@@ -32,7 +32,7 @@ from session_reuse.browsers import chromium
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers.checks import cookie_alive
 from session_reuse.errors import AdapterError
-from session_reuse.testing import state_with_cookie
+from session_reuse.testing import memory_manager, state_with_cookie
 from tests.browsers.visits import fresh, reused, storing
 from tests.harness.polling import until
 
@@ -1174,6 +1174,18 @@ def test_what_two_clients_have_captured_together_fits() -> None:
     other.fitted(state_of(old="1", theirs="y" * 6_000_000))
     assert len(json.dumps(session.storage_state)) < 8_000_000
     assert stored_at_a(session)["old"] == "1"
+    assert [problem.kind for problem in session.problems] == ["too_large"]
+
+
+async def test_what_is_captured_fits_into_the_limit_of_the_manager() -> None:
+    """A site that stores more than a small `max_state_bytes` does not cost the session its save."""
+    async with (
+        memory_manager(max_state_bytes=10_000) as manager,
+        reusable_session("shop/alice", manager=manager) as session,
+    ):
+        engine_of(session).fitted(state_of(token="T", cache="x" * 20_000))
+    assert session.save_outcome is SaveOutcome.SAVED
+    assert stored_at_a(session) == {"token": "T"}
     assert [problem.kind for problem in session.problems] == ["too_large"]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from session_reuse.cli.connection import Place
 from tests.cli.conftest import ALICE, CANARIES, CommandLine, store
 from tests.harness.servers import RedisServer
 
@@ -22,6 +25,18 @@ def test_listing_is_one_json_object_per_session(cli: CommandLine, redis_server: 
     ]
     assert {line["version"] for line in answer.lines} == {1}
     assert answer.err == ""
+
+
+def test_saves_on_disk_are_not_delivered_to_another_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They wait for the store of the environment. A command that names another one leaves them alone."""
+    here, there = "redis://127.0.0.1:1/0", "redis://127.0.0.1:1/1"
+    monkeypatch.setenv("SESSION_REUSE_SPOOL_DIR", str(tmp_path))
+    monkeypatch.setenv("SESSION_REUSE_ENCRYPTION_KEYS", base64.b64encode(b"k" * 32).decode())
+    for url, place in ((None, Place(there)), (here, Place()), (here, Place(here))):
+        if url is not None:
+            monkeypatch.setenv("SESSION_REUSE_URL", url)
+        assert place.config().spool_dir == tmp_path
+    assert Place(there).config().spool_dir is None
 
 
 def test_listing_obeys_pattern_and_limit(cli: CommandLine, redis_server: RedisServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import random
 import subprocess
@@ -12,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from session_reuse import BrowserSession, Outcome, SaveOutcome, StoreTimeoutError, blocking, reusable_session
+from session_reuse import (
+    BrowserSession,
+    Outcome,
+    SaveOutcome,
+    SessionManager,
+    StoreTimeoutError,
+    blocking,
+    reusable_session,
+)
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.interface import Busy, Lease
 from session_reuse._store.redis.store import RedisStore
@@ -54,6 +63,19 @@ async def test_a_day_passes_in_no_time() -> None:
     assert store.peek(NAME) is None
     assert await store.affinity("agent-1", timeout=1) is None
     assert_fresh(await use(store), Outcome.MISSING)
+
+
+async def test_the_environments_saves_on_disk_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, session_reuse_manager: SessionManager
+) -> None:
+    """They are those of a real store: a test must not deliver them to one of memory, nor add to them."""
+    monkeypatch.setenv("SESSION_REUSE_SPOOL_DIR", str(tmp_path / "spool"))
+    monkeypatch.setenv("SESSION_REUSE_ENCRYPTION_KEYS", base64.b64encode(b"k" * 32).decode())
+    for manager in (memory_manager(), session_reuse_manager):
+        async with manager, reusable_session("a", manager=manager) as session:
+            session.data["n"] = 1
+        assert manager.config.spool_dir is None
+    assert not (tmp_path / "spool").exists()
 
 
 async def test_a_lease_ends_in_no_time() -> None:

@@ -10,13 +10,11 @@ if TYPE_CHECKING:
     from session_reuse._browser.origins import OriginEntry
     from session_reuse._state.shapes import StorageState
 
-STATE_LIMIT: Final = 7 * 1024 * 1024
-"""Bytes of JSON that all origins may take: less than the default of `max_state_bytes`."""
 _SECTIONS: Final = ("localStorage", "sessionStorage", "indexedDB", "indexedDBRich")
 
 
-def trim(state: StorageState, stored: StorageState, limit: int = STATE_LIMIT) -> list[str]:
-    """Remove the largest values of a state until it fits. Return where they were.
+def trim(state: StorageState, stored: StorageState, limit: int) -> list[str]:
+    """Remove the largest values of a state until its origins fit into so many bytes of JSON. Return where they were.
 
     A value that is left out keeps what is stored of it, if that is smaller. The state is changed, so its entries must be its own.
     """

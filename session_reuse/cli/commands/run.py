@@ -113,14 +113,13 @@ def run(
         "agent_id": agent_id, "pool": pool, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive or pool is not None else "fresh",
     }  # fmt: skip
-    place = {key: value for key, value in (("url", url), ("key_prefix", key_prefix)) if value is not None}
     check = None if check_url is None else {"url": check_url, "text": check_text, "timeout": check_timeout}
     about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
     try:
         _require(words[0])
         flags = [*(chromium_arg or []), *confinement_arguments(allow)]
         browser = _launcher(context.obj, flags, headless=not headed) if cdp_url is None else cdp_url
-        code = asyncio.run(_run(name, options, place, browser, check, words, about))
+        code = asyncio.run(_run(name, options, (url, key_prefix), browser, check, words, about))
     except NoCommandError as error:
         code = _noted(error, about, error.code)
     except SessionReuseError as error:
@@ -152,7 +151,7 @@ def _launcher(first: ChromiumProcess | None, flags: list[str], *, headless: bool
 async def _run(
     fingerprint: str | None,
     options: dict[str, Any],
-    place: dict[str, Any],
+    place: tuple[str | None, str | None],
     browser: str | Callable[[], ChromiumProcess],
     check: dict[str, Any] | None,
     words: list[str],
@@ -164,13 +163,14 @@ async def _run(
     from session_reuse._browser.options import Settings
     from session_reuse._manager import SessionManager
     from session_reuse.browsers.cdp import BoundChromium, attach_cdp, page_shows
+    from session_reuse.cli.connection import Place
 
     verify = None if check is None else page_shows(**check)
     session: BrowserSession | None = None
     code: int | None = None
     try:
         async with (
-            SessionManager(registry=None, **place) as manager,
+            SessionManager(**Place(*place).settings) as manager,
             # While the command was not started, nothing was seen. A wrong --cdp-url would store an empty session.
             reusable_session(fingerprint, manager=manager, save_on_error=False, **options) as session,
             attach_cdp(session, browser)
