@@ -31,7 +31,6 @@ class LeaseHolder:
     Attributes:
         holder: names this holder, different for each `with`.
         lease: the lease, once it is taken.
-        lost: whether another holder has, or may have, taken over.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class LeaseHolder:
         self._spawn = spawn
         self.holder = f"{agent_id or 'agent'}-{secrets.token_hex(6)}"
         self.lease: Lease | None = None
-        self.lost = False
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def deliver_first(self, budget: float) -> None:
@@ -111,7 +109,6 @@ class LeaseHolder:
                 pause = self._ttl / 30  # a store that is away for a moment at two beats must not cost the lease
                 continue
             if not kept:
-                self.lost = True
                 log.warning(Event.LEASE_LOST, fingerprint=self._fingerprint)
                 return
 

@@ -315,9 +315,6 @@ class SessionScope:
         change = self._change(final=final) if is_good else self._bad_mark()
         if change is None:
             return self._finish(SaveOutcome.SKIPPED, began, number)
-        if self._lease is not None and self._lease.lost:
-            log.warning(Event.SAVE_STALE, fingerprint=session.fingerprint)
-            return self._finish(SaveOutcome.STALE, began, number)
         again = given_up(self._changes, self._login, until=change.made_at + change.ttl)
         self._changes = [*unsettled(self._changes), *again, change]
         if final and (use := self.writer.audit.use_of(session, self._options, self._use_id)) is not None:

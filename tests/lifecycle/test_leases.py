@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from fakeredis import FakeRedis
 
 from session_reuse import SaveOutcome, reusable_session
 from session_reuse.testing import Fault, FaultyStore, MemoryStore, memory_manager
 from tests.harness.polling import until
+from tests.harness.stored import KEYS
 from tests.lifecycle.worlds import NAME, Process, stored
 
 TTL = 3.0
@@ -28,6 +33,26 @@ async def test_a_store_that_is_away_at_two_beats_costs_no_lease() -> None:
     finally:
         await manager.aclose()
         await other.manager.aclose()
+
+
+@pytest.mark.parametrize("taken", ["by nobody", "and left", "and held"])
+async def test_a_lease_that_is_lost_costs_the_save_where_another_agent_had_it(taken: str) -> None:
+    """A server that restarts without data, or a process that stood still: the work is stored, unless somebody took over."""
+    memory = MemoryStore()
+    one, other = Process(memory, lease_ttl=0.15), Process(memory)
+    await one.log_in()
+    async with one.manager, other.manager, AsyncExitStack() as left_last:
+        async with one.enter(exclusive=True) as session:
+            session.data["n"] = 1
+            FakeRedis(server=memory.server).delete(KEYS.of(NAME).lease)
+            await until(lambda: "renew" in one.way.calls)
+            if taken == "and left":
+                async with other.enter(exclusive=True) as second:
+                    second.data["theirs"] = 1
+            elif taken == "and held":
+                second = await left_last.enter_async_context(other.enter(exclusive=True))
+            await asyncio.sleep(0.1)
+        assert session.save_outcome is (SaveOutcome.SAVED if taken == "by nobody" else SaveOutcome.STALE)
 
 
 async def test_a_lease_that_cannot_be_given_back_does_not_prolong_the_close() -> None:

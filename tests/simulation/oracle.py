@@ -1435,7 +1435,7 @@ class Oracle:
     def _check_leased(self, session: Session, visit: Visit) -> None:
         """A save that waits is not made stale by the next lease of its own process."""
         later = [self.visits[number] for since, number in session.holders if since > visit.left]
-        lost = max(session.lost_at, session.replaced_at) >= visit.begun or self.server_jumps or visit.lost_lease
+        lost = max(session.lost_at, session.replaced_at) >= visit.begun or self.server_jumps
         may = not visit.options.get("exclusive") or lost or session.evictions
         if may or not later or later[0].manager is not visit.manager:
             return
@@ -1470,9 +1470,8 @@ class Oracle:
             return True
         if visit.options.get("exclusive") and self.server_jumps and session.lost_at >= 0.0:
             return True  # its token is lower than that of an earlier holder: docs, sharing
-        if visit.lost_lease or (
-            visit.options.get("exclusive")
-            and any(since > visit.begun for since, number in session.holders if number != visit.number)
+        if visit.options.get("exclusive") and any(
+            since > visit.begun for since, number in session.holders if number != visit.number
         ):
             return True
         if change.in_storage and session.replaced_at >= visit.begun:
