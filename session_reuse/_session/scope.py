@@ -350,8 +350,9 @@ class SessionScope:
 
     def _start_again_from(self, change: Change) -> None:
         """Move the content of a refused change into the changes after it."""
-        if change.score_change and wiring_of(self._session).health_mark is None:
-            self._session.mark_good()
+        wiring = wiring_of(self._session)
+        if change.score_change and wiring.health_mark is None:
+            wiring.health_mark = (True, "")
         if self._before is change.after:
             self._before = change.before
         passed_on(change, self._changes)
