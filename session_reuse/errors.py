@@ -20,7 +20,7 @@ The tree::
     │   └── CircuitOpenError
     ├── CorruptStateError                   with `strict=True`, from `BrowserSession.import_`, or from `one_time_code`
     │   └── UnreadableStateError                whole, but not to be opened with these keys or extras
-    └── AdapterError                        a browser could not be found, read or filled
+    └── AdapterError                        a browser could not be found, read or filled, or a check could not tell
 
 Users meet them for misuse, or with `strict=True`. For an agent, trouble of the store is an `Outcome` and no exception. Calls
 that are of no use without the store raise a `StoreError`: `evict`, `invalidate`, `sessions`, `history`, `one_time_code`,
@@ -148,4 +148,4 @@ class UnreadableStateError(CorruptStateError):
 
 
 class AdapterError(SessionReuseError):
-    """A browser or client could not be found, read or filled."""
+    """A browser or client could not be found, read or filled. A check of a login that raises it could not tell."""
