@@ -73,7 +73,7 @@ class _Queue:
         self._shares_reads = shares_reads
 
     def add(self, request: Request) -> None:
-        """Have a request sent with all others of this moment: agents often start together."""
+        """Send a request with all others of this moment: agents often start together."""
         self.waiting.append(request)
         if len(self.waiting) == 1:
             asyncio.get_running_loop().call_soon(self.serve)
