@@ -1435,7 +1435,8 @@ class Oracle:
     def _check_leased(self, session: Session, visit: Visit) -> None:
         """A save that waits is not made stale by the next lease of its own process."""
         later = [self.visits[number] for since, number in session.holders if since > visit.left]
-        lost = max(session.lost_at, session.replaced_at) >= visit.begun or self.server_jumps
+        taken = any(visit.begun < since <= visit.left for since, number in session.holders if number != visit.number)
+        lost = taken or max(session.lost_at, session.replaced_at) >= visit.begun or self.server_jumps
         may = not visit.options.get("exclusive") or lost or session.evictions
         if may or not later or later[0].manager is not visit.manager:
             return
