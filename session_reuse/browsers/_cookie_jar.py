@@ -81,7 +81,8 @@ class BoundJar:
     def capture(self, state: StorageState, now: float) -> StorageState:
         """Return `state` with what changed in the jar since the last capture, or `fill`: new and changed cookies, and deletions."""
         self._file_again()
-        base = [filled.record for filled in self._filled.values()]
+        # An expiry is no deletion: another client may have a newer cookie.
+        alive = [each for each in self._filled.values() if each.seen[1] is None or each.seen[1] > int(now)]
         # The next capture begins here: a cookie that is deleted then is in `state`, and was not in the jar at `fill`.
         self._filled = {
             _key(cookie): _Filled(_seen(cookie), record)
@@ -89,7 +90,7 @@ class BoundJar:
             if (record := self._record(cookie, now)) is not None
         }
         mine = [filled.record for filled in self._filled.values()]
-        return merge_storage_states({"cookies": base}, {"cookies": mine}, state)
+        return merge_storage_states({"cookies": [each.record for each in alive]}, {"cookies": mine}, state)
 
     def header(self, url: str, present: str | None, now: float) -> str | None:
         """Return the Cookie header for a request: of the jar what a browser would send, and what else is present."""

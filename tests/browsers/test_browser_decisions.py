@@ -827,6 +827,7 @@ def test_only_changes_make_a_mirror_dirty() -> None:
     assert mirror.version == version
 
 
+@pytest.mark.parametrize("is_restored", [True, False])
 @pytest.mark.parametrize(
     ("expires", "kept"),
     [
@@ -837,13 +838,16 @@ def test_only_changes_make_a_mirror_dirty() -> None:
         (-1, False),
     ],
 )
-def test_a_cookie_that_has_just_expired_stays_stored(expires: float, kept: bool) -> None:
+def test_a_cookie_that_has_just_expired_stays_stored(expires: float, kept: bool, is_restored: bool) -> None:
     """The clock of this host may be ahead, and the login of all others would end. A cookie that lives was removed."""
     cookie: Any = {"name": "a", "value": "1", "domain": "a.example", "path": "/", "expires": expires}
-    mirror = StorageMirror({"cookies": [cookie], "origins": []}, clock=lambda: 1_000_000.0)
-    mirror.cookies_read([{**cookie, "expires": -1}])
-    mirror.cookies_read([])
+    restored = cookie if is_restored else {**cookie, "value": "older", "expires": expires - 10}
+    mirror = StorageMirror({"cookies": [restored], "origins": []}, clock=lambda: 1_000_000.0)
+    mirror.cookies_read([cookie])
+    version = mirror.version
+    assert bool(mirror.cookies_read([])) is not kept
     assert mirror.state()["cookies"] == [cookie] * kept
+    assert (mirror.version == version) is kept
 
 
 def test_a_look_at_an_empty_storage_is_no_change() -> None:

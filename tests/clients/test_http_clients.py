@@ -278,6 +278,18 @@ def test_detach_lets_go_of_the_client(session: BrowserSession, site: Site) -> No
     assert captures_of(session) == []
 
 
+def test_a_cookie_that_expires_in_a_client_does_not_replace_a_newer_one(session: BrowserSession) -> None:
+    """A browser beside the client has got a new one meanwhile. A cookie that the server deletes is deleted."""
+    now = time.time()
+    older, newer = (cookie("sid", value, expires=now + life) for value, life in (("older", 60), ("newer", 600)))
+    bound = BoundJar(jar := CookieJar(), session.report)
+    bound.fill({"cookies": [older], "origins": []}, now)
+    assert bound.capture({"cookies": [newer], "origins": []}, now + 61)["cookies"] == [newer]
+    bound.fill({"cookies": [newer], "origins": []}, now)
+    jar.clear()
+    assert bound.capture({"cookies": [newer], "origins": []}, now)["cookies"] == []
+
+
 @pytest.mark.parametrize("make", [requests.Session, httpx.Client], ids=["requests", "httpx"])
 def test_a_client_is_afterwards_as_it_was(session: BrowserSession, site: Site, make: Callable[[], Any]) -> None:
     """One client for many accounts: what one of them was is not sent for the next one, nor stored as its own."""

@@ -76,8 +76,7 @@ class StorageMirror:
             origin_of(entry["origin"]) or entry["origin"]: cast("OriginEntry", entry) for entry in base["origins"]
         }
         self._progress = {origin: RestoreProgress(entry) for origin, entry in self._base.items()}
-        self._cookies: list[Cookie] = list(base["cookies"])
-        self._stored_cookies = self._cookies
+        self._cookies = _by_identity(base["cookies"])
         self._local: dict[str, dict[str, str]] = {}
         self._session: dict[str, TabStorage] = {}
         self._databases: dict[str, Dump] = {}
@@ -178,13 +177,13 @@ class StorageMirror:
     def cookies_read(self, cookies: list[Cookie]) -> set[str]:
         """Replace the cookies by all those of the browser, in Playwright's form. Return the domains of those that are gone."""
         self.has_read = True
-        before, now = _by_identity(self._cookies), _by_identity(cookies)
-        self.version += now != before
-        self._cookies = cookies
-        self._stored_cookies = [
-            each for each in self._stored_cookies if cookie_identity(each) in now or self._has_just_expired(each)
-        ]
-        return {str(before[each]["domain"]).lstrip(".") for each in before.keys() - now.keys()}
+        before, now = self._cookies, _by_identity(cookies)
+        # An expiry is no logout: the clock of this host may be ahead, and others may have a newer cookie.
+        self._cookies = {
+            key: each for key, each in {**before, **now}.items() if key in now or self._has_just_expired(each)
+        }
+        self.version += self._cookies != before
+        return {str(before[key]["domain"]).lstrip(".") for key in before.keys() - self._cookies.keys()}
 
     def _has_just_expired(self, cookie: Cookie) -> bool:
         expires = playwright_cookie(cookie)["expires"]
@@ -260,10 +259,7 @@ class StorageMirror:
         names = [*self._base, *sorted({*self.visited, *self._files} - self._base.keys())]
         entries = [self._entry(name) for name in names]
         kept = [entry for entry in entries if len(entry) > 2 or entry["localStorage"]]
-        there = _by_identity(self._cookies)
-        # To expire is no logout: the clock of this host may be ahead, and others still use the cookie.
-        expired = [each for each in self._stored_cookies if cookie_identity(each) not in there]
-        content = {"cookies": [*expired, *self._cookies], "origins": kept, "session_reuse": self._block()}
+        content = {"cookies": list(self._cookies.values()), "origins": kept, "session_reuse": self._block()}
         return cast("StorageState", {**self._rest, **content})
 
     def _entry(self, origin: str) -> OriginEntry:
