@@ -121,6 +121,7 @@ class Follower:
         for tab in list(self.tabs):
             self.closed(tab)
         self._is_new_profile = False  # a first document may have come and gone unseen
+        self._shown.clear()
 
     def target_gone(self, target: Target) -> None:
         """Note that a tab, or a frame in a separate process, was closed."""
@@ -226,9 +227,13 @@ class Follower:
             # In a context of our own, events show all that the first document of an origin finds and does, unless it was
             # committed while they were being asked for.
             is_told = is_followed and target.is_adopted
-            is_seen = is_told and self._is_new_profile and frame.parent is None and frame.origin not in self._shown
+            is_first = frame.origin not in self._shown
+            is_seen = is_told and self._is_new_profile and frame.parent is None and is_first
+            may_have_databases = not was_tracked or (is_first and not self._is_new_profile)
             self._shown.add(frame.origin)
-            reading = self._read_first(frame, frame.origin, was_tracked=was_tracked, is_told=is_told, is_seen=is_seen)
+            reading = self._read_first(
+                frame, frame.origin, may_have_databases=may_have_databases, is_told=is_told, is_seen=is_seen
+            )
             self._driver.spawn(reading)
 
     def _gone(self, frame: Frame | None) -> None:
@@ -306,10 +311,12 @@ class Follower:
         """Return whether events of a document's writes may still be on their way."""
         return time.monotonic() - max(self._last_write.get(origin, 0.0), frame.committed_at) < _RECENT
 
-    def _read_first(self, frame: Frame, origin: str, *, was_tracked: bool, is_told: bool, is_seen: bool) -> Flow[None]:
+    def _read_first(
+        self, frame: Frame, origin: str, *, may_have_databases: bool, is_told: bool, is_seen: bool
+    ) -> Flow[None]:
         """Read what a new document has of its origin, where events have not shown all of it."""
         yield from self._track(frame.target, origin)
-        if not was_tracked and self._indexed_db:
+        if may_have_databases and self._indexed_db:
             yield from self._find_databases(frame.target, origin)
         once = (frame.target.tab.key, origin)
         is_known = is_seen or (once in self._was_read and not self._mirror.progress(origin).is_unconfirmed)

@@ -165,9 +165,12 @@ class ScriptDriver(SilentDriver):
 class Followed:
     """A tab that is followed by its events alone, in a context whose state has a token of A if not said otherwise."""
 
-    def __init__(self, driver: BrowserDriver | None = None, state: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, driver: BrowserDriver | None = None, state: dict[str, Any] | None = None, *, is_new_profile: bool = True
+    ) -> None:
         self.session = session = reused(state or storing(A, token="T"))
-        self.engine = BrowserEngine(session, driver or SilentDriver(session), Settings(), is_new_profile=True)
+        driver = driver or SilentDriver(session)
+        self.engine = BrowserEngine(session, driver, Settings(), is_new_profile=is_new_profile)
         self.target = Target("cdp", Tab("tab"))
         self.engine.follower.opened(self.target.tab)
 
@@ -397,6 +400,27 @@ def test_an_origin_of_unknown_size_may_have_databases() -> None:
     followed.commit(A, "1")
     driver.run()
     assert followed.engine.mirror.dirty_databases.keys() == {A}
+
+
+@pytest.mark.parametrize("profile", ["new", "of another", "followed again"])
+def test_databases_that_a_profile_has_already_are_copied(profile: str) -> None:
+    """Chromium reports changes before the first document commits, and never what was there before them."""
+    driver = SecretiveDriver()
+    followed = Followed(driver, {"cookies": [], "origins": []}, is_new_profile=profile != "of another")
+    mirror, follower = followed.engine.mirror, followed.engine.follower
+    if profile == "followed again":
+        followed.commit(A, "0")
+        follower.disconnected()
+        followed.target = Target("cdp", Tab("tab"))
+    followed.commit(B, "1")
+    driver.run()
+    mirror.dirty_databases.clear()
+    starts = {"frameId": "frame", "url": f"{A}/", "navigationType": "differentDocument"}
+    follower.on_event(followed.target, "Page.frameStartedNavigating", starts)
+    driver.run()
+    followed.commit(A, "2")
+    driver.run()
+    assert mirror.dirty_databases.keys() == (set() if profile == "new" else {A})
 
 
 class RestlessDriver(StorageDriver):
