@@ -100,7 +100,7 @@ class RestoreScripts:
     Attributes:
         has_changed: whether the code script is out of date, when it is registered.
         done: origin -> sections that are filled no more.
-        started: origins of which a document has started with something to fill.
+        started: origins of which a document has started with something to fill, or that were filled before.
         name: of the property with the data, and of the item that a filled document reports in its sessionStorage.
     """
 

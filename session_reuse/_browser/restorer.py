@@ -56,7 +56,7 @@ class Restorer:
         self._data: Any = None
         self._code: Any = None
         self._is_updating = False
-        self._left_alone: set[str] = set()
+        self._reported: set[str] = set()
         for problem in problems:
             session.report(problem.kind, problem.where, problem.reason)
         for origin in unusable:
@@ -93,6 +93,7 @@ class Restorer:
 
         def fill(origin: str, evaluate: Evaluate) -> Flow[None]:
             if (yield from self._fill(early[origin], evaluate, is_left=True)):
+                self.scripts.started.add(origin)
                 self._session.report(
                     ProblemKind.RESTORED_EARLY, origin, "it is too large for the init script: see preload_limit"
                 )
@@ -105,12 +106,13 @@ class Restorer:
         """Fill the storage of an open page if it is empty. Return whether it was."""
         outcome = yield from evaluate(fill_script(payload, is_left=is_left))
         if outcome["isOpen"]:
-            self._left_alone.add(payload.origin)
+            self._reported.add(payload.origin)
             self._session.report(
                 ProblemKind.ORIGIN_OPEN, payload.origin, "it is not empty; its storage was left as it is"
             )
             return False
         for each in outcome["failed"]:
+            self._reported.add(payload.origin)
             self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, each)
         failed = {each.partition(":")[0] for each in outcome["failed"]}
         self._mirror.progress(payload.origin).confirm(payload.sections - failed)
@@ -125,7 +127,7 @@ class Restorer:
             try:
                 yield from self._fill(payload, partial(evaluate, frames[payload.origin]))
             except self._driver.errors:
-                self._left_alone.add(payload.origin)
+                self._reported.add(payload.origin)
                 self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, "it is open, and could not be filled")
 
     def fill(self, origin: str, evaluate: Evaluate) -> Flow[bool]:
@@ -192,8 +194,9 @@ class Restorer:
         rest = [replace(each, session=[]) if each.origin in contents else each for each in self.scripts.payloads]
         used = {"sessionStorage"}
         done = {o: sections - used if o in contents else sections for o, sections in self.scripts.done.items()}
+        started = self.scripts.started | contents.keys()
         yield from self.release()
-        self.scripts = RestoreScripts([*rest, *again], overwrites=self._overwrites, done=done)
+        self.scripts = RestoreScripts([*rest, *again], overwrites=self._overwrites, done=done, started=started)
         yield from self.register()
 
     def _update_later(self) -> None:
@@ -249,7 +252,7 @@ class Restorer:
     def report_unconfirmed(self, visited: Collection[str]) -> None:
         """Report the origins whose documents were filled, and in which the stored content was never seen."""
         for origin in sorted(set(visited) & self.scripts.started):
-            if self._mirror.progress(origin).is_unconfirmed and origin not in self._left_alone:
+            if self._mirror.progress(origin).is_unconfirmed and origin not in self._reported:
                 self._session.report(
                     ProblemKind.RESTORE_FAILED, origin, "what is stored was not seen in the browser, and is kept"
                 )

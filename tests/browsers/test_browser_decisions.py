@@ -554,8 +554,10 @@ class FakeChromium:
             "browserContextIds": [],
             "defaultBrowserContextId": "default",
             "cookies": [],
+            "targetId": "hidden",
+            "sessionId": "hidden",
             "executionContextId": 1,
-            "result": {"value": {}},
+            "result": {"value": {"isOpen": False, "failed": []}},
         }
         self._messages.put_nowait({"id": command["id"], "result": result})
 
@@ -696,15 +698,22 @@ async def test_a_release_that_is_cancelled_leaves_no_connection() -> None:
     goes_on.set()
 
 
-async def test_a_tab_that_was_faster_than_the_restore_costs_no_other_tab_its_storage() -> None:
-    """Another tab may be at work on an origin whose databases were not seen yet."""
-    entry = {"origin": A, "localStorage": [], "indexedDB": [_AUTH]}
+@pytest.mark.parametrize("way", ["in another tab", "in the tab of a check", "before the start"])
+async def test_a_tab_that_was_faster_than_the_restore_costs_no_origin_its_storage(way: str) -> None:
+    """An origin that was restored already has something that nothing would restore again."""
+    item = {"name": "ticket", "value": "K"}
+    entry = {"origin": A, "localStorage": [item], "sessionStorage": [item], "indexedDB": [_AUTH]}
     session, chromium = reused({"cookies": [], "origins": [entry]}), FakeChromium()
     driver = DevToolsDriver(chromium, session, of_target=None, is_own=True)
-    engine = driver.engine = BrowserEngine(session, driver, Settings(), is_new_profile=True)
-    await run_async(engine.restorer.register())
-    await run_async(driver.follow(is_new_profile=True))
-    engine.restorer.started(A)
+    settings = Settings(preload_limit=1 if way == "before the start" else PRELOAD_LIMIT)
+    engine = driver.engine = BrowserEngine(session, driver, settings, is_new_profile=True)
+    await run_async(engine.start())
+    if way == "in another tab":
+        engine.restorer.started(A)
+    elif way == "in the tab of a check":
+        await run_async(engine.restorer.rearm_session_storage({A: {"ticket": "newer"}}))
+    assert engine.restorer.scripts.sections(A)
+    chromium.commands.clear()
     chromium.open_tab("another")
     while "Page.getFrameTree" not in chromium.commands:
         await asyncio.sleep(0.001)
