@@ -247,6 +247,8 @@ class Attachment:
         """Capture a last time."""
         self._ending.set()
         self._changed.set()
+        for watcher in self._tasks[:1]:
+            watcher.cancel()  # of a page that hangs, it takes longer to read than the last capture may
         if len(self._tasks) > 1:  # a checkpoint under way comes to its end: in a thread, it cannot be cancelled
             await asyncio.wait(self._tasks[1:], timeout=_CHECKPOINT_LIMIT)
         await self.take(is_final=True)

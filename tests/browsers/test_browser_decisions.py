@@ -533,10 +533,18 @@ def test_a_new_connection_restores_what_is_left_alone() -> None:
 
 
 class FakeChromium:
-    """A transport to a browser that answers each command. All documents are of A."""
+    """A transport to a browser that answers each command. All documents are of A.
+
+    Attributes:
+        commands: those that have arrived.
+        cookies: what it has.
+        is_hung: called with method and session id of a command. It is not answered when this returns True.
+    """
 
     def __init__(self) -> None:
         self.commands: list[str] = []
+        self.cookies: list[dict[str, Any]] = []
+        self.is_hung: Callable[[str, str], bool] = lambda *_: False
         self.is_closed = False
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
@@ -553,13 +561,14 @@ class FakeChromium:
             "usageBreakdown": [],
             "browserContextIds": [],
             "defaultBrowserContextId": "default",
-            "cookies": [],
+            "cookies": self.cookies,
             "targetId": "hidden",
             "sessionId": "hidden",
             "executionContextId": 1,
             "result": {"value": {"isOpen": False, "failed": []}},
         }
-        self._messages.put_nowait({"id": command["id"], "result": result})
+        if not self.is_hung(command["method"], command.get("sessionId", "")):
+            self._messages.put_nowait({"id": command["id"], "result": result})
 
     def emit(self, method: str, session_id: str = "", **params: Any) -> None:
         """Report an event."""
@@ -673,6 +682,21 @@ async def test_a_browser_that_was_not_restored_is_not_restored_when_it_is_captur
     assert "Storage.setCookies" not in chromium.commands
     assert ("Storage.getCookies" in chromium.commands) is not is_stored  # with nothing to restore, nothing is mixed
     assert (session.storage_state is given, wiring_of(session).capture_reason is not None) == (is_stored, is_stored)
+
+
+async def test_a_page_that_hangs_costs_no_cookie_of_the_last_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between saves, a look at such a page may take longer than an exit."""
+    monkeypatch.setattr(limits, "CAPTURE", 0.5)
+    session, chromium = fresh(), FakeChromium()
+    chromium.is_hung = lambda method, _: method == "Page.createIsolatedWorld"
+    attachment = _attachment(lambda: chromium, session)
+    await attachment.start()
+    chromium.open_tab("tab")
+    await until(lambda: "Page.createIsolatedWorld" in chromium.commands)
+    chromium.cookies = [{"name": "sid", "value": "S", "domain": "a.example", "path": "/", "expires": -1}]
+    await attachment.finish()
+    await attachment.release()
+    assert [cookie["value"] for cookie in session.storage_state["cookies"]] == ["S"]
 
 
 async def test_a_release_that_is_cancelled_leaves_no_connection() -> None:
