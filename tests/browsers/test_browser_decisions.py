@@ -746,6 +746,25 @@ async def test_a_tab_that_was_faster_than_the_restore_costs_no_origin_its_storag
     assert "Storage.clearDataForOrigin" not in chromium.commands
 
 
+async def test_a_tab_that_never_answers_is_waited_for_once() -> None:
+    """A tab that Chromium has discarded keeps no capture and no change of the init scripts waiting."""
+    session, chromium = fresh(), FakeChromium()
+    chromium.is_hung = lambda _, cdp_session_id: cdp_session_id == "discarded"
+    driver = DevToolsDriver(chromium, session, of_target="first", is_own=False)
+    driver.settle_limit = 1.0  # type: ignore[misc]
+    driver.engine = BrowserEngine(session, driver, Settings(), is_new_profile=False)
+    await run_async(driver.follow(is_new_profile=False))
+    chromium.open_tab("discarded")
+    await until(lambda: "Page.getFrameTree" in chromium.commands)
+    await driver.settle()
+    began = time.monotonic()
+    await driver.remove_script(await driver.add_script("0"))
+    for _ in range(2):
+        await driver.settle()
+    assert time.monotonic() - began < driver.settle_limit
+    await driver.close()
+
+
 class BriefChromium(FakeChromium):
     """A browser whose tab is closed before it has told which documents it has."""
 

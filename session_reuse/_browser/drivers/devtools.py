@@ -12,7 +12,7 @@ from session_reuse._browser import limits
 from session_reuse._browser.cookies import Cookie, from_cdp, to_cdp
 from session_reuse._browser.driver import EventHandler, Params
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError, Transport
-from session_reuse._browser.drivers.tasks import AsyncDriver
+from session_reuse._browser.drivers.tasks import AsyncDriver, in_background
 from session_reuse._browser.flow import Flow
 from session_reuse._browser.follower import ENABLE, EVENTS
 from session_reuse._browser.origins import origin_of
@@ -20,6 +20,8 @@ from session_reuse._browser.tabs import Tab, Target
 from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from session_reuse._browser.engine import BrowserEngine
     from session_reuse._browser_session import BrowserSession
 
@@ -140,8 +142,7 @@ class DevToolsDriver(AsyncDriver):
         self._scripts.append(script)
         for cdp_session_id in self._attached:
             self._add(script, cdp_session_id)
-        if script.added:
-            await asyncio.wait(script.added.values(), timeout=limits.INIT_SCRIPT)
+        await self._answered(script.added)
         return script
 
     def _add(self, script: _Script, cdp_session_id: str) -> None:
@@ -153,9 +154,12 @@ class DevToolsDriver(AsyncDriver):
     async def remove_script(self, script: _Script) -> None:
         """Remove an init script from all tabs. One that has not taken it yet gives it back when it has."""
         self._scripts.remove(script)
-        removals = [self._start(self._removed(each, cdp_session_id)) for cdp_session_id, each in script.added.items()]
-        if removals:
-            await asyncio.wait(removals, timeout=limits.INIT_SCRIPT)
+        await self._answered({each: in_background(self._removed(added, each)) for each, added in script.added.items()})
+
+    async def _answered(self, answers: Mapping[str, asyncio.Future[Any]]) -> None:
+        """Wait for the answers of tabs that have answered before: one that was discarded never does."""
+        if answering := [answer for each, answer in answers.items() if self._attached[each].waiting is None]:
+            await asyncio.wait(answering, timeout=limits.INIT_SCRIPT)
 
     async def _removed(self, added: asyncio.Future[Params], cdp_session_id: str) -> None:
         with contextlib.suppress(*self.errors):

@@ -52,6 +52,7 @@ class AsyncDriver(BrowserDriver):
     def __init__(self, session: BrowserSession) -> None:
         super().__init__(session)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
 
     def spawn(self, flow: Flow[object]) -> asyncio.Task[None]:
         """Run a flow in a task."""
@@ -74,9 +75,10 @@ class AsyncDriver(BrowserDriver):
         await is_done(release(), limits.COMMAND)
 
     async def settle(self) -> None:
-        """Wait for the flows that are under way."""
-        if tasks := self._tasks - {asyncio.current_task()}:
-            await asyncio.wait(tasks, timeout=self.settle_limit)
+        """Wait for the flows that are under way, but not again for one that took too long: its page may hang for ever."""
+        if tasks := self._tasks - self._late - {asyncio.current_task()}:
+            _, late = await asyncio.wait(tasks, timeout=self.settle_limit)
+            self._late = self._tasks & (self._late | late)
 
     def cancel_tasks(self) -> list[asyncio.Task[None]]:
         """Cancel all flows that still run, and return their tasks."""
