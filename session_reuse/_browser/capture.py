@@ -59,7 +59,7 @@ class Capture:
         due = [
             origin for origin in self._mirror.dirty_databases if self._next_copy.get(origin, 0.0) <= time.monotonic()
         ]
-        unread = [frames[origin] for origin in self._mirror.unread & frames.keys()]
+        unread = [frames[origin] for origin in self._mirror.unread.keys() & frames.keys()]
         yield [self._follower.read(frame, str(frame.origin)) for frame in unread]
         yield [self._copy_databases(frames[origin], origin, set()) for origin in due if origin in frames]
 
@@ -100,7 +100,7 @@ class Capture:
         if not is_read:
             silent.add(frame)
         if not is_read and frame.is_current and frame.origin is not None and not frame.is_read:
-            self._mirror.unread.add(origin)
+            self._mirror.unread[origin] = self._mirror.version
             reason = "its page did not answer in time; what was last seen is kept"
             self._session.report(ProblemKind.CAPTURE_LIMITED, origin, reason)
 
@@ -156,7 +156,7 @@ class Capture:
     def _unseen(self) -> set[str]:
         """Return the origins that may hold something unseen."""
         gone = {each for each in self._follower.suspects if self._mirror.has_content(each)}
-        return self._mirror.unread | self._mirror.dirty_databases.keys() | gone
+        return self._mirror.unread.keys() | self._mirror.dirty_databases.keys() | gone
 
     def _revisit(self, origins: set[str]) -> Flow[None]:
         """Read origins of which no open page tells what they hold, on a page that the agent does not see."""
@@ -176,7 +176,13 @@ class Capture:
                 text = yield from evaluate(dump_script(self._limit, mark.names))
                 self._mirror.databases_read(origin, read_dump(origin, text), mark)
 
-        failed = yield from visit(self._driver, sorted(origins), act, limits.REVISIT)
+        def last_mark(origin: str) -> tuple[int, str]:
+            mark = self._mirror.dirty_databases.get(origin, CopyMark(0, None))
+            return max(mark.number, self._mirror.unread.get(origin, 0)), origin
+
+        # The latest ones first: where the agent has been last, it may have logged in.
+        latest = sorted(origins, key=last_mark, reverse=True)
+        failed = yield from visit(self._driver, latest, act, limits.REVISIT)
         for origin in failed:
             self._session.report(
                 ProblemKind.CAPTURE_LIMITED, origin, "it could not be read again; what was last seen is kept"

@@ -334,7 +334,7 @@ class Follower:
                 self._restorer.delivered(origin)
             self._restorer.seen(origin)
         elif frame.origin is not None:
-            self._mirror.unread.add(origin)
+            self._mirror.unread[origin] = self._mirror.version
 
     def _track(self, target: Target, origin: str) -> Flow[None]:
         """Subscribe to the changes of an origin's databases."""

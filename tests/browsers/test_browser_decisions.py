@@ -333,7 +333,7 @@ def test_a_document_that_is_left_before_its_last_read_arrives_is_unseen(leads_to
     assert document.is_read is None
     followed.ask_for(f"{leads_to}/next")
     followed.commit(B, "2")
-    assert followed.engine.mirror.unread == {A}
+    assert followed.engine.mirror.unread.keys() == {A}
 
 
 @pytest.mark.parametrize("is_news", [True, False])
@@ -348,7 +348,7 @@ def test_a_document_that_stores_something_after_its_last_read_is_unseen(*, is_ne
     method, params = _event("Updated", A, "token", "newer" if is_news else "T")
     followed.engine.follower.on_event(followed.target, method, params)
     followed.engine.follower.target_gone(followed.target)
-    assert followed.engine.mirror.unread == ({A} if is_news else set())
+    assert followed.engine.mirror.unread.keys() == ({A} if is_news else set())
 
 
 def test_the_word_of_a_document_that_was_left_is_nothing_that_a_site_has_stored() -> None:
@@ -446,6 +446,42 @@ def test_a_copy_that_an_open_page_ends_is_made_on_a_hidden_page_at_the_exit() ->
     assert [problem.where for problem in followed.session.problems] == [A]
 
 
+class VisitedDriver(RestlessDriver):
+    """A browser whose hidden page opens no origin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visited: list[str] = []
+
+    def open_blank_page(self, _: object) -> Any:
+        """Return the session with the hidden page."""
+        return "hidden"
+        yield
+
+    def close_blank_page(self, _: object) -> Any:
+        """Close it."""
+        yield
+
+    def send(self, cdp: object, method: str, params: Any, limit: float | None = None) -> Any:
+        """Note where the hidden page is sent to."""
+        if method == "Page.navigate":
+            self.visited.append(params["url"].rstrip("/"))
+            raise OSError
+        return super().send(cdp, method, params, limit)
+
+
+def test_what_was_marked_last_is_visited_first_at_the_exit() -> None:
+    """The time for visits may not do for all, and the agent has logged in where it was last."""
+    followed = Followed(driver := VisitedDriver(), {"cookies": [], "origins": []})
+    mirror = followed.engine.mirror
+    for mark in (mirror.databases_changed, mirror.mark_unread):
+        for number in range(3):
+            mark(f"https://{mark.__name__[0]}{number}.example")
+    mirror.mark_unread("https://d0.example")
+    run_sync(followed.engine.captured(is_final=True))
+    assert driver.visited == [f"https://{name}.example" for name in ("d0", "m2", "m1", "m0", "d2", "d1")]
+
+
 def test_a_document_that_was_there_before_us_is_not_waited_for() -> None:
     """Its receipt was sent before anything listened. It may have logged out since."""
     driver = ScriptDriver()
@@ -462,7 +498,7 @@ def test_what_a_connection_that_was_lost_has_not_read_is_read_over_the_next() ->
     followed.commit(A, "1")
     followed.commit(B, "2")
     followed.engine.follower.disconnected()
-    assert followed.engine.mirror.unread == followed.engine.mirror.dirty_databases.keys() == {A, B}
+    assert followed.engine.mirror.unread.keys() == followed.engine.mirror.dirty_databases.keys() == {A, B}
     assert followed.engine.follower.tabs == []
 
 
@@ -751,7 +787,7 @@ async def test_a_tab_that_never_answers_is_waited_for_once() -> None:
     session, chromium = fresh(), FakeChromium()
     chromium.is_hung = lambda _, cdp_session_id: cdp_session_id == "discarded"
     driver = DevToolsDriver(chromium, session, of_target="first", is_own=False)
-    driver.settle_limit = 1.0  # type: ignore[misc]
+    driver.settle_limit = 1.0
     driver.engine = BrowserEngine(session, driver, Settings(), is_new_profile=False)
     await run_async(driver.follow(is_new_profile=False))
     chromium.open_tab("discarded")
@@ -881,6 +917,18 @@ def test_a_reading_that_is_overtaken_by_a_later_one_counts_no_more() -> None:
     assert _local(mirror) == {A: {"k": "v"}}
 
 
+def test_a_reading_clears_no_mark_that_was_made_after_it_began() -> None:
+    """A document that is left while another one is being read may have stored more."""
+    mirror = StorageMirror({"cookies": [], "origins": []})
+    mirror.mark_unread(A)
+    before = mirror.begin_read(1, A)
+    mirror.mark_unread(A)
+    mirror.finish_read(before, [], [])
+    assert A in mirror.unread
+    mirror.finish_read(mirror.begin_read(1, A), [], [])
+    assert A not in mirror.unread
+
+
 def test_events_without_a_reading_build_on_what_was_restored() -> None:
     """A page that was gone before it could be read leaves its changes on top of the restored state."""
     mirror = StorageMirror(storing(A, kept="1", changed="1"))
@@ -889,7 +937,7 @@ def test_events_without_a_reading_build_on_what_was_restored() -> None:
     assert _local(mirror) == {A: {"kept": "1", "changed": "2"}}
     mirror.storage_event(1, *_event("sCleared", A))
     assert mirror.state()["origins"] == []
-    assert mirror.unread == {A}
+    assert mirror.unread.keys() == {A}
 
 
 def test_only_changes_make_a_mirror_dirty() -> None:

@@ -197,7 +197,7 @@ class PlaywrightDriver(BrowserDriver):
             return
         if frame.parent_frame is None:
             if not self.has_protocol:
-                self.engine.mirror.unread.add(origin)
+                self.engine.mirror.unread[origin] = self.engine.mirror.version
                 self.engine.restorer.delivered(origin)
             return
         top = origin_of(page.url)

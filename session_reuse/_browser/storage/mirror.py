@@ -62,7 +62,7 @@ class StorageMirror:
 
     Attributes:
         version: grows with each change seen.
-        unread: origins of which something may be unseen. A mark goes when a read has arrived.
+        unread: origins of which something may be unseen, with the version at that time. A read that began later clears it.
         dirty_databases: origins whose IndexedDB has changed since it was copied.
         environment: as seen in this run, or else as recorded.
         has_read: whether anything was read from the browser.
@@ -83,7 +83,7 @@ class StorageMirror:
         self._files: dict[str, list[Any]] = {}
         self._readings: list[Reading] = []
         self.version = 0
-        self.unread: set[str] = set()
+        self.unread: dict[str, int] = {}
         self.dirty_databases: dict[str, CopyMark] = {}
         self.environment: Environment = recorded(base)
         self.has_read = False
@@ -100,8 +100,8 @@ class StorageMirror:
 
     def mark_unread(self, origin: str) -> None:
         """Note that a document may have stored something that was not seen: that is worth a save."""
-        self.unread.add(origin)
         self.version += 1
+        self.unread[origin] = self.version
 
     def local_size(self, origin: str) -> int:
         """Return how many characters the localStorage of an origin is known to hold."""
@@ -109,7 +109,7 @@ class StorageMirror:
 
     def begin_read(self, tab: Hashable, origin: str) -> Reading:
         """Announce that the web storage of an origin is being read in a tab."""
-        reading = Reading(tab, origin)
+        reading = Reading(tab, origin, self.version)
         self._readings.append(reading)
         return reading
 
@@ -122,7 +122,8 @@ class StorageMirror:
         for other in began_before:
             other.is_outdated |= (other.tab, other.origin) == (reading.tab, reading.origin)
         self.has_read = True
-        self.unread.discard(reading.origin)
+        if self.unread.get(reading.origin, 0) <= reading.version:
+            self.unread.pop(reading.origin, None)
         if local is not None:
             self._local_read(reading, local)
         if session is not None:

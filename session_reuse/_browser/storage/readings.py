@@ -19,12 +19,14 @@ class Reading:
     Attributes:
         tab: where it is read.
         origin: whose storage it is.
+        version: of the mirror when it began.
         events: what has arrived since: events that may be newer than the answer.
         is_outdated: a reading that began later is done.
     """
 
     tab: Hashable
     origin: str
+    version: int
     events: list[tuple[str, Params]] = field(default_factory=list)
     is_outdated: bool = False
 
