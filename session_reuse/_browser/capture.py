@@ -148,7 +148,8 @@ class Capture:
         except self._driver.errors:
             failed.add(origin)  # the page is busy, or has gone on: the mark stays
             return
-        self._next_copy[origin] = time.monotonic() + _COPY_SHARE * (time.monotonic() - began)
+        finally:
+            self._next_copy[origin] = time.monotonic() + _COPY_SHARE * (time.monotonic() - began)
         if frame.is_current and isinstance(text, str):
             self._mirror.databases_read(origin, read_dump(origin, text), mark)
             self._restorer.seen(origin)

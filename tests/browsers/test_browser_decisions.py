@@ -446,6 +446,38 @@ def test_a_copy_that_an_open_page_ends_is_made_on_a_hidden_page_at_the_exit() ->
     assert [problem.where for problem in followed.session.problems] == [A]
 
 
+class BusyDriver(StorageDriver):
+    """A browser whose pages take a moment for a script of ours, and end it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies = 0
+
+    def cookies(self) -> list[Any]:
+        """Return none."""
+        return []
+
+    def send(self, cdp: object, method: str, params: Any, limit: float | None = None) -> Any:
+        """Answer like Chromium, but for scripts of ours."""
+        if method == "Page.createIsolatedWorld":
+            return {"executionContextId": 1}
+        if method == "Runtime.evaluate" and "contextId" in params:
+            self.copies += "auth" in params["expression"]
+            time.sleep(0.01)
+            raise OSError
+        return super().send(cdp, method, params, limit)
+
+
+def test_a_copy_that_took_too_long_is_not_begun_again_at_once() -> None:
+    """The first one goes on in the page, which waits for both."""
+    followed = Followed(driver := BusyDriver(), {"cookies": [], "origins": []})
+    followed.commit(A, "1")
+    followed.engine.mirror.databases_changed(A, "auth")
+    for _ in range(2):
+        run_sync(followed.engine.capture.refresh())
+    assert driver.copies == 1
+
+
 class VisitedDriver(RestlessDriver):
     """A browser whose hidden page opens no origin."""
 
