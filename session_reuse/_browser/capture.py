@@ -50,10 +50,13 @@ class Capture:
         self._next_copy: dict[str, float] = {}
         self._knows_environment = False
 
-    def refresh(self) -> Flow[None]:
-        """Read what no event has shown, between saves: cookies, changed databases, open pages not read yet."""
+    def refresh(self) -> Flow[bool]:
+        """Read what no event has shown, between saves: cookies, changed databases, open pages not read yet.
+
+        Return whether the browser has answered.
+        """
         if self._driver.is_gone or not (yield from self._poll_cookies()):
-            return
+            return False
         frames = self._follower.open_frames()
         yield from self._note_environment(frames)
         due = [
@@ -62,6 +65,7 @@ class Capture:
         unread = [frames[origin] for origin in self._mirror.unread.keys() & frames.keys()]
         yield [self._follower.read(frame, str(frame.origin)) for frame in unread]
         yield [self._copy_databases(frames[origin], origin, set()) for origin in due if origin in frames]
+        return True
 
     def capture(self, *, is_final: bool) -> Flow[StorageState]:
         """Return what the browser holds now, or what it was last seen to hold when it has ended.

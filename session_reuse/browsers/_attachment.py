@@ -163,7 +163,9 @@ class Attachment:
             driver.stirred.clear()
             try:
                 async with self._capturing:
-                    await run_async(driver.engine.capture.refresh())
+                    is_answering = await run_async(driver.engine.capture.refresh())
+                if not is_answering:  # a suspended host, or a gateway that has gone, ends no connection
+                    await driver.close_if_silent()
             except Exception as error:  # noqa: BLE001  (following a browser must never disturb the agent)
                 driver.report_not_followed(error)
             if driver.engine.mirror.version != seen:

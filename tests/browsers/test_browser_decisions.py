@@ -716,6 +716,26 @@ async def test_a_client_that_has_lost_its_browser_for_a_moment_is_followed_again
     await attachment.release()
 
 
+async def test_a_connection_over_which_nothing_arrives_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that has gone for a moment leaves a connection that never ends. A page that hangs ends none."""
+    monkeypatch.setattr(limits, "BROWSER", 0.2)
+    opened: list[FakeChromium] = []
+
+    def chromium() -> FakeChromium:
+        opened.append(FakeChromium())
+        return opened[-1]
+
+    attachment = _attachment(chromium)
+    await attachment.start()
+    opened[0].is_hung = lambda method, _: method == "Storage.getCookies"
+    await until(lambda: opened[0].commands.count("Browser.getVersion") == 3, message="it was asked twice")
+    assert (opened[0].is_closed, len(opened)) == (False, 1)
+    opened[0].is_hung = lambda *_: True
+    await until(lambda: "Storage.getCookies" in opened[-1].commands and len(opened) == 2)
+    assert opened[0].is_closed
+    await attachment.release()
+
+
 class LateChromium(FakeChromium):
     """A browser with a tab and a cookie, whose first connection fails."""
 

@@ -82,13 +82,14 @@ class CdpConnection:
         params: Params | None = None,
         cdp_session_id: str = "",
         *,
-        timeout: float = limits.BROWSER,
+        timeout: float | None = None,
     ) -> Params:
-        """Send a command and return its result.
+        """Send a command and return its result, within `limits.BROWSER` if there is no other limit.
 
         Raises:
             CdpError: refused, not answered within `timeout` seconds, or the browser has ended.
         """
+        timeout = timeout or limits.BROWSER
         try:
             async with asyncio.timeout(timeout):
                 return await self.post(method, params, cdp_session_id)

@@ -123,6 +123,14 @@ class DevToolsDriver(AsyncDriver):
         finally:
             await self.connection.close()
 
+    async def close_if_silent(self) -> None:
+        """End a connection over which nothing arrives any more. A page that does not answer is no sign of that."""
+        connection = self.connection
+        try:
+            await connection.send("Browser.getVersion")
+        except CdpError:
+            await connection.close()
+
     async def reconnect(self, transport: Transport) -> bool:
         """Replace a connection that has ended. Return whether it leads to the same browser. If not, it is closed."""
         await self.close()
