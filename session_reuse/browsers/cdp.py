@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import urlsplit
@@ -74,8 +74,8 @@ class Chromium:
         process: the browser, if it was started here.
     """
 
-    cdp_url: str
-    websocket_url: str
+    cdp_url: str = field(repr=False)  # the address of a browser service has its token in it
+    websocket_url: str = field(repr=False)
     process: subprocess.Popen[bytes] | None = None
 
     @property

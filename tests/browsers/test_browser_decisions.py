@@ -30,6 +30,7 @@ from session_reuse._browser.tabs import Tab, Target, frame_of
 from session_reuse._browser_session import wiring_of
 from session_reuse.browsers import chromium
 from session_reuse.browsers._attachment import Attachment
+from session_reuse.browsers.cdp import Chromium
 from session_reuse.browsers.checks import cookie_alive
 from session_reuse.errors import AdapterError
 from session_reuse.testing import memory_manager, state_with_cookie
@@ -1201,6 +1202,12 @@ def test_a_recorded_environment_gives_way_to_options() -> None:
     assert environment.context_options(known, {"timezone_id": "Asia/Tokyo"}) == {"user_agent": "U"}
     assert environment.changed(known, {"user_agent": "V", "timezone": "UTC", "locale": "de"}) == ["user_agent"]
     assert environment.recorded({"session_reuse": None}) == {}
+
+
+def test_the_token_of_a_browser_service_is_not_shown() -> None:
+    """A browser may be logged, and both of its addresses may have the token in them."""
+    shown = repr(Chromium("https://service.example?token=SECRET", "wss://service.example/?token=SECRET"))
+    assert "SECRET" not in shown
 
 
 def test_where_chromium_is_found(tmp_path: Path) -> None:
