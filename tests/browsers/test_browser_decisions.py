@@ -607,12 +607,16 @@ class FakeChromium:
     Attributes:
         commands: those that have arrived.
         cookies: what it has.
+        fragment: of the URL of all documents.
+        urls: where pages were sent to.
         is_hung: called with method and session id of a command. It is not answered when this returns True.
     """
 
     def __init__(self) -> None:
         self.commands: list[str] = []
         self.cookies: list[dict[str, Any]] = []
+        self.fragment = ""
+        self.urls: list[str] = []
         self.is_hung: Callable[[str, str], bool] = lambda *_: False
         self.is_closed = False
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -621,7 +625,10 @@ class FakeChromium:
         """Answer a command."""
         command = json.loads(message)
         self.commands.append(command["method"])
+        if command["method"] == "Page.navigate":
+            self.urls.append(command["params"]["url"])
         frame = {"id": command.get("sessionId"), "loaderId": "1", "securityOrigin": A, "url": f"{A}/"}
+        frame |= {"urlFragment": self.fragment} if self.fragment else {}
         result = {
             "frameTree": {"frame": frame},
             "loaderId": "1",
@@ -833,6 +840,20 @@ async def test_a_tab_that_was_faster_than_the_restore_costs_no_origin_its_storag
     await driver.settle()
     await driver.connection.close()
     assert "Storage.clearDataForOrigin" not in chromium.commands
+
+
+@pytest.mark.parametrize("fragment", ["", "#/inbox?id=1"])
+async def test_a_tab_that_is_loaded_again_keeps_its_address(fragment: str) -> None:
+    """Where a site has one document, the fragment says what the agent has opened."""
+    session, chromium = reused(storing(A, token="T")), FakeChromium()
+    chromium.fragment = fragment
+    driver = DevToolsDriver(chromium, session, of_target=None, is_own=True)
+    driver.engine = BrowserEngine(session, driver, Settings(), is_new_profile=True)
+    await run_async(driver.engine.start())
+    chromium.open_tab("fast")
+    await until(lambda: len(chromium.urls) == 2)
+    await driver.close()
+    assert chromium.urls == ["about:blank", f"{A}/{fragment}"]
 
 
 async def test_a_tab_that_never_answers_is_waited_for_once() -> None:

@@ -343,7 +343,7 @@ class DevToolsDriver(AsyncDriver):
             if not self._is_own:
                 again = True
             elif origin not in self.engine.restorer.scripts.started:  # else another tab is at work there
-                yield from self._load_again(target.cdp, origin, str(frame["url"]))
+                yield from self._load_again(target.cdp, origin, frame["url"] + frame.get("urlFragment", ""))
                 # Nothing of the first document is followed: what it has stored is cleared.
                 tree = {"frame": {"id": frame["id"], "loaderId": frame["loaderId"]}}
         self.engine.follower.adopt(target, tree)
