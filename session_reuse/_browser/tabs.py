@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from session_reuse._browser.origins import origin_of
 
@@ -98,6 +99,6 @@ class Frame:
 def frame_of(found: Params, target: Target, now: float) -> Frame:
     """Return the document that a `Page.Frame` of the protocol describes."""
     origin = None if found.get("unreachableUrl") else origin_of(str(found.get("securityOrigin", "")))
-    scheme, _, host = (origin or "").partition("://")
-    site = f"{scheme}://{found.get('domainAndRegistry') or host}" if origin else ""
+    parts = urlsplit(origin or "")
+    site = f"{parts.scheme}://{found.get('domainAndRegistry') or parts.hostname}" if origin else ""
     return Frame(found["id"], found.get("parentId"), str(found.get("loaderId")), origin, site, target, now)

@@ -97,6 +97,9 @@ def test_the_site_of_an_origin(origin: str, site: str) -> None:
         ([(A, "a.example"), (B, "b.example"), (A, "a.example")], False),
         ([("https://a.github.io", "a.github.io"), ("https://b.github.io", "b.github.io")], False),
         ([("http://a.example", "a.example"), (A, "a.example")], False),
+        ([("http://localhost:3000", ""), ("http://localhost:8080", "")], True),
+        ([("http://127.0.0.1", ""), ("http://127.0.0.1:8080", "")], True),
+        ([("http://127.0.0.1", ""), ("http://127.0.0.2", "")], False),
         ([("://", ""), (A, "a.example")], False),
     ],
 )
