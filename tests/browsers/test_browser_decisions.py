@@ -1342,6 +1342,21 @@ def test_a_hidden_page_that_cannot_be_used_is_closed() -> None:
     assert browser.is_detached
 
 
+def test_a_page_for_the_restore_that_cannot_be_used_is_closed() -> None:
+    """Firefox and WebKit open it and have no DevTools session for it. The agent has opened no page yet."""
+    is_closed = []
+
+    def refuse(_: object) -> None:
+        raise SyncPlaywrightDriver.errors[0]("CDP session is only available in Chromium")
+
+    page = SimpleNamespace(close=lambda: is_closed.append(True))
+    driver = SyncPlaywrightDriver(fresh())
+    driver.context = SimpleNamespace(new_page=lambda: page, new_cdp_session=refuse)
+    with pytest.raises(SyncPlaywrightDriver.errors):
+        run_sync(driver.open_blank_page(lambda *_: None))
+    assert is_closed
+
+
 def state_of(**values: str) -> Any:
     """Return a storage state with these items in the localStorage of A."""
     items = [{"name": name, "value": value} for name, value in values.items()]

@@ -248,7 +248,11 @@ class PlaywrightDriver(BrowserDriver):
 
     def _open_first_page(self, on_event: EventHandler) -> Flow[Any]:
         page = yield self.context.new_page()
-        cdp = yield self.context.new_cdp_session(page)
+        try:
+            cdp = yield self.context.new_cdp_session(page)
+        except BaseException:  # Firefox and WebKit have none
+            yield self.best_effort(page.close)
+            raise
         cdp.on("Fetch.requestPaused", lambda params: on_event(cdp, "Fetch.requestPaused", params))
         cdp.page = page
         return cdp
