@@ -149,6 +149,11 @@ class Restorer:
             self._is_updating = False
         self._update_later()
 
+    @property
+    def is_registered(self) -> bool:
+        """Whether new documents run the init scripts."""
+        return self._data is not None
+
     def started(self, origin: str) -> None:
         """Note that a document of an origin is there. It is filled when its receipt arrives: its process may be busy."""
         if self.scripts.sections(origin):

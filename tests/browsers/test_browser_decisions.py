@@ -17,6 +17,7 @@ from session_reuse._browser.checkpoints import save_checkpoint, save_checkpoint_
 from session_reuse._browser.cookies import clean_cookies, from_cdp, to_cdp
 from session_reuse._browser.driver import BrowserDriver
 from session_reuse._browser.drivers.devtools import DevToolsDriver
+from session_reuse._browser.drivers.playwright import FollowedPage
 from session_reuse._browser.drivers.playwright_sync import SyncPlaywrightDriver
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.flow import run_async, run_sync
@@ -1355,6 +1356,23 @@ def test_a_page_for_the_restore_that_cannot_be_used_is_closed() -> None:
     with pytest.raises(SyncPlaywrightDriver.errors):
         run_sync(driver.open_blank_page(lambda *_: None))
     assert is_closed
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_without_scripts_an_empty_storage_is_no_logout(*, has_scripts: bool) -> None:
+    """Firefox with JavaScript switched off has the cookies only. With scripts, what a page has removed is gone."""
+    session = reused(storing(A, token="T"))
+    driver = SyncPlaywrightDriver(session)
+    script = SimpleNamespace(close=lambda: None)
+    driver.context = SimpleNamespace(pages=[], on=lambda *_: None, add_init_script=lambda _: script)
+    driver.has_protocol = False
+    engine = driver.engine = BrowserEngine(session, driver, Settings(), is_new_profile=True)
+    run_sync(engine.start(has_scripts=has_scripts))
+    page: Any = "page"
+    driver._pages[page] = FollowedPage(Tab(page))
+    driver._frame_navigated(page, SimpleNamespace(url=f"{A}/", parent_frame=None))
+    engine.captured_from([], {}, {})
+    assert session.storage_state["origins"] == ([] if has_scripts else storing(A, token="T")["origins"])
 
 
 def state_of(**values: str) -> Any:

@@ -198,7 +198,8 @@ class PlaywrightDriver(BrowserDriver):
         if frame.parent_frame is None:
             if not self.has_protocol:
                 self.engine.mirror.unread[origin] = self.engine.mirror.version
-                self.engine.restorer.delivered(origin)
+                if self.engine.restorer.is_registered:  # not where the user has switched JavaScript off
+                    self.engine.restorer.delivered(origin)
             return
         top = origin_of(page.url)
         # A frame of the page's own origin is in its process. One of another site has a storage of its own.
