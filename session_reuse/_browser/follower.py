@@ -126,8 +126,7 @@ class Follower:
     def target_gone(self, target: Target) -> None:
         """Note that a tab, or a frame in a separate process, was closed."""
         tab = target.tab
-        main = tab.main
-        if main is None or main.target is target:
+        if target.is_page:
             self.closed(tab)
             return
         gone = [each for each in tab.frames.values() if each.target is target]
@@ -137,9 +136,7 @@ class Follower:
 
     def _crashed(self, target: Target) -> None:
         """Note that the process of a target has ended. Its tab stays, and may be loaded again."""
-        main = target.tab.main
-        is_tab = main is not None and main.target is target
-        gone = [each for each in target.tab.frames.values() if is_tab or each.target is target]
+        gone = [each for each in target.tab.frames.values() if target.is_page or each.target is target]
         self._mark_unseen(gone)
         for frame in gone:
             frame.origin = None

@@ -39,12 +39,14 @@ class Target:
     Attributes:
         cdp: what the driver sends commands over.
         tab: the tab.
+        is_page: whether it is the tab itself, and no frame of it.
         tracked: origins whose IndexedDB is to report its changes over this session, and whether it is known to do so.
         is_adopted: whether it has told which documents it has. Documents that commit from then on report all that they store.
     """
 
     cdp: Any
     tab: Tab
+    is_page: bool = True
     tracked: dict[str, bool] = field(default_factory=dict)
     is_adopted: bool = False
 

@@ -379,6 +379,16 @@ def test_frames_of_another_site_are_not_read_after_they_were_left(*, is_closed: 
     assert "https://ads.example" not in followed.engine.mirror.unread
 
 
+def test_a_frame_that_closes_at_once_closes_no_tab() -> None:
+    """A frame in a separate process may go before its tab has told which documents it has."""
+    followed = Followed(state={"cookies": [], "origins": []})
+    follower, tab = followed.engine.follower, followed.target.tab
+    follower.target_gone(Target("inner", tab, is_page=False))
+    assert follower.tabs == [tab]
+    follower.target_gone(followed.target)
+    assert follower.tabs == []
+
+
 def test_a_document_is_newer_than_an_answer_that_is_handled_after_it() -> None:
     """The event of a document may be handled before the answer that says which one was there before."""
     followed = Followed(state={"cookies": [], "origins": []})

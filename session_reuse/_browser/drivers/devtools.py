@@ -288,7 +288,7 @@ class DevToolsDriver(AsyncDriver):
         tab = Tab(info["targetId"]) if is_page else self._attached[above].target.tab
         if is_page:
             self.engine.follower.opened(tab)
-        attached = self._attached[cdp_session_id] = _Attached(Target(cdp_session_id, tab))
+        attached = self._attached[cdp_session_id] = _Attached(Target(cdp_session_id, tab, is_page))
         is_new_tab = is_page and not self._is_starting
         is_held = is_new_tab and self._pauses_tabs
         if is_held and not params["waitingForDebugger"]:

@@ -162,7 +162,7 @@ class PlaywrightDriver(BrowserDriver):
             if not self.has_protocol:
                 return
             cdp = yield self.context.new_cdp_session(page)
-            yield from self._adopt(cdp, followed.tab)
+            yield from self._adopt(Target(cdp, followed.tab))
             if self.context_id is None:
                 info = yield self.send(cdp, "Target.getTargetInfo", {})
                 self.context_id = info["targetInfo"].get("browserContextId")
@@ -171,8 +171,8 @@ class PlaywrightDriver(BrowserDriver):
         finally:
             followed.is_attached = True
 
-    def _adopt(self, cdp: Any, tab: Tab) -> Flow[None]:
-        target, follower = Target(cdp, tab), self.engine.follower
+    def _adopt(self, target: Target) -> Flow[None]:
+        cdp, follower = target.cdp, self.engine.follower
         for method in EVENTS:
             cdp.on(method, lambda params, method=method: follower.on_event(target, method, params))
         answers = yield [
@@ -213,7 +213,7 @@ class PlaywrightDriver(BrowserDriver):
     def _attach_frame(self, followed: FollowedPage, frame: Frame) -> Flow[None]:
         try:
             cdp = yield self.context.new_cdp_session(frame)
-            yield from self._adopt(cdp, followed.tab)
+            yield from self._adopt(Target(cdp, followed.tab, is_page=False))
         except self.errors:
             followed.frames.pop(frame, None)  # it is in the process of the frame around it, or it has gone
 
