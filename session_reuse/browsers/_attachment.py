@@ -205,10 +205,11 @@ class Attachment:
         driver = self._driver
         if driver is None:
             raise CdpError("the browser could not be followed")
+        state = None
         if not driver.is_gone:
             try:
                 async with asyncio.timeout(limits.CAPTURE), self._capturing:
-                    await run_async(driver.engine.captured(is_final=is_final))
+                    state = await run_async(driver.engine.captured(is_final=is_final))
             except TimeoutError:
                 where, reason = "the browser", f"it did not answer in {limits.CAPTURE:g} s"
                 self._session.report(ProblemKind.CAPTURE_LIMITED, where, reason)
@@ -218,7 +219,7 @@ class Attachment:
             driver.engine.capture.report_gone()
         if driver.engine.mirror.has_read and not driver.engine.follower.has_followed:
             raise CdpError("no tab of the browser could be followed")
-        state = driver.engine.keep_last_seen()
+        state = state or driver.engine.keep_last_seen()
         if state is None:
             raise CdpError("the browser was gone before anything could be read from it")
         return state

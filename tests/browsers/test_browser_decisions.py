@@ -794,6 +794,17 @@ async def test_a_browser_that_was_not_restored_is_not_restored_when_it_is_captur
     assert (session.storage_state is given, wiring_of(session).capture_reason is not None) == (is_stored, is_stored)
 
 
+async def test_a_capture_merges_its_state_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To build a large state, merge it and measure it holds up the event loop of the agent."""
+    attachment, states = _attachment(FakeChromium), []
+    await attachment.start()
+    driver: Any = attachment._driver
+    monkeypatch.setattr(driver.engine, "fitted", lambda state: states.append(state) or state)
+    driver.engine.follower.has_followed = True
+    assert [await attachment.capture()] == states
+    await attachment.release()
+
+
 async def test_a_page_that_hangs_costs_no_cookie_of_the_last_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between saves, a look at such a page may take longer than an exit."""
     monkeypatch.setattr(limits, "CAPTURE", 0.5)
