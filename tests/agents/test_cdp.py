@@ -254,6 +254,18 @@ async def tab_is_alive(websocket: str) -> bool:
         return bool(await tab.evaluate("true"))
 
 
+async def test_databases_that_a_browser_has_already_are_captured(site: Site, chromium: ChromiumProcess) -> None:
+    """A login that was made before the session was attached, and that its pages only read, is whole."""
+    websocket, session = await chromium.websocket(), BrowserSession("x")
+    async with new_tab(websocket) as tab:
+        await tab.log_in(site.url())
+        await tab.evaluate("location.href = 'about:blank'")
+        async with attach_cdp(session, websocket):
+            assert await tab.goto(site.url()) == site.EVERYWHERE
+    (origin,) = session.storage_state["origins"]
+    assert [database["name"] for database in origin["indexedDBRich"]] == ["app"]
+
+
 async def test_a_dropped_connection_is_opened_again(
     logged_in: StubKeeper, site: Site, chromium: ChromiumProcess
 ) -> None:
