@@ -478,7 +478,7 @@ class BusyDriver(StorageDriver):
             return {"executionContextId": 1}
         if method == "Runtime.evaluate" and "contextId" in params:
             self.copies += "auth" in params["expression"]
-            time.sleep(0.01)
+            time.sleep(0.05)
             raise OSError
         return super().send(cdp, method, params, limit)
 
@@ -652,6 +652,7 @@ class FakeChromium:
             "browserContextIds": [],
             "defaultBrowserContextId": "default",
             "cookies": self.cookies,
+            "targetInfo": {"targetId": "first", "browserContextId": "private"},
             "targetId": "hidden",
             "sessionId": "hidden",
             "executionContextId": 1,
@@ -740,7 +741,7 @@ async def test_a_client_that_has_lost_its_browser_for_a_moment_is_followed_again
 
 async def test_a_connection_over_which_nothing_arrives_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that has gone for a moment leaves a connection that never ends. A page that hangs ends none."""
-    monkeypatch.setattr(limits, "BROWSER", 0.2)
+    monkeypatch.setattr(limits, "BROWSER", 0.4)
     opened: list[FakeChromium] = []
 
     def chromium() -> FakeChromium:
@@ -897,6 +898,23 @@ async def test_a_tab_that_never_answers_is_waited_for_once() -> None:
     for _ in range(2):
         await driver.settle()
     assert time.monotonic() - began < driver.settle_limit
+    await driver.close()
+
+
+async def test_a_tab_that_never_answers_hides_no_cookie_of_a_private_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cookies of `--incognito` and `--guest` are reached through a page. One that was discarded is no help."""
+    monkeypatch.setattr(limits, "BROWSER", 0.5)
+    session, chromium = fresh(), FakeChromium()
+    chromium.is_hung = lambda _, cdp_session_id: cdp_session_id == "discarded"
+    driver = DevToolsDriver(chromium, session, of_target="first", is_own=False)
+    driver.engine = BrowserEngine(session, driver, Settings(), is_new_profile=False)
+    await driver.find_context()
+    await run_async(driver.follow(is_new_profile=False))
+    for name in ("discarded", "first"):
+        chromium.open_tab(name)
+    await until(lambda: len(driver.engine.follower.open_frames()) == 1)
+    chromium.cookies = [{"name": "sid", "value": "S", "domain": "a.example", "path": "/", "expires": -1}]
+    assert [cookie["value"] for cookie in await driver.cookies()] == ["S"]
     await driver.close()
 
 

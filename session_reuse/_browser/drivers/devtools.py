@@ -194,7 +194,8 @@ class DevToolsDriver(AsyncDriver):
             await self.connection.send("Storage.setCookies", params)
 
     def _any_page(self) -> str:
-        return next(iter(self._attached), self._private_page)
+        """Return a page that answers: one that was discarded is attached, and never adopted."""
+        return next((each for each, page in self._attached.items() if page.waiting is None), self._private_page)
 
     def open_blank_page(self, on_event: EventHandler) -> Flow[Any]:
         """Open a hidden page: no tab to browser-use, and gone with our connection (Chromium 134 and later)."""
