@@ -25,7 +25,7 @@ from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.health import judge
-from session_reuse._state.merge import common_notes, merge_data, merge_documents
+from session_reuse._state.merge import common_notes, merge_data, merge_documents, without_expired
 from session_reuse._state.record import record
 from session_reuse._state.storage_state import is_empty
 from session_reuse.outcome import Outcome, SaveOutcome
@@ -161,8 +161,8 @@ def _merged(change: Change, stored: Body, saved_at: int, moment: Moment) -> Reba
         return Rebased(stored)
     if change.before == stored:
         return Rebased(change.after)
-    before = document.load(*change.before)
     mine, theirs = document.load(*change.after), document.load(*stored)
+    before = without_expired(document.load(*change.before), mine, theirs, moment.wall)
     if _is_later(saved_at, change, moment):
         mine, theirs = theirs, mine
     return Rebased(document.dump(merge_documents(before, mine, theirs)), merged=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeGuard, TypeVar, cast
 
 from session_reuse._state.shapes import Cookie, Document, Json, JsonObject, OriginState, StorageState
-from session_reuse._state.storage_state import cookie_identity, playwright_cookie
+from session_reuse._state.storage_state import cookie_identity, live_cookies, playwright_cookie
 
 __all__ = ["merge_data", "merge_documents", "merge_storage_states", "same_document"]
 
@@ -60,6 +60,17 @@ def merge_documents(base: object, mine: object, theirs: object) -> Document:
         "data": _merge_keyed([_dict(side.get("data")) for side in sides]),
     }
     return cast("Document", _copied(merged))
+
+
+def without_expired(base: Document, mine: Document, theirs: Document, now: float) -> Document:
+    """Return the base without the expired cookies that a side has dropped: that deletes no newer one of the other side."""
+    cookies = base["storage_state"].get("cookies", [])
+    live = live_cookies(cookies, now)
+    if len(live) == len(cookies):
+        return base
+    kept = _index(mine["storage_state"]).cookies.keys() & _index(theirs["storage_state"]).cookies.keys()
+    left = [each for each in cookies if each in live or cookie_identity(each) in kept]
+    return {**base, "storage_state": {**base["storage_state"], "cookies": left}}
 
 
 def common_notes(before: JsonObject, mine: JsonObject, theirs: JsonObject) -> JsonObject:

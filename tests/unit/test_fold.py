@@ -26,6 +26,14 @@ RETIRES_AT = 3
 CREATED_AT = 1000
 
 
+def expiring(value: str, expires: float) -> Body:
+    """Return a document with one login cookie that expires at this time."""
+    cookie = {"name": "sid", "value": value, "domain": "shop.example", "path": "/", "expires": expires}
+    return document.dump(
+        {"fingerprint": NAME, "storage_state": {"cookies": [cookie], "origins": []}, "data": {}}
+    )  # fmt: skip
+
+
 def body(cookie: str = "", **data: Any) -> Body:
     """Return a document with one login cookie, or without any, and notes."""
     cookies = [{"name": "sid", "value": cookie, "domain": "shop.example", "path": "/"}] if cookie else []
@@ -511,3 +519,17 @@ def test_an_agent_that_goes_on_with_a_login_to_a_part_replaces_that_part_alone()
     then = change(state("new", "old"), state("new", "old", n=1), mine, built_on=[dropped])
     found = folded(stored(state("a", "changed since"), saved_at=600.0), then)
     assert found.result.body == state("new", "changed since", n=1)
+
+
+@pytest.mark.parametrize("expired", [True, False])
+def test_a_cookie_that_has_expired_is_not_deleted_where_it_is_missing(expired: bool) -> None:
+    """Two agents start with a login that has ended. One logs in again, and the other has dropped the dead cookie."""
+    before, renewed = expiring("old", NOW - 1 if expired else NOW + 1), expiring("new", NOW + 600)
+    outcome = rebase(change(before, EMPTY), stored(renewed), MOMENT, retire_after_bad=RETIRES_AT)
+    assert isinstance(outcome, Rebased)
+    assert cookie_of(outcome) == ("new" if expired else "")
+    # The same where the change of the other one is the later one.
+    late = change(before, renewed, made_at=450.0)
+    outcome = rebase(late, stored(EMPTY), MOMENT, retire_after_bad=RETIRES_AT)
+    assert isinstance(outcome, Rebased)
+    assert cookie_of(outcome) == ("new" if expired else "")
