@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from playwright.async_api import StorageState as PlaywrightState
 
 __all__ = [
+    "CLOCK_DOUBT",
     "StorageState",
     "cookie_identity",
     "empty_storage_state",
@@ -26,6 +27,9 @@ __all__ = [
 
 LATEST_EXPIRY = 253_402_300_799
 """The last second of the year 9999: Playwright 1.65 refuses a whole context for one cookie that expires later."""
+
+CLOCK_DOUBT = 86_400.0
+"""Seconds that the clock of a host may be ahead. Cookies that have expired longer ago are dropped."""
 
 _PLAYWRIGHT_SECTIONS = ("localStorage", "indexedDB", "opfs")
 _SAME_SITE = ("Strict", "Lax", "None")

@@ -17,7 +17,7 @@ from session_reuse._browser.cookies import described
 from session_reuse._problem import ProblemKind
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.shapes import Cookie, StorageState
-from session_reuse._state.storage_state import live_cookies, playwright_cookie
+from session_reuse._state.storage_state import CLOCK_DOUBT, live_cookies, playwright_cookie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,8 @@ class BoundJar:
             if (record := self._record(cookie, now)) is not None
         }
         mine = [filled.record for filled in self._filled.values()]
-        return merge_storage_states({"cookies": [each.record for each in alive]}, {"cookies": mine}, state)
+        merged = merge_storage_states({"cookies": [each.record for each in alive]}, {"cookies": mine}, state)
+        return {**merged, "cookies": live_cookies(merged["cookies"], now - CLOCK_DOUBT)}
 
     def header(self, url: str, present: str | None, now: float) -> str | None:
         """Return the Cookie header for a request: of the jar what a browser would send, and what else is present."""

@@ -290,6 +290,18 @@ def test_a_cookie_that_expires_in_a_client_does_not_replace_a_newer_one(session:
     assert bound.capture({"cookies": [newer], "origins": []}, now)["cookies"] == []
 
 
+def test_a_cookie_that_has_expired_for_long_is_dropped(session: BrowserSession) -> None:
+    """Its own clock may be wrong by a day. Kept for ever, such cookies would fill the session."""
+    now = time.time()
+    bound = BoundJar(CookieJar(), session.report)
+    state = {
+        "cookies": [cookie("new", "x", expires=now - 3600), cookie("old", "x", expires=now - 90_000)],
+        "origins": [],
+    }
+    bound.fill(state, now)
+    assert [each["name"] for each in bound.capture(state, now)["cookies"]] == ["new"]
+
+
 @pytest.mark.parametrize("make", [requests.Session, httpx.Client], ids=["requests", "httpx"])
 def test_a_client_is_afterwards_as_it_was(session: BrowserSession, site: Site, make: Callable[[], Any]) -> None:
     """One client for many accounts: what one of them was is not sent for the next one, nor stored as its own."""

@@ -25,7 +25,7 @@ from session_reuse._browser.storage.progress import NOTHING, RestoreProgress
 from session_reuse._browser.storage.readings import Reading, apply_event
 from session_reuse._browser.storage.tab_storage import TabStorage
 from session_reuse._state.shapes import Cookie, StorageState
-from session_reuse._state.storage_state import cookie_identity, playwright_cookie
+from session_reuse._state.storage_state import CLOCK_DOUBT, cookie_identity, playwright_cookie
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 REMOVALS: Final = ("DOMStorage.domStorageItemRemoved", "DOMStorage.domStorageItemsCleared")
 STORAGE_EVENTS: Final = ("DOMStorage.domStorageItemAdded", "DOMStorage.domStorageItemUpdated", *REMOVALS)
 
-_CLOCK_DOUBT: Final = 86_400.0
-"""Seconds that the clock of a host may be ahead. Cookies that have expired longer ago are dropped."""
 _MIRRORED: Final = ("origin", "localStorage", "sessionStorage", *DATABASE_SECTIONS)
 
 
@@ -188,7 +186,7 @@ class StorageMirror:
 
     def _has_just_expired(self, cookie: Cookie) -> bool:
         expires = playwright_cookie(cookie)["expires"]
-        return expires > 0 and 0 <= self._clock() - expires < _CLOCK_DOUBT
+        return expires > 0 and 0 <= self._clock() - expires < CLOCK_DOUBT
 
     def has_content(self, origin: str) -> bool:
         """Return whether the browser is known to hold localStorage or databases of an origin."""
