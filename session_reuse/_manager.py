@@ -10,8 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize
 
-from redis.exceptions import RedisError
-
 from session_reuse._browser_session import BrowserSession, is_inherited, wiring_of
 from session_reuse._logins.listing import summaries
 from session_reuse._logins.pool import Pool, Turn
@@ -209,7 +207,7 @@ class SessionManager(AsyncOnly):
             try:
                 async with asyncio.timeout(self.config.connect_timeout):
                     await runtime.store.aclose()
-            except (OSError, RedisError):
+            except (TimeoutError, OSError):
                 log.debug(Event.DEGRADED, operation="close")
         if runtime.connection is not None and runtime.connection.release is not None:
             release = asyncio.get_running_loop().run_in_executor(None, runtime.connection.release)

@@ -98,15 +98,17 @@ async def test_saves_of_others_give_way_to_those_of_the_process(folder: Path) ->
     one, other = process(memory, folder, pending_max=2), process(memory, folder, pending_max=2)
     one.cut()
     other.cut()
-    async with one.manager, other.manager:
+    async with one.manager:
         assert await leave(one, "shop.example/1", n=1) is SaveOutcome.SPOOLED
-        assert await leave(other, "shop.example/2", n=2) is SaveOutcome.SPOOLED
-        await reading_of_folder(one.manager)
-        assert len(waiting_of(one.manager)) == 2
-        assert await leave(one, "shop.example/3", n=3) is SaveOutcome.PENDING  # the folder is full
-        assert one.lost == other.lost == []
-        one.heal()
-        other.heal()
+        await reading_of_folder(one.manager)  # from now on, it is the one that delivers
+        async with other.manager:
+            assert await leave(other, "shop.example/2", n=2) is SaveOutcome.SPOOLED
+            await reading_of_folder(one.manager)
+            assert len(waiting_of(one.manager)) == 2
+            assert await leave(one, "shop.example/3", n=3) is SaveOutcome.PENDING  # the folder is full
+            assert one.lost == other.lost == []
+            one.heal()
+            other.heal()
     for number in (1, 2, 3):
         assert memory.peek(f"shop.example/{number}") is not None
 
