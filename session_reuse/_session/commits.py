@@ -85,13 +85,14 @@ def next_header(folded: Folded, before: Header | None, *, save_id: str, now: flo
         continued = before.created_at
     # Another process may have read a change on disk. The name shows that it is stored, so that it is not applied again.
     names = [change.name for change, _ in reversed(folded.applied) if change.name][: REMEMBERED_SAVES - 2]
-    created_at = continued or _unlike(round(now * 1000), before)
+    # Rounded down: nothing lives a millisecond longer than its limit.
+    created_at = continued or _unlike(int(now * 1000), before)
     return Header(
         token=last.lease.token if last.lease else 0,
         version=before.version + 1 if before else 1,
         save_ids=(save_id, *names, *(before.save_ids if before else ()))[:REMEMBERED_SAVES],
         created_at=created_at,
-        saved_at=round(now * 1000),
+        saved_at=int(now * 1000),
         retire_at=_retire_at(config, created_at, now, None if result.new_login else before, result.body),
     )
 
@@ -108,7 +109,7 @@ def _retire_at(config: Config, created_at: int, now: float, before: Header | Non
     if config.ttl_from_cookies:
         life = longest_cookie_life(load(*body)["storage_state"], now)
         if life is not None:
-            limits.append(round((now + life) * 1000))
+            limits.append(int((now + life) * 1000))
     return min([*limits, LATEST]) if limits else 0
 
 

@@ -184,7 +184,7 @@ async def test_a_copy_is_in_nobodys_way(change: str, versions: list[int], sites:
           let changed, isBlocked = false;
           const { result } = await new Promise((done) => { indexedDB.open('auth').onsuccess = ({ target }) => done(target); });
           const filling = result.transaction('loose', 'readwrite');
-          for (let number = 0; number < 3000; number++) filling.objectStore('loose').put(number);
+          for (let number = 0; number < 10_000; number++) filling.objectStore('loose').put(number);
           await new Promise((done) => { filling.oncomplete = done; });
           result.close();
           const transaction = IDBDatabase.prototype.transaction;
