@@ -164,11 +164,8 @@ class Writer:
 
     def _settled(self, replica: Replica, batch: Sequence[Change]) -> None:
         """Remove settled changes from the outbox, and report them and those that were left alone."""
-        done = [
-            change
-            for change in batch
-            if change.outcome not in _UNSETTLED and (change.left_alone or change in replica.outbox)
-        ]
+        settled = [one for one in batch if one.outcome not in _UNSETTLED]
+        done = [one for one in settled if one.left_alone or one in replica.outbox]
         if not done:
             return
         self.replicas.remove(replica, done)

@@ -304,39 +304,35 @@ def page_shows(
         ConfigurationError: the URL or the text is wrong.
         AdapterError: the site cannot be reached, or is in trouble (HTTP 429, 5xx). The check raises it.
     """
-    # At once: an error of the check counts as no login, so that each agent would start fresh.
-    require_web_address(url)
+    require_web_address(url)  # at once: an error of the check counts as no login
     if text == "":
         raise ConfigurationError("text must not be empty: every page has it")
 
     async def check(chromium: Chromium) -> bool:
-        host, status, has_answered, is_shown = urlsplit(url).netloc, 0, False, False
+        host, status, is_shown = urlsplit(url).netloc, -1, False
         connection = CdpConnection(await open_websocket(chromium.websocket_url), lambda *_: None)
         try:
             async with asyncio.timeout(timeout):
-                blank = {"url": "about:blank", "background": True}
-                target = (await connection.send("Target.createTarget", blank))["targetId"]
+                created = await connection.send("Target.createTarget", {"url": "about:blank", "background": True})
+                target = created["targetId"]
                 try:
-                    to = {"targetId": target, "flatten": True}
-                    page = (await connection.send("Target.attachToTarget", to))["sessionId"]
+                    attached = await connection.send("Target.attachToTarget", {"targetId": target, "flatten": True})
+                    page = attached["sessionId"]
                     # Only now: the tab has our scripts.
                     answer = await connection.send("Page.navigate", {"url": url}, page)
                     error = answer.get("errorText")
                     if error and NO_CONTENT not in error:  # the site is away, which proves nothing about the login
                         raise AdapterError(f"{host} cannot be reached: {error}")
-                    has_answered = True
-                    while True:
+                    status = 0
+                    while not is_shown:
                         status, is_shown = await _look(connection, page, url, text)
-                        if is_shown:
-                            break
-                        await asyncio.sleep(0.1)
+                        await asyncio.sleep(0 if is_shown else 0.1)
                 finally:
                     with contextlib.suppress(CdpError):  # in place of a cancellation, it would be taken for an answer
                         await connection.send("Target.closeTarget", {"targetId": target}, timeout=limits.COMMAND)
         except TimeoutError:
-            if not has_answered:
+            if status < 0:
                 raise AdapterError(f"{host} cannot be reached: it did not answer in time") from None
-            is_shown = False
         finally:
             await connection.close()
         if is_trouble(status) and (text is None or not is_shown):
