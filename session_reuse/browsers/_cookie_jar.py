@@ -17,7 +17,7 @@ from session_reuse._browser.cookies import described
 from session_reuse._problem import ProblemKind
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.shapes import Cookie, StorageState
-from session_reuse._state.storage_state import CLOCK_DOUBT, live_cookies, playwright_cookie
+from session_reuse._state.storage_state import CLOCK_DOUBT, is_partitioned, live_cookies, playwright_cookie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,7 +179,7 @@ def state_cookie(cookie: JarCookie, known: Cookie | None, dotless: set[str]) -> 
 
 
 def _refusal(record: Cookie) -> str | None:
-    if record.get("partitionKey") or record.get("partitionKeyOpaque"):
+    if is_partitioned(record):
         return _PARTITIONED
     if not (record["name"] + record["value"]).isascii():
         return "not ASCII, which HTTP clients refuse to send"
