@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from typing import Final
 from weakref import WeakSet
 
 from session_reuse._manager import SessionManager
@@ -17,12 +16,6 @@ _ATTRIBUTE: Final = "_session_reuse_default"
 """Where a loop keeps its manager. The manager refers to the loop, so a table of loops would keep both until the process ends."""
 
 
-class _Default(NamedTuple):
-    manager: SessionManager
-    end: AsyncIterator[None]
-    """Referenced here, since an asynchronous generator without a reference is closed at once."""
-
-
 _defaults: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 """The loops that have a default manager."""
 _left: list[tuple[Config, Replicas]] = []
@@ -30,21 +23,40 @@ _left: list[tuple[Config, Replicas]] = []
 _lock = threading.Lock()
 
 
+class _DefaultManager(SessionManager):
+    def __init__(self) -> None:
+        super().__init__()
+        with _lock:
+            if _left and _left[0][0] == self.config:
+                _, self._known = _left.pop()
+
+    async def _loop_ends(self) -> None:
+        await self.aclose()
+        self._keep_known()
+
+    def loop_has_ended(self) -> None:
+        self._abandon()
+        self._keep_known()
+
+    def _keep_known(self) -> None:
+        """Keep what it knows: a worker that calls `asyncio.run` for each job starts from it while the store is away."""
+        known = self._leave_known()
+        if known is not None:
+            with _lock:
+                _left[:] = [(self.config, known)]
+
+
 async def default_manager() -> SessionManager:
     """Return this event loop's own manager, made from the environment. It is closed when the loop ends."""
     loop = asyncio.get_running_loop()
-    default: _Default | None = getattr(loop, _ATTRIBUTE, None)
-    if default is None or default.manager.closed:
+    manager: SessionManager | None = getattr(loop, _ATTRIBUTE, None)
+    if manager is None or manager.closed:
         close_orphans()
-        default = _Default(manager := SessionManager(), _until_loop_ends(manager))
-        with _lock:
-            if _left and _left[0][0] == manager.config:
-                _, manager._known = _left.pop()  # noqa: SLF001
-        setattr(loop, _ATTRIBUTE, default)
+        manager = _DefaultManager()
+        setattr(loop, _ATTRIBUTE, manager)
         with _lock:
             _defaults.add(loop)
-        await anext(default.end)
-    return default.manager
+    return manager
 
 
 def close_orphans() -> None:
@@ -53,27 +65,9 @@ def close_orphans() -> None:
         closed = [loop for loop in _defaults if loop.is_closed()]
         _defaults.difference_update(closed)
     for loop in closed:
-        default: _Default = getattr(loop, _ATTRIBUTE)
+        manager: _DefaultManager = getattr(loop, _ATTRIBUTE)
         delattr(loop, _ATTRIBUTE)
-        default.manager._abandon()  # noqa: SLF001
-        _leave_known(default.manager)
-
-
-async def _until_loop_ends(manager: SessionManager) -> AsyncIterator[None]:
-    """Close the manager with its loop: `asyncio.run` closes the asynchronous generators that are left."""
-    try:
-        yield
-    finally:
-        await manager.aclose()
-        _leave_known(manager)
-
-
-def _leave_known(manager: SessionManager) -> None:
-    """Keep what a manager knows: a worker that calls `asyncio.run` for each job starts from it while the store is away."""
-    known = manager._leave_known()  # noqa: SLF001
-    if known is not None:
-        with _lock:
-            _left[:] = [(manager.config, known)]
+        manager.loop_has_ended()
 
 
 def _start_anew_in_child() -> None:

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
-from weakref import finalize
+from weakref import finalize, ref
 
 from session_reuse._browser_session import BrowserSession, is_inherited, wiring_of
-from session_reuse._logins.listing import summaries
+from session_reuse._logins.listing import summaries, uses
 from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
-from session_reuse._orphans import close_sockets, forget_connections, managers, report_lost
+from session_reuse._orphans import close_sockets, forget_connections, managers, report_lost, until_loop_ends
 from session_reuse._resilience.failure import AttemptFailed, store_errors
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from session_reuse._cleanup.reconcile import CleanupReport
     from session_reuse._logins.keep_alive import OnChange, Probe
 
-_LISTING_TIMEOUT: Final = 5.0
 _CLOSED: Final = "this SessionManager is closed: make a new one"
 
 
@@ -87,6 +86,7 @@ class SessionManager(AsyncOnly):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
         self._report_lost: finalize[..., SessionManager] | None = None
+        self._loop_watch: AsyncIterator[None] | None = None  # without a reference it would be closed at once
         self._closed = False
 
     @property
@@ -106,16 +106,14 @@ class SessionManager(AsyncOnly):
         await self.aclose()
 
     async def _services(self) -> Runtime:
+        if self._closed:
+            raise ManagerClosedError(_CLOSED)
         if self._runtime is not None and self._loop is asyncio.get_running_loop():
-            if self._closed:
-                raise ManagerClosedError(_CLOSED)
             return self._runtime
         return await self._start()
 
     async def _start(self) -> Runtime:
         loop = asyncio.get_running_loop()
-        if self._closed:
-            raise ManagerClosedError(_CLOSED)
         self._leave_ended_loop()
         if self._starting is None:
             self._loop, self._starting = loop, asyncio.Lock()
@@ -128,6 +126,8 @@ class SessionManager(AsyncOnly):
                     self._runtime, self._known = runtime, None
                     runtime.writer.owner = self
                     self._watch(runtime)
+                    self._loop_watch = until_loop_ends(ref(self))
+                    await anext(self._loop_watch)
             if self._runtime is None or self._closed:
                 raise ManagerClosedError(_CLOSED)
             return self._runtime
@@ -137,6 +137,11 @@ class SessionManager(AsyncOnly):
         on_disk = writer.disk.on_disk if writer.disk is not None else {}
         self._report_lost = finalize(self, report_lost, writer.replicas, runtime.telemetry, os.getpid(), on_disk)
         self._report_lost.atexit = False  # it would run before the hooks that may still flush
+
+    async def _loop_ends(self) -> None:
+        """End the work that agents have begun while `asyncio.run` was cancelling them and all that it knew of."""
+        if self._runtime is not None:
+            await self._runtime.tasks.cancel(self.config.close_timeout)
 
     def _report_lost_saves(self) -> None:
         """Report the saves that still wait as lost."""
@@ -324,17 +329,11 @@ class SessionManager(AsyncOnly):
         Raises:
             StoreError: the store is away.
         """
-        runtime, place = await self._services(), ""
-        wanted, seen = None if fingerprint is None else checked(fingerprint, "fingerprint"), set[str]()
-        while True:
-            with store_errors():
-                page, place = await runtime.store.uses(place, timeout=_LISTING_TIMEOUT)
-            for use in page:
-                if wanted in {None, use.fingerprint} and use.use_id not in seen:
-                    seen.add(use.use_id)
-                    yield use
-            if not place:
-                return
+        runtime = await self._services()
+        wanted = None if fingerprint is None else checked(fingerprint, "fingerprint")
+        with store_errors():
+            async for use in uses(runtime, wanted):
+                yield use
 
     async def keep_alive(
         self,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
@@ -66,6 +66,15 @@ def report_lost(
                 telemetry.lost(replica.fingerprint, _NOT_CLOSED, on_lost)
     telemetry.pending(0)
     telemetry.close()
+
+
+async def until_loop_ends(manager: ref[SessionManager]) -> AsyncIterator[None]:
+    """Tell a manager that its event loop ends: `asyncio.run` closes the asynchronous generators that are left."""
+    try:
+        yield
+    finally:
+        if (left := manager()) is not None:
+            await left._loop_ends()  # noqa: SLF001
 
 
 def close_sockets(client: object) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from session_reuse._resilience.failure import AttemptFailed, FailureScope
 from session_reuse._session.composition import Runtime
 from session_reuse._state.storage_state import longest_cookie_life
+from session_reuse._store.interface import SessionUse
 from session_reuse._summaries import SessionSummary, summary_of
 
 _TIMEOUT: Final = 5.0
@@ -37,6 +38,22 @@ async def summaries(runtime: Runtime, *, cookies: bool) -> AsyncIterator[Session
             batch = []
     for opened in await _opened(runtime, batch):
         yield opened
+
+
+async def uses(runtime: Runtime, fingerprint: str | None) -> AsyncIterator[SessionUse]:
+    """Yield each use that the audit holds once, the latest first. Without a fingerprint those of all sessions.
+
+    Raises:
+        AttemptFailed: the store is away.
+    """
+    seen, place, is_more = set[str](), "", True
+    while is_more:
+        page, place = await runtime.store.uses(place, timeout=_TIMEOUT)
+        is_more = bool(place)
+        for use in page:
+            if fingerprint in {None, use.fingerprint} and use.use_id not in seen:
+                seen.add(use.use_id)
+                yield use
 
 
 async def _opened(runtime: Runtime, batch: list[SessionSummary]) -> list[SessionSummary]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,12 +38,16 @@ class Tasks(set["asyncio.Task[Any]"]):
         return [task for task in self if task.get_name() == f"{_PREFIX}{name}"]
 
     async def cancel(self, limit: float) -> None:
-        """Cancel all tasks, and wait at most `limit` seconds for them: libraries swallow a cancellation now and then."""
-        tasks = list(self)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=limit)
+        """Cancel all tasks, and those that they begin at their end.
+
+        Waits at most `limit` seconds for them: libraries swallow a cancellation now and then.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while tasks := list(self):
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.wait(tasks)
 
     async def wait_for(self, name: str, limit: float) -> None:
         """Wait at most `limit` seconds for the tasks of this name."""

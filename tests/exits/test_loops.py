@@ -221,6 +221,38 @@ asyncio.run(go_on())
     assert ended.lines == ["spooled", "delivered"], ended.errors
 
 
+@pytest.mark.parametrize("has_disk", [False, True], ids=["memory", "disk"])
+def test_work_that_begins_while_the_loop_ends_ends_with_it(
+    own_redis: RedisServer, tmp_path: Path, has_disk: bool
+) -> None:
+    """`asyncio.run` cancels an agent, whose save has to wait: what waits for the store then is destroyed by nobody."""
+    options = f"spool_dir={str(tmp_path)!r}, encryption_keys=['1' * 64]" if has_disk else ""
+    ended = run(
+        f"""
+from session_reuse import SessionManager, reusable_session
+manager = SessionManager({options})
+
+async def agent():
+    async with reusable_session("shop/alice", manager=manager) as session:
+        session.data["n"] = 1
+        server.config_set("maxmemory", "1")
+        await asyncio.sleep(100.0)
+
+async def end_before_it():
+    agents.append(asyncio.create_task(agent()))
+    while server.config_get("maxmemory")["maxmemory"] == "0":
+        await asyncio.sleep(0.01)
+
+agents = []
+asyncio.run(end_before_it())
+gc.collect()
+""",
+        own_redis,
+    )
+    assert (ended.lines, ended.errors, ended.code) == ([], "", 0)
+    assert not [line for line in ended.logged if "destroyed" in line]
+
+
 @pytest.mark.parametrize(
     "store",
     ["", "redis.asyncio.Redis.from_url(os.environ['SESSION_REUSE_URL'], max_connections=2)"],
