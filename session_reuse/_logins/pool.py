@@ -144,7 +144,7 @@ class Turn:
             raise
 
     async def _enter(self) -> tuple[BrowserSession, SessionScope]:
-        clock, give_up = self._runtime.clock, self._runtime.clock.loop() + self._options.wait
+        clock, give_up = self._runtime.clock, self._runtime.clock.elapsed() + self._options.wait
         self._deadline = self._runtime.guarded.time() + self._options.wait + self._runtime.config.restore_timeout
         while True:
             try:
@@ -162,7 +162,7 @@ class Turn:
                 if self._budget > 0:
                     continue
                 left = 0.0
-            until = give_up - clock.loop()
+            until = give_up - clock.elapsed()
             if left is None or until <= 0:
                 self._runtime.spawn(self._leave_queue(), "release")
                 return self._nobody(is_empty=left is None)
@@ -231,19 +231,19 @@ class Turn:
     async def _return(self, member: str, cooldown: float, reserved_until: int) -> None:
         """Free a member after a pause. While the store is away, a cooldown is tried again until it is over."""
         clock, retry = self._runtime.clock, 0.05
-        until = clock.loop() + cooldown
+        until = clock.elapsed() + cooldown
         while True:
             try:
                 return await self._run(
                     Access.WRITE, self._runtime.config.save_timeout,
                     lambda store, timeout: store.return_to_pool(
-                        self._pool, member, max(0.0, until - clock.loop()), reserved_until, timeout=timeout
+                        self._pool, member, max(0.0, until - clock.elapsed()), reserved_until, timeout=timeout
                     ),
                 )  # fmt: skip
             except AttemptFailed as failure:
                 error, code = failure.error, failure.code
                 self._runtime.telemetry.degraded(Operation.LEASE, error, code=code, fingerprint=self._pool)
-            if reserved_until or until - clock.loop() <= retry:  # its reservation and its lease end by themselves
+            if reserved_until or until - clock.elapsed() <= retry:  # its reservation and its lease end by themselves
                 return None
             await asyncio.sleep(retry)
             retry = min(2 * retry, 5.0)

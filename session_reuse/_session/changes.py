@@ -54,13 +54,13 @@ class Snapshot:
 
     Attributes:
         kind: what it is.
-        heard_at: event loop time of the request.
+        heard_at: `elapsed()` at the request.
         invalidated_at: last invalidation, server time in µs; None when it is not known.
         header: of a session that is present.
         body: its document.
         value: its stored form, by which it is recognised when it is read again.
         damaged: first bytes of a corrupt value.
-        answered_at: event loop time at which the answer was here. Infinity when it is not known.
+        answered_at: `elapsed()` at the answer. Infinity when it is not known.
         lost: what the store held before, as far as this process knows, if it holds nothing or nothing whole.
     """
 
@@ -110,7 +110,7 @@ class Login:
 
     Attributes:
         found: how the agent met the store.
-        heard_at: event loop time at which the store was last known to accept this login.
+        heard_at: `elapsed()` when the store was last known to accept this login.
         wall: unix seconds at the same moment. A host that slept has no other witness of the time.
         created_at: first save of the stored session, unix milliseconds. 0 before.
         retire_at: when the stored session is retired, unix milliseconds. 0 for never.
@@ -135,7 +135,7 @@ class Login:
 
     def age(self, moment: Moment) -> float:
         """Return the seconds since the store was known to accept it."""
-        return max(moment.loop - self.heard_at, moment.wall - self.wall)
+        return max(moment.elapsed - self.heard_at, moment.wall - self.wall)
 
     def continues(self, header: Header, found: Found = Found.STORED) -> None:
         """Note that the store holds a session that this login belongs to, or is to replace."""
@@ -151,7 +151,7 @@ class Login:
         """Note that the store holds this login now."""
         self.continues(header)
         self.is_over = False
-        self.invalidated_at, self.heard_at, self.wall = header.invalidated_at, moment.loop, moment.wall
+        self.invalidated_at, self.heard_at, self.wall = header.invalidated_at, moment.elapsed, moment.wall
 
 
 @dataclass(slots=True, weakref_slot=True, kw_only=True, eq=False)
@@ -162,7 +162,7 @@ class Change:
         before: the agent's document at its last save or restore.
         after: its document now. The same object as `before` when nothing has changed.
         login: which login it belongs to.
-        made_at: event loop time of the save.
+        made_at: `elapsed()` at the save.
         ttl: seconds from then for which the session is kept.
         agent_id: whose affinity it moves.
         lease: exclusive lease it was made under.
@@ -266,12 +266,12 @@ class Change:
             self.login.found, self.login.created_at = Found.STORED, self.sent_as[-1]
 
     def age(self, now: float) -> float:
-        """Return the seconds since it was made, by event loop time. 0 for one that did not wait."""
+        """Return the seconds since it was made, by `elapsed()`. 0 for one that did not wait."""
         age = now - self.made_at
         return age if self.waited or age > _LONGEST_RACE else 0.0
 
     def again(self, login: Login, until: float) -> Change:
-        """Return the same change, to be sent once more. Its session is kept until then, by event loop time."""
+        """Return the same change, to be sent once more. Its session is kept until then, by `elapsed()`."""
         return Change(
             before=self.before, after=self.after, login=login, made_at=self.made_at, ttl=until - self.made_at,
             agent_id=self.agent_id, lease=self.lease, vouched=self.vouched, score_change=self.score_change, waited=True,

@@ -30,7 +30,7 @@ def commit_of(
         fingerprint: whose session.
         save_id: names the request.
         longest: seconds for which a session is kept at most.
-        now: event loop time.
+        now: `elapsed()` of now.
         agents: who used it, each with the value of its affinity entry.
         value: the stored form of the result; empty when it is what is stored.
     """

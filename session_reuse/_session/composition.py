@@ -13,7 +13,7 @@ from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.breaker import BreakerState
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access, BreakerChange, Guard, Listener
-from session_reuse._session.clock import Clock
+from session_reuse._session.clock import Clock, elapsed
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.replica import Replicas
@@ -78,10 +78,10 @@ class Runtime:
             keeper.cancel()
         for name in "keep_alive", "leave":  # probes leave sessions at their end
             await self.tasks.wait_for(name, self.config.save_timeout)
-        until = self.clock.loop() + self.config.close_timeout
+        until = self.clock.elapsed() + self.config.close_timeout
         await self.writer.finish(self.config.close_timeout)
         # Releases go on meanwhile, and repeat as long as the store is away.
-        await self.tasks.wait_for("release", until - self.clock.loop())
+        await self.tasks.wait_for("release", until - self.clock.elapsed())
 
     async def last_fingerprint(self, agent_id: str, budget: float) -> str | None:
         """Return the fingerprint that an agent used last; None when none is stored.
@@ -133,7 +133,7 @@ async def compose(config: Config, given: StoreOrClient | None, known: Replicas |
     guard = Guard(attempt_timeout=config.attempt_timeout, servers=store.servers)
     telemetry = Telemetry(config.registry, _health(config, given))
     guarded, snapshots = GuardedStore(store, guard, keys), Snapshots(codec, keys)
-    clock = Clock(time.time, time.monotonic, random.Random())
+    clock = Clock(time.time, elapsed, random.Random())
     tasks = Tasks()
     runtime = Runtime(
         config=config, keys=keys, store=store, guard=guard, codec=codec, telemetry=telemetry, guarded=guarded,

@@ -56,7 +56,7 @@ def from_store(
         uses: reuses before this one, if counted.
         folded: changes of this process that wait, applied to the stored session.
     """
-    login = Login(Found.ABSENT, moment.loop, moment.wall, invalidated_at=snapshot.invalidated_at)
+    login = Login(Found.ABSENT, moment.elapsed, moment.wall, invalidated_at=snapshot.invalidated_at)
     outcome = Outcome.MISSING
     if snapshot.kind is StoredKind.CORRUPT:
         return Entry(Outcome.CORRUPT, login)
@@ -83,7 +83,7 @@ def login_to_replace(stored: Snapshot, moment: Moment) -> Login:
         stored: what the store holds.
         moment: of the request.
     """
-    login = Login(Found.ABSENT, moment.loop, moment.wall, invalidated_at=stored.invalidated_at)
+    login = Login(Found.ABSENT, moment.elapsed, moment.wall, invalidated_at=stored.invalidated_at)
     if stored.header is not None:
         login.continues(stored.header)
     return login
@@ -127,10 +127,10 @@ def while_away(
         retire_after_bad: how many bad marks retire a session.
         oldest: seconds for which a replica may be reused.
     """
-    fresh = Entry(reason, Login(Found.AWAY, moment.loop, moment.wall))
+    fresh = Entry(reason, Login(Found.AWAY, moment.elapsed, moment.wall))
     changes = [change for change in outbox if not change.mark_only]
     heard_at = max([base.heard_at, *(change.made_at for change in changes)])
-    if options.exclusive or moment.loop - heard_at > oldest:
+    if options.exclusive or moment.elapsed - heard_at > oldest:
         return fresh
     folded = fold(outbox, base, moment, retire_after_bad=retire_after_bad)
     login = folded.login
@@ -141,7 +141,7 @@ def while_away(
         if outcome is not Outcome.REUSED and not folded.result.new_login:
             return replace(fresh, outcome=reason)
         if login is None or not folded.result.new_login:
-            heard = moment.wall - (moment.loop - base.heard_at)
+            heard = moment.wall - (moment.elapsed - base.heard_at)
             login = Login(Found.STORED, base.heard_at, heard, invalidated_at=base.invalidated_at)
             login.continues(base.header)
     elif login is None:

@@ -74,7 +74,7 @@ def given_up(changes: Sequence[Change], login: Login, *, until: float) -> list[C
     Args:
         changes: of the agent, the earliest first.
         login: with which it works now.
-        until: event loop time to which the session is kept.
+        until: `elapsed()` until which the session is kept.
     """
     again: list[Change] = []
     waited = dict.fromkeys(one.whole_change for one in changes if one.waited and one.outcome in NOT_STORED)
@@ -103,7 +103,7 @@ def bad_mark(login: Login, before: Body, made_at: float, ttl: float) -> Change |
     Args:
         login: of the session.
         before: the agent's document at its last save or restore.
-        made_at: event loop time.
+        made_at: `elapsed()` at the change.
         ttl: seconds for which the session is kept.
     """
     if not login.created_at or login.found is Found.UNUSABLE:

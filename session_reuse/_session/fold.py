@@ -143,7 +143,7 @@ def _is_invalidated(login: Login, last: int, moment: Moment) -> bool:
 def _refusal_of_a_lost_one(change: Change, moment: Moment) -> Refused | None:
     """Return why a change must not bring a session back that is not stored any more."""
     login = change.login
-    if moment.loop - change.made_at > change.ttl:
+    if moment.elapsed - change.made_at > change.ttl:
         return Refused(SaveOutcome.SKIPPED, "it waited for longer than its time to live")
     is_unchanged = change.before is change.after
     if is_unchanged and login.found is Found.STORED and 0 < login.retire_at <= moment.wall * 1000:
@@ -174,7 +174,7 @@ def _is_later(saved_at: int, change: Change, moment: Moment) -> bool:
     The server's clock decides, for the whole document, since single items have no times. So a change that did not wait
     is the later one: it lost a race with another save by milliseconds, and most of the stored items are older than it.
     """
-    made_at = moment.by_server(change.made_at) if change.age(moment.loop) else None
+    made_at = moment.by_server(change.made_at) if change.age(moment.elapsed) else None
     return made_at is not None and saved_at * 1000 > made_at
 
 
@@ -185,7 +185,7 @@ def _beside_another_login(
     mine, theirs = document.load(*change.after), document.load(*stored)
     made_at = moment.by_server(change.login.heard_at)
     younger = not saved_at or (made_at is not None and made_at > saved_at * 1000)
-    is_over = moment.loop - change.made_at > change.ttl  # it would end what is stored at once
+    is_over = moment.elapsed - change.made_at > change.ttl  # it would end what is stored at once
     if may_replace and younger and not is_over and (change.vouched or retired) and not is_empty(mine["storage_state"]):
         return Rebased(change.after, new_login=True)
     before, notes = document.load(*change.before), (mine["data"], theirs["data"])

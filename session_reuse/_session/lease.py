@@ -6,11 +6,11 @@ import asyncio
 import random
 import secrets
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse._resilience.guard import Access
+from session_reuse._session.clock import elapsed
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.tasks import Spawn
 from session_reuse._store.interface import Busy, Lease
@@ -66,13 +66,13 @@ class LeaseHolder:
             raise AttemptFailed(error, "pending", Retry.NEVER, FailureScope.REQUEST)
 
     async def waited(self, busy: Busy, give_up: float, chance: random.Random) -> bool:
-        """Request a busy lease again until the event loop's time is `give_up`. Return whether it was taken.
+        """Request a busy lease again until `elapsed()` is `give_up`. Return whether it was taken.
 
         Raises:
             AttemptFailed: the store did not answer, or a save of an earlier lease waits.
         """
         held: Lease | Busy = busy
-        while isinstance(held, Busy) and (left := give_up - monotonic()) > 0:
+        while isinstance(held, Busy) and (left := give_up - elapsed()) > 0:
             pause = min(left, max(_POLL[0], min(held.left or _POLL[1], _POLL[1])))
             await asyncio.sleep(pause * chance.uniform(0.5, 1.0))
             await self.deliver_first(self._config.restore_timeout / 2)
@@ -130,7 +130,7 @@ class LeaseHolder:
         """
         self.stop()
         lease = self.lease or Lease(0, self.holder)
-        until = monotonic() + self._ttl
+        until = elapsed() + self._ttl
         pause = 0.05
         while True:
             try:
@@ -144,7 +144,7 @@ class LeaseHolder:
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, 1.0)
-            if monotonic() > until:
+            if elapsed() > until:
                 return
 
     def _degraded(self, failure: AttemptFailed) -> None:

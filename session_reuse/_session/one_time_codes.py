@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import store_errors
 from session_reuse._resilience.guard import Access
+from session_reuse._session.clock import elapsed
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._state.codec import Codec
 from session_reuse._state.sealing import AesGcm
@@ -53,14 +53,14 @@ class OneTimeCodes:
             StoreError: the store is away.
         """
         value, now = await self._read(fingerprint)
-        read_at = time.monotonic()
+        read_at = elapsed()
         if value is None:
             raise ConfigurationError(f"no one-time secret is stored for {fingerprint!r}: use session-reuse totp set")
         totp = _totp_of(self._opened(fingerprint, value))
         left = totp.interval - now / 1_000_000 % totp.interval
         if left < _LEAST_LEFT:
             await asyncio.sleep(left)
-        return totp.at(int(now / 1_000_000 + time.monotonic() - read_at))
+        return totp.at(int(now / 1_000_000 + elapsed() - read_at))
 
     async def rotate(self, fingerprint: str, *, dry_run: bool = False) -> bool:
         """Seal a secret with the first key. Return whether it was sealed with another one.

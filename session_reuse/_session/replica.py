@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from time import monotonic
 from weakref import WeakSet
 
 from session_reuse._session.changes import INVALIDATED, NEVER_HEARD, Change, Login, Snapshot, StoredKind
+from session_reuse._session.clock import elapsed
 from session_reuse._state.document import NO_BODY
 from session_reuse.outcome import SaveOutcome
 
@@ -28,7 +28,7 @@ class Replica:
         arriving: changes whose agents wait while an earlier one is on its way.
         arrived_at: when the first of them came, by the time of budgets.
         writing: changes that a request on its way is about.
-        invalidated_at: event loop time at which this process began to invalidate the session last.
+        invalidated_at: `elapsed()` when this process began to invalidate the session last.
         invalidated_login: the login that was stored then, by its time of creation. 0 if there was none.
         counted: bytes of the base that the bounds of memory know of.
         base_on_disk: when the base on disk was heard.
@@ -69,7 +69,7 @@ class Replica:
     def invalidate(self, began: float, login: int = 0) -> None:
         """Forget the session, as of an invalidation that began at this time. What was heard before now is too old."""
         self.invalidated_at, self.invalidated_login = began, login
-        self.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=monotonic())
+        self.base = Snapshot(kind=StoredKind.UNKNOWN, heard_at=elapsed())
 
 
 def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:

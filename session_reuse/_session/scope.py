@@ -135,7 +135,7 @@ class SessionScope:
                 await self._lease.deliver_first(budget / 2)
                 budget = self._config.restore_timeout - (self._store.time() - began)
             waiting = [] if self._options.exclusive else list(replica.outbox)
-            self._asked_at = asked_at = self._clock.loop()
+            self._asked_at = asked_at = self._clock.elapsed()
             reply = await self._store.run(Access.READ, fingerprint, budget, self._request(timed=bool(waiting)))
             if isinstance(reply.lease, Busy) and self._lease is not None:
                 reply = await self._wait_for_lease(self._lease, reply, budget)
@@ -150,7 +150,7 @@ class SessionScope:
 
     async def _wait_for_lease(self, lease: LeaseHolder, reply: EnterReply, budget: float) -> EnterReply:
         """Wait for a busy lease on top of the budget, without reading the session meanwhile."""
-        give_up = self._clock.loop() + self._options.wait
+        give_up = self._clock.elapsed() + self._options.wait
         while isinstance(reply.lease, Busy) and await lease.waited(reply.lease, give_up, self._clock.chance):
             reply = await self._store.run(Access.READ, self._session.fingerprint, budget, self._request())
         return reply
@@ -231,7 +231,7 @@ class SessionScope:
     async def load_revision(self) -> None:
         """Read the stored session, so that a session made by hand replaces it and nothing newer."""
         session, moment = self._session, self._clock.now()
-        self._login = Login(Found.AWAY, moment.loop, moment.wall)
+        self._login = Login(Found.AWAY, moment.elapsed, moment.wall)
         replica = self.writer.replicas.of(session.fingerprint)
         try:
             self._known, _ = await self.writer.read(replica, self._store.time() + self._config.restore_timeout)
@@ -289,7 +289,7 @@ class SessionScope:
         except (InvalidStateError, StoreError) as error:
             if isinstance(error, InvalidStateError):
                 log.error(Event.INVALID_STATE, fingerprint=self._session.fingerprint, why=str(error))
-                self._finish(SaveOutcome.SKIPPED, self._clock.loop(), self._saves)
+                self._finish(SaveOutcome.SKIPPED, self._clock.elapsed(), self._saves)
             if not failed:  # else the body's own error comes out
                 raise
         finally:
@@ -303,7 +303,7 @@ class SessionScope:
                 await self._at_once(self.writer.audit.note(use))
 
     async def _save(self, *, final: bool) -> SaveOutcome:
-        session, began = self._session, self._clock.loop()
+        session, began = self._session, self._clock.elapsed()
         self._saves = number = self._saves + 1
         try:
             is_good = await examined(session, self._options.verify if final else None, self._config)
@@ -340,7 +340,7 @@ class SessionScope:
         if change.not_taken:
             session.report(ProblemKind.NOT_TAKEN, "storage_state", "another login is stored: only the notes were saved")
         if outcome is SaveOutcome.PENDING and self.writer.disk is not None:
-            left = self._config.save_timeout - (self._clock.loop() - began)
+            left = self._config.save_timeout - (self._clock.elapsed() - began)
             if await self.writer.disk.written(session.fingerprint, left):
                 outcome = SaveOutcome.SPOOLED
         self._finish(outcome, began, number)
@@ -375,7 +375,7 @@ class SessionScope:
         good = wiring.health_mark == (True, "")
         if good:
             wiring.health_mark = None  # counted with this change
-        held, now = self._lease.lease if self._lease is not None else None, self._clock.loop()
+        held, now = self._lease.lease if self._lease is not None else None, self._clock.elapsed()
         return Change(
             before=self._before, after=after, login=self._login, made_at=now, ttl=self._config.ttl,
             built_on=self._built_on, agent_id=session.agent_id, lease=held, release=final and held is not None,
@@ -388,7 +388,7 @@ class SessionScope:
         if self._marked or not wiring_of(self._session).marked_bad or self._options.save == "never":
             return None
         self._marked = True
-        if (mark := bad_mark(self._login, self._before, self._clock.loop(), self._config.ttl)) is not None:
+        if (mark := bad_mark(self._login, self._before, self._clock.elapsed(), self._config.ttl)) is not None:
             _, why = wiring_of(self._session).health_mark or (False, "")
             log.info(Event.MARKED_BAD, fingerprint=self._session.fingerprint, why=why)
         return mark
@@ -396,7 +396,7 @@ class SessionScope:
     def _finish(self, outcome: SaveOutcome, began: float, number: int) -> SaveOutcome:
         if number >= self._finished:  # a checkpoint that ends after the exit does not hide what the exit did
             self._finished, self._session.save_outcome = number, outcome
-        self._telemetry.saved(self._session.fingerprint, outcome, self._clock.loop() - began)
+        self._telemetry.saved(self._session.fingerprint, outcome, self._clock.elapsed() - began)
         return outcome
 
     def note_use(self) -> None:

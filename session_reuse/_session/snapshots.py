@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hmac
 from functools import partial
-from time import monotonic
 from typing import Final
 
 from session_reuse._session.changes import NEVER_HEARD, Snapshot, StoredKind
+from session_reuse._session.clock import elapsed
 from session_reuse._session.tasks import in_thread
 from session_reuse._state import header as head
 from session_reuse._state.codec import OFFLOAD_THRESHOLD, Codec
@@ -41,7 +41,7 @@ class Snapshots:
         Args:
             fingerprint: whose session.
             value: the stored bytes. None for nothing.
-            heard_at: event loop time of the request.
+            heard_at: `elapsed()` at the request.
             base: what this process knows of the session: a value that it knows need not be opened again.
             invalidated_at: last invalidation, server time in µs; None when it is not known.
 
@@ -51,7 +51,7 @@ class Snapshots:
         lost = base.last_held
         if value is None:
             absent = Snapshot(
-                kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at, answered_at=monotonic(), lost=lost
+                kind=StoredKind.ABSENT, heard_at=heard_at, invalidated_at=invalidated_at, answered_at=elapsed(), lost=lost
             )  # fmt: skip
             return absent, None, None
         try:
@@ -74,7 +74,7 @@ class Snapshots:
         last = max(header.invalidated_at, invalidated_at or 0)
         snapshot = Snapshot(
             kind=StoredKind.PRESENT, heard_at=heard_at, invalidated_at=last, header=header, body=body, value=value,
-            answered_at=monotonic(),
+            answered_at=elapsed(),
         )  # fmt: skip
         return snapshot, document, None
 

@@ -202,7 +202,7 @@ class Writer:
             else:
                 folded = await in_thread(run)
             # Refuse nothing by what was known before. A save that was held up is compared by the server's clock.
-            sent_at, again = self._clock.loop(), 0
+            sent_at, again = self._clock.elapsed(), 0
             is_late = max([change.age(sent_at) for change in group]) > 0
             if (folded.refused or is_late) and moment.server is None:
                 stored, moment = await self.read(replica, deadline)
@@ -253,7 +253,7 @@ class Writer:
             if change.agent_id is not None:
                 agents[change.agent_id] = self._snapshots.affinity_value(change.agent_id, fingerprint)
         commit = commit_of(
-            folded, stored, moment, fingerprint=fingerprint, save_id=save_id, longest=self._config.ttl, now=clock.loop(),
+            folded, stored, moment, fingerprint=fingerprint, save_id=save_id, longest=self._config.ttl, now=clock.elapsed(),
             agents=tuple(agents.items()), value=value,
         )  # fmt: skip
         return header, self.audit.attach(commit, folded)
@@ -282,7 +282,7 @@ class Writer:
         if commit.value or replica.base is stored:  # `unchanged` says nothing of a revision that was seen meanwhile
             snapshot = Snapshot(
                 kind=StoredKind.PRESENT, heard_at=sent_at, invalidated_at=header.invalidated_at, header=header,
-                body=folded.result.body, value=commit.value or stored.value, answered_at=self._clock.loop(),
+                body=folded.result.body, value=commit.value or stored.value, answered_at=self._clock.elapsed(),
             )  # fmt: skip
             self.replicas.observe(replica, snapshot)
         if self.disk is not None:
@@ -304,7 +304,7 @@ class Writer:
         Raises:
             AttemptFailed: there was none by the deadline.
         """
-        asked_at = self._clock.loop()
+        asked_at = self._clock.elapsed()
         reply = await self._store.run(
             Access.READ, replica.fingerprint, deadline - self._store.time(),
             lambda store, timeout: store.read(replica.fingerprint, timeout=timeout),
@@ -342,10 +342,10 @@ class Writer:
 
     async def finish(self, budget: float) -> None:
         """Write what still waits within `budget` seconds."""
-        until = self._clock.loop() + budget  # the disk gets what is left
+        until = self._clock.elapsed() + budget  # the disk gets what is left
         await self._flusher.finish(budget if self.disk is None else 0.75 * budget)
         if self.disk is not None:
-            await self.disk.finish(until - self._clock.loop())
+            await self.disk.finish(until - self._clock.elapsed())
 
     def close(self) -> None:
         """Report what could not be written. Nothing waits from now on."""
@@ -393,7 +393,7 @@ class Writer:
         return existed
 
     async def _invalidate(self, fingerprint: str) -> bool:
-        replica, began = self.replicas.of(fingerprint), self._clock.loop()
+        replica, began = self.replicas.of(fingerprint), self._clock.elapsed()
         replica.invalidate(began)
         self._refuse_invalidated(replica)
         # Which session is meant is settled now: a request that arrives late leaves a newer login alone.

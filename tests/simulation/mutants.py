@@ -140,8 +140,8 @@ def exclusive_while_away() -> None:
 def own_clocks() -> None:
     """Which of two changes is the later one is decided by the clocks of the hosts that made them."""
 
-    def by_server(self: changes.Moment, loop_time: float) -> int:
-        return round((self.wall - (self.loop - loop_time)) * 1_000_000)
+    def by_server(self: changes.Moment, elapsed: float) -> int:
+        return round((self.wall - (self.elapsed - elapsed)) * 1_000_000)
 
     changes.Moment.by_server = by_server  # type: ignore[method-assign,assignment]
 

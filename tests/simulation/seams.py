@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import session_reuse
 from session_reuse import SessionManager
+from session_reuse._session.clock import elapsed
 from session_reuse._state import document
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import Header
@@ -103,7 +104,7 @@ _TIME = _Time("time")
 _TIME.monotonic, _TIME.time = monotonic, wall
 _TIME.perf_counter = monotonic
 _STANDS_IN: Final[dict[int, Any]] = {
-    id(time.monotonic): monotonic, id(time.time): wall, id(time): _TIME, id(secrets): _Secrets("secrets"), id(random): _Random("random"),
+    id(time.monotonic): monotonic, id(elapsed): monotonic, id(time.time): wall, id(time): _TIME, id(secrets): _Secrets("secrets"), id(random): _Random("random"),
     id(secrets.token_hex): _Secrets.token_hex, id(secrets.token_bytes): _Secrets.token_bytes,
 }  # fmt: skip
 _generators: list[random.Random] = []

@@ -21,7 +21,7 @@ from session_reuse.config import Config
 NAME = "shop.example/alice"
 NOW = 1000.0
 """This moment by the event loop, in seconds. The server's clock shows the same in these tests, and so does the wall's."""
-MOMENT = Moment(loop=NOW, wall=NOW, server=1_000_000_000)
+MOMENT = Moment(elapsed=NOW, wall=NOW, server=1_000_000_000)
 RETIRES_AT = 3
 CREATED_AT = 1000
 
@@ -300,7 +300,7 @@ def test_an_agent_that_entered_while_the_store_was_away_proves_its_age_by_the_se
     assert isinstance(outcome, Rebased) is fine
 
 
-@pytest.mark.parametrize("clock", ["loop", "wall"])
+@pytest.mark.parametrize("clock", ["elapsed", "wall"])
 def test_a_session_that_is_gone_does_not_come_back_after_too_long(clock: str) -> None:
     """A tombstone may have ended meanwhile. The clock of the event loop stands still while a host sleeps: either counts."""
     late = replace(MOMENT, **{clock: NOW + HOLD_LIMIT})

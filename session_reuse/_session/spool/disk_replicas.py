@@ -227,7 +227,7 @@ class DiskReplicas:
 
     def _write(self, fingerprint: str, update: _Update) -> OSError | None:
         """Update both files of a session. Return why the base is not there, if it is not. Blocks."""
-        spool, loop, wall = self._spool, self._clock.loop(), self._clock.wall()
+        spool, loop, wall = self._spool, self._clock.elapsed(), self._clock.wall()
         name, *older = spool.names_of(fingerprint)
         with spool.exclusive():
             for each in (name, *older) if update.forgets else ():
@@ -315,7 +315,7 @@ class DiskReplicas:
         replicas = self._writer.replicas
         if base is not None:
             replica = replicas.of(base["fingerprint"])
-            known = unpacked_base(base, self._clock.loop(), self._clock.wall(), replica.base.last_held)
+            known = unpacked_base(base, self._clock.elapsed(), self._clock.wall(), replica.base.last_held)
             replicas.observe(replica, known)
         if found is not None:
             self._adopt(replicas.of(found["fingerprint"]), found)
@@ -327,7 +327,7 @@ class DiskReplicas:
         adopted = []
         for packed in found["changes"]:
             if packed["name"] not in known and packed["name"] not in here:
-                change = unpacked_change(packed, logins, self._clock.loop(), self._clock.wall())
+                change = unpacked_change(packed, logins, self._clock.elapsed(), self._clock.wall())
                 known[change.name] = change
                 adopted.append(change)
         if not known:
