@@ -92,3 +92,13 @@ async def test_a_frozen_server_is_noticed_after_one_attempt(own_redis: RedisServ
             assert (await visit(manager, save=False)).outcome is Outcome.CIRCUIT_OPEN
         finally:
             own_redis.resume()
+
+
+async def test_a_server_that_does_not_end_its_tls_connections_disturbs_no_close() -> None:
+    """It is frozen. redis-py gives up before we do, as the URL gives it less time, and raises."""
+    with RedisServer(tls=True) as server:
+        manager = SessionManager(f"{server.url}&socket_connect_timeout=0.1", connect_timeout=5.0)
+        await visits(manager, NAMES[:1])
+        server.pause()
+        await manager.aclose()
+        server.resume()

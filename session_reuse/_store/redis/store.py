@@ -381,15 +381,21 @@ class RedisStore(Pools):
         return self.topology.names()
 
     async def aclose(self) -> None:
-        """End the lanes, and close the client if it is ours."""
+        """End the lanes, and close the client if it is ours.
+
+        Raises:
+            ConnectionError: a server does not answer the end of a TLS connection. Its socket is closed all the same.
+        """
         await self.topology.aclose()
-        if self._own_client:
+        if not self._own_client:
+            return
+        sentinels = getattr(getattr(self.client, "connection_pool", None), "sentinel_manager", None)
+        try:
             await self.client.aclose()
-            sentinels = getattr(getattr(self.client, "connection_pool", None), "sentinel_manager", None)
-            if (
-                sentinels is not None
-            ):  # the master's client does not close them; redis-py 8.0 has no call for all of them
-                await asyncio.gather(*(sentinel.aclose() for sentinel in sentinels.sentinels))
+            # The master's client does not close them, and redis-py 8.0 has no call for all of them.
+            await asyncio.gather(*(sentinel.aclose() for sentinel in getattr(sentinels, "sentinels", ())))
+        except RedisError as error:
+            raise ConnectionError(str(error)) from error
 
 
 def _value(reply: object) -> bytes | None:
