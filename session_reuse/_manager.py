@@ -14,7 +14,7 @@ from session_reuse._browser_session import BrowserSession, is_inherited, wiring_
 from session_reuse._logins.listing import summaries, uses
 from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
-from session_reuse._orphans import close_sockets, forget_connections, managers, report_lost, until_loop_ends
+from session_reuse._orphans import managers, report_lost, until_loop_ends
 from session_reuse._resilience.failure import AttemptFailed, store_errors
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
@@ -26,6 +26,7 @@ from session_reuse._settings.values import Seconds, seconds, whole
 from session_reuse._store.interface import SessionUse
 from session_reuse._store.keys import checked
 from session_reuse._store.redis.connect import StoreOrClient, check_client
+from session_reuse._store.redis.redis_py import close_sockets, forget_connections
 from session_reuse._summaries import ManagerStats, SessionSummary
 from session_reuse._telemetry import Event, Operation, log
 from session_reuse.config import Config, ConfigOptions, redacted_url

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet, ref
+
+from session_reuse._store.redis.redis_py import forget_connections
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
@@ -75,50 +76,3 @@ async def until_loop_ends(manager: ref[SessionManager]) -> AsyncIterator[None]:
     finally:
         if (left := manager()) is not None:
             await left._loop_ends()  # noqa: SLF001
-
-
-def close_sockets(client: object) -> None:
-    """Close the connections of a redis-py client whose event loop has ended, without asking the loop."""
-    for connection in _connections(client):
-        transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
-        connection._writer = connection._reader = None  # noqa: SLF001
-        # asyncio closes a transport by a callback, which a closed loop does not take. uvloop has closed it already.
-        transport = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
-        socket = getattr(transport, "_sock", None)
-        if socket is not None:
-            with contextlib.suppress(OSError):
-                socket.close()
-            transport._sock = None  # noqa: SLF001
-
-
-def forget_connections(client: object) -> list[Any]:
-    """Take the connections of the parent process out of a client, in a forked child, and return them."""
-    parents = list(_connections(client))
-    for pool in _pools(client):
-        pool.reset()
-    for node in _nodes(client):
-        node._connections.clear()  # noqa: SLF001
-        node._free.clear()  # noqa: SLF001
-    return parents
-
-
-def _connections(client: object) -> Iterator[Any]:
-    for pool in _pools(client):
-        yield from [*getattr(pool, "_available_connections", ()), *getattr(pool, "_in_use_connections", ())]
-    for node in _nodes(client):
-        yield from list(node._connections)  # noqa: SLF001
-
-
-def _pools(client: object) -> Iterator[Any]:
-    """Yield the pool of a client, and those to the sentinels that it asks for the primary."""
-    pool = getattr(client, "connection_pool", None)
-    if pool is not None:
-        yield pool
-    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
-        yield from _pools(sentinel)
-
-
-def _nodes(client: object) -> list[Any]:
-    manager = getattr(client, "nodes_manager", None)
-    known = [getattr(manager, name, {}) for name in ("nodes_cache", "startup_nodes")]
-    return list({id(node): node for nodes in known for node in nodes.values()}.values())  # two of a name are equal

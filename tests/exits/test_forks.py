@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
 
-from session_reuse._orphans import forget_connections
+from session_reuse._store.redis.redis_py import forget_connections
 from tests.exits.programs import run, start, stored
 from tests.harness.polling import wait_until
 from tests.harness.servers import RedisServer

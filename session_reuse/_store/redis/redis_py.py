@@ -11,7 +11,7 @@ import fcntl
 import struct
 import termios
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final, Protocol, TypeAlias
@@ -348,3 +348,53 @@ def use_own_resolver(client: Any) -> None:
     sentinels = getattr(getattr(client.connection_pool, "sentinel_manager", None), "sentinels", [])
     for each in (client, *sentinels):
         each.connection_pool.connection_class = _resolved(each.connection_pool.connection_class)
+
+
+# What an event loop or a process has left --------------------------------------------------------------------------------
+
+
+def close_sockets(client: object) -> None:
+    """Close the connections of a redis-py client whose event loop has ended, without asking the loop."""
+    for connection in _connections(client):
+        transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
+        connection._writer = connection._reader = None
+        # asyncio closes a transport by a callback, which a closed loop does not take. uvloop has closed it already.
+        transport = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None) or transport
+        socket = getattr(transport, "_sock", None)
+        if socket is not None:
+            with suppress(OSError):
+                socket.close()
+            transport._sock = None
+
+
+def forget_connections(client: object) -> list[Any]:
+    """Take the connections of the parent process out of a client, in a forked child, and return them."""
+    parents = list(_connections(client))
+    for pool in _pools(client):
+        pool.reset()
+    for node in _nodes(client):
+        node._connections.clear()
+        node._free.clear()
+    return parents
+
+
+def _connections(client: object) -> Iterator[Any]:
+    for pool in _pools(client):
+        yield from [*getattr(pool, "_available_connections", ()), *getattr(pool, "_in_use_connections", ())]
+    for node in _nodes(client):
+        yield from list(node._connections)
+
+
+def _pools(client: object) -> Iterator[Any]:
+    """Yield the pool of a client, and those to the sentinels that it asks for the primary."""
+    pool = getattr(client, "connection_pool", None)
+    if pool is not None:
+        yield pool
+    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+        yield from _pools(sentinel)
+
+
+def _nodes(client: object) -> list[Any]:
+    manager = getattr(client, "nodes_manager", None)
+    known = [getattr(manager, name, {}) for name in ("nodes_cache", "startup_nodes")]
+    return list({id(node): node for nodes in known for node in nodes.values()}.values())  # two of a name are equal
