@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from session_reuse._misuse import type_of
 from session_reuse._problem import Problem, ProblemKind
@@ -167,7 +167,7 @@ class BrowserSession:
     """
 
     __slots__ = (
-        "__weakref__", "_data", "_storage_state", "_wiring", "agent_id", "allowed_domains", "fingerprint", "outcome", "problems",
+        "__weakref__", "_data", "_fingerprint", "_storage_state", "_wiring", "agent_id", "allowed_domains", "outcome", "problems",
         "save_outcome", "stale",
     )  # fmt: skip
 
@@ -179,7 +179,7 @@ class BrowserSession:
         storage_state: Mapping[str, object] | None = None,
         data: dict[str, Any] | None = None,
     ) -> None:
-        self.fingerprint = fingerprint
+        self._fingerprint = fingerprint
         self.agent_id = agent_id
         self.outcome = Outcome.MISSING
         self.allowed_domains: tuple[str, ...] | None = None
@@ -193,6 +193,11 @@ class BrowserSession:
             self.storage_state = storage_state
         if data is not None:
             self.data = data
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the identity. It is that of the enter to the end: under another name, two logins would be mixed."""
+        return self._fingerprint
 
     @property
     def reused(self) -> bool:
@@ -379,7 +384,7 @@ class BrowserSession:
         return encode_session(self) if self._wiring.backend is None else self._wiring.backend.export(self)
 
     @classmethod
-    def import_(cls, data: bytes) -> BrowserSession:
+    def import_(cls, data: bytes) -> Self:
         """Read a stored form, encrypted ones with the keys in `SESSION_REUSE_ENCRYPTION_KEYS`.
 
         Raises:
@@ -387,7 +392,7 @@ class BrowserSession:
         """
         from session_reuse._stored_form import decode_session
 
-        return decode_session(data)
+        return decode_session(cls, data)
 
     def __repr__(self) -> str:
         """Show its names, outcome and sizes, never a value."""

@@ -19,7 +19,7 @@ _ATTRIBUTE: Final = "_session_reuse_default"
 _defaults: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 """The loops that have a default manager."""
 _left: list[tuple[Config, Replicas]] = []
-"""What the default manager knew whose loop has ended last, with its settings."""
+"""What the default managers knew whose loops have ended, with their settings."""
 _lock = threading.Lock()
 
 
@@ -28,7 +28,7 @@ class _DefaultManager(SessionManager):
         super().__init__()
         with _lock:
             if _left and _left[0][0] == self.config:
-                _, self._known = _left.pop()
+                self._known = _left[0][1].successor(has_disk=False)
 
     async def _loop_ends(self) -> None:
         await self.aclose()
@@ -41,8 +41,10 @@ class _DefaultManager(SessionManager):
     def _keep_known(self) -> None:
         """Keep what it knows: a worker that calls `asyncio.run` for each job starts from it while the store is away."""
         known = self._leave_known()
-        if known is not None:
-            with _lock:
+        with _lock:
+            if known is not None and _left and _left[0][0] == self.config:
+                _left[0][1].join(known)
+            elif known is not None:
                 _left[:] = [(self.config, known)]
 
 

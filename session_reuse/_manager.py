@@ -240,7 +240,7 @@ class SessionManager(AsyncOnly):
             spent = runtime.guarded.time() - began
         session = session_class(checked(fingerprint, "fingerprint"), agent_id)
         if agent_id is not None:
-            runtime.remember_fingerprint(agent_id, fingerprint)
+            runtime.writer.replicas.remember_fingerprint(agent_id, fingerprint)
         return session, runtime.scope(session, options, spent=spent)
 
     async def _last_fingerprint(self, runtime: Runtime, agent_id: str | None) -> str:
@@ -251,7 +251,7 @@ class SessionManager(AsyncOnly):
         except AttemptFailed as failure:
             name = f"agent/{agent_id}"
             runtime.telemetry.store_failed(Operation.RESTORE, failure.error, code=failure.code, fingerprint=name)
-            return runtime.last_fingerprints.get(agent_id) or name
+            return runtime.writer.replicas.last_fingerprints.get(agent_id) or name
         return last or f"agent/{agent_id}"
 
     async def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from typing import TypeVar
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._state import document
@@ -16,6 +17,8 @@ from session_reuse._store.keys import Keys, encoded
 from session_reuse.config import Config, configured_keys
 from session_reuse.errors import CorruptStateError, InvalidStateError
 from session_reuse.outcome import Outcome
+
+Session = TypeVar("Session", bound=BrowserSession)
 
 
 def codec_for(config: Config) -> Codec:
@@ -98,7 +101,7 @@ def encode_session(session: BrowserSession, codec: Codec | None = None, keys: Ke
     return codec.encode(body, json_encoding, header, keys.session(session.fingerprint))
 
 
-def decode_session(value: bytes, codec: Codec | None = None) -> BrowserSession:
+def decode_session(session_class: type[Session], value: bytes, codec: Codec | None = None) -> Session:
     """Return the session in a stored form.
 
     Raises:
@@ -113,6 +116,6 @@ def decode_session(value: bytes, codec: Codec | None = None) -> BrowserSession:
     if not isinstance(fingerprint, str) or not decoded.key.endswith(f":session:{encoded(fingerprint)}"):
         raise CorruptStateError("the state belongs to another fingerprint")
     found = decode_document(decoded.document, decoded.header.flags[2], fingerprint)
-    session = BrowserSession(fingerprint, storage_state=found["storage_state"], data=found["data"])
+    session = session_class(fingerprint, storage_state=found["storage_state"], data=found["data"])
     session.outcome = Outcome.REUSED
     return session

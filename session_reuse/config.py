@@ -108,15 +108,16 @@ class Config:
     capture_timeout: float = 10.0
     """Budget for reading the state from a browser before a save. If it runs out, the stored state is kept."""
     verify_timeout: float = 10.0
-    """Budget of a `verify` hook. If it runs out, the session counts as not verified."""
+    """Budget of an async `verify` hook. If it runs out, the session counts as not verified."""
 
     lease_ttl: float = 30.0
     """How long an exclusive lease outlives a holder that has died. The holder renews it at a third of this time."""
     compression: str = "auto"
     """`auto` (the best installed), `zstd`, `lz4`, `zlib` or `none`. States below 1 KiB are stored uncompressed."""
     encryption_keys: KeySource | None = None
-    """AES-256-GCM keys of 32 bytes. The first encrypts, all decrypt. A callable is called once, at the first use. Text
-    is base64 or 64 hex digits. The environment separates keys by commas. None: sessions are stored in plain."""
+    """AES-256-GCM keys of 32 bytes. The first encrypts, all decrypt. A callable is called at the first use in each event
+    loop, and has 10 s. Text is base64 or 64 hex digits. The environment separates keys by commas. None: sessions are
+    stored in plain."""
     max_state_bytes: int = 8 * 1024 * 1024
     """Largest session that is stored or read, in bytes of JSON."""
 
@@ -280,12 +281,16 @@ def configured_keys(config: Config) -> tuple[bytes, ...]:
     """Return the encryption keys of the settings, from the callable if there is one. Empty without keys.
 
     Raises:
-        ConfigurationError: the callable returns no key, or a wrong one.
+        ConfigurationError: the callable raises, or returns no key, or a wrong one.
     """
     source = config.encryption_keys
-    if source is None:
-        return ()
-    return key_list(source()) if callable(source) else source
+    if not callable(source):
+        return source or ()
+    try:
+        keys = source()
+    except Exception as error:
+        raise ConfigurationError(f"encryption_keys: the callable has raised {type(error).__name__}") from error
+    return key_list(keys)
 
 
 _PARSERS: Final[dict[str, tuple[Callable[[str], object], str]]] = {

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Final, NoReturn, TypeVar
 
 from session_reuse._browser_session import BrowserSession
@@ -20,6 +17,7 @@ from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
+from session_reuse._session.tasks import in_own_thread
 from session_reuse._state.header import Header
 from session_reuse._state.storage_state import longest_cookie_life
 from session_reuse._store.interface import SessionEntry
@@ -202,7 +200,7 @@ class KeepAlive:
             call = lambda: on_change(name, before, verdict)  # noqa: E731
             # One of a blocking manager may use it, and may take its time.
             is_slow = self._is_blocking and not _is_async(on_change)
-            await self._call("on_change", name, (lambda: _in_thread(call)) if is_slow else call)
+            await self._call("on_change", name, (lambda: in_own_thread(call)) if is_slow else call)
 
     def _not_probed(self, failure: AttemptFailed, fingerprint: str) -> None:
         self.counts[Liveness.UNKNOWN] += 1
@@ -213,7 +211,7 @@ class KeepAlive:
 
     async def _verdict(self, session: BrowserSession, name: str, probe: Probe) -> Liveness:
         """Return the result of a probe. One that raises, hangs, or returns no bool has found out nothing."""
-        call = (lambda: probe(session)) if _is_async(probe) else (lambda: _in_thread(lambda: probe(session)))
+        call = (lambda: probe(session)) if _is_async(probe) else (lambda: in_own_thread(lambda: probe(session)))
         found = await self._call(name, session.fingerprint, call)
         if not isinstance(found, bool):
             return Liveness.UNKNOWN
@@ -236,24 +234,3 @@ class KeepAlive:
 
 def _is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    """Call a plain function in a thread of its own: one that hangs holds up neither the loop nor the end of the process."""
-    done: Future[Callable[[], T]] = Future()
-    done.set_running_or_notify_cancel()  # from here on, the end of the wait cannot cancel it
-
-    def run() -> None:
-        try:
-            found = function()
-            done.set_result(lambda: found)
-        except BaseException as error:  # noqa: BLE001  (raised again where it is awaited)
-            # A result, too: a future of asyncio refuses StopIteration, and `next(...)` of a probe may raise it.
-            done.set_result(partial(_raise, error))
-
-    threading.Thread(target=run, name="session_reuse:probe", daemon=True).start()
-    return (await asyncio.wrap_future(done))()
-
-
-def _raise(error: BaseException) -> NoReturn:
-    raise error

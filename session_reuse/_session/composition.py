@@ -6,8 +6,10 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, TypeGuard
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeAlias, TypeGuard
+from weakref import WeakKeyDictionary
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.breaker import BreakerState
@@ -16,10 +18,10 @@ from session_reuse._resilience.guard import Access, BreakerChange, Guard, Listen
 from session_reuse._session.clock import Clock, elapsed
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.options import ResolvedOptions
-from session_reuse._session.replica import Replicas
+from session_reuse._session.replica import Invalidated, Replicas
 from session_reuse._session.scope import SessionScope
 from session_reuse._session.snapshots import Snapshots
-from session_reuse._session.tasks import Spawn, Tasks
+from session_reuse._session.tasks import Spawn, Tasks, in_own_thread
 from session_reuse._session.writer import Writer
 from session_reuse._state.codec import Codec
 from session_reuse._store.keys import Keys
@@ -31,9 +33,14 @@ from session_reuse.config import Config, redacted_url
 from session_reuse.errors import ConfigurationError, SessionReuseError
 from session_reuse.outcome import Outcome
 
+_KEYS_LIMIT: Final = 10.0
+"""Seconds that a service for keys may take. Without keys no session can be read or kept, so an enter cannot go on."""
 _EMBEDDED_START: Final = 10.0
 """How long the very first enter may wait for a private server to start. It goes on starting after that."""
-_REMEMBERED_AGENTS: Final = 4096
+_Places: TypeAlias = dict[tuple[str, str], dict[str, Invalidated]]
+_by_url: Final[_Places] = {}
+"""URL and key prefix -> fingerprint -> what a manager of this process has invalidated there."""
+_by_client: Final[WeakKeyDictionary[StoreOrClient, _Places]] = WeakKeyDictionary()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +49,6 @@ class Runtime:
 
     Attributes:
         connection: the client, if this manager has made it.
-        last_fingerprints: the last fingerprint of agents seen in this process, for when the store cannot be asked.
         tasks: background work. Ends with the manager.
     """
 
@@ -58,7 +64,6 @@ class Runtime:
     clock: Clock
     tasks: Tasks
     connection: Connection | None = None
-    last_fingerprints: dict[str, str] = field(default_factory=dict)
 
     def scope(self, session: BrowserSession, options: ResolvedOptions, spent: float = 0.0) -> SessionScope:
         """Return the life of one `with`. So many seconds of its budget to enter are spent."""
@@ -95,13 +100,6 @@ class Runtime:
         )  # fmt: skip
         return self.snapshots.affinity_of(agent_id, entry)
 
-    def remember_fingerprint(self, agent_id: str, fingerprint: str) -> None:
-        """Note an agent's last fingerprint. The oldest notes give way."""
-        self.last_fingerprints.pop(agent_id, None)
-        self.last_fingerprints[agent_id] = fingerprint
-        if len(self.last_fingerprints) > _REMEMBERED_AGENTS:
-            del self.last_fingerprints[next(iter(self.last_fingerprints))]
-
 
 def is_store(given: object) -> TypeGuard[RedisStore]:
     """Return whether this is a store with our interface, rather than a client."""
@@ -119,10 +117,7 @@ async def compose(config: Config, given: StoreOrClient | None, known: Replicas |
     Raises:
         ConfigurationError: a setting is wrong, or something it needs is missing.
     """
-    loop = asyncio.get_running_loop()
-    codec = (
-        await loop.run_in_executor(None, codec_for, config) if callable(config.encryption_keys) else codec_for(config)
-    )
+    codec = await _codec(config)
     keys = Keys(config.key_prefix)
     connection = None
     if is_store(given):
@@ -134,11 +129,11 @@ async def compose(config: Config, given: StoreOrClient | None, known: Replicas |
     telemetry = Telemetry(config.registry, _health(config, given))
     guarded, snapshots = GuardedStore(store, guard, keys), Snapshots(codec, keys)
     clock = Clock(time.time, elapsed, random.Random())
-    tasks = Tasks()
+    tasks, replicas = Tasks(), known or _replicas(config, given)
     runtime = Runtime(
         config=config, keys=keys, store=store, guard=guard, codec=codec, telemetry=telemetry, guarded=guarded,
         snapshots=snapshots, clock=clock, tasks=tasks, connection=connection,
-        writer=Writer(config, guarded, snapshots, telemetry, clock, tasks.spawn, known),
+        writer=Writer(config, guarded, snapshots, telemetry, clock, tasks.spawn, replicas),
     )  # fmt: skip
     if connection is not None and connection.revive is not None:
         guard.on_failure = _Reviver(runtime.spawn, connection.revive)
@@ -148,6 +143,16 @@ async def compose(config: Config, given: StoreOrClient | None, known: Replicas |
         runtime.writer.disk = disk_replicas(config, codec, runtime.writer, clock, runtime.spawn)
     guard.on_change += [_gauge(guard, telemetry), _recovery(runtime.writer)]
     return runtime
+
+
+async def _codec(config: Config) -> Codec:
+    if not callable(config.encryption_keys):
+        return codec_for(config)
+    try:
+        async with asyncio.timeout(_KEYS_LIMIT):
+            return await in_own_thread(partial(codec_for, config))
+    except TimeoutError:
+        raise ConfigurationError(f"encryption_keys: the callable has not answered for {_KEYS_LIMIT:g} s") from None
 
 
 async def _connection(config: Config, given: StoreOrClient | None) -> Connection:
@@ -161,6 +166,13 @@ async def _connection(config: Config, given: StoreOrClient | None) -> Connection
             asyncio.get_running_loop().run_in_executor(None, connection.release)  # it waits for the end of the start
             raise
     return connection
+
+
+def _replicas(config: Config, given: StoreOrClient | None) -> Replicas:
+    """Return empty replicas. Managers of one place in one process know of each other's invalidations."""
+    places = _by_url if given is None else _by_client.setdefault(given, {})
+    place = (redacted_url(config.url) if given is None else "", config.key_prefix)
+    return Replicas(config.recent_bytes, config.pending_max, config.pending_max_bytes, places.setdefault(place, {}))
 
 
 def _health(config: Config, given: StoreOrClient | None) -> StoreHealth:

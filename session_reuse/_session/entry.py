@@ -113,8 +113,7 @@ def lives_too_long(value: bytes, options: ResolvedOptions, config: Config, now: 
 
 
 def while_away(
-    reason: Outcome, base: Snapshot, outbox: Sequence[Change], options: ResolvedOptions, moment: Moment,
-    *, retire_after_bad: int, oldest: float,
+    reason: Outcome, base: Snapshot, outbox: Sequence[Change], options: ResolvedOptions, moment: Moment, config: Config
 ) -> Entry:  # fmt: skip
     """Decide while the store is away.
 
@@ -124,20 +123,20 @@ def while_away(
         outbox: changes of this process that wait.
         options: what the caller asked for.
         moment: now.
-        retire_after_bad: how many bad marks retire a session.
-        oldest: seconds for which a replica may be reused.
+        config: the settings.
     """
     fresh = Entry(reason, Login(Found.AWAY, moment.elapsed, moment.wall))
     changes = [change for change in outbox if not change.mark_only]
     heard_at = max([base.heard_at, *(change.made_at for change in changes)])
-    if options.exclusive or moment.elapsed - heard_at > oldest:
+    kept_until = max([_kept_until(base, moment, config), *(change.made_at + change.ttl for change in changes)])
+    if options.exclusive or moment.elapsed > min(heard_at + config.reuse_while_away, kept_until):
         return fresh
-    folded = fold(outbox, base, moment, retire_after_bad=retire_after_bad)
+    folded = fold(outbox, base, moment, retire_after_bad=config.retire_after_bad)
     login = folded.login
     if base.header is not None:
         marks = sum(change.score_change for change in outbox)
         marked = replace(base, header=replace(base.header, score=base.header.score + marks))
-        outcome = _judged(marked, options, moment, retire_after_bad, None)
+        outcome = _judged(marked, options, moment, config.retire_after_bad, None)
         if outcome is not Outcome.REUSED and not folded.result.new_login:
             return replace(fresh, outcome=reason)
         if login is None or not folded.result.new_login:
@@ -147,6 +146,16 @@ def while_away(
     elif login is None:
         return fresh
     return replace(_with_waiting(folded, login), stale=True)
+
+
+def _kept_until(base: Snapshot, moment: Moment, config: Config) -> float:
+    """Return until when the store keeps a session, by `elapsed()`, if nobody has used it since it was heard."""
+    if base.header is None:
+        return float("-inf")
+    life = max(config.ttl, base.header.ttl)
+    if config.sliding or moment.server is None:
+        return base.heard_at + life
+    return moment.elapsed - (moment.server / 1_000_000 - base.header.saved_at / 1000) + life
 
 
 def _with_waiting(folded: Folded, login: Login) -> Entry:

@@ -85,8 +85,7 @@ class LeaseHolder:
     def take(self, lease: Lease) -> None:
         """Keep a lease from now on, by renewing it at a third of its time to live."""
         self.lease = lease
-        loop = asyncio.get_running_loop()
-        self._heartbeat = loop.create_task(self._beat(lease), name="session_reuse:heartbeat")
+        self._heartbeat = self._spawn(self._beat(lease), "heartbeat")
 
     def stop(self) -> None:
         """Stop renewing."""

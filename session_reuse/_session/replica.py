@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 from weakref import WeakSet
 
 from session_reuse._session.changes import INVALIDATED, NEVER_HEARD, Change, Login, Snapshot, StoredKind
@@ -16,6 +17,7 @@ from session_reuse.outcome import SaveOutcome
 
 _LONGEST_OUTBOX = 8
 """Changes of one session that wait one by one. Of more, the earliest that follow each other become one."""
+_REMEMBERED = 4096
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +99,14 @@ def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
     return (one.saved_at, one.version) >= (other.saved_at, other.version)
 
 
+class Invalidated(NamedTuple):
+    """An invalidation by this process: when it began and ended, by `elapsed()`, and the login that was stored, as in `Replica`."""
+
+    began: float
+    ended: float
+    login: int
+
+
 class Replicas:
     """The replicas of one manager, within bounds of memory. A replica with an outbox is never dropped for room.
 
@@ -104,11 +114,23 @@ class Replicas:
         max_bytes: what bases may take.
         pending_max: how many sessions may have an outbox.
         pending_max_bytes: what outboxes may take.
+        invalidated: what the managers of this process have invalidated in the store. They share it.
+
+    Attributes:
+        last_fingerprints: what each agent used last, for when the store cannot be asked.
     """
 
-    def __init__(self, max_bytes: int, pending_max: int, pending_max_bytes: int) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        pending_max: int,
+        pending_max_bytes: int,
+        invalidated: dict[str, Invalidated] | None = None,
+    ) -> None:
+        self.last_fingerprints: dict[str, str] = {}
         self._replicas: dict[str, Replica] = {}
         self._bounds = (max_bytes, pending_max, pending_max_bytes)
+        self._invalidated = {} if invalidated is None else invalidated
         self._base_bytes = 0
         self._waiting: dict[str, Replica] = {}
         self._outbox_bytes = 0
@@ -133,13 +155,28 @@ class Replicas:
         Args:
             has_disk: whether what waits is on disk. Such a session is read from there.
         """
-        heir = Replicas(*self._bounds)
+        heir = Replicas(*self._bounds, self._invalidated)
+        heir.last_fingerprints.update(self.last_fingerprints)
         for name, known in self._replicas.items():
             base = NEVER_HEARD if has_disk and known.outbox else known.base
             left = Replica(name, base, invalidated_at=known.invalidated_at, invalidated_login=known.invalidated_login)
             heir._replicas[name] = left
             heir._count(left)
         return heir
+
+    def join(self, later: Replicas) -> None:
+        """Take over what is known in another event loop that has ended."""
+        for name, known in later._replicas.items():
+            self.observe(self.of(name), known.base)
+        for agent_id, fingerprint in later.last_fingerprints.items():
+            self.remember_fingerprint(agent_id, fingerprint)
+
+    def remember_fingerprint(self, agent_id: str, fingerprint: str) -> None:
+        """Note an agent's last fingerprint. The oldest notes give way."""
+        self.last_fingerprints.pop(agent_id, None)
+        self.last_fingerprints[agent_id] = fingerprint
+        if len(self.last_fingerprints) > _REMEMBERED:
+            del self.last_fingerprints[next(iter(self.last_fingerprints))]
 
     def of(self, fingerprint: str) -> Replica:
         """Return the replica of a session, made if there is none."""
@@ -159,6 +196,22 @@ class Replicas:
         known = self._replicas[replica.fingerprint] = self._replicas.pop(replica.fingerprint, replica)
         if known is replica:  # else it was dropped for room, and made anew
             self._count(replica)
+
+    def invalidate(self, replica: Replica, began: float, login: int = 0) -> None:
+        """Forget a session, as `Replica.invalidate`, in all managers of this process: they heed it when they need to know."""
+        self._invalidated.pop(replica.fingerprint, None)
+        self._invalidated[replica.fingerprint] = Invalidated(began, elapsed(), login)
+        if len(self._invalidated) > _REMEMBERED:
+            del self._invalidated[next(iter(self._invalidated))]
+        replica.invalidate(began, login)
+
+    def heed(self, replica: Replica) -> bool:
+        """Forget a session that another manager has invalidated since the store was heard. Return whether there is one."""
+        other = self._invalidated.get(replica.fingerprint)
+        if other is None or replica.base.heard_at >= other.ended:
+            return False
+        replica.invalidate(other.began, other.login)
+        return True
 
     def _count(self, replica: Replica, keep: Replica | None = None) -> None:
         """Count what a base takes."""

@@ -100,6 +100,7 @@ class SessionScope:
                 self._not_counted = self._store.time() - began  # without the caller's `verify`
                 await self._adopt(entry)
         except BaseException as error:  # whatever ends it, no lease stays behind
+            wiring_of(session).backend = None
             if self._lease is not None:
                 self._lease.abandon()
             if isinstance(error, StoreError | CorruptStateError):  # `strict`
@@ -178,10 +179,10 @@ class SessionScope:
         replica = writer.replicas.of(session.fingerprint)
         if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
             await writer.disk.load(replica, self._config.restore_timeout - (self._store.time() - began))
+        writer.heed_others(replica)
         self._known = replica.base
         return while_away(
-            failure.error.outcome, replica.base, list(replica.outbox), self._options, self._clock.estimate(),
-            retire_after_bad=self._config.retire_after_bad, oldest=self._config.reuse_while_away,
+            failure.error.outcome, replica.base, list(replica.outbox), self._options, self._clock.estimate(), self._config
         )  # fmt: skip
 
     async def _from_store(self, reply: EnterReply, asked_at: float, waiting: list[Change]) -> Entry:
@@ -220,9 +221,10 @@ class SessionScope:
                 self._whole, found = entry.body, self._options.allowed_domains.restrict(found)
                 self._before = document.dump(found)
             fill(session, found)
-            verify = self._options.verify
-            if verify is not None and not await verified(session, verify, self._config.verify_timeout):
-                session.start_fresh(Outcome.UNVERIFIED)
+            if (verify := self._options.verify) is not None:
+                wiring_of(session).backend = self  # it may save, log in again or invalidate
+                if not await verified(session, verify, self._config.verify_timeout):
+                    session.start_fresh(Outcome.UNVERIFIED)
         else:
             self._before = document.dump(document_of(session))
         if self._options.save == "never":
@@ -344,7 +346,7 @@ class SessionScope:
             if await self.writer.disk.written(session.fingerprint, left):
                 outcome = SaveOutcome.SPOOLED
         self._finish(outcome, began, number)
-        if change.failure is not None and change.outcome is None and self._options.strict:
+        if change.failure is not None and change.outcome in {None, SaveOutcome.LOST} and self._options.strict:
             raise self._telemetry.named(change.failure) from None
         return outcome
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from session_reuse._cancellation import ends_us
 
@@ -34,8 +37,9 @@ class Tasks(set["asyncio.Task[Any]"]):
         return task
 
     def named(self, name: str) -> list[asyncio.Task[Any]]:
-        """Return the tasks of this name."""
-        return [task for task in self if task.get_name() == f"{_PREFIX}{name}"]
+        """Return the other tasks of this name."""
+        current = asyncio.current_task()
+        return [task for task in self if task.get_name() == f"{_PREFIX}{name}" and task is not current]
 
     async def cancel(self, limit: float) -> None:
         """Cancel all tasks, and those that they begin at their end.
@@ -44,7 +48,7 @@ class Tasks(set["asyncio.Task[Any]"]):
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                while tasks := list(self):
+                while tasks := self - {asyncio.current_task()}:  # one of them may close the manager
                     for task in tasks:
                         task.cancel()
                     await asyncio.wait(tasks)
@@ -95,31 +99,72 @@ class _Begun(Coroutine[object, None, object]):
 
 
 class _Threads:
-    """Threads of our own: those of the application may be busy for minutes, and an enter must not wait for them.
+    """Daemon threads of our own.
+
+    Those of the application may be busy for minutes. Threads that are none would hold up the end of the process on a disk that hangs.
 
     Args:
         name: what they work at.
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name = f"session_reuse:{name}"
         self.forget()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
         """Start anew. A forked child does: the threads of its parent are not there."""
-        self._executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix=f"session_reuse:{self._name}")
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._threads = 0
 
     async def __call__(self, work: Callable[[], T]) -> T:
         """Return the result of work that would hold up the event loop."""
+        done: Future[T] = Future()
+        if self._threads < _MOST_THREADS:
+            try:
+                threading.Thread(target=self._serve, args=(self._jobs,), name=self._name, daemon=True).start()
+            except RuntimeError:  # the interpreter is ending, and starts no thread
+                return work()
+            self._threads += 1
+        self._jobs.put((done, work))
+        return await asyncio.wrap_future(done)
+
+    @staticmethod
+    def _serve(jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]]) -> None:
+        while True:
+            _do(*jobs.get())  # in a function, so that no document stays in memory until the next job
+
+
+def _do(done: Future[Any], work: Callable[[], Any]) -> None:
+    if done.set_running_or_notify_cancel():
         try:
-            done = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        except RuntimeError:  # the interpreter is ending, and starts no thread
-            return work()
-        return await done
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  (raised again where it is awaited)
+            done.set_exception(error)
 
 
 in_thread: Final = _Threads("codec")
 on_disk_thread: Final = _Threads("disk")
 """Others than those of the codec: a network disk may hang."""
+
+
+async def in_own_thread(function: Callable[[], T]) -> T:
+    """Call a plain function in a thread of its own: one that hangs holds up neither the loop nor the end of the process."""
+    done: Future[Callable[[], T]] = Future()
+    done.set_running_or_notify_cancel()  # from here on, the end of the wait cannot cancel it
+
+    def run() -> None:
+        try:
+            found = function()
+            done.set_result(lambda: found)
+        except BaseException as error:  # noqa: BLE001  (raised again where it is awaited)
+            # A result, too: a future of asyncio refuses StopIteration, and a `next(...)` may raise it.
+            done.set_result(partial(_raise, error))
+
+    threading.Thread(target=run, name="session_reuse:call", daemon=True).start()
+    return (await asyncio.wrap_future(done))()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -52,22 +52,16 @@ class Writer:
     """
 
     def __init__(
-        self,
-        config: Config,
-        store: GuardedStore,
-        snapshots: Snapshots,
-        telemetry: Telemetry,
-        clock: Clock,
-        spawn: Spawn,
-        known: Replicas | None = None,
-    ) -> None:
+        self, config: Config, store: GuardedStore, snapshots: Snapshots, telemetry: Telemetry, clock: Clock, spawn: Spawn,
+        replicas: Replicas,
+    ) -> None:  # fmt: skip
         self._config = config
         self._store = store
         self._snapshots = snapshots
         self._telemetry = telemetry
         self._clock = clock
         self._spawn = spawn
-        self.replicas = known or Replicas(config.recent_bytes, config.pending_max, config.pending_max_bytes)
+        self.replicas = replicas
         self.audit = Audit(store, clock, spawn, config.save_timeout)
         self.disk: DiskReplicas | None = None
         self.owner: object = None
@@ -394,13 +388,13 @@ class Writer:
 
     async def _invalidate(self, fingerprint: str) -> bool:
         replica, began = self.replicas.of(fingerprint), self._clock.elapsed()
-        replica.invalidate(began)
+        self.replicas.invalidate(replica, began)
         self._refuse_invalidated(replica)
         # Which session is meant is settled now: a request that arrives late leaves a newer login alone.
         deadline = self._store.time() + self._config.save_timeout
         stored, _ = await self.read(replica, deadline)
         created_at = stored.header.created_at if stored.header else 0
-        replica.invalidate(began, created_at)
+        self.replicas.invalidate(replica, began, created_at)
         request_id = new_save_id(self._clock.chance)
         try:
             return await self._store.run(
@@ -410,7 +404,12 @@ class Writer:
                 ),
             )  # fmt: skip
         finally:  # agents have entered meanwhile, with replies to requests that were sent before this one came back
-            replica.invalidate(began, created_at)
+            self.replicas.invalidate(replica, began, created_at)
+            self._refuse_invalidated(replica)
+
+    def heed_others(self, replica: Replica) -> None:
+        """Give up what another manager of this process has invalidated."""
+        if self.replicas.heed(replica):
             self._refuse_invalidated(replica)
 
     def _refuse_invalidated(self, replica: Replica) -> None:

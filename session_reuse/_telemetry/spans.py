@@ -31,9 +31,12 @@ _NO_SPAN: Final = nullcontext()
 class Traced(Protocol):
     """The attributes of a `BrowserSession` that a span reads."""
 
-    fingerprint: str
     outcome: Outcome
     save_outcome: SaveOutcome | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the identity."""
 
 
 def tracing() -> ModuleType | None:

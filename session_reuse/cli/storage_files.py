@@ -117,7 +117,7 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
         ConfigurationError: the file does not say whose session it is, and `fingerprint` neither.
     """
     if data.startswith(MAGIC):
-        inside = decode_session(data, codec)
+        inside = decode_session(BrowserSession, data, codec)
         name = inside.fingerprint if fingerprint is None else fingerprint
         return BrowserSession(name, storage_state=inside.storage_state, data=inside.data), FileFormat.SESSION_REUSE
     try:

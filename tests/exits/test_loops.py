@@ -160,6 +160,62 @@ asyncio.run(visit())
     assert found == ["found missing saved 1", "found reused spooled 2", "found reused spooled 3"], ended.errors
 
 
+def test_what_all_loops_knew_goes_on(own_redis: RedisServer) -> None:
+    """Two loops side by side, in threads, one identity each. What an agent used last is known, too."""
+    ended = run(
+        """
+from session_reuse import reusable_session
+
+async def visit(fingerprint, agent, barrier=None):
+    async with reusable_session(fingerprint, agent) as session:
+        session.data["n"] = session.data.get("n", 0) + 1
+        if barrier:
+            barrier.wait()
+    return session
+
+def run_both(*names):
+    barrier = threading.Barrier(2)
+    both = [threading.Thread(target=lambda n=name: asyncio.run(visit(f"shop/{n}", n, barrier))) for name in names]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+
+run_both("alice", "bob")
+server.shutdown(nosave=True)
+for name in "alice", "bob", "alice":
+    found = asyncio.run(visit(None, name))
+    say("found", found.fingerprint, found.outcome)
+""",
+        own_redis,
+    )
+    found = [line for line in ended.lines if line.startswith("found")]
+    assert found == [f"found shop/{name} reused" for name in ("alice", "bob", "alice")], ended.errors
+
+
+def test_a_disk_that_hangs_holds_up_no_exit(own_redis: RedisServer, tmp_path: Path) -> None:
+    """Not for longer than the close of the manager: the threads that wait for it end with the process."""
+    ended = run(
+        f"""
+from session_reuse import SessionManager, reusable_session
+hang = threading.Event()
+
+async def visit():
+    async with SessionManager(spool_dir={str(tmp_path)!r}, encryption_keys=["1" * 64], save_timeout=1, close_timeout=0.5) as manager:
+        async with reusable_session("shop/alice", manager=manager) as session:
+            session.data["n"] = 1
+            server.config_set("maxmemory", "1")
+            os.fsync = lambda _: hang.wait()
+    say(session.save_outcome)
+
+asyncio.run(visit())
+""",
+        own_redis,
+        timeout=60.0,
+    )
+    assert ended.lines == ["pending"]
+
+
 def test_a_collected_manager_counts_what_is_lost(own_redis: RedisServer) -> None:
     """No one closed the manager: the save that waited is in `session_pending_lost_total`, and waits no more."""
     ended = run(

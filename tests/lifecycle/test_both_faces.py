@@ -126,6 +126,55 @@ def test_a_check_that_cannot_tell_leaves_the_login(face: Face) -> None:
         assert session.data == {"n": 1}
 
 
+def test_a_check_at_the_enter_may_use_its_session(face: Face) -> None:
+    """It may save, for example after it has logged in again."""
+    with face.visit("a") as session:
+        session.data["n"] = 1
+    saved = []
+
+    def check(session: Any) -> Any:
+        async def wait() -> bool:
+            saved.append(await session.checkpoint())
+            return True
+
+        session.data["n"] += 1
+        if isinstance(face, AsyncFace):
+            return wait()
+        saved.append(session.checkpoint())
+        return True
+
+    with face.visit("a", verify=check) as session:
+        assert (session.reused, session.data, saved) == (True, {"n": 2}, [SaveOutcome.SAVED])
+
+
+def test_an_imported_session_has_the_face_of_its_class(face: Face) -> None:
+    """Else its `invalidate` would be a coroutine that nobody awaits."""
+    with face.visit("a") as session:
+        session.data["n"] = 1
+    found = face.session_class.import_(session.export())
+    assert type(found) is face.session_class
+    assert found.data == {"n": 1}
+
+
+def test_a_session_keeps_its_name(face: Face) -> None:
+    """Under another one, it would be merged into another login."""
+    with face.visit("a") as session, pytest.raises(AttributeError, match="fingerprint"):
+        session.fingerprint = "b"
+
+
+@pytest.mark.parametrize("config", [{}, {"pending_max": 0}, {"pending_max_bytes": 100}], ids=str)
+def test_a_strict_agent_hears_of_work_that_is_lost_at_once(own_redis: RedisServer, config: dict[str, Any]) -> None:
+    """Where nothing may wait, too."""
+    face = AsyncFace(own_redis.url, strict=True, **config)
+    with suppress(StoreUnavailableError):
+        with own_redis.client() as client, face.visit("a") as session:
+            session.data["n"] = "1" * 200
+            client.config_set("maxmemory", "1")
+        pytest.fail("nothing was raised")
+    assert session.save_outcome == ("lost" if config else "pending")
+    face.close()
+
+
 @pytest.mark.parametrize("way", ["save_on_error", "discard", "never", "bad"])
 def test_the_browser_is_not_verified_for_a_save_that_is_not_made(face: Face, way: str) -> None:
     """The hook of a session that is dropped would only delay the exit, and may use a browser that has failed."""

@@ -86,3 +86,13 @@ async def test_an_agent_waits_for_the_exit_of_the_holder_before_it_in_its_proces
         assert (session.outcome, session.data) == ("reused", {"n": 1})
     assert await first is SaveOutcome.SAVED
     await one.manager.aclose()
+
+
+async def test_a_lease_is_renewed_as_long_as_its_manager_is_open(caplog: pytest.LogCaptureFixture) -> None:
+    """After that, our own closed connections would look like an outage of the store."""
+    manager = memory_manager(FaultyStore(MemoryStore()), lease_ttl=0.3)
+    async with reusable_session(NAME, manager=manager, exclusive=True) as session:
+        session.discard()
+        await manager.aclose()
+        assert not [task for task in asyncio.all_tasks() if "heartbeat" in task.get_name()]
+    assert "degraded" not in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from session_reuse import (
     AlreadyEnteredError,
     BrowserSession,
+    ConfigurationError,
     InvalidFingerprintError,
     InvalidStateError,
     LifecycleError,
@@ -27,6 +29,7 @@ from session_reuse import (
 )
 from session_reuse._session import fold
 from session_reuse._state.merge import merge_documents
+from session_reuse.testing import memory_manager
 from tests.harness.servers import RedisServer
 
 COOKIE = {"name": "sid", "value": "s3cret", "domain": "shop.example", "path": "/", "expires": -1}
@@ -352,3 +355,21 @@ async def test_an_error_names_the_store_without_its_password() -> None:
         with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1") as refused:
             await reusable_session("a", manager=manager, strict=True).__aenter__()
         assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("fault", ["hangs", "raises"])
+async def test_a_service_for_keys_that_does_not_work_is_named(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds up neither the agent for long, nor other agents, nor the end of the process."""
+    monkeypatch.setattr("session_reuse._session.composition._KEYS_LIMIT", 0.2)
+
+    def keys() -> list[bytes]:
+        if fault == "hangs":
+            time.sleep(30.0)
+        raise OSError("no way to the service")
+
+    async with asyncio.timeout(10.0):
+        with pytest.raises(
+            ConfigurationError, match=r"encryption_keys: the callable has (not answered|raised OSError)"
+        ):
+            async with reusable_session("a", manager=memory_manager(encryption_keys=keys)):
+                pytest.fail("the agent began without keys")

@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from session_reuse import Outcome, SaveOutcome, StoreError
-from session_reuse.testing import MemoryStore, assert_fresh, assert_reused, state_with_cookie
+from session_reuse import Outcome, SaveOutcome, StoreError, reusable_session
+from session_reuse.testing import (
+    Fault,
+    FaultyStore,
+    MemoryStore,
+    assert_fresh,
+    assert_reused,
+    memory_manager,
+    state_with_cookie,
+)
 from tests.harness.polling import until
 from tests.harness.probes import parts_of
 from tests.lifecycle.worlds import NAME, Process, login_of, processes, stored
@@ -379,3 +387,47 @@ async def test_a_change_that_two_processes_have_read_from_disk_counts_once(tmp_p
         found = await one.manager.restore(NAME)
         assert found is not None
         assert (found.data, found.storage_state["cookies"]) == ({}, [])
+
+
+@pytest.mark.parametrize("sliding", [True, False])
+async def test_a_session_whose_time_to_live_is_over_is_not_reused(
+    monkeypatch: pytest.MonkeyPatch, sliding: bool
+) -> None:
+    """The store would have dropped it. `reuse_while_away` alone would keep it for an hour."""
+    async with processes(MemoryStore(), 1, ttl=60.0, sliding=sliding) as (one,):
+        await one.log_in("known")
+        one.cut()
+        for later, is_reused in (50.0, True), (20.0, False):
+            clock_gettime, wall = time.clock_gettime, time.time
+            monkeypatch.setattr(time, "clock_gettime", lambda which, real=clock_gettime, by=later: real(which) + by)
+            monkeypatch.setattr(time, "time", lambda real=wall, by=later: real() + by)
+            async with one.enter() as session:
+                assert session.reused is is_reused
+                session.discard()
+
+
+async def test_what_one_manager_has_invalidated_no_other_of_the_process_reuses() -> None:
+    """They share a store. Also what waits of that login is given up."""
+    way = FaultyStore(MemoryStore())
+    one, other = memory_manager(way), memory_manager(way, close_timeout=0.1)
+    async with one, other:
+        async with reusable_session(NAME, manager=one) as session:
+            session.storage_state = state_with_cookie()
+        way.fail = Fault.UNAVAILABLE
+        async with reusable_session(NAME, manager=one) as session:
+            assert_reused(session)
+            session.data["late"] = True
+        assert session.save_outcome is SaveOutcome.PENDING
+        with pytest.raises(StoreError):
+            await other.evict(NAME)
+        async with reusable_session(NAME, manager=one) as left:
+            assert_fresh(left)
+            left.discard()
+        assert await session.settled() is SaveOutcome.STALE
+        way.heal()
+        async with reusable_session(NAME, manager=one) as session:  # the store was not reached, and has it all the same
+            assert_reused(session)
+        way.fail = Fault.UNAVAILABLE
+        async with reusable_session(NAME, manager=one) as session:
+            assert_reused(session)
+            session.discard()

@@ -18,7 +18,14 @@ from redis.exceptions import AuthenticationError
 
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
 from session_reuse._store.redis.flight import Flight, Request
-from session_reuse._store.redis.redis_py import Command, Connections, LaneConnection, Replies, StalledError
+from session_reuse._store.redis.redis_py import (
+    ClosedError,
+    Command,
+    Connections,
+    LaneConnection,
+    Replies,
+    StalledError,
+)
 
 LARGE: Final = 64 * 1024
 """Commands and replies with more bytes than this take the lane for large values."""
@@ -256,10 +263,10 @@ class _Queue:
     def close(self) -> None:
         """Fail requests that wait or are under way."""
         self._most = 0
-        self._fail_waiting(TimeoutError())
+        self._fail_waiting(ClosedError())
         self.give_back_idle(before=self._batcher.timeouts.time())
         for lane in list(self.lanes):
-            self._drop(lane, TimeoutError())
+            self._drop(lane, ClosedError())
 
 
 class Batcher:
@@ -310,7 +317,7 @@ class Batcher:
         replies: asyncio.Future[Replies] = loop.create_future()
         request = Request(commands, timeout, size, replies)
         if self._is_closed:
-            request.fail(TimeoutError())
+            request.fail(ClosedError())
         # A read takes the lane for the size that its value had last.
         elif size > LARGE or (self._large_keys and request.commands[-1][1:2] in self._large_keys):
             for command in commands:

@@ -16,7 +16,7 @@ from redis import exceptions as redis_errors
 
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse._store.redis.diagnosis import Trouble, diagnose
-from session_reuse._store.redis.redis_py import StalledError
+from session_reuse._store.redis.redis_py import ClosedError, StalledError
 from session_reuse._store.redis.resolver import ResolverSilentError
 from session_reuse.errors import (
     StoreAuthError,
@@ -49,6 +49,7 @@ _FULL: Final = _Rule(
 )
 _OWN_LIMIT: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.REQUEST, "all our connections are in use")
 _STALLED: Final = _Rule(StoreTimeoutError, Retry.ALWAYS, FailureScope.REQUEST, "one connection did not answer in time")
+_CLOSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, FailureScope.REQUEST, "the manager was closed")
 _RESOLVER: Final = _Rule(StoreTimeoutError, Retry.SAVE, FailureScope.REQUEST, "the resolver did not answer in time")
 _SPLIT: Final = _Rule(
     StoreUnavailableError, Retry.SAVE, FailureScope.REQUEST, "the cluster is moving the keys of this slot"
@@ -78,6 +79,7 @@ _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
     (redis_errors.ReadOnlyError, _READ_ONLY),
     (redis_errors.OutOfMemoryError, _FULL),
     (StalledError, _STALLED),
+    (ClosedError, _CLOSED),
     (ResolverSilentError, _RESOLVER),
     (redis_errors.TimeoutError, _TIMEOUT),
     (redis_errors.ConnectionError, _AWAY),

@@ -49,6 +49,10 @@ class StalledError(TimeoutError):
     """One connection is silent although the server answers on others."""
 
 
+class ClosedError(ConnectionError):
+    """We have closed the connections. It says nothing about the server."""
+
+
 def _ignore(_: Replies | Exception) -> None:
     """Take the place of a handler that is not set."""
 
