@@ -346,14 +346,6 @@ class DevToolsDriver(AsyncDriver):
             self.engine.follower.on_event(target, method, params)
 
     def _load_again(self, cdp_session_id: str, origin: str, url: str) -> Flow[None]:
-        try:
-            yield from self._start_over(cdp_session_id, origin, url)
-        except self.errors as error:  # the browser is busy, or the tab has gone on
-            self.connection.post("Page.navigate", {"url": url}, cdp_session_id)
-            reason = f"a tab that was faster than the restore could not be loaded again: {error}"
-            self._session.report(ProblemKind.RESTORE_FAILED, origin, reason)
-
-    def _start_over(self, cdp_session_id: str, origin: str, url: str) -> Flow[None]:
         """Load a new page again that was faster than our scripts. What its first try has stored goes.
 
         Only for an origin that is still to be restored, in a browser that was started for this session: so there is
@@ -362,12 +354,18 @@ class DevToolsDriver(AsyncDriver):
         """
         own = {"storageId": {"storageKey": f"{origin}/", "isLocalStorage": False}}
         kinds = {"origin": origin, "storageTypes": "local_storage,indexeddb"}
-        yield self.send(cdp_session_id, "DOMStorage.clear", own)
-        blank = yield self.send(cdp_session_id, "Page.navigate", {"url": "about:blank"})
-        yield self._committed(cdp_session_id, blank["loaderId"])  # until then, the first document may open a database
-        yield self.send(cdp_session_id, "Storage.clearDataForOrigin", kinds)
-        yield self.send(cdp_session_id, "Page.navigate", {"url": url})
-        yield self.send(cdp_session_id, "Page.resetNavigationHistory", {})
+        try:
+            yield self.send(cdp_session_id, "DOMStorage.clear", own)
+            blank = yield self.send(cdp_session_id, "Page.navigate", {"url": "about:blank"})
+            # Until the blank page is there, the first document may open a database.
+            yield self._committed(cdp_session_id, blank["loaderId"])
+            yield self.send(cdp_session_id, "Storage.clearDataForOrigin", kinds)
+            yield self.send(cdp_session_id, "Page.navigate", {"url": url})
+            yield self.send(cdp_session_id, "Page.resetNavigationHistory", {})
+        except self.errors as error:  # the browser is busy, or the tab has gone on
+            self.connection.post("Page.navigate", {"url": url}, cdp_session_id)
+            reason = f"a tab that was faster than the restore could not be loaded again: {error}"
+            self._session.report(ProblemKind.RESTORE_FAILED, origin, reason)
 
     async def _committed(self, cdp_session_id: str, loader: str) -> None:
         """Wait until a document is in its tab."""
