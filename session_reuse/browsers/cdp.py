@@ -281,7 +281,7 @@ class BoundChromium:
         assert thread is not None  # noqa: S101  (made at the beginning)
         try:
             thread.run(work, EXIT_LIMIT)
-        except TimeoutError:
+        except CdpError:
             if endpoint is not None:
                 endpoint.stop()
         finally:
