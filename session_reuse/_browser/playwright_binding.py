@@ -28,14 +28,7 @@ if TYPE_CHECKING:
 
 
 class PlaywrightBinding(ABC):
-    """A context with the session's state in it, followed.
-
-    Args:
-        session: whose state is restored, and which gets what was captured.
-        settings: of the user.
-        browser: in which a context is made.
-        given: options of the new context.
-        context: one that exists, and that others may use too. It is used in place of a new one.
+    """A context with the session's state in it, followed: a new one of a browser, or one that exists and that others may use too.
 
     Attributes:
         driver: of the context that was opened last.

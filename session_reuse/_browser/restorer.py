@@ -161,12 +161,7 @@ class Restorer:
         self._update_later()
 
     def take_receipt(self, origin: str, receipt: str) -> None:
-        """Note that a document of an origin has run the scripts.
-
-        Args:
-            origin: of the document.
-            receipt: `filled` or `failed` for its web storage, `database NAME` for a database that was filled.
-        """
+        """Apply what `restore.js` reports: `filled` or `failed` for the web storage, `database NAME` for a filled database."""
         if receipt == "filled":
             self._mirror.progress(origin).confirm(WEB_STORAGES)
         _, is_database, name = receipt.partition("database ")
