@@ -100,10 +100,10 @@ class Capture:
         self._session.report(ProblemKind.BROWSER_GONE, "the browser", "the state is the one last seen")
 
     def _read(self, frame: Frame, origin: str, silent: set[Frame]) -> Flow[None]:
-        is_read = yield from self._follower.read(frame, origin)
-        if not is_read:
-            silent.add(frame)
-        if not is_read and frame.is_current and frame.origin is not None and not frame.is_read:
+        if (yield from self._follower.read(frame, origin)):
+            return
+        silent.add(frame)
+        if frame.is_current and frame.origin is not None and not frame.is_read:
             self._mirror.unread[origin] = self._mirror.version
             reason = "its page did not answer in time; what was last seen is kept"
             self._session.report(ProblemKind.CAPTURE_LIMITED, origin, reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,14 @@ if TYPE_CHECKING:
 
 
 async def save_checkpoint(session: BrowserSession, keep: Callable[[], Awaitable[object]]) -> None:
-    """Save an asynchronous session. One without a store keeps its state in memory."""
+    """Save a session. One without a store keeps its state in memory."""
+    checkpoint: Any = session.checkpoint
     with _reporting(session):
         try:
-            await session.checkpoint()
+            if inspect.iscoroutinefunction(checkpoint):
+                await checkpoint()
+            else:  # in a thread, because a blocking one is captured over this loop
+                await asyncio.to_thread(checkpoint)
         except LifecycleError:
             await keep()
 

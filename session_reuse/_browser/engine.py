@@ -25,14 +25,7 @@ if TYPE_CHECKING:
 
 
 class BrowserEngine:
-    """One session in one browser.
-
-    Args:
-        session: its state is restored. What cannot be restored or captured is reported to it.
-        driver: of the browser.
-        settings: of the user.
-        is_new_profile: whether the browser was started, or the context made, for this session.
-    """
+    """One session in one browser. A new profile was started, or its context made, for this session."""
 
     def __init__(
         self, session: BrowserSession, driver: BrowserDriver, settings: Settings, *, is_new_profile: bool

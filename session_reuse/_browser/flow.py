@@ -19,18 +19,16 @@ Flow: TypeAlias = Generator[Any, Any, T]
 
 async def run_async(flow: Flow[T]) -> T:
     """Run a flow over an asynchronous client."""
-    result: Any = None
-    error: BaseException | None = None
+    go_on, result = flow.send, None
     while True:
         try:
-            step = flow.send(result) if error is None else flow.throw(error)
+            step = go_on(result)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
-        result = error = None
         try:
-            result = await _awaited(step)
-        except BaseException as caught:  # noqa: BLE001 - it is raised again inside the flow
-            error = caught
+            go_on, result = flow.send, await _awaited(step)
+        except BaseException as error:  # noqa: BLE001 - it is raised again inside the flow
+            go_on, result = flow.throw, error
 
 
 async def _awaited(step: object) -> Any:
@@ -43,18 +41,16 @@ async def _awaited(step: object) -> Any:
 
 def run_sync(flow: Flow[T]) -> T:
     """Run a flow over a synchronous client: each step is its own result."""
-    result: Any = None
-    error: BaseException | None = None
+    go_on, result = flow.send, None
     while True:
         try:
-            step = flow.send(result) if error is None else flow.throw(error)
+            step = go_on(result)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
-        result = error = None
         try:
-            result = _taken(step)
-        except BaseException as caught:  # noqa: BLE001 - it is raised again inside the flow
-            error = caught
+            go_on, result = flow.send, _taken(step)
+        except BaseException as error:  # noqa: BLE001 - it is raised again inside the flow
+            go_on, result = flow.throw, error
 
 
 def _taken(step: object) -> Any:

@@ -242,7 +242,8 @@ class Follower:
         if frame.parent is None or frame.shares_storage:
             is_seen = frame.is_read
             if is_seen is None:  # nothing has announced its end
-                is_seen = frame.is_loaded and not self._is_recent(frame, frame.origin)
+                last_write = max(self._last_write.get(frame.origin, 0.0), frame.committed_at)
+                is_seen = frame.is_loaded and time.monotonic() - last_write >= _RECENT
             if frame.acts_when_left or not is_seen:
                 self._mirror.mark_unread(frame.origin)
 
@@ -303,10 +304,6 @@ class Follower:
                 frame.is_read = yield from self.read(frame, origin, is_leaving=True)
 
         yield [read(), self._find_handlers(frame)]  # a page may add handlers long after it was loaded
-
-    def _is_recent(self, frame: Frame, origin: str) -> bool:
-        """Return whether events of a document's writes may still be on their way."""
-        return time.monotonic() - max(self._last_write.get(origin, 0.0), frame.committed_at) < _RECENT
 
     def _read_first(
         self, frame: Frame, origin: str, *, may_have_databases: bool, is_told: bool, is_seen: bool

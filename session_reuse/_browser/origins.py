@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -14,9 +13,6 @@ DATABASE_SECTIONS: Final = ("indexedDB", "indexedDBRich")
 """Where an entry keeps its databases: in Playwright's form, and in ours."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_ORIGIN: Final = re.compile(r"https?://[a-z0-9-]+(\.[a-z0-9-]+)*(?!:80\b|:443\b)(:([1-9][0-9]{0,3}|[1-5][0-9]{4}))?")
-"""What is an origin as it stands: most of those that are stored."""
-
 _SECOND_LEVELS: Final = frozenset({"ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"})
 """What stands before the country in public suffixes of two labels, such as `co.uk`. The most frequent."""
 _SHARED_DOMAINS: Final = frozenset({
@@ -29,8 +25,6 @@ _SHARED_DOMAINS: Final = frozenset({
 
 def origin_of(url: str) -> str | None:
     """Return the origin of a web page as browsers write it, or None when pages of this kind have no storage."""
-    if _ORIGIN.fullmatch(url):
-        return url
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or ""), parts.port

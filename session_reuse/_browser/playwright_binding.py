@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.environment import context_options, recorded
@@ -27,14 +28,7 @@ if TYPE_CHECKING:
 
 
 class PlaywrightBinding(ABC):
-    """A context with the session's state in it, followed.
-
-    Args:
-        session: whose state is restored, and which gets what was captured.
-        settings: of the user.
-        browser: in which a context is made.
-        given: options of the new context.
-        context: one that exists, and that others may use too. It is used in place of a new one.
+    """A context with the session's state in it, followed: a new one of a browser, or one that exists and that others may use too.
 
     Attributes:
         driver: of the context that was opened last.
@@ -76,7 +70,7 @@ class PlaywrightBinding(ABC):
         self._given_state = self.session.storage_state
         yield self._open()
         is_restored = self.session.reused or not is_empty(self.session.storage_state)
-        if self.settings.verify is not None and is_restored and not (yield self._verify()):
+        if self.settings.verify is not None and is_restored and not (yield from self._is_verified()):
             self.session.start_fresh(Outcome.UNVERIFIED)
             yield from self.release()
             yield self._open()
@@ -90,8 +84,8 @@ class PlaywrightBinding(ABC):
         """Run `open`, and undo it when it fails, as a step."""
 
     @abstractmethod
-    def _verify(self) -> Awaitable[bool] | bool:
-        """Return whether the caller's check accepts the context, as a step."""
+    def _run(self, flow: Flow[object], limit: float | None) -> Any:
+        """Run a flow, an asynchronous one within `limit` seconds if there is one, as a step."""
 
     @abstractmethod
     def _capture(self) -> Awaitable[StorageState] | StorageState:
@@ -149,8 +143,20 @@ class PlaywrightBinding(ABC):
             native["origins"] = [{"origin": e["origin"], "localStorage": [], "opfs": e["opfs"]} for e in with_files]
         return native if len(native) > 2 or native["origins"] else None
 
-    def verified(self) -> Flow[bool]:
-        """Return whether the caller's check accepts the context. The sessionStorage of its page goes to the next tab."""
+    def _is_verified(self) -> Flow[bool]:
+        """Return whether the caller's check accepts the context."""
+        try:
+            is_good: bool = yield self._run(self._check(), limits.VERIFY)
+        except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
+            check_raised(self.session, error)
+            return False
+        except BaseException:
+            yield self.driver.best_effort(lambda: self._run(self.release(), None))
+            raise
+        return is_good
+
+    def _check(self) -> Flow[bool]:
+        """Call the caller's check, and return its answer. The sessionStorage of its page goes to the next tab."""
         page = yield self.context.new_page()
         try:
             answer = self.settings.verify(page) if self.settings.verify else True

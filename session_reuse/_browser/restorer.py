@@ -56,7 +56,6 @@ class Restorer:
         self._data: Any = None
         self._code: Any = None
         self._is_updating = False
-        self._reported: set[str] = set()
         for problem in problems:
             session.report(problem.kind, problem.where, problem.reason)
         for origin in unusable:
@@ -106,13 +105,11 @@ class Restorer:
         """Fill the storage of an open page if it is empty. Return whether it was."""
         outcome = yield from evaluate(fill_script(payload, is_left=is_left))
         if outcome["isOpen"]:
-            self._reported.add(payload.origin)
             self._session.report(
                 ProblemKind.ORIGIN_OPEN, payload.origin, "it is not empty; its storage was left as it is"
             )
             return False
         for each in outcome["failed"]:
-            self._reported.add(payload.origin)
             self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, each)
         failed = {each.partition(":")[0] for each in outcome["failed"]}
         self._mirror.progress(payload.origin).confirm(payload.sections - failed)
@@ -127,7 +124,6 @@ class Restorer:
             try:
                 yield from self._fill(payload, partial(evaluate, frames[payload.origin]))
             except self._driver.errors:
-                self._reported.add(payload.origin)
                 self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, "it is open, and could not be filled")
 
     def fill(self, origin: str, evaluate: Evaluate) -> Flow[bool]:
@@ -165,12 +161,7 @@ class Restorer:
         self._update_later()
 
     def take_receipt(self, origin: str, receipt: str) -> None:
-        """Note that a document of an origin has run the scripts.
-
-        Args:
-            origin: of the document.
-            receipt: `filled` or `failed` for its web storage, `database NAME` for a database that was filled.
-        """
+        """Apply what `restore.js` reports: `filled` or `failed` for the web storage, `database NAME` for a filled database."""
         if receipt == "filled":
             self._mirror.progress(origin).confirm(WEB_STORAGES)
         _, is_database, name = receipt.partition("database ")
@@ -256,8 +247,10 @@ class Restorer:
 
     def report_unconfirmed(self, visited: Collection[str]) -> None:
         """Report the origins whose documents were filled, and in which the stored content was never seen."""
-        for origin in sorted(set(visited) & self.scripts.started):
-            if self._mirror.progress(origin).is_unconfirmed and origin not in self._reported:
+        known = (ProblemKind.ORIGIN_OPEN, ProblemKind.RESTORE_FAILED)
+        reported = {each.where for each in self._session.problems if each.kind in known}
+        for origin in sorted(set(visited) & self.scripts.started - reported):
+            if self._mirror.progress(origin).is_unconfirmed:
                 self._session.report(
                     ProblemKind.RESTORE_FAILED, origin, "what is stored was not seen in the browser, and is kept"
                 )

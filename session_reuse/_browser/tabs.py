@@ -82,15 +82,11 @@ class Frame:
 
     @property
     def shares_storage(self) -> bool:
-        """Whether it has the storage that top-level pages of its origin have: all frames around it are of its site."""
-        return self.origin is not None and self.is_among_its_site
-
-    @property
-    def is_among_its_site(self) -> bool:
-        """Whether all frames around it are known, and of its site."""
-        above = self.target.tab.frames.get(self.parent or "")
-        is_inside = above is not None and above.site == self.site and above.is_among_its_site
-        return self.parent is None or is_inside
+        """Whether it has the storage that top-level pages of its origin have: all frames around it are of its site, as far as known."""
+        if self.origin is None or self.parent is None:
+            return self.origin is not None
+        above = self.target.tab.frames.get(self.parent)
+        return above is not None and above.site == self.site and above.shares_storage
 
     @property
     def is_current(self) -> bool:

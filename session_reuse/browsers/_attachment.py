@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._browser import limits
-from session_reuse._browser.checkpoints import save_checkpoint, save_checkpoint_blocking
+from session_reuse._browser.checkpoints import save_checkpoint
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.devtools import DevToolsDriver
 from session_reuse._browser.engine import BrowserEngine
@@ -69,7 +69,6 @@ class Attachment:
         self._driver: DevToolsDriver | None = None
         self._connecting = asyncio.Lock()
         self._capturing = asyncio.Lock()
-        self._changed = asyncio.Event()
         self._ending = asyncio.Event()
         self._is_released = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -153,7 +152,6 @@ class Attachment:
 
     async def _watch(self, driver: DevToolsDriver) -> None:
         """Poll the browser after each event and once a second, until its connection ends."""
-        seen = 0
         while not driver.is_gone:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE_INTERVAL):
@@ -168,31 +166,22 @@ class Attachment:
                     await driver.close_if_silent()
             except Exception as error:  # noqa: BLE001  (following a browser must never disturb the agent)
                 driver.report_not_followed(error)
-            if driver.engine.mirror.version != seen:
-                seen = driver.engine.mirror.version
-                self._changed.set()
 
     async def _checkpoint_regularly(self, seconds: float) -> None:
         while not self._ending.is_set():
-            await self._changed.wait()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(max(seconds, _DEBOUNCE)):
                     await self._ending.wait()
-            self._changed.clear()
-            if not self._ending.is_set():
+            is_dirty = self._driver is not None and self._driver.engine.is_dirty
+            if is_dirty and not self._ending.is_set():
                 await self.checkpoint()
 
     async def checkpoint(self) -> None:
         """Save what was captured. Where no save is possible, it is kept in memory."""
-        if inspect.iscoroutinefunction(self._session.checkpoint) and not self._in_thread:
+        if self._in_thread and inspect.iscoroutinefunction(self._session.checkpoint):
+            await self.take()
+        else:
             await save_checkpoint(self._session, self.take)
-            return
-        loop = asyncio.get_running_loop()
-
-        def keep() -> None:
-            asyncio.run_coroutine_threadsafe(self.take(), loop).result(limits.START)
-
-        await asyncio.to_thread(save_checkpoint_blocking, self._session, keep)
 
     async def capture(self, *, is_final: bool = False) -> StorageState:
         """Return the current state, or the last one seen when the browser has ended.
@@ -249,7 +238,6 @@ class Attachment:
     async def finish(self) -> None:
         """Capture a last time."""
         self._ending.set()
-        self._changed.set()
         for watcher in self._tasks[:1]:
             watcher.cancel()  # of a page that hangs, it takes longer to read than the last capture may
         if len(self._tasks) > 1:  # a checkpoint under way comes to its end: in a thread, it cannot be cancelled

@@ -16,7 +16,6 @@ from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from session_reuse._browser_session import BrowserSession
-    from session_reuse._state.shapes import StorageState
     from session_reuse.browsers.cdp import Chromium
 
 _POLL: Final = 0.5
@@ -55,17 +54,12 @@ class End(StrEnum):
 
 
 class ManualLogin:
-    """One login by a person.
-
-    Attributes:
-        last_seen: the state at the last look.
-    """
+    """One login by a person."""
 
     def __init__(self, session: BrowserSession, chromium: Chromium, until: Until) -> None:
         self._session = session
         self._chromium = chromium
         self._until = until
-        self.last_seen: StorageState | None = None
 
     async def run(self, page: str, pressed: asyncio.Event) -> End:
         """Open the page, and return why the login has ended: `pressed` is set when the person says so.
@@ -98,9 +92,9 @@ class ManualLogin:
         pages = [each["targetId"] for each in found if each["type"] == "page"]
         if target not in pages if self._chromium.process is None else not pages:
             return End.CLOSED
-        for capture in list(wiring_of(self._session).captures):
-            state = capture()
-            self.last_seen = await state if asyncio.iscoroutine(state) else self.last_seen
+        for capture in list(wiring_of(self._session).captures):  # the person may close the browser at any moment
+            if asyncio.iscoroutine(state := capture()):
+                await state
         if self._until:
             for each in pages:
                 if await self._is_logged_in(connection, each):

@@ -122,8 +122,7 @@ class _Binding:
         self._is_own = _has_empty_profile(self._browser_session)
 
         async def on_session_reuse_connected(event: BrowserConnectedEvent | BrowserReconnectedEvent) -> None:
-            if not self._is_finished:
-                await self._connect(event.cdp_url)
+            await self._connect(event.cdp_url)
 
         async def on_session_reuse_save(_: SaveStorageStateEvent) -> None:
             if not self._is_finished:

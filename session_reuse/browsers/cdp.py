@@ -50,9 +50,7 @@ __all__ = ["BoundChromium", "Chromium", "attach_cdp", "open_chromium", "page_sho
 
 EXIT_LIMIT: Final = 15.0
 """Seconds that the last capture and the end of the browser may take."""
-VERIFY_LIMIT: Final = 30.0
-"""Seconds that a check may take."""
-ENTER_LIMIT: Final = 2 * (START_LIMIT + limits.START) + VERIFY_LIMIT
+ENTER_LIMIT: Final = 2 * (START_LIMIT + limits.START) + limits.VERIFY
 """Seconds for two browsers and a check."""
 
 _NOT_OPENED: Final = "no browser was opened"
@@ -243,7 +241,7 @@ class BoundChromium:
 
     async def _is_verified(self, verify: Callable[[Chromium], object], chromium: Chromium) -> bool:
         try:
-            async with asyncio.timeout(VERIFY_LIMIT):
+            async with asyncio.timeout(limits.VERIFY):
                 if self._thread is not None and not inspect.iscoroutinefunction(verify):
                     answer = await asyncio.to_thread(verify, chromium)
                 else:
@@ -283,7 +281,7 @@ class BoundChromium:
         assert thread is not None  # noqa: S101  (made at the beginning)
         try:
             thread.run(work, EXIT_LIMIT)
-        except TimeoutError:
+        except CdpError:
             if endpoint is not None:
                 endpoint.stop()
         finally:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from session_reuse._browser.flow import Flow, run_async, run_sync
 from session_reuse._state.storage_state import live_cookies
 from session_reuse.browsers._web_address import NO_CONTENT, is_trouble
 from session_reuse.errors import AdapterError, ConfigurationError
@@ -112,30 +112,24 @@ def _check(go: Callable[[Any], Any], look: Callable[[Any], Any], *, waits: bool 
         waits: whether it waits. Then the page of a site in trouble may give way to the right one.
     """
 
-    async def finish(page: Any, going: Any, seen: list[Any]) -> bool:
-        try:
-            response = await going
-        except Exception as error:  # noqa: BLE001  (raised again, but for those of Playwright)
-            return _without_a_page(error, seen)
-        is_shown = False
-        with _late_means_no():
-            found = look(page)
-            is_shown = (await found if inspect.isawaitable(found) else found) is not False
-        return _verdict(response, is_shown=is_shown, waits=waits)
-
-    def check(page: Any) -> Any:
+    def steps(page: Any) -> Flow[bool]:
         seen: list[Any] = []
         page.on("response", lambda response: seen.append(response))  # noqa: PLW0108 (Playwright refuses bound built-ins)
         try:
-            going = go(page)
+            response = yield go(page)
         except Exception as error:  # noqa: BLE001  (raised again, but for those of Playwright)
             return _without_a_page(error, seen)
-        if inspect.isawaitable(going):
-            return finish(page, going, seen)
-        is_shown = False
-        with _late_means_no():
-            is_shown = look(page) is not False
-        return _verdict(going, is_shown=is_shown, waits=waits)
+        try:
+            is_shown = (yield look(page)) is not False
+        except Exception as error:
+            if type(error).__name__ != "TimeoutError":
+                raise
+            is_shown = False
+        return _verdict(response, is_shown=is_shown, waits=waits)
+
+    def check(page: Any) -> Any:
+        run = run_async if inspect.iscoroutinefunction(page.goto) else run_sync
+        return run(steps(page))
 
     return check
 
@@ -155,12 +149,3 @@ def _without_a_page(error: Exception, seen: list[Any]) -> bool:
         return _verdict(seen[-1], is_shown=False, waits=False)
     why = re.split(r"\n| at ", str(error), maxsplit=1)[0]  # what follows is the URL, with its query
     raise AdapterError(f"the site cannot be reached: {why}") from None
-
-
-@contextmanager
-def _late_means_no() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if type(error).__name__ != "TimeoutError":
-            raise

@@ -14,10 +14,9 @@ from session_reuse._browser import limits
 from session_reuse._browser.checkpoints import save_checkpoint
 from session_reuse._browser.drivers.call_hooks import run_all
 from session_reuse._browser.drivers.tasks import finished, in_background, is_done
-from session_reuse._browser.flow import run_async
+from session_reuse._browser.flow import Flow, run_async
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
-from session_reuse._browser_session import check_raised
 from session_reuse._misuse import AsyncOnly
 from session_reuse.errors import MissingExtraError
 
@@ -120,16 +119,9 @@ class _BoundContext(PlaywrightBinding, AsyncOnly):
         if self.context is not None:
             await run_async(self.release())
 
-    async def _verify(self) -> bool:
-        try:
-            async with asyncio.timeout(limits.VERIFY):
-                return await run_async(self.verified())
-        except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
-            check_raised(self.session, error)
-            return False
-        except BaseException:
-            await is_done(run_async(self.release()), limits.UNDO)
-            raise
+    async def _run(self, flow: Flow[object], limit: float | None) -> Any:
+        async with asyncio.timeout(limit):
+            return await run_async(flow)
 
     async def __aexit__(self, *_: object) -> None:
         """Capture, give the session the state, and close the context if it was opened here.

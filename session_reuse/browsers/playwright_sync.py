@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from session_reuse._browser.checkpoints import save_checkpoint_blocking
 from session_reuse._browser.drivers.call_hooks import listen, run_all
-from session_reuse._browser.flow import run_sync
+from session_reuse._browser.flow import Flow, run_sync
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
-from session_reuse._browser_session import check_raised
 from session_reuse._misuse import BlockingOnly
 from session_reuse.errors import MissingExtraError
 
@@ -92,15 +91,8 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
                 run_sync(self.release())
             raise
 
-    def _verify(self) -> bool:
-        try:
-            return run_sync(self.verified())
-        except Exception as error:  # noqa: BLE001 - whatever the user's check raises means: not verified
-            check_raised(self.session, error)
-            return False
-        except BaseException:
-            run_sync(self.release())
-            raise
+    def _run(self, flow: Flow[object], limit: float | None) -> Any:  # noqa: ARG002 - this API has no timers
+        return run_sync(flow)
 
     def __exit__(self, *_: object) -> None:
         """Capture, give the session the state, and close the context if it was opened here."""

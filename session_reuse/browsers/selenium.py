@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before, run_all
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["attach_driver", "default_options", "open_driver"]
 
-T = TypeVar("T")
 _OWN_DATA: Final = ("--user-data-dir", "user-data-dir")
 
 
@@ -154,19 +153,13 @@ class _Binding:
     def start(self) -> None:
         """Restore, and follow the browser. When that fails, the agent starts without, and a problem is reported."""
         try:
-            self._run(self._attachment.start())
+            # After a time-out of its own, it closes what it has opened.
+            self._thread.run(self._attachment.start(), limits.START + limits.OPEN)
         except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts)
             self._attachment.report_failure("selenium", error)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            # After a time-out of its own, it closes what it has opened.
-            return self._thread.run(work, limits.START + limits.OPEN)
-        except TimeoutError:
-            raise CdpError("the browser did not answer") from None
-
     def _capture(self) -> StorageState:
-        return self._run(self._attachment.capture())
+        return self._thread.run(self._attachment.capture(), limits.START + limits.OPEN)
 
     def _take_last(self) -> None:
         """Capture as for the last time: a driver that closes its only window ends the browser."""
@@ -174,7 +167,7 @@ class _Binding:
 
     def _end(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            self._run(work)
+            self._thread.run(work, limits.START + limits.OPEN)
         except CdpError as error:
             self._session.capture_failed(f"selenium: {error}")
 

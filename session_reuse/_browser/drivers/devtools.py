@@ -38,19 +38,6 @@ class _Script:
     added: dict[str, asyncio.Future[Params]] = field(default_factory=dict)
 
 
-@dataclass(eq=False)
-class _Attached:
-    """A target that we are attached to.
-
-    Attributes:
-        target: for the engine.
-        waiting: events that have arrived before its documents were taken in, or None when they were.
-    """
-
-    target: Target
-    waiting: list[tuple[str, Params]] | None = field(default_factory=list)
-
-
 class DevToolsDriver(AsyncDriver):
     """One context of a browser, over one websocket. A session is named by its id.
 
@@ -98,7 +85,9 @@ class DevToolsDriver(AsyncDriver):
         self._private_page = ""
         self._is_following = False
         self._is_starting = True
-        self._attached: dict[str, _Attached] = {}
+        self._targets: dict[str, Target] = {}
+        self._waiting: dict[str, list[tuple[str, Params]]] = {}
+        """Events of targets whose documents are not known yet."""
         self._scripts: list[_Script] = []
 
     @property
@@ -148,7 +137,7 @@ class DevToolsDriver(AsyncDriver):
         """Register an init script in all tabs."""
         script = _Script(source)
         self._scripts.append(script)
-        for cdp_session_id in self._attached:
+        for cdp_session_id in self._targets:
             self._add(script, cdp_session_id)
         await self._answered(script.added)
         return script
@@ -166,7 +155,7 @@ class DevToolsDriver(AsyncDriver):
 
     async def _answered(self, answers: Mapping[str, asyncio.Future[Any]]) -> None:
         """Wait for the answers of tabs that have answered before: one that was discarded never does."""
-        if answering := [answer for each, answer in answers.items() if self._attached[each].waiting is None]:
+        if answering := [answer for each, answer in answers.items() if each not in self._waiting]:
             await asyncio.wait(answering, timeout=limits.INIT_SCRIPT)
 
     async def _removed(self, added: asyncio.Future[Params], cdp_session_id: str) -> None:
@@ -195,7 +184,7 @@ class DevToolsDriver(AsyncDriver):
 
     def _any_page(self) -> str:
         """Return a page that answers: one that was discarded is attached, and never adopted."""
-        return next((each for each, page in self._attached.items() if page.waiting is None), self._private_page)
+        return next((each for each in self._targets if each not in self._waiting), self._private_page)
 
     def open_blank_page(self, on_event: EventHandler) -> Flow[Any]:
         """Open a hidden page: no tab to browser-use, and gone with our connection (Chromium 134 and later)."""
@@ -263,12 +252,11 @@ class DevToolsDriver(AsyncDriver):
             self._attach(params, cdp_session_id)
         elif method == "Target.detachedFromTarget":
             self._detached(params["sessionId"])
-        elif cdp_session_id in self._attached and method in EVENTS:
-            attached = self._attached[cdp_session_id]
-            if attached.waiting is None:
-                self.engine.follower.on_event(attached.target, method, params)
+        elif cdp_session_id in self._targets and method in EVENTS:
+            if cdp_session_id in self._waiting:
+                self._waiting[cdp_session_id].append((method, params))
             else:
-                attached.waiting.append((method, params))
+                self.engine.follower.on_event(self._targets[cdp_session_id], method, params)
             self.stirred.set()
 
     def _attach(self, params: Params, above: str) -> None:
@@ -284,12 +272,13 @@ class DevToolsDriver(AsyncDriver):
             self.connection.post("Runtime.runIfWaitingForDebugger", cdp_session_id=cdp_session_id)
             self.connection.post("Target.detachFromTarget", {"sessionId": cdp_session_id})
             return
-        if not is_page and above not in self._attached:
+        if not is_page and above not in self._targets:
             return
-        tab = Tab(info["targetId"]) if is_page else self._attached[above].target.tab
+        tab = Tab(info["targetId"]) if is_page else self._targets[above].tab
         if is_page:
             self.engine.follower.opened(tab)
-        attached = self._attached[cdp_session_id] = _Attached(Target(cdp_session_id, tab, is_page))
+        target = self._targets[cdp_session_id] = Target(cdp_session_id, tab, is_page)
+        self._waiting[cdp_session_id] = []
         is_new_tab = is_page and not self._is_starting
         is_held = is_new_tab and self._pauses_tabs
         if is_held and not params["waitingForDebugger"]:
@@ -299,7 +288,7 @@ class DevToolsDriver(AsyncDriver):
             self.spawn(self._admit(cdp_session_id, prepared, is_paused=params["waitingForDebugger"]))
         else:
             self.connection.post("Runtime.runIfWaitingForDebugger", cdp_session_id=cdp_session_id)
-        self.spawn(self._adopt(attached, is_new_tab=is_new_tab))
+        self.spawn(self._adopt(target, is_new_tab=is_new_tab))
 
     def _prepare(self, cdp_session_id: str) -> list[asyncio.Future[Params]]:
         """Send a new target all that its documents need, and return the answers to come."""
@@ -329,46 +318,34 @@ class DevToolsDriver(AsyncDriver):
             self.context = context
         return context in (None, self.context)
 
-    def _adopt(self, attached: _Attached, *, is_new_tab: bool) -> Flow[None]:
+    def _adopt(self, target: Target, *, is_new_tab: bool) -> Flow[None]:
         """Register the documents of a target. A new tab may have started one before it had our scripts."""
-        target = attached.target
         try:
             tree = (yield self.connection.post("Page.getFrameTree", cdp_session_id=target.cdp))["frameTree"]
         except self.errors:  # it was closed at once, as a popup of a login is that has stored its token
-            self._replay(attached)
+            self._replay(target)
             return
         frame = tree["frame"]
-        origin = origin_of(str(frame.get("securityOrigin", "")))
-        again = False
-        if is_new_tab and origin is not None and self.engine.restorer.scripts.sections(origin):
-            if not self._is_own:
-                again = True
-            elif origin not in self.engine.restorer.scripts.started:  # else another tab is at work there
-                yield from self._load_again(target.cdp, origin, frame["url"] + frame.get("urlFragment", ""))
-                # Nothing of the first document is followed: what it has stored is cleared.
-                tree = {"frame": {"id": frame["id"], "loaderId": frame["loaderId"]}}
+        origin = origin_of(str(frame.get("securityOrigin", ""))) or ""
+        scripts = self.engine.restorer.scripts
+        is_unfilled = is_new_tab and bool(scripts.sections(origin))
+        if is_unfilled and self._is_own and origin not in scripts.started:  # else another tab is at work there
+            yield from self._load_again(target.cdp, origin, frame["url"] + frame.get("urlFragment", ""))
+            # Nothing of the first document is followed: what it has stored is cleared.
+            tree = {"frame": {"id": frame["id"], "loaderId": frame["loaderId"]}}
         self.engine.follower.adopt(target, tree)
         try:
-            if again and origin is not None:
+            if is_unfilled and not self._is_own:
                 yield from self._fill_and_reload(target, origin)
         finally:  # a tab whose events wait for ever is followed no more, and nothing of it is captured
-            self._replay(attached)
+            self._replay(target)
 
-    def _replay(self, attached: _Attached) -> None:
+    def _replay(self, target: Target) -> None:
         """Follow the events that have waited for the documents of their target."""
-        waiting, attached.waiting = attached.waiting or [], None
-        for method, params in waiting:
-            self.engine.follower.on_event(attached.target, method, params)
+        for method, params in self._waiting.pop(target.cdp, ()):
+            self.engine.follower.on_event(target, method, params)
 
     def _load_again(self, cdp_session_id: str, origin: str, url: str) -> Flow[None]:
-        try:
-            yield from self._start_over(cdp_session_id, origin, url)
-        except self.errors as error:  # the browser is busy, or the tab has gone on
-            self.connection.post("Page.navigate", {"url": url}, cdp_session_id)
-            reason = f"a tab that was faster than the restore could not be loaded again: {error}"
-            self._session.report(ProblemKind.RESTORE_FAILED, origin, reason)
-
-    def _start_over(self, cdp_session_id: str, origin: str, url: str) -> Flow[None]:
         """Load a new page again that was faster than our scripts. What its first try has stored goes.
 
         Only for an origin that is still to be restored, in a browser that was started for this session: so there is
@@ -377,12 +354,18 @@ class DevToolsDriver(AsyncDriver):
         """
         own = {"storageId": {"storageKey": f"{origin}/", "isLocalStorage": False}}
         kinds = {"origin": origin, "storageTypes": "local_storage,indexeddb"}
-        yield self.send(cdp_session_id, "DOMStorage.clear", own)
-        blank = yield self.send(cdp_session_id, "Page.navigate", {"url": "about:blank"})
-        yield self._committed(cdp_session_id, blank["loaderId"])  # until then, the first document may open a database
-        yield self.send(cdp_session_id, "Storage.clearDataForOrigin", kinds)
-        yield self.send(cdp_session_id, "Page.navigate", {"url": url})
-        yield self.send(cdp_session_id, "Page.resetNavigationHistory", {})
+        try:
+            yield self.send(cdp_session_id, "DOMStorage.clear", own)
+            blank = yield self.send(cdp_session_id, "Page.navigate", {"url": "about:blank"})
+            # Until the blank page is there, the first document may open a database.
+            yield self._committed(cdp_session_id, blank["loaderId"])
+            yield self.send(cdp_session_id, "Storage.clearDataForOrigin", kinds)
+            yield self.send(cdp_session_id, "Page.navigate", {"url": url})
+            yield self.send(cdp_session_id, "Page.resetNavigationHistory", {})
+        except self.errors as error:  # the browser is busy, or the tab has gone on
+            self.connection.post("Page.navigate", {"url": url}, cdp_session_id)
+            reason = f"a tab that was faster than the restore could not be loaded again: {error}"
+            self._session.report(ProblemKind.RESTORE_FAILED, origin, reason)
 
     async def _committed(self, cdp_session_id: str, loader: str) -> None:
         """Wait until a document is in its tab."""
@@ -401,12 +384,12 @@ class DevToolsDriver(AsyncDriver):
             self.connection.post("Page.reload", cdp_session_id=target.cdp)
 
     def _detached(self, cdp_session_id: str) -> None:
-        attached = self._attached.pop(cdp_session_id, None)
-        if attached is None:
+        target = self._targets.pop(cdp_session_id, None)
+        if target is None:
             return
         for script in self._scripts:
             script.added.pop(cdp_session_id, None)
-        self.engine.follower.target_gone(attached.target)
+        self.engine.follower.target_gone(target)
         self.stirred.set()
 
 

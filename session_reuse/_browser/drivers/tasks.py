@@ -10,7 +10,7 @@ from session_reuse._browser.driver import BrowserDriver
 from session_reuse._browser.flow import Flow, run_async
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from session_reuse._browser_session import BrowserSession
 
@@ -56,10 +56,7 @@ class AsyncDriver(BrowserDriver):
 
     def spawn(self, flow: Flow[object]) -> asyncio.Task[None]:
         """Run a flow in a task."""
-        return self._start(self._guarded(flow))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._guarded(flow))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

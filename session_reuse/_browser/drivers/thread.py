@@ -41,8 +41,7 @@ class LoopThread:
         """Do the work on the loop and wait for it in the calling thread.
 
         Raises:
-            CdpError: the thread was stopped.
-            TimeoutError: it took longer than `limit` seconds, and was cancelled.
+            CdpError: the thread was stopped, or it took longer than `limit` seconds and was cancelled.
         """
         if self.is_stopped:
             work.close()
@@ -50,15 +49,16 @@ class LoopThread:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(limit)
-        except BaseException:
+        except TimeoutError:
+            raise CdpError("the browser did not answer") from None
+        finally:
             future.cancel()
-            raise
 
     def stop(self) -> None:
         """End the loop. What still runs on it is cancelled."""
         if self.is_stopped:
             return
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(CdpError):
             self.run(_cancel_all(), limits.OPEN)
         self.is_stopped = True
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -31,7 +31,7 @@ async (cap, only) => {
   return JSON.stringify({ databases, lost, names });
 
   async function dumpDatabase(name) {
-    const context = { isPlain: true, keys: [], pending: [], size: 0, budget: cap };
+    const context = { isPlain: true, keys: [], pending: [], size: 0 };
     const request = indexedDB.open(name);
     request.onupgradeneeded = () => request.transaction.abort(); // deleted meanwhile, and not to be made again
     const database = await promised(request);
@@ -184,12 +184,12 @@ async (cap, only) => {
   }
 
   async function readBlob(blob, context) {
-    if (blob.size > context.budget - context.size) throw new TooLarge();
+    if (blob.size > cap - context.size) throw new TooLarge();
     return base64(new Uint8Array(await blob.arrayBuffer()), context);
   }
 
   function base64(bytes, context) {
-    if (bytes.length > context.budget - context.size) throw new TooLarge();
+    if (bytes.length > cap - context.size) throw new TooLarge();
     let text = '';
     for (let start = 0; start < bytes.length; start += 32768) text += String.fromCharCode(...bytes.subarray(start, start + 32768));
     return btoa(text);
@@ -197,7 +197,7 @@ async (cap, only) => {
 
   function count(size, context) {
     context.size += size;
-    if (context.size > context.budget) throw new TooLarge();
+    if (context.size > cap) throw new TooLarge();
   }
 
   function tagOf(value) {

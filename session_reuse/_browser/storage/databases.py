@@ -80,9 +80,6 @@ def read_dump(origin: str, text: str) -> Dump:
         ValueError: not one.
     """
     content = json.loads(text)
-    return Dump(content["databases"], _counted(origin, content["lost"]), frozenset(content["names"]))
-
-
-def _counted(origin: str, lost: list[list[str]]) -> list[Loss]:
-    counts = Counter((where, reason) for where, reason in lost)
-    return [Loss(origin, where, reason, count) for (where, reason), count in counts.items()]
+    counts = Counter((where, reason) for where, reason in content["lost"])
+    lost = [Loss(origin, where, reason, count) for (where, reason), count in counts.items()]
+    return Dump(content["databases"], lost, frozenset(content["names"]))

@@ -215,13 +215,7 @@ class StorageMirror:
         self.databases_changed(origin, name)
 
     def databases_read(self, origin: str, dump: Dump, mark: CopyMark) -> None:
-        """Apply a copy of an origin's databases.
-
-        Args:
-            origin: whose databases they are.
-            dump: the copy.
-            mark: the origin's, of `dirty_databases`, from before the copy was begun. It is cleared unless it is another now.
-        """
+        """Apply a copy of an origin's databases. The mark of before the copy was begun is cleared unless it is another now."""
         self.has_read = True
         if self.dirty_databases.get(origin) == mark:
             del self.dirty_databases[origin]

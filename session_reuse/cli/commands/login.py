@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 from session_reuse._api import reusable_session
-from session_reuse._browser_session import wiring_of
 from session_reuse._manager import runtime_of
 from session_reuse._store.keys import checked
 from session_reuse.browsers._chromium_process import has_display
@@ -79,11 +78,9 @@ async def login(
             async with browser as chromium:
                 how = "it ends by itself" if until else "then press Enter here, or close the browser"
                 output.note(f"log in; {how}")
-                by_hand, pressed = ManualLogin(session, chromium, until), asyncio.Event()
+                pressed = asyncio.Event()
                 with _enter_key(pressed):
-                    end = await by_hand.run(page, pressed)
-            if wiring_of(session).capture_reason is not None and by_hand.last_seen is not None:
-                session.storage_state = by_hand.last_seen  # the browser is gone: what was seen last counts
+                    end = await ManualLogin(session, chromium, until).run(page, pressed)
             is_new = bool(_items(session.storage_state) - before)
             if (until and end is not End.UNTIL) or (end is End.CLOSED and not is_new):
                 session.discard()
