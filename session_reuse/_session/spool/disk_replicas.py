@@ -227,17 +227,17 @@ class DiskReplicas:
 
     def _write(self, fingerprint: str, update: _Update) -> OSError | None:
         """Update both files of a session. Return why the base is not there, if it is not. Blocks."""
-        spool, loop, wall = self._spool, self._clock.elapsed(), self._clock.wall()
+        spool, elapsed, wall = self._spool, self._clock.elapsed(), self._clock.wall()
         name, *older = spool.names_of(fingerprint)
         with spool.exclusive():
             for each in (name, *older) if update.forgets else ():
                 spool.remove(spool.base_name(each))
-            failure = self._write_base(fingerprint, update.base, loop, wall) if update.base is not None else None
+            failure = self._write_base(fingerprint, update.base, elapsed, wall) if update.base is not None else None
             mine = {change.name for change in update.copies} | update.ended
             others = [
                 packed for each in (name, *older) for packed in self._packed_changes(each) if packed["name"] not in mine
             ]
-            packed = others + [packed_change(change, loop, wall) for change in update.copies]
+            packed = others + [packed_change(change, elapsed, wall) for change in update.copies]
             if packed:
                 oldest = min(change["made_at"] for change in packed)
                 spool.write(name, packed_outbox(fingerprint, packed), oldest, older)
@@ -245,11 +245,11 @@ class DiskReplicas:
                 spool.remove(each)
             return failure
 
-    def _write_base(self, fingerprint: str, base: Snapshot, loop: float, wall: float) -> OSError | None:
+    def _write_base(self, fingerprint: str, base: Snapshot, elapsed: float, wall: float) -> OSError | None:
         """Write a base. On a full disk, remove the old one: changes that were delivered since would be missing in it."""
         name = self._spool.base_name(self._spool.names_of(fingerprint)[0])
         try:
-            self._spool.write(name, packed_base(fingerprint, base, loop, wall), wall)
+            self._spool.write(name, packed_base(fingerprint, base, elapsed, wall), wall)
         except OSError as error:
             self._spool.remove(name)
             return error

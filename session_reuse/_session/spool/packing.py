@@ -32,6 +32,9 @@ def unpacked(content: bytes) -> dict[str, Any]:
         raise CorruptStateError("a file of an unknown schema")
     for packed in found.get("changes", ()):
         decode_document(packed["after"].encode(), packed["dialects"][1], found["fingerprint"])
+        unpacked_change(packed, {}, 0.0, 0.0)  # a newer version may know more kinds, and the agent must not hear of it
+    if "changes" not in found:
+        unpacked_base(found, 0.0, 0.0, None)
     return found
 
 
@@ -40,8 +43,8 @@ def packed_outbox(fingerprint: str, changes: Sequence[dict[str, Any]]) -> bytes:
     return orjson.dumps({"schema": _SCHEMA, "fingerprint": fingerprint, "changes": changes})
 
 
-def packed_change(change: Change, loop: float, wall: float) -> dict[str, Any]:
-    """Return a change, for `packed_outbox`. Times are unix seconds: the clock of the event loop ends with the process."""
+def packed_change(change: Change, elapsed: float, wall: float) -> dict[str, Any]:
+    """Return a change, for `packed_outbox`. Times are unix seconds: `elapsed()` begins anew with the host."""
     login = change.login
     return {
         "name": change.name,
@@ -51,10 +54,10 @@ def packed_change(change: Change, loop: float, wall: float) -> dict[str, Any]:
         "whole": change.whole.data.decode(),
         "dialects": [change.before.json_encoding, change.after.json_encoding, change.whole.json_encoding],
         "login": [
-            f"{id(login):x}", login.found.value, wall - (loop - login.heard_at), login.created_at, login.invalidated_at,
+            f"{id(login):x}", login.found.value, wall - (elapsed - login.heard_at), login.created_at, login.invalidated_at,
             login.retire_at,
         ],
-        "made_at": wall - (loop - change.made_at),
+        "made_at": wall - (elapsed - change.made_at),
         "ttl": change.ttl,
         "agent_id": change.agent_id,
         "lease": [change.lease.token, change.lease.holder] if change.lease else None,
@@ -69,12 +72,12 @@ def packed_change(change: Change, loop: float, wall: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def unpacked_change(packed: dict[str, Any], logins: dict[str, Login], loop: float, wall: float) -> Change:
+def unpacked_change(packed: dict[str, Any], logins: dict[str, Login], elapsed: float, wall: float) -> Change:
     _, found, heard_at, created_at, invalidated_at, *retire_at = packed["login"]
     since = max(0.0, wall - float(heard_at))
     login = logins.setdefault(  # by all of it: two processes may have had a login at one address
         repr(packed["login"]),
-        Login(Found(found), loop - since, wall - since, int(created_at), invalidated_at, *retire_at),
+        Login(Found(found), elapsed - since, wall - since, int(created_at), invalidated_at, *retire_at),
     )
     before = Body(packed["before"].encode(), packed["dialects"][0])
     after = Body(packed["after"].encode(), packed["dialects"][1])
@@ -85,7 +88,7 @@ def unpacked_change(packed: dict[str, Any], logins: dict[str, Login], loop: floa
         before=before,
         after=before if after == before else after,
         login=login,
-        made_at=loop - max(0.0, wall - float(packed["made_at"])),
+        made_at=elapsed - max(0.0, wall - float(packed["made_at"])),
         ttl=float(packed["ttl"]),
         agent_id=packed["agent_id"],
         lease=Lease(int(packed["lease"][0]), packed["lease"][1]) if packed["lease"] else None,
@@ -107,13 +110,13 @@ def _unpacked_use(packed: dict[str, Any]) -> SessionUse:
     return SessionUse(**(packed | known))
 
 
-def packed_base(fingerprint: str, base: Snapshot, loop: float, wall: float) -> bytes:
+def packed_base(fingerprint: str, base: Snapshot, elapsed: float, wall: float) -> bytes:
     return orjson.dumps(
         {
             "schema": _SCHEMA,
             "fingerprint": fingerprint,
             "kind": base.kind.value,
-            "heard_at": wall - (loop - base.heard_at),
+            "heard_at": wall - (elapsed - base.heard_at),
             "invalidated_at": base.invalidated_at,
             "header": base.header.encode().decode("ascii") if base.header else None,
             "body": [base.body.data.decode(), base.body.json_encoding],
@@ -121,9 +124,9 @@ def packed_base(fingerprint: str, base: Snapshot, loop: float, wall: float) -> b
     )
 
 
-def unpacked_base(found: dict[str, Any], loop: float, wall: float, last_held: Snapshot | None) -> Snapshot:
+def unpacked_base(found: dict[str, Any], elapsed: float, wall: float, last_held: Snapshot | None) -> Snapshot:
     body, json_encoding = found["body"]
-    heard_at = loop - max(0.0, wall - float(found["heard_at"]))
+    heard_at = elapsed - max(0.0, wall - float(found["heard_at"]))
     return Snapshot(
         kind=StoredKind(found["kind"]),
         heard_at=heard_at,
