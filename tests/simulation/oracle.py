@@ -35,7 +35,8 @@ it, when, and what that agent had seen. A *change* is one item set or deleted by
 `mark`       A mark counts once. A wait for a lease does not use up `max_uses`.
 `reuse`      An enter that was answered finds what is there: `missing`, `retired`, `corrupt`, `busy` only when that is so at a
              moment of the enter, and a degraded outcome only after trouble. While the store is away a process reuses what
-             it knows, and never less than it has seen confirmed.
+             it knows, and never less than it has seen confirmed, for `reuse_while_away` or a time to live after it has
+             heard of it last, whichever is less.
 `growth`     Every key but the index of deadlines ends on its own.
 `late`       Every enter, save and close ends within its budget.
 `raised`     Nothing reaches the agent that the contract does not name. Its own error and its cancellation come out.
@@ -935,8 +936,7 @@ class Oracle:
 
     def _unusable(self, session: Session, visit: Visit, known: Version) -> bool:
         """Return whether what a process knows of a session must not be, or need not be, reused."""
-        oldest = visit.manager.config.get("reuse_while_away", 3600.0)
-        if self.loop.time() - visit.manager.heard.get(session.fingerprint, 0.0) > oldest - SAVE_SPAN:
+        if self.loop.time() - visit.manager.heard.get(session.fingerprint, 0.0) > _reused_for(visit) - SAVE_SPAN:
             return True
         made = min((self.writes[serial].made for serial in (known.items or {}).values()), default=known.start)
         invalidated = any(begun >= made and returned >= known.start for begun, returned in session.evictions)
@@ -984,6 +984,7 @@ class Oracle:
             if known is not None and visit.manager.tried.get(session.fingerprint, -1.0) > known.start:
                 known = None  # its process has forgotten what it wanted to invalidate
             visit.login = known.stored.created_at if known is not None and known.stored else 0
+            self._check_age(session, visit)
             self._check_stale(session, visit)
             return
         window = [version for version in session.versions if version.overlaps(visit.begun, now)]
@@ -1074,6 +1075,15 @@ class Oracle:
         left, ttl = found.deadline - visit.begun, self._ttl_of(visit.manager)
         if left < ttl - 0.5 - self.server_jumps:
             self.break_("ttl", f"{session.fingerprint} has {left:.1f} s after {visit} was given it, not {ttl:.1f}")
+
+    def _check_age(self, session: Session, visit: Visit) -> None:
+        left = [
+            one.left for one in self.visits.values()
+            if one.manager is visit.manager and one.fingerprint == visit.fingerprint and one.left < visit.begun
+        ]  # fmt: skip
+        last = max(visit.manager.heard.get(session.fingerprint, 0.0), *left, 0.0)
+        if visit.begun - last > _reused_for(visit) + SAVE_SPAN and not visit.process.plan.spool:
+            self.break_("reuse", f"{visit} was given what its process has last heard of at {last:.3f}")
 
     def _check_stale(self, session: Session, visit: Visit) -> None:
         items = visit.restored
@@ -1630,6 +1640,12 @@ def items_of(document: dict[str, Any], fingerprint: str) -> Items:
     for name, value in document["data"].items():
         found[f"d:{name}"] = serial_of(value, fingerprint)
     return found
+
+
+def _reused_for(visit: Visit) -> float:
+    """Return the seconds after which a process must not reuse what it has heard."""
+    config = visit.manager.config
+    return float(min(config.get("reuse_while_away", 3600.0), config.get("ttl", 86400.0)))
 
 
 def outcome_is(visit: Visit, *outcomes: Outcome) -> bool:
