@@ -501,7 +501,7 @@ async def test_what_a_full_disk_has_refused_is_written_when_there_is_room(
 ) -> None:  # fmt: skip
     """The process may end before the store is back: what waits is written with no further save, and at the end at the latest."""
     monkeypatch.setattr("session_reuse._session.spool.disk_replicas._RETRY", 60.0 if ends else 0.05)
-    async with manager_of(own_redis, folder) as manager:
+    async with manager_of(own_redis, folder, close_timeout=3.0 if ends else 0.2) as manager:  # the disk gets a quarter
         with monkeypatch.context() as patch:
             fill(patch)
             for number in range(5):
