@@ -1077,11 +1077,11 @@ class Oracle:
             self.break_("ttl", f"{session.fingerprint} has {left:.1f} s after {visit} was given it, not {ttl:.1f}")
 
     def _check_age(self, session: Session, visit: Visit) -> None:
-        left = [
+        others = [
             one.left for one in self.visits.values()
-            if one.manager is visit.manager and one.fingerprint == visit.fingerprint and one.left < visit.begun
+            if one.manager is visit.manager and one.fingerprint == visit.fingerprint and one is not visit
         ]  # fmt: skip
-        last = max(visit.manager.heard.get(session.fingerprint, 0.0), *left, 0.0)
+        last = max(visit.manager.heard.get(session.fingerprint, 0.0), *others, 0.0)  # infinity: one may just have saved
         if visit.begun - last > _reused_for(visit) + SAVE_SPAN and not visit.process.plan.spool:
             self.break_("reuse", f"{visit} was given what its process has last heard of at {last:.3f}")
 
