@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from session_reuse._browser import javascript, limits
@@ -76,10 +77,8 @@ def _answer_requests(driver: BrowserDriver) -> EventHandler:
 
 
 def _answer(driver: BrowserDriver, cdp: object, request: str) -> Flow[None]:
-    try:
+    with suppress(*driver.errors):  # the page has been closed meanwhile
         yield driver.send(cdp, "Fetch.fulfillRequest", {"requestId": request, **_ANSWER})
-    except driver.errors:
-        return  # the page has been closed meanwhile
 
 
 def _evaluator(driver: BrowserDriver, cdp: object, origin: str) -> Evaluate:

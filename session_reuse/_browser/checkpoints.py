@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from session_reuse._problem import ProblemKind
@@ -31,15 +31,13 @@ async def save_checkpoint(session: BrowserSession, keep: Callable[[], Awaitable[
 
 def save_checkpoint_blocking(session: BrowserSession, keep: Callable[[], object]) -> None:
     """Save a session, and wait for it. An asynchronous one, or one without a store, keeps its state in memory."""
+    checkpoint: Any = session.checkpoint
     with _reporting(session):
-        try:
-            saving: Any = session.checkpoint()
-        except LifecycleError:
-            saving = None
-        if inspect.iscoroutine(saving):
-            saving.close()  # nobody here can wait for it
-        if not isinstance(saving, str):
-            keep()
+        if not inspect.iscoroutinefunction(checkpoint):
+            with suppress(LifecycleError):
+                checkpoint()
+                return
+        keep()
 
 
 @contextmanager

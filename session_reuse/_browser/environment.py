@@ -20,10 +20,7 @@ def recorded(state: StorageState) -> Environment:
     environment = block.get("environment") if isinstance(block, dict) else None
     if not isinstance(environment, dict):
         return {}
-    known = {
-        name: environment[name] for name in ("user_agent", "locale", "timezone") if _is_text(environment.get(name))
-    }
-    return {**known, "viewport": environment["viewport"]} if _is_viewport(environment.get("viewport")) else known
+    return {name: environment[name] for name in _OPTIONS if _is_well_formed(name, environment.get(name))}
 
 
 def context_options(environment: Environment, given: dict[str, Any]) -> dict[str, Any]:
@@ -39,11 +36,8 @@ def changed(before: Environment, now: Environment) -> list[str]:
     return [name for name in _OPTIONS if name in before and name in now and before[name] != now[name]]
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_viewport(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        type(value.get(side)) is int and value[side] > 0 for side in ("width", "height")
-    )
+def _is_well_formed(name: str, value: object) -> bool:
+    if name != "viewport":
+        return isinstance(value, str) and bool(value)
+    sides = [value.get("width"), value.get("height")] if isinstance(value, dict) else [None]
+    return all(type(each) is int and each > 0 for each in sides)

@@ -180,7 +180,9 @@ class Follower:
     def _storage_changed(self, target: Target, method: str, params: Params) -> None:
         known = self._mirror.version
         if params.get("key") == self._restorer.scripts.name:
-            self._receipt(params)
+            sender = origin_of_storage(params["storageId"])
+            if sender is not None and "newValue" in params:
+                self._restorer.take_receipt(sender, params["newValue"])
         elif (origin := self._mirror.storage_event(target.tab.key, method, params)) is not None:
             self._last_write[origin] = time.monotonic()
             if self._mirror.version != known:
@@ -191,11 +193,6 @@ class Follower:
         for frame in self.shared_frames():
             if frame.origin == origin and frame.is_read:
                 frame.is_read = None
-
-    def _receipt(self, params: Params) -> None:
-        origin = origin_of_storage(params["storageId"])
-        if origin is not None and "newValue" in params:
-            self._restorer.take_receipt(origin, params["newValue"])
 
     def _logged(self, entry: Params) -> None:
         found = _CLEARED.match(str(entry.get("text")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -240,10 +241,8 @@ class Restorer:
 
     def release(self) -> Flow[None]:
         """Remove our scripts from a browser that lives on."""
-        try:
+        with suppress(*self._driver.errors):  # the browser is gone
             yield from self._remove_all()
-        except self._driver.errors:
-            return  # the browser is gone
 
     def report_unconfirmed(self, visited: Collection[str]) -> None:
         """Report the origins whose documents were filled, and in which the stored content was never seen."""

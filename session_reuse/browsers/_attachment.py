@@ -122,21 +122,18 @@ class Attachment:
         """Return whether a tab is one of those that are followed."""
         return self._driver is not None and any(tab.key == target for tab in self._driver.engine.follower.tabs)
 
-    async def reconnect(self) -> bool:
-        """Connect again if the connection has ended. Return whether there is one."""
+    async def reconnect(self) -> None:
+        """Connect again if the connection has ended."""
         async with self._connecting:
-            if self._driver is not None and not self._driver.is_gone:
-                return True
+            is_connected = self._driver is not None and not self._driver.is_gone
             # The agent works in a browser that was not restored. Cookies of before would replace those of its new login.
             is_too_late = self._driver is None and not is_empty(self._session.storage_state)
-            if is_too_late or not self._endpoint.is_alive:
-                return False
+            if is_connected or is_too_late or not self._endpoint.is_alive:
+                return
             try:
                 await self._connect()
             except Exception as error:  # noqa: BLE001  (each transport has its own; all mean: not yet)
                 _logger.debug("no new connection to the browser: %s", type(error).__name__)
-                return False
-            return True
 
     async def _stay_connected(self) -> None:
         delay = 0.0
@@ -189,8 +186,7 @@ class Attachment:
         Raises:
             AdapterError: nothing was ever read, or no tab was ever followed.
         """
-        if self._driver is None or self._driver.is_gone:
-            await self.reconnect()
+        await self.reconnect()
         driver = self._driver
         if driver is None:
             raise CdpError("the browser could not be followed")

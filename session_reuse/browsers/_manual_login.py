@@ -71,13 +71,10 @@ class ManualLogin:
         try:
             target = (await connection.send("Target.createTarget", {"url": page}))["targetId"]
             while not pressed.is_set():
-                try:
+                with contextlib.suppress(TimeoutError):  # a dialog of the page is open: the person is at it
                     async with asyncio.timeout(_LOOK_LIMIT):
-                        end = await self._look(connection, target)
-                except TimeoutError:  # a dialog of the page is open: the person is at it
-                    end = None
-                if end is not None:
-                    return end
+                        if end := await self._look(connection, target):
+                            return end
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_POLL):
                         await pressed.wait()

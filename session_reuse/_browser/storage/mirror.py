@@ -123,17 +123,14 @@ class StorageMirror:
         if self.unread.get(reading.origin, 0) <= reading.version:
             self.unread.pop(reading.origin, None)
         if local is not None:
-            self._local_read(reading, local)
+            items = reading.result(local, is_local=True)
+            self.progress(reading.origin).saw("localStorage", items)
+            self.version += items != self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
+            self._local[reading.origin] = items
         if session is not None:
             items = reading.result(session, is_local=False)
             self.progress(reading.origin).saw("sessionStorage", items)
             self.version += self._tabs(reading.origin).read(reading.tab, items)
-
-    def _local_read(self, reading: Reading, local: Items) -> None:
-        items = reading.result(local, is_local=True)
-        self.progress(reading.origin).saw("localStorage", items)
-        self.version += items != self._local.get(reading.origin, self._stored(reading.origin, "localStorage"))
-        self._local[reading.origin] = items
 
     def storage_event(self, tab: Hashable, method: str, params: Params) -> str | None:
         """Apply one of `STORAGE_EVENTS`. Return the origin that it is about."""
