@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Final, NoReturn, TypeVar
 
 from session_reuse._browser_session import BrowserSession
-from session_reuse._cancellation import ends_us
+from session_reuse._cancellation import SwallowedCancellation, ends_us
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
@@ -72,12 +72,17 @@ class KeepAlive:
         self.runtime = replace(self.runtime, config=replace(self.runtime.config, sliding=False))
 
     async def run(self) -> NoReturn:
-        """Probe until cancelled. Trouble of the store is logged, and the next round tries again."""
+        """Probe until cancelled. What ends a round is logged, and the next round tries again."""
+        cancellation = SwallowedCancellation()
         while True:
             try:
                 await self.run_once()
             except StoreError as error:
                 self.runtime.telemetry.degraded(Operation.KEEP, error, code=type(error).__name__, fingerprint="")
+            except Exception as error:  # noqa: BLE001  (the job has to outlive any error of one round)
+                first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+                self.runtime.telemetry.cleanup_failed("keep_alive", type(first).__name__)
+            cancellation.raise_again()
             # Within `before_expiry` too, or a login could end between two rounds.
             pause = min(self.every, self.before_expiry or self.every) / _ROUNDS
             await asyncio.sleep(pause * self.runtime.clock.chance.uniform(0.8, 1.2))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
 
 from session_reuse._browser_session import BrowserSession
@@ -17,7 +18,7 @@ from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse._state.header import Header
 from session_reuse._state.health import judge
-from session_reuse._store.interface import PoolEdit, PoolMember, SessionEntry
+from session_reuse._store.interface import PassedMember, PoolEdit, PoolMember, SessionEntry
 from session_reuse._store.keys import checked, is_name
 from session_reuse._stored_form import new_save_id
 from session_reuse._telemetry import Event, Operation, log
@@ -121,6 +122,12 @@ class Turn:
         self._arrival = 0
         self._member = ""
         self._reserved_until = 0
+        self._others: Sequence[tuple[str, str]] = ()
+        self._passed: list[PassedMember] = []
+        """Members that will not do, for the next call."""
+        self._unwanted: dict[str, float] = {}
+        """Members that others may want, and until when they are not looked at again."""
+        self._fit: set[str] = set()
         self._deadline = 0.0
 
     @property
@@ -138,9 +145,7 @@ class Turn:
         try:
             return await self._enter()
         except BaseException:  # whatever ends it, neither a reservation nor a place in the queue stays behind
-            if self._member:
-                self._runtime.spawn(self._pass_by(0.0), "release")
-            self._runtime.spawn(self._leave_queue(), "release")
+            self._give_up()
             raise
 
     async def _enter(self) -> tuple[BrowserSession, SessionScope]:
@@ -156,77 +161,98 @@ class Turn:
                 return self._without(error.outcome, named)
             if self._member:
                 entered = await self._enter_member()
-                if isinstance(entered, tuple):
+                if entered is not None:
                     return entered
-                await self._pass_by(entered)
                 if self._budget > 0:
                     continue
                 left = 0.0
             until = give_up - clock.elapsed()
             if left is None or until <= 0:
-                self._runtime.spawn(self._leave_queue(), "release")
+                self._give_up()
                 return self._nobody(is_empty=left is None)
             pause = min(until, max(_POLL[0], min(left, _POLL[1])))
             await asyncio.sleep(pause * clock.chance.uniform(0.5, 1.0))
 
     async def _reserve(self) -> float | None:
         """Reserve a member, if it is this agent's turn. Return the seconds until one may be free, None without any."""
+        now = self._runtime.clock.elapsed()
+        self._unwanted = {name: until for name, until in self._unwanted.items() if until > now}
+        passed = [*(PassedMember(name, "-1", 0.0) for name in self._unwanted), *self._passed]
         reply = await self._run(
             Access.READ, self._budget,
             lambda store, timeout: store.take_from_pool(
-                self._pool, self._waiter, self._arrival, _RESERVATION, _RETIRED_PAUSE, timeout=timeout
+                self._pool, self._waiter, self._arrival, _RESERVATION, _RETIRED_PAUSE, passed, timeout=timeout
             ),
         )  # fmt: skip
         self._arrival, self._member, self._reserved_until = reply.arrival, reply.member, reply.reserved_until
+        self._others, self._passed = reply.others, []
         return reply.left
 
-    async def _enter_member(self) -> tuple[BrowserSession, SessionScope] | float:
-        """Enter the session of the reserved member. If it will not do, return for how long others need not look at it."""
-        runtime, name, pause = self._runtime, fingerprint_in(self._pool, self._member), None
-        if not is_name(name):  # of another program, as `add` refuses it
-            return _RETIRED_PAUSE
-        try:
-            found = await runtime.guarded.run(
-                Access.READ, name, self._budget,
-                lambda store, timeout: store.member_facts(self._pool, self._member, name, timeout=timeout),
-            )  # fmt: skip
-            pause = self._unfit(found)
-        except AttemptFailed:
-            pass  # the enter says what is wrong
-        if pause is not None:
-            return pause
-        session, scope = self._scope(name, spent=runtime.config.restore_timeout - self._budget)
+    async def _enter_member(self) -> tuple[BrowserSession, SessionScope] | None:
+        """Enter the session of the reserved member. If it will not do, look at all others that are free, and return None."""
+        runtime, member, score = self._runtime, self._member, str(self._reserved_until)
+        if member not in self._fit and not await self._is_fit(member, score):
+            # At once: on a far store, one after the other would take longer than an enter may.
+            looks = await asyncio.gather(*(self._is_fit(*other) for other in self._others))
+            self._fit = {name for (name, _), is_fit in zip(self._others, looks, strict=True) if is_fit}
+            return None
+        session, scope = self._scope(
+            fingerprint_in(self._pool, member), spent=runtime.config.restore_timeout - self._budget
+        )
         await scope.enter()
         if session.outcome is Outcome.BUSY:  # another agent was faster
-            return _HELD_PAUSE
+            self._fit.discard(member)
+            self._passed.append(PassedMember(member, score, _HELD_PAUSE))
+            return None
         if not self._options.counted_later:
             scope.count()
-        member = self._member
         scope.on_left = lambda cooldown: self._return(member, cooldown, 0)
         return session, scope
 
+    async def _is_fit(self, member: str, score: str) -> bool:
+        """Return whether a free member will do. If not, note that for the next call."""
+        name, pause = fingerprint_in(self._pool, member), _RETIRED_PAUSE
+        if is_name(name):  # `add` refuses others, another program does not
+            try:
+                found = await self._runtime.guarded.run(
+                    Access.READ, name, self._budget,
+                    lambda store, timeout: store.member_facts(self._pool, member, name, timeout=timeout),
+                )  # fmt: skip
+            except AttemptFailed:
+                return True  # the enter says what is wrong
+            unfit = self._unfit(found)
+            if unfit is None:
+                return True
+            pause = unfit
+        if pause == 0:
+            self._unwanted[member] = self._runtime.clock.elapsed() + _RETIRED_PAUSE
+        if pause > 0 or member == self._member:  # what is not reserved is free for others as it is
+            self._passed.append(PassedMember(member, score, pause))
+        return False
+
     def _unfit(self, found: SessionEntry | None) -> float | None:
-        """Return for how long a member need not be looked at again; None for one that will do."""
-        if found is None:  # its last holder has given it back, and it cools down: our reservation has ended with that
-            return 0.0
+        """Return for how long a member need not be looked at again: 0 for one that others may want, None for one that will do."""
+        if found is None:  # its last holder has given it back, and it cools down: its score is another one by now
+            return _HELD_PAUSE
         if found.holder:
             return min(max(_POLL[0], found.lease_left), _HELD_PAUSE)
         try:
             header = Header.decode(found.head)
         except CorruptStateError:
             return None
-        outcome = judge(
-            header, now=self._runtime.clock.wall(), retire_after_bad=self._runtime.config.retire_after_bad,
-            max_age=self._options.max_age, max_uses=self._options.max_uses,
-        )  # fmt: skip
-        return None if outcome is Outcome.REUSED else _RETIRED_PAUSE
+        verdict = partial(
+            judge, header, now=self._runtime.clock.wall(), retire_after_bad=self._runtime.config.retire_after_bad
+        )
+        if verdict() is not Outcome.REUSED:
+            return _RETIRED_PAUSE
+        wanted = verdict(max_age=self._options.max_age, max_uses=self._options.max_uses) is Outcome.REUSED
+        return None if wanted else 0.0
 
-    async def _pass_by(self, pause: float) -> None:
-        """Free the reserved member after a pause, unless its holder has done so meanwhile."""
-        member, self._member = self._member, ""
-        freed = self._runtime.spawn(self._return(member, pause, self._reserved_until), "release")
-        # The next look would find it reserved still. A store that is slow now goes on with it in the background.
-        await asyncio.wait({freed}, timeout=max(0.0, self._budget))
+    def _give_up(self) -> None:
+        """Free what is reserved, and the place in the queue, in the background."""
+        if self._member:
+            self._runtime.spawn(self._return(self._member, 0.0, self._reserved_until), "release")
+        self._runtime.spawn(self._leave_queue(), "release")
 
     async def _return(self, member: str, cooldown: float, reserved_until: int) -> None:
         """Free a member after a pause. While the store is away, a cooldown is tried again until it is over."""

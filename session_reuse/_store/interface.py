@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple, TypeAlias
@@ -240,12 +241,28 @@ class PoolReply:
         arrival: since when the caller waits, server time in µs.
         left: seconds until a member may be free. None when the pool has none.
         reserved_until: names the reservation.
+        others: further members that are free, with their scores.
     """
 
     member: str
     arrival: int
     left: float | None
     reserved_until: int = 0
+    others: Sequence[tuple[str, str]] = ()
+
+
+class PassedMember(NamedTuple):
+    """A member of a pool that will not do.
+
+    Attributes:
+        name: the member.
+        score: that it had. Another one is left alone.
+        pause: seconds for which nobody need look at it. 0 for one that only this agent does not want.
+    """
+
+    name: str
+    score: str
+    pause: float
 
 
 class PoolMember(NamedTuple):

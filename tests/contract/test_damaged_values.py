@@ -10,9 +10,12 @@ from prometheus_client import CollectorRegistry
 from session_reuse import BrowserSession, CorruptStateError, Outcome, SaveOutcome, SessionManager, reusable_session
 from session_reuse._state.header import Header, authenticated_part
 from session_reuse._state.sealing import NO_KEY, Checksum
+from tests.harness.polling import until
 from tests.harness.servers import RedisServer
+from tests.harness.stored import KEYS
 
 KEY = "browser:session:alice"
+FOREIGN_AGENTS = {b"": 1.0, b"x" * 600: 2.0, b"\xff": 2e15}
 QUARANTINE = "browser:quarantine:{browser:session:alice}"
 
 
@@ -171,3 +174,34 @@ def test_a_key_name_that_is_no_text_is_damage() -> None:
     forged = front + b"%04d" % len(name) + name + Checksum().close(body, authenticated_part(front) + name)
     with pytest.raises(CorruptStateError):
         BrowserSession.import_(forged)
+
+
+async def test_what_another_program_writes_beside_a_session_disturbs_nothing(
+    manager: SessionManager, redis_server: RedisServer
+) -> None:
+    """A lease and agents that are no names: listings, probes and an eviction go on, and the affinity goes with the session."""
+    async with reusable_session("alice", "agent", manager=manager) as session:
+        session.data["n"] = 1
+    keys = KEYS.of("alice")
+    with redis_server.client() as client:
+        client.set(keys.lease, b"\xff\xfe")
+        client.zadd(keys.agents, FOREIGN_AGENTS)
+        (listed,) = [each async for each in manager.sessions()]
+        assert (listed.holder, listed.used_by) == ("", "\N{REPLACEMENT CHARACTER}")
+        assert await manager.keep_alive(lambda _: True, once=True) == {}
+        assert await manager.evict("alice")
+        assert client.keys("browser:affinity:*") == []
+
+
+async def test_what_another_program_lists_as_agents_keeps_no_traces(redis_server: RedisServer) -> None:
+    """The clean-up finishes the sessions of its batch: `on_expired` hears of each, and no affinity stays."""
+    gone: list[str] = []
+    async with SessionManager(redis_server.url, ttl=1.0, registry=None, on_expired=gone.append) as manager:
+        for name in ("alice", "bob"):
+            async with reusable_session(name, f"agent of {name}", manager=manager) as session:
+                session.data["n"] = 1
+        with redis_server.client() as client:
+            client.zadd(KEYS.of("alice").agents, FOREIGN_AGENTS)
+            await until(lambda: client.keys("browser:session:*") == [], message="the sessions expire")
+            await manager.cleanup_once()
+    assert sorted(gone) == ["alice", "bob"]

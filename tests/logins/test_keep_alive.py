@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -30,6 +30,7 @@ from session_reuse import (
     reusable_session,
 )
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
+from session_reuse._store.interface import SessionEntry
 from session_reuse._telemetry import Event
 from session_reuse.browsers.cdp import page_shows
 from session_reuse.browsers.checks import selector_present, text_present
@@ -367,6 +368,34 @@ async def test_trouble_of_the_store_ends_one_round_not_the_job() -> None:
                 await asyncio.sleep(0.01)
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
+
+
+async def test_an_error_of_any_kind_ends_one_round_not_the_job(
+    monkeypatch: pytest.MonkeyPatch, session_reuse_events: list[LoggedEvent]
+) -> None:
+    """Logged once for each kind. The next round tries again."""
+    store, rounds = MemoryStore(), 0
+
+    async def listing(*, timeout: float) -> AsyncIterator[SessionEntry]:
+        nonlocal rounds
+        rounds += 1
+        raise (UnicodeError, KeyError)[rounds % 2]("no reply of Redis")
+        yield
+
+    async with memory_manager(store) as manager:
+        await log_in(manager)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "sessions", listing, raising=False)
+            job = asyncio.create_task(manager.keep_alive(renewing(verdict=True), every=0.1))
+            await until(lambda: rounds > 4, message="the rounds go on")
+        async with asyncio.timeout(60):
+            while (await summary(manager)).liveness is not Liveness.LIVE:
+                await asyncio.sleep(0.01)
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+    loud = [event for event in session_reuse_events if event.level >= logging.WARNING]
+    assert {event.event for event in loud} == {Event.CLEANUP_FAILED}
+    assert sorted(str(event.fields["error"]) for event in loud) == ["KeyError", "UnicodeError"]
 
 
 async def test_the_end_of_an_outage_is_said_where_no_login_is_due(session_reuse_events: list[LoggedEvent]) -> None:

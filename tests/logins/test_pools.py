@@ -105,13 +105,15 @@ async def test_a_member_that_was_used_outside_of_the_pool_is_free_soon(
 ) -> None:
     """Its user frees the lease, and does not know the pool. The member was looked at again when that lease would have ended."""
     held, passed, gate = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    pass_by = Turn._pass_by
+    reserve = Turn._reserve
 
-    async def passes_by(turn: Turn, pause: float) -> None:
-        await pass_by(turn, pause)
-        passed.set()
+    async def reserves(turn: Turn) -> float | None:
+        left = await reserve(turn)
+        if not turn._member:
+            passed.set()
+        return left
 
-    monkeypatch.setattr(Turn, "_pass_by", passes_by)
+    monkeypatch.setattr(Turn, "_reserve", reserves)
 
     async def probe(_session: BrowserSession) -> bool:
         held.set()
@@ -134,6 +136,34 @@ async def test_a_member_that_was_used_outside_of_the_pool_is_free_soon(
         gate.set()
         await holder
         assert await waiter == f"{POOL}/alice"
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("where", ["in the pool", "outside"])
+async def test_a_free_member_of_a_far_pool_is_found_behind_those_in_use(where: str) -> None:
+    """Each one in use took three round trips, and a few of them all the time that an enter has."""
+    store, leave, gone = MemoryStore(), [asyncio.Event(), asyncio.Event()], []
+    async with memory_manager(store) as near, memory_manager(FaultyStore(store, latency=0.08)) as far:
+        await near.pool(POOL).add(*(f"user-{number:02}" for number in range(12)))
+
+        async def hold(number: int) -> None:
+            name = {"fingerprint": f"{POOL}/user-{number:02}"} if where == "outside" else {"pool": POOL}
+            async with reusable_session(**name, manager=near, exclusive=True):
+                await leave[number < 10].wait()
+            gone.append(number)
+
+        holders = [asyncio.create_task(hold(number)) for number in range(12)]
+        await until(lambda: near.stats().entered.get("missing") == 12, message="all are in use")
+        store.advance(3)  # the reservations have ended
+        leave[0].set()
+        await until(lambda: len(gone) == 2, message="two are free")
+        entered = []
+        for _ in range(2):
+            async with enter(far) as session:
+                entered.append(session.outcome)
+        leave[1].set()
+        await asyncio.gather(*holders)
+    assert entered == [Outcome.REUSED, Outcome.REUSED]
 
 
 async def test_a_bad_member_cools_down(redis_server: RedisServer) -> None:
@@ -162,7 +192,7 @@ async def test_a_member_that_begins_to_cool_down_goes_to_no_waiter(url: str, mon
             seen.extend([member.free_in > 500 for member in await waits(manager)])
             await release(lease, budget)
 
-        async def entered(turn: Turn) -> tuple[BrowserSession, SessionScope] | float:
+        async def entered(turn: Turn) -> tuple[BrowserSession, SessionScope] | None:
             await scope.__aexit__(None, None, None)
             return await enter_member(turn)
 
@@ -283,6 +313,30 @@ async def test_a_used_up_member_is_passed_by(redis_server: RedisServer) -> None:
         await manager.pool(POOL).add("alice")
         await use(manager, max_uses=2)
         assert [await use(manager, max_uses=2) for _ in range(3)] == [f"{POOL}/alice", f"{POOL}/alice", POOL]
+
+
+async def test_limits_of_one_agent_hide_no_member_from_others(url: str) -> None:
+    """It passes over what is too old or used up for itself, in its own memory. What retires for all rests for all."""
+    async with SessionManager(url, registry=None) as manager:
+        await manager.pool(POOL).add("alice")
+        await use(manager)
+        for limits in ({"max_age": 0.001}, {"max_uses": 1}, {"max_age": 0.001, "wait": 0.3}):
+            await use(manager, max_uses=1000)
+            assert await use(manager, **limits) == POOL
+            assert await use(manager) == f"{POOL}/alice"
+
+
+async def test_an_agent_with_limits_finds_what_it_wants_behind_what_it_does_not(url: str) -> None:
+    """Whoever waits, and in which order they came: each gets a member that will do, and none waits for another one's."""
+    async with SessionManager(url, registry=None) as manager:
+        await manager.pool(POOL).add("old", "older")
+        await asyncio.gather(use(manager), use(manager))
+        await asyncio.sleep(0.3)
+        picky = asyncio.create_task(use(manager, wait=60, max_age=0.3))
+        assert {await use(manager, wait=10) for _ in range(4)} == {f"{POOL}/old", f"{POOL}/older"}
+        assert not picky.done()
+        await manager.pool(POOL).add("new")
+        assert await picky == f"{POOL}/new"
 
 
 async def test_waiters_are_served_in_the_order_of_their_arrival(redis_server: RedisServer) -> None:

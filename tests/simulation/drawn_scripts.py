@@ -47,6 +47,7 @@ class Drawn:
 
     Attributes:
         found: role -> what stands under the key of the present case, where that is a string.
+        scores: member -> its score in the pool of the present case.
     """
 
     def __init__(self, chance: random.Random) -> None:
@@ -54,6 +55,7 @@ class Drawn:
         self.now = time.time()
         self.heads = [self.head() for _ in range(12)]
         self.found: dict[str, bytes] = {}
+        self.scores: dict[str, str] = {}
 
     def head(self) -> bytes:
         """Draw a header such as one of ours, with a body."""
@@ -80,6 +82,8 @@ class Drawn:
             planted = self.anything()
         elif role in SORTED:
             scores = {member: self.score(role) for member in SORTED[role] if chance.random() < 0.7}
+            if role == "pool":
+                self.scores = scores
             planted = (
                 ("ZADD", *(word for member, score in scores.items() for word in (score, member))) if scores else None
             )
@@ -112,7 +116,7 @@ class Drawn:
 
     def case(self, name: str) -> tuple[list[tuple[Any, ...] | None], list[Any]]:
         """Draw a call of a script: what stands under each of its keys, and its arguments."""
-        self.found = {}
+        self.found, self.scores = {}, {}
         return [self.plant(role) for role in roles_of(name)], SHAPES[name](self)
 
     # What arguments refer to
@@ -158,6 +162,15 @@ def _settle(drawn: Drawn) -> list[Any]:
     ]
 
 
+def _passed(drawn: Drawn) -> list[Any]:
+    """Draw the members that a waiter has looked at: with the score that stands there, or another one."""
+    members = drawn.chance.sample(MEMBERS, drawn.chance.randrange(3))
+    return [
+        word for name in members
+        for word in (name, drawn.mostly(drawn.scores.get(name, "-1"), drawn.score("pool")), drawn.chance.choice(("0", "2000000")))
+    ]  # fmt: skip
+
+
 def _set_totp(drawn: Drawn) -> list[Any]:
     there = drawn.mostly(drawn.found.get("totp", b""), b"another")
     return [drawn.chance.choice((b"", b"sealed", b"new")), *drawn.chance.choice(((), (there,)))]
@@ -176,7 +189,7 @@ SHAPES: Final[dict[str, Callable[[Drawn], list[Any]]]] = {
     "note_liveness": lambda drawn: [drawn.chance.choice(("alive", "dead")), drawn.part(116, 130), "60000"],
     "pool_edit": lambda drawn: [drawn.chance.choice(("add", "remove")), *drawn.chance.sample((*MEMBERS, "m4"), 2)],
     "pool_return": lambda drawn: [drawn.chance.choice(MEMBERS), drawn.chance.choice(("0", "100000", "9000000")), drawn.mostly("0", drawn.score("pool"))],
-    "pool_take": lambda drawn: [drawn.chance.choice((*WAITERS, "w3")), drawn.mostly("0", drawn.score("waiters")[:-2]), "60000000", "300000000", str(HOUR * 1_000_000)],
+    "pool_take": lambda drawn: [drawn.chance.choice((*WAITERS, "w3")), drawn.mostly("0", drawn.score("waiters")[:-2]), "60000000", "300000000", str(HOUR * 1_000_000), *_passed(drawn)],
     "release": lambda drawn: [drawn.lease()[1]],
     "renew": lambda drawn: [*drawn.lease(), "60000"],
     "reseal_affinity": lambda drawn: [drawn.mostly(drawn.found.get("affinity", b""), b"shop/bob"), b"shop/alice\nnew"],

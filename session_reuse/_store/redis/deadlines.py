@@ -137,12 +137,16 @@ class Deadlines:
         commands = [call("take_agents", (keys.session(name), keys.of(name).agents)) for name in fingerprints]
         replies = await self._send(*commands, timeout=timeout)
         agents = [
-            self.forget_affinity(text(agent), name)
+            command
             for name, reply in zip(fingerprints, replies, strict=True)
-            for agent in (reply if isinstance(reply, list) else ())
+            for command in self.forget_affinities(reply if isinstance(reply, list) else (), name)
         ]
         for reply in [*replies, *(await self._send(*agents, timeout=timeout) if agents else ())]:
             checked(reply)
+
+    def forget_affinities(self, agents: Iterable[bytes], fingerprint: str) -> list[Command]:
+        """Return the commands for the agents of a session. What another program has listed there is left out."""
+        return [self.forget_affinity(name, fingerprint) for name in map(text, agents) if is_name(name)]
 
     def forget_affinity(self, agent_id: str, fingerprint: str) -> Command:
         """Return the command that removes an affinity, if it still points to this session."""

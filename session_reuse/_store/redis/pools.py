@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from session_reuse._store.interface import PoolEdit, PoolMember, PoolReply, SessionEntry
+from session_reuse._store.interface import PassedMember, PoolEdit, PoolMember, PoolReply, SessionEntry
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.failures import checked
 from session_reuse._store.redis.listing import entry_from, facts_of
 from session_reuse._store.redis.redis_py import Command, Replies
-from session_reuse._store.redis.scripts import call, milliseconds
+from session_reuse._store.redis.scripts import call, milliseconds, text
 
 _GONE_US: Final = 5_000_000
 """A waiter that has not called for so long is gone. Waiters call at least ten times a second."""
@@ -33,18 +33,21 @@ class Pools(ABC):
         """Send commands in one write to each server, and return their replies."""
 
     async def take_from_pool(
-        self, pool: str, waiter: str, arrival: int, hold: float, longest: float, *, timeout: float
+        self, pool: str, waiter: str, arrival: int, hold: float, longest: float, passed: Sequence[PassedMember] = (), *,
+        timeout: float,
     ) -> PoolReply:  # fmt: skip
-        """Reserve a member for `hold` seconds, or keep the place in the queue since `arrival`.
+        """Reserve a member for `hold` seconds, none of the `passed`, or keep the place in the queue since `arrival`.
 
         A member that is free in more than `longest` seconds, and does not cool down, counts as free.
         """
         command = call(
-            "pool_take", self.keys.pool(pool), waiter, arrival, round(hold * 1e6), _GONE_US, round(longest * 1e6)
-        )
+            "pool_take", self.keys.pool(pool), waiter, arrival, round(hold * 1e6), _GONE_US, round(longest * 1e6),
+            *(word for name, score, pause in passed for word in (name, score, round(pause * 1e6))),
+        )  # fmt: skip
         (reply,) = await self.send(command, timeout=timeout)
-        member, arrived, left, until = checked(reply)
-        return PoolReply(_name(member), int(arrived), None if left < 0 else left / 1000, int(until))
+        member, arrived, left, until, others = checked(reply)
+        pairs = tuple(zip(map(_name, others[::2]), map(text, others[1::2]), strict=True))
+        return PoolReply(_name(member), int(arrived), None if left < 0 else left / 1000, int(until), pairs)
 
     async def leave_pool(self, pool: str, waiter: str, *, timeout: float) -> None:
         """Remove a waiter from the queue."""

@@ -281,8 +281,7 @@ class RedisStore(Pools):
         lineage = f"{created_at:014d}" if created_at else ""
         (reply,) = await self.send(call("invalidate", names, milliseconds(ttl), request_id, lineage), timeout=timeout)
         existed, agents = checked(reply)
-        if agents:
-            forget = [self.deadlines.forget_affinity(text(agent), fingerprint) for agent in agents]
+        if forget := self.deadlines.forget_affinities(agents, fingerprint):
             with suppress(AttemptFailed):  # a hint, which expires
                 await self.send(*forget, timeout=timeout)
         return bool(existed)

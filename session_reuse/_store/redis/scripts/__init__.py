@@ -48,5 +48,5 @@ def milliseconds(seconds: float) -> int:
 
 
 def text(reply: bytes | float | str) -> str:
-    """Return a reply as text."""
-    return reply.decode() if isinstance(reply, bytes) else str(reply)
+    """Return a reply as text, whatever another program has written."""
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
