@@ -245,7 +245,7 @@ class SessionManager(AsyncOnly):
 
     async def _last_fingerprint(self, runtime: Runtime, agent_id: str | None) -> str:
         if agent_id is None:
-            raise LifecycleError("give a fingerprint, or an agent_id whose last fingerprint is to be used")
+            raise ConfigurationError("give a fingerprint, an agent_id or a pool")
         try:
             last = await runtime.last_fingerprint(agent_id, self.config.restore_timeout / 2)
         except AttemptFailed as failure:

@@ -182,7 +182,7 @@ class Config:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(arguments) - known)
         if unknown:
-            raise ConfigurationError(f"unknown setting {unknown[0]!r}, known are: {', '.join(sorted(known))}")
+            raise ConfigurationError(_unknown(unknown[0], known))
         values: dict[str, object] = {}
         for name in ENVIRONMENT_SETTINGS:
             variable = ENVIRONMENT_PREFIX + name.upper()
@@ -329,6 +329,21 @@ def _nearest(name: str, known: list[str]) -> str:
     ending = [each for each in known if name.endswith(f"_{each}")]
     nearest = next(iter(ending or get_close_matches(name, known, 1)), None)
     return "" if nearest is None else ENVIRONMENT_PREFIX + nearest
+
+
+OPTIONS_OF_A_USE: Final = frozenset(
+    {"exclusive", "wait", "on_busy", "verify", "save_on_error", "allowed_domains", "save", "pool"}
+)
+"""Options of `reusable_session` that are no settings of the manager."""
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    """Return the message for an argument that is no setting."""
+    if name in OPTIONS_OF_A_USE:
+        return f"{name} is an option of each use: write reusable_session(fingerprint, {name}=...)"
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else "help(session_reuse.config.Config) lists the settings"
+    return f"unknown setting {name!r}: {hint}"
 
 
 _warned: Final[set[str]] = set()
