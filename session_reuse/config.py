@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from session_reuse._settings.encryption_keys import KeySource, checked_source, key_list
-from session_reuse._settings.url import flag, parse_url
+from session_reuse._settings.url import DEFAULT_PREFIX, DEFAULT_URL, flag, parse_url
 from session_reuse._settings.url import redacted_url as redacted_url  # noqa: PLC0414  (most users import it from here)
 from session_reuse._settings.values import Seconds, expanded, seconds, switch, whole
 from session_reuse.errors import ConfigurationError
@@ -76,10 +76,10 @@ class ConfigOptions(TypedDict, total=False):
 class Config:
     """Settings of one `SessionManager`."""
 
-    url: str = "embedded://"
+    url: str = DEFAULT_URL
     """Address of the store: `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://` (and
     `rediss+…` for TLS), or `embedded://[path]` for a private redis-server."""
-    key_prefix: str = "browser"
+    key_prefix: str = DEFAULT_PREFIX
     """First part of every key: `<key_prefix>:session:<fingerprint>`."""
 
     ttl: float = 86400.0
