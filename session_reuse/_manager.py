@@ -309,19 +309,19 @@ class SessionManager(AsyncOnly):
             runtime.telemetry.degraded(Operation.RESTORE, failure.error, code=failure.code, fingerprint=f"agent/{name}")
             return None
 
-    async def sessions(self, *, cookies: bool = False) -> AsyncIterator[SessionSummary]:
+    async def sessions(self, pattern: str = "*", *, cookies: bool = False) -> AsyncIterator[SessionSummary]:
         """Yield a summary of each stored session, by cursor.
 
         Args:
-            cookies: whether to open each session, to learn whether it is readable and when its login
-                cookies expire.
+            pattern: shell pattern of their fingerprints.
+            cookies: whether to open each one, to learn whether it is readable and when its login cookies expire.
 
         Raises:
             StoreError: the store is away.
         """
         runtime = await self._services()
         with store_errors():
-            async for summary in summaries(runtime, cookies=cookies):
+            async for summary in summaries(runtime, pattern, cookies=cookies):
                 yield summary
 
     async def history(self, fingerprint: str | None = None) -> AsyncIterator[SessionUse]:
