@@ -245,7 +245,7 @@ class SessionManager(AsyncOnly):
 
     async def _last_fingerprint(self, runtime: Runtime, agent_id: str | None) -> str:
         if agent_id is None:
-            raise LifecycleError("give a fingerprint, or an agent_id whose last fingerprint is to be used")
+            raise ConfigurationError("give a fingerprint, an agent_id or a pool")
         try:
             last = await runtime.last_fingerprint(agent_id, self.config.restore_timeout / 2)
         except AttemptFailed as failure:
@@ -309,19 +309,19 @@ class SessionManager(AsyncOnly):
             runtime.telemetry.degraded(Operation.RESTORE, failure.error, code=failure.code, fingerprint=f"agent/{name}")
             return None
 
-    async def sessions(self, *, cookies: bool = False) -> AsyncIterator[SessionSummary]:
+    async def sessions(self, pattern: str = "*", *, cookies: bool = False) -> AsyncIterator[SessionSummary]:
         """Yield a summary of each stored session, by cursor.
 
         Args:
-            cookies: whether to open each session, to learn whether it is readable and when its login
-                cookies expire.
+            pattern: shell pattern of their fingerprints.
+            cookies: whether to open each one, to learn whether it is readable and when its login cookies expire.
 
         Raises:
             StoreError: the store is away.
         """
         runtime = await self._services()
         with store_errors():
-            async for summary in summaries(runtime, cookies=cookies):
+            async for summary in summaries(runtime, pattern, cookies=cookies):
                 yield summary
 
     async def history(self, fingerprint: str | None = None) -> AsyncIterator[SessionUse]:

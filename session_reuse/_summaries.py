@@ -34,7 +34,8 @@ class SessionSummary:
         liveness: what the last probe of `keep_alive` found out about this login.
         checked_at: when, unix seconds.
         cookies_expire_at: when the last login cookie expires, unix seconds. None where it is not known, or there is none.
-        readable: False when it was opened, and is damaged or sealed with keys that are not configured here.
+        readable: whether it could be opened: False when it is damaged, or sealed with keys that are not configured here. None when
+            it was not tried.
         error: why the store did not show it, such as a key that its user may not read. Empty when it did.
     """
 
@@ -55,7 +56,7 @@ class SessionSummary:
     liveness: Liveness = Liveness.UNKNOWN
     checked_at: float | None = None
     cookies_expire_at: float | None = None
-    readable: bool = True
+    readable: bool | None = None
     error: str = ""
 
 

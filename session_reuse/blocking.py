@@ -177,9 +177,9 @@ class SessionManager(BlockingOnly):
             session._capture_here()
         return background.run(self._asynchronous.save(session))
 
-    def sessions(self, *, cookies: bool = False) -> Iterator[SessionSummary]:
+    def sessions(self, pattern: str = "*", *, cookies: bool = False) -> Iterator[SessionSummary]:
         """Yield a summary of each stored session. With `cookies`, with the expiry of its login cookies."""
-        return _each(self._asynchronous.sessions(cookies=cookies))
+        return _each(self._asynchronous.sessions(pattern, cookies=cookies))
 
     def history(self, fingerprint: str | None = None) -> Iterator[SessionUse]:
         """Yield the uses that the audit holds, the latest first."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypedDict, Unpack, cast
 
 from session_reuse._settings.encryption_keys import KeySource, checked_source, key_list
-from session_reuse._settings.url import flag, parse_url
+from session_reuse._settings.url import DEFAULT_PREFIX, DEFAULT_URL, flag, parse_url
 from session_reuse._settings.url import redacted_url as redacted_url  # noqa: PLC0414  (most users import it from here)
 from session_reuse._settings.values import Seconds, expanded, seconds, switch, whole
 from session_reuse.errors import ConfigurationError
@@ -76,10 +76,10 @@ class ConfigOptions(TypedDict, total=False):
 class Config:
     """Settings of one `SessionManager`."""
 
-    url: str = "embedded://"
+    url: str = DEFAULT_URL
     """Address of the store: `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, `redis+cluster://` (and
     `rediss+…` for TLS), or `embedded://[path]` for a private redis-server."""
-    key_prefix: str = "browser"
+    key_prefix: str = DEFAULT_PREFIX
     """First part of every key: `<key_prefix>:session:<fingerprint>`."""
 
     ttl: float = 86400.0
@@ -183,7 +183,7 @@ class Config:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(arguments) - known)
         if unknown:
-            raise ConfigurationError(f"unknown setting {unknown[0]!r}, known are: {', '.join(sorted(known))}")
+            raise ConfigurationError(_unknown(unknown[0], known))
         values: dict[str, object] = {}
         for name in ENVIRONMENT_SETTINGS:
             variable = ENVIRONMENT_PREFIX + name.upper()
@@ -334,6 +334,21 @@ def _nearest(name: str, known: list[str]) -> str:
     ending = [each for each in known if name.endswith(f"_{each}")]
     nearest = next(iter(ending or get_close_matches(name, known, 1)), None)
     return "" if nearest is None else ENVIRONMENT_PREFIX + nearest
+
+
+OPTIONS_OF_A_USE: Final = frozenset(
+    {"exclusive", "wait", "on_busy", "verify", "save_on_error", "allowed_domains", "save", "pool"}
+)
+"""Options of `reusable_session` that are no settings of the manager."""
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    """Return the message for an argument that is no setting."""
+    if name in OPTIONS_OF_A_USE:
+        return f"{name} is an option of each use: write reusable_session(fingerprint, {name}=...)"
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else "help(session_reuse.config.Config) lists the settings"
+    return f"unknown setting {name!r}: {hint}"
 
 
 _warned: Final[set[str]] = set()

@@ -100,7 +100,7 @@ class ManagerClosedError(LifecycleError):
 
 
 class SessionBusyError(SessionReuseError):
-    """Another agent holds the exclusive lease of this fingerprint, and `on_busy="raise"` was asked for."""
+    """Another agent holds the exclusive lease, or no member of the pool is free, and `on_busy="raise"` was asked for."""
 
 
 class StoreError(SessionReuseError):

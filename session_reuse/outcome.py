@@ -21,7 +21,7 @@ class Outcome(StrEnum):
     RETIRED = "retired"
     """A state is there, but it is too old, used up, or was marked bad."""
     BUSY = "busy"
-    """Another agent holds the exclusive lease."""
+    """Another agent holds the exclusive lease, or no member of the pool is free."""
     UNAVAILABLE = "unavailable"
     """The store could not be reached or refused the command."""
     TIMEOUT = "timeout"
@@ -60,7 +60,7 @@ class SaveOutcome(StrEnum):
     STALE = "stale"
     """Refused: the lease was lost, or the session was invalidated or replaced by a new login meanwhile."""
     LOST = "lost"
-    """Not written and not kept: the bounds of what may stay pending were reached."""
+    """Not written and not kept: a bound was reached, the manager was closed while the store was away, or the exit was cut off."""
 
 
 class Liveness(StrEnum):

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 from session_reuse._browser.plan import PRELOAD_LIMIT
 from session_reuse._browser.storage.databases import DATABASE_LIMIT
+from session_reuse._settings.values import Seconds, seconds, switch, verify_hook, whole
 from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 class EngineOptions(TypedDict, total=False):
     """For all clients."""
 
-    checkpoint_after: float | None
+    checkpoint_after: Seconds | None
     indexed_db: bool
     preload_limit: int
     database_limit: int
@@ -41,6 +42,21 @@ class Settings:
     credentials: bool = False
     restore_environment: bool = False
     verify: Callable[[Any], object] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value: a wrong one would end the checkpoints in the midst of a run, without a word."""
+        if self.checkpoint_after is not None:
+            object.__setattr__(self, "checkpoint_after", seconds("checkpoint_after", self.checkpoint_after))
+        for name in ("preload_limit", "database_limit"):
+            whole(name, getattr(self, name), least=0)
+        for name in ("indexed_db", "opfs", "credentials", "restore_environment"):
+            switch(name, getattr(self, name))
+        verify_hook(self.verify, "page")
+
+    @classmethod
+    def build(cls, options: Mapping[str, Any]) -> Self:
+        """Return the settings for `EngineOptions` or `AttachOptions`."""
+        return cls(**options)
 
     @classmethod
     def taken_from(cls, options: dict[str, Any], verify: Callable[[Any], object] | None) -> Self:

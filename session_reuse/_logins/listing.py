@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Final
 
 from session_reuse._resilience.failure import AttemptFailed, FailureScope
@@ -19,14 +20,16 @@ OPENED_BYTES: Final = 1_000_000
 """Bytes of stored sessions after which no further one is opened at the same time."""
 
 
-async def summaries(runtime: Runtime, *, cookies: bool) -> AsyncIterator[SessionSummary]:
-    """Yield a summary of each stored session. With `cookies`, open it for the expiry of its login cookies.
+async def summaries(runtime: Runtime, pattern: str, *, cookies: bool) -> AsyncIterator[SessionSummary]:
+    """Yield a summary of each stored session whose fingerprint matches a shell pattern. With `cookies`, open it for the expiry of its login cookies.
 
     Raises:
         AttemptFailed: the store is away.
     """
     batch: list[SessionSummary] = []
     async for entry in runtime.store.sessions(timeout=_TIMEOUT):
+        if not fnmatchcase(entry.fingerprint, pattern):
+            continue
         summary = summary_of(entry, runtime.config, entry.now / 1_000_000)
         if not cookies:
             yield summary
@@ -75,4 +78,5 @@ async def _with_cookies(runtime: Runtime, summary: SessionSummary) -> SessionSum
         return replace(summary, readable=False)
     now = runtime.clock.wall()
     life = longest_cookie_life(found["storage_state"], now) if found is not None else None
-    return summary if life is None else replace(summary, cookies_expire_at=now + life)
+    expiry = None if life is None else now + life
+    return replace(summary, readable=True, cookies_expire_at=expiry)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any, Literal, TypedDict
 
 from session_reuse._browser_session import Verdict
-from session_reuse._settings.values import Seconds, seconds, switch, whole
+from session_reuse._settings.values import Seconds, seconds, switch, verify_hook, whole
 from session_reuse._state.domains import AllowedDomains
 from session_reuse._state.record import record
-from session_reuse.config import Config
+from session_reuse.config import ENVIRONMENT_PREFIX, ENVIRONMENT_SETTINGS, Config, ConfigOptions
 from session_reuse.errors import ConfigurationError
 
 OnBusy = Literal["fresh", "raise"]
@@ -34,8 +34,17 @@ class SessionOptions(TypedDict, total=False):
 
 
 def check_options(options: Iterable[str]) -> None:
-    """Raise TypeError for an option that does not exist, as Python does for an argument."""
+    """Raise TypeError for an option that does not exist, as Python does for an argument.
+
+    Raises:
+        ConfigurationError: it is a setting of the manager.
+    """
     for name in options:
+        if name in ConfigOptions.__annotations__.keys() - SessionOptions.__annotations__.keys():
+            variable = f", or set {ENVIRONMENT_PREFIX}{name.upper()}" if name in ENVIRONMENT_SETTINGS else ""
+            raise ConfigurationError(
+                f"{name} is a setting of the manager: write manager=SessionManager({name}=...){variable}"
+            )
         if name not in SessionOptions.__annotations__:
             raise TypeError(f"reusable_session() got an unexpected keyword argument {name!r}")
 
@@ -77,8 +86,7 @@ class ResolvedOptions:
             )
         if self.max_uses is not None:
             whole("max_uses", self.max_uses)
-        if self.verify is not None and not callable(self.verify):
-            raise ConfigurationError("verify must be a function of the session")
+        verify_hook(self.verify, "session")
 
     @classmethod
     def build(cls, config: Config, options: SessionOptions | None = None) -> ResolvedOptions:

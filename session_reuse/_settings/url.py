@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -21,6 +22,8 @@ SCHEMES: Final = {
     "redis+cluster": "cluster", "rediss+cluster": "cluster", "embedded": "embedded",
 }  # fmt: skip
 """Each scheme and its kind of store."""
+DEFAULT_URL: Final = "embedded://"
+DEFAULT_PREFIX: Final = "browser"
 _NETWORK: Final = ("redis", "sentinel", "cluster")
 _SERVERS: Final = (*_NETWORK, "unix")
 _ONE_SERVER: Final = ("redis", "sentinel")
@@ -165,6 +168,16 @@ def redacted_url(url: str) -> str:
     if "?" in before or "#" in before or not is_plain:
         return f"{scheme}://***"
     return f"{scheme}://{'***@' if before else ''}{shown}"
+
+
+def store_options(url: str, key_prefix: str = "") -> str:
+    """Return what to add to a command of ours, so that it uses this store as the environment does not. Empty if it does."""
+    words: list[str] = []
+    if (shown := redacted_url(url)) != redacted_url(os.environ.get("SESSION_REUSE_URL", "").strip() or DEFAULT_URL):
+        words += "--url", shown
+    if key_prefix and key_prefix != (os.environ.get("SESSION_REUSE_KEY_PREFIX", "").strip() or DEFAULT_PREFIX):
+        words += "--key-prefix", key_prefix
+    return "".join(f" {quote(word)}" for word in words)
 
 
 def parse_url(url: str) -> StoreUrl:

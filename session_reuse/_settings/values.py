@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from session_reuse.errors import ConfigurationError
 
 Seconds: TypeAlias = float | timedelta
+Check = TypeVar("Check", bound=Callable[..., Any])
 LONGEST: Final = 100 * 365.25 * 86400.0
 """Longest duration, in seconds. A later end than this does not fit into the times that Redis and our header can hold."""
 
@@ -66,3 +68,31 @@ def switch(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, not {value!r}")
     return value
+
+
+_TAKES: Final = "_session_reuse_takes"
+_TAKEN_BY: Final = {"session": "reusable_session", "page": "open_context", "browser": "open_chromium"}
+"""What a check may take, and whose `verify=` passes it."""
+
+
+def takes(what: str, check: Check) -> Check:
+    """Return a ready-made check, marked with what it takes: a key of `_TAKEN_BY`."""
+    setattr(check, _TAKES, what)
+    return check
+
+
+def verify_hook(verify: object, takes: str) -> None:
+    """Raise for a `verify` that is no function, and for a ready-made check of something else.
+
+    Such a check would raise at each run, which counts as no login.
+
+    Raises:
+        ConfigurationError: it is one of them. The message names where the check belongs.
+    """
+    if verify is None:
+        return
+    if not callable(verify):
+        raise ConfigurationError(f"verify must be a function of the {takes}, not {verify!r}")
+    taken = getattr(verify, _TAKES, takes)
+    if taken != takes and taken in _TAKEN_BY:
+        raise ConfigurationError(f"this check takes a {taken}: pass it to {_TAKEN_BY[taken]}(verify=...)")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Literal
 
+from session_reuse._settings.url import store_options
 from session_reuse._telemetry.logs import Event, log
 from session_reuse.errors import StoreError
 from session_reuse.outcome import Outcome
@@ -21,11 +22,10 @@ QUIET: Final = 60.0
 _MOST_STORES: Final = 256
 Side = Literal["read", "write", "cleanup"]
 _EFFECTS: Final[dict[Side, str]] = {
-    "read": "Agents start without their stored session",
+    "read": "Agents start from what their process knows, else empty,",
     "write": "Saves wait in memory",
     "cleanup": "Expired sessions are not cleaned up",
 }
-_REMEDY: Final = "To find the cause, run: session-reuse doctor"
 
 
 class StoreHealth:
@@ -63,11 +63,16 @@ class StoreHealth:
             self._explained = error.outcome
             self._away_since = now if self._away_since is None else self._away_since
         fields = {"store": self.store, "operation": operation, "reason": error.outcome.value, "error": code}
-        note = f"{self.store}: {operation} failed: {error}. {_EFFECTS[side]} meanwhile. {_REMEDY}"
+        note = f"{self.store}: {operation} failed: {error}. {_EFFECTS[side]} meanwhile.{self._remedy()}"
         if error.outcome is Outcome.AUTH:
             log.error(Event.AUTH_FAILED, **fields, note=note)
         else:
             log.warning(Event.STORE_UNAVAILABLE, **fields, note=note)
+
+    def _remedy(self) -> str:
+        # A client or a store that the caller has made has no URL, by which the doctor could reach it.
+        is_reachable = "://" in self.store
+        return f" To find the cause, run: session-reuse doctor{store_options(self.store)}" if is_reachable else ""
 
     def worked(self, side: Side) -> None:
         """Record a success, and log the end of an outage that was logged."""
@@ -83,19 +88,17 @@ class StoreHealth:
         log.warning(Event.STORE_AVAILABLE, store=self.store, seconds=round(seconds, 3), note=note)
 
     def breaker_changed(self, server: str, breaker: str, old: str, new: str) -> None:
-        """Log a change of a breaker. The first open breaker of a server is a warning."""
+        """Log a change of a breaker: the first open one of a server, and its end, at INFO. The failures are the warning."""
         with self._lock:
             first = new == "open" and not any(name == server for name, _ in self._open_breakers)
             if new == "open":
                 self._open_breakers.add((server, breaker))
             elif new == "closed":
                 self._open_breakers.discard((server, breaker))
-            if first and self._away_since is None:  # logged by this event, so its end is logged too
-                self._away_since = self._clock()
+            if first:  # no single failure: the next one is logged, also soon after a recovery
+                self._quiet_until = -1.0
         fields = {"store": self.store, "server": server, "breaker": breaker, "old": old, "new": new}
-        if first:
-            log.warning(Event.BREAKER_CHANGED, **fields)
-        elif new == "closed":
+        if first or new == "closed":
             log.info(Event.BREAKER_CHANGED, **fields)
         else:
             log.debug(Event.BREAKER_CHANGED, **fields)

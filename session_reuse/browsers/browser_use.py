@@ -88,7 +88,7 @@ async def attach_browser_session(
     """
     if browser_session.browser_profile.storage_state is not None:
         raise ConfigurationError("storage_state comes from the session: leave the browser-use session's own at None")
-    binding = _Binding(session, browser_session, Settings(**options))
+    binding = _Binding(session, browser_session, Settings.build(options))
     try:
         await binding.listen()
         yield browser_session

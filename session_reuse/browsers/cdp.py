@@ -24,6 +24,7 @@ from session_reuse._browser.drivers.thread import LoopThread, open_websocket
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._browser.origins import origin_of
 from session_reuse._browser_session import check_raised, report_not_opened, require_open
+from session_reuse._settings.values import takes, verify_hook
 from session_reuse._state.storage_state import is_empty
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._chromium_process import START_LIMIT, ChromiumProcess
@@ -110,10 +111,11 @@ def open_chromium(
     Raises:
         AdapterError: there is no Chromium, or it does not start.
     """
+    verify_hook(verify, "browser")
     # After the caller's flags: of a flag that is given twice, Chromium takes the last.
     flags = [*arguments, *confinement_arguments(session.allowed_domains)]
     launch = partial(ChromiumProcess, executable, flags, headless=headless)
-    return BoundChromium(session, Settings(**options), launch, verify=verify)
+    return BoundChromium(session, Settings.build(options), launch, verify=verify)
 
 
 def attach_cdp(
@@ -143,7 +145,7 @@ def attach_cdp(
         AdapterError: no browser answers there, or one that cannot be used.
     """
     found = Address.of(address, headers)
-    return BoundChromium(session, Settings(**options), lambda: found, target_id=target_id)
+    return BoundChromium(session, Settings.build(options), lambda: found, target_id=target_id)
 
 
 class BoundChromium:
@@ -337,7 +339,7 @@ def page_shows(
             raise AdapterError(f"{host} answered {status}, which proves nothing about the login")
         return is_shown
 
-    return check
+    return takes("browser", check)
 
 
 async def _look(connection: CdpConnection, page: str, url: str, text: str | None) -> tuple[int, bool]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from session_reuse._browser.flow import Flow, run_async, run_sync
+from session_reuse._settings.values import takes
 from session_reuse._state.storage_state import live_cookies
 from session_reuse.browsers._web_address import NO_CONTENT, is_trouble
 from session_reuse.errors import AdapterError, ConfigurationError
@@ -93,7 +94,7 @@ def cookie_alive(name: str, domain: str | None = None) -> Callable[[BrowserSessi
         cookies = live_cookies(session.storage_state["cookies"], time.time())
         return any(cookie["name"] == name and _is_within(cookie["domain"], domain) for cookie in cookies)
 
-    return check
+    return takes("session", check)
 
 
 def _is_within(domain: str, wanted: str | None) -> bool:
@@ -131,7 +132,7 @@ def _check(go: Callable[[Any], Any], look: Callable[[Any], Any], *, waits: bool 
         run = run_async if inspect.iscoroutinefunction(page.goto) else run_sync
         return run(steps(page))
 
-    return check
+    return takes("page", check)
 
 
 def _verdict(response: Any, *, is_shown: bool, waits: bool) -> bool:

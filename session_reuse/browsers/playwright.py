@@ -63,7 +63,7 @@ def open_context(
         options: all others are for `browser.new_context`.
 
     Raises:
-        ConfigurationError: `storage_state` is among the options. The session brings it.
+        ConfigurationError: an option is wrong, or `storage_state` is among the options. The session brings it.
     """
     return _BoundContext(session, Settings.taken_from(options, verify), browser=browser, given=options)
 
@@ -82,7 +82,7 @@ def attach_context(
         context: of any browser of Playwright.
         options: those of `open_context` that a context which exists can take. Databases that exist are never touched.
     """
-    return _BoundContext(session, Settings(**options), context=context)
+    return _BoundContext(session, Settings.build(options), context=context)
 
 
 class _BoundContext(PlaywrightBinding, AsyncOnly):

@@ -60,7 +60,7 @@ def attach_context(
 
     Arguments are those of `session_reuse.browsers.playwright.attach_context`.
     """
-    return _BoundContext(session, Settings(**options), context=context)
+    return _BoundContext(session, Settings.build(options), context=context)
 
 
 class _BoundContext(PlaywrightBinding, BlockingOnly):

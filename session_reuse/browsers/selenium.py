@@ -71,7 +71,7 @@ def open_driver(
     opened = webdriver.Chrome(start, chromedriver()) if isinstance(start, Options) else start()
     is_own = isinstance(start, Options) and _starts_empty(start)
     try:
-        with _bound(session, opened, Settings(**options), is_own=is_own):
+        with _bound(session, opened, Settings.build(options), is_own=is_own):
             yield opened
     finally:
         with contextlib.suppress(WebDriverException, HTTPError, OSError):  # it was gone before
@@ -94,7 +94,7 @@ def attach_driver(session: BrowserSession, driver: WebDriver, **options: Unpack[
         AdapterError: the driver is not one of Chromium.
     """
     require_open(session)
-    with _bound(session, driver, Settings(**options), is_own=False):
+    with _bound(session, driver, Settings.build(options), is_own=False):
         yield driver
 
 

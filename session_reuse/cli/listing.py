@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import AttemptFailed, FailureScope
@@ -32,8 +31,8 @@ async def each_session(
 ) -> AsyncIterator[SessionSummary]:
     """Yield each session once whose fingerprint matches a shell pattern. Note those that the store does not show."""
     seen: set[str] = set()  # SCAN may return a key twice
-    async for summary in manager.sessions(cookies=cookies):
-        if summary.fingerprint not in seen and (pattern is None or fnmatchcase(summary.fingerprint, pattern)):
+    async for summary in manager.sessions("*" if pattern is None else pattern, cookies=cookies):
+        if summary.fingerprint not in seen:
             seen.add(summary.fingerprint)
             if refusals is not None and summary.error:
                 refusals.add(summary.fingerprint, summary.error)

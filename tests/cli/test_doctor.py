@@ -261,6 +261,17 @@ def test_cluster_is_checked_server_by_server() -> None:
         assert "redis+cluster://" in checks(CommandLine(single)("doctor", "--json"))["topology"]["remedy"]
 
 
+def test_a_remedy_leads_to_the_store_that_was_checked(healthy: RedisServer) -> None:
+    """As it is printed, it would otherwise change another store, or none."""
+    configure(healthy, **{"notify-keyspace-events": ""})
+    elsewhere = diagnose(healthy, "--url", healthy.url, "--key-prefix", "prod", SESSION_REUSE_URL="redis://127.0.0.1:1")
+    remedy = checks(elsewhere)["notifications"]["remedy"]
+    ours, _, by_redis = remedy.partition(", or ")
+    assert ours == f"session-reuse cleanup --url {healthy.url} --key-prefix prod --configure-notifications"
+    assert by_redis.startswith(f"redis-cli -h 127.0.0.1 -p {healthy.port} CONFIG SET notify-keyspace-events ")
+    assert checks(diagnose(healthy))["notifications"]["remedy"].startswith("session-reuse cleanup --configure")
+
+
 CONFIG = Config(url="redis://127.0.0.1:6379", wait_replicas=1)
 INFO = {"used_memory": "1"}
 HELLO = {"version": "7.0.15", "mode": "standalone", "role": "master"}

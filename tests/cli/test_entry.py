@@ -53,6 +53,14 @@ def test_arguments_are_taken_without_pydantic() -> None:
     assert "pydantic" not in done.stderr
 
 
+def test_the_way_to_the_cause_leads_to_the_store_that_failed() -> None:
+    """Without its URL, the doctor would check the store of the environment."""
+    url = "redis://user:canary-password@127.0.0.1:1/0"
+    told = CommandLine("redis://127.0.0.1:2")("ls", "--url", url, "--key-prefix", "prod", "--json")
+    assert told.json["message"].endswith("session-reuse doctor --url 'redis://***@127.0.0.1:1/0' --key-prefix prod")
+    assert CommandLine(url)("ls", "--json").json["message"].endswith("run: session-reuse doctor")
+
+
 @pytest.mark.parametrize(("words", "code"), [(("ls", "--limit", "0"), 2), (("ls", "--limit", "x"), 2), (("show",), 2)])
 def test_arguments_that_are_no_texts_are_checked(cli: CommandLine, words: tuple[str, ...], code: int) -> None:
     """A number out of its range, a word in place of a number, and a name that is missing."""

@@ -132,6 +132,35 @@ def test_every_reason_of_a_corrupt_value_is_in_troubleshooting() -> None:
     assert {row.removeprefix("any other text, such as: ") for row in rows[len(whole) :]} <= damaged
 
 
+def logged_reasons() -> tuple[set[str], set[str]]:
+    """Return the texts with which a save is reported as lost, and those with which a change is refused."""
+    root = Path(session_reuse.__file__).parent
+    lost: set[str] = set()
+    refused: set[str] = set()
+    for path in (*(root / "_session").glob("*.py"), root / "_orphans.py", root / "blocking.py"):
+        module = importlib.import_module(".".join(path.relative_to(root.parent).with_suffix("").parts))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func).rpartition(".")[2]
+            texts = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "why")]
+            of = refused if name == "Refused" else lost if name == "lost" or "SAVE_LOST" in ast.unparse(node) else set()
+            for each in (part for text in texts for part in ast.walk(text)):
+                found = each.value if isinstance(each, ast.Constant) else vars(module).get(getattr(each, "id", ""))
+                of |= {found} if isinstance(found, str) else set()
+    return lost, refused
+
+
+def test_every_reason_of_a_lost_save_is_in_troubleshooting() -> None:
+    """People search the page for the text that their log shows."""
+    section = (DOCS / "troubleshooting.md").read_text().split("## The save outcome is `lost`")[1].split("\n## ")[0]
+    shown = {text for row in re.findall(r"^\| (.+?) \|", section, re.MULTILINE) for text in re.findall("`(.+?)`", row)}
+    lost, refused = logged_reasons()
+    assert len(lost) == 7
+    assert lost <= shown
+    assert shown <= lost | refused
+
+
 @pytest.mark.parametrize("module", [session_reuse, blocking], ids=["async", "blocking"])
 @pytest.mark.parametrize("name", ["BrowserSession", "SessionManager"])
 def test_help_shows_the_members_of_the_reference_alone(module: ModuleType, name: str) -> None:

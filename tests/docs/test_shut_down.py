@@ -97,9 +97,8 @@ def test_the_times_of_the_page_are_those_of_the_settings() -> None:
         assert f"`{name}` ({getattr(config, name):g} s)" in PAGE
     browser = limits.CAPTURE + limits.CONTEXT
     assert f"| a browser is captured and closed | {browser:g} s |" in PAGE
-    longest = (
-        max(browser, config.capture_timeout) + config.verify_timeout + config.save_timeout + 3 * config.close_timeout
-    )
+    waits = config.capture_timeout + config.verify_timeout + config.save_timeout
+    longest = browser + waits + 2 * (config.attempt_timeout + config.close_timeout)
     for pattern in (
         r"stop_grace_period: (\d+)s",
         r"terminationGracePeriodSeconds: (\d+)",

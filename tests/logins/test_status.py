@@ -76,6 +76,9 @@ async def test_sessions_are_opened_several_at_once_and_in_order(monkeypatch: pyt
         assert [each.fingerprint for each in opened] == listed
         assert sorted(listed) == names
         assert all(each.readable for each in opened)
+        (one,) = [each async for each in manager.sessions("*/007")]
+        assert (one.fingerprint, one.readable) == ("shop.example/007", None)  # it was not opened
+        assert [each.fingerprint async for each in manager.sessions("*/007", cookies=True)] == ["shop.example/007"]
         assert 10 <= most <= 250
         monkeypatch.setattr(listing, "OPENED_BYTES", 1)
         most = 0

@@ -118,11 +118,10 @@ async def test_an_outage_is_one_warning_and_its_end_another(session_reuse_events
     loud = [event for event in session_reuse_events if event.level >= logging.WARNING]
     names = [event.event for event in loud]
     assert names.count(Event.STORE_UNAVAILABLE) == 1
-    assert names.count(Event.BREAKER_CHANGED) == 1
-    assert names.count(Event.STORE_AVAILABLE) == 1
-    assert len(names) == 3
-    assert names[-1] == Event.STORE_AVAILABLE
+    assert names == [Event.STORE_UNAVAILABLE, Event.STORE_AVAILABLE]
     assert all(event.fields["store"] == "FaultyStore" for event in loud)
+    assert "doctor" not in loud[0].fields["note"]  # which has no way to this store
+    assert Event.BREAKER_CHANGED in [event.event for event in session_reuse_events if event.level == logging.INFO]
 
 
 class Clock:
@@ -182,7 +181,7 @@ def test_a_flaky_store_is_said_once_a_minute_at_most(
     assert loud(session_reuse_events)[2:] == [Event.STORE_UNAVAILABLE]
 
 
-def test_a_breaker_that_opens_soon_after_a_recovery_is_said_with_its_end(
+def test_an_outage_soon_after_a_recovery_is_said_with_its_end(
     health: StoreHealth, clock: Clock, session_reuse_events: list[LoggedEvent]
 ) -> None:
     """The quiet minute holds back single failures, not a second outage."""
@@ -195,9 +194,34 @@ def test_a_breaker_that_opens_soon_after_a_recovery_is_said_with_its_end(
     for old, new in (("closed", "open"), ("open", "half_open"), ("half_open", "open")):
         health.breaker_changed("", "read", old, new)
         health.breaker_changed("", "write", old, new)
-    assert loud(session_reuse_events) == [Event.BREAKER_CHANGED]
+    assert loud(session_reuse_events) == []
+    health.failed("read", REFUSED, "CircuitOpenError", "restore")
     health.worked("read")
-    assert loud(session_reuse_events) == [Event.BREAKER_CHANGED, Event.STORE_AVAILABLE]
+    assert loud(session_reuse_events) == [Event.STORE_UNAVAILABLE, Event.STORE_AVAILABLE]
+
+
+@pytest.mark.parametrize(
+    ("store", "environment", "remedy"),
+    [
+        ("redis://shop:6379/0", None, "session-reuse doctor --url redis://shop:6379/0"),
+        ("redis://***@shop:6379/0", None, "session-reuse doctor --url 'redis://***@shop:6379/0'"),
+        ("redis://***@shop:6379/0", "redis://me:secret@shop:6379/0", "session-reuse doctor"),
+        ("embedded://", None, "session-reuse doctor"),
+        ("embedded://", "redis://shop", "session-reuse doctor --url embedded://"),
+        ("Redis shop:6379", None, None),
+    ],
+)
+def test_the_remedy_leads_to_the_store_that_failed(
+    monkeypatch: pytest.MonkeyPatch, session_reuse_events: list[LoggedEvent],
+    store: str, environment: str | None, remedy: str | None,
+) -> None:  # fmt: skip
+    """The doctor would check the store of the environment, and call it healthy."""
+    monkeypatch.delenv("SESSION_REUSE_URL", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("SESSION_REUSE_URL", environment)
+    StoreHealth(store).failed("read", REFUSED, "ConnectionError", "restore")
+    note = session_reuse_events[0].fields["note"]
+    assert note.endswith(f"To find the cause, run: {remedy}" if remedy else "else empty, meanwhile.")
 
 
 def test_a_cleanup_that_goes_on_failing_is_repeated_rarely(

@@ -16,11 +16,21 @@ import redis
 import redis.asyncio
 
 from session_reuse import BrowserSession, SessionManager, blocking, persist_session, reusable_session
+from session_reuse._browser.options import Settings
 from session_reuse._browser_session import wiring_of
 from session_reuse._session.options import ResolvedOptions, SessionOptions
-from session_reuse.config import Config, ConfigOptions, configured_keys, redacted_url, unknown_variables
+from session_reuse.browsers.cdp import open_chromium, page_shows
+from session_reuse.browsers.checks import cookie_alive, text_present
+from session_reuse.config import (
+    OPTIONS_OF_A_USE,
+    Config,
+    ConfigOptions,
+    configured_keys,
+    redacted_url,
+    unknown_variables,
+)
 from session_reuse.errors import ConfigurationError
-from session_reuse.testing import MemoryStore
+from session_reuse.testing import MemoryStore, memory_manager
 
 KEY = bytes(range(32))
 
@@ -96,6 +106,41 @@ def test_a_wrong_option_is_named(options: Any) -> None:
         ResolvedOptions.build(Config(), {"exclusive": True, **options})
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"checkpoint_after": "1"}, {"checkpoint_after": 0}, {"checkpoint_after": -5}, {"preload_limit": "x"},
+        {"database_limit": -1}, {"indexed_db": "no"}, {"opfs": 1}, {"restore_environment": "yes"},
+    ],
+)  # fmt: skip
+def test_a_wrong_option_of_a_browser_is_named(options: Any) -> None:
+    """Before the agent works: a checkpoint that cannot be timed would otherwise never be made."""
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        Settings.build(options)
+
+
+def test_checkpoints_may_be_timed_by_a_timedelta() -> None:
+    """As every other duration."""
+    assert Settings.build({"checkpoint_after": timedelta(seconds=3)}).checkpoint_after == 3.0
+    assert Settings.build({"checkpoint_after": None}).checkpoint_after is None
+
+
+@pytest.mark.parametrize(
+    ("give", "told"),
+    [
+        (lambda: ResolvedOptions.build(Config(), {"verify": text_present("http://a.example", "in")}), "takes a page"),
+        (lambda: ResolvedOptions.build(Config(), {"verify": page_shows("http://a.example", "in")}), "open_chromium"),
+        (lambda: Settings.taken_from({}, verify=cookie_alive("sid")), r"pass it to reusable_session\(verify"),
+        (lambda: Settings.taken_from({}, verify=True), "function of the page"),  # type: ignore[arg-type]
+        (lambda: open_chromium(BrowserSession("a"), verify=text_present("http://a.example", "in")), "open_context"),
+    ],
+)
+def test_a_check_in_the_wrong_place_is_named(give: Any, told: str) -> None:
+    """It would raise at each run, and each run would throw the login away."""
+    with pytest.raises(ConfigurationError, match=told):
+        give()
+
+
 def test_a_pause_may_be_a_timedelta() -> None:
     """As every other duration. A word is refused, and leaves the session unmarked."""
     session = BrowserSession("a")
@@ -149,8 +194,29 @@ def test_a_store_and_a_url_are_not_given_together() -> None:
 
 def test_an_unknown_setting_is_told() -> None:
     """A misspelt setting is not silently ignored."""
-    with pytest.raises(ConfigurationError, match="tll"):
+    with pytest.raises(ConfigurationError, match="'tll': did you mean ttl"):
         Config.from_env({}, tll=1)
+
+
+@pytest.mark.parametrize("use", [reusable_session, blocking.reusable_session, persist_session])
+def test_a_setting_among_the_options_is_told(use: Any) -> None:
+    """And the other way round. Each message has the line to write."""
+    with pytest.raises(ConfigurationError, match=r"write manager=SessionManager\(ttl=...\), or set SESSION_REUSE_TTL"):
+        use("a", ttl=5)
+    with pytest.raises(ConfigurationError, match=r"reusable_session\(fingerprint, exclusive=...\)"):
+        SessionManager(exclusive=True)  # type: ignore[call-arg]
+
+
+def test_the_options_that_are_no_settings_are_known() -> None:
+    """`Config` names them without an import of what builds on it."""
+    assert SessionOptions.__annotations__.keys() - ConfigOptions.__annotations__.keys() == OPTIONS_OF_A_USE
+
+
+async def test_a_use_without_any_name_is_told() -> None:
+    """It is an error of the arguments."""
+    with pytest.raises(ConfigurationError, match="give a fingerprint, an agent_id or a pool"):
+        async with memory_manager() as manager, reusable_session(manager=manager):
+            pass
 
 
 def test_keys_come_in_base64_from_the_environment() -> None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from redis import exceptions as redis_errors
 
-_AWAY: Final = "; agents start fresh meanwhile, and their saves wait"
+_AWAY: Final = "; agents start from what their process knows meanwhile, else empty, and their saves wait"
 
 
 class Trouble(Enum):

@@ -50,7 +50,7 @@ def problem_of(summary: SessionSummary, now: float) -> str | None:
     """Return why the next agent will not be logged in, as far as is known."""
     if summary.error:
         return "refused"
-    if summary.created_at is None or not summary.readable:
+    if summary.created_at is None or summary.readable is False:
         return "unreadable"
     if summary.retired:
         return "retired"

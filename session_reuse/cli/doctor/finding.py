@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from session_reuse._settings.url import store_options
+from session_reuse.config import Config
+
 
 class Status(StrEnum):
     """How a check ended, from good to bad."""
@@ -52,6 +55,12 @@ def warn(check: str, found: str, remedy: str) -> Finding:
 def fail(check: str, found: str, remedy: str) -> Finding:
     """Return a finding about something that does not work."""
     return Finding(check, Status.FAIL, found, remedy)
+
+
+def own_command(words: str, config: Config) -> str:
+    """Return a command of ours that uses the store that was checked: `words` begin with its name."""
+    name, _, rest = words.partition(" ")
+    return f"session-reuse {name}{store_options(config.url, config.key_prefix)}{rest and ' '}{rest}"
 
 
 def worst_of_each(findings: Iterable[Finding]) -> list[Finding]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from shlex import quote
 from typing import Final
 
 from session_reuse._cleanup.notifications import NEEDED_EVENTS, missing_events
 from session_reuse._settings.url import parse_url
 from session_reuse._store.redis.diagnosis import Diagnosis, Trouble, diagnosis
 from session_reuse.cli.doctor.facts import Facts
-from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
+from session_reuse.cli.doctor.finding import Finding, fail, ok, own_command, warn
 from session_reuse.cli.formatting import duration, size
 from session_reuse.config import Config
 
@@ -21,6 +22,16 @@ _CLOCK_WARN, _CLOCK_FAIL = 1.0, 60.0
 _FULL: Final = 0.9
 _ESSENTIAL: Final = ("restore", "save", "leases", "audit", "evict")
 """Purposes without which agents do not work as they are set up."""
+
+
+def redis_cli(facts: Facts, config: Config) -> str:
+    """Return `redis-cli` with what leads it to a server: the only one of the URL, or the one of a Cluster with these facts."""
+    url = parse_url(config.url)
+    host, _, port = facts.name.rpartition(":") if facts.name else ("", "", "")
+    if not host and url.hosts:
+        host, port = url.hosts[0][0], str(url.hosts[0][1])
+    where = f" -h {host} -p {port}" if host else f" -s {quote(url.path)}" if url.kind == "unix" else ""
+    return f"redis-cli{where}{' --tls' if url.tls else ''}"
 
 
 def version(facts: Facts, _config: Config) -> Finding:
@@ -59,7 +70,7 @@ def rights(facts: Facts, config: Config) -> Finding:
     if not any(purpose in _ESSENTIAL for purpose in refused):
         return ok("rights", f"the commands of agents are allowed, not allowed for {lacking}")
     names = sorted({name.lower() for purpose in _ESSENTIAL for name in refused.get(purpose, ())})
-    allowed = f"redis-cli ACL SETUSER <user> ~{config.key_prefix}:*"
+    allowed = f"{redis_cli(facts, config)} ACL SETUSER <user> ~{config.key_prefix}:*"
     if facts.outside:
         return fail("rights", f"the keys {config.key_prefix}:* are not allowed to this user", allowed)
     # Managed Redis often comes with a read-only user beside the full one.
@@ -84,7 +95,7 @@ def writes(facts: Facts, _config: Config) -> Finding:
     return fail(check, facts.trouble.found, facts.trouble.remedy)
 
 
-def notifications(facts: Facts, _config: Config) -> Finding:
+def notifications(facts: Facts, config: Config) -> Finding:
     """Events make the clean-up prompt. Without them it is as exact, but later."""
     setting = facts.reported.get("notify-keyspace-events")
     if setting is None:
@@ -95,7 +106,8 @@ def notifications(facts: Facts, _config: Config) -> Finding:
     if not lacking:
         return ok("notifications", f"notify-keyspace-events {setting}")
     wanted = _in_order(set(setting) | NEEDED_EVENTS)
-    remedy = f"session-reuse cleanup --configure-notifications, or redis-cli CONFIG SET notify-keyspace-events {wanted}"
+    by_redis = f"{redis_cli(facts, config)} CONFIG SET notify-keyspace-events {wanted}"
+    remedy = f"{own_command('cleanup --configure-notifications', config)}, or {by_redis}"
     return warn("notifications", f"notify-keyspace-events lacks {_in_order(lacking)}", remedy)
 
 
@@ -103,7 +115,7 @@ def _in_order(flags: Iterable[str]) -> str:
     return "".join(sorted(flags, key=_FLAG_ORDER.find))
 
 
-def eviction(facts: Facts, _config: Config) -> Finding:
+def eviction(facts: Facts, config: Config) -> Finding:
     """A server that evicts keys drops logins, leases and the memory of invalidations silently."""
     told = facts.reported
     policy, limit = told.get("maxmemory-policy", told.get("maxmemory_policy")), told.get("maxmemory")
@@ -111,7 +123,7 @@ def eviction(facts: Facts, _config: Config) -> Finding:
         return ok("eviction", "not known: the user may use neither CONFIG GET nor INFO. It should be noeviction")
     if policy == "noeviction":
         return ok("eviction", "noeviction")
-    remedy = "redis-cli CONFIG SET maxmemory-policy noeviction, or use a separate server for sessions"
+    remedy = f"{redis_cli(facts, config)} CONFIG SET maxmemory-policy noeviction, or use a separate server for sessions"
     if limit == "0":  # Redis evicts at maxmemory only
         return ok("eviction", f"{policy}, without effect: there is no maxmemory")
     return warn("eviction", f"{policy} drops sessions and leases silently when memory is full", remedy)
@@ -131,7 +143,7 @@ def memory(facts: Facts, _config: Config) -> Finding:
     return (fail if used >= limit else warn)("memory", text, remedy)
 
 
-def persistence(facts: Facts, _config: Config) -> Finding:
+def persistence(facts: Facts, config: Config) -> Finding:
     """A restart drops all data that is not on disk. After a failed snapshot the server refuses writes."""
     told = facts.reported
     if not facts.has_info:
@@ -146,7 +158,7 @@ def persistence(facts: Facts, _config: Config) -> Finding:
         return ok("persistence", f"snapshots ({told['save']}): a crash loses what came after the last one")
     if "save" not in told:
         return ok("persistence", "no append-only file. Snapshots are not known: the user may not use CONFIG GET")
-    remedy = "redis-cli CONFIG SET appendonly yes, and CONFIG REWRITE"
+    remedy = f"{redis_cli(facts, config)} CONFIG SET appendonly yes, and CONFIG REWRITE"
     return warn("persistence", "none: a restart of the server logs every agent out", remedy)
 
 

@@ -13,7 +13,7 @@ from session_reuse._state.sealing import NO_KEY, key_id
 from session_reuse._store.keys import Keys
 from session_reuse.cli.connection import read_stored
 from session_reuse.cli.doctor.facts import own_name, remove_traces
-from session_reuse.cli.doctor.finding import Finding, fail, ok, warn
+from session_reuse.cli.doctor.finding import Finding, fail, ok, own_command, warn
 from session_reuse.cli.doctor.wire import Wire
 from session_reuse.cli.formatting import plural
 from session_reuse.cli.listing import key_id_in
@@ -68,10 +68,10 @@ async def stored_finding(runtime: Runtime, config: Config) -> Finding:
             if len(key_ids) >= LISTED:  # a sample: a listing of 50,000 sessions takes the server 0.5 s (2026-11)
                 break
     configured = [key_id(key) for key in configured_keys(config)] or [NO_KEY]
-    return finding_of(Counter(key_ids.values()), configured) or await _opened(runtime, key_ids)
+    return finding_of(Counter(key_ids.values()), configured, config) or await _opened(runtime, key_ids, config)
 
 
-def finding_of(by_key: Counter[str], configured: list[str]) -> Finding | None:
+def finding_of(by_key: Counter[str], configured: list[str], config: Config) -> Finding | None:
     """Return what the headers alone show to be wrong, or None, by the names of keys. The first one encrypts."""
     current, *older = configured
     total, foreign = by_key.total(), by_key[_FOREIGN]
@@ -84,18 +84,21 @@ def finding_of(by_key: Counter[str], configured: list[str]) -> Finding | None:
     # With keys, agents refuse plain sessions: they could be forged by any writer of the store.
     if NO_KEY not in configured and by_key[NO_KEY]:
         text = f"{plural(by_key[NO_KEY], 'session')} of {total} stored in plain before there were keys: not used"
-        return fail("sessions", text, "session-reuse rotate --from-plain, if all who could write there are trusted")
+        remedy = f"{own_command('rotate --from-plain', config)}, if all who could write there are trusted"
+        return fail("sessions", text, remedy)
     if foreign:
         text = f"{plural(foreign, 'value')} of {total} that are no sessions of ours"
-        return warn("sessions", text, "see which by session-reuse ls, and evict them or use another key_prefix")
+        return warn(
+            "sessions", text, f"see which by {own_command('ls', config)}, and evict them or use another key_prefix"
+        )
     rotatable = sum(by_key[name] for name in older)
     if rotatable:
         text = f"{plural(rotatable, 'session')} of {total} sealed with an older key than {current}"
-        return warn("sessions", text, "session-reuse rotate, after which the older keys can be dropped")
+        return warn("sessions", text, f"{own_command('rotate', config)}, after which the older keys can be dropped")
     return None
 
 
-async def _opened(runtime: Runtime, fingerprints: Iterable[str]) -> Finding:
+async def _opened(runtime: Runtime, fingerprints: Iterable[str], config: Config) -> Finding:
     names = list(fingerprints)
     damaged = 0
     for fingerprint in names[:OPENED]:  # a body may take megabytes
@@ -104,7 +107,7 @@ async def _opened(runtime: Runtime, fingerprints: Iterable[str]) -> Finding:
         except CorruptStateError:
             damaged += 1
     if damaged:
-        remedy = "see session-reuse show. Agents start fresh instead and set the damaged value aside"
+        remedy = f"see {own_command('show', config)}. Agents start fresh instead and set the damaged value aside"
         return fail("sessions", f"{damaged} of {min(OPENED, len(names))} opened are damaged", remedy)
     more = "more than " if len(names) >= LISTED else ""
     return ok("sessions", f"{more}{plural(len(names), 'session')}, readable with these keys")
