@@ -136,6 +136,12 @@ def exclusive_while_away() -> None:
     scope.while_away = while_away
 
 
+@_mutant("reuse", start=1730)
+def reused_beyond_their_life() -> None:
+    """While the store is away, sessions are reused that it does not keep any more."""
+    entry._kept_until = lambda *_: float("inf")
+
+
 @_mutant("lost", "older", start=100)
 def own_clocks() -> None:
     """Which of two changes is the later one is decided by the clocks of the hosts that made them."""

@@ -1078,10 +1078,11 @@ class Oracle:
 
     def _check_age(self, session: Session, visit: Visit) -> None:
         others = [
-            one.left for one in self.visits.values()
+            one.left if one.saved in CONFIRMED else float("inf")  # who tries to deliver a save hears of the store
+            for one in self.visits.values()
             if one.manager is visit.manager and one.fingerprint == visit.fingerprint and one is not visit
         ]  # fmt: skip
-        last = max(visit.manager.heard.get(session.fingerprint, 0.0), *others, 0.0)  # infinity: one may just have saved
+        last = max(visit.manager.heard.get(session.fingerprint, 0.0), *others, 0.0)
         if visit.begun - last > _reused_for(visit) + SAVE_SPAN and not visit.process.plan.spool:
             self.break_("reuse", f"{visit} was given what its process has last heard of at {last:.3f}")
 
