@@ -59,12 +59,11 @@ class Capture:
             return False
         frames = self._follower.open_frames()
         yield from self._note_environment(frames)
-        due = [
-            origin for origin in self._mirror.dirty_databases if self._next_copy.get(origin, 0.0) <= time.monotonic()
-        ]
         unread = [frames[origin] for origin in self._mirror.unread.keys() & frames.keys()]
         yield [self._follower.read(frame, str(frame.origin)) for frame in unread]
-        yield [self._copy_databases(frames[origin], origin, set()) for origin in due if origin in frames]
+        dirty, now = self._mirror.dirty_databases.keys() & frames.keys(), time.monotonic()
+        due = [origin for origin in dirty if self._next_copy.get(origin, 0.0) <= now]
+        yield [self._copy_databases(frames[origin], origin, set()) for origin in due]
         return True
 
     def capture(self, *, is_final: bool) -> Flow[StorageState]:

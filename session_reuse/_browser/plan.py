@@ -121,7 +121,7 @@ class RestoreScripts:
     @property
     def pending(self) -> frozenset[str]:
         """Origins that are still to be restored, in part or as a whole."""
-        return frozenset(each for each, sections in self._sections.items() if sections - self.done.get(each, set()))
+        return frozenset(origin for origin in self._sections if self.sections(origin))
 
     def sections(self, origin: str) -> set[str]:
         """Return what the scripts restore of an origin in its next document."""

@@ -81,8 +81,7 @@ class DevToolsDriver(AsyncDriver):
     def _open(self, transport: Transport) -> None:
         self.connection = CdpConnection(transport, self._on_event, self.stirred.set)
         self._is_default = True
-        self._is_private = False
-        self._private_page = ""
+        self._private_page = ""  # one of the private window that is followed, if it is one
         self._is_following = False
         self._is_starting = True
         self._targets: dict[str, Target] = {}
@@ -164,11 +163,11 @@ class DevToolsDriver(AsyncDriver):
             await self.connection.post("Page.removeScriptToEvaluateOnNewDocument", params, cdp_session_id)
 
     def _of_context(self, params: Params) -> Params:
-        return params if self._is_default or self._is_private else {**params, "browserContextId": self.context}
+        return params if self._is_default or self._private_page else {**params, "browserContextId": self.context}
 
     async def cookies(self) -> list[Cookie]:
         """Return all cookies of the context."""
-        if self._is_private:
+        if self._private_page:
             found = await self.connection.send("Network.getAllCookies", {}, self._any_page())
         else:
             found = await self.connection.send("Storage.getCookies", self._of_context({}))
@@ -177,7 +176,7 @@ class DevToolsDriver(AsyncDriver):
     async def add_cookies(self, cookies: list[Cookie]) -> None:
         """Add cookies, all or none."""
         params = self._of_context({"cookies": [to_cdp(cookie) for cookie in cookies]})
-        if self._is_private:
+        if self._private_page:
             await self.connection.send("Network.setCookies", params, self._any_page())
         else:
             await self.connection.send("Storage.setCookies", params)
@@ -188,7 +187,7 @@ class DevToolsDriver(AsyncDriver):
 
     def open_blank_page(self, on_event: EventHandler) -> Flow[Any]:
         """Open a hidden page: no tab to browser-use, and gone with our connection (Chromium 134 and later)."""
-        if self._is_private:
+        if self._private_page:
             return None
         target = self._of_context({"url": "about:blank", "hidden": True, "background": True})
         made = yield self.connection.send("Target.createTarget", target)
@@ -217,8 +216,7 @@ class DevToolsDriver(AsyncDriver):
         self._is_default = self.context == own
         # A window of `--incognito` or `--guest` is in a context that the browser names and does not find by that name. Its
         # cookies are reached through its pages.
-        self._is_private = not self._is_default and self.context not in others
-        if self._is_private:
+        if not self._is_default and self.context not in others:
             to = {"targetId": self._of_target, "flatten": True}
             self._private_page = (await self.connection.send("Target.attachToTarget", to))["sessionId"]
 

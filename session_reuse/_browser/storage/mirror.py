@@ -52,11 +52,7 @@ class CopyMark(NamedTuple):
 
 
 class StorageMirror:
-    """What the browser holds, as far as it was seen.
-
-    Args:
-        base: the state that was restored into the browser.
-        clock: unix seconds.
+    """What the browser holds, as far as it was seen. Its clock gives unix seconds.
 
     Attributes:
         version: grows with each change seen.
