@@ -84,8 +84,8 @@ async def test_a_refusal_without_a_page_is_a_no(browser: Any) -> None:
     await page.route("**/*", lambda route: route.fulfill(status=401))
     for check in (
         url_matches(url, "401$"),
-        selector_present(url, "a", timeout=0.2),
-        text_present(url, "Hi", timeout=0.2),
+        selector_present(url, "a", timeout=20.0),
+        text_present(url, "Hi", timeout=20.0),
     ):
         assert not await check(page)
     await page.context.close()
@@ -101,7 +101,7 @@ async def test_a_check_of_a_site_in_trouble_leaves_the_login(trouble: str, sites
             await page.route("**/inner", lambda route: route.fulfill(status=503, content_type="text/html"))
         else:
             await page.route("**/inner", lambda route: route.abort("connectionrefused"))
-        return await selector_present(url, "html[data-login=in]", timeout=0.5)(page)
+        return await selector_present(url, "html[data-login=in]", timeout=20.0)(page)
 
     state = storing(sites.origin("away"), token="T")
     state["origins"][0]["sessionStorage"] = [{"name": "token", "value": "T\0\ud800ü"}]
