@@ -204,6 +204,8 @@ class Turn:
             self._fit.discard(member)
             self._passed.append(PassedMember(member, score, _HELD_PAUSE))
             return None
+        if self._agent_id is not None:
+            runtime.writer.replicas.remember_fingerprint(self._agent_id, session.fingerprint)
         if not self._options.counted_later:
             scope.count()
         scope.on_left = lambda cooldown: self._return(member, cooldown, 0)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from fakeredis import FakeRedis
 
-from session_reuse.testing import MemoryStore, assert_reused
+from session_reuse import reusable_session
+from session_reuse.testing import Fault, FaultyStore, MemoryStore, assert_reused, memory_manager
 from tests.lifecycle.worlds import Process
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -107,3 +108,18 @@ async def test_a_line_feed_in_a_name_leads_to_no_other_session() -> None:
         assert await found_by(memory, "agent") == name
         assert await found_by(memory, "agent", encryption_keys=[KEY]) is None
     await process.manager.aclose()
+
+
+async def test_a_member_of_a_pool_is_an_agents_last_session_too() -> None:
+    """Also while the store is away: else the agent would get another login than its last."""
+    way = FaultyStore(MemoryStore())
+    async with memory_manager(way) as manager:
+        await manager.pool("shop.example").add("bob")
+        async with reusable_session("shop.example/alice", "a7", manager=manager) as session:
+            session.data["n"] = 1
+        async with reusable_session(pool="shop.example", agent_id="a7", manager=manager) as session:
+            session.data["n"] = 2
+        way.fail = Fault.UNAVAILABLE
+        async with reusable_session(None, "a7", manager=manager) as session:
+            assert (session.fingerprint, session.data) == ("shop.example/bob", {"n": 2})
+            session.discard()
