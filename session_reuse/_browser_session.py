@@ -9,8 +9,8 @@ import asyncio
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from session_reuse._misuse import type_of
 from session_reuse._problem import Problem, ProblemKind
@@ -133,6 +133,20 @@ def is_inherited(backend: SessionBackend) -> bool:
     return backend.process != os.getpid()
 
 
+def backend_of(session: BrowserSession) -> SessionBackend | None:
+    """Return what reads and writes the store for a session, None for one that was not entered.
+
+    Raises:
+        ConfigurationError: the argument is no session.
+    """
+    if not isinstance(session, BrowserSession):
+        raise ConfigurationError(
+            f"save() takes a BrowserSession, not {type_of(session)}: the one of restore(...),"
+            " BrowserSession(fingerprint, storage_state=...), or for stored bytes BrowserSession.import_(...)"
+        )
+    return wiring_of(session).backend
+
+
 def require_open(session: BrowserSession) -> None:
     """Raise if the session was left: a browser opened now would be captured and never saved. For adapters.
 
@@ -193,6 +207,21 @@ class BrowserSession:
             self.storage_state = storage_state
         if data is not None:
             self.data = data
+
+    def __getstate__(self) -> object:
+        """Return what is copied or pickled: of a session that was not entered, and without its clients.
+
+        Raises:
+            TypeError: the session was entered. Its copy would be saved in its place.
+        """
+        wiring = self._wiring
+        if wiring.backend is not None:
+            raise TypeError(
+                f"{self.fingerprint!r} was entered, and cannot be copied or pickled:"
+                " pass session.export(), and read it with BrowserSession.import_(...)"
+            )
+        _, slots = cast("tuple[None, dict[str, object]]", super().__getstate__())
+        return None, {**slots, "_wiring": replace(wiring, captures=[])}
 
     @property
     def fingerprint(self) -> str:
@@ -304,7 +333,8 @@ class BrowserSession:
 
         Args:
             reason: for the log. At most a sentence, without secrets.
-            cooldown: how long its pool does not hand it out, in seconds or as a timedelta. Ten years at most.
+            cooldown: how long its pool does not hand it out, in seconds or as a timedelta. Ten years at most. Without effect on a
+                session that was entered by its fingerprint.
 
         Raises:
             ConfigurationError: `cooldown` is not a duration.

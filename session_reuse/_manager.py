@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize, ref
 
-from session_reuse._browser_session import BrowserSession, is_inherited, wiring_of
+from session_reuse._browser_session import BrowserSession, backend_of, is_inherited
 from session_reuse._logins.listing import summaries, uses
 from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
@@ -274,7 +274,7 @@ class SessionManager(AsyncOnly):
             InvalidStateError: the session holds something that cannot be stored.
             LifecycleError: it was restored in another event loop or process. What others have saved since is not known here.
         """
-        runtime, scope = await self._services(), wiring_of(session).backend
+        runtime, scope = await self._services(), backend_of(session)
         if scope is not None and (is_inherited(scope) or scope.loop is not asyncio.get_running_loop()):
             raise LifecycleError(f"{session.fingerprint!r} belongs to another event loop or process: restore it here")
         if not (isinstance(scope, SessionScope) and scope.writer is runtime.writer):

@@ -7,12 +7,12 @@ import random
 import time
 from typing import TypeVar
 
-from session_reuse._browser_session import BrowserSession
+from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._state import document
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import SAVE_ID_LENGTH, Header
 from session_reuse._state.shapes import Document
-from session_reuse._state.storage_state import validate_storage_state
+from session_reuse._state.storage_state import check_values, validate_storage_state
 from session_reuse._store.keys import Keys, encoded
 from session_reuse.config import Config, configured_keys
 from session_reuse.errors import CorruptStateError, InvalidStateError
@@ -44,9 +44,12 @@ def document_of(session: BrowserSession) -> Document:
         raise InvalidStateError("data must be a dict")
     if session.data:
         document.check_json(session.data, "data")
+    state = validate_storage_state(session.storage_state)
+    if wiring_of(session).captured is not state:  # what an adapter has captured came as JSON
+        check_values(state)
     return {
         "fingerprint": session.fingerprint,
-        "storage_state": validate_storage_state(session.storage_state),
+        "storage_state": state,
         "data": session.data,
     }
 

@@ -174,14 +174,43 @@ class FaultyStore(_Forwarding):
         after: bool = False,
     ) -> None:
         self.store = store
-        self.fail = None if fail is None else Fault(fail)
+        self.fail = fail
         self.latency = latency
         self.times = times
-        self.only = frozenset(only)
+        self.only = only
         self.after = after
         self.calls: list[str] = []
-        if unknown := self.only - OPERATIONS:
+
+    @property
+    def fail(self) -> Fault | None:
+        """What goes wrong; None for nothing. Takes the name of a fault, too.
+
+        Raises:
+            ValueError: on assigning something else.
+        """
+        return self._fail
+
+    @fail.setter
+    def fail(self, fault: Fault | str | None) -> None:
+        if fault is not None and fault not in tuple(Fault):
+            raise ValueError(f"unknown fault {fault!r}; known are {[each.value for each in Fault]}")
+        self._fail = None if fault is None else Fault(fault)
+
+    @property
+    def only(self) -> frozenset[str]:
+        """Names of the operations that fail.
+
+        Raises:
+            ValueError: on assigning one that there is not.
+        """
+        return self._only
+
+    @only.setter
+    def only(self, operations: Collection[str]) -> None:
+        names = frozenset(operations)
+        if unknown := names - OPERATIONS:
             raise ValueError(f"unknown operations {sorted(unknown)}; known are {sorted(OPERATIONS)}")
+        self._only = names
 
     def heal(self) -> None:
         """End all trouble."""

@@ -74,6 +74,11 @@ class persist_session:  # noqa: N801  (used like a function)
         """Wrap the function."""
         if args or kwargs or not (callable(function) or isinstance(function, staticmethod | classmethod)):
             raise _without_parentheses(self._fingerprint)
+        if inspect.isclass(function):
+            raise ConfigurationError(
+                f"persist_session is for functions, and {function.__qualname__} is a class: write it over the method"
+                " that uses the session"
+            )
         parameter = SessionParameter(function)
         names = [NameFrom(name, function, parameter) for name in (self._fingerprint, self._agent_id)]
         is_async = is_coroutine_function(function)

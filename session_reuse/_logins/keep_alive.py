@@ -66,6 +66,10 @@ class KeepAlive:
         if not isinstance(self.pattern, str):
             raise ConfigurationError(f"pattern must be a shell pattern of fingerprints, not {self.pattern!r}")
         self._is_blocking = self.session_class is not BrowserSession
+        if self._is_blocking and self.relogin is not None and _is_async(self.probe) != _is_async(self.relogin):
+            raise ConfigurationError(
+                "probe and relogin get one session: make both plain functions, or both `async def`"
+            )
         if _is_async(self.probe):
             self.session_class = BrowserSession
         # A probe alone does not keep a session in the store. Else a dead login would be probed for ever.

@@ -15,6 +15,8 @@ from session_reuse.errors import CorruptStateError, InvalidStateError
 # orjson would write data classes, dates and subclasses as JSON, and a restore would return other types.
 _STRICT: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 _MAX_DEPTH: Final = 200  # orjson refuses 254 levels
+_MAX_BITS: Final = 14_280
+"""Of 4,299 digits: Python writes and reads no longer ones (`sys.set_int_max_str_digits`)."""
 PLAIN_JSON: Final = "o"
 """JSON in UTF-8."""
 ESCAPED_JSON: Final = "s"
@@ -71,19 +73,19 @@ def load(data: bytes, json_encoding: str) -> Document:
 def check_json(value: object, place: str = "session", depth: int = 0) -> None:
     """Raise InvalidStateError, naming the place, unless the value is made of the types of JSON."""
     kind = type(value)
-    if kind is str or kind is bool or value is None or kind is int:
+    if kind is str or kind is bool or value is None:
+        return
+    if isinstance(value, int | float):
+        _check_number(value, place)
         return
     if depth > _MAX_DEPTH:
         raise InvalidStateError(f"{place} is nested more than {_MAX_DEPTH} levels deep")
-    if isinstance(value, float):
-        if not math.isfinite(value):  # JSON has no NaN and no infinity: a reader would find null
-            raise InvalidStateError(f"{place} is not a finite number")
-    elif isinstance(value, dict):
+    if isinstance(value, dict):
         _check_object(value, place, depth)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             check_json(item, f"{place}[{index}]", depth + 1)
-    elif not isinstance(value, str | int):
+    elif not isinstance(value, str):
         raise InvalidStateError(f"{place} is a {kind.__name__}, which JSON cannot hold")
 
 
@@ -94,6 +96,14 @@ def check_nesting(document: Document) -> None:
         orjson.dumps(document["storage_state"])  # refuses 254 levels, in a tenth of the time of `check_json`
     except TypeError:
         check_json(document["storage_state"], "storage_state")
+
+
+def _check_number(value: float, place: str) -> None:
+    if isinstance(value, int):
+        if value.bit_length() > _MAX_BITS:
+            raise InvalidStateError(f"{place} is a number of 4,300 digits or more")
+    elif not math.isfinite(value):  # JSON has no NaN and no infinity: a reader would find null
+        raise InvalidStateError(f"{place} is not a finite number")
 
 
 def _check_object(value: dict[object, object], place: str, depth: int) -> None:

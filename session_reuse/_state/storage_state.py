@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn, cast
 
+from session_reuse._state.document import check_json
 from session_reuse._state.shapes import Cookie, OriginState, StorageItem, StorageState
 from session_reuse.errors import InvalidStateError
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLOCK_DOUBT",
     "StorageState",
+    "check_values",
     "cookie_identity",
     "empty_storage_state",
     "is_empty",
@@ -33,6 +36,9 @@ CLOCK_DOUBT = 86_400.0
 
 _PLAYWRIGHT_SECTIONS = ("localStorage", "indexedDB", "opfs")
 _SAME_SITE = ("Strict", "Lax", "None")
+_SECTIONS = frozenset({"cookies", "origins"})
+_ITEM_SECTIONS = frozenset({"origin", "localStorage", "sessionStorage"})
+_ANY_DEPTH = -60  # a database may be nested as deeply as orjson takes it
 _ITEM_FIELDS = ("name", "value")
 _COOKIE_FIELDS = ("name", "value", "domain")
 
@@ -60,20 +66,29 @@ def _is_plainly_right(state: StorageState) -> bool:
     # Runs at every save, in half the time of `_check_each_part`, which finds the path for the message.
     try:
         cookies, origins = state["cookies"], state["origins"]
-        for cookie in cookies:
-            if type(cookie["domain"]) is not str:
-                return False
         for entry in origins:
             if type(entry) is not dict or type(entry["origin"]) is not str or "indexedDB" in entry:
                 return False
             if not _are_plain_items(entry["localStorage"]) or not _are_plain_items(entry.get("sessionStorage", [])):
                 return False
-        return _are_plain_items(cookies) and type(origins) is list and type(state.get("session_reuse", {})) is dict
+        return _are_plain_cookies(cookies) and type(origins) is list and type(state.get("session_reuse", {})) is dict
     except (TypeError, LookupError, AttributeError):
         return False
 
 
-def _are_plain_items(items: Iterable[Cookie | StorageItem]) -> bool:
+def _are_plain_cookies(cookies: Iterable[Cookie]) -> bool:
+    for cookie in cookies:
+        if (
+            type(cookie) is not dict
+            or type(cookie["name"]) is not str
+            or type(cookie["value"]) is not str
+            or type(cookie["domain"]) is not str
+        ):
+            return False
+    return type(cookies) is list
+
+
+def _are_plain_items(items: Iterable[StorageItem]) -> bool:
     for item in items:
         if type(item) is not dict or type(item["name"]) is not str or type(item["value"]) is not str:
             return False
@@ -112,6 +127,29 @@ def _validate_items(path: str, section: str, items: object) -> None:
     for index, item in enumerate(_list(f"{path}.{section}", items)):
         if not (isinstance(item, dict) and isinstance(item.get("name"), str) and isinstance(item.get("value"), str)):
             _refuse_record(f"{path}.{section}[{index}]", item, _ITEM_FIELDS)
+
+
+def check_values(state: StorageState) -> None:
+    """Raise InvalidStateError, naming the place, for what JSON would change in a valid state: NaN, an Enum.
+
+    Of cookies the expiry alone is looked at. To look at each field takes 2.5 % of a cycle of 20 KB (2026-11).
+    """
+    if not _are_finite(state["cookies"]):
+        check_json(state["cookies"], "storage_state.cookies")
+    for key, value in state.items():
+        if key not in _SECTIONS:
+            check_json(value, f"storage_state.{key}", _ANY_DEPTH)
+    for index, entry in enumerate(state["origins"]):
+        for key, value in entry.items():
+            if key not in _ITEM_SECTIONS:
+                check_json(value, f"storage_state.origins[{index}].{key}", _ANY_DEPTH)
+
+
+def _are_finite(cookies: Iterable[Cookie]) -> bool:
+    try:
+        return math.isfinite(sum([cookie.get("expires", 0) for cookie in cookies]))
+    except (TypeError, OverflowError):  # such as a text
+        return False
 
 
 def _list(path: str, value: object) -> list[object]:

@@ -20,9 +20,11 @@ import redis
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from redis.exceptions import InvalidResponse
 
 from session_reuse import SessionManager, reusable_session
 from session_reuse._store.redis.diagnosis import Trouble, diagnose, diagnosis
+from session_reuse._store.redis.failures import failure_from
 from session_reuse.errors import StoreError
 from tests.cli.conftest import CommandLine
 from tests.harness.pages import PageHandler
@@ -262,6 +264,14 @@ def full() -> Iterator[str]:
 
 
 @contextmanager
+def no_room() -> Iterator[str]:
+    """All clients that the server takes are there."""
+    with RedisServer() as server, server.client() as client:
+        client.config_set("maxclients", 1)
+        yield server.url
+
+
+@contextmanager
 def no_such_database() -> Iterator[str]:
     """The server has 16 databases."""
     with RedisServer() as server:
@@ -371,12 +381,31 @@ def test_sentinels_are_told_apart_from_servers_and_asked_for_the_master() -> Non
     assert f"knows no master 'other', but: {group.name}" in told[1]
 
 
-async def test_an_agent_is_told_why_a_command_is_refused() -> None:
-    """A database that does not exist is named by strict errors, and so by the one line of the log."""
-    with no_such_database() as url:
-        async with SessionManager(url, registry=None, strict=True) as manager:
-            with pytest.raises(StoreError, match="there is no database of this number"):
+@pytest.mark.parametrize(
+    ("url", "found", "remedy"),
+    [
+        (no_such_database, "there is no database of this number", "use a lower number"),
+        (no_room, "the server has no room for another client", "raise maxclients"),
+        (http_server, "an HTTP server answers, not Redis", "correct host and port"),
+        (ssh_server, "something answers that is not Redis", "correct host and port"),
+    ],
+)
+async def test_an_agent_is_told_why_the_store_cannot_be_used(
+    url: Callable[[], AbstractContextManager[str]], found: str, remedy: str
+) -> None:
+    """Strict errors name the reason and the remedy, and so does the one line of the log."""
+    with url() as address:
+        async with SessionManager(address, registry=None, strict=True) as manager:
+            with pytest.raises(StoreError, match=f"{found}; {remedy}"):
                 await reusable_session("shop", manager=manager).__aenter__()
+
+
+@pytest.mark.parametrize(
+    "text", ['Protocol error, got "<" as reply type byte', "Protocol Error: b'HTTP/1.1 400 Bad Request'"]
+)
+def test_an_http_server_is_known_with_and_without_hiredis(text: str) -> None:
+    """Their parsers say it in other words."""
+    assert "an HTTP server answers" in str(failure_from(InvalidResponse(text)).error)
 
 
 @pytest.mark.parametrize(("page", "lacking"), [("reference/stored-form", "cleanup"), ("how-to/clean-up", "")])

@@ -229,6 +229,23 @@ def test_unknown_faults_and_operations_are_told() -> None:
         FaultyStore(MemoryStore(), fail="explode")
     with pytest.raises(ValueError, match="comit"):
         FaultyStore(MemoryStore(), only={"comit"})
+    store = FaultyStore(MemoryStore())
+    with pytest.raises(ValueError, match=r"tmieout.*timeout"):
+        store.fail = "tmieout"
+    with pytest.raises(ValueError, match="comit"):
+        store.only = {"comit"}
+    assert (store.fail, store.only) == (None, OPERATIONS)
+
+
+@pytest.mark.parametrize("fault", Fault)
+async def test_a_fault_may_be_named_by_its_value(fault: Fault) -> None:
+    """In the constructor and afterwards alike. As an attribute, any text was a store that is away."""
+    outcomes = []
+    for store in (FaultyStore(MemoryStore(), fail=fault.value), FaultyStore(MemoryStore())):
+        store.fail = store.fail or fault.value
+        outcomes.append((await use(store, attempt_timeout=0.05, close_timeout=0.05)).outcome)
+    assert store.fail is fault
+    assert outcomes[0] == outcomes[1]
 
 
 async def test_stores_for_tests_have_all_operations() -> None:

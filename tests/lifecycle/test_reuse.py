@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +32,7 @@ from session_reuse import (
 )
 from session_reuse._session import fold
 from session_reuse._state.merge import merge_documents
-from session_reuse.testing import memory_manager
+from session_reuse.testing import memory_manager, state_with_cookie
 from tests.harness.servers import RedisServer
 
 COOKIE = {"name": "sid", "value": "s3cret", "domain": "shop.example", "path": "/", "expires": -1}
@@ -373,3 +376,33 @@ async def test_a_service_for_keys_that_does_not_work_is_named(fault: str, monkey
         ):
             async with reusable_session("a", manager=memory_manager(encryption_keys=keys)):
                 pytest.fail("the agent began without keys")
+
+
+@pytest.mark.parametrize("duplicate", [pickle.dumps, copy.copy, copy.deepcopy])
+async def test_an_entered_session_is_not_copied(manager: SessionManager, duplicate: Callable[[Any], object]) -> None:
+    """A copy shared the wiring, so that what was done to it was done to the session. The error names `export`."""
+    async with reusable_session("shop.example/alice", manager=manager) as session:
+        with pytest.raises(TypeError, match=r"session\.export\(\)"):
+            duplicate(session)
+
+
+@pytest.mark.parametrize("duplicate", [lambda one: pickle.loads(pickle.dumps(one)), copy.copy, copy.deepcopy])
+async def test_a_copy_of_a_session_made_by_hand_is_another_one(
+    manager: SessionManager, duplicate: Callable[[BrowserSession], BrowserSession]
+) -> None:
+    """Each is saved, or discarded, for itself."""
+    made = BrowserSession("shop.example/alice", "agent", storage_state=state_with_cookie(), data={"n": 1})
+    copied = duplicate(made)
+    copied.discard()
+    assert (copied.fingerprint, copied.agent_id, copied.storage_state, copied.data) == (
+        made.fingerprint, made.agent_id, made.storage_state, made.data,
+    )  # fmt: skip
+    assert await manager.save(copied) is SaveOutcome.SKIPPED
+    assert await manager.save(made) is SaveOutcome.SAVED
+
+
+@pytest.mark.parametrize("wrong", [None, {"cookies": [], "origins": []}, b"SRS1", "shop.example/alice"])
+async def test_what_is_no_session_is_not_saved(manager: SessionManager, wrong: Any) -> None:
+    """The error names what is wanted."""
+    with pytest.raises(ConfigurationError, match=r"takes a BrowserSession, not .*: the one of restore"):
+        await manager.save(wrong)

@@ -654,6 +654,18 @@ def test_blocking_code_keeps_logins_too(redis_server: RedisServer, is_async: boo
     assert found.data == {"seen": True}
 
 
+def test_probe_and_relogin_of_blocking_code_are_of_one_kind() -> None:
+    """They get one session: the second function had one whose methods it could not call, and the login was lost."""
+
+    def plain(_session: BrowserSession) -> bool:
+        return True
+
+    with blocking.SessionManager(MemoryStore(), registry=None) as manager:
+        for probe, relogin in ((plain, renewing(verdict=True)), (renewing(verdict=True), plain)):
+            with pytest.raises(ConfigurationError, match="both plain functions, or both `async def`"):
+                manager.keep_alive(probe, relogin=relogin, once=True)
+
+
 def test_on_change_of_blocking_code_may_use_its_manager(redis_server: RedisServer) -> None:
     """It was called in the event loop of all threads, where blocking methods raise, and where it held up all agents."""
     with blocking.SessionManager(redis_server.url, registry=None) as manager:

@@ -146,6 +146,14 @@ def test_a_plain_function_without_parentheses_says_so_in_its_first_call(argument
         plain(*arguments)
 
 
+def test_a_class_is_no_function_to_decorate() -> None:
+    """It became a function, whose calls made an object after the session was entered and left."""
+    with pytest.raises(ConfigurationError, match="Job is a class: write it over the method"):
+
+        @persist_session("shop.example/alice")
+        class Job: ...
+
+
 async def test_objects_with_an_async_call_run_inside_the_session(memory: SessionManager) -> None:
     """Their body was run after the session was left."""
 

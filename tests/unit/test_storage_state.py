@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import enum
 import time
+import uuid
 from typing import Any
 
 import pytest
 
+from session_reuse import BrowserSession
 from session_reuse._state.storage_state import (
     cookie_identity,
     empty_storage_state,
@@ -136,6 +139,42 @@ def test_a_wrong_shape_is_refused_at_its_path_without_a_value(state: object, mes
         validate_storage_state(state)
     assert str(refused.value) == message
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (float("nan"), "is not a finite number"),
+        (float("inf"), "is not a finite number"),
+        (uuid.UUID(int=5), "is a UUID, which JSON cannot hold"),
+        (enum.Enum("Colour", "RED")(1), "is a Colour, which JSON cannot hold"),
+        (10**5000, "is a number of 4,300 digits or more"),
+    ],
+    ids=["nan", "infinity", "uuid", "enum", "digits"],
+)
+def test_what_json_would_change_is_refused_as_in_data(value: object, what: str) -> None:
+    """It came back as None, or as text. The error names the place, in the state and in the notes."""
+    for state, place in (
+        (origin(indexedDB=[{"name": "db", "value": value}]), "origins[0].indexedDB[0].value"),
+        (origin(ours={"deep": [value]}), "origins[0].ours.deep[0]"),
+        (cookies(cookie()) | {"exported": value}, "exported"),
+        (cookies(cookie(expires=-1), cookie(expires=value)), "cookies[1].expires"),
+    ):
+        session = BrowserSession("alice", storage_state=state)
+        with pytest.raises(InvalidStateError) as refused:
+            session.export()
+        assert str(refused.value) == f"storage_state.{place} {what}"
+    BrowserSession("alice", storage_state=cookies(cookie(expires="soon"), cookie(expires=None))).export()
+    with pytest.raises(InvalidStateError, match=f"data.n {what}"):
+        BrowserSession("alice", data={"n": value}).export()
+
+
+def test_a_deep_database_is_stored() -> None:
+    """As deep as the encoder takes it, whoever saves the session."""
+    value: list[Any] = []
+    for _ in range(230):
+        value = [value]
+    assert BrowserSession("alice", storage_state=origin(indexedDB=[{"name": "db", "value": value}])).export()
 
 
 @pytest.mark.alone("measures microseconds")

@@ -148,6 +148,7 @@ _RULES: Final = tuple(
         _Rule(Trouble.LOADING, (redis_errors.BusyLoadingError,)),
         _Rule(Trouble.BUSY, _ANY, "^BUSY "),
         _Rule(Trouble.CLUSTER_DOWN, (redis_errors.ClusterDownError, redis_errors.SlotNotCoveredError)),
+        _Rule(Trouble.HTTP, (redis_errors.InvalidResponse,), 'got "[<H]"|Protocol Error: b?.(<|HTTP)'),
         _Rule(Trouble.NOT_REDIS, (redis_errors.InvalidResponse,)),
         _Rule(Trouble.SILENT, (redis_errors.TimeoutError, TimeoutError)),
         _Rule(Trouble.UNREACHABLE, (OSError,), "No route to host|unreachable"),

@@ -58,6 +58,12 @@ _MOVING: Final = _Rule(StoreUnavailableError, Retry.ALWAYS, FailureScope.REQUEST
 _OTHER_TYPE: Final = _Rule(StoreUnavailableError, Retry.NEVER, FailureScope.REQUEST, "a key of ours holds another type")
 _REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, FailureScope.SERVER, "the store refused the command")
 
+_NAMED: Final = {
+    _REFUSED: frozenset(Trouble) - {Trouble.OTHER},
+    _AWAY: frozenset({Trouble.CLIENTS, Trouble.HTTP, Trouble.NOT_REDIS, Trouble.PROTECTED}),
+}
+"""Of which troubles the message says more. That the server cannot be reached is said already."""
+
 # By the server's code: redis-py has no class for MISCONF and BUSY (8.1).
 _CODES: Final = {
     "OOM": _FULL, "MISCONF": _FULL, "NOREPLICAS": _READ_ONLY, "READONLY": _READ_ONLY, "NOPERM": _RIGHTS,
@@ -98,12 +104,13 @@ def failure_from(error: BaseException, key: str = "") -> AttemptFailed:
     """Return the failure for an exception that redis-py, or the network below it, has raised. An error of a type names the key."""
     code = error_code(error)
     rule = _CODES.get(code) or _rule_by_class(error)
-    name = type(error).__name__ + (f" {code}" if code else system_reason(error))
-    why = diagnose(error) if rule is _REFUSED else None
-    if why is not None and why.trouble is Trouble.RIGHTS:  # of a command in a script, whose error has no code
-        rule, why = _RIGHTS, None
+    words = system_reason(error)
+    name = type(error).__name__ + (f" {code}" if code else words)
+    why = diagnose(error) if rule is _REFUSED or (rule is _AWAY and not words) else None
+    if rule is _REFUSED and why is not None and why.trouble is Trouble.RIGHTS:
+        rule, why = _RIGHTS, None  # of a command in a script, whose error has no code
     remedy = rule.remedy.replace("a key of ours", key) if key else rule.remedy
-    reason = "" if why is None or why.trouble is Trouble.OTHER else f": {why.found}"
+    reason = f": {why.found}; {why.remedy}" if why is not None and why.trouble in _NAMED[rule] else ""
     return AttemptFailed(rule.error(f"{remedy}{reason} ({name})"), name, rule.retry, rule.scope)
 
 
