@@ -90,7 +90,7 @@ class Pool:
             StoreError: the store is away.
         """
         runtime = await self._runtime()
-        with store_errors():
+        with store_errors(runtime.telemetry.named):
             return sorted(member.name for member in await members_of(runtime, self.name))
 
     async def _edit(self, edit: PoolEdit, members: tuple[str, ...]) -> int:
@@ -98,7 +98,7 @@ class Pool:
         if not members:
             return 0
         request_id = new_save_id(runtime.clock.chance)
-        with store_errors():
+        with store_errors(runtime.telemetry.named):
             return await runtime.guarded.run_on(
                 Access.WRITE, runtime.keys.pool(self.name)[0], runtime.config.save_timeout,
                 lambda store, timeout: store.edit_pool(self.name, edit, members, request_id, timeout=timeout),
