@@ -22,7 +22,7 @@ import typer
 from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGuard
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.cli.exit_codes import code_of
-from session_reuse.cli.options import AgentId, CdpUrl, KeyPrefix, Url, argument, option, stored_name
+from session_reuse.cli.options import AgentId, CdpUrl, KeyPrefix, Url, argument, option, require_display, stored_name
 from session_reuse.errors import SessionReuseError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ Allow = Annotated[
     option("--allow", "DOMAIN", "Lend this host only, and reach no other; may be repeated. *. adds subdomains."),
 ]
 CheckUrl = Annotated[
-    str | None, option("--check-url", "URL", "Open this page first; start fresh if it does not stay there.")
+    str | None, option("--check-url", "PAGE", "Open this page first; start fresh if it does not stay there.")
 ]
 CheckText = Annotated[str | None, option("--check-text", "TEXT", "Start fresh if the page does not show this.")]
 CheckTimeout = Annotated[
@@ -109,6 +109,8 @@ def run(
         raise typer.BadParameter("--check-text needs --check-url")
     if check_url is not None and cdp_url is not None:
         raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
+    if wait and not exclusive and pool is None:
+        raise typer.BadParameter("--wait needs --exclusive or --pool")
     options = {
         "agent_id": agent_id, "pool": pool, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive or pool is not None else "fresh",
@@ -117,6 +119,8 @@ def run(
     about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
     try:
         _require(words[0])
+        if headed and cdp_url is None:
+            require_display()
         flags = [*(chromium_arg or []), *confinement_arguments(allow)]
         browser = _launcher(context.obj, flags, headless=not headed) if cdp_url is None else cdp_url
         code = asyncio.run(_run(name, options, (url, key_prefix), browser, check, words, about))
