@@ -105,17 +105,13 @@ def run(
     With --pool, leave FINGERPRINT out.
     """
     name, words = _name_and_words(fingerprint, command or [], pool)
-    if check_url is None and check_text is not None:
-        raise typer.BadParameter("--check-text needs --check-url")
-    if check_url is not None and cdp_url is not None:
-        raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
     if wait and not exclusive and pool is None:
         raise typer.BadParameter("--wait needs --exclusive or --pool")
+    check = _check(check_url, check_text, check_timeout, cdp_url)
     options = {
         "agent_id": agent_id, "pool": pool, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive or pool is not None else "fresh",
     }  # fmt: skip
-    check = None if check_url is None else {"url": check_url, "text": check_text, "timeout": check_timeout}
     about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
     try:
         _require(words[0])
@@ -140,6 +136,15 @@ def _name_and_words(fingerprint: str | None, command: list[str], pool: str | Non
     if not command:
         raise typer.BadParameter("give a command to run: -- COMMAND [ARG]...")
     return fingerprint, command
+
+
+def _check(url: str | None, text: str | None, timeout: float, cdp_url: str | None) -> dict[str, Any] | None:
+    """Return the arguments of `page_shows`, or None without a check."""
+    if url is None and text is not None:
+        raise typer.BadParameter("--check-text needs --check-url")
+    if url is not None and cdp_url is not None:
+        raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
+    return None if url is None else {"url": url, "text": text, "timeout": timeout}
 
 
 def _launcher(first: ChromiumProcess | None, flags: list[str], *, headless: bool) -> Callable[[], ChromiumProcess]:
