@@ -157,7 +157,7 @@ def command_sections() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
 
 def _spelling(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        name = f"{'-- ' if parameter.name == 'command' else ''}{parameter.name.upper()}{'...' if parameter.nargs == -1 else ''}"
+        name = f"{parameter.metavar}{'...' if parameter.nargs == -1 else ''}"
         return f"`{name}`" if parameter.required else f"`[{name}]`"
     kind = parameter.type_descriptor.annotation
     takes = (

@@ -320,7 +320,7 @@ class SessionManager(AsyncOnly):
             StoreError: the store is away.
         """
         runtime = await self._services()
-        with store_errors():
+        with store_errors(runtime.telemetry.named):
             async for summary in summaries(runtime, pattern, cookies=cookies):
                 yield summary
 
@@ -332,7 +332,7 @@ class SessionManager(AsyncOnly):
         """
         runtime = await self._services()
         wanted = None if fingerprint is None else checked(fingerprint, "fingerprint")
-        with store_errors():
+        with store_errors(runtime.telemetry.named):
             async for use in uses(runtime, wanted):
                 yield use
 
@@ -425,7 +425,7 @@ class SessionManager(AsyncOnly):
         from session_reuse._cleanup.job import CleanupJob
 
         runtime = await self._services()
-        with store_errors():
+        with store_errors(runtime.telemetry.named):
             return await CleanupJob(runtime.store, self.config, runtime.telemetry).run_once()
 
     def stats(self) -> ManagerStats:

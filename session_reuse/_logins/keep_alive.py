@@ -23,7 +23,7 @@ from session_reuse._state.storage_state import longest_cookie_life
 from session_reuse._store.interface import SessionEntry
 from session_reuse._summaries import SessionSummary, summary_of
 from session_reuse._telemetry import Event, Operation, log
-from session_reuse.errors import ConfigurationError, InvalidStateError, StoreError
+from session_reuse.errors import AdapterError, ConfigurationError, InvalidStateError, StoreError
 from session_reuse.outcome import Liveness
 
 Probe = Callable[[BrowserSession], "bool | Awaitable[bool]"]
@@ -114,7 +114,7 @@ class KeepAlive:
             except AttemptFailed as failure:
                 failed = failure
         if failed is not None:
-            raise failed.error from None
+            raise self.runtime.telemetry.named(failed.error) from None
         if not self.counts:
             self.runtime.telemetry.read()
         return self.counts
@@ -237,7 +237,8 @@ class KeepAlive:
         except BaseException as error:
             if ends_us(error):
                 raise
-            log.warning(Event.CALLBACK_FAILED, callback=name, fingerprint=fingerprint, error=type(error).__name__)
+            why = str(error) if isinstance(error, AdapterError) else type(error).__name__  # its text is no foreign one
+            log.warning(Event.CALLBACK_FAILED, callback=name, fingerprint=fingerprint, error=why)
             return None
 
 

@@ -33,6 +33,8 @@ _RESERVATION: Final = 2.0
 """Seconds for a reservation to become a lease. A lost one costs no more, and one that ends early costs others a look."""
 _HELD_PAUSE: Final = 2.0
 """Seconds after which a member in use is looked at again: a holder from outside of the pool, such as a probe, frees its lease only."""
+_UNWANTED_PAUSE: Final = 1.0
+"""Seconds after which an agent looks again at a member that it does not want, such as one past its `max_age`: a new login may be there."""
 _RETIRED_PAUSE: Final = 60.0
 """Seconds after which a retired member is looked at again: it may have been evicted meanwhile, for a new login.
 
@@ -91,7 +93,7 @@ class Pool:
             StoreError: the store is away.
         """
         runtime = await self._runtime()
-        with store_errors():
+        with store_errors(runtime.telemetry.named):
             return sorted(member.name for member in await members_of(runtime, self.name))
 
     async def _edit(self, edit: PoolEdit, members: tuple[str, ...]) -> int:
@@ -99,7 +101,7 @@ class Pool:
         if not members:
             return 0
         request_id = new_save_id(runtime.clock.chance)
-        with store_errors():
+        with store_errors(runtime.telemetry.named):
             return await runtime.guarded.run_on(
                 Access.WRITE, runtime.keys.pool(self.name)[0], runtime.config.save_timeout,
                 lambda store, timeout: store.edit_pool(self.name, edit, members, request_id, timeout=timeout),
@@ -227,7 +229,7 @@ class Turn:
                 return True
             pause = unfit
         if pause == 0:
-            self._unwanted[member] = self._runtime.clock.elapsed() + _RETIRED_PAUSE
+            self._unwanted[member] = self._runtime.clock.elapsed() + _UNWANTED_PAUSE
         if pause > 0 or member == self._member:  # what is not reserved is free for others as it is
             self._passed.append(PassedMember(member, score, pause))
         return False

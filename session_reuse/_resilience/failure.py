@@ -5,7 +5,7 @@ Servers quote arguments in their errors, and our arguments are credentials: only
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -50,26 +50,29 @@ class AttemptFailed(Exception):  # noqa: N818  (internal: it becomes an outcome 
 
 
 @contextmanager
-def store_errors() -> Iterator[None]:
-    """Raise the `StoreError` of a failed attempt, for calls whose trouble is no outcome."""
+def store_errors(named: Callable[[StoreError], StoreError] = lambda error: error) -> Iterator[None]:
+    """Raise the `StoreError` of a failed attempt, for calls whose trouble is no outcome.
+
+    Args:
+        named: adds the address of the store to the error.
+    """
     try:
         yield
     except AttemptFailed as failure:
-        raise failure.error from None
+        raise named(failure.error) from None
 
 
-def circuit_open(name: str, retry_in: float, rejected: StoreError | None = None) -> AttemptFailed:
+def circuit_open(retry_in: float, rejected: StoreError | None = None) -> AttemptFailed:
     """Return the failure of an attempt that was not made.
 
     Args:
-        name: `read` or `write`.
         retry_in: seconds until it is tried again.
         rejected: why the breaker is open, when the store rejects our credentials: that stays the reason.
     """
     if rejected is not None:
         # A new error for each caller: one that is raised twice collects both tracebacks.
         return AttemptFailed(type(rejected)(str(rejected)), "circuit_open", Retry.NEVER, FailureScope.REQUEST)
-    error = CircuitOpenError(f"the store failed shortly before; {name}s are tried again in {retry_in:.1f} s")
+    error = CircuitOpenError(f"the store failed shortly before, and is tried again in {retry_in:.1f} s")
     return AttemptFailed(error, "circuit_open", Retry.NEVER, FailureScope.REQUEST)
 
 

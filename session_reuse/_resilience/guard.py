@@ -153,7 +153,7 @@ class Guard:
         breaker = breakers.to(access)
         permit = breaker.allow()
         if not permit:
-            raise circuit_open(breaker.name, breaker.retry_in, breaker.reason)
+            raise circuit_open(breaker.retry_in, breaker.reason)
         try:
             result = await attempt(self.attempt_timeout)
         except AttemptFailed as failure:

@@ -24,18 +24,18 @@ _LEAST_LEFT: Final = 3.0
 
 
 class OneTimeCodes:
-    """The secrets of one manager.
-
-    Raises:
-        ConfigurationError: there are no keys to seal a secret with.
-    """
+    """The secrets of one manager. Without keys to seal them with, they can be deleted only."""
 
     def __init__(self, store: GuardedStore, codec: Codec, config: Config) -> None:
-        if not isinstance(codec.seal, AesGcm):
-            raise ConfigurationError("one-time codes need encryption_keys: their secret is stored encrypted only")
         self._store = store
         self._config = config
-        self._seal = codec.seal
+        self._keys = codec.seal
+
+    @property
+    def _seal(self) -> AesGcm:
+        if not isinstance(self._keys, AesGcm):
+            raise ConfigurationError("one-time codes need encryption_keys: their secret is stored encrypted only")
+        return self._keys
 
     async def set_secret(self, fingerprint: str, secret: str | None) -> bool:
         """Store or delete a secret, as `SessionManager.set_totp_secret`. Return whether that was done."""
@@ -52,11 +52,12 @@ class OneTimeCodes:
             CorruptStateError: the secret is damaged, or sealed with a key that is not configured.
             StoreError: the store is away.
         """
+        seal = self._seal  # without keys, no store is asked
         value, now = await self._read(fingerprint)
         read_at = elapsed()
         if value is None:
             raise ConfigurationError(f"no one-time secret is stored for {fingerprint!r}: use session-reuse totp set")
-        totp = _totp_of(self._opened(fingerprint, value))
+        totp = _totp_of(self._opened(fingerprint, value, seal))
         left = totp.interval - now / 1_000_000 % totp.interval
         if left < _LEAST_LEFT:
             await asyncio.sleep(left)
@@ -75,16 +76,16 @@ class OneTimeCodes:
         value, _ = await self._read(fingerprint)
         if value is None or value[:_KEY_ID] == self._seal.key_id.encode():
             return False
-        sealed = self._sealed(fingerprint, self._opened(fingerprint, value))
+        sealed = self._sealed(fingerprint, self._opened(fingerprint, value, self._seal))
         return dry_run or await self._write(fingerprint, sealed, value)
 
     def _sealed(self, fingerprint: str, secret: str) -> bytes:
         return self._seal.key_id.encode() + self._seal.close(secret.encode(), self._associated(fingerprint))
 
-    def _opened(self, fingerprint: str, value: bytes) -> str:
+    def _opened(self, fingerprint: str, value: bytes, seal: AesGcm) -> str:
         key_id = value[:_KEY_ID].decode("ascii", "replace")
         try:
-            return self._seal.open(self._seal.flag, key_id, value[_KEY_ID:], self._associated(fingerprint)).decode()
+            return seal.open(seal.flag, key_id, value[_KEY_ID:], self._associated(fingerprint)).decode()
         except CorruptStateError as error:
             raise type(error)(f"the one-time secret of {fingerprint!r}: {error}") from None
 

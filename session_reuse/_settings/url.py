@@ -24,6 +24,7 @@ SCHEMES: Final = {
 """Each scheme and its kind of store."""
 DEFAULT_URL: Final = "embedded://"
 DEFAULT_PREFIX: Final = "browser"
+WAY_TO_CAUSE: Final = "To find the cause, run: session-reuse doctor"
 _NETWORK: Final = ("redis", "sentinel", "cluster")
 _SERVERS: Final = (*_NETWORK, "unix")
 _ONE_SERVER: Final = ("redis", "sentinel")
@@ -206,6 +207,8 @@ def _parsed(scheme: str, rest: str) -> StoreUrl:
     if kind == "embedded":
         _options(kind, query, tls=False)
         folder = unquote(authority + path)
+        if authority and not authority.startswith(("~", ".")):
+            raise ValueError("a folder's URL has three slashes: embedded:///path/to/folder")
         return StoreUrl(kind, tls=False, hosts=(), path=folder and str(expanded(Path(folder))), master="", options={})
     credentials, _, addresses = authority.rpartition("@")
     options = _merged(_credentials(credentials), _options(kind, query, tls=tls))

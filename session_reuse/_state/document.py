@@ -86,7 +86,7 @@ def check_json(value: object, place: str = "session", depth: int = 0) -> None:
         for index, item in enumerate(value):
             check_json(item, f"{place}[{index}]", depth + 1)
     elif not isinstance(value, str):
-        raise InvalidStateError(f"{place} is a {kind.__name__}, which JSON cannot hold")
+        raise InvalidStateError(f"{place} is of the type {kind.__name__}, which JSON cannot hold")
 
 
 def check_nesting(document: Document) -> None:

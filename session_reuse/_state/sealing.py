@@ -105,8 +105,12 @@ class AesGcm:
         """Decrypt with the key that the header names."""
         cipher = self._ciphers.get(key_id)
         # With keys, a plain body is refused: a writer of the store without our keys could forge it.
-        if flag != self.flag or cipher is None:
-            raise UnreadableStateError("not encrypted with one of the configured encryption_keys")
+        if flag != self.flag:
+            raise UnreadableStateError(
+                "stored in plain, and encryption_keys are configured: session-reuse rotate --from-plain seals it"
+            )
+        if cipher is None:
+            raise UnreadableStateError(f"sealed with key {key_id}, which SESSION_REUSE_ENCRYPTION_KEYS lacks")
         try:
             return cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], associated)
         except (self._invalid, ValueError):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Literal
 
-from session_reuse._settings.url import store_options
+from session_reuse._settings.url import WAY_TO_CAUSE, store_options
 from session_reuse._telemetry.logs import Event, log
 from session_reuse.errors import StoreError
 from session_reuse.outcome import Outcome
@@ -63,16 +63,16 @@ class StoreHealth:
             self._explained = error.outcome
             self._away_since = now if self._away_since is None else self._away_since
         fields = {"store": self.store, "operation": operation, "reason": error.outcome.value, "error": code}
-        note = f"{self.store}: {operation} failed: {error}. {_EFFECTS[side]} meanwhile.{self._remedy()}"
+        note = f"{self.store}: {operation} failed: {error}. {_EFFECTS[side]} meanwhile{self.remedy}"
         if error.outcome is Outcome.AUTH:
             log.error(Event.AUTH_FAILED, **fields, note=note)
         else:
             log.warning(Event.STORE_UNAVAILABLE, **fields, note=note)
 
-    def _remedy(self) -> str:
-        # A client or a store that the caller has made has no URL, by which the doctor could reach it.
-        is_reachable = "://" in self.store
-        return f" To find the cause, run: session-reuse doctor{store_options(self.store)}" if is_reachable else ""
+    @property
+    def remedy(self) -> str:
+        """The way to the cause, to go after a sentence. Empty for a client or a store without a URL for the doctor."""
+        return f". {WAY_TO_CAUSE}{store_options(self.store)}" if "://" in self.store else ""
 
     def worked(self, side: Side) -> None:
         """Record a success, and log the end of an outage that was logged."""

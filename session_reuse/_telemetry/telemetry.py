@@ -65,8 +65,8 @@ class Telemetry:
         self._count(lambda metrics: metrics.add_manager(self))
 
     def named(self, error: StoreError) -> StoreError:
-        """Return the same error with the address of the store, without a password."""
-        return type(error)(f"{self._health.store}: {error}")
+        """Return the same error with the address of the store, without a password, and with the way to the cause."""
+        return type(error)(f"{self._health.store}: {error}{self._health.remedy}")
 
     def close(self) -> None:
         """Remove the gauges. Counters stay."""

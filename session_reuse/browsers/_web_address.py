@@ -28,9 +28,9 @@ def require_web_address(url: str) -> None:
         ConfigurationError: it is none.
     """
     if not url.startswith(("http://", "https://")):
-        raise ConfigurationError(f"url {url!r}: must begin with http:// or https://")
+        raise ConfigurationError(f"page {url!r}: must begin with http:// or https://")
     if parts_of(url, "http", "https") is None:
-        raise ConfigurationError(f"url {url!r}: its host or its port is none")
+        raise ConfigurationError(f"page {url!r}: its host or its port is none")
 
 
 def is_trouble(status: int) -> bool:

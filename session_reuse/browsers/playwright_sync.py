@@ -10,6 +10,7 @@ finished or a page opened, and `checkpoint_after` has passed since the last time
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Unpack
@@ -20,7 +21,7 @@ from session_reuse._browser.flow import Flow, run_sync
 from session_reuse._browser.options import AttachOptions, Settings
 from session_reuse._browser.playwright_binding import PlaywrightBinding
 from session_reuse._misuse import BlockingOnly
-from session_reuse.errors import MissingExtraError
+from session_reuse.errors import ConfigurationError, MissingExtraError
 
 try:
     from session_reuse._browser.drivers.playwright_sync import SyncPlaywrightDriver
@@ -75,6 +76,12 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
         self._is_final = False
         self._is_busy = False
         self._last_checkpoint = time.monotonic()
+
+    def _require_usable(self) -> None:
+        for given, method in ((self._browser, "new_context"), (self._attached, "add_cookies")):
+            if inspect.iscoroutinefunction(getattr(given, method, None)):
+                raise ConfigurationError(f"the {type(given).__name__} is an asynchronous one: use {self._twin}")
+        super()._require_usable()
 
     def __enter__(self) -> BrowserContext:
         """Restore the state and start to follow the context."""

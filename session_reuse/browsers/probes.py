@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from session_reuse.browsers._web_address import is_trouble, require_web_address
 from session_reuse.browsers.http_clients import open_httpx_async
-from session_reuse.errors import ConfigurationError, MissingExtraError
+from session_reuse.errors import AdapterError, ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -60,9 +60,14 @@ def http_probe(url: str, *, text: str, timeout: float = 30.0) -> AsyncProbe:
 
     async def probe(session: BrowserSession) -> bool:
         async with open_httpx_async(session, timeout=timeout, follow_redirects=True) as client:
-            response = await client.get(page_of(url, session.fingerprint))
+            page = page_of(url, session.fingerprint)
+            place = page.partition("?")[0]
+            try:
+                response = await client.get(page)
+            except Exception as error:  # noqa: BLE001  (an error of httpx: its text may hold a header)
+                raise AdapterError(f"{place} cannot be reached: {type(error).__name__}") from None
             if is_trouble(response.status_code):
-                response.raise_for_status()
+                raise AdapterError(f"{place} answered {response.status_code}, which proves nothing about the login")
             return response.is_success and text in response.text
 
     return probe

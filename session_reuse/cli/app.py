@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import EnumType
 from functools import partial
 from importlib import import_module
 from inspect import iscoroutinefunction
@@ -56,6 +57,9 @@ _SERVICES: Final = frozenset({"cleanup", "keep", "top"})
 # `Any` stands for the classes of click: typer carries a private copy of them.
 
 
+_NUMBERS: Final[dict[Any, str]] = {int: "a whole number", float: "a number"}
+
+
 @dataclass(frozen=True)
 class _PlainValue:
     """Takes texts and defaults as they are. For a conversion, typer imports pydantic: 60 ms of processor time (2026-11-26)."""
@@ -67,7 +71,22 @@ class _PlainValue:
         """Return the value of a parameter, converted where it has to be."""
         if self.kind == list[str]:
             return list(value or ())
-        return value if value is None or type(value) is self.kind else self.of_typer().coerce(value, **about)
+        if value is None or type(value) is self.kind:
+            return value
+        _check(self.kind, value)  # the errors of pydantic are for programmers
+        return self.of_typer().coerce(value, **about)
+
+
+def _check(kind: Any, value: Any) -> None:
+    """Raise for a text that is no value of this kind."""
+    if isinstance(kind, EnumType):
+        if value not in list(kind):
+            raise typer.BadParameter(f"{value!r} is none of {', '.join(kind)}")
+    elif kind in _NUMBERS:
+        try:
+            kind(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is not {_NUMBERS[kind]}") from None
 
 
 def _with_plain_values(parameters: Any) -> Any:

@@ -12,7 +12,7 @@ from session_reuse._manager import SessionManager, runtime_of
 from session_reuse._resilience.failure import store_errors
 from session_reuse._resilience.guard import Access, Attempt
 from session_reuse._session.composition import Runtime
-from session_reuse._settings.url import store_options
+from session_reuse._settings.url import WAY_TO_CAUSE, store_options
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import Header
 from session_reuse._state.shapes import Document
@@ -92,8 +92,8 @@ async def connected(place: Place, **settings: Unpack[ConfigOptions]) -> AsyncIte
             yield manager
     except StoreError as error:
         where, options = redacted_url(config.url), store_options(config.url, config.key_prefix)
-        reason = str(error).removeprefix(f"{where}: ")  # an error of an eviction names the address already
-        raise type(error)(f"{where}: {reason}. To find the cause, run: session-reuse doctor{options}") from None
+        reason = str(error).removeprefix(f"{where}: ").partition(f". {WAY_TO_CAUSE}")[0]  # some errors have both
+        raise type(error)(f"{where}: {reason}. {WAY_TO_CAUSE}{options}") from None
 
 
 async def execute(runtime: Runtime, attempt: Attempt[T], access: Access = Access.READ) -> T:

@@ -42,7 +42,7 @@ def _cookie(number: int, line: str) -> Cookie:
         domain, subdomains, path, secure, expires, name, value = fields
         seconds = float(expires)
     except ValueError:
-        raise _refusal(number, f"has not {_FIELDS} fields") from None
+        raise _refusal(number, f"does not have {_FIELDS} fields") from None
     host = domain.lstrip(".")
     return {
         "name": name,

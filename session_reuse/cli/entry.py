@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 from session_reuse.cli.exit_codes import ExitCode
@@ -37,6 +38,7 @@ def _main() -> NoReturn:
         from session_reuse.cli._early_browser import early_browser
 
         browser = early_browser(sys.argv[2:])
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # Python's own shows a line of our code
     from importlib.util import find_spec
 
     from session_reuse.errors import MissingExtraError

@@ -6,6 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
+from session_reuse.errors import ConfigurationError
+
 _COMPLETIONS: Final = 100
 
 
@@ -45,3 +47,18 @@ Fingerprint = Annotated[str, stored_name()]
 CdpUrl = Annotated[str | None, option("--cdp-url", "ADDRESS", "Use the browser there in place of a new one.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the stored session of this name.")]
 AgentId = Annotated[str | None, option("--agent-id", "NAME", "Name of the agent.")]
+
+
+def require_display() -> None:
+    """Raise unless a browser can be shown.
+
+    Raises:
+        ConfigurationError: there is no display. The message has the way round.
+    """
+    from session_reuse.browsers._chromium_process import has_display
+
+    if not has_display():
+        raise ConfigurationError(
+            "there is no display for a browser: start one elsewhere with --remote-debugging-port=9222, forward its port with"
+            " `ssh -R 9222:127.0.0.1:9222 THIS_HOST`, and give --cdp-url http://127.0.0.1:9222"
+        )

@@ -159,6 +159,10 @@ class Table:
         """Add a row. Control characters in it are escaped."""
         self._rows.append([printable(cell) for cell in cells])
 
+    def __bool__(self) -> bool:
+        """Return whether there are rows."""
+        return bool(self._rows)
+
     def lines(self) -> Iterator[str]:
         """Yield the headings, if there are any, and the rows."""
         widths = [max(map(columns_of, column)) for column in zip(self._headings, *self._rows, strict=True)]

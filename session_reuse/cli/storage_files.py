@@ -109,8 +109,10 @@ def parts_left_out(document: Document, file_format: FileFormat) -> dict[str, int
     return {name: count for name, count in found.items() if count}
 
 
-def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[BrowserSession, FileFormat]:
-    """Return the session in a file of any of the formats. Without a new name, our own form keeps the name in the file.
+def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[BrowserSession, str]:
+    """Return the session in a file of any of the formats, and the name of the format.
+
+    Without a new name, our own form keeps the name in the file.
 
     Raises:
         CorruptStateError: none of the formats, damaged, or sealed with other keys.
@@ -122,12 +124,13 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
         return BrowserSession(name, storage_state=inside.storage_state, data=inside.data), FileFormat.SESSION_REUSE
     try:
         value: object = json.loads(data)  # also UTF-16, a byte order mark, and lone surrogates: orjson refuses them
-    except (ValueError, RecursionError):
-        state, file_format = StorageState(cookies=cookies_from_txt(data), origins=[]), FileFormat.NETSCAPE
+    except (ValueError, RecursionError) as error:
+        if data.lstrip()[:1] in {b"{", b"["}:
+            at = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+            raise CorruptStateError(f"the file is JSON that is cut off or damaged{at}") from None
+        state, file_format = StorageState(cookies=cookies_from_txt(data), origins=[]), str(FileFormat.NETSCAPE)
     else:
-        state = _state_from_json(value)
-        has_tab_storage = any("sessionStorage" in entry for entry in state["origins"])
-        file_format = FileFormat.BROWSER_USE if has_tab_storage else FileFormat.PLAYWRIGHT
+        state, file_format = _state_from_json(value), _format_of(value)
     if is_empty(state):
         raise CorruptStateError("the file holds no cookie and nothing of a storage")
     if not all(cookie["domain"].strip(".") for cookie in state["cookies"]):
@@ -135,6 +138,14 @@ def read_session(data: bytes, fingerprint: str | None, codec: Codec) -> tuple[Br
     if fingerprint is None:
         raise ConfigurationError("the file does not say whose session it is: give a FINGERPRINT")
     return BrowserSession(fingerprint, storage_state=state), file_format
+
+
+def _format_of(value: object) -> str:
+    """Return the name of the format of a JSON file that holds a state."""
+    if not isinstance(value, dict) or "origins" not in value:
+        return "cookies"
+    has_tab_storage = any("sessionStorage" in entry for entry in value["origins"])
+    return FileFormat.BROWSER_USE if has_tab_storage else FileFormat.PLAYWRIGHT
 
 
 def _state_from_json(value: object) -> StorageState:

@@ -43,7 +43,7 @@ DEFAULTS: dict[str, Any] = {
 
 POLICY = guard.STORE_POLICY
 FACTS: list[tuple[str, str, Callable[[], float]]] = [
-    ("README.md", r"An enter takes at most ([\d.]+) s", lambda: Config().restore_timeout),
+    ("README.md", r"A start waits at most ([\d.]+) s", lambda: Config().restore_timeout),
     ("docs/concepts.md", r"`restore_timeout` \(([\d.]+) s\)", lambda: Config().restore_timeout),
     ("docs/_static/sequence.svg", r"one command, ([\d.]+) s at most", lambda: Config().restore_timeout),
     ("docs/_static/breaker.svg", r"Open for ([\d.]+) s the first time", lambda: POLICY.open_for),

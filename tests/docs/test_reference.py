@@ -127,8 +127,8 @@ def test_every_reason_of_a_corrupt_value_is_in_troubleshooting() -> None:
     rows = [row.removesuffix("…") for row in re.findall(r"^\| (.+?) \|", section, re.MULTILINE)][1:]
     whole, damaged = raised_texts("UnreadableStateError"), raised_texts("CorruptStateError")
     assert set(rows[: len(whole)]) == whole
-    assert len(whole) == 7
-    assert "In the first seven rows the value is whole" in section
+    assert len(whole) == 8
+    assert "In the first eight rows the value is whole" in section
     assert {row.removeprefix("any other text, such as: ") for row in rows[len(whole) :]} <= damaged
 
 

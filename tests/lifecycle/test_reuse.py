@@ -20,7 +20,6 @@ from session_reuse import (
     ConfigurationError,
     InvalidFingerprintError,
     InvalidStateError,
-    LifecycleError,
     ManagerClosedError,
     Outcome,
     SaveOutcome,
@@ -57,7 +56,7 @@ async def test_an_agent_without_a_past_gets_a_session_of_its_own(manager: Sessio
 
 async def test_nothing_to_go_by_is_an_error(manager: SessionManager) -> None:
     """Neither fingerprint nor agent_id is a mistake in the call, not a session for everybody."""
-    with pytest.raises(LifecycleError, match="fingerprint"):
+    with pytest.raises(ConfigurationError, match="give a fingerprint, an agent_id or a pool"):
         await reusable_session(manager=manager).__aenter__()
 
 

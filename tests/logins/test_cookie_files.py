@@ -199,7 +199,8 @@ def test_a_file_without_a_cookie_is_refused(cli: CommandLine, tmp_path: Path, te
     file = tmp_path / "cookies"
     file.write_text(text)
     answer = cli("import", str(file), "shop")
-    assert (answer.code, "holds no cookie" in answer.err or "neither" in answer.err) == (4, True)
+    assert answer.code == 4
+    assert any(reason in answer.err for reason in ("holds no cookie", "neither", "cut off"))
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\t\r\n"), max_size=8)

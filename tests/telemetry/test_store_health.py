@@ -13,7 +13,7 @@ import pytest
 from session_reuse import Outcome, SessionManager, reusable_session
 from session_reuse._telemetry import Event, StoreHealth, Telemetry
 from session_reuse._telemetry.store_health import QUIET
-from session_reuse.errors import StoreAuthError, StoreUnavailableError
+from session_reuse.errors import StoreAuthError, StoreError, StoreUnavailableError
 from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
 from tests.harness.polling import until
 
@@ -124,6 +124,31 @@ async def test_an_outage_is_one_warning_and_its_end_another(session_reuse_events
     assert Event.BREAKER_CHANGED in [event.event for event in session_reuse_events if event.level == logging.INFO]
 
 
+async def test_errors_of_operators_calls_name_the_store_and_the_remedy() -> None:
+    """Whoever gets one has no outcome and no log line beside it."""
+    async with SessionManager(DEAD, registry=None, close_timeout=0.1) as manager:
+        pool = manager.pool("shop")
+
+        async def listed() -> None:
+            async for _ in manager.sessions():
+                pass
+
+        async def history() -> None:
+            async for _ in manager.history():
+                pass
+
+        for call in (
+            lambda: manager.evict("a"), listed, history, manager.cleanup_once, pool.members, lambda: pool.add("a"),
+            lambda: manager.keep_alive(lambda _: True, once=True),
+        ):  # fmt: skip
+            with pytest.raises(StoreError) as raised:
+                await call()
+            told = str(raised.value)
+            assert told.startswith("redis://***@127.0.0.1:1/0: ")
+            assert told.endswith("To find the cause, run: session-reuse doctor --url 'redis://***@127.0.0.1:1/0'")
+            assert "reads are" not in told
+
+
 class Clock:
     """A clock that is set by hand."""
 
@@ -221,7 +246,7 @@ def test_the_remedy_leads_to_the_store_that_failed(
         monkeypatch.setenv("SESSION_REUSE_URL", environment)
     StoreHealth(store).failed("read", REFUSED, "ConnectionError", "restore")
     note = session_reuse_events[0].fields["note"]
-    assert note.endswith(f"To find the cause, run: {remedy}" if remedy else "else empty, meanwhile.")
+    assert note.endswith(f"To find the cause, run: {remedy}" if remedy else "else empty, meanwhile")
 
 
 def test_a_cleanup_that_goes_on_failing_is_repeated_rarely(

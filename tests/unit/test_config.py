@@ -30,7 +30,7 @@ from session_reuse.config import (
     unknown_variables,
 )
 from session_reuse.errors import ConfigurationError
-from session_reuse.testing import MemoryStore, memory_manager
+from session_reuse.testing import MemoryStore
 
 KEY = bytes(range(32))
 
@@ -210,13 +210,6 @@ def test_a_setting_among_the_options_is_told(use: Any) -> None:
 def test_the_options_that_are_no_settings_are_known() -> None:
     """`Config` names them without an import of what builds on it."""
     assert SessionOptions.__annotations__.keys() - ConfigOptions.__annotations__.keys() == OPTIONS_OF_A_USE
-
-
-async def test_a_use_without_any_name_is_told() -> None:
-    """It is an error of the arguments."""
-    with pytest.raises(ConfigurationError, match="give a fingerprint, an agent_id or a pool"):
-        async with memory_manager() as manager, reusable_session(manager=manager):
-            pass
 
 
 def test_keys_come_in_base64_from_the_environment() -> None:

@@ -375,6 +375,18 @@ async def test_arguments_of_adapters_in_the_wrong_place_are_told() -> None:
         playwright_sync.attach_context(session, browser),  # type: ignore[arg-type]
     ):
         pass
+
+    class Asynchronous:
+        async def new_context(self) -> None: ...
+        async def add_cookies(self) -> None: ...
+
+    other: Any = Asynchronous()
+    for bound in (playwright_sync.open_context(session, other), playwright_sync.attach_context(session, other)):
+        with (
+            pytest.raises(ConfigurationError, match=r"asynchronous one: use session_reuse\.browsers\.playwright$"),
+            bound,
+        ):
+            pass
     swapped: Any = browser
     for opened in (playwright_sync.open_context(swapped, session), open_httpx(swapped)):  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match=r"must be the session of reusable_session, not .*Browser"), opened:

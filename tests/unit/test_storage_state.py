@@ -146,8 +146,8 @@ def test_a_wrong_shape_is_refused_at_its_path_without_a_value(state: object, mes
     [
         (float("nan"), "is not a finite number"),
         (float("inf"), "is not a finite number"),
-        (uuid.UUID(int=5), "is a UUID, which JSON cannot hold"),
-        (enum.Enum("Colour", "RED")(1), "is a Colour, which JSON cannot hold"),
+        (uuid.UUID(int=5), "is of the type UUID, which JSON cannot hold"),
+        (enum.Enum("Colour", "RED")(1), "is of the type Colour, which JSON cannot hold"),
         (10**5000, "is a number of 4,300 digits or more"),
     ],
     ids=["nan", "infinity", "uuid", "enum", "digits"],

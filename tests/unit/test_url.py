@@ -59,6 +59,14 @@ def test_an_unknown_option_is_named_for_every_scheme(base: str, option: str) -> 
         Config(url=f"{base}?{option}=True")
 
 
+def test_a_folder_with_two_slashes_is_refused() -> None:
+    """It would be one in whatever folder the program runs in. `~` and `.` are meant."""
+    with pytest.raises(ConfigurationError, match="three slashes: embedded:///path"):
+        Config(url="embedded://tmp/x")
+    for path in ("", "/tmp/x", "~/x", "./x"):
+        assert Config(url=f"embedded://{path}")
+
+
 def test_sentinels_have_credentials_of_their_own() -> None:
     """Those before the host are for the servers, those in the query for the Sentinels."""
     url = "rediss+sentinel://me:pw@h/m/2?sentinel_username=they&sentinel_password=theirs&max_connections=3"

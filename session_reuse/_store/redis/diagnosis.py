@@ -59,7 +59,7 @@ class Trouble(Enum):
         "the server is in protected mode: it takes connections of its own machine only",
         "set a password on the server (requirepass), or bind it to a private network",
     )
-    RIGHTS = "the user lacks a right", "compare the user with the minimal ACL of the reference"
+    RIGHTS = "the user lacks a right", "compare the user with Minimal rights in docs/reference/stored-form.md"
     DATABASE = "there is no database of this number", "use a lower number in the URL, mostly /0"
     IN_CLUSTER = "this server is part of a Cluster", "use redis+cluster://host:port in the URL"
     NOT_A_CLUSTER = "this server is not part of a Cluster", "use redis://host:port in the URL"

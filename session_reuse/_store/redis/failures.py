@@ -41,7 +41,10 @@ _AUTH: Final = _Rule(
     StoreAuthError, Retry.NEVER, FailureScope.CREDENTIALS, "the store rejects the user or the password"
 )
 _RIGHTS: Final = _Rule(
-    StorePermissionError, Retry.NEVER, FailureScope.REQUEST, "the user lacks a right; see the minimal ACL"
+    StorePermissionError,
+    Retry.NEVER,
+    FailureScope.REQUEST,
+    "the user lacks a right: see Minimal rights in docs/reference/stored-form.md",
 )
 _READ_ONLY: Final = _Rule(StoreUnavailableError, Retry.SAVE, FailureScope.WRITES, "the store is a read-only replica")
 _FULL: Final = _Rule(

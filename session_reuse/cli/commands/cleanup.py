@@ -12,6 +12,7 @@ from session_reuse.cli.formatting import duration, plural, printable
 from session_reuse.cli.output import Output
 from session_reuse.cli.running import logging_to
 from session_reuse.config import ConfigOptions, redacted_url
+from session_reuse.errors import ConfigurationError
 
 Once = Annotated[bool, typer.Option("--once", help="Do one pass and end.")]
 Configure = Annotated[
@@ -21,6 +22,8 @@ Configure = Annotated[
 
 async def cleanup(output: Output, place: Place, once: Once = False, configure_notifications: Configure = False) -> None:
     """Remove the traces of expired sessions, until Ctrl-C or SIGTERM. Several such commands share the work."""
+    if once and configure_notifications:
+        raise ConfigurationError("one pass needs no notifications: leave --once or --configure-notifications out")
     await (_once(output, place) if once else _job(output, place, configure=configure_notifications))
 
 

@@ -18,6 +18,7 @@ from session_reuse.cli.doctor.finding import (
     fail,
     has_failed,
     overall_status,
+    reason_in,
     worst_of_each,
 )
 from session_reuse.cli.doctor.local_checks import local_findings, settings, variables
@@ -93,7 +94,9 @@ async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding
         return found  # of the keys or the compression, which `local_findings` reports
     except StoreError as error:
         check = "sessions" if found else "agent"
-        found.append(fail(check, f"could not be checked: {error}", "try again: the server answered just before"))
+        found.append(
+            fail(check, f"could not be checked: {reason_in(error)}", "try again: the server answered just before")
+        )
     return found
 
 

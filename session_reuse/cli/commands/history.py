@@ -27,8 +27,10 @@ async def history(output: Output, place: Place, fingerprint: Name = None, limit:
             count += 1
             if count == limit:
                 break
-        if not count and not manager.config.audit:
-            output.note("no use is noted; SESSION_REUSE_AUDIT=1 turns the audit on")
+        if not count:
+            of = "" if fingerprint is None else f" of {fingerprint!r}"
+            how = "" if manager.config.audit else "; SESSION_REUSE_AUDIT=1 turns the audit on"
+            output.note(f"no use{of} is noted{how}")
     if count:
         output.show(rows)
 

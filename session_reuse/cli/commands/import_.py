@@ -42,8 +42,11 @@ async def import_(
         data = read_file(file)
     async with connected(place, **DIRECT) as manager:
         codec = (await runtime_of(manager)).codec
-        session, file_format = read_session(data, name if fingerprint is None else fingerprint, codec)
-        return await store_new(manager, session, output, replace=force, details={"format": file_format.value})
+        try:
+            session, file_format = read_session(data, name if fingerprint is None else fingerprint, codec)
+        except CorruptStateError as error:
+            raise type(error)(f"{file}: {error}") from None
+        return await store_new(manager, session, output, replace=force, details={"format": file_format})
 
 
 async def store_new(

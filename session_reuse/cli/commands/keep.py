@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from session_reuse._settings.url import SCHEMES
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import printable
@@ -19,8 +20,8 @@ from session_reuse.outcome import Liveness
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-_PAGE: Final = "The page to get. {site} and {account} are the fingerprint before and after its first slash."
-Page = Annotated[str, option("--url", "TEMPLATE", _PAGE)]
+_PAGE: Final = "The page to get. {site} and {account} are the {fingerprint} before and after its first slash."
+Page = Annotated[str, option("--url", "PAGE", _PAGE)]
 Text = Annotated[str, option("--expect-text", "TEXT", "Part of the page when logged in.")]
 Pattern = Annotated[str, typer.Option(metavar="PATTERN", help="Shell pattern of fingerprints.")]
 Every = Annotated[str, typer.Option(metavar="TIME", help="Time between two looks, such as 30m, 1h, 2d.")]
@@ -50,6 +51,8 @@ async def keep(
         output.emit({"fingerprint": fingerprint, "before": before.value, "liveness": verdict.value})
         output.show(f"{printable(fingerprint)}: {before.value.upper()} -> {verdict.value.upper()}", flush=True)
 
+    if (scheme := page.partition("://")[0]) in SCHEMES:  # it may hold a password, which is not repeated
+        raise ConfigurationError(f"--url is the page to get: write --store {scheme}://... for the store")
     soon = None if before_expiry is None else seconds(before_expiry, "--before-expiry")
     interval = seconds(every, "--every")
     probe = http_probe(page, text=expect_text)
@@ -60,6 +63,8 @@ async def keep(
                 probe, pattern=pattern, every=interval, before_expiry=soon, concurrency=concurrency,
                 on_change=changed, once=once,
             )  # fmt: skip
+    if not counts:
+        output.note("nothing was due: no session matches, or each was looked at within --every")
     output.emit({verdict.value: counts[verdict] for verdict in Liveness})
     output.show(", ".join(f"{counts[verdict]} {verdict.value.upper()}" for verdict in Liveness))
     return ExitCode.WRONG if counts[Liveness.DEAD] else ExitCode.OK

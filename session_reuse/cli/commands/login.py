@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 from session_reuse._api import reusable_session
 from session_reuse._manager import runtime_of
 from session_reuse._store.keys import checked
-from session_reuse.browsers._chromium_process import has_display
 from session_reuse.browsers._web_address import require_web_address
 from session_reuse.cli.commands.import_ import STORED
 from session_reuse.cli.connection import Place, connected, execute
 from session_reuse.cli.formatting import plural, printable
-from session_reuse.cli.options import CdpUrl, Fingerprint, argument, option
+from session_reuse.cli.options import CdpUrl, Fingerprint, argument, option, require_display
 from session_reuse.cli.output import CommandFailed, Output, Table
 from session_reuse.errors import ConfigurationError, StoreUnavailableError
 from session_reuse.outcome import SaveOutcome
@@ -33,7 +32,7 @@ _WHY_NOT: Final = {
     SaveOutcome.STALE: "the session was deleted, or replaced by another login, meanwhile",
 }
 
-Page = Annotated[str, argument("URL", "The page to log in at.")]
+Page = Annotated[str, argument("PAGE", "The page to log in at.")]
 UntilUrl = Annotated[str | None, option("--until-url", "PATTERN", "End at a page with such a URL; * is anything.")]
 UntilText = Annotated[str | None, option("--until-text", "TEXT", "End when a page shows this.")]
 UntilSelector = Annotated[str | None, option("--until-selector", "CSS", "End when a page has such an element.")]
@@ -63,7 +62,7 @@ async def login(
         raise ConfigurationError("--until-url, --until-text and --until-selector must not be empty")
     until = Until(until_url, until_text, until_selector)
     if cdp_url is None:
-        _require_display()
+        require_display()
     async with connected(place) as manager:
         runtime = await runtime_of(manager)
         # Before the browser opens: a person should not log in for a store that is away.
@@ -87,14 +86,6 @@ async def login(
             else:
                 session.mark_good()
     await print_result(output, session, end.value)
-
-
-def _require_display() -> None:
-    if not has_display():
-        raise ConfigurationError(
-            "there is no display for a browser: start one elsewhere with --remote-debugging-port=9222, forward its port with"
-            " `ssh -R 9222:127.0.0.1:9222 THIS_HOST`, and give --cdp-url http://127.0.0.1:9222"
-        )
 
 
 async def print_result(output: Output, session: BrowserSession, ended: str) -> None:

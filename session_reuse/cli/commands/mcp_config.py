@@ -12,8 +12,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from session_reuse._session.options import ResolvedOptions
 from session_reuse._store.keys import checked
-from session_reuse.cli.options import AgentId, Fingerprint, KeyPrefix, Url
+from session_reuse.cli.commands.run import Allow, Exclusive, Name, Pool, Save
+from session_reuse.cli.options import AgentId, KeyPrefix, Url
 from session_reuse.config import ENVIRONMENT_PREFIX, Config, redacted_url, unknown_variables
 from session_reuse.errors import ConfigurationError, InvalidFingerprintError
 
@@ -38,9 +40,13 @@ WithSecrets = Annotated[bool, typer.Option("--reveal", help="Print passwords and
 
 
 def mcp_config(
-    fingerprint: Fingerprint,
+    fingerprint: Name = None,
     server: For = Server.PLAYWRIGHT,
     agent_id: AgentId = None,
+    pool: Pool = None,
+    exclusive: Exclusive = False,
+    save: Save = "merge",
+    allow: Allow = None,
     reveal: WithSecrets = False,
     url: Url = None,
     key_prefix: KeyPrefix = None,
@@ -48,20 +54,26 @@ def mcp_config(
     """Print the `mcpServers` block of an MCP client, for a browser server that starts with the session.
 
     Variables that begin with SESSION_REUSE_ are copied into the block, because clients often start servers without those of
-    your shell. Passwords and keys are left out without --reveal.
+    your shell. Passwords and keys are left out without --reveal. The options from --agent-id to --allow are handed to `run`.
     """
+    if (fingerprint is None) is (pool is None):
+        raise typer.BadParameter("give a FINGERPRINT, or a --pool")
     options = (("URL", url), ("KEY_PREFIX", key_prefix))
     try:
-        checked(fingerprint, "fingerprint")
+        checked(*((fingerprint, "fingerprint") if pool is None else (pool, "pool")))
         given = {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in options if value is not None}
-        Config.from_env(given)
+        options_of_use: Any = {"exclusive": exclusive, "save": save, "allowed_domains": allow, "pool": pool}
+        ResolvedOptions.build(Config.from_env(given), options_of_use)
     except (ConfigurationError, InvalidFingerprintError) as error:
         raise typer.BadParameter(str(error)) from None
     settings, hidden = _settings(given, reveal=reveal)
-    agent = ["--agent-id", agent_id] if agent_id else []
+    valued = (("--agent-id", agent_id), ("--pool", pool), ("--save", save if save != "merge" else None))
+    flags = [word for pair in valued if pair[1] for word in pair]
+    flags += [*(["--exclusive"] if exclusive else []), *(word for host in allow or () for word in ("--allow", host))]
     command, *before = _ourselves()
     # A name with a dash in front would be read as an option before the "--".
-    words = [*agent, "--", fingerprint] if fingerprint.startswith("-") else [fingerprint, *agent, "--"]
+    names = [] if fingerprint is None else [fingerprint]
+    words = [*flags, "--", *names] if (fingerprint or "-").startswith("-") else [*names, *flags, "--"]
     block: dict[str, Any] = {"command": command, "args": [*before, "run", *words, *COMMANDS[server]]}
     if settings:
         block["env"] = settings

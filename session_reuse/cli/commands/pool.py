@@ -69,7 +69,11 @@ async def _list(manager: SessionManager, name: str | None, output: Output) -> Ex
             fingerprint = fingerprint_in(each, member)
             output.emit({"pool": each, "member": member, "fingerprint": fingerprint, "free_in": free_in})
             rows.add_row(each, member, f"in {duration(free_in)}" if free_in else "now")
-    output.show(rows)
+    if rows:
+        output.show(rows)
+    else:
+        whose = "no pool has a member" if name is None else f"pool {name!r} has no members"
+        output.note(f"{whose}: add some with session-reuse pool add")
     return refusals.end(output)
 
 

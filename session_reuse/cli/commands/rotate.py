@@ -71,12 +71,12 @@ async def rotate(output: Output, place: Place, dry_run: DryRun = False, from_pla
         for number, (fingerprint, key_id) in enumerate(key_ids.items()):
             if number and not number % _REPORTED:
                 output.note(f"{number} of {plural(len(key_ids), 'session')}")
-            result = Rotation.CURRENT
+            result, why = Rotation.CURRENT, ""
             if key_id != runtime.codec.seal.key_id:
-                result = await _one(runtime, fingerprint, dry_run=dry_run, from_plain=from_plain)
+                result, why = await _one(runtime, fingerprint, dry_run=dry_run, from_plain=from_plain)
             counts[result] += 1
             if result in {Rotation.UNREADABLE, Rotation.CONTENDED}:
-                output.note(f"{result}: {printable(fingerprint)}")
+                output.note(f"{result}: {printable(fingerprint)}{why and ', '}{why}")
                 plain += result is Rotation.UNREADABLE and key_id == NO_KEY
         secrets = await _secrets(runtime, output, dry_run=dry_run)
         if not dry_run:
@@ -87,8 +87,7 @@ async def rotate(output: Output, place: Place, dry_run: DryRun = False, from_pla
             except AttemptFailed as failure:
                 refusals.add("affinities of agents", str(failure.error))
     if plain:
-        text = f"{plural(plain, 'session')} stored in plain, as before there were keys"
-        output.note(f"{text}: --from-plain seals them, if all writers are trusted")
+        output.note(f"{plural(plain, 'session')} stored in plain: --from-plain seals them, if all writers are trusted")
     found = plural(counts.total(), "session")
     if secrets:
         found += f" and {plural(secrets.total(), 'secret')} of one-time codes"
@@ -125,19 +124,20 @@ async def _secrets(runtime: Runtime, output: Output, *, dry_run: bool) -> Counte
     return counts
 
 
-async def _one(runtime: Runtime, fingerprint: str, *, dry_run: bool, from_plain: bool) -> Rotation:
+async def _one(runtime: Runtime, fingerprint: str, *, dry_run: bool, from_plain: bool) -> tuple[Rotation, str]:
+    """Rotate one session. Return the result, and why it cannot be read if it cannot."""
     for _ in range(_ATTEMPTS):
         try:
             stored = await _read(runtime, fingerprint, from_plain=from_plain)
-        except CorruptStateError:
-            return Rotation.UNREADABLE
+        except CorruptStateError as error:
+            return Rotation.UNREADABLE, str(error).rpartition("cannot be read: ")[2]
         if stored is None or stored.ttl == 0:  # 0: it expired between the two reads
-            return Rotation.GONE
+            return Rotation.GONE, ""
         if stored.header.key_id == runtime.codec.seal.key_id:
-            return Rotation.CURRENT
+            return Rotation.CURRENT, ""
         if dry_run or await _commit(runtime, stored):
-            return Rotation.ROTATED
-    return Rotation.CONTENDED
+            return Rotation.ROTATED, ""
+    return Rotation.CONTENDED, ""
 
 
 async def _read(runtime: Runtime, fingerprint: str, *, from_plain: bool) -> Stored | None:

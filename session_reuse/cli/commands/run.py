@@ -22,7 +22,7 @@ import typer
 from session_reuse.browsers._chromium_process import ChromiumProcess, ProcessGuard
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.cli.exit_codes import code_of
-from session_reuse.cli.options import AgentId, CdpUrl, KeyPrefix, Url, argument, option, stored_name
+from session_reuse.cli.options import AgentId, CdpUrl, KeyPrefix, Url, argument, option, require_display, stored_name
 from session_reuse.errors import SessionReuseError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ Allow = Annotated[
     option("--allow", "DOMAIN", "Lend this host only, and reach no other; may be repeated. *. adds subdomains."),
 ]
 CheckUrl = Annotated[
-    str | None, option("--check-url", "URL", "Open this page first; start fresh if it does not stay there.")
+    str | None, option("--check-url", "PAGE", "Open this page first; start fresh if it does not stay there.")
 ]
 CheckText = Annotated[str | None, option("--check-text", "TEXT", "Start fresh if the page does not show this.")]
 CheckTimeout = Annotated[
@@ -105,18 +105,18 @@ def run(
     With --pool, leave FINGERPRINT out.
     """
     name, words = _name_and_words(fingerprint, command or [], pool)
-    if check_url is None and check_text is not None:
-        raise typer.BadParameter("--check-text needs --check-url")
-    if check_url is not None and cdp_url is not None:
-        raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
+    if wait and not exclusive and pool is None:
+        raise typer.BadParameter("--wait needs --exclusive or --pool")
+    check = _check(check_url, check_text, check_timeout, cdp_url)
     options = {
         "agent_id": agent_id, "pool": pool, "exclusive": exclusive, "wait": wait, "save": save, "allowed_domains": allow,
         "on_busy": "raise" if exclusive or pool is not None else "fresh",
     }  # fmt: skip
-    check = None if check_url is None else {"url": check_url, "text": check_text, "timeout": check_timeout}
     about: dict[str, Any] = {"fingerprint": name} if pool is None else {"pool": pool}
     try:
         _require(words[0])
+        if headed and cdp_url is None:
+            require_display()
         flags = [*(chromium_arg or []), *confinement_arguments(allow)]
         browser = _launcher(context.obj, flags, headless=not headed) if cdp_url is None else cdp_url
         code = asyncio.run(_run(name, options, (url, key_prefix), browser, check, words, about))
@@ -136,6 +136,15 @@ def _name_and_words(fingerprint: str | None, command: list[str], pool: str | Non
     if not command:
         raise typer.BadParameter("give a command to run: -- COMMAND [ARG]...")
     return fingerprint, command
+
+
+def _check(url: str | None, text: str | None, timeout: float, cdp_url: str | None) -> dict[str, Any] | None:
+    """Return the arguments of `page_shows`, or None without a check."""
+    if url is None and text is not None:
+        raise typer.BadParameter("--check-text needs --check-url")
+    if url is not None and cdp_url is not None:
+        raise typer.BadParameter("--check-url needs a browser of its own: leave --cdp-url out")
+    return None if url is None else {"url": url, "text": text, "timeout": timeout}
 
 
 def _launcher(first: ChromiumProcess | None, flags: list[str], *, headless: bool) -> Callable[[], ChromiumProcess]:

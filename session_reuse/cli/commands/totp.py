@@ -24,13 +24,13 @@ class SecretAction(StrEnum):
     CODE = "code"
 
 
-Wanted = Annotated[SecretAction, argument("set|rm|code", "What to do.")]
+Wanted = Annotated[SecretAction, argument("set|rm|code", "Store or delete the secret, or print a code.")]
 
 
 async def totp(output: Output, place: Place, action: Wanted, fingerprint: Fingerprint) -> ExitCode | None:
     """Store the secret of a session's one-time codes, read from standard input, delete it, or print the code of this moment.
 
-    The secret is base32 text or the otpauth:// address of a QR code. It needs encryption_keys, and no command prints it.
+    The secret is base32 text or the otpauth:// address of a QR code. Both set and code need encryption_keys. No command prints the secret.
     """
     async with connected(place) as manager:
         if action is SecretAction.CODE:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from session_reuse._settings.url import store_options
+from session_reuse._settings.url import WAY_TO_CAUSE, store_options
 from session_reuse.config import Config
 
 
@@ -55,6 +55,11 @@ def warn(check: str, found: str, remedy: str) -> Finding:
 def fail(check: str, found: str, remedy: str) -> Finding:
     """Return a finding about something that does not work."""
     return Finding(check, Status.FAIL, found, remedy)
+
+
+def reason_in(error: Exception) -> str:
+    """Return the text of an error without the way to the doctor, who is here."""
+    return str(error).partition(f". {WAY_TO_CAUSE}")[0]
 
 
 def own_command(words: str, config: Config) -> str:

@@ -13,7 +13,7 @@ from session_reuse._state.sealing import NO_KEY, key_id
 from session_reuse._store.keys import Keys
 from session_reuse.cli.connection import read_stored
 from session_reuse.cli.doctor.facts import own_name, remove_traces
-from session_reuse.cli.doctor.finding import Finding, fail, ok, own_command, warn
+from session_reuse.cli.doctor.finding import Finding, fail, ok, own_command, reason_in, warn
 from session_reuse.cli.doctor.wire import Wire
 from session_reuse.cli.formatting import plural
 from session_reuse.cli.listing import key_id_in
@@ -47,7 +47,7 @@ async def agent_finding(manager: SessionManager, wires: list[Wire]) -> Finding:
         step = "evict"
         await manager.evict(fingerprint)
     except SessionReuseError as error:
-        return fail("agent", f"could not {step}: {error}", "see the findings above, and the server's log")
+        return fail("agent", f"could not {step}: {reason_in(error)}", "see the findings above, and the server's log")
     finally:
         await remove_traces(wires, Keys(manager.config.key_prefix), fingerprint)
     return ok("agent", "enters, saves, is restored, leases and evicts")
