@@ -225,7 +225,7 @@ def test_saves_that_wait_on_disk_are_counted(healthy: RedisServer, tmp_path: Pat
     with_spool = {"SESSION_REUSE_SPOOL_DIR": str(folder), "SESSION_REUSE_ENCRYPTION_KEYS": NEW}
     assert checks(diagnose(healthy, **with_spool))["spool"]["status"] == "ok"
     assert not folder.exists()
-    with_keys: ConfigOptions = {"encryption_keys": NEW, "spool_dir": folder, "close_timeout": 0.1}
+    with_keys: ConfigOptions = {"encryption_keys": NEW, "spool_dir": folder, "close_timeout": 2.0}
     with (
         blocking.SessionManager(f"redis://127.0.0.1:{free_port()}", registry=None, **with_keys) as manager,
         blocking.reusable_session(ALICE, manager=manager) as session,
