@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
@@ -98,42 +98,30 @@ class _Begun(Coroutine[object, None, object]):
         return self._work.__await__()
 
 
-class _Threads:
-    """Daemon threads of our own.
-
-    Those of the application may be busy for minutes. Threads that are none would hold up the end of the process on a disk that hangs.
-
-    Args:
-        name: what they work at.
-    """
+class _DaemonThreads(Executor):
+    """At most four threads, which do not hold up the end of the process: a disk may hang."""
 
     def __init__(self, name: str) -> None:
-        self._name = f"session_reuse:{name}"
-        self.forget()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.forget)
-
-    def forget(self) -> None:
-        """Start anew. A forked child does: the threads of its parent are not there."""
+        self._name = name
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-        self._threads = 0
+        self._started = 0
 
-    async def __call__(self, work: Callable[[], T]) -> T:
-        """Return the result of work that would hold up the event loop."""
+    def submit(self, work: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        """Queue a call.
+
+        Raises:
+            RuntimeError: the interpreter is ending, and starts no thread.
+        """
+        if self._started < _MOST_THREADS:
+            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+            self._started += 1
         done: Future[T] = Future()
-        if self._threads < _MOST_THREADS:
-            try:
-                threading.Thread(target=self._serve, args=(self._jobs,), name=self._name, daemon=True).start()
-            except RuntimeError:  # the interpreter is ending, and starts no thread
-                return work()
-            self._threads += 1
-        self._jobs.put((done, work))
-        return await asyncio.wrap_future(done)
+        self._jobs.put((done, partial(work, *arguments, **named)))
+        return done
 
-    @staticmethod
-    def _serve(jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]]) -> None:
+    def _serve(self) -> None:
         while True:
-            _do(*jobs.get())  # in a function, so that no document stays in memory until the next job
+            _do(*self._jobs.get())  # in a function, so that no document stays in memory until the next job
 
 
 def _do(done: Future[Any], work: Callable[[], Any]) -> None:
@@ -142,6 +130,32 @@ def _do(done: Future[Any], work: Callable[[], Any]) -> None:
             done.set_result(work())
         except BaseException as error:  # noqa: BLE001  (raised again where it is awaited)
             done.set_exception(error)
+
+
+class _Threads:
+    """Threads of our own: those of the application may be busy for minutes, and an enter must not wait for them.
+
+    Args:
+        name: what they work at.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Start anew. A forked child does: the threads of its parent are not there."""
+        self._executor = _DaemonThreads(f"session_reuse:{self._name}")
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        """Return the result of work that would hold up the event loop."""
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except RuntimeError:  # the interpreter is ending
+            return work()
+        return await done
 
 
 in_thread: Final = _Threads("codec")
