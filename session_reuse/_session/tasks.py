@@ -98,13 +98,33 @@ class _Begun(Coroutine[object, None, object]):
         return self._work.__await__()
 
 
-class _DaemonThreads(Executor):
-    """At most four threads, which do not hold up the end of the process: a disk may hang."""
+class _Threads(Executor):
+    """At most four threads of our own: those of the application may be busy for minutes, and an enter must not wait for them.
+
+    They are daemons: a disk that hangs would hold up the end of the process.
+
+    Args:
+        name: what they work at.
+    """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self._name = f"session_reuse:{name}"
+        self.forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Start anew. A forked child does: the threads of its parent are not there."""
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._started = 0
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        """Return the result of work that would hold up the event loop."""
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self, work)
+        except RuntimeError:  # the interpreter is ending
+            return work()
+        return await done
 
     def submit(self, work: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
         """Queue a call.
@@ -113,15 +133,16 @@ class _DaemonThreads(Executor):
             RuntimeError: the interpreter is ending, and starts no thread.
         """
         if self._started < _MOST_THREADS:
-            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+            threading.Thread(target=_serve, args=(self._jobs,), name=self._name, daemon=True).start()
             self._started += 1
         done: Future[T] = Future()
         self._jobs.put((done, partial(work, *arguments, **named)))
         return done
 
-    def _serve(self) -> None:
-        while True:
-            _do(*self._jobs.get())  # in a function, so that no document stays in memory until the next job
+
+def _serve(jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]]) -> None:
+    while True:
+        _do(*jobs.get())  # in a function, so that no document stays in memory until the next job
 
 
 def _do(done: Future[Any], work: Callable[[], Any]) -> None:
@@ -130,32 +151,6 @@ def _do(done: Future[Any], work: Callable[[], Any]) -> None:
             done.set_result(work())
         except BaseException as error:  # noqa: BLE001  (raised again where it is awaited)
             done.set_exception(error)
-
-
-class _Threads:
-    """Threads of our own: those of the application may be busy for minutes, and an enter must not wait for them.
-
-    Args:
-        name: what they work at.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self.forget()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.forget)
-
-    def forget(self) -> None:
-        """Start anew. A forked child does: the threads of its parent are not there."""
-        self._executor = _DaemonThreads(f"session_reuse:{self._name}")
-
-    async def __call__(self, work: Callable[[], T]) -> T:
-        """Return the result of work that would hold up the event loop."""
-        try:
-            done = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        except RuntimeError:  # the interpreter is ending
-            return work()
-        return await done
 
 
 in_thread: Final = _Threads("codec")
