@@ -97,6 +97,31 @@ def _databases() -> dict[str, str]:
     return pages
 
 
+_PATCHED = """
+const calls = [];
+let isMine = true;
+const patch = (object, name) => {
+  const { value, get, set } = Object.getOwnPropertyDescriptor(object, name);
+  const wrap = (native) => native && function (...given) {
+    if (isMine) { calls.push(String(name)); throw new Error('mine'); }
+    return Reflect.apply(native, this, given);
+  };
+  Object.defineProperty(object, name, value ? { value: wrap(value) } : { get: wrap(get), set: wrap(set) });
+};
+const request = indexedDB.open('auth', 3);
+request.addEventListener('success', () => {
+  isMine = false;
+  request.result.close();
+  console.log(JSON.stringify(calls));
+});
+const patchable = (prototype) => Object.getOwnPropertyNames(prototype).filter((name) => name !== 'constructor');
+const types = [IDBDatabase, IDBObjectStore, IDBTransaction, IDBRequest, IDBVersionChangeEvent, Event, DOMException, Promise];
+const names = types.map(({ prototype }) => [prototype, patchable(prototype)]);
+if (location.search) names.push([Array.prototype, ['filter', 'map', 'forEach', 'some', Symbol.iterator]]);
+for (let type = 0; type < names.length; type++)
+  for (let index = 0; index < names[type][1].length; index++) patch(names[type][0], names[type][1][index]);
+"""
+
 _STALE = "if (localStorage.getItem('token')) { localStorage.clear(); sessionStorage.clear(); %s } else show(false);"
 _PAGES = {
     "/blank": _page(""),
@@ -135,6 +160,7 @@ _PAGES = {
         "window.indexedDB = null; Object.defineProperty(window, 'localStorage', { value: null });"
         "Promise.all = () => new Promise(() => {}); show(had); window.login = (storage) => set.call(storage, 'token', 'H');"
     ),
+    "/patched": _page(_PATCHED),
     "/hostile/login": _page("localStorage.setItem('token', 'H'); location.href = '/hostile';"),
     "/logout": _page(
         "localStorage.clear(); sessionStorage.clear();"
