@@ -350,6 +350,40 @@ async def test_a_copy_looks_at_each_object_once(sites: Sites, browser: Any) -> N
     await page.context.close()
 
 
+@pytest.mark.parametrize(
+    ("value", "dump", "lost"),
+    [
+        ("Object.assign([, 1], { x: 1 })", '["h",2,[["1",1],["x",1]]]', []),
+        ("new ArrayBuffer(1, { maxByteLength: 9 })", '["y","AA==",9]', []),
+        (
+            "new Uint8Array(new ArrayBuffer(1, { maxByteLength: 9 }))",
+            '"alice"',
+            [["auth/users", "view of a resizable ArrayBuffer"]],
+        ),
+    ],
+)
+async def test_a_value_that_json_would_alter(
+    value: str, dump: str, lost: list[list[str]], sites: Sites, browser: Any
+) -> None:
+    """A copy is exact, or names what it lacks."""
+    page = await browser.new_page()
+    await page.goto(sites.url("altered", "/blank"))
+    await page.evaluate(_PUT, value)
+    copied = json.loads(await page.evaluate(databases.dump_script()))
+    assert dump in copied["databases"][0]["dump"]
+    assert copied["lost"] == lost
+    await page.context.close()
+
+
+async def test_a_cookie_that_is_no_text_is_named(sites: Sites, browser: Any) -> None:
+    """The browser does not return the value of a cookie that is not UTF-8. An empty one is nothing to report."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        for host in ("latin", "empty"):
+            await visited(context, sites.url(host, f"/cookie/login?kind={host}"))
+    assert [(each.kind, each.where) for each in session.problems] == [("lost", "'sid' of latin.localhost")]
+
+
 async def test_a_copy_is_of_one_moment(sites: Sites, browser: Any) -> None:
     """A page that writes to all its stores at once, again and again, is never copied halfway."""
     page = await browser.new_page()

@@ -125,10 +125,14 @@ async (cap, only) => {
     if (typeof value !== 'object' || depth > 40 || met.has(value)) return false;
     met.add(value);
     // First: the entries of 30 MB in a typed array kept a page busy for more than 12 s (Chromium 156, 2026-11-27).
-    if (!Array.isArray(value) && tagOf(value) !== 'Object') return false;
-    const contents = Object.entries(value);
-    if (Array.isArray(value) && contents.length !== value.length) return false;
-    return contents.every(([key, content]) => key.isWellFormed() && key !== '__proto__' && isJson(content, depth + 1, met));
+    if (Array.isArray(value) ? !isDense(value) : tagOf(value) !== 'Object') return false;
+    return Object.entries(value).every(([key, content]) => key.isWellFormed() && key !== '__proto__' && isJson(content, depth + 1, met));
+  }
+
+  // Whether an array has all of its elements, and nothing else.
+  function isDense(array) {
+    const keys = Object.keys(array);
+    return keys.length === array.length && keys.every((key, index) => key === String(index));
   }
 
   function asPlaywright({ name, keyPath, autoIncrement, indexes, records }) {
@@ -161,6 +165,8 @@ async (cap, only) => {
     seen.set(value, seen.size);
     const inner = (content) => encode(content, seen, context, depth + 1);
     const tag = tagOf(value);
+    // Whether it follows the length of its buffer cannot be asked.
+    if (ArrayBuffer.isView(value) && value.buffer.resizable) throw new Lost('view of a resizable ArrayBuffer');
     if (ArrayBuffer.isView(value)) return ['v', tag, inner(value.buffer), value.byteOffset, value.length ?? value.byteLength];
     switch (tag) {
       case 'Object': return ['o', Object.fromEntries(Object.entries(value).map(([key, content]) => [key, inner(content)]))];
@@ -169,7 +175,7 @@ async (cap, only) => {
       case 'Set': return ['s', [...value].map(inner)];
       case 'Date': return ['d', value.getTime()];
       case 'RegExp': return ['x', value.source, value.flags];
-      case 'Error': return ['e', value.name, value.message, String(value.stack)];
+      case 'Error': return ['e', value.name, value.message, String(value.stack), ...(Object.hasOwn(value, 'cause') ? [inner(value.cause)] : [])];
       case 'Boolean': case 'Number': case 'String': case 'BigInt': return ['w', inner(value.valueOf())];
       case 'ArrayBuffer': return encodeBuffer(value, context);
       case 'Blob': return encodeBlob(['b', null, value.type], value, context);
@@ -180,9 +186,7 @@ async (cap, only) => {
   }
 
   function encodeArray(value, inner) {
-    const keys = Object.keys(value);
-    const isDense = keys.length === value.length && keys.every((key, index) => key === String(index));
-    if (isDense) return ['a', value.map(inner)];
+    if (isDense(value)) return ['a', value.map(inner)];
     return ['h', value.length, Object.entries(value).map(([key, content]) => [key, inner(content)])];
   }
 
@@ -200,7 +204,7 @@ async (cap, only) => {
 
   function encodeBuffer(buffer, context) {
     if (buffer.byteLength > cap - context.size) throw new TooLarge();
-    return ['y', base64(buffer)];
+    return ['y', base64(buffer), ...(buffer.resizable ? [buffer.maxByteLength] : [])];
   }
 
   function encodeBlob(encoded, blob, context) {

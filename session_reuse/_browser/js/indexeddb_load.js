@@ -39,6 +39,7 @@ async (databases, isPatient, onFilled = () => {}) => {
   function create({ name, version, keys, ...content }) {
     const stores = storesOf(content);
     const decoded = (imported) => stores.map(({ records, decode }) => records.map((record) => record.map((value) => decode(value, imported))));
+    const importKey = ({ jwk, algorithm, usages }) => crypto.subtle.importKey('jwk', jwk, algorithm, true, usages);
     const named = (error) => (isPatient ? `${name}: ${error.name}` : name);
     let values = null;
     let failure = null;
@@ -51,13 +52,12 @@ async (databases, isPatient, onFilled = () => {}) => {
     return new Promise((resolve) => {
       const request = indexedDB.open(name, version);
       let reason = '';
-      let isThere = false;
       let isNew = false;
+      let created = null;
       request.onupgradeneeded = (event) => {
-        isThere = oldVersionOf(event) > 0;
-        isNew = !isThere;
-        if (isThere) return abort(transactionOf(request));
-        attempt(() => fill(createStores(resultOf(request), stores)));
+        isNew = oldVersionOf(event) === 0;
+        if (!isNew) return abort(transactionOf(request));
+        fill();
       };
       request.onsuccess = () => {
         close(resultOf(request));
@@ -67,20 +67,17 @@ async (databases, isPatient, onFilled = () => {}) => {
       request.onblocked = () => resolve(reason); // a page was faster
       request.onerror = (event) => {
         preventDefault(event);
-        isThere ||= isPatient && errorOf(request).name === 'VersionError'; // a newer one
-        resolve(reason || (isThere ? '' : named(errorOf(request))));
+        const isThere = !isNew && isPatient && ['AbortError', 'VersionError'].includes(errorOf(request).name); // of another version
+        resolve(isThere ? '' : reason || named(errorOf(request)));
       };
 
-      // Importing a key is asynchronous, and an upgrade ends when nothing is asked of it: so something is, until the keys are there.
-      function fill(created) {
-        if (failure) throw failure;
-        if (values) fillStores(created, stores, values);
-        else listen(get(created[0], 0), () => attempt(() => fill(created)));
-      }
-
-      function attempt(act) {
+      function fill() {
         try {
-          act();
+          created ||= createStores(resultOf(request), stores);
+          if (failure) throw failure;
+          // Importing a key is asynchronous, and an upgrade ends when nothing is asked of it.
+          if (values) fillStores(created, stores, values);
+          else listen(get(created[0], 0), fill);
         } catch (error) {
           reason = named(error);
           abort(transactionOf(request));
@@ -129,10 +126,10 @@ async (databases, isPatient, onFilled = () => {}) => {
       case 'w': return known(Object(inner(first)));
       case 'b': return known(new Blob([bytes(first)], { type: second }));
       case 'f': return known(new File([bytes(first)], third, { type: second, lastModified: fourth }));
-      case 'y': return known(bytes(first).buffer);
+      case 'y': return known(buffer(first, second));
       case 'v': return view(first, second, third, fourth, refs, inner);
       case 'k': return known(keys[first]);
-      case 'e': return known(error(first, second, third));
+      case 'e': return filled(known(error(first, second, third)), fourth === undefined ? [] : [fourth], (object, cause) => hide(object, 'cause', inner(cause)));
       case 'm': return filled(known(new Map()), first, (map, [key, content]) => map.set(inner(key), inner(content)));
       case 's': return filled(known(new Set()), first, (set, content) => set.add(inner(content)));
       case 'a': return filled(known([]), first, (array, content) => array.push(inner(content)));
@@ -149,8 +146,18 @@ async (databases, isPatient, onFilled = () => {}) => {
 
   function error(name, message, stack) {
     const types = { EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
-    const object = new (types[name] || Error)(message);
-    return Object.defineProperty(object, 'stack', { value: stack, writable: true, configurable: true });
+    return hide(new (types[name] || Error)(message), 'stack', stack);
+  }
+
+  function hide(object, key, value) {
+    return Object.defineProperty(object, key, { value, writable: true, configurable: true });
+  }
+
+  function buffer(base64, maxByteLength) {
+    const content = bytes(base64);
+    const made = new ArrayBuffer(content.length, { maxByteLength });
+    new Uint8Array(made).set(content);
+    return made;
   }
 
   function filled(object, contents, add) {
@@ -164,10 +171,6 @@ async (databases, isPatient, onFilled = () => {}) => {
 
   function bytes(base64) {
     return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  }
-
-  function importKey({ jwk, algorithm, usages }) {
-    return crypto.subtle.importKey('jwk', jwk, algorithm, true, usages);
   }
 
   // The encoding of Playwright's storage_state(indexed_db=True), for states that were made by it.
