@@ -32,7 +32,7 @@ class ProblemKind(StrEnum):
     ENVIRONMENT_CHANGED = "environment_changed"
     """User agent, locale, time zone or viewport differ from those of the recorded browser. See `restore_environment`."""
     LOST = "lost"
-    """A value of a database cannot be copied: a key that may not leave the browser, or a database over `database_limit`. What is stored of a database over the limit stays stored."""
+    """A value cannot be copied: a key that may not leave the browser, a database over `database_limit`, a cookie that is not UTF-8. What is stored of a database over the limit stays stored."""
     TOO_LARGE = "too_large"
     """A site stores more than fits: the largest values were left out."""
     CAPTURE_LIMITED = "capture_limited"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from session_reuse._browser import environment, javascript, limits
 from session_reuse._browser.blank_page import Evaluate, visit
+from session_reuse._browser.cookies import described
 from session_reuse._browser.origins import storage_key
 from session_reuse._browser.storage.databases import dump_script, is_used, read_dump
 from session_reuse._browser.storage.mirror import CopyMark
@@ -49,6 +50,7 @@ class Capture:
         self._limit = settings.database_limit
         self._next_copy: dict[str, float] = {}
         self._knows_environment = False
+        self._has_empty_cookies = False
 
     def refresh(self) -> Flow[bool]:
         """Read what no event has shown, between saves: cookies, changed databases, open pages not read yet.
@@ -90,6 +92,7 @@ class Capture:
         if is_final:
             yield from self._revisit(failed | (self._unseen() - self._follower.open_frames(silent).keys()))
             self._restorer.report_unconfirmed(self._mirror.visited)  # not before: a document may still confirm it
+            yield from self._report_altered_cookies(frames)
         for loss in self._mirror.lost():
             self._session.report(ProblemKind.LOST, str(loss))
         return self._mirror.state()
@@ -113,12 +116,25 @@ class Capture:
             cookies = yield self._driver.cookies()
         except self._driver.errors:
             return False
+        self._has_empty_cookies = not all(cookie["value"] for cookie in cookies)
         gone = self._mirror.cookies_read(cookies)
         if gone:
             self._follower.suspects.update(
                 origin for origin in self._mirror.visited if any(_is_within(origin, domain) for domain in gone)
             )
         return True
+
+    def _report_altered_cookies(self, frames: dict[str, Frame]) -> Flow[None]:
+        """Report cookies whose value is not UTF-8. The browser returns it as empty, and counts its bytes (Chromium 156)."""
+        if not frames or not self._has_empty_cookies:
+            return
+        try:
+            found = yield self._driver.send(next(iter(frames.values())).target.cdp, "Network.getAllCookies", {})
+        except self._driver.errors:
+            return
+        for cookie in found["cookies"]:
+            if not cookie["value"] and cookie["size"] > len(cookie["name"].encode()):
+                self._session.report(ProblemKind.LOST, described(cookie), "its value is not UTF-8")
 
     def _find_cleared(self, frames: dict[str, Frame]) -> Flow[None]:
         """Mark databases that are gone without an event: `Clear-Site-Data`, `Storage.clearDataForOrigin`, a full disk."""

@@ -23,7 +23,9 @@ _CookieKey: TypeAlias = tuple[str, str, str, str, bool]
 _ABSENT: Any = object()
 
 _DATABASES = ("indexedDB", "indexedDBRich")
-_NAMED_SECTIONS = ("localStorage", "sessionStorage", *_DATABASES)
+"""Two forms of databases. One value may move a database from one to the other, so both are indexed as one section."""
+_WEB_STORAGES = ("localStorage", "sessionStorage")
+_NAMED_SECTIONS = (*_WEB_STORAGES, _DATABASES[0])
 """The sections of an origin that are lists of named items."""
 
 _CAPTURE_NOTES = ("captured_at", "source")
@@ -46,7 +48,7 @@ _BROWSER_NOTES = (
 class _Index(NamedTuple):
     cookies: dict[_CookieKey, Cookie]
     origins: dict[str, JsonObject]
-    """Origin -> section -> name -> item. A section that is not a list of named items is one unit."""
+    """Origin -> section -> name -> item, of a database {form: item}. A section that is not a list of named items is one unit."""
     rest: JsonObject
     """The other keys of the top level."""
 
@@ -163,10 +165,12 @@ def _index_origins(entries: list[Json]) -> dict[str, JsonObject]:
             continue
         sections = origins.setdefault(cast("str", entry["origin"]), {})
         for section, content in entry.items():
-            if section in _NAMED_SECTIONS:
-                # No browser takes back an item without a name or a value, so such an item is dropped.
-                fields = ("name",) if section in _DATABASES else ("name", "value")
-                items = {item["name"]: item for item in _list(content) if _is_record(item, *fields)}
+            # No browser takes back an item without a name or a value, so such an item is dropped.
+            if section in _DATABASES:
+                forms = {item["name"]: {section: item} for item in _list(content) if _is_record(item, "name")}
+                cast("dict[Json, Any]", sections.setdefault(_DATABASES[0], {})).update(forms)
+            elif section in _WEB_STORAGES:
+                items = {item["name"]: item for item in _list(content) if _is_record(item, "name", "value")}
                 cast("dict[Json, Json]", sections.setdefault(section, {})).update(items)
             elif section != "origin":
                 sections[section] = content
@@ -175,9 +179,11 @@ def _index_origins(entries: list[Json]) -> dict[str, JsonObject]:
 
 def _entry(origin: str, sections: JsonObject) -> OriginState:
     """Return an origin in the form of a storage state."""
-    lists = {section: list(_dict(sections[section]).values()) for section in _NAMED_SECTIONS if section in sections}
+    lists: JsonObject = {section: list(_dict(sections.get(section)).values()) for section in _WEB_STORAGES}
+    databases = [_dict(each) for each in _dict(sections.get(_DATABASES[0])).values()]
+    lists |= {form: [each[form] for each in databases if form in each] for form in _DATABASES}
     # Playwright refuses an origin without `localStorage`.
-    return cast("OriginState", {"origin": origin, "localStorage": [], **sections, **lists})
+    return cast("OriginState", {"origin": origin, "localStorage": [], **_without(sections, *lists), **_filled(lists)})
 
 
 def _same_cookie(left: Cookie, right: Cookie) -> bool:

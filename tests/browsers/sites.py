@@ -48,7 +48,8 @@ _DATABASE_VALUES = {
       const key = await crypto.subtle?.generateKey({ name: 'HMAC', hash: 'SHA-256' }, true, ['sign', 'verify']);
       const shared = { x: 1 };
       return { id: 1, user: { name: 'alice' }, when: new Date(86400000), map: new Map([['k', new Set([1n, -0])]]),
-        view: new Uint16Array([1, 2, 65535]), data: new DataView(new ArrayBuffer(4)), blob: new Blob(['hi'], { type: 'a/b' }),
+        odd: Object.assign([, 1], { x: 1 }), resizable: new ArrayBuffer(4, { maxByteLength: 16 }),
+        caused: new Error('e', { cause: { shared } }), view: new Uint16Array([1, 2, 65535]), data: new DataView(new ArrayBuffer(4)), blob: new Blob(['hi'], { type: 'a/b' }),
         file: new File(['x'], 'f.txt', { lastModified: 5 }), nan: NaN, undef: undefined, hole: [1, , 3], pattern: /a+/gi,
         error: new TypeError('t'), boxed: Object('s'), shared, again: shared, surrogate: '\\ud800', list: ['h', 1], key };
     })())""",
@@ -61,7 +62,8 @@ _DATABASE_CHECKS = {
       && value.data.byteLength === 4 && await value.blob.text() === 'hi' && value.blob.type === 'a/b'
       && value.file.name === 'f.txt' && value.file.lastModified === 5 && Number.isNaN(value.nan) && 'undef' in value
       && !(1 in value.hole) && value.hole[2] === 3 && value.pattern.flags === 'gi' && value.error instanceof TypeError
-      && value.boxed instanceof String && value.shared === value.again && value.surrogate === '\\ud800'
+      && !(0 in value.odd) && value.odd.x === 1 && value.resizable.maxByteLength === 16 && value.resizable.byteLength === 4
+      && value.caused.cause.shared === value.shared && !('cause' in value.error) && value.boxed instanceof String && value.shared === value.again && value.surrogate === '\\ud800'
       && value.list[0] === 'h' && (!crypto.subtle || (await crypto.subtle.exportKey('jwk', value.key)).kty === 'oct')""",
     "cyclic": "value.self[0] === value",
 }
@@ -96,6 +98,31 @@ def _databases() -> dict[str, str]:
         )
     return pages
 
+
+_PATCHED = """
+const calls = [];
+let isMine = true;
+const patch = (object, name) => {
+  const { value, get, set } = Object.getOwnPropertyDescriptor(object, name);
+  const wrap = (native) => native && function (...given) {
+    if (isMine) { calls.push(String(name)); throw new Error('mine'); }
+    return Reflect.apply(native, this, given);
+  };
+  Object.defineProperty(object, name, value ? { value: wrap(value) } : { get: wrap(get), set: wrap(set) });
+};
+const request = indexedDB.open('auth', 3);
+request.addEventListener('success', () => {
+  isMine = false;
+  request.result.close();
+  console.log(JSON.stringify(calls));
+});
+const patchable = (prototype) => Object.getOwnPropertyNames(prototype).filter((name) => name !== 'constructor');
+const types = [IDBDatabase, IDBObjectStore, IDBTransaction, IDBRequest, IDBVersionChangeEvent, Event, DOMException, Promise];
+const names = types.map(({ prototype }) => [prototype, patchable(prototype)]);
+if (location.search) names.push([Array.prototype, ['filter', 'map', 'forEach', 'some', Symbol.iterator]]);
+for (let type = 0; type < names.length; type++)
+  for (let index = 0; index < names[type][1].length; index++) patch(names[type][0], names[type][1][index]);
+"""
 
 _STALE = "if (localStorage.getItem('token')) { localStorage.clear(); sessionStorage.clear(); %s } else show(false);"
 _PAGES = {
@@ -135,6 +162,7 @@ _PAGES = {
         "window.indexedDB = null; Object.defineProperty(window, 'localStorage', { value: null });"
         "Promise.all = () => new Promise(() => {}); show(had); window.login = (storage) => set.call(storage, 'token', 'H');"
     ),
+    "/patched": _page(_PATCHED),
     "/hostile/login": _page("localStorage.setItem('token', 'H'); location.href = '/hostile';"),
     "/logout": _page(
         "localStorage.clear(); sessionStorage.clear();"
@@ -223,6 +251,8 @@ _COOKIES = {
     "httponly": "sid=S; Path=/; HttpOnly; SameSite=Strict",
     "persistent": "sid=S; Path=/; Max-Age=864000",
     "session": "sid=S; Path=/",
+    "latin": "sid=\xff\xfe; Path=/",
+    "empty": "sid=; Path=/",
     "prefixed": "__Host-sid=S; Path=/; Secure; HttpOnly; SameSite=None",
     "chips": "chips=S; Path=/; Secure; SameSite=None; Partitioned; HttpOnly",
 }

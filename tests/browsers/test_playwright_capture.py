@@ -350,6 +350,105 @@ async def test_a_copy_looks_at_each_object_once(sites: Sites, browser: Any) -> N
     await page.context.close()
 
 
+@pytest.mark.parametrize(
+    ("value", "dump", "lost"),
+    [
+        ("Object.assign([, 1], { x: 1 })", '["h",2,[["1",1],["x",1]]]', []),
+        ("new ArrayBuffer(1, { maxByteLength: 9 })", '["y","AA==",9]', []),
+        (
+            "new Uint8Array(new ArrayBuffer(1, { maxByteLength: 9 }))",
+            '"alice"',
+            [["auth/users", "view of a resizable ArrayBuffer"]],
+        ),
+    ],
+)
+async def test_a_value_that_json_would_alter(
+    value: str, dump: str, lost: list[list[str]], sites: Sites, browser: Any
+) -> None:
+    """A copy is exact, or names what it lacks."""
+    page = await browser.new_page()
+    await page.goto(sites.url("altered", "/blank"))
+    await page.evaluate(_PUT, value)
+    copied = json.loads(await page.evaluate(databases.dump_script()))
+    assert dump in copied["databases"][0]["dump"]
+    assert copied["lost"] == lost
+    await page.context.close()
+
+
+async def test_a_cookie_that_is_no_text_is_named(sites: Sites, browser: Any) -> None:
+    """The browser does not return the value of a cookie that is not UTF-8. An empty one is nothing to report."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        for host in ("latin", "empty"):
+            await visited(context, sites.url(host, f"/cookie/login?kind={host}"))
+    assert [(each.kind, each.where) for each in session.problems] == [("lost", "'sid' of latin.localhost")]
+
+
+async def test_a_copy_is_of_one_moment(sites: Sites, browser: Any) -> None:
+    """A page that writes to all its stores at once, again and again, is never copied halfway."""
+    page = await browser.new_page()
+    await page.goto(sites.url("moment", "/blank"))
+    found = await page.evaluate(
+        """async (dump) => {
+          const request = indexedDB.open('auth');
+          request.onupgradeneeded = () => { for (const name of ['access', 'refresh']) request.result.createObjectStore(name); };
+          await new Promise((done) => { request.onsuccess = done; });
+          const { transaction } = IDBDatabase.prototype;
+          let number = 0;
+          const write = () => {
+            number++;
+            const writing = transaction.call(request.result, ['access', 'refresh'], 'readwrite');
+            for (let key = 0; key < 70; key++) writing.objectStore('access').put(number, key);
+            writing.objectStore('refresh').put(number, 0);
+            return new Promise((done) => { writing.oncomplete = done; });
+          };
+          await write();
+          IDBDatabase.prototype.transaction = function (...names) {
+            const made = transaction.apply(this, names);
+            write();
+            return made;
+          };
+          const [copy] = JSON.parse(await eval(dump)).databases;
+          return copy.stores.map(({ records }) => [records.length, ...new Set(records.map(({ value }) => value))]);
+        }""",
+        databases.dump_script(),
+    )
+    assert found == [[70, 1], [1, 1]]
+    await page.context.close()
+
+
+@pytest.mark.parametrize("value", ["new Uint8Array(100_000)", "'x'.repeat(100_000)", "new Blob(['x'.repeat(100_000)])"])
+async def test_a_copy_stops_at_the_record_that_is_too_much(value: str, sites: Sites, browser: Any) -> None:
+    """A database far over the cap is not read into the memory of its page."""
+    page = await browser.new_page()
+    await page.goto(sites.url("far-over", "/blank"))
+    found = await page.evaluate(
+        """async ([dump, value]) => {
+          const request = indexedDB.open('tiles');
+          request.onupgradeneeded = () => {
+            const store = request.result.createObjectStore('tiles');
+            for (let key = 0; key < 30; key++) store.put([eval(value)], key);
+          };
+          await new Promise((done) => { request.onsuccess = done; });
+          const result = Object.getOwnPropertyDescriptor(IDBRequest.prototype, 'result').get;
+          let size = 0;
+          const valuesOf = (read) => (read instanceof IDBCursor ? [read.value] : Array.isArray(read) ? read : []);
+          Object.defineProperty(IDBRequest.prototype, 'result', { get() {
+            const read = result.call(this);
+            for (const [each] of valuesOf(read).filter(Array.isArray)) size += each.length ?? 0;
+            return read;
+          } });
+          const { arrayBuffer } = Blob.prototype;
+          Blob.prototype.arrayBuffer = function () { size += this.size; return arrayBuffer.call(this); };
+          return [JSON.parse(await eval(dump)).lost, size];
+        }""",
+        [databases.dump_script(250_000), value],
+    )
+    assert found[0] == [["tiles", "over the size cap"]]
+    assert found[1] <= 300_000
+    await page.context.close()
+
+
 async def test_a_database_of_a_page_that_is_gone(sites: Sites, browser: Any) -> None:
     """A database written by a page that the agent has left is copied from a hidden page, without a request."""
     session = fresh()

@@ -90,6 +90,24 @@ async def test_a_document_that_goes_on_at_once_leaves_its_databases_to_the_next(
     assert session.problems == []
 
 
+@pytest.mark.parametrize(("kind", "lists"), [("plain", "?lists"), ("rich", "")])
+async def test_a_page_that_replaces_natives_gets_its_databases(
+    kind: str, lists: str, sites: Sites, browser: Any
+) -> None:
+    """A page that wraps `put` would get its own values wrapped again. None of what it replaces is called or read."""
+    host, session = f"patched-{kind}", fresh()
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url(host, f"/idb-{kind}/login")) == "in"
+    session = next_session(session)
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        async with page.expect_console_message() as message:
+            await page.goto(sites.url(host, f"/patched{lists}"), wait_until="commit")
+        assert (await message.value).text == "[]"
+        assert await visited(context, sites.url(host, f"/idb-{kind}")) == "in"
+    assert session.problems == []
+
+
 async def test_a_storage_that_was_cleared_stays_clear_after_a_detour(sites: Sites, browser: Any) -> None:
     """A page that logs out and goes through another site comes back logged out."""
     back = sites.url("detour", "/stale/elsewhere")

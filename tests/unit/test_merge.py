@@ -21,6 +21,8 @@ Model = dict[Slot, Any]
 HOSTS = ("https://a.example", "https://b.example")
 NAMES = ("sid", "__proto__", "constructor")
 PARTITIONS = ("", "https://top.example")
+DATABASE_FORMS = ("indexedDB", "indexedDBRich")
+"""One database stands in one or the other, as its values need it."""
 
 SLOTS: list[Slot] = [
     *(("cookie", name, host, partition) for name in NAMES for host in HOSTS for partition in PARTITIONS),
@@ -73,12 +75,9 @@ def document(model: Model) -> dict[str, Any]:
             made["data"][names[0]] = {"v": [value]}
         else:
             entry = entries.setdefault(names[0], {"origin": names[0], "localStorage": []})
-            item = (
-                {"name": names[1], "stores": [value]}
-                if kind == "indexedDB"
-                else {"name": names[1], "value": str(value)}
-            )
-            entry.setdefault("opfs" if kind == "unit" else kind, []).append(item)
+            section = {"unit": "opfs", "indexedDB": DATABASE_FORMS[value % 2]}.get(kind, kind)
+            item = {"name": names[1], **({"stores": [value]} if kind == "indexedDB" else {"value": str(value)})}
+            entry.setdefault(section, []).append(item)
     state["origins"] = list(entries.values())
     return made
 
@@ -90,9 +89,10 @@ def flat(made: dict[str, Any]) -> Model:
         key = ("cookie", entry["name"], "https://" + entry["domain"], entry.get("partitionKey", ""))
         model[key] = int(entry["value"])
     for entry in state["origins"]:
-        for section in ("localStorage", "sessionStorage", "indexedDB", "opfs"):
+        for section in ("localStorage", "sessionStorage", *DATABASE_FORMS, "opfs"):
             for item in entry.get(section, []):
-                kind = "unit" if section == "opfs" else section
+                kind = {"opfs": "unit", "indexedDBRich": "indexedDB"}.get(section, section)
+                assert (kind, entry["origin"], item["name"]) not in model
                 model[kind, entry["origin"], item["name"]] = int(item.get("value") or item["stores"][0])
     model |= {("top", name): state[name]["v"][0] for name in NAMES if name in state}
     return model | {("data", name): value["v"][0] for name, value in made["data"].items()}
@@ -282,6 +282,19 @@ def test_databases_of_one_origin_are_merged_one_by_one(section: str) -> None:
     )
     (merged,) = merge_storage_states(base, mine, theirs)["origins"]
     assert [database["dump"] for database in merged[section]] == ["x1", "y1"]
+
+
+@pytest.mark.parametrize("before", DATABASE_FORMS)
+@pytest.mark.parametrize("after", DATABASE_FORMS)
+def test_a_database_is_one_item_in_either_form(before: str, after: str) -> None:
+    """A renewal with a value that JSON lacks undoes no logout, and my change of the database replaces it."""
+    base, mine, theirs = (
+        state(origins=[{"origin": HOSTS[0], "localStorage": [], form: [{"name": "auth", "dump": dump}]}])
+        for form, dump in ((before, "old"), (before, "mine"), (after, "theirs"))
+    )
+    assert merge_storage_states(base, state(), theirs)["origins"] == []
+    assert merge_storage_states(base, mine, theirs) == mine
+    assert merge_storage_states(base, base, theirs) == theirs
 
 
 def test_true_is_not_one() -> None:

@@ -31,20 +31,27 @@ async (cap, only) => {
   return JSON.stringify({ databases, lost, names });
 
   async function dumpDatabase(name) {
-    const context = { isPlain: true, keys: [], pending: [], size: 0 };
+    const context = { name, isPlain: true, keys: [], pending: [], size: 0 };
     const request = indexedDB.open(name);
     request.onupgradeneeded = () => request.transaction.abort(); // deleted meanwhile, and not to be made again
     const database = await promised(request);
     const before = lost.length;
     let isInTheWay = false;
+    let transaction = null;
     database.onversionchange = () => {
       // Else the page's own upgrade or deletion is `blocked`, and waits for the whole copy.
       isInTheWay = true;
+      transaction?.abort();
       database.close();
     };
     try {
       const stores = [];
-      for (const store of database.objectStoreNames) stores.push(await dumpStore(database, store, context));
+      const names = [...database.objectStoreNames];
+      // One for all stores: what the page changes at once is copied at once.
+      if (names.length) transaction = database.transaction(names);
+      for (const store of names) stores.push(await dumpStore(transaction.objectStore(store), context));
+      database.close();
+      for (const store of stores) await complete(store, context);
       const content = context.isPlain ? { stores: stores.map(asPlaywright) } : { keys: context.keys, dump: JSON.stringify(stores) };
       return { size: context.size, database: { name, version: database.version, ...content } };
     } catch (error) {
@@ -56,46 +63,57 @@ async (cap, only) => {
     return dumpDatabase(name);
   }
 
-  async function dumpStore(database, name, context) {
-    const store = database.transaction(name).objectStore(name);
-    const { autoIncrement } = store;
+  // A cursor, because it stops at the first record over the cap: a page of records would have to be read as a whole.
+  async function dumpStore(store, context) {
+    const { name, autoIncrement } = store;
     const keyPath = listed(store.keyPath);
     const indexes = [...store.indexNames].map((index) => {
       const { name, keyPath, unique, multiEntry } = store.index(index);
       return { name, keyPath: listed(keyPath), unique, multiEntry };
     });
     const records = [];
-    let range;
-    for (;;) {
-      const page = database.transaction(name).objectStore(name);
-      const [keys, values] = await Promise.all([promised(page.getAllKeys(range, 64)), promised(page.getAll(range, 64))]);
-      for (let index = 0; index < keys.length; index++) {
-        const record = await dumpRecord(keyPath === null ? keys[index] : null, values[index], `${database.name}/${name}`, context);
-        if (record) records.push(record);
-      }
-      if (keys.length < 64) return { name, keyPath, autoIncrement, indexes, records };
-      range = IDBKeyRange.lowerBound(keys[keys.length - 1], true);
+    const request = store.openCursor();
+    for (let cursor; (cursor = await promised(request)); cursor.continue()) {
+      const record = dumpRecord(keyPath === null ? cursor.key : null, cursor.value, name, context);
+      if (record) records.push(record);
+    }
+    return { name, keyPath, autoIncrement, indexes, records };
+  }
+
+  function dumpRecord(key, value, store, context) {
+    const { size } = context;
+    const isPlain = isJson(key, 0, new Set()) && isJson(value, 0, new Set());
+    context.pending = [];
+    try {
+      const record = [encode(key, new Map(), context, 0), encode(value, new Map(), context, 0)];
+      count(JSON.stringify(record).length, context);
+      context.isPlain = context.isPlain && isPlain;
+      return Object.assign(record, { raw: [key, value], pending: context.pending });
+    } catch (error) {
+      context.size = size;
+      return noteLost(error, store, context);
     }
   }
 
-  async function dumpRecord(key, value, where, context) {
-    const isPlain = isJson(key, 0, new Set()) && isJson(value, 0, new Set());
-    const keysBefore = context.keys.length;
-    context.pending = [];
-    let record;
-    try {
-      record = [encode(key, new Map(), context, 0), encode(value, new Map(), context, 0)];
-      await Promise.all(context.pending.map((read) => read()));
-    } catch (error) {
-      if (error instanceof TooLarge) throw error;
-      lost.push([where, error instanceof Lost ? error.message : String(error && error.name)]);
-      context.isPlain = false;
-      context.keys.length = keysBefore; // one without its content would fail the restore of the whole database
-      return null;
+  // What takes time is read at last: a transaction ends when nothing is asked of it.
+  async function complete(store, context) {
+    const { records } = store;
+    store.records = [];
+    for (const record of records) {
+      try {
+        for (const read of record.pending) await read();
+        store.records.push(record);
+      } catch (error) {
+        noteLost(error, store.name, context);
+      }
     }
-    count(JSON.stringify(record).length, context);
-    context.isPlain = context.isPlain && isPlain;
-    return Object.assign(record, { raw: [key, value] });
+  }
+
+  function noteLost(error, store, context) {
+    if (error instanceof TooLarge) throw error;
+    lost.push([`${context.name}/${store}`, error instanceof Lost ? error.message : String(error && error.name)]);
+    context.isPlain = false;
+    return null;
   }
 
   // What JSON says exactly: JSON.stringify and JSON.parse would give the same value back.
@@ -107,10 +125,14 @@ async (cap, only) => {
     if (typeof value !== 'object' || depth > 40 || met.has(value)) return false;
     met.add(value);
     // First: the entries of 30 MB in a typed array kept a page busy for more than 12 s (Chromium 156, 2026-11-27).
-    if (!Array.isArray(value) && tagOf(value) !== 'Object') return false;
-    const contents = Object.entries(value);
-    if (Array.isArray(value) && contents.length !== value.length) return false;
-    return contents.every(([key, content]) => key.isWellFormed() && key !== '__proto__' && isJson(content, depth + 1, met));
+    if (Array.isArray(value) ? !isDense(value) : tagOf(value) !== 'Object') return false;
+    return Object.entries(value).every(([key, content]) => key.isWellFormed() && key !== '__proto__' && isJson(content, depth + 1, met));
+  }
+
+  // Whether an array has all of its elements, and nothing else.
+  function isDense(array) {
+    const keys = Object.keys(array);
+    return keys.length === array.length && keys.every((key, index) => key === String(index));
   }
 
   function asPlaywright({ name, keyPath, autoIncrement, indexes, records }) {
@@ -143,6 +165,8 @@ async (cap, only) => {
     seen.set(value, seen.size);
     const inner = (content) => encode(content, seen, context, depth + 1);
     const tag = tagOf(value);
+    // Whether it follows the length of its buffer cannot be asked.
+    if (ArrayBuffer.isView(value) && value.buffer.resizable) throw new Lost('view of a resizable ArrayBuffer');
     if (ArrayBuffer.isView(value)) return ['v', tag, inner(value.buffer), value.byteOffset, value.length ?? value.byteLength];
     switch (tag) {
       case 'Object': return ['o', Object.fromEntries(Object.entries(value).map(([key, content]) => [key, inner(content)]))];
@@ -151,20 +175,18 @@ async (cap, only) => {
       case 'Set': return ['s', [...value].map(inner)];
       case 'Date': return ['d', value.getTime()];
       case 'RegExp': return ['x', value.source, value.flags];
-      case 'Error': return ['e', value.name, value.message, String(value.stack)];
+      case 'Error': return ['e', value.name, value.message, String(value.stack), ...(Object.hasOwn(value, 'cause') ? [inner(value.cause)] : [])];
       case 'Boolean': case 'Number': case 'String': case 'BigInt': return ['w', inner(value.valueOf())];
-      case 'ArrayBuffer': return ['y', base64(new Uint8Array(value), context)];
-      case 'Blob': return later(['b', null, value.type], context, () => readBlob(value, context));
-      case 'File': return later(['f', null, value.type, value.name, value.lastModified], context, () => readBlob(value, context));
+      case 'ArrayBuffer': return encodeBuffer(value, context);
+      case 'Blob': return encodeBlob(['b', null, value.type], value, context);
+      case 'File': return encodeBlob(['f', null, value.type, value.name, value.lastModified], value, context);
       case 'CryptoKey': return encodeKey(value, context);
       default: throw new Lost(tag);
     }
   }
 
   function encodeArray(value, inner) {
-    const keys = Object.keys(value);
-    const isDense = keys.length === value.length && keys.every((key, index) => key === String(index));
-    if (isDense) return ['a', value.map(inner)];
+    if (isDense(value)) return ['a', value.map(inner)];
     return ['h', value.length, Object.entries(value).map(([key, content]) => [key, inner(content)])];
   }
 
@@ -173,9 +195,21 @@ async (cap, only) => {
     const hash = value.algorithm.hash ? { hash: value.algorithm.hash.name } : {};
     const { name, namedCurve, length } = value.algorithm;
     const algorithm = JSON.parse(JSON.stringify({ name, namedCurve, length, ...hash }));
-    const key = { jwk: null, algorithm, usages: value.usages };
-    context.pending.push(async () => (key.jwk = await crypto.subtle.exportKey('jwk', value)));
-    return ['k', context.keys.push(key) - 1];
+    return later(['k', null], context, async () => {
+      const key = { jwk: await crypto.subtle.exportKey('jwk', value), algorithm, usages: value.usages };
+      count(JSON.stringify(key).length, context);
+      return context.keys.push(key) - 1;
+    });
+  }
+
+  function encodeBuffer(buffer, context) {
+    if (buffer.byteLength > cap - context.size) throw new TooLarge();
+    return ['y', base64(buffer), ...(buffer.resizable ? [buffer.maxByteLength] : [])];
+  }
+
+  function encodeBlob(encoded, blob, context) {
+    count(4 * Math.ceil(blob.size / 3), context);
+    return later(encoded, context, async () => base64(await blob.arrayBuffer()));
   }
 
   function later(encoded, context, read) {
@@ -183,13 +217,8 @@ async (cap, only) => {
     return encoded;
   }
 
-  async function readBlob(blob, context) {
-    if (blob.size > cap - context.size) throw new TooLarge();
-    return base64(new Uint8Array(await blob.arrayBuffer()), context);
-  }
-
-  function base64(bytes, context) {
-    if (bytes.length > cap - context.size) throw new TooLarge();
+  function base64(buffer) {
+    const bytes = new Uint8Array(buffer);
     let text = '';
     for (let start = 0; start < bytes.length; start += 32768) text += String.fromCharCode(...bytes.subarray(start, start + 32768));
     return btoa(text);

@@ -4,11 +4,22 @@
 // isPatient: whether it may look first which databases there are. Opening one disturbs pages that hold an older version. A
 // document that is just starting has no such time: the database is opened before any script of the page can do so.
 // onFilled: called with the name of each database that was filled, before the page finds it.
+// Returns a text for each of them: why it could not be filled, or ''. Only patient callers read these.
 // A database is filled within its upgrade, so the page's own `open` waits, and nobody ever finds it half full.
 async (databases, isPatient, onFilled = () => {}) => {
+  // A page may replace natives before its databases are filled: all that is used then is bound now, and no list is iterated.
+  const unbound = (method) => Function.prototype.call.bind(method);
+  const property = (type, name) => Object.getOwnPropertyDescriptor(type.prototype, name);
+  const [createObjectStore, close] = ['createObjectStore', 'close'].map((name) => unbound(IDBDatabase.prototype[name]));
+  const [createIndex, put, get] = ['createIndex', 'put', 'get'].map((name) => unbound(IDBObjectStore.prototype[name]));
+  const [resultOf, transactionOf, errorOf] = ['result', 'transaction', 'error'].map((name) => unbound(property(IDBRequest, name).get));
+  const listen = unbound(property(IDBRequest, 'onsuccess').set);
+  const oldVersionOf = unbound(property(IDBVersionChangeEvent, 'oldVersion').get);
+  const [abort, preventDefault] = [IDBTransaction.prototype.abort, Event.prototype.preventDefault].map(unbound);
+
   const there = new Set(isPatient ? (await indexedDB.databases()).map(({ name }) => name) : []);
   const missing = databases.filter(({ name }) => !there.has(name));
-  return (await Promise.all(missing.map(create))).filter((reason) => reason);
+  return Promise.all(missing.map(create));
 
   function storesOf({ dump, stores }) {
     if (dump) return JSON.parse(dump).map((store) => ({ ...store, decode: (value, keys) => decode(value, [], keys) }));
@@ -26,87 +37,84 @@ async (databases, isPatient, onFilled = () => {}) => {
   }
 
   function create({ name, version, keys, ...content }) {
-    // All that can be done at once is, before the page can replace what is used here.
     const stores = storesOf(content);
     const decoded = (imported) => stores.map(({ records, decode }) => records.map((record) => record.map((value) => decode(value, imported))));
+    const importKey = ({ jwk, algorithm, usages }) => crypto.subtle.importKey('jwk', jwk, algorithm, true, usages);
+    const named = (error) => (isPatient ? `${name}: ${error.name}` : name);
     let values = null;
-    let importing = null;
+    let failure = null;
     try {
-      if (keys && keys.length) importing = Promise.all(keys.map(importKey)).then(decoded);
-      else values = decoded([]);
+      if (!keys || !keys.length) values = decoded([]);
+      else Promise.all(keys.map(importKey)).then((imported) => (values = decoded(imported))).catch((error) => (failure = error));
     } catch (error) {
-      return `${name}: ${error.name}`;
+      return named(error);
     }
     return new Promise((resolve) => {
       const request = indexedDB.open(name, version);
       let reason = '';
-      let isThere = false;
       let isNew = false;
-      const fail = (error) => {
-        reason = `${name}: ${error.name}`;
-        request.transaction.abort();
-      };
+      let created = null;
       request.onupgradeneeded = (event) => {
-        isThere = event.oldVersion > 0;
-        isNew = !isThere;
-        if (isThere) return request.transaction.abort();
-        try {
-          const created = stores.map((store) => createStore(request.result, store));
-          if (importing) whenImported(importing, created, fail);
-          else fillStores(created, values);
-        } catch (error) {
-          fail(error);
-        }
+        isNew = oldVersionOf(event) === 0;
+        if (!isNew) return abort(transactionOf(request));
+        fill();
       };
       request.onsuccess = () => {
-        request.result.close();
+        close(resultOf(request));
         if (isNew) onFilled(name);
         resolve(reason);
       };
       request.onblocked = () => resolve(reason); // a page was faster
       request.onerror = (event) => {
-        event.preventDefault();
-        isThere ||= request.error.name === 'VersionError'; // a newer one
-        resolve(reason || (isThere ? '' : `${name}: ${request.error.name}`));
+        preventDefault(event);
+        const isThere = !isNew && isPatient && ['AbortError', 'VersionError'].includes(errorOf(request).name); // of another version
+        resolve(isThere ? '' : reason || named(errorOf(request)));
       };
-    });
-  }
 
-  function createStore(database, { name, keyPath, autoIncrement, indexes }) {
-    const store = database.createObjectStore(name, { keyPath: keyPath === undefined ? null : keyPath, autoIncrement });
-    for (const { name, keyPath, unique, multiEntry } of indexes) store.createIndex(name, keyPath, { unique, multiEntry });
-    return store;
-  }
-
-  function fillStores(created, values) {
-    created.forEach((store, index) => {
-      for (const [key, value] of values[index]) {
-        if (store.keyPath === null) store.put(value, key);
-        else store.put(value);
+      function fill() {
+        try {
+          created ||= createStores(resultOf(request), stores);
+          if (failure) throw failure;
+          // Importing a key is asynchronous, and an upgrade ends when nothing is asked of it.
+          if (values) fillStores(created, stores, values);
+          else listen(get(created[0], 0), fill);
+        } catch (error) {
+          reason = named(error);
+          abort(transactionOf(request));
+        }
       }
     });
   }
 
-  // Importing a key is asynchronous, and an upgrade ends when nothing is asked of it: so something is, until the keys are there.
-  function whenImported(importing, created, fail) {
-    let outcome = null;
-    importing.then((values) => (outcome = () => fillStores(created, values)), (error) => (outcome = () => fail(error)));
-    const wait = () => {
-      if (!outcome) return (created[0].get(0).onsuccess = wait);
-      try {
-        outcome();
-      } catch (error) {
-        fail(error);
+  function createStores(database, stores) {
+    const created = [];
+    for (let index = 0; index < stores.length; index++) {
+      const { name, keyPath = null, autoIncrement, indexes } = stores[index];
+      created[index] = createObjectStore(database, name, { keyPath, autoIncrement });
+      for (let number = 0; number < indexes.length; number++) {
+        const { name, keyPath, unique, multiEntry } = indexes[number];
+        createIndex(created[index], name, keyPath, { unique, multiEntry });
       }
-    };
-    wait();
+    }
+    return created;
+  }
+
+  function fillStores(created, stores, values) {
+    for (let index = 0; index < stores.length; index++) {
+      const hasKeys = (stores[index].keyPath ?? null) === null;
+      for (let number = 0; number < values[index].length; number++) {
+        const { 0: key, 1: value } = values[index][number];
+        if (hasKeys) put(created[index], value, key);
+        else put(created[index], value);
+      }
+    }
   }
 
   // The inverse of `encode` in indexeddb_dump.js: refs are numbered in the order in which objects are met.
   function decode(value, refs, keys) {
     if (!Array.isArray(value)) return value;
     const inner = (content) => decode(content, refs, keys);
-    const [tag, first, second, third, fourth] = value;
+    const { 0: tag, 1: first, 2: second, 3: third, 4: fourth } = value;
     const known = (object) => (refs.push(object), object);
     switch (tag) {
       case 'u': return undefined;
@@ -118,10 +126,10 @@ async (databases, isPatient, onFilled = () => {}) => {
       case 'w': return known(Object(inner(first)));
       case 'b': return known(new Blob([bytes(first)], { type: second }));
       case 'f': return known(new File([bytes(first)], third, { type: second, lastModified: fourth }));
-      case 'y': return known(bytes(first).buffer);
+      case 'y': return known(buffer(first, second));
       case 'v': return view(first, second, third, fourth, refs, inner);
       case 'k': return known(keys[first]);
-      case 'e': return known(error(first, second, third));
+      case 'e': return filled(known(error(first, second, third)), fourth === undefined ? [] : [fourth], (object, cause) => hide(object, 'cause', inner(cause)));
       case 'm': return filled(known(new Map()), first, (map, [key, content]) => map.set(inner(key), inner(content)));
       case 's': return filled(known(new Set()), first, (set, content) => set.add(inner(content)));
       case 'a': return filled(known([]), first, (array, content) => array.push(inner(content)));
@@ -138,8 +146,18 @@ async (databases, isPatient, onFilled = () => {}) => {
 
   function error(name, message, stack) {
     const types = { EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
-    const object = new (types[name] || Error)(message);
-    return Object.defineProperty(object, 'stack', { value: stack, writable: true, configurable: true });
+    return hide(new (types[name] || Error)(message), 'stack', stack);
+  }
+
+  function hide(object, key, value) {
+    return Object.defineProperty(object, key, { value, writable: true, configurable: true });
+  }
+
+  function buffer(base64, maxByteLength) {
+    const content = bytes(base64);
+    const made = new ArrayBuffer(content.length, { maxByteLength });
+    new Uint8Array(made).set(content);
+    return made;
   }
 
   function filled(object, contents, add) {
@@ -153,10 +171,6 @@ async (databases, isPatient, onFilled = () => {}) => {
 
   function bytes(base64) {
     return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  }
-
-  function importKey({ jwk, algorithm, usages }) {
-    return crypto.subtle.importKey('jwk', jwk, algorithm, true, usages);
   }
 
   // The encoding of Playwright's storage_state(indexed_db=True), for states that were made by it.
