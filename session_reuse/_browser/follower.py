@@ -50,11 +50,10 @@ _RECENT: Final = 0.5
 """Seconds for which events of a write may still be on their way when its document is left."""
 _NO_STORAGE: Final = "Frame not found for the given storage id"
 _CLEARED: Final = re.compile(r"Clear-Site-Data header on '([^']+)': Cleared data types")
-# Operators only: the page may have replaced any function. Handlers of all worlds are seen in the page's own.
-_HAS_LEAVING_HANDLERS: Final = (
-    "(window => 'pagehide' in window || 'unload' in window || 'beforeunload' in window)(getEventListeners(window))"
-    " || 'visibilitychange' in getEventListeners(document)"
-)
+_LEAVING: Final = frozenset({
+    "beforeunload", "freeze", "pagehide", "pageswap", "unload", "visibilitychange", "webkitvisibilitychange",
+})  # fmt: skip
+"""Events that run handlers of a document when it is left."""
 
 
 class Follower:
@@ -261,13 +260,24 @@ class Follower:
             self._restorer.seen(origin)
 
     def _find_handlers(self, frame: Frame) -> Flow[None]:
-        params = {"expression": _HAS_LEAVING_HANDLERS, "includeCommandLineAPI": True, "returnByValue": True}
+        """Learn whether a top-level document has handlers that run when it is left."""
+        if frame.parent is not None:
+            return  # no command reaches the window of a frame in the same process
+        frame.acts_when_left = True  # at once: it may be left before the answer is there
+        cdp = frame.target.cdp
         try:
-            answer = yield self._driver.send(frame.target.cdp, "Runtime.evaluate", params)
+            if not frame.handles:  # no page can replace these two names
+                names = ({"expression": each} for each in ("window", "document"))
+                found = yield [self._driver.send(cdp, "Runtime.evaluate", each) for each in names]
+                frame.handles = [{"objectId": each["result"]["objectId"]} for each in found]
+            # No expression: in the page's own world it may call functions of the page, in another it finds no handlers.
+            found = yield [self._driver.send(cdp, "DOMDebugger.getEventListeners", each) for each in frame.handles]
         except self._driver.errors:
-            frame.acts_when_left = True  # not known, so it is read again after it was left
-            return
-        frame.acts_when_left = bool(answer["result"].get("value"))
+            return  # not known, so it is read again after it was left
+        has_handlers = any(each["type"] in _LEAVING for answer in found for each in answer["listeners"])
+        # An `about:blank` in it has its storage, and may have handlers of its own.
+        inner = [each for each in frame.target.tab.frames.values() if each.parent == frame.id and each.origin is None]
+        frame.acts_when_left = has_handlers or bool(inner)
 
     def _navigating(self, target: Target, method: str, params: Params) -> None:
         frame = target.tab.frames.get(params["frameId"])

@@ -184,11 +184,15 @@ _PAGES = {
 _PAGES |= {
     **{f"/to{path}": _page(f"location.replace('{path}');") for path in ("/idb-plain", "/idb-cyclic")},
     **{
-        f"/last/{event}": _page(
-            f"localStorage.setItem('token', 'early'); {target}.addEventListener('{event}', () =>"
-            " localStorage.setItem('token', 'last'));"
+        f"/last/{name}": _page(
+            "window.getEventListeners = () => { window.wasCalled = true; return {}; };"
+            f"const last = () => localStorage.setItem('token', 'last'); localStorage.setItem('token', 'early'); {listen}"
         )
-        for event, target in (("pagehide", "window"), ("visibilitychange", "document"))
+        for name, listen in {
+            **{each: f"addEventListener('{each}', last);" for each in ("pagehide", "pageswap", "visibilitychange")},
+            "document-visibilitychange": "document.addEventListener('visibilitychange', last);",
+            "inner-pagehide": "document.body.append(document.createElement('iframe')); frames[0].onpagehide = last;",
+        }.items()
     },
     "/register": _page(
         "navigator.serviceWorker.register('/worker.js').then(() => navigator.serviceWorker.ready).then(() => show(true));"

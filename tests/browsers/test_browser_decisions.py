@@ -306,7 +306,7 @@ class StorageDriver(ScriptDriver):
         """Answer like Chromium."""
         if method == "DOMStorage.getDOMStorageItems":
             return {"entries": self.items if params["storageId"]["isLocalStorage"] else self.session_items}
-        return {"usageBreakdown": [], "result": {}}
+        return {"usageBreakdown": [], "result": {"objectId": "1"}, "listeners": []}
 
 
 @pytest.mark.parametrize("is_asked_first", [True, False])
