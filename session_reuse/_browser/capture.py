@@ -148,6 +148,7 @@ class Capture:
     def _copy_databases(self, frame: Frame, origin: str, failed: set[str]) -> Flow[None]:
         mark, began = self._mirror.dirty_databases[origin], time.monotonic()
         try:
+            yield from self._follower.track_again(origin)  # a change from now on marks them again
             text = yield from self._follower.evaluate(frame, dump_script(self._limit, mark.names))
         except self._driver.errors:
             failed.add(origin)  # the page is busy, or has gone on: the mark stays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import limits
@@ -158,10 +159,7 @@ class Follower:
         if method in STORAGE_EVENTS:
             self._storage_changed(target, method, params)
         elif method.startswith("Storage."):
-            origin = origin_of_storage(params)
-            if origin is not None and self._indexed_db:
-                self._mirror.databases_changed(origin, params.get("databaseName"))
-                self._restorer.seen(origin)
+            self._databases_changed(target, origin_of_storage(params))
         elif method == "Page.frameNavigated":
             self._committed(target, params["frame"], is_followed=True)
         elif method == "Page.frameDetached":
@@ -175,6 +173,14 @@ class Follower:
             self._logged(params["entry"])
         else:
             self._navigating(target, method, params)
+
+    def _databases_changed(self, target: Target, origin: str | None) -> None:
+        if origin is None or not self._indexed_db:
+            return
+        self._mirror.databases_changed(origin)
+        # Until the next copy: there is an event for each value that a page puts, and one says all.
+        if target.tracked.pop(origin, None) is not None:
+            self._driver.spawn(self._untrack(target, origin))
 
     def _storage_changed(self, target: Target, method: str, params: Params) -> None:
         known = self._mirror.version
@@ -349,9 +355,20 @@ class Follower:
         try:
             params = {"storageKey": storage_key(origin)}
             yield self._driver.send(target.cdp, "Storage.trackIndexedDBForStorageKey", params)
-            target.tracked[origin] = True
+            if origin in target.tracked:  # else a change has come first
+                target.tracked[origin] = True
         except self._driver.errors:
-            del target.tracked[origin]
+            target.tracked.pop(origin, None)
+
+    def track_again(self, origin: str) -> Flow[None]:
+        """Subscribe to the changes of an origin's databases in all its tabs: they are about to be copied."""
+        targets = {frame.target for frame in self.shared_frames() if frame.origin == origin}
+        yield [self._track(target, origin) for target in targets]
+
+    def _untrack(self, target: Target, origin: str) -> Flow[None]:
+        with suppress(*self._driver.errors):
+            params = {"storageKey": storage_key(origin)}
+            yield self._driver.send(target.cdp, "Storage.untrackIndexedDBForStorageKey", params)
 
     def _find_databases(self, target: Target, origin: str) -> Flow[None]:
         """Find databases that an origin has had before its changes were reported."""

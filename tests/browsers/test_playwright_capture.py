@@ -22,7 +22,7 @@ from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
 from tests.browsers.patience import limit, set_limit
-from tests.browsers.probes import capture_now, mirror_of
+from tests.browsers.probes import capture_now, leftovers, mirror_of
 from tests.browsers.visits import (
     checkpoints_of,
     entry,
@@ -300,6 +300,24 @@ _PUT = """async (value) => {
   await new Promise((done) => { transaction.oncomplete = done; });
   result.close();
 }"""
+
+
+async def test_a_page_that_stores_much_sends_one_event_for_each_copy(sites: Sites, browser: Any) -> None:
+    """There would be one for each value, over the connection that the agent waits for."""
+    session, origin = fresh(), sites.origin("much")
+    bound = open_context(session, browser, checkpoint_after=None)
+    async with bound as context:
+        page = await context.new_page()
+        await page.goto(sites.url("much", "/blank"))
+        for value in ("1", "2"):
+            await page.evaluate(_PUT, value)
+            await until(lambda: origin in mirror_of(bound).dirty_databases and not leftovers(bound)[0])
+            known = mirror_of(bound).version
+            await page.evaluate(f"(async () => {{ for (let n = 0; n < 50; n++) await ({_PUT})('{value}{value}'); }})()")
+            assert mirror_of(bound).version == known
+            await capture_now(session)
+            assert origin not in mirror_of(bound).dirty_databases
+            assert f"{value}{value}" in str(entry(session, origin)["indexedDB"])
 
 
 async def test_a_key_that_may_not_leave_costs_its_record_only(sites: Sites, browser: Any) -> None:
