@@ -97,6 +97,11 @@ class Follower:
         for tab in list(self.tabs):
             yield from [frame for frame in tab.frames.values() if frame.shares_storage]
 
+    def tracked_origins(self) -> set[str]:
+        """Return the origins whose databases report their changes to a tab that is open."""
+        targets = {frame.target for tab in self.tabs for frame in tab.frames.values()}
+        return {origin for target in targets for origin in target.tracked}
+
     def opened(self, tab: Tab) -> None:
         """Note a new tab."""
         self.has_followed = True

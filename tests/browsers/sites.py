@@ -178,6 +178,9 @@ _PAGES = {
         "<button onclick=\"window.open(location.href.replace('//app', '//idp').replace('/popup', '/popup/idp'))\">go</button>",
     ),
     "/popup/idp": _page("localStorage.setItem('idp', 'I'); opener.postMessage('T', '*'); window.close();"),
+    "/popup/database": _page(
+        f"{_OPEN_DATABASE} open().then((db) => put(db, 'loose', 'T')).then(() => window.close());"
+    ),
     "/form": _page("", "<form method=post action=/form/login><input name=user><button>go</button></form>"),
 }
 
@@ -199,6 +202,13 @@ _PAGES |= {
     ),
     "/worker.js": "self.onfetch = (event) => { if (event.request.mode === 'navigate' && !event.request.url.endsWith('/inner'))"
     " event.respondWith(new Response('<script>localStorage.shell = 1</script>', { headers: { 'Content-Type': 'text/html' } })); };",
+    "/late.js": f"{_OPEN_DATABASE} self.onmessage = (event) => event.waitUntil((async () => {{"
+    " while ((await clients.matchAll({ includeUncontrolled: true })).length) await new Promise((done) => setTimeout(done, 10));"
+    " const db = await open(); await put(db, 'loose', 'late'); db.close(); await fetch('/written'); })());",
+    "/late": _page(
+        "navigator.serviceWorker.register('/late.js').then(() => navigator.serviceWorker.ready)"
+        ".then(({ active }) => { active.postMessage(1); show(true); });"
+    ),
     "/writer.js": f"{_OPEN_DATABASE}(async () => {{ const db = await open();"
     f" await put(db, 'users', {_DATABASE_VALUES['plain']}); db.close(); new BroadcastChannel('writer').postMessage('done'); }})();",
     **{

@@ -320,6 +320,46 @@ async def test_a_page_that_stores_much_sends_one_event_for_each_copy(sites: Site
             assert f"{value}{value}" in str(entry(session, origin)["indexedDB"])
 
 
+async def test_a_new_database_of_a_popup_that_closes_at_once_is_captured(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login window may be gone before it can be followed."""
+    attach = AsyncPlaywrightDriver._attach
+
+    def attach_late(self: AsyncPlaywrightDriver, page: Any, followed: FollowedPage) -> Any:
+        if "/popup/database" in page.url:
+            yield until(page.is_closed)
+        yield from attach(self, page, followed)
+
+    monkeypatch.setattr(AsyncPlaywrightDriver, "_attach", attach_late)
+    session = fresh()
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("opener", "/blank"))
+        async with page.expect_popup() as popup:
+            await page.evaluate("(url) => void window.open(url)", sites.url("popped-database", "/popup/database"))
+        await until((await popup.value).is_closed)
+    assert "'T'" in str(entry(session, sites.origin("popped-database")).get("indexedDB"))
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_what_a_worker_stores_when_its_tab_is_closed_is_captured(
+    is_new: bool, sites: Sites, browser: Any
+) -> None:
+    """No tab is there to report it."""
+    session, host = fresh(), f"late{int(is_new)}"
+    async with open_context(session, browser, checkpoint_after=None) as context:
+        await visited(context, sites.url("elsewhere", "/inner"))
+        if not is_new:
+            await visited(context, sites.url(host, "/idb-plain/login"))
+            await context.pages[-1].close()
+        assert await visited(context, sites.url(host, "/late")) == "in"
+        await capture_now(session)
+        await context.pages[-1].close()
+        await until(lambda: sites.hits[host, "/written"])
+    assert "'late'" in str(entry(session, sites.origin(host)).get("indexedDB"))
+
+
 async def test_a_key_that_may_not_leave_costs_its_record_only(sites: Sites, browser: Any) -> None:
     """The public key beside it, whose record is lost, does not keep the database from being restored."""
     session = fresh()
