@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from session_reuse._browser import limits
 from session_reuse._browser.blank_page import evaluate_apart
 from session_reuse._browser.origins import origin_of, origin_of_storage, storage_key
-from session_reuse._browser.storage.databases import is_used
+from session_reuse._browser.storage.databases import dump_script, is_used, read_dump
 from session_reuse._browser.storage.mirror import STORAGE_EVENTS
 from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._browser.tabs import Frame, Tab, Target, frame_of
@@ -79,6 +79,7 @@ class Follower:
         self._restorer = restorer
         self._driver = driver
         self._indexed_db = settings.indexed_db
+        self._database_limit = settings.database_limit
         self._is_new_profile = is_new_profile
         self._shown: set[str] = set()
         self._last_write: dict[str, float] = {}
@@ -338,9 +339,20 @@ class Follower:
         self._was_read.add(once)
         if not is_known or origin in self._mirror.unread:
             yield from self._read_new(frame, origin)
+        if not is_told and self._restorer.is_registered and self._mirror.progress(origin).unconfirmed("databases"):
+            yield from self._confirm_databases(frame, origin)
         # Its receipt was sent before anything listened. The page may have logged out since, so no other one is filled.
         if not is_told and frame.parent is None and frame.origin is not None:
             self._restorer.delivered(origin)
+
+    def _confirm_databases(self, frame: Frame, origin: str) -> Flow[None]:
+        """Look at once for restored databases whose receipts were missed: the page may delete them before they are copied."""
+        # Their names are no proof: a database on a disk has one while it is being filled (Chromium 156, 2026-11-27).
+        with suppress(*self._driver.errors):
+            names = self._mirror.progress(origin).unconfirmed("databases")
+            text = yield from self.evaluate(frame, dump_script(self._database_limit, names))
+            self._mirror.progress(origin).saw_databases(read_dump(origin, text))
+            self._restorer.seen(origin)
 
     def _read_new(self, frame: Frame, origin: str) -> Flow[None]:
         """Read what a document has."""

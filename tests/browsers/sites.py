@@ -178,6 +178,9 @@ _PAGES = {
         "<button onclick=\"window.open(location.href.replace('//app', '//idp').replace('/popup', '/popup/idp'))\">go</button>",
     ),
     "/popup/idp": _page("localStorage.setItem('idp', 'I'); opener.postMessage('T', '*'); window.close();"),
+    "/popup/logout": _page(
+        "localStorage.clear(); indexedDB.deleteDatabase('auth').onsuccess = () => { show(false); window.close(); };"
+    ),
     "/popup/database": _page(
         f"{_OPEN_DATABASE} open().then((db) => put(db, 'loose', 'T')).then(() => window.close());"
     ),

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,8 +37,11 @@ from tests.browsers.visits import (
     visited,
 )
 from tests.harness.polling import until
+from tests.harness.probes import captures_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.browsers.sites import Sites
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -320,26 +324,64 @@ async def test_a_page_that_stores_much_sends_one_event_for_each_copy(sites: Site
             assert f"{value}{value}" in str(entry(session, origin)["indexedDB"])
 
 
+@asynccontextmanager
+async def followed_late(
+    path: str, sites: Sites, session: Any, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Any, asyncio.Event]]:
+    """Open a popup that is not followed before the event is set, or it has closed."""
+    attach, is_time = AsyncPlaywrightDriver._attach, asyncio.Event()
+
+    def attach_late(self: AsyncPlaywrightDriver, page: Any, followed: FollowedPage) -> Any:
+        if self.context.pages[0] is not page:
+            yield until(lambda: is_time.is_set() or page.is_closed())
+        yield from attach(self, page, followed)
+
+    monkeypatch.setattr(AsyncPlaywrightDriver, "_attach", attach_late)
+    async with open_context(session, browser, checkpoint_after=None) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("opener", "/blank"))
+        async with page.expect_popup() as popup:
+            await page.evaluate("(url) => void window.open(url)", sites.url("popped-late", path))
+        yield await popup.value, is_time
+
+
 async def test_a_new_database_of_a_popup_that_closes_at_once_is_captured(
     sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A login window may be gone before it can be followed."""
-    attach = AsyncPlaywrightDriver._attach
+    session = fresh()
+    async with followed_late("/popup/database", sites, session, browser, monkeypatch) as (popup, _):
+        await until(popup.is_closed)
+    assert "'T'" in str(entry(session, sites.origin("popped-late")).get("indexedDB"))
 
-    def attach_late(self: AsyncPlaywrightDriver, page: Any, followed: FollowedPage) -> Any:
-        if "/popup/database" in page.url:
-            yield until(page.is_closed)
-        yield from attach(self, page, followed)
 
-    monkeypatch.setattr(AsyncPlaywrightDriver, "_attach", attach_late)
+async def test_a_logout_in_a_popup_that_is_followed_late_propagates(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its receipts were missed, and what it deletes was never copied."""
     session = fresh()
     async with open_context(session, browser) as context:
-        page = await context.new_page()
-        await page.goto(sites.url("opener", "/blank"))
-        async with page.expect_popup() as popup:
-            await page.evaluate("(url) => void window.open(url)", sites.url("popped-database", "/popup/database"))
-        await until((await popup.value).is_closed)
-    assert "'T'" in str(entry(session, sites.origin("popped-database")).get("indexedDB"))
+        assert await visited(context, sites.url("popped-late", "/idb-plain/login")) == "in"
+    session = next_session(session)
+    async with followed_late("/idb-plain", sites, session, browser, monkeypatch) as (popup, is_time):
+        assert await shown(popup) == "in"
+        is_time.set()
+        progress = mirror_of(captures_of(session)[-1].__self__).progress(sites.origin("popped-late"))
+        await until(lambda: not progress.is_unconfirmed)
+        await popup.evaluate("new Promise((done) => { indexedDB.deleteDatabase('auth').onsuccess = done; })")
+    assert (entry(session, sites.origin("popped-late")), session.problems) == ({}, [])
+
+
+async def test_what_a_popup_did_that_was_never_followed_is_reported(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty storage afterwards is a logout, or a restore that failed: what is stored is kept."""
+    state = storing(sites.origin("popped-late"), token="T")
+    session = reused(state)
+    async with followed_late("/popup/logout", sites, session, browser, monkeypatch) as (popup, _):
+        await until(popup.is_closed)
+    assert items(session, sites.origin("popped-late")) == {"token": "T"}
+    assert [(each.kind, each.where) for each in session.problems] == [("restore_failed", sites.origin("popped-late"))]
 
 
 @pytest.mark.parametrize("is_new", [True, False])
