@@ -78,7 +78,7 @@ class Capture:
             self.report_gone()
             return self._mirror.state()
         frames = self._follower.open_frames()
-        yield from self._find_cleared(frames)
+        yield from self._find_changed(frames, is_final=is_final)
         silent: set[Frame] = set()
         # One document for each origin of each tab: tabs do not share their sessionStorage.
         shared = {(frame.target.tab.key, frame.origin): frame for frame in self._follower.shared_frames()}
@@ -136,12 +136,17 @@ class Capture:
             if not cookie["value"] and cookie["size"] > len(cookie["name"].encode()):
                 self._session.report(ProblemKind.LOST, described(cookie), "its value is not UTF-8")
 
-    def _find_cleared(self, frames: dict[str, Frame]) -> Flow[None]:
-        """Mark databases that are gone without an event: `Clear-Site-Data`, `Storage.clearDataForOrigin`, a full disk."""
+    def _find_changed(self, frames: dict[str, Frame], *, is_final: bool) -> Flow[None]:
+        """Mark databases that have changed without an event.
+
+        Gone are those of `Clear-Site-Data`, `Storage.clearDataForOrigin`, or a full disk. Service workers write on when the last tab
+        of their origin was closed.
+        """
         if not self._indexed_db or not frames:
             return
         cdp = next(iter(frames.values())).target.cdp
-        known = [each for each in self._mirror.visited if self._mirror.has_databases(each)]
+        known = {each for each in self._mirror.visited if self._mirror.has_databases(each)}
+        untold = self._mirror.visited - self._follower.tracked_origins() if is_final else frozenset()
 
         def check(origin: str) -> Flow[None]:
             try:
@@ -155,14 +160,16 @@ class Capture:
                     is_there = bool(
                         (yield self._driver.send(cdp, "IndexedDB.requestDatabaseNames", key))["databaseNames"]
                     )
-            if not is_there and not self._mirror.progress(origin).is_unconfirmed:
+            is_gone = not is_there and origin in known and not self._mirror.progress(origin).is_unconfirmed
+            if is_gone or (is_there and origin in untold):
                 self._mirror.databases_changed(origin)
 
-        yield [check(origin) for origin in known if origin not in self._mirror.dirty_databases]
+        yield [check(origin) for origin in (known | untold) - self._mirror.dirty_databases.keys()]
 
     def _copy_databases(self, frame: Frame, origin: str, failed: set[str]) -> Flow[None]:
         mark, began = self._mirror.dirty_databases[origin], time.monotonic()
         try:
+            yield from self._follower.track_again(origin)  # a change from now on marks them again
             text = yield from self._follower.evaluate(frame, dump_script(self._limit, mark.names))
         except self._driver.errors:
             failed.add(origin)  # the page is busy, or has gone on: the mark stays
@@ -180,7 +187,6 @@ class Capture:
 
     def _revisit(self, origins: set[str]) -> Flow[None]:
         """Read origins of which no open page tells what they hold, on a page that the agent does not see."""
-        dirty = set(self._mirror.dirty_databases)
         if not origins:
             return
 
@@ -191,7 +197,7 @@ class Capture:
                 local = (yield from evaluate(javascript.call("storage_read")))["local"]
             finally:
                 self._mirror.finish_read(reading, local, None)  # no other tab sees the sessionStorage of a closed one
-            if self._indexed_db and (origin in dirty or self._mirror.has_databases(origin)):
+            if self._indexed_db:
                 mark = self._mirror.dirty_databases.get(origin, CopyMark(0, None))
                 text = yield from evaluate(dump_script(self._limit, mark.names))
                 self._mirror.databases_read(origin, read_dump(origin, text), mark)

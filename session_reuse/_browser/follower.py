@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import limits
 from session_reuse._browser.blank_page import evaluate_apart
 from session_reuse._browser.origins import origin_of, origin_of_storage, storage_key
-from session_reuse._browser.storage.databases import is_used
+from session_reuse._browser.storage.databases import dump_script, is_used, read_dump
 from session_reuse._browser.storage.mirror import STORAGE_EVENTS
 from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._browser.tabs import Frame, Tab, Target, frame_of
@@ -50,11 +51,10 @@ _RECENT: Final = 0.5
 """Seconds for which events of a write may still be on their way when its document is left."""
 _NO_STORAGE: Final = "Frame not found for the given storage id"
 _CLEARED: Final = re.compile(r"Clear-Site-Data header on '([^']+)': Cleared data types")
-# Operators only: the page may have replaced any function. Handlers of all worlds are seen in the page's own.
-_HAS_LEAVING_HANDLERS: Final = (
-    "(window => 'pagehide' in window || 'unload' in window || 'beforeunload' in window)(getEventListeners(window))"
-    " || 'visibilitychange' in getEventListeners(document)"
-)
+_LEAVING: Final = frozenset({
+    "beforeunload", "freeze", "pagehide", "pageswap", "unload", "visibilitychange", "webkitvisibilitychange",
+})  # fmt: skip
+"""Events that run handlers of a document when it is left."""
 
 
 class Follower:
@@ -79,6 +79,7 @@ class Follower:
         self._restorer = restorer
         self._driver = driver
         self._indexed_db = settings.indexed_db
+        self._database_limit = settings.database_limit
         self._is_new_profile = is_new_profile
         self._shown: set[str] = set()
         self._last_write: dict[str, float] = {}
@@ -96,6 +97,11 @@ class Follower:
         """Yield the documents that have the storage of top-level pages of their origin."""
         for tab in list(self.tabs):
             yield from [frame for frame in tab.frames.values() if frame.shares_storage]
+
+    def tracked_origins(self) -> set[str]:
+        """Return the origins whose databases report their changes to a tab that is open."""
+        targets = {frame.target for tab in self.tabs for frame in tab.frames.values()}
+        return {origin for target in targets for origin in target.tracked}
 
     def opened(self, tab: Tab) -> None:
         """Note a new tab."""
@@ -159,10 +165,7 @@ class Follower:
         if method in STORAGE_EVENTS:
             self._storage_changed(target, method, params)
         elif method.startswith("Storage."):
-            origin = origin_of_storage(params)
-            if origin is not None and self._indexed_db:
-                self._mirror.databases_changed(origin, params.get("databaseName"))
-                self._restorer.seen(origin)
+            self._databases_changed(target, origin_of_storage(params))
         elif method == "Page.frameNavigated":
             self._committed(target, params["frame"], is_followed=True)
         elif method == "Page.frameDetached":
@@ -176,6 +179,14 @@ class Follower:
             self._logged(params["entry"])
         else:
             self._navigating(target, method, params)
+
+    def _databases_changed(self, target: Target, origin: str | None) -> None:
+        if origin is None or not self._indexed_db:
+            return
+        self._mirror.databases_changed(origin)
+        # Until the next copy: there is an event for each value that a page puts, and one says all.
+        if target.tracked.pop(origin, None) is not None:
+            self._driver.spawn(self._untrack(target, origin))
 
     def _storage_changed(self, target: Target, method: str, params: Params) -> None:
         known = self._mirror.version
@@ -258,13 +269,24 @@ class Follower:
             self._restorer.seen(origin)
 
     def _find_handlers(self, frame: Frame) -> Flow[None]:
-        params = {"expression": _HAS_LEAVING_HANDLERS, "includeCommandLineAPI": True, "returnByValue": True}
+        """Learn whether a top-level document has handlers that run when it is left."""
+        if frame.parent is not None:
+            return  # no command reaches the window of a frame in the same process
+        frame.acts_when_left = True  # at once: it may be left before the answer is there
+        cdp = frame.target.cdp
         try:
-            answer = yield self._driver.send(frame.target.cdp, "Runtime.evaluate", params)
+            if not frame.handles:  # no page can replace these two names
+                names = ({"expression": each} for each in ("window", "document"))
+                found = yield [self._driver.send(cdp, "Runtime.evaluate", each) for each in names]
+                frame.handles = [{"objectId": each["result"]["objectId"]} for each in found]
+            # No expression: in the page's own world it may call functions of the page, in another it finds no handlers.
+            found = yield [self._driver.send(cdp, "DOMDebugger.getEventListeners", each) for each in frame.handles]
         except self._driver.errors:
-            frame.acts_when_left = True  # not known, so it is read again after it was left
-            return
-        frame.acts_when_left = bool(answer["result"].get("value"))
+            return  # not known, so it is read again after it was left
+        has_handlers = any(each["type"] in _LEAVING for answer in found for each in answer["listeners"])
+        # An `about:blank` in it has its storage, and may have handlers of its own.
+        inner = [each for each in frame.target.tab.frames.values() if each.parent == frame.id and each.origin is None]
+        frame.acts_when_left = has_handlers or bool(inner)
 
     def _navigating(self, target: Target, method: str, params: Params) -> None:
         frame = target.tab.frames.get(params["frameId"])
@@ -314,9 +336,20 @@ class Follower:
         self._was_read.add(once)
         if not is_known or origin in self._mirror.unread:
             yield from self._read_new(frame, origin)
+        if not is_told and self._restorer.is_registered and self._mirror.progress(origin).unconfirmed("databases"):
+            yield from self._confirm_databases(frame, origin)
         # Its receipt was sent before anything listened. The page may have logged out since, so no other one is filled.
         if not is_told and frame.parent is None and frame.origin is not None:
             self._restorer.delivered(origin)
+
+    def _confirm_databases(self, frame: Frame, origin: str) -> Flow[None]:
+        """Look at once for restored databases whose receipts were missed: the page may delete them before they are copied."""
+        # Their names are no proof: a database on a disk has one while it is being filled (Chromium 156, 2026-11-27).
+        with suppress(*self._driver.errors):
+            names = self._mirror.progress(origin).unconfirmed("databases")
+            text = yield from self.evaluate(frame, dump_script(self._database_limit, names))
+            self._mirror.progress(origin).saw_databases(read_dump(origin, text))
+            self._restorer.seen(origin)
 
     def _read_new(self, frame: Frame, origin: str) -> Flow[None]:
         """Read what a document has."""
@@ -336,9 +369,20 @@ class Follower:
         try:
             params = {"storageKey": storage_key(origin)}
             yield self._driver.send(target.cdp, "Storage.trackIndexedDBForStorageKey", params)
-            target.tracked[origin] = True
+            if origin in target.tracked:  # else a change has come first
+                target.tracked[origin] = True
         except self._driver.errors:
-            del target.tracked[origin]
+            target.tracked.pop(origin, None)
+
+    def track_again(self, origin: str) -> Flow[None]:
+        """Subscribe to the changes of an origin's databases in all its tabs: they are about to be copied."""
+        targets = {frame.target for frame in self.shared_frames() if frame.origin == origin}
+        yield [self._track(target, origin) for target in targets]
+
+    def _untrack(self, target: Target, origin: str) -> Flow[None]:
+        with suppress(*self._driver.errors):
+            params = {"storageKey": storage_key(origin)}
+            yield self._driver.send(target.cdp, "Storage.untrackIndexedDBForStorageKey", params)
 
     def _find_databases(self, target: Target, origin: str) -> Flow[None]:
         """Find databases that an origin has had before its changes were reported."""

@@ -64,7 +64,8 @@ class Frame:
         target: the session that it answers over.
         committed_at: monotonic seconds.
         is_loaded: whether its load event was seen.
-        acts_when_left: whether it has handlers that run when it is left, and may store something.
+        acts_when_left: whether it may have handlers that run when it is left, and store something.
+        handles: name its window and document in the protocol, once they are known.
         is_read: whether its storage could be read when something announced that it will be left, or None before that, and when it
             goes on.
     """
@@ -77,7 +78,8 @@ class Frame:
     target: Target
     committed_at: float
     is_loaded: bool = False
-    acts_when_left: bool = False
+    acts_when_left: bool = True
+    handles: list[Params] = field(default_factory=list)
     is_read: bool | None = None
 
     @property

@@ -206,23 +206,40 @@ _PAGES = {
         "<button onclick=\"window.open(location.href.replace('//app', '//idp').replace('/popup', '/popup/idp'))\">go</button>",
     ),
     "/popup/idp": _page("localStorage.setItem('idp', 'I'); opener.postMessage('T', '*'); window.close();"),
+    "/popup/logout": _page(
+        "localStorage.clear(); indexedDB.deleteDatabase('auth').onsuccess = () => { show(false); window.close(); };"
+    ),
+    "/popup/database": _page(
+        f"{_OPEN_DATABASE} open().then((db) => put(db, 'loose', 'T')).then(() => window.close());"
+    ),
     "/form": _page("", "<form method=post action=/form/login><input name=user><button>go</button></form>"),
 }
 
 _PAGES |= {
     **{f"/to{path}": _page(f"location.replace('{path}');") for path in ("/idb-plain", "/idb-cyclic")},
     **{
-        f"/last/{event}": _page(
-            f"localStorage.setItem('token', 'early'); {target}.addEventListener('{event}', () =>"
-            " localStorage.setItem('token', 'last'));"
+        f"/last/{name}": _page(
+            "window.getEventListeners = () => { window.wasCalled = true; return {}; };"
+            f"const last = () => localStorage.setItem('token', 'last'); localStorage.setItem('token', 'early'); {listen}"
         )
-        for event, target in (("pagehide", "window"), ("visibilitychange", "document"))
+        for name, listen in {
+            **{each: f"addEventListener('{each}', last);" for each in ("pagehide", "pageswap", "visibilitychange")},
+            "document-visibilitychange": "document.addEventListener('visibilitychange', last);",
+            "inner-pagehide": "document.body.append(document.createElement('iframe')); frames[0].onpagehide = last;",
+        }.items()
     },
     "/register": _page(
         "navigator.serviceWorker.register('/worker.js').then(() => navigator.serviceWorker.ready).then(() => show(true));"
     ),
     "/worker.js": "self.onfetch = (event) => { if (event.request.mode === 'navigate' && !event.request.url.endsWith('/inner'))"
     " event.respondWith(new Response('<script>localStorage.shell = 1</script>', { headers: { 'Content-Type': 'text/html' } })); };",
+    "/late.js": f"{_OPEN_DATABASE} self.onmessage = (event) => event.waitUntil((async () => {{"
+    " while ((await clients.matchAll({ includeUncontrolled: true })).length) await new Promise((done) => setTimeout(done, 10));"
+    " const db = await open(); await put(db, 'loose', 'late'); db.close(); await fetch('/written'); })());",
+    "/late": _page(
+        "navigator.serviceWorker.register('/late.js').then(() => navigator.serviceWorker.ready)"
+        ".then(({ active }) => { active.postMessage(1); show(true); });"
+    ),
     "/writer.js": f"{_OPEN_DATABASE}(async () => {{ const db = await open();"
     f" await put(db, 'users', {_DATABASE_VALUES['plain']}); db.close(); new BroadcastChannel('writer').postMessage('done'); }})();",
     **{

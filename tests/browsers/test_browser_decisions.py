@@ -306,7 +306,7 @@ class StorageDriver(ScriptDriver):
         """Answer like Chromium."""
         if method == "DOMStorage.getDOMStorageItems":
             return {"entries": self.items if params["storageId"]["isLocalStorage"] else self.session_items}
-        return {"usageBreakdown": [], "result": {}}
+        return {"usageBreakdown": [], "result": {"objectId": "1"}, "listeners": []}
 
 
 @pytest.mark.parametrize("is_asked_first", [True, False])
@@ -467,6 +467,7 @@ class BusyDriver(StorageDriver):
     def __init__(self) -> None:
         super().__init__()
         self.copies = 0
+        self.is_tracking = False
 
     def cookies(self) -> list[Any]:
         """Return none."""
@@ -474,6 +475,8 @@ class BusyDriver(StorageDriver):
 
     def send(self, cdp: object, method: str, params: Any, limit: float | None = None) -> Any:
         """Answer like Chromium, but for scripts of ours."""
+        if method.endswith("IndexedDBForStorageKey"):
+            self.is_tracking = method.startswith("Storage.track")
         if method == "Page.createIsolatedWorld":
             return {"executionContextId": 1}
         if method == "Runtime.evaluate" and "contextId" in params:
@@ -491,6 +494,20 @@ def test_a_copy_that_took_too_long_is_not_begun_again_at_once() -> None:
     for _ in range(2):
         run_sync(followed.engine.capture.refresh())
     assert driver.copies == 1
+
+
+def test_changes_are_reported_until_the_first_one_and_again_before_a_copy_begins() -> None:
+    """There is an event for each value that a page puts. One that comes during a copy marks the databases again."""
+    followed = Followed(driver := BusyDriver(), {"cookies": [], "origins": []})
+    followed.commit(A, "1")
+    driver.run()
+    assert driver.is_tracking
+    change = {"origin": A, "storageKey": f"{A}/", "databaseName": "auth", "objectStoreName": "users"}
+    followed.engine.follower.on_event(followed.target, "Storage.indexedDBContentUpdated", change)
+    driver.run()
+    assert not driver.is_tracking
+    run_sync(followed.engine.capture.refresh())
+    assert driver.is_tracking
 
 
 class VisitedDriver(RestlessDriver):

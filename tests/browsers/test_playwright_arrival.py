@@ -319,20 +319,28 @@ async def test_a_tab_on_its_way_does_not_hold_up_the_start(sites: Sites, browser
     await context.close()
 
 
-@pytest.mark.parametrize("event", ["pagehide", "visibilitychange"])
-async def test_what_a_document_stores_last_is_read(event: str, sites: Sites, browser: Any) -> None:
+@pytest.mark.parametrize(
+    "where", ["pagehide", "pageswap", "visibilitychange", "document-visibilitychange", "inner-pagehide", "frame"]
+)
+async def test_what_a_document_stores_last_is_read(where: str, sites: Sites, browser: Any) -> None:
     """A page that stores something while it is being left, or closed, is read again afterwards, unseen by the agent."""
     session, opened = fresh(), []
     async with open_context(session, browser, checkpoint_after=0.2) as context:
         context.on("page", lambda page: opened.append(page))  # noqa: PLW0108 - Playwright writes on it
         saved = checkpoints_of(session)
         for host, leave in (("left", "goto"), ("closed", "close")):
-            page = await context.new_page()
-            await page.goto(sites.url(f"{host}-{event}", f"/last/{event}"))
-            await until(lambda host=host: host in str(saved[-1:]))
-            await (page.close() if leave == "close" else page.goto(sites.url("elsewhere", "/blank")))
-    for host in ("left", "closed"):
-        assert items(session, sites.origin(f"{host}-{event}")) == {"token": "last"}
+            page, url = await context.new_page(), sites.url(f"{host}.{where}", f"/last/{where}")
+            if where == "frame":
+                url = sites.url(f"top.{host}.{where}", f"/framed?{sites.url(f'{host}.{where}', '/last/pagehide')}")
+            await page.goto(url)
+            await until(lambda host=host: f"/{host}." in str(saved[-1:]))
+            assert not await page.evaluate("window.wasCalled")
+            if leave == "goto":
+                await page.goto(sites.url("elsewhere", "/blank"))
+            elif where != "pageswap":  # there is none in a page that is closed
+                await page.close()
+    for host in ("left", "closed")[: 1 if where == "pageswap" else 2]:
+        assert items(session, sites.origin(f"{host}.{where}")) == {"token": "last"}
     assert len(opened) == 2  # those of the agent
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from session_reuse.browsers.checks import selector_present
 from session_reuse.browsers.playwright_sync import attach_context, open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
 from session_reuse.outcome import Outcome
+from tests.browsers.patience import set_limit
 from tests.browsers.probes import capture_now
 from tests.browsers.visits import (
     LAUNCH,
@@ -219,6 +221,29 @@ def test_a_page_that_hangs_does_not_hold_up_the_exit(sites: Sites, browser: Any)
         capture_now(session)  # a checkpoint: the event of the write may come after the page hangs
         page.evaluate("setTimeout(() => { for (;;) {} }, 0)")
     assert items(session, sites.origin("sync-hang"))
+
+
+@pytest.mark.parametrize("leave", ["goto", "close"])
+def test_a_page_that_hangs_does_not_hold_up_an_agent_that_leaves_it(
+    leave: str, sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs a short limit, once, however much is asked of it. What it wrote before is captured."""
+    set_limit(monkeypatch, "COMMAND", 20.0)
+    set_limit(monkeypatch, "CLOSE", 1.0)
+    session, host = fresh(), f"sync-leave-{leave}"
+    with open_context(session, browser, checkpoint_after=None) as context:
+        _visited(context, sites.url(host, "/local/login"))
+        (page,) = context.pages
+        page.wait_for_load_state()
+        page.evaluate("setTimeout(() => { for (;;) {} }, 0)")
+        page.context.cookies()
+        began = time.monotonic()
+        if leave == "goto":
+            page.goto(sites.url("elsewhere", "/blank"))
+        else:
+            page.close()
+        assert time.monotonic() - began < 20.0
+    assert items(session, sites.origin(host))
 
 
 def test_misuse_is_named(browser: Any) -> None:

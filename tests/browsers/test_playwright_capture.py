@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ from session_reuse.browsers import playwright as adapter
 from session_reuse.browsers.playwright import open_context
 from session_reuse.errors import ConfigurationError, LifecycleError
 from tests.browsers.patience import limit, set_limit
-from tests.browsers.probes import capture_now, mirror_of
+from tests.browsers.probes import capture_now, leftovers, mirror_of
 from tests.browsers.visits import (
     checkpoints_of,
     entry,
@@ -36,8 +37,11 @@ from tests.browsers.visits import (
     visited,
 )
 from tests.harness.polling import until
+from tests.harness.probes import captures_of
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.browsers.sites import Sites
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -300,6 +304,102 @@ _PUT = """async (value) => {
   await new Promise((done) => { transaction.oncomplete = done; });
   result.close();
 }"""
+
+
+async def test_a_page_that_stores_much_sends_one_event_for_each_copy(sites: Sites, browser: Any) -> None:
+    """There would be one for each value, over the connection that the agent waits for."""
+    session, origin = fresh(), sites.origin("much")
+    bound = open_context(session, browser, checkpoint_after=None)
+    async with bound as context:
+        page = await context.new_page()
+        await page.goto(sites.url("much", "/blank"))
+        for value in ("1", "2"):
+            await page.evaluate(_PUT, value)
+            await until(lambda: origin in mirror_of(bound).dirty_databases and not leftovers(bound)[0])
+            known = mirror_of(bound).version
+            await page.evaluate(f"(async () => {{ for (let n = 0; n < 50; n++) await ({_PUT})('{value}{value}'); }})()")
+            assert mirror_of(bound).version == known
+            await capture_now(session)
+            assert origin not in mirror_of(bound).dirty_databases
+            assert f"{value}{value}" in str(entry(session, origin)["indexedDB"])
+
+
+@asynccontextmanager
+async def followed_late(
+    path: str, sites: Sites, session: Any, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Any, asyncio.Event]]:
+    """Open a popup that is not followed before the event is set, or it has closed."""
+    attach, is_time = AsyncPlaywrightDriver._attach, asyncio.Event()
+
+    def attach_late(self: AsyncPlaywrightDriver, page: Any, followed: FollowedPage) -> Any:
+        if self.context.pages[0] is not page:
+            yield until(lambda: is_time.is_set() or page.is_closed())
+        yield from attach(self, page, followed)
+
+    monkeypatch.setattr(AsyncPlaywrightDriver, "_attach", attach_late)
+    async with open_context(session, browser, checkpoint_after=None) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("opener", "/blank"))
+        async with page.expect_popup() as popup:
+            await page.evaluate("(url) => void window.open(url)", sites.url("popped-late", path))
+        yield await popup.value, is_time
+
+
+async def test_a_new_database_of_a_popup_that_closes_at_once_is_captured(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login window may be gone before it can be followed."""
+    session = fresh()
+    async with followed_late("/popup/database", sites, session, browser, monkeypatch) as (popup, _):
+        await until(popup.is_closed)
+    assert "'T'" in str(entry(session, sites.origin("popped-late")).get("indexedDB"))
+
+
+async def test_a_logout_in_a_popup_that_is_followed_late_propagates(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its receipts were missed, and what it deletes was never copied."""
+    session = fresh()
+    async with open_context(session, browser) as context:
+        assert await visited(context, sites.url("popped-late", "/idb-plain/login")) == "in"
+    session = next_session(session)
+    async with followed_late("/idb-plain", sites, session, browser, monkeypatch) as (popup, is_time):
+        assert await shown(popup) == "in"
+        is_time.set()
+        progress = mirror_of(captures_of(session)[-1].__self__).progress(sites.origin("popped-late"))
+        await until(lambda: not progress.is_unconfirmed)
+        await popup.evaluate("new Promise((done) => { indexedDB.deleteDatabase('auth').onsuccess = done; })")
+    assert (entry(session, sites.origin("popped-late")), session.problems) == ({}, [])
+
+
+async def test_what_a_popup_did_that_was_never_followed_is_reported(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty storage afterwards is a logout, or a restore that failed: what is stored is kept."""
+    state = storing(sites.origin("popped-late"), token="T")
+    session = reused(state)
+    async with followed_late("/popup/logout", sites, session, browser, monkeypatch) as (popup, _):
+        await until(popup.is_closed)
+    assert items(session, sites.origin("popped-late")) == {"token": "T"}
+    assert [(each.kind, each.where) for each in session.problems] == [("restore_failed", sites.origin("popped-late"))]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_what_a_worker_stores_when_its_tab_is_closed_is_captured(
+    is_new: bool, sites: Sites, browser: Any
+) -> None:
+    """No tab is there to report it."""
+    session, host = fresh(), f"late{int(is_new)}"
+    async with open_context(session, browser, checkpoint_after=None) as context:
+        await visited(context, sites.url("elsewhere", "/inner"))
+        if not is_new:
+            await visited(context, sites.url(host, "/idb-plain/login"))
+            await context.pages[-1].close()
+        assert await visited(context, sites.url(host, "/late")) == "in"
+        await capture_now(session)
+        await context.pages[-1].close()
+        await until(lambda: sites.hits[host, "/written"])
+    assert "'late'" in str(entry(session, sites.origin(host)).get("indexedDB"))
 
 
 async def test_a_key_that_may_not_leave_costs_its_record_only(sites: Sites, browser: Any) -> None:

@@ -155,6 +155,7 @@ class PlaywrightDriver(BrowserDriver):
         origin = origin_of(page.url)
         if not followed.tab.frames and origin is not None:
             self.engine.mirror.mark_unread(origin)  # it was gone before it could be followed
+            self.engine.restorer.started(origin)
         self.engine.follower.closed(followed.tab)
 
     def _attach(self, page: Page, followed: FollowedPage) -> Flow[None]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
+from playwright import sync_api
 from playwright.sync_api import CDPSession, Error
 
+from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_sync
@@ -18,8 +22,11 @@ if TYPE_CHECKING:
 
     from session_reuse._browser.driver import Params
     from session_reuse._browser.drivers.playwright import Page
+    from session_reuse._browser_session import BrowserSession
 
 _TURNS: Final = 100
+_AGAIN: Final = 0.1
+"""Seconds that a page may take to answer when it has not answered the command before."""
 
 
 class SyncPlaywrightDriver(PlaywrightDriver):
@@ -27,16 +34,34 @@ class SyncPlaywrightDriver(PlaywrightDriver):
 
     errors = (Error, TimeoutError)
 
-    def send_to(self, cdp: Any, method: str, params: Params, limit: float) -> Any:
-        """Send a command over a session of Playwright's."""
-        return cdp.send(method, params, **({"timeout": limit * 1000} if _knows_time_limit() else {}))
+    def __init__(self, session: BrowserSession) -> None:
+        super().__init__(session)
+        self._silent: WeakSet[Any] = WeakSet()
+        self._limit = math.inf  # of each command of a flow that holds up a call of the agent
 
-    def spawn(self, flow: Flow[object]) -> None:
-        """Run a flow to its end."""
+    def send_to(self, cdp: Any, method: str, params: Params, limit: float) -> Any:
+        """Send a command over a session of Playwright's. No call of the agent is held up twice by a page that hangs."""
+        if not _knows_time_limit():
+            return cdp.send(method, params)
+        is_asked_again = cdp in self._silent and self._limit < math.inf
+        limit = min(limit, _AGAIN if is_asked_again else self._limit)
+        try:
+            answer = cdp.send(method, params, timeout=limit * 1000)
+        except sync_api.TimeoutError:
+            self._silent.add(cdp)
+            raise
+        self._silent.discard(cdp)
+        return answer
+
+    def spawn(self, flow: Flow[object], limit: float | None = None) -> None:
+        """Run a flow to its end. Each command has `limit` seconds, or `limits.COMMAND`."""
+        outer, self._limit = self._limit, min(self._limit, limit or limits.COMMAND)
         try:
             run_sync(flow)
         except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
             self.report_not_followed(error)
+        finally:
+            self._limit = outer
 
     def best_effort(self, release: Callable[[], Any]) -> Any:
         """Call what releases something of ours, and ignore its errors."""
@@ -69,7 +94,7 @@ class SyncPlaywrightDriver(PlaywrightDriver):
             if followed is None or followed.is_attached:
                 break
             self.context.cookies()  # handlers of events run during calls only
-        self.spawn(flow)
+        self.spawn(flow, limits.CLOSE)
 
     def pause(self, cdp: Any) -> Any:
         """Call the browser: events arrive during calls only."""
