@@ -97,12 +97,13 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
     is_requests = not hasattr(client, "event_hooks")
     cookies: Any = client.cookies
     jar = BoundJar(cookies if is_requests else cookies.jar, session.report)
-    jar.fill(session.storage_state, time.time())
+    restored = session.storage_state
+    jar.fill(restored, time.time())
     release = _rule_requests(client, jar) if is_requests else _rule_httpx(client, jar)
     give_back = _adopt_user_agent(session, client)
 
     def capture() -> StorageState:
-        return assign_captured(session, jar.capture(session.storage_state, time.time()))
+        return assign_captured(session, jar.capture(session.storage_state, time.time()), restored)
 
     unbind = session.bind_capture(capture)
     try:

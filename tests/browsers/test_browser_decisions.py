@@ -26,9 +26,9 @@ from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
 from session_reuse._browser.plan import PRELOAD_LIMIT, RestoreScripts, payloads_of, plan_restore
 from session_reuse._browser.storage import databases
 from session_reuse._browser.storage.mirror import CopyMark, StorageMirror
-from session_reuse._browser.storage.trim import trim
 from session_reuse._browser.tabs import Tab, Target, frame_of
 from session_reuse._browser_session import wiring_of
+from session_reuse._state.trim import trim
 from session_reuse.browsers import chromium
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers.cdp import Chromium

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import Error
 
+from session_reuse import reusable_session
 from session_reuse._browser import javascript
 from session_reuse.browsers.playwright import attach_context, open_context
+from session_reuse.testing import memory_manager
 from tests.browsers.probes import follower_of, frames_with_a_session, leftovers
 from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
@@ -216,6 +218,38 @@ async def test_a_storage_filled_to_the_quota_costs_no_other_origin_its_save(site
     assert items(session, sites.origin("modest"))
     assert session.problems
     assert {problem.kind for problem in session.problems} <= {"too_large", "capture_limited"}
+
+
+async def test_files_cookies_and_names_cost_no_other_origin_its_save(sites: Sites, browser: Any) -> None:
+    """A site may fill its private files, its cookies, and give its databases long names."""
+    fill = """async () => {
+      const root = await navigator.storage.getDirectory();
+      const file = await (await root.getFileHandle('big', { create: true })).createWritable();
+      await file.write('x'.repeat(300_000));
+      await file.close();
+      for (let index = 0; index < 60; index++) document.cookie = `c${index}=${'x'.repeat(3_900)}`;
+      const key = await crypto.subtle.generateKey({ name: 'AES-GCM', length: 128 }, false, ['encrypt']);
+      const opened = indexedDB.open('n'.repeat(300_000));
+      opened.onupgradeneeded = () => opened.result.createObjectStore('s').put(key, 'k');
+      await new Promise((done) => (opened.onsuccess = done));
+    }"""
+    async with (
+        memory_manager(max_state_bytes=100_000) as manager,
+        reusable_session("a", manager=manager) as session,
+        open_context(session, browser, opfs=True) as context,
+    ):
+        await visited(context, sites.url("modest", "/local/login"))
+        page = await context.new_page()
+        await page.goto(sites.url("greedy", "/blank"))
+        await page.evaluate(fill)
+    assert session.save_outcome == "saved"
+    assert items(session, sites.origin("modest"))
+    assert (
+        {"too_large", "lost"}
+        <= {problem.kind for problem in session.problems}
+        <= {"too_large", "lost", "capture_limited"}
+    )
+    assert max(len(problem.detail) for problem in session.problems) < 1_100
 
 
 async def test_a_listener_of_ours_never_keeps_a_busy_page_open(sites: Sites, browser: Any) -> None:
