@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _DOTLESS_SUFFIX: Final = ".local"
 """What `http.cookiejar` appends to a host without a dot, such as `localhost`."""
-_KNOWN_PAIRS: Final = 1000
 _PARTITIONED: Final = "partitioned, which a jar cannot hold"
 _SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None"}
 _SECURE_SCHEMES: Final = frozenset({"https", "wss"})
@@ -43,18 +42,21 @@ class BoundJar:
     """A jar that holds a session's cookies, and remembers which, so that a deletion differs from a stranger.
 
     Args:
-        jar: the client's own jar. Cookies in it are kept unless the state has the same one.
+        current: returns the client's own jar. Cookies in it are kept unless the state has the same one.
         report: gets what a jar cannot hold: kind and place, never a value.
     """
 
-    def __init__(self, jar: CookieJar, report: Callable[[ProblemKind, str], None]) -> None:
-        self._jar = jar
+    def __init__(self, current: Callable[[], CookieJar], report: Callable[[ProblemKind, str], None]) -> None:
+        self._current = current
         self._report = report
         self._filled: dict[_Key, _Filled] = {}
         self._before: dict[_Key, JarCookie] = {}
         self._put: set[_Key] = set()
         self._dotless: set[str] = {"localhost"}
-        self._known_pairs: dict[str, None] = {}
+
+    @property
+    def _jar(self) -> CookieJar:
+        return self._current()
 
     def fill(self, state: StorageState, now: float) -> None:
         """Put the live cookies of `state` into the jar, and report those it cannot hold."""
@@ -93,26 +95,25 @@ class BoundJar:
         merged = merge_storage_states({"cookies": [each.record for each in alive]}, {"cookies": mine}, state)
         return {**merged, "cookies": live_cookies(merged["cookies"], now - CLOCK_DOUBT)}
 
-    def header(self, url: str, present: str | None, now: float) -> str | None:
-        """Return the Cookie header for a request: of the jar what a browser would send, and what else is present."""
+    def others(self, present: str | None) -> list[str]:
+        """Return the cookies of a Cookie header that the jar has not."""
+        self._file_again()
+        pairs = {_pair(cookie) for cookie in self._jar if cookie.domain}
+        return [pair for pair in (present or "").split("; ") if pair and pair not in pairs]
+
+    def header(self, url: str, others: list[str], now: float) -> str | None:
+        """Return the Cookie header for a request: of the jar what a browser would send, but for the names of others, and these."""
         self._file_again()
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
         if "." not in host:
             self._dotless.add(_bracketed(host))
-        cookies = [cookie for cookie in self._jar if cookie.domain]
         effective, path = _effective(host), parts.path or "/"
+        names = {pair.partition("=")[0] for pair in others}
+        cookies = [cookie for cookie in self._jar if cookie.domain and cookie.name not in names]
         ours = [cookie for cookie in cookies if _goes_to(cookie, parts.scheme, effective, path, now)]
         ours.sort(key=lambda cookie: len(cookie.path), reverse=True)
-        self._know(cookies)
-        others = [pair for pair in (present or "").split("; ") if pair and pair not in self._known_pairs]
         return "; ".join([*map(_pair, ours), *others]) or None
-
-    def _know(self, cookies: list[JarCookie]) -> None:
-        """Remember the latest pairs of the jar: a request made before, or sent again, still has those that were replaced."""
-        now = dict.fromkeys(map(_pair, cookies))
-        before = [pair for pair in self._known_pairs if pair not in now]
-        self._known_pairs = dict.fromkeys(before[-_KNOWN_PAIRS:]) | now
 
     def _file_again(self) -> None:
         """File cookies under their host alone: `http.cookiejar` takes user and password of a URL for a part of it."""
