@@ -159,7 +159,7 @@ def _normalised(pattern: str) -> str:
         raise ConfigurationError(
             f"allowed_domains: {pattern!r} is no host: write shop.example, or *.shop.example with its subdomains"
         )
-    if _is_public_suffix(name):
+    if is_public_suffix(name):
         raise ConfigurationError(
             f"allowed_domains: {pattern!r} is a public suffix, under which unrelated sites live: name the site"
         )
@@ -173,7 +173,8 @@ def _is_address(host: str) -> bool:
         return False
 
 
-def _is_public_suffix(name: str) -> bool:
+def is_public_suffix(name: str) -> bool:
+    """Return whether unrelated sites live under a domain, as the public suffix list says."""
     return bool(_suffix_list().is_public(name))
 
 

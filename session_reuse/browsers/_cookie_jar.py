@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from session_reuse._browser.cookies import described
+from session_reuse._browser.drivers.call_hooks import before, run_all
 from session_reuse._problem import ProblemKind
+from session_reuse._state.domains import is_public_suffix
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.shapes import Cookie, StorageState
 from session_reuse._state.storage_state import CLOCK_DOUBT, is_partitioned, live_cookies, playwright_cookie
@@ -53,10 +55,45 @@ class BoundJar:
         self._before: dict[_Key, JarCookie] = {}
         self._put: set[_Key] = set()
         self._dotless: set[str] = {"localhost"}
+        self._watched: CookieJar | None = None
+        self._refused: set[str] = set()
+        self._undo: list[Callable[[], None]] = []
 
     @property
     def _jar(self) -> CookieJar:
-        return self._current()
+        jar = self._current()
+        if jar is not self._watched:
+            self.release()
+            self._watched = jar
+            self._undo.append(before(jar, "extract_cookies", self._check_later))
+        return jar
+
+    def release(self) -> None:
+        """Let the jar take whatever servers set."""
+        self._watched = None
+        run_all(self._undo)
+
+    def _check_later(self, _: object, request: Any) -> Callable[[object], None]:
+        """Return what takes out again what browsers refuse of the cookies of a response."""
+        self._file_again()
+        held, url = {_key(cookie): cookie for cookie in self._jar}, request.get_full_url()
+
+        def check(_: object) -> None:
+            self._file_again()
+            now = {_key(cookie): cookie for cookie in self._jar}
+            changed = [key for key in held | now if now.get(key) is not held.get(key)]
+            refused = {key: reason for key in changed if (reason := _why_refused(now.get(key) or held[key], url, held))}
+            for key, reason in refused.items():
+                record = state_cookie(now.get(key) or held[key], None, self._dotless)
+                self._report(ProblemKind.COOKIE_NOT_CAPTURED, f"{described(record)}: {reason}")
+                if key in now:
+                    self._jar.clear(*key)
+                if key in held:
+                    self._jar.set_cookie(held[key])
+            if refused:
+                self._refused = {_pair(now[key]) for key in refused if key in now}
+
+        return check
 
     def fill(self, state: StorageState, now: float) -> None:
         """Put the live cookies of `state` into the jar, and report those it cannot hold."""
@@ -98,7 +135,8 @@ class BoundJar:
     def others(self, present: str | None) -> list[str]:
         """Return the cookies of a Cookie header that the jar has not."""
         self._file_again()
-        pairs = {_pair(cookie) for cookie in self._jar if cookie.domain}
+        # What is refused is in the header of a redirect of requests, which keeps cookies of its own.
+        pairs = {_pair(cookie) for cookie in self._jar if cookie.domain} | self._refused
         return [pair for pair in (present or "").split("; ") if pair and pair not in pairs]
 
     def header(self, url: str, others: list[str], now: float) -> str | None:
@@ -187,13 +225,38 @@ def _refusal(record: Cookie) -> str | None:
     return None
 
 
+def _why_refused(cookie: JarCookie, url: str, held: dict[_Key, JarCookie]) -> str | None:
+    """Return why browsers refuse a cookie, or its deletion, from a URL (RFC 6265bis, section 5.7)."""
+    parts, name = urlsplit(url), cookie.name.lower()
+    is_safe = parts.scheme in _SECURE_SCHEMES or _is_loopback(parts.hostname or "")
+    if not is_safe and (cookie.secure or any(_hides(cookie, other) for other in held.values())):
+        return "set over plain http, in place of a Secure one or as one"
+    if cookie.domain_specified and is_public_suffix(cookie.domain.lstrip(".")):
+        return "its domain is a public suffix"
+    is_bound = not cookie.domain_specified and cookie.path == "/"
+    if name.startswith(("__host-", "__secure-")) and not (cookie.secure and (is_bound or name.startswith("__secure-"))):
+        return "its prefix forbids it"
+    return None
+
+
+def _hides(cookie: JarCookie, other: JarCookie) -> bool:
+    """Return whether a cookie would be sent in place of a Secure one."""
+    one, two = cookie.domain.lstrip("."), other.domain.lstrip(".")
+    is_near = one == two or one.endswith(f".{two}") or two.endswith(f".{one}")
+    return other.secure and cookie.name == other.name and is_near and _is_under(cookie.path, other.path)
+
+
+def _is_under(path: str, above: str) -> bool:
+    return path == above or path.startswith(above.rstrip("/") + "/")
+
+
 def _goes_to(cookie: JarCookie, scheme: str, host: str, path: str, now: float) -> bool:
     if cookie.is_expired(int(now)) or (cookie.secure and not (scheme in _SECURE_SCHEMES or _is_loopback(host))):
         return False
     domain = cookie.domain.lstrip(".")
     if host != domain and not (cookie.domain_specified and host.endswith("." + domain)):
         return False
-    return path == cookie.path or path.startswith(cookie.path.rstrip("/") + "/")
+    return _is_under(path, cookie.path)
 
 
 def _is_loopback(host: str) -> bool:

@@ -120,6 +120,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
             capture()
         finally:
             jar.empty()
+            jar.release()
             give_back()
 
 

@@ -6,6 +6,7 @@ import time
 from contextlib import AbstractContextManager, contextmanager
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -439,6 +440,52 @@ def test_a_cookie_of_one_request_replaces_the_one_of_the_session(
         client.get(site.url("/blank"))
     sent = [sorted(header.split("; ")) for _, header in site.seen_cookies]
     assert sent == [["other=1", f"sid={value}"] for value in ("old", "mine", "old", "new")]
+
+
+@pytest.mark.parametrize(
+    ("url", "set_cookie"),
+    [
+        ("http://shop.test", "sid=evil"),
+        ("http://app.shop.test", "sid=evil; Domain=shop.test"),
+        ("http://shop.test", "sid=; Max-Age=0"),
+        ("http://shop.test", "own=1; Secure"),
+        ("http://shop.test", "__Secure-own=1"),
+        ("http://shop.localhost", "__Host-own=1; Secure; Path=/; Domain=shop.localhost"),
+        ("http://shop.localhost", "__Host-own=1; Secure; Path=/set"),
+        ("http://a.co.uk", "own=1; Domain=co.uk"),
+        ("http://a.github.io", "own=1; Domain=github.io"),
+    ],
+)
+def test_what_browsers_refuse_is_not_captured(
+    open_client: Opener, session: BrowserSession, site: Site, url: str, set_cookie: str
+) -> None:
+    """It is not sent either, and reported. A Secure cookie of the same name stays."""
+    held = [cookie("sid", "login", domain="shop.test", secure=True)]
+    session.storage_state["cookies"] = held
+    proxy = site.origin().replace("shop.localhost", "127.0.0.1")
+    with open_client(session) as client:
+        query = f"cookie={quote(set_cookie)}&to={quote(f'{url}/blank')}"
+        _get_through(client, proxy, f"{url}/set-and-go?{query}", session)
+        _get_through(client, proxy, f"{url}/blank", session)
+    assert {header for _, header in site.seen_cookies} == {""}
+    assert session.storage_state["cookies"] == held
+    assert {problem.kind for problem in session.problems} == {"cookie_not_captured"}
+
+
+@pytest.mark.parametrize(
+    "set_cookie", ["__Host-own=1; Secure; Path=/", "__Secure-own=1; Secure", "own=1", "own=1; Domain=shop.localhost"]
+)
+def test_what_browsers_take_is_captured(
+    open_client: Opener, session: BrowserSession, site: Site, set_cookie: str
+) -> None:
+    """Loopback is as good as https, as in Chromium."""
+    session.storage_state["cookies"] = [cookie("sid", secure=True)]
+    with open_client(session) as client:
+        client.get(site.url(f"/set?cookie={quote(set_cookie)}"))
+        client.get(site.url("/set?cookie=sid=2"))
+    assert {each["name"] for each in session.storage_state["cookies"]} == {"sid", set_cookie.partition("=")[0]}
+    assert "2" in {each["value"] for each in session.storage_state["cookies"]}
+    assert session.problems == []
 
 
 def test_a_send_of_the_users_own_is_put_back(session: BrowserSession) -> None:
