@@ -965,7 +965,7 @@ def test_databases_are_filled_until_they_are_confirmed() -> None:
     scripts = RestoreScripts(payloads_of([stored])[0])
     scripts.delivered(A)
     assert scripts.pending == {A}
-    scripts.finish(A, {"databases"})
+    scripts.finish(A, {"database auth"})
     assert scripts.pending == set()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -250,6 +251,44 @@ async def test_files_cookies_and_names_cost_no_other_origin_its_save(sites: Site
         <= {"too_large", "lost", "capture_limited"}
     )
     assert max(len(problem.detail) for problem in session.problems) < 1_100
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_database_that_cannot_be_restored_brings_back_no_other(
+    sites: Sites, browser: Any, *, is_open: bool
+) -> None:
+    """One that the page has deleted stays deleted, at its next visit and in the save. The bad one stays stored."""
+    put = """name => new Promise((done) => {
+      const opened = indexedDB.open(name, 1);
+      opened.onupgradeneeded = () => opened.result.createObjectStore('s').put(new Date(1), 'k');
+      opened.onsuccess = () => done(opened.result.close());
+    })"""
+    url, origin = sites.url("one-bad", "/blank"), sites.origin("one-bad")
+    session = fresh()
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        for name in ("good", "bad"):
+            await page.evaluate(put, name)
+    session = next_session(session)
+    (bad,) = [each for each in entry(session, origin)["indexedDBRich"] if each["name"] == "bad"]
+    bad["dump"] = bad["dump"].replace('["d",1]', '["newer",1]')
+    there = "async () => (await indexedDB.databases()).map((each) => each.name)"
+    async with await browser.new_context() if is_open else open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        async with attach_context(session, context) if is_open else nullcontext():
+            await page.wait_for_function(
+                "indexedDB.databases().then((all) => all.some((each) => each.name === 'good'))"
+            )
+            assert await page.evaluate(there) == ["good"]
+            await page.evaluate(
+                "new Promise((done) => (indexedDB.deleteDatabase('good').onsuccess = done)).then(() => 1)"
+            )
+            for host in ("elsewhere", "one-bad"):
+                await page.goto(sites.url(host, "/blank"))
+            assert await page.evaluate(there) == []
+    assert [each["name"] for each in entry(session, origin)["indexedDBRich"]] == ["bad"]
 
 
 async def test_a_listener_of_ours_never_keeps_a_busy_page_open(sites: Sites, browser: Any) -> None:

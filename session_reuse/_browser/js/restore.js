@@ -3,7 +3,7 @@
 // name: of the property that holds what is stored of the document's origin: {load, payloads}. Each payload is {l: [[key, value]],
 // s: [[key, value]], d: JSON text of databases, site: scheme and registrable domain}; `load` fills databases.
 // overwrites: whether keys that are there are replaced.
-// done: {origin: [sections that are not filled]}.
+// done: {origin: [parts that are not filled: `localStorage`, `sessionStorage`, `database NAME`]}.
 // A document that was filled writes a receipt into its sessionStorage, and removes it before the page can see it. It writes
 // another one for each database, as soon as that is filled.
 (name, overwrites, done) => {
@@ -23,7 +23,7 @@
     const hasLeftUnfinished = sessionStorage.getItem(name) !== null;
     if (hasLeftUnfinished) removeItem(name);
     for (const { l, s, d } of payloads) {
-      if (!skipped.includes('databases') && d && (isFirst || hasLeftUnfinished)) fillDatabases(JSON.parse(d));
+      if (d && (isFirst || hasLeftUnfinished)) fillDatabases(JSON.parse(d).filter((each) => !skipped.includes(`database ${each.name}`)));
       if (!isFirst) continue;
       receipt = 'failed';
       if (!skipped.includes('localStorage')) fill(() => localStorage, l);
