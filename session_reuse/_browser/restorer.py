@@ -165,9 +165,9 @@ class Restorer:
         self._update_later()
 
     def take_receipt(self, origin: str, receipt: str) -> None:
-        """Apply what `restore.js` reports: `filled` or `failed` for the web storage, `database NAME` for a filled database."""
+        """Apply what `restore.js` reports: `filled` or `failed` for localStorage, `database NAME` for a filled database."""
         if receipt == "filled":
-            self._mirror.progress(origin).confirm(WEB_STORAGES)
+            self._mirror.progress(origin).confirm({"localStorage"})
         _, is_database, name = receipt.partition("database ")
         if is_database:
             self._mirror.database_filled(origin, name)

@@ -13,7 +13,7 @@ from session_reuse import reusable_session
 from session_reuse._browser import javascript
 from session_reuse.browsers.playwright import attach_context, open_context
 from session_reuse.testing import memory_manager
-from tests.browsers.probes import follower_of, frames_with_a_session, leftovers
+from tests.browsers.probes import follower_of, frames_with_a_session, leftovers, pending_origins
 from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 from tests.harness.probes import capture_reason_of
@@ -289,6 +289,34 @@ async def test_a_database_that_cannot_be_restored_brings_back_no_other(
                 await page.goto(sites.url(host, "/blank"))
             assert await page.evaluate(there) == []
     assert [each["name"] for each in entry(session, origin)["indexedDBRich"]] == ["bad"]
+
+
+async def test_a_logout_of_a_full_session_storage_stays(sites: Sites, browser: Any) -> None:
+    """A storage that is restored to its quota has no room for a receipt, and is confirmed all the same."""
+    fill = """() => {
+      sessionStorage.setItem('token', 'T');
+      for (let size = 2 ** 20, number = 0; size >= 1; size /= 2) {
+        try {
+          for (;;) sessionStorage.setItem(`c${number++}`, 'x'.repeat(size));
+        } catch {}
+      }
+    }"""
+    url, session = sites.url("full", "/blank"), fresh()
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        await page.evaluate(fill)
+    session = next_session(session)
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        assert await page.evaluate("sessionStorage.getItem('token')") == "T"
+        await until(lambda: not pending_origins(session))
+        await page.evaluate("sessionStorage.clear()")
+        for host in ("elsewhere", "full"):
+            await page.goto(sites.url(host, "/blank"))
+        assert await page.evaluate("sessionStorage.getItem('token')") is None
+    assert items(session, sites.origin("full"), "sessionStorage") == {}
 
 
 async def test_a_listener_of_ours_never_keeps_a_busy_page_open(sites: Sites, browser: Any) -> None:
