@@ -178,8 +178,14 @@ def is_public_suffix(name: str) -> bool:
     return bool(_suffix_list().is_public(name))
 
 
+def registrable_domain(host: str) -> str | None:
+    """Return the domain of a host that one owner has registered, or None for a name that the public suffix list does not know."""
+    domain: str | None = _suffix_list().privatesuffix(host)
+    return domain
+
+
 @cache
 def _suffix_list() -> PublicSuffixList:
-    from publicsuffixlist import PublicSuffixList  # 0.05 s to load (2026-11), once and only for those who name domains
+    from publicsuffixlist import PublicSuffixList  # 0.05 s to load (2026-11), once and only for those who need it
 
     return PublicSuffixList(accept_unknown=False)  # localhost and intranet names are no suffixes

@@ -81,6 +81,13 @@ def test_partitioned_storage_has_no_origin_of_its_own() -> None:
         ("https://x.a.co.uk", "https://a.co.uk"),
         ("https://login.abc.de", "https://abc.de"),
         ("https://a.github.io", "https://a.github.io"),
+        ("https://x.a.github.io", "https://a.github.io"),
+        ("https://github.io", "https://github.io"),
+        ("https://mine.wixsite.com", "https://mine.wixsite.com"),
+        ("https://x.mine.me.uk", "https://mine.me.uk"),
+        ("http://x.a.localhost:8080", "http://a.localhost"),
+        ("http://localhost:8080", "http://localhost"),
+        ("http://[::1]:8080", "http://::1"),
         ("http://127.0.0.1", "http://127.0.0.1"),
     ],
 )

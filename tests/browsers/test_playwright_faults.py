@@ -14,7 +14,18 @@ from session_reuse._browser import javascript
 from session_reuse.browsers.playwright import attach_context, open_context
 from session_reuse.testing import memory_manager
 from tests.browsers.probes import follower_of, frames_with_a_session, leftovers, pending_origins
-from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
+from tests.browsers.visits import (
+    LAUNCH,
+    checkpoints_of,
+    entry,
+    fresh,
+    items,
+    next_session,
+    reused,
+    shown,
+    storing,
+    visited,
+)
 from tests.harness.polling import until
 from tests.harness.probes import capture_reason_of
 
@@ -317,6 +328,35 @@ async def test_a_logout_of_a_full_session_storage_stays(sites: Sites, browser: A
             await page.goto(sites.url(host, "/blank"))
         assert await page.evaluate("sessionStorage.getItem('token')") is None
     assert items(session, sites.origin("full"), "sessionStorage") == {}
+
+
+@pytest.mark.parametrize(
+    ("top", "inner", "is_credentialless"),
+    [
+        ("evil.wixsite.com", "mine.wixsite.com", False),
+        ("evil.me.uk", "mine.me.uk", False),
+        ("a.localhost", "b.a.localhost", True),
+        ("a.localhost", "a.localhost", True),
+    ],
+)
+async def test_a_login_enters_no_storage_but_its_own(
+    sites: Sites, launch: Any, top: str, inner: str, *, is_credentialless: bool
+) -> None:
+    """A frame under another site of a shared domain, or without credentials, has a storage of its own."""
+    rules = "--host-resolver-rules=MAP *.wixsite.com 127.0.0.1, MAP *.me.uk 127.0.0.1"
+    args = [*LAUNCH["args"], rules, "--disable-features=LocalNetworkAccessChecks"]
+    origin, outer = (sites.origin("x").replace("x.localhost", host) for host in (inner, top))
+    session = reused(storing(origin, token="T"))
+    async with open_context(session, await launch(args=args)) as context:
+        page = await context.new_page()
+        await page.goto(f"{outer}/blank")
+        await page.evaluate("localStorage.clear()")
+        await page.evaluate(
+            """([url, credentialless]) => new Promise((onload) => document.body.append(
+              Object.assign(document.createElement('iframe'), { credentialless, onload, src: url })))""",
+            [f"{origin}/blank", is_credentialless],
+        )
+        assert await page.frames[1].evaluate("({ ...localStorage })") == {}
 
 
 async def test_a_listener_of_ours_never_keeps_a_busy_page_open(sites: Sites, browser: Any) -> None:

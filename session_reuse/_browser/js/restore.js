@@ -9,7 +9,7 @@
 (name, overwrites, done) => {
   const stored = self[name];
   delete self[name];
-  if (!stored) return;
+  if (!stored || window.credentialless) return; // a credentialless frame has a storage of its own
   const { payloads, load } = stored;
   let receipt = '';
   let setItem, removeItem;
