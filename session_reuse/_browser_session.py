@@ -9,6 +9,7 @@ import asyncio
 import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
@@ -18,6 +19,7 @@ from session_reuse._settings.values import Seconds, seconds
 from session_reuse._state import document
 from session_reuse._state.shapes import Document, StorageState
 from session_reuse._state.storage_state import empty_storage_state, to_playwright, validate_storage_state
+from session_reuse._state.trim import trim
 from session_reuse.errors import AdapterError, ConfigurationError, InvalidStateError, LifecycleError
 from session_reuse.outcome import Outcome, SaveOutcome
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from playwright.async_api import StorageState as PlaywrightState
 
 _LONGEST_COOLDOWN = 10 * 365 * 86400.0
+_LONGEST_REPORT = 500
 Capture = Callable[[], "StorageState | Awaitable[StorageState]"]
 Verdict = Callable[["BrowserSession"], "bool | Awaitable[bool]"]
 
@@ -64,6 +67,7 @@ class Wiring:
         backend: reads and writes the store; None before the session is entered.
         captures: functions that return the state of the browser.
         captured: the storage state that an adapter has assigned last, compared by identity.
+        reported: the problems that were reported.
         capture_reason: why the browser could not be read; None when it was.
         discarded: whether nothing is saved any more.
         was_left: whether the `with` of the session has ended.
@@ -76,6 +80,7 @@ class Wiring:
     backend: SessionBackend | None = None
     captures: list[Capture] = field(default_factory=list)
     captured: StorageState | None = None
+    reported: set[Problem] = field(default_factory=set)
     capture_reason: str | None = None
     discarded: bool = False
     was_left: bool = False
@@ -101,9 +106,23 @@ def fill(session: BrowserSession, found: Document) -> None:
     wiring_of(session).maybe_reordered = False
 
 
-def assign_captured(session: BrowserSession, state: StorageState) -> StorageState:
-    """Assign and return what an adapter has captured. Another one that captures later merges its own state with it."""
-    session.storage_state = wiring_of(session).captured = state
+def assign_captured(session: BrowserSession, state: StorageState, stored: StorageState) -> StorageState:
+    """Assign and return what an adapter has captured. Another one that captures later merges its own state with it.
+
+    Args:
+        session: of the adapter.
+        state: what it has captured, with entries of its own. The largest values are removed if it is too large to be saved.
+        stored: what was restored.
+    """
+    wiring = wiring_of(session)
+    notes = 0
+    with suppress(InvalidStateError):  # the save raises it
+        notes = len(document.dump(session.data).data)
+    # Notes that fill the limit on their own are no fault of a site.
+    room = max(wiring.max_bytes - notes - 1024, wiring.max_bytes // 8)
+    for where in trim(state, stored, min(room, wiring.max_bytes * 7 // 8)):
+        session.report(ProblemKind.TOO_LARGE, where, "the largest values were left out")
+    session.storage_state = wiring.captured = state
     return state
 
 
@@ -216,10 +235,8 @@ class BrowserSession:
         """
         wiring = self._wiring
         if wiring.backend is not None:
-            raise TypeError(
-                f"{self.fingerprint!r} was entered, and cannot be copied or pickled:"
-                " pass session.export(), and read it with BrowserSession.import_(...)"
-            )
+            remedy = "pass session.export(), and read it with BrowserSession.import_(...)"
+            raise TypeError(f"{self.fingerprint!r} was entered, and cannot be copied or pickled: {remedy}")
         _, slots = cast("tuple[None, dict[str, object]]", super().__getstate__())
         return None, {**slots, "_wiring": replace(wiring, captures=[])}
 
@@ -397,8 +414,10 @@ class BrowserSession:
         Raises:
             ValueError: `kind` is none of them.
         """
-        problem = Problem(ProblemKind(kind), where, reason)
-        if problem not in self.problems:
+        # A site chooses the names of what it stores.
+        problem = Problem(ProblemKind(kind), where[:_LONGEST_REPORT], reason[:_LONGEST_REPORT])
+        if problem not in self._wiring.reported:
+            self._wiring.reported.add(problem)
             self.problems.append(problem)
 
     def start_fresh(self, outcome: Outcome) -> None:

@@ -18,7 +18,7 @@ class ProblemKind(StrEnum):
     COOKIE_SKIPPED = "cookie_skipped"
     """An HTTP client cannot hold a stored cookie. It stays stored."""
     COOKIE_NOT_CAPTURED = "cookie_not_captured"
-    """A cookie of an HTTP client cannot be stored: it has no domain, or is partitioned."""
+    """A cookie of an HTTP client cannot be stored: it has no domain, is partitioned, or is one that browsers refuse."""
     ORIGIN_UNUSABLE = "origin_unusable"
     """A stored origin is none of the web, such as an extension's. It stays stored."""
     ORIGIN_OPEN = "origin_open"

@@ -8,9 +8,7 @@ from session_reuse._browser.capture import Capture
 from session_reuse._browser.follower import Follower
 from session_reuse._browser.restorer import Restorer
 from session_reuse._browser.storage.mirror import StorageMirror
-from session_reuse._browser.storage.trim import trim
 from session_reuse._browser_session import assign_captured, wiring_of
-from session_reuse._problem import ProblemKind
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.storage_state import StorageState
 from session_reuse.errors import AdapterError
@@ -54,16 +52,13 @@ class BrowserEngine:
     def fitted(self, state: StorageState) -> StorageState:
         """Return a state that can be saved, and assign it to the session.
 
-        What another client of the session has captured meanwhile is merged into it. Without the largest values, if it is too
-        large.
+        What another client of the session has captured meanwhile is merged into it.
         """
         before, theirs, self._mine = self._mine, self._session.storage_state, state
         # Not with what the agent has assigned, which is replaced: Playwright's own state holds a part of the session only.
         if theirs is not before and theirs is wiring_of(self._session).captured:
             state = merge_storage_states(before, state, theirs)
-        for where in trim(state, self._restored, wiring_of(self._session).max_bytes * 7 // 8):
-            self._session.report(ProblemKind.TOO_LARGE, where, "the largest values were left out")
-        return assign_captured(self._session, state)
+        return assign_captured(self._session, state, self._restored)
 
     def start(self, *, has_scripts: bool = True) -> Flow[None]:
         """Restore the state, and follow all tabs from now on. Without scripts, a page sees cookies only.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from session_reuse._state.domains import is_public_suffix, registrable_domain
+
 OriginEntry: TypeAlias = dict[str, Any]
 """One item of `storage_state["origins"]`."""
 Items: TypeAlias = list[list[str]]
@@ -13,14 +15,6 @@ DATABASE_SECTIONS: Final = ("indexedDB", "indexedDBRich")
 """Where an entry keeps its databases: in Playwright's form, and in ours."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_SECOND_LEVELS: Final = frozenset({"ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"})
-"""What stands before the country in public suffixes of two labels, such as `co.uk`. The most frequent."""
-_SHARED_DOMAINS: Final = frozenset({
-    "appspot.com", "azurewebsites.net", "blogspot.com", "cloudfront.net", "firebaseapp.com", "fly.dev", "github.io", "gitlab.io",
-    "herokuapp.com", "myshopify.com", "netlify.app", "onrender.com", "pages.dev", "replit.app", "run.app", "vercel.app",
-    "web.app", "workers.dev",
-})  # fmt: skip
-"""Domains whose subdomains are sites of their own, as the public suffix list has them. The most frequent."""
 
 
 def origin_of(url: str) -> str | None:
@@ -50,16 +44,13 @@ def origin_of_storage(storage_id: dict[str, Any]) -> str | None:
 
 
 def site_of(origin: str) -> str:
-    """Return the scheme and the registrable domain, as far as they can be guessed."""
+    """Return the scheme and the registrable domain."""
     parts = urlsplit(origin)
     host = parts.hostname or ""
     labels = host.split(".")
-    if ":" in host or len(labels) < 2 or all(label.isdigit() for label in labels):
-        return f"{parts.scheme}://{host}"
-    # Guessed, because an init script has no time to ask the browser.
-    has_country = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVELS
-    is_shared = ".".join(labels[-2:]) in _SHARED_DOMAINS
-    return f"{parts.scheme}://{'.'.join(labels[-3 if has_country or is_shared else -2 :])}"
+    is_alone = ":" in host or all(label.isdigit() for label in labels) or is_public_suffix(host)
+    # Browsers take the last label of a name that the list does not know for a suffix.
+    return f"{parts.scheme}://{host if is_alone else registrable_domain(host) or '.'.join(labels[-2:])}"
 
 
 def items_of(entry: OriginEntry, section: str) -> Items:

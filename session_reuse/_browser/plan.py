@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from session_reuse._browser import javascript
 from session_reuse._browser.origins import Items, OriginEntry, databases_of, items_of, origin_of, site_of
+from session_reuse._browser.storage.progress import WEB_STORAGES
 
 PRELOAD_LIMIT: Final = 512 * 1024
 """Characters of JSON that the script with the data of all origins may hold.
@@ -37,6 +38,11 @@ class OriginPayload:
         contents = {"localStorage": self.local, "sessionStorage": self.session, "databases": self.databases}
         return {section for section, content in contents.items() if content}
 
+    @property
+    def parts(self) -> set[str]:
+        """The same with each database on its own: one that was seen is filled no more, whatever the others do."""
+        return self.sections - {"databases"} | {part_of(str(each.get("name"))) for each in self.databases}
+
     @cached_property
     def literal(self) -> str:
         """A JavaScript expression for `restore.js`."""
@@ -44,6 +50,11 @@ class OriginPayload:
         databases = javascript.json_text(self.databases) if self.databases else ""
         content = {"l": self.local, "s": self.session, "d": databases, "site": site_of(self.origin)}
         return javascript.json_text(content)
+
+
+def part_of(database: str) -> str:
+    """Return how `restore.js` names a database."""
+    return f"database {database}"
 
 
 class RestorePlan(NamedTuple):
@@ -99,7 +110,7 @@ class RestoreScripts:
 
     Attributes:
         has_changed: whether the code script is out of date, when it is registered.
-        done: origin -> sections that are filled no more.
+        done: origin -> parts that are filled no more.
         started: origins of which a document has started with something to fill, or that were filled before.
         name: of the property with the data, and of the item that a filled document reports in its sessionStorage.
     """
@@ -114,18 +125,18 @@ class RestoreScripts:
         """Choose the name under which the data reaches the code, and the receipt us."""
         # Random, so that no page can write a receipt of its own.
         self.name = f"_{secrets.token_hex(8)}"
-        self._sections: dict[str, set[str]] = {}
+        self._parts: dict[str, set[str]] = {}
         for payload in self.payloads:
-            self._sections.setdefault(payload.origin, set()).update(payload.sections)
+            self._parts.setdefault(payload.origin, set()).update(payload.parts)
 
     @property
     def pending(self) -> frozenset[str]:
         """Origins that are still to be restored, in part or as a whole."""
-        return frozenset(origin for origin in self._sections if self.sections(origin))
+        return frozenset(origin for origin in self._parts if self.sections(origin))
 
     def sections(self, origin: str) -> set[str]:
-        """Return what the scripts restore of an origin in its next document."""
-        return self._sections.get(origin, set()) - self.done.get(origin, set())
+        """Return what the scripts restore of an origin in its next document, each database on its own."""
+        return self._parts.get(origin, set()) - self.done.get(origin, set())
 
     def delivered(self, origin: str) -> None:
         """Note that a document of an origin has run the scripts."""
@@ -133,12 +144,12 @@ class RestoreScripts:
         if had:
             self.started.add(origin)
         # Databases are filled until they are confirmed: the first document may be left before they are done.
-        self.finish(origin, had - {"databases"})
+        self.finish(origin, had & WEB_STORAGES)
 
-    def finish(self, origin: str, sections: set[str]) -> None:
-        """Fill some sections of an origin no more."""
-        if sections & self.sections(origin):
-            self.done.setdefault(origin, set()).update(sections)
+    def finish(self, origin: str, parts: set[str]) -> None:
+        """Fill some parts of an origin no more."""
+        if parts & self.sections(origin):
+            self.done.setdefault(origin, set()).update(parts)
             self.has_changed = True
 
     @property
@@ -158,7 +169,7 @@ class RestoreScripts:
 
     def code_source(self) -> str:
         """The script that fills the storage of a document, as of now."""
-        done = {origin: sorted(sections) for origin, sections in self.done.items() if sections}
+        done = {origin: sorted(parts) for origin, parts in self.done.items() if parts}
         arguments = [javascript.literal(each) for each in (self.name, self.overwrites, done)]
         return javascript.call("restore", *arguments)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from session_reuse._browser import limits
 from session_reuse._browser.blank_page import Evaluate, visit
 from session_reuse._browser.cookies import Cookie, clean_cookies, described
-from session_reuse._browser.plan import OriginPayload, RestoreScripts, fill_script, payloads_of, plan_restore
+from session_reuse._browser.plan import OriginPayload, RestoreScripts, fill_script, part_of, payloads_of, plan_restore
 from session_reuse._browser.storage.progress import WEB_STORAGES
 from session_reuse._problem import ProblemKind
 
@@ -113,14 +113,18 @@ class Restorer:
         for each in outcome["failed"]:
             self._session.report(ProblemKind.RESTORE_FAILED, payload.origin, each)
         failed = {each.partition(":")[0] for each in outcome["failed"]}
-        self._mirror.progress(payload.origin).confirm(payload.sections - failed)
+        progress = self._mirror.progress(payload.origin)
+        progress.confirm(payload.sections & WEB_STORAGES - failed)
+        for name in [str(each.get("name")) for each in payload.databases]:
+            if not any(each.startswith(f"databases: {name}: ") for each in outcome["failed"]):
+                progress.saw("databases", [name])
         return True
 
     def fill_open(self, frames: dict[str, Frame], evaluate: Callable[[Frame, str], Flow[Any]]) -> Flow[None]:
         """Fill origins that are open in a page where their storage is empty, and leave them alone otherwise."""
         self._early = [payload for payload in self._early if payload.origin not in frames]
         for payload in [payload for payload in self._payloads if payload.origin in frames]:
-            self.scripts.finish(payload.origin, payload.sections)
+            self.scripts.finish(payload.origin, payload.parts)
             self.scripts.started.discard(payload.origin)
             try:
                 yield from self._fill(payload, partial(evaluate, frames[payload.origin]))
@@ -162,9 +166,9 @@ class Restorer:
         self._update_later()
 
     def take_receipt(self, origin: str, receipt: str) -> None:
-        """Apply what `restore.js` reports: `filled` or `failed` for the web storage, `database NAME` for a filled database."""
+        """Apply what `restore.js` reports: `filled` or `failed` for localStorage, `database NAME` for a filled database."""
         if receipt == "filled":
-            self._mirror.progress(origin).confirm(WEB_STORAGES)
+            self._mirror.progress(origin).confirm({"localStorage"})
         _, is_database, name = receipt.partition("database ")
         if is_database:
             self._mirror.database_filled(origin, name)
@@ -173,9 +177,9 @@ class Restorer:
             self.delivered(origin)
 
     def seen(self, origin: str) -> None:
-        """Fill the databases of an origin no more, once all of them were seen, and remove the scripts when nothing is left."""
-        if not self._mirror.progress(origin).unconfirmed("databases"):
-            self.scripts.finish(origin, {"databases"})
+        """Fill the databases of an origin that were seen no more, and remove the scripts when nothing is left."""
+        unseen = {part_of(name) for name in self._mirror.progress(origin).unconfirmed("databases")}
+        self.scripts.finish(origin, self.scripts.sections(origin) - WEB_STORAGES - unseen)
         self._update_later()
 
     def is_changing(self, origin: str) -> bool:
@@ -190,7 +194,7 @@ class Restorer:
         again = [OriginPayload(o, [], [[k, v] for k, v in items.items()], []) for o, items in contents.items()]
         rest = [replace(each, session=[]) if each.origin in contents else each for each in self.scripts.payloads]
         used = {"sessionStorage"}
-        done = {o: sections - used if o in contents else sections for o, sections in self.scripts.done.items()}
+        done = {o: parts - used if o in contents else parts for o, parts in self.scripts.done.items()}
         started = self.scripts.started | contents.keys()
         yield from self.release()
         self.scripts = RestoreScripts([*rest, *again], overwrites=self._overwrites, done=done, started=started)

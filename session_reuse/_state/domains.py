@@ -159,7 +159,7 @@ def _normalised(pattern: str) -> str:
         raise ConfigurationError(
             f"allowed_domains: {pattern!r} is no host: write shop.example, or *.shop.example with its subdomains"
         )
-    if _is_public_suffix(name):
+    if is_public_suffix(name):
         raise ConfigurationError(
             f"allowed_domains: {pattern!r} is a public suffix, under which unrelated sites live: name the site"
         )
@@ -173,12 +173,19 @@ def _is_address(host: str) -> bool:
         return False
 
 
-def _is_public_suffix(name: str) -> bool:
+def is_public_suffix(name: str) -> bool:
+    """Return whether unrelated sites live under a domain, as the public suffix list says."""
     return bool(_suffix_list().is_public(name))
+
+
+def registrable_domain(host: str) -> str | None:
+    """Return the domain of a host that one owner has registered, or None for a name that the public suffix list does not know."""
+    domain: str | None = _suffix_list().privatesuffix(host)
+    return domain
 
 
 @cache
 def _suffix_list() -> PublicSuffixList:
-    from publicsuffixlist import PublicSuffixList  # 0.05 s to load (2026-11), once and only for those who name domains
+    from publicsuffixlist import PublicSuffixList  # 0.05 s to load (2026-11), once and only for those who need it
 
     return PublicSuffixList(accept_unknown=False)  # localhost and intranet names are no suffixes

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from session_reuse._browser.cookies import described
+from session_reuse._browser.drivers.call_hooks import before, run_all
 from session_reuse._problem import ProblemKind
+from session_reuse._state.domains import is_public_suffix
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.shapes import Cookie, StorageState
 from session_reuse._state.storage_state import CLOCK_DOUBT, is_partitioned, live_cookies, playwright_cookie
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 _DOTLESS_SUFFIX: Final = ".local"
 """What `http.cookiejar` appends to a host without a dot, such as `localhost`."""
-_KNOWN_PAIRS: Final = 1000
 _PARTITIONED: Final = "partitioned, which a jar cannot hold"
 _SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None"}
 _SECURE_SCHEMES: Final = frozenset({"https", "wss"})
@@ -43,18 +44,56 @@ class BoundJar:
     """A jar that holds a session's cookies, and remembers which, so that a deletion differs from a stranger.
 
     Args:
-        jar: the client's own jar. Cookies in it are kept unless the state has the same one.
+        current: returns the client's own jar. Cookies in it are kept unless the state has the same one.
         report: gets what a jar cannot hold: kind and place, never a value.
     """
 
-    def __init__(self, jar: CookieJar, report: Callable[[ProblemKind, str], None]) -> None:
-        self._jar = jar
+    def __init__(self, current: Callable[[], CookieJar], report: Callable[[ProblemKind, str], None]) -> None:
+        self._current = current
         self._report = report
         self._filled: dict[_Key, _Filled] = {}
         self._before: dict[_Key, JarCookie] = {}
         self._put: set[_Key] = set()
         self._dotless: set[str] = {"localhost"}
-        self._known_pairs: dict[str, None] = {}
+        self._watched: CookieJar | None = None
+        self._refused: set[str] = set()
+        self._undo: list[Callable[[], None]] = []
+
+    @property
+    def _jar(self) -> CookieJar:
+        jar = self._current()
+        if jar is not self._watched:
+            self.release()
+            self._watched = jar
+            self._undo.append(before(jar, "extract_cookies", self._check_later))
+        return jar
+
+    def release(self) -> None:
+        """Let the jar take whatever servers set."""
+        self._watched = None
+        run_all(self._undo)
+
+    def _check_later(self, _: object, request: Any) -> Callable[[object], None]:
+        """Return what takes out again what browsers refuse of the cookies of a response."""
+        self._file_again()
+        held, url = {_key(cookie): cookie for cookie in self._jar}, request.get_full_url()
+
+        def check(_: object) -> None:
+            self._file_again()
+            now = {_key(cookie): cookie for cookie in self._jar}
+            changed = [key for key in held | now if now.get(key) is not held.get(key)]
+            refused = {key: reason for key in changed if (reason := _why_refused(now.get(key) or held[key], url, held))}
+            for key, reason in refused.items():
+                record = state_cookie(now.get(key) or held[key], None, self._dotless)
+                self._report(ProblemKind.COOKIE_NOT_CAPTURED, f"{described(record)}: {reason}")
+                if key in now:
+                    self._jar.clear(*key)
+                if key in held:
+                    self._jar.set_cookie(held[key])
+            if refused:
+                self._refused = {_pair(now[key]) for key in refused if key in now}
+
+        return check
 
     def fill(self, state: StorageState, now: float) -> None:
         """Put the live cookies of `state` into the jar, and report those it cannot hold."""
@@ -93,26 +132,26 @@ class BoundJar:
         merged = merge_storage_states({"cookies": [each.record for each in alive]}, {"cookies": mine}, state)
         return {**merged, "cookies": live_cookies(merged["cookies"], now - CLOCK_DOUBT)}
 
-    def header(self, url: str, present: str | None, now: float) -> str | None:
-        """Return the Cookie header for a request: of the jar what a browser would send, and what else is present."""
+    def others(self, present: str | None) -> list[str]:
+        """Return the cookies of a Cookie header that the jar has not."""
+        self._file_again()
+        # What is refused is in the header of a redirect of requests, which keeps cookies of its own.
+        pairs = {_pair(cookie) for cookie in self._jar if cookie.domain} | self._refused
+        return [pair for pair in (present or "").split("; ") if pair and pair not in pairs]
+
+    def header(self, url: str, others: list[str], now: float) -> str | None:
+        """Return the Cookie header for a request: of the jar what a browser would send, but for the names of others, and these."""
         self._file_again()
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
         if "." not in host:
             self._dotless.add(_bracketed(host))
-        cookies = [cookie for cookie in self._jar if cookie.domain]
         effective, path = _effective(host), parts.path or "/"
+        names = {pair.partition("=")[0] for pair in others}
+        cookies = [cookie for cookie in self._jar if cookie.domain and cookie.name not in names]
         ours = [cookie for cookie in cookies if _goes_to(cookie, parts.scheme, effective, path, now)]
         ours.sort(key=lambda cookie: len(cookie.path), reverse=True)
-        self._know(cookies)
-        others = [pair for pair in (present or "").split("; ") if pair and pair not in self._known_pairs]
         return "; ".join([*map(_pair, ours), *others]) or None
-
-    def _know(self, cookies: list[JarCookie]) -> None:
-        """Remember the latest pairs of the jar: a request made before, or sent again, still has those that were replaced."""
-        now = dict.fromkeys(map(_pair, cookies))
-        before = [pair for pair in self._known_pairs if pair not in now]
-        self._known_pairs = dict.fromkeys(before[-_KNOWN_PAIRS:]) | now
 
     def _file_again(self) -> None:
         """File cookies under their host alone: `http.cookiejar` takes user and password of a URL for a part of it."""
@@ -186,13 +225,38 @@ def _refusal(record: Cookie) -> str | None:
     return None
 
 
+def _why_refused(cookie: JarCookie, url: str, held: dict[_Key, JarCookie]) -> str | None:
+    """Return why browsers refuse a cookie, or its deletion, from a URL (RFC 6265bis, section 5.7)."""
+    parts, name = urlsplit(url), cookie.name.lower()
+    is_safe = parts.scheme in _SECURE_SCHEMES or _is_loopback(parts.hostname or "")
+    if not is_safe and (cookie.secure or any(_hides(cookie, other) for other in held.values())):
+        return "set over plain http, in place of a Secure one or as one"
+    if cookie.domain_specified and is_public_suffix(cookie.domain.lstrip(".")):
+        return "its domain is a public suffix"
+    is_bound = not cookie.domain_specified and cookie.path == "/"
+    if name.startswith(("__host-", "__secure-")) and not (cookie.secure and (is_bound or name.startswith("__secure-"))):
+        return "its prefix forbids it"
+    return None
+
+
+def _hides(cookie: JarCookie, other: JarCookie) -> bool:
+    """Return whether a cookie would be sent in place of a Secure one."""
+    one, two = cookie.domain.lstrip("."), other.domain.lstrip(".")
+    is_near = one == two or one.endswith(f".{two}") or two.endswith(f".{one}")
+    return other.secure and cookie.name == other.name and is_near and _is_under(cookie.path, other.path)
+
+
+def _is_under(path: str, above: str) -> bool:
+    return path == above or path.startswith(above.rstrip("/") + "/")
+
+
 def _goes_to(cookie: JarCookie, scheme: str, host: str, path: str, now: float) -> bool:
     if cookie.is_expired(int(now)) or (cookie.secure and not (scheme in _SECURE_SCHEMES or _is_loopback(host))):
         return False
     domain = cookie.domain.lstrip(".")
     if host != domain and not (cookie.domain_specified and host.endswith("." + domain)):
         return False
-    return path == cookie.path or path.startswith(cookie.path.rstrip("/") + "/")
+    return _is_under(path, cookie.path)
 
 
 def _is_loopback(host: str) -> bool:

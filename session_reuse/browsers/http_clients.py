@@ -11,8 +11,9 @@ import importlib
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
-from session_reuse._browser.drivers.call_hooks import before
+from session_reuse._browser.drivers.call_hooks import before, run_all
 from session_reuse._browser.environment import recorded
 from session_reuse._browser_session import assign_captured, require_open
 from session_reuse._misuse import asynccontextmanager
@@ -20,7 +21,7 @@ from session_reuse.browsers._cookie_jar import BoundJar
 from session_reuse.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     import httpx
     import httpx2
@@ -95,14 +96,19 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
     """
     require_open(session)
     is_requests = not hasattr(client, "event_hooks")
-    cookies: Any = client.cookies
-    jar = BoundJar(cookies if is_requests else cookies.jar, session.report)
-    jar.fill(session.storage_state, time.time())
-    release = _rule_requests(client, jar) if is_requests else _rule_httpx(client, jar)
+
+    def current() -> Any:
+        cookies: Any = client.cookies  # its user may have assigned new ones
+        return cookies if is_requests else cookies.jar
+
+    jar = BoundJar(current, session.report)
+    restored = session.storage_state
+    jar.fill(restored, time.time())
+    release = (_rule_requests if is_requests else _rule_httpx)(client, _CookieRule(jar))
     give_back = _adopt_user_agent(session, client)
 
     def capture() -> StorageState:
-        return assign_captured(session, jar.capture(session.storage_state, time.time()))
+        return assign_captured(session, jar.capture(session.storage_state, time.time()), restored)
 
     unbind = session.bind_capture(capture)
     try:
@@ -114,36 +120,72 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
             capture()
         finally:
             jar.empty()
+            jar.release()
             give_back()
 
 
-def _rule_httpx(client: Any, jar: BoundJar) -> Callable[[], None]:
-    """Make each request of an httpx client, redirects too, carry the cookies of `jar`. Return how to undo it."""
+class _CookieRule:
+    """Makes each request of a client, redirects too, carry the cookies of a jar."""
 
-    def rule(request: Any) -> None:
-        _set_header(request.headers, jar.header(str(request.url), request.headers.get("Cookie"), time.time()))
+    def __init__(self, jar: BoundJar) -> None:
+        self._jar = jar
+        self._known: WeakKeyDictionary[Any, tuple[str | None, list[str]]] = WeakKeyDictionary()
 
-    async def rule_async(request: Any) -> None:
-        rule(request)
+    def note(self, request: Any) -> None:
+        """Note which cookies of a request its user has given: those that the jar has not, as it is when the request is built."""
+        present = request.headers.get("Cookie")
+        if request not in self._known or self._known[request][0] != present:
+            self._known[request] = present, self._jar.others(present)
 
-    hook = rule_async if hasattr(client, "aclose") else rule
-    hooks: list[Any] = client.event_hooks["request"]
-    hooks.append(hook)
+    def apply(self, request: Any, **_: Any) -> None:
+        """Set the Cookie header of a request that is about to be sent, perhaps once more."""
+        self.note(request)
+        others = self._known[request][1]
+        header = self._jar.header(str(request.url), others, time.time())
+        if header is not None:
+            request.headers["Cookie"] = header
+        elif "Cookie" in request.headers:
+            del request.headers["Cookie"]
+        self._known[request] = header, others
+
+
+def _rule_httpx(client: Any, rule: _CookieRule) -> Callable[[], None]:
+    """Apply a rule to an httpx client. Return how to undo it."""
+
+    async def apply_async(request: Any) -> None:
+        rule.apply(request)
+
+    is_async = hasattr(client, "aclose")
+    hook = apply_async if is_async else rule.apply
+    used: list[list[Any]] = []
+
+    def add_hook(*_: Any, **__: Any) -> None:
+        hooks = client.event_hooks["request"]  # its user may have assigned new ones
+        if hook not in hooks:
+            hooks.append(hook)
+            used.append(hooks)
+
+    async def add_hook_async(*_: Any, **__: Any) -> None:
+        add_hook()
+
+    undo = [
+        before(client, "build_request", lambda *_, **__: rule.note),
+        before(client, "send", add_hook_async if is_async else add_hook),
+    ]
 
     def release() -> None:
-        if hook in hooks:  # its user may have emptied the list
-            hooks.remove(hook)
+        run_all(undo)
+        for hooks in used:
+            if hook in hooks:
+                hooks.remove(hook)
 
     return release
 
 
-def _rule_requests(client: Any, jar: BoundJar) -> Callable[[], None]:
-    """Make each request of a `requests.Session`, redirects too, carry the cookies of `jar`. Return how to undo it."""
-
-    def rule(request: Any, **_: Any) -> None:
-        _set_header(request.headers, jar.header(request.url, request.headers.get("Cookie"), time.time()))
-
-    return before(client, "send", rule)
+def _rule_requests(client: Any, rule: _CookieRule) -> Callable[[], None]:
+    """Apply a rule to a `requests.Session`. Return how to undo it."""
+    undo = [before(client, "prepare_request", lambda *_, **__: rule.note), before(client, "send", rule.apply)]
+    return lambda: run_all(undo)
 
 
 def _adopt_user_agent(session: BrowserSession, client: Any) -> Callable[[], None]:
@@ -157,13 +199,6 @@ def _adopt_user_agent(session: BrowserSession, client: Any) -> Callable[[], None
             client.headers["User-Agent"] = own
 
     return give_back
-
-
-def _set_header(headers: MutableMapping[str, str], cookie: str | None) -> None:
-    if cookie is not None:
-        headers["Cookie"] = cookie
-    elif "Cookie" in headers:
-        del headers["Cookie"]
 
 
 def _library(name: str, extra: str) -> Any:

@@ -26,9 +26,9 @@ from session_reuse._browser.origins import origin_of, origin_of_storage, site_of
 from session_reuse._browser.plan import PRELOAD_LIMIT, RestoreScripts, payloads_of, plan_restore
 from session_reuse._browser.storage import databases
 from session_reuse._browser.storage.mirror import CopyMark, StorageMirror
-from session_reuse._browser.storage.trim import trim
 from session_reuse._browser.tabs import Tab, Target, frame_of
 from session_reuse._browser_session import wiring_of
+from session_reuse._state.trim import trim
 from session_reuse.browsers import chromium
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers.cdp import Chromium
@@ -81,6 +81,13 @@ def test_partitioned_storage_has_no_origin_of_its_own() -> None:
         ("https://x.a.co.uk", "https://a.co.uk"),
         ("https://login.abc.de", "https://abc.de"),
         ("https://a.github.io", "https://a.github.io"),
+        ("https://x.a.github.io", "https://a.github.io"),
+        ("https://github.io", "https://github.io"),
+        ("https://mine.wixsite.com", "https://mine.wixsite.com"),
+        ("https://x.mine.me.uk", "https://mine.me.uk"),
+        ("http://x.a.localhost:8080", "http://a.localhost"),
+        ("http://localhost:8080", "http://localhost"),
+        ("http://[::1]:8080", "http://::1"),
         ("http://127.0.0.1", "http://127.0.0.1"),
     ],
 )
@@ -982,7 +989,7 @@ def test_databases_are_filled_until_they_are_confirmed() -> None:
     scripts = RestoreScripts(payloads_of([stored])[0])
     scripts.delivered(A)
     assert scripts.pending == {A}
-    scripts.finish(A, {"databases"})
+    scripts.finish(A, {"database auth"})
     assert scripts.pending == set()
 
 

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.async_api import Error
 
+from session_reuse import reusable_session
 from session_reuse._browser import javascript
 from session_reuse.browsers.playwright import attach_context, open_context
-from tests.browsers.probes import follower_of, frames_with_a_session, leftovers
-from tests.browsers.visits import checkpoints_of, entry, fresh, items, next_session, reused, shown, storing, visited
+from session_reuse.testing import memory_manager
+from tests.browsers.probes import follower_of, frames_with_a_session, leftovers, pending_origins
+from tests.browsers.visits import (
+    LAUNCH,
+    checkpoints_of,
+    entry,
+    fresh,
+    items,
+    next_session,
+    reused,
+    shown,
+    storing,
+    visited,
+)
 from tests.harness.polling import until
 from tests.harness.probes import capture_reason_of
 
@@ -216,6 +230,133 @@ async def test_a_storage_filled_to_the_quota_costs_no_other_origin_its_save(site
     assert items(session, sites.origin("modest"))
     assert session.problems
     assert {problem.kind for problem in session.problems} <= {"too_large", "capture_limited"}
+
+
+async def test_files_cookies_and_names_cost_no_other_origin_its_save(sites: Sites, browser: Any) -> None:
+    """A site may fill its private files, its cookies, and give its databases long names."""
+    fill = """async () => {
+      const root = await navigator.storage.getDirectory();
+      const file = await (await root.getFileHandle('big', { create: true })).createWritable();
+      await file.write('x'.repeat(300_000));
+      await file.close();
+      for (let index = 0; index < 60; index++) document.cookie = `c${index}=${'x'.repeat(3_900)}`;
+      const key = await crypto.subtle.generateKey({ name: 'AES-GCM', length: 128 }, false, ['encrypt']);
+      const opened = indexedDB.open('n'.repeat(300_000));
+      opened.onupgradeneeded = () => opened.result.createObjectStore('s').put(key, 'k');
+      await new Promise((done) => (opened.onsuccess = done));
+    }"""
+    async with (
+        memory_manager(max_state_bytes=100_000) as manager,
+        reusable_session("a", manager=manager) as session,
+        open_context(session, browser, opfs=True) as context,
+    ):
+        await visited(context, sites.url("modest", "/local/login"))
+        page = await context.new_page()
+        await page.goto(sites.url("greedy", "/blank"))
+        await page.evaluate(fill)
+    assert session.save_outcome == "saved"
+    assert items(session, sites.origin("modest"))
+    assert (
+        {"too_large", "lost"}
+        <= {problem.kind for problem in session.problems}
+        <= {"too_large", "lost", "capture_limited"}
+    )
+    assert max(len(problem.detail) for problem in session.problems) < 1_100
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_database_that_cannot_be_restored_brings_back_no_other(
+    sites: Sites, browser: Any, *, is_open: bool
+) -> None:
+    """One that the page has deleted stays deleted, at its next visit and in the save. The bad one stays stored."""
+    put = """name => new Promise((done) => {
+      const opened = indexedDB.open(name, 1);
+      opened.onupgradeneeded = () => opened.result.createObjectStore('s').put(new Date(1), 'k');
+      opened.onsuccess = () => done(opened.result.close());
+    })"""
+    url, origin = sites.url("one-bad", "/blank"), sites.origin("one-bad")
+    session = fresh()
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        for name in ("good", "bad"):
+            await page.evaluate(put, name)
+    session = next_session(session)
+    (bad,) = [each for each in entry(session, origin)["indexedDBRich"] if each["name"] == "bad"]
+    bad["dump"] = bad["dump"].replace('["d",1]', '["newer",1]')
+    there = "async () => (await indexedDB.databases()).map((each) => each.name)"
+    async with await browser.new_context() if is_open else open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        async with attach_context(session, context) if is_open else nullcontext():
+            await page.wait_for_function(
+                "indexedDB.databases().then((all) => all.some((each) => each.name === 'good'))"
+            )
+            assert await page.evaluate(there) == ["good"]
+            await page.evaluate(
+                "new Promise((done) => (indexedDB.deleteDatabase('good').onsuccess = done)).then(() => 1)"
+            )
+            for host in ("elsewhere", "one-bad"):
+                await page.goto(sites.url(host, "/blank"))
+            assert await page.evaluate(there) == []
+    assert [each["name"] for each in entry(session, origin)["indexedDBRich"]] == ["bad"]
+
+
+async def test_a_logout_of_a_full_session_storage_stays(sites: Sites, browser: Any) -> None:
+    """A storage that is restored to its quota has no room for a receipt, and is confirmed all the same."""
+    fill = """() => {
+      sessionStorage.setItem('token', 'T');
+      for (let size = 2 ** 20, number = 0; size >= 1; size /= 2) {
+        try {
+          for (;;) sessionStorage.setItem(`c${number++}`, 'x'.repeat(size));
+        } catch {}
+      }
+    }"""
+    url, session = sites.url("full", "/blank"), fresh()
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        await page.evaluate(fill)
+    session = next_session(session)
+    async with open_context(session, browser) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        assert await page.evaluate("sessionStorage.getItem('token')") == "T"
+        await until(lambda: not pending_origins(session))
+        await page.evaluate("sessionStorage.clear()")
+        for host in ("elsewhere", "full"):
+            await page.goto(sites.url(host, "/blank"))
+        assert await page.evaluate("sessionStorage.getItem('token')") is None
+    assert items(session, sites.origin("full"), "sessionStorage") == {}
+
+
+@pytest.mark.parametrize(
+    ("top", "inner", "is_credentialless"),
+    [
+        ("evil.wixsite.com", "mine.wixsite.com", False),
+        ("evil.me.uk", "mine.me.uk", False),
+        ("a.localhost", "b.a.localhost", True),
+        ("a.localhost", "a.localhost", True),
+    ],
+)
+async def test_a_login_enters_no_storage_but_its_own(
+    sites: Sites, launch: Any, top: str, inner: str, *, is_credentialless: bool
+) -> None:
+    """A frame under another site of a shared domain, or without credentials, has a storage of its own."""
+    rules = "--host-resolver-rules=MAP *.wixsite.com 127.0.0.1, MAP *.me.uk 127.0.0.1"
+    args = [*LAUNCH["args"], rules, "--disable-features=LocalNetworkAccessChecks"]
+    origin, outer = (sites.origin("x").replace("x.localhost", host) for host in (inner, top))
+    session = reused(storing(origin, token="T"))
+    async with open_context(session, await launch(args=args)) as context:
+        page = await context.new_page()
+        await page.goto(f"{outer}/blank")
+        await page.evaluate("localStorage.clear()")
+        await page.evaluate(
+            """([url, credentialless]) => new Promise((onload) => document.body.append(
+              Object.assign(document.createElement('iframe'), { credentialless, onload, src: url })))""",
+            [f"{origin}/blank", is_credentialless],
+        )
+        assert await page.frames[1].evaluate("({ ...localStorage })") == {}
 
 
 async def test_a_listener_of_ours_never_keeps_a_busy_page_open(sites: Sites, browser: Any) -> None:

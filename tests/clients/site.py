@@ -147,6 +147,7 @@ class Site:
             "/me": lambda cookies, _: _reply(json.dumps({"user": self._user(cookies)})),
             "/to-other": lambda *_: (303, [("Location", self.url("/blank", host="other"))], b""),
             "/set": lambda _, query: _reply("set", cookie=query["cookie"]),
+            "/set-and-go": lambda _, query: (303, [("Set-Cookie", query["cookie"]), ("Location", query["to"])], b""),
         }.get(parts.path, self._app)
         status, headers, content = page(SimpleCookie(header), {**query, "body": body})
         _write(request, status, headers, content)

@@ -6,6 +6,7 @@ import time
 from contextlib import AbstractContextManager, contextmanager
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -282,7 +283,8 @@ def test_a_cookie_that_expires_in_a_client_does_not_replace_a_newer_one(session:
     """A browser beside the client has got a new one meanwhile. A cookie that the server deletes is deleted."""
     now = time.time()
     older, newer = (cookie("sid", value, expires=now + life) for value, life in (("older", 60), ("newer", 600)))
-    bound = BoundJar(jar := CookieJar(), session.report)
+    jar = CookieJar()
+    bound = BoundJar(lambda: jar, session.report)
     bound.fill({"cookies": [older], "origins": []}, now)
     assert bound.capture({"cookies": [newer], "origins": []}, now + 61)["cookies"] == [newer]
     bound.fill({"cookies": [newer], "origins": []}, now)
@@ -292,8 +294,8 @@ def test_a_cookie_that_expires_in_a_client_does_not_replace_a_newer_one(session:
 
 def test_a_cookie_that_has_expired_for_long_is_dropped(session: BrowserSession) -> None:
     """Its own clock may be wrong by a day. Kept for ever, such cookies would fill the session."""
-    now = time.time()
-    bound = BoundJar(CookieJar(), session.report)
+    now, jar = time.time(), CookieJar()
+    bound = BoundJar(lambda: jar, session.report)
     state = {
         "cookies": [cookie("new", "x", expires=now - 3600), cookie("old", "x", expires=now - 90_000)],
         "origins": [],
@@ -326,11 +328,12 @@ def test_a_cookie_stays_with_its_host_however_often_others_change(session: Brows
     """A site sets one with each response. The client's own header is corrected all the same."""
     session.storage_state["cookies"] = [cookie("sid")]
     jar = CookieJar()
-    bound = BoundJar(jar, session.report)
+    bound = BoundJar(lambda: jar, session.report)
     bound.fill(session.storage_state, time.time())
     for number in range(1100):
         jar.set_cookie(jar_cookie(cookie("turn", str(number))))
-        assert bound.header("http://app.shop.localhost/", "sid=1; own=1", time.time()) == "own=1"
+        others = bound.others("sid=1; own=1")
+        assert bound.header("http://app.shop.localhost/", others, time.time()) == "own=1"
 
 
 @pytest.mark.parametrize("make", [requests.Session, httpx.Client], ids=["requests", "httpx"])
@@ -382,6 +385,107 @@ def test_the_first_session_of_a_client_outlives_the_second(session: BrowserSessi
             pass
         client.get(site.url("/blank", host="evil.shop"))
     assert site.seen_cookies[-1][1] == ""
+
+
+def test_an_assigned_jar_counts(open_client: Opener, session: BrowserSession, site: Site) -> None:
+    """An empty one is a logout. A login that comes after it is the one that is sent and saved."""
+    session.storage_state["cookies"] = [cookie("sid", "alice"), cookie("gone")]
+    with open_client(session) as client:
+        client.cookies = type(client.cookies)()
+        client.get(site.url("/set?cookie=sid=bob"))
+        client.get(site.url("/blank"))
+    assert [header for _, header in site.seen_cookies] == ["", "sid=bob"]
+    assert [(each["name"], each["value"]) for each in session.storage_state["cookies"]] == [("sid", "bob")]
+    assert not list(client.cookies)
+
+
+@pytest.mark.parametrize("assign", ["event_hooks", "list"])
+@pytest.mark.parametrize("make", [http_clients.open_httpx, http_clients.open_httpx2], ids=["httpx", "httpx2"])
+def test_assigned_hooks_keep_the_rule(session: BrowserSession, site: Site, make: Any, assign: str) -> None:
+    """A host-only cookie stays with its host, also after a redirect, and the user's own list is his own again."""
+    session.storage_state["cookies"] = [cookie("sid")]
+    own: list[Any] = [lambda request: None]
+    hooks = {"request": list(own)}
+    with make(session, follow_redirects=True) as client:
+        if assign == "list":
+            client.event_hooks["request"] = hooks["request"]
+        else:
+            client.event_hooks = hooks
+        client.get(site.url("/blank", host="app.shop"))
+        client.get(site.url("/blank"))
+    assert [header for _, header in site.seen_cookies] == ["", "sid=1"]
+    assert hooks["request"] == own == client.event_hooks["request"]
+
+
+async def test_assigned_hooks_keep_the_rule_in_asynchronous_clients(session: BrowserSession, site: Site) -> None:
+    """Its hooks are asynchronous."""
+    session.storage_state["cookies"] = [cookie("sid")]
+    async with http_clients.open_httpx_async(session) as client:
+        client.event_hooks = {"request": []}
+        await client.get(site.url("/blank", host="app.shop"))
+        await client.get(site.url("/blank"))
+    assert [header for _, header in site.seen_cookies] == ["", "sid=1"]
+    assert client.event_hooks["request"] == []
+
+
+def test_a_cookie_of_one_request_replaces_the_one_of_the_session(
+    open_client: Opener, session: BrowserSession, site: Site
+) -> None:
+    """It is sent once, as the user has written it, also when the session had the same one before."""
+    session.storage_state["cookies"] = [cookie("sid", "old"), cookie("other")]
+    with open_client(session) as client:
+        client.get(site.url("/set?cookie=sid=new"))
+        for value in ("mine", "old"):
+            client.get(site.url("/blank"), headers={"Cookie": f"sid={value}"})
+        client.get(site.url("/blank"))
+    sent = [sorted(header.split("; ")) for _, header in site.seen_cookies]
+    assert sent == [["other=1", f"sid={value}"] for value in ("old", "mine", "old", "new")]
+
+
+@pytest.mark.parametrize(
+    ("url", "set_cookie"),
+    [
+        ("http://shop.test", "sid=evil"),
+        ("http://app.shop.test", "sid=evil; Domain=shop.test"),
+        ("http://shop.test", "sid=; Max-Age=0"),
+        ("http://shop.test", "own=1; Secure"),
+        ("http://shop.test", "__Secure-own=1"),
+        ("http://shop.localhost", "__Host-own=1; Secure; Path=/; Domain=shop.localhost"),
+        ("http://shop.localhost", "__Host-own=1; Secure; Path=/set"),
+        ("http://a.co.uk", "own=1; Domain=co.uk"),
+        ("http://a.github.io", "own=1; Domain=github.io"),
+    ],
+)
+def test_what_browsers_refuse_is_not_captured(
+    open_client: Opener, session: BrowserSession, site: Site, url: str, set_cookie: str
+) -> None:
+    """It is not sent either, and reported. A Secure cookie of the same name stays."""
+    held = [cookie("sid", "login", domain="shop.test", secure=True)]
+    session.storage_state["cookies"] = held
+    proxy = site.origin().replace("shop.localhost", "127.0.0.1")
+    with open_client(session) as client:
+        query = f"cookie={quote(set_cookie)}&to={quote(f'{url}/blank')}"
+        _get_through(client, proxy, f"{url}/set-and-go?{query}", session)
+        _get_through(client, proxy, f"{url}/blank", session)
+    assert {header for _, header in site.seen_cookies} == {""}
+    assert session.storage_state["cookies"] == held
+    assert {problem.kind for problem in session.problems} == {"cookie_not_captured"}
+
+
+@pytest.mark.parametrize(
+    "set_cookie", ["__Host-own=1; Secure; Path=/", "__Secure-own=1; Secure", "own=1", "own=1; Domain=shop.localhost"]
+)
+def test_what_browsers_take_is_captured(
+    open_client: Opener, session: BrowserSession, site: Site, set_cookie: str
+) -> None:
+    """Loopback is as good as https, as in Chromium."""
+    session.storage_state["cookies"] = [cookie("sid", secure=True)]
+    with open_client(session) as client:
+        client.get(site.url(f"/set?cookie={quote(set_cookie)}"))
+        client.get(site.url("/set?cookie=sid=2"))
+    assert {each["name"] for each in session.storage_state["cookies"]} == {"sid", set_cookie.partition("=")[0]}
+    assert "2" in {each["value"] for each in session.storage_state["cookies"]}
+    assert session.problems == []
 
 
 def test_a_send_of_the_users_own_is_put_back(session: BrowserSession) -> None:

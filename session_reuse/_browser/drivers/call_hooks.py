@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def before(target: Any, name: str, hook: Callable[..., Any]) -> Undo:
     """Run a hook before each call of a method of this object, which stays as it is else. Return what removes the hook.
 
-    The hook is called with the arguments of the method, and awaited if it is asynchronous, as the method then is.
+    The hook is called with the arguments of the method, and awaited if it is asynchronous, as the method then is. What a
+    synchronous one returns is called with the result, if it is a function.
     Several may hook the same object: the last that removes its hook removes the wrapper too.
     """
     method = vars(target).get(name)
@@ -46,9 +47,11 @@ def _hooked(original: Callable[..., Any], *, is_async: bool) -> Any:
         return await original(*args, **options)
 
     def synchronous(*args: Any, **options: Any) -> Any:
-        for each in tuple(hooks):
-            each(*args, **options)
-        return original(*args, **options)
+        found = [each(*args, **options) for each in tuple(hooks)]
+        result = original(*args, **options)
+        for use in filter(callable, found):
+            use(result)
+        return result
 
     method: Any = asynchronous if is_async else synchronous
     method.session_reuse_hooks = hooks

@@ -3,13 +3,13 @@
 // name: of the property that holds what is stored of the document's origin: {load, payloads}. Each payload is {l: [[key, value]],
 // s: [[key, value]], d: JSON text of databases, site: scheme and registrable domain}; `load` fills databases.
 // overwrites: whether keys that are there are replaced.
-// done: {origin: [sections that are not filled]}.
-// A document that was filled writes a receipt into its sessionStorage, and removes it before the page can see it. It writes
+// done: {origin: [parts that are not filled: `localStorage`, `sessionStorage`, `database NAME`]}.
+// A document whose localStorage was filled writes a receipt into its sessionStorage, and removes it before the page can see it. It writes
 // another one for each database, as soon as that is filled.
 (name, overwrites, done) => {
   const stored = self[name];
   delete self[name];
-  if (!stored) return;
+  if (!stored || window.credentialless) return; // a credentialless frame has a storage of its own
   const { payloads, load } = stored;
   let receipt = '';
   let setItem, removeItem;
@@ -22,18 +22,19 @@
     const isFirst = window !== window.top || !cameFromItself();
     const hasLeftUnfinished = sessionStorage.getItem(name) !== null;
     if (hasLeftUnfinished) removeItem(name);
-    for (const { l, s, d } of payloads) {
-      if (!skipped.includes('databases') && d && (isFirst || hasLeftUnfinished)) fillDatabases(JSON.parse(d));
-      if (!isFirst) continue;
+    for (const { d } of payloads) {
+      if (d && (isFirst || hasLeftUnfinished)) fillDatabases(JSON.parse(d).filter((each) => !skipped.includes(`database ${each.name}`)));
+    }
+    if (isFirst) {
       receipt = 'failed';
-      if (!skipped.includes('localStorage')) fill(() => localStorage, l);
-      if (!skipped.includes('sessionStorage')) fill(() => sessionStorage, s);
-      receipt = 'filled';
+      if (!skipped.includes('localStorage')) payloads.forEach(({ l }) => fill(() => localStorage, l));
+      writeReceipt((receipt = 'filled')); // before sessionStorage, which may be full then, and whose own events tell what it has got
+      if (!skipped.includes('sessionStorage')) payloads.forEach(({ s }) => fill(() => sessionStorage, s));
     }
   } catch {
     // Storage is denied to this document, or full: it starts as it would have without us.
   }
-  if (receipt) writeReceipt(receipt);
+  if (receipt === 'failed') writeReceipt(receipt);
 
   // Events of localStorage come over the browser, and are lost when another process takes over the tab. Those of
   // sessionStorage come from the document itself, ahead of all that its own scripts begin (Chromium 156, 2026-11-26).

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DATABASE_LIMIT: Final = 1024 * 1024
 """Largest copy of the databases of one origin, in characters of JSON."""
+_LONGEST_WHERE: Final = 200
 
 
 class Loss(NamedTuple):
@@ -28,7 +29,7 @@ class Loss(NamedTuple):
 
     origin: str
     where: str
-    """Database, and store if it is known."""
+    """Database, and store if it is known. Cut, because a site may choose long names."""
     reason: str
     number: int
 
@@ -55,7 +56,8 @@ class Dump(NamedTuple):
         missing = self.names - {each["name"] for each in self.databases}
         old = before or Dump(databases_of(stored), [])
         kept = [each for each in old.databases if each.get("name") in missing]
-        lost_before = [loss for loss in old.lost if loss.where.partition("/")[0] in missing]
+        cut = {name[:_LONGEST_WHERE] for name in missing}
+        lost_before = [loss for loss in old.lost if loss.where.partition("/")[0] in cut]
         lost = [*self.lost, *(loss for loss in lost_before if loss not in self.lost)]
         # Sorted, so that the order of copies is no change of the state.
         return Dump(sorted([*kept, *self.databases], key=lambda each: str(each["name"])), lost, self.names)
@@ -80,6 +82,6 @@ def read_dump(origin: str, text: str) -> Dump:
         ValueError: not one.
     """
     content = json.loads(text)
-    counts = Counter((where, reason) for where, reason in content["lost"])
+    counts = Counter((where[:_LONGEST_WHERE], reason) for where, reason in content["lost"])
     lost = [Loss(origin, where, reason, count) for (where, reason), count in counts.items()]
     return Dump(content["databases"], lost, frozenset(content["names"]))
