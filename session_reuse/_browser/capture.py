@@ -137,16 +137,15 @@ class Capture:
                 self._session.report(ProblemKind.LOST, described(cookie), "its value is not UTF-8")
 
     def _find_changed(self, frames: dict[str, Frame], *, is_final: bool) -> Flow[None]:
-        """Mark databases that have changed without an event.
-
-        Gone are those of `Clear-Site-Data`, `Storage.clearDataForOrigin`, or a full disk. Service workers write on when the last tab
-        of their origin was closed.
-        """
+        """Mark databases that have changed without an event: by a service worker, or cleared by the browser, as by a full disk."""
         if not self._indexed_db or not frames:
             return
         cdp = next(iter(frames.values())).target.cdp
         known = {each for each in self._mirror.visited if self._mirror.has_databases(each)}
-        untold = self._mirror.visited - self._follower.tracked_origins() if is_final else frozenset()
+        # Workers write on when the last tab of their origin is closed. No other tab reports that.
+        open_frames = [frame for tab in self._follower.tabs for frame in tab.frames.values()]
+        told = {origin for frame in open_frames for origin in frame.target.tracked}
+        untold = self._mirror.visited - told if is_final else frozenset()
 
         def check(origin: str) -> Flow[None]:
             try:

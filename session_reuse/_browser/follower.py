@@ -98,11 +98,6 @@ class Follower:
         for tab in list(self.tabs):
             yield from [frame for frame in tab.frames.values() if frame.shares_storage]
 
-    def tracked_origins(self) -> set[str]:
-        """Return the origins whose databases report their changes to a tab that is open."""
-        targets = {frame.target for tab in self.tabs for frame in tab.frames.values()}
-        return {origin for target in targets for origin in target.tracked}
-
     def opened(self, tab: Tab) -> None:
         """Note a new tab."""
         self.has_followed = True
@@ -283,10 +278,9 @@ class Follower:
             found = yield [self._driver.send(cdp, "DOMDebugger.getEventListeners", each) for each in frame.handles]
         except self._driver.errors:
             return  # not known, so it is read again after it was left
-        has_handlers = any(each["type"] in _LEAVING for answer in found for each in answer["listeners"])
         # An `about:blank` in it has its storage, and may have handlers of its own.
-        inner = [each for each in frame.target.tab.frames.values() if each.parent == frame.id and each.origin is None]
-        frame.acts_when_left = has_handlers or bool(inner)
+        has_inner = any((each.parent, each.origin) == (frame.id, None) for each in frame.target.tab.frames.values())
+        frame.acts_when_left = has_inner or any(each["type"] in _LEAVING for a in found for each in a["listeners"])
 
     def _navigating(self, target: Target, method: str, params: Params) -> None:
         frame = target.tab.frames.get(params["frameId"])

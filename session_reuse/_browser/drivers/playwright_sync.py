@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import math
+import time
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
-from playwright import sync_api
 from playwright.sync_api import CDPSession, Error
 
 from session_reuse._browser import limits
@@ -18,15 +16,14 @@ from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.flow import Flow, run_sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from session_reuse._browser.driver import Params
     from session_reuse._browser.drivers.playwright import Page
-    from session_reuse._browser_session import BrowserSession
 
 _TURNS: Final = 100
-_AGAIN: Final = 0.1
-"""Seconds that a page may take to answer when it has not answered the command before."""
+_LEAST: Final = 0.001
+"""Seconds of a command for which there is no time left: Playwright takes 0 for no limit."""
 
 
 class SyncPlaywrightDriver(PlaywrightDriver):
@@ -34,34 +31,21 @@ class SyncPlaywrightDriver(PlaywrightDriver):
 
     errors = (Error, TimeoutError)
 
-    def __init__(self, session: BrowserSession) -> None:
-        super().__init__(session)
-        self._silent: WeakSet[Any] = WeakSet()
-        self._limit = math.inf  # of each command of a flow that holds up a call of the agent
+    _leaving: Collection[Any] = ()
+    _deadline = 0.0  # of all commands over these sessions, while an agent leaves their page
 
     def send_to(self, cdp: Any, method: str, params: Params, limit: float) -> Any:
-        """Send a command over a session of Playwright's. No call of the agent is held up twice by a page that hangs."""
-        if not _knows_time_limit():
-            return cdp.send(method, params)
-        is_asked_again = cdp in self._silent and self._limit < math.inf
-        limit = min(limit, _AGAIN if is_asked_again else self._limit)
-        try:
-            answer = cdp.send(method, params, timeout=limit * 1000)
-        except sync_api.TimeoutError:
-            self._silent.add(cdp)
-            raise
-        self._silent.discard(cdp)
-        return answer
+        """Send a command over a session of Playwright's."""
+        if cdp in self._leaving:
+            limit = min(limit, max(self._deadline - time.monotonic(), _LEAST))
+        return cdp.send(method, params, **({"timeout": limit * 1000} if _knows_time_limit() else {}))
 
-    def spawn(self, flow: Flow[object], limit: float | None = None) -> None:
-        """Run a flow to its end. Each command has `limit` seconds, or `limits.COMMAND`."""
-        outer, self._limit = self._limit, min(self._limit, limit or limits.COMMAND)
+    def spawn(self, flow: Flow[object]) -> None:
+        """Run a flow to its end."""
         try:
             run_sync(flow)
         except Exception as error:  # noqa: BLE001 - following a page must never disturb the agent
             self.report_not_followed(error)
-        finally:
-            self._limit = outer
 
     def best_effort(self, release: Callable[[], Any]) -> Any:
         """Call what releases something of ours, and ignore its errors."""
@@ -94,7 +78,12 @@ class SyncPlaywrightDriver(PlaywrightDriver):
             if followed is None or followed.is_attached:
                 break
             self.context.cookies()  # handlers of events run during calls only
-        self.spawn(flow, limits.CLOSE)
+        self._deadline = time.monotonic() + limits.CLOSE
+        self._leaving = {frame.target.cdp for frame in followed.tab.frames.values()} if followed else ()
+        try:
+            self.spawn(flow)
+        finally:
+            self._leaving = ()
 
     def pause(self, cdp: Any) -> Any:
         """Call the browser: events arrive during calls only."""
