@@ -63,15 +63,10 @@ class BoundJar:
     def _jar(self) -> CookieJar:
         jar = self._current()
         if jar is not self._watched:
-            self.release()
+            run_all(self._undo)
             self._watched = jar
             self._undo.append(before(jar, "extract_cookies", self._check_later))
         return jar
-
-    def release(self) -> None:
-        """Let the jar take whatever servers set."""
-        self._watched = None
-        run_all(self._undo)
 
     def _check_later(self, _: object, request: Any) -> Callable[[object], None]:
         """Return what takes out again what browsers refuse of the cookies of a response."""
@@ -81,17 +76,17 @@ class BoundJar:
         def check(_: object) -> None:
             self._file_again()
             now = {_key(cookie): cookie for cookie in self._jar}
-            changed = [key for key in held | now if now.get(key) is not held.get(key)]
-            refused = {key: reason for key in changed if (reason := _why_refused(now.get(key) or held[key], url, held))}
-            for key, reason in refused.items():
-                record = state_cookie(now.get(key) or held[key], None, self._dotless)
-                self._report(ProblemKind.COOKIE_NOT_CAPTURED, f"{described(record)}: {reason}")
-                if key in now:
-                    self._jar.clear(*key)
-                if key in held:
-                    self._jar.set_cookie(held[key])
-            if refused:
-                self._refused = {_pair(now[key]) for key in refused if key in now}
+            self._refused.clear()
+            for key in [each for each in held | now if now.get(each) is not held.get(each)]:
+                cookie = now.get(key) or held[key]
+                if reason := _why_refused(cookie, url, held):
+                    record = state_cookie(cookie, None, self._dotless)
+                    self._report(ProblemKind.COOKIE_NOT_CAPTURED, f"{described(record)}: {reason}")
+                    self._refused.add(_pair(cookie))
+                    if key in now:
+                        self._jar.clear(*key)
+                    if key in held:
+                        self._jar.set_cookie(held[key])
 
         return check
 
@@ -116,6 +111,7 @@ class BoundJar:
                 self._jar.clear(*_key(cookie))
         for key in self._put & self._before.keys():
             self._jar.set_cookie(self._before[key])
+        run_all(self._undo)
 
     def capture(self, state: StorageState, now: float) -> StorageState:
         """Return `state` with what changed in the jar since the last capture, or `fill`: new and changed cookies, and deletions."""

@@ -120,7 +120,6 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
             capture()
         finally:
             jar.empty()
-            jar.release()
             give_back()
 
 
