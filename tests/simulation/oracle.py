@@ -1232,7 +1232,9 @@ class Oracle:
             return  # it stood still meanwhile, and takes itself for earlier than it is
         if max(session.lost_at, session.damaged_at if session.damaged_at > visit.begun else 0.0) >= began:
             return
-        unknowing = visit.unknowing or (visit.by_hand and self.trouble_of(visit.process) >= visit.begun - 1.0)
+        # A store that is too far away for the budget is as good as one in trouble.
+        is_troubled = visit.not_taken or self.trouble_of(visit.process) >= visit.begun - 1.0
+        unknowing = visit.unknowing or (visit.by_hand and is_troubled)
         if session.damaged_at > visit.begun or (unknowing and not visit.is_vouched and change.in_storage):
             return
         if any(started >= visit.begun or done >= began for started, done in session.evictions):

@@ -953,6 +953,7 @@ class _Agent:
         allowed = (ManagerClosedError,) if self.manager.closed else ()
         outcome = await self.world.guarded("save", manager.save(session), *allowed)
         visit.left = self.loop.time()
+        visit.not_taken = any(problem.kind is ProblemKind.NOT_TAKEN for problem in session.problems)
         self.oracle.say(f"  a{visit.number} saved:", outcome.value)
         self.oracle.saved(visit, changes, began, outcome)
         took, budget = visit.left - began, self._budget("save_timeout") + self._budget("restore_timeout")
