@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 
+HAS_DATABASE = """async () => {
+  while (!(await indexedDB.databases()).length) await new Promise((later) => setTimeout(later, 10));
+}"""
+
+
 async def logged_in(sites: Sites, browser: Any, host: str, path: str = "/idb-plain") -> Any:
     """Return the session after a login of one agent, for the next."""
     session = fresh()
@@ -289,9 +294,7 @@ async def test_a_database_that_cannot_be_restored_brings_back_no_other(
         page = await context.new_page()
         await page.goto(url)
         async with attach_context(session, context) if is_open else nullcontext():
-            await page.wait_for_function(
-                "indexedDB.databases().then((all) => all.some((each) => each.name === 'good'))"
-            )
+            await page.evaluate(HAS_DATABASE)
             assert await page.evaluate(there) == ["good"]
             await page.evaluate(
                 "new Promise((done) => (indexedDB.deleteDatabase('good').onsuccess = done)).then(() => 1)"
