@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
-from types import TracebackType
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Final, Self, Unpack
 from weakref import finalize, ref
 
@@ -87,7 +86,7 @@ class SessionManager(AsyncOnly):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
         self._report_lost: finalize[..., SessionManager] | None = None
-        self._loop_watch: AsyncIterator[None] | None = None  # without a reference it would be closed at once
+        self._loop_watch: AsyncGenerator[None] | None = None  # without a reference it would be closed at once
         self._closed = False
 
     @property
@@ -100,9 +99,7 @@ class SessionManager(AsyncOnly):
         await self._services()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close."""
         await self.aclose()
 
@@ -205,6 +202,9 @@ class SessionManager(AsyncOnly):
             if self._report_lost is not None:
                 self._report_lost.detach()
             await self._end(runtime)
+            # Else the garbage collector would have a task do it, whenever it comes. It runs when it is the loop that ends.
+            if self._loop_watch is not None and not self._loop_watch.ag_running:  # type: ignore[attr-defined]
+                await self._loop_watch.aclose()
 
     async def _end(self, runtime: Runtime) -> None:
         await runtime.tasks.cancel(self.config.close_timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet, ref
 
@@ -69,7 +69,7 @@ def report_lost(
     telemetry.close()
 
 
-async def until_loop_ends(manager: ref[SessionManager]) -> AsyncIterator[None]:
+async def until_loop_ends(manager: ref[SessionManager]) -> AsyncGenerator[None]:
     """Tell a manager that its event loop ends: `asyncio.run` closes the asynchronous generators that are left."""
     try:
         yield

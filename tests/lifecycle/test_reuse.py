@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import pickle
 import threading
 import time
@@ -405,3 +406,14 @@ async def test_what_is_no_session_is_not_saved(manager: SessionManager, wrong: A
     """The error names what is wanted."""
     with pytest.raises(ConfigurationError, match=r"takes a BrowserSession, not .*: the one of restore"):
         await manager.save(wrong)
+
+
+async def test_a_closed_manager_leaves_no_task_behind() -> None:
+    """Nor does the garbage collector begin one when it comes across the manager."""
+    before = asyncio.all_tasks()
+    async with memory_manager() as manager, reusable_session("a", manager=manager) as session:
+        session.data["n"] = 1
+    del manager, session
+    gc.collect()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
