@@ -220,7 +220,7 @@ class Turn:
             try:
                 found = await self._runtime.guarded.run(
                     Access.READ, name, self._budget,
-                    lambda store, timeout: store.member_facts(self._pool, member, name, timeout=timeout),
+                    lambda store, timeout: store.member_facts(self._pool, member, name, score, timeout=timeout),
                 )  # fmt: skip
             except AttemptFailed:
                 return True  # the enter says what is wrong
@@ -236,7 +236,7 @@ class Turn:
 
     def _unfit(self, found: SessionEntry | None) -> float | None:
         """Return for how long a member need not be looked at again: 0 for one that others may want, None for one that will do."""
-        if found is None:  # its last holder has given it back, and it cools down: its score is another one by now
+        if found is None:  # its last holder has given it back, and it may cool down
             return _HELD_PAUSE
         if found.holder:
             return min(max(_POLL[0], found.lease_left), _HELD_PAUSE)

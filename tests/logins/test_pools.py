@@ -228,8 +228,9 @@ async def test_a_cooldown_is_seen_where_the_session_lives_on_another_server(clus
                     left.append(await scope.__aexit__(None, None, None))
             return replies
 
+        (score,) = await send(("ZSCORE", KEYS.pool(POOL)[0], member), timeout=5.0)
         store.send = in_the_other_order
-        found = await store.member_facts(POOL, member, f"{POOL}/{member}", timeout=5.0)
+        found = await store.member_facts(POOL, member, f"{POOL}/{member}", score, timeout=5.0)
         assert left
         assert found is None or found.holder
 
@@ -507,3 +508,15 @@ def test_the_command_line_keeps_pools(cli: CommandLine) -> None:
     assert "alice" in cli("pool", "ls").out
     assert cli("pool", "rm", POOL, "nobody").code == 1
     assert cli("pool", "add", POOL).code == 2
+
+
+async def test_a_member_whose_cooldown_is_over_is_found_behind_one_that_is_held(redis_server: RedisServer) -> None:
+    """It is looked at while it is not reserved, and its score still shows the cooldown."""
+    async with SessionManager(redis_server.url, registry=None) as manager:
+        await manager.pool(POOL).add("bob")
+        async with enter(manager) as session:
+            session.mark_bad("captcha", cooldown=0.05)
+        await asyncio.sleep(0.1)
+        await manager.pool(POOL).add("alice")
+        async with reusable_session(f"{POOL}/alice", manager=manager, exclusive=True), enter(manager) as session:
+            assert session.fingerprint == f"{POOL}/bob"

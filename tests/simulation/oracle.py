@@ -1597,7 +1597,8 @@ class Pool:
             other for other in oracle.visits.values()
             if other.pooled and visit.begun + 0.3 < other.begun and other.entered < now - 0.1 and other.fingerprint != POOL
         ]  # fmt: skip
-        if len(later) >= 3:
+        is_choosy = visit.options.get("max_uses") is not None or visit.options.get("max_age") is not None
+        if len(later) >= 3 and not is_choosy:  # else they were given what it does not want
             oracle.break_("pool", f"{visit} was given nothing, and {', '.join(map(str, later))} came later and were")
         for fingerprint, member in self._members.items():
             if member.added < visit.begun and not member.unsure and self._was_free(fingerprint, member, visit):

@@ -63,20 +63,20 @@ class Pools(ABC):
         checked((await self.send(command, timeout=timeout))[0])
 
     async def member_facts(
-        self, pool: str, member: str, fingerprint: str, *, timeout: float
+        self, pool: str, member: str, fingerprint: str, score: str | None = None, *, timeout: float
     ) -> SessionEntry | None:  # fmt: skip
         """Return what a listing shows of a member's session, without a head when there is none.
 
-        None when the member was removed, or cools down, since it was reserved.
+        None when the member has another score by now, if one is given: it was removed, or its last holder has given it back.
         """
         # The score comes last: a holder that has released the lease by then has set the cooldown before.
         key = self.keys.pool(pool)[0]
         commands: list[Command] = [facts_of(self.keys, fingerprint), ("ZSCORE", key, member)]
         if self.server_of(key) == self.server_of(self.keys.session(fingerprint)):
-            found, score = await self.send(*commands, timeout=timeout)
+            found, stands = await self.send(*commands, timeout=timeout)
         else:  # two servers answer one request in any order
-            found, score = [(await self.send(each, timeout=timeout))[0] for each in commands]
-        if checked(score) is None or float(score) % 1:  # as in pool_return.lua
+            found, stands = [(await self.send(each, timeout=timeout))[0] for each in commands]
+        if score is not None and (checked(stands) is None or float(stands) != float(score)):
             return None
         return entry_from(fingerprint, found)
 
