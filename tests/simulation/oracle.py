@@ -1113,7 +1113,7 @@ class Oracle:
         if any(one.replacing for change in waiting for one in self._behind(change.visit)):
             return  # a new login that waits, in the place of what is stored
         may_be_retired = session.bad_issued * 10 >= RETIRED_AT or self._may_be_retired(known, visit)
-        if may_be_retired and any(change.visit.unknowing for change in waiting):
+        if may_be_retired and any(one.unknowing for change in waiting for one in self._behind(change.visit)):
             return  # or in the place of what is retired
         by_hand = any(
             one.by_hand and one.fingerprint == visit.fingerprint and one.manager is visit.manager
