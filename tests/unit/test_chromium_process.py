@@ -9,6 +9,7 @@ from pathlib import Path
 
 from session_reuse.browsers._chromium_process import ChromiumProcess
 from tests.agents.runs import processes_with
+from tests.harness.polling import wait_until
 
 LIMIT = 30.0
 
@@ -20,8 +21,12 @@ def test_a_browser_is_ended_though_its_guard_was_killed(tmp_path: Path) -> None:
     program.chmod(0o700)
     chromium = ChromiumProcess(program)
     try:
-        (guard,) = set(processes_with(chromium.folder)) - {chromium.process.pid}
-        os.kill(guard, signal.SIGKILL)
+
+        def guards() -> list[int]:
+            return [each for each in processes_with(chromium.folder) if each != chromium.process.pid]
+
+        wait_until(lambda: len(guards()) == 1, message="the guard alone holds the folder")  # a process begins as a copy
+        os.kill(guards()[0], signal.SIGKILL)
         stopping = threading.Thread(target=chromium.stop, daemon=True)
         stopping.start()
         stopping.join(LIMIT)
