@@ -65,13 +65,16 @@ def merge_documents(base: object, mine: object, theirs: object) -> Document:
 
 
 def without_expired(base: Document, mine: Document, theirs: Document, now: float) -> Document:
-    """Return the base without the expired cookies that a side has dropped: that deletes no newer one of the other side."""
+    """Return the base without the expired cookies that one side has dropped and the other has renewed: that deletes none."""
     cookies = base["storage_state"].get("cookies", [])
     live = live_cookies(cookies, now)
     if len(live) == len(cookies):
         return base
-    kept = _index(mine["storage_state"]).cookies.keys() & _index(theirs["storage_state"]).cookies.keys()
-    left = [each for each in cookies if each in live or cookie_identity(each) in kept]
+    sides = [_index(side["storage_state"]).cookies for side in (mine, theirs)]
+    found = [[side[cookie_identity(each)] for side in sides if cookie_identity(each) in side] for each in cookies]
+    left = [
+        each for each, there in zip(cookies, found, strict=True) if each in live or len(there) != 1 or there[0] == each
+    ]
     return {**base, "storage_state": {**base["storage_state"], "cookies": left}}
 
 

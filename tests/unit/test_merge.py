@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_reuse._state.merge import merge_documents, merge_storage_states, same_document
+from session_reuse._state.merge import merge_documents, merge_storage_states, same_document, without_expired
 
 Slot = tuple[str, ...]
 Model = dict[Slot, Any]
@@ -372,3 +372,13 @@ def test_ten_thousand_origins_do_not_delay_the_exit(hosts: int) -> None:
     assert time.perf_counter() - start < 10
     assert len(result["origins"]) == hosts
     assert sum(len(entry["localStorage"]) for entry in result["origins"]) == 10_000
+
+
+def test_an_expired_cookie_that_another_agent_has_deleted_stays_deleted() -> None:
+    """The agent that still has it has not changed it: its unchanged copy is no new cookie."""
+    cookie = {"name": "sid", "value": "1", "domain": "shop.example", "path": "/", "expires": 5.0}
+    held = {"fingerprint": "a", "data": {}, "storage_state": {"cookies": [cookie], "origins": []}}
+    empty = {"fingerprint": "a", "data": {}, "storage_state": {"cookies": [], "origins": []}}
+    for mine, theirs in ((held, empty), (empty, held)):
+        base = without_expired(held, mine, theirs, now=10.0)  # type: ignore[arg-type]
+        assert merge_documents(base, mine, theirs)["storage_state"]["cookies"] == []  # type: ignore[arg-type]
