@@ -71,10 +71,13 @@ def without_expired(base: Document, mine: Document, theirs: Document, now: float
     if len(live) == len(cookies):
         return base
     sides = [_index(side["storage_state"]).cookies for side in (mine, theirs)]
-    found = [[side[cookie_identity(each)] for side in sides if cookie_identity(each) in side] for each in cookies]
-    left = [
-        each for each, there in zip(cookies, found, strict=True) if each in live or len(there) != 1 or there[0] == each
-    ]
+
+    def is_renewed(cookie: Cookie) -> bool:
+        """Return whether one side has another cookie of this name, and the other side has none."""
+        found = [side[key] for side in sides if (key := cookie_identity(cookie)) in side]
+        return len(found) == 1 and not _same_cookie(found[0], cookie)
+
+    left = [each for each in cookies if each in live or not is_renewed(each)]
     return {**base, "storage_state": {**base["storage_state"], "cookies": left}}
 
 
