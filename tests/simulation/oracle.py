@@ -540,6 +540,7 @@ class Oracle:
         for item, serial in old.items():
             if new.get(item) != serial:
                 kept = not whole or self._is_kept_outside(session, item, new)
+                kept = kept and not self._went_with_a_login(session, item, actor)
                 if item not in new and kept and not self._saves_by_hand(session, actor):
                     self._check_departure(session, self.writes[serial], actor)
                 session.retired[serial] = now
@@ -588,6 +589,19 @@ class Oracle:
             and one.saved <= login.visit.entered and one.appeared == float("inf")
             for one in session.by_item["c:sid"]
         )  # fmt: skip
+
+    def _went_with_a_login(self, session: Session, item: str, actor: Any) -> bool:
+        """Return whether a new login, which replaces the item, waited and was logged out before it was stored."""
+        logins = session.by_item["c:sid"]
+        return any(
+            login.visit.manager is actor
+            and login.visit.sees(item)
+            and login.promised
+            and login.appeared == float("inf")
+            and self._replaces(login.visit)
+            and any(not change.serial and change.saw == login.serial for change in logins)
+            for login in logins
+        )
 
     def _saves_by_hand(self, session: Session, actor: Any) -> bool:
         """Return whether a manager saves a session made by hand, which replaces the stored state."""
