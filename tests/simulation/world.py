@@ -821,13 +821,17 @@ class _Agent:
         if visit.leaving < float("inf"):
             closed = (*closed, LifecycleError)
         outcome: SaveOutcome | None = None
+        refused = False
         try:
             outcome = await self.world.guarded(f"the checkpoint of {visit}", session.checkpoint(), *allowed, *closed)
-        except (StoreError, LifecycleError):
+        except StoreError:
+            refused = True
+        except LifecycleError:
             pass
         finally:
             self.oracle.say(f"  a{visit.number} checkpoint:", outcome.value if outcome else outcome)
             self.oracle.saved(visit, changes, began, outcome)
+            visit.waits = visit.waits or refused  # with `strict`, it raises, and waits all the same
         if self.loop.time() - began > self._budget("save_timeout") + 0.2 and not self._was_paused(began):
             self.oracle.break_("late", f"the checkpoint of {visit} took {self.loop.time() - began:.3f} s")
 
