@@ -48,7 +48,7 @@ def report_lost(
     on_disk: Mapping[str, Mapping[str, Change]],
     on_lost: LostCallback | None = None,
 ) -> None:
-    """Count and log the changes that still wait, when their manager is collected or at interpreter exit.
+    """Count and log the changes that are not settled, when their manager is collected or at interpreter exit.
 
     Args:
         replicas: what waits. No argument may refer to the manager, which would then live until the process ends.
@@ -59,9 +59,9 @@ def report_lost(
     """
     if process != os.getpid():
         return
-    for replica in replicas.waiting():
+    for replica in replicas.unsettled():  # in a loop that was only closed, also what was on its way
         held = on_disk.get(replica.fingerprint, {})
-        for change in [each for each in replica.outbox if held.get(each.name) is not each]:
+        for change in [each for each in replica.unsettled if held.get(each.name) is not each]:
             replicas.remove(replica, [change])
             if change.has_content:
                 telemetry.lost(replica.fingerprint, _NOT_CLOSED, on_lost)

@@ -149,6 +149,10 @@ class Replicas:
         """Return the replicas whose changes wait, those that wait longest first."""
         return iter(list(self._waiting.values()))
 
+    def unsettled(self) -> list[Replica]:
+        """Return the replicas with changes that wait or are on their way."""
+        return [replica for replica in self._replicas.values() if replica.unsettled]
+
     def successor(self, *, has_disk: bool) -> Replicas:
         """Return what is known, without what waits: for the next event loop of this process.
 

@@ -55,16 +55,9 @@ class SessionScope:
         writer: Writer, telemetry: Telemetry, clock: Clock, spawn: Spawn, spent: float = 0.0,
     ) -> None:  # fmt: skip
         self.process, self.loop = os.getpid(), asyncio.get_running_loop()
-        self._spent = spent
-        self._session = session
-        self._options = options
-        self._config = config
-        self._store = store
-        self._snapshots = snapshots
-        self.writer = writer
-        self._telemetry = telemetry
-        self._clock = clock
-        self._spawn = spawn
+        self._session, self._options, self._config = session, options, config
+        self._store, self._snapshots, self.writer = store, snapshots, writer
+        self._telemetry, self._clock, self._spawn, self._spent = telemetry, clock, spawn, spent
         self._lease: LeaseHolder | None = None
         if options.exclusive:
             self._lease = LeaseHolder(store, writer, telemetry, session.fingerprint, session.agent_id, config, spawn)
@@ -168,15 +161,13 @@ class SessionScope:
 
     async def _away(self, failure: AttemptFailed, began: float) -> Entry:
         """Start from what this process knows. Fresh where an exclusive lease was asked for."""
-        session, writer = self._session, self.writer
-        self._telemetry.store_failed(
-            Operation.RESTORE, failure.error, code=failure.code, fingerprint=session.fingerprint
-        )  # fmt: skip
+        fingerprint, writer = self._session.fingerprint, self.writer
+        self._telemetry.store_failed(Operation.RESTORE, failure.error, code=failure.code, fingerprint=fingerprint)
         if self._options.strict:
             raise self._telemetry.named(failure.error) from None
         if self._lease is not None:
             self._lease.abandon()
-        replica = writer.replicas.of(session.fingerprint)
+        replica = writer.replicas.of(fingerprint)
         if writer.disk is not None and replica.base.kind is StoredKind.UNKNOWN and not replica.outbox:
             await writer.disk.load(replica, self._config.restore_timeout - (self._store.time() - began))
         writer.heed_others(replica)
@@ -265,19 +256,25 @@ class SessionScope:
             StoreError: with `strict`, likewise.
         """
         session, wiring = self._session, wiring_of(self._session)
-        if is_inherited(self):
-            return self._leave_to_parent()
         if failed and not self._options.save_on_error:
             session.discard()
-        if failed or wiring.captures or wiring.marked_bad or self._lease or self._options.verify is not None:
+        waits = wiring.captures or wiring.marked_bad or self._lease or self._options.verify is not None
+        if failed or waits or is_inherited(self):
             return self._leave_in_a_task(failed=failed)
         return self._leave(failed=failed)
 
-    async def _leave_to_parent(self) -> None:
-        log.warning(Event.SAVE_SKIPPED, fingerprint=self._session.fingerprint, why="the parent process has entered it")
-        self._session.save_outcome = SaveOutcome.SKIPPED
+    async def _leave_behind(self) -> None:
+        """Report what nobody saves: in a forked child, or after a loop that was only closed around its agent."""
+        session = self._session
+        if is_inherited(self):
+            log.warning(Event.SAVE_SKIPPED, fingerprint=session.fingerprint, why="the parent process has entered it")
+            session.save_outcome = SaveOutcome.SKIPPED
+        elif (change := self._change(final=True)) is not None:
+            self.writer.lost(session.fingerprint, "the event loop was closed around its agent", change)
 
     async def _leave_in_a_task(self, *, failed: bool) -> None:
+        if is_inherited(self) or not self.loop.is_running():  # it was only closed
+            return await self._leave_behind()
         leaving = self._spawn(self._leave(failed=failed), "leave")
         try:
             await asyncio.shield(leaving)
@@ -295,14 +292,18 @@ class SessionScope:
             if not failed:  # else the body's own error comes out
                 raise
         finally:
-            if self._lease is not None or self.on_left is not None:
-                await self._give_back()
-            use = self.writer.audit.use_of(self._session, self._options, self._use_id)
-            wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
-            # It holds us: in a circle, its state would stay until the garbage collector comes.
-            self._session = self._session if isinstance(self._session, ProxyType) else proxy(self._session)
-            if use is not None:  # no save has carried it
-                await self._at_once(self.writer.audit.note(use))
+            if self.loop.is_running():  # else it was only closed, and the garbage collector ends us
+                await self._end()
+
+    async def _end(self) -> None:
+        if self._lease is not None or self.on_left is not None:
+            await self._give_back()
+        use = self.writer.audit.use_of(self._session, self._options, self._use_id)
+        wiring_of(self._session).was_left = True  # not before: `verify` may open a client of the session
+        # It holds us: in a circle, its state would stay until the garbage collector comes.
+        self._session = self._session if isinstance(self._session, ProxyType) else proxy(self._session)
+        if use is not None:  # no save has carried it
+            await self._at_once(self.writer.audit.note(use))
 
     async def _save(self, *, final: bool) -> SaveOutcome:
         session, began = self._session, self._clock.elapsed()
@@ -426,13 +427,12 @@ class SessionScope:
 
     async def settled(self) -> SaveOutcome | None:
         """Wait for the final outcome of the last save, and return it."""
-        if not self.loop.is_closed():  # else nothing of it goes on
-            if self._interrupted not in {None, asyncio.current_task()}:  # a cancelled exit goes on, and calls `verify`
-                await asyncio.wait({self._interrupted})
-            if self._changes:
-                await self._changes[-1].final()
+        last = None
+        if not self.loop.is_closed() and self._interrupted not in {None, asyncio.current_task()}:
+            await asyncio.wait({self._interrupted})  # a cancelled exit goes on, and calls `verify`
+        if self._changes:
+            last = self._changes[-1].outcome if self.loop.is_closed() else await self._changes[-1].final()
         said = self._session.save_outcome  # of a later save, perhaps, that has sent nothing
-        last = self._changes[-1].outcome if self._changes else None
         return last or said if said in NOT_FINAL else said
 
     async def invalidate(self, reason: str) -> None:

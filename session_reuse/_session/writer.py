@@ -55,12 +55,8 @@ class Writer:
         self, config: Config, store: GuardedStore, snapshots: Snapshots, telemetry: Telemetry, clock: Clock, spawn: Spawn,
         replicas: Replicas,
     ) -> None:  # fmt: skip
-        self._config = config
-        self._store = store
-        self._snapshots = snapshots
-        self._telemetry = telemetry
-        self._clock = clock
-        self._spawn = spawn
+        self._config, self._store, self._snapshots = config, store, snapshots
+        self._telemetry, self._clock, self._spawn = telemetry, clock, spawn
         self.replicas = replicas
         self.audit = Audit(store, clock, spawn, config.save_timeout)
         self.disk: DiskReplicas | None = None
@@ -106,6 +102,10 @@ class Writer:
         replica.refuse_invalidated(batch)
         try:
             await self._commit_all(replica, batch, budget)
+        except (
+            GeneratorExit
+        ):  # the event loop was only closed: nothing goes on, and what is unsettled is reported with the manager
+            raise
         except AttemptFailed as failure:
             arrived, replica.arriving = [*changes, *replica.arriving], []
             replica.writing = []  # what waits may be combined
@@ -118,19 +118,21 @@ class Writer:
                 )
         except BaseException:  # cancelled, or the process is ending: nothing is lost without a word
             self._enqueue(replica, changes)
+            self._go_on(replica, batch)
             raise
-        finally:
-            replica.writing = []
-            self._settled(replica, batch)
-            for change in batch:
-                self.audit.finish(change)
-            self._flusher.changed()
-            if replica.arriving:
-                replica.writing, replica.arriving = replica.arriving, []
-                left = self._config.save_timeout - (self._store.time() - replica.arrived_at)
-                # At least one attempt: a healthy store does not pay for a slow reply to somebody else.
-                self._spawn(self._write(replica, replica.writing, max(left, self._config.attempt_timeout)), "save")
-            self.replicas.trim()  # it had to stay until now
+        self._go_on(replica, batch)
+
+    def _go_on(self, replica: Replica, batch: list[Change]) -> None:
+        """Report what a request has settled, and begin the next one if changes have arrived meanwhile."""
+        replica.writing = []
+        self._settled(replica, batch)
+        self._flusher.changed()
+        if replica.arriving:
+            replica.writing, replica.arriving = replica.arriving, []
+            left = self._config.save_timeout - (self._store.time() - replica.arrived_at)
+            # At least one attempt: a healthy store does not pay for a slow reply to somebody else.
+            self._spawn(self._write(replica, replica.writing, max(left, self._config.attempt_timeout)), "save")
+        self.replicas.trim()  # it had to stay until now
 
     def _enqueue(self, replica: Replica, changes: Sequence[Change]) -> None:
         replica.refuse_invalidated(changes)
@@ -158,6 +160,8 @@ class Writer:
 
     def _settled(self, replica: Replica, batch: Sequence[Change]) -> None:
         """Remove settled changes from the outbox, and report them and those that were left alone."""
+        for change in batch:
+            self.audit.finish(change)
         settled = [one for one in batch if one.outcome not in _UNSETTLED]
         done = [one for one in settled if one.left_alone or one in replica.outbox]
         if not done:
@@ -358,8 +362,6 @@ class Writer:
         waiting = list(replica.outbox)
         _confirm(waiting, replica.base)
         self._settled(replica, waiting)
-        for change in waiting:
-            self.audit.finish(change)
 
     def adopt(self, replica: Replica, changes: Sequence[Change]) -> None:
         """Take over changes that an earlier process has left."""

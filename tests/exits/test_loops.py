@@ -463,3 +463,45 @@ server.config_set("maxmemory", 0)
         timeout=60.0,
     )
     assert ended.lines == ["pending" if full else "saved"], ended.errors
+
+
+@pytest.mark.parametrize("end", ["loop = None; gc.collect()", "gc.collect(); asyncio.run(visit('shop/bob'))", ""])
+@pytest.mark.parametrize("options", ["", "exclusive=True"], ids=["shared", "exclusive"])
+def test_agents_of_a_loop_that_is_only_closed_are_reported(own_redis: RedisServer, end: str, options: str) -> None:
+    """One is at work, and three leave: their saves are on their way, or behind that of another one. Nothing awaits them."""
+    ended = run(
+        f"""
+from session_reuse import SessionManager, reusable_session
+manager = SessionManager()
+
+async def visit(fingerprint="shop/alice", number=0, leaves=None):
+    async with reusable_session(fingerprint, manager=manager, {options}) as session:
+        session.data[str(number)] = 1
+        if leaves is not None:
+            await leaves.wait()
+
+async def leave():
+    leaves = asyncio.Event()
+    for number in range(1 if {options!r} else 3):
+        agents.append(asyncio.create_task(visit("shop/alice", number, leaves)))
+    agents.append(asyncio.create_task(visit("shop/carol", 0, asyncio.Event())))
+    await asyncio.sleep(0.5)
+    pause_writes()
+    leaves.set()
+    await asyncio.sleep(0.1)
+
+agents = []
+loop = asyncio.new_event_loop()
+loop.run_until_complete(leave())
+loop.close()
+agents.clear()
+resume_writes()
+{end}
+""",
+        own_redis,
+        timeout=60.0,
+    )
+    lost = [line for line in ended.logged if "save_lost" in line]
+    assert sum("shop/alice" in line for line in lost) == (1 if options else 3)
+    assert sum("shop/carol" in line for line in lost) == 1
+    assert not [line for line in ended.errors.splitlines() if "Exception ignored" in line or "never awaited" in line]
