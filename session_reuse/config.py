@@ -132,7 +132,7 @@ class Config:
     pending_max_bytes: int = 64 * 1024 * 1024
     """How many bytes may wait in memory, and how many `spool_dir` may hold."""
     spool_dir: Path | None = None
-    """Folder in which waiting saves are also kept, encrypted. It needs `encryption_keys`. None: memory only."""
+    """Folder in which waiting saves are also kept, encrypted: one for each store. It needs `encryption_keys`. None: memory only."""
 
     lanes: int = 2
     """Connections that carry batched commands. One more is used for large values."""

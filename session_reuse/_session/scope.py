@@ -270,7 +270,7 @@ class SessionScope:
             log.warning(Event.SAVE_SKIPPED, fingerprint=session.fingerprint, why="the parent process has entered it")
             session.save_outcome = SaveOutcome.SKIPPED
         elif (change := self._change(final=True)) is not None:
-            self.writer.lost(session.fingerprint, "the event loop was closed around its agent", change)
+            self.writer.lost(session.fingerprint, "the exit was cut off before its save", change)
 
     async def _leave_in_a_task(self, *, failed: bool) -> None:
         if is_inherited(self) or not self.loop.is_running():  # it was only closed
