@@ -18,7 +18,7 @@ import typer
 
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.formatting import duration, plural, size
-from session_reuse.cli.listing import Rows, each_session
+from session_reuse.cli.listing import each_session, table_of
 from session_reuse.cli.output import Output, styled
 from session_reuse.config import redacted_url
 from session_reuse.errors import ConfigurationError, StoreError
@@ -130,10 +130,10 @@ def _whole_screen() -> Iterator[None]:
 
 
 def _draw(output: Output, overview: Overview, trouble: StoreError | None, shown: str, pause: float) -> None:
-    width, room = output.width, shutil.get_terminal_size().lines - _OTHER_LINES
-    lines = [line[:width] for line in _lines(overview, shown, overview.latest[: max(1, room)], width, pause)]
+    room = shutil.get_terminal_size().lines - _OTHER_LINES
+    lines = _lines(overview, shown, overview.latest[: max(1, room)], output.width, pause)
     if trouble is not None:
-        lines.insert(0, styled(f"the store is away: {trouble}"[:width], "bold red"))
+        lines.insert(0, styled(f"the store is away: {trouble}"[: output.width], "bold red"))
     # From the upper left: each line is cleared and overwritten, the last one with all below. So nothing flickers, and a line
     # as wide as the screen keeps its last column.
     *above, last = lines
@@ -143,13 +143,11 @@ def _draw(output: Output, overview: Overview, trouble: StoreError | None, shown:
 def _lines(
     overview: Overview, shown: str, latest: list[SessionSummary], width: int, pause: float = 0.0
 ) -> list[str]:  # fmt: skip
-    rows, now = Rows(width, (summary.fingerprint for summary in latest)), time.time()
     changes = f"{plural(overview.saves, 'save')}, {overview.added} new, {overview.gone} gone"
     slow = f"   refreshed every {duration(pause)}" if pause > 1.5 else ""
     return [
         f"{time.strftime('%H:%M:%S')}  {shown}{slow}",
         f"{plural(len(overview.versions), 'session')}  {size(overview.bytes)}   since the last refresh: {changes}",
         "",
-        *([rows.heading()] if latest else []),
-        *(rows.row(summary, now) for summary in latest),
+        *(table_of(latest, width).lines() if latest else ()),
     ]
