@@ -97,26 +97,25 @@ class SessionParameter:
         if is_generator_function(function):
             raise ConfigurationError(f"{described(function)} is a generator: use reusable_session inside of it")
         self._function = function
-        self._signature = signature_of(function)
-        self.name = self._find()
-        parameters = self._signature.parameters
-        self.outside = self._signature.replace(
-            parameters=[parameters[name] for name in parameters if name != self.name]
-        )
+        signature = signature_of(function)
+        parameters = list(signature.parameters.values())
+        found = self._find(parameters)
+        self.name = found.name if found is not None else None
+        self.outside = signature.replace(parameters=[each for each in parameters if each is not found])
+        self._index: int | None = None
+        if found is not None and found.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            self._index = parameters.index(found)
 
-    def _find(self) -> str | None:
-        parameters = self._signature.parameters
-        named = parameters.get("session")
-        found = [each for each in parameters.values() if is_session(each.annotation, self._function)]
+    def _find(self, parameters: list[inspect.Parameter]) -> inspect.Parameter | None:
+        found = [each for each in parameters if is_session(each.annotation, self._function)]
         # A parameter `session` with another type belongs to the function, such as one of a database.
-        if not found and named is not None and named.annotation is inspect.Parameter.empty:
-            found = [named]
+        found += [each for each in parameters if each.name == "session" and each.annotation is each.empty]
         if not found:
             return None
         if found[0].kind not in {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}:
             what = f"{described(self._function)}: the session is passed by keyword, which {found[0].name} is not"
             raise ConfigurationError(what)
-        return found[0].name
+        return found[0]
 
     def call(self, args: Sequence[object], kwargs: Mapping[str, object], session: BrowserSession) -> Any:
         """Call the function with the session in its place."""
@@ -128,20 +127,10 @@ class SessionParameter:
                 f"{described(self._function)}: persist_session passes {self.name}."
                 " To pass your own session, call the function's __wrapped__"
             )
-        index = self._index
-        if index is not None and index < len(args):  # what follows the session was passed by position
-            return self._function(*args[:index], session, *args[index:], **kwargs)
+        at = self._index
+        if at is not None and at < len(args):  # what follows the session was passed by position
+            return self._function(*args[:at], session, *args[at:], **kwargs)
         return self._function(*args, **{**kwargs, self.name: session})
-
-    @functools.cached_property
-    def _index(self) -> int | None:
-        """The position of the session. None if it is passed by keyword only."""
-        positional = [
-            name
-            for name, each in self._signature.parameters.items()
-            if each.kind in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-        ]
-        return positional.index(self.name) if self.name in positional else None
 
     def show_on(self, wrapper: Callable[..., object]) -> None:
         """Set the outer signature of a wrapper. Web frameworks and command lines derive their parameters from it."""
