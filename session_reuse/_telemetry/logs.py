@@ -89,7 +89,8 @@ class Log:
             report_once("structlog", error)
         try:
             if _stdlib.isEnabledFor(level):
-                _to_stdlib(level, event, fields)
+                text = fields.get("note") or " ".join(f"{name}={value!r}" for name, value in fields.items())
+                _stdlib.log(level, "%s %s", event.value, text, extra={"session_reuse": fields})
         except Exception as error:  # noqa: BLE001  (filters and handlers of the application may raise anything)
             report_once("logging", error)
 
@@ -101,11 +102,6 @@ def _to_structlog(structlog: ModuleType, level: int, event: Event, fields: dict[
     if inspect.iscoroutine(result):
         result.close()  # else Python warns of a coroutine that was never awaited
         raise TypeError("an asynchronous structlog logger cannot be used from synchronous code")
-
-
-def _to_stdlib(level: int, event: Event, fields: dict[str, object]) -> None:
-    text = fields.get("note") or " ".join(f"{name}={value!r}" for name, value in fields.items())
-    _stdlib.log(level, "%s %s", event.value, text, extra={"session_reuse": fields})
 
 
 log: Final = Log()

@@ -108,8 +108,13 @@ class Telemetry:
     def store_failed(self, operation: Operation, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
         """Log a failed operation of the store: once as a warning, each time at DEBUG. Do not count it."""
         if code != "ClosedError":  # by our own close
-            self._health.failed(_SIDES.get(operation, "write"), error, code, operation)
-        fields = {"operation": operation, "reason": error.outcome.value, "error": code, "fingerprint": fingerprint}
+            self._health.failed(_SIDES.get(operation, "write"), error, code, operation.value)
+        fields = {
+            "operation": operation.value,
+            "reason": error.outcome.value,
+            "error": code,
+            "fingerprint": fingerprint,
+        }
         log.debug(Event.DEGRADED, **fields)
 
     def degraded(self, operation: Operation, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
