@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections import Counter
 from enum import StrEnum
@@ -176,11 +175,6 @@ def _cookie_from_array(cookie: object) -> object:
         kept["domain"] = ("" if cookie["hostOnly"] else ".") + kept["domain"].lstrip(".")
     found = kept | flags | {"path": cookie.get("path") or "/", "expires": expires}
     return found if same_site is None else found | {"sameSite": same_site}
-
-
-def read_file(path: Path) -> bytes:
-    """Return what stands in a file, or on standard input."""
-    return sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
 
 
 def write_private(path: Path, data: bytes, *, replace: bool) -> None:
