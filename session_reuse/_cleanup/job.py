@@ -17,7 +17,7 @@ from session_reuse._cleanup.notifications import Notifications
 from session_reuse._cleanup.reconcile import CleanupReport, Reconciler
 from session_reuse._resilience.failure import AttemptFailed
 from session_reuse._store.redis.store import RedisStore
-from session_reuse._telemetry import Telemetry
+from session_reuse._telemetry import Operation, Telemetry
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
 
@@ -146,7 +146,7 @@ class CleanupJob:
 
     def _failed(self, step: str, error: Exception) -> None:
         if isinstance(error, AttemptFailed):
-            self._telemetry.degraded("cleanup", error.error, code=error.code)
+            self._telemetry.degraded(Operation.CLEANUP, error.error, code=error.code)
         self._telemetry.cleanup_failed(step, error.code if isinstance(error, AttemptFailed) else type(error).__name__)
 
     def _add_hint(self, fingerprint: str) -> None:

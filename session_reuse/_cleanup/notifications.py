@@ -107,9 +107,9 @@ class Notifications:
         self, pool: ConnectionPool, cancellation: SwallowedCancellation, has_listened: asyncio.Event
     ) -> None:  # fmt: skip
         """Listen until redis-py subscribes again after a disconnect, because events are missed then."""
-        pubsub = PubSub(pool)
+        pubsub, database = PubSub(pool), pool.connection_kwargs.get("db") or 0
         try:
-            await pubsub.subscribe(*(f"__keyevent@{_database(pool)}__:{event}" for event in _EVENTS))
+            await pubsub.subscribe(*(f"__keyevent@{database}__:{event}" for event in _EVENTS))
             # redis-py subscribes again after a disconnect: the second confirmation of an event is the sign of one.
             subscribed = 0
             while subscribed <= len(_EVENTS):
@@ -144,7 +144,8 @@ class Notifications:
                 self._warn(f"CONFIG is not allowed ({type(error).__name__})")
 
     async def _check_server(self, server: Any) -> None:
-        flags = _flags(await server.execute_command("CONFIG GET", _SETTING))
+        # The server reorders the flags: only a set can be compared.
+        flags = frozenset((await server.execute_command("CONFIG GET", _SETTING)).get(_SETTING, ""))
         missing = missing_events(flags)
         if not missing:
             return
@@ -170,15 +171,3 @@ def _pool_beside(pool: ConnectionPool) -> ConnectionPool:
     if isinstance(pool, SentinelConnectionPool):  # it finds the primary
         return pool
     return ConnectionPool(connection_class=pool.connection_class, **pool.connection_kwargs)
-
-
-def _database(pool: ConnectionPool) -> int:
-    return int(pool.connection_kwargs.get("db") or 0)
-
-
-def _flags(reply: object) -> frozenset[str]:
-    """Return the flags in the reply to CONFIG GET. The server reorders them: only a set can be compared."""
-    # A dict with RESP3, a list of name and value with RESP2.
-    values = list(reply.values()) if isinstance(reply, dict) else reply[1:2] if isinstance(reply, list) else []
-    value = values[0] if values else ""
-    return frozenset(value.decode() if isinstance(value, bytes) else str(value))

@@ -87,16 +87,14 @@ class Reconciler:
             if not (due.more and settled):
                 return report
 
-    async def check(self, fingerprints: Iterable[str]) -> CleanupReport:
+    async def check(self, fingerprints: Iterable[str]) -> None:
         """Settle the entries of sessions that may be gone before their deadline.
 
         Raises:
             AttemptFailed: the store does not answer.
         """
-        report = CleanupReport()
         entries = await self._deadlines.entries(fingerprints, timeout=_TIMEOUT)
-        await self._settle([entry for entry in entries.values() if entry is not None], report, due=False)
-        return report
+        await self._settle([entry for entry in entries.values() if entry is not None], CleanupReport(), due=False)
 
     async def _settle(self, entries: Sequence[IndexEntry], report: CleanupReport, *, due: bool) -> int:
         if not entries:

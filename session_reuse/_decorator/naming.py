@@ -83,6 +83,10 @@ class SessionParameter:
 
     The parameter annotated `BrowserSession` wins over the one named `session`.
 
+    Attributes:
+        name: of the parameter. None without one.
+        outside: the signature that callers see: without the session.
+
     Raises:
         ConfigurationError: the function cannot run inside a session, or takes it by position only.
     """
@@ -93,22 +97,25 @@ class SessionParameter:
         if is_generator_function(function):
             raise ConfigurationError(f"{described(function)} is a generator: use reusable_session inside of it")
         self._function = function
-        self._signature = signature_of(function)
-        self.name = self._find()
+        signature = signature_of(function)
+        parameters = list(signature.parameters.values())
+        found = self._find(parameters)
+        self.name = found.name if found is not None else None
+        self.outside = signature.replace(parameters=[each for each in parameters if each is not found])
+        self._index: int | None = None
+        if found is not None and found.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            self._index = parameters.index(found)
 
-    def _find(self) -> str | None:
-        parameters = self._signature.parameters
-        named = parameters.get("session")
-        found = [each for each in parameters.values() if is_session(each.annotation, self._function)]
+    def _find(self, parameters: list[inspect.Parameter]) -> inspect.Parameter | None:
+        found = [each for each in parameters if is_session(each.annotation, self._function)]
         # A parameter `session` with another type belongs to the function, such as one of a database.
-        if not found and named is not None and named.annotation is inspect.Parameter.empty:
-            found = [named]
+        found += [each for each in parameters if each.name == "session" and each.annotation is each.empty]
         if not found:
             return None
         if found[0].kind not in {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}:
             what = f"{described(self._function)}: the session is passed by keyword, which {found[0].name} is not"
             raise ConfigurationError(what)
-        return found[0].name
+        return found[0]
 
     def call(self, args: Sequence[object], kwargs: Mapping[str, object], session: BrowserSession) -> Any:
         """Call the function with the session in its place."""
@@ -120,39 +127,20 @@ class SessionParameter:
                 f"{described(self._function)}: persist_session passes {self.name}."
                 " To pass your own session, call the function's __wrapped__"
             )
-        index = self._index
-        if index is not None and index < len(args):  # what follows the session was passed by position
-            return self._function(*args[:index], session, *args[index:], **kwargs)
+        at = self._index
+        if at is not None and at < len(args):  # what follows the session was passed by position
+            return self._function(*args[:at], session, *args[at:], **kwargs)
         return self._function(*args, **{**kwargs, self.name: session})
-
-    @functools.cached_property
-    def _index(self) -> int | None:
-        """The position of the session. None if it is passed by keyword only."""
-        positional = [
-            name
-            for name, each in self._signature.parameters.items()
-            if each.kind in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-        ]
-        return positional.index(self.name) if self.name in positional else None
-
-    def outside(self) -> inspect.Signature:
-        """Return the signature that callers see: without the session."""
-        kept = [each for name, each in self._signature.parameters.items() if name != self.name]
-        return self._signature.replace(parameters=kept)
 
     def show_on(self, wrapper: Callable[..., object]) -> None:
         """Set the outer signature of a wrapper. Web frameworks and command lines derive their parameters from it."""
         if self.name is None:
             return
-        seen = self.outside()
-        annotations = {name: each.annotation for name, each in seen.parameters.items()} | {
-            "return": seen.return_annotation
-        }
+        kinds = {name: each.annotation for name, each in self.outside.parameters.items()}
+        kinds["return"] = self.outside.return_annotation
         # FastAPI, Typer and pydantic read the signature, older tools the annotations.
-        wrapper.__signature__ = seen  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {
-            name: annotation for name, annotation in annotations.items() if annotation is not inspect.Signature.empty
-        }
+        wrapper.__signature__ = self.outside  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {name: kind for name, kind in kinds.items() if kind is not inspect.Signature.empty}
 
 
 def is_session(annotation: object, function: Callable[..., object]) -> bool:
@@ -185,8 +173,7 @@ class NameFrom:
 
     def __init__(self, name: Name, function: Callable[..., object], parameter: SessionParameter) -> None:
         self._name = name
-        self._function = function
-        self._session = parameter.name
+        self._parameter = parameter
         self._template: _Template | None = None
         if callable(name) and (is_coroutine_function(name) or is_generator_function(name)):
             raise ConfigurationError(
@@ -194,15 +181,10 @@ class NameFrom:
             )
         if isinstance(name, str) and ("{" in name or "}" in name):
             self._template = _Template(name)
-            self._check_fields(self._template)
-
-    def _check_fields(self, template: _Template) -> None:
-        takes = set(inspect.signature(self._bound[0]).parameters) - {self._session}
-        for field in template.fields:
-            first = field.replace("[", ".").split(".")[0]
-            if first not in takes:
-                what = f"template {template.text!r}: {described(self._function)} has no parameter {first!r}"
-                raise ConfigurationError(what)
+            for field in self._template.fields:
+                first = field.replace("[", ".").split(".")[0]
+                if first not in parameter.outside.parameters:
+                    raise ConfigurationError(f"template {name!r}: {described(function)} has no parameter {first!r}")
 
     def __call__(self, args: Sequence[object], kwargs: Mapping[str, object]) -> str | None:
         """Return the name for this call.
@@ -210,10 +192,12 @@ class NameFrom:
         Raises:
             InvalidFingerprintError: an argument is None or empty, or the function returned no string.
         """
-        if self._session in kwargs:
-            kwargs = {key: value for key, value in kwargs.items() if key != self._session}
+        if self._parameter.name in kwargs:
+            kwargs = {key: value for key, value in kwargs.items() if key != self._parameter.name}
         if self._template is not None:
-            return self._template.fill(self._arguments(args, kwargs))
+            call = self._parameter.outside.bind(*args, **kwargs)
+            call.apply_defaults()
+            return self._template.fill(call.arguments)
         if not callable(self._name):
             return self._name
         name: object = self._name(*args, **kwargs)
@@ -221,26 +205,6 @@ class NameFrom:
             what = f"{described(self._name)} must return a str that names the session, not {type(name).__name__}"
             raise InvalidFingerprintError(what)
         return name
-
-    def _arguments(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Mapping[str, object]:
-        function, given, named = self._bound
-        signature = inspect.signature(function)
-        kept = [each for name, each in signature.parameters.items() if name != self._session]
-        # Without the session, which is not there yet when the name is computed.
-        call = signature.replace(parameters=kept).bind(*given, *args, **{**named, **kwargs})
-        call.apply_defaults()
-        return call.arguments
-
-    @functools.cached_property
-    def _bound(self) -> tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]:
-        """The function below all partials, and the arguments that these have bound, which templates reach as well."""
-        function, given = self._function, ()
-        named: dict[str, Any] = {}
-        while isinstance(function, functools.partial):
-            given, named = (*function.args, *given), {**function.keywords, **named}
-            function = function.func
-        named.pop(self._session or "", None)  # such as None, in place of the session that is passed
-        return function, given, named
 
 
 def _percent_encoded(character: str) -> str:

@@ -82,7 +82,9 @@ class persist_session:  # noqa: N801  (used like a function)
         parameter = SessionParameter(function)
         names = [NameFrom(name, function, parameter) for name in (self._fingerprint, self._agent_id)]
         is_async = is_coroutine_function(function)
-        check_manager(self._options.get("manager"), _manager_class(is_async=is_async))
+        from session_reuse import _manager, blocking
+
+        check_manager(self._options.get("manager"), (_manager if is_async else blocking).SessionManager)
         if is_async:
             persisted = _asynchronous(parameter, names, self._options)
         else:
@@ -90,12 +92,6 @@ class persist_session:  # noqa: N801  (used like a function)
         persisted = wraps(function)(persisted)
         parameter.show_on(persisted)
         return persisted
-
-
-def _manager_class(*, is_async: bool) -> type:
-    from session_reuse import _manager, blocking
-
-    return _manager.SessionManager if is_async else blocking.SessionManager
 
 
 def _asynchronous(parameter: SessionParameter, names: list[NameFrom], options: dict[str, Any]) -> Callable[..., Any]:

@@ -45,47 +45,27 @@ def flag(text: str) -> bool:
     return text.lower() in _TRUE
 
 
-def _printable(text: str) -> str:
-    if not re.fullmatch(r"[!-~]+", text):  # a server refuses other names, and the connection with them
-        raise ValueError
-    return text
+def _text_that(is_right: Callable[[str], object], kind: Callable[[str], object] = str) -> Callable[[str], object]:
+    """Return a parser of a text that passes a check."""
 
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not math.isfinite(seconds) or seconds <= 0:
-        raise ValueError
-    return seconds
-
-
-def _whole(least: int, most: int = 2**31) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise ValueError
-        return int(text)
-
-    return parse
-
-
-def _word(**words: object) -> Callable[[str], object]:
     def parse(text: str) -> object:
-        if text not in words:
+        if not is_right(text):
             raise ValueError
-        return words[text]
+        return kind(text)
 
     return parse
 
 
-def _file(text: str) -> str:
-    if not os.path.isfile(text):
-        raise ValueError
-    return text
+def _whole(least: int, most: int = 2**31) -> Callable[[str], object]:
+    return _text_that(lambda text: text.isascii() and text.isdigit() and least <= int(text) <= most, int)
 
 
-def _folder(text: str) -> str:
-    if not os.path.isdir(text):
-        raise ValueError
-    return text
+# A server refuses other names, and the connection with them.
+_printable: Final = _text_that(re.compile(r"[!-~]+").fullmatch)
+_seconds: Final = _text_that(lambda text: 0 < float(text) < math.inf, float)
+_file: Final = _text_that(os.path.isfile)
+_CERTIFICATE_CHECKS: Final = ("none", "optional", "required")
+_TLS_VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class UrlOption(NamedTuple):
@@ -118,17 +98,16 @@ OPTIONS: Final[Mapping[str, UrlOption]] = {
     "health_check_interval": UrlOption(_seconds, "a positive number of seconds"),
     "socket_keepalive": UrlOption(flag, "true or false", _NETWORK),
     "ssl_ca_certs": UrlOption(_file, "a file that exists", _NETWORK, needs_tls=True),
-    "ssl_ca_path": UrlOption(_folder, "a folder that exists", _ONE_SERVER, needs_tls=True),
+    "ssl_ca_path": UrlOption(_text_that(os.path.isdir), "a folder that exists", _ONE_SERVER, needs_tls=True),
     "ssl_certfile": UrlOption(_file, "a file that exists", _NETWORK, needs_tls=True),
     "ssl_keyfile": UrlOption(_file, "a file that exists", _NETWORK, needs_tls=True),
     "ssl_password": UrlOption(str, "text", _ONE_SERVER, needs_tls=True),
     "ssl_cert_reqs": UrlOption(
-        _word(none="none", optional="optional", required="required"), "none, optional or required", _NETWORK, needs_tls=True
+        _text_that(_CERTIFICATE_CHECKS.__contains__), "none, optional or required", _NETWORK, needs_tls=True
     ),
     "ssl_check_hostname": UrlOption(flag, "true or false", _NETWORK, needs_tls=True),
     "ssl_min_version": UrlOption(
-        _word(**{"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}), "TLSv1.2 or TLSv1.3",
-        _NETWORK, needs_tls=True,
+        _text_that(_TLS_VERSIONS.__contains__, _TLS_VERSIONS.__getitem__), "TLSv1.2 or TLSv1.3", _NETWORK, needs_tls=True
     ),
 }  # fmt: skip
 

@@ -17,15 +17,6 @@ from session_reuse._telemetry.guard import report_once
 LOGGER_NAME: Final = "session_reuse"
 _stdlib: Final = logging.getLogger(LOGGER_NAME)
 
-REDACTED: Final = "[redacted]"
-SECRET_FIELDS: Final = frozenset(
-    {
-        "authorization", "cookie", "cookies", "data", "encryption_keys", "key", "localStorage", "origins", "password",
-        "sessionStorage", "set-cookie", "state", "storage_state", "token", "url", "value",
-    }
-)  # fmt: skip
-
-
 _METHODS: Final = {
     logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error",
 }  # fmt: skip
@@ -98,32 +89,19 @@ class Log:
             report_once("structlog", error)
         try:
             if _stdlib.isEnabledFor(level):
-                _to_stdlib(level, event, fields)
+                text = fields.get("note") or " ".join(f"{name}={value!r}" for name, value in fields.items())
+                _stdlib.log(level, "%s %s", event.value, text, extra={"session_reuse": fields})
         except Exception as error:  # noqa: BLE001  (filters and handlers of the application may raise anything)
             report_once("logging", error)
 
 
 def _to_structlog(structlog: ModuleType, level: int, event: Event, fields: dict[str, object]) -> None:
-    redact_secrets(fields)
     # By the name of the level: `.log(level, ...)` does not exist in structlog's generic BoundLogger.
     method = getattr(structlog.get_logger(LOGGER_NAME), _METHODS[level])
     result = method(event.value, **fields)
     if inspect.iscoroutine(result):
         result.close()  # else Python warns of a coroutine that was never awaited
         raise TypeError("an asynchronous structlog logger cannot be used from synchronous code")
-
-
-def _to_stdlib(level: int, event: Event, fields: dict[str, object]) -> None:
-    redact_secrets(fields)
-    text = fields.get("note") or " ".join(f"{name}={value!r}" for name, value in fields.items())
-    _stdlib.log(level, "%s %s", event.value, text, extra={"session_reuse": fields})
-
-
-def redact_secrets(fields: dict[str, object]) -> None:
-    """Replace the values of fields whose name stands for a secret."""
-    for name in fields:
-        if name in SECRET_FIELDS:
-            fields[name] = REDACTED
 
 
 log: Final = Log()

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 class Operation(StrEnum):
     """An operation of the store."""
 
-    __hash__ = str.__hash__  # also found by its plain word
-
     RESTORE = "restore"
     SAVE = "save"
     LEASE = "lease"
@@ -131,7 +129,8 @@ class Metrics:
             Gauge, "session_reconcile_lag_seconds", "How overdue the oldest unchecked deadline is.",
             multiprocess_mode="livemax",
         )  # fmt: skip
-        self._report_refused()
+        if self._refusal is not None:
+            report_once("metrics", self._refusal, f" (off: {', '.join(self._refused)})")
 
     def _add(
         self, kind: Any, name: str, text: str, labels: dict[str, Sequence[StrEnum | str]] | None = None, **options: Any
@@ -144,11 +143,6 @@ class Metrics:
             self._refused.append(name)
             self._refusal = self._refusal or error
             return _Off() if labels is None else _children(_Off(), labels)
-
-    def _report_refused(self) -> None:
-        if self._refusal is not None:
-            names = ", ".join(self._refused)
-            report_once("metrics", self._refusal, f" (off: {names})")
 
     def entered(self, outcome: Outcome, seconds: float, *, stale: bool) -> None:
         """Count an enter."""

@@ -103,17 +103,10 @@ class _Span(AbstractContextManager[None]):
     def _describe(self, *, failed: bool) -> None:
         if failed:
             self._span.set_status(self._trace.StatusCode.ERROR)
-        if self._span.is_recording():
-            self._span.set_attributes(_attributes(self._name, self._session))
-
-
-def _attributes(name: str, session: Traced) -> dict[str, str | bool]:
-    outcome = session.outcome if name == RESTORE else session.save_outcome
-    word = "none" if outcome is None else outcome.value
-    attributes: dict[str, str | bool] = {
-        OUTCOME: _SHOWN.get(word, word),
-        FINGERPRINT_HASH: fingerprint_hash(session.fingerprint),
-    }
-    if name == RESTORE:
-        attributes[DEGRADED] = session.outcome.degraded
-    return attributes
+        if not self._span.is_recording():
+            return
+        outcome = self._session.outcome if self._name == RESTORE else self._session.save_outcome
+        word = "none" if outcome is None else outcome.value
+        degraded = {DEGRADED: self._session.outcome.degraded} if self._name == RESTORE else {}
+        shown = {OUTCOME: _SHOWN.get(word, word), FINGERPRINT_HASH: fingerprint_hash(self._session.fingerprint)}
+        self._span.set_attributes(shown | degraded)

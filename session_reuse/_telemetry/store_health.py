@@ -19,7 +19,6 @@ from session_reuse.outcome import Outcome
 
 QUIET: Final = 60.0
 """Seconds after a recovery in which single failures are not logged: a flaky store is one fact, too."""
-_MOST_STORES: Final = 256
 Side = Literal["read", "write", "cleanup"]
 _EFFECTS: Final[dict[Side, str]] = {
     "read": "Agents start from what their process knows, else empty,",
@@ -41,14 +40,13 @@ class StoreHealth:
     def __init__(self, store: str, clock: Callable[[], float] = monotonic) -> None:
         self.store = store
         self.troubled: set[Side] = set()
-        """Which of `read`, `write` and `cleanup` fail now. Callers read it first, so that a healthy store costs nothing."""
+        """Which of `read`, `write` and `cleanup` fail now."""
         self._clock = clock
         self._away_since: float | None = None
         """Start of an outage that was logged."""
         self._explained: Outcome | None = None
         """The kind of failure that was logged with its note."""
         self._quiet_until = -1.0
-        self._open_breakers: set[tuple[str, str]] = set()
         self._lock = threading.RLock()  # reentrant: a signal handler may log while it is held
 
     def failed(self, side: Side, error: StoreError, code: str, operation: str) -> None:
@@ -76,6 +74,8 @@ class StoreHealth:
 
     def worked(self, side: Side) -> None:
         """Record a success, and log the end of an outage that was logged."""
+        if not self.troubled:  # so that a healthy store costs no lock
+            return
         with self._lock:
             self.troubled.discard(side)
             if self.troubled or self._away_since is None:
@@ -83,22 +83,15 @@ class StoreHealth:
             now = self._clock()
             seconds, self._away_since, self._quiet_until = now - self._away_since, None, now + QUIET
             self._explained = None
-            self._open_breakers.clear()
         note = f"{self.store} works again after {seconds:.1f} s"
         log.warning(Event.STORE_AVAILABLE, store=self.store, seconds=round(seconds, 3), note=note)
 
     def breaker_changed(self, server: str, breaker: str, old: str, new: str) -> None:
-        """Log a change of a breaker: the first open one of a server, and its end, at INFO. The failures are the warning."""
-        with self._lock:
-            first = new == "open" and not any(name == server for name, _ in self._open_breakers)
-            if new == "open":
-                self._open_breakers.add((server, breaker))
-            elif new == "closed":
-                self._open_breakers.discard((server, breaker))
-            if first:  # no single failure: the next one is logged, also soon after a recovery
-                self._quiet_until = -1.0
+        """Log a change of a breaker: its way out of work and back at INFO. The failures are the warning."""
         fields = {"store": self.store, "server": server, "breaker": breaker, "old": old, "new": new}
-        if first or new == "closed":
+        if old == "closed":  # no single failure: the next one is logged, also soon after a recovery
+            self._quiet_until = -1.0
+        if "closed" in {old, new}:
             log.info(Event.BREAKER_CHANGED, **fields)
         else:
             log.debug(Event.BREAKER_CHANGED, **fields)
@@ -109,10 +102,5 @@ os.register_at_fork(after_in_child=_stores.clear)
 
 
 def health_of(store: str) -> StoreHealth:
-    """Return the state of the store with this address (without a password). The oldest of many are dropped."""
-    found = _stores.get(store)
-    if found is None:
-        if len(_stores) >= _MOST_STORES:
-            _stores.pop(next(iter(_stores)), None)
-        found = _stores.setdefault(store, StoreHealth(store))
-    return found
+    """Return the state of the store with this address (without a password)."""
+    return _stores.setdefault(store, StoreHealth(store))

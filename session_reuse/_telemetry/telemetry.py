@@ -16,7 +16,7 @@ from session_reuse.config import LostCallback, Registry
 from session_reuse.errors import StoreError
 from session_reuse.outcome import Liveness, Outcome, SaveOutcome
 
-_SIDES: Final[dict[str, Side]] = {
+_SIDES: Final[dict[Operation, Side]] = {
     Operation.RESTORE: "read", Operation.KEEP: "read", Operation.CLEANUP: "cleanup",
 }  # fmt: skip
 """The side of a store that an operation belongs to. All others write."""
@@ -83,7 +83,7 @@ class Telemetry:
         entered = self.counts.entered
         entered[outcome] = entered.get(outcome, 0) + 1
         self._count(lambda metrics: metrics.entered(outcome, seconds, stale=stale))
-        if self._health.troubled and not stale and not outcome.degraded:
+        if not stale and not outcome.degraded:
             self._health.worked("read")
         event = Event.RESTORED if outcome is Outcome.REUSED else Event.MISSED
         log.debug(event, fingerprint=fingerprint, outcome=outcome.value, seconds=round(seconds, 6), stale=stale)
@@ -93,27 +93,31 @@ class Telemetry:
         saved = self.counts.saved
         saved[outcome] = saved.get(outcome, 0) + 1
         self._count(lambda metrics: metrics.saved(outcome, seconds))
-        if self._health.troubled and outcome in _PROOFS:
+        if outcome in _PROOFS:
             self._health.worked("write")
         event = Event.SAVE_SKIPPED if outcome is SaveOutcome.SKIPPED else Event.SAVED
         log.debug(event, fingerprint=fingerprint, outcome=outcome.value, seconds=round(seconds, 6))
 
     def invalidated(self, fingerprint: str, why: str, *, existed: bool) -> None:
         """Log a session that was deleted for everyone."""
-        if self._health.troubled:
-            self._health.worked("write")
+        self._health.worked("write")
         log.info(Event.INVALIDATED, fingerprint=fingerprint, why=why, existed=existed)
 
     # Failures of the store -------------------------------------------------------------------------------------------
 
-    def store_failed(self, operation: str, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
+    def store_failed(self, operation: Operation, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
         """Log a failed operation of the store: once as a warning, each time at DEBUG. Do not count it."""
         if code != "ClosedError":  # by our own close
-            self._health.failed(_SIDES.get(operation, "write"), error, code, operation)
-        fields = {"operation": operation, "reason": error.outcome.value, "error": code, "fingerprint": fingerprint}
+            self._health.failed(_SIDES.get(operation, "write"), error, code, operation.value)
+        fields = {
+            "operation": operation.value,
+            "reason": error.outcome.value,
+            "error": code,
+            "fingerprint": fingerprint,
+        }
         log.debug(Event.DEGRADED, **fields)
 
-    def degraded(self, operation: Operation | str, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
+    def degraded(self, operation: Operation, error: StoreError, *, code: str = "", fingerprint: str = "") -> None:
         """Count and log a failed operation of the store. `entered` counts a degraded enter."""
         self._count(lambda metrics: metrics.degraded[operation, error.outcome].inc())
         self.store_failed(operation, error, code=code, fingerprint=fingerprint)
@@ -135,7 +139,7 @@ class Telemetry:
         """Count and log a waiting save that was written."""
         self.counts.flushed += 1
         self._count(lambda metrics: metrics.flushed.inc())
-        if self._health.troubled and outcome in _PROOFS:
+        if outcome in _PROOFS:
             self._health.worked("write")
         log.debug(Event.FLUSHED, fingerprint=fingerprint, outcome=outcome.value)
 
@@ -164,8 +168,7 @@ class Telemetry:
         """Record a success of a step of the clean-up, so that its next failure is logged at once."""
         if self._logged:
             self._logged = {what: (by, at) for what, (by, at) in self._logged.items() if by != step}
-        if self._health.troubled:
-            self._health.worked("cleanup")
+        self._health.worked("cleanup")
 
     def expired(self, fingerprint: str) -> None:
         """Count and log an expired session whose traces were removed."""
@@ -174,8 +177,7 @@ class Telemetry:
 
     def read(self) -> None:
         """Record that the store was read, where no enter is counted."""
-        if self._health.troubled:
-            self._health.worked("read")
+        self._health.worked("read")
 
     def probed(self, fingerprint: str, verdict: Liveness) -> None:
         """Count and log a probe of a stored login."""

@@ -181,9 +181,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from session_reuse.cli.version import print_version  # late: 13 ms to import (2026-11-26)
+        from importlib.metadata import version  # late: 13 ms to import (2026-11-26)
 
-        print_version()
+        typer.echo(version("session-reuse"))
         raise typer.Exit
 
 

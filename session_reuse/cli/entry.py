@@ -43,11 +43,6 @@ def _main() -> NoReturn:
 
     from session_reuse.errors import MissingExtraError
 
-    if sys.argv[1:] == ["--version"]:
-        from session_reuse.cli.version import print_version
-
-        print_version()
-        sys.exit(ExitCode.OK)
     if find_spec("typer") is None:
         print(MissingExtraError("cli", "the command session-reuse"), file=sys.stderr)  # noqa: T201  (no command to print it)
         sys.exit(ExitCode.USAGE)

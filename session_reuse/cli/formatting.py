@@ -16,8 +16,8 @@ def duration(seconds: float | None) -> str:
         return "for ever"
     if seconds < 0:
         return "0 s"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+    if seconds < 0.9995:  # from there on, the three digits would be 1e+03
+        return f"{seconds * 1000:.3g} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -1,7 +1,8 @@
-"""Walk over the stored sessions for `ls`, `stats` and `top`, and format each as one line."""
+"""Walk over the stored sessions, and show them with one line each."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -9,16 +10,17 @@ from typing import TYPE_CHECKING, Final
 from session_reuse._resilience.failure import AttemptFailed, FailureScope
 from session_reuse._state.header import Header
 from session_reuse.cli.exit_codes import ExitCode
-from session_reuse.cli.formatting import GAP, columns_of, padded, plural, printable, short_duration, size
+from session_reuse.cli.formatting import columns_of, plural, printable, short_duration, size
+from session_reuse.cli.output import Output, Table
 from session_reuse.errors import CorruptStateError, StorePermissionError
 
 if TYPE_CHECKING:
     from session_reuse._manager import SessionManager
     from session_reuse._summaries import SessionSummary
-    from session_reuse.cli.output import Output
 
-_HEADINGS: Final = ("saves", "last save", "expires", "size", "notes")
-_WIDTHS: Final = (5, 9, 7, 8, 9)
+_NUMBERS: Final = ("saves", "last save", "expires", "size")
+_OTHER_COLUMNS: Final = 48
+"""What a line takes of a terminal beside the name."""
 _NARROWEST: Final = 12
 
 
@@ -51,13 +53,11 @@ class Refusals:
     """What the store refuses to a command that goes over many sessions."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._first = ("", "")
+        self._found: list[tuple[str, str]] = []
 
     def add(self, name: str, reason: str) -> None:
         """Note one."""
-        self._count += 1
-        self._first = self._first if self._count > 1 else (name, reason)
+        self._found.append((name, reason))
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
@@ -77,39 +77,20 @@ class Refusals:
 
     def end(self, output: Output, code: ExitCode = ExitCode.OK) -> ExitCode:
         """Print an error about them, and return the exit code of the command."""
-        if not self._count:
+        if not self._found:
             return code
-        name, reason = self._first
-        others = f" and {self._count - 1} more" if self._count > 1 else ""
+        (name, reason), *more = self._found
+        others = f" and {len(more)} more" if more else ""
         output.error("StoreError", f"{name}{others}: {reason}", ExitCode.STORE)
         return ExitCode.STORE
 
 
-class Rows:
-    """Lines about sessions, fingerprint first, for a terminal of 80 columns or more.
-
-    Args:
-        width: columns of the terminal. Long names are cut in the middle.
-        names: fingerprints that the first column is made wide enough for, if there is room.
-    """
-
-    def __init__(self, width: int, names: Iterable[str]) -> None:
-        self._room = max(_NARROWEST, width - sum(_WIDTHS) - len(GAP) * len(_WIDTHS))
-        longest = max((columns_of(printable(name)) for name in names), default=0)
-        self._name_width = min(self._room, max(longest, _NARROWEST))
-
-    def heading(self) -> str:
-        """Return the line above."""
-        return self._line("fingerprint", _HEADINGS)
-
-    def row(self, summary: SessionSummary, now: float) -> str:
-        """Return the line about one session."""
-        return self._line(_cut(printable(summary.fingerprint), self._room), _cells(summary, now))
-
-    def _line(self, name: str, cells: tuple[str, ...]) -> str:
-        *numbers, notes = cells
-        right = (cell.rjust(width) for cell, width in zip(numbers, _WIDTHS, strict=False))
-        return GAP.join((padded(name, self._name_width), *right, notes)).rstrip()
+def table_of(summaries: Iterable[SessionSummary], width: int) -> Table:
+    """Return a line about each session, for a terminal of so many columns, 80 or more. Longer names are cut."""
+    made, now, room = Table("fingerprint", *_NUMBERS, "notes", right=_NUMBERS), time.time(), width - _OTHER_COLUMNS
+    for each in summaries:
+        made.add_row(_cut(printable(each.fingerprint), max(room, _NARROWEST)), *_cells(each, now))
+    return made
 
 
 def _cells(summary: SessionSummary, now: float) -> tuple[str, ...]:

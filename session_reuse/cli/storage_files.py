@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections import Counter
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, cast
@@ -179,11 +177,6 @@ def _cookie_from_array(cookie: object) -> object:
     return found if same_site is None else found | {"sameSite": same_site}
 
 
-def read_file(path: Path) -> bytes:
-    """Return what stands in a file, or on standard input."""
-    return sys.stdin.buffer.read() if path == STANDARD_STREAM else path.read_bytes()
-
-
 def write_private(path: Path, data: bytes, *, replace: bool) -> None:
     """Write a file that only its owner may read, in one step.
 
@@ -193,6 +186,8 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
     """
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"{path} is a folder or a device: name a file")
+    if os.path.lexists(path) and not replace:
+        raise ConfigurationError(f"{path} exists: name another file, or replace it with --force")
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".session-reuse.")  # mode 0600
     except OSError as error:
@@ -200,16 +195,6 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        if not replace:  # fails if the file exists, in one step. Many file systems of networks and sticks have no links
-            path.touch(mode=0o600, exist_ok=False)
-        try:
-            Path(temporary).replace(path)
-        except OSError:
-            if not replace:
-                path.unlink()  # it is ours, and empty
-            raise
-    except FileExistsError:
-        raise ConfigurationError(f"{path} exists: name another file, or replace it with --force") from None
+        Path(temporary).replace(path)
     finally:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
+        Path(temporary).unlink(missing_ok=True)

@@ -125,7 +125,7 @@ def test_the_list_of_commands_is_whole(cli: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("words", "absent"),
     [
-        ("--version", {"typer", "redis", "rich"}),
+        ("--version", {"redis", "rich", "asyncio"}),
         ("--help", {"redis", "rich", "asyncio"}),
         (
             "run a --cdp-url ws://127.0.0.1:1 -- sh",

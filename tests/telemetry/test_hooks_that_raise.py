@@ -14,7 +14,7 @@ from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 
 from session_reuse import Outcome, reusable_session
-from session_reuse._telemetry import Event, StoreHealth, Telemetry, log
+from session_reuse._telemetry import Event, Operation, StoreHealth, Telemetry, log
 from session_reuse.errors import StoreTimeoutError
 from session_reuse.outcome import SaveOutcome
 from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
@@ -312,5 +312,5 @@ def test_a_report_that_cannot_be_written_is_left_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(prometheus_client.Counter, "inc", None)
     telemetry = Telemetry(CollectorRegistry(), StoreHealth("a store"))
     telemetry.saved("shop", SaveOutcome.SAVED, 0.1)
-    telemetry.degraded("save", StoreTimeoutError("late"))
+    telemetry.degraded(Operation.SAVE, StoreTimeoutError("late"))
     assert telemetry.counts.saved == {SaveOutcome.SAVED: 1}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from session_reuse import Outcome, SessionManager, reusable_session
-from session_reuse._telemetry import Event, StoreHealth, Telemetry
+from session_reuse._telemetry import Event, Operation, StoreHealth, Telemetry
 from session_reuse._telemetry.store_health import QUIET
 from session_reuse.errors import StoreAuthError, StoreError, StoreUnavailableError
 from session_reuse.testing import FaultyStore, MemoryStore, memory_manager
@@ -273,6 +273,14 @@ async def test_an_invalidation_ends_the_outage_that_another_has_met(session_reus
         way.heal()
         await manager.evict("shop/alice")
     assert loud(session_reuse_events) == [Event.STORE_UNAVAILABLE, Event.STORE_AVAILABLE]
+
+
+def test_an_operation_is_logged_by_its_word(caplog: pytest.LogCaptureFixture) -> None:
+    """A line for people showed `operation=<Operation.SAVE: 'save'>`."""
+    with caplog.at_level(logging.DEBUG, "session_reuse"):
+        Telemetry().degraded(Operation.SAVE, REFUSED)
+    assert "operation='save'" in caplog.text
+    assert "<Operation" not in caplog.text
 
 
 def test_refused_credentials_are_an_error(health: StoreHealth, session_reuse_events: list[LoggedEvent]) -> None:

@@ -170,14 +170,14 @@ async def test_objects_with_an_async_call_run_inside_the_session(memory: Session
 
 
 async def test_partials_and_bound_methods_run_inside_the_session(memory: SessionManager) -> None:
-    """A template reaches what a partial has bound."""
+    """A template reaches what a partial has bound by keyword."""
 
     class Agent:
         async def visit(self, site: str, account: str, *, session: BrowserSession = injected()) -> str:
             return session.fingerprint
 
     decorate = persist_session("{site}/{account}", manager=memory)
-    assert await decorate(functools.partial(Agent().visit, "shop"))("alice") == "shop/alice"
+    assert await decorate(Agent().visit)("shop", "alice") == "shop/alice"
     assert await decorate(functools.partial(Agent().visit, account="bob"))("shop") == "shop/bob"
 
 

@@ -123,10 +123,12 @@ def test_values_that_would_run_together_are_refused_when_decorating() -> None:
             persist_session(template)(pair)
 
 
-def test_templates_reach_what_a_partial_has_bound() -> None:
-    """By position, by keyword, and through several partials."""
-    bound = partial(partial(work, "alice"), site="bank")
+def test_templates_reach_what_a_partial_has_bound_by_keyword() -> None:
+    """Through several partials. What is bound by position is no parameter any more."""
+    bound = partial(partial(work, account="alice"), site="bank")
     assert NameFrom("{site}/{account}", bound, SessionParameter(bound))((), {}) == "bank/alice"
+    with pytest.raises(ConfigurationError, match="no parameter 'account'"):
+        persist_session("shop/{account}")(partial(work, "alice"))
 
 
 def test_a_call_that_lacks_an_argument_is_pythons_own_error() -> None:

@@ -24,25 +24,21 @@ async def cleanup(output: Output, place: Place, once: Once = False, configure_no
     """Remove the traces of expired sessions, until Ctrl-C or SIGTERM. Several such commands share the work."""
     if once and configure_notifications:
         raise ConfigurationError("one pass needs no notifications: leave --once or --configure-notifications out")
-    await (_once(output, place) if once else _job(output, place, configure=configure_notifications))
+    if once:
+        async with connected(place) as manager:
+            report = await manager.cleanup_once()
+        output.emit(asdict(report))
+        lag = f", the oldest {duration(report.overdue)} over its deadline" if report.overdue else ""
+        output.show(f"{plural(report.expired, 'expired session')} cleaned up, {report.prolonged} prolonged{lag}")
+        return
 
-
-async def _once(output: Output, place: Place) -> None:
-    async with connected(place) as manager:
-        report = await manager.cleanup_once()
-    output.emit(asdict(report))
-    lag = f", the oldest {duration(report.overdue)} over its deadline" if report.overdue else ""
-    output.show(f"{plural(report.expired, 'expired session')} cleaned up, {report.prolonged} prolonged{lag}")
-
-
-async def _job(output: Output, place: Place, *, configure: bool) -> None:
     def expired(fingerprint: str) -> None:
         output.emit({"expired": fingerprint})
         # Expirations are rare: without a flush, a pipe would hold the lines back for hours.
         output.show(f"expired: {printable(fingerprint)}", flush=True)
 
     settings: ConfigOptions = {"on_expired": expired}
-    if configure:
+    if configure_notifications:
         settings["configure_notifications"] = True
     with logging_to():
         async with connected(place, **settings) as manager:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,7 +15,7 @@ from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import plural, printable
 from session_reuse.cli.options import Force, argument, option
 from session_reuse.cli.output import CommandFailed, Output
-from session_reuse.cli.storage_files import read_file, read_session
+from session_reuse.cli.storage_files import STANDARD_STREAM, read_session
 from session_reuse.config import ConfigOptions
 from session_reuse.errors import ConfigurationError, CorruptStateError, UnreadableStateError
 from session_reuse.outcome import SaveOutcome
@@ -39,7 +40,7 @@ async def import_(
     if fingerprint is not None and name is not None:
         raise ConfigurationError("give the FINGERPRINT once: as an argument or by --fingerprint")
     with output.blocking():
-        data = read_file(file)
+        data = sys.stdin.buffer.read() if file == STANDARD_STREAM else file.read_bytes()
     async with connected(place, **DIRECT) as manager:
         codec = (await runtime_of(manager)).codec
         try:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,83 +19,62 @@ from session_reuse.errors import ConfigurationError
 Soon = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Time to live that counts as expiring soon.")]
 
 
-@dataclass(slots=True)
-class Totals:
-    """Sums over the sessions. Ages are in seconds."""
-
-    sessions: int = 0
-    bytes: int = 0
-    largest: int = 0
-    encrypted: int = 0
-    foreign: int = 0
-    """Values that are no sessions of ours. They count as sessions, too."""
-    refused: int = 0
-    """What the store does not show. They count as sessions, too."""
-    expiring_soon: int = 0
-    without_end: int = 0
-    uses: int = 0
-    marked_bad: int = 0
-    oldest: float | None = None
-    idle_longest: float | None = None
-    idle_shortest: float | None = None
-
-    def add(self, summary: SessionSummary, now: float, soon: float) -> None:
-        """Count one session."""
-        self.sessions += 1
-        if summary.error:
-            self.refused += 1
-            return
-        self.bytes += summary.size
-        self.largest = max(self.largest, summary.size)
-        self.encrypted += summary.encrypted
-        self.expiring_soon += summary.ttl is not None and summary.ttl < soon
-        self.without_end += summary.ttl is None
-        self.uses += summary.uses
-        self.marked_bad += summary.error_score > 0
-        if summary.created_at is None or summary.saved_at is None:
-            self.foreign += 1
-            return
-        age, idle = max(0.0, now - summary.created_at), max(0.0, now - summary.saved_at)
-        self.oldest = max(age, self.oldest or 0.0)
-        self.idle_longest = max(idle, self.idle_longest or 0.0)
-        self.idle_shortest = idle if self.idle_shortest is None else min(idle, self.idle_shortest)
-
-
 async def stats(output: Output, place: Place, soon: Soon = 3600.0) -> ExitCode:
     """Count the stored sessions: number, bytes, age, encrypted share, expiring soon."""
     if not math.isfinite(soon):  # JSON has no number for it
         raise ConfigurationError("--soon must be a number of seconds")
-    totals, now, refusals = Totals(), time.time(), Refusals()  # one time for all, so that ages are comparable
+    refusals = Refusals()
     async with connected(place) as manager:
-        async for summary in each_session(manager, refusals=refusals):
-            totals.add(summary, now, soon)
-    share = totals.encrypted / totals.sessions if totals.sessions else 0.0
-    output.emit(asdict(totals) | {"encrypted_share": share, "soon": soon})
-    made = Table("", "")
-    for name, value in _rows(totals, share, soon):
-        made.add_row(name, value)
-    output.show(made)
+        found = [summary async for summary in each_session(manager, refusals=refusals)]
+    totals = _totals(found, time.time(), soon)
+    output.emit(totals)
+    output.show(_table(totals))
     return refusals.end(output)
 
 
-def _rows(totals: Totals, share: float, soon: float) -> list[tuple[str, str]]:
-    average = totals.bytes // totals.sessions if totals.sessions else 0
-    rows = [
-        ("sessions", str(totals.sessions)),
-        ("stored", f"{size(totals.bytes)}, {size(average)} each, {size(totals.largest)} the largest"),
-        ("encrypted", f"{totals.encrypted} ({share:.0%})"),
-        (f"expiring within {duration(soon)}", str(totals.expiring_soon)),
-        ("marked bad", str(totals.marked_bad)),
-    ]
-    if totals.uses:
-        rows.append(("reuses counted", str(totals.uses)))
-    if totals.oldest is not None and totals.idle_shortest is not None:
-        rows.append(("first saved, the oldest", f"{duration(totals.oldest)} ago"))
-        rows.append(("last saved", f"{duration(totals.idle_shortest)} to {duration(totals.idle_longest)} ago"))
-    if totals.without_end:
-        rows.append(("without a time to live", plural(totals.without_end, "session")))
-    if totals.refused:
-        rows.append(("not shown by the store", plural(totals.refused, "session")))
-    if totals.foreign:
-        rows.append(("not sessions of ours", plural(totals.foreign, "value")))
-    return rows
+def _totals(found: list[SessionSummary], now: float, soon: float) -> dict[str, Any]:
+    """Return the sums, with ages in seconds. What is refused or not ours counts as a session, too."""
+    shown = [each for each in found if not each.error]
+    ages = [max(0.0, now - each.created_at) for each in shown if each.created_at is not None]
+    idle = [max(0.0, now - each.saved_at) for each in shown if each.saved_at is not None]
+    encrypted = sum(each.encrypted for each in shown)
+    return {
+        "sessions": len(found),
+        "bytes": sum(each.size for each in shown),
+        "largest": max((each.size for each in shown), default=0),
+        "encrypted": encrypted,
+        "foreign": sum(each.version is None for each in shown),
+        "refused": len(found) - len(shown),
+        "expiring_soon": sum(each.ttl is not None and each.ttl < soon for each in shown),
+        "without_end": sum(each.ttl is None for each in shown),
+        "uses": sum(each.uses for each in shown),
+        "marked_bad": sum(each.error_score > 0 for each in shown),
+        "oldest": max(ages, default=None),
+        "idle_longest": max(idle, default=None),
+        "idle_shortest": min(idle, default=None),
+        "encrypted_share": encrypted / len(found) if found else 0.0,
+        "soon": soon,
+    }
+
+
+def _table(totals: dict[str, Any]) -> Table:
+    """Return the sums for people, without those that are mostly 0."""
+    count, oldest = totals["sessions"], totals["oldest"]
+    average, last = totals["bytes"] // max(1, count), (totals["idle_shortest"], totals["idle_longest"])
+    made = Table("", "")
+    for name, value, is_shown in (
+        ("sessions", str(count), True),
+        ("stored", f"{size(totals['bytes'])}, {size(average)} each, {size(totals['largest'])} the largest", True),
+        ("encrypted", f"{totals['encrypted']} ({totals['encrypted_share']:.0%})", True),
+        (f"expiring within {duration(totals['soon'])}", str(totals["expiring_soon"]), True),
+        ("marked bad", str(totals["marked_bad"]), True),
+        ("reuses counted", str(totals["uses"]), totals["uses"]),
+        ("first saved, the oldest", f"{duration(oldest)} ago", oldest is not None),
+        ("last saved", " to ".join(map(duration, last)) + " ago", oldest is not None),
+        ("without a time to live", plural(totals["without_end"], "session"), totals["without_end"]),
+        ("not shown by the store", plural(totals["refused"], "session"), totals["refused"]),
+        ("not sessions of ours", plural(totals["foreign"], "value"), totals["foreign"]),
+    ):
+        if is_shown:
+            made.add_row(name, value)
+    return made

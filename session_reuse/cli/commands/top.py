@@ -11,14 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from session_reuse.cli.connection import Place, connected
 from session_reuse.cli.formatting import duration, plural, size
-from session_reuse.cli.listing import Rows, each_session
+from session_reuse.cli.listing import each_session, table_of
 from session_reuse.cli.output import Output, styled
 from session_reuse.config import redacted_url
 from session_reuse.errors import ConfigurationError, StoreError
@@ -39,7 +39,7 @@ Interval = Annotated[
 Limit = Annotated[int, typer.Option(min=1, metavar="NUMBER", help="How many sessions to show, those saved last.")]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Overview:
     """One listing of the store, compared with the one before.
 
@@ -53,35 +53,34 @@ class Overview:
         gone: sessions of the last listing that are missing now.
     """
 
-    latest: list[SessionSummary] = field(default_factory=list)
-    versions: dict[str, int] = field(default_factory=dict)
-    bytes: int = 0
-    took: float = 0.0
-    saves: int = 0
-    added: int = 0
-    gone: int = 0
+    latest: list[SessionSummary]
+    versions: dict[str, int]
+    bytes: int
+    took: float
+    saves: int
+    added: int
+    gone: int
 
 
 async def _list(manager: SessionManager, before: Overview | None, limit: int) -> Overview:
-    began, now = time.monotonic(), Overview()
-    heap: list[tuple[float, str, SessionSummary]] = []  # only the latest sessions stay in memory
-    async for summary in each_session(manager):
-        now.versions[summary.fingerprint] = summary.version or 0
-        now.bytes += summary.size
-        entry = (summary.saved_at or 0.0, summary.fingerprint, summary)
-        (heapq.heappush if len(heap) < limit else heapq.heappushpop)(heap, entry)
-    now.latest = [summary for _, _, summary in sorted(heap, reverse=True)]
-    known = now.versions if before is None else before.versions
-    now.saves = sum(max(0, now.versions[name] - known[name]) for name in now.versions.keys() & known.keys())
-    now.added = len(now.versions.keys() - known.keys())
-    now.gone = len(known.keys() - now.versions.keys())
-    now.took = time.monotonic() - began
-    return now
+    began = time.monotonic()
+    found = [summary async for summary in each_session(manager)]
+    now = {summary.fingerprint: summary.version or 0 for summary in found}
+    known = now if before is None else before.versions
+    return Overview(
+        latest=heapq.nlargest(limit, found, key=lambda summary: summary.saved_at or 0.0),
+        versions=now,
+        bytes=sum(summary.size for summary in found),
+        took=time.monotonic() - began,
+        saves=sum(max(0, now[name] - known[name]) for name in now.keys() & known.keys()),
+        added=len(now.keys() - known.keys()),
+        gone=len(known.keys() - now.keys()),
+    )
 
 
-def pause_after(overview: Overview, interval: float) -> float:
-    """Return the seconds until the next listing."""
-    return max(interval, _PAUSE_RATIO * overview.took)
+def pause_after(took: float, interval: float) -> float:
+    """Return the seconds from a listing that took so long until the next one."""
+    return max(interval, _PAUSE_RATIO * took)
 
 
 async def top(output: Output, place: Place, once: Once = False, interval: Interval = 1.0, limit: Limit = 20) -> None:
@@ -94,7 +93,7 @@ async def top(output: Output, place: Place, once: Once = False, interval: Interv
         overview = await _list(manager, None, limit)
         with _whole_screen() if draws else nullcontext():
             while True:
-                pause = pause_after(overview, interval)
+                pause = pause_after(overview.took, interval)
                 if draws:
                     _draw(output, overview, trouble, shown, pause)
                 else:
@@ -130,10 +129,10 @@ def _whole_screen() -> Iterator[None]:
 
 
 def _draw(output: Output, overview: Overview, trouble: StoreError | None, shown: str, pause: float) -> None:
-    width, room = output.width, shutil.get_terminal_size().lines - _OTHER_LINES
-    lines = [line[:width] for line in _lines(overview, shown, overview.latest[: max(1, room)], width, pause)]
+    room = shutil.get_terminal_size().lines - _OTHER_LINES
+    lines = _lines(overview, shown, overview.latest[: max(1, room)], output.width, pause)
     if trouble is not None:
-        lines.insert(0, styled(f"the store is away: {trouble}"[:width], "bold red"))
+        lines.insert(0, styled(f"the store is away: {trouble}"[: output.width], "bold red"))
     # From the upper left: each line is cleared and overwritten, the last one with all below. So nothing flickers, and a line
     # as wide as the screen keeps its last column.
     *above, last = lines
@@ -143,13 +142,11 @@ def _draw(output: Output, overview: Overview, trouble: StoreError | None, shown:
 def _lines(
     overview: Overview, shown: str, latest: list[SessionSummary], width: int, pause: float = 0.0
 ) -> list[str]:  # fmt: skip
-    rows, now = Rows(width, (summary.fingerprint for summary in latest)), time.time()
     changes = f"{plural(overview.saves, 'save')}, {overview.added} new, {overview.gone} gone"
     slow = f"   refreshed every {duration(pause)}" if pause > 1.5 else ""
     return [
         f"{time.strftime('%H:%M:%S')}  {shown}{slow}",
         f"{plural(len(overview.versions), 'session')}  {size(overview.bytes)}   since the last refresh: {changes}",
         "",
-        *([rows.heading()] if latest else []),
-        *(rows.row(summary, now) for summary in latest),
+        *(table_of(latest, width).lines() if latest else ()),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from session_reuse._settings.url import StoreUrl, parse_url, redacted_url
@@ -34,7 +34,7 @@ async def reached(config: Config) -> AsyncIterator[tuple[list[Wire], list[Findin
         if connection.release is not None:
             stack.push_async_callback(asyncio.to_thread, connection.release)
         stack.push_async_callback(connection.client.aclose)
-        wires, found = await _Search(patient, connection, stack).wires(shown)
+        wires, found = await _Search(patient, parse_url(config.url), connection, stack).wires(shown)
         yield wires, [ok("server", f"answers at {shown}"), *found]
 
 
@@ -54,22 +54,22 @@ async def _started(config: Config, shown: str) -> Connection:
         raise UnfitError(fail("server", f"{shown}: {error}", "see redis.log in its folder"), is_dead=True) from None
 
 
+@dataclass(frozen=True, slots=True)
 class _Search:
     """The search for the servers of one URL. Connections are closed by `stack`."""
 
-    def __init__(self, config: Config, connection: Connection, stack: AsyncExitStack) -> None:
-        self._config = config
-        self._url: StoreUrl = parse_url(config.url)
-        self._connection = connection
-        self._stack = stack
+    config: Config
+    url: StoreUrl
+    connection: Connection
+    stack: AsyncExitStack
 
     async def wires(self, shown: str) -> tuple[list[Wire], list[Finding]]:
-        if self._url.kind == "sentinel":
+        if self.url.kind == "sentinel":
             return await self._first_of("sentinels", self._master_of)
-        if self._url.kind == "cluster":
+        if self.url.kind == "cluster":
             return await self._first_of("nodes", self._primaries_of)
-        address = self._url.hosts[0] if self._url.hosts else None
-        wire = await self._open(self._connection, shown, address)
+        address = self.url.hosts[0] if self.url.hosts else None
+        wire = await self._open(self.connection, shown, address)
         wire.name = ""  # findings about an only server need no address
         return [wire], []
 
@@ -78,7 +78,7 @@ class _Search:
     ) -> tuple[list[Wire], list[Finding]]:
         """Return what the first host of the URL that works leads to, and a warning about a host before it."""
         away: list[UnfitError] = []
-        for host, port in self._url.hosts:
+        for host, port in self.url.hosts:
             try:
                 wires = await find(host, port)
             except UnfitError as error:
@@ -88,13 +88,13 @@ class _Search:
         raise away[0]
 
     async def _open(self, to: Connection, name: str, address: tuple[str, int] | None) -> Wire:
-        wire = Wire(to, name, address, tls=self._url.tls)
-        self._stack.push_async_callback(wire.aclose)
+        wire = Wire(to, name, address, tls=self.url.tls)
+        self.stack.push_async_callback(wire.aclose)
         await wire.open()
         return wire
 
     async def _at(self, host: str, port: int, kind: str = "") -> Wire:
-        to = Connection(client_at(self._config, self._url, host, port, is_sentinel=bool(kind)))
+        to = Connection(client_at(self.config, self.url, host, port, is_sentinel=bool(kind)))
         return await self._open(to, f"{kind}{host}:{port}", (host, port))
 
     async def _master_of(self, host: str, port: int) -> list[Wire]:
@@ -107,9 +107,9 @@ class _Search:
             remedy = "use redis:// for this server, or the port of the Sentinels, mostly 26379"
             raise UnfitError(fail("topology", f"at {host}:{port} is a Redis server and no Sentinel", remedy))
         masters = {state["name"]: state for state in map(pairs, answer)}
-        state = masters.get(self._url.master)
+        state = masters.get(self.url.master)
         if state is None:
-            text = f"the Sentinel at {host}:{port} knows no master {self._url.master!r}, but: {', '.join(masters) or 'none'}"
+            text = f"the Sentinel at {host}:{port} knows no master {self.url.master!r}, but: {', '.join(masters) or 'none'}"
             raise UnfitError(fail("topology", text, "correct the master's name in redis+sentinel://host:port/name"))
         return [await self._at(state["ip"], int(state["port"]))]
 
@@ -117,7 +117,7 @@ class _Search:
         first = await self._at(host, port)
         if (await first.ask_for_pairs("HELLO", 2)).get("mode", "cluster") != "cluster":
             raise first.unfit(diagnosis(Trouble.NOT_A_CLUSTER), "topology")
-        error = await answer_or_error(self._connection.client.initialize())
+        error = await answer_or_error(self.connection.client.initialize())
         if isinstance(error, Exception):
             raise first.unfit(diagnose(error), "topology")
-        return [await self._at(node.host, node.port) for node in self._connection.client.get_primaries()]
+        return [await self._at(node.host, node.port) for node in self.connection.client.get_primaries()]

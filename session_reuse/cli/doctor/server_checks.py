@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from shlex import quote
 from typing import Final
@@ -17,7 +17,6 @@ from session_reuse.cli.formatting import duration, size
 from session_reuse.config import Config
 
 OLDEST_VERSION: Final = (6, 2)
-_FLAG_ORDER: Final = "KEAxg$lshztedmn"
 _CLOCK_WARN, _CLOCK_FAIL = 1.0, 60.0
 _FULL: Final = 0.9
 _ESSENTIAL: Final = ("restore", "save", "leases", "audit", "evict")
@@ -50,15 +49,11 @@ def latency(facts: Facts, config: Config) -> Finding:
     """An attempt ends after attempt_timeout."""
     taken = facts.latencies
     middle, high = taken[len(taken) // 2], taken[min(len(taken) - 1, len(taken) * 99 // 100)]
-    text = f"p50 {_milliseconds(middle)}, p99 {_milliseconds(high)} over {len(taken)} reads"
+    text = f"p50 {duration(middle)}, p99 {duration(high)} over {len(taken)} reads"
     remedy = f"move the agents nearer to the store, or raise attempt_timeout (now {config.attempt_timeout:g} s)"
     if middle >= config.attempt_timeout:
         return fail("latency", text, remedy)
     return warn("latency", text, remedy) if high >= config.attempt_timeout / 2 else ok("latency", text)
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.2f} ms" if seconds < 0.01 else duration(seconds)
 
 
 def rights(facts: Facts, config: Config) -> Finding:
@@ -105,14 +100,10 @@ def notifications(facts: Facts, config: Config) -> Finding:
     lacking = missing_events(frozenset(setting))
     if not lacking:
         return ok("notifications", f"notify-keyspace-events {setting}")
-    wanted = _in_order(set(setting) | NEEDED_EVENTS)
+    wanted = "".join(sorted({*setting, *NEEDED_EVENTS}))
     by_redis = f"{redis_cli(facts, config)} CONFIG SET notify-keyspace-events {wanted}"
     remedy = f"{own_command('cleanup --configure-notifications', config)}, or {by_redis}"
-    return warn("notifications", f"notify-keyspace-events lacks {_in_order(lacking)}", remedy)
-
-
-def _in_order(flags: Iterable[str]) -> str:
-    return "".join(sorted(flags, key=_FLAG_ORDER.find))
+    return warn("notifications", f"notify-keyspace-events lacks {''.join(sorted(lacking))}", remedy)
 
 
 def eviction(facts: Facts, config: Config) -> Finding:
