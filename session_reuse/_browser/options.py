@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict
 
 from session_reuse._browser.plan import PRELOAD_LIMIT
 from session_reuse._browser.storage.databases import DATABASE_LIMIT
@@ -12,6 +12,11 @@ from session_reuse.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+STATE_OF_SESSION: Final = (
+    "storage_state comes from the session: store a file once with session-reuse import FILE FINGERPRINT, or assign "
+    "session.storage_state"
+)
 
 
 class EngineOptions(TypedDict, total=False):
@@ -66,6 +71,6 @@ class Settings:
             ConfigurationError: `storage_state` is among the options. The session brings it.
         """
         if "storage_state" in options:
-            raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
+            raise ConfigurationError(STATE_OF_SESSION)
         ours = {each.name: options.pop(each.name) for each in fields(cls) if each.name in options}
         return cls(**ours, verify=verify)

@@ -112,7 +112,7 @@ def _totp_of(secret: str) -> TOTP:
     try:
         import pyotp
     except ImportError:
-        raise MissingExtraError("totp", "one-time codes") from None
+        raise MissingExtraError("totp", "a one-time code") from None
     with suppress(Exception):  # whatever it raises may hold the secret
         text = secret.strip()
         is_address = text.startswith("otpauth:")

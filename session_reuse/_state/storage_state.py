@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from os import PathLike
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from session_reuse._state.document import check_json
@@ -55,7 +56,10 @@ def validate_storage_state(value: object) -> StorageState:
         InvalidStateError: the shape is wrong. The message names the path and no value.
     """
     if not isinstance(value, dict):
-        _refuse("storage_state", "dict", value)
+        is_file = isinstance(value, str | PathLike)
+        remedy = ": store a file with session-reuse import FILE FINGERPRINT" if is_file else ""
+        remedy = ': write {"cookies": [...], "origins": []}' if isinstance(value, list) else remedy
+        raise InvalidStateError(f"storage_state must be a dict, not {type(value).__name__}{remedy}")
     if not _is_plainly_right(cast("StorageState", value)):
         _check_each_part(value)
     return cast("StorageState", value)

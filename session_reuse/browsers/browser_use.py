@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from session_reuse._browser.drivers.connection import CdpError
 from session_reuse._browser.drivers.tasks import finished
-from session_reuse._browser.options import EngineOptions, Settings
+from session_reuse._browser.options import STATE_OF_SESSION, EngineOptions, Settings
 from session_reuse._browser_session import require_open
 from session_reuse._misuse import asynccontextmanager
 from session_reuse._state.storage_state import is_empty
@@ -63,7 +63,7 @@ async def open_browser_session(session: BrowserSession, **options: Any) -> Async
     """
     require_open(session)
     if options.get("storage_state") is not None:
-        raise ConfigurationError("storage_state comes from the session: assign session.storage_state instead")
+        raise ConfigurationError(STATE_OF_SESSION)
     names = EngineOptions.__annotations__.keys() & options.keys()
     ours: Any = {name: options.pop(name) for name in names}
     browser_session = AgentBrowser(**options)

@@ -140,6 +140,12 @@ class _Commands(TyperGroup):
             Output(as_json=True).error(kind, message, code)
             sys.exit(code)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the words name. typer suggests one of `commands` for a misspelt name."""
+        names: Any = dict.fromkeys([*_NAMES, *_ALIASES])
+        self.commands = names
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, _ctx: object) -> list[str]:
         """Return the names in the order of the help."""
         return list(_NAMES)

@@ -724,7 +724,7 @@ async def test_an_empty_visit_keeps_the_state(browser: Any, sites: Sites) -> Non
 
 async def test_misuse_is_named(browser: Any) -> None:
     """Entering twice and passing a storage state are errors that say what to do."""
-    with pytest.raises(ConfigurationError, match=r"session\.storage_state"):
+    with pytest.raises(ConfigurationError, match=r"session-reuse import .*session\.storage_state"):
         open_context(fresh(), browser, storage_state={})
     bound = open_context(fresh(), browser)
     async with bound:

@@ -446,7 +446,7 @@ def test_cleanup_job_runs_until_it_is_told_to_end(redis_server: RedisServer, num
             job.kill()
 
 
-@pytest.mark.parametrize("command", [["cleanup"], ["top"], ["keep", "--url", "http://a", "--expect-text", "a"]])
+@pytest.mark.parametrize("command", [["cleanup"], ["top"], ["keep", "--url", "http://{site}", "--expect-text", "a"]])
 def test_one_pass_that_was_cut_off_is_not_done(command: list[str]) -> None:
     """A schedule that stops it, as by SIGTERM after a minute, must not take the pass for done."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -39,6 +39,8 @@ KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
         (("cleanup", "--once", "--configure-notifications"), "leave --once or --configure-notifications out"),
         (("login", "127.0.0.1:8000", ALICE), "page '127.0.0.1:8000': must begin with http:// or https://"),
         (("keep", "--url", "redis://me:secret@h", "--expect-text", "x"), "write --store redis://... for the store"),
+        (("keep", "--url", "https://a.b/{account}", "--expect-text", "x", "--once"), "name its logins with --pattern"),
+        (("shwo", ALICE), "No such command 'shwo'. Did you mean 'show'?"),
     ],
 )
 def test_a_wrong_argument_is_told_in_plain_words(cli: CommandLine, words: tuple[str, ...], told: str) -> None:
@@ -93,7 +95,7 @@ def test_a_probe_that_found_nothing_out_names_the_page_and_the_reason(
 
     with serving(Away) as port:
         site = f"http://127.0.0.1:{free_port() if status is None else port}"
-        told = cli("keep", "--url", f"{site}/{{account}}?token=1", "--expect-text", "x", "--once").err
+        told = cli("keep", "--url", f"{site}/{{account}}?token=1", "--expect-text", "x", "--once", "--pattern", "*").err
     reason = "cannot be reached: ConnectError" if status is None else "answered 503"
     assert f"{site}/alice {reason}" in told
     assert "token" not in told

@@ -704,7 +704,8 @@ def test_the_command_ends_with_its_reader(redis_server: RedisServer, site: str) 
             await log_in(manager, "in/a", domain="127.0.0.1")
 
     asyncio.run(store())
-    words = ["keep", "--url", f"{site}/{{account}}", "--expect-text", "Hello", "--store", redis_server.url, "--json"]
+    page = ("--url", f"{site}/{{account}}", "--pattern", "*", "--expect-text", "Hello")
+    words = ["keep", *page, "--store", redis_server.url, "--json"]
     command = [sys.executable, "-m", "session_reuse", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -724,7 +725,7 @@ def test_the_command_keeps_logins(cli: CommandLine, redis_server: RedisServer, s
             await log_in(manager, "in/b", domain="127.0.0.1", value="old")
 
     asyncio.run(store())
-    words = ("keep", "--url", f"{site}/{{account}}", "--expect-text", "Hello", "--once")
+    words = ("keep", "--url", f"{site}/{{account}}", "--pattern", "*", "--expect-text", "Hello", "--once")
     answer = cli(*words, "--json")
     assert (answer.code, answer.lines[-1]) == (1, {"live": 1, "dead": 1, "unknown": 0})
     assert {line["fingerprint"]: line["liveness"] for line in answer.lines[:-1]} == {"in/a": "live", "in/b": "dead"}

@@ -6,6 +6,7 @@ import copy
 import enum
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,7 +110,6 @@ ITEMS: dict[str, list[Any]] = {
     ("state", "message"),
     [
         (None, "storage_state must be a dict, not NoneType"),
-        (f'{{"{SECRET}": 1}}', "storage_state must be a dict, not str"),
         ({"cookies": {SECRET: 1}}, "storage_state.cookies must be a list, not dict"),
         ({"cookies": None}, "storage_state.cookies must be a list, not NoneType"),
         ({"origins": SECRET}, "storage_state.origins must be a list, not str"),
@@ -138,6 +138,23 @@ def test_a_wrong_shape_is_refused_at_its_path_without_a_value(state: object, mes
     with pytest.raises(InvalidStateError) as refused:
         validate_storage_state(state)
     assert str(refused.value) == message
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("state.json", "not str: store a file with session-reuse import FILE FINGERPRINT"),
+        (Path("state.json"), "Path: store a file with session-reuse import FILE FINGERPRINT"),
+        ([cookie()], 'not list: write {"cookies": [...], "origins": []}'),
+        (f'{{"{SECRET}": 1}}', "not str: store a file with"),
+    ],
+)
+def test_what_other_tools_take_in_place_of_a_dict_gets_its_own_remedy(state: Any, message: str) -> None:
+    """Playwright and browser-use take the path of a file, Selenium a list of cookies. A text may be JSON: no value is shown."""
+    with pytest.raises(InvalidStateError) as refused:
+        BrowserSession("alice", storage_state=state)
+    assert message in str(refused.value)
     assert SECRET not in str(refused.value)
 
 

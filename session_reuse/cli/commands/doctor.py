@@ -46,7 +46,7 @@ _OVERALL: Final = {
 async def doctor(output: Output, place: Place, strict: Strict = False) -> ExitCode:
     """Check the store, its sessions and this machine, with a remedy for each problem.
 
-    The exit code is 1 if something does not work, and 3 if no server answers.
+    The exit code is 1 if something does not work, also for wrong credentials, and 3 if no server answers.
     """
     findings: list[Finding] = []
     is_reachable, where = True, ""

@@ -23,7 +23,9 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _PAGE: Final = "The page to get. {site} and {account} are the {fingerprint} before and after its first slash."
 Page = Annotated[str, option("--url", "PAGE", _PAGE)]
 Text = Annotated[str, option("--expect-text", "TEXT", "Part of the page when logged in.")]
-Pattern = Annotated[str, typer.Option(metavar="PATTERN", help="Shell pattern of fingerprints.")]
+Pattern = Annotated[
+    str | None, option("--pattern", "PATTERN", "Shell pattern of fingerprints. Needed for a page of one site.")
+]
 Every = Annotated[str, typer.Option(metavar="TIME", help="Time between two looks, such as 30m, 1h, 2d.")]
 Before = Annotated[str | None, option("--before-expiry", "TIME", "Look more often at logins that end so soon.")]
 Concurrency = Annotated[int, typer.Option(metavar="NUMBER", help="How many looks at once.")]
@@ -35,7 +37,7 @@ async def keep(
     place: Place,
     page: Page,
     expect_text: Text,
-    pattern: Pattern = "*",
+    pattern: Pattern = None,
     every: Every = "1h",
     before_expiry: Before = None,
     concurrency: Concurrency = 4,
@@ -56,12 +58,16 @@ async def keep(
     soon = None if before_expiry is None else seconds(before_expiry, "--before-expiry")
     interval = seconds(every, "--every")
     probe = http_probe(page, text=expect_text)
+    if pattern is None and "{" not in page.split("/")[2]:  # it would find the logins of all other sites dead
+        raise ConfigurationError(
+            "--url is a page of one site: name its logins with --pattern, such as 'shop.example/*'"
+        )
     with logging_to():
         async with connected(place) as manager:
             output.note(f"keeping the logins of {redacted_url(manager.config.url)}; Ctrl-C ends it")
             counts = await manager.keep_alive(
-                probe, pattern=pattern, every=interval, before_expiry=soon, concurrency=concurrency,
-                on_change=changed, once=once,
+                probe, pattern="*" if pattern is None else pattern, every=interval, before_expiry=soon,
+                concurrency=concurrency, on_change=changed, once=once,
             )  # fmt: skip
     if not counts:
         output.note("nothing was due: no session matches, or each was looked at within --every")
