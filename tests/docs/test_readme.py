@@ -31,14 +31,14 @@ def test_every_command_in_the_readme_exists() -> None:
 
 
 def test_the_first_screen_goes_from_what_it_is_to_the_commands() -> None:
-    """The order: purpose, why no file, install line, program without a browser, Playwright, the two commands."""
+    """The order: purpose, install line, program without a browser, Playwright, the two commands, why no file."""
     marks = (
         "keeps the browser session",
-        "storage_state",
         "pip install '.[",
         "asyncio.run(agent())",
         "open_context",
         "scripts/demo",
+        "`storage_state` file",
         "## ",
     )
     places = [README.index(mark, README.index("\n")) for mark in marks]
