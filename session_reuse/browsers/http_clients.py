@@ -21,7 +21,7 @@ from session_reuse.browsers._cookie_jar import BoundJar
 from session_reuse.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     import httpx
     import httpx2
@@ -136,6 +136,10 @@ class _CookieRule:
         if request not in self._known or self._known[request][0] != present:
             self._known[request] = present, self._jar.others(present)
 
+    def note_made(self, *_: Any, **__: Any) -> Generator[None, Any]:
+        """Note them when a request has been made: a hook around the method that makes it."""
+        self.note((yield))
+
     def apply(self, request: Any, **_: Any) -> None:
         """Set the Cookie header of a request that is about to be sent, perhaps once more."""
         self.note(request)
@@ -168,7 +172,7 @@ def _rule_httpx(client: Any, rule: _CookieRule) -> Callable[[], None]:
         add_hook()
 
     undo = [
-        before(client, "build_request", lambda *_, **__: rule.note),
+        before(client, "build_request", rule.note_made),
         before(client, "send", add_hook_async if is_async else add_hook),
     ]
 
@@ -183,7 +187,7 @@ def _rule_httpx(client: Any, rule: _CookieRule) -> Callable[[], None]:
 
 def _rule_requests(client: Any, rule: _CookieRule) -> Callable[[], None]:
     """Apply a rule to a `requests.Session`. Return how to undo it."""
-    undo = [before(client, "prepare_request", lambda *_, **__: rule.note), before(client, "send", rule.apply)]
+    undo = [before(client, "prepare_request", rule.note_made), before(client, "send", rule.apply)]
     return lambda: run_all(undo)
 
 
