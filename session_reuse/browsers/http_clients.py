@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from session_reuse._browser.claims import claim
 from session_reuse._browser.drivers.call_hooks import before, run_all
 from session_reuse._browser.environment import recorded
 from session_reuse._browser_session import assign_captured, require_open
@@ -93,6 +94,9 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
         session: the session, entered.
         client: of httpx, httpx2 or requests, asynchronous ones too. Cookies that it holds already are used and captured with the
             others, but for those that the session has, too.
+
+    Raises:
+        LifecycleError: the session of another login is in the client, and they share a part.
     """
     require_open(session)
     is_requests = not hasattr(client, "event_hooks")
@@ -101,6 +105,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
         cookies: Any = client.cookies  # its user may have assigned new ones
         return cookies if is_requests else cookies.jar
 
+    end_claim = claim(client, session)
     jar = BoundJar(current, session.report)
     restored = session.storage_state
     jar.fill(restored, time.time())
@@ -121,6 +126,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
         finally:
             jar.empty()
             give_back()
+            end_claim()
 
 
 class _CookieRule:

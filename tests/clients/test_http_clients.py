@@ -384,8 +384,10 @@ def test_a_request_made_before_carries_the_cookies_of_now(session: BrowserSessio
 def test_the_first_session_of_a_client_outlives_the_second(session: BrowserSession, site: Site) -> None:
     """After one of two sessions has left a client, the other's cookies still stay with their host."""
     session.storage_state["cookies"] = [cookie("sid")]
+    session.allowed_domains, other = ("shop.localhost",), BrowserSession("site/bob")
+    other.allowed_domains = ("mail.localhost",)
     with requests.Session() as client, http_clients.attach_client(session, client):
-        with http_clients.attach_client(BrowserSession("site/bob"), client):
+        with http_clients.attach_client(other, client):
             pass
         client.get(site.url("/blank", host="evil.shop"))
     assert site.seen_cookies[-1][1] == ""
