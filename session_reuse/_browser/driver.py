@@ -50,6 +50,11 @@ class BrowserDriver(ABC):
         reason = f"an event could not be followed: {type(error).__name__}"
         self._session.report(ProblemKind.CAPTURE_LIMITED, "the browser", reason)
 
+    @property
+    def has_tabs(self) -> bool:
+        """Whether a tab may be open already."""
+        return True
+
     def settle(self) -> Any:
         """Wait for the flows that are under way, though not for long, as a step."""
         return None

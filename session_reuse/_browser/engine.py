@@ -72,10 +72,11 @@ class BrowserEngine:
         else:
             self.follower.disconnected()
             self.restorer.disconnected()
-        if self._is_new_profile and has_scripts:
+        is_empty = self._is_new_profile or not self._driver.has_tabs
+        if is_empty and has_scripts:
             yield from self.restorer.restore_early()
         yield from self._driver.follow(is_new_profile=self._is_new_profile and is_first)
-        if not self._is_new_profile:
+        if not is_empty:
             # Origins that are open first: they are filled in no other way.
             frames = {origin: frame for origin, frame in self.follower.open_frames().items() if origin not in known}
             yield from self.restorer.fill_open(frames, self.follower.evaluate)

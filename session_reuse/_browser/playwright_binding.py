@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from session_reuse._browser import limits
+from session_reuse._browser.claims import claim
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.environment import context_options, recorded
@@ -53,6 +54,7 @@ class PlaywrightBinding(ABC):
         self._attached = context
         self._is_entered = False
         self._given_state: StorageState
+        self._end_claim: Callable[[], None] = lambda: None
 
     @property
     def engine(self) -> BrowserEngine:
@@ -118,6 +120,7 @@ class PlaywrightBinding(ABC):
             if self.settings.restore_environment:
                 options = {**context_options(recorded(self.session.storage_state), options), **options}
             driver.context = (yield from self._new_context(options)) if is_new else self._attached
+            self._end_claim = claim(driver.context, self.session)
             yield from driver.engine.start(has_scripts=options.get("java_script_enabled", True))
         except BaseException:  # nothing was seen: without this, the exit would store an empty session
             report_not_opened(self.session, self._given_state, "no context was opened")
@@ -208,6 +211,7 @@ class PlaywrightBinding(ABC):
 
     def release(self) -> Flow[None]:
         """Close a context of our own, and remove our scripts and hooks from another."""
+        self._end_claim()
         if self._attached is None:
             yield self.driver.close_context()
             return

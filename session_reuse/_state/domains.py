@@ -58,6 +58,10 @@ class AllowedDomains:
         """Return whether a host is inside."""
         return host in self._hosts or host.endswith(self._suffixes)
 
+    def overlaps(self, other: AllowedDomains) -> bool:
+        """Return whether there is a host inside of both."""
+        return any(map(self.allow, other._hosts)) or any(map(other.allow, self._hosts))
+
     def allow_cookie(self, cookie: Cookie) -> bool:
         """Return whether a cookie is inside."""
         return self.allow(cookie["domain"].lower().removeprefix(".").strip("[]"))

@@ -17,7 +17,7 @@ from session_reuse._browser.engine import BrowserEngine
 from session_reuse._browser.flow import run_async
 from session_reuse._problem import ProblemKind
 from session_reuse._state.storage_state import is_empty
-from session_reuse.errors import AdapterError
+from session_reuse.errors import AdapterError, LifecycleError, SessionReuseError
 
 if TYPE_CHECKING:
     from session_reuse._browser.options import Settings
@@ -70,7 +70,7 @@ class Attachment:
         self._connecting = asyncio.Lock()
         self._capturing = asyncio.Lock()
         self._ending = asyncio.Event()
-        self._is_released = False
+        self._is_released = self._is_refused = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -80,15 +80,20 @@ class Attachment:
             CdpError: the browser did not answer.
             AdapterError: there is no connection, or it cannot be used.
             TimeoutError: it took too long.
+            LifecycleError: the session of another login is in the browser.
         """
-        await self._connect()
+        try:
+            await self._connect()
+        except LifecycleError:
+            self._is_refused = True  # also when the other has left: what it has stored is still there
+            raise
         self._tasks = [asyncio.create_task(self._stay_connected())]
         if self._settings.checkpoint_after is not None:
             self._tasks.append(asyncio.create_task(self._checkpoint_regularly(self._settings.checkpoint_after)))
 
     def report_failure(self, where: str, error: Exception) -> None:
         """Report that there is no connection, and that the agent works without."""
-        reason = str(error) if isinstance(error, AdapterError) else type(error).__name__
+        reason = str(error) if isinstance(error, SessionReuseError) else type(error).__name__
         self._session.report(ProblemKind.RESTORE_FAILED, where, f"no connection of our own: {reason}")
         _logger.warning("no connection of our own to %s: %s", where, reason)
 
@@ -128,7 +133,7 @@ class Attachment:
             is_connected = self._driver is not None and not self._driver.is_gone
             # The agent works in a browser that was not restored. Cookies of before would replace those of its new login.
             is_too_late = self._driver is None and not is_empty(self._session.storage_state)
-            if is_connected or is_too_late or not self._endpoint.is_alive:
+            if is_connected or is_too_late or self._is_refused or not self._endpoint.is_alive:
                 return
             try:
                 await self._connect()

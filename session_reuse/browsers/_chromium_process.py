@@ -33,6 +33,9 @@ OWN_FLAGS: Final = (
     "--remote-debugging-port=0",
     "--password-store=basic",
     "--use-mock-keychain",
+    # Playwright waits for a load event that a page out of this cache does not have: `go_back` took its 30 s and raised (1.65).
+    # It starts its own browsers with this flag.
+    "--disable-back-forward-cache",
     # Pages of the address bar, for each start: 0.56 of the 1.12 s that it takes a processor (Chromium 156, 2026-11-26).
     "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",
 )

@@ -7,10 +7,12 @@ for each request. So `BoundJar.header` decides what goes out, by RFC 6265 sectio
 
 from __future__ import annotations
 
+import re
+from functools import wraps
 from http.cookiejar import Cookie as JarCookie
 from http.cookiejar import CookieJar
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 from session_reuse._browser.cookies import described
@@ -22,15 +24,18 @@ from session_reuse._state.shapes import Cookie, StorageState
 from session_reuse._state.storage_state import CLOCK_DOUBT, is_partitioned, live_cookies, playwright_cookie
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 _DOTLESS_SUFFIX: Final = ".local"
 """What `http.cookiejar` appends to a host without a dot, such as `localhost`."""
 _PARTITIONED: Final = "partitioned, which a jar cannot hold"
+_SENDABLE: Final = re.compile(r"[\t\x20-\x7e]*")
 _SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None"}
 _SECURE_SCHEMES: Final = frozenset({"https", "wss"})
 
 _Key = tuple[str, str, str]
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class _Filled(NamedTuple):
@@ -38,6 +43,17 @@ class _Filled(NamedTuple):
 
     seen: tuple[Any, ...]
     record: Cookie
+
+
+def _alone(method: Callable[Concatenate[BoundJar, _P], _T]) -> Callable[Concatenate[BoundJar, _P], _T]:
+    """Run a method while no other thread changes the jar."""
+
+    @wraps(method)
+    def locked(jar: BoundJar, /, *args: _P.args, **options: _P.kwargs) -> _T:
+        with jar._lock:  # noqa: SLF001
+            return method(jar, *args, **options)
+
+    return locked
 
 
 class BoundJar:
@@ -65,15 +81,20 @@ class BoundJar:
         if jar is not self._watched:
             run_all(self._undo)
             self._watched = jar
-            self._undo.append(before(jar, "extract_cookies", self._check_later))
+            self._undo.append(before(jar, "extract_cookies", self._check))
         return jar
 
-    def _check_later(self, _: object, request: Any) -> Callable[[object], None]:
-        """Return what takes out again what browsers refuse of the cookies of a response."""
-        self._file_again()
-        held, url = {_key(cookie): cookie for cookie in self._jar}, request.get_full_url()
+    @property
+    def _lock(self) -> Any:
+        """The lock under which the jar changes: clients are used by several threads."""
+        return self._jar._cookies_lock  # type: ignore[attr-defined]  # noqa: SLF001 - that of http.cookiejar itself
 
-        def check(_: object) -> None:
+    def _check(self, _: object, request: Any) -> Generator[None, object]:
+        """Take out again what browsers refuse of the cookies of a response: a hook around the method that takes them in."""
+        with self._lock:
+            self._file_again()
+            held, url = {_key(cookie): cookie for cookie in self._jar}, request.get_full_url()
+            yield
             self._file_again()
             now = {_key(cookie): cookie for cookie in self._jar}
             self._refused.clear()
@@ -88,8 +109,7 @@ class BoundJar:
                     if key in held:
                         self._jar.set_cookie(held[key])
 
-        return check
-
+    @_alone
     def fill(self, state: StorageState, now: float) -> None:
         """Put the live cookies of `state` into the jar, and report those it cannot hold."""
         self._before = {_key(cookie): cookie for cookie in self._jar}
@@ -104,6 +124,7 @@ class BoundJar:
             self._put.add(_key(cookie))
             self._filled[_key(cookie)] = _Filled(_seen(cookie), record)
 
+    @_alone
     def empty(self) -> None:
         """Take the session's cookies out of the jar, and give back those that `fill` has replaced."""
         for cookie in list(self._jar):
@@ -113,6 +134,7 @@ class BoundJar:
             self._jar.set_cookie(self._before[key])
         run_all(self._undo)
 
+    @_alone
     def capture(self, state: StorageState, now: float) -> StorageState:
         """Return `state` with what changed in the jar since the last capture, or `fill`: new and changed cookies, and deletions."""
         self._file_again()
@@ -128,6 +150,7 @@ class BoundJar:
         merged = merge_storage_states({"cookies": [each.record for each in alive]}, {"cookies": mine}, state)
         return {**merged, "cookies": live_cookies(merged["cookies"], now - CLOCK_DOUBT)}
 
+    @_alone
     def others(self, present: str | None) -> list[str]:
         """Return the cookies of a Cookie header that the jar has not."""
         self._file_again()
@@ -135,6 +158,7 @@ class BoundJar:
         pairs = {_pair(cookie) for cookie in self._jar if cookie.domain} | self._refused
         return [pair for pair in (present or "").split("; ") if pair and pair not in pairs]
 
+    @_alone
     def header(self, url: str, others: list[str], now: float) -> str | None:
         """Return the Cookie header for a request: of the jar what a browser would send, but for the names of others, and these."""
         self._file_again()
@@ -216,8 +240,8 @@ def state_cookie(cookie: JarCookie, known: Cookie | None, dotless: set[str]) -> 
 def _refusal(record: Cookie) -> str | None:
     if is_partitioned(record):
         return _PARTITIONED
-    if not (record["name"] + record["value"]).isascii():
-        return "not ASCII, which HTTP clients refuse to send"
+    if not _SENDABLE.fullmatch(record["name"] + record["value"]):
+        return "not ASCII, or with a control character, which HTTP clients refuse to send"
     return None
 
 

@@ -143,6 +143,7 @@ def attach_cdp(
     Raises:
         ConfigurationError: the address is none.
         AdapterError: no browser answers there, or one that cannot be used.
+        LifecycleError: the session of another login is in its context, and they share a part.
     """
     found = Address.of(address, headers)
     return BoundChromium(session, Settings.build(options), lambda: found, target_id=target_id)

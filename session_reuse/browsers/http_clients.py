@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from session_reuse._browser.claims import claim
 from session_reuse._browser.drivers.call_hooks import before, run_all
 from session_reuse._browser.environment import recorded
 from session_reuse._browser_session import assign_captured, require_open
@@ -21,7 +22,7 @@ from session_reuse.browsers._cookie_jar import BoundJar
 from session_reuse.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     import httpx
     import httpx2
@@ -93,6 +94,9 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
         session: the session, entered.
         client: of httpx, httpx2 or requests, asynchronous ones too. Cookies that it holds already are used and captured with the
             others, but for those that the session has, too.
+
+    Raises:
+        LifecycleError: the session of another login is in the client, and they share a part.
     """
     require_open(session)
     is_requests = not hasattr(client, "event_hooks")
@@ -101,6 +105,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
         cookies: Any = client.cookies  # its user may have assigned new ones
         return cookies if is_requests else cookies.jar
 
+    end_claim = claim(client, session)
     jar = BoundJar(current, session.report)
     restored = session.storage_state
     jar.fill(restored, time.time())
@@ -121,6 +126,7 @@ def attach_client(session: BrowserSession, client: Client) -> Iterator[Client]:
         finally:
             jar.empty()
             give_back()
+            end_claim()
 
 
 class _CookieRule:
@@ -135,6 +141,10 @@ class _CookieRule:
         present = request.headers.get("Cookie")
         if request not in self._known or self._known[request][0] != present:
             self._known[request] = present, self._jar.others(present)
+
+    def note_made(self, *_: Any, **__: Any) -> Generator[None, Any]:
+        """Note them when a request has been made: a hook around the method that makes it."""
+        self.note((yield))
 
     def apply(self, request: Any, **_: Any) -> None:
         """Set the Cookie header of a request that is about to be sent, perhaps once more."""
@@ -168,7 +178,7 @@ def _rule_httpx(client: Any, rule: _CookieRule) -> Callable[[], None]:
         add_hook()
 
     undo = [
-        before(client, "build_request", lambda *_, **__: rule.note),
+        before(client, "build_request", rule.note_made),
         before(client, "send", add_hook_async if is_async else add_hook),
     ]
 
@@ -183,7 +193,7 @@ def _rule_httpx(client: Any, rule: _CookieRule) -> Callable[[], None]:
 
 def _rule_requests(client: Any, rule: _CookieRule) -> Callable[[], None]:
     """Apply a rule to a `requests.Session`. Return how to undo it."""
-    undo = [before(client, "prepare_request", lambda *_, **__: rule.note), before(client, "send", rule.apply)]
+    undo = [before(client, "prepare_request", rule.note_made), before(client, "send", rule.apply)]
     return lambda: run_all(undo)
 
 

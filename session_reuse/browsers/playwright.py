@@ -81,6 +81,9 @@ def attach_context(
         session: whose state is restored, and which gets what was captured.
         context: of any browser of Playwright.
         options: those of `open_context` that a context which exists can take. Databases that exist are never touched.
+
+    Raises:
+        LifecycleError: the session of another login is in the context, and they share a part.
     """
     return _BoundContext(session, Settings.build(options), context=context)
 

@@ -15,6 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Unpack
 
+from session_reuse._browser import limits
 from session_reuse._browser.checkpoints import save_checkpoint_blocking
 from session_reuse._browser.drivers.call_hooks import listen, run_all
 from session_reuse._browser.flow import Flow, run_sync
@@ -103,10 +104,9 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
 
     def __exit__(self, *_: object) -> None:
         """Capture, give the session the state, and close the context if it was opened here."""
-        if not self._is_final:
-            self.engine.keep_last_seen()
         try:
             self._finalize()
+            self._wait_for_capture()
         finally:  # also when Ctrl-C ends the capture
             run_sync(self.release())
 
@@ -116,11 +116,18 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
         if self._is_final:
             return
         self._is_final = True
+        self.engine.keep_last_seen()
         try:
             self._capture_now(is_final=True)
         except Exception as failure:  # noqa: BLE001  (whatever it is, the agent has done its work)
             self.report_not_captured(failure)
         self.driver.unfollow()
+
+    def _wait_for_capture(self) -> None:
+        """Wait for a capture that a handler of the agent's has begun by its `close`. It goes on during calls only."""
+        deadline = time.monotonic() + limits.CAPTURE
+        while self._is_busy and time.monotonic() < deadline:
+            self.driver.best_effort(self.context.cookies)
 
     def _capture(self) -> StorageState:
         """Return the current state, or what was last seen in the midst of a call or from another thread."""

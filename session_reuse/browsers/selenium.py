@@ -24,7 +24,7 @@ from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._chromium_process import has_display
 from session_reuse.browsers._devtools_address import Address
 from session_reuse.browsers.chromium import find_chromium, launch_arguments
-from session_reuse.errors import AdapterError, MissingExtraError
+from session_reuse.errors import AdapterError, LifecycleError, MissingExtraError
 
 try:
     from selenium import webdriver
@@ -92,6 +92,7 @@ def attach_driver(session: BrowserSession, driver: WebDriver, **options: Unpack[
 
     Raises:
         AdapterError: the driver is not one of Chromium.
+        LifecycleError: the session of another login is in the browser, and they share a part.
     """
     require_open(session)
     with _bound(session, driver, Settings.build(options), is_own=False):
@@ -151,10 +152,16 @@ class _Binding:
         ]
 
     def start(self) -> None:
-        """Restore, and follow the browser. When that fails, the agent starts without, and a problem is reported."""
+        """Restore, and follow the browser. When that fails, the agent starts without, and a problem is reported.
+
+        Raises:
+            LifecycleError: the session of another login is in the browser.
+        """
         try:
             # After a time-out of its own, it closes what it has opened.
             self._thread.run(self._attachment.start(), limits.START + limits.OPEN)
+        except LifecycleError:
+            raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the agent starts)
             self._attachment.report_failure("selenium", error)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.async_api import async_playwright
 from websockets.asyncio.server import serve
 
 from session_reuse import BrowserSession, ProblemKind, blocking, reusable_session
@@ -56,6 +57,17 @@ def chromium(tmp_path: Path) -> Iterator[ChromiumProcess]:
         yield process
     finally:
         process.stop()
+
+
+async def test_an_agent_of_playwright_goes_back_between_sites(site: Site) -> None:
+    """A page that comes back out of Chromium's own cache has no load event, for which Playwright waits."""
+    async with open_chromium(BrowserSession("x")) as chromium, async_playwright() as playwright:
+        browser = await playwright.chromium.connect_over_cdp(chromium.cdp_url)
+        page = await browser.contexts[0].new_page()
+        for host in ("shop", "mail"):
+            await page.goto(site.url("/blank", host=host))
+        await page.go_back(timeout=20_000)
+        assert page.url == site.url("/blank", host="shop")
 
 
 async def test_a_login_comes_back_in_new_tabs_and_popups(keeper: StubKeeper, site: Site) -> None:

@@ -38,6 +38,20 @@ async def test_a_persistent_context(sites: Sites, playwright: Any, tmp_path: Any
         session = next_session(session)
 
 
+async def test_a_large_origin_gets_into_a_context_without_a_page(sites: Sites, browser: Any) -> None:
+    """Such a context comes from a fixture. It has no page yet over which an origin could be filled."""
+    origin = sites.origin("vacant")
+    session = reused(storing(origin, token="T", big="x" * 600_000))
+    context = await browser.new_context()
+    async with attach_context(session, context):
+        assert context.pages == []
+        page = await context.new_page()
+        await page.goto(sites.url("vacant", "/blank"))
+        assert await page.evaluate("[localStorage.token, (localStorage.big || '').length]") == ["T", 600_000]
+    assert kinds(session) == ["restored_early"]
+    await context.close()
+
+
 async def test_databases_of_a_profile_are_newer(sites: Sites, playwright: Any, tmp_path: Any) -> None:
     """A profile that has its own databases keeps them, and no origin of it is visited for their sake."""
     session, folder = fresh(), str(tmp_path / "profile")

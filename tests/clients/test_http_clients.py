@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from http.cookiejar import CookieJar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -212,18 +215,19 @@ def test_an_ipv6_host_gets_its_cookies(session: BrowserSession) -> None:
 
 
 def test_what_a_jar_cannot_hold_is_reported(open_client: Opener, session: BrowserSession, site: Site) -> None:
-    """Partitioned and non-ASCII cookies are skipped, named without their value, and still in the session after it."""
+    """Partitioned and unsendable cookies are skipped, named without their value, and still in the session after it."""
     session.storage_state["cookies"] = [
         cookie("embed", "hush-1", secure=True, partitionKey="https://top.example"),
         cookie("word", "hush-é"),
+        cookie("lines", "hush\r\nX-Own: 1"),
     ]
     with open_client(session) as client:
         client.get(site.url("/blank"))
     assert site.seen_cookies[-1][1] == ""
     assert {problem.kind for problem in session.problems} == {"cookie_skipped"}
-    assert len(session.problems) == 2
+    assert len(session.problems) == 3
     assert "hush" not in str(session.problems)
-    assert len(session.storage_state["cookies"]) == 2
+    assert len(session.storage_state["cookies"]) == 3
 
 
 def test_partitioned_cookies_from_a_server_are_not_spread(
@@ -380,8 +384,10 @@ def test_a_request_made_before_carries_the_cookies_of_now(session: BrowserSessio
 def test_the_first_session_of_a_client_outlives_the_second(session: BrowserSession, site: Site) -> None:
     """After one of two sessions has left a client, the other's cookies still stay with their host."""
     session.storage_state["cookies"] = [cookie("sid")]
+    session.allowed_domains, other = ("shop.localhost",), BrowserSession("site/bob")
+    other.allowed_domains = ("mail.localhost",)
     with requests.Session() as client, http_clients.attach_client(session, client):
-        with http_clients.attach_client(BrowserSession("site/bob"), client):
+        with http_clients.attach_client(other, client):
             pass
         client.get(site.url("/blank", host="evil.shop"))
     assert site.seen_cookies[-1][1] == ""
@@ -486,6 +492,49 @@ def test_what_browsers_take_is_captured(
     assert {each["name"] for each in session.storage_state["cookies"]} == {"sid", set_cookie.partition("=")[0]}
     assert "2" in {each["value"] for each in session.storage_state["cookies"]}
     assert session.problems == []
+
+
+def test_several_threads_use_one_client(session: BrowserSession) -> None:
+    """Responses that arrive at the same time cost no cookie of each other, and no request an error."""
+    numbers = itertools.count()
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        flags = "; Secure" if request.url.scheme == "https" else ""
+        return httpx.Response(200, headers={"Set-Cookie": f"c{next(numbers)}=1; Path=/{flags}"})
+
+    def work(url: str) -> None:
+        for _ in range(40):
+            client.get(url)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with (
+            http_clients.open_httpx(session, transport=httpx.MockTransport(respond)) as client,
+            ThreadPoolExecutor(4) as threads,
+        ):
+            list(threads.map(work, ["https://shop.test/", "http://shop.example/"] * 2))
+    finally:
+        sys.setswitchinterval(before)
+    assert len(session.storage_state["cookies"]) == 160
+    assert session.problems == []
+
+
+def test_a_jar_whose_policy_raises_keeps_no_other_thread_waiting(session: BrowserSession) -> None:
+    """The error reaches the agent as it does without us, and the next request goes out."""
+
+    class Raising(DefaultCookiePolicy):
+        def set_ok(self, *_: object) -> bool:
+            raise InterruptedError
+
+    answer = httpx.Response(200, headers={"Set-Cookie": "sid=1"})
+    with http_clients.open_httpx(session, transport=httpx.MockTransport(lambda _: answer)) as client:
+        client.cookies.jar.set_policy(Raising())
+        with pytest.raises(InterruptedError):
+            client.get("https://shop.test/")
+        client.cookies.jar.set_policy(DefaultCookiePolicy())
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(client.get, "https://shop.test/").result(10).status_code == 200
 
 
 def test_a_send_of_the_users_own_is_put_back(session: BrowserSession) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def before(target: Any, name: str, hook: Callable[..., Any]) -> Undo:
     """Run a hook before each call of a method of this object, which stays as it is else. Return what removes the hook.
 
-    The hook is called with the arguments of the method, and awaited if it is asynchronous, as the method then is. What a
-    synchronous one returns is called with the result, if it is a function.
+    The hook is called with the arguments of the method, and awaited if it is asynchronous, as the method then is. A synchronous
+    one may be a generator: it goes on after its `yield` with the result, and is closed there if the method raises.
     Several may hook the same object: the last that removes its hook removes the wrapper too.
     """
     method = vars(target).get(name)
@@ -47,10 +47,15 @@ def _hooked(original: Callable[..., Any], *, is_async: bool) -> Any:
         return await original(*args, **options)
 
     def synchronous(*args: Any, **options: Any) -> Any:
-        found = [each(*args, **options) for each in tuple(hooks)]
-        result = original(*args, **options)
-        for use in filter(callable, found):
-            use(result)
+        with contextlib.ExitStack() as stack:
+            around = [found for each in tuple(hooks) if inspect.isgenerator(found := each(*args, **options))]
+            for each in around:
+                stack.callback(each.close)
+                next(each)
+            result = original(*args, **options)
+            for each in around:
+                with contextlib.suppress(StopIteration):
+                    each.send(result)
         return result
 
     method: Any = asynchronous if is_async else synchronous

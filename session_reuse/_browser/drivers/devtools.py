@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from session_reuse._browser import limits
+from session_reuse._browser.claims import claim
 from session_reuse._browser.cookies import Cookie, from_cdp, to_cdp
 from session_reuse._browser.driver import EventHandler, Params
 from session_reuse._browser.drivers.connection import CdpConnection, CdpError, Transport
@@ -20,7 +21,7 @@ from session_reuse._browser.tabs import Tab, Target
 from session_reuse._problem import ProblemKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from session_reuse._browser.engine import BrowserEngine
     from session_reuse._browser_session import BrowserSession
@@ -71,6 +72,7 @@ class DevToolsDriver(AsyncDriver):
         self.stirred = asyncio.Event()
         self.context: str | None = None
         self._of_target = of_target
+        self._end_claim: Callable[[], None] = lambda: None
         self._default: str | None = None
         self._others: set[str] = set()
         self._is_own = is_own
@@ -105,6 +107,7 @@ class DevToolsDriver(AsyncDriver):
 
     async def close(self) -> None:
         """Release the browser. The scripts that are still registered go too."""
+        self._end_claim()
         try:
             if tasks := self.cancel_tasks():
                 await asyncio.wait(tasks, timeout=limits.UNDO)
@@ -202,12 +205,18 @@ class DevToolsDriver(AsyncDriver):
         yield self.best_effort(lambda: self.connection.send("Target.closeTarget", {"targetId": target}))
 
     async def find_context(self) -> None:
-        """Learn which context is followed.
+        """Learn which context is followed, and claim it.
 
         Raises:
             CdpError: the browser did not answer.
+            LifecycleError: the session of another login is in it.
         """
         self._default, self._others = own, others = await _contexts(self.connection)
+        await self._find_context(own, others)
+        if self.context is not None:
+            self._end_claim = claim(self.context, self._session)
+
+    async def _find_context(self, own: str | None, others: set[str]) -> None:
         if self._of_target is None:
             self.context = own
             return

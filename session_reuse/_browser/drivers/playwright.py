@@ -109,6 +109,11 @@ class PlaywrightDriver(BrowserDriver):
         size = tab.viewport_size  # type: ignore[attr-defined]  # a tab's key is its page
         return {"viewport": size} if size else {}
 
+    @property
+    def has_tabs(self) -> bool:
+        """Whether a page is open already."""
+        return bool(self.context.pages)
+
     def read_without_protocol(self) -> Flow[tuple[list[Cookie], dict[str, Items], dict[str, Items]]]:
         """Return the cookies, the localStorage of all origins, and the sessionStorage of those that are open.
 
