@@ -19,7 +19,7 @@ class reusable_session(AsyncOnly):  # noqa: N801  (used like a function)
     """Restore a browser session on entry and save it on exit.
 
     Args:
-        fingerprint: name of the identity, 1 to 512 bytes; None for the one this agent used last.
+        fingerprint: name of the login, 1 to 512 bytes; None for the one this agent used last.
         agent_id: name of the agent, for the affinity.
         manager: where to keep it. The event loop's own, made from the environment, if not given.
         exclusive: let no other exclusive agent use the session meanwhile.

@@ -186,7 +186,7 @@ class BrowserSession:
     """One agent's session: cookies, storage and notes, and how it came by them.
 
     Args:
-        fingerprint: name of the identity, such as `"shop.example/alice"`.
+        fingerprint: name of the login, such as `"shop.example/alice"`.
         agent_id: name of the agent that uses it.
         storage_state: Playwright's storage state or a superset of it. Empty if not given.
         data: the agent's own notes, JSON values by name.
@@ -242,7 +242,7 @@ class BrowserSession:
 
     @property
     def fingerprint(self) -> str:
-        """Name of the identity. It is that of the enter to the end: under another name, two logins would be mixed."""
+        """Name of the login. It is that of the enter to the end: under another name, two logins would be mixed."""
         return self._fingerprint
 
     @property

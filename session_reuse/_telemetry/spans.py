@@ -36,7 +36,7 @@ class Traced(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Name of the identity."""
+        """Name of the login."""
 
 
 def tracing() -> ModuleType | None:

@@ -30,6 +30,12 @@ ENDED_BY_A_SIGNAL = {"shut-down"}
 """Their programs are run by test_shut_down.py."""
 NEEDS = {"playwright": "playwright", "browser-use": "browser_use", "selenium": "selenium", "http-clients": "httpx"}
 
+EXTRAS = {
+    "browsers.playwright": "playwright", "browsers.playwright_sync": "playwright", "browsers.selenium": "selenium",
+    "browsers.browser_use": "browser-use", "browsers.cdp": "cdp", "browsers.http_clients": "http", "testing": "testing",
+}  # fmt: skip
+"""The modules that cannot be imported, or used, without an extra."""
+
 run_python = PythonEvaluator()
 checker = doctest.OutputChecker()
 
@@ -91,6 +97,17 @@ def test_a_program_fits_the_column_of_the_built_site(page: Path) -> None:
     """At 1366 pixels a box of code shows 88 characters, and hides the rest."""
     programs = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert [line for program in programs for line in program.splitlines() if len(line) > 88] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS).with_suffix("")))
+def test_a_page_names_the_extras_that_its_programs_import(page: Path) -> None:
+    """A reader arrives from a search engine, and has read no other page."""
+    text = page.read_text(encoding="utf-8")
+    programs = "".join(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    needed = {extra for module, extra in EXTRAS.items() if f"session_reuse.{module} import" in programs}
+    lists = re.findall(r"session-reuse\[(.*?)\]|the extra `(.*?)`", text)
+    named = {extra for both in lists for each in both for extra in each.split(",")}
+    assert needed <= named
 
 
 @pytest.mark.redis
