@@ -164,7 +164,9 @@ class RestoreScripts:
         body = ",".join(f"{javascript.literal(each)}:()=>[{','.join(parts)}]" for each, parts in cases.items())
         # The loader of databases, 8 KB, stands here: the code is replaced at the first visit of each origin.
         load = javascript.source("indexeddb_load") if any(each.databases for each in self.payloads) else "null"
-        value = f"(payloads=>payloads&&{{payloads,load:{load}}})(({{{body}}})[location.origin]?.())"
+        # Playwright's `clock` replaces `performance` after this script, and ahead of a code script that is replaced later (1.65).
+        entry = "performance.getEntriesByType('navigation')[0]"
+        value = f"(payloads=>payloads&&{{payloads,load:{load},entry:{entry}}})(({{{body}}})[location.origin]?.())"
         return f"Object.defineProperty(self,{javascript.literal(self.name)},{{value:{value},configurable:true}})"
 
     def code_source(self) -> str:

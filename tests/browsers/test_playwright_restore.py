@@ -9,7 +9,7 @@ import pytest
 
 from session_reuse._browser.drivers.playwright_async import AsyncPlaywrightDriver
 from session_reuse.browsers.playwright import open_context
-from tests.browsers.probes import has_scripts
+from tests.browsers.probes import has_scripts, pending_origins
 from tests.browsers.visits import entry, fresh, items, kinds, next_session, reused, shown, storing, visited
 from tests.harness.polling import until
 
@@ -53,6 +53,24 @@ async def test_a_process_that_is_late_does_not_fill_a_storage_again(
         release.set()
     assert sites.hits[host, f"/stale/{way}"] == 2
     assert items(session, sites.origin(host)) == {}
+
+
+async def test_a_clock_of_playwrights_fills_no_storage_again(
+    sites: Sites, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hides from scripts that were registered after it where their document has come from."""
+    state = storing(sites.origin("clock-first"), token="T")
+    state["origins"] += storing(sites.origin("clock"), token="stale")["origins"]
+    session, release = reused(state), asyncio.Event()
+    async with open_context(session, browser) as context:
+        await context.clock.install()
+        await (await context.new_page()).goto(sites.url("clock-first", "/blank"))
+        await until(lambda: pending_origins(session) == {sites.origin("clock")})
+        monkeypatch.setattr(AsyncPlaywrightDriver, "add_script", lambda *_: release.wait())
+        monkeypatch.setattr(AsyncPlaywrightDriver, "remove_script", lambda *_: release.wait())
+        assert await visited(context, sites.url("clock", "/stale/reload")) == "out"
+        release.set()
+    assert items(session, sites.origin("clock")) == {}
 
 
 async def test_a_process_that_is_late_does_not_fill_a_database_again(

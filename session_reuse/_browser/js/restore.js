@@ -1,7 +1,8 @@
 // Fills the storage of one document before its own scripts run.
 //
-// name: of the property that holds what is stored of the document's origin: {load, payloads}. Each payload is {l: [[key, value]],
-// s: [[key, value]], d: JSON text of databases, site: scheme and registrable domain}; `load` fills databases.
+// name: of the property that holds what is stored of the document's origin: {load, payloads, entry}. Each payload is {l: [[key, value]],
+// s: [[key, value]], d: JSON text of databases, site: scheme and registrable domain}; `load` fills databases;
+// `entry` is the document's navigation entry.
 // overwrites: whether keys that are there are replaced.
 // done: {origin: [parts that are not filled: `localStorage`, `sessionStorage`, `database NAME`]}.
 // A document whose localStorage was filled writes a receipt into its sessionStorage, and removes it before the page can see it. It writes
@@ -10,7 +11,7 @@
   const stored = self[name];
   delete self[name];
   if (!stored || window.credentialless) return; // a credentialless frame has a storage of its own
-  const { payloads, load } = stored;
+  const { payloads, load, entry } = stored;
   let receipt = '';
   let setItem, removeItem;
   try {
@@ -67,7 +68,6 @@
   // The referrer says nothing here: sites turn it off, and agents set it. Nor does the history: an error page in it, of a
   // site that did not answer, was never filled (Chromium 156, 2026-11-23).
   function cameFromItself() {
-    const [entry] = performance.getEntriesByType('navigation');
     return Boolean(entry && entry.unloadEventStart > 0);
   }
 
