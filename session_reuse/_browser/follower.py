@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from session_reuse._browser import limits
+from session_reuse._browser import javascript, limits
 from session_reuse._browser.blank_page import evaluate_apart
 from session_reuse._browser.origins import origin_of, origin_of_storage, storage_key
 from session_reuse._browser.storage.databases import dump_script, is_used, read_dump
@@ -35,6 +35,7 @@ EVENTS: Final = (
     "Page.loadEventFired",
     "Inspector.targetCrashed",
     "Log.entryAdded",
+    "Performance.metrics",
 )
 """What a driver hands to `Follower.on_event`."""
 ENABLE: Final[tuple[tuple[str, Params], ...]] = (
@@ -42,6 +43,7 @@ ENABLE: Final[tuple[tuple[str, Params], ...]] = (
     ("DOMStorage.enable", {}),
     ("Log.enable", {}),
     ("Inspector.enable", {}),
+    ("Performance.enable", {}),
 )
 """What a driver sends to a new target before `Follower.adopt`."""
 
@@ -172,6 +174,8 @@ class Follower:
             self._crashed(target)
         elif method == "Log.entryAdded":
             self._logged(params["entry"])
+        elif method == "Performance.metrics":
+            self._reported(target, params["title"])
         else:
             self._navigating(target, method, params)
 
@@ -185,14 +189,29 @@ class Follower:
 
     def _storage_changed(self, target: Target, method: str, params: Params) -> None:
         known = self._mirror.version
-        if params.get("key") == self._restorer.scripts.name:
-            sender = origin_of_storage(params["storageId"])
-            if sender is not None and "newValue" in params:
-                self._restorer.take_receipt(sender, params["newValue"])
-        elif (origin := self._mirror.storage_event(target.tab.key, method, params)) is not None:
+        if (origin := self._mirror.storage_event(target.tab.key, method, params)) is not None:
             self._last_write[origin] = time.monotonic()
             if self._mirror.version != known:
                 self._goes_on(origin)
+
+    def _reported(self, target: Target, title: str) -> None:
+        """Take a receipt of `restore.js`. Pages stamp their own timeline too."""
+        name, _, rest = title.partition(" ")
+        if name != self._restorer.scripts.name:
+            return
+        origin, _, receipt = rest.partition(" ")
+        frames = [frame for frame in target.tab.frames.values() if frame.origin == origin]
+        question, _, part = receipt.partition(" ")
+        if question == "asks":
+            event = javascript.literal(self._restorer.permission(origin, part))
+            self._driver.spawn(self._answer(frames, f"dispatchEvent(new Event({event}))"))
+        elif not frames or any(frame.shares_storage for frame in frames):
+            self._restorer.take_receipt(origin, receipt)
+
+    def _answer(self, frames: list[Frame], expression: str) -> Flow[None]:
+        # In an isolated world: the page may have replaced its own `dispatchEvent`.
+        with suppress(*self._driver.errors):
+            yield [self.evaluate(frame, expression) for frame in frames]
 
     def _goes_on(self, origin: str) -> None:
         """Note that documents store more after their last read: they have got a download, or wait for a slow site."""
@@ -398,8 +417,6 @@ class Follower:
             cdp, method = frame.target.cdp, "DOMStorage.getDOMStorageItems"
             found = yield [self._driver.send(cdp, method, each) for each in stored]
             local, session = (*(each["entries"] for each in found), None)[:2]
-            if session is not None:  # a document that was left with unfinished databases says so to the next one only
-                session = [item for item in session if item[0] != self._restorer.scripts.name]
         except self._driver.errors as error:
             if _NO_STORAGE in str(error) and frame.is_current:
                 frame.origin = None  # a sandboxed document has the URL of its site, and none of its storage

@@ -53,7 +53,7 @@ class OriginPayload:
 
 
 def part_of(database: str) -> str:
-    """Return how `restore.js` names a database."""
+    """Return how receipts name a database."""
     return f"database {database}"
 
 
@@ -112,7 +112,7 @@ class RestoreScripts:
         has_changed: whether the code script is out of date, when it is registered.
         done: origin -> parts that are filled no more.
         started: origins of which a document has started with something to fill, or that were filled before.
-        name: of the property with the data, and of the item that a filled document reports in its sessionStorage.
+        name: of the property with the data. The receipts of documents begin with it.
     """
 
     payloads: list[OriginPayload]
@@ -122,8 +122,8 @@ class RestoreScripts:
     started: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Choose the name under which the data reaches the code, and the receipt us."""
-        # Random, so that no page can write a receipt of its own.
+        """Choose the name under which the data reaches the code, and receipts reach us."""
+        # Random, so that no page can send a receipt of its own.
         self.name = f"_{secrets.token_hex(8)}"
         self._parts: dict[str, set[str]] = {}
         for payload in self.payloads:
@@ -160,13 +160,13 @@ class RestoreScripts:
         for payload in self.payloads:
             if payload.origin in pending:
                 cases.setdefault(payload.origin, []).append(payload.literal)
-        # Functions keep V8 from building what belongs to other origins.
+        # Functions keep V8 from building what belongs to other origins. `self` knows the origin of an `about:blank`, too.
         body = ",".join(f"{javascript.literal(each)}:()=>[{','.join(parts)}]" for each, parts in cases.items())
         # The loader of databases, 8 KB, stands here: the code is replaced at the first visit of each origin.
         load = javascript.source("indexeddb_load") if any(each.databases for each in self.payloads) else "null"
         # Playwright's `clock` replaces `performance` after this script, and ahead of a code script that is replaced later (1.65).
         entry = "performance.getEntriesByType('navigation')[0]"
-        value = f"(payloads=>payloads&&{{payloads,load:{load},entry:{entry}}})(({{{body}}})[location.origin]?.())"
+        value = f"(payloads=>payloads&&{{payloads,load:{load},entry:{entry}}})(({{{body}}})[self.origin]?.())"
         return f"Object.defineProperty(self,{javascript.literal(self.name)},{{value:{value},configurable:true}})"
 
     def code_source(self) -> str:

@@ -166,15 +166,22 @@ class Restorer:
         self._update_later()
 
     def take_receipt(self, origin: str, receipt: str) -> None:
-        """Apply what `restore.js` reports: `filled` or `failed` for localStorage, `database NAME` for a filled database."""
-        if receipt == "filled":
-            self._mirror.progress(origin).confirm({"localStorage"})
-        _, is_database, name = receipt.partition("database ")
-        if is_database:
-            self._mirror.database_filled(origin, name)
-            self.seen(origin)
-        else:
+        """Apply what a document reports of `localStorage` or of `database NAME`: that it is `filled`, `failed` or `skipped`."""
+        outcome, _, part = receipt.partition(" ")
+        if part == "localStorage":
+            if outcome == "filled":
+                self._mirror.progress(origin).confirm({part})
             self.delivered(origin)
+            return
+        if outcome == "filled":
+            self._mirror.database_filled(origin, part.removeprefix(part_of("")))
+        self.scripts.finish(origin, {part})
+        self._update_later()
+
+    def permission(self, origin: str, part: str) -> str:
+        """Return the name of the event that tells a document whether to fill a database: a page may have deleted a filled one."""
+        answer = "fill" if part in self.scripts.sections(origin) else "leave"
+        return f"{self.scripts.name} {answer} {part}"
 
     def seen(self, origin: str) -> None:
         """Fill the databases of an origin that were seen no more, and remove the scripts when nothing is left."""

@@ -124,6 +124,45 @@ for (let type = 0; type < names.length; type++)
   for (let index = 0; index < names[type][1].length; index++) patch(names[type][0], names[type][1][index]);
 """
 
+_WATCHING = """
+const seen = { names: Object.getOwnPropertyNames(window).sort(), keys: [], events: [], calls: [], stores: [] };
+seen.entries = performance.getEntries().map(({ entryType }) => entryType);
+const isLeaving = location.search === '?leaving', { keys } = Object, { stringify } = JSON, { transaction } = IDBDatabase.prototype;
+const [local, tab, root, listen, later] = [localStorage, sessionStorage, document.documentElement, addEventListener, setTimeout];
+const look = () => seen.keys.push(...keys(local), ...keys(tab));
+const frame = root.appendChild(document.createElement('iframe'));
+for (const view of [window, frame.contentWindow]) {
+  listen.call(view, 'storage', ({ key }) => seen.events.push(key));
+  for (const end of ['pagehide', 'visibilitychange', 'unload'])
+    for (const each of [view, view.document])
+      listen.call(each, end, () => { document.cookie = `left=${document.cookie.split('=')[1] || ''} ${keys(tab)}`; });
+}
+look();
+const asked = isLeaving || indexedDB.databases(), request = isLeaving || indexedDB.open('auth', 4);
+const watched = [console, EventTarget, Event, Storage, IDBFactory, IDBDatabase, Performance].map((each) => each.prototype || each);
+for (const object of watched)
+  for (const name of Object.getOwnPropertyNames(object)) {
+    const { value } = Object.getOwnPropertyDescriptor(object, name);
+    if (typeof value !== 'function' || name === 'constructor') continue;
+    object[name] = function (...given) { seen.calls.push(name); return Reflect.apply(value, this, given); };
+  }
+if (isLeaving) {
+  root.dataset.seen = stringify(seen);
+  location.replace(location.pathname);
+} else {
+  request.onupgradeneeded = () => seen.stores.push(...request.result.objectStoreNames);
+  asked.then((found) => { seen.databases = found.map(({ name }) => name); });
+  request.onsuccess = () => {
+    seen.stores.push(...request.result.objectStoreNames);
+    transaction.call(request.result, 'users').objectStore('users').count().onsuccess = ({ target }) => later(() => {
+      seen.records = target.result;
+      look();
+      root.dataset.seen = stringify(seen);
+    }, 200);
+  };
+}
+"""
+
 _STALE = "if (localStorage.getItem('token')) { localStorage.clear(); sessionStorage.clear(); %s } else show(false);"
 _PAGES = {
     "/blank": _page(""),
@@ -163,6 +202,7 @@ _PAGES = {
         "Promise.all = () => new Promise(() => {}); show(had); window.login = (storage) => set.call(storage, 'token', 'H');"
     ),
     "/patched": _page(_PATCHED),
+    "/watching": _page(_WATCHING),
     "/hostile/login": _page("localStorage.setItem('token', 'H'); location.href = '/hostile';"),
     "/logout": _page(
         "localStorage.clear(); sessionStorage.clear();"

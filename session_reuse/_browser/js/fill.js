@@ -16,7 +16,7 @@ async ({ l, s, d }, load, isLeft) => {
     }
   }
   if (!failed.length) await arrived;
-  if (d) failed.push(...(await load(JSON.parse(d), true)).filter((reason) => reason).map((reason) => `databases: ${reason}`));
+  if (d) failed.push(...(await load(JSON.parse(d))).filter((reason) => reason).map((reason) => `databases: ${reason}`));
   return { isOpen: false, failed };
 
   // `setItem` returns while the write is on its way, and a page that is closed then may take it along: 11 of 45 with 5 MB

@@ -1,12 +1,16 @@
 // Creates databases of an origin and fills them. A database that exists is newer and stays as it is.
 //
 // databases: ours, {name, version, keys, dump: JSON text}, or Playwright's, {name, version, stores}.
-// isPatient: whether it may look first which databases there are. Opening one disturbs pages that hold an older version. A
-// document that is just starting has no such time: the database is opened before any script of the page can do so.
-// onFilled: called with the name of each database that was filled, before the page finds it.
-// Returns a text for each of them: why it could not be filled, or ''. Only patient callers read these.
+// start: of a document that is just starting, else null. It has no time to look first which databases there are, though opening one
+// disturbs pages that hold an older version: the database is opened before any script of the page can do so.
+//   sendReceipt: is called with `filled database NAME` before the page finds it, or with `failed database NAME`.
+//   permission: null, or what the events begin with that say `fill database NAME` or `leave database NAME`. They answer the receipt
+//   `asks database NAME`. Without an answer, the database is not filled.
+// Returns a text for each of them: why it could not be filled, or ''. Nobody reads these in a document that is just starting.
 // A database is filled within its upgrade, so the page's own `open` waits, and nobody ever finds it half full.
-async (databases, isPatient, onFilled = () => {}) => {
+async (databases, start = null) => {
+  const MAX_WAIT = 2000;
+  const isPatient = start === null;
   // A page may replace natives before its databases are filled: all that is used then is bound now, and no list is iterated.
   const unbound = (method) => Function.prototype.call.bind(method);
   const property = (type, name) => Object.getOwnPropertyDescriptor(type.prototype, name);
@@ -16,6 +20,7 @@ async (databases, isPatient, onFilled = () => {}) => {
   const listen = unbound(property(IDBRequest, 'onsuccess').set);
   const oldVersionOf = unbound(property(IDBVersionChangeEvent, 'oldVersion').get);
   const [abort, preventDefault] = [IDBTransaction.prototype.abort, Event.prototype.preventDefault].map(unbound);
+  const now = performance.now.bind(performance);
 
   const there = new Set(isPatient ? (await indexedDB.databases()).map(({ name }) => name) : []);
   const missing = databases.filter(({ name }) => !there.has(name));
@@ -41,12 +46,19 @@ async (databases, isPatient, onFilled = () => {}) => {
     const decoded = (imported) => stores.map(({ records, decode }) => records.map((record) => record.map((value) => decode(value, imported))));
     const importKey = ({ jwk, algorithm, usages }) => crypto.subtle.importKey('jwk', jwk, algorithm, true, usages);
     const named = (error) => (isPatient ? `${name}: ${error.name}` : name);
+    const sendReceipt = (outcome) => start?.sendReceipt(`${outcome} database ${name}`);
     let values = null;
     let failure = null;
+    let isAllowed = !start?.permission;
+    if (!isAllowed) {
+      addEventListener(`${start.permission} fill database ${name}`, () => (isAllowed = true));
+      addEventListener(`${start.permission} leave database ${name}`, () => (failure = true));
+    }
     try {
       if (!keys || !keys.length) values = decoded([]);
       else Promise.all(keys.map(importKey)).then((imported) => (values = decoded(imported))).catch((error) => (failure = error));
     } catch (error) {
+      sendReceipt('failed');
       return named(error);
     }
     return new Promise((resolve) => {
@@ -54,19 +66,25 @@ async (databases, isPatient, onFilled = () => {}) => {
       let reason = '';
       let isNew = false;
       let created = null;
+      let until = Infinity;
       request.onupgradeneeded = (event) => {
         isNew = oldVersionOf(event) === 0;
         if (!isNew) return abort(transactionOf(request));
+        if (!isAllowed) {
+          until = now() + MAX_WAIT;
+          sendReceipt('asks');
+        }
         fill();
       };
       request.onsuccess = () => {
         close(resultOf(request));
-        if (isNew) onFilled(name);
+        if (isNew) sendReceipt('filled');
         resolve(reason);
       };
       request.onblocked = () => resolve(reason); // a page was faster
       request.onerror = (event) => {
         preventDefault(event);
+        if (isNew) sendReceipt('failed');
         const isThere = !isNew && isPatient && ['AbortError', 'VersionError'].includes(errorOf(request).name); // of another version
         resolve(isThere ? '' : reason || named(errorOf(request)));
       };
@@ -74,9 +92,9 @@ async (databases, isPatient, onFilled = () => {}) => {
       function fill() {
         try {
           created ||= createStores(resultOf(request), stores);
-          if (failure) throw failure;
-          // Importing a key is asynchronous, and an upgrade ends when nothing is asked of it.
-          if (values) fillStores(created, stores, values);
+          if (failure || now() > until) throw failure;
+          // Importing a key is asynchronous, so is an answer, and an upgrade ends when nothing is asked of it.
+          if (values && (isAllowed || !created.length)) fillStores(created, stores, values);
           else listen(get(created[0], 0), fill);
         } catch (error) {
           reason = named(error);

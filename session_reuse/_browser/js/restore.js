@@ -5,63 +5,64 @@
 // `entry` is the document's navigation entry.
 // overwrites: whether keys that are there are replaced.
 // done: {origin: [parts that are not filled: `localStorage`, `sessionStorage`, `database NAME`]}.
-// A document whose localStorage was filled writes a receipt into its sessionStorage, and removes it before the page can see it. It writes
-// another one for each database, as soon as that is filled.
+// A document sends a receipt for its web storage, and one for each database as soon as that is there for good.
 (name, overwrites, done) => {
   const stored = self[name];
   delete self[name];
   if (!stored || window.credentialless) return; // a credentialless frame has a storage of its own
   const { payloads, load, entry } = stored;
-  let receipt = '';
-  let setItem, removeItem;
+  const { origin } = self;
+  // No page finds this anywhere. DevTools reports it in its domain `Performance`: also out of a document that is left at once,
+  // and ahead of the next one (Chromium 156, 2026-11-28).
+  const report = console.timeStamp.bind(console);
+  const sendReceipt = (receipt) => report(`${name} ${origin} ${receipt}`);
+  hush(payloads.flatMap(({ l, s }) => [...l, ...s]));
   try {
-    // The page may have replaced these when its databases are filled.
-    setItem = sessionStorage.setItem.bind(sessionStorage);
-    removeItem = sessionStorage.removeItem.bind(sessionStorage);
+    if (location.origin !== origin) return; // `about:blank`
     if (window !== window.top && !isFirstOfItsSite(payloads[0].site)) return;
-    const skipped = done[location.origin] || [];
-    const isFirst = window !== window.top || !cameFromItself();
-    const hasLeftUnfinished = sessionStorage.getItem(name) !== null;
-    if (hasLeftUnfinished) removeItem(name);
+    const skipped = done[origin] || [];
+    const [local, tab] = [localStorage, sessionStorage];
+    const isFirst = !cameFromItself();
     for (const { d } of payloads) {
-      if (d && (isFirst || hasLeftUnfinished)) fillDatabases(JSON.parse(d).filter((each) => !skipped.includes(`database ${each.name}`)));
+      const databases = d ? JSON.parse(d).filter((each) => !skipped.includes(`database ${each.name}`)) : [];
+      load?.(databases, { sendReceipt, permission: isFirst ? null : name });
     }
-    if (isFirst) {
-      receipt = 'failed';
-      if (!skipped.includes('localStorage')) payloads.forEach(({ l }) => fill(() => localStorage, l));
-      writeReceipt((receipt = 'filled')); // before sessionStorage, which may be full then, and whose own events tell what it has got
-      if (!skipped.includes('sessionStorage')) payloads.forEach(({ s }) => fill(() => sessionStorage, s));
-    }
+    if (isFirst) fillWebStorage(local, tab, skipped);
   } catch {
-    // Storage is denied to this document, or full: it starts as it would have without us.
+    // Storage is denied to this document: it starts as it would have without us.
   }
-  if (receipt === 'failed') writeReceipt(receipt);
 
-  // Events of localStorage come over the browser, and are lost when another process takes over the tab. Those of
-  // sessionStorage come from the document itself, ahead of all that its own scripts begin (Chromium 156, 2026-11-26).
-  function writeReceipt(content) {
+  function fillWebStorage(local, tab, skipped) {
+    const [isLocal, isTab] = ['localStorage', 'sessionStorage'].map((each) => !skipped.includes(each));
+    let receipt = isLocal ? 'failed' : 'skipped';
     try {
-      setItem(name, content);
-      removeItem(name);
+      if (isLocal) payloads.forEach(({ l }) => fill(local, l));
+      if (isLocal) receipt = 'filled'; // the events of sessionStorage tell what that has got
+      if (isTab) payloads.forEach(({ s }) => fill(tab, s));
     } catch {
-      // No storage, no receipt.
+      // It is full.
     }
+    if (isLocal || isTab) sendReceipt(`${receipt} localStorage`);
   }
 
-  // A document that goes on at once takes its unfinished databases with it, and the next one fills them. It says so when it is
-  // left, where no page sees it: a page that was filled may have deleted them.
-  function fillDatabases(databases) {
-    const end = removeEventListener.bind(window, 'pagehide', leaveUnfinished);
-    addEventListener('pagehide', leaveUnfinished);
-    load(databases, false, (database) => writeReceipt(`database ${database}`)).then(end);
-  }
-
-  function leaveUnfinished() {
-    try {
-      setItem(name, 'unfinished');
-    } catch {
-      // The storage is full: the next document starts without them.
-    }
+  // Other documents of the origin, such as a frame that the page makes at once, get an event of each item that one of them fills
+  // in. To a page it was there before.
+  function hush(items) {
+    const [keyOf, valueOf, oldValueOf, stop, now] = [
+      ...['key', 'newValue', 'oldValue'].map((each) => Object.getOwnPropertyDescriptor(StorageEvent.prototype, each).get),
+      Event.prototype.stopImmediatePropagation,
+      Performance.prototype.now,
+    ].map((method) => Function.prototype.call.bind(method));
+    const clock = performance;
+    const filled = { __proto__: null };
+    for (const [key, value] of items) filled[`${key}\0${value}`] = true;
+    const listener = (event) => {
+      const item = `${keyOf(event)}\0${valueOf(event)}`;
+      if (!filled[item] || oldValueOf(event) !== null || now(clock) > 5000) return;
+      delete filled[item];
+      stop(event);
+    };
+    addEventListener('storage', listener, true);
   }
 
   // A document that replaces one of its own origin is not the first one: the page may have logged out in between.
@@ -84,9 +85,7 @@
     return protocol === `${scheme}:` && (hostname === domain || hostname.endsWith(`.${domain}`));
   }
 
-  function fill(open, items) {
-    if (!items.length) return;
-    const storage = open();
+  function fill(storage, items) {
     for (const [key, value] of items) {
       if (overwrites || storage.getItem(key) === null) storage.setItem(key, value);
     }
