@@ -84,8 +84,7 @@ class Metrics:
         from prometheus_client import Counter, Gauge, Histogram
 
         self._registry = registry
-        self._refused: list[str] = []
-        self._refusal: Exception | None = None
+        self._refused: dict[str, Exception] = {}
         self._process = os.getpid()
         self._managers: WeakSet[Gauges] = WeakSet()  # a manager that was not closed counts only while it lives
         add = self._add
@@ -129,8 +128,8 @@ class Metrics:
             Gauge, "session_reconcile_lag_seconds", "How overdue the oldest unchecked deadline is.",
             multiprocess_mode="livemax",
         )  # fmt: skip
-        if self._refusal is not None:
-            report_once("metrics", self._refusal, f" (off: {', '.join(self._refused)})")
+        for refusal in self._refused.values():  # one line, about all of them
+            report_once("metrics", refusal, f" (off: {', '.join(self._refused)})")
 
     def _add(
         self, kind: Any, name: str, text: str, labels: dict[str, Sequence[StrEnum | str]] | None = None, **options: Any
@@ -140,8 +139,7 @@ class Metrics:
             metric = kind(name, text, tuple(labels or ()), registry=self._registry, **options)
             return metric if labels is None else _children(metric, labels)
         except Exception as error:  # noqa: BLE001  (the registry of the application may raise anything)
-            self._refused.append(name)
-            self._refusal = self._refusal or error
+            self._refused[name] = error
             return _Off() if labels is None else _children(_Off(), labels)
 
     def entered(self, outcome: Outcome, seconds: float, *, stale: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -30,8 +31,8 @@ _PROOFS: Final = frozenset({SaveOutcome.SAVED, SaveOutcome.UNCHANGED, SaveOutcom
 class Counts:
     """Numbers for `stats()`, the same as those of the metrics, without a registry."""
 
-    entered: dict[Outcome, int] = field(default_factory=dict)
-    saved: dict[SaveOutcome, int] = field(default_factory=dict)
+    entered: Counter[Outcome] = field(default_factory=Counter)
+    saved: Counter[SaveOutcome] = field(default_factory=Counter)
     flushed: int = 0
     lost: int = 0
 
@@ -80,8 +81,7 @@ class Telemetry:
         `stale` stands for the copy of this process, because the store was away.
         """
         seconds = max(0.0, seconds)  # the clock of the budgets goes back by up to 5 ms after a busy turn of the loop
-        entered = self.counts.entered
-        entered[outcome] = entered.get(outcome, 0) + 1
+        self.counts.entered[outcome] += 1
         self._count(lambda metrics: metrics.entered(outcome, seconds, stale=stale))
         if not stale and not outcome.degraded:
             self._health.worked("read")
@@ -90,8 +90,7 @@ class Telemetry:
 
     def saved(self, fingerprint: str, outcome: SaveOutcome, seconds: float) -> None:
         """Count and log a save."""
-        saved = self.counts.saved
-        saved[outcome] = saved.get(outcome, 0) + 1
+        self.counts.saved[outcome] += 1
         self._count(lambda metrics: metrics.saved(outcome, seconds))
         if outcome in _PROOFS:
             self._health.worked("write")

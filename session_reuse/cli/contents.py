@@ -90,9 +90,10 @@ def print_contents(output: Output, contents: Described) -> None:
     if contents["cookies"]:
         tables.append(_cookies(contents["cookies"], now))
     if contents["origins"]:
-        made = Table("origin", *_STORAGES, "indexedDB", right=(*_STORAGES, "indexedDB"))
+        sections = (*_STORAGES, "indexedDB")
+        made = Table("origin", *sections, right=sections)
         for entry in contents["origins"]:
-            made.add_row(entry["origin"], *(str(len(entry[name])) for name in (*_STORAGES, "indexedDB")))
+            made.add_row(entry["origin"], *(str(len(entry[name])) for name in sections))
         tables.append(made)
     items = [(each["origin"], name, item) for each in contents["origins"] for name in _STORAGES for item in each[name]]
     items += [("", "data", item) for item in contents["data"]]
@@ -101,10 +102,7 @@ def print_contents(output: Output, contents: Described) -> None:
         for origin, section, item in items:
             made.add_row(item["name"], section, origin, _value(item))
         tables.append(made)
-    for number, each in enumerate(tables):
-        if number:
-            output.show("")
-        output.show(each)
+    output.show("\n\n".join("\n".join(each.lines()) for each in tables))
 
 
 def _facts(contents: Described, now: float) -> Table:

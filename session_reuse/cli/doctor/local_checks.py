@@ -20,6 +20,7 @@ from session_reuse.cli.formatting import plural
 from session_reuse.config import Config, configured_keys, unknown_variables
 from session_reuse.errors import AdapterError, ConfigurationError
 
+_ALL_RIGHTS: Final = os.R_OK | os.W_OK | os.X_OK
 _HERE: Final = ("localhost", "127.0.0.1", "::1")
 _INSTALL: Final = "pip install 'session-reuse[compression]'"
 
@@ -107,7 +108,8 @@ def spool(config: Config) -> list[Finding]:
     root, folder = config.spool_dir, folder_for(config.spool_dir, config.key_prefix)
     try:
         there = [each for each in dict.fromkeys((root, folder)) if each.exists()]
-        foreign = next((each for each in there if not _is_usable(each)), None)
+        ours = [each for each in there if each.stat().st_uid == os.geteuid() and os.access(each, _ALL_RIGHTS)]
+        foreign = next((each for each in there if each not in ours), None)
         key_ids = key_ids_of(folder) if folder in there and not foreign else []
         others = 0 if foreign else others_in(root, config.key_prefix)
     except OSError as error:
@@ -121,10 +123,6 @@ def spool(config: Config) -> list[Finding]:
         text = f"{found.found}, and {plural(others, 'save')} of another key prefix or an earlier version in {root}"
         return [warn("spool", text, f"move them to {folder} if they were made for this prefix")]
     return [found]
-
-
-def _is_usable(folder: Path) -> bool:
-    return folder.stat().st_uid == os.geteuid() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
 
 
 def _new_spool(folder: Path) -> Finding:
