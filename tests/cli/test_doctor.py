@@ -173,6 +173,13 @@ def test_wrong_setting_is_named(healthy: RedisServer, variable: str, check: str)
     assert "canary-value" not in answer.out
 
 
+def test_two_wrong_settings_are_both_named(healthy: RedisServer) -> None:
+    """The second one ended the command without a report."""
+    answer = diagnose(healthy, SESSION_REUSE_ENCRYPTION_KEYS="x", SESSION_REUSE_LANES="abc")
+    assert answer.code == 1
+    assert {"keys", "settings"} <= checks(answer).keys()
+
+
 def test_lacking_rights_are_named(healthy: RedisServer) -> None:
     """The user is told which commands to allow, and that user needs no right to look at rights."""
     with healthy.client() as client:
@@ -206,9 +213,9 @@ def test_an_unknown_variable_is_named_with_the_nearest(healthy: RedisServer) -> 
 
 
 def test_a_wrong_key_beside_a_spool_is_named(healthy: RedisServer, tmp_path: Path) -> None:
-    """It is the cause, and not the spool, which needs keys. Nothing else is checked with settings that no agent has."""
+    """The rest is examined without keys, and so without the spool, which needs them."""
     answer = diagnose(healthy, SESSION_REUSE_ENCRYPTION_KEYS="", SESSION_REUSE_SPOOL_DIR=str(tmp_path))
-    assert (answer.code, checks(answer)["keys"]["status"], checks(answer).keys()) == (1, "fail", {"keys", "variables"})
+    assert (answer.code, checks(answer)["keys"]["status"], checks(answer)["agent"]["status"]) == (1, "fail", "ok")
     assert "SESSION_REUSE_ENCRYPTION_KEYS" in checks(answer)["keys"]["found"]
 
 

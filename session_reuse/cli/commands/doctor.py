@@ -29,7 +29,7 @@ from session_reuse.cli.doctor.wire import UnfitError, Wire
 from session_reuse.cli.exit_codes import ExitCode
 from session_reuse.cli.formatting import GAP, printable
 from session_reuse.cli.output import Output, styled
-from session_reuse.config import Config, redacted_url
+from session_reuse.config import Config, ConfigOptions, redacted_url
 from session_reuse.errors import ConfigurationError, StoreError
 
 Strict = Annotated[bool, typer.Option("--strict", help="End with 1 for warnings too.")]
@@ -48,17 +48,17 @@ async def doctor(output: Output, place: Place, strict: Strict = False) -> ExitCo
 
     The exit code is 1 if something does not work, also for wrong credentials, and 3 if no server answers.
     """
-    findings: list[Finding] = []
-    is_reachable, where = True, ""
-    try:
-        config = settings(place)
-        where, findings = redacted_url(config.url), local_findings(config)
-        findings = [*await _examined(place, config), *findings]
-    except UnfitError as error:
-        findings, is_reachable = [error.finding, *findings], not error.is_dead
+    config, findings = settings(place)
+    is_reachable = True
+    if config is not None:
+        try:
+            found = await _examined(place, config)
+        except UnfitError as error:
+            found, is_reachable = [error.finding], not error.is_dead
+        findings = [*found, *findings, *local_findings(config, findings)]
     findings.append(variables())
     result = overall_status(findings, is_reachable=is_reachable)
-    _report(output, where, findings, result)
+    _report(output, redacted_url(config.url) if config else "", findings, result)
     if result is OverallStatus.DEAD:
         return ExitCode.STORE
     is_wrong = result is OverallStatus.MISCONFIGURED or (strict and result is OverallStatus.ATTENTION)
@@ -85,8 +85,9 @@ async def _examined(place: Place, config: Config) -> list[Finding]:
 async def _used(place: Place, config: Config, wires: list[Wire]) -> list[Finding]:
     """Return the findings of a trial session and of the stored sessions."""
     found: list[Finding] = []
+    settings: ConfigOptions = {"encryption_keys": config.encryption_keys, **TRIAL}
     try:
-        async with connected(place, **TRIAL) as manager:
+        async with connected(place, **settings) as manager:
             found.append(await agent_finding(manager, wires))
             found.append(await stored_finding(await runtime_of(manager), config))
     except ConfigurationError:

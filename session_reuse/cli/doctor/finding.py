@@ -88,5 +88,5 @@ def overall_status(findings: list[Finding], *, is_reachable: bool) -> OverallSta
         return OverallStatus.DEAD
     if has_failed(findings):
         return OverallStatus.MISCONFIGURED
-    is_healthy = all(finding.status is Status.OK for finding in findings)
-    return OverallStatus.HEALTHY if is_healthy else OverallStatus.ATTENTION
+    is_warned = any(finding.status is Status.WARN for finding in findings)
+    return OverallStatus.ATTENTION if is_warned else OverallStatus.HEALTHY

@@ -15,9 +15,8 @@ from session_reuse._stored_form import codec_for
 from session_reuse.browsers.chromium import find_chromium
 from session_reuse.cli.connection import Place
 from session_reuse.cli.doctor.finding import Finding, Status, fail, ok, warn
-from session_reuse.cli.doctor.wire import UnfitError
 from session_reuse.cli.formatting import plural
-from session_reuse.config import Config, configured_keys, unknown_variables
+from session_reuse.config import Config, ConfigOptions, configured_keys, unknown_variables
 from session_reuse.errors import AdapterError, ConfigurationError
 
 _ALL_RIGHTS: Final = os.R_OK | os.W_OK | os.X_OK
@@ -25,21 +24,23 @@ _HERE: Final = ("localhost", "127.0.0.1", "::1")
 _INSTALL: Final = "pip install 'session-reuse[compression]'"
 
 
-def settings(place: Place) -> Config:
-    """Return the settings.
-
-    Raises:
-        UnfitError: one of them cannot be used.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `variables` says the same
-            return place.config()
-    except ConfigurationError as error:
-        if "ENCRYPTION_KEYS" not in str(error).upper():
-            raise UnfitError(fail("settings", str(error), "correct that setting")) from None
+def settings(place: Place) -> tuple[Config | None, list[Finding]]:
+    """Return the settings, or None if they cannot be used, and the findings about them."""
+    findings: list[Finding] = []
+    # The rest is checked without wrong keys, and so without the spool, which needs them.
+    attempts: tuple[ConfigOptions, ...] = ({}, {"encryption_keys": None, "spool_dir": None})
+    for given in attempts:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # `variables` says the same
+                return place.config(**given), findings
+        except ConfigurationError as error:
+            reason = str(error)
+        if "ENCRYPTION_KEYS" not in reason.upper():
+            return None, [*findings, fail("settings", reason, "correct that setting")]
         remedy = "set 32 random bytes in base64 (openssl rand -base64 32), or several keys, separated by commas, newest first"
-        raise UnfitError(fail("keys", str(error), remedy)) from None
+        findings.append(fail("keys", reason, remedy))
+    return None, findings
 
 
 def keys(config: Config) -> Finding:
@@ -144,6 +145,8 @@ def _waiting(folder: Path, there: list[Path], key_ids: list[str], known: set[str
     return ok("spool", text)
 
 
-def local_findings(config: Config) -> list[Finding]:
-    """Return the findings about this machine."""
-    return [keys(config), tls(config), *spool(config), compression(config), chromium()]
+def local_findings(config: Config, before: list[Finding]) -> list[Finding]:
+    """Return the findings about this machine, without the checks that are in `before`."""
+    known = {finding.check for finding in before}
+    found = [keys(config), tls(config), *spool(config), compression(config), chromium()]
+    return [finding for finding in found if finding.check not in known]
