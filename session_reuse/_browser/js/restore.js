@@ -14,8 +14,8 @@
   const { origin } = self;
   // No page finds this anywhere. DevTools reports it in its domain `Performance`: also out of a document that is left at once,
   // and ahead of the next one (Chromium 156, 2026-11-28).
-  const report = console.timeStamp.bind(console);
-  const sendReceipt = (receipt) => report(`${name} ${origin} ${receipt}`);
+  const report = console.timeStamp?.bind(console);
+  const sendReceipt = (receipt) => report?.(`${name} ${origin} ${receipt}`);
   hush(payloads.flatMap(({ l, s }) => [...l, ...s]));
   try {
     if (location.origin !== origin) return; // `about:blank`
