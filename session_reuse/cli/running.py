@@ -61,11 +61,13 @@ def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUP
     except CommandFailed as failure:
         code = ExitCode.WRONG
         output.error(failure.kind, str(failure), code)
-    except (SessionReuseError, OSError) as error:
+    except SessionReuseError as error:
         code = code_of(error)
         output.error(type(error).__name__, str(error), code)
-        if isinstance(error, OSError):  # a full disk under standard output would fail once more at the end of Python
-            abandon(sys.stdout)
+    except OSError as error:
+        code = code_of(error)
+        output.error(type(error).__name__, f"{error.filename}: {error.strerror}" if error.filename else str(error), code)
+        abandon(sys.stdout)  # a full disk under it would fail once more at the end of Python
     raise typer.Exit(code)
 
 
