@@ -66,7 +66,9 @@ def run(work: Work, *, as_json: bool, on_interrupt: ExitCode = ExitCode.INTERRUP
         output.error(type(error).__name__, str(error), code)
     except OSError as error:
         code = code_of(error)
-        output.error(type(error).__name__, f"{error.filename}: {error.strerror}" if error.filename else str(error), code)
+        output.error(
+            type(error).__name__, f"{error.filename}: {error.strerror}" if error.filename else str(error), code
+        )
         abandon(sys.stdout)  # a full disk under it would fail once more at the end of Python
     raise typer.Exit(code)
 
