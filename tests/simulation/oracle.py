@@ -548,7 +548,7 @@ class Oracle:
     def _check_brought_back(self, session: Session, before: Version, after: Version, actor: Any) -> None:
         """A session that the store has lost is not older than the manager that brings it back has stored it."""
         assert after.stored is not None
-        own = [one for one in session.versions if one.maker is actor and one.stored is not None]
+        own = [one for one in session.versions if one.maker is actor and one.stored and not self._was_given_up(one)]
         known = own[-1] if own and own[-1].stored.created_at == after.stored.created_at else None
         if before.items is not None or known is None or any(known.start <= until for _, until in session.evictions):
             return  # after an invalidation, it has forgotten the session
@@ -563,6 +563,12 @@ class Oracle:
                 continue  # the store had lost the later one, and another process had brought this one back
             if later is not None and self.writes[serial].appeared < later.appeared:
                 self.break_("older", f"{actor} brought back {self.writes[serial]}, and has stored {later} since")
+
+    def _was_given_up(self, version: Version) -> bool:
+        """Return whether a save was stored, and lost its reply: its manager had to give it up, and does not know."""
+        arrived = [self.writes[serial] for serial in (version.items or {}).values()]
+        arrived = [change for change in arrived if change.appeared == version.start]
+        return bool(arrived) and all(SaveOutcome.LOST in {one.visit.final, one.visit.saved} for one in arrived)
 
     def _is_carried(self, session: Session, change: Change, new: Items) -> bool:
         """Return whether a visit that may replace the session went on with a change that waited, and has brought it."""
@@ -1192,11 +1198,13 @@ class Oracle:
                 if visit.changes.get(change.item) is change:
                     self._check_confirmed(session, change, began)
             own = [one for one in session.versions if one.actor is visit.manager and one.start >= began]
+            # Others it has prolonged, perhaps without a reply.
+            made = [one for one in own if one.maker is visit.manager]
             visit.saved_in |= {one.stored.created_at for one in own if one.stored is not None}
             # The request to invalidate it may have come after a save that was under way.
             tried = max(known.get(session.fingerprint, -1.0) for known in (visit.manager.tried, visit.manager.evicted))
-            if own and outcome is not SaveOutcome.UNCHANGED and max(session.lost_at, tried) < began:
-                visit.manager.known[session.fingerprint] = own[-1]
+            if made and outcome is not SaveOutcome.UNCHANGED and max(session.lost_at, tried) < began:
+                visit.manager.known[session.fingerprint] = made[-1]
                 visit.manager.heard[session.fingerprint] = now
         elif outcome in {SaveOutcome.PENDING, SaveOutcome.SPOOLED, None}:
             for change in changes.values():
