@@ -151,13 +151,13 @@ class _BoundContext(PlaywrightBinding, AsyncOnly):
     async def _capture_finally(self) -> None:
         if self._checkpoints:
             self._checkpoints.cancel()
-        run_all(self.undo)
         try:
             async with asyncio.timeout(limits.CAPTURE), self._capturing:
                 await run_async(self.captured(is_final=True))
         except Exception as failure:  # noqa: BLE001  (whatever it is, the agent has done its work)
             self.report_not_captured(failure)
         finally:
+            run_all(self.undo)  # not before: another task may close the context meanwhile
             self.driver.unfollow()
             self.driver.cancel_tasks()
 

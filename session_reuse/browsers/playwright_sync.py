@@ -106,14 +106,13 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
         """Capture, give the session the state, and close the context if it was opened here."""
         try:
             self._finalize()
-            self._wait_for_capture()
         finally:  # also when Ctrl-C ends the capture
             run_sync(self.release())
 
     def _finalize(self, **_: object) -> None:
         """Capture for the last time, at the agent's own `close` or at our exit."""
-        run_all(self.undo)
         if self._is_final:
+            self._wait_for_capture()
             return
         self._is_final = True
         self.engine.keep_last_seen()
@@ -121,10 +120,15 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
             self._capture_now(is_final=True)
         except Exception as failure:  # noqa: BLE001  (whatever it is, the agent has done its work)
             self.report_not_captured(failure)
+        finally:  # not before: a handler may close the context meanwhile
+            run_all(self.undo)
         self.driver.unfollow()
 
     def _wait_for_capture(self) -> None:
-        """Wait for a capture that a handler of the agent's has begun by its `close`. It goes on during calls only."""
+        """Wait for the last capture, which is under way in another greenlet: a handler may close the context meanwhile.
+
+        It goes on during calls only.
+        """
         deadline = time.monotonic() + limits.CAPTURE
         while self._is_busy and time.monotonic() < deadline:
             self.driver.best_effort(self.context.cookies)

@@ -119,14 +119,17 @@ def test_an_agent_that_closes_its_context_itself(sites: Sites, browser: Any) -> 
     assert session.problems == []
 
 
-def test_an_agent_that_closes_its_context_in_a_handler(sites: Sites, browser: Any) -> None:
-    """The exit waits for the capture that has begun there: what the page has stored just before is in it."""
+@pytest.mark.parametrize(
+    "then", ["console.log('done')", "setTimeout(console.log, 3, 'done')"], ids=["before", "during"]
+)
+def test_an_agent_that_closes_its_context_in_a_handler(sites: Sites, browser: Any, then: str) -> None:
+    """The exit waits for the capture that has begun there, or the handler for that of the exit: nothing is missing."""
     session = fresh()
     with open_context(session, browser, checkpoint_after=None) as context:
         page = context.new_page()
         page.goto(sites.url("sync-handler", "/blank"))
-        page.on("console", lambda _: context.close())
-        page.evaluate("localStorage.setItem('token', 'T'); document.cookie = 'sid=1'; console.log('done')")
+        page.on("console", lambda message: message.text == "done" and context.close())
+        page.evaluate("localStorage.setItem('token', 'T'); document.cookie = 'sid=1';" + then)
     assert [cookie["name"] for cookie in session.storage_state["cookies"]] == ["sid"]
     assert items(session, sites.origin("sync-handler")) == {"token": "T"}
     assert session.problems == []

@@ -99,6 +99,20 @@ async def test_an_agent_that_closes_its_context_itself(sites: Sites, browser: An
     assert "close" not in vars(browser)
 
 
+async def test_a_task_that_closes_the_context_while_its_state_is_captured(sites: Sites, browser: Any) -> None:
+    """It waits for the capture of the exit, as at any other time."""
+    session = fresh()
+    async with open_context(session, browser, checkpoint_after=None) as context:
+        page = await context.new_page()
+        await page.goto(sites.url("closed-late", "/blank"))
+        await page.evaluate("localStorage.setItem('token', 'T')")
+        asyncio.get_running_loop().call_soon(lambda: closing.append(asyncio.create_task(context.close())))
+        closing: list[asyncio.Task[None]] = []
+    await asyncio.gather(*closing)
+    assert items(session, sites.origin("closed-late")) == {"token": "T"}
+    assert session.problems == []
+
+
 async def test_an_agent_that_closes_its_browser_itself(sites: Sites, launch: Any) -> None:
     """`browser.close()` inside the body captures first."""
     session, browser = fresh(), await launch()
