@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from session_reuse._manager import SessionManager
 from session_reuse.errors import LifecycleError, StoreUnavailableError
@@ -37,12 +37,12 @@ class Background:
 
     Attributes:
         managers: managers to close at the end, beside the default one.
-        open_sessions: sessions that were entered and not left. An `atexit` hook may leave them.
+        open_sessions: references to what was entered and not left. An `atexit` hook may leave it.
     """
 
     def __init__(self) -> None:
         self.managers: WeakSet[SessionManager] = WeakSet()
-        self.open_sessions: set[object] = set()
+        self.open_sessions: set[ref[object]] = set()
         self._current: _LoopThread | None = None
         self._parents: list[_LoopThread | None] = []
         self._lock = threading.Lock()
@@ -89,11 +89,15 @@ class Background:
             return False
 
     def _running(self) -> _LoopThread:
-        with self._lock:
-            if self._current is None or self._current.loop.is_closed():
-                self._current = _LoopThread(self)
-                self._current.start()
-            return self._current
+        thread = self._current
+        if thread is None or thread.loop.is_closed():  # else without the lock: the garbage collector may come here
+            with self._lock:
+                thread = self._current
+                if thread is None or thread.loop.is_closed():
+                    thread = _LoopThread(self)
+                    thread.start()
+                    self._current = thread
+        return thread
 
     def _end(self) -> None:
         thread = self._current

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+from weakref import ref
 
 from session_reuse._background import background, inside_a_task
 from session_reuse._browser_session import BrowserSession as AsyncBrowserSession
@@ -223,20 +225,24 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         self._options = options
         self._session: BrowserSession | None = None
         self._scope: SessionScope | None = None
-        self._entered = False
+        self._reference: ref[object] | None = None
+        self._entered = self._is_abandoned = False
 
     def __enter__(self) -> BrowserSession:
         """Restore. Never takes longer than the restore budget, also when the store hangs."""
         if self._entered:
             raise AlreadyEnteredError("a reusable_session(...) is entered once: make a new one for each `with`")
+        self._entered = True
         try:
             session = self._restored()
+            if self._scope is not None:
+                left_behind = partial(_left_behind, session, self._scope, self._verify is not None)
+                self._reference = ref(self, left_behind)
+                background.open_sessions.add(self._reference)
+            return session  # noqa: TRY300  (an interrupt may come after the line before)
         except BaseException:
             self._abandon()
             raise
-        self._entered = True
-        background.open_sessions.add(self)
-        return session
 
     def _restored(self) -> BrowserSession:
         try:
@@ -257,8 +263,12 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         self._verify_timeout = manager.config.verify_timeout
         options = replace(manager._resolved(self._options), counted_later=self._verify is not None)
         self._is_strict = options.strict
-        self._session, self._scope = await _entered(manager._open(*self._names, options, BrowserSession))
-        return self._session
+        session, scope = await _entered(manager._open(*self._names, options, BrowserSession))
+        self._session, self._scope = session, scope
+        if self._is_abandoned:  # by an interrupt that came before the wait for this
+            session.discard()
+            await self._left(failed=True)
+        return session
 
     def _unreachable(self, error: StoreUnavailableError) -> BrowserSession:
         """Return a session that was restored from nothing and is not saved: the interpreter is ending."""
@@ -272,20 +282,37 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 
     def _abandon(self) -> None:
         """Close without saving: the session is not used."""
+        self._forget()
+        self._is_abandoned = True
         if self._session is not None and self._scope is not None:
             self._session.discard()
-            background.run(self._scope.leave(failed=True))
+            background.run(self._left(failed=True))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Save. The body's own error always comes out."""
-        session, failed, kept = self._session, error is not None, self._verify is None
-        background.open_sessions.discard(self)
+        try:
+            self._exit(failed=error is not None)
+        except BaseException:
+            self._forget()
+            if self._scope is not None and self._session is not None:  # an interrupt came before the save was begun
+                self._leave(self._session, failed=True)
+            raise
+
+    def _forget(self) -> None:
+        """Note that `__exit__` has been called, or never will be."""
+        if self._reference is not None:
+            background.open_sessions.discard(self._reference)
+            self._reference = None  # else it would still call
+
+    def _exit(self, *, failed: bool) -> None:
+        self._forget()
+        session, kept = self._session, self._verify is None
         if session is None:
             return
         if self._scope is not None and is_inherited(self._scope):  # nor is the browser captured, or `verify` called
-            background.run(self._scope.leave(failed=failed))
+            background.run(self._left(failed=failed))
             return
         if failed and not self._options.get("save_on_error", True):
             session.discard()
@@ -303,15 +330,21 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             return
         if inside_a_task() or background.is_here():
             # The garbage collector closes a generator with a `with` in any thread. A wait would hold up the loop, or never end.
-            background.start(self._scope.leave(failed=failed))
+            background.start(self._left(failed=failed))
             return
         try:
-            background.run(self._scope.leave(failed=failed))
+            background.run(self._left(failed=failed))
         except StoreError:
             if not self._is_strict:  # the store was not asked: the interpreter is ending
                 session._lose()
             elif not failed:
                 raise
+
+    async def _left(self, *, failed: bool) -> None:
+        """Leave, once: an interrupt does not show whether the first request for it came through."""
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            await scope.leave(failed=failed)
 
     def _verified(self, session: BrowserSession, *, at_exit: bool = False) -> bool:
         if self._verify is None:
@@ -325,6 +358,18 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             return bool(verdict)
         except Exception as error:  # noqa: BLE001  (by contract: raising means not verified)
             return check_raised(session, error) and not at_exit
+
+
+def _left_behind(session: BrowserSession, scope: SessionScope, is_checked: bool, reference: ref[object]) -> None:
+    """Leave a session whose `__exit__` an interrupt has met before its first line, where nothing can catch it.
+
+    A weak reference calls this. `__del__` would be called at each exit, and an interrupt that meets it there is lost.
+    """
+    background.open_sessions.discard(reference)
+    if is_checked:  # nobody vouches for the login
+        session.discard()
+    if not (is_inherited(scope) or sys.is_finalizing()):
+        background.start(scope.leave(failed=True))
 
 
 def _asked_here(_session: AsyncBrowserSession) -> bool:
