@@ -42,7 +42,7 @@ class Background:
 
     def __init__(self) -> None:
         self.managers: WeakSet[SessionManager] = WeakSet()
-        self.open_sessions: set[ref[Any]] = set()
+        self.open_sessions: set[ref[object]] = set()
         self._current: _LoopThread | None = None
         self._parents: list[_LoopThread | None] = []
         self._lock = threading.Lock()

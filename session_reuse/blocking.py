@@ -225,7 +225,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         self._options = options
         self._session: BrowserSession | None = None
         self._scope: SessionScope | None = None
-        self._reference: ref[reusable_session] | None = None
+        self._reference: ref[object] | None = None
         self._entered = self._is_abandoned = False
 
     def __enter__(self) -> BrowserSession:
@@ -234,7 +234,12 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             raise AlreadyEnteredError("a reusable_session(...) is entered once: make a new one for each `with`")
         self._entered = True
         try:
-            return self._restored()
+            session = self._restored()
+            if self._scope is not None:
+                left_behind = partial(_left_behind, session, self._scope, self._verify is not None)
+                self._reference = ref(self, left_behind)
+                background.open_sessions.add(self._reference)
+            return session  # noqa: TRY300  (an interrupt may come after the line before)
         except BaseException:
             self._abandon()
             raise
@@ -251,10 +256,6 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
         if self._scope is not None and self._verify is not None:
             with suppress(StoreUnavailableError):  # the interpreter is ending
                 background.run(_counted(self._scope))
-        if self._scope is not None:
-            left_behind = partial(_left_behind, session, self._scope, self._verify is not None)
-            self._reference = ref(self, left_behind)
-            background.open_sessions.add(self._reference)
         return session
 
     async def _open(self) -> BrowserSession:
@@ -301,9 +302,9 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 
     def _forget(self) -> None:
         """Note that `__exit__` has been called, or never will be."""
-        reference, self._reference = self._reference, None  # it would call `_left_behind` at our end
-        if reference is not None:
-            background.open_sessions.discard(reference)
+        if self._reference is not None:
+            background.open_sessions.discard(self._reference)
+            self._reference = None  # else it would still call
 
     def _exit(self, *, failed: bool) -> None:
         self._forget()
@@ -359,7 +360,7 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
             return check_raised(session, error) and not at_exit
 
 
-def _left_behind(session: BrowserSession, scope: SessionScope, is_checked: bool, reference: ref[Any]) -> None:
+def _left_behind(session: BrowserSession, scope: SessionScope, is_checked: bool, reference: ref[object]) -> None:
     """Leave a session whose `__exit__` an interrupt has met before its first line, where nothing can catch it.
 
     A weak reference calls this. `__del__` would be called at each exit, and an interrupt that meets it there is lost.
@@ -367,7 +368,7 @@ def _left_behind(session: BrowserSession, scope: SessionScope, is_checked: bool,
     background.open_sessions.discard(reference)
     if is_checked:  # nobody vouches for the login
         session.discard()
-    if not sys.is_finalizing():
+    if not (is_inherited(scope) or sys.is_finalizing()):
         background.start(scope.leave(failed=True))
 
 

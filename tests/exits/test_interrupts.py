@@ -70,3 +70,12 @@ def test_an_interrupt_at_any_line_releases_the_lease(inside: str) -> None:
             assert outcome(wait=2.0) == "reused", f"interrupted at {place}: {found}"
             place += 1
     assert place > 20
+
+
+def test_a_session_that_was_left_is_not_left_again() -> None:
+    """What watches for an exit that was never called is gone after the exit."""
+    with blocking.SessionManager(MemoryStore(), registry=None) as manager:
+        for number in range(3):
+            with blocking.reusable_session("shop/alice", manager=manager) as session:
+                session.data["n"] = number
+        assert manager.stats().saved == {"saved": 3}
