@@ -6,15 +6,17 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from time import monotonic
 from typing import Any
 
 import pytest
 
-from session_reuse import Outcome, SessionManager
+from session_reuse import Outcome, SessionManager, reusable_session
 from session_reuse._store.redis import resolver
 from session_reuse.errors import StoreUnavailableError
 from tests.harness.fault_proxy import FaultProxy
+from tests.harness.polling import until
 from tests.harness.servers import HOST, RedisServer
 from tests.transport.visits import DEFAULTS, breakers, visit
 
@@ -98,18 +100,33 @@ async def test_connections_that_stand_do_not_need_the_resolver(names: Names, red
         assert breakers(manager) == {"closed"}
 
 
+@pytest.mark.parametrize("first", ["refuses", "is silent"])
 async def test_every_address_of_a_name_is_tried(
-    names: Names, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    names: Names, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
-    """The first address of a name refuses, the second one answers."""
+    """The first address of a name refuses, or drops what is sent to it, as a lost zone does. The second one answers."""
     monkeypatch.setattr(names, "getaddrinfo", REAL)
     addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.9", HOST)]
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *a, **k: addresses if host == "two.internal" else REAL(host, *a, **k)
     )
-    async with SessionManager(f"redis://two.internal:{redis_server.port}/0", **DEFAULTS) as manager:
-        await visit(manager)
-        assert (await visit(manager)).outcome is Outcome.REUSED
+    with ExitStack() as sockets:
+        if first == "is silent":  # a listener whose queue is full answers nobody
+            listener = sockets.enter_context(socket.socket())
+            listener.bind(("127.0.0.9", redis_server.port))
+            listener.listen(0)
+            for _ in range(4):
+                waiting = sockets.enter_context(socket.socket())
+                waiting.settimeout(0.0)
+                waiting.connect_ex(("127.0.0.9", redis_server.port))
+        async with SessionManager(f"redis://two.internal:{redis_server.port}/0", **DEFAULTS) as manager:
+            await until(lambda: _is_reused(manager), timeout=10.0)
+
+
+async def _is_reused(manager: SessionManager) -> bool:
+    async with reusable_session("shop/1", manager=manager) as session:
+        session.data["n"] = 1
+    return session.reused and not session.stale
 
 
 async def test_tls_still_checks_the_name(names: Names) -> None:

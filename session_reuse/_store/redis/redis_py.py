@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, MaxConnectionsError, ResponseError
 
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
-from session_reuse._store.redis.resolver import resolve
+from session_reuse._store.redis.resolver import avoid, resolve
 
 try:
     import hiredis
@@ -297,9 +297,13 @@ class _ResolvedConnection:
         # redis-py's own limit counts the time in which the event loop is late.
         limit, me.socket_connect_timeout = me.socket_connect_timeout, None
         timeouts = LoopTimeouts()
+        self._address = ""
         try:
             with timeouts.until(timeouts.time() + (limit or 60.0)):
                 await self._connect_to_any(await resolve(me.host, limit or 60.0))
+        except TimeoutError:  # the next attempt begins with another one, and has the whole time for it
+            avoid(me.host, self._address)
+            raise
         finally:
             me.socket_connect_timeout = limit
 

@@ -48,6 +48,9 @@ class _Lookup:
 
 
 _lookups: dict[str, _Lookup] = {}
+_silent: dict[str, list[str]] = {}
+_MOST_SILENT: Final = 16
+"""Addresses of a host that are remembered: those of pods and zones change."""
 
 
 def forget() -> None:
@@ -58,8 +61,14 @@ def forget() -> None:
 os.register_at_fork(after_in_child=forget)
 
 
+def avoid(host: str, address: str) -> None:
+    """Return an address of a host after its others from now on: nothing has answered there."""
+    known = [each for each in _silent.get(host, ()) if each != address]
+    _silent[host] = [*known, address][-_MOST_SILENT:]
+
+
 async def resolve(host: str, limit: float) -> list[str]:
-    """Return the addresses of a host. An address stands for itself.
+    """Return the addresses of a host. An address stands for itself. The order is that of the resolver, but for `avoid`.
 
     Args:
         host: a name or an address.
@@ -85,4 +94,5 @@ async def resolve(host: str, limit: float) -> list[str]:
             addresses = await asyncio.wrap_future(lookup.addresses)
     except TimeoutError:
         raise ResolverSilentError(f"the resolver has not answered for {limit:g} s") from None
-    return list(addresses)
+    silent = _silent.get(host, [])
+    return sorted(addresses, key=lambda each: silent.index(each) + 1 if each in silent else 0)
