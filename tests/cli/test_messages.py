@@ -40,7 +40,7 @@ KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
         (("login", "127.0.0.1:8000", ALICE), "page '127.0.0.1:8000': must begin with http:// or https://"),
         (("keep", "--url", "redis://me:secret@h", "--expect-text", "x"), "write --store redis://... for the store"),
         (("keep", "--url", "https://a.b/{account}", "--expect-text", "x", "--once"), "name its logins with --pattern"),
-        (("shwo", ALICE), "No such command 'shwo'. Did you mean 'show'?"),
+        (("sshow", ALICE), "No such command 'sshow'. Did you mean 'show'?"),
     ],
 )
 def test_a_wrong_argument_is_told_in_plain_words(cli: CommandLine, words: tuple[str, ...], told: str) -> None:
