@@ -799,7 +799,7 @@ class Oracle:
                 continue  # a request that was under way for longer than a release is tried, or nearly
             if visit.manager.closed_at <= max(session.held_since, self.trouble_of(visit.process)):
                 continue  # a request that was under way when its manager was closed, or the store was away by then
-            if given_up <= self.server_lost_at <= session.held_since:
+            if any(given_up <= at <= session.held_since for at in self.server_lost_at):
                 continue  # the server has forgotten that it was released, before the request arrived
             if self._is_out_of_reach(visit):
                 continue
@@ -827,7 +827,8 @@ class Oracle:
 
     def data_lost(self, *, tombstones: bool) -> None:
         """Take what the server holds now for what is right: it has lost data on its own."""
-        self.server_lost_at = now = self.loop.time()
+        now = self.loop.time()
+        self.server_lost_at = (*self.server_lost_at, now)
         for session in self.sessions.values():
             session.live(now)
             raw = self.network.server.live(session.key)
@@ -862,7 +863,7 @@ class Oracle:
     server_jumps: float = 0.0
     """Seconds by which the server's clock has jumped so far, at fail-overs."""
 
-    server_lost_at: float = -1.0
+    server_lost_at: tuple[float, ...] = ()
 
     def leases_lost(self) -> None:
         """Note that the server has lost leases, or brought back earlier ones. A lease that it has kept is still held."""
