@@ -21,7 +21,7 @@ from tests.harness.probes import idle, in_use, parts_of, pool_of
 
 SIDE_BY_SIDE = 4
 ENTER_LIMIT = 0.55
-EXIT_LIMIT = 2.1
+EXIT_LIMIT = 2.05
 APART = 0.05
 """Seconds between what is stored and the visit. Of two saves within a round trip, the stored one counts as the later."""
 STALL = 0.05
