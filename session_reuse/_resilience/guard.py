@@ -29,8 +29,8 @@ _CREDENTIALS_SPAN: Final = 10.0
 """Seconds without requests after the store has rejected our credentials."""
 _READ_RETRIES: Final = 1
 _WRITE_RETRIES: Final = 3
-_GRACE: Final = 0.01
-"""How much later than its budget an operation is ended, so that the attempt's own failure, which says more, comes first."""
+_MARGIN: Final = 0.01
+"""Seconds that the end of an operation is too late on a busy machine: it is set so much before the end of the budget."""
 _jitter: Final = Random()
 _SEVERITY: Final = [BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN]
 
@@ -133,7 +133,9 @@ class Guard:
         try:
             if budget <= 0:
                 raise TimeoutError  # noqa: TRY301
-            with self.timeouts.until(began + budget + _GRACE):
+            # An attempt that may use up the budget comes first: its own failure says more.
+            end = max(budget - _MARGIN, min(budget, self.attempt_timeout) + _MARGIN)
+            with self.timeouts.until(began + end):
                 try:
                     return await self._attempt(breakers, access, attempt, began)
                 except AttemptFailed as failure:

@@ -102,9 +102,7 @@ class Writer:
         replica.refuse_invalidated(batch)
         try:
             await self._commit_all(replica, batch, budget)
-        except (
-            GeneratorExit
-        ):  # the event loop was only closed: nothing goes on, and what is unsettled is reported with the manager
+        except GeneratorExit:  # the loop was only closed: nothing goes on, and the manager reports what is unsettled
             raise
         except AttemptFailed as failure:
             arrived, replica.arriving = [*changes, *replica.arriving], []
