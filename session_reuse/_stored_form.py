@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from session_reuse._browser_session import BrowserSession, wiring_of
 from session_reuse._state import document
@@ -34,23 +34,26 @@ def codec_for(config: Config) -> Codec:
     )
 
 
-def document_of(session: BrowserSession) -> Document:
+def document_of(session: BrowserSession, data: dict[str, Any] | None = None) -> Document:
     """Return the document that is stored of a session.
+
+    Args:
+        session: whose.
+        data: notes that take the place of its own.
 
     Raises:
         InvalidStateError: storage_state or data was changed into something that cannot be stored.
     """
-    if not isinstance(session.data, dict):
-        raise InvalidStateError("data must be a dict")
-    if session.data:
-        document.check_json(session.data, "data")
+    if data is None:
+        data = session.data
+        document.check_json(data, "data")
     state = validate_storage_state(session.storage_state)
     if wiring_of(session).captured is not state:  # what an adapter has captured came as JSON
         check_values(state)
     return {
         "fingerprint": session.fingerprint,
         "storage_state": state,
-        "data": session.data,
+        "data": data,
     }
 
 

@@ -9,12 +9,14 @@ from dataclasses import field, replace
 from session_reuse._session.changes import Change, Found, Login, Snapshot, StoredKind
 from session_reuse._session.clock import Moment
 from session_reuse._session.fold import Folded, fold
+from session_reuse._session.guarded_store import Request
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._state.document import Body, load
 from session_reuse._state.header import Header, may_shorten
 from session_reuse._state.health import judge
 from session_reuse._state.record import record
 from session_reuse._state.shapes import Document
+from session_reuse._store.interface import EnterReply
 from session_reuse.config import Config
 from session_reuse.errors import CorruptStateError
 from session_reuse.outcome import Outcome
@@ -39,6 +41,28 @@ class Entry:
     body: Body | None = field(default=None, repr=False)
     stale: bool = False
     built_on: Sequence[Change] = ()
+
+
+def enter_request(
+    fingerprint: str, options: ResolvedOptions, config: Config, holder: str | None, use_id: str, *, timed: bool
+) -> Request[EnterReply]:  # fmt: skip
+    """Return the request with which an agent enters.
+
+    Args:
+        fingerprint: whose session.
+        options: what the caller asked for.
+        config: the settings.
+        holder: of the lease to take; None for none.
+        use_id: names the use, where uses are counted.
+        timed: whether the reply brings the time of the server.
+    """
+    writes = options.save != "never"
+    ttl = config.ttl if config.sliding and writes else None
+    lease = (holder, config.lease_ttl) if holder is not None else None
+    counted_as = use_id if writes else ""
+    return lambda store, timeout: store.enter(
+        fingerprint, ttl=ttl, lease=lease, use_id=counted_as, ceiling=has_ceiling(config), timed=timed, timeout=timeout
+    )
 
 
 def from_store(

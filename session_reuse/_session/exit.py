@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import adler32
 
 from session_reuse._browser_session import Wiring, wiring_of
@@ -29,7 +29,8 @@ def allows_save(wiring: Wiring, outcome: Outcome) -> bool:
 
 
 def body_to_save(
-    session: BrowserSession, before: Body, *, replaces: Body | None, domains: AllowedDomains | None = None
+    session: BrowserSession, before: Body, *, replaces: Body | None, domains: AllowedDomains | None = None,
+    notes: dict[str, Any] | None = None,
 ) -> Body | None:  # fmt: skip
     """Return the document to save; None for nothing.
 
@@ -41,6 +42,7 @@ def body_to_save(
         before: the agent's document at its last save or restore.
         replaces: the stored document, where it is to be replaced as a whole: retired, or not verified.
         domains: what of it may be saved; None for all.
+        notes: in place of the agent's own, which cannot be stored.
 
     Returns:
         `before` itself when nothing has changed.
@@ -48,7 +50,7 @@ def body_to_save(
     Raises:
         InvalidStateError: storage_state or data was changed into something that cannot be stored.
     """
-    found = document_of(session)
+    found = document_of(session, notes)
     if domains is not None:
         found = domains.restrict(found)
     wiring = wiring_of(session)
@@ -61,6 +63,8 @@ def body_to_save(
     if reason is not None:
         found = {**found, "storage_state": document.load(*before)["storage_state"]}
     after = document.dump(found)
+    if after == before and notes is not None:
+        return None
     if after == before or (wiring.maybe_reordered and _says_the_same(before, after)):
         return None if reason is not None else before  # nothing was seen, so nothing is vouched for
     return after

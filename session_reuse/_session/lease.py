@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
 from session_reuse._resilience.guard import Access
 from session_reuse._session.clock import elapsed
-from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.guarded_store import GuardedStore, Request
 from session_reuse._session.tasks import Spawn
-from session_reuse._store.interface import Busy, Lease
+from session_reuse._store.interface import Busy, EnterReply, Lease
 from session_reuse._telemetry import Event, Operation, Telemetry, log
 from session_reuse.config import Config
 from session_reuse.errors import StoreUnavailableError
@@ -65,12 +65,27 @@ class LeaseHolder:
             error = StoreUnavailableError("a save under an earlier lease waits")
             raise AttemptFailed(error, "pending", Retry.NEVER, FailureScope.REQUEST)
 
-    async def waited(self, busy: Busy, give_up: float, chance: random.Random) -> bool:
-        """Request a busy lease again until `elapsed()` is `give_up`. Return whether it was taken.
+    async def wait(
+        self, reply: EnterReply, request: Request[EnterReply], budget: float, seconds: float, chance: random.Random
+    ) -> EnterReply:  # fmt: skip
+        """Wait for a busy lease without reading the session meanwhile. Return the reply that says who holds it now.
+
+        Args:
+            reply: the busy one.
+            request: enters again, once the lease is taken.
+            budget: seconds for that.
+            seconds: how long to wait at most.
+            chance: where the jitter comes from.
 
         Raises:
             AttemptFailed: the store did not answer, or a save of an earlier lease waits.
         """
+        give_up = elapsed() + seconds
+        while isinstance(reply.lease, Busy) and await self._taken(reply.lease, give_up, chance):
+            reply = await self._store.run(Access.READ, self._fingerprint, budget, request)
+        return reply
+
+    async def _taken(self, busy: Busy, give_up: float, chance: random.Random) -> bool:
         held: Lease | Busy = busy
         while isinstance(held, Busy) and (left := give_up - elapsed()) > 0:
             pause = min(left, max(_POLL[0], min(held.left or _POLL[1], _POLL[1])))

@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 from weakref import ProxyType, proxy
 
 from session_reuse._browser_session import BrowserSession, fill, is_inherited, wiring_of
@@ -22,7 +24,7 @@ from session_reuse._resilience.guard import Access
 from session_reuse._session.callbacks import examined, verified
 from session_reuse._session.changes import NEVER_HEARD, NOT_FINAL, NOT_STORED, Change, Found, Login, StoredKind
 from session_reuse._session.clock import Clock
-from session_reuse._session.entry import Entry, from_store, has_ceiling, lives_too_long, login_to_replace, while_away
+from session_reuse._session.entry import Entry, enter_request, from_store, lives_too_long, login_to_replace, while_away
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save, given_up, passed_on, unsettled
 from session_reuse._session.fold import fold
 from session_reuse._session.guarded_store import GuardedStore, Request
@@ -132,7 +134,7 @@ class SessionScope:
             self._asked_at = asked_at = self._clock.elapsed()
             reply = await self._store.run(Access.READ, fingerprint, budget, self._request(timed=bool(waiting)))
             if isinstance(reply.lease, Busy) and self._lease is not None:
-                reply = await self._wait_for_lease(self._lease, reply, budget)
+                reply = await self._lease.wait(reply, self._request(), budget, self._options.wait, self._clock.chance)
         except AttemptFailed as failure:
             return await self._away(failure, began)
         if reply.value and lives_too_long(reply.value, self._options, self._config, self._clock.wall()):
@@ -142,22 +144,10 @@ class SessionScope:
             return Entry(Outcome.BUSY, Login(Found.AWAY, asked_at, self._clock.wall()))
         return await self._from_store(reply, asked_at, waiting)
 
-    async def _wait_for_lease(self, lease: LeaseHolder, reply: EnterReply, budget: float) -> EnterReply:
-        """Wait for a busy lease on top of the budget, without reading the session meanwhile."""
-        give_up = self._clock.elapsed() + self._options.wait
-        while isinstance(reply.lease, Busy) and await lease.waited(reply.lease, give_up, self._clock.chance):
-            reply = await self._store.run(Access.READ, self._session.fingerprint, budget, self._request())
-        return reply
-
     def _request(self, *, timed: bool = False) -> Request[EnterReply]:
-        fingerprint, options, config = self._session.fingerprint, self._options, self._config
-        writes = options.save != "never"
-        ttl = config.ttl if config.sliding and writes else None
-        lease = (self._lease.holder, config.lease_ttl) if self._lease is not None else None
-        use_id = new_save_id(self._clock.chance) if options.max_uses is not None and writes else ""
-        return lambda store, timeout: store.enter(
-            fingerprint, ttl=ttl, lease=lease, use_id=use_id, ceiling=has_ceiling(config), timed=timed, timeout=timeout
-        )
+        holder = self._lease.holder if self._lease is not None else None
+        use_id = new_save_id(self._clock.chance) if self._options.max_uses is not None else ""
+        return enter_request(self._session.fingerprint, self._options, self._config, holder, use_id, timed=timed)
 
     async def _away(self, failure: AttemptFailed, began: float) -> Entry:
         """Start from what this process knows. Fresh where an exclusive lease was asked for."""
@@ -233,7 +223,7 @@ class SessionScope:
         else:
             self._login, self._before = login_to_replace(self._known, moment), self._known.body
         if not self._before.data:
-            self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
+            self._before = document.empty(session.fingerprint)
         wiring_of(session).backend = wiring_of(session).backend or self  # it may be open in another manager
 
     async def checkpoint(self, session: BrowserSession) -> SaveOutcome:
@@ -247,9 +237,6 @@ class SessionScope:
         """Save for the last time and release the lease. Await the result at once.
 
         A separate task saves a cancelled body, and all that waits for others than the store. It costs a tenth of a cycle.
-
-        Args:
-            failed: whether the body raised or was cancelled.
 
         Raises:
             InvalidStateError: the state was changed into something that cannot be stored, and the body did not fail.
@@ -285,10 +272,7 @@ class SessionScope:
         try:
             with self._telemetry.save_span(self._trace, self._session):
                 await self._save(final=True)
-        except (InvalidStateError, StoreError) as error:
-            if isinstance(error, InvalidStateError):
-                log.error(Event.INVALID_STATE, fingerprint=self._session.fingerprint, why=str(error))
-                self._finish(SaveOutcome.SKIPPED, self._clock.elapsed(), self._saves)
+        except (InvalidStateError, StoreError):
             if not failed:  # else the body's own error comes out
                 raise
         finally:
@@ -315,7 +299,21 @@ class SessionScope:
                 self.writer.lost(session.fingerprint, "the exit was cut off before its save")
                 self._finish(SaveOutcome.LOST, began, number)
             raise
-        change = self._change(final=final) if is_good else self._bad_mark()
+        change, refused = None, None
+        try:
+            change = self._change(final=final) if is_good else self._bad_mark()
+        except InvalidStateError as error:
+            refused = error
+            log.error(Event.INVALID_STATE, fingerprint=session.fingerprint, why=str(error))
+            with suppress(InvalidStateError):  # notes that cannot be stored do not cost the login beside them
+                change = self._change(final=final, notes=document.load(*self._before)["data"])
+        outcome = await self._sent(change, began, number, final=final)
+        if refused is not None:
+            raise refused
+        return outcome
+
+    async def _sent(self, change: Change | None, began: float, number: int, *, final: bool) -> SaveOutcome:
+        session = self._session
         if change is None:
             return self._finish(SaveOutcome.SKIPPED, began, number)
         again = given_up(self._changes, self._login, until=change.made_at + change.ttl)
@@ -360,7 +358,7 @@ class SessionScope:
             self._before = change.before
         passed_on(change, self._changes)
 
-    def _change(self, *, final: bool) -> Change | None:
+    def _change(self, *, final: bool, notes: dict[str, Any] | None = None) -> Change | None:
         """Return what the agent changed since its last save; None when there is nothing good to save."""
         session = self._session
         if session.outcome is Outcome.UNVERIFIED and self._login is self._given:
@@ -368,9 +366,11 @@ class SessionScope:
             self._changes = []  # of the login that was refused
             heard_at = self._login.heard_at if self._login.found is Found.STORED else self._asked_at
             self._login = replace(self._login, found=Found.UNUSABLE, heard_at=heard_at)
-            self._before = document.dump({**document_of(session), "storage_state": {}, "data": {}})
+            self._before = document.empty(session.fingerprint)
         replaces = self._known.body if self._login.found is Found.UNUSABLE and self._known.body.data else None
-        after = body_to_save(session, self._before, replaces=replaces, domains=self._options.allowed_domains)
+        after = body_to_save(
+            session, self._before, replaces=replaces, domains=self._options.allowed_domains, notes=notes
+        )
         if after is None or (replaces is not None and after is self._before and not self._changes):
             return None  # nothing takes the place of what other agents may have changed since
         self._snapshots.codec.check_size(after.data)

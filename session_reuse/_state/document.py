@@ -51,6 +51,11 @@ def dump(document: Mapping[str, object]) -> Body:
         raise InvalidStateError("the session is nested too deeply or refers to itself") from None
 
 
+def empty(fingerprint: str) -> Body:
+    """Return the document of a session that holds nothing."""
+    return dump({"fingerprint": fingerprint, "storage_state": {}, "data": {}})
+
+
 def load(data: bytes, json_encoding: str) -> Document:
     """Return the document that `dump` wrote.
 

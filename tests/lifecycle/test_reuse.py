@@ -190,6 +190,31 @@ async def test_what_json_cannot_hold_is_told_at_exit(manager: SessionManager, va
         assert session.data == {"step": 1}
 
 
+@pytest.mark.parametrize("value", [object(), "x" * 20_000], ids=["no JSON", "too large"])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_notes_that_cannot_be_stored_do_not_cost_the_login(
+    redis_server: RedisServer, value: Any, *, fails: bool
+) -> None:
+    """The new login is stored with the notes as they were, and the error says which note was wrong."""
+    async with SessionManager(redis_server.url, registry=None, max_state_bytes=10_000) as manager:
+        await logged_in(manager, step=1)
+        with pytest.raises(KeyError if fails else InvalidStateError):
+            async with reusable_session("shop.example/alice", manager=manager) as session:
+                session.storage_state["cookies"][0]["value"] = "new"
+                session.data.update(step=2, bad=value)
+                with pytest.raises(InvalidStateError):
+                    await session.checkpoint()
+                session.storage_state["cookies"][0]["value"] = "newer"
+                if fails:
+                    raise KeyError
+        assert session.save_outcome is SaveOutcome.SAVED
+        async with reusable_session("shop.example/alice", manager=manager) as session:
+            assert session.data == {"step": 1}
+            assert session.storage_state["cookies"][0]["value"] == "newer"
+            session.data["step"] = 2
+        assert session.save_outcome is SaveOutcome.SAVED
+
+
 async def test_a_state_over_the_limit_is_refused(redis_server: RedisServer) -> None:
     """A session over max_state_bytes gets a clear error. The stored one stays."""
     async with SessionManager(redis_server.url, registry=None, max_state_bytes=10_000) as manager:

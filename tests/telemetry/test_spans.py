@@ -55,7 +55,7 @@ async def test_a_save_is_traced_with_its_outcome(spans: InMemorySpanExporter) ->
     *_, merged, _, raised = spans.get_finished_spans()
     assert (merged.attributes or {})["reuse.outcome"] == "merged"
     assert merged.status.is_ok
-    assert (raised.attributes or {})["reuse.outcome"] == "none"
+    assert (raised.attributes or {})["reuse.outcome"] == "skipped"
     assert not raised.status.is_ok
     assert raised.status.description is None
     assert not raised.events
