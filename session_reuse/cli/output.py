@@ -61,11 +61,11 @@ class Output:
         if self.as_json:
             self._write(json.dumps(value, separators=(",", ":")) + "\n", flush=flush)
 
-    def show(self, content: str | Table, style: str = "", *, flush: bool = False) -> None:
-        """Print text or a table, for people."""
+    def show(self, content: str | Table, style: str = "") -> None:
+        """Print text or a table, for people, at once: they may read what a service writes through a pipe."""
         if not self.as_json:
             text = styled(content, style) if isinstance(content, str) else "\n".join(content.lines())
-            self._write(f"{text}\n", flush=flush)
+            self._write(f"{text}\n")
 
     def write_bytes(self, content: bytes) -> None:
         """Write a file to standard output."""
@@ -96,7 +96,7 @@ class Output:
         except OSError:  # nobody reads it any more: the exit code stays
             abandon(sys.stderr)
 
-    def _write(self, text: str, *, flush: bool = False) -> None:
+    def _write(self, text: str, *, flush: bool = True) -> None:
         with self._writing():
             sys.stdout.write(text)
             if flush:

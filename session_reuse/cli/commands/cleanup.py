@@ -35,7 +35,7 @@ async def cleanup(output: Output, place: Place, once: Once = False, configure_no
     def expired(fingerprint: str) -> None:
         output.emit({"expired": fingerprint})
         # Expirations are rare: without a flush, a pipe would hold the lines back for hours.
-        output.show(f"expired: {printable(fingerprint)}", flush=True)
+        output.show(f"expired: {printable(fingerprint)}")
 
     settings: ConfigOptions = {"on_expired": expired}
     if configure_notifications:

@@ -51,7 +51,7 @@ async def keep(
 
     def changed(fingerprint: str, before: Liveness, verdict: Liveness) -> None:
         output.emit({"fingerprint": fingerprint, "before": before.value, "liveness": verdict.value})
-        output.show(f"{printable(fingerprint)}: {before.value.upper()} -> {verdict.value.upper()}", flush=True)
+        output.show(f"{printable(fingerprint)}: {before.value.upper()} -> {verdict.value.upper()}")
 
     if (scheme := page.partition("://")[0]) in SCHEMES:  # it may hold a password, which is not repeated
         raise ConfigurationError(f"--url is the page to get: write --store {scheme}://... for the store")

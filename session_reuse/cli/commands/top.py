@@ -136,7 +136,7 @@ def _draw(output: Output, overview: Overview, trouble: StoreError | None, shown:
     # From the upper left: each line is cleared and overwritten, the last one with all below. So nothing flickers, and a line
     # as wide as the screen keeps its last column.
     *above, last = lines
-    output.show("\x1b[H" + "".join(f"\x1b[K{line}\n" for line in above) + f"\x1b[J{last}", flush=True)
+    output.show("\x1b[H" + "".join(f"\x1b[K{line}\n" for line in above) + f"\x1b[J{last}")
 
 
 def _lines(
