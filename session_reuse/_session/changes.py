@@ -257,9 +257,8 @@ class Change:
 
     def confirm_login(self, header: Header) -> None:
         """Note that the store holds the login that it has brought, or held it before another one."""
-        by_another = {*self.ids}.isdisjoint(
-            header.save_ids
-        )  # a process that has read it from disk chose the time of creation
+        # By another process that has read it from disk, which chose the time of creation.
+        by_another = {*self.ids}.isdisjoint(header.save_ids)
         if by_another or not self.sent_as or header.created_at in self.sent_as:
             self.login.continues(header)
         else:

@@ -90,9 +90,7 @@ def _is_newer(snapshot: Snapshot, base: Snapshot) -> bool:
         present, absent = (base, snapshot) if one is None else (snapshot, base)
         if absent.invalidated_at is not None:  # else nobody can tell whether it was stored, or invalidated, last
             return (one is None) is (absent.invalidated_at > (present.invalidated_at or 0))
-    if (
-        one and other and (one.contains(other) or other.contains(one))
-    ):  # a new login contains the one that it has replaced
+    if one and other and (one.contains(other) or other.contains(one)):  # as a new login does the one it has replaced
         return one.contains(other)
     if one is None or other is None or one.created_at != other.created_at:
         return snapshot.heard_at >= base.heard_at

@@ -51,9 +51,7 @@ def _install(stamp: Path) -> str | None:
         str(trial),
     ]
     environment = dict(os.environ)
-    if (
-        _SYSTEM_CERTIFICATES.exists()
-    ):  # Node brings certificates of its own. Behind a proxy, only those of the system may fit.
+    if _SYSTEM_CERTIFICATES.exists():  # Node brings its own, but behind a proxy only those of the system may fit
         environment.setdefault("NODE_EXTRA_CA_CERTS", str(_SYSTEM_CERTIFICATES))
     try:
         done = subprocess.run(

@@ -29,9 +29,8 @@ async def visit(playwright: Any, chromium: Any, url: str, collector: Collector, 
     await page.goto(url, wait_until="commit")
     await page.wait_for_function("['in', 'out'].includes(document.title)")
     title = await page.title()
-    popups = (
-        await context.new_page()
-    )  # of its own: Chromium 156 crashes a tab whose popups a debugger meets while they open
+    # A tab of its own: Chromium 156 crashes one whose popups a debugger meets while they open.
+    popups = await context.new_page()
     with contextlib.suppress(Error):
         await popups.goto(f"{url}popups", wait_until="commit")
     give_up = time.monotonic() + limit

@@ -1066,9 +1066,8 @@ class Oracle:
         brought = brought or any(one.replacing for one in behind)
         brought = brought or any(change.visit.replacing and change.visit.by_hand for change in mine)
         since = min((change.made for change in mine if change.visit.replacing), default=0.0)
-        sees_all = all(
-            change.visit.sees(item) for change in mine for item in OUTSIDE
-        )  # others may go on with its login
+        # Others may go on with its login.
+        sees_all = all(change.visit.sees(item) for change in mine for item in OUTSIDE)
         later = {  # a login that waits replaces what was stored, but not what others have stored since, nor what it cannot see
             serial for item, serial in (stands or {}).items()
             if items.get(item) == serial and (self.writes[serial].appeared >= since or (item in OUTSIDE and not sees_all))

@@ -107,9 +107,8 @@ def plain(reply: Any) -> Any:
         name = {"NoScriptError": "NOSCRIPT", "OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY"}.get(
             type(reply).__name__
         )
-        first = re.match(r"[A-Z]{3,}\b", str(reply)) or re.search(
-            r"(?<=: -)[A-Z]{3,}\b|(?<=: )WRONGTYPE\b", str(reply)
-        )  # 6.2
+        of_6_2 = r"(?<=: -)[A-Z]{3,}\b|(?<=: )WRONGTYPE\b"
+        first = re.match(r"[A-Z]{3,}\b", str(reply)) or re.search(of_6_2, str(reply))
         return f"error {name or (first.group() if first else 'ERR')}"
     if isinstance(reply, Status):
         return bytes(reply)
