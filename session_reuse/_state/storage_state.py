@@ -40,8 +40,6 @@ _SAME_SITE = ("Strict", "Lax", "None")
 _SECTIONS = frozenset({"cookies", "origins"})
 _ITEM_SECTIONS = frozenset({"origin", "localStorage", "sessionStorage"})
 _ANY_DEPTH = -60  # a database may be nested as deeply as orjson takes it
-_ITEM_FIELDS = ("name", "value")
-_COOKIE_FIELDS = ("name", "value", "domain")
 
 
 def empty_storage_state() -> StorageState:
@@ -100,37 +98,30 @@ def _are_plain_items(items: Iterable[StorageItem]) -> bool:
 
 
 def _check_each_part(value: dict[str, object]) -> None:
-    for index, cookie in enumerate(_list("storage_state.cookies", value.setdefault("cookies", []))):
-        if not (
-            isinstance(cookie, dict)
-            and isinstance(cookie.get("name"), str)
-            and isinstance(cookie.get("value"), str)
-            and isinstance(cookie.get("domain"), str)
-        ):
-            _refuse_record(f"storage_state.cookies[{index}]", cookie, _COOKIE_FIELDS)
-    for index, entry in enumerate(_list("storage_state.origins", value.setdefault("origins", []))):
-        _validate_origin(index, entry)
+    _check_records("storage_state.cookies", value.setdefault("cookies", []), "name", "value", "domain")
+    origins = _check_records("storage_state.origins", value.setdefault("origins", []), "origin")
+    for index, entry in enumerate(origins):
+        path = f"storage_state.origins[{index}]"
+        _check_records(f"{path}.localStorage", entry.setdefault("localStorage", []), "name", "value")
+        _check_records(f"{path}.sessionStorage", entry.get("sessionStorage", []), "name", "value")
+        _check_records(f"{path}.indexedDB", entry.get("indexedDB", []), "name")
     if not isinstance(value.get("session_reuse", {}), dict):
         _refuse("storage_state.session_reuse", "dict", value["session_reuse"])
 
 
-def _validate_origin(index: int, entry: object) -> None:
-    path = f"storage_state.origins[{index}]"
-    if not (isinstance(entry, dict) and isinstance(entry.get("origin"), str)):
-        _refuse_record(path, entry, ("origin",))
-    _validate_items(path, "localStorage", entry.setdefault("localStorage", []))
-    if "sessionStorage" in entry:
-        _validate_items(path, "sessionStorage", entry["sessionStorage"])
-    if "indexedDB" in entry:
-        for position, database in enumerate(_list(f"{path}.indexedDB", entry["indexedDB"])):
-            if not (isinstance(database, dict) and isinstance(database.get("name"), str)):
-                _refuse_record(f"{path}.indexedDB[{position}]", database, ("name",))
-
-
-def _validate_items(path: str, section: str, items: object) -> None:
-    for index, item in enumerate(_list(f"{path}.{section}", items)):
-        if not (isinstance(item, dict) and isinstance(item.get("name"), str) and isinstance(item.get("value"), str)):
-            _refuse_record(f"{path}.{section}[{index}]", item, _ITEM_FIELDS)
+def _check_records(path: str, records: object, *fields: str) -> list[dict[str, object]]:
+    """Return a list of records, each of which has these fields, and text in them."""
+    if not isinstance(records, list):
+        _refuse(path, "list", records)
+    for index, record in enumerate(records):
+        if not isinstance(record, dict):
+            _refuse(f"{path}[{index}]", "dict", record)
+        for field in fields:
+            if field not in record:
+                raise InvalidStateError(f"{path}[{index}].{field} must be a string, and is missing")
+            if not isinstance(record[field], str):
+                _refuse(f"{path}[{index}].{field}", "string", record[field])
+    return records
 
 
 def check_values(state: StorageState) -> None:
@@ -154,21 +145,6 @@ def _are_finite(cookies: Iterable[Cookie]) -> bool:
         return math.isfinite(sum([cookie.get("expires", 0) for cookie in cookies]))
     except (TypeError, OverflowError):  # such as a text
         return False
-
-
-def _list(path: str, value: object) -> list[object]:
-    if not isinstance(value, list):
-        _refuse(path, "list", value)
-    return value
-
-
-def _refuse_record(path: str, record: object, fields: Iterable[str]) -> NoReturn:
-    if not isinstance(record, dict):
-        _refuse(path, "dict", record)
-    wrong = next(field for field in fields if not isinstance(record.get(field), str))
-    if wrong not in record:
-        raise InvalidStateError(f"{path}.{wrong} must be a string, and is missing")
-    _refuse(f"{path}.{wrong}", "string", record[wrong])
 
 
 def _refuse(path: str, wanted: str, value: object) -> NoReturn:
