@@ -10,17 +10,13 @@ in. Every change of state begins a new generation, and permits of earlier ones c
 
 from __future__ import annotations
 
-import logging
-import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from time import monotonic
 
 from session_reuse.errors import StoreError
-
-_log = logging.getLogger("session_reuse")
 
 
 class BreakerState(StrEnum):
@@ -34,7 +30,7 @@ class BreakerState(StrEnum):
     """One probe passes. It decides whether to close or to open again."""
 
 
-Listener = Callable[[str, BreakerState, BreakerState], None]
+Listener = Callable[[BreakerState, BreakerState], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,30 +59,25 @@ class CircuitBreaker:
     """Allow calls while the store answers, and reject them at once while it does not.
 
     Args:
-        name: passed to the listeners, e.g. `read`.
         policy: when to open and how to close.
-        on_change: called with (name, old state, new state) after each change of state.
-        clock: seconds that never go back.
+        on_change: called with the old and the new state after each change of state.
         uniform: a random number between its two arguments.
+        clock: seconds that never go back.
 
     Attributes:
-        on_change: the listeners. They may be added and removed at any time.
         reason: why it is open, if `open_now` was given a reason.
     """
 
     def __init__(
         self,
-        name: str,
-        policy: BreakerPolicy | None = None,
-        *,
-        on_change: Iterable[Listener] = (),
+        policy: BreakerPolicy,
+        on_change: Listener,
+        uniform: Callable[[float, float], float],
         clock: Callable[[], float] = monotonic,
-        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self.name = name
-        self.on_change = list(on_change)
         self.reason: StoreError | None = None
-        self._policy = policy or BreakerPolicy()
+        self._policy = policy
+        self._on_change = on_change
         self._clock = clock
         self._uniform = uniform
         self._results: deque[tuple[float, bool]] = deque(maxlen=self._policy.window)
@@ -135,17 +126,17 @@ class CircuitBreaker:
         if permit == self._generation:
             self._probe_is_out = False
 
-    def open_now(self, span: float | None = None, reason: StoreError | None = None) -> None:
+    def open_now(self, span: float, reason: StoreError | None = None) -> None:
         """Open at once, e.g. on a wrong password.
 
         Args:
-            span: seconds to stay open, as after any other opening if not given. It does not shorten an open time.
+            span: seconds to stay open. It does not shorten an open time.
             reason: the error for rejected calls, if it is known.
         """
         if self._state is BreakerState.OPEN:
-            self._open_until = max(self._open_until, self._clock() + (span or 0.0))
+            self._open_until = max(self._open_until, self._clock() + span)
         else:
-            self._open(self._next_span() if span is None else span)
+            self._open(span)
         if self._state is BreakerState.OPEN:  # a listener may have closed it again
             self.reason = reason
 
@@ -207,11 +198,4 @@ class CircuitBreaker:
         if new is not BreakerState.HALF_OPEN:
             self.reason = None
         if new is not old:
-            self._notify(old, new)
-
-    def _notify(self, old: BreakerState, new: BreakerState) -> None:
-        for listener in tuple(self.on_change):
-            try:
-                listener(self.name, old, new)
-            except Exception:  # noqa: BLE001  # foreign code may raise anything
-                _log.exception("A listener of the circuit breaker %r failed; the change of state stands", self.name)
+            self._on_change(old, new)

@@ -102,18 +102,17 @@ class Guard:
         for gone in self._breakers.keys() - {"", *self._servers()}:
             for breaker in self._breakers.pop(gone):
                 breaker.reset()  # for the listeners, which show its state
-        read, write = (CircuitBreaker(access.value, STORE_POLICY, uniform=_jitter.uniform) for access in Access)
+        read, write = (
+            CircuitBreaker(STORE_POLICY, partial(self._changed, server, access), _jitter.uniform) for access in Access
+        )
         met = self._breakers[server] = Breakers(read, write)
-        for access, breaker in ((Access.READ, read), (Access.WRITE, write)):
-            breaker.on_change.append(partial(self._changed, server, met, access))
         return met
 
-    def _changed(
-        self, server: str, breakers: Breakers, access: Access, _name: str, old: BreakerState, new: BreakerState
-    ) -> None:
-        if new is BreakerState.CLOSED:  # reads recover with writes, and the other way round
-            breakers.to(Access.READ if access is Access.WRITE else Access.WRITE).probe_now()
-        for listener in tuple(self.on_change):
+    def _changed(self, server: str, access: Access, old: BreakerState, new: BreakerState) -> None:
+        if new is BreakerState.CLOSED and (breakers := self._breakers.get(server)):
+            for breaker in breakers:  # reads recover with writes, and the other way round
+                breaker.probe_now()
+        for listener in self.on_change:
             listener(BreakerChange(server, access, old, new))
 
     async def run(self, access: Access, attempt: Attempt[T], budget: float, server: str = "") -> T:
