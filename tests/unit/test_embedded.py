@@ -47,9 +47,12 @@ USE = BEGIN + "server = acquire(folder); say(server.pid); hear()"
 
 
 def acquire(path: Path | None = None, *, binary: Path | str | None = None) -> EmbeddedServer:
-    """Return a handle on the private server of a data folder, which runs then."""
-    server = EmbeddedServer(path, binary=binary)
-    server.ensure_running()
+    """Return a handle on the private server of a data folder, which runs then: this binary, if one is given."""
+    server = EmbeddedServer(path)
+    with pytest.MonkeyPatch.context() as environment:
+        if binary is not None:
+            environment.setenv("SESSION_REUSE_REDIS_SERVER", str(binary))
+        server.ensure_running()
     return server
 
 
@@ -353,7 +356,7 @@ def test_a_missing_server_is_not_a_riddle(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_the_named_server_is_not_overruled_by_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The argument goes before the environment, that before PATH. A named file that cannot run is an error."""
+    """The environment goes before PATH. A named file that cannot run is an error."""
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("needs redis-server on PATH")
@@ -361,9 +364,9 @@ def test_the_named_server_is_not_overruled_by_another(monkeypatch: pytest.Monkey
     own.symlink_to(server)
     monkeypatch.setenv("SESSION_REUSE_REDIS_SERVER", str(own))
     assert find_server_binary() == own
-    assert find_server_binary(server) == Path(server)
+    monkeypatch.setenv("SESSION_REUSE_REDIS_SERVER", str(tmp_path / "missing"))
     with pytest.raises(ConfigurationError, match="not an executable file"):
-        find_server_binary(tmp_path / "missing")
+        find_server_binary()
 
 
 def test_the_wheel_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel_binary: Path) -> None:

@@ -40,7 +40,6 @@ class EmbeddedServer:
 
     Args:
         path: the data folder. None for `session_reuse/redis` in the user's data folder.
-        binary: the redis-server to start, as for `find_server_binary`. Not used while a server runs.
 
     Attributes:
         socket_path: where the server listens, also after a restart.
@@ -50,9 +49,8 @@ class EmbeddedServer:
         ConfigurationError: the folder cannot be used.
     """
 
-    def __init__(self, path: Path | None = None, *, binary: Path | str | None = None) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self._folder = open_folder(path)
-        self._binary = binary
         self._users: FileLock | None = None
         self._guard = threading.RLock()
         self._process = os.getpid()
@@ -75,7 +73,7 @@ class EmbeddedServer:
             try:
                 start.take(cap=_LOCK_CAP)
                 users.take(shared=True, cap=_LOCK_CAP)
-                self.pid = running_server(self._folder, self._binary)
+                self.pid = running_server(self._folder)
                 self._users = users
             except TimeoutError as error:
                 raise StoreUnavailableError(f"a lock of the embedded server cannot be had: {error}") from None
@@ -103,7 +101,7 @@ class EmbeddedServer:
             self._process, self._guard, self._users = os.getpid(), threading.RLock(), None
 
 
-def running_server(folder: ServerFolder, binary: Path | str | None) -> int:
+def running_server(folder: ServerFolder) -> int:
     """Return the process id of the server, which is started if none runs.
 
     Raises:
@@ -121,21 +119,19 @@ def running_server(folder: ServerFolder, binary: Path | str | None) -> int:
                     return pid
                 _check_patience(folder, began, started_from, loading=loading)
             elif started_from is None:
-                started_from = _start_guardian(folder, lock, binary)
+                started_from = _start_guardian(folder, lock)
             else:
-                raise _why_it_ended(folder, _log_tail(folder, started_from), binary)
+                raise _why_it_ended(folder, _log_tail(folder, started_from))
         finally:
             lock.close()
         time.sleep(_POLL)
 
 
-def _why_it_ended(
-    folder: ServerFolder, said: str, binary: Path | str | None
-) -> ConfigurationError | StoreUnavailableError:
+def _why_it_ended(folder: ServerFolder, said: str) -> ConfigurationError | StoreUnavailableError:
     """Return the error for a server that did not start. Data of a newer server is a reason that does not pass."""
     if any(sign in said for sign in _SIGNS_OF_NEWER_DATA):
         return ConfigurationError(
-            f"the data in {folder.path} was written by a newer Redis than {find_server_binary(binary)} can read: "
+            f"the data in {folder.path} was written by a newer Redis than {find_server_binary()} can read: "
             "install that version, name its redis-server in SESSION_REUSE_REDIS_SERVER, or set SESSION_REUSE_URL to "
             "embedded:///another/folder"
         )
@@ -159,14 +155,14 @@ def _check_patience(folder: ServerFolder, began: float, started_from: int | None
         )
 
 
-def _start_guardian(folder: ServerFolder, lock: FileLock, binary: Path | str | None) -> int:
+def _start_guardian(folder: ServerFolder, lock: FileLock) -> int:
     """Start a guardian that holds `lock` from its first moment. Returns where in the log its words begin."""
     if not sys.executable or getattr(sys, "frozen", False):
         raise ConfigurationError("embedded:// needs a Python interpreter to start: set SESSION_REUSE_URL instead")
-    found = find_server_binary(binary)
+    binary = find_server_binary()
     lock.clear()
     package_root = Path(__file__).resolve().parents[3]
-    places = (package_root, folder.path, folder.socket_path, found, lock.descriptor)
+    places = (package_root, folder.path, folder.socket_path, binary, lock.descriptor)
     with open(folder.log, "ab", opener=_private) as log:
         if log.tell() > _LOG_LIMIT:
             log.truncate(0)

