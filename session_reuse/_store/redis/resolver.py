@@ -24,30 +24,8 @@ class ResolverSilentError(OSError):
     """The resolver has not answered. It says nothing about the server."""
 
 
-class _Lookup:
-    """The look-up of one host."""
-
-    def __init__(self, host: str) -> None:
-        self.host = host
-        self.began = monotonic()
-        self.addresses: Future[list[str]] = Future()
-        self.addresses.set_running_or_notify_cancel()  # from here on a caller that is cancelled cannot cancel it
-
-    @property
-    def is_old(self) -> bool:
-        return self.addresses.done() and monotonic() - self.began > _REMEMBERED_FOR
-
-    def run(self) -> None:
-        try:
-            found = socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)
-            self.addresses.set_result(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
-        except OSError as error:
-            self.addresses.set_exception(error)
-        except UnicodeError:  # a label is empty or too long
-            self.addresses.set_exception(socket.gaierror(socket.EAI_NONAME, "not a host name"))
-
-
-_lookups: dict[str, _Lookup] = {}
+_lookups: dict[str, tuple[float, Future[list[str]]]] = {}
+"""Host -> when its look-up began, and the addresses."""
 _silent: dict[str, list[str]] = {}
 _MOST_SILENT: Final = 16
 """Addresses of a host that are remembered: those of pods and zones change."""
@@ -81,18 +59,36 @@ async def resolve(host: str, limit: float) -> list[str]:
     with suppress(ValueError):
         ipaddress.ip_address(host.partition("%")[0])
         return [host]
-    lookup = _lookups.get(host)
-    if lookup is None or lookup.is_old:
-        lookup = _Lookup(host)
-        _lookups[host] = lookup  # loops of two threads that come here at once look it up twice, which does no harm
-        try:
-            threading.Thread(target=lookup.run, name="session_reuse:resolver", daemon=True).start()
-        except RuntimeError:  # from Python 3.12 on, no thread can be started when the main thread has ended
-            lookup.run()
+    began, found = _lookups.get(host) or _begun(host)
+    if found.done() and monotonic() - began > _REMEMBERED_FOR:
+        began, found = _begun(host)
     try:
-        async with asyncio.timeout(lookup.began + limit - monotonic()):
-            addresses = await asyncio.wrap_future(lookup.addresses)
+        async with asyncio.timeout(began + limit - monotonic()):
+            addresses = await asyncio.wrap_future(found)
     except TimeoutError:
         raise ResolverSilentError(f"the resolver has not answered for {limit:g} s") from None
     silent = _silent.get(host, [])
     return sorted(addresses, key=lambda each: silent.index(each) + 1 if each in silent else 0)
+
+
+def _begun(host: str) -> tuple[float, Future[list[str]]]:
+    """Begin to look a host up."""
+    found: Future[list[str]] = Future()
+    found.set_running_or_notify_cancel()  # from here on a caller that is cancelled cannot cancel it
+    # Loops of two threads that come here at once look it up twice, which does no harm.
+    begun = _lookups[host] = monotonic(), found
+
+    def look_up() -> None:
+        try:
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found.set_result(list(dict.fromkeys(str(entry[4][0]) for entry in entries)))
+        except OSError as error:
+            found.set_exception(error)
+        except UnicodeError:  # a label is empty or too long
+            found.set_exception(socket.gaierror(socket.EAI_NONAME, "not a host name"))
+
+    try:
+        threading.Thread(target=look_up, name="session_reuse:resolver", daemon=True).start()
+    except RuntimeError:  # from Python 3.12 on, no thread can be started when the main thread has ended
+        look_up()
+    return begun
