@@ -51,6 +51,12 @@ def is_name(name: str) -> bool:
     return True
 
 
+def decoded(text: str) -> str | None:
+    """Return the name that stands in a key. None for a text that `encoded` does not return."""
+    name = unquote(text)
+    return name if is_name(name) and encoded(name) == text else None
+
+
 class SessionKeys(NamedTuple):
     """The keys of one session.
 
@@ -171,7 +177,7 @@ class Keys:
         """Return the fingerprint of the key of a session, or of a secret of one-time codes. None for any other key."""
         if key.startswith(f"{self.prefix}:totp:{{"):
             key = key.removeprefix(f"{self.prefix}:totp:{{")[:-1]
-        return unquote(key.removeprefix(self._session)) if key.startswith(self._session) else None
+        return decoded(key.removeprefix(self._session)) if key.startswith(self._session) else None
 
 
 _GLOB: Final = str.maketrans({character: f"\\{character}" for character in "*?[]\\^"})

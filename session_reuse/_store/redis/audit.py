@@ -36,7 +36,7 @@ def uses_of(lines: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[SessionUse]:
     """Return the uses in a page. Lines that are not ours are left out."""
     found = []
     for name, parts in lines:
-        words = [part.decode(errors="replace") for part in parts]
+        words = list(map(text, parts))
         fields = dict(zip(words[::2], words[1::2], strict=False))
         with suppress(KeyError, ValueError):
             use = SessionUse(

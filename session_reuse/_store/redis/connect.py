@@ -54,7 +54,7 @@ def connect(config: Config) -> Connection:
         return _embedded(config, url)
     if url.tls:
         _check_certificates(url, redacted_url(config.url))
-    client = _CLIENTS[url.kind](config, url)
+    client = _client(config, url)
     if url.hosts:
         use_own_resolver(client)
     return Connection(client)
@@ -91,7 +91,7 @@ def _options(config: Config, url: StoreUrl) -> dict[str, Any]:
     return {**options, **url.options}
 
 
-def client_at(config: Config, url: StoreUrl, host: str, port: int, *, is_sentinel: bool = False) -> Any:
+def client_at(config: Config, url: StoreUrl, host: str, port: int, *, is_sentinel: bool = False) -> Redis:
     """Return a client for one address, with the options of a URL."""
     options = _sentinels_options(config, url) if is_sentinel else _servers_options(config, url)
     return Redis(host=host, port=port, **options)
@@ -109,40 +109,27 @@ def _sentinels_options(config: Config, url: StoreUrl) -> dict[str, Any]:
     } | own
 
 
-def _standalone(config: Config, url: StoreUrl) -> Redis:
-    client: Redis = client_at(config, url, *url.hosts[0])
-    return client
-
-
-def _unix(config: Config, url: StoreUrl) -> Redis:
-    return _on_socket(url.path, _options(config, url))
+def _client(config: Config, url: StoreUrl) -> Redis | RedisCluster:
+    if url.kind == "unix":
+        return _on_socket(url.path, _options(config, url))
+    if url.kind == "cluster":
+        return RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in url.hosts],
+            require_full_coverage=False,  # a slot without a node stops its own sessions only
+            **_options(config, url),
+        )
+    if url.kind == "sentinel":
+        sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            url.hosts, sentinel_kwargs=_sentinels_options(config, url), **_servers_options(config, url)
+        )
+        client: Redis = sentinel.master_for(url.master)
+        return client
+    return client_at(config, url, *url.hosts[0])
 
 
 def _on_socket(path: str, options: dict[str, Any]) -> Redis:
     # By a pool: redis-py's Redis(unix_socket_path=...) drops the connect timeout (8.1.0).
-    client: Redis = Redis.from_pool(ConnectionPool(connection_class=UnixDomainSocketConnection, path=path, **options))
-    return client
-
-
-def _sentinel(config: Config, url: StoreUrl) -> Redis:
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        url.hosts, sentinel_kwargs=_sentinels_options(config, url), **_servers_options(config, url)
-    )
-    client: Redis = sentinel.master_for(url.master)
-    return client
-
-
-def _cluster(config: Config, url: StoreUrl) -> RedisCluster:
-    return RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in url.hosts],
-        require_full_coverage=False,  # a slot without a node stops its own sessions only
-        **_options(config, url),
-    )
-
-
-_CLIENTS: dict[str, Callable[[Config, StoreUrl], Redis | RedisCluster]] = {
-    "redis": _standalone, "unix": _unix, "sentinel": _sentinel, "cluster": _cluster,
-}  # fmt: skip
+    return Redis.from_pool(ConnectionPool(connection_class=UnixDomainSocketConnection, path=path, **options))
 
 
 def check_client(given: object) -> None:
@@ -163,16 +150,12 @@ def check_client(given: object) -> None:
         raise ConfigurationError(f"{name} is a synchronous client: use the one of redis.asyncio, or give a URL")
     if not isinstance(given, Redis | RedisCluster) or isinstance(given, Pipeline):
         raise ConfigurationError(f"expected a URL, a client of redis.asyncio or a store, not {name}")
-    if _decodes(given):
+    pool = getattr(given, "connection_pool", None)
+    arguments = getattr(pool, "connection_kwargs", None) or getattr(given, "connection_kwargs", None) or {}
+    if arguments.get("decode_responses"):
         raise ConfigurationError("the Redis client must be made with decode_responses=False: sessions are bytes")
     if name.startswith("fakeredis.") and importlib.util.find_spec("lupa") is None:
         raise ConfigurationError("fakeredis runs our scripts with Lua only: pip install 'fakeredis[lua]'")
-
-
-def _decodes(client: object) -> bool:
-    pool = getattr(client, "connection_pool", None)
-    arguments = getattr(pool, "connection_kwargs", None) or getattr(client, "connection_kwargs", None) or {}
-    return bool(arguments.get("decode_responses"))
 
 
 def _embedded(config: Config, url: StoreUrl) -> Connection:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import unquote
 
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._store.keys import BUCKETS, Keys, encoded, is_name
+from session_reuse._store.keys import BUCKETS, Keys, decoded, encoded, is_name
 from session_reuse._store.redis.failures import checked, failure_from
 from session_reuse._store.redis.redis_py import Command, Send
 from session_reuse._store.redis.scripts import call, milliseconds, text
@@ -48,7 +47,7 @@ class Due:
     def add(self, reply: list[Any], limit: int) -> None:
         """Add the reply of one bucket: its clock, then members and scores in turns."""
         now, *found = reply
-        members = zip(map(_fingerprint, found[::2]), map(text, found[1::2]), strict=True)
+        members = zip(map(decoded, map(text, found[::2])), map(text, found[1::2]), strict=True)
         self.entries += [IndexEntry(name, score) for name, score in members if name is not None]
         self.overdue = max(self.overdue, (int(now) - float(found[1])) / 1000)
         self.more = self.more or len(found) == 2 * limit
@@ -85,7 +84,7 @@ class Deadlines:
                 due.failure = failure_from(reply)
             elif len(reply) > 1:
                 due.add(reply, limit)
-                strangers += [("ZREM", bucket, member) for member in reply[1::2] if _fingerprint(member) is None]
+                strangers += [("ZREM", bucket, member) for member in reply[1::2] if decoded(text(member)) is None]
         if strangers:  # else they would be due at each pass
             await self._send(*strangers, timeout=timeout)
         return due
@@ -158,15 +157,6 @@ def _arguments(changes: list[tuple[IndexEntry, int | None]]) -> list[str]:
     for entry, left in changes:
         arguments += (encoded(entry.fingerprint), entry.score, _REMOVE if left is None else str(max(1, left)))
     return arguments
-
-
-def _fingerprint(member: bytes) -> str | None:
-    """Return the fingerprint of a member, None for a member that is not ours."""
-    try:
-        name = unquote(member.decode(), errors="strict")
-    except UnicodeDecodeError:
-        return None
-    return name if is_name(name) and encoded(name).encode() == member else None
 
 
 def _score(reply: bytes | float) -> str:

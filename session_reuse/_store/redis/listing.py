@@ -9,7 +9,7 @@ from typing import Any, Final
 from session_reuse._cancellation import SwallowedCancellation
 from session_reuse._resilience.failure import AttemptFailed, FailureScope
 from session_reuse._store.interface import SessionEntry
-from session_reuse._store.keys import Keys, is_name
+from session_reuse._store.keys import Keys
 from session_reuse._store.redis.failures import checked, failure_from
 from session_reuse._store.redis.redis_py import Command, Send
 from session_reuse._store.redis.scripts import call, text
@@ -40,18 +40,15 @@ async def keys_like(topology: Topology, pattern: str, timeout: float) -> AsyncIt
 async def fingerprints(topology: Topology, keys: Keys, timeout: float) -> AsyncIterator[list[str]]:
     """Yield the fingerprints of all sessions in pages. Keys that are not ours are left out."""
     async for page in keys_like(topology, keys.sessions_pattern(), timeout):
-        names = [(key, keys.fingerprint_of(key.decode(errors="replace"))) for key in page]
-        yield [name for key, name in names if name and is_name(name) and keys.session(name).encode() == key]
+        yield [name for key in page if (name := keys.fingerprint_of(text(key))) is not None]
 
 
 async def list_sessions(topology: Topology, send: Send, keys: Keys, timeout: float) -> AsyncIterator[SessionEntry]:
     """Yield every session under the prefix: keys by SCAN, then one script for each, in pages."""
-    async for page in keys_like(topology, keys.sessions_pattern(), timeout):
-        names = [name for key in page if (name := keys.fingerprint_of(key.decode(errors="replace"))) is not None]
-        ours = [name for name in names if is_name(name)]
-        commands: list[Command] = [facts_of(keys, name) for name in ours]
+    async for names in fingerprints(topology, keys, timeout):
+        commands: list[Command] = [facts_of(keys, name) for name in names]
         replies = await send(*commands, timeout=timeout) if commands else []
-        for name, reply in zip(ours, replies, strict=True):
+        for name, reply in zip(names, replies, strict=True):
             try:
                 listed = listed_from(name, reply)
             except AttemptFailed as failure:
@@ -79,6 +76,6 @@ def entry_from(fingerprint: str, reply: Any) -> SessionEntry:
     token, _, holder = text(lease).partition(":")
     return SessionEntry(
         fingerprint, bytes(head), None if left < 0 else left / 1000, size,
-        used_by=agent.decode(errors="replace"), used_at=round(min(max(0.0, float(used_at or 0)), _LATEST)), holder=holder if token.isdigit() else "",
-        lease_left=max(0, lease_left) / 1000, liveness=liveness.decode(errors="replace"), now=int(now),
+        used_by=text(agent), used_at=round(min(max(0.0, float(used_at or 0)), _LATEST)), holder=holder if token.isdigit() else "",
+        lease_left=max(0, lease_left) / 1000, liveness=text(liveness), now=int(now),
     )  # fmt: skip

@@ -46,8 +46,8 @@ class Pools(ABC):
         )  # fmt: skip
         (reply,) = await self.send(command, timeout=timeout)
         member, arrived, left, until, others = checked(reply)
-        pairs = tuple(zip(map(_name, others[::2]), map(text, others[1::2]), strict=True))
-        return PoolReply(_name(member), int(arrived), None if left < 0 else left / 1000, int(until), pairs)
+        pairs = tuple(zip(map(text, others[::2]), map(text, others[1::2]), strict=True))
+        return PoolReply(text(member), int(arrived), None if left < 0 else left / 1000, int(until), pairs)
 
     async def leave_pool(self, pool: str, waiter: str, *, timeout: float) -> None:
         """Remove a waiter from the queue."""
@@ -102,14 +102,9 @@ class Pools(ABC):
         now, found = int(checked(look)[0]), checked(reply)
         # RESP3 returns pairs, RESP2 a flat list.
         pairs = found if found and isinstance(found[0], list) else zip(found[::2], found[1::2], strict=True)
-        return [PoolMember(_name(name), max(0.0, (float(score) - now) / 1e6)) for name, score in pairs]
+        return [PoolMember(text(name), max(0.0, (float(score) - now) / 1e6)) for name, score in pairs]
 
     async def pools(self, *, timeout: float) -> list[str]:
         """Return the names of all pools that ever had members."""
         (reply,) = await self.send(("ZRANGE", self.keys.pools, 0, -1), timeout=timeout)
-        return [_name(name) for name in checked(reply, self.keys.pools)]
-
-
-def _name(reply: bytes) -> str:
-    """Return a name that another program may have written."""
-    return reply.decode(errors="replace")
+        return [text(name) for name in checked(reply, self.keys.pools)]

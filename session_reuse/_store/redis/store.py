@@ -296,7 +296,7 @@ class RedisStore(Pools):
         """Replace the affinity entries for which `reseal(agent_id, entry)` returns another one. Return how many."""
         count = 0
         async for page in keys_like(self.topology, self.keys.affinity_pattern(), timeout):
-            names = [key.decode(errors="replace") for key in page]
+            names = list(map(text, page))
             entries = await self.send(*(("GET", name) for name in names), timeout=timeout) if names else []
             commands = []
             for name, entry in zip(names, entries, strict=True):
@@ -352,7 +352,7 @@ class RedisStore(Pools):
     async def totp_secrets(self, *, timeout: float) -> list[str]:
         """Return the fingerprints that have a secret."""
         pages = keys_like(self.topology, self.keys.totp_pattern(), timeout)
-        names = {self.keys.fingerprint_of(key.decode(errors="replace")) async for page in pages for key in page}
+        names = {self.keys.fingerprint_of(text(key)) async for page in pages for key in page}
         return sorted(name for name in names if name is not None)
 
     async def add_uses(self, uses: Sequence[tuple[SessionUse, float]], *, timeout: float) -> None:
