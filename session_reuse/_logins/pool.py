@@ -157,10 +157,9 @@ class Turn:
             try:
                 left = await self._reserve()
             except AttemptFailed as failure:
-                error, code = failure.error, failure.code
-                self._runtime.telemetry.store_failed(Operation.RESTORE, error, code=code, fingerprint=self._pool)
-                named = self._runtime.telemetry.named(error) if self._options.strict else None
-                return self._without(error.outcome, named)
+                telemetry, error = self._runtime.telemetry, failure.error
+                telemetry.store_failed(Operation.RESTORE, error, code=failure.code, fingerprint=self._pool)
+                return self._without(error.outcome, telemetry.named(error) if self._options.strict else None)
             if self._member:
                 entered = await self._enter_member()
                 if entered is not None:

@@ -21,7 +21,7 @@ from session_reuse._resilience.retry import is_worth_retrying, retry
 T = TypeVar("T")
 Attempt = Callable[[float], Awaitable[T]]
 """Does one thing, or raises `AttemptFailed` after so many seconds without bytes of the server."""
-Listener = Callable[["BreakerChange"], None]
+Listener = Callable[[str, "Access", BreakerState, BreakerState], None]
 
 STORE_POLICY: Final = BreakerPolicy(consecutive=5, open_cap=2.0)
 """A frozen store fails all waiting calls at once: five in a row outweigh the good results before them."""
@@ -53,20 +53,6 @@ class Breakers(NamedTuple):
         return self.write if access is Access.WRITE else self.read
 
 
-class BreakerChange(NamedTuple):
-    """A breaker has changed its state.
-
-    Attributes:
-        server: whose breaker, empty where there is only one server.
-        access: the breaker's.
-    """
-
-    server: str
-    access: Access
-    old: BreakerState
-    new: BreakerState
-
-
 class Guard:
     """Runs operations against the store within a budget.
 
@@ -75,14 +61,15 @@ class Guard:
         servers: returns the names of the servers there are now. Breakers of others are forgotten.
 
     Attributes:
-        on_change: called with each change of a breaker's state.
+        on_change: called with each change of a breaker's state: its server (empty where there is only one), its access, the
+            old state and the new one.
         on_failure: called with each failed attempt that counts for a breaker.
         timeouts: the clock that budgets are counted by. It almost stands still while the event loop is late.
     """
 
     def __init__(self, *, attempt_timeout: float, servers: Callable[[], Collection[str]] = lambda: ("",)) -> None:
         self.attempt_timeout = attempt_timeout
-        self.on_change: list[Listener] = []
+        self.on_change: Listener = lambda *_: None
         self.on_failure: Callable[[AttemptFailed], None] = lambda _: None
         self.timeouts = LoopTimeouts()
         self._servers = servers
@@ -112,8 +99,7 @@ class Guard:
         if new is BreakerState.CLOSED and (breakers := self._breakers.get(server)):
             for breaker in breakers:  # reads recover with writes, and the other way round
                 breaker.probe_now()
-        for listener in self.on_change:
-            listener(BreakerChange(server, access, old, new))
+        self.on_change(server, access, old, new)
 
     async def run(self, access: Access, attempt: Attempt[T], budget: float, server: str = "") -> T:
         """Run an attempt, and again where that makes sense, within `budget` seconds.

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.breaker import BreakerState
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._resilience.guard import Access, BreakerChange, Guard, Listener
+from session_reuse._resilience.guard import Access, Guard, Listener
 from session_reuse._session.clock import Clock, elapsed
 from session_reuse._session.guarded_store import GuardedStore
 from session_reuse._session.options import ResolvedOptions
@@ -141,7 +141,7 @@ async def compose(config: Config, given: StoreOrClient | None, known: Replicas |
         from session_reuse._session.spool.disk_replicas import disk_replicas
 
         runtime.writer.disk = disk_replicas(config, codec, runtime.writer, clock, runtime.spawn)
-    guard.on_change += [_gauge(guard, telemetry), _recovery(runtime.writer)]
+    guard.on_change = _follow(guard, telemetry, runtime.writer)
     return runtime
 
 
@@ -228,25 +228,16 @@ class _Reviver:
             log.warning(Event.DEGRADED, operation="revive", error=type(error).__name__)
 
 
-def _gauge(guard: Guard, telemetry: Telemetry) -> Listener:
-    def show(change: BreakerChange) -> None:
-        telemetry.breaker_changed(
-            change.access.value,
-            guard.state(change.access).value,
-            server=change.server,
-            old=change.old.value,
-            new=change.new.value,
-        )
+def _follow(guard: Guard, telemetry: Telemetry, writer: Writer) -> Listener:
+    """Return what shows each change of a breaker, and delivers what waits when one has closed."""
 
-    return show
-
-
-def _recovery(writer: Writer) -> Listener:
-    def recover(change: BreakerChange) -> None:
-        if change.new is BreakerState.CLOSED:
+    def changed(server: str, access: Access, old: BreakerState, new: BreakerState) -> None:
+        worst = guard.state(access).value
+        telemetry.breaker_changed(access.value, worst, server=server, old=old.value, new=new.value)
+        if new is BreakerState.CLOSED:
             if writer.replicas.pending:
                 writer.wake()
             if writer.disk is not None:
                 writer.disk.replay()
 
-    return recover
+    return changed

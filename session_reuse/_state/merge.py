@@ -14,8 +14,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard, TypeVar, cast
 from session_reuse._state.shapes import Cookie, Document, Json, JsonObject, OriginState, StorageState
 from session_reuse._state.storage_state import cookie_identity, live_cookies, playwright_cookie
 
-__all__ = ["merge_data", "merge_documents", "merge_storage_states", "same_document"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 _CookieKey: TypeAlias = tuple[str, str, str, str, bool]

@@ -8,26 +8,12 @@ from os import PathLike
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from session_reuse._state.document import check_json
-from session_reuse._state.shapes import Cookie, OriginState, StorageItem, StorageState
+from session_reuse._state.shapes import Cookie, OriginState, StorageItem
+from session_reuse._state.shapes import StorageState as StorageState  # noqa: PLC0414  (many import it from here)
 from session_reuse.errors import InvalidStateError
 
 if TYPE_CHECKING:
     from playwright.async_api import StorageState as PlaywrightState
-
-__all__ = [
-    "CLOCK_DOUBT",
-    "StorageState",
-    "check_values",
-    "cookie_identity",
-    "empty_storage_state",
-    "is_empty",
-    "is_partitioned",
-    "live_cookies",
-    "longest_cookie_life",
-    "playwright_cookie",
-    "to_playwright",
-    "validate_storage_state",
-]
 
 LATEST_EXPIRY = 253_402_300_799
 """The last second of the year 9999: Playwright 1.65 refuses a whole context for one cookie that expires later."""

@@ -99,24 +99,19 @@ class Spool:
             older_than: seconds since the oldest save in it. None for all.
         """
         self._prepare()
-        return [name for age, name in self._outboxes() if older_than is None or age > older_than]
+        now, found = self._wall_clock(), []
+        for saved_at, name, _ in self._files():
+            kind, age = os.path.splitext(name)[1], now - saved_at
+            if kind in self._life and age > self._life[kind] and name.startswith(".") is (kind == _HALF):
+                self._unlink(name)
+            elif kind == _SUFFIX and (older_than is None or age > older_than):
+                found.append(name)
+        return found
 
     def others(self) -> str:
         """Return a remark on the saves that `others_in` counts. Empty without any."""
         count = others_in(self.root, self._key_prefix)
         return f"saves of another key prefix or an earlier version wait in it: {count}" if count else ""
-
-    def _outboxes(self) -> list[tuple[float, str]]:
-        now, found = self._wall_clock(), []
-        for entry in os.scandir(self.folder):
-            kind = os.path.splitext(entry.name)[1]  # none where the name is `.v2` alone: it is not ours
-            with contextlib.suppress(FileNotFoundError):
-                age = now - entry.stat(follow_symlinks=False).st_mtime
-                if kind in self._life and age > self._life[kind] and entry.name.startswith(".") is (kind == _HALF):
-                    os.unlink(entry.path)
-                elif kind == _SUFFIX:
-                    found.append((age, entry.name))
-        return sorted(found, key=lambda each: (-each[0], each[1]))
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file; None when there is none.
@@ -183,31 +178,30 @@ class Spool:
             OSError: the outboxes leave no room for it. They stay: agents of other processes were told that they are kept.
         """
         max_entries, max_bytes = self._bounds
-        sizes = self._sizes()
+        sizes = {name: size for _, name, size in self._files()}
         before = sum(sizes.pop(each, 0) for each in (name, *instead_of))
-        bases = [each for each in sizes if each.endswith(_BASE)]
-        outboxes = [size for each, size in sizes.items() if each.endswith(_SUFFIX)]
+        bases = {each: size for each, size in sizes.items() if os.path.splitext(each)[1] == _BASE}
+        outboxes = [size for each, size in sizes.items() if os.path.splitext(each)[1] == _SUFFIX]
         is_base = name.endswith(_BASE)
         has_place = before or is_base or len(outboxes) < max_entries
         if size > before and not (has_place and size + sum(outboxes) <= max_bytes):
             raise OSError(errno.ENOSPC, "pending_max or pending_max_bytes is reached")
-        total = size + sum(sizes.values())
+        total = size + sum(outboxes) + sum(bases.values())
         for at, base in enumerate(bases):
             if total <= max_bytes and len(bases) - at + is_base <= max_entries:
                 break
-            total -= sizes[base]
+            total -= bases[base]
             self._unlink(base)
 
-    def _sizes(self) -> dict[str, int]:
-        """Return the size of each outbox and base, the oldest first. One look at the folder: it may hold 20,000 files."""
+    def _files(self) -> list[tuple[float, str, int]]:
+        """Return when each file was saved, its name and its size, the oldest first. One look at the folder: it may hold 20,000."""
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                if os.path.splitext(entry.name)[1] in {_SUFFIX, _BASE}:
-                    with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        found.append((status.st_mtime, entry.name, status.st_size))
-        return {name: size for _, name, size in sorted(found)}
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((status.st_mtime, entry.name, status.st_size))
+        return sorted(found)
 
     def remove(self, name: str) -> None:
         """Remove a file, if there is one."""
