@@ -48,27 +48,11 @@ if TYPE_CHECKING:
     )
     from session_reuse.outcome import Liveness, Outcome, SaveOutcome
 
-_HOMES = {
-    "_decorator.persist": ("persist_session",),
-    "_decorator.naming": ("injected",),
-    "_api": ("reusable_session",),
-    "config": ("Config",),
-    "errors": (
-        "AdapterError", "AlreadyEnteredError", "CircuitOpenError", "ConfigurationError", "CorruptStateError",
-        "InvalidFingerprintError", "InvalidStateError", "LifecycleError", "ManagerClosedError", "MissingExtraError",
-        "SessionBusyError", "SessionReuseError", "StateTooLargeError", "StoreAuthError", "StoreError",
-        "StorePermissionError", "StoreTimeoutError", "StoreUnavailableError", "UnreadableStateError",
-    ),
-    "_manager": ("SessionManager",),
-    "outcome": ("Liveness", "Outcome", "SaveOutcome"),
-    "_browser_session": ("BrowserSession",),
-    "_problem": ("Problem", "ProblemKind"),
-    "_state.shapes": ("Cookie", "OriginState", "StorageState"),
-    "_store.interface": ("SessionUse",),
-    "_summaries": ("ManagerStats", "SessionSummary"),
-    "_cleanup.reconcile": ("CleanupReport",),
-}  # fmt: skip
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOMES = (
+    "errors", "outcome", "_problem", "_state.shapes", "config", "_store.interface", "_summaries", "_cleanup.reconcile",
+    "_browser_session", "_manager", "_api", "_decorator.naming", "_decorator.persist",
+)  # fmt: skip
+"""The modules that have the names. The first ones import the least."""
 
 __all__ = [
     "AdapterError",
@@ -116,10 +100,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("session-reuse")
-    home = _HOME_OF.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+    value = next(found for home in _HOMES if (found := getattr(import_module(f"{__name__}.{home}"), name, None)))
     globals()[name] = value
     return value
 

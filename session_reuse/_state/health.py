@@ -33,12 +33,10 @@ def judge(
     """
     now_ms = now * 1000
     used = header.uses if uses is None else uses
-    if header.score >= retire_after_bad * BAD_MARK:
-        return Outcome.RETIRED
-    if header.retire_at and now_ms >= header.retire_at:
-        return Outcome.RETIRED
-    if max_age is not None and now_ms - header.created_at >= max_age * 1000:
-        return Outcome.RETIRED
-    if max_uses is not None and used >= max_uses:
-        return Outcome.RETIRED
-    return Outcome.REUSED
+    is_retired = (
+        header.score >= retire_after_bad * BAD_MARK
+        or (header.retire_at and now_ms >= header.retire_at)
+        or (max_age is not None and now_ms - header.created_at >= max_age * 1000)
+        or (max_uses is not None and used >= max_uses)
+    )
+    return Outcome.RETIRED if is_retired else Outcome.REUSED

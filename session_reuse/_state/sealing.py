@@ -9,7 +9,7 @@ import hmac
 import os
 from functools import lru_cache, partial
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 from session_reuse.errors import CorruptStateError, MissingExtraError, UnreadableStateError
 
@@ -19,19 +19,6 @@ UNSEALED: Final = "-"
 _NONCE_LENGTH: Final = 12
 _DIGEST_LENGTH: Final = 16
 _REMEMBERED_ALIASES: Final = 4096
-
-
-class Seal(Protocol):
-    """One way of sealing: its one-letter flag, the id of the key in use, and both directions."""
-
-    flag: str
-    key_id: str
-
-    def close(self, body: bytes, associated: bytes) -> bytes:
-        """Return the body sealed together with the associated data."""
-
-    def open(self, flag: str, key_id: str, sealed: bytes, associated: bytes) -> bytes:
-        """Return the body, or raise CorruptStateError."""
 
 
 def key_id(key: bytes) -> str:
@@ -119,6 +106,9 @@ class AesGcm:
 
 def _alias(key: bytes, text: str) -> str:
     return hmac.digest(key, text.encode(), "sha256").hex()[:32]
+
+
+Seal: TypeAlias = Checksum | AesGcm
 
 
 def seal(keys: tuple[bytes, ...]) -> Seal:

@@ -50,15 +50,7 @@ class CommitOutcome(StrEnum):
     @property
     def written(self) -> bool:
         """Whether the state is in the store now."""
-        return self in _WRITTEN
-
-
-_WRITTEN = frozenset(
-    {
-        CommitOutcome.SAVED, CommitOutcome.RECOVERED, CommitOutcome.RECREATED, CommitOutcome.DUPLICATE,
-        CommitOutcome.UNCHANGED,
-    }
-)  # fmt: skip
+        return self not in {CommitOutcome.CONFLICT, CommitOutcome.STALE, CommitOutcome.GONE}
 
 
 @dataclass(frozen=True, slots=True)

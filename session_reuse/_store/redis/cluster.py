@@ -138,7 +138,8 @@ class ClusterTopology:
     def _learn(self) -> asyncio.Task[None]:
         if self._learning is None or self._learning.done():
             self._learning = asyncio.get_running_loop().create_task(self._read_slots(), name="session_reuse:topology")
-            self._learning.add_done_callback(_retrieved)
+            # Its error is taken, or asyncio warns of one that was never retrieved.
+            self._learning.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._learning
 
     async def _read_slots(self) -> None:
@@ -231,9 +232,3 @@ def _assembled(groups: list[list[int]], parts: Sequence[Replies | BaseException]
 
 def _bytes(commands: list[Command]) -> int:
     return sum(len(part) for command in commands for part in command if isinstance(part, bytes))
-
-
-def _retrieved(task: asyncio.Task[None]) -> None:
-    """Take the result, or asyncio warns of an error that was never retrieved."""
-    if not task.cancelled():
-        task.exception()

@@ -91,19 +91,16 @@ _CLASSES: Final[tuple[tuple[type[BaseException], _Rule], ...]] = (
     (ClosedError, _CLOSED),
     (ResolverSilentError, _RESOLVER),
     (redis_errors.TimeoutError, _TIMEOUT),
-    (redis_errors.ConnectionError, _AWAY),
-    (redis_errors.InvalidResponse, _AWAY),
-    (redis_errors.RedisClusterException, _AWAY),  # no RedisError (8.1)
     (redis_errors.ResponseError, _REFUSED),
     (TimeoutError, _TIMEOUT),  # redis-py's is another class
-    (OSError, _AWAY),
+    (Exception, _AWAY),
 )
 _CODE: Final = re.compile(r"[A-Z][A-Z]{2,20}(?= |$)")
 _CODE_IN_SCRIPT: Final = re.compile(r"(?:(?<=: -)[A-Z][A-Z]{2,20}|(?<=: )WRONGTYPE)(?= )")
 """Redis 6.2 puts the place in the script before it: `Error running script (…): @user_script:1: @user_script: 1: -OOM command …`."""
 
 
-def failure_from(error: BaseException, key: str = "") -> AttemptFailed:
+def failure_from(error: Exception, key: str = "") -> AttemptFailed:
     """Return the failure for an exception that redis-py, or the network below it, has raised. An error of a type names the key."""
     code = error_code(error)
     rule = _CODES.get(code) or _rule_by_class(error)
@@ -139,7 +136,7 @@ def system_reason(error: BaseException | None) -> str:
     return ""
 
 
-def error_code(error: BaseException) -> str:
+def error_code(error: Exception) -> str:
     """Return the server's error code, such as `OOM`, or an empty string. redis-py keeps some and cuts off others."""
     if not isinstance(error, redis_errors.ResponseError):
         return ""
@@ -147,18 +144,15 @@ def error_code(error: BaseException) -> str:
     return match.group() if match else ""
 
 
-def writes_refused(error: BaseException) -> bool:
+def writes_refused(error: Exception) -> bool:
     """Return whether the server would still have read."""
     rule = _CODES.get(error_code(error)) or _rule_by_class(error)
     return rule.scope is FailureScope.WRITES
 
 
-def _rule_by_class(error: BaseException) -> _Rule:
+def _rule_by_class(error: Exception) -> _Rule:
     if isinstance(error.__context__, ResolverSilentError):  # redis-py makes a ConnectionError of each OSError
         return _RESOLVER
     if isinstance(error, redis_errors.ClusterDownError) and "slot" in str(error):  # this slot's trouble only
         return _SPLIT
-    for kind, rule in _CLASSES:
-        if isinstance(error, kind):
-            return rule
-    return _AWAY
+    return next(rule for kind, rule in _CLASSES if isinstance(error, kind))

@@ -255,14 +255,6 @@ def _idle(pool: Any) -> Collection[Any]:
     return found
 
 
-async def _has_ended(connection: Any) -> bool:
-    """Return whether the server has closed an idle connection, or sent something on it. A pool of redis-py looks itself."""
-    try:
-        return bool(await connection.can_read())
-    except RedisConnectionError:
-        return True
-
-
 class _NodePool:
     """A Cluster node's connections, in the shape of a connection pool."""
 
@@ -276,7 +268,11 @@ class _NodePool:
         try:
             await self._node.disconnect_if_needed(connection)
             await connection.connect()  # type: ignore[no-untyped-call]
-            if await _has_ended(connection):
+            try:  # a pool of redis-py looks itself
+                has_ended = await connection.can_read()  # the server has sent something, or closed it
+            except RedisConnectionError:
+                has_ended = True
+            if has_ended:
                 await connection.disconnect(nowait=True)
                 await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:

@@ -117,11 +117,6 @@ class RedisStore(Pools):
         read: Command = ("GETEX", keys.session, "PX", milliseconds(ttl or 0))
         if ttl is None or ceiling:
             read = ("GET", keys.session)
-        if lease is None and not (use_id or ceiling or timed):
-            (value,) = await self.send(read, timeout=timeout)
-            if type(value) is bytes:
-                return EnterReply(value)
-            return await self._entered(keys, value, timeout)
         commands: list[Command] = []
         if lease is not None:
             commands.append(self._acquire(keys, *lease))
@@ -290,7 +285,7 @@ class RedisStore(Pools):
         """Return the affinity entry of an agent."""
         (reply,) = await self.send(("GET", self.keys.affinity(agent_id)), timeout=timeout)
         value = _value(reply)
-        return value.decode("utf-8", "replace") if value else None
+        return text(value) if value else None
 
     async def reseal_affinities(self, reseal: Callable[[str, str], str | None], *, timeout: float) -> int:
         """Replace the affinity entries for which `reseal(agent_id, entry)` returns another one. Return how many."""
@@ -300,11 +295,7 @@ class RedisStore(Pools):
             entries = await self.send(*(("GET", name) for name in names), timeout=timeout) if names else []
             commands = []
             for name, entry in zip(names, entries, strict=True):
-                new = (
-                    reseal(self.keys.agent_of(name), entry.decode("utf-8", "replace"))
-                    if isinstance(entry, bytes)
-                    else None
-                )
+                new = reseal(self.keys.agent_of(name), text(entry)) if isinstance(entry, bytes) else None
                 if new is not None and new.encode() != entry:
                     commands.append(call("reseal_affinity", (name,), entry, new))
             for reply in await self.send(*commands, timeout=timeout) if commands else []:
