@@ -47,8 +47,7 @@ class Background:
         self._parents: list[_LoopThread | None] = []
         self._lock = threading.Lock()
         atexit.register(self._end)  # at import, so that the hooks of the application run first
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._start_anew)
+        os.register_at_fork(after_in_child=self._start_anew)
 
     def run(self, work: Coroutine[None, None, T]) -> T:
         """Run a coroutine on the loop and return its result. An interrupt of the wait cancels the coroutine.

@@ -32,13 +32,9 @@ class _DefaultManager(SessionManager):
 
     async def _loop_ends(self) -> None:
         await self.aclose()
-        self._keep_known()
+        self.keep_known()
 
-    def loop_has_ended(self) -> None:
-        self._abandon()
-        self._keep_known()
-
-    def _keep_known(self) -> None:
+    def keep_known(self) -> None:
         """Keep what it knows: a worker that calls `asyncio.run` for each job starts from it while the store is away."""
         known = self._leave_known()
         with _lock:
@@ -69,7 +65,8 @@ def close_orphans() -> None:
     for loop in closed:
         manager: _DefaultManager = getattr(loop, _ATTRIBUTE)
         delattr(loop, _ATTRIBUTE)
-        manager.loop_has_ended()
+        manager._abandon()  # noqa: SLF001  (its own loop has ended, and cannot)
+        manager.keep_known()
 
 
 def _start_anew_in_child() -> None:
@@ -77,5 +74,5 @@ def _start_anew_in_child() -> None:
     _lock.release()
 
 
-if hasattr(os, "register_at_fork"):  # so that no child gets the lock in the hands of a thread that it does not have
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_start_anew_in_child)
+# So that no child gets the lock in the hands of a thread that it does not have.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_start_anew_in_child)

@@ -28,18 +28,12 @@ class _OpenLocks:
     def __init__(self) -> None:
         self.guard = threading.RLock()
         self.descriptors: set[int] = set()
-        self.watching_forks = False
-
-    def watch_forks(self) -> None:
-        """Register the fork hooks, once and not at import."""
-        if not self.watching_forks:
-            self.watching_forks = True
-            # Lambdas: a child replaces the guard, and the hooks must then use the new one.
-            os.register_at_fork(
-                before=lambda: self.guard.acquire(),  # noqa: PLW0108 - see above
-                after_in_parent=lambda: self.guard.release(),  # noqa: PLW0108 - see above
-                after_in_child=self.close_copies,
-            )
+        # Lambdas: a child replaces the guard, and the hooks must then use the new one.
+        os.register_at_fork(
+            before=lambda: self.guard.acquire(),  # noqa: PLW0108 - see above
+            after_in_parent=lambda: self.guard.release(),  # noqa: PLW0108 - see above
+            after_in_child=self.close_copies,
+        )
 
     def close_copies(self) -> None:
         """Close what was inherited from the parent, without unlocking it."""
@@ -56,7 +50,6 @@ _open_locks = _OpenLocks()
 def forks_held_off() -> Iterator[None]:
     """Make other threads' forks wait: for moments in which a child would inherit what it must not keep."""
     with _open_locks.guard:
-        _open_locks.watch_forks()
         yield
 
 

@@ -37,8 +37,7 @@ def _start_anew_in_child() -> None:
 
 
 atexit.register(_report_all_lost)  # at import, so that the hooks of `_background` and of applications run first
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_in_child)
+os.register_at_fork(after_in_child=_start_anew_in_child)
 
 
 def report_lost(

@@ -88,8 +88,7 @@ def new_save_id(chance: random.Random | None = None) -> str:
 
 
 _chance = random.Random()  # of our own: nobody seeds it, and a name is no secret, so it need not cost a system call
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_chance.seed)
+os.register_at_fork(after_in_child=_chance.seed)
 
 
 def encode_session(session: BrowserSession, codec: Codec | None = None, keys: Keys | None = None) -> bytes:

@@ -24,7 +24,7 @@ from session_reuse._store.interface import SessionEntry
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.store import RedisStore
 from session_reuse.config import ConfigOptions
-from session_reuse.errors import MissingExtraError, StoreAuthError, StoreTimeoutError, StoreUnavailableError
+from session_reuse.errors import MissingExtraError, StoreAuthError, StoreError, StoreTimeoutError, StoreUnavailableError
 from session_reuse.outcome import Outcome, SaveOutcome
 
 __all__ = [
@@ -259,16 +259,18 @@ class FaultyStore(_Forwarding):
         return self.fail
 
 
+_VERDICTS: Final[dict[Fault, tuple[type[StoreError], Retry, FailureScope]]] = {
+    Fault.UNAVAILABLE: (StoreUnavailableError, Retry.ALWAYS, FailureScope.SERVER),
+    Fault.TIMEOUT: (StoreTimeoutError, Retry.SAVE, FailureScope.SERVER),
+    Fault.AUTH: (StoreAuthError, Retry.NEVER, FailureScope.CREDENTIALS),
+    Fault.READ_ONLY: (StoreUnavailableError, Retry.SAVE, FailureScope.WRITES),
+}
+"""What the real store makes of such a fault."""
+
+
 def _failure(fault: Fault) -> AttemptFailed:
-    """Return the verdict that the real store gives on such a fault."""
-    text = f"a fault on purpose: {fault}"
-    if fault is Fault.TIMEOUT:
-        return AttemptFailed(StoreTimeoutError(text), "FaultyStore", Retry.SAVE, FailureScope.SERVER)
-    if fault is Fault.AUTH:
-        return AttemptFailed(StoreAuthError(text), "FaultyStore", Retry.NEVER, FailureScope.CREDENTIALS)
-    if fault is Fault.READ_ONLY:
-        return AttemptFailed(StoreUnavailableError(text), "FaultyStore", Retry.SAVE, FailureScope.WRITES)
-    return AttemptFailed(StoreUnavailableError(text), "FaultyStore", Retry.ALWAYS, FailureScope.SERVER)
+    error, retry, scope = _VERDICTS[fault]
+    return AttemptFailed(error(f"a fault on purpose: {fault}"), "FaultyStore", retry, scope)
 
 
 def memory_manager(store: Store | None = None, **config: Unpack[ConfigOptions]) -> SessionManager:

@@ -110,8 +110,7 @@ class _Threads(Executor):
     def __init__(self, name: str) -> None:
         self._name = f"session_reuse:{name}"
         self.forget()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.forget)
+        os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
         """Start anew. A forked child does: the threads of its parent are not there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -32,9 +33,12 @@ def compressor(name: str) -> Compressor:
     Raises:
         MissingExtraError: the algorithm needs the extra `compression`.
     """
-    if name == "auto":
-        return _best_installed()
-    return _FACTORIES[name]()
+    if name != "auto":
+        return _FACTORIES[name]()
+    for best in ("zstd", "lz4"):
+        with suppress(MissingExtraError):
+            return compressor(best)
+    return compressor("zlib")
 
 
 def decompress(flag: str, data: bytes, limit: int) -> bytes:
@@ -51,15 +55,6 @@ def decompress(flag: str, data: bytes, limit: int) -> bytes:
         return compressor(name).decompress(data, limit)
     except MissingExtraError as error:
         raise UnreadableStateError(f"compressed with {name}: {error}") from None
-
-
-def _best_installed() -> Compressor:
-    for name in ("zstd", "lz4"):
-        try:
-            return compressor(name)
-        except MissingExtraError:
-            continue
-    return compressor("zlib")
 
 
 def _zstd() -> Compressor:

@@ -114,10 +114,15 @@ def running_server(folder: ServerFolder) -> int:
         lock = FileLock(folder.guardian_lock)
         try:
             if not lock.try_take():
-                loading, pid = _answer(folder, lock.content())
-                if pid and not loading:
-                    return pid
-                _check_patience(folder, began, started_from, loading=loading)
+                status = _answer(folder, lock.content())
+                if status and status.get("loading") != "1":
+                    return int(status["process_id"])
+                cap = _LOADING_CAP if status else _ANSWER_CAP
+                if time.monotonic() - began > cap:
+                    raise StoreUnavailableError(
+                        f"the embedded server runs but does not answer at {folder.socket_path} after {cap:g} s; if that "
+                        f"goes on, end the programs that use it: {_log_tail(folder, started_from or 0)}"
+                    )
             elif started_from is None:
                 started_from = _start_guardian(folder, lock)
             else:
@@ -138,21 +143,10 @@ def _why_it_ended(folder: ServerFolder, said: str) -> ConfigurationError | Store
     return StoreUnavailableError(f"the embedded server did not start: {said}")
 
 
-def _answer(folder: ServerFolder, expected: str) -> tuple[bool, int]:
-    """Return whether the server still loads its data, and its process id: 0 when no server of the guardian answers."""
+def _answer(folder: ServerFolder, expected: str) -> dict[str, str]:
+    """Return the status of the guardian's server, whose process id is expected. Empty when no such server answers."""
     status = server_status(folder.socket_path) if expected else {}
-    if not expected or status.get("process_id") != expected:
-        return False, 0
-    return status.get("loading") == "1", int(expected)
-
-
-def _check_patience(folder: ServerFolder, began: float, started_from: int | None, *, loading: bool) -> None:
-    cap = _LOADING_CAP if loading else _ANSWER_CAP
-    if time.monotonic() - began > cap:
-        raise StoreUnavailableError(
-            f"the embedded server runs but does not answer at {folder.socket_path} after {cap:g} s; if that goes on, "
-            f"end the programs that use it: {_log_tail(folder, started_from or 0)}"
-        )
+    return status if status.get("process_id") == expected else {}
 
 
 def _start_guardian(folder: ServerFolder, lock: FileLock) -> int:

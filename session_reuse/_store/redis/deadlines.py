@@ -115,15 +115,18 @@ class Deadlines:
 
     async def settle(self, changes: Sequence[tuple[IndexEntry, int | None]], *, timeout: float) -> list[IndexEntry]:
         """Remove entries (None) or set the milliseconds they have left. Return those whose score was as given."""
-        by_bucket: dict[str, list[tuple[IndexEntry, int | None]]] = {}
+        entries: dict[str, list[IndexEntry]] = {}
+        arguments: dict[str, list[str]] = {}
         for entry, left in changes:
-            by_bucket.setdefault(self._keys.of(entry.fingerprint).deadlines, []).append((entry, left))
-        commands = [call("settle", (name,), *_arguments(part)) for name, part in by_bucket.items()]
-        replies = await self._send(*commands, timeout=timeout)
+            bucket = self._keys.of(entry.fingerprint).deadlines
+            entries.setdefault(bucket, []).append(entry)
+            left_ms = _REMOVE if left is None else str(max(1, left))
+            arguments.setdefault(bucket, []).extend((encoded(entry.fingerprint), entry.score, left_ms))
+        commands = [call("settle", (bucket,), *words) for bucket, words in arguments.items()]
         settled: list[IndexEntry] = []
-        for part, reply in zip(by_bucket.values(), replies, strict=True):
+        for part, reply in zip(entries.values(), await self._send(*commands, timeout=timeout), strict=True):
             if not isinstance(reply, Exception):
-                settled += [entry for (entry, _), done in zip(part, reply, strict=True) if done]
+                settled += [entry for entry, done in zip(part, reply, strict=True) if done]
         return settled
 
     async def forget_agents(self, fingerprints: Sequence[str], *, timeout: float) -> None:
@@ -150,13 +153,6 @@ class Deadlines:
     def forget_affinity(self, agent_id: str, fingerprint: str) -> Command:
         """Return the command that removes an affinity, if it still points to this session."""
         return call("forget_affinity", (self._keys.affinity(agent_id),), fingerprint)
-
-
-def _arguments(changes: list[tuple[IndexEntry, int | None]]) -> list[str]:
-    arguments: list[str] = []
-    for entry, left in changes:
-        arguments += (encoded(entry.fingerprint), entry.score, _REMOVE if left is None else str(max(1, left)))
-    return arguments
 
 
 def _score(reply: bytes | float) -> str:
