@@ -18,6 +18,10 @@ from session_reuse.errors import CorruptStateError
 from session_reuse.outcome import Outcome
 
 _SCHEMA: Final = 2
+_PLAIN: Final = (
+    "name", "mark_id", "ttl", "agent_id", "release", "vouched", "score_change", "mark_only", "ids", "sent_as",
+)  # fmt: skip
+"""The fields of a change that are JSON as they are."""
 
 
 def unpacked(content: bytes) -> dict[str, Any]:
@@ -47,8 +51,7 @@ def packed_change(change: Change, elapsed: float, wall: float) -> dict[str, Any]
     """Return a change, for `packed_outbox`. Times are unix seconds: `elapsed()` begins anew with the host."""
     login = change.login
     return {
-        "name": change.name,
-        "mark_id": change.mark_id,
+        **{name: getattr(change, name) for name in _PLAIN},
         "before": change.before.data.decode(),
         "after": change.after.data.decode(),
         "whole": change.whole.data.decode(),
@@ -58,49 +61,34 @@ def packed_change(change: Change, elapsed: float, wall: float) -> dict[str, Any]
             login.retire_at,
         ],
         "made_at": wall - (elapsed - change.made_at),
-        "ttl": change.ttl,
-        "agent_id": change.agent_id,
         "lease": [change.lease.token, change.lease.holder] if change.lease else None,
-        "release": change.release,
-        "vouched": change.vouched,
-        "score_change": change.score_change,
-        "mark_only": change.mark_only,
-        "ids": change.ids,
-        "sent_as": change.sent_as,
         "domains": change.domains.patterns if change.domains is not None else None,
         "uses": [asdict(use) for use in change.uses],
     }  # fmt: skip
 
 
 def unpacked_change(packed: dict[str, Any], logins: dict[str, Login], elapsed: float, wall: float) -> Change:
-    _, found, heard_at, created_at, invalidated_at, *retire_at = packed["login"]
-    since = max(0.0, wall - float(heard_at))
+    _, found, heard_at, created_at, invalidated_at, retire_at = packed["login"]
+    since = max(0.0, wall - heard_at)
     login = logins.setdefault(  # by all of it: two processes may have had a login at one address
         repr(packed["login"]),
-        Login(Found(found), elapsed - since, wall - since, int(created_at), invalidated_at, *retire_at),
+        Login(Found(found), elapsed - since, wall - since, created_at, invalidated_at, retire_at),
     )
-    before = Body(packed["before"].encode(), packed["dialects"][0])
-    after = Body(packed["after"].encode(), packed["dialects"][1])
+    before, after, whole = (
+        Body(packed[name].encode(), encoding)
+        for name, encoding in zip(("before", "after", "whole"), packed["dialects"], strict=True)
+    )
     return Change(
+        **{name: packed[name] for name in _PLAIN},
         is_adopted=True,
-        name=packed["name"],
-        mark_id=packed.get("mark_id", packed["name"]),
         before=before,
         after=before if after == before else after,
+        whole=whole,
         login=login,
-        made_at=elapsed - max(0.0, wall - float(packed["made_at"])),
-        ttl=float(packed["ttl"]),
-        agent_id=packed["agent_id"],
-        lease=Lease(int(packed["lease"][0]), packed["lease"][1]) if packed["lease"] else None,
-        release=bool(packed["release"]),
-        vouched=bool(packed["vouched"]),
-        score_change=int(packed["score_change"]),
-        mark_only=bool(packed["mark_only"]),
-        ids=list(packed["ids"]),
-        sent_as=list(packed.get("sent_as", ())),
-        domains=AllowedDomains(packed["domains"]) if packed.get("domains") else None,
-        whole=Body(packed.get("whole", "").encode(), packed["dialects"][-1]),
-        uses=tuple(map(_unpacked_use, packed.get("uses", ()))),
+        made_at=elapsed - max(0.0, wall - packed["made_at"]),
+        lease=Lease(*packed["lease"]) if packed["lease"] else None,
+        domains=AllowedDomains(packed["domains"]) if packed["domains"] else None,
+        uses=tuple(map(_unpacked_use, packed["uses"])),
     )
 
 
