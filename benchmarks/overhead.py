@@ -102,10 +102,7 @@ class _Connections(Connections):
 
 
 class _Connection(LaneConnection):
-    def packed(self, commands: Sequence[Command]) -> bytes:  # noqa: ARG002
-        return b""
-
-    def write(self, data: bytes | list[bytes]) -> None:  # noqa: ARG002
+    def write(self, commands: Sequence[Command]) -> None:  # noqa: ARG002
         asyncio.get_running_loop().call_soon(self.on_end, [b"OK"] * self._awaited)
 
     def progress(self) -> int:

@@ -61,7 +61,7 @@ class SessionManager(AsyncOnly):
         ConfigurationError: a setting is wrong. The message names it.
 
     Attributes:
-        session_class: of the sessions that plain functions get, which run in threads.
+        session_class: of its sessions.
     """
 
     def __init__(self, store: StoreOrClient | str | None = None, **config: Unpack[ConfigOptions]) -> None:
@@ -74,7 +74,7 @@ class SessionManager(AsyncOnly):
             check_client(store)
             self._given = store
         self.config = Config.from_env(**config)
-        self.session_class = BrowserSession
+        self.session_class: type[BrowserSession] = BrowserSession
         self._options = ResolvedOptions.build(self.config)
         self._known: Replicas | None = None
         self._start_anew()
@@ -223,8 +223,7 @@ class SessionManager(AsyncOnly):
         return ResolvedOptions.build(self.config, options) if options else self._options
 
     async def _open(
-        self, fingerprint: str | None, agent_id: str | None, options: ResolvedOptions,
-        session_class: type[BrowserSession] = BrowserSession,
+        self, fingerprint: str | None, agent_id: str | None, options: ResolvedOptions
     ) -> tuple[BrowserSession, SessionScope]:  # fmt: skip
         """Return a session and its scope. It is not entered yet, unless it is a member of a pool."""
         runtime, spent = await self._services(), 0.0
@@ -233,12 +232,12 @@ class SessionManager(AsyncOnly):
         if options.pool is not None:
             if fingerprint is not None:
                 raise ConfigurationError("give a fingerprint or a pool, not both")
-            return await Turn(runtime, options.pool, agent_id, options, session_class).enter()
+            return await Turn(runtime, options.pool, agent_id, options, self.session_class).enter()
         if fingerprint is None:
             began = runtime.guarded.time()
             fingerprint = await self._last_fingerprint(runtime, agent_id)
             spent = runtime.guarded.time() - began
-        session = session_class(checked(fingerprint, "fingerprint"), agent_id)
+        session = self.session_class(checked(fingerprint, "fingerprint"), agent_id)
         if agent_id is not None:
             runtime.writer.replicas.remember_fingerprint(agent_id, fingerprint)
         return session, runtime.scope(session, options, spent=spent)

@@ -170,8 +170,9 @@ class SessionManager(BlockingOnly):
 
     def restore(self, fingerprint: str, agent_id: str | None = None) -> BrowserSession | None:
         """Return the stored session, or None: nothing there, nothing usable, or the store is away."""
-        manager = self._asynchronous
-        return background.run(_restored(manager._open(fingerprint, agent_id, manager._options, BrowserSession)))
+        session = background.run(self._asynchronous.restore(fingerprint, agent_id))
+        assert session is None or isinstance(session, BrowserSession)  # noqa: S101  (the class of the manager's sessions)
+        return session
 
     def save(self, session: AsyncBrowserSession) -> SaveOutcome:
         """Save a session, one from `restore` or one made by hand."""
@@ -260,10 +261,13 @@ class reusable_session(BlockingOnly):  # noqa: N801  (used like a function)
 
     async def _open(self) -> BrowserSession:
         manager = await default_manager() if self._manager is None else self._manager._asynchronous
+        manager.session_class = BrowserSession
         self._verify_timeout = manager.config.verify_timeout
         options = replace(manager._resolved(self._options), counted_later=self._verify is not None)
         self._is_strict = options.strict
-        session, scope = await _entered(manager._open(*self._names, options, BrowserSession))
+        session, scope = await manager._open(*self._names, options)
+        assert isinstance(session, BrowserSession)  # noqa: S101  (the class asked for)
+        await scope.enter()
         self._session, self._scope = session, scope
         if self._is_abandoned:  # by an interrupt that came before the wait for this
             session.discard()
@@ -375,21 +379,6 @@ def _left_behind(session: BrowserSession, scope: SessionScope, is_checked: bool,
 def _asked_here(_session: AsyncBrowserSession) -> bool:
     """Accept: the hook itself is called in the caller's thread. A login that it has accepted is vouched for."""
     return True
-
-
-async def _entered(
-    opening: Awaitable[tuple[AsyncBrowserSession, SessionScope]],
-) -> tuple[BrowserSession, SessionScope]:
-    session, scope = await opening
-    assert isinstance(session, BrowserSession)  # noqa: S101  (the class asked for)
-    await scope.enter()
-    return session, scope
-
-
-async def _restored(opening: Awaitable[tuple[AsyncBrowserSession, SessionScope]]) -> BrowserSession | None:
-    session, scope = await _entered(opening)
-    scope.note_use()
-    return session if session.reused else None
 
 
 async def _counted(scope: SessionScope) -> None:

@@ -158,10 +158,7 @@ class Telemetry:
 
     def cleanup_failed(self, step: str, error: str) -> None:
         """Log that a step of the clean-up failed: each error at once, then once in ten minutes while it goes on."""
-        if self._is_due(error, step):
-            log.warning(Event.CLEANUP_FAILED, step=step, error=error)
-        else:
-            log.debug(Event.CLEANUP_FAILED, step=step, error=error)
+        self._write_for(error, step)(Event.CLEANUP_FAILED, step=step, error=error)
 
     def cleanup_worked(self, step: str) -> None:
         """Record a success of a step of the clean-up, so that its next failure is logged at once."""
@@ -195,18 +192,16 @@ class Telemetry:
     def under_replicated(self, fingerprint: str, acknowledged: int) -> None:
         """Count and log a save that fewer replicas acknowledged than asked for: a warning once in ten minutes."""
         self._count(lambda metrics: metrics.under_replicated.inc())
-        if self._is_due("under_replicated", "save"):
-            log.warning(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
-        else:
-            log.debug(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
+        write = self._write_for("under_replicated", "save")
+        write(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
 
-    def _is_due(self, what: str, by: str) -> bool:
-        """Return whether a lasting failure is logged as a warning now."""
+    def _write_for(self, what: str, by: str) -> Callable[..., None]:
+        """Return what logs a lasting failure now: a warning, or DEBUG while one is in the log."""
         now = monotonic()
         if now - self._logged.get(what, ("", -_REPEAT))[1] < _REPEAT:
-            return False
+            return log.debug
         self._logged[what] = by, now
-        return True
+        return log.warning
 
     def _count(self, change: Callable[[Metrics], None]) -> None:
         if self._metrics is not None:

@@ -98,7 +98,7 @@ class _Queue:
             lane.second_at = 0.0
             lane.progress = lane.received()
             try:
-                connection.write(connection.prepare(flight.commands))
+                connection.send(flight.commands)
             except Exception as error:  # noqa: BLE001  (a reset connection: see failures.py)
                 self._done(lane, connection, error)
         if self.waiting and len(self.lanes) < self._most:
@@ -236,7 +236,7 @@ class _Queue:
             await connection.release()
             return
         try:
-            connection.write(connection.prepare(flight.commands))
+            connection.send(flight.commands)
         except Exception:  # noqa: BLE001  (likewise)
             await connection.discard()
             return

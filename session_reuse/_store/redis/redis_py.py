@@ -63,10 +63,7 @@ class LaneConnection(ABC):
     Attributes:
         on_end: called with the replies of a group, or with what ended it. Without a group under way it is called
             when the connection ends.
-        write: writes what `prepare` has returned.
     """
-
-    write: Callable[[bytes | list[bytes]], None]
 
     def __init__(self, connection: Any, pool: Any) -> None:
         self.on_end: Callable[[Replies | Exception], None] = _ignore
@@ -75,14 +72,14 @@ class LaneConnection(ABC):
         self._replies: Replies = []
         self._awaited = 0
 
-    def prepare(self, commands: Sequence[Command]) -> bytes | list[bytes]:
-        """Expect the replies of commands, and return the bytes to write."""
+    def send(self, commands: Sequence[Command]) -> None:
+        """Write commands, and expect their replies."""
         self._replies, self._awaited = [], len(commands)
-        return self.packed(commands)
+        self.write(commands)
 
     @abstractmethod
-    def packed(self, commands: Sequence[Command]) -> bytes | list[bytes]:
-        """Return commands as bytes."""
+    def write(self, commands: Sequence[Command]) -> None:
+        """Write commands."""
 
     @abstractmethod
     def progress(self) -> int:
@@ -117,7 +114,6 @@ class _DirectConnection(LaneConnection, asyncio.Protocol):
     def __init__(self, connection: Any, pool: Any) -> None:
         super().__init__(connection, pool)
         self._transport = connection._writer.transport
-        self.write = self._transport.write
         self._stream_protocol = self._transport.get_protocol()
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse, replyError=connection._parser.parse_error, notEnoughData=_NOT_YET
@@ -125,10 +121,11 @@ class _DirectConnection(LaneConnection, asyncio.Protocol):
         self._received = 0
         self._transport.set_protocol(self)
 
-    def packed(self, commands: Sequence[Command]) -> bytes:
+    def write(self, commands: Sequence[Command]) -> None:
         if self._transport.is_closing():  # its end has not been reported yet
             raise RedisConnectionError("the connection is closed")
-        return b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]  # its stub takes one argument
+        packed = map(hiredis.pack_command, commands)  # type: ignore[arg-type]  # its stub takes one argument
+        self._transport.write(b"".join(packed))
 
     def progress(self) -> int:
         return self._received
@@ -177,21 +174,18 @@ class _StreamedConnection(LaneConnection):
         # The lanes have limits of their own. These would start a task for each write.
         self._timeout, connection.socket_timeout = connection.socket_timeout, None
 
-    def packed(self, commands: Sequence[Command]) -> list[bytes]:
-        packed: list[bytes] = self._connection.pack_commands(commands)
-        return packed
+    def write(self, commands: Sequence[Command]) -> None:
+        work = self._exchange(commands, self._replies)
+        self._task = asyncio.get_running_loop().create_task(work)
 
-    def write(self, data: bytes | list[bytes]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._exchange(data, self._replies, self._awaited))
-
-    async def _exchange(self, data: bytes | list[bytes], replies: Replies, awaited: int) -> None:
+    async def _exchange(self, commands: Sequence[Command], replies: Replies) -> None:
         connection = self._connection
         try:
             # Nothing is awaited yet, so bytes now are the end of the connection, or replies to no command.
             if not connection.is_connected or await connection.can_read():
                 raise RedisConnectionError("the connection is closed")  # noqa: TRY301
-            await connection.send_packed_command(data, check_health=False)
-            for _ in range(awaited):
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            for _ in commands:
                 try:
                     replies.append(await connection.read_response())
                 except ResponseError as error:
