@@ -173,19 +173,21 @@ def script_names() -> dict[bytes, str]:
     for path in files(scripts).iterdir():
         if path.name.endswith(".lua"):
             name = path.name.removesuffix(".lua")
-            script = scripts.script(name)
-            found[script.source.encode()] = found[script.sha.encode()] = name
+            sha = scripts.sha_of(name)
+            found[scripts.sources[sha].encode()] = found[sha.encode()] = name
     return found
 
 
 def change_script(name: str, old: str, new: str) -> None:
     """Change a script in this process, for a mutant."""
-    script = scripts.script(name)
-    if old not in script.source:
+    sha_of = scripts.sha_of
+    source = scripts.sources[sha_of(name)]
+    if old not in source:
         raise LookupError(f"{name}.lua does not contain {old!r}")
-    object.__setattr__(script, "source", script.source.replace(old, new))
-    object.__setattr__(script, "sha", sha1(script.source.encode(), usedforsecurity=False).hexdigest())
-    scripts._known[script.sha] = script
+    changed = source.replace(old, new)
+    sha = sha1(changed.encode(), usedforsecurity=False).hexdigest()
+    scripts.sources[sha] = changed
+    scripts.sha_of = lambda each: sha if each == name else sha_of(each)  # type: ignore[assignment]
 
 
 def session_key(fingerprint: str) -> bytes:

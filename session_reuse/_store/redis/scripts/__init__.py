@@ -9,7 +9,7 @@ from typing import Final
 
 from session_reuse._store.redis.redis_py import Argument, Command
 
-_sources: Final[dict[str, str]] = {}
+sources: Final[dict[str, str]] = {}
 """SHA-1, by which a server caches a script -> its source."""
 
 
@@ -18,7 +18,7 @@ def sha_of(name: str) -> str:
     """Return the SHA-1 of the script `<name>.lua`."""
     source = files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
     sha = sha1(source.encode(), usedforsecurity=False).hexdigest()
-    _sources[sha] = source
+    sources[sha] = source
     return sha
 
 
@@ -29,7 +29,7 @@ def call(name: str, keys: tuple[str, ...], *arguments: Argument) -> Command:
 
 def with_source(command: Command) -> Command:
     """Return the command that runs the same script on a server that does not have it, and loads it."""
-    return ("EVAL", _sources[str(command[1])], *command[2:])
+    return ("EVAL", sources[str(command[1])], *command[2:])
 
 
 def milliseconds(seconds: float) -> int:
