@@ -24,7 +24,7 @@ from benchmarks.reporting import Goal, Results, command, table
 from benchmarks.states import SIZES, made_state
 from session_reuse import reusable_session
 from session_reuse._browser_session import BrowserSession
-from session_reuse._resilience.guard import Access, Guard
+from session_reuse._session.guarded_store import Access, GuardedStore
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._state import document
 from session_reuse._state.codec import Codec
@@ -32,11 +32,13 @@ from session_reuse._state.compression import compressor
 from session_reuse._state.header import Header
 from session_reuse._state.sealing import seal
 from session_reuse._state.storage_state import validate_storage_state
+from session_reuse._store.keys import Keys
 from session_reuse._store.redis.batching import Batcher
 from session_reuse._store.redis.redis_py import Command, Connections, LaneConnection
 from session_reuse._telemetry import Telemetry
 from session_reuse.config import Config
 from session_reuse.outcome import Outcome, SaveOutcome
+from session_reuse.testing import MemoryStore
 
 Step = Callable[[], Any]
 AsyncStep = Callable[[], Coroutine[Any, Any, Any]]
@@ -68,7 +70,8 @@ async def async_cost(step: AsyncStep, rounds: int) -> float:
 
 async def layers(rounds: int) -> dict[str, float]:
     """Return what the SDK adds to one enter and one leave, whatever the store and the size."""
-    guard, telemetry, config = Guard(attempt_timeout=0.15), Telemetry(CollectorRegistry()), Config()
+    guard = GuardedStore(MemoryStore(), Keys(), attempt_timeout=0.15)
+    telemetry, config = Telemetry(CollectorRegistry()), Config()
 
     async def nothing(_timeout: float = 0.0) -> None:
         return None
@@ -83,8 +86,8 @@ async def layers(rounds: int) -> dict[str, float]:
         telemetry.saved("site/alice", SaveOutcome.SAVED, 0.001)
 
     async def guarded() -> None:
-        await guard.run(Access.READ, nothing, 0.5)
-        await guard.run(Access.WRITE, nothing, 2.0)
+        await guard.attempt(Access.READ, nothing, 0.5)
+        await guard.attempt(Access.WRITE, nothing, 2.0)
 
     bare = await async_cost(nothing, rounds)
     return {

@@ -15,8 +15,8 @@ from session_reuse._logins.pool import Pool, Turn
 from session_reuse._misuse import AsyncOnly
 from session_reuse._orphans import managers, report_lost, until_loop_ends
 from session_reuse._resilience.failure import AttemptFailed, store_errors
-from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime, compose, is_store
+from session_reuse._session.guarded_store import Access
 from session_reuse._session.options import ResolvedOptions, SessionOptions
 from session_reuse._session.replica import Replicas
 from session_reuse._session.scope import SessionScope
@@ -432,7 +432,7 @@ class SessionManager(AsyncOnly):
         runtime = self._runtime
         if runtime is None:
             return ManagerStats({}, {}, 0, 0, 0, {})
-        counts, guard = runtime.telemetry.counts, runtime.guard
+        counts, guard = runtime.telemetry.counts, runtime.guarded
         return ManagerStats(
             entered={outcome.value: count for outcome, count in counts.entered.items()},
             saved={outcome.value: count for outcome, count in counts.saved.items()},

@@ -13,8 +13,8 @@ from typing import Final, NoReturn, TypeVar
 from session_reuse._browser_session import BrowserSession
 from session_reuse._cancellation import SwallowedCancellation, ends_us
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
+from session_reuse._session.guarded_store import Access
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse._session.tasks import in_own_thread

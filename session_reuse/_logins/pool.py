@@ -11,9 +11,8 @@ from typing import Final, TypeVar
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.failure import AttemptFailed, store_errors
-from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
-from session_reuse._session.guarded_store import Request
+from session_reuse._session.guarded_store import Access, Request
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
 from session_reuse._state.header import Header

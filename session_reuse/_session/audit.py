@@ -8,11 +8,10 @@ from typing import Final
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._resilience.guard import Access
 from session_reuse._session.changes import REFUSED, Change
 from session_reuse._session.clock import Clock
 from session_reuse._session.fold import Folded
-from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.guarded_store import Access, GuardedStore
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.tasks import Spawn
 from session_reuse._store.interface import Commit, CommitReply, SessionUse

@@ -14,9 +14,8 @@ from weakref import WeakKeyDictionary
 from session_reuse._browser_session import BrowserSession
 from session_reuse._resilience.breaker import BreakerState
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._resilience.guard import Access, Guard, Listener
 from session_reuse._session.clock import Clock, elapsed
-from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.guarded_store import Access, GuardedStore, Listener
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.replica import Invalidated, Replicas
 from session_reuse._session.scope import SessionScope
@@ -55,7 +54,6 @@ class Runtime:
     config: Config
     keys: Keys
     store: RedisStore
-    guard: Guard
     codec: Codec
     telemetry: Telemetry
     guarded: GuardedStore
@@ -125,23 +123,23 @@ async def compose(config: Config, given: StoreOrClient | None, known: Replicas |
     else:
         connection = await _connection(config, given)
         store = _redis_store(config, keys, connection, own=given is None)
-    guard = Guard(attempt_timeout=config.attempt_timeout, servers=store.servers)
     telemetry = Telemetry(config.registry, _health(config, given))
-    guarded, snapshots = GuardedStore(store, guard, keys), Snapshots(codec, keys)
+    guarded = GuardedStore(store, keys, attempt_timeout=config.attempt_timeout)
+    snapshots = Snapshots(codec, keys)
     clock = Clock(time.time, elapsed, random.Random())
     tasks, replicas = Tasks(), known or _replicas(config, given)
     runtime = Runtime(
-        config=config, keys=keys, store=store, guard=guard, codec=codec, telemetry=telemetry, guarded=guarded,
+        config=config, keys=keys, store=store, codec=codec, telemetry=telemetry, guarded=guarded,
         snapshots=snapshots, clock=clock, tasks=tasks, connection=connection,
         writer=Writer(config, guarded, snapshots, telemetry, clock, tasks.spawn, replicas),
     )  # fmt: skip
     if connection is not None and connection.revive is not None:
-        guard.on_failure = _Reviver(runtime.spawn, connection.revive)
+        guarded.on_failure = _Reviver(runtime.spawn, connection.revive)
     if config.spool_dir is not None:
         from session_reuse._session.spool.disk_replicas import disk_replicas
 
         runtime.writer.disk = disk_replicas(config, codec, runtime.writer, clock, runtime.spawn)
-    guard.on_change = _follow(guard, telemetry, runtime.writer)
+    guarded.on_change = _follow(guarded, telemetry, runtime.writer)
     return runtime
 
 
@@ -228,11 +226,11 @@ class _Reviver:
             log.warning(Event.DEGRADED, operation="revive", error=type(error).__name__)
 
 
-def _follow(guard: Guard, telemetry: Telemetry, writer: Writer) -> Listener:
+def _follow(store: GuardedStore, telemetry: Telemetry, writer: Writer) -> Listener:
     """Return what shows each change of a breaker, and delivers what waits when one has closed."""
 
     def changed(server: str, access: Access, old: BreakerState, new: BreakerState) -> None:
-        worst = guard.state(access).value
+        worst = store.state(access).value
         telemetry.breaker_changed(access.value, worst, server=server, old=old.value, new=new.value)
         if new is BreakerState.CLOSED:
             if writer.replicas.pending:

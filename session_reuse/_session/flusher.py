@@ -97,7 +97,7 @@ class Flusher:
         return found
 
     def _closed_for(self, server: str) -> float:
-        return max(breaker.retry_in for breaker in self._store.guard.at(server))  # what is stored is read first
+        return max(breaker.retry_in for breaker in self._store.at(server))  # what is stored is read first
 
     async def finish(self, budget: float) -> None:
         """Write all changes that wait or are on their way, within `budget` seconds."""
@@ -108,7 +108,7 @@ class Flusher:
         await asyncio.gather(*tasks, return_exceptions=True)
         servers = self._by_server()
         for server in servers:  # this is the last chance, and nobody else waits behind it
-            for breaker in self._store.guard.at(server):
+            for breaker in self._store.at(server):
                 breaker.reset()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(budget):

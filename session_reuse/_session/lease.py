@@ -9,9 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry
-from session_reuse._resilience.guard import Access
 from session_reuse._session.clock import elapsed
-from session_reuse._session.guarded_store import GuardedStore, Request
+from session_reuse._session.guarded_store import Access, GuardedStore, Request
 from session_reuse._session.tasks import Spawn
 from session_reuse._store.interface import Busy, EnterReply, Lease
 from session_reuse._telemetry import Event, Operation, Telemetry, log

@@ -7,9 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import store_errors
-from session_reuse._resilience.guard import Access
 from session_reuse._session.clock import elapsed
-from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.guarded_store import Access, GuardedStore
 from session_reuse._state.codec import Codec
 from session_reuse._state.sealing import AesGcm
 from session_reuse.config import Config

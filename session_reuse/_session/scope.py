@@ -20,14 +20,13 @@ from weakref import ProxyType, proxy
 from session_reuse._browser_session import BrowserSession, fill, is_inherited, wiring_of
 from session_reuse._problem import ProblemKind
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._resilience.guard import Access
 from session_reuse._session.callbacks import examined, verified
 from session_reuse._session.changes import NEVER_HEARD, NOT_FINAL, NOT_STORED, Change, Found, Login, StoredKind
 from session_reuse._session.clock import Clock
 from session_reuse._session.entry import Entry, enter_request, from_store, lives_too_long, login_to_replace, while_away
 from session_reuse._session.exit import allows_save, bad_mark, body_to_save, given_up, passed_on, unsettled
 from session_reuse._session.fold import fold
-from session_reuse._session.guarded_store import GuardedStore, Request
+from session_reuse._session.guarded_store import Access, GuardedStore, Request
 from session_reuse._session.lease import LeaseHolder
 from session_reuse._session.one_time_codes import OneTimeCodes
 from session_reuse._session.options import ResolvedOptions

@@ -12,14 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from session_reuse._resilience.failure import AttemptFailed
-from session_reuse._resilience.guard import Access
 from session_reuse._session.audit import Audit
 from session_reuse._session.changes import REFUSED, TOMBSTONE_TTL, Change, Snapshot, StoredKind
 from session_reuse._session.clock import Clock, Moment
 from session_reuse._session.commits import as_stored, commit_of, has_payload, next_header
 from session_reuse._session.flusher import Flusher
 from session_reuse._session.fold import Folded, fold, next_group
-from session_reuse._session.guarded_store import GuardedStore
+from session_reuse._session.guarded_store import Access, GuardedStore
 from session_reuse._session.replica import Replica, Replicas
 from session_reuse._session.snapshots import Snapshots
 from session_reuse._session.tasks import Spawn, in_thread

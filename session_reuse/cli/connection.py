@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar, Unpack, cast
 
 from session_reuse._manager import SessionManager, runtime_of
 from session_reuse._resilience.failure import store_errors
-from session_reuse._resilience.guard import Access, Attempt
 from session_reuse._session.composition import Runtime
+from session_reuse._session.guarded_store import Access, Attempt
 from session_reuse._settings.url import WAY_TO_CAUSE, store_options
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import Header
@@ -105,7 +105,7 @@ async def execute(runtime: Runtime, attempt: Attempt[T], access: Access = Access
     config = runtime.config
     budget = config.restore_timeout if access is Access.READ else config.save_timeout
     with store_errors():
-        return await runtime.guard.run(access, attempt, budget)
+        return await runtime.guarded.attempt(access, attempt, budget)
 
 
 async def read_stored(runtime: Runtime, fingerprint: str, codec: Codec | None = None) -> Stored | None:

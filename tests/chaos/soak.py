@@ -188,7 +188,7 @@ class Soak:
             await proxy.heal()
         for manager in self.managers:
             services = await parts_of(manager)
-            services.guard.at().write.probe_now()
+            services.guarded.at().write.probe_now()
             services.writer.wake()
             await until(
                 lambda manager=manager: not manager.stats().pending, timeout=60.0, message="what waited arrived"

@@ -20,12 +20,12 @@ async def test_a_late_save_undoes_no_newer_one_of_another_process(own_redis: Red
         assert session.save_outcome is SaveOutcome.PENDING
         own_redis.start()
         runtime = await parts_of(ours)
-        runtime.guard.at().write.open_now(60.0)  # ours comes last
+        runtime.guarded.at().write.open_now(60.0)  # ours comes last
         async with SessionManager(own_redis.url, registry=None) as theirs:
             async with reusable_session(NAME, manager=theirs) as session:
                 session.data["x"] = 3
             assert session.save_outcome is SaveOutcome.SAVED
-            runtime.guard.at().write.probe_now()
+            runtime.guarded.at().write.probe_now()
             runtime.writer.wake()
             await until(lambda: not ours.stats().pending)
             found = await theirs.restore(NAME)

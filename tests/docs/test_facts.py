@@ -15,8 +15,7 @@ from benchmarks import scorecard
 from session_reuse import Config
 from session_reuse._browser import limits
 from session_reuse._browser.options import Settings
-from session_reuse._resilience import guard
-from session_reuse._session import changes
+from session_reuse._session import changes, guarded_store
 from session_reuse._state import compression, header
 from session_reuse._store.redis import batching
 
@@ -41,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     field.name: getattr(made, field.name) for made in (Config(), Settings()) for field in fields(made)
 }
 
-POLICY = guard.STORE_POLICY
+POLICY = guarded_store.STORE_POLICY
 FACTS: list[tuple[str, str, Callable[[], float]]] = [
     ("README.md", r"A start waits at most ([\d.]+) s", lambda: Config().restore_timeout),
     ("docs/concepts.md", r"`restore_timeout` \(([\d.]+) s\)", lambda: Config().restore_timeout),
@@ -50,8 +49,8 @@ FACTS: list[tuple[str, str, Callable[[], float]]] = [
     ("docs/_static/breaker.svg", r"doubled up to ([\d.]+) s", lambda: POLICY.open_cap),
     ("docs/_static/breaker.svg", r"(\d+) failures in a row", lambda: POLICY.consecutive),
     ("docs/_static/breaker.svg", r"half of the last (\d+)", lambda: POLICY.window),
-    ("docs/_static/breaker.svg", r"Rejected credentials: (\d+) s", lambda: guard._CREDENTIALS_SPAN),
-    ("docs/troubleshooting.md", r"not used for (\d+) seconds after", lambda: guard._CREDENTIALS_SPAN),
+    ("docs/_static/breaker.svg", r"Rejected credentials: (\d+) s", lambda: guarded_store._CREDENTIALS_SPAN),
+    ("docs/troubleshooting.md", r"not used for (\d+) seconds after", lambda: guarded_store._CREDENTIALS_SPAN),
     ("docs/explanation/sharing.md", r"A tombstone is kept for (\d+) days", lambda: changes.TOMBSTONE_TTL / DAY),
     ("docs/explanation/sharing.md", r"held it for more than (\d+) days", lambda: changes.HOLD_LIMIT / DAY),
     ("docs/reference/stored-form.md", r"last invalidation.*\| (\d+) days", lambda: changes.TOMBSTONE_TTL / DAY),

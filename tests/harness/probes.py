@@ -56,7 +56,7 @@ def was_used(manager: SessionManager) -> bool:
 
 def breakers_of(manager: SessionManager) -> Sequence[CircuitBreaker]:
     """Return the breakers for reads and for writes of the store as a whole."""
-    breakers = runtime(manager).guard.at()
+    breakers = runtime(manager).guarded.at()
     return breakers.read, breakers.write
 
 

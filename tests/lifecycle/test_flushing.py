@@ -56,7 +56,7 @@ async def test_saves_that_wait_are_written_side_by_side() -> None:
         await left_in_an_outage(one, MANY)
         one.way = slow = Slow(memory, "commit")
         (await parts_of(one.manager)).guarded.store = slow
-        (await parts_of(one.manager)).guard.at().write.reset()
+        (await parts_of(one.manager)).guarded.at().write.reset()
         # A failed flush doubles the pause between two sessions, to 2 s in the end, and a busy machine sees many of them.
         await until(lambda: slow.inside > MANY / 2, message="several commits are under way at once")
         slow.go_on.set()

@@ -339,7 +339,7 @@ async def test_the_next_exclusive_agent_of_a_process_finds_what_waits() -> None:
     async with processes(memory, 1) as (one,):
         late = await exclusive_save_that_waits(one)
         one.heal()
-        (await parts_of(one.manager)).guard.at().write.reset()
+        (await parts_of(one.manager)).guarded.at().write.reset()
         async with one.enter(exclusive=True) as session:
             assert session.data == {"late": 1}
             session.discard()
@@ -368,7 +368,7 @@ async def test_a_new_lease_waits_for_a_save_on_its_way() -> None:
         one.heal()
         one.way.latency = 0.05
         parts = await parts_of(one.manager)
-        parts.guard.at().write.reset()
+        parts.guarded.at().write.reset()
         flushing = asyncio.ensure_future(parts.writer.flush(NAME, 1.0))
         await asyncio.sleep(0.01)
         async with one.enter(exclusive=True) as session:

@@ -52,7 +52,7 @@ async def test_a_frozen_shard_stops_its_own_sessions_only(cluster: RedisCluster,
             seen["lost" if name in lost else "well"][f"{outcome}/{saved}"] += 1
     assert seen["well"] == {"reused/saved": ROUNDS * len(well)}
     assert all(kind.endswith("/pending") for kind in seen["lost"])
-    guard = runtime(manager).guard
+    guard = runtime(manager).guarded
     states = {name: guard.at(runtime(manager).guarded.server_of(name)).write.state for name in NAMES}
     assert {states[name] for name in well} == {"closed"}
     assert "closed" not in {states[name] for name in lost}

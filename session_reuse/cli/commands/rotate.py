@@ -15,8 +15,8 @@ import typer
 
 from session_reuse._manager import runtime_of
 from session_reuse._resilience.failure import AttemptFailed, store_errors
-from session_reuse._resilience.guard import Access
 from session_reuse._session.composition import Runtime
+from session_reuse._session.guarded_store import Access
 from session_reuse._session.one_time_codes import OneTimeCodes
 from session_reuse._state.codec import Codec
 from session_reuse._state.header import REMEMBERED_SAVES
