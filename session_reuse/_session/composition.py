@@ -122,7 +122,10 @@ async def compose(config: Config, given: StoreOrClient | None, known: Replicas |
         store = given
     else:
         connection = await _connection(config, given)
-        store = _redis_store(config, keys, connection, own=given is None)
+        store = RedisStore(
+            connection.client, keys, lanes=config.lanes, wait=(config.wait_replicas, config.save_timeout / 20),
+            own_client=given is None, connect_timeout=config.connect_timeout,
+        )  # fmt: skip
     telemetry = Telemetry(config.registry, _health(config, given))
     guarded = GuardedStore(store, keys, attempt_timeout=config.attempt_timeout)
     snapshots = Snapshots(codec, keys)
@@ -181,17 +184,6 @@ def _health(config: Config, given: StoreOrClient | None) -> StoreHealth:
     where = getattr(pool, "connection_kwargs", None) or {}
     address = where.get("path") or f"{where.get('host', '')}:{where.get('port', '')}"
     return StoreHealth(f"{type(given).__name__} {address}".rstrip(" :"))
-
-
-def _redis_store(config: Config, keys: Keys, connection: Connection, *, own: bool) -> RedisStore:
-    return RedisStore(
-        connection.client,
-        keys,
-        lanes=config.lanes,
-        wait=(config.wait_replicas, config.save_timeout / 20),
-        own_client=own,
-        connect_timeout=config.connect_timeout,
-    )
 
 
 async def _start_private_server(start: Callable[[], None]) -> None:

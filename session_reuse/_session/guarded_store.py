@@ -10,13 +10,12 @@ import math
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
-from random import Random
 from typing import Final, NamedTuple, TypeVar
 
 from session_reuse._resilience.breaker import BreakerPolicy, BreakerState, CircuitBreaker
 from session_reuse._resilience.failure import AttemptFailed, FailureScope, Retry, circuit_open, not_understood, used_up
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
-from session_reuse._resilience.retry import is_worth_retrying, retry
+from session_reuse._resilience.retry import is_worth_retrying, jitter, retry
 from session_reuse._store.keys import Keys
 from session_reuse._store.redis.store import RedisStore
 
@@ -31,11 +30,8 @@ STORE_POLICY: Final = BreakerPolicy(consecutive=5, open_cap=2.0)
 """A frozen store fails all waiting calls at once: five in a row outweigh the good results before them."""
 _CREDENTIALS_SPAN: Final = 10.0
 """Seconds without requests after the store has rejected our credentials."""
-_READ_RETRIES: Final = 1
-_WRITE_RETRIES: Final = 3
 _MARGIN: Final = 0.01
 """Seconds that the end of an operation is too late on a busy machine: it is set so much before the end of the budget."""
-_jitter: Final = Random()
 _SEVERITY: Final = [BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN]
 
 
@@ -97,7 +93,7 @@ class GuardedStore:
             for breaker in self._breakers.pop(gone):
                 breaker.reset()  # for the listeners, which show its state
         read, write = (
-            CircuitBreaker(STORE_POLICY, partial(self._changed, server, access), _jitter.uniform) for access in Access
+            CircuitBreaker(STORE_POLICY, partial(self._changed, server, access), jitter.uniform) for access in Access
         )
         met = self._breakers[server] = Breakers(read, write)
         return met
@@ -156,12 +152,7 @@ class GuardedStore:
                     last = failure
                     if not is_worth_retrying(failure, patient=patient) or breakers.to(access).retry_in > 0:
                         raise
-                return await retry(
-                    partial(self._attempt, breakers, access, attempt, -math.inf),
-                    attempts=_WRITE_RETRIES if patient else _READ_RETRIES,
-                    patient=patient,
-                    random=_jitter,
-                )
+                return await retry(partial(self._attempt, breakers, access, attempt, -math.inf), patient=patient)
         except TimeoutError:
             raise last or used_up() from None
 

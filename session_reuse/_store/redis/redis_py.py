@@ -238,15 +238,10 @@ class Connections:
 
     async def disconnect_idle(self) -> None:
         """Close the idle connections of the pool at once: they may be dead, and would not answer a farewell."""
-        for connection in list(idle := _idle(self._pool)):
+        idle: Collection[Any] = getattr(self._pool, "_available_connections", ())  # the list itself, which changes
+        for connection in list(idle):
             if connection in idle:  # nobody has taken it meanwhile
                 await connection.disconnect(nowait=True)
-
-
-def _idle(pool: Any) -> Collection[Any]:
-    """Return the connections of a pool that nobody uses: the list itself, which changes."""
-    found: Collection[Any] = getattr(pool, "_available_connections", ())
-    return found
 
 
 class _NodePool:
