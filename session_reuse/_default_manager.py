@@ -49,24 +49,19 @@ async def default_manager() -> SessionManager:
     loop = asyncio.get_running_loop()
     manager: SessionManager | None = getattr(loop, _ATTRIBUTE, None)
     if manager is None or manager.closed:
-        close_orphans()
+        with _lock:
+            closed = [each for each in _defaults if each.is_closed()]  # without `shutdown_asyncgens`
+            _defaults.difference_update(closed)
+        for each in closed:
+            left: _DefaultManager = getattr(each, _ATTRIBUTE)
+            delattr(each, _ATTRIBUTE)
+            left._abandon()  # noqa: SLF001  (its own loop has ended, and cannot)
+            left.keep_known()
         manager = _DefaultManager()
         setattr(loop, _ATTRIBUTE, manager)
         with _lock:
             _defaults.add(loop)
     return manager
-
-
-def close_orphans() -> None:
-    """Close the managers of loops that were closed without `shutdown_asyncgens`."""
-    with _lock:
-        closed = [loop for loop in _defaults if loop.is_closed()]
-        _defaults.difference_update(closed)
-    for loop in closed:
-        manager: _DefaultManager = getattr(loop, _ATTRIBUTE)
-        delattr(loop, _ATTRIBUTE)
-        manager._abandon()  # noqa: SLF001  (its own loop has ended, and cannot)
-        manager.keep_known()
 
 
 def _start_anew_in_child() -> None:

@@ -95,6 +95,11 @@ class FileLock:
         """Unlock, for all copies of the descriptor, and keep the file open."""
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
+    def end(self) -> None:
+        """Unlock and close. A process that is being started by another thread may hold a copy for a moment."""
+        self.drop()
+        self.close()
+
     def content(self) -> str:
         """Read the few bytes that the holder wrote into the file."""
         return os.pread(self.descriptor, 32, 0).decode("ascii", "replace")

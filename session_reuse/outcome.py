@@ -34,10 +34,7 @@ class Outcome(StrEnum):
     @property
     def degraded(self) -> bool:
         """True when the store, not the data, is the reason for a fresh session."""
-        return self in _DEGRADED
-
-
-_DEGRADED = frozenset({Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.CIRCUIT_OPEN, Outcome.AUTH})
+        return self in {Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.CIRCUIT_OPEN, Outcome.AUTH}
 
 
 class SaveOutcome(StrEnum):

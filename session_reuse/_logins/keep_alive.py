@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn
 
 from session_reuse._browser_session import BrowserSession
 from session_reuse._cancellation import SwallowedCancellation, ends_us
@@ -28,7 +28,6 @@ from session_reuse.outcome import Liveness
 
 Probe = Callable[[BrowserSession], "bool | Awaitable[bool]"]
 OnChange = Callable[[str, Liveness, Liveness], object]
-T = TypeVar("T")
 
 _LISTING_TIMEOUT: Final = 5.0
 _NOTE_TTL: Final = 30 * 86400.0

@@ -232,7 +232,7 @@ class Spool:
             lock.take(cap=_LOCK_PATIENCE)
             yield
         finally:
-            _end(lock)
+            lock.end()
 
     def claim(self) -> bool:
         """Become the one process that delivers what earlier ones have left. The kernel ends it with the process."""
@@ -249,7 +249,7 @@ class Spool:
     def end_claim(self) -> None:
         """Release the claim, so that another process can deliver."""
         if self._claim is not None:
-            _end(self._claim)
+            self._claim.end()
             self._claim = None
 
     def _prepare(self) -> None:
@@ -289,8 +289,3 @@ def _write_through(path: Path, data: bytes, saved_at: float) -> None:
         opened.flush()
         os.utime(file, (saved_at, saved_at))
         os.fsync(file)
-
-
-def _end(lock: FileLock) -> None:
-    lock.drop()  # not by closing it alone: a process that is being started by another thread may hold a copy for a moment
-    lock.close()

@@ -78,12 +78,9 @@ class EmbeddedServer:
             except TimeoutError as error:
                 raise StoreUnavailableError(f"a lock of the embedded server cannot be had: {error}") from None
             finally:
-                # Unlocked, not only closed: a process being spawned by another thread may hold a copy for a moment.
-                start.drop()
-                start.close()
+                start.end()
                 if self._users is None:
-                    users.drop()
-                    users.close()
+                    users.end()
 
     def release(self) -> None:
         """Stop using the server, for good. It ends soon after its last user."""
@@ -91,8 +88,7 @@ class EmbeddedServer:
         with self._guard:
             self._is_released = True
             if self._users is not None:
-                self._users.drop()
-                self._users.close()
+                self._users.end()
                 self._users = None
 
     def _forget_parent(self) -> None:
