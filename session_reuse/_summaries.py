@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from session_reuse._state.header import Header
-from session_reuse._state.health import judge
+from session_reuse._state.header import Header, judge
 from session_reuse._store.interface import SessionEntry
 from session_reuse.config import Config
 from session_reuse.errors import CorruptStateError

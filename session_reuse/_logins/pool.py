@@ -15,8 +15,7 @@ from session_reuse._session.composition import Runtime
 from session_reuse._session.guarded_store import Access, Request
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._session.scope import SessionScope
-from session_reuse._state.header import Header
-from session_reuse._state.health import judge
+from session_reuse._state.header import Header, judge
 from session_reuse._store.interface import PassedMember, PoolEdit, PoolMember, SessionEntry
 from session_reuse._store.keys import checked, is_name
 from session_reuse._stored_form import new_save_id

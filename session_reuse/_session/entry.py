@@ -12,8 +12,7 @@ from session_reuse._session.fold import Folded, fold
 from session_reuse._session.guarded_store import Request
 from session_reuse._session.options import ResolvedOptions
 from session_reuse._state.document import Body, load
-from session_reuse._state.header import Header, may_shorten
-from session_reuse._state.health import judge
+from session_reuse._state.header import Header, judge, may_shorten
 from session_reuse._state.record import record
 from session_reuse._state.shapes import Document
 from session_reuse._store.interface import EnterReply

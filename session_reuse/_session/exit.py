@@ -11,7 +11,7 @@ from session_reuse._session.changes import NOT_STORED, Change, Found, Login
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
-from session_reuse._state.health import BAD_MARK
+from session_reuse._state.header import BAD_MARK
 from session_reuse._state.merge import same_document
 from session_reuse._state.storage_state import is_empty
 from session_reuse._stored_form import document_of

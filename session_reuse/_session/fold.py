@@ -24,7 +24,7 @@ from session_reuse._session.clock import Moment
 from session_reuse._state import document
 from session_reuse._state.document import Body
 from session_reuse._state.domains import AllowedDomains
-from session_reuse._state.health import judge
+from session_reuse._state.header import judge
 from session_reuse._state.merge import common_notes, merge_data, merge_documents, without_expired
 from session_reuse._state.record import record
 from session_reuse._state.storage_state import is_empty

@@ -35,7 +35,7 @@ from session_reuse._session.tasks import Spawn
 from session_reuse._session.writer import Writer
 from session_reuse._state import document
 from session_reuse._state.document import NO_BODY
-from session_reuse._state.health import GOOD_MARK
+from session_reuse._state.header import GOOD_MARK
 from session_reuse._store.interface import Busy, EnterReply, Lease
 from session_reuse._stored_form import document_of, encode_session, new_save_id
 from session_reuse._telemetry import Event, Operation, Telemetry, log

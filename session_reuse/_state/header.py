@@ -1,4 +1,4 @@
-"""The fixed-width header of a stored value, which scripts read without the body.
+"""The fixed-width header of a stored value, which scripts read without the body, and the verdict on it.
 
 It is text, so that `redis-cli GETRANGE key 0 175` is readable. The scripts in `_store/redis/scripts` use the same
 positions, and a test compares them. The seal of the body covers the header except what scripts set: `invalidated_at`, `token`, `saved_at`,
@@ -13,6 +13,7 @@ from typing import Final
 
 from session_reuse._state.record import record
 from session_reuse.errors import CorruptStateError, UnreadableStateError
+from session_reuse.outcome import Outcome
 
 MAGIC: Final = b"SRS1"
 """Session of session_reuse, schema 1."""
@@ -25,6 +26,9 @@ SAVE_ID_LENGTH: Final = 12
 REMEMBERED_SAVES: Final = 4
 SERVER_STAMPED: Final = "t"
 """Fourth flag of a value whose `saved_at` the commit script has set, so that its seal does not cover that field."""
+BAD_MARK: Final = 10
+GOOD_MARK: Final = -5
+"""Changes of the error score, in tenths."""
 _LAST_FLAGS: Final = f"-{SERVER_STAMPED}".encode()
 _FIELDS: Final = Struct("4x 4s 8s 20s 20s 12s 48s 14s 14s 14s 8s 4s 4s")
 _SAVE_ID: Final = re.compile("[^-]{12}")
@@ -115,6 +119,36 @@ class Header:
             )
         except (ValueError, UnicodeDecodeError):
             raise CorruptStateError("the header is damaged") from None
+
+
+def judge(
+    header: Header,
+    *,
+    now: float,
+    retire_after_bad: int,
+    max_age: float | None = None,
+    max_uses: int | None = None,
+    uses: int | None = None,
+) -> Outcome:
+    """Return REUSED or RETIRED.
+
+    Args:
+        header: of the stored value.
+        now: unix seconds.
+        retire_after_bad: how many bad marks retire it.
+        max_age: seconds since the first save after which it is retired.
+        max_uses: number of reuses after which it is retired.
+        uses: reuses before this one. Default: the count in the header.
+    """
+    now_ms = now * 1000
+    used = header.uses if uses is None else uses
+    is_retired = (
+        header.score >= retire_after_bad * BAD_MARK
+        or (header.retire_at and now_ms >= header.retire_at)
+        or (max_age is not None and now_ms - header.created_at >= max_age * 1000)
+        or (max_uses is not None and used >= max_uses)
+    )
+    return Outcome.RETIRED if is_retired else Outcome.REUSED
 
 
 def may_shorten(value: bytes, ttl: float) -> bool:
