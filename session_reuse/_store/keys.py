@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 from zlib import crc32
 
@@ -157,17 +157,9 @@ class Keys:
         """String: how many members of a pool a request has added or removed, so that a repetition changes nothing."""
         return f"{self.prefix}:once:{{{self.prefix}:pool:{encoded(name, 'pool')}}}:{request_id}"
 
-    def sessions_pattern(self) -> str:
-        """Return the MATCH pattern of all session keys."""
-        return self._session.translate(_GLOB) + "*"
-
-    def totp_pattern(self) -> str:
-        """Return the MATCH pattern of all keys with secrets of one-time codes."""
-        return f"{self.prefix}:totp:{{".translate(_GLOB) + "*"
-
-    def affinity_pattern(self) -> str:
-        """Return the MATCH pattern of the affinity entries of all agents."""
-        return self.affinity("a")[:-1].translate(_GLOB) + "*"
+    def pattern(self, kind: Literal["session", "totp", "affinity"]) -> str:
+        """Return the MATCH pattern of all sessions, secrets of one-time codes, or affinity entries."""
+        return f"{self.prefix}:{kind}:".translate(_GLOB) + "*"
 
     def agent_of(self, key: str) -> str:
         """Return the agent of an affinity entry."""

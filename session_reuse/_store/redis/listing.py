@@ -39,7 +39,7 @@ async def keys_like(topology: Topology, pattern: str, timeout: float) -> AsyncIt
 
 async def fingerprints(topology: Topology, keys: Keys, timeout: float) -> AsyncIterator[list[str]]:
     """Yield the fingerprints of all sessions in pages. Keys that are not ours are left out."""
-    async for page in keys_like(topology, keys.sessions_pattern(), timeout):
+    async for page in keys_like(topology, keys.pattern("session"), timeout):
         yield [name for key in page if (name := keys.fingerprint_of(text(key))) is not None]
 
 

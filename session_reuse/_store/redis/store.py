@@ -290,7 +290,7 @@ class RedisStore(Pools):
     async def reseal_affinities(self, reseal: Callable[[str, str], str | None], *, timeout: float) -> int:
         """Replace the affinity entries for which `reseal(agent_id, entry)` returns another one. Return how many."""
         count = 0
-        async for page in keys_like(self.topology, self.keys.affinity_pattern(), timeout):
+        async for page in keys_like(self.topology, self.keys.pattern("affinity"), timeout):
             names = list(map(text, page))
             entries = await self.send(*(("GET", name) for name in names), timeout=timeout) if names else []
             commands = []
@@ -342,7 +342,7 @@ class RedisStore(Pools):
 
     async def totp_secrets(self, *, timeout: float) -> list[str]:
         """Return the fingerprints that have a secret."""
-        pages = keys_like(self.topology, self.keys.totp_pattern(), timeout)
+        pages = keys_like(self.topology, self.keys.pattern("totp"), timeout)
         names = {self.keys.fingerprint_of(text(key)) async for page in pages for key in page}
         return sorted(name for name in names if name is not None)
 
