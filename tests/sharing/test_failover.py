@@ -20,7 +20,7 @@ from session_reuse._store.redis.topology import SentinelTopology
 from tests.harness.lag import Lag
 from tests.harness.polling import until
 from tests.harness.probes import connections_of, fencing_token, parts_of, runtime
-from tests.harness.servers import RedisCluster, RedisServer, SentinelGroup
+from tests.harness.servers import HOST, RedisCluster, RedisServer, SentinelGroup
 from tests.harness.stored import KEYS
 from tests.sharing.traces import MakeManager, save_many
 
@@ -300,6 +300,29 @@ async def test_a_reset_connection_to_a_sentinel_does_not_alarm_anybody() -> None
 
     pool = SimpleNamespace(master_address=None, get_master_address=reset, sentinel_manager=Sentinel([]))
     await SentinelTopology(SimpleNamespace(connection_pool=pool), lanes=1).check(timeout=1.0)
+
+
+@pytest.mark.alone("saves reach the new master within 3 s, and the enter of a new process takes 0.5 s")
+async def test_a_silent_sentinel_hides_no_new_master(make_manager: MakeManager) -> None:
+    """The host of the old master is frozen, with the sentinel that was asked first: the others name the new master."""
+    with SentinelGroup() as group:
+        manager = await make_manager(group.url)
+        await save_many(manager, ["shop"])
+        store = (await parts_of(manager)).store
+        assert isinstance(store, RedisStore)
+        first = store.client.connection_pool.sentinel_manager.sentinels[0].connection_pool.connection_kwargs["port"]
+        group.sentinels.sort(key=lambda sentinel: sentinel.port == first)  # the group is asked by its first one
+        group.sentinels[-1].pause()
+        old = group.primary
+        old.pause()
+        await until(lambda: group.primary is not old, timeout=30.0, message="the sentinels name another master")
+        began = monotonic()
+
+        await until(lambda: changed(group.primary, manager), timeout=10.0, message="saves reach the new master")
+        assert monotonic() - began < 3.0
+        hosts = ",".join(f"{HOST}:{sentinel.port}" for sentinel in reversed(group.sentinels))
+        async with reusable_session("shop", manager=await make_manager(f"redis+sentinel://{hosts}/main")) as session:
+            assert session.reused, session.outcome
 
 
 async def test_no_sentinel_is_forgotten(make_manager: MakeManager) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from redis import Redis as SynchronousRedis
 from redis import RedisCluster as SynchronousCluster
-from redis.asyncio import ConnectionPool, Redis, Sentinel, UnixDomainSocketConnection
+from redis.asyncio import ConnectionPool, Redis, UnixDomainSocketConnection
 from redis.asyncio.client import Pipeline
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 
 from session_reuse._settings.url import StoreUrl, parse_url, redacted_url
 from session_reuse._store.redis.redis_py import use_own_resolver
+from session_reuse._store.redis.sentinels import HastySentinel
 from session_reuse._store.redis.store import RedisStore
 from session_reuse.config import Config
 from session_reuse.errors import ConfigurationError
@@ -119,7 +120,7 @@ def _client(config: Config, url: StoreUrl) -> Redis | RedisCluster:
             **_options(config, url),
         )
     if url.kind == "sentinel":
-        sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        sentinel = HastySentinel(  # type: ignore[no-untyped-call]
             url.hosts, sentinel_kwargs=_sentinels_options(config, url), **_servers_options(config, url)
         )
         client: Redis = sentinel.master_for(url.master)
