@@ -86,6 +86,33 @@ async def test_a_slot_that_moves_is_followed(cluster: RedisCluster, make_manager
     assert await manager.affinity("mover") == "shop"
 
 
+@pytest.mark.cluster
+async def test_a_map_of_slots_that_is_late_costs_no_login(
+    cluster: RedisCluster, make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a change of primary, other nodes name the old one for a while. An exclusive agent has no replica to start from."""
+    manager = await make_manager(cluster.url)
+    await save_many(manager, ["shop"])
+    store = (await parts_of(manager)).store
+    assert isinstance(store, RedisStore)
+    nodes = store.client.nodes_manager
+    slot = redis.crc.key_slot(b"browser:session:shop")
+    others = [node for node in nodes.nodes_cache.values() if node not in nodes.slots_cache[slot]]
+
+    async def read_from_a_late_node(*_: object, **__: object) -> None:
+        await asyncio.sleep(0.001)  # the way to the node and back
+        nodes.slots_cache[slot] = others[:1]
+
+    monkeypatch.setattr(type(nodes), "initialize", read_from_a_late_node)
+    monkeypatch.setattr("session_reuse._store.redis.cluster._LEARN_AGAIN_AFTER", 0.0)
+    await read_from_a_late_node()
+    async with reusable_session("shop", manager=manager, exclusive=True) as session:
+        assert session.reused, session.outcome
+        await read_from_a_late_node()
+        session.data["after"] = True
+    assert session.save_outcome is SaveOutcome.SAVED
+
+
 def node_id(client: redis.Redis) -> str:
     """Return the name a node has in its Cluster."""
     return str(client.execute_command("CLUSTER", "MYID"), "ascii")

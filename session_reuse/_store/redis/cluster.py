@@ -67,11 +67,11 @@ class ClusterTopology:
             )
             replies = _assembled([places for _, places in groups], parts)
         for place, reply in enumerate(replies):
-            if isinstance(reply, MovedError):  # the next attempt goes to the right node
-                with suppress(KeyError):  # a slot that had no node until now
-                    await self._manager.move_slot(reply)
-            elif isinstance(reply, AskError):  # MOVED is one of them
-                replies[place] = await self._follow_ask(reply, commands[place], timeout)
+            if isinstance(reply, AskError):  # MOVED is one of them
+                # A WAIT belongs to the command before it.
+                wait = commands[-1:] if place == len(commands) - 2 and commands[-1][0] == "WAIT" else ()
+                answers = await self._followed(reply, (commands[place], *wait), timeout, size)
+                replies[place : place + len(answers)] = answers
         return replies
 
     def _sent(
@@ -118,16 +118,25 @@ class ClusterTopology:
         if isinstance(error, _DOUBTS):
             self._doubt(name)
 
-    async def _follow_ask(self, ask: AskError, command: Command, timeout: float) -> object:
-        """Return the reply of the node that a key is being moved to."""
-        node = self._manager.nodes_cache.get(f"{ask.host}:{ask.port}")
-        if node is None:
-            self._doubt(None)
-            return ask
+    async def _followed(
+        self, redirection: AskError, commands: tuple[Command, ...], timeout: float, size: int
+    ) -> Replies:  # fmt: skip
+        """Return the replies of the node that a server has named for a key, or the error in place of the first one.
+
+        At once, because the map of slots does not help: after a fail-over, other nodes name the old primary for a while.
+        """
         try:
-            return (await self._batcher(node).execute(("ASKING",), command, timeout=timeout))[1]
+            if isinstance(redirection, MovedError):
+                with suppress(KeyError):  # a slot that had no node until now
+                    await self._manager.move_slot(redirection)
+            node = self._manager.get_node(host=redirection.host, port=redirection.port)
+            if node is None:
+                self._doubt(None)
+                return [redirection]
+            asking = () if isinstance(redirection, MovedError) else (("ASKING",),)
+            return (await self._sent(node, [*asking, *commands], timeout, size))[len(asking) :]
         except Exception as error:  # noqa: BLE001  (it stands in place of the reply)
-            return error
+            return [error]
 
     def _doubt(self, name: str | None) -> None:
         """Read the map of slots soon. `name` is the node in doubt, which is asked last."""
