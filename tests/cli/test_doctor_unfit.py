@@ -20,7 +20,7 @@ import redis
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from redis.exceptions import InvalidResponse
+from redis.exceptions import InvalidResponse, ResponseError
 
 from session_reuse import SessionManager, reusable_session
 from session_reuse._store.redis.diagnosis import Trouble, diagnose, diagnosis
@@ -279,6 +279,13 @@ def no_such_database() -> Iterator[str]:
 
 
 @contextmanager
+def no_such_database_of_a_socket() -> Iterator[str]:
+    """The same over a socket."""
+    with RedisServer(unix=True) as server:
+        yield server.url.replace("db=0", "db=99")
+
+
+@contextmanager
 def cluster_url_to_one_server() -> Iterator[str]:
     """A Cluster's URL."""
     with RedisServer() as server:
@@ -290,6 +297,30 @@ def one_server_url_to_a_cluster() -> Iterator[str]:
     """A node of a Cluster."""
     with RedisServer(cluster=True) as server:
         yield server.url
+
+
+@contextmanager
+def cluster_without_the_right_to_its_map() -> Iterator[str]:
+    """A user without CLUSTER SLOTS."""
+    with RedisServer(cluster=True) as server, server.client() as client:
+        client.execute_command("ACL", "SETUSER", "agents", "on", ">pw", "~browser:*", "+@all", "-cluster")
+        yield f"redis+cluster://agents:pw@{HOST}:{server.port}"
+
+
+@contextmanager
+def wrong_password_of_the_sentinels() -> Iterator[str]:
+    """The servers have another one."""
+    with SentinelGroup(replicas=0, sentinels=1) as group:
+        with group.sentinels[0].client() as client:
+            client.execute_command("ACL", "SETUSER", "default", ">pw")
+        yield f"{group.url}?sentinel_password=canary-password"
+
+
+@contextmanager
+def master_that_no_sentinel_knows() -> Iterator[str]:
+    """Another name."""
+    with SentinelGroup(replicas=0, sentinels=1) as group:
+        yield group.url.replace(f"/{group.name}", "/other")
 
 
 @contextmanager
@@ -339,6 +370,8 @@ UNFIT: Final = {
     "Cluster URL to one server": Unfit(cluster_url_to_one_server, "topology", "not part of a Cluster", "use redis://"),
     "URL of one server to a Cluster": Unfit(one_server_url_to_a_cluster, "topology", "part of a Cluster", "redis+cluster://"),
     "Sentinel URL to one server": Unfit(sentinel_url_to_one_server, "topology", "no Sentinel", "use redis://"),
+    "no right to the map": Unfit(cluster_without_the_right_to_its_map, "rights", "lacks a right: CLUSTER SLOTS", "+cluster|slots"),
+    "password of Sentinels": Unfit(wrong_password_of_the_sentinels, "server", "rejects the user", "sentinel_password=…"),
     "wrong query": Unfit(wrong_query, "settings", "unknown option socket_timeot", "correct"),
 }  # fmt: skip
 
@@ -385,6 +418,13 @@ def test_sentinels_are_told_apart_from_servers_and_asked_for_the_master() -> Non
     ("url", "found", "remedy"),
     [
         (no_such_database, "there is no database of this number", "use a lower number"),
+        (no_such_database_of_a_socket, "there is no database of this number", "use a lower number"),
+        (cluster_url_to_one_server, "this server is not part of a Cluster", "use redis://"),
+        (
+            master_that_no_sentinel_knows,
+            "no Sentinel knows a master of this name that works",
+            "correct the master's name",
+        ),
         (no_room, "the server has no room for another client", "raise maxclients"),
         (http_server, "an HTTP server answers, not Redis", "correct host and port"),
         (ssh_server, "something answers that is not Redis", "correct host and port"),
@@ -406,6 +446,12 @@ async def test_an_agent_is_told_why_the_store_cannot_be_used(
 def test_an_http_server_is_known_with_and_without_hiredis(text: str) -> None:
     """Their parsers say it in other words."""
     assert "an HTTP server answers" in str(failure_from(InvalidResponse(text)).error)
+
+
+def test_a_primary_without_replicas_is_no_replica() -> None:
+    """It refuses writes for another reason."""
+    error = failure_from(ResponseError("NOREPLICAS Not enough good replicas to write.")).error
+    assert "too few replicas in step" in str(error)
 
 
 @pytest.mark.parametrize(("page", "lacking"), [("reference/stored-form", "cleanup"), ("how-to/clean-up", "")])

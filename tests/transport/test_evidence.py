@@ -9,8 +9,9 @@ import pytest
 import redis
 
 from session_reuse import Outcome, SaveOutcome, SessionManager, reusable_session
+from session_reuse.errors import StoreAuthError, StorePermissionError
 from tests.harness.fault_proxy import FaultProxy
-from tests.harness.servers import HOST, RedisCluster, RedisServer
+from tests.harness.servers import HOST, RedisCluster, RedisServer, SentinelGroup
 from tests.transport.visits import DEFAULTS, breakers, outcomes, visit, visits
 
 NAMES = [f"shop/{number}" for number in range(10)]
@@ -59,6 +60,30 @@ async def test_a_wrong_password_is_auth_at_every_enter(stored: RedisServer) -> N
         found = [await visit(manager, save=False) for _ in range(5)]
         assert outcomes(found) == {"auth": 5}
         assert breakers(manager) == {"open"}
+
+
+@pytest.mark.cluster
+async def test_a_wrong_password_is_auth_on_a_cluster(cluster: RedisCluster) -> None:
+    """Also before a node has told which slots it serves. So is a missing right to ask for that."""
+    for node in cluster.nodes:
+        user(node, "~*", "+@all", "-cluster")
+    places = cluster.url.partition("://")[2]
+    for password, error in (("wrong", StoreAuthError), ("pw", StorePermissionError)):
+        url = f"redis+cluster://agent:{password}@{places}"
+        async with SessionManager(url, **DEFAULTS, close_timeout=0.1) as manager:
+            assert outcomes([await visit(manager, save=False) for _ in range(5)]) == {"auth": 5}
+            with pytest.raises(error):
+                await reusable_session("shop", manager=manager, strict=True).__aenter__()
+
+
+async def test_a_wrong_password_is_auth_of_sentinels_too() -> None:
+    """The sentinels have users of their own."""
+    with SentinelGroup(replicas=0, sentinels=1) as group:
+        with group.sentinels[0].client() as client:
+            client.execute_command("ACL", "SETUSER", "default", ">pw")
+        async with SessionManager(f"{group.url}?sentinel_password=wrong", **DEFAULTS, close_timeout=0.1) as manager:
+            assert outcomes([await visit(manager, save=False) for _ in range(5)]) == {"auth": 5}
+            assert breakers(manager) == {"open"}
 
 
 @pytest.mark.alone("default budgets beside 120 saves that have 0.3 s")

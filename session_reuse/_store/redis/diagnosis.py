@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from redis import exceptions as redis_errors
+from redis.asyncio.sentinel import MasterNotFoundError
 
 _AWAY: Final = "; agents start from what their process knows meanwhile, else empty, and their saves wait"
 
@@ -63,6 +64,10 @@ class Trouble(Enum):
     DATABASE = "there is no database of this number", "use a lower number in the URL, mostly /0"
     IN_CLUSTER = "this server is part of a Cluster", "use redis+cluster://host:port in the URL"
     NOT_A_CLUSTER = "this server is not part of a Cluster", "use redis://host:port in the URL"
+    NO_MASTER = (
+        "no Sentinel knows a master of this name that works",
+        "correct the master's name in redis+sentinel://host:port/name, or start the master",
+    )
     READ_ONLY = (
         "this is a read-only replica, which takes no writes",
         "point the URL to the primary, or use redis+sentinel:// to have it found",
@@ -130,7 +135,6 @@ _RULES: Final = tuple(
         _Rule(Trouble.DATABASE, _ANY, "DB index is out of range|invalid DB index"),
         _Rule(Trouble.IN_CLUSTER, _ANY, "SELECT is not allowed in cluster mode"),
         _Rule(Trouble.IN_CLUSTER, (redis_errors.MovedError, redis_errors.AskError)),
-        _Rule(Trouble.NOT_A_CLUSTER, _ANY, "[Cc]luster mode is not enabled|cluster support disabled"),
         _Rule(Trouble.PROTECTED, _ANY, "protected mode"),
         _Rule(Trouble.CLIENTS, _ANY, "max number of clients"),
         _Rule(Trouble.PASSWORD_NOT_SET, _ANY, "without any password configured|no password is set"),
@@ -153,6 +157,9 @@ _RULES: Final = tuple(
         _Rule(Trouble.SILENT, (redis_errors.TimeoutError, TimeoutError)),
         _Rule(Trouble.UNREACHABLE, (OSError,), "No route to host|unreachable"),
         _Rule(Trouble.UNKNOWN_COMMAND, _ANY, "(?i)unknown (sub)?command"),
+        # Late, because redis-py says so of every refusal of CLUSTER SLOTS (8.1).
+        _Rule(Trouble.NOT_A_CLUSTER, _ANY, "[Cc]luster mode is not enabled|cluster support disabled"),
+        _Rule(Trouble.NO_MASTER, (MasterNotFoundError,)),
         _Rule(Trouble.CLOSED, _ANY, "(?i)connection (closed|reset|lost)|Broken pipe"),
     )
 )  # fmt: skip

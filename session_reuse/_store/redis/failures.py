@@ -47,6 +47,9 @@ _RIGHTS: Final = _Rule(
     "the user lacks a right: see Minimal rights in docs/reference/stored-form.md",
 )
 _READ_ONLY: Final = _Rule(StoreUnavailableError, Retry.SAVE, FailureScope.WRITES, "the store is a read-only replica")
+_TOO_FEW: Final = _Rule(
+    StoreUnavailableError, Retry.SAVE, FailureScope.WRITES, "the store refuses writes: it has too few replicas in step"
+)
 _FULL: Final = _Rule(
     StoreUnavailableError, Retry.NEVER, FailureScope.WRITES, "the store refuses writes: memory or disk is full"
 )
@@ -63,13 +66,15 @@ _REFUSED: Final = _Rule(StoreUnavailableError, Retry.NEVER, FailureScope.SERVER,
 
 _NAMED: Final = {
     _REFUSED: frozenset(Trouble) - {Trouble.OTHER},
-    _AWAY: frozenset({Trouble.CLIENTS, Trouble.HTTP, Trouble.NOT_REDIS, Trouble.PROTECTED}),
+    _AWAY: frozenset(
+        {Trouble.CLIENTS, Trouble.DATABASE, Trouble.HTTP, Trouble.NO_MASTER, Trouble.NOT_REDIS, Trouble.PROTECTED}
+    ),
 }
 """Of which troubles the message says more. That the server cannot be reached is said already."""
 
 # By the server's code: redis-py has no class for MISCONF and BUSY (8.1).
 _CODES: Final = {
-    "OOM": _FULL, "MISCONF": _FULL, "NOREPLICAS": _READ_ONLY, "READONLY": _READ_ONLY, "NOPERM": _RIGHTS,
+    "OOM": _FULL, "MISCONF": _FULL, "NOREPLICAS": _TOO_FEW, "READONLY": _READ_ONLY, "NOPERM": _RIGHTS,
     "NOAUTH": _AUTH, "WRONGPASS": _AUTH, "BUSY": _STARTING, "LOADING": _STARTING, "MASTERDOWN": _STARTING,
     "CLUSTERDOWN": _STARTING, "TRYAGAIN": _SPLIT, "WRONGTYPE": _OTHER_TYPE,
 }  # fmt: skip
@@ -102,6 +107,7 @@ _CODE_IN_SCRIPT: Final = re.compile(r"(?:(?<=: -)[A-Z][A-Z]{2,20}|(?<=: )WRONGTY
 
 def failure_from(error: Exception, key: str = "") -> AttemptFailed:
     """Return the failure for an exception that redis-py, or the network below it, has raised. An error of a type names the key."""
+    error = _of_a_node(error)
     code = error_code(error)
     rule = _CODES.get(code) or _rule_by_class(error)
     words = system_reason(error)
@@ -112,6 +118,13 @@ def failure_from(error: Exception, key: str = "") -> AttemptFailed:
     remedy = rule.remedy.replace("a key of ours", key) if key else rule.remedy
     reason = f": {why.found}; {why.remedy}" if why is not None and why.trouble in _NAMED[rule] else ""
     return AttemptFailed(rule.error(f"{remedy}{reason} ({name})"), name, rule.retry, rule.scope)
+
+
+def _of_a_node(error: BaseException) -> BaseException:
+    """Return what the node that was asked last has raised, if redis-py says only that it cannot use the Cluster (8.1)."""
+    while type(error) is redis_errors.RedisClusterException and (inner := error.__cause__ or error.__context__):
+        error = inner
+    return error
 
 
 def checked(reply: Any, key: str = "") -> Any:

@@ -18,6 +18,14 @@ from session_reuse.errors import ConfigurationError, StoreError
 
 _CONNECT_TIMEOUT: Final = 2.0
 """Seconds: a person at a prompt waits longer than an agent."""
+_OF_SENTINELS: Final = "correct ?sentinel_username=…&sentinel_password=… in SESSION_REUSE_URL: what is before the host belongs to the servers"
+_REMEDIES_OF_SENTINELS: Final = {
+    Trouble.PASSWORD_WRONG.value[1]: _OF_SENTINELS,
+    Trouble.PASSWORD_MISSING.value[1]: _OF_SENTINELS,
+    Trouble.PASSWORD_NOT_SET.value[1]: _OF_SENTINELS,
+    Trouble.RIGHTS.value[1]: "give the Sentinels' user +sentinel|masters",
+}
+"""In place of the remedies for servers."""
 
 
 @asynccontextmanager
@@ -98,6 +106,15 @@ class _Search:
         return await self._open(to, f"{kind}{host}:{port}", (host, port))
 
     async def _master_of(self, host: str, port: int) -> list[Wire]:
+        try:
+            state = await self._state_of_master(host, port)
+        except UnfitError as error:
+            found = error.finding
+            remedy = _REMEDIES_OF_SENTINELS.get(found.remedy, found.remedy)
+            raise UnfitError(replace(found, remedy=remedy), is_dead=error.is_dead) from None
+        return [await self._at(state["ip"], int(state["port"]))]
+
+    async def _state_of_master(self, host: str, port: int) -> dict[str, str]:
         wire = await self._at(host, port, "Sentinel ")
         answer = await wire.ask("SENTINEL", "MASTERS")
         if isinstance(answer, Exception):
@@ -111,7 +128,7 @@ class _Search:
         if state is None:
             text = f"the Sentinel at {host}:{port} knows no master {self.url.master!r}, but: {', '.join(masters) or 'none'}"
             raise UnfitError(fail("topology", text, "correct the master's name in redis+sentinel://host:port/name"))
-        return [await self._at(state["ip"], int(state["port"]))]
+        return state
 
     async def _primaries_of(self, host: str, port: int) -> list[Wire]:
         first = await self._at(host, port)
@@ -119,5 +136,11 @@ class _Search:
             raise first.unfit(diagnosis(Trouble.NOT_A_CLUSTER), "topology")
         error = await answer_or_error(self.connection.client.initialize())
         if isinstance(error, Exception):
-            raise first.unfit(diagnose(error), "topology")
+            found = diagnose(error)
+            if found.trouble is Trouble.RIGHTS:
+                remedy = (
+                    "give the user +cluster|slots +role +asking: see Minimal rights in docs/reference/stored-form.md"
+                )
+                raise first.unfit(diagnosis(Trouble.RIGHTS, "CLUSTER SLOTS", remedy), "rights")
+            raise first.unfit(found, "topology")
         return [await self._at(node.host, node.port) for node in self.connection.client.get_primaries()]
