@@ -120,9 +120,12 @@ def failure_from(error: Exception, key: str = "") -> AttemptFailed:
     return AttemptFailed(rule.error(f"{remedy}{reason} ({name})"), name, rule.retry, rule.scope)
 
 
-def _of_a_node(error: BaseException) -> BaseException:
+def _of_a_node(error: Exception) -> Exception:
     """Return what the node that was asked last has raised, if redis-py says only that it cannot use the Cluster (8.1)."""
-    while type(error) is redis_errors.RedisClusterException and (inner := error.__cause__ or error.__context__):
+    while type(error) is redis_errors.RedisClusterException:
+        inner = error.__cause__ or error.__context__
+        if not isinstance(inner, Exception):
+            break
         error = inner
     return error
 
