@@ -158,7 +158,10 @@ class Telemetry:
 
     def cleanup_failed(self, step: str, error: str) -> None:
         """Log that a step of the clean-up failed: each error at once, then once in ten minutes while it goes on."""
-        self._write_for(error, step)(Event.CLEANUP_FAILED, step=step, error=error)
+        if self._is_due(error, step):
+            log.warning(Event.CLEANUP_FAILED, step=step, error=error)
+        else:
+            log.debug(Event.CLEANUP_FAILED, step=step, error=error)
 
     def cleanup_worked(self, step: str) -> None:
         """Record a success of a step of the clean-up, so that its next failure is logged at once."""
@@ -192,16 +195,18 @@ class Telemetry:
     def under_replicated(self, fingerprint: str, acknowledged: int) -> None:
         """Count and log a save that fewer replicas acknowledged than asked for: a warning once in ten minutes."""
         self._count(lambda metrics: metrics.under_replicated.inc())
-        write = self._write_for("under_replicated", "save")
-        write(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
+        if self._is_due("under_replicated", "save"):
+            log.warning(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
+        else:
+            log.debug(Event.UNDER_REPLICATED, fingerprint=fingerprint, acknowledged=acknowledged)
 
-    def _write_for(self, what: str, by: str) -> Callable[..., None]:
-        """Return what logs a lasting failure now: a warning, or DEBUG while one is in the log."""
+    def _is_due(self, what: str, by: str) -> bool:
+        """Return whether a lasting failure is logged as a warning now."""
         now = monotonic()
         if now - self._logged.get(what, ("", -_REPEAT))[1] < _REPEAT:
-            return log.debug
+            return False
         self._logged[what] = by, now
-        return log.warning
+        return True
 
     def _count(self, change: Callable[[Metrics], None]) -> None:
         if self._metrics is not None:

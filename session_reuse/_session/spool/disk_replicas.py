@@ -204,8 +204,10 @@ class DiskReplicas:
     def _failed(self, error: OSError, fingerprint: str) -> None:
         """Log trouble of the disk: once as a warning, until a file is written again. A retry that fails is no news."""
         name, why = type(error).__name__, f"{self._spool.folder}: {error.strerror or 'no answer within the budget'}"
-        write = log.debug if self._is_failing or fingerprint in self._unwritten else log.warning
-        write(Event.SPOOL_FAILED, fingerprint=fingerprint, error=name, errno=error.errno, why=why)
+        if self._is_failing or fingerprint in self._unwritten:
+            log.debug(Event.SPOOL_FAILED, fingerprint=fingerprint, error=name, errno=error.errno, why=why)
+        else:
+            log.warning(Event.SPOOL_FAILED, fingerprint=fingerprint, error=name, errno=error.errno, why=why)
         self._is_failing = True
 
     def _update_of(self, replica: Replica) -> _Update:
