@@ -131,7 +131,8 @@ def _patch_module(module: types.ModuleType) -> None:
         if id(value) in _STANDS_IN:
             setattr(module, name, _STANDS_IN[id(value)])
         elif isinstance(value, random.Random):
-            _generators.append(value)
+            if value not in _generators:  # one module may have it from another
+                _generators.append(value)
         elif isinstance(value, types.FunctionType):
             _patch_defaults(value)
         elif isinstance(value, type) and value.__module__ == module.__name__:
