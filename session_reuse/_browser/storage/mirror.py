@@ -22,8 +22,7 @@ from session_reuse._browser.origins import (
     origin_of_storage,
 )
 from session_reuse._browser.storage.progress import NOTHING, RestoreProgress
-from session_reuse._browser.storage.readings import Reading, apply_event
-from session_reuse._browser.storage.tab_storage import TabStorage
+from session_reuse._browser.storage.web_storage import Reading, TabStorage, apply_event
 from session_reuse._state.shapes import Cookie, StorageState
 from session_reuse._state.storage_state import CLOCK_DOUBT, cookie_identity, playwright_cookie
 
