@@ -8,11 +8,10 @@ for each request. So `BoundJar.header` decides what goes out, by RFC 6265 sectio
 from __future__ import annotations
 
 import re
-from functools import wraps
 from http.cookiejar import Cookie as JarCookie
 from http.cookiejar import CookieJar
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from session_reuse._browser.cookies import described
@@ -34,8 +33,6 @@ _SAME_SITE: Final = {"strict": "Strict", "lax": "Lax", "none": "None"}
 _SECURE_SCHEMES: Final = frozenset({"https", "wss"})
 
 _Key = tuple[str, str, str]
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 class _Filled(NamedTuple):
@@ -43,17 +40,6 @@ class _Filled(NamedTuple):
 
     seen: tuple[Any, ...]
     record: Cookie
-
-
-def _alone(method: Callable[Concatenate[BoundJar, _P], _T]) -> Callable[Concatenate[BoundJar, _P], _T]:
-    """Run a method while no other thread changes the jar."""
-
-    @wraps(method)
-    def locked(jar: BoundJar, /, *args: _P.args, **options: _P.kwargs) -> _T:
-        with jar._lock:  # noqa: SLF001
-            return method(jar, *args, **options)
-
-    return locked
 
 
 class BoundJar:
@@ -109,69 +95,69 @@ class BoundJar:
                     if key in held:
                         self._jar.set_cookie(held[key])
 
-    @_alone
     def fill(self, state: StorageState, now: float) -> None:
         """Put the live cookies of `state` into the jar, and report those it cannot hold."""
-        self._before = {_key(cookie): cookie for cookie in self._jar}
-        for record in live_cookies(state["cookies"], now):
-            if refusal := _refusal(record):
-                self._report(ProblemKind.COOKIE_SKIPPED, f"{described(record)}: {refusal}")
-                continue
-            cookie = jar_cookie(record)
-            if "." not in record["domain"]:
-                self._dotless.add(record["domain"])
-            self._jar.set_cookie(cookie)
-            self._put.add(_key(cookie))
-            self._filled[_key(cookie)] = _Filled(_seen(cookie), record)
+        with self._lock:
+            self._before = {_key(cookie): cookie for cookie in self._jar}
+            for record in live_cookies(state["cookies"], now):
+                if refusal := _refusal(record):
+                    self._report(ProblemKind.COOKIE_SKIPPED, f"{described(record)}: {refusal}")
+                    continue
+                cookie = jar_cookie(record)
+                if "." not in record["domain"]:
+                    self._dotless.add(record["domain"])
+                self._jar.set_cookie(cookie)
+                self._put.add(_key(cookie))
+                self._filled[_key(cookie)] = _Filled(_seen(cookie), record)
 
-    @_alone
     def empty(self) -> None:
         """Take the session's cookies out of the jar, and give back those that `fill` has replaced."""
-        for cookie in list(self._jar):
-            if _key(cookie) not in self._before or _key(cookie) in self._put:
-                self._jar.clear(*_key(cookie))
-        for key in self._put & self._before.keys():
-            self._jar.set_cookie(self._before[key])
-        run_all(self._undo)
+        with self._lock:
+            for cookie in list(self._jar):
+                if _key(cookie) not in self._before or _key(cookie) in self._put:
+                    self._jar.clear(*_key(cookie))
+            for key in self._put & self._before.keys():
+                self._jar.set_cookie(self._before[key])
+            run_all(self._undo)
 
-    @_alone
     def capture(self, state: StorageState, now: float) -> StorageState:
         """Return `state` with what changed in the jar since the last capture, or `fill`: new and changed cookies, and deletions."""
-        self._file_again()
-        # An expiry is no deletion: another client may have a newer cookie.
-        alive = [each for each in self._filled.values() if each.seen[1] is None or each.seen[1] > int(now)]
-        # The next capture begins here: a cookie that is deleted then is in `state`, and was not in the jar at `fill`.
-        self._filled = {
-            _key(cookie): _Filled(_seen(cookie), record)
-            for cookie in self._jar
-            if (record := self._record(cookie, now)) is not None
-        }
-        mine = [filled.record for filled in self._filled.values()]
-        merged = merge_storage_states({"cookies": [each.record for each in alive]}, {"cookies": mine}, state)
-        return {**merged, "cookies": live_cookies(merged["cookies"], now - CLOCK_DOUBT)}
+        with self._lock:
+            self._file_again()
+            # An expiry is no deletion: another client may have a newer cookie.
+            alive = [each for each in self._filled.values() if each.seen[1] is None or each.seen[1] > int(now)]
+            # The next capture begins here: a cookie that is deleted then is in `state`, and was not in the jar at `fill`.
+            self._filled = {
+                _key(cookie): _Filled(_seen(cookie), record)
+                for cookie in self._jar
+                if (record := self._record(cookie, now)) is not None
+            }
+            mine = [filled.record for filled in self._filled.values()]
+            merged = merge_storage_states({"cookies": [each.record for each in alive]}, {"cookies": mine}, state)
+            return {**merged, "cookies": live_cookies(merged["cookies"], now - CLOCK_DOUBT)}
 
-    @_alone
     def others(self, present: str | None) -> list[str]:
         """Return the cookies of a Cookie header that the jar has not."""
-        self._file_again()
-        # What is refused is in the header of a redirect of requests, which keeps cookies of its own.
-        pairs = {_pair(cookie) for cookie in self._jar if cookie.domain} | self._refused
-        return [pair for pair in (present or "").split("; ") if pair and pair not in pairs]
+        with self._lock:
+            self._file_again()
+            # What is refused is in the header of a redirect of requests, which keeps cookies of its own.
+            pairs = {_pair(cookie) for cookie in self._jar if cookie.domain} | self._refused
+            return [pair for pair in (present or "").split("; ") if pair and pair not in pairs]
 
-    @_alone
     def header(self, url: str, others: list[str], now: float) -> str | None:
         """Return the Cookie header for a request: of the jar what a browser would send, but for the names of others, and these."""
-        self._file_again()
-        parts = urlsplit(url)
-        host = (parts.hostname or "").lower()
-        if "." not in host:
-            self._dotless.add(_bracketed(host))
-        effective, path = _effective(host), parts.path or "/"
-        names = {pair.partition("=")[0] for pair in others}
-        cookies = [cookie for cookie in self._jar if cookie.domain and cookie.name not in names]
-        ours = [cookie for cookie in cookies if _goes_to(cookie, parts.scheme, effective, path, now)]
-        ours.sort(key=lambda cookie: len(cookie.path), reverse=True)
-        return "; ".join([*map(_pair, ours), *others]) or None
+        with self._lock:
+            self._file_again()
+            parts = urlsplit(url)
+            host = (parts.hostname or "").lower()
+            if "." not in host:
+                self._dotless.add(_bracketed(host))
+            effective, path = _effective(host), parts.path or "/"
+            names = {pair.partition("=")[0] for pair in others}
+            cookies = [cookie for cookie in self._jar if cookie.domain and cookie.name not in names]
+            ours = [cookie for cookie in cookies if _goes_to(cookie, parts.scheme, effective, path, now)]
+            ours.sort(key=lambda cookie: len(cookie.path), reverse=True)
+            return "; ".join([*map(_pair, ours), *others]) or None
 
     def _file_again(self) -> None:
         """File cookies under their host alone: `http.cookiejar` takes user and password of a URL for a part of it."""
