@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from session_reuse._browser import javascript, limits
@@ -13,7 +14,7 @@ from session_reuse._browser.flow import Flow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from session_reuse._browser.driver import BrowserDriver, EventHandler, Params
+    from session_reuse._browser.driver import BrowserDriver, Params
 
 Evaluate: TypeAlias = "Callable[[str], Flow[Any]]"
 """A flow that evaluates an expression in the page of an origin, awaited."""
@@ -32,10 +33,15 @@ def visit(
     limit: float,
 ) -> Flow[list[str]]:
     """Open each origin on a blank page and act there, within `limit` seconds for all. Return those where that failed."""
+
+    def on_event(cdp: object, method: str, params: Params) -> None:
+        if method == "Fetch.requestPaused":
+            driver.spawn(_answer(driver, cdp, params["requestId"]))
+
     waiting = list(origins)
     deadline = time.monotonic() + limit
     try:
-        cdp = yield from driver.open_blank_page(_answer_requests(driver))
+        cdp = yield from driver.open_blank_page(on_event)
     except driver.errors:
         cdp = None
     if cdp is None:
@@ -49,8 +55,9 @@ def visit(
                 failed.append(origin)
                 continue
             try:
-                yield driver.send(cdp, "Page.navigate", {"url": f"{origin}/"}, limits.BLANK_PAGE)
-                yield from act(origin, _evaluator(driver, cdp, origin))
+                opened = yield driver.send(cdp, "Page.navigate", {"url": f"{origin}/"}, limits.BLANK_PAGE)
+                frame = opened["frameId"]
+                yield from act(origin, partial(evaluate_apart, driver, cdp, frame, origin, limit=limits.BLANK_PAGE))
             except driver.errors:
                 failed.append(origin)
     except driver.errors:
@@ -68,26 +75,9 @@ _PREPARATION: Final[tuple[tuple[str, Params], ...]] = (
 )
 
 
-def _answer_requests(driver: BrowserDriver) -> EventHandler:
-    def on_event(cdp: object, method: str, params: Params) -> None:
-        if method == "Fetch.requestPaused":
-            driver.spawn(_answer(driver, cdp, params["requestId"]))
-
-    return on_event
-
-
 def _answer(driver: BrowserDriver, cdp: object, request: str) -> Flow[None]:
     with suppress(*driver.errors):  # the page has been closed meanwhile
         yield driver.send(cdp, "Fetch.fulfillRequest", {"requestId": request, **_ANSWER})
-
-
-def _evaluator(driver: BrowserDriver, cdp: object, origin: str) -> Evaluate:
-    def evaluate(expression: str) -> Flow[Any]:
-        tree = yield driver.send(cdp, "Page.getFrameTree", {}, limits.BLANK_PAGE)
-        frame = tree["frameTree"]["frame"]["id"]
-        return (yield from evaluate_apart(driver, cdp, frame, origin, expression, limits.BLANK_PAGE))
-
-    return evaluate
 
 
 def evaluate_apart(

@@ -699,6 +699,7 @@ class FakeChromium:
         frame |= {"urlFragment": self.fragment} if self.fragment else {}
         result = {
             "frameTree": {"frame": frame},
+            "frameId": "tab",
             "loaderId": "1",
             "identifier": "1",
             "entries": [],
