@@ -163,7 +163,7 @@ class Attachment:
             driver.stirred.clear()
             try:
                 async with self._capturing:
-                    is_answering = await run_async(driver.engine.capture.refresh())
+                    is_answering = await run_async(driver.engine.refresh())
                 if not is_answering:  # a suspended host, or a gateway that has gone, ends no connection
                     await driver.close_if_silent()
             except Exception as error:  # noqa: BLE001  (following a browser must never disturb the agent)
@@ -206,7 +206,7 @@ class Attachment:
             except AdapterError:
                 pass  # it went away meanwhile
         if driver.is_gone and not self._is_released:
-            driver.engine.capture.report_gone()
+            driver.engine.report_gone()
         if driver.engine.mirror.has_read and not driver.engine.follower.has_followed:
             raise CdpError("no tab of the browser could be followed")
         state = state or driver.engine.keep_last_seen()

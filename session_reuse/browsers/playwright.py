@@ -169,6 +169,6 @@ class _BoundContext(PlaywrightBinding, AsyncOnly):
         while not self.driver.is_gone:
             await asyncio.sleep(seconds)
             async with self._capturing:
-                await self.driver.spawn(self.engine.capture.refresh())
+                await self.driver.spawn(self.engine.refresh())
             if self.engine.is_dirty:
                 await save_checkpoint(self.session, self._capture)

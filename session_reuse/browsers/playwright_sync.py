@@ -154,7 +154,7 @@ class _BoundContext(PlaywrightBinding, BlockingOnly):
         self._last_checkpoint = now
         self._is_busy = True
         try:
-            self.driver.spawn(self.engine.capture.refresh())
+            self.driver.spawn(self.engine.refresh())
         finally:
             self._is_busy = False
         if self.engine.is_dirty:

@@ -529,7 +529,7 @@ def test_a_copy_that_took_too_long_is_not_begun_again_at_once() -> None:
     followed.commit(A, "1")
     followed.engine.mirror.databases_changed(A, "auth")
     for _ in range(2):
-        run_sync(followed.engine.capture.refresh())
+        run_sync(followed.engine.refresh())
     assert driver.copies == 1
 
 
@@ -543,7 +543,7 @@ def test_changes_are_reported_until_the_first_one_and_again_before_a_copy_begins
     followed.engine.follower.on_event(followed.target, "Storage.indexedDBContentUpdated", change)
     driver.run()
     assert not driver.is_tracking
-    run_sync(followed.engine.capture.refresh())
+    run_sync(followed.engine.refresh())
     assert driver.is_tracking
 
 
