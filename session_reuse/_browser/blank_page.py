@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -36,7 +35,7 @@ def visit(
 
     def on_event(cdp: object, method: str, params: Params) -> None:
         if method == "Fetch.requestPaused":
-            driver.spawn(_answer(driver, cdp, params["requestId"]))
+            driver.spawn(driver.try_send(cdp, "Fetch.fulfillRequest", {"requestId": params["requestId"], **_ANSWER}))
 
     waiting = list(origins)
     deadline = time.monotonic() + limit
@@ -73,11 +72,6 @@ _PREPARATION: Final[tuple[tuple[str, Params], ...]] = (
     ("Network.setBypassServiceWorker", {"bypass": True}),  # an installed worker would answer with the site's own page
     ("Fetch.enable", {"patterns": [{"urlPattern": "*"}]}),  # the site must not see a visit that no agent made
 )
-
-
-def _answer(driver: BrowserDriver, cdp: object, request: str) -> Flow[None]:
-    with suppress(*driver.errors):  # the page has been closed meanwhile
-        yield driver.send(cdp, "Fetch.fulfillRequest", {"requestId": request, **_ANSWER})
 
 
 def evaluate_apart(

@@ -41,6 +41,14 @@ class BrowserDriver(ABC):
         A page that hangs does not answer: a TimeoutError is raised after `limit` seconds, or those of the driver.
         """
 
+    def try_send(self, cdp: Any, method: str, params: Params) -> Flow[Params | None]:
+        """Send a DevTools command, and return None where it has no answer: the page is gone, or busy."""
+        try:
+            answer: Params = yield self.send(cdp, method, params)
+        except self.errors:
+            return None
+        return answer
+
     @abstractmethod
     def spawn(self, flow: Flow[object]) -> Any:
         """Run a flow: an asynchronous client in a task, which is returned, a synchronous one to its end."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -210,11 +209,9 @@ class BrowserEngine:
         """Report cookies whose value is not UTF-8. The browser returns it as empty, and counts its bytes (Chromium 156)."""
         if not frames or not self._has_empty_cookies:
             return
-        try:
-            found = yield self._driver.send(next(iter(frames.values())).target.cdp, "Network.getAllCookies", {})
-        except self._driver.errors:
-            return
-        for cookie in found["cookies"]:
+        cdp = next(iter(frames.values())).target.cdp
+        found = yield from self._driver.try_send(cdp, "Network.getAllCookies", {})
+        for cookie in found["cookies"] if found else ():
             if not cookie["value"] and cookie["size"] > len(cookie["name"].encode()):
                 self._session.report(ProblemKind.LOST, described(cookie), "its value is not UTF-8")
 
@@ -230,17 +227,14 @@ class BrowserEngine:
         untold = self.mirror.visited - told if is_final else frozenset()
 
         def check(origin: str) -> Flow[None]:
-            try:
-                usage = yield self._driver.send(cdp, "Storage.getUsageAndQuota", {"origin": origin})
-            except self._driver.errors:
+            usage = yield from self._driver.try_send(cdp, "Storage.getUsageAndQuota", {"origin": origin})
+            if usage is None:
                 return
             is_there = is_used(usage)
             if is_there and origin in frames:  # the space is freed later, and the event may be on its way (2026-11-26)
-                with suppress(*self._driver.errors):
-                    key = {"storageKey": storage_key(origin)}
-                    is_there = bool(
-                        (yield self._driver.send(cdp, "IndexedDB.requestDatabaseNames", key))["databaseNames"]
-                    )
+                key = {"storageKey": storage_key(origin)}
+                found = yield from self._driver.try_send(cdp, "IndexedDB.requestDatabaseNames", key)
+                is_there = found is None or bool(found["databaseNames"])
             is_gone = not is_there and origin in known and not self.mirror.progress(origin).is_unconfirmed
             if is_gone or (is_there and origin in untold):
                 self.mirror.databases_changed(origin)

@@ -185,7 +185,9 @@ class Follower:
         self._mirror.databases_changed(origin)
         # Until the next copy: there is an event for each value that a page puts, and one says all.
         if target.tracked.pop(origin, None) is not None:
-            self._driver.spawn(self._untrack(target, origin))
+            params = {"storageKey": storage_key(origin)}
+            method = "Storage.untrackIndexedDBForStorageKey"
+            self._driver.spawn(self._driver.try_send(target.cdp, method, params))
 
     def _storage_changed(self, target: Target, method: str, params: Params) -> None:
         known = self._mirror.version
@@ -392,17 +394,10 @@ class Follower:
         targets = {frame.target for frame in self.shared_frames() if frame.origin == origin}
         yield [self._track(target, origin) for target in targets]
 
-    def _untrack(self, target: Target, origin: str) -> Flow[None]:
-        with suppress(*self._driver.errors):
-            params = {"storageKey": storage_key(origin)}
-            yield self._driver.send(target.cdp, "Storage.untrackIndexedDBForStorageKey", params)
-
     def _find_databases(self, target: Target, origin: str) -> Flow[None]:
         """Find databases that an origin has had before its changes were reported."""
-        try:
-            usage = yield self._driver.send(target.cdp, "Storage.getUsageAndQuota", {"origin": origin})
-        except self._driver.errors:
-            usage = None  # not known: a copy tells
+        usage = yield from self._driver.try_send(target.cdp, "Storage.getUsageAndQuota", {"origin": origin})
+        # Where it is not known, a copy tells.
         if usage is None or is_used(usage) or self._mirror.has_databases(origin):
             self._mirror.databases_changed(origin)
 
