@@ -7,7 +7,7 @@ sends, without a word (Chromium 156, 2026-11-26). Those are found here. All that
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from session_reuse._problem import Problem, ProblemKind
 from session_reuse._state.shapes import Cookie as Cookie  # noqa: PLC0414  (the drivers import it from here)
@@ -17,15 +17,11 @@ _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _HOST: Final = re.compile(r"\.?[^\s/:;,@?#\x00-\x20]+$|\[[0-9a-fA-F:.]+\]$")
 
 
-class CleanCookies(NamedTuple):
-    """Cookies that a browser can take, in Playwright's form, and the problems with the others."""
+def clean_cookies(cookies: list[Cookie], now: float) -> tuple[list[Cookie], list[Problem]]:
+    """Return the cookies, of whichever tool, that a browser can take at a time in unix seconds, and the problems with the others.
 
-    cookies: list[Cookie]
-    problems: list[Problem]
-
-
-def clean_cookies(cookies: list[Cookie], now: float) -> CleanCookies:
-    """Return the cookies, of whichever tool, that can be restored at a time in unix seconds."""
+    They are in Playwright's form.
+    """
     kept: list[Cookie] = []
     problems: list[Problem] = []
     for cookie in cookies:
@@ -40,7 +36,7 @@ def clean_cookies(cookies: list[Cookie], now: float) -> CleanCookies:
             del plain["sameSite"]
             problems.append(Problem(ProblemKind.COOKIE_ADJUSTED, described(cookie), "SameSite=None without Secure"))
         kept.append(plain)
-    return CleanCookies(kept, problems)
+    return kept, problems
 
 
 def described(cookie: Cookie) -> str:

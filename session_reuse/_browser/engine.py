@@ -47,7 +47,7 @@ class BrowserEngine:
         self._was_started = False
         self._captured_version = 0
         self.mirror = StorageMirror(state)
-        self.restorer = Restorer(session, state, self.mirror, driver, settings, is_new_profile=is_new_profile)
+        self.restorer = Restorer(session, self.mirror, driver, settings, is_new_profile=is_new_profile)
         self.follower = Follower(self.mirror, self.restorer, driver, settings, is_new_profile=is_new_profile)
         self._indexed_db = settings.indexed_db
         self._database_limit = settings.database_limit

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from session_reuse._browser import javascript
 from session_reuse._browser.origins import Items, OriginEntry, databases_of, items_of, origin_of, site_of
@@ -57,15 +57,6 @@ def part_of(database: str) -> str:
     return f"database {database}"
 
 
-class RestorePlan(NamedTuple):
-    """How origins are restored."""
-
-    preloaded: list[OriginPayload]
-    """By the script that travels to each document."""
-    early: list[OriginPayload]
-    """Before the agent starts, on a page that it does not see."""
-
-
 def payloads_of(entries: list[OriginEntry], *, indexed_db: bool = True) -> tuple[list[OriginPayload], list[str]]:
     """Return what the stored origins get back, and the names of those that are not web origins."""
     payloads, unusable = [], []
@@ -81,23 +72,28 @@ def payloads_of(entries: list[OriginEntry], *, indexed_db: bool = True) -> tuple
     return payloads, unusable
 
 
-def plan_restore(payloads: list[OriginPayload], limit: int = PRELOAD_LIMIT) -> RestorePlan:
-    """Decide for each origin how it is restored: small ones are preloaded, as many as fit in `limit` characters of JSON."""
-    plan = RestorePlan([], [])
-    total = 0
+def plan_restore(
+    payloads: list[OriginPayload], limit: int = PRELOAD_LIMIT
+) -> tuple[list[OriginPayload], list[OriginPayload]]:
+    """Decide how each origin is restored.
+
+    Return those that are preloaded by the script that travels to each document: small ones, as many as fit in `limit` characters
+    of JSON. The others are restored before the agent starts, on a page that it does not see.
+    """
+    preloaded, early, total = [], [], 0
     for payload in sorted(payloads, key=lambda each: len(each.literal)):
         size = len(payload.literal)
         total += size
         # A visit takes some 70 ms, so many small origins are preloaded beyond the limit, too.
         if total <= limit or (size <= limit // 8 and total <= 8 * limit):
-            plan.preloaded.append(payload)
+            preloaded.append(payload)
             continue
         # Another page cannot fill a sessionStorage, so that part is preloaded in any case.
         if payload.session:
-            plan.preloaded.append(OriginPayload(payload.origin, [], payload.session, []))
+            preloaded.append(OriginPayload(payload.origin, [], payload.session, []))
         if payload.local or payload.databases:
-            plan.early.append(OriginPayload(payload.origin, payload.local, [], payload.databases))
-    return plan
+            early.append(OriginPayload(payload.origin, payload.local, [], payload.databases))
+    return preloaded, early
 
 
 @dataclass

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from session_reuse._browser.storage.mirror import StorageMirror
     from session_reuse._browser.tabs import Frame
     from session_reuse._browser_session import BrowserSession
-    from session_reuse._state.storage_state import StorageState
 
 
 class Restorer:
@@ -34,13 +33,13 @@ class Restorer:
     def __init__(
         self,
         session: BrowserSession,
-        state: StorageState,
         mirror: StorageMirror,
         driver: BrowserDriver,
         settings: Settings,
         *,
         is_new_profile: bool,
     ) -> None:
+        state = session.storage_state
         self._session = session
         self._mirror = mirror
         self._driver = driver
@@ -51,9 +50,8 @@ class Restorer:
         if not settings.indexed_db:  # nothing will confirm databases that are not restored
             for payload in self._payloads:
                 mirror.progress(payload.origin).confirm({"databases"})
-        plan = plan_restore(self._payloads, settings.preload_limit)
-        self._early = plan.early
-        self.scripts = RestoreScripts(plan.preloaded, overwrites=self._overwrites)
+        preloaded, self._early = plan_restore(self._payloads, settings.preload_limit)
+        self.scripts = RestoreScripts(preloaded, overwrites=self._overwrites)
         self._data: Any = None
         self._code: Any = None
         self._is_updating = False

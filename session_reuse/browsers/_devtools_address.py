@@ -64,15 +64,20 @@ class Address:
             raise ConfigurationError(
                 "not a DevTools address: write a port, host:port, http(s)://host:port or ws(s)://..."
             )
+        found = cls(url, headers, **known)
         if url.path.startswith("/devtools/page/"):
             raise ConfigurationError(
-                f"{_shown(url)}/devtools/page/... is one page: use the browser's own address, http://{url.netloc.rpartition('@')[2]}"
+                f"{found}/devtools/page/... is one page: use the browser's own address, http://{found._host}"
             )
-        return cls(url, headers, **known)
+        return found
 
     def __str__(self) -> str:
         """Return the part that holds no secret."""
-        return _shown(self.url)
+        return f"{self.url.scheme}://{self._host}"
+
+    @property
+    def _host(self) -> str:
+        return self.url.netloc.rpartition("@")[2]
 
     @property
     def for_clients(self) -> str:
@@ -163,11 +168,6 @@ def _reason(error: Exception) -> str:
     response: Any = getattr(error, "response", None)
     code = getattr(response, "status_code", None)
     return f"it answers {code}" if code else type(error).__name__
-
-
-def _shown(url: SplitResult) -> str:
-    """Return the part of an address that holds no secret."""
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
 
 
 def _is_address(host: str | None) -> bool:

@@ -10,12 +10,11 @@ browser-use's own `storage_state` stays None, so that its own persistence neithe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from session_reuse._browser.drivers.connection import CdpError
-from session_reuse._browser.drivers.tasks import finished
+from session_reuse._browser.drivers.tasks import finished, is_done
 from session_reuse._browser.options import STATE_OF_SESSION, EngineOptions, Settings
 from session_reuse._browser_session import require_open
 from session_reuse._misuse import asynccontextmanager
@@ -72,7 +71,7 @@ async def open_browser_session(session: BrowserSession, **options: Any) -> Async
             yield browser_session
         finally:
             if browser_session.cdp_url is not None:
-                await finished(_killed(browser_session))
+                await is_done(browser_session.kill(), _BUS_LIMIT)
 
 
 @asynccontextmanager
@@ -229,8 +228,3 @@ def _has_empty_profile(browser_session: AgentBrowser) -> bool:
     if not browser_session.is_local or folder is None:
         return False
     return not Path(folder).exists() or not any(Path(folder).iterdir())
-
-
-async def _killed(browser_session: AgentBrowser) -> None:
-    with contextlib.suppress(Exception):  # it was gone before
-        await browser_session.kill()

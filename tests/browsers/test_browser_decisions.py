@@ -1036,9 +1036,9 @@ def test_the_largest_origins_are_restored_before_the_start() -> None:
     """Small ones travel with pages, as many as fit. The sessionStorage of a large one does too."""
     large = {**storing(A, big="x" * PRELOAD_LIMIT)["origins"][0], "sessionStorage": [{"name": "s", "value": "S"}]}
     keyed = {"origin": B, "indexedDBRich": [{"name": "d", "version": 1, "keys": [{}], "dump": "[]"}]}
-    plan = plan_restore(payloads_of([large, keyed])[0])
-    assert [payload.origin for payload in plan.early] == [A]
-    assert [(each.origin, each.local, each.session) for each in plan.preloaded] == [(B, [], []), (A, [], [["s", "S"]])]
+    preloaded, early = plan_restore(payloads_of([large, keyed])[0])
+    assert [payload.origin for payload in early] == [A]
+    assert [(each.origin, each.local, each.session) for each in preloaded] == [(B, [], []), (A, [], [["s", "S"]])]
     assert payloads_of([keyed], indexed_db=False)[0] == []
 
 
@@ -1051,7 +1051,7 @@ def test_cookies_go_through_the_debugging_protocol_and_back() -> None:
     }  # fmt: skip
     kept = from_cdp(seen)
     assert (kept["partitionKey"], kept["_crHasCrossSiteAncestor"], kept["sameSite"]) == (B, False, "Lax")
-    param = to_cdp(clean_cookies([kept], 0.0).cookies[0])
+    param = to_cdp(clean_cookies([kept], 0.0)[0][0])
     assert param["partitionKey"] == seen["partitionKey"]
     assert not {"expires", "sourceScheme", "sourcePort", "size"} & param.keys()
 

@@ -8,9 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from session_reuse._browser.driver import BrowserDriver, EventHandler, Params
+    from session_reuse._browser.driver import EventHandler, Params
+    from session_reuse._browser.drivers.playwright import PlaywrightDriver
     from session_reuse._browser.flow import Flow
 
 
@@ -19,7 +18,6 @@ class HiddenTarget:
 
     Args:
         driver: of the session with the browser.
-        pause: a step until more events may have arrived over it.
         browser_cdp: that session, ours alone. The target ends with it.
         on_event: called with this, a method and parameters.
 
@@ -27,12 +25,9 @@ class HiddenTarget:
         session_id: set when the target is attached.
     """
 
-    def __init__(
-        self, driver: BrowserDriver, pause: Callable[[Any], Any], browser_cdp: Any, on_event: EventHandler
-    ) -> None:
+    def __init__(self, driver: PlaywrightDriver, browser_cdp: Any, on_event: EventHandler) -> None:
         self.session_id = ""
         self._driver = driver
-        self._pause = pause
         self._browser_cdp = browser_cdp
         self._on_event = on_event
         self._numbers = itertools.count(1)
@@ -53,7 +48,7 @@ class HiddenTarget:
         while number not in self._replies:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{method} was not answered")
-            yield self._pause(self._browser_cdp)
+            yield self._driver.pause(self._browser_cdp)
         answer = self._replies.pop(number)
         if "error" in answer:
             raise self._driver.errors[0](f"{method}: {answer['error'].get('message')}")

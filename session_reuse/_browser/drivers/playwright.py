@@ -234,7 +234,7 @@ class PlaywrightDriver(BrowserDriver):
             return None
         browser_cdp = yield browser.new_browser_cdp_session()
         target = {"url": "about:blank", "hidden": True, "background": True, "browserContextId": self.context_id}
-        cdp = HiddenTarget(self, self.pause, browser_cdp, on_event)
+        cdp = HiddenTarget(self, browser_cdp, on_event)
         try:
             try:
                 made = yield browser_cdp.send("Target.createTarget", target)
