@@ -49,6 +49,7 @@ class Attachment:
 
     Attributes:
         websocket: URL of the connection.
+        driver: of the browser, once it is restored.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Attachment:
         self._of_target = of_target
         self._in_thread = in_thread
         self.websocket = ""
-        self._driver: DevToolsDriver | None = None
+        self.driver: DevToolsDriver | None = None
         self._connecting = asyncio.Lock()
         self._capturing = asyncio.Lock()
         self._ending = asyncio.Event()
@@ -102,7 +103,7 @@ class Attachment:
         self.keep_last_seen()
         async with asyncio.timeout(limits.START):
             websocket, transport = await self._endpoint.connect()
-            before = driver = self._driver
+            before = driver = self.driver
             if driver is not None and websocket != self.websocket:
                 driver = None
             elif driver is not None and not await driver.reconnect(transport):
@@ -119,20 +120,20 @@ class Attachment:
             except BaseException:
                 await driver.close()
                 raise
-        self._driver, self.websocket = driver, websocket
+        self.driver, self.websocket = driver, websocket
         if before is not None and before is not driver:
             await before.close()
 
     def has_tab(self, target: str) -> bool:
         """Return whether a tab is one of those that are followed."""
-        return self._driver is not None and any(tab.key == target for tab in self._driver.engine.follower.tabs)
+        return self.driver is not None and any(tab.key == target for tab in self.driver.engine.follower.tabs)
 
     async def reconnect(self) -> None:
         """Connect again if the connection has ended."""
         async with self._connecting:
-            is_connected = self._driver is not None and not self._driver.is_gone
+            is_connected = self.driver is not None and not self.driver.is_gone
             # The agent works in a browser that was not restored. Cookies of before would replace those of its new login.
-            is_too_late = self._driver is None and not is_empty(self._session.storage_state)
+            is_too_late = self.driver is None and not is_empty(self._session.storage_state)
             if is_connected or is_too_late or self._is_refused or not self._endpoint.is_alive:
                 return
             try:
@@ -144,8 +145,8 @@ class Attachment:
         delay = 0.0
         while True:  # until the release: a client that has lost its browser for a moment finds it again
             began = time.monotonic()
-            if self._driver is not None:
-                await self._watch(self._driver)
+            if self.driver is not None:
+                await self._watch(self.driver)
             if time.monotonic() - began > _LONGEST_DELAY:  # not one of those that drop again and again
                 delay = 0.0
             await asyncio.sleep(delay)
@@ -174,7 +175,7 @@ class Attachment:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(seconds, _DEBOUNCE)):
                     await self._ending.wait()
-            is_dirty = self._driver is not None and self._driver.engine.is_dirty
+            is_dirty = self.driver is not None and self.driver.engine.is_dirty
             if is_dirty and not self._ending.is_set():
                 await self.checkpoint()
 
@@ -192,7 +193,7 @@ class Attachment:
             AdapterError: nothing was ever read, or no tab was ever followed.
         """
         await self.reconnect()
-        driver = self._driver
+        driver = self.driver
         if driver is None:
             raise CdpError("the browser could not be followed")
         state = None
@@ -223,16 +224,16 @@ class Attachment:
 
     def keep_last_seen(self) -> None:
         """Assign the state that was last seen to the session, without a call of the browser."""
-        if self._driver is not None:
-            self._driver.engine.keep_last_seen()
+        if self.driver is not None:
+            self.driver.engine.keep_last_seen()
 
     async def rearm_session_storage(self) -> None:
         """Restore sessionStorage in the next tab once more, because a check has used it up."""
-        if self._driver is None:
+        if self.driver is None:
             return
         try:
             async with self._capturing:
-                await run_async(self._driver.engine.rearm_session_storage())
+                await run_async(self.driver.engine.rearm_session_storage())
         except (CdpError, TimeoutError) as error:
             self._session.report(ProblemKind.RESTORE_FAILED, "sessionStorage", f"it was not restored again: {error}")
 
@@ -253,5 +254,5 @@ class Attachment:
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:  # also when this is cancelled
-            if self._driver is not None:
-                await self._driver.close()
+            if self.driver is not None:
+                await self.driver.close()

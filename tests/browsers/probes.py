@@ -52,7 +52,7 @@ def attachment_of(session: BrowserSession) -> Any:
 
 def browser_of(session: BrowserSession) -> Any:
     """Return what an attachment knows of its browser."""
-    return attachment_of(session)._driver
+    return attachment_of(session).driver
 
 
 def connection_of(session: BrowserSession) -> CdpConnection:
