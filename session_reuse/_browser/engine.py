@@ -121,7 +121,9 @@ class BrowserEngine:
             AdapterError: nothing was ever read.
         """
         version = self.mirror.version
-        yield from self._read_all(is_final=is_final)
+        is_answering = yield from self._read_all(is_final=is_final)
+        if self._driver.is_gone or not is_answering:  # it has ended before its time
+            self._session.report(ProblemKind.BROWSER_GONE, "the browser", "the state is the one last seen")
         # A database that could not be copied leaves the state dirty, so that the next checkpoint tries again.
         self._captured_version = version if self.mirror.dirty_databases else self.mirror.version
         if not self.mirror.has_read:
@@ -153,12 +155,14 @@ class BrowserEngine:
         yield self._driver.settle()  # an update of the scripts under way would remove them a second time
         yield from self.restorer.rearm_session_storage(again)
 
-    def _read_all(self, *, is_final: bool) -> Flow[None]:
-        """Bring the mirror up to date. When the agent has finished, origins that are open no more may be visited."""
+    def _read_all(self, *, is_final: bool) -> Flow[bool]:
+        """Bring the mirror up to date. When the agent has finished, origins that are open no more may be visited.
+
+        Return whether the browser has answered.
+        """
         yield self._driver.settle()  # a tab may be too new to be followed, or about to be read
         if self._driver.is_gone or not (yield from self._poll_cookies()):
-            self.report_gone()
-            return
+            return False
         frames = self.follower.open_frames()
         yield from self._find_changed(frames, is_final=is_final)
         silent: set[Frame] = set()
@@ -177,10 +181,7 @@ class BrowserEngine:
             yield from self._report_altered_cookies(frames)
         for loss in self.mirror.lost():
             self._session.report(ProblemKind.LOST, str(loss))
-
-    def report_gone(self) -> None:
-        """Report that the browser has ended before its time."""
-        self._session.report(ProblemKind.BROWSER_GONE, "the browser", "the state is the one last seen")
+        return True
 
     def _read(self, frame: Frame, origin: str, silent: set[Frame]) -> Flow[None]:
         if (yield from self.follower.read(frame, origin)):

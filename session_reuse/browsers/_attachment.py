@@ -71,7 +71,7 @@ class Attachment:
         self._connecting = asyncio.Lock()
         self._capturing = asyncio.Lock()
         self._ending = asyncio.Event()
-        self._is_released = self._is_refused = False
+        self._is_refused = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -197,17 +197,14 @@ class Attachment:
         if driver is None:
             raise CdpError("the browser could not be followed")
         state = None
-        if not driver.is_gone:
-            try:
-                async with asyncio.timeout(limits.CAPTURE), self._capturing:
-                    state = await run_async(driver.engine.captured(is_final=is_final))
-            except TimeoutError:
-                where, reason = "the browser", f"it did not answer in {limits.CAPTURE:g} s"
-                self._session.report(ProblemKind.CAPTURE_LIMITED, where, reason)
-            except AdapterError:
-                pass  # it went away meanwhile
-        if driver.is_gone and not self._is_released:
-            driver.engine.report_gone()
+        try:
+            async with asyncio.timeout(limits.CAPTURE), self._capturing:
+                state = await run_async(driver.engine.captured(is_final=is_final))
+        except TimeoutError:
+            where, reason = "the browser", f"it did not answer in {limits.CAPTURE:g} s"
+            self._session.report(ProblemKind.CAPTURE_LIMITED, where, reason)
+        except AdapterError:
+            pass  # it is gone
         if driver.engine.mirror.has_read and not driver.engine.follower.has_followed:
             raise CdpError("no tab of the browser could be followed")
         state = state or driver.engine.keep_last_seen()
@@ -248,7 +245,6 @@ class Attachment:
 
     async def release(self) -> None:
         """Release the browser, which goes on without us."""
-        self._is_released = True
         for task in self._tasks:
             task.cancel()
         try:
