@@ -16,6 +16,7 @@ from session_reuse._browser.storage.databases import dump_script, is_used, read_
 from session_reuse._browser.storage.mirror import CopyMark, StorageMirror
 from session_reuse._browser_session import assign_captured, wiring_of
 from session_reuse._problem import ProblemKind
+from session_reuse._state.domains import is_under
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.storage_state import StorageState
 from session_reuse.errors import AdapterError
@@ -202,7 +203,9 @@ class BrowserEngine:
         gone = self.mirror.cookies_read(cookies)
         if gone:
             self.follower.suspects.update(
-                origin for origin in self.mirror.visited if any(_is_within(origin, domain) for domain in gone)
+                origin
+                for origin in self.mirror.visited
+                if any(is_under(urlsplit(origin).hostname or "", domain) for domain in gone)
             )
         return True
 
@@ -304,8 +307,3 @@ class BrowserEngine:
         for name in environment.changed(self.mirror.environment, now):
             self._session.report(ProblemKind.ENVIRONMENT_CHANGED, name)
         self.mirror.environment = {**self.mirror.environment, **now}
-
-
-def _is_within(origin: str, domain: str) -> bool:
-    host = urlsplit(origin).hostname or ""
-    return host == domain or host.endswith(f".{domain}")

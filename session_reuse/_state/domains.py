@@ -151,7 +151,7 @@ def _normalised(pattern: str) -> str:
         raise ConfigurationError(f"allowed_domains takes hosts, not a {type(pattern).__name__}")
     host, is_tree = pattern.strip().lower().removesuffix("."), pattern.strip().startswith("*.")
     host = host.removeprefix("*.").strip("[]")
-    if not is_tree and _is_address(host):
+    if not is_tree and is_address(host):
         return str(ip_address(host))  # as browsers write it
     if not _DEVIATIONS.isdisjoint(host):
         raise ConfigurationError(f"allowed_domains: {pattern!r} names another host in browsers: write it as xn--...")
@@ -159,7 +159,7 @@ def _normalised(pattern: str) -> str:
         name = host if host.isascii() else host.encode("idna").decode()
     except UnicodeError:
         name = ""
-    if not _HOST.fullmatch(name) or _is_address(name):
+    if not _HOST.fullmatch(name) or is_address(name):
         raise ConfigurationError(
             f"allowed_domains: {pattern!r} is no host: write shop.example, or *.shop.example with its subdomains"
         )
@@ -170,11 +170,17 @@ def _normalised(pattern: str) -> str:
     return f"*.{name}" if is_tree else name
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address, as browsers take one."""
     try:
         return "%" not in str(ip_address(host))  # a browser takes no zone
     except ValueError:
         return False
+
+
+def is_under(host: str, domain: str) -> bool:
+    """Return whether a host is a domain or one of its subdomains."""
+    return host == domain or host.endswith(f".{domain}")
 
 
 def is_public_suffix(name: str) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from session_reuse._browser.cookies import described
 from session_reuse._browser.drivers.call_hooks import before, run_all
 from session_reuse._problem import ProblemKind
-from session_reuse._state.domains import is_public_suffix
+from session_reuse._state.domains import is_public_suffix, is_under
 from session_reuse._state.merge import merge_storage_states
 from session_reuse._state.shapes import Cookie, StorageState
 from session_reuse._state.storage_state import CLOCK_DOUBT, is_partitioned, live_cookies, playwright_cookie
@@ -248,11 +248,11 @@ def _why_refused(cookie: JarCookie, url: str, held: dict[_Key, JarCookie]) -> st
 def _hides(cookie: JarCookie, other: JarCookie) -> bool:
     """Return whether a cookie would be sent in place of a Secure one."""
     one, two = cookie.domain.lstrip("."), other.domain.lstrip(".")
-    is_near = one == two or one.endswith(f".{two}") or two.endswith(f".{one}")
-    return other.secure and cookie.name == other.name and is_near and _is_under(cookie.path, other.path)
+    is_near = is_under(one, two) or is_under(two, one)
+    return other.secure and cookie.name == other.name and is_near and _is_below(cookie.path, other.path)
 
 
-def _is_under(path: str, above: str) -> bool:
+def _is_below(path: str, above: str) -> bool:
     return path == above or path.startswith(above.rstrip("/") + "/")
 
 
@@ -260,9 +260,9 @@ def _goes_to(cookie: JarCookie, scheme: str, host: str, path: str, now: float) -
     if cookie.is_expired(int(now)) or (cookie.secure and not (scheme in _SECURE_SCHEMES or _is_loopback(host))):
         return False
     domain = cookie.domain.lstrip(".")
-    if host != domain and not (cookie.domain_specified and host.endswith("." + domain)):
+    if host != domain and not (cookie.domain_specified and is_under(host, domain)):
         return False
-    return _is_under(path, cookie.path)
+    return _is_below(path, cookie.path)
 
 
 def _is_loopback(host: str) -> bool:

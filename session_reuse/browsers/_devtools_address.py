@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import re
 from base64 import b64encode
@@ -139,7 +138,9 @@ class Address:
     def _hint(self, code: int) -> str:
         if code in {401, 403}:
             return "its token or header is not accepted"
-        if code == 500 and not _is_address(self.url.hostname):
+        from session_reuse._state.domains import is_address  # late: only after an error
+
+        if code == 500 and not is_address(self.url.hostname or ""):
             return "Chromium takes an IP address or localhost only, so write the host as an IP address"
         return "no DevTools of Chromium are there; Firefox has none"
 
@@ -168,11 +169,3 @@ def _reason(error: Exception) -> str:
     response: Any = getattr(error, "response", None)
     code = getattr(response, "status_code", None)
     return f"it answers {code}" if code else type(error).__name__
-
-
-def _is_address(host: str | None) -> bool:
-    try:
-        ipaddress.ip_address(host or "")
-    except ValueError:
-        return False
-    return True

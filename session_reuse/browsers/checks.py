@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from session_reuse._browser.flow import Flow, run_async, run_sync
 from session_reuse._settings.values import takes
+from session_reuse._state.domains import is_under
 from session_reuse._state.storage_state import live_cookies
 from session_reuse.browsers._web_address import NO_CONTENT, is_trouble
 from session_reuse.errors import AdapterError, ConfigurationError
@@ -99,7 +100,7 @@ def cookie_alive(name: str, domain: str | None = None) -> Callable[[BrowserSessi
 
 def _is_within(domain: str, wanted: str | None) -> bool:
     domain, wanted = domain.lstrip(".").lower(), (wanted or "").lstrip(".").lower()
-    return not wanted or domain == wanted or domain.endswith(f".{wanted}")
+    return not wanted or is_under(domain, wanted)
 
 
 def _check(go: Callable[[Any], Any], look: Callable[[Any], Any], *, waits: bool = True) -> PageCheck:
