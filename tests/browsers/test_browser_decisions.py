@@ -799,6 +799,7 @@ async def test_a_client_that_has_lost_its_browser_for_a_moment_is_followed_again
 async def test_a_connection_over_which_nothing_arrives_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that has gone for a moment leaves a connection that never ends. A page that hangs ends none."""
     monkeypatch.setattr(limits, "BROWSER", 0.4)
+    monkeypatch.setattr("session_reuse.browsers._attachment._IDLE_INTERVAL", 0.1)
     opened: list[FakeChromium] = []
 
     def chromium() -> FakeChromium:
