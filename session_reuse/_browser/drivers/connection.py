@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Protocol
 
 from session_reuse._browser import limits
+from session_reuse._browser.drivers.tasks import retrieve
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class CdpConnection:
     def post(self, method: str, params: Params | None = None, cdp_session_id: str = "") -> asyncio.Future[Params]:
         """Queue a command and return its answer to come. Commands reach the browser in the order of their posting."""
         answer = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(_retrieve)
+        answer.add_done_callback(retrieve)
         if self.ended.is_set():
             answer.set_exception(CdpError("the browser is gone"))
             return answer
@@ -153,9 +154,3 @@ class CdpConnection:
             _, answer = self._answers.pop(number)
             if not answer.done():
                 answer.set_exception(CdpError(reason))
-
-
-def _retrieve(answer: asyncio.Future[Params]) -> None:
-    """Retrieve the exception: asyncio logs one that no caller has retrieved."""
-    if not answer.cancelled():
-        answer.exception()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import time
 from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from session_reuse._browser import javascript, limits
 from session_reuse._browser.driver import BrowserDriver, EventHandler
 from session_reuse._browser.drivers.call_hooks import listen, run_all
-from session_reuse._browser.drivers.hidden_target import HiddenTarget
 from session_reuse._browser.follower import ENABLE, EVENTS
 from session_reuse._browser.origins import items_of, origin_of, site_of
 from session_reuse._browser.tabs import Tab, Target
@@ -103,6 +105,13 @@ class PlaywrightDriver(BrowserDriver):
     def add_cookies(self, cookies: list[Cookie]) -> Any:
         """Add cookies, all or none, as a step."""
         return self.context.add_cookies(cookies)
+
+    def added(self, source: str) -> Flow[Any]:
+        """Register an init script in all tabs, and return its handle."""
+        try:
+            return (yield self.context.add_init_script(source))
+        except self.errors:  # a tab that is closed meanwhile makes Playwright refuse the script for all
+            return (yield self.context.add_init_script(source))
 
     def viewport(self, tab: Hashable) -> dict[str, Any]:
         """Return a page's viewport, if it has one."""
@@ -280,3 +289,59 @@ class PlaywrightDriver(BrowserDriver):
         """End our sessions with the pages of a context that lives on."""
         sessions = {frame.target.cdp for tab in self.engine.follower.tabs for frame in tab.frames.values()}
         yield [self.best_effort(cdp.detach) for cdp in sessions]
+
+
+class HiddenTarget:
+    """A DevTools session with a hidden target, over Playwright's session with the browser, which opens none of its own to it.
+
+    It is what Playwright's `CDPSession` is to a page, for both APIs.
+
+    Args:
+        driver: of the session with the browser.
+        browser_cdp: that session, ours alone. The target ends with it.
+        on_event: called with this, a method and parameters.
+
+    Attributes:
+        session_id: set when the target is attached.
+    """
+
+    def __init__(self, driver: PlaywrightDriver, browser_cdp: Any, on_event: EventHandler) -> None:
+        self.session_id = ""
+        self._driver = driver
+        self._browser_cdp = browser_cdp
+        self._on_event = on_event
+        self._numbers = itertools.count(1)
+        self._replies: dict[int, Params] = {}
+        browser_cdp.on("Target.receivedMessageFromTarget", self._received)
+
+    def send(self, method: str, params: Params, limit: float) -> Flow[Params]:
+        """Send a command and return its result.
+
+        Raises:
+            TimeoutError: not answered within `limit` seconds.
+        """
+        number = next(self._numbers)
+        message = json.dumps({"id": number, "method": method, "params": params})
+        wrapped = {"sessionId": self.session_id, "message": message}
+        yield self._driver.send(self._browser_cdp, "Target.sendMessageToTarget", wrapped, limit)
+        deadline = time.monotonic() + limit
+        while number not in self._replies:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{method} was not answered")
+            yield self._driver.pause(self._browser_cdp)
+        answer = self._replies.pop(number)
+        if "error" in answer:
+            raise self._driver.errors[0](f"{method}: {answer['error'].get('message')}")
+        result: Params = answer["result"]
+        return result
+
+    def _received(self, event: Params) -> None:
+        message = json.loads(event["message"])
+        if "id" in message:
+            self._replies[message["id"]] = message
+        else:
+            self._on_event(self, message["method"], message.get("params", {}))
+
+    def detach(self) -> Any:
+        """End the session, and the target with it, as a step."""
+        return self._browser_cdp.detach()

@@ -12,7 +12,7 @@ from session_reuse._browser import limits
 from session_reuse._browser.drivers.call_hooks import before
 from session_reuse._browser.drivers.playwright import PlaywrightDriver
 from session_reuse._browser.drivers.tasks import AsyncDriver, in_background, is_done
-from session_reuse._browser.flow import Flow
+from session_reuse._browser.flow import Flow, run_async
 from session_reuse._browser.origins import origin_of
 from session_reuse._problem import ProblemKind
 
@@ -64,15 +64,9 @@ class AsyncPlaywrightDriver(AsyncDriver, PlaywrightDriver):
 
     async def add_script(self, source: str) -> asyncio.Future[Any]:
         """Register an init script. A tab that is on its way to a slow site takes it when it has arrived."""
-        script = in_background(self._added(source))
+        script = in_background(run_async(self.added(source)))
         await asyncio.wait({script}, timeout=limits.INIT_SCRIPT)
         return script
-
-    async def _added(self, source: str) -> Any:
-        try:
-            return await self.context.add_init_script(source)
-        except Error:  # a tab that is closed meanwhile makes Playwright refuse the script for all
-            return await self.context.add_init_script(source)
 
     async def remove_script(self, script: asyncio.Future[Any]) -> None:
         """Remove an init script."""

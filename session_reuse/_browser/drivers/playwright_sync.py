@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import time
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from playwright.sync_api import CDPSession, Error
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 _TURNS: Final = 100
 _LEAST: Final = 0.001
 """Seconds of a command for which there is no time left: Playwright takes 0 for no limit."""
+_KNOWS_LIMIT: Final = "timeout" in inspect.signature(CDPSession.send).parameters
+"""Whether this version of Playwright has a time limit for commands. Others wait for a page that hangs."""
 
 
 class SyncPlaywrightDriver(PlaywrightDriver):
@@ -38,7 +39,7 @@ class SyncPlaywrightDriver(PlaywrightDriver):
         """Send a command over a session of Playwright's."""
         if cdp in self._leaving:
             limit = min(limit, max(self._deadline - time.monotonic(), _LEAST))
-        return cdp.send(method, params, **({"timeout": limit * 1000} if _knows_time_limit() else {}))
+        return cdp.send(method, params, **({"timeout": limit * 1000} if _KNOWS_LIMIT else {}))
 
     def spawn(self, flow: Flow[object]) -> None:
         """Run a flow to its end."""
@@ -58,10 +59,7 @@ class SyncPlaywrightDriver(PlaywrightDriver):
 
     def add_script(self, source: str) -> Any:
         """Register an init script in all tabs."""
-        try:
-            return self.context.add_init_script(source)
-        except Error:  # a tab that is closed meanwhile makes Playwright refuse the script for all
-            return self.context.add_init_script(source)
+        return run_sync(self.added(source))
 
     def remove_script(self, script: Any) -> Any:
         """Remove an init script from all tabs."""
@@ -88,9 +86,3 @@ class SyncPlaywrightDriver(PlaywrightDriver):
     def pause(self, cdp: Any) -> Any:
         """Call the browser: events arrive during calls only."""
         return cdp.send("Browser.getVersion")
-
-
-@cache
-def _knows_time_limit() -> bool:
-    """Return whether this version of Playwright has a time limit for commands. Others wait for a page that hangs."""
-    return "timeout" in inspect.signature(CDPSession.send).parameters

@@ -22,12 +22,13 @@ def in_background(work: Awaitable[Any]) -> asyncio.Future[Any]:
     """Run work to its end, also when its caller is cancelled."""
     task = asyncio.ensure_future(work)
     background.add(task)
-    task.add_done_callback(_retire)
+    task.add_done_callback(background.discard)
+    task.add_done_callback(retrieve)
     return task
 
 
-def _retire(task: asyncio.Future[Any]) -> None:
-    background.discard(task)
+def retrieve(task: asyncio.Future[Any]) -> None:
+    """Retrieve the exception: asyncio logs one that no caller has retrieved."""
     if not task.cancelled():
         task.exception()
 
