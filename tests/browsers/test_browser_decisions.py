@@ -497,6 +497,22 @@ def test_a_copy_that_an_open_page_ends_is_made_on_a_hidden_page_at_the_exit() ->
     assert [problem.where for problem in followed.session.problems] == [A]
 
 
+class EndingDriver(StorageDriver):
+    """A browser that ends after it has told its cookies."""
+
+    def cookies(self) -> list[Any]:
+        """Return none, and end."""
+        self.is_gone = True
+        return []
+
+
+def test_a_browser_that_ends_in_the_midst_of_a_capture_is_reported() -> None:
+    """What the rest of the capture would have read is missing, whatever the client."""
+    followed = Followed(EndingDriver(), {"cookies": [], "origins": []})
+    run_sync(followed.engine.captured(is_final=True))
+    assert [problem.kind for problem in followed.session.problems] == [ProblemKind.BROWSER_GONE]
+
+
 class BusyDriver(StorageDriver):
     """A browser whose pages take a moment for a script of ours, and end it."""
 
