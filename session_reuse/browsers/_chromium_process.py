@@ -185,7 +185,7 @@ class ChromiumProcess:
 
     async def connect(self) -> tuple[str, Transport]:
         """Open the websocket of the browser, and return its URL too."""
-        from session_reuse._browser.drivers.thread import open_websocket  # late, as above
+        from session_reuse._browser.drivers.connection import open_websocket  # late, as above
 
         websocket = await self.websocket()
         return websocket, await open_websocket(websocket)

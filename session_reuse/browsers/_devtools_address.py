@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit, urlunsplit
 
-from session_reuse._browser.drivers.thread import open_websocket
+from session_reuse._browser.drivers.connection import open_websocket
 from session_reuse.browsers._web_address import parts_of
 from session_reuse.errors import AdapterError, ConfigurationError
 

@@ -9,8 +9,7 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from session_reuse._browser.drivers.connection import CdpConnection, CdpError
-from session_reuse._browser.drivers.thread import open_websocket
+from session_reuse._browser.drivers.connection import CdpConnection, CdpError, open_websocket
 from session_reuse._browser_session import wiring_of
 from session_reuse.errors import ConfigurationError
 

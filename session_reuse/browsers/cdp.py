@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from urllib.parse import urlsplit
 
 from session_reuse._browser import limits
-from session_reuse._browser.drivers.connection import CdpConnection, CdpError
+from session_reuse._browser.drivers.connection import CdpConnection, CdpError, open_websocket
 from session_reuse._browser.drivers.tasks import finished
-from session_reuse._browser.drivers.thread import LoopThread, open_websocket
+from session_reuse._browser.drivers.thread import LoopThread
 from session_reuse._browser.options import EngineOptions, Settings
 from session_reuse._browser.origins import origin_of
 from session_reuse._browser_session import check_raised, report_not_opened, require_open

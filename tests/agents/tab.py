@@ -6,8 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from session_reuse._browser.drivers.connection import CdpConnection, CdpError
-from session_reuse._browser.drivers.thread import open_websocket
+from session_reuse._browser.drivers.connection import CdpConnection, CdpError, open_websocket
 from tests.harness.polling import until
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from session_reuse._browser.drivers.tasks import retrieve
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from session_reuse._browser.driver import Params
 
@@ -154,3 +154,23 @@ class CdpConnection:
             _, answer = self._answers.pop(number)
             if not answer.done():
                 answer.set_exception(CdpError(reason))
+
+
+async def open_websocket(url: str, headers: Mapping[str, str] | None = None) -> Transport:
+    """Open a websocket to a browser's own DevTools endpoint, with the headers that a browser service wants to see.
+
+    Raises:
+        Exception: of `websockets` or the system, when it cannot be opened.
+    """
+    from websockets.asyncio.client import connect
+
+    return await connect(
+        url,
+        max_size=None,  # storage does not fit into the limit of a message, 1 MB
+        ping_interval=None,
+        close_timeout=1,
+        open_timeout=limits.OPEN,
+        compression=None,
+        proxy=None,  # a proxy for the web is none for a browser's debugging port
+        additional_headers=headers,
+    )

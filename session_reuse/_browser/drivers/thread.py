@@ -1,4 +1,4 @@
-"""The websocket to a browser, and an event loop in a thread for synchronous clients."""
+"""An event loop in a thread, for synchronous clients."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from session_reuse._browser import limits
 from session_reuse._browser.drivers.connection import CdpError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
-
-    from session_reuse._browser.drivers.connection import Transport
+    from collections.abc import Coroutine
 
 T = TypeVar("T")
 
@@ -72,23 +70,3 @@ async def _cancel_all() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def open_websocket(url: str, headers: Mapping[str, str] | None = None) -> Transport:
-    """Open a websocket to a browser's own DevTools endpoint, with the headers that a browser service wants to see.
-
-    Raises:
-        Exception: of `websockets` or the system, when it cannot be opened.
-    """
-    from websockets.asyncio.client import connect
-
-    return await connect(
-        url,
-        max_size=None,  # storage does not fit into the limit of a message, 1 MB
-        ping_interval=None,
-        close_timeout=1,
-        open_timeout=limits.OPEN,
-        compression=None,
-        proxy=None,  # a proxy for the web is none for a browser's debugging port
-        additional_headers=headers,
-    )
