@@ -103,8 +103,7 @@ class Follower:
     def opened(self, tab: Tab) -> None:
         """Note a new tab."""
         self.has_followed = True
-        if tab not in self.tabs:
-            self.tabs.append(tab)
+        self.tabs.append(tab)
 
     def closed(self, tab: Tab) -> None:
         """Note that a tab was closed."""
@@ -259,17 +258,16 @@ class Follower:
 
     def _gone(self, frame: Frame | None) -> None:
         """Decide whether a document that was left may have stored something that was not seen."""
-        if frame is None or frame.origin is None:
+        if frame is None or frame.origin is None or not frame.shares_storage:
             return
+        is_seen = frame.is_read
         # Events of its last writes are lost when another document takes over, also one of the same origin, which is read then:
         # 21 of 200 logins in a document that sent its visitor on (Chromium 156, busy machine, 2026-11-26).
-        if frame.parent is None or frame.shares_storage:
-            is_seen = frame.is_read
-            if is_seen is None:  # nothing has announced its end
-                last_write = max(self._last_write.get(frame.origin, 0.0), frame.committed_at)
-                is_seen = frame.is_loaded and time.monotonic() - last_write >= _RECENT
-            if frame.acts_when_left or not is_seen:
-                self._mirror.mark_unread(frame.origin)
+        if is_seen is None:  # nothing has announced its end
+            last_write = max(self._last_write.get(frame.origin, 0.0), frame.committed_at)
+            is_seen = frame.is_loaded and time.monotonic() - last_write >= _RECENT
+        if frame.acts_when_left or not is_seen:
+            self._mirror.mark_unread(frame.origin)
 
     def _loaded(self, target: Target) -> None:
         frame = target.tab.main
