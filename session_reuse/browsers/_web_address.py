@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from session_reuse.errors import ConfigurationError
+from session_reuse.errors import AdapterError, ConfigurationError
 
 NO_CONTENT: Final = "ERR_HTTP_RESPONSE_CODE_FAILURE"
 """Chromium's error for a page such as 401 or 503 that is empty. It shows one of its own."""
@@ -33,6 +33,11 @@ def require_web_address(url: str) -> None:
         raise ConfigurationError(f"page {url!r}: its host or its port is none")
 
 
-def is_trouble(status: int) -> bool:
-    """Return whether an HTTP status tells of trouble of the site, which proves nothing about a login."""
-    return status == 429 or status >= 500
+def require_no_trouble(place: str, status: int) -> None:
+    """Raise an error for an HTTP status that tells of trouble of the site.
+
+    Raises:
+        AdapterError: the status is 429 or 5xx.
+    """
+    if status == 429 or status >= 500:
+        raise AdapterError(f"{place} answered {status}, which proves nothing about the login")

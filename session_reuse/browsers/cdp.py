@@ -29,7 +29,7 @@ from session_reuse._state.storage_state import is_empty
 from session_reuse.browsers._attachment import Attachment
 from session_reuse.browsers._chromium_process import START_LIMIT, ChromiumProcess
 from session_reuse.browsers._devtools_address import Address
-from session_reuse.browsers._web_address import NO_CONTENT, is_trouble, require_web_address
+from session_reuse.browsers._web_address import NO_CONTENT, require_no_trouble, require_web_address
 from session_reuse.browsers.chromium import confinement_arguments
 from session_reuse.errors import AdapterError, ConfigurationError, LifecycleError, MissingExtraError
 from session_reuse.outcome import Outcome
@@ -336,8 +336,8 @@ def page_shows(
                 raise AdapterError(f"{host} cannot be reached: it did not answer in time") from None
         finally:
             await connection.close()
-        if is_trouble(status) and (text is None or not is_shown):
-            raise AdapterError(f"{host} answered {status}, which proves nothing about the login")
+        if text is None or not is_shown:
+            require_no_trouble(host, status)
         return is_shown
 
     return takes("browser", check)

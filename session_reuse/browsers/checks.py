@@ -16,7 +16,7 @@ from session_reuse._browser.flow import Flow, run_async, run_sync
 from session_reuse._settings.values import takes
 from session_reuse._state.domains import is_under
 from session_reuse._state.storage_state import live_cookies
-from session_reuse.browsers._web_address import NO_CONTENT, is_trouble
+from session_reuse.browsers._web_address import NO_CONTENT, require_no_trouble
 from session_reuse.errors import AdapterError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def _check(go: Callable[[Any], Any], look: Callable[[Any], Any], *, waits: bool 
 
 def _verdict(response: Any, *, is_shown: bool, waits: bool) -> bool:
     status = response.status if response is not None else 0
-    if is_trouble(status) and not (is_shown and waits):
-        raise AdapterError(f"the site answered {status}, which proves nothing about the login")
+    if not (is_shown and waits):
+        require_no_trouble("the site", status)
     return is_shown
 
 

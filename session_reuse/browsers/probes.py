@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from session_reuse.browsers._web_address import is_trouble, require_web_address
+from session_reuse.browsers._web_address import require_no_trouble, require_web_address
 from session_reuse.browsers.http_clients import open_httpx_async
 from session_reuse.errors import AdapterError, ConfigurationError, MissingExtraError
 
@@ -66,8 +66,7 @@ def http_probe(url: str, *, text: str, timeout: float = 30.0) -> AsyncProbe:
                 response = await client.get(page)
             except Exception as error:  # noqa: BLE001  (an error of httpx: its text may hold a header)
                 raise AdapterError(f"{place} cannot be reached: {type(error).__name__}") from None
-            if is_trouble(response.status_code):
-                raise AdapterError(f"{place} answered {response.status_code}, which proves nothing about the login")
+            require_no_trouble(place, response.status_code)
             return response.is_success and text in response.text
 
     return probe
