@@ -35,13 +35,13 @@ class BrowserDriver(ABC):
         self._session = session
 
     @abstractmethod
-    def send(self, cdp: Any, method: str, params: Params, limit: float | None = None) -> Any:
+    def send(self, cdp: object, method: str, params: Params, limit: float | None = None) -> Any:
         """Send a DevTools command over a session, as a step.
 
         A page that hangs does not answer: a TimeoutError is raised after `limit` seconds, or those of the driver.
         """
 
-    def try_send(self, cdp: Any, method: str, params: Params) -> Flow[Params | None]:
+    def try_send(self, cdp: object, method: str, params: Params) -> Flow[Params | None]:
         """Send a DevTools command, and return None where it has no answer: the page is gone, or busy."""
         try:
             answer: Params = yield self.send(cdp, method, params)
@@ -100,5 +100,5 @@ class BrowserDriver(ABC):
         """Open a page that the agent does not see and return its DevTools session, or None where there is none."""
 
     @abstractmethod
-    def close_blank_page(self, cdp: Any) -> Flow[None]:
+    def close_blank_page(self, cdp: object) -> Flow[None]:
         """Close a page of `open_blank_page`."""

@@ -342,6 +342,6 @@ class HiddenTarget:
         else:
             self._on_event(self, message["method"], message.get("params", {}))
 
-    def detach(self) -> Any:
+    def detach(self) -> object:
         """End the session, and the target with it, as a step."""
         return self._browser_cdp.detach()
