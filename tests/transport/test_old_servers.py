@@ -37,7 +37,8 @@ def refuse(client: redis.Redis, how: str, *, heal: bool = False) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "why"), [("full", "memory or disk is full"), ("too few replicas", "read-only"), ("a replica", "read-only")]
+    ("how", "why"),
+    [("full", "memory or disk is full"), ("too few replicas", "too few replicas in step"), ("a replica", "read-only")],
 )
 async def test_an_old_server_that_refuses_writes_is_read_all_the_same(
     old_redis: RedisServer, how: str, why: str
