@@ -1489,6 +1489,8 @@ class Oracle:
             return True
         if visit.final in {SaveOutcome.LOST, SaveOutcome.STALE, SaveOutcome.SKIPPED, SaveOutcome.SPOOLED}:
             return True  # told, or on disk for the next process
+        if visit.saved is SaveOutcome.STALE:
+            return True  # told at the exit, also of a checkpoint that was cancelled before it heard
         if change.spooled and visit.final is None and self._is_out_of_reach(visit):
             return True  # on disk, and no `settled` says so: its process has crashed, or nobody has asked
         if (
