@@ -65,34 +65,33 @@ class LeaseHolder:
             raise AttemptFailed(error, "pending", Retry.NEVER, FailureScope.REQUEST)
 
     async def wait(
-        self, reply: EnterReply, request: Request[EnterReply], began: float, seconds: float, chance: random.Random
+        self, reply: EnterReply, request: Request[EnterReply], budget: float, seconds: float, chance: random.Random
     ) -> EnterReply:  # fmt: skip
         """Wait for a busy lease without reading the session meanwhile. Return the reply that says who holds it now.
 
         Args:
             reply: the busy one.
             request: enters again, once the lease is taken.
-            began: when the enter began, by the time of budgets.
-            seconds: how long to wait at most, on top of `restore_timeout`.
+            budget: seconds for that.
+            seconds: how long to wait at most.
             chance: where the jitter comes from.
 
         Raises:
             AttemptFailed: the store did not answer, or a save of an earlier lease waits.
         """
-        give_up, deadline = elapsed() + seconds, began + self._config.restore_timeout + seconds
-        while isinstance(reply.lease, Busy) and await self._taken(reply.lease, give_up, deadline, chance):
-            reply = await self._store.run(Access.READ, self._fingerprint, deadline - self._store.time(), request)
+        give_up = elapsed() + seconds
+        while isinstance(reply.lease, Busy) and await self._taken(reply.lease, give_up, chance):
+            reply = await self._store.run(Access.READ, self._fingerprint, budget, request)
         return reply
 
-    async def _taken(self, busy: Busy, give_up: float, deadline: float, chance: random.Random) -> bool:
+    async def _taken(self, busy: Busy, give_up: float, chance: random.Random) -> bool:
         held: Lease | Busy = busy
         while isinstance(held, Busy) and (left := give_up - elapsed()) > 0:
             pause = min(left, max(_POLL[0], min(held.left or _POLL[1], _POLL[1])))
             await asyncio.sleep(pause * chance.uniform(0.5, 1.0))
-            most = self._config.restore_timeout
-            await self.deliver_first(min(most / 2, deadline - self._store.time()))
+            await self.deliver_first(self._config.restore_timeout / 2)
             held = await self._store.run(
-                Access.READ, self._fingerprint, min(most, deadline - self._store.time()),
+                Access.READ, self._fingerprint, self._config.restore_timeout,
                 lambda store, timeout: store.acquire(self._fingerprint, self.holder, self._ttl, timeout=timeout),
             )  # fmt: skip
         return isinstance(held, Lease)

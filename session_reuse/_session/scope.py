@@ -133,7 +133,7 @@ class SessionScope:
             self._asked_at = asked_at = self._clock.elapsed()
             reply = await self._store.run(Access.READ, fingerprint, budget, self._request(timed=bool(waiting)))
             if isinstance(reply.lease, Busy) and self._lease is not None:
-                reply = await self._lease.wait(reply, self._request(), began, self._options.wait, self._clock.chance)
+                reply = await self._lease.wait(reply, self._request(), budget, self._options.wait, self._clock.chance)
         except AttemptFailed as failure:
             return await self._away(failure, began)
         if reply.value and lives_too_long(reply.value, self._options, self._config, self._clock.wall()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -97,26 +96,3 @@ async def test_a_lease_is_renewed_as_long_as_its_manager_is_open(caplog: pytest.
         await manager.aclose()
         assert not [task for task in asyncio.all_tasks() if "heartbeat" in task.get_name()]
     assert "degraded" not in caplog.text
-
-
-@pytest.mark.alone("budgets of 0.4 s")
-async def test_a_wait_for_a_lease_is_all_that_comes_on_top_of_the_budget() -> None:
-    """What the requests of a slow store take is counted once, also when the lease becomes free at the end of the wait."""
-    memory = MemoryStore()
-    way = FaultyStore(memory, latency=0.3)
-    manager, other = memory_manager(way, restore_timeout=0.4, attempt_timeout=0.4), Process(memory)
-    try:
-        async with AsyncExitStack() as held:
-            await held.enter_async_context(other.enter(exclusive=True))
-            entering = asyncio.create_task(
-                reusable_session(NAME, manager=manager, exclusive=True, wait=0.3).__aenter__()
-            )
-            await until(lambda: bool(way.calls))
-            began = time.monotonic()
-            await asyncio.sleep(0.35)  # the first request has found it busy
-        session = await entering
-        assert time.monotonic() - began < 0.4 + 0.3 + 0.05
-        assert session.outcome == "timeout"
-    finally:
-        await manager.aclose()
-        await other.manager.aclose()
