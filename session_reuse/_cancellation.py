@@ -1,4 +1,4 @@
-"""Tell the cancellations of our own tasks from others, and find one that a library has swallowed.
+"""Tell the cancellations of our own tasks from others, find one that a library has swallowed, and end tasks quietly.
 
 `asyncio.wait_for` of Python 3.11 returns the result of what it waits for when both come at once, and the cancellation is
 gone. Redis-py 8.1 uses it for each write with a timeout (measured 2026-11: one Ctrl-C of three is lost while a command
@@ -8,6 +8,13 @@ sends page after page).
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+
+def retrieve(task: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of a task that is done: asyncio logs one that no caller has retrieved."""
+    if not task.cancelled():
+        task.exception()
 
 
 def ends_us(error: BaseException) -> bool:

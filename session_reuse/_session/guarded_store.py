@@ -95,8 +95,8 @@ class GuardedStore:
         read, write = (
             CircuitBreaker(STORE_POLICY, partial(self._changed, server, access), jitter.uniform) for access in Access
         )
-        met = self._breakers[server] = Breakers(read, write)
-        return met
+        self._breakers[server] = Breakers(read, write)
+        return self._breakers[server]
 
     def _changed(self, server: str, access: Access, old: BreakerState, new: BreakerState) -> None:
         if new is BreakerState.CLOSED and (breakers := self._breakers.get(server)):

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Protocol
 
 from session_reuse._browser import limits
-from session_reuse._browser.drivers.tasks import retrieve
+from session_reuse._cancellation import retrieve
 from session_reuse.errors import AdapterError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from session_reuse._browser import limits
 from session_reuse._browser.driver import BrowserDriver
 from session_reuse._browser.flow import Flow, run_async
+from session_reuse._cancellation import retrieve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,12 +26,6 @@ def in_background(work: Awaitable[Any]) -> asyncio.Future[Any]:
     task.add_done_callback(background.discard)
     task.add_done_callback(retrieve)
     return task
-
-
-def retrieve(task: asyncio.Future[Any]) -> None:
-    """Retrieve the exception: asyncio logs one that no caller has retrieved."""
-    if not task.cancelled():
-        task.exception()
 
 
 async def is_done(step: Any, limit: float) -> bool:

@@ -19,6 +19,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyErr
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from session_reuse._cancellation import retrieve
 from session_reuse._resilience.loop_timeouts import LoopTimeouts
 from session_reuse._store.redis.batching import LARGE, Batcher
 from session_reuse._store.redis.redis_py import Argument, Command, Connections, Replies
@@ -147,8 +148,7 @@ class ClusterTopology:
     def _learn(self) -> asyncio.Task[None]:
         if self._learning is None or self._learning.done():
             self._learning = asyncio.get_running_loop().create_task(self._read_slots(), name="session_reuse:topology")
-            # Its error is taken, or asyncio warns of one that was never retrieved.
-            self._learning.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._learning.add_done_callback(retrieve)
         return self._learning
 
     async def _read_slots(self) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 
+from session_reuse._cancellation import retrieve
+
 _NEXT_AFTER: Final = 0.05
 """Seconds without an answer after which the next sentinel is asked as well."""
 
@@ -45,12 +47,6 @@ class HastySentinel(Sentinel):
                         return state["ip"], state["port"]
         finally:
             for answer in asked:
-                answer.add_done_callback(_retrieved)
+                answer.add_done_callback(retrieve)
                 answer.cancel()
         raise error or MasterNotFoundError(f"no sentinel knows a master {service_name!r} that works")
-
-
-def _retrieved(task: asyncio.Task[Any]) -> None:
-    """Take the result, or asyncio warns of an error that was never retrieved."""
-    if not task.cancelled():
-        task.exception()
